@@ -138,7 +138,7 @@ class _Document:
         lines = self.text.splitlines(keepends=True)
 
         def has_key(length: int) -> bool:
-            # A beginning that ends inside a value is no TOML; the next that is one tells.
+            # A beginning that ends inside a value is not TOML; the next that is one tells.
             for end in range(length, len(lines) + 1):
                 try:
                     return _contains(tomllib.loads("".join(lines[:end])), key)

@@ -30,7 +30,7 @@ class ShowBusy(BroadcastError):
 
 
 class ShowMessageError(PeerError):
-    """A neighbour of a show sent bytes that are no message of this protocol."""
+    """A neighbour of a show sent bytes that are not a message of this protocol."""
 
     code: ClassVar[str] = "show-message"
 

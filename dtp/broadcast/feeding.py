@@ -234,7 +234,7 @@ class Feeder:
             stream.write_eof()
             await stream.flush()
         except (ShowMessageError, TimeoutError) as fault:
-            log.info("%s is no listener: %s", connection.peer.short, fault or "too slow")
+            log.info("%s is not a listener: %s", connection.peer.short, fault or "too slow")
             stream.reset()
         except DtpError as fault:
             log.debug("%s went: %s", connection.peer.short, fault)

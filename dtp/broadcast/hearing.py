@@ -425,7 +425,7 @@ def listen_to(
     - `teller` is how near they are who told of the addresses, where that isn't you: `dtp.carriers.nearness`.
     - `lan` dials private addresses that others tell of, wherever they are themselves.
 
-    Raise `AddressError` for what is no address.
+    Raise `AddressError` for what is not an address.
     """
     return ShowStream(
         addresses,

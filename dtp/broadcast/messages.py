@@ -349,7 +349,7 @@ def _room(body: bytes) -> Message:
 def _rows(fields: dict[Any, Any], name: str, most: int) -> list[Any]:
     value = fields.get(name)
     if not isinstance(value, list) or len(value) > most:
-        raise ShowMessageError(f"{name!r} is no list of at most {most}")
+        raise ShowMessageError(f"{name!r} is not a list of at most {most}")
     return value
 
 
@@ -366,14 +366,14 @@ def _map(body: bytes) -> dict[Any, Any]:
 def _number(fields: dict[Any, Any], name: str) -> int:
     value = fields.get(name)
     if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
-        raise ShowMessageError(f"{name!r} is no number from 0 on")
+        raise ShowMessageError(f"{name!r} is not a number from 0 on")
     return value
 
 
 def _addresses(fields: dict[Any, Any], name: str) -> tuple[str, ...]:
     value = fields.get(name)
     if not isinstance(value, list) or len(value) > MAX_ADDRESSES:
-        raise ShowMessageError(f"{name!r} is no list of at most {MAX_ADDRESSES} addresses")
+        raise ShowMessageError(f"{name!r} is not a list of at most {MAX_ADDRESSES} addresses")
     return tuple(each for each in (_address(one, name) for one in value) if is_dialled_as_told(each))
 
 

@@ -336,5 +336,5 @@ def parse_show(show: bytes | str) -> bytes:
     except ValueError:
         id = b""
     if len(id) != SHOW_SIZE:
-        raise BroadcastError(f"{show!r} is no id of a show: 0x and {2 * SHOW_SIZE} hex digits")
+        raise BroadcastError(f"{show!r} is not an id of a show: 0x and {2 * SHOW_SIZE} hex digits")
     return id

@@ -94,7 +94,7 @@ class Recording:
     """A show from a file, checked as it is read."""
 
     def __init__(self, path: Path) -> None:
-        """Raise `RecordingError` where it can't be opened, `SegmentError`, `ShowMessageError` for what is no show."""
+        """Raise `RecordingError` if it can't be opened, `SegmentError`, `ShowMessageError` if it isn't a show."""
         self.path = path
         try:
             self._file = open(path, "rb")  # noqa: SIM115  # closed by `close`

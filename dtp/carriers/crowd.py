@@ -11,7 +11,7 @@ from itertools import islice
 from random import randrange
 from typing import Final, Generic, TypeVar
 
-if sys.platform != "win32":  # where sockets are no descriptors
+if sys.platform != "win32":  # where sockets are not descriptors
     import resource
 
 T = TypeVar("T", bound=Hashable)

@@ -16,7 +16,7 @@ class Nearness(IntEnum):
 
     #: This process.
     PROCESS = 0
-    #: This machine: loopback, Unix sockets, and what is no place of one machine.
+    #: This machine: loopback, Unix sockets, and what is not a place of one machine.
     MACHINE = 1
     #: A network that isn't the internet: private and link-local addresses.
     NETWORK = 2

@@ -151,7 +151,7 @@ def _origins(parts: CarrierUrl) -> tuple[str, ...]:
     for each in listed:
         if not _ORIGIN.fullmatch(each):
             raise CarrierUrlError(
-                f"{parts.text}: {each!r} is no origin of web pages; write https://host or https://host:port, "
+                f"{parts.text}: {each!r} is not an origin of web pages; write https://host or https://host:port, "
                 "in small letters and without a path"
             )
     return listed

@@ -90,7 +90,7 @@ class ClientClosed(ChainError):
     code = "client-closed"
 
 
-#: The `status` of `NodeRefused` when the node did answer, with what is no answer.
+#: The `status` of `NodeRefused` when the node did answer, with what is not an answer.
 MALFORMED = "MALFORMED"
 
 

@@ -69,7 +69,7 @@ class Cursor:
                 int(checkpoint), int(transaction), int(index), base64.b64decode(position, validate=True)
             )
         except (ValueError, TypeError, binascii.Error) as fault:
-            raise ConfigError(f"this is no cursor of events: {fault!r}") from fault
+            raise ConfigError(f"this is not a cursor of events: {fault!r}") from fault
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Rate:
-    """A unit every `interval_ns`, at most `burst` at once. Interval 0 is no limit."""
+    """A unit every `interval_ns`, at most `burst` at once. Interval 0 means no limit."""
 
     interval_ns: int = 0
     burst: int = 0
@@ -143,7 +143,7 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Service:
-    """A service of a host. `window` 0 is no limit; `terms_hash` is empty or 32 bytes."""
+    """A service of a host. `window` 0 means no limit; `terms_hash` is empty or 32 bytes."""
 
     kind: int
     open: bool

@@ -89,7 +89,7 @@ def load_sui_keystore(folder: str | os.PathLike[str] | None = None) -> dict[str,
         signers = [KeySigner.from_flagged(base64.b64decode(each, validate=True)) for each in listed]
     except (ValueError, TypeError, binascii.Error, SignerError) as fault:
         raise KeystoreError(
-            f"{path} is no keystore of the Sui command line ({type(fault).__name__}): a list of base64 keys"
+            f"{path} is not a keystore of the Sui command line ({type(fault).__name__}): a list of base64 keys"
         ) from None
     return {signer.address: signer for signer in signers}
 

@@ -62,7 +62,7 @@ class KeySigner:
     """A key in memory. `repr` shows no secret."""
 
     def __init__(self, scheme: Scheme, secret: bytes) -> None:
-        """Take the 32 secret bytes. Raises `SignerError` when they are no key."""
+        """Take the 32 secret bytes. Raises `SignerError` when they are not a key."""
         if len(secret) != _SECRET_BYTES:
             raise SignerError(f"a secret key has {_SECRET_BYTES} bytes, not {len(secret)}")
         self.scheme = Scheme(scheme)
@@ -95,9 +95,9 @@ class KeySigner:
         try:
             prefix, data = bech32.decode(text.strip(), variant="bech32")
         except bech32.Bech32Error as fault:
-            raise SignerError(f"this is no Sui private key: {fault}") from None
+            raise SignerError(f"this is not a Sui private key: {fault}") from None
         if prefix != _BECH32_HRP:
-            raise SignerError("this is no Sui private key: it has to start with 'suiprivkey1'")
+            raise SignerError("this is not a Sui private key: it has to start with 'suiprivkey1'")
         return cls.from_flagged(bytes(data))
 
     @classmethod
@@ -156,7 +156,7 @@ def _ec_key(scheme: Scheme, secret: bytes) -> EllipticCurvePrivateKey:
     try:
         return ec.derive_private_key(int.from_bytes(secret, "big"), _curve(scheme))
     except ValueError:
-        raise SignerError(f"these bytes are no key of {scheme.name}") from None
+        raise SignerError(f"these bytes are not a key of {scheme.name}") from None
 
 
 def _compressed(key: EllipticCurvePrivateKey | None) -> bytes:

@@ -147,9 +147,9 @@ def encode_value(move_type: str, value: Any) -> bytes:
     try:
         return codec(move_type).encode(value)
     except (BcsError, SuiNameError) as fault:
-        raise ProgramError(f"{value!r} is no {move_type}: {fault}") from fault
+        raise ProgramError(f"{value!r} is not of type {move_type}: {fault}") from fault
     except (TypeError, AttributeError) as fault:
-        raise ProgramError(f"{value!r} of {type(value).__name__} is no {move_type}") from fault
+        raise ProgramError(f"{value!r} of {type(value).__name__} is not of type {move_type}") from fault
 
 
 class MoveSchema:
@@ -206,7 +206,7 @@ class MoveSchema:
             value: T = self._codecs[self._names[cls]].decode(contents)
         except (BcsError, SuiNameError) as fault:
             raise MalformedObject(
-                f"the bytes are no {self.path_of(cls)} of this release ({fault}): another version of the package?"
+                f"the bytes are not a {self.path_of(cls)} of this release ({fault}): another version of the package?"
             ) from fault
         return value
 

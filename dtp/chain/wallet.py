@@ -65,7 +65,7 @@ def parse_amount(text: str, coin: str = SUI_COIN) -> int:
 
 def _units(text: str, coin: str) -> int:
     if re.fullmatch("[0-9]+", text.strip()) is None:
-        raise ProgramError(f"{text!r} is no number of the smallest unit of {coin}")
+        raise ProgramError(f"{text!r} is not a number of the smallest unit of {coin}")
     return _number(text)
 
 
@@ -78,7 +78,7 @@ def _number(digits: str) -> int:
 def _mist(text: str) -> int:
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
-        raise ProgramError(f"{text!r} is no amount: write 0.5SUI, or 500000000MIST")
+        raise ProgramError(f"{text!r} is not an amount: write 0.5SUI, or 500000000MIST")
     whole, part, unit = match.groups()
     if (unit or "mist").lower() == "sui":
         return _number(whole) * MIST_PER_SUI + int((part or "").ljust(9, "0"))
@@ -138,7 +138,7 @@ async def request_sui(network: Network, address: Id) -> FaucetGift:
 
 def _post(url: str, body: bytes) -> bytes:
     if not url.startswith(("http://", "https://")):
-        raise NetworkError(f"{url!r} is no URL of a faucet")
+        raise NetworkError(f"{url!r} is not a URL of a faucet")
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=_FAUCET_TIMEOUT) as response:

@@ -37,7 +37,7 @@ def wallets_dir() -> Path:
 def wallet_path(name: str) -> Path:
     """Return the file of a wallet by name. Raises `ConfigError`."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no name for a wallet: letters, digits, '.', '_' and '-'")
+        raise ConfigError(f"{name!r} is not a name for a wallet: letters, digits, '.', '_' and '-'")
     return wallets_dir() / f"{name}.pem"
 
 

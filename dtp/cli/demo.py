@@ -50,7 +50,7 @@ def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> int:
     """Return the bytes of --size, as its callback: a number, also as 64M or 1GiB (powers of 1024)."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise click.BadParameter(f"{text!r} is no size; write 100000, 64M or 1G")
+        raise click.BadParameter(f"{text!r} is not a size; write 100000, 64M or 1G")
     return int(match["number"]) << _SHIFT[match["unit"].upper()]
 
 

@@ -22,7 +22,7 @@ def duration(
         match = _TIME.fullmatch(text)
         said = unit if match is None else match["unit"] or unit
         if match is None or said not in _SECONDS:
-            raise click.BadParameter(f"{text!r} is no time: write 8s, 500ms, 5m, 2h or 7d")
+            raise click.BadParameter(f"{text!r} is not a time: write 8s, 500ms, 5m, 2h or 7d")
         found = float(match["number"]) * (_SECONDS[said] / _SECONDS[unit])
         if found < least or (most is not None and found > most):
             upto = "" if most is None else f", {most:,.12g}{unit} at most"

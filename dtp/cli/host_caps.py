@@ -40,7 +40,7 @@ def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> Se
     number = ServiceNumber(service_number(text))
     number.name = text
     if text.isdecimal() and str(number) != text:
-        raise click.BadParameter(f"{text} is no number of a service: 0 to 65535, without zeros in front")
+        raise click.BadParameter(f"{text} is not a number of a service: 0 to 65535, without zeros in front")
     return number
 
 

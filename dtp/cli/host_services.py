@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--burst-bytes", metavar="SIZE",
               help="... and how much at once. [default: that of the rate's time]")  # fmt: skip
 @click.option("--window", type=click.IntRange(0),
-              help="Frames that a pipe may be ahead; 0 is no limit. [default: 0]")  # fmt: skip
+              help="Frames that a pipe may be ahead; 0: no limit. [default: 0]")  # fmt: skip
 @click.option("--post-fee", metavar="AMOUNT", help="Least fee of a message. [default: 0]")
 @click.option("--open/--closed", "is_open", default=None, help="Whether it takes channels. [default: open]")
 @account_options

@@ -266,7 +266,7 @@ def _identity_of(account: WalletOptions) -> Identity:
     path = account.wallet_path()
     if path is None:
         raise ConfigError(
-            "a key of the Sui command line is no identity and has no static key; give an identity file"
+            "a key of the Sui command line is not an identity and has no static key; give an identity file"
         )
     return IdentitySource(path, account.passphrase_file).load_identity()
 
@@ -323,7 +323,7 @@ def _endpoint_key(chain: ChainClient, text: str | None) -> bytes:
     signer = chain.signer
     if isinstance(signer, KeySigner) and signer.scheme is Scheme.ED25519:
         return signer.public_key
-    raise ConfigError("the wallet's key is no identity: name the endpoint's with --key dtp1...")
+    raise ConfigError("the wallet's key is not an identity: name the endpoint's with --key dtp1...")
 
 
 for _command in (

@@ -53,7 +53,7 @@ class RoomOffer:
     account: WalletOptions
 
     def limit(self, limits: MailboxLimits) -> MailboxLimits:
-        """Return `limits` with a price, where there is one. Raise `ProgramError` for what is no amount, and
+        """Return `limits` with a price, where there is one. Raise `ProgramError` for what is not an amount, and
         `click.UsageError`."""
         from dtp.chain.wallet import parse_amount
 

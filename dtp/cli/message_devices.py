@@ -114,7 +114,7 @@ def revoke(peer: str, **who: Any) -> None:
     told = run(with_messenger(open_messenger(**who), work))
     if not told:
         print_note({"told": False}, _LATER)
-    print_result({"revoked": peer}, f"{peer} is no device of yours any more")
+    print_result({"revoked": peer}, f"{peer} is not a device of yours any more")
 
 
 @click.command()

@@ -46,7 +46,7 @@ _EXIT_CODE_OF: tuple[tuple[type[DtpError], int], ...] = (
     (CarrierError, 5),
     (ChainError, 6),
 )
-#: Columns of what is no terminal: more than any table has.
+#: Columns of what is not a terminal: more than any table has.
 _ANY_WIDTH = 4096
 #: Codes of CLOSE after which the same again may work: a server that restarts, a connection it no longer knows.
 _PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.SHUTDOWN}
@@ -174,8 +174,8 @@ def write_output(data: bytes) -> None:
 
 
 def console() -> Console:
-    """Return a console of rich's for standard output: of any width where that is no terminal, for whoever looks for a
-    line in it. What is printed there raises `BrokenPipeError` when nobody reads."""
+    """Return a console of rich's for standard output: of any width where that isn't a terminal, so that lines can
+    be found in it. What is printed there raises `BrokenPipeError` when nobody reads."""
     from rich.console import Console
 
     class OurConsole(Console):

@@ -146,7 +146,7 @@ async def _find_place(chain: ChainClient, account: str) -> tuple[str, str, tuple
 
 def _host(address: Address) -> str:
     if address.host_object is None:
-        raise ConfigError(f"{address} is no host on chain; write dtp://0x<host object>/<service>")
+        raise ConfigError(f"{address} is not a host on chain; write dtp://0x<host object>/<service>")
     return address.host_object
 
 

@@ -83,7 +83,7 @@ class Sale:
             raise click.UsageError(_NO_CREDIT)
         for text in (self.price_mib, self.price_request, self.min_deposit, self.credit):
             if text is not None:
-                parse_amount(text)  # what is no amount is said before a network is asked
+                parse_amount(text)  # what is not an amount is said before a network is asked
 
     def terms_for(self, known: Terms | None, gas_price: int) -> Terms | None:
         """Return the terms that the service is to have; None to take those that the host has.

@@ -128,7 +128,7 @@ def _over(ctx: click.Context, param: click.Parameter, text: str | None) -> Engin
     if text is None:
         return None
     if not text.startswith("nats://"):
-        raise click.BadParameter(f"{text!r} is no broker: write nats://HOST:PORT")
+        raise click.BadParameter(f"{text!r} is not a broker: write nats://HOST:PORT")
     return broker_of(text)
 
 
@@ -600,7 +600,7 @@ def _parse_hash(ctx: click.Context, param: click.Parameter, text: str) -> bytes:
         if len(found := bytes.fromhex(text)) == 32:
             return found
     raise click.BadParameter(
-        f"{text!r} is no SHA-256: 64 hex digits, as 'dtp show broadcast --record' prints"
+        f"{text!r} is not a SHA-256: 64 hex digits, as 'dtp show broadcast --record' prints"
     )
 
 

@@ -24,7 +24,7 @@ def parse_place(ctx: click.Context, param: click.Parameter, text: str | None) ->
         return None
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"{text!r} is no place: write 127.0.0.1:8080")
+        raise click.BadParameter(f"{text!r} is not a place: write 127.0.0.1:8080")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 

@@ -58,7 +58,7 @@ def _span(ctx: click.Context, param: click.Parameter, text: str | None) -> int |
         return None
     match = re.fullmatch(r"(\d+)(ms|s|min|m|h|d)", text)
     if match is None:
-        raise click.BadParameter(f"{text!r} is no span of time: write 30s, 5min, 1h")
+        raise click.BadParameter(f"{text!r} is not a span of time: write 30s, 5min, 1h")
     return int(match[1]) * _MS_OF[match[2]]
 
 
@@ -70,7 +70,7 @@ def _rate(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
         return None
     amount, slash, unit = text.partition("/")
     if not slash or unit not in _MS_OF:
-        raise click.BadParameter(f"{text!r} is no rate: write 0.02SUI/min")
+        raise click.BadParameter(f"{text!r} is not a rate: write 0.02SUI/min")
     return parse_amount(amount), _MS_OF[unit]
 
 
@@ -80,7 +80,7 @@ def _moment(ctx: click.Context, param: click.Parameter, text: str | None) -> int
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter(f"{text!r} is no time: write 2026-12-24T20:00Z") from None
+        raise click.BadParameter(f"{text!r} is not a time: write 2026-12-24T20:00Z") from None
     if moment.tzinfo is None:
         raise click.BadParameter(f"{text!r} has no time zone: write a Z behind it, or +01:00")
     return round(moment.timestamp() * 1000)

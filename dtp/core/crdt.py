@@ -292,7 +292,7 @@ class GraphCore:
     def put(self, rows: bytes, now: int) -> None:
         """Set or delete registers: MessagePack of `[[soul, key, value] or [soul, key] (deleted)...]`, all or none.
 
-        `now` is the wall clock. Raises `EncodingError` for bytes that are no rows, and `StateLimit` when the frame to
+        `now` is the wall clock. Raises `EncodingError` for bytes that aren't rows, and `StateLimit` when the frame to
         come would be too large (commit, or take fewer rows).
         """
         self.check_written(lib.dtp_graph_put(self._graph, rows, len(rows), now, self._merged))
@@ -522,7 +522,7 @@ class Told(NamedTuple):
 class AccountCore:
     """What an author told of its ops, to be compared with other things that it told: one of two is a summary.
 
-    `name` is the author's in souls. Raises `EncodingError` for a body that is no frame.
+    `name` is the author's in souls. Raises `EncodingError` for a body that is not a frame.
     """
 
     __slots__ = ("_account", "_place")

@@ -74,7 +74,7 @@ class TextFormat(PeerError):
 
 
 class TextReference(PeerError):
-    """An operation refers to something that is no character. What stood before `offset` was merged.
+    """An operation refers to something that is not a character. What stood before `offset` was merged.
 
     After `apply`, `patches` says what that changed.
     """
@@ -106,7 +106,7 @@ _ERRORS: dict[int, tuple[type[DtpError], str]] = {
     lib.DTP_TEXT_RANGE: (TextRange, "beyond the end of the text"),
     lib.DTP_TEXT_UTF8: (TextNotUnicode, "not Unicode"),
     lib.DTP_TEXT_FORMAT: (TextFormat, "malformed"),
-    lib.DTP_TEXT_REFERENCE: (TextReference, "an operation refers to something that is no character"),
+    lib.DTP_TEXT_REFERENCE: (TextReference, "an operation refers to something that is not a character"),
     lib.DTP_TEXT_STALE: (TextStale, "an operation refers to a character that was compacted away"),
     lib.DTP_TEXT_PENDING: (TextWaiting, "too many operations wait for others that are missing"),
     lib.DTP_TEXT_FULL: (TextFull, "the text, or an author, has come to its end"),

@@ -64,10 +64,10 @@ class Reading:
         return self._count
 
     def add(self, theirs: bytes) -> None:
-        """Take the next symbols of the other set. Raises `LocalError` when they are no whole ones."""
+        """Take the next symbols of the other set. Raises `LocalError` when they are not whole ones."""
         more, rest = divmod(len(theirs), SYMBOL_BYTES)
         if rest or not more:
-            raise LocalError(f"{len(theirs)} bytes are no whole symbols")
+            raise LocalError(f"{len(theirs)} bytes are not whole symbols")
         end = self._count + more
         ours = self._ours.next(more)
         symbols = ffi.new("dtp_symbol[]", end)

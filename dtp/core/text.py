@@ -203,7 +203,7 @@ class TextHandle(SequenceHandle):
 
     def _convert(self, position: int, unit: int, to: int) -> int:
         if position < 0:
-            raise TextRange(f"{position} is no position")
+            raise TextRange(f"{position} is not a position")
         found = lib.dtp_text_convert(self._text, position, unit, to)
         if found < 0:
             raise self._make_error(found)

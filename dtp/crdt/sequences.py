@@ -34,7 +34,7 @@ from dtp.errors import DtpError, PeerError
 
 log = logging.getLogger("dtp.crdt")
 
-#: What a message of changes begins with (docs/text.md). A state would replace what is here, so it is no edit.
+#: What a message of changes begins with (docs/text.md). A state would replace what is here, so it is not an edit.
 _CHANGES: Final = {core.TEXT: bytes((TEXT_CHANGES,)), core.LIST: bytes((LIST_CHANGES,))}
 
 #: Kind of an edit -> what it is of.
@@ -399,7 +399,7 @@ class Sequences:
             del self._touched[name]
 
     def apply(self, name: Name, edit: bytes, author: bytes = b"") -> None:
-        """Take an edit of another author. Bytes that are no edit are left out, here as everywhere.
+        """Take an edit of another author. Bytes that are not an edit are left out, here as everywhere.
 
         One of an author that wasn't asked before the text was compacted makes the text `stale`.
         """
@@ -419,7 +419,7 @@ class Sequences:
             return
         if edit[:1] != _CHANGES[name[0]]:
             log.warning(
-                "an edit of the text at %r %r was left out: it is no change but a whole text", soul, key
+                "an edit of the text at %r %r was left out: it is not a change but a whole text", soul, key
             )
             return
         try:

@@ -250,7 +250,7 @@ def from_python(value: object) -> Temporal:
         return LocalTime(_of_day(value)) if value.tzinfo is None else Time(_of_day(value), _offset_of(value))
     if isinstance(value, python.timedelta):
         return Duration(0, value.days, (value.seconds * 1_000_000 + value.microseconds) * 1000)
-    raise TemporalError(f"{value!r} is no date, time or duration")
+    raise TemporalError(f"{value!r} is not a date, time or duration")
 
 
 def to_python(value: Temporal) -> object:

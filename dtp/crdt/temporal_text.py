@@ -108,7 +108,7 @@ def read_date(text: str) -> int:
     """Return the days of a date: of a month, a week, a quarter or a year the first one. Raise `TemporalError`."""
     found = next((found for form in _DATES if (found := form.fullmatch(text))), None)
     if found is None:
-        raise TemporalError(f"{text[:60]!r} is no date")
+        raise TemporalError(f"{text[:60]!r} is not a date")
     parts = {name: int(part) for name, part in found.groupdict().items() if part is not None}
     year = parts["year"]
     if "week" in parts:
@@ -124,7 +124,7 @@ def read_time(text: str) -> int:
     """Return the nanoseconds after midnight. Raise `TemporalError`."""
     found = _TIME.fullmatch(text)
     if found is None:
-        raise TemporalError(f"{text[:60]!r} is no time")
+        raise TemporalError(f"{text[:60]!r} is not a time")
     hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
     return time_of(hour, minute, second, int((found["fraction"] or "0").ljust(9, "0")))
 
@@ -142,10 +142,10 @@ def read_offset(text: str) -> int:
         return 0
     found = _OFFSET.fullmatch(text)
     if found is None:
-        raise TemporalError(f"{text[:60]!r} is no offset from UTC")
+        raise TemporalError(f"{text[:60]!r} is not an offset from UTC")
     hour, minute, second = (int(found[name] or 0) for name in ("hour", "minute", "second"))
     if minute > 59 or second > 59:
-        raise TemporalError(f"{text!r} is no offset from UTC")
+        raise TemporalError(f"{text!r} is not an offset from UTC")
     return (hour * 3600 + minute * 60 + second) * (-1 if found["sign"] == "-" else 1)
 
 
@@ -153,7 +153,7 @@ def _split(text: str) -> tuple[int, str, str]:
     """Return the time, the offset and the zone of a text, "" for what it doesn't have."""
     found = _ZONED.fullmatch(text)
     if found is None:
-        raise TemporalError(f"{text[:60]!r} is no time")
+        raise TemporalError(f"{text[:60]!r} is not a time")
     return read_time(found["time"]), found["offset"] or "", found["zone"] or ""
 
 

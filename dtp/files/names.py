@@ -26,13 +26,13 @@ def check_name(name: str) -> str:
     """
     shown = ascii(name[:80])
     if not name or name in (".", ".."):
-        raise NameRefused(f"{shown} is no file name")
+        raise NameRefused(f"{shown} is not a file name")
     if "/" in name or "\\" in name:
         raise NameRefused(f"the file name {shown} has a slash; a plain name is needed")
     if name.startswith("."):
         raise NameRefused(f"the file name {shown} begins with a dot; hidden files are not transferred")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
-        raise NameRefused(f"the file name {shown} has control characters or is no Unicode text")
+        raise NameRefused(f"the file name {shown} has control characters or is not Unicode text")
     if len(name.encode()) > MAX_NAME:
         raise NameRefused(f"the file name {shown}... is longer than {MAX_NAME} bytes")
     return name

@@ -50,7 +50,7 @@ _BURNT: Final = bytes(_MESSAGE)
 
 
 class CodeUnusable(LocalError):
-    """That is no code of words, or the libraries for them aren't installed."""
+    """That is not a code of words, or the libraries for them aren't installed."""
 
     code: ClassVar[str] = "words"
 
@@ -103,7 +103,7 @@ class WordCode:
         """Return the code that a text is, in capital letters or not. Raise `CodeUnusable`, for unknown words too."""
         match = _CODE.fullmatch(text.strip().lower())
         if match is None:
-            raise CodeUnusable(f"{text!r} is no code: it looks like 7-cactus-violin")
+            raise CodeUnusable(f"{text!r} is not a code: it looks like 7-cactus-violin")
         for word in match.groups()[1:]:
             if word not in _words():
                 raise CodeUnusable(f"no code has the word {word!r}: is it mistyped?")

@@ -14,7 +14,7 @@ class MessageError(PeerError):
 
 
 class GossipFrameError(PeerError):
-    """A neighbour sent bytes that are no frames of this protocol."""
+    """A neighbour sent bytes that are not frames of this protocol."""
 
     code: ClassVar[str] = "gossip-frame"
 

@@ -132,7 +132,7 @@ class Parsed:
     __slots__ = ("content_end", "digest", "encoded", "id", "key", "sequence", "time_ms", "topic")
 
     def __init__(self, encoded: bytes) -> None:
-        """Raise `MessageError` for what is no message."""
+        """Raise `MessageError` for what is not a message."""
         size = len(encoded)
         if size < MIN_SIZE:
             raise MessageError(f"a message of {size} bytes; the shortest has {MIN_SIZE}")

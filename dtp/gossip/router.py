@@ -49,7 +49,7 @@ _LIVELY: Final = 60.0
 #: The part of a heartbeat's time that passes until the next, at least and at most: nodes that began together would be
 #: busy at the same moments for good.
 _PAUSE: Final = (0.9, 1.1)
-#: Misbehaviour that bytes which are no frames count for: at once below every bound.
+#: Misbehaviour that bytes which are not frames count for: at once below every bound.
 _BROKEN: Final = 100.0
 
 
@@ -331,7 +331,7 @@ class Router:
     def publish(self, encoded: bytes, now: float) -> int:
         """Send an own message to every neighbour that has its topic; return how many those are.
 
-        Raise `MessageError` for what is no message. Its signature isn't checked: whoever calls has made it.
+        Raise `MessageError` for what is not a message. Its signature isn't checked: whoever calls has made it.
         One that is known already goes to nobody.
         """
         core = self._core

@@ -123,7 +123,7 @@ class ReaderUnknown(LocalError):
 
 
 class OffenceError(PeerError):
-    """Bytes that are no proof of an offence."""
+    """Bytes that are not a proof of an offence."""
 
     code = "graph-offence"
 

@@ -63,7 +63,7 @@ class Account:
         In each graph it has to be said, too, up to where what the device wrote counts: `Graph.accounts.revoke`.
         """
         if not self.card.names(device.key):
-            raise AccountError(f"{device} is no device of {self.card.name}")
+            raise AccountError(f"{device} is not a device of {self.card.name}")
         return self._with_devices([each for each in self.card.devices if each.key != device.key], now_ms)
 
     def renew(self, expires_ms: int, *, now_ms: int | None = None) -> Account:

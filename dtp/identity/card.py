@@ -1,6 +1,6 @@
 """Cards: which devices write for an account, said by the account's key; a value that anybody may carry.
 
-Source: docs/identity.md, "Accounts". An account is no key of one machine: its name is the hash of its first key and
+Source: docs/identity.md, "Accounts". An account isn't a key of one machine: its name is the hash of its first key and
 of its recovery key, so a card proves by itself who may sign for the account, also after the key was rotated.
 """
 
@@ -54,9 +54,9 @@ def parse_account(text: str) -> bytes:
     try:
         prefix, account = bech32.decode(text)
     except bech32.Bech32Error as error:
-        raise CardError(f"{text!r} is no account's name: {error}") from None
+        raise CardError(f"{text!r} is not an account's name: {error}") from None
     if prefix != PREFIX or len(account) != KEY_SIZE:
-        raise CardError(f"{text!r} is no account's name, which begins with {PREFIX}1")
+        raise CardError(f"{text!r} is not an account's name, which begins with {PREFIX}1")
     return account
 
 

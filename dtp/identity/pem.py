@@ -130,7 +130,7 @@ def write(
         _write_atomically(where, text.encode(), overwrite)
     except FileExistsError as error:
         if error.filename != str(where):
-            raise IdentityFileError(f"can't write {where}: {error.filename} is no folder") from None
+            raise IdentityFileError(f"can't write {where}: {error.filename} is not a folder") from None
         raise IdentityFileExists(
             f"{where} exists; it was left as it is. Give another path, or ask to overwrite it"
         ) from None
@@ -149,7 +149,9 @@ def _read_private(where: Path) -> bytes:
     except OSError as error:
         raise IdentityFileError(f"can't read {where}: {error.strerror or error}") from error
     if len(text) > MAX_FILE_SIZE:
-        raise IdentityFileError(f"{where} is no identity file: it is larger than {MAX_FILE_SIZE // 1024} KiB")
+        raise IdentityFileError(
+            f"{where} is not an identity file: it is larger than {MAX_FILE_SIZE // 1024} KiB"
+        )
     return text
 
 
@@ -160,7 +162,7 @@ def _explain_no_block(where: Path, text: bytes) -> str:
         return f"{where} holds a Sui key; 'dtp keygen --import {where}' makes an identity of it"
     if b"-----BEGIN" in text:
         return f"{where} is cut off or damaged: a PEM block begins and does not end"
-    return f"{where} is no identity file: there is no PEM block in it ('dtp keygen' makes one)"
+    return f"{where} is not an identity file: there is no PEM block in it ('dtp keygen' makes one)"
 
 
 @dataclass

@@ -56,7 +56,7 @@ def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
         try:
             parts += [each[:_NAME_BYTES], SealedBox(PublicKey(each)).encrypt(key)]
         except CryptoError as error:  # a point of small order
-            raise SealError(f"{each.hex()} is no key to seal to") from error
+            raise SealError(f"{each.hex()} is not a key to seal to") from error
     parts.append(bytes(Aead(key).encrypt(data, context)))
     return b"".join(parts)
 
@@ -68,7 +68,7 @@ def open_sealed(sealed: bytes, private: bytes, context: bytes) -> bytes:
     from nacl.secret import Aead
 
     if len(sealed) < 2 or sealed[0] != _VERSION:
-        raise SealBroken("this is no sealed message of this version")
+        raise SealBroken("this is not a sealed message of this version")
     step = _NAME_BYTES + _SEALED_BYTES
     end = 2 + sealed[1] * step
     own = PrivateKey(private)

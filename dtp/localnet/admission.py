@@ -143,7 +143,7 @@ def _check_command(command: Command) -> None:
             _most("type arguments", len(command.type_arguments), MAX_TYPE_ARGUMENTS)
             _check_depth(*command.type_arguments)
             if not (command.module.isidentifier() and command.function.isidentifier()):
-                raise _reject("InvalidIdentifier", f"{command.module}::{command.function} is no name")
+                raise _reject("InvalidIdentifier", f"{command.module}::{command.function} is not a name")
         case TransferObjects(objects):
             empty = "" if objects else "TransferObjects needs an object"
         case SplitCoins(_, amounts):
@@ -389,7 +389,7 @@ def _packages(commands: Iterable[Command], store: ObjectReader) -> Iterator[Obje
             if record is None:
                 raise _reject("DependentPackageNotFound", f"there is no package {_hex(id)}", id)
             if record.package is None:
-                raise _reject("MoveObjectAsPackage", f"{_hex(id)} is no package", id)
+                raise _reject("MoveObjectAsPackage", f"{_hex(id)} is not a package", id)
             yield record
 
 

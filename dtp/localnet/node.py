@@ -125,7 +125,7 @@ class LocalNode:
     ) -> None:
         self._store = store
         self._now = now
-        # The genesis account's key is no secret: anyone may have this money.
+        # The genesis account's key is not a secret: anyone may have this money.
         self._faucet = Ed25519PrivateKey.from_private_bytes(blake2b(_FAUCET_SEED, digest_size=32).digest())
         key = PublicKey(KeyScheme.ED25519, self._faucet.public_key().public_bytes_raw())
         self._faucet_key = key
@@ -356,7 +356,7 @@ class LocalNode:
     def fund_address(self, address: bytes, amount: int | Iterable[int] = 10_000_000_000) -> Executed:
         """Send new coins of `amount` MIST each to an address, by a signed transaction of the genesis account.
 
-        Raises `TransactionRejected` when the genesis account can't pay, or for amounts that are no positive numbers.
+        Raises `TransactionRejected` when the genesis account can't pay, or for amounts that are not positive numbers.
         """
         amounts = (amount,) if isinstance(amount, int) else tuple(amount)
         data = self._faucet_transaction(address, amounts)

@@ -45,7 +45,7 @@ class PackageCatalog:
         return found
 
     def is_object(self, id: bytes) -> bool:
-        """True if an object that is no package has this id."""
+        """True if an object that is not a package has this id."""
         record = self._load(id)
         return record is not None and record.package is None
 

@@ -213,7 +213,7 @@ class ArgumentPlaces:
         self._meter.charge_use(sizer(place.type)(place.data))
 
     def peek_place(self, argument: Argument, at: int) -> ValuePlace | None:
-        """Return the place of an argument that is no bytes, without using it; None for pure inputs."""
+        """Return the place of an argument that is not bytes, without using it; None for pure inputs."""
         source = self._find_source(argument, at)
         return source if isinstance(source, ValuePlace) else None
 

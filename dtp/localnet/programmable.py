@@ -61,7 +61,7 @@ class PackageSpace(Protocol):
         """Return a package, stored or just published."""
 
     def is_object(self, id: bytes) -> bool:
-        """True if an object that is no package has this id."""
+        """True if an object that is not a package has this id."""
 
     def add_package(self, package: Package) -> None:
         """Note that a package was published."""
@@ -217,7 +217,7 @@ class Interpreter:
     def _borrow_coin(self, argument: Argument, at: int) -> ValuePlace:
         place = self.places.borrow_place(argument, at, None, True)
         if not place.type.is_struct(_SUI, "coin", "Coin"):
-            raise argument_failed(at, "TypeMismatch", f"{place.type.tag} is no coin")
+            raise argument_failed(at, "TypeMismatch", f"{place.type.tag} is not a coin")
         return place
 
     def _note_mutated(self, argument: Argument, place: ValuePlace, trace: Trace) -> None:
@@ -287,7 +287,7 @@ class Interpreter:
             first = self.places.peek_place(elements[0], 0)
             if first is None or not first.type.abilities & KEY:
                 raise argument_failed(
-                    0, "InvalidMakeMoveVecNonObjectArgument", "elements that are no objects need a type"
+                    0, "InvalidMakeMoveVecNonObjectArgument", "elements that are not objects need a type"
                 )
             element = first.type
         items: list[Any] = [self.places.take_value(a, at, element).data for at, a in enumerate(elements)]

@@ -163,7 +163,7 @@ def _literal(index: int, value: Any, uses: Sequence[_Use], vm: VM) -> bytes:
     try:
         return vm.encode_value(type, _data(type, value))
     except (ValueError, TypeError, OverflowError, SuiNameError) as fault:
-        raise _reject(f"input {index}: {value!r} is no {type.tag}: {fault}") from None
+        raise _reject(f"input {index}: {value!r} is not of type {type.tag}: {fault}") from None
 
 
 def _data(type: Type, value: Any) -> Any:

@@ -125,7 +125,7 @@ class Simulator:
         return min(cost.computation + cost.storage + _MARGIN_UNITS * gas.price, MAX_GAS_BUDGET)
 
     def _select_coins(self, data: TransactionData, budget: int) -> Sequence[ObjectRecord]:
-        """Return the largest coins of the gas owner that together hold the budget and are no inputs."""
+        """Return the largest coins of the gas owner that together hold the budget and are not inputs."""
         kind = data.kind
         assert isinstance(kind, ProgrammableTransaction), "form was checked"
         used = {a.ref.id for a in kind.inputs if isinstance(a, OwnedInput | ReceivingInput)}

@@ -35,7 +35,7 @@ _FOR_GOOD_HERE: Final = {
 }
 
 
-#: What reading raises; the last where the text of a damaged file is no UTF-8, by sqlite3 itself.
+#: What reading raises; the last where the text of a damaged file is not UTF-8, by sqlite3 itself.
 _FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
 
 

@@ -39,7 +39,7 @@ async def read_frame(stream: Stream, most: int, fault: type[PeerError]) -> bytes
 
 
 def unpack(data: bytes, fault: type[PeerError], what: str) -> Any:
-    """Return the value that these bytes are. Raise `fault`, which says that `what` is no MessagePack."""
+    """Return the value that these bytes are. Raise `fault`, which says that `what` is not MessagePack."""
     try:
         return msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, msgpack.UnpackException):  # a StackError is a ValueError

@@ -87,7 +87,7 @@ _SAFE_IN_QUERY = "/!$'()*,;:@~?"
 
 
 class AddressError(LocalError, ValueError):
-    """A text is no address or can't be used as one; the message says where and what may have been meant."""
+    """A text is not an address or can't be used as one; the message says where and what may have been meant."""
 
     code = "address"
 
@@ -327,7 +327,7 @@ def _check_target(address: Address, form: Form) -> None:
     if targets.count(None) != 2:
         raise AddressError("a dtp address needs exactly one of peer, host_object and name")
     if address.host_object is not None and not _OBJECT_ID.fullmatch(address.host_object):
-        raise AddressError(f"{address.host_object!r} is no object id: that is '0x' and 64 hex digits")
+        raise AddressError(f"{address.host_object!r} is not an object id: that is '0x' and 64 hex digits")
     if address.name is not None:
         check_petname(address.name)
 
@@ -368,7 +368,7 @@ def _check_host(host: str) -> None:
         try:
             ipaddress.IPv6Address(number)
         except ValueError as error:
-            raise AddressError(f"{host!r} is no IPv6 address: {error}") from None
+            raise AddressError(f"{host!r} is not an IPv6 address: {error}") from None
         if percent and not _ZONE.fullmatch(zone):
             raise AddressError(
                 f"{host!r} has the zone {zone!r}; an interface is named after '%', as in %eth0"
@@ -440,7 +440,7 @@ class _Parser:
         if not isinstance(text, str):
             raise AddressError(f"an address is a str, not {type(text).__name__}")
         if len(text) > MAX_ADDRESS_LENGTH:
-            raise AddressError(f"a text of {len(text)} characters is no address ({text[:40]!r}...)")
+            raise AddressError(f"a text of {len(text)} characters is not an address ({text[:40]!r}...)")
         self.text = text
 
     def parse(self, known: PeerId | None) -> Address:
@@ -479,7 +479,7 @@ class _Parser:
             form = "an address is dtp://dtp1.../service or dtp+tcp://dtp1...@host:port/service"
             if _PETNAME.fullmatch(first.lower()):
                 form += f", or, for a peer in peers.toml, dtp://{text}"
-            return f"this is no URL; {form}"
+            return f"this is not a URL; {form}"
         scheme = url["scheme"].lower()
         guess = _SCHEME_OF_CARRIER.get(scheme) or {"http": "dtp+ws", "https": "dtp+wss"}.get(scheme)
         if guess is None:
@@ -550,7 +550,7 @@ def _host_and_port(place: str) -> tuple[str, int | None]:
     if place.startswith("["):
         inner, bracket, rest = place[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise AddressError(f"{place!r} is no IPv6 address in brackets with a port, as in [::1]:9000")
+            raise AddressError(f"{place!r} is not an IPv6 address in brackets with a port, as in [::1]:9000")
         # RFC 6874 writes the '%' of a zone as %25; people paste it bare.
         host, port = _decode(inner) if "%25" in inner else inner, rest[1:]
         if ":" not in host:
@@ -560,7 +560,7 @@ def _host_and_port(place: str) -> tuple[str, int | None]:
         if ":" in port:
             raise AddressError(f"an IPv6 address stands in brackets: [{place}]:port")
     if port and not (port.isascii() and port.isdecimal() and len(port) <= 5):
-        raise AddressError(f"{port!r} is no port; ports are 1 to 65535")
+        raise AddressError(f"{port!r} is not a port; ports are 1 to 65535")
     return host, int(port) if port else None
 
 

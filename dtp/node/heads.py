@@ -180,7 +180,7 @@ class _Neighbour:
     failures: int = 0
     busy: Action | None = None
     #: What it had announced when that was begun, and its digest where it had named only a part. What it announces
-    #: meanwhile is no lie for not having come by then.
+    #: meanwhile is not a lie for not having come by then.
     promised: dict[bytes, int] = field(default_factory=dict)
     promised_other: bytes = b""
 
@@ -455,7 +455,7 @@ class HeadsPlan:
         ]
 
     def _next_searches(self, now: float) -> list[Action]:
-        """Return whom to ask for what was announced by a peer that is no neighbour, or isn't ready."""
+        """Return whom to ask for what was announced by a peer that is not a neighbour, or isn't ready."""
         if sum(each.busy is not None for each in self._neighbours.values()) >= self._limits.fetches:
             return []
         for announcer, claim in list(self._claims.items()):

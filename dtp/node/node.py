@@ -99,7 +99,7 @@ class KnownPeer:
 
 
 def _each(given: str | Collection[T]) -> tuple[str | T, ...]:
-    """Return what was given as a tuple: one text alone is no collection of letters."""
+    """Return what was given as a tuple: one text alone is not a collection of letters."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -173,7 +173,7 @@ class Node:
         self._endpoints = [each for each in bootstrap if isinstance(each, str) and "://" not in each]
         if self._endpoints and "dht" not in discover:
             raise NodeError(
-                f"{self._endpoints[0]!r} is no address of a node, such as dtp+tcp://dtp1...@HOST:PORT; HOST:PORT "
+                f"{self._endpoints[0]!r} is not an address of a node, such as dtp+tcp://dtp1...@HOST:PORT; HOST:PORT "
                 "alone is a node of the DHT, and 'dht' isn't among the ways to find others"
             )
         nodes = [each for each in bootstrap if each not in self._endpoints]

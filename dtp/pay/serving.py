@@ -312,7 +312,9 @@ async def serve(
             owned = await ensure_service(chain, owned, service, terms, kind=kind, mode=mode)
         me = identity or identity_of(wallet, signer)
         if me is None:
-            raise LocalError("the wallet's key is no identity: give `identity`, whom clients will find here")
+            raise LocalError(
+                "the wallet's key is not an identity: give `identity`, whom clients will find here"
+            )
         alone, is_alive = heartbeat and not selling.shares_store, asks_alive(me, psk)
         if alone:
             await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)

@@ -72,7 +72,7 @@ def decode_voucher(data: bytes) -> Voucher:
     """Return the voucher that `encode_voucher` wrote. Raises `MalformedMeter` for anything else."""
     at = len(_HEAD) + 32
     if len(data) not in (_PLAIN_SIZE, _LOCKED_SIZE) or not data.startswith(_HEAD):
-        raise MalformedMeter(f"{len(data)} bytes that are no voucher")
+        raise MalformedMeter(f"{len(data)} bytes that are not a voucher")
     lane, sequence, amount, requests, size = _COUNTS.unpack_from(data, at)
     mark = at + _COUNTS.size
     lock: bytes | None = None

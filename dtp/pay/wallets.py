@@ -26,7 +26,7 @@ def signer_of(wallet: Wallet) -> Signer:
 
 
 def identity_of(wallet: Wallet, signer: Signer) -> Identity | None:
-    """Return the identity of a wallet's key, None when it is no Ed25519 key or not at hand.
+    """Return the identity of a wallet's key, None when it is not an Ed25519 key or not at hand.
 
     Its static key is made up for this run unless the wallet is an identity: peers need a round trip more after a
     restart.

@@ -73,7 +73,7 @@ class PeerClocks:
         self._bounds[record.peer.key] = _Bounds(least, most, known.at)
 
     def forget_peer(self, peer: bytes) -> None:
-        """Forget what somebody has said who is no neighbour any more."""
+        """Forget what somebody has said who is not a neighbour any more."""
         self._bounds.pop(peer, None)
 
     def find_difference(self, offset: float) -> ClockDifference | None:

@@ -120,7 +120,7 @@ class PeerResolver(Resolver):
 
 
 def _found(task: asyncio.Task[PeerRecord | None], peer: PeerId) -> PeerRecord | None:
-    """Return what a finder found. One that can't look now is no reason not to hear the others."""
+    """Return what a finder found. One that can't look now is not a reason not to hear the others."""
     try:
         record = task.result()
     except DtpError as fault:

@@ -320,7 +320,7 @@ def enum(name: str, variants: Mapping[int, tuple[type[Any], Codec[Any]]]) -> Cod
     def write(value: Any, out: bytearray) -> None:
         found = by_class.get(type(value))
         if found is None:
-            raise BcsError(f"{type(value).__name__} is no variant of {name}")
+            raise BcsError(f"{type(value).__name__} is not a variant of {name}")
         out += found[0]
         found[1](value, out)
 

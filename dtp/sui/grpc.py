@@ -40,7 +40,7 @@ _MAX_DEPTH: Final = 64
 
 
 class GrpcMessageError(LocalError):
-    """Bytes are no message of the expected type."""
+    """Bytes are not a message of the expected type."""
 
     code = "message"
 
@@ -209,7 +209,7 @@ def decode(kind: type[M], data: bytes) -> M:
     try:
         made: M = _read(kind, data, 0)
     except (ValueError, IndexError, OverflowError) as fault:
-        raise GrpcMessageError(f"the bytes are no {kind.__name__}: {fault}") from fault
+        raise GrpcMessageError(f"the bytes are not a {kind.__name__}: {fault}") from fault
     return made
 
 

@@ -76,7 +76,7 @@ def parse_digest(text: str) -> bytes:
         for letter in text[:64]:
             number = number * 58 + _DIGITS[letter]
     except KeyError as fault:
-        raise SuiNameError(f"{text!r} is not a digest: {fault.args[0]!r} is no base58 letter") from None
+        raise SuiNameError(f"{text!r} is not a digest: {fault.args[0]!r} is not a letter of base58") from None
     zeros = len(text) - len(text.lstrip(_ALPHABET[0]))
     body = number.to_bytes((number.bit_length() + 7) // 8, "big")
     if len(text) > 64 or zeros + len(body) != 32:

@@ -232,7 +232,7 @@ async def _pauses_reading(near: CarrierEnd, far: CarrierEnd, options: _Options) 
 
 
 async def _has_ended_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
-    """Check that what was sent before the end is no end, whether or not that is known of one whose reading is
+    """Check that what was sent before the end is not an end, whether or not that is known of one whose reading is
     paused."""
     _start(near, far)
     near.write(b"x")
@@ -253,7 +253,7 @@ async def _has_ended_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options
 
 
 async def _breaks_off_only_once_it_has(near: CarrierEnd, far: CarrierEnd, options: _Options) -> None:
-    """Check that an orderly end is no break, and after one of those that are known the end comes, though reading is
+    """Check that an orderly end isn't a break, and after one of those that are known the end comes, though reading is
     paused."""
     _start(near, far)
     near.write(b"x")

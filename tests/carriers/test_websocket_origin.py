@@ -57,7 +57,7 @@ def test_only_listed_pages_and_programs_come_in(
     "origin", ["page.example", "http://page.example/", "HTTP://page.example", "*", "null"]
 )
 def test_what_no_browser_says_is_no_origin(origin: str) -> None:
-    with pytest.raises(CarrierUrlError, match="no origin of web pages"):
+    with pytest.raises(CarrierUrlError, match="not an origin of web pages"):
         on_sockets(listen(f"ws://127.0.0.1:0?origins={origin}", lambda _carrier: None))
 
 

@@ -343,7 +343,7 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
     refused = CliRunner().invoke(main, tip)
     assert (refused.exit_code, "smallest unit of 0x" in refused.stderr) == (3, True)
     (error,) = call("send", "dtp://alice/echo", "x", "--wallet", str(user_key), code=3)
-    assert "no host on chain" in error["error"]["message"]
+    assert "not a host on chain" in error["error"]["message"]
 
 
 def test_a_question_to_a_service_that_is_gone_has_no_answer(monkeypatch):

@@ -166,7 +166,7 @@ def test_what_is_missing_is_said_with_what_to_do(shell, call, alice, monkeypatch
     assert "dtp keygen" in said
     assert "there is alice" in said
     assert "there is alice" in shell("wallet", "balance", "--wallet", "bob", code=3)
-    assert "no name for a wallet" in shell("wallet", "new", "a b", code=3)
+    assert "not a name for a wallet" in shell("wallet", "new", "a b", code=3)
     assert "exists" in shell("wallet", "new", "alice", code=3)
     assert "is not an address" in shell("wallet", "balance", "bob", code=3)
 
@@ -175,7 +175,7 @@ def test_what_is_missing_is_said_with_what_to_do(shell, call, alice, monkeypatch
     ("arguments", "code", "part"),
     [
         ((NOBODY, "1.5"), 3, "below one MIST"),
-        ((NOBODY, "much"), 3, "no amount"),
+        ((NOBODY, "much"), 3, "not an amount"),
         ((NOBODY, "0"), 3, "must be above 0"),
         (("bob", "1"), 3, "is not an address"),
         ((NOBODY, "11SUI"), 6, "has 10 SUI: too little to send 11 SUI and pay the gas"),
@@ -417,7 +417,7 @@ def test_events_of_the_past_once(shell, call, alice, tmp_path):
     again = shell("chain", "events", "--cursor", file, "--json")
     assert [json.loads(line)["fields"]["open"] for line in again.splitlines()] == [False, True]
     assert shell("chain", "events", "--cursor", file) == ""
-    assert "no cursor" in _spoilt(shell, file)
+    assert "not a cursor" in _spoilt(shell, file)
     assert "names no module" in shell("chain", "events", "--type", "0x2::", code=3)
 
 
@@ -430,7 +430,7 @@ def _spoilt(shell, file):
     ("network", "code", "part"),
     [
         ("nonsense", 3, "there is localnet, testnet, mainnet"),
-        ("ftp://a", 3, "no URL of a node"),
+        ("ftp://a", 3, "not a URL of a node"),
         ("http://127.0.0.1:1", 5, "is the node running"),
     ],
 )

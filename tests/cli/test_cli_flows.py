@@ -448,7 +448,7 @@ def test_fetch(dtp, serve, file, inbox, tmp_path):
         ("", "this is a folder"),
         ("/inbox", "inbox is a folder; add the name of a file in it"),
         ("/none", "no file none"),
-        ("/inbox/../x", "no file name"),
+        ("/inbox/../x", "not a file name"),
     ):
         refused = dtp("recv", "--json", address["files"] + name)
         refused.wait(4)

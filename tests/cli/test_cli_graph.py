@@ -188,7 +188,7 @@ def test_peers(dtp, me, tmp_path):
 
 def test_what_can_not_be_taken_leaves_no_graph_behind(me, tmp_path):
     (tmp_path / "junk").write_bytes(b"nothing of the kind" * 9)
-    assert "no exported graph" in run("import", tmp_path / "new.db", tmp_path / "junk", code=3)
+    assert "not an exported graph" in run("import", tmp_path / "new.db", tmp_path / "junk", code=3)
     run("put", tmp_path / "one.db", "a", "k", "1")
     run("export", tmp_path / "one.db", tmp_path / "one.dtpg")
     told = run("import", tmp_path / "new.db", tmp_path / "one.dtpg", "--graph", "another", code=4)
@@ -247,11 +247,11 @@ def test_granting(me, tmp_path):
     assert len(run("grant", file, friend, "board", "--revoke").splitlines()) == 2
     assert run("grant", file) == ""
     assert "nothing at" in run("grant", file, friend, "board", "--revoke", code=3)
-    assert "no identity" in run("grant", file, "nobody", code=3)
+    assert "not an identity" in run("grant", file, "nobody", code=3)
     account = account_name(bytes(range(32)))
     assert account in run("grant", file, account, "board")
     assert account in run("grant", file, account, "board", "--revoke")
-    assert "no account" in run("grant", file, account[:-1], code=3)
+    assert "not an account" in run("grant", file, account[:-1], code=3)
     (handed,) = [json.loads(line)["grant"] for line in run("grant", file, friend, "--json").splitlines()]
     assert "not for this identity" in run("grant", file, "--use", handed, code=3)
     assert "no grant" in run("grant", file, "--use", "no grant", code=3)

@@ -81,7 +81,7 @@ def test_a_key_that_is_missing_open_to_others_or_damaged(place: Callable[..., Pa
     assert "open to other users" in words
     key.chmod(0o600)
     key.write_text("no key")
-    assert "no identity file" in mistake(path)[1]
+    assert "not an identity file" in mistake(path)[1]
     key.unlink()
     assert "there is no identity" in mistake(path)[1]
     key.mkdir()

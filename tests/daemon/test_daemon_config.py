@@ -202,7 +202,7 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (8, 20, "has the unit 'sec'"),
         (8, 28, "htp is not a setting of [expose.health]; did you mean http?"),
         (9, 10, "has 7 characters, too few"),
-        (9, 21, "no Sui address"),
+        (9, 21, "not a Sui address"),
         (10, 21, 'write it as "100/s"'),
         (10, 40, "did you mean 10MiB?"),
         (11, 1, "allow is missing in [[expose]]"),

@@ -89,7 +89,7 @@ def test_what_else_a_call_has_passes_where_no_rule_goes_by_methods() -> None:
         for alone in (False, True):
             assert jsonrpc.parse(body, 1, alone=alone).calls[0].method == "a"
         assert jsonrpc.parse(other, 1).calls[0].method == "a"
-        with pytest.raises(jsonrpc.Malformed, match="'query' is no member of a call") as caught:
+        with pytest.raises(jsonrpc.Malformed, match="'query' is not a member of a call") as caught:
             jsonrpc.parse(other, 1, alone=True)
         assert caught.value.code == -32600
 
@@ -225,7 +225,7 @@ def test_a_message_is_to_the_backend_what_it_was_to_the_rules(
                     assert answer.status == 200
                 query = {"method": "eth_call", "id": 1, "query": "mutation { admin }"}
                 async with client.post("/rpc", data=json.dumps(query)) as answer:
-                    assert (answer.status, "'query' is no member" in await answer.text()) == (
+                    assert (answer.status, "'query' is not a member" in await answer.text()) == (
                         status,
                         status == 400,
                     )

@@ -248,7 +248,7 @@ def test_a_reload_that_fails_changes_no_price(
     [
         ("price = { request = 1 }", r"price: takes \[chain\] host"),
         (f"price = {{ deposit = 1 }}\n[chain]\nhost = '{HOST}'", "needs request or mib"),
-        (f"price = {{ request = '1SOL' }}\n[chain]\nhost = '{HOST}'", "is no amount"),
+        (f"price = {{ request = '1SOL' }}\n[chain]\nhost = '{HOST}'", "is not an amount"),
         (f"price = {{ request = -1 }}\n[chain]\nhost = '{HOST}'", "less than nothing"),
         (
             "[[forward]]\nlisten = '127.0.0.1:1'\nto = 'dtp://alice/api'\nbudget = { most = 1 }",

@@ -246,7 +246,7 @@ def test_sockets_that_were_opened_for_us(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("LISTEN_FDNAMES", "a")
     with socket.socket() as sock, open(tmp_path / "file", "w") as file:
         sock.bind(("127.0.0.1", 0))
-        for given, words in ((sock, "doesn't listen"), (file, "is no socket")):
+        for given, words in ((sock, "doesn't listen"), (file, "is not a socket")):
             number = os.dup(given.fileno())
             monkeypatch.setenv(systemd.SOCKETS, json.dumps([("", number)]))
             with pytest.raises(ConfigError, match=words):

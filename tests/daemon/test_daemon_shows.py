@@ -261,7 +261,7 @@ def test_an_edge_that_the_origin_names_has_the_place_of_another_listener(tmp_pat
         (
             edge(f"dtp+tcp://{FAR.id}@127.0.0.1:1/show", 'topic = "x"\nover = "127.0.0.1:4222"'),
             "",
-            "is no broker",
+            "is not a broker",
         ),
         (origin(ENDS, "sealed = true"), "", "sealed: takes show"),
         (origin(ENDS, 'key-price = "0.001SUI"'), "", r"key-price: takes \[chain\]"),

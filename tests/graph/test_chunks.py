@@ -121,7 +121,7 @@ def test_a_graph_as_chunks() -> None:
             assert other.frames.vector() == {}
             assert await other.files.import_chunks(reversed(chunks)) == 30
             assert other.replica.save() == one.replica.save()
-            with pytest.raises(GraphError, match="no exported graph"):
+            with pytest.raises(GraphError, match="not an exported graph"):
                 await other.files.import_chunks(split(b"something else that is long enough to be one" * 9))
 
     asyncio.run(main())

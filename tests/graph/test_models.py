@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_not_written() -> None:
             posts.add(post)
         with pytest.raises(ModelError, match="already"):
             posts.add(Post(title="x"), post.id)
-        with pytest.raises(ModelError, match="is no Post"):
+        with pytest.raises(ModelError, match="is not a Post"):
             posts.add(User(name="x"))  # type: ignore[arg-type]
         with pytest.raises(ModelError, match="no register"):
             posts.find(body="x")

@@ -204,11 +204,11 @@ def test_keys_that_are_lost_or_unknown() -> None:
             for attempt in (dave.access.publish_key, lambda: dave.private("x", readers=[])):
                 with pytest.raises(GraphError, match="could never be opened"):
                     attempt()
-        with pytest.raises(GraphError, match="no private node"):
+        with pytest.raises(GraphError, match="not a private node"):
             alice.private("nothing")["k"]
         with pytest.raises(GraphError, match="at a path"):
             alice.private(alice.own())
-        with pytest.raises(GraphError, match="no identity"):
+        with pytest.raises(GraphError, match="not an identity"):
             alice.private("~nobody/x")
         with pytest.raises(GraphError, match="there already"):
             diary.make([])

@@ -169,12 +169,12 @@ def test_somebody_is_brought_into_a_group_and_given_what_was_said(office: Test) 
 
             async def hers(screen: Screen) -> None:
                 await screen.write("/bring carol")
-                await screen.until(lambda: any("no group" in each for each in screen.told))
+                await screen.until(lambda: any("not a group" in each for each in screen.told))
                 await screen.pilot.press("ctrl+n", "ctrl+n")
                 await screen.write("the rehearsal moved")
                 await screen.until(lambda: len(screen.messages) == 2)
                 await screen.write("/bring carol soon")
-                await screen.until(lambda: any("is no time" in each for each in screen.told))
+                await screen.until(lambda: any("is not a time" in each for each in screen.told))
                 await screen.write("/bring carol all")
                 await screen.until(lambda: any("carol is in choir" in each for each in screen.told))
 

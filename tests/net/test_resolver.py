@@ -191,7 +191,7 @@ def test_a_broken_table_is_told_until_it_is_repaired(tmp_path: Path) -> None:
         (
             f'[peers.alice]\nid = "{ALICE}"\naddresses = ["dtp+tcp://h:1"]\nhost = "0x1"\n',
             4,
-            "is no object id",
+            "is not an object id",
         ),
         (f'[peers.Alice]\nid = "{ALICE}"\n', 1, "the name 'Alice' can't stand for a peer"),
         (f'[peers.{ALICE}]\nid = "{ALICE}"\n', 1, "looks like an identity"),

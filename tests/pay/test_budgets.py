@@ -101,7 +101,7 @@ def test_a_budget_is_of_its_coin(market: Play) -> None:
         assert not buyer["store"].kept_keys()
         with pytest.raises(InsufficientFunds, match="has 0 of"):
             await coins_for(chain, Program(), coin, 0)
-        with pytest.raises(LocalError, match="is no number of the smallest unit of"):
+        with pytest.raises(LocalError, match="is not a number of the smallest unit of"):
             market.connect(buyer, budget="0.5SUI", coin=coin)
         with pytest.raises(InsufficientFunds, match="less than 70000"):
             await market.connect(buyer, budget="80000", deposit="70000", coin=coin)

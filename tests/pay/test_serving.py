@@ -542,7 +542,7 @@ def test_a_service_begins_with_all_that_it_needs(market: Play) -> None:
         await serving.close()
         other = market.chain.wallet(Scheme.SECP256K1)
         place = {"network": await market.client(other), "store": market.store(), "terms": TERMS}
-        with pytest.raises(LocalError, match="the wallet's key is no identity"):
+        with pytest.raises(LocalError, match="the wallet's key is not an identity"):
             await serve("files", give, wallet=other, **place)
 
     market(scenario)

@@ -52,7 +52,7 @@ class Dismissed:
 
 
 def dismissed_of(show: str) -> Dismissed:
-    """Return what was dismissed on this machine of a show's line. Raise `BroadcastError` for what is no id of one."""
+    """Return what was dismissed of a show's line on this machine. Raise `BroadcastError` if `show` isn't an id."""
     return Dismissed(data_dir() / "shows" / f"{parse_show(show).hex()}.dismissed")
 
 

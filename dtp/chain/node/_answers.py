@@ -1,6 +1,6 @@
 """Messages of `sui.rpc.v2` as the client's own values. Pure: whatever a node answers comes through here.
 
-What is no answer ends in one of Python's own errors for bad values; `_wire.py` says whose fault that is.
+What is not an answer ends in one of Python's own errors for bad values; `_wire.py` says whose fault that is.
 """
 
 from __future__ import annotations

@@ -114,9 +114,9 @@ def parse_url(url: str) -> tuple[str, int, bool]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as fault:
-        raise NetworkError(f"{url!r} is no URL of a node: {fault}") from fault
+        raise NetworkError(f"{url!r} is not a URL of a node: {fault}") from fault
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise NetworkError(f"{url!r} is no URL of a node: write http://host:port or https://host")
+        raise NetworkError(f"{url!r} is not a URL of a node: write http://host:port or https://host")
     if parts.path not in ("", "/") or parts.query or parts.username:
         shown = repr(url) if parts.username is None else "a URL with a password"  # which isn't for logs
         raise NetworkError(f"{shown}: a node's URL has a host and a port and nothing else")

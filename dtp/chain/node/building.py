@@ -211,7 +211,7 @@ def decode_transaction(transaction: bytes) -> TransactionData:
     try:
         return TransactionData.decode(transaction)
     except BcsError as fault:
-        raise NodeRefused(f"what the node filled in is no transaction: {fault}", MALFORMED) from fault
+        raise NodeRefused(f"what the node filled in is not a transaction: {fault}", MALFORMED) from fault
 
 
 def _resolved(program: Program, data: TransactionData) -> dict[str, KnownObject]:

@@ -204,7 +204,7 @@ class Program:
             self._add_command(sui.MergeCoins(self.use(target), tuple(map(self.use, sources))), 0)
 
     def transfer(self, objects: Sequence[ObjectLike], recipient: Id | Argument) -> None:
-        """Give objects to an address. Nothing to give is no command."""
+        """Give objects to an address. Nothing to give is not a command."""
         if not objects:
             return
         to = (
@@ -256,7 +256,7 @@ class Program:
             case GasCoin():
                 return argument
             case _:
-                raise ProgramError(f"{argument!r} is no argument: give an id, or what a command gave")
+                raise ProgramError(f"{argument!r} is not an argument: give an id, or what a command gave")
         if place >= there:
             raise ProgramError(f"{argument!r} is of another program")
         return argument

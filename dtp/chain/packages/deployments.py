@@ -172,7 +172,9 @@ def _load(path: Path) -> dict[str, _Chain]:
     except OSError as fault:
         raise ConfigError(f"can't read {path}: {fault.strerror or fault}") from fault
     except (ValueError, KeyError, TypeError, AttributeError, SuiNameError) as fault:
-        raise ConfigError(f"{path} is no list of published packages: {fault!r}; mend or remove it") from fault
+        raise ConfigError(
+            f"{path} is not a list of published packages: {fault!r}; mend or remove it"
+        ) from fault
 
 
 def _deployment(name: str, entry: dict[str, str]) -> Deployment:

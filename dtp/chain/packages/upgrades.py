@@ -140,7 +140,7 @@ async def read_upgrades(chain: ChainClient, package: Id) -> Upgrades:
 
 
 def _read_cap(data: ObjectData) -> tuple[str, UpgradePolicy] | None:
-    """Return the newest package of a cap, and its policy; None if it is no cap that we know."""
+    """Return the newest package of a cap, and its policy; None if it is not a cap that we know."""
     contents = data.contents
     if len(contents) != _CAP_BYTES or contents[-1] not in _POLICY_BYTES:
         return None

@@ -60,7 +60,7 @@ _MAX_U64: Final = 2**64 - 1
 
 
 class PipeFrameError(BrokenError):
-    """The other side sent something that is no frame, or that contradicts what it sent before."""
+    """The other side sent something that is not a frame, or that contradicts what it sent before."""
 
     code: ClassVar[str] = "pipe-frame"
 

@@ -132,7 +132,7 @@ def seal_context(host: Id, service: int, sender: Id, reply_key: bytes) -> bytes:
 def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
     """Seal to as many keys as a host has endpoints, 1 to 16, as `dtp.identity.sealing.seal` does.
 
-    Raises `ReplyKeyError`, and `SealError` for bytes that are no key.
+    Raises `ReplyKeyError`, and `SealError` for bytes that are not a key.
     """
     if not 0 < len(recipients) <= MAX_RECIPIENTS:
         raise ReplyKeyError(f"a message is sealed to 1 to {MAX_RECIPIENTS} keys, not {len(recipients)}")
@@ -217,7 +217,7 @@ async def send_post(
 
     `fee` goes to the host's owner, in the smallest unit of the service's coin, and is at least the service's, which
     it is by default, up to `MOST_FEE` of SUI; else `FeeTooHigh`. Raises `PostTooLong`, `PostKeyMissing`, `SealError`
-    for recipients that are no keys, `ServiceMissing`, `ServiceClosed`, and what executing raises: `MoveAborted` for
+    for recipients that are not keys, `ServiceMissing`, `ServiceClosed`, and what executing raises: `MoveAborted` for
     who is denied or not on the allow-list.
     """
     if len(data) > MAX_POST_BYTES:
@@ -363,7 +363,7 @@ async def read_post(
 async def send_answer(chain: ChainClient, question: ReceivedPost, data: bytes) -> str:
     """Answer a message, as the host's owner: the fee comes back to itself. The transaction's digest.
 
-    Raises `ServiceMissing` when the service is gone by now, `SealError` for bytes that are no reply key, and what
+    Raises `ServiceMissing` when the service is gone by now, `SealError` for bytes that are not a reply key, and what
     executing raises.
     """
     state = await read_host(chain, question.host)

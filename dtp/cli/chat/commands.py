@@ -125,7 +125,7 @@ async def _bring(said: CommandContext, text: str) -> str:
     who, *past = _words(text, "/bring WHO [7d|100|all]", 1)
     group = said.messenger.find_group(said.chosen_room())
     if group is None:
-        raise ChatMistake("this room is no group's: /group NAME WHO... makes one")
+        raise ChatMistake("this room is not a group's: /group NAME WHO... makes one")
     try:
         history = history_amount(past[0]) if past else None
     except click.UsageError as fault:

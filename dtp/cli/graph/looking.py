@@ -49,7 +49,7 @@ def put(opened: GraphOpener, soul: str, key: str, value: str) -> None:
 def get(opened: GraphOpener, soul: str, key: str | None) -> None:
     """Show what is at SOUL, or at one key of it: registers, and texts, lists, sets, counters and values.
 
-    What is no register is shown with its kind. What is at no key, such as a text that a soul is, has the key "".
+    What is not a register is shown with its kind. What is at no key, such as a text that a soul is, has the key "".
     """
 
     async def work(graph: Graph) -> dict[str, dict[str, Any]]:

@@ -250,7 +250,7 @@ def place(value: Any) -> LocalPlace:
 
 
 def _no_place(spelled: str) -> str:
-    """Return what is wrong with a text that is no HOST:PORT."""
+    """Return what is wrong with a text that is not a HOST:PORT."""
     if "://" in spelled:
         return "is a URL; HOST:PORT or unix:/PATH is meant here"
     if spelled.isdecimal():
@@ -328,7 +328,7 @@ def money(value: Any) -> int:
         return value
     match = _MONEY.fullmatch(text(value))
     if match is None:
-        raise Wrong(f'{value!r} is no amount: "0.5SUI", or a number in the smallest unit')
+        raise Wrong(f'{value!r} is not an amount: "0.5SUI", or a number in the smallest unit')
     return int(match["whole"]) * 10**9 + int((match["part"] or "").ljust(9, "0"))
 
 
@@ -427,7 +427,7 @@ def caller(value: Any) -> PeerId | str:
         return EVERYONE
     if spelled.lower().startswith("0x"):
         if not _SUI_ADDRESS.fullmatch(spelled.lower()):
-            raise Wrong(f"{spelled!r} is no Sui address: that is 0x and 64 hex digits")
+            raise Wrong(f"{spelled!r} is not a Sui address: that is 0x and 64 hex digits")
         return spelled.lower()
     if not spelled.startswith("dtp1"):
         raise Wrong(f'{spelled!r} is neither an identity (dtp1...), a Sui address (0x...) nor "*" (everyone)')
@@ -442,7 +442,7 @@ def origin(value: Any) -> str:
     spelled = text(value)
     if spelled not in ("*", "null") and not _ORIGIN.fullmatch(spelled):
         raise Wrong(
-            f'{spelled!r} is no origin such as "https://app.example", "null" (a file) or "*" (any page)'
+            f'{spelled!r} is not an origin such as "https://app.example", "null" (a file) or "*" (any page)'
         )
     return spelled
 
@@ -463,7 +463,7 @@ def object_id(value: Any) -> str:
     """Return an object on Sui: "0x" and 64 hex digits."""
     spelled = text(value).lower()
     if not _SUI_ADDRESS.fullmatch(spelled):
-        raise Wrong(f"{value!r} is no object id: that is 0x and 64 hex digits")
+        raise Wrong(f"{value!r} is not an object id: that is 0x and 64 hex digits")
     return spelled
 
 

@@ -17,7 +17,7 @@ _HEAD = struct.Struct("!BHBBL")
 
 
 class MalformedHttp2(Exception):
-    """Bytes that are no HTTP/2, or more of them than anybody needs."""
+    """Bytes that are not HTTP/2, or more of them than anybody needs."""
 
 
 class Http2Frame(NamedTuple):

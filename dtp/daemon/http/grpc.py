@@ -210,7 +210,7 @@ class Filter:
             try:
                 self._take_frame(frame, piece, last)
             except HyperframeError as error:
-                raise MalformedHttp2(f"a frame of type {frame.kind} that is none: {error}") from None
+                raise MalformedHttp2(f"a malformed frame of type {frame.kind}: {error}") from None
             taken += max(_OF_A_HEAD if frame.kind == frames.HEADERS else 1, self._fields)
             self._fields = 0
             if taken >= _PER_TURN:

@@ -117,7 +117,9 @@ def _checked(value: Any, text: str, *, alone: bool) -> RpcCall:
         if name not in _NAMES and name.casefold() in _NAMES:
             raise Malformed(f"{name[:16]!r} is not how a call's members are spelt")
         if alone and name not in _NAMES:
-            raise Malformed(f"{name[:16]!r} is no member of a call, and this service has rules about methods")
+            raise Malformed(
+                f"{name[:16]!r} is not a member of a call, and this service has rules about methods"
+            )
     method, call_id = value.get("method"), value.get("id")
     if not isinstance(method, str) or not method or not method.isprintable() or " " in method:
         raise Malformed("a call needs a method, a text without blanks")
@@ -177,7 +179,7 @@ def fields(headers: Headers, *, alone: bool) -> Headers:
 
 
 def merged(answer: bytes, refusals: list[dict[str, Any]]) -> bytes | None:
-    """Return a backend's answer to the rest of a batch, with the refusals behind it; None if it is no JSON-RPC."""
+    """Return a backend's answer to the rest of a batch, with the refusals behind it; None if it is not JSON-RPC."""
     text = answer.decode("utf-8", "replace").strip(_BLANKS)
     own = ",".join(json.dumps(one) for one in refusals)
     if not text:

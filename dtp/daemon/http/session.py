@@ -371,7 +371,7 @@ class HttpSession(Conversation):
         return MethodCall(self._caller, method, tuple(also))
 
     def _no_websocket(self, request: h11.Request) -> tuple[int, bytes] | None:
-        """Return the status and words for what is no WebSocket, or one of a page that may not open it."""
+        """Return the status and words for what is not a WebSocket, or one of a page that may not open it."""
         asks = request.method == b"GET" and WEBSOCKET in upgrades_of(list(request.headers))
         if not asks or self._size:
             return 426, b"this service is for WebSockets\n"

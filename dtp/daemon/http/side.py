@@ -177,7 +177,7 @@ def _refuse_controls(fields: bytes) -> None:
 
 
 async def answered(backend: Side) -> Any:
-    """Return what the backend says next. Raises `Ended` when it says nothing more, what is no HTTP, or an answer with
+    """Return what the backend says next. Raises `Ended` when it says nothing more, what isn't HTTP, or an answer with
     two lengths (RFC 9112, 6.3)."""
     try:
         event = await backend.next_event()

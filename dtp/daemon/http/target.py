@@ -42,7 +42,7 @@ def fault(request: h11.Request) -> str | None:
     if names.count(b"origin") > 1:
         return "more than one Origin"
     if not all(is_authority(value) for name, value in request.headers if name == b"host"):
-        return "the Host is no host"
+        return "the Host is not a host"
     if b"#" in request.target:
         return "a fragment in the target"
     if request.method == b"CONNECT" or (request.method == b"OPTIONS" and request.target == b"*"):
@@ -51,8 +51,8 @@ def fault(request: h11.Request) -> str | None:
         return None
     absolute = _ABSOLUTE.fullmatch(request.target)
     if absolute is None:
-        return "the target is no path"
-    return None if is_authority(absolute[1]) else "the target's host is none"
+        return "the target is not a path"
+    return None if is_authority(absolute[1]) else "the target's host is malformed"
 
 
 def in_origin_form(request: h11.Request) -> h11.Request:

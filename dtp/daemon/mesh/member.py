@@ -124,7 +124,7 @@ class NodeMember(Member):
     # ---- how it stands ------------------------------------------------------------------------------------
 
     def get_status(self) -> dict[str, Any]:
-        """Return peers, topics and the DHT as `dtpd status` shows them; empty while this is no node."""
+        """Return peers, topics and the DHT as `dtpd status` shows them; empty while this is not a node."""
         node = self._node
         if node is None or self._topics is None or not self.takes_links:
             return {}

@@ -105,7 +105,7 @@ def of_caller(caller: Caller) -> dict[str, str]:
 
 #: Records that are kept to be shown, and how many of them may be about one caller.
 RECENT, RECENT_OF_ONE = 50, 10
-#: What records are about that are shown though they are no warnings.
+#: What records are about that are shown though they are not warnings.
 _SHOWN = {
     "denied",
     "ended",
@@ -218,7 +218,7 @@ def _cut(text: str, size: int) -> str:
             body["cut"] = True
             while len(short := json.dumps(body)) > size:
                 length, name = max((len(one), name) for name, one in body.items() if isinstance(one, str))
-                if not length:  # what is long is no text
+                if not length:  # what is long is not text
                     break
                 body[name] = _ends_of(body[name].encode(errors="replace"), length // 2)
             else:

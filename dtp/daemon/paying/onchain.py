@@ -121,7 +121,7 @@ class HostGate:
     def check_account(self, account: str, service: str) -> Refuse | None:
         """Return why an account may not use a service any more, None if it may.
 
-        What can't be known is no reason to send anybody away.
+        What can't be known is not a reason to send anybody away.
         """
         from dtp.chain.firewall import decide, refuse
 

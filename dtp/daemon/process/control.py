@@ -72,7 +72,7 @@ def path_near(file: Path) -> Path:
 
 
 def _control_in(text: str) -> Any:
-    """Return what `text` says of `control`; where it is no TOML, the one line of it that says that."""
+    """Return what `text` says of `control`; where it is not TOML, the one line of it that says that."""
     with contextlib.suppress(tomllib.TOMLDecodeError):
         return tomllib.loads(text)["daemon"]["control"]
     lines = [line for line in text.splitlines() if line.lstrip().startswith("control")]
@@ -186,7 +186,7 @@ class Control:
         try:
             request = json.loads(line)
         except ValueError:
-            return {"error": {"code": "malformed", "message": "this is no JSON"}}
+            return {"error": {"code": "malformed", "message": "this is not JSON"}}
         try:
             return {"ok": await self.carry_out(request if isinstance(request, dict) else {})}
         except DtpError as error:

@@ -71,7 +71,7 @@ class BadGrace(LocalError):
 
 
 class CantBan(LocalError):
-    """What was to be banned is no caller."""
+    """What was to be banned is not a caller."""
 
     code = "cant-ban"
 

@@ -18,7 +18,7 @@ _FIRST_DESCRIPTOR = 3
 
 
 class ManagerAway(LocalError):
-    """The service manager can't be told, maybe for a moment: trying again may help, so it is no `ConfigError`."""
+    """The service manager can't be told, maybe for a moment: trying again may help, so it is not a `ConfigError`."""
 
     code = "manager-away"
 
@@ -102,7 +102,7 @@ def _adopt(descriptor: int) -> socket.socket:
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise ConfigError(
-            f"descriptor {descriptor} was handed over and is no socket: {error.strerror}"
+            f"descriptor {descriptor} was handed over and is not a socket: {error.strerror}"
         ) from error
     if sock.type == socket.SOCK_STREAM and not listens:
         sock.close()

@@ -87,7 +87,7 @@ class Door:
         if self._side.is_to_close(request, exposed.config):
             return self._ask_chain(
                 request, caller, exposed
-            )  # closing is no service: no rule keeps anybody from it
+            )  # closing is not a service: no rule keeps anybody from it
         # Whoever was let in before may go on while nobody new is.
         denial = (None if request.again else self._shut()) or self.ban_of(caller)
         if denial is not None:

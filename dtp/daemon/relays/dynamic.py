@@ -48,7 +48,7 @@ def address_of(host: str) -> Address:
     name = host.removesuffix(".").lower()
     service, dot, peer = name.removesuffix(_SUFFIX).rpartition(".")
     if not dot or not (peer.startswith("dtp1") or name.endswith(_SUFFIX)):
-        raise AddressError(f"{host!r} is no service; ask for api.dtp1... or api.alice.dtp")
+        raise AddressError(f"{host!r} is not a service; ask for api.dtp1... or api.alice.dtp")
     # A name names a service, and has no options of an address.
     return Address.parse(f"dtp://{peer}/{quote(service, safe='%/')}")
 

@@ -351,12 +351,12 @@ class Exposed:
         task.add_done_callback(done)
 
     def refuse_stream(self, caller: Caller, stream: Stream, denial: Denial) -> None:
-        """Refuse a stream for what is no rule's affair."""
+        """Refuse a stream for what is not a rule's affair."""
         self.ledger.streams += 1
         self._deny_stream(denial, caller, stream)
 
     def note_denial(self, caller: Caller, denial: Denial) -> None:
-        """Note a denial of what is no rule's affair."""
+        """Note a denial of what is not a rule's affair."""
         self._log_denial(denial, caller)
 
     def _deny_stream(self, denial: Denial, caller: Caller, stream: Stream) -> None:

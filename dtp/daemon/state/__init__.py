@@ -88,7 +88,7 @@ def make(url: str, host: str) -> CountStore:
 def check_url(url: str) -> None:
     """Raise `ConfigError` for what is wrong with the store at `url` and can be seen without asking a server.
 
-    That is a package that is missing, a URL that its client doesn't take, a file that is no database. Nothing is made
-    or changed.
+    That is a package that is missing, a URL that its client doesn't take, a file that isn't a database. Nothing is
+    made or changed.
     """
     importlib.import_module(STORES[url.partition(":")[0]]).check_url(url)

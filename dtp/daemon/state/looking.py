@@ -11,7 +11,7 @@ from dtp.daemon.state.errors import StateError, StateUnusable
 
 
 def look_at_state(url: str) -> None:
-    """Look at the counts at `url`, which is no file."""
+    """Look at the counts at `url`, which is not a file."""
     if url.startswith("postgresql"):
         _look_at_postgresql(url, "[state]")
     elif url.startswith("redis"):

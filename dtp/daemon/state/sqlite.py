@@ -182,6 +182,6 @@ def check_url(url: str) -> None:
             for (name,) in database.execute("SELECT name FROM sqlite_schema").fetchall():
                 if name in _COLUMNS:
                     database.execute(_COLUMNS[name])
-    except sqlite3.Error as error:  # that it is locked, for instance, is no mistake
+    except sqlite3.Error as error:  # that it is locked, for instance, is not a mistake
         if (unusable := _unusable(str(path), error)) is not None:
             raise unusable from error

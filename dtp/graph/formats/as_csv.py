@@ -66,7 +66,7 @@ def value_of(kind: str, text: str) -> Any:
         return plain.to_temporal(kind, text)
     types = ", ".join(NAMES)
     raise ContentsError(
-        f"{text[:40]!r} is no {kind}; types are text, int, float, bool, null, link, json, {types}"
+        f"{text[:40]!r} is not of type {kind}; types are text, int, float, bool, null, link, json, {types}"
     )
 
 
@@ -80,7 +80,7 @@ def read(text: str) -> FoundItems:
             raise ContentsError(f"row {number} has {len(row)} columns, not {len(HEAD)}")
         soul, key, kind, type, written = row
         if kind not in KINDS:
-            raise ContentsError(f"row {number}: {kind!r} is no kind; there are {', '.join(KINDS)}")
+            raise ContentsError(f"row {number}: {kind!r} is not a kind; there are {', '.join(KINDS)}")
         try:
             value = value_of(type, written)
         except ContentsError as error:

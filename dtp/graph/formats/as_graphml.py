@@ -129,7 +129,7 @@ def _named(attributes: dict[str, str], name: str) -> str | None:
         return text
     value = plain.loads(text)
     if not isinstance(value, str):
-        raise ContentsError(f"{text[:40]!r} is no text in JSON")
+        raise ContentsError(f"{text[:40]!r} is not text in JSON")
     return value
 
 
@@ -142,13 +142,13 @@ class _Key:
         self.name = _named(attributes, "attr.name") or (self.id if "attr.name" not in attributes else "")
         theirs = attributes.get("attr.type", "string")
         if theirs not in _OURS:
-            raise ContentsError(f"{theirs!r} is no type of GraphML")
+            raise ContentsError(f"{theirs!r} is not a type of GraphML")
         self.type = attributes.get(f"{OURS} type", _OURS[theirs])
         #: The names of its attributes.
         self.told = attributes.keys()
         self.kind = attributes.get(f"{OURS} kind", "register")
         if self.kind not in KINDS:
-            raise ContentsError(f"{self.kind!r} is no kind; there are {', '.join(KINDS)}")
+            raise ContentsError(f"{self.kind!r} is not a kind; there are {', '.join(KINDS)}")
         self.default: str | None = None
 
     def parse_value(self, text: str) -> Any:
@@ -296,7 +296,7 @@ class _Reading:
             raise ContentsError("an edge's label must be text")
         for source, target in [ends] if directed else [ends, ends[::-1]]:
             if source is None or target is None or not self._nodes.keys() >= {source, target}:
-                raise ContentsError(f"an edge from {source!r} to {target!r}, and one of them is no node")
+                raise ContentsError(f"an edge from {source!r} to {target!r}, and one of them is not a node")
             if attributes.get(f"{OURS} kind") == "register":
                 self._put(items, Item(source, label, "register", Link(target)))
                 self._put_properties(items, (source, label, target), properties)

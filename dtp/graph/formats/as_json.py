@@ -24,7 +24,7 @@ def write(name: str, found: FoundItems) -> str:
     for one in found.items:
         kinds = nodes.setdefault(one.soul, {})
         kinds.setdefault(_PLURAL[one.kind], {})[one.key] = plain.to_plain(one.value)
-    # souls and keys may begin with "$": they are no values
+    # souls and keys may begin with "$": they are not values
     document = {"format": FORMAT, "version": VERSION, "graph": name, "nodes": nodes}
     return json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n"
 
@@ -44,7 +44,7 @@ def read(text: str) -> FoundItems:
     for soul, kinds in _object(document.get("nodes"), '"nodes"').items():
         for plural, keys in _object(kinds, repr(soul)).items():
             if plural not in _KIND:
-                raise ContentsError(f"{plural!r} of {soul!r} is no kind; there are {', '.join(_KIND)}")
+                raise ContentsError(f"{plural!r} of {soul!r} is not a kind; there are {', '.join(_KIND)}")
             for key, value in _object(keys, f"{plural!r} of {soul!r}").items():
                 items.append(Item(soul, key, _KIND[plural], plain.from_plain(value)))
     return FoundItems(items, [])

@@ -284,7 +284,7 @@ def _unquoted(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError as error:
-        raise ContentsError(f"{text[:80]!r} is no UTF-8 in percent signs") from error
+        raise ContentsError(f"{text[:80]!r} is not UTF-8 in percent signs") from error
 
 
 def _soul(rdflib: Any, node: Any) -> str:
@@ -312,7 +312,7 @@ def _value(rdflib: Any, triples: Triples, target: Any) -> Any:
         return _float(text)
     if type == _BOOLEAN:
         if text not in ("true", "false", "1", "0"):
-            raise ContentsError(f"{text[:40]!r} is no boolean")
+            raise ContentsError(f"{text[:40]!r} is not a boolean")
         return text in ("true", "1")
     dated = _from_dated(type, text)
     return {"@value": text, "@type": type} if dated is None else dated

@@ -31,7 +31,7 @@ class Files:
     async def import_file(self, path: str | os.PathLike[str]) -> int:
         """Take in what `export` wrote, here or elsewhere; how many envelopes were new.
 
-        Raises `GraphError` for a file that is no graph, or damaged, and nothing was taken; else as `receive`.
+        Raises `GraphError` for a file that is not a graph, or damaged, and nothing was taken; else as `receive`.
         """
         return await files.take_in(self._graph, path)
 

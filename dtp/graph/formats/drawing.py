@@ -1,4 +1,4 @@
-"""Graphs as pictures: SVG, drawn without any other program. For some hundred nodes; more are no picture."""
+"""Graphs as pictures: SVG, drawn without any other program. For some hundred nodes; of more, nobody sees anything."""
 
 from __future__ import annotations
 

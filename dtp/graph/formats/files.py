@@ -120,7 +120,7 @@ def _check(file: BinaryIO, name: str) -> None:
         digest.update(piece)
         left -= len(piece)
     if left or file.read() != digest.digest():
-        raise GraphError(f"{name} is no exported graph, or was cut off or damaged")
+        raise GraphError(f"{name} is not an exported graph, or was cut off or damaged")
 
 
 def _batches(file: BinaryIO) -> Iterator[list[bytes]]:

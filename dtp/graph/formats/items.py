@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: All that there is at a soul, by how it merges. docs/graph.md, "Spaces and ops".
 KINDS: Final = ("register", "counter", "set", "values", "list", "text", "marks", "relationships")
-#: Those that are no registers, and where they are in the core.
+#: Those that are not registers, and where they are in the core.
 SPACES: Final = {
     "counter": core.COUNTER,
     "set": core.SET,

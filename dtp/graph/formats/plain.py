@@ -181,7 +181,7 @@ def to_int(text: str) -> int:
     if len(text) > MOST_DIGITS + 1:
         raise ContentsError(f"a number has more than {MOST_DIGITS} digits; write it as an $int")
     if re.fullmatch("[+-]?[0-9]+", text) is None:
-        raise ContentsError(f"{text[:40]!r} is no whole number")
+        raise ContentsError(f"{text[:40]!r} is not a whole number")
     return int(text)
 
 
@@ -190,11 +190,11 @@ def to_float(text: str) -> float:
     try:
         found = float(text) if len(text) <= MOST_DIGITS else math.inf
     except ValueError as error:
-        raise ContentsError(f"{text[:40]!r} is no number") from error
+        raise ContentsError(f"{text[:40]!r} is not a number") from error
     if not math.isfinite(found):
         raise ContentsError(f"{text[:40]!r} is too large for a number of 64 bits")
     return found
 
 
 def _constant(text: str) -> NoReturn:
-    raise ContentsError(f"{text} is no JSON; write it as a $float")
+    raise ContentsError(f"{text} is not JSON; write it as a $float")

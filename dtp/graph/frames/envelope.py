@@ -331,7 +331,7 @@ def decode(graph: str, data: bytes) -> Envelope | Summary:
         _, author, start, sequence, after, last, previous, tip, seen, body, signature = parts
         _check(author, start, sequence, previous, body, signature)
         if not all(type(clock) is int for clock in (after, last)) or not 0 <= after < last <= _MAX_CLOCK:
-            raise EnvelopeError("a summary's clocks are no clocks, or out of order")
+            raise EnvelopeError("a summary's clocks are not clocks, or out of order")
         _check_sizes((tip, HASH_SIZE), (seen, _DIGEST))
         return Summary(graph, author, sequence, previous, body, signature, start, tip, after, last, seen)
     if parts[0] == SKIPPED_VERSION and len(parts) == 11 and parts[4:6] == (0, 0) and parts[9] == b"":
@@ -349,7 +349,7 @@ def _check(author: Any, first: Any, sequence: Any, previous: Any, body: Any, sig
     _check_sizes((author, core.AUTHOR_SIZE), (previous, HASH_SIZE), (signature, _SIGNATURE))
     numbers = type(first) is int and type(sequence) is int
     if not numbers or not 1 <= first <= sequence <= _MAX_SEQUENCE or not isinstance(body, bytes):
-        raise EnvelopeError("an envelope's sequence is no number of a frame, or its body is no bytes")
+        raise EnvelopeError("an envelope's sequence is not a number of a frame, or its body is not bytes")
     if (first == 1) != (previous == NONE_BEFORE):
         raise EnvelopeError("the first envelope of an author, and only that, has none before it")
 

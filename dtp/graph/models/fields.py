@@ -97,7 +97,7 @@ def _contained(declared: Declared) -> Any:
 class Declared:
     """A field of a model, and what Python asks when it is read or set."""
 
-    #: What it is, where it is no register.
+    #: What it is, where it is not a register.
     container: Container | None = None
 
     def __init__(self, key: str = "") -> None:

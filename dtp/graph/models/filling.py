@@ -93,7 +93,7 @@ class FieldClaim(NamedTuple):
 
 
 def claims_of(replica: Replica, soul: str) -> dict[str, list[FieldClaim]]:
-    """Return for each key who filled it, the first one first. What is no claim is left out."""
+    """Return for each key who filled it, the first one first. What is not a claim is left out."""
     found: dict[str, list[FieldClaim]] = {}
     for one in replica.set(soul, FILLED):
         match one:

@@ -57,7 +57,7 @@ def _unfit(value: object, name: str) -> Unfit:
 
 def _exactly(kind: type, name: str) -> FieldKind:
     def same(value: Any) -> Any:
-        if type(value) is not kind:  # True is no int, and a datetime no date
+        if type(value) is not kind:  # True is not an int, and a datetime no date
             raise _unfit(value, name)
         return value
 

@@ -33,7 +33,7 @@ class ModelState(NamedTuple):
     kept: Mapping[str, Value]
     #: What of it migrations gave.
     given: Mapping[str, Value]
-    #: What they put into fields that are no registers, where nobody did yet: key to contents.
+    #: What they put into fields that are not registers, where nobody did yet: key to contents.
     filled: Mapping[str, Any]
     #: Keys of registers that a migration has written.
     written: frozenset[str]
@@ -54,7 +54,7 @@ def state_of(
     migrations: Mapping[int, Migration],
     containers: Mapping[str, Container],
 ) -> ModelState:
-    """Return what a node says in this version. `containers` are the keys of fields that are no registers."""
+    """Return what a node says in this version. `containers` are the keys of fields that are not registers."""
     raw = node.to_dict()
     made = version_of(raw)
     if made >= version or not migrations:

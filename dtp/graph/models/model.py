@@ -95,7 +95,7 @@ class Model:
     version: ClassVar[int] = 1
     _fields: ClassVar[dict[str, Declared]] = {}
     _migrations: ClassVar[dict[int, Migration]] = {}
-    #: Keys of fields that are no registers.
+    #: Keys of fields that are not registers.
     _containers: ClassVar[dict[str, Container]] = {}
 
     def __init_subclass__(cls, *, kind: str, version: int = 1) -> None:
@@ -323,7 +323,7 @@ class Models(Generic[M]):
         if model.is_added:
             raise ModelError(f"{model!r} is in a graph already")
         if type(model) is not self._model:
-            raise ModelError(f"a {type(model).__name__} is no {self._model.__name__}")
+            raise ModelError(f"a {type(model).__name__} is not a {self._model.__name__}")
         replica = self._graph.replica
         name = id or base64.b32encode(replica.random(_ID)).decode().lower()
         if id and id in self:

@@ -48,7 +48,7 @@ def key_of(peer: PeerId | str | bytes) -> bytes:
     try:
         return (PeerId.parse(peer) if isinstance(peer, str) else PeerId(peer)).key
     except PeerIdError as error:
-        raise GraphError(f"no identity: {error}") from error
+        raise GraphError(f"not an identity: {error}") from error
 
 
 # ---- grants ---------------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def grantee_of(peer: Grantee) -> tuple[bytes, bool]:
         try:
             return parse_account(peer), True
         except CardError as error:
-            raise GraphError(f"no account: {error}") from error
+            raise GraphError(f"not an account: {error}") from error
     return key_of(peer), False
 
 

@@ -55,7 +55,7 @@ class Accounts:
         graph.check_writable()
         if not card.names(graph.identity.id.key):
             raise GraphError(
-                f"{graph.identity.id} is no device of {card.name}: have it added by whoever has the account's key"
+                f"{graph.identity.id} is not a device of {card.name}: have it added by whoever has the account's key"
             )
         graph.replica.permits.cards[card.name] = card
         if graph.replica.get(self._own_access, f"{CARD}{card.name}") != card.encode():
@@ -130,7 +130,7 @@ class Accounts:
 
         What the device wrote up to what has come here stays; all else is void on all replicas, whenever they saw it.
         To be done in each graph in which the account is used, with the account that the first one returned:
-        `revoke_device` does so in several. Raises `GraphError`, and `AccountError` for what is no device.
+        `revoke_device` does so in several. Raises `GraphError`, and `AccountError` for what is not a device.
         """
         gone = key_of(device)
         if account.card.names(gone) or gone not in self.showing(account.card.name):
@@ -194,7 +194,7 @@ async def revoke_device(graphs: Iterable[Graph], account: Account, device: PeerI
     """Put a device out of an account in all of these graphs, also where it never wrote, and commit each.
 
     A graph that refuses, since it is only read, say, doesn't stop the others: it is in `refused`. Raises `GraphError`
-    for what is no name, and `AccountError` for what is no device.
+    for what is not a name, and `AccountError` for what is not a device.
     """
     gone, all_graphs = key_of(device), list(graphs)
     known = any(gone in graph.accounts.showing(account.card.name) for graph in all_graphs)

@@ -59,7 +59,7 @@ class AdmissionPolicy:
     hidden: set[bytes] = field(default_factory=set)
     #: Names of owners (of an identity or an account) whose bans count here, beside the graph's.
     followed: set[str] = field(default_factory=set)
-    #: Authors that are no strangers.
+    #: Authors that are not strangers.
     known: set[bytes] = field(default_factory=set)
     quotas: Quotas = field(default_factory=Quotas)
     refused: Refused = field(default_factory=Refused)
@@ -153,7 +153,7 @@ class Admission:
         self._kept_at = self._policy.refused.envelopes
         self._usage: dict[bytes, StoredUsage] = {}
         self._has_looked = False
-        self._acquainted: set[bytes] = set()  # who is no stranger, as it was worked out last
+        self._acquainted: set[bytes] = set()  # who is not a stranger, as it was worked out last
         self._strangers_bytes: int | None = None
         self._arrivals = Arrivals()
         self._met: set[bytes] = set()
@@ -222,7 +222,7 @@ class Admission:
         """Let the bans of an identity or an account count here, as those of the graph's owner do. `GraphError`."""
         self._graph.check_writable()
         if not _is_owner(str(name)):
-            raise GraphError(f"{name} is no name of an identity or an account")
+            raise GraphError(f"{name} is not a name of an identity or an account")
         self._policy.followed.add(str(name))
         await self._on_policy_changed()
 
@@ -402,7 +402,7 @@ class Admission:
         return author not in self._acquainted
 
     def _look_around(self) -> None:
-        """Work out who is no stranger."""
+        """Work out who is not a stranger."""
         graph = self._graph
         granted = {one.grantee_name for one in graph.access.grants()}
         known = self._policy.known | self._met | self._unbannable()

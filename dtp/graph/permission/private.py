@@ -158,7 +158,7 @@ class PrivateNode(MutableMapping[str, Value]):
         node = self._graph.replica.node(self.ring_soul)
         data = node.get(RING_KEY)
         if data is None:
-            raise GraphError(f"{self.soul!r} is no private node, or hasn't come here yet")
+            raise GraphError(f"{self.soul!r} is not a private node, or hasn't come here yet")
         if not self._owner.is_account and node.written(RING_KEY)[0] != self._owner.key:
             raise SealBroken("a ring that isn't its owner's")
         try:
@@ -283,7 +283,7 @@ class PrivateNode(MutableMapping[str, Value]):
     def remove_reader(self, peer: Peer) -> None:
         """From now on write under a new key that this reader doesn't get. What it could read it may have kept.
 
-        Writers that haven't heard of it yet still use the key before. Raises `GraphError` for whoever is no reader,
+        Writers that haven't heard of it yet still use the key before. Raises `GraphError` for whoever isn't a reader,
         and for the owner.
         """
         ring, gone = self._open_ring(), _reader(peer)

@@ -103,7 +103,7 @@ def usage_of(envelope: Envelope | Summary) -> StoredUsage:
 
 
 def ops_in(body: bytes) -> int:
-    """Return the number of ops that a frame says it has, 0 for none and for what is no frame."""
+    """Return the number of ops that a frame says it has, 0 for none and for what is not a frame."""
     try:
         return read_varint(body, _OPS_AT)[0]
     except (ValueError, IndexError):

@@ -25,11 +25,11 @@ _HEAVY: Final = 1 << 18
 
 @dataclass(frozen=True)
 class QueryBudget:
-    """What each query may take; None is no limit.
+    """What each query may take; None means no limit.
 
     A step is a row or an item that is worked on, or 16 of SQLite's instructions: the same query over the same graph
     takes the same steps on every machine. `memory` are bytes by which the whole process may grow meanwhile, by what
-    Linux says of it; elsewhere it is no limit. Bringing the index up to date is not part of it.
+    Linux says of it; elsewhere it limits nothing. Bringing the index up to date is not part of it.
     """
 
     seconds: float | None = 10.0

@@ -197,7 +197,9 @@ def _prepare(database: sqlite3.Connection, path: str, name: str) -> bool:
         database.execute(f"UPDATE frames SET sum = {_SUM}")
         (name,) = database.execute("SELECT name FROM graph").fetchone()
     elif application or version or tables:
-        raise StoreError(f"{path} is no graph of format {FORMAT}: a later version of this package wrote it")
+        raise StoreError(
+            f"{path} is not a graph of format {FORMAT}: a later version of this package wrote it"
+        )
     else:
         _execute(database, _SCHEMA)
         database.execute("INSERT INTO graph VALUES (1, ?)", (name,))

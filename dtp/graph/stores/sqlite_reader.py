@@ -61,7 +61,7 @@ class SqliteReader(SqliteStore):
         found = self._fetch_one("PRAGMA application_id"), self._fetch_one("PRAGMA user_version")
         if found != (APPLICATION, FORMAT):
             raise StoreError(
-                f"{self._path} is no graph of format {FORMAT}; opened to write, an older one is taken over"
+                f"{self._path} is not a graph of format {FORMAT}; opened to write, an older one is taken over"
             )
         self._read_tables()
         if name not in (None, self.name):

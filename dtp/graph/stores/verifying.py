@@ -39,7 +39,7 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Chai
                 one.sequence, one.hash, last_clock(core, one)
             )  # the clocks of what is skipped aren't known
     except EncodingError as error:
-        raise StoreError(f"{place} has bytes that are no frame: {error}") from error
+        raise StoreError(f"{place} has bytes that are not a frame: {error}") from error
     if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
         raise StoreError(f"{place} does not begin where the one before it ended")
     return ChainTip(one.sequence, one.hash, last_clock(core, one))

@@ -97,7 +97,7 @@ async def _answered(graph: Graph, question: bytes, is_served: bool) -> bytes:
     except (ValueError, TypeError) as error:
         raise SyncError(f"the peer asks with parameters that can't be read: {error}") from error
     if not isinstance(parameters, dict) or not all(type(key) is str for key in parameters):
-        raise SyncError("the peer asks with parameters that are no map by name")
+        raise SyncError("the peer asks with parameters that are not a map by name")
     if not is_served or graph.part is not None:
         return _packed(QueryMessage.REFUSED, "queries aren't served here, or not all of the graph is here")
     try:

@@ -57,7 +57,7 @@ class Passed:
                     path.stat().st_size - 8,
                 )
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path} is no summary that was kept: {error}") from error
+            raise StoreError(f"{path} is not a summary that was kept: {error}") from error
 
     def last_of(self, author: bytes) -> int:
         """Return the last of the author's frames that it stands for; 0 when there is none."""

@@ -184,7 +184,7 @@ class SyncSide:
             if step.envelopes and not self._terms.takes:
                 raise SyncError("the peer sends frames where it was told that they aren't taken")
             if not all(isinstance(one, bytes) for one in step.envelopes):
-                raise SyncError("FRAMES has bytes that are no envelopes")
+                raise SyncError("FRAMES has bytes that are not envelopes")
         elif kind == SyncMessage.DONE:
             _parts(parts)
             if not self._dones:
@@ -253,7 +253,7 @@ class SyncSide:
 
     def _refuse(self, told: list[Any]) -> None:
         if not all(isinstance(one, bytes) and len(one) == core.AUTHOR_SIZE for one in told):
-            raise SyncError("REFUSED has bytes that are no authors")
+            raise SyncError("REFUSED has bytes that are not authors")
         self.refused.update(told)
         if len(self.refused) > MAX_REFUSED:
             raise SyncError(f"the peer refuses more than {MAX_REFUSED} authors")

@@ -206,7 +206,7 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     try:
         if not await _may_replace(graph, parts):
             return Pruned(0, 0)
-    except EncodingError:  # what its author signed is no frame
+    except EncodingError:  # what its author signed is not a frame
         return Pruned(0, 0)
     if may_agree:
         agree(graph, parts)

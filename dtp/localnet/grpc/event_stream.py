@@ -43,7 +43,7 @@ def decode_cursor(data: bytes | None, field: str) -> Place | None:
     if not data:
         return None
     if len(data) != _PLACE.size:
-        raise BadRequest("is no cursor of this node", field=field)
+        raise BadRequest("is not a cursor of this node", field=field)
     checkpoint, transaction, event = _PLACE.unpack(data)
     return min(checkpoint, _LARGEST), transaction, event
 

@@ -141,9 +141,9 @@ def _handler(answer: Callable[[str, dict[str, Any]], dict[str, Any]]) -> type[Ba
             try:
                 found = json.loads(raw)
             except ValueError as fault:
-                raise BadRequest(f"the body is no JSON: {fault}") from fault
+                raise BadRequest(f"the body is not JSON: {fault}") from fault
             if not isinstance(found, dict):
-                raise BadRequest("the body is no JSON object")
+                raise BadRequest("the body is not a JSON object")
             return found
 
         def _fail(self, status: HTTPStatus, message: str) -> None:

@@ -50,4 +50,4 @@ def value(content: object) -> Any:
         return protobuf.Value(struct_value=protobuf.Struct(fields=fields))
     if isinstance(content, list | tuple):
         return protobuf.Value(list_value=protobuf.ListValue(values=[value(each) for each in content]))
-    raise TypeError(f"{type(content).__name__} is no JSON")
+    raise TypeError(f"{type(content).__name__} is not JSON")

@@ -156,7 +156,7 @@ def _argument(message: Any, field: str) -> sui.Argument:
 def _u16(number: int | None, field: str) -> int:
     found = required(number, field)
     if not 0 <= found < 1 << 16:
-        raise BadRequest(f"{found} is no index", field=field)
+        raise BadRequest(f"{found} is not an index", field=field)
     return found
 
 
@@ -201,7 +201,7 @@ def _command(message: Any, field: str) -> sui.Command:
             address(newer.package, f"{field}.package"),
             _argument(newer.ticket, f"{field}.ticket"),
         )
-    raise BadRequest("is no command", field=field)
+    raise BadRequest("is not a command", field=field)
 
 
 def _expiration(message: Any) -> sui.Expiration:

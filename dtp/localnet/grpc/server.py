@@ -1,7 +1,7 @@
 """The gRPC server: carries messages to `Services`, streams to subscribers, and turns every error into a status.
 
-Whatever a caller sends, the node lives on: bytes that are no message, bytes that are no transaction, a stream that is
-cut. All runs on one event loop, the node included, which is used by one caller at a time.
+Whatever a caller sends, the node lives on: bytes that aren't a message, or not a transaction, a stream that is cut.
+All runs on one event loop, the node included, which is used by one caller at a time.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class ChainQueries:
         )
 
     def _make_field(self, parent: bytes, record: ObjectRecord) -> DynamicField:
-        assert record.type is not None, "a field is no package"
+        assert record.type is not None, "a field is not a package"
         name_type, value_type = record.type.arguments
         vm = self._chain.engine.vm
         type = vm.parse_type(record.type.text)

@@ -14,7 +14,7 @@ class LoginError(LocalError):
 
 
 class NameUnusable(LoginError, ValueError):
-    """A text is no name of an account, or no password."""
+    """A text is not a name of an account, or no password."""
 
     code: ClassVar[str] = "login-name"
 

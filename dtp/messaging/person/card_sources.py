@@ -58,7 +58,7 @@ class CardSource:
 class DhtCards(CardSource):
     """Cards in the DHT (`dtp.Node.dht`), whose identity is this device's.
 
-    Each device has its person's card under its own name. Of an account, whose name is no key, the devices are found
+    Each device has its person's card under its own name. Of an account, whose name isn't a key, the devices are found
     as those who have "the content" of `account_content`. What is found is signed by the person; that there is no
     newer one, the DHT can't say.
     """

@@ -40,7 +40,7 @@ MAX_LINK: Final = 8192
 
 
 class LinkMalformed(PeerError):
-    """That is no link that invites to a group."""
+    """That is not a link that invites to a group."""
 
     code: ClassVar[str] = "group-link"
 

@@ -389,7 +389,7 @@ class Correspondence:
         return said
 
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
-        """Send an event that is no part of a history to these devices. Raise `QueueFull`."""
+        """Send an event that is not a part of a history to these devices. Raise `QueueFull`."""
         Event.parse(event.encode())
         with self.transaction():
             self.enqueue_event(devices, event, now_ms)

@@ -91,7 +91,7 @@ async def _take_posts(reader: PostReader, line: TipLine) -> int:
             try:
                 taken = await line.take_post(found.data, f"{found.host}#{found.transaction}")
             except (EnvelopeBroken, LetterForged) as fault:  # a message of another kind
-                log.info("message %s is no tip: %s", found.transaction, fault)
+                log.info("message %s is not a tip: %s", found.transaction, fault)
                 continue
             if taken is None:
                 break
@@ -123,7 +123,7 @@ async def read_answers(
         try:
             letter = TipLetter.unpad(found.data, words.key.id.key)
         except (EnvelopeBroken, LetterForged) as fault:
-            log.info("message %s is no answer: %s", found.transaction, fault)
+            log.info("message %s is not an answer: %s", found.transaction, fault)
             continue
         if letter.sender == key:
             yield letter

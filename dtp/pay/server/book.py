@@ -38,8 +38,8 @@ class BookLimits:
 
     #: A channel is read again when it is older and somebody comes with it: closing takes `claim_ms`, minutes mostly.
     max_age: float = 30.0
-    #: What isn't there, or is no channel, isn't asked about again for so long. Short: our node may be a moment behind
-    #: the one that has just opened a channel.
+    #: What isn't there, or isn't a channel, isn't asked about again for so long. Short: our node may be a moment
+    #: behind the one that has just opened a channel.
     missing_age: float = 2.0
     #: Channels that are remembered, and those that aren't there.
     channels: int = 100_000

@@ -408,7 +408,7 @@ class Ledger(ChannelAccount):
     def _send_away(self, rules: AccessRules) -> None:
         for id, entry in list(self._open.items()):
             if all(meter.payee.closing for meter in entry.meters.values()):
-                continue  # they have come to close, which is no service
+                continue  # they have come to close, which is not a service
             if entry.channel.client in rules.deny:
                 self.end_channel(id, "denied", CloseDetail.ON_DENY_LIST)
                 continue

@@ -117,7 +117,7 @@ class StoreFile:
         self._unsynced = False  # a sync has failed: what another said after it would be no promise
 
     def _check_ours(self, make: bool) -> None:
-        """Raise `NoStore` for a file that is no store, before anything of it is changed; where one may be made an
+        """Raise `NoStore` for a file that is not a store, before anything of it is changed; where one may be made an
         empty one becomes one."""
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not (tables >= _TABLES or (make and not tables)):
@@ -164,7 +164,7 @@ class StoreFile:
                 self._db.execute(f"PRAGMA application_id={COPY & ~_ENDS_UNKNOWN}")
 
     def is_new(self) -> bool:
-        """True if the file began empty, and is no copy."""
+        """True if the file began empty, and is not a copy."""
         ((mark,),) = self._fetch_rows("PRAGMA application_id")
         return bool(mark == _NEW)
 

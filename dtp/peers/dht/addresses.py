@@ -24,7 +24,7 @@ class Scope(IntEnum):
 
 @lru_cache(maxsize=_REMEMBERED)
 def pack_endpoint(endpoint: Endpoint) -> bytes:
-    """Return 4 or 16 bytes of address and 2 of port. Raise `ValueError` for what is no address."""
+    """Return 4 or 16 bytes of address and 2 of port. Raise `ValueError` for what is not an address."""
     host, port = endpoint
     return _address(host).packed + port.to_bytes(2, "big")
 

@@ -302,7 +302,7 @@ class Dht:
         return stored.nodes
 
     async def _check_newest(self, record: Record) -> None:
-        """Raise `DhtSuperseded` if others have a newer record of ours: their word alone is no proof."""
+        """Raise `DhtSuperseded` if others have a newer record of ours: their word alone is not proof."""
         found = await self._get(record.kind, record.target)
         newest = next((each for each in found if each.author == record.author), record)
         if newest.order > record.order:

@@ -235,7 +235,7 @@ def _arguments(kind: DatagramKind, data: bytes) -> Arguments:
     """Return the arguments, as many as the kind has; a later version may say more behind them."""
     try:
         told = msgpack.unpackb(data, strict_map_key=True)
-    except (ValueError, TypeError, msgpack.UnpackException):  # also a StackError, and text that is no UTF-8
+    except (ValueError, TypeError, msgpack.UnpackException):  # also a StackError, and text that is not UTF-8
         raise MessageError("the arguments of a message are not MessagePack") from None
     checks = _ARGUMENTS[kind]
     if type(told) is not list or len(told) < len(checks):

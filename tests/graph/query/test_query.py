@@ -210,7 +210,7 @@ def test_parameters(queries: Queries) -> None:
         ("RETURN 1 + true", "takes numbers"),
         ("RETURN 9223372036854775808", "above 64 bits"),
         ("RETURN '\\ud800'", "surrogate"),
-        ("RETURN 'a' =~ '('", "no regular expression"),
+        ("RETURN 'a' =~ '('", "not a regular expression"),
         ("MATCH p = (a)-->(b) RETURN p.x", "a path has no properties"),
         ("UNWIND [1, 'x'] AS x RETURN sum(x)", "takes numbers"),
         ("RETURN range(1, 9, 0)", "isn't 0"),

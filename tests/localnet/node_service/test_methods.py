@@ -487,7 +487,7 @@ def test_parts_of_requests_that_are_named(call, v2, history):
     refuses(bad, call, service, method, request(commands=[v2.Command(move_call=call_)]), match="arguments[0]")
     far = v2.Argument(kind=v2.ArgumentArgumentKind.INPUT, input=1 << 20)
     call_ = v2.MoveCall(package="0x2", module="m", function="f", arguments=[far])
-    refuses(bad, call, service, method, request(commands=[v2.Command(move_call=call_)]), match="no index")
+    refuses(bad, call, service, method, request(commands=[v2.Command(move_call=call_)]), match="not an index")
     refuses(bad, call, service, method, request(inputs=[v2.Input()]), match="inputs[0]")
     withdrawal = v2.Input(funds_withdrawal=v2.FundsWithdrawal(amount=1))
     refuses(Status.UNIMPLEMENTED, call, service, method, request(inputs=[withdrawal]), match="withdrawals")

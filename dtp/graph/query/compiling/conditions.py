@@ -124,7 +124,7 @@ def soul_at(name: str, kind: type[NodeRef]) -> Evaluate:
     def soul(row: Bound) -> str:
         value = row[name]
         if not isinstance(value, kind):
-            raise QueryError(f"{name} is no node")
+            raise QueryError(f"{name} is not a node")
         return value.soul
 
     return soul

@@ -124,7 +124,7 @@ class Finding:
         if anew:
             taken.update(self._revealed())
         self._written, self._version = {}, self._replica.version
-        for space, soul, key in self._replica.sequences.touched:  # it is no change before its commit
+        for space, soul, key in self._replica.sequences.touched:  # it is not a change before its commit
             self._written.setdefault(soul, []).append((space, key))
         taken.update(self._written)
         for soul in taken:

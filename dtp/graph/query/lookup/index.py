@@ -114,7 +114,7 @@ class Index:
                 )
             )
         except QueryError as error:
-            raise QueryError(f"{query!r} is no full-text query: {error}") from error
+            raise QueryError(f"{query!r} is not a full-text query: {error}") from error
         return found
 
     # ---- reading --------------------------------------------------------------------------------------------

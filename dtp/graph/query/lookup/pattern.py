@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Range(NamedTuple):
-    """Values that are looked for, both ends included; None is no bound, and both the same is equality."""
+    """Values that are looked for, both ends included; None means no bound, and both the same is equality."""
 
     low: Any
     high: Any

@@ -1,7 +1,7 @@
 """A node's properties, as queries see them: one for each key, of whatever type is there.
 
 Where a key has several, it is the first of: the register, the text, the list, the counter, the map's value, the set.
-Links of registers and sets are relationships, and no properties; null is no property.
+Links of registers and sets are relationships, and no properties; null is not a property.
 """
 
 from __future__ import annotations

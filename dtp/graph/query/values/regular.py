@@ -80,7 +80,7 @@ class _Parser:
         return part
 
     def _make_error(self, message: str, kind: type[QueryError] = QueryError) -> QueryError:
-        return kind(f"{self._text[:80]!r} is no regular expression: {message} (place {self._at})")
+        return kind(f"{self._text[:80]!r} is not a regular expression: {message} (place {self._at})")
 
     def _next(self) -> str:
         if self._at >= len(self._text):

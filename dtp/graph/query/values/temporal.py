@@ -261,7 +261,7 @@ def _duration(now: int, given: Any) -> Any:
 def fraction(value: Any) -> Fraction:
     """Return a number exactly as it is written. Raise `TemporalError`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e30:
-        raise TemporalError(f"{shown(value)} is no number for a duration")
+        raise TemporalError(f"{shown(value)} is not a number for a duration")
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
 
 

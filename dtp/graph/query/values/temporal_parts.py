@@ -197,7 +197,7 @@ def _checked(value: Temporal) -> Temporal:
 
 
 def scaled(value: Duration, by: Fraction) -> Duration:
-    """Return a duration so many times; what is no whole month or day goes into what is below it."""
+    """Return a duration so many times; what is not a whole month or day goes into what is below it."""
     months = value.months * by
     days = value.days * by + (months - int(months)) * Fraction(2_629_746, 86_400)
     time = value.nanoseconds * by + (days - int(days)) * DAY

@@ -77,7 +77,7 @@ def _check_objects(module: CompiledModule) -> None:
     for enum in module.enum_defs:
         if module.datatype_handles[enum.handle].abilities & KEY:
             raise ModuleRefused(
-                "object_id", "an enum is no object", item=module.datatype_name(enum.handle), sui=True
+                "object_id", "an enum is not an object", item=module.datatype_name(enum.handle), sui=True
             )
 
 

@@ -198,7 +198,7 @@ def _check_constants(module: CompiledModule) -> None:
 def _check_friends(module: CompiledModule) -> None:
     for friend in module.friend_decls:
         if friend == module.module_handles[module.self_handle]:
-            raise ModuleRefused("invalid_friend_decl_with_self", "a module is no friend of itself")
+            raise ModuleRefused("invalid_friend_decl_with_self", "a module is not a friend of itself")
         if module.addresses[friend.address] != module.address:
             raise ModuleRefused(
                 "foreign_friend", f"friend {module.identifiers[friend.name]} is in another package"
