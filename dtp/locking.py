@@ -74,6 +74,11 @@ class FileLock:
         except FileNotFoundError:
             return False
 
+    @property
+    def is_held(self) -> bool:
+        """True if this object has the lock."""
+        return self._file >= 0
+
     def release(self) -> None:
         """Let others have the lock. Idempotent."""
         if self._file >= 0:

@@ -118,15 +118,20 @@ backend = ["127.0.0.1:{backend.port}"]
         )
         await self.far_chain.execute(program)
 
-    async def buy(self, budget: str) -> int:
-        text = f"""[chain]
+    def near_config(self, budget: str) -> Config:
+        return config(
+            self.pair.tmp_path,
+            f"""[chain]
 vouchers = "near.sqlite"
 [[forward]]
 listen = "127.0.0.1:0"
 to = "dtp://{self.host}/api"
 budget = {budget}
-"""
-        self.pair.near = Daemon(config(self.pair.tmp_path, text), NEAR, client=self.near_chain)
+""",
+        )
+
+    async def buy(self, budget: str) -> int:
+        self.pair.near = Daemon(self.near_config(budget), NEAR, client=self.near_chain)
         await self.pair.near.start()
         return self.pair.port
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,13 +15,16 @@ from dtp.daemon.config import values
 from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.config.reading import Wrong
 from dtp.daemon.config.values import AllowedRate
-from dtp.daemon.paying.buying import Buyer
+from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.daemon.paying.calls import CallReader, ChargedCalls
 from dtp.net.address import Address
 from dtp.pay.client.lane_start import Reserved
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, Voucher
+from dtp.session.limits import DEFAULT
+
+from .conftest import NEAR
 
 
 def http(body: bytes = b"", *fields: str, method: str = "POST") -> bytes:
@@ -113,8 +118,8 @@ DAY = 86_400.0
 
 
 def buyer(store: Store, most: int, every: float | None, now: list[float]) -> Buyer:
-    wallet = SimpleNamespace(store=store, chain=SimpleNamespace(chain_id="c"))
-    return Buyer(wallet, BudgetSettings(most, every), None, None, None, TO, lambda: now[0])  # type: ignore[arg-type]
+    wallet = Wallet(SimpleNamespace(chain_id="c"), store)  # type: ignore[arg-type]
+    return Buyer(wallet, BudgetSettings(most, every), NEAR, DEFAULT, None, TO, lambda: now[0])
 
 
 def sign(store: Store, amount: int, *, host: str = HOST) -> tuple[LaneKey, str]:
@@ -198,3 +203,40 @@ def test_a_day_that_begins_behind_a_kill_has_no_larger_budget(tmp_path: Path) ->
         assert buyer(store, 1000, DAY, now).spent == 0
         sign(store, 7)
         assert buyer(store, 1000, DAY, now).spent == 7
+
+
+def test_what_another_process_may_yet_sign_is_lent_by_nobody_else(tmp_path: Path) -> None:
+    """As one whose upgrade is done, and which has streams yet: what it counts on, and what it has signed since."""
+    path = tmp_path / "pay.sqlite"
+    with Store(path) as store:
+        key, channel = sign(store, 50)
+        one = buyer(store, 1000, None, [0.0])
+        assert one.left == 950
+        with subprocess.Popen(
+            [sys.executable, "-c", _TAKE, str(path), channel], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"taken\n"
+            assert (one.left, one.spent) == (700, 50)
+            store.save_signed(key.sign(voucher(channel, 2, 80)), Usage(2, 2))
+            assert (one.left, one.spent) == (700, 80)
+            other.stdin.close()
+            assert other.wait() == 0
+        assert (one.left, one.spent) == (920, 80)
+
+
+#: Takes the first lane of a channel, and counts on 300 of it, until it is told to end.
+_TAKE = """
+import sys
+from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.store import Store
+path, channel = sys.argv[1:]
+with Store(path) as store:
+    lock = LaneLock(store.path, channel, 0)
+    assert lock.try_acquire()
+    store.hold_deposit(channel, 0, lambda others: 300)
+    print("taken", flush=True)
+    sys.stdin.read()
+    lock.release()
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -256,6 +257,13 @@ def test_a_reload_that_fails_changes_no_price(
         ),
         (f"[[forward]]\nlisten = '127.0.0.1:1'\nto = 'dtp://{HOST}/api'\nbudget = {{}}", "most is missing"),
         (
+            "".join(
+                f"[[forward]]\nlisten = '127.0.0.1:{n}'\nto = 'dtp://{HOST}/api'\nbudget = {{ most = {n} }}\n"
+                for n in (1, 2)
+            ),
+            "another forward to .* has another most",
+        ),
+        (
             f"kind = 'udp'\nprice = {{ request = 1 }}\n[chain]\nhost = '{HOST}'",
             "price: datagrams may be lost",
         ),
@@ -270,3 +278,32 @@ def test_mistakes_about_money(tmp_path: Path, text: str, words: str) -> None:
     start += 'allow = "*"\nbackend = "127.0.0.1:1"\n'
     with pytest.raises(ConfigMistakes, match=words):
         config(tmp_path, start + text)
+
+
+@pytest.mark.slow
+def test_a_budget_that_a_reload_raises_holds_over_what_is_open(
+    run: Run, client: MakeClient, net: LocalnetThread
+) -> None:
+    """What the connection before may still sign is a part of it, and what each signs counts for both."""
+
+    async def ask_until_refused(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
+        passed = 0
+        with contextlib.suppress(AssertionError, OSError, asyncio.IncompleteReadError):
+            while True:
+                await get(*streams)
+                passed += 1
+        streams[1].close()
+        return passed
+
+    async def scenario(pair: Pair) -> None:
+        async with Backend(web) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, "{ request = 1000, deposit = 1000 }", 'kind = "http"')
+            port = await market.buy("{ most = 20000 }")
+            old = await asyncio.open_connection("127.0.0.1", port)
+            await get(*old)
+            await pair.near.reload(market.near_config("{ most = 24000 }"))
+            new = await asyncio.open_connection("127.0.0.1", pair.port)
+            passed = [1, *[await ask_until_refused(each) for each in (new, old)]]
+            assert 22 <= sum(passed) <= 24, passed
+
+    run(scenario)

@@ -231,6 +231,21 @@ def _check_whole(root: Section, config: model.Config) -> None:
     places += [] if config.web is None else [(str(config.web), ("web", "listen"))]
     places += [(one.name, ("forward", number, "listen")) for number, one in enumerate(config.forward)]
     _check_unique(root, "the place", places)
+    _check_budgets(root, config)
+
+
+def _check_budgets(root: Section, config: model.Config) -> None:
+    """Note forwards that pay for one service and may pay differently much: what was signed for it counts for all."""
+    known: dict[Address, tuple[int, float | None]] = {}
+    for number, forward in enumerate(config.forward):
+        budget = forward.budget
+        if budget is None:
+            continue
+        for each in forward.to:
+            if known.setdefault(each, (budget.most, budget.every)) != (budget.most, budget.every):
+                what = f"budget: another forward to {each} has another most; what is paid counts for both"
+                root.note_mistake(what, "forward", number, "budget")
+                break
 
 
 def _check_unique(root: Section, what: str, names: _Named) -> None:

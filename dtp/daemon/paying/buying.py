@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from dtp.chain.model import SUI_COIN, canonical_id
@@ -13,6 +13,7 @@ from dtp.chain.resolver import HostDirectory, service_number
 from dtp.chain.wallet import money
 from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.calls import ChargedCalls, count_on
+from dtp.daemon.paying.signed import PaidService, SignedSums
 from dtp.errors import LimitError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -23,7 +24,6 @@ from dtp.pay import dial
 from dtp.pay.client.budget import span
 from dtp.pay.client.channel_in_use import Purchase
 from dtp.pay.client.client_meter import ClientMeter
-from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.errors import BudgetTooSmall
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
@@ -56,6 +56,14 @@ class Wallet:
         """`chain` is connected and signs; `store` is open, and this one's from now on."""
         self.chain, self.store = chain, store
         self.directory = HostDirectory(chain)
+        self._sums: dict[frozenset[PaidService], SignedSums] = {}
+
+    def signed_for(self, services: Iterable[PaidService]) -> SignedSums:
+        """Return the sums of these services, the same for all who pay for them. The chain is known by now."""
+        key = frozenset(services)
+        if key not in self._sums:
+            self._sums[key] = SignedSums(self.store, self.chain.chain_id, key)
+        return self._sums[key]
 
     @property
     def resolvers(self) -> Sequence[Resolver]:
@@ -104,45 +112,24 @@ class Buyer:
         self._identity, self._limits, self._psk = identity, limits, psk
         self._clock = clock
         self._name = " ".join(map(str, to))
-        self._services = {
-            (canonical_id(each.host_object), service_number(each.service)) for each in to if each.host_object
-        }
-        #: Signed by programs before this one, by this one's connections that are over; and when the period began.
-        self._earlier: int | None = None
-        self._past = 0
-        self._before = 0
-        self._period = -1
-        self._meters: set[ClientMeter] = set()
-        self._lent: dict[object, int] = {}
+        self._services = [
+            PaidService(canonical_id(each.host_object), service_number(each.service))
+            for each in to
+            if each.host_object
+        ]
+        #: The period of the budget, and what had been signed when it began.
+        self._period, self._before = -1, 0
 
     @property
     def spent(self) -> int:
         """What was signed for since the budget's time began, in the smallest unit of the service's coin, also by
         programs that ran before this one."""
         self._look_at_clock()
-        return self._signed - self._before
+        return self._sums.most_signed - self._before
 
     @property
-    def _signed(self) -> int:
-        """What was ever signed for the service, at most: what those that were killed had reserved counts."""
-        if self._earlier is None:
-            self._earlier = sum(lane.most_signed for lane in self._list_lanes())
-        return self._earlier + self._past + sum(map(_spent, self._meters))
-
-    @property
-    def _surely_signed(self) -> int:
-        """The same at least: by what is remembered, and by the vouchers of connections that go on."""
-        amounts = {(lane.channel, lane.lane): lane.remembered for lane in self._list_lanes()}
-        for newest in (meter.payer.newest for meter in self._meters):
-            if newest is not None:
-                voucher = newest.voucher
-                place = voucher.channel, voucher.lane
-                amounts[place] = max(voucher.amount, amounts.get(place, 0))
-        return sum(amounts.values())
-
-    def _list_lanes(self) -> list[PayerLane]:
-        store, here = self._wallet.store, self._wallet.chain.chain_id  # which is known by now
-        return [lane for each in self._services for lane in store.lanes_for(here, *each)]
+    def _sums(self) -> SignedSums:
+        return self._wallet.signed_for(self._services)
 
     def _look_at_clock(self) -> None:
         """Begin the budget anew when its time is over; it is noted, so that a restart doesn't.
@@ -155,34 +142,35 @@ class Buyer:
         period = int(self._clock() // every)
         if period > self._period:
             noted, begins = self._wallet.store.signed_before(
-                f"{self._name} {every}", period, self._surely_signed
+                f"{self._name} {every}", period, self._sums.surely_signed
             )
-            self._period, self._before = period, self._signed if begins else noted
+            self._period, self._before = period, self._sums.most_signed if begins else noted
 
     @property
-    def _left(self) -> int:
+    def left(self) -> int:
         """What is neither spent nor lent."""
-        live = sum(map(_spent, self._meters))
-        return self._budget.most - (self.spent - live) - sum(self._lent.values())
+        sums = self._sums
+        sums.read_store()
+        return self._budget.most - (self.spent - sums.live) - sums.lent
 
     def _lend_amount(self, borrower: object, amount: int) -> int:
         """Let a connection spend so much more, or what is left; how much it is."""
-        amount = max(0, min(amount, self._left))
-        self._lent[borrower] = self._lent.get(borrower, 0) + amount
+        amount = max(0, min(amount, self.left))
+        self._sums.lend(borrower, amount)
         return amount
 
     async def dial_paid(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
         """Return a connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect`
         raises."""
-        if self._budget.most and self._left <= 0:
+        if self._budget.most and self.left <= 0:
             return await self._dial_for_nothing(address)
         # A half, so that there is something for the connection after it, which may begin while this one lingers.
-        first = self._budget.deposit if self._budget.deposit is not None else -(-self._left // 2)
+        first = self._budget.deposit if self._budget.deposit is not None else -(-self.left // 2)
         try:
             try:
                 return await self._dial_metered(address, first)
             except BudgetTooSmall as fault:
-                if not first < fault.least <= self._left:
+                if not first < fault.least <= self.left:
                     raise
                 return await self._dial_metered(address, fault.least)
         except ConnectionRefused as refused:
@@ -220,7 +208,7 @@ class Buyer:
         try:
             connection = await self._connect_metered(address, amount)
         except BaseException:
-            del self._lent[borrower]
+            self._sums.take_back(borrower)
             raise
         self._count_spending(connection, borrower)
         return connection
@@ -262,25 +250,16 @@ class Buyer:
         assert isinstance(meter, ClientMeter)
         assert isinstance(meter.deal, Purchase)
         meter.deal.lend = lambda amount: self._lend_amount(borrower, amount)
-        self._meters.add(meter)
+        sums = self._sums
+        sums.add_meter(meter, borrower)
         before = connection.on_end
 
         def ended(one: Connection) -> None:
             if before is not None:
                 before(one)
-            self._meters.remove(meter)
-            self._past += _spent(meter)
-            del self._lent[borrower]
+            sums.end_meter(meter)
 
         if connection.closed:
             ended(connection)
         else:
             connection.on_end = ended
-
-
-def _spent(meter: ClientMeter) -> int:
-    """Return what was signed on a connection, from its first moment: what the last one left unpaid is signed before a
-    dial comes back."""
-    assert meter.deal is not None
-    newest = meter.payer.newest
-    return 0 if newest is None else max(0, newest.voucher.amount - meter.deal.start)

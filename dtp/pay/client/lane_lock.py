@@ -14,6 +14,8 @@ class LaneLock:
     in memory no other process knows."""
 
     _in_memory: ClassVar[dict[tuple[str, int], LaneLock]] = {}
+    #: Files of the locks that this process has.
+    _held_here: ClassVar[set[str]] = set()
 
     def __init__(self, store_path: str, channel: str, lane: int) -> None:
         # Of the file itself, by whatever names it is opened: a lane used twice would sign its numbers twice.
@@ -27,9 +29,16 @@ class LaneLock:
         if self._file is None:
             return self._in_memory.setdefault(self._lane, self) is self
         try:
-            return self._file.take()
+            taken = self._file.take()
         except OSError as fault:
             raise StoreError(f"can't lock a lane by {self._path}: {fault.strerror}") from fault
+        if taken:
+            self._held_here.add(str(self._path))
+        return taken
+
+    def is_ours(self) -> bool:
+        """Return whether a connection of this process has the lane."""
+        return self._lane in self._in_memory if self._path is None else self._path in self._held_here
 
     def is_taken(self) -> bool:
         """Return whether somebody has the lane. Raise `StoreError` if its file can't be opened."""
@@ -43,6 +52,8 @@ class LaneLock:
     def release(self) -> None:
         """Let others have it. Idempotent."""
         if self._file is not None:
+            if self._file.is_held:
+                self._held_here.discard(str(self._path))
             self._file.release()
         elif self._in_memory.get(self._lane) is self:
             del self._in_memory[self._lane]

@@ -1,0 +1,127 @@
+"""What a daemon has signed for a service, and may yet: what all budgets for it are held against.
+
+A reload that changes a budget leaves connections that go on paying by the one before, and an upgrade leaves a process
+with some. So the sum is one for all connections to a service, and of what other processes use it is read what the
+store has of them: what they have signed, and what they count on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.store import Store
+
+
+class PaidService(NamedTuple):
+    """A service of a host on chain."""
+
+    host: str
+    number: int
+
+
+class SignedSums:
+    """The sums of one or several services that are paid as one, by an account's store. Amounts are in the smallest
+    unit of their coin."""
+
+    def __init__(self, store: Store, chain: str, services: Iterable[PaidService]) -> None:
+        self._store, self._chain, self._services = store, chain, tuple(services)
+        #: Of each lane what was signed before the connection of ours that has it, or ever.
+        self._before: dict[tuple[str, int], int] = {}
+        self._meters: dict[ClientMeter, object] = {}
+        self._lent: dict[object, int] = {}
+        self._elsewhere = 0
+        self.read_store()
+
+    # ---- what is signed -----------------------------------------------------------------------------------
+
+    @property
+    def most_signed(self) -> int:
+        """What was ever signed, at most: what those that were killed had reserved counts."""
+        adopted = sum(
+            max(0, _purchase(each).start - self._before.get(_place(each), 0)) for each in self._meters
+        )
+        return sum(self._before.values()) + adopted + self.live
+
+    @property
+    def surely_signed(self) -> int:
+        """The same at least: by what is remembered, and by the vouchers of connections that go on."""
+        amounts = {(lane.channel, lane.lane): lane.remembered for lane in self._list_lanes()}
+        for newest in (meter.payer.newest for meter in self._meters):
+            if newest is not None:
+                voucher = newest.voucher
+                place = voucher.channel, voucher.lane
+                amounts[place] = max(voucher.amount, amounts.get(place, 0))
+        return sum(amounts.values())
+
+    @property
+    def live(self) -> int:
+        """What connections that go on have signed, each from its first moment."""
+        return sum(map(_spent, self._meters))
+
+    def read_store(self) -> None:
+        """Read what other processes have signed, and what those count on that have a lane now."""
+        ours = {_place(meter) for meter in self._meters}
+        held: dict[str, dict[int, int]] = {}
+        self._elsewhere = 0
+        for lane in self._list_lanes():
+            place = lane.channel, lane.lane
+            lock = LaneLock(self._store.path, *place)
+            if (
+                place in ours or lock.is_ours()
+            ):  # one that is being dialled, of which `lend` has said what it may
+                continue
+            before = self._before[place] = max(self._before.get(place, 0), lane.most_signed)
+            if lock.is_taken():
+                if lane.channel not in held:
+                    held[lane.channel] = self._store.held_deposits(lane.channel)
+                self._elsewhere += max(0, held[lane.channel][lane.lane] - before)
+
+    def _list_lanes(self) -> list[PayerLane]:
+        return [lane for each in self._services for lane in self._store.lanes_for(self._chain, *each)]
+
+    # ---- what may be --------------------------------------------------------------------------------------
+
+    @property
+    def lent(self) -> int:
+        """What connections may sign beyond what was signed before them, here and, by what was read, elsewhere."""
+        return sum(self._lent.values()) + self._elsewhere
+
+    def lend(self, borrower: object, amount: int) -> None:
+        """Let a connection sign so much more, from its first moment on."""
+        self._lent[borrower] = self._lent.get(borrower, 0) + amount
+
+    def take_back(self, borrower: object) -> None:
+        """Note that a connection that was lent something didn't come about."""
+        del self._lent[borrower]
+
+    def add_meter(self, meter: ClientMeter, borrower: object) -> None:
+        """Count what a connection signs that was lent something."""
+        self._meters[meter] = borrower
+
+    def end_meter(self, meter: ClientMeter) -> None:
+        """Note that a connection is over: what it has left may be lent again."""
+        place = _place(meter)
+        self._before[place] = max(self._before.get(place, 0), _purchase(meter).start) + _spent(meter)
+        del self._lent[self._meters.pop(meter)]
+
+
+def _purchase(meter: ClientMeter) -> Purchase:
+    assert isinstance(meter.deal, Purchase)
+    return meter.deal
+
+
+def _place(meter: ClientMeter) -> tuple[str, int]:
+    deal = _purchase(meter)
+    return deal.channel.id, deal.lane.lane
+
+
+def _spent(meter: ClientMeter) -> int:
+    """Return what was signed on a connection, from its first moment: what the last one left unpaid is signed before a
+    dial comes back."""
+    newest = meter.payer.newest
+    return 0 if newest is None else max(0, newest.voucher.amount - _purchase(meter).start)
