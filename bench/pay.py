@@ -266,7 +266,7 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
     from dtp.chain import channel as module
     from dtp.chain.host import Terms
     from dtp.pay import settling
-    from dtp.pay.hosting import Heart, ensure_service, make_host
+    from dtp.pay.hosting import HostHeartbeat, ensure_service, make_host
 
     costs: dict[str, int] = {}
     network = find_network(localnet.url)
@@ -276,9 +276,9 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
         owned = await ensure_service(chain, await make_host(chain), "x", terms)
         ((number, service),) = owned.host.services.items()
         place = (owned, server.public_key, b"tcp://127.0.0.1:1")
-        heart = Heart(chain, *place, clock=lambda: localnet.now_ms() / 1000)
-        await heart.start()
-        await heart.stop()
+        heartbeat = HostHeartbeat(chain, *place, clock=lambda: localnet.now_ms() / 1000)
+        await heartbeat.start()
+        await heartbeat.stop()
         async with ChainClient(network, client, deployments=chain.deployments) as buyer:
 
             async def opened() -> module.Channel:
@@ -321,7 +321,7 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
         before = (await chain.balance(chain.address)).total
         for _ in range(24):
             localnet.advance_clock(3_600_000)
-            await heart.poll()
+            await heartbeat.poll()
         costs["a day of presence"] = before - (await chain.balance(chain.address)).total
     return costs
 

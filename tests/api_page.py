@@ -162,7 +162,7 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "dtp.chain.wallet": ("Coins.", "FaucetGift format_amount parse_amount request_sui send"),
     "dtp.chain.pipes.carrier": ("Connections over the chain.", "kind_for"),
-    "dtp.chain.pipes.purse": ("What they may cost.", "DepositTooHigh Purse"),
+    "dtp.chain.pipes.funds": ("What they may cost.", "DepositTooHigh PipeFunds"),
     "dtp.chain.pipes.where": ("Where they go.", "ChannelInUse NoPipeChannel Timing"),
     "dtp.chain.pipes.opening": ("What is left of them.", "Reclaimed reclaim"),
     "dtp.chain.pipes.posts": (

@@ -167,7 +167,7 @@ class InsufficientFunds(ChainError):
 
 
 class GasTooHigh(ChainError):
-    """The gas of a transaction would be above what was agreed to (`GasPurse`): it was not signed.
+    """The gas of a transaction would be above what was agreed to (`GasAllowance`): it was not signed.
 
     `needed` is what all transactions would come to at most, `most` what they may (MIST); or, where the node's price
     of a unit is the reason, that price and the highest one.

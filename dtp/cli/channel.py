@@ -358,7 +358,7 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
 
     paid_late = None if slack is None else parse_amount(slack, found.coin)
     try:
-        deal = await close_with_server(chain, store, found.id, spending=Spending(slack_amount=paid_late))
+        purchase = await close_with_server(chain, store, found.id, spending=Spending(slack_amount=paid_late))
     except (CarrierError, PeerError, ConnectionClosed, ChannelUnusable, HostUnusable, NotResolved) as fault:
         print_line(
             {"event": "unreached", "channel": found.id, "reason": str(fault)},
@@ -366,18 +366,23 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
             err=True,
         )
         return False
-    if deal.closed is not None:
-        paid = replace(deal.closed, to_server=found.deposited - deal.closed.to_client)
+    if purchase.closed is not None:
+        paid = replace(purchase.closed, to_server=found.deposited - purchase.closed.to_client)
         print_paid("closed", paid, found.id)
-    elif deal.disputed_amount:
-        wanted = money(deal.disputed_amount, found.coin)
+    elif purchase.disputed_amount:
+        wanted = money(purchase.disputed_amount, found.coin)
         print_line(
-            {"event": "disputed", "channel": found.id, "amount": deal.disputed_amount, "coin": found.coin},
+            {
+                "event": "disputed",
+                "channel": found.id,
+                "amount": purchase.disputed_amount,
+                "coin": found.coin,
+            },
             f"{found.id}: its server counts {wanted} more than what came here, on connections that broke off, and "
             f"agrees to no close without that (--slack)",
             err=True,
         )
-    return deal.closed is not None
+    return purchase.closed is not None
 
 
 def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dtp.net.dial import Connecting
     from dtp.net.resolver import Resolver
     from dtp.pay.client.budget import Opening
-    from dtp.pay.client.channel_in_use import Purchase
+    from dtp.pay.client.channel_in_use import ChannelPurchase
     from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.dial import PaidConnecting
     from dtp.pay.metered import Metered
@@ -188,8 +188,8 @@ class PaymentOptions:
         one's money waits for the server's time to claim."""
         bought = None if self.budget is None else _bought(connection)
         if bought is not None:
-            _, _, deal = bought
-            deal.keep = True
+            _, _, purchase = bought
+            purchase.keep = True
 
     @contextlib.contextmanager
     def report_costs(self) -> Iterator[list[Connection]]:
@@ -227,7 +227,9 @@ class PaymentOptions:
         close = f"'dtp channel close {channel.channel}' brings that back"
         how = f"{close}, at once where the server agrees, else {claims} later"
         kept = [
-            deal for each in self._used if (deal := _deal_of(each)) and deal.channel.id == channel.channel
+            purchase
+            for each in self._used
+            if (purchase := _deal_of(each)) and purchase.channel.id == channel.channel
         ]
         if channel.state == "closing":
             wanted = sum(each.disputed_amount for each in kept)
@@ -265,20 +267,20 @@ class PaymentOptions:
         )
 
 
-def _bought(connection: Connection) -> tuple[Metered, ClientMeter, Purchase] | None:
+def _bought(connection: Connection) -> tuple[Metered, ClientMeter, ChannelPurchase] | None:
     """Return the connection, its meter and what it is paid by, if it is."""
-    from dtp.pay.client.channel_in_use import Purchase
+    from dtp.pay.client.channel_in_use import ChannelPurchase
     from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.metered import Metered
 
     if not isinstance(connection, Metered) or not isinstance(connection.meter, ClientMeter):
         return None
-    deal = connection.meter.deal
-    assert isinstance(deal, Purchase)
-    return connection, connection.meter, deal
+    purchase = connection.meter.purchase
+    assert isinstance(purchase, ChannelPurchase)
+    return connection, connection.meter, purchase
 
 
-def _deal_of(connection: Connection) -> Purchase | None:
+def _deal_of(connection: Connection) -> ChannelPurchase | None:
     bought = _bought(connection)
     return None if bought is None else bought[2]
 
@@ -302,12 +304,12 @@ class _Bill:
         bought = _bought(connection)
         if bought is None:
             return None
-        metered, meter, deal = bought
+        metered, meter, purchase = bought
         # The lane may have had connections before, by other runs.
-        amount = max(0, metered.paid - deal.start)
+        amount = max(0, metered.paid - purchase.start)
         used = metered.usage.above(meter.payer.used_before)
-        channel = deal.channel
-        return cls(channel.id, channel.coin, amount, used, channel.deposited, deal.closed, deal.gas)
+        channel = purchase.channel
+        return cls(channel.id, channel.coin, amount, used, channel.deposited, purchase.closed, purchase.gas)
 
     def print_bill(self) -> None:
         """Print it."""

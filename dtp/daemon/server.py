@@ -442,10 +442,10 @@ class Daemon:
 
         Those that are open go on as they were sold; its caller comes again for others.
         """
-        exposed, shop = self.exposed.get(connection.service), self.side.shop
-        if exposed is None or shop is None or self._is_free(connection):
+        exposed, seller = self.exposed.get(connection.service), self.side.seller
+        if exposed is None or seller is None or self._is_free(connection):
             return
-        if not shop.is_metered(connection, exposed.config):
+        if not seller.is_metered(connection, exposed.config):
             self.callers.let_go(connection)
 
     # ---- the chain ----------------------------------------------------------------------------------------
@@ -526,15 +526,15 @@ class Daemon:
 
     def _is_free(self, connection: Connection) -> bool:
         """True if nothing is metered, so that nothing has to be paid before a stream is served."""
-        return connection.admission is None or self.side.shop is None
+        return connection.admission is None or self.side.seller is None
 
     async def _is_paid(self, connection: Connection, caller: Caller) -> bool:
         """Meter it, if it came to be paid for; whether it may go on."""
-        shop = self.side.shop
-        if shop is None or self._is_free(connection):
+        seller = self.side.seller
+        if seller is None or self._is_free(connection):
             return True
         try:
-            return await shop.meter_connection(connection)
+            return await seller.meter_connection(connection)
         except Refuse as refusal:
             self._door.note_denial(caller, connection.service, by_chain(refusal))
             connection.abort(refusal.code, refusal.reason, detail=refusal.detail)
@@ -613,7 +613,7 @@ class Daemon:
             if isinstance(part, Forwarded):
                 await part.stop_listening()
             part.abort_streams(Reason.DRAINING)
-        if self.side.shop is not None:  # what was served may still be paid
+        if self.side.seller is not None:  # what was served may still be paid
             await self.callers.close()
         await self._member.leave_network()
         if self.listener is not None:

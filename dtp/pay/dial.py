@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dtp.identity import PeerId
     from dtp.pay import messages
     from dtp.pay.client.budget import Budget, OnOpening, Opening
-    from dtp.pay.client.channel_in_use import Purchase
+    from dtp.pay.client.channel_in_use import ChannelPurchase
     from dtp.pay.client.client_meter import ClientMeter, OnCharge
     from dtp.pay.client.payer import Payer
     from dtp.pay.metered import Metered
@@ -257,7 +257,7 @@ async def close_with_server(
     spending: Spending | None = None,
     identity: Identity | None = None,
     psk: bytes | None = None,
-) -> Purchase:
+) -> ChannelPurchase:
     """Close an open channel of ours by agreement with its server, which is dialled for that; the channel as it was.
 
     Its `closed` says what that paid to whom; None where the server didn't agree: then the chain is to be asked, and
@@ -278,8 +278,8 @@ async def close_with_server(
     async with AsyncExitStack() as stack:
         journal = Journal(store)
         stack.push_async_callback(journal.close)
-        deal = await take_to_close(chain, journal, id)
-        stack.callback(deal.lock.release)
+        purchase = await take_to_close(chain, journal, id)
+        stack.callback(purchase.lock.release)
         name = ours.name or usual_name(ours.service)
         address = Address("dtp", host_object=ours.host, service=name)
         signer = chain.signer
@@ -287,10 +287,10 @@ async def close_with_server(
             address, name, signer, Budget(), network=chain, spending=spending, identity=identity, psk=psk
         )
         await dialer.check_reachable(chain, closes=True)
-        agreed = await dialer.request_agreement(deal)
+        agreed = await dialer.request_agreement(purchase)
         if agreed is not None:
-            await deal.settle(agreed)
-        return deal
+            await purchase.settle(agreed)
+        return purchase
 
 
 async def is_closed_with_server(
@@ -300,11 +300,11 @@ async def is_closed_with_server(
     `StoreError`."""
     try:
         async with asyncio.timeout(_AGREEING):
-            deal = await close_with_server(chain, store, id, spending=spending, psk=psk)
+            purchase = await close_with_server(chain, store, id, spending=spending, psk=psk)
     except (*_UNREACHED, TimeoutError) as fault:
         log.info("channel %s can't be closed by agreement: %s", id, fault)
         return False
-    return deal.closed is not None
+    return purchase.closed is not None
 
 
 class PaidDialer:
@@ -379,7 +379,7 @@ class PaidDialer:
 
         return ClientMeter(*args, **options)
 
-    async def purchase(self, chain: ChainClient, journal: Journal[Store], **options: Any) -> Purchase:
+    async def purchase(self, chain: ChainClient, journal: Journal[Store], **options: Any) -> ChannelPurchase:
         """Return a channel to pay with, as `dtp.pay.client.buying.purchase` does."""
         from dtp.chain.model import canonical_id
         from dtp.pay.client.buying import purchase
@@ -421,7 +421,7 @@ class PaidDialer:
             refusal: ConnectionRefused | None = None
             while True:
                 try:
-                    deal = await self.purchase(
+                    purchase = await self.purchase(
                         chain,
                         journal,
                         without=useless,
@@ -435,42 +435,44 @@ class PaidDialer:
                     if refusal is None or (self._budget.most and not isinstance(fault, NoPass)):
                         raise
                     raise refusal from fault
-                stack.callback(deal.lock.release)
-                deal.redial, deal.clock = self.agree_again, self._clock
+                stack.callback(purchase.lock.release)
+                purchase.redial, purchase.clock = self.agree_again, self._clock
                 try:
-                    connection = await self._connect_over(deal)
+                    connection = await self._connect_over(purchase)
                     break
                 except ConnectionRefused as refused:
-                    if _is_held(refused, deal):
+                    if _is_held(refused, purchase):
                         # By who serves our other connection, maybe for long, as behind an upgrade of the server.
-                        deal.lock.release()
-                        useless.add(deal.channel.id)
+                        purchase.lock.release()
+                        useless.add(purchase.channel.id)
                         continue
-                    if deal.channel.pass_ is not None and _is_of_pass(refused):
+                    if purchase.channel.pass_ is not None and _is_of_pass(refused):
                         # The channel stays for when the pass is good for more; until then another one, or the budget.
-                        deal.lock.release()
-                        useless.add(deal.channel.pass_)
+                        purchase.lock.release()
+                        useless.add(purchase.channel.pass_)
                         refusal = refused
                         continue
-                    if refused.close_code != CloseCode.TICKET or not await self._leave_channel(deal, refused):
+                    if refused.close_code != CloseCode.TICKET or not await self._leave_channel(
+                        purchase, refused
+                    ):
                         raise
-            if deal.opened_by:  # its server takes it, so that is on the chain
-                await count_disproved_no_more(chain, journal, deal.opened_by)
+            if purchase.opened_by:  # its server takes it, so that is on the chain
+                await count_disproved_no_more(chain, journal, purchase.opened_by)
             connection.at_end(stack.pop_all())
             return connection
 
-    async def _connect_over(self, deal: Purchase) -> Metered:
+    async def _connect_over(self, purchase: ChannelPurchase) -> Metered:
         """Return a metered connection over a channel, tried again while its server may yet give it up."""
         for pause in (*self.held, None):
             try:
-                connection = await self.dial(deal)
-                await self.begin(connection, deal)
+                connection = await self.dial(purchase)
+                await self.begin(connection, purchase)
                 break
             except ConnectionRefused as refused:
-                if pause is None or not _is_held(refused, deal):
+                if pause is None or not _is_held(refused, purchase):
                     raise
             await asyncio.sleep(pause)
-            await deal.read_lane()
+            await purchase.read_lane()
         return connection
 
     async def _approve_opening(self, chain: ChainClient, opening: Opening) -> bool:
@@ -526,31 +528,31 @@ class PaidDialer:
                 f"{self._address}: nobody answered in time; nothing is deposited"
             ) from fault
 
-    async def _leave_channel(self, deal: Purchase, refused: ConnectionRefused) -> bool:
+    async def _leave_channel(self, purchase: ChannelPurchase, refused: ConnectionRefused) -> bool:
         """Part with a channel that its server takes no more: close it by agreement where that is to be had, else give
         it up where another may be opened. True if another may be."""
-        replaceable, over = await deal.can_replace(), refused.detail == CloseDetail.CHANNEL_CLOSED
-        agreed = None if refused.detail == CloseDetail.CHANNEL_UNKNOWN else await self.agree_again(deal)
+        replaceable, over = await purchase.can_replace(), refused.detail == CloseDetail.CHANNEL_CLOSED
+        agreed = None if refused.detail == CloseDetail.CHANNEL_UNKNOWN else await self.agree_again(purchase)
         if agreed is not None:
-            deal.keep = False
-            await deal.settle(agreed)
-            return replaceable or (over and not deal.fresh)
+            purchase.keep = False
+            await purchase.settle(agreed)
+            return replaceable or (over and not purchase.fresh)
         if replaceable:
-            await deal.give_up()
+            await purchase.give_up()
         return replaceable
 
-    async def agree_again(self, deal: Purchase) -> messages.Agreed | None:
+    async def agree_again(self, purchase: ChannelPurchase) -> messages.Agreed | None:
         """Return the server's signature under the close of a channel; None also where it can't be reached."""
         if self._may_be_piped:  # each frame would be a transaction
             return None
         try:
             async with asyncio.timeout(_AGREEING):
-                return await self.request_agreement(deal)
+                return await self.request_agreement(purchase)
         except (*_UNREACHED, TimeoutError) as fault:
-            log.info("channel %s can't be closed by agreement: %s", deal.channel.id, fault)
+            log.info("channel %s can't be closed by agreement: %s", purchase.channel.id, fault)
         return None
 
-    async def request_agreement(self, deal: Purchase) -> messages.Agreed | None:
+    async def request_agreement(self, purchase: ChannelPurchase) -> messages.Agreed | None:
         """Return the server's signature under the close of a channel, over a connection that is for nothing else;
         None where it gives none. What our lanes have signed and isn't known here any more is asked for first.
 
@@ -560,33 +562,33 @@ class PaidDialer:
         from dtp.pay.errors import CountsDisputed
         from dtp.pay.terms import Usage
 
-        for other in await deal.forgotten_lanes():
+        for other in await purchase.forgotten_lanes():
             try:
                 await (await self._connect_to_close(other)).close()
             finally:
                 other.lock.release()
-        await deal.read_lane()
+        await purchase.read_lane()
         try:
-            connection = await self._connect_to_close(deal)
+            connection = await self._connect_to_close(purchase)
         except CountsDisputed as disputed:
-            deal.disputed = Usage(disputed.requests, disputed.bytes)
+            purchase.disputed = Usage(disputed.requests, disputed.bytes)
             raise
         try:
             meter = connection.meter
             assert isinstance(meter, ClientMeter)
             agreed = await meter.request_agreement() if await meter.pay_rest() else None
-            deal.signed, deal.disputed = meter.payer.signed_amount, meter.payer.left
+            purchase.signed, purchase.disputed = meter.payer.signed_amount, meter.payer.left
         finally:
             await connection.close()
         return agreed
 
-    async def _connect_to_close(self, deal: Purchase) -> Metered:
+    async def _connect_to_close(self, purchase: ChannelPurchase) -> Metered:
         """Return a connection of a lane that comes only to close its channel: it is metered, and nothing else."""
-        connection = await self.dial(deal, closes=True)
-        await self.begin(connection, deal, closes=True)
+        connection = await self.dial(purchase, closes=True)
+        await self.begin(connection, purchase, closes=True)
         return connection
 
-    async def dial(self, deal: Purchase, *, closes: bool = False) -> Metered:
+    async def dial(self, purchase: ChannelPurchase, *, closes: bool = False) -> Metered:
         """Return a connection to the server with the ticket of a channel's lane; it `closes` where it comes for no
         more."""
         from dtp.chain.resolver import HostDirectory
@@ -594,12 +596,12 @@ class PaidDialer:
         from dtp.pay.ticket import make_ticket
 
         def ticket(binding: bytes, peer: PeerId | None) -> bytes:
-            return make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding, closes=closes)
+            return make_ticket(purchase.key, purchase.channel.id, purchase.lane.lane, binding, closes=closes)
 
         resolvers = self._resolvers
         if resolvers is None:
             # Pipes go over the channel that is paid with: its terms say who bears their cost.
-            directory = HostDirectory(deal.chain, pipe_channel=deal.channel.id, also_closed=closes)
+            directory = HostDirectory(purchase.chain, pipe_channel=purchase.channel.id, also_closed=closes)
             resolvers = (StaticResolver(), HostResolver(directory))
         dialer = self.make_dialer(
             address=_without_network(self._address),
@@ -621,7 +623,7 @@ class PaidDialer:
             except ConnectionRefused as refused:
                 # The server's node may not have seen yet that the channel was opened, or topped up.
                 behind = refused.detail == CloseDetail.CHANNEL_UNKNOWN or (
-                    deal.topped_up and refused.detail == CloseDetail.DEPOSIT_USED_UP
+                    purchase.topped_up and refused.detail == CloseDetail.DEPOSIT_USED_UP
                 )
                 if not behind or pause is None:
                     raise
@@ -642,33 +644,33 @@ class PaidDialer:
             return chosen
         return replace(chosen, repeat=patience / REPEATS, patience=patience / 2)
 
-    async def begin(self, connection: Metered, deal: Purchase, *, closes: bool = False) -> None:
+    async def begin(self, connection: Metered, purchase: ChannelPurchase, *, closes: bool = False) -> None:
         """Meter a connection over a channel, which gets more money as needed and ends with it; not where it `closes`:
-        then whoever has the deal does that."""
-        lane = deal.lane
+        then whoever has the purchase does that."""
+        lane = purchase.lane
         try:
-            await deal.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
+            await purchase.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
         except BaseException:
             connection.abort(CloseCode.INTERNAL, "the store can't be written")
             await connection.wait_gone()
             raise
         payer = self.make_payer(
             lane,
-            deal.prices,
-            deal.funds,
-            lambda shown: shown.is_by(deal.key.public),
+            purchase.prices,
+            purchase.funds,
+            lambda shown: shown.is_by(purchase.key.public),
             self.spending_over(connection),
-            renewed=deal.topped_up,
-            coin=deal.coin,
+            renewed=purchase.topped_up,
+            coin=purchase.coin,
         )
         meter = connection.meter = self.make_meter(
             connection,
-            deal.journal,
+            purchase.journal,
             payer,
-            deal.key,
+            purchase.key,
             on_charge=self._on_charge,
-            on_low=None if closes else deal.add_money,
-            deal=None if closes else deal,
+            on_low=None if closes else purchase.add_money,
+            purchase=None if closes else purchase,
         )
         meter.begin()
         try:
@@ -690,9 +692,9 @@ def _is_of_pass(refused: ConnectionRefused) -> bool:
     return refused.detail in (CloseDetail.PASS_OVER, CloseDetail.QUOTA_USED_UP)
 
 
-def _is_held(refused: ConnectionRefused, deal: Purchase) -> bool:
+def _is_held(refused: ConnectionRefused, purchase: ChannelPurchase) -> bool:
     """Return whether another process of the server has the channel, which another connection of ours uses."""
-    return refused.detail == CloseDetail.CHANNEL_ELSEWHERE and deal.is_shared
+    return refused.detail == CloseDetail.CHANNEL_ELSEWHERE and purchase.is_shared
 
 
 def _without_network(address: Address) -> Address:

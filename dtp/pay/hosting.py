@@ -250,8 +250,8 @@ async def _any_alive(endpoints: Iterable[Endpoint], is_alive: IsAlive) -> bool:
     return any(await asyncio.gather(*map(answers, endpoints)))
 
 
-class Heart:
-    """The heartbeats of a server that is paid; one that is to be `alone` is not alive beside another endpoint."""
+class HostHeartbeat:
+    """Sends the heartbeats of a server that is paid; `alone`: it isn't alive beside another endpoint of its host."""
 
     def __init__(
         self,

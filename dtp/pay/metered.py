@@ -184,16 +184,16 @@ class Metered(Connection):
             await super().close(code, reason)
             if meter is not None:
                 await meter.wait_settled()
-            if isinstance(meter, ClientMeter) and meter.deal is not None:
-                await meter.deal.settle(agreed)
+            if isinstance(meter, ClientMeter) and meter.purchase is not None:
+                await meter.purchase.settle(agreed)
         finally:
             self.abort(code, reason, application=code != 0)
             rest, self._rest = self._rest or AsyncExitStack(), None
             async with rest:  # also when this is cancelled once more
                 if meter is not None:
                     await meter.wait_settled()
-                if isinstance(meter, ClientMeter) and meter.deal is not None:
-                    await meter.deal.break_off(meter.agreed)
+                if isinstance(meter, ClientMeter) and meter.purchase is not None:
+                    await meter.purchase.break_off(meter.agreed)
 
     def at_end(self, rest: AsyncExitStack) -> None:
         """Close `rest` at the end of `close`: what was opened for this connection."""

@@ -36,7 +36,7 @@ from dtp.net.reachable import is_any_url, own_url
 from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined
 from dtp.pay.hosting import (
-    Heart,
+    HostHeartbeat,
     NoHost,
     Replaced,
     asks_alive,
@@ -113,7 +113,7 @@ class Serving:
         self.gate, self.ledger, self.cashier = parts.gate, parts.ledger, parts.cashier
         self._number = service_number(service)
         #: Says that this endpoint is there; None without heartbeats.
-        self.heart: Heart | None = None
+        self.heartbeat: HostHeartbeat | None = None
         self._rechecking = SupervisedTask(self._check_open_channels, name="dtp-pay-recheck")
         self._opened = AsyncExitStack()
         #: True once `close` has begun.
@@ -131,23 +131,23 @@ class Serving:
     @property
     def presence_gas(self) -> int:
         """What being there took on chain, MIST."""
-        return 0 if self.heart is None else self.heart.gas
+        return 0 if self.heartbeat is None else self.heartbeat.gas
 
     async def wait_replaced(self) -> Replaced:
         """Wait until another process serves as this endpoint: clients find that one, and this one may end."""
-        if self.heart is None:
+        if self.heartbeat is None:
             await asyncio.Event().wait()
-        assert self.heart is not None
-        return await asyncio.shield(self.heart.replaced)
+        assert self.heartbeat is not None
+        return await asyncio.shield(self.heartbeat.replaced)
 
-    async def start(self, listener: Listener, heart: Heart | None) -> None:
+    async def start(self, listener: Listener, heartbeat: HostHeartbeat | None) -> None:
         """Begin: heartbeats, rechecks, claims."""
         self.listener = listener
-        self.heart = heart
-        if heart is not None:
-            await heart.start()
+        self.heartbeat = heartbeat
+        if heartbeat is not None:
+            await heartbeat.start()
             if listener.presence is not None:
-                listener.presence.announce_host(self.host, heart.generation, self.hint)
+                listener.presence.announce_host(self.host, heartbeat.generation, self.hint)
         await self.gate.wait_for_closes()
         self._rechecking.start()
         self.cashier.start(self._selling.claim_every)
@@ -225,8 +225,8 @@ class Serving:
             held.push_async_callback(self.journal.close)
             held.push_async_callback(self.firewall.close)
             try:
-                if self.heart is not None:
-                    await self.heart.stop(withdraw=True)
+                if self.heartbeat is not None:
+                    await self.heartbeat.stop(withdraw=True)
                 await self._rechecking.stop()
                 await self.listener.close(grace=grace)
                 await self.ledger.wait_settled()
@@ -340,12 +340,12 @@ async def serve(
         )
         serving.listener = listener
         stack.push_async_callback(serving.close, claim=False)  # nothing happens where it was closed by itself
-        heart = None
+        beats = None
         if heartbeat:
             serving.hint = hint or hint_among(listener.urls)
             place = hint_of(serving.hint, me)
-            heart = Heart(chain, owned, me.id.key, place, is_alive=is_alive, alone=alone, clock=clock)
-        await serving.start(listener, heart)
+            beats = HostHeartbeat(chain, owned, me.id.key, place, is_alive=is_alive, alone=alone, clock=clock)
+        await serving.start(listener, beats)
         if pipe:
             await listener.add(f"pipe://{serving.host}?to={me.id.key.hex()}", kind_for(chain))
         serving.close_with(stack.pop_all())

@@ -21,7 +21,7 @@ from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type, format_amount
 from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.coins import coins_for
-from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.gas import GasAllowance
 from dtp.chain.node.made import check_made
 from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
@@ -403,7 +403,7 @@ async def _paying(
             *sums,
         )
         return None
-    return chain.paying_from(GasPurse(highest_price=min(weighed.price, chain.max_gas_price)))
+    return chain.paying_from(GasAllowance(highest_price=min(weighed.price, chain.max_gas_price)))
 
 
 def _better(part: list[Decision]) -> list[list[Decision]]:

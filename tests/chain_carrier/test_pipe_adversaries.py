@@ -324,7 +324,7 @@ def test_a_server_opens_no_more_pipes_than_its_client_has(client, wallet, monkey
                 await all_are_there.wait()
 
             monkeypatch.setattr(hub, "_on_open", on_open)
-            monkeypatch.setattr(hub._purse, "ensure_coins", fund)
+            monkeypatch.setattr(hub._funds, "ensure_coins", fund)
             for link in range(1, links + 1):
                 wants = encode(Header(link, to=bytes(32), pipes=16), flags)
                 await send_raw(hostile, made.hosted, channel, pipe_id, wants, int(flags))

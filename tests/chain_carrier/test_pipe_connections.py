@@ -17,9 +17,9 @@ from dtp.chain import host, pipe
 from dtp.chain.errors import MoveAborted, NodeUnavailable
 from dtp.chain.node.client import SignedTransaction
 from dtp.chain.pipes.carrier import dial, kind_for, listen
+from dtp.chain.pipes.funds import DepositTooHigh, PipeFunds
 from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.hub import PipeHub
-from dtp.chain.pipes.purse import DepositTooHigh, Purse
 from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel
 from dtp.chain.resolver import HostDirectory
 from dtp.net.resolver import HostResolver
@@ -252,10 +252,10 @@ def test_a_deposit_counts_from_its_signature_on(monkeypatch, fault, is_signed):
         async def signed(transaction):
             told.append(transaction.digest)
 
-        purse = Purse(None, GasGuess())
+        funds = PipeFunds(None, GasGuess())
 
         async def lose():
-            with purse.deposit("0x1", 6, signed) as deposited:
+            with funds.deposit("0x1", 6, signed) as deposited:
                 if is_signed:
                     await deposited(SignedTransaction("its digest", b""))
                 raise fault("lost")
@@ -263,9 +263,9 @@ def test_a_deposit_counts_from_its_signature_on(monkeypatch, fault, is_signed):
         with pytest.raises(fault):
             await lose()
         assert told == ["its digest"] * is_signed
-        with pytest.raises(DepositTooHigh) if is_signed else nullcontext(), purse.deposit("0x1", 5, signed):
+        with pytest.raises(DepositTooHigh) if is_signed else nullcontext(), funds.deposit("0x1", 5, signed):
             pass
-        with purse.deposit("0x2", 10, signed), purse.deposit("0x1", 0, signed):
+        with funds.deposit("0x2", 10, signed), funds.deposit("0x1", 0, signed):
             pass
 
     run(scenario())
@@ -293,7 +293,7 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
         async with world(client, wallet, min_deposit=40_000_000) as made:
             accepted = asyncio.Queue()
             async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
-                await PipeHub.hub_of(made.user)._purse.ensure_coins(2)
+                await PipeHub.hub_of(made.user)._funds.ensure_coins(2)
                 for _ in range(3):
                     call = "execute" if is_signed else "simulate"
                     with withheld(made.user_node, call) as (reached, go_on):
@@ -307,7 +307,7 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
                 near = await dial(made.url + "&pipes=2", chain=made.user)
                 hub = PipeHub.hub_of(made.user)
                 assert hub.ends.channels == [near.channel]
-                assert hub._purse._locked == {made.hosted.id: 40_000_000}
+                assert hub._funds._locked == {made.hosted.id: 40_000_000}
                 near.abort()
                 await hub.stop_sending(near.channel)
 

@@ -156,7 +156,7 @@ def test_who_is_refused_after_all_is_counted_too(run: Run, code: CloseCode, name
     async def scenario(pair: Pair) -> None:
         pair.far = Daemon(pair.far_config(expose(1)), FAR)
         await pair.far.start()
-        pair.far.side.shop = Mock(
+        pair.far.side.seller = Mock(
             meter_connection=AsyncMock(side_effect=Refuse(code, "taken")), close=AsyncMock()
         )
         wire = Mock(peer=NEAR.id, source="192.0.2.7", service="api")

@@ -159,8 +159,8 @@ def test_who_is_kept_out_may_close(
                 with pytest.raises(ConnectionRefused):
                     await dial.connect(address, budget="0.1SUI", keep=True, **buyer)
                 (kept,) = store.bought_channels()
-                deal = await dial.close_with_server(chain, store, kept.channel, identity=OTHER)
-                assert deal.closed.to_client == 100_000_000 - connection.paid  # type: ignore[union-attr]
+                purchase = await dial.close_with_server(chain, store, kept.channel, identity=OTHER)
+                assert purchase.closed.to_client == 100_000_000 - connection.paid  # type: ignore[union-attr]
                 assert not await chain.objects([kept.channel])
                 pair.far.draining = False
 

@@ -173,7 +173,7 @@ def test_a_reload_holds_for_who_is_just_being_metered(
         async with Backend(web) as backend, Market(pair, client, net) as market:
             price = "{ request = 1000, deposit = 1000 }"
             await market.sell(backend, price)
-            ledger = cast(Any, pair.far.side.shop).ledger
+            ledger = cast(Any, pair.far.side.seller).ledger
             enter = ledger.open_meter
 
             async def enter_late(*how: object) -> object:

@@ -20,7 +20,7 @@ from pay.test_ledger import Connected, pay
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.signer import KeySigner
 from dtp.daemon.config.model import Expose, Price
-from dtp.daemon.paying.selling import Shop
+from dtp.daemon.paying.selling import Seller
 from dtp.daemon.paying.side import ChainSide
 from dtp.pay.client.payer import said
 from dtp.pay.errors import StoreError
@@ -92,24 +92,24 @@ def play(tmp_path: Path, scenario: Callable[..., Coroutine[Any, Any, Any]]) -> S
         chain.noted_by = lambda notes: chain
         chain.objects = AsyncMock(return_value={})
         store = SharedStore(tmp_path / "pay.sqlite")
-        shop: Any = Shop(
+        seller: Any = Seller(
             cast(Any, None), cast(Any, chain), cast(Any, SimpleNamespace(rules=None)), store, b"", is_alive
         )
-        shop.made = channel(server=signer.address)
+        seller.made = channel(server=signer.address)
         try:
-            await scenario(shop, store)
+            await scenario(seller, store)
         finally:
-            await shop.close()
+            await seller.close()
         return store
 
     return asyncio.run(work())
 
 
-def caller(shop: Any, store: SharedStore) -> Any:
+def caller(seller: Any, store: SharedStore) -> Any:
     """A connection that was admitted to the service "api"."""
     made: Any = Connected()
     lane = store.sold_lane(CHANNEL, 0)
-    made.admission = AdmittedClient(shop.made, lane, (KEY.public,), PRICES, shop.made.deposited, None)
+    made.admission = AdmittedClient(seller.made, lane, (KEY.public,), PRICES, seller.made.deposited, None)
     made.service = "api"
     return made
 
@@ -123,29 +123,29 @@ def agreed_with(connection: Any) -> tuple[Exposure, bool]:
 def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path: Path) -> None:
     """Else another daemon reads the lane without its last voucher, and that pays for what it serves as well."""
 
-    async def scenario(shop: Any, store: SharedStore) -> None:
-        wire = caller(shop, store)
-        assert await shop.meter_connection(wire)
+    async def scenario(seller: Any, store: SharedStore) -> None:
+        wire = caller(seller, store)
+        assert await seller.meter_connection(wire)
         wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
         await asyncio.sleep(0)
         assert wire.meter._checks
         wire.on_meter(build(said(KEY.sign(voucher(2, 2)), 0)))
         wire.abort(0, "")
-        await shop.wait_for_leaving()
+        await seller.wait_for_leaving()
         assert store.done == ["hold", 1, 2, "served", "free"]
 
     play(tmp_path, scenario)
 
 
 def test_what_the_last_voucher_brings_is_earned(tmp_path: Path) -> None:
-    async def scenario(shop: Any, store: SharedStore) -> None:
+    async def scenario(seller: Any, store: SharedStore) -> None:
         for number in (1, 2):
-            wire = caller(shop, store)
-            assert await shop.meter_connection(wire)
+            wire = caller(seller, store)
+            assert await seller.meter_connection(wire)
             wire.on_meter(build(said(KEY.sign(voucher(number, number)), 0)))
             wire.abort(0, "")
-            await shop.wait_for_leaving()
-            assert shop.sum_earned("api") == {SUI_COIN: number * PRICES.request}
+            await seller.wait_for_leaving()
+            assert seller.sum_earned("api") == {SUI_COIN: number * PRICES.request}
 
     play(tmp_path, scenario)
 
@@ -153,18 +153,18 @@ def test_what_the_last_voucher_brings_is_earned(tmp_path: Path) -> None:
 def test_what_is_earned_is_told_by_coin(tmp_path: Path) -> None:
     """Units of another coin were added to MIST, and shown as SUI."""
 
-    async def scenario(shop: Any, store: SharedStore) -> None:
-        wire = caller(shop, store)
-        other = replace(shop.made, terms=replace(shop.made.terms, coin="0x2::other::COIN"))
+    async def scenario(seller: Any, store: SharedStore) -> None:
+        wire = caller(seller, store)
+        other = replace(seller.made, terms=replace(seller.made.terms, coin="0x2::other::COIN"))
         wire.admission = replace(wire.admission, channel=other)
-        assert await shop.meter_connection(wire)
+        assert await seller.meter_connection(wire)
         wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
         await wire.meter.wait_checked()
-        assert shop.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
-        assert shop.sum_earned("db") == {}
+        assert seller.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
+        assert seller.sum_earned("db") == {}
         wire.abort(0, "")
-        await shop.wait_for_leaving()
-        assert shop.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
+        await seller.wait_for_leaving()
+        assert seller.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
 
     play(tmp_path, scenario)
 
@@ -172,12 +172,12 @@ def test_what_is_earned_is_told_by_coin(tmp_path: Path) -> None:
 def test_a_connection_that_is_over_is_forgotten(tmp_path: Path) -> None:
     """Else a daemon grows with each caller that it ever had."""
 
-    async def scenario(shop: Any, store: SharedStore) -> None:
-        wire = caller(shop, store)
-        assert await shop.meter_connection(wire)
+    async def scenario(seller: Any, store: SharedStore) -> None:
+        wire = caller(seller, store)
+        assert await seller.meter_connection(wire)
         await pay(wire.meter, KEY.sign(voucher(1, 1)))
         wire.abort(0, "")
-        await shop.wait_for_leaving()
+        await seller.wait_for_leaving()
         known = weakref.ref(wire)
         del wire
         gc.collect()
@@ -191,18 +191,18 @@ def test_a_caller_owes_what_its_service_says(tmp_path: Path, kind: str, by_strea
     """Also one that says so only since a reload, at the same price; what isn't sold any more goes by the usual."""
     tight = Exposure(1000, 2000, 3, 4, 5.0)
 
-    async def scenario(shop: Any, store: SharedStore) -> None:
+    async def scenario(seller: Any, store: SharedStore) -> None:
         priced = Expose("api", (), price=Price(request=1))
-        shop._offered = {"api": priced.price}  # as the host says it already
-        await shop.offer_services((priced, Expose("free", (), exposure=tight)))
-        await shop.offer_services((replace(priced, kind=kind, exposure=tight),))  # type: ignore[arg-type]
-        wire = caller(shop, store)
-        assert await shop.meter_connection(wire)
+        seller._offered = {"api": priced.price}  # as the host says it already
+        await seller.offer_services((priced, Expose("free", (), exposure=tight)))
+        await seller.offer_services((replace(priced, kind=kind, exposure=tight),))  # type: ignore[arg-type]
+        wire = caller(seller, store)
+        assert await seller.meter_connection(wire)
         assert agreed_with(wire) == (tight, by_stream)
-        await shop.offer_services((priced,))
-        other = caller(shop, store)
+        await seller.offer_services((priced,))
+        other = caller(seller, store)
         other.service = "gone"
-        assert await shop.meter_connection(other)
+        assert await seller.meter_connection(other)
         usual = Exposure()
         lane = replace(usual, first_amount=usual.first_amount * 3 // 4)
         assert agreed_with(other) == (replace(usual, first_bytes=lane.at_prices(PRICES).first_bytes), True)
@@ -216,8 +216,8 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(
 ) -> None:
     """Not by the file, which may leave the price of a request to the host; those of a pass count for its quota."""
 
-    async def scenario(shop: Any, store: SharedStore) -> None:
-        wire, charged = caller(shop, store), []
+    async def scenario(seller: Any, store: SharedStore) -> None:
+        wire, charged = caller(seller, store), []
 
         async def charge(units: int) -> None:
             charged.append(units)
@@ -227,7 +227,7 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(
         wire.meter = object.__new__(ServerMeter)
         wire.meter.payee = SimpleNamespace(quota_requests=quota)
         wire.charge = charge
-        assert await shop.charge_requests(wire, 3) == ""
+        assert await seller.charge_requests(wire, 3) == ""
         assert charged == asked
 
     play(tmp_path, scenario)
@@ -239,47 +239,47 @@ def test_calls_of_a_free_service_count_whenever_its_plans_are_known(
 ) -> None:
     """A node that was behind at the start shows a plan with a quota later, without a reload."""
 
-    async def scenario(shop: Any, store: SharedStore) -> None:
+    async def scenario(seller: Any, store: SharedStore) -> None:
         free = Expose("api", (), price=Price(request=0), kind=kind)  # type: ignore[arg-type]
-        charge = ChainSide.charge_of(SimpleNamespace(shop=shop), free)  # type: ignore[arg-type]
-        assert charge == (shop.charge_requests if by_call else None)
+        charge = ChainSide.charge_of(SimpleNamespace(seller=seller), free)  # type: ignore[arg-type]
+        assert charge == (seller.charge_requests if by_call else None)
 
     play(tmp_path, scenario)
 
 
 def test_who_claims_hears_of_channels_in_use(tmp_path: Path) -> None:
-    async def scenario(shop: Any, store: SharedStore) -> None:
-        assert await shop.meter_connection(caller(shop, store))
-        assert shop.cashier.pause_between_polls(10**9) == shop.made.terms.claim_ms / 8000
+    async def scenario(seller: Any, store: SharedStore) -> None:
+        assert await seller.meter_connection(caller(seller, store))
+        assert seller.cashier.pause_between_polls(10**9) == seller.made.terms.claim_ms / 8000
 
     play(tmp_path, scenario)
 
 
 def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path: Path) -> None:
-    async def scenario(shop: Any, store: SharedStore) -> None:
+    async def scenario(seller: Any, store: SharedStore) -> None:
         store.free_there = False
-        wire = caller(shop, store)
+        wire = caller(seller, store)
         with pytest.raises(Refuse, match="another daemon of this host serves the channel now"):
-            await shop.meter_connection(wire)
+            await seller.meter_connection(wire)
         assert store.done == ["hold"]  # and not freed: it isn't ours
 
     play(tmp_path, scenario)
 
 
 def test_a_channel_that_can_not_be_served_is_free_again(tmp_path: Path) -> None:
-    async def scenario(shop: Any, store: SharedStore) -> None:
-        gone = caller(shop, store)
+    async def scenario(seller: Any, store: SharedStore) -> None:
+        gone = caller(seller, store)
         gone.abort(0, "it went")
-        assert not await shop.meter_connection(gone)
-        await shop.wait_for_leaving()
+        assert not await seller.meter_connection(gone)
+        await seller.wait_for_leaving()
         assert store.done == ["hold", "served", "free"]
         store.mark_closed(CHANNEL)
-        late = caller(shop, store)
+        late = caller(seller, store)
         with pytest.raises(Refuse, match="the channel is closed"):
-            await shop.meter_connection(late)
+            await seller.meter_connection(late)
         store.is_away = True
         with pytest.raises(Refuse, match="can't be stored"):
-            await shop.meter_connection(late)
+            await seller.meter_connection(late)
         assert store.done[3:] == ["hold", "free"] * 2
 
     play(tmp_path, scenario)
@@ -287,10 +287,10 @@ def test_a_channel_that_can_not_be_served_is_free_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_one_of_several_daemons_claims(tmp_path: Path, ours: bool) -> None:
-    async def scenario(shop: Any, store: SharedStore) -> None:
+    async def scenario(seller: Any, store: SharedStore) -> None:
         store.ours, store.looks = ours, 0
         for closing in (False, True):
-            assert await shop.cashier.poll(closing=closing) == []
+            assert await seller.cashier.poll(closing=closing) == []
         assert store.looks == (2 if ours else 0)
 
     play(tmp_path, scenario)
@@ -300,18 +300,18 @@ def test_a_channel_that_another_daemon_serves_is_in_use(tmp_path: Path) -> None:
     """Else the cashier takes the credits for transport that the other agrees on with the client a moment later, who
     can't close by that then."""
 
-    async def scenario(shop: Any, store: SharedStore) -> None:
+    async def scenario(seller: Any, store: SharedStore) -> None:
         store.there = {"0x2", "0x3"}
-        assert await shop.meter_connection(caller(shop, store))
-        assert await shop.cashier.in_use(["0x2"]) == {"0x2", CHANNEL}
+        assert await seller.meter_connection(caller(seller, store))
+        assert await seller.cashier.in_use(["0x2"]) == {"0x2", CHANNEL}
 
     play(tmp_path, scenario)
 
 
 def test_who_ends_waits_until_all_is_written_and_free(tmp_path: Path) -> None:
-    async def scenario(shop: Any, store: SharedStore) -> None:
-        wire = caller(shop, store)
-        assert await shop.meter_connection(wire)
+    async def scenario(seller: Any, store: SharedStore) -> None:
+        wire = caller(seller, store)
+        assert await seller.meter_connection(wire)
         wire.abort(0, "")
 
     assert play(tmp_path, scenario).done == ["hold", "served", "free"]

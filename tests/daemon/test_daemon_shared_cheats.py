@@ -220,14 +220,14 @@ async def let_go(sold: Any, channel: Any) -> None:
         pass
 
 
-async def knock(address: Any, deal: Any) -> Any:
+async def knock(address: Any, bought: Any) -> Any:
     """Come with a channel's ticket, whoever else uses it."""
     dialer = Dialer(
         Address.parse(address),
         HandshakeConfig(Identity.generate(), suites(), DEFAULT),
         "api",
         (),
-        lambda binding, peer: make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding),
+        lambda binding, peer: make_ticket(bought.key, bought.channel.id, bought.lane.lane, binding),
         Metered,
     )
     return await dialer.connect()
@@ -250,15 +250,15 @@ def test_a_channel_is_served_by_one_daemon_of_a_database_at_a_time(
         async with two_daemons(place, client, net, database) as two, client(wallet()) as chain:
             with Store(tmp_path / "buyer.sqlite") as store, contextlib.closing(open_sold(database)) as sold:
                 journal = Journal(store)
-                deal = await purchase(chain, journal, two.host, "api", Budget(20 * PRICE))
+                bought = await purchase(chain, journal, two.host, "api", Budget(20 * PRICE))
                 unpaid = 0
                 for first, second in (two.addresses, two.addresses[::-1]):
-                    connection, other = await knock(first, deal), None
+                    connection, other = await knock(first, bought), None
                     try:
                         if not unpaid:
                             await ask(connection)
                             unpaid += 1
-                            other = await knock(second, deal)
+                            other = await knock(second, bought)
                             with pytest.raises(ConnectionClosed) as closed:
                                 await ask(other)
                             assert closed.value.close_code == CloseCode.PAYMENT
@@ -271,21 +271,21 @@ def test_a_channel_is_served_by_one_daemon_of_a_database_at_a_time(
                             if each is not None:
                                 each.abort()
                                 await each.wait_gone()
-                    await let_go(sold, deal.channel.id)
+                    await let_go(sold, bought.channel.id)
                 # What was served and not paid is remembered for both: coming to the other one gives nothing again.
                 assert PRICE < unpaid * PRICE <= bound
-                assert sold.sold_lane(deal.channel.id, 0).used.requests >= unpaid
+                assert sold.sold_lane(bought.channel.id, 0).used.requests >= unpaid
                 await journal.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
 
-async def take_over(server: Any, address: Any, deal: Any) -> Any:
+async def take_over(server: Any, address: Any, bought: Any) -> Any:
     """Come to a daemon once the lease of the one that serves the channel has run out, and be answered there."""
     with redis.Redis.from_url(server.url) as plain:
         while True:  # the holder renews each second, unless it stands still
-            await asyncio.to_thread(plain.delete, f"dtp:pay:lease:{deal.channel.id}")
-            connection = await knock(address, deal)
+            await asyncio.to_thread(plain.delete, f"dtp:pay:lease:{bought.channel.id}")
+            connection = await knock(address, bought)
             try:
                 await ask(connection)
             except ConnectionClosed as closed:
@@ -312,10 +312,10 @@ def test_a_daemon_that_stood_still_beyond_its_lease_serves_an_exposure_more(
         async with two_daemons(place, client, net, server.url) as two, client(wallet()) as chain:
             with Store(tmp_path / "buyer.sqlite") as store, contextlib.closing(open_sold(server.url)) as sold:
                 journal = Journal(store)
-                deal = await purchase(chain, journal, two.host, "api", Budget(200 * PRICE))
-                first = await knock(two.addresses[0], deal)
+                bought = await purchase(chain, journal, two.host, "api", Budget(200 * PRICE))
+                first = await knock(two.addresses[0], bought)
                 await ask(first)
-                second = await take_over(server, two.addresses[1], deal)
+                second = await take_over(server, two.addresses[1], bought)
                 served = [1, 1]
                 for at, connection in enumerate((first, second)):
                     answered, error = await ask_on(connection)
@@ -323,15 +323,15 @@ def test_a_daemon_that_stood_still_beyond_its_lease_serves_an_exposure_more(
                     served[at] += answered
                     connection.abort()
                     await connection.wait_gone()
-                await let_go(sold, deal.channel.id)
+                await let_go(sold, bought.channel.id)
                 # Whoever comes anew finds what was served most, and gets nothing.
                 for address in two.addresses:
-                    again = await knock(address, deal)
+                    again = await knock(address, bought)
                     answered, error = await ask_on(again)
                     assert (answered, error.detail) == (0, CloseDetail.NOT_PAID)
                     again.abort()
                     await again.wait_gone()
-                    await let_go(sold, deal.channel.id)
+                    await let_go(sold, bought.channel.id)
                 assert min(served) > 1
                 assert sum(served) * PRICE <= bound
                 await journal.close()

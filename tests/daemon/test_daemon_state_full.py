@@ -154,10 +154,10 @@ def test_vouchers_that_can_not_be_written_are_told(tmp_path: Path) -> None:
     async def scenario() -> dict[str, Any]:
         side = ChainSide(config(tmp_path, DIRECT), FAR, DEFAULT, None)
         fault = StoreError("/var/lib/dtpd/pay.sqlite: database or disk is full")
-        shop: Any = SimpleNamespace(claimed={}, gas=0, journal=SimpleNamespace(fault=None))
-        side.shop = shop
+        seller: Any = SimpleNamespace(claimed={}, gas=0, journal=SimpleNamespace(fault=None))
+        side.seller = seller
         assert (side.get_status()["vouchers_up"], side.get_status()["vouchers_trouble"]) == (True, "")
-        shop.journal.fault = fault
+        seller.journal.fault = fault
         return side.get_status()
 
     found = asyncio.run(scenario())

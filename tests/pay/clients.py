@@ -12,7 +12,7 @@ from dtp.chain.channel import Claimed, Settled
 from dtp.chain.model import SUI_COIN
 from dtp.chain.node.client import Simulated
 from dtp.chain.values import MoveSchema
-from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.channel_in_use import ChannelPurchase
 from dtp.pay.dial import PaidDialer
 from dtp.pay.metered import Metered
 from dtp.pay.store import Store
@@ -83,7 +83,7 @@ def dialer_with(**parts: Callable[..., Any]) -> type[PaidDialer]:
 class RefusedDialer(PaidDialer):
     """A dialer whose server refuses every ticket."""
 
-    async def dial(self, deal: Purchase, *, closes: bool = False) -> Metered:
+    async def dial(self, purchase: ChannelPurchase, *, closes: bool = False) -> Metered:
         raise ConnectionRefused(CloseCode.TICKET, "go away")
 
     async def close_by_agreement(self, chain: ChainClient, store: Store, id: str) -> bool:

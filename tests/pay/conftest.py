@@ -200,7 +200,7 @@ class Market:
 
     async def send_heartbeat(self) -> None:
         """Have the server announce itself on the chain now, rather than when it is due."""
-        await self.serving.heart.send_heartbeat()
+        await self.serving.heartbeat.send_heartbeat()
 
     async def buyer(self, signer: Any = None) -> Any:
         """A client's chain, wallet and store, for `connect`."""

@@ -29,7 +29,7 @@ from dtp.chain.wallet import send
 from dtp.errors import DtpError, LocalError
 from dtp.pay.client import channel_in_use
 from dtp.pay.client.budget import Budget, least_budget
-from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.channel_in_use import ChannelPurchase
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.errors import (
@@ -213,7 +213,7 @@ def deposit_of(program: Any) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def deal_on(
+async def purchase_on(
     chain: Any, budget: Any, funds: Any, newest: Any = None, known: Any = None, path: str = ":memory:"
 ) -> AsyncIterator[Any]:
     """A connection's purchase on a lane of a channel that only this test knows."""
@@ -223,7 +223,7 @@ async def deal_on(
         store.count_moved("c", "0xb", {}, 0)  # the chain's history was looked at
         journal, lock = Journal(store), LaneLock(":memory:", CHANNEL, 0)
         lane = PayerLane(CHANNEL, 0, newest)
-        yield Purchase(
+        yield ChannelPurchase(
             chain, journal, known or chain.channel, KEY, lane, budget, True, Prices(1000, 0), funds, lock
         )
         await journal.close()
@@ -232,11 +232,11 @@ async def deal_on(
 def test_money_that_is_added_twice_at_once_stays_within_the_budget() -> None:
     async def scenario() -> None:
         chain = Chain()
-        async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
-            got = await asyncio.gather(*map(deal.add_money, (2000, 3000, 4000, 4000, 1000)))
+        async with purchase_on(chain, Budget(4000, 1000), 1000) as purchase:
+            got = await asyncio.gather(*map(purchase.add_money, (2000, 3000, 4000, 4000, 1000)))
         assert sum(chain.added) == 3000
         assert got == [3000, 4000, None, None, 4000]  # what was added for others does for who wanted less
-        assert deal.funds == 4000
+        assert purchase.funds == 4000
 
     asyncio.run(scenario())
 
@@ -250,12 +250,12 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
             return min(amount, 5000 - sum(asked[:-1]))
 
         has = replace(chain.channel, deposited=4000, balance=4000)
-        async with deal_on(chain, Budget(1000, 1000), 1000, known=has) as deal:
-            assert await deal.add_money(2000) is None
-            deal.lend = lend
-            assert [await deal.add_money(2000) for _ in range(4)] == [3000, 4000, 6000, None]
+        async with purchase_on(chain, Budget(1000, 1000), 1000, known=has) as purchase:
+            assert await purchase.add_money(2000) is None
+            purchase.lend = lend
+            assert [await purchase.add_money(2000) for _ in range(4)] == [3000, 4000, 6000, None]
         assert chain.added == [2000]
-        assert (deal.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
+        assert (purchase.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
 
     asyncio.run(scenario())
 
@@ -266,13 +266,13 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
 
     async def scenario() -> None:
         chain = Chain()
-        async with deal_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as deal:
-            deal.lend = nobody
-            assert await deal.add_money(1) == 3250
-            assert await deal.add_money(2000) == 5250
-            deal.lend = None
-            assert await deal.add_money(2000) == 6000  # what it came to, and the budget
-            assert await deal.add_money(1) is None
+        async with purchase_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as purchase:
+            purchase.lend = nobody
+            assert await purchase.add_money(1) == 3250
+            assert await purchase.add_money(2000) == 5250
+            purchase.lend = None
+            assert await purchase.add_money(2000) == 6000  # what it came to, and the budget
+            assert await purchase.add_money(1) is None
         assert chain.added == [250, 2000, 750]
 
     asyncio.run(scenario())
@@ -285,11 +285,11 @@ def test_money_that_could_not_be_added_is_kept_from_nobody() -> None:
 
     async def scenario() -> None:
         chain = Empty()
-        async with deal_on(chain, Budget(4000, 1000), 1000) as deal:
+        async with purchase_on(chain, Budget(4000, 1000), 1000) as purchase:
             with pytest.raises(InsufficientFunds):
-                await deal.add_money(2000)
+                await purchase.add_money(2000)
             counted_on = []
-            deal.journal.store.hold_deposit(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
+            purchase.journal.store.hold_deposit(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
             assert counted_on == [{0: 1000}]
 
     asyncio.run(scenario())
@@ -300,13 +300,13 @@ def test_a_channel_that_another_connection_gave_up_just_before_is_replaced(tmp_p
 
     async def scenario() -> None:
         path, newest = tmp_path / "pay.sqlite", KEY.sign(voucher(1, 2))
-        async with deal_on(Chain(), Budget(4000, 1000), 1000, newest, path=path) as deal:
-            store, now = deal.journal.store, round(time.time() * 1000)
+        async with purchase_on(Chain(), Budget(4000, 1000), 1000, newest, path=path) as purchase:
+            store, now = purchase.journal.store, round(time.time() * 1000)
             alter(store, "UPDATE bought SET opened_ms = ?, state = 'refused'", (now,))
-            assert await deal.can_replace()
+            assert await purchase.can_replace()
             store.keep_key(KEY, 1)
             store.add_bought(replace(store.bought_channels()[0], channel="0x" + "9" * 64), 0, KEY.public)
-            assert not await deal.can_replace()
+            assert not await purchase.can_replace()
 
     asyncio.run(scenario())
 
@@ -315,8 +315,8 @@ def test_nothing_is_added_under_a_pass() -> None:
     async def scenario() -> None:
         chain = Chain()
         under = replace(chain.channel, pass_="0x" + "9" * 64)
-        async with deal_on(chain, Budget(4000, 1000), 1000, known=under) as deal:
-            assert await deal.add_money(2000) is None
+        async with purchase_on(chain, Budget(4000, 1000), 1000, known=under) as purchase:
+            assert await purchase.add_money(2000) is None
         assert chain.added == []
 
     asyncio.run(scenario())
@@ -372,14 +372,14 @@ class Losing(Chain):
 def test_money_whose_outcome_is_unknown_is_added_once(then: Any, known: Any, added: Any) -> None:
     async def scenario() -> None:
         chain = Losing(then, known)
-        async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
+        async with purchase_on(chain, Budget(6000, 1000), 1000) as purchase:
             with pytest.raises(OutcomeUnknown):
-                await deal.add_money(2000)
-            assert deal.funds == 1000
-            assert await deal.add_money(2000) == 3000
+                await purchase.add_money(2000)
+            assert purchase.funds == 1000
+            assert await purchase.add_money(2000) == 3000
             assert (chain.added, chain.resent) == (added, 1)
             # The next is another, within the budget, of which what wasn't added by the node's word counts as a part.
-            assert await deal.add_money(2000) == (5000 if len(added) == 1 else 4000)
+            assert await purchase.add_money(2000) == (5000 if len(added) == 1 else 4000)
             assert chain.resent == 1
 
     asyncio.run(scenario())
@@ -395,11 +395,11 @@ def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget() -
 
     async def scenario() -> None:
         chain = Denying()
-        async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
+        async with purchase_on(chain, Budget(6000, 1000), 1000) as purchase:
             for _ in range(3):
                 with pytest.raises(StaleObject):
-                    await deal.add_money(2000)
-            assert await deal.add_money(2000) is None
+                    await purchase.add_money(2000)
+            assert await purchase.add_money(2000) is None
         assert sum(chain.added) == 5000
 
     asyncio.run(scenario())
@@ -408,11 +408,11 @@ def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget() -
 def test_money_isn_t_added_anew_while_an_outcome_stays_unknown() -> None:
     async def scenario() -> None:
         chain = Losing(UNKNOWN, None)
-        async with deal_on(chain, Budget(6000, 1000), 1000) as deal:
+        async with purchase_on(chain, Budget(6000, 1000), 1000) as purchase:
             for _ in range(3):
                 with pytest.raises(OutcomeUnknown):
-                    await deal.add_money(2000)
-        assert (chain.added, chain.resent, deal.funds) == ([2000], 2, 1000)
+                    await purchase.add_money(2000)
+        assert (chain.added, chain.resent, purchase.funds) == ([2000], 2, 1000)
 
     asyncio.run(scenario())
 
@@ -436,7 +436,7 @@ def test_streams_that_are_given_up_while_money_is_added_add_it_once(market: Play
                 stream = await connection.open_stream()
             (channel,) = await market.channels(buyer)
             # Ahead: for what the next requests are signed for, and what the server trusts the client with.
-            assert channel.deposited == connection.meter.deal.funds == 3_000_000
+            assert channel.deposited == connection.meter.purchase.funds == 3_000_000
             stream.close()
 
     market(scenario)
@@ -650,7 +650,7 @@ def test_a_channel_is_not_used_whose_claims_the_store_does_not_know(market: Play
         await market.serve(give)  # of a store of its own: it shows nothing
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, MIB) == MIB
-        assert connection.meter.deal.channel.id != found.id
+        assert connection.meter.purchase.channel.id != found.id
         assert connection.paid == cost_of(MIB)
         assert [each.state for each in buyer["store"].bought_channels()] == ["refused", "open"]
 
@@ -692,7 +692,7 @@ def test_gas_for_closing_stays_when_money_is_added(market: Play) -> None:
         buyer = await poor_buyer(market, LEAST + 50_000_000)
         async with market.connect(buyer, budget=50_000_000, deposit=LEAST) as connection:
             with pytest.raises(InsufficientFunds, match="gas for closing"):
-                await connection.meter.deal.add_money(25_000_000)
+                await connection.meter.purchase.add_money(25_000_000)
             assert await fetch(connection, 1000) == 1000
         assert await market.channels(buyer) == [None]
 

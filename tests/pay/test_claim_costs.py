@@ -57,8 +57,8 @@ class Chain(MovingOne):
     async def simulate(self, program: Any) -> Any:
         return SimpleNamespace(cost=self.cost(program), price=1000)
 
-    def paying_from(self, purse: Any) -> Any:
-        assert purse.highest_price == 1000
+    def paying_from(self, allowance: Any) -> Any:
+        assert allowance.highest_price == 1000
         return self
 
     async def execute(self, program: Any) -> Any:

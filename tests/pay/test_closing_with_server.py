@@ -44,8 +44,8 @@ def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market: Play
             with pytest.raises(ChannelUnusable, match="in use"):
                 await close_with_server(buyer["network"], buyer["store"], kept.channel)
         paid = connection.paid
-        deal = await close_with_server(buyer["network"], buyer["store"], kept.channel)
-        assert deal.closed.to_client == 500_000_000 - paid
+        purchase = await close_with_server(buyer["network"], buyer["store"], kept.channel)
+        assert purchase.closed.to_client == 500_000_000 - paid
         assert buyer["store"].bought_channels()[0].state == "closed"
         assert await made.channels(buyer) == [None]
 
@@ -76,9 +76,9 @@ def test_a_small_rest_is_kept_and_a_large_one_closed(market: Play) -> None:
         for budget, state in ((100_000_000, "closed"), (20_000_000, "open")):
             async with made.connect(buyer, budget=budget, keep=None) as connection:
                 await ask(connection)
-                deal = connection.meter.deal
+                purchase = connection.meter.purchase
             assert [each.state for each in buyer["store"].bought_channels()][-1] == state
-            assert deal.kept_as_cheaper is (state == "open")
+            assert purchase.kept_as_cheaper is (state == "open")
 
     market(scenario)
 
@@ -91,11 +91,11 @@ def test_gas_is_noted_with_each_transaction(market: Play) -> None:
         buyer = await made.buyer()
         connection = await made.connect(buyer, keep=True)
         (ours,) = buyer["store"].bought_channels()
-        assert ours.gas == connection.meter.deal.gas > 5_000_000
+        assert ours.gas == connection.meter.purchase.gas > 5_000_000
         await connection.close()
         assert buyer["store"].bought_channels()[0].gas == ours.gas
-        deal = await close_with_server(buyer["network"], buyer["store"], ours.channel)
-        assert buyer["store"].bought_channels()[0].gas == ours.gas + deal.gas < ours.gas
+        purchase = await close_with_server(buyer["network"], buyer["store"], ours.channel)
+        assert buyer["store"].bought_channels()[0].gas == ours.gas + purchase.gas < ours.gas
 
     market(scenario)
 

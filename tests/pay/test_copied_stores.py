@@ -119,11 +119,11 @@ def test_copies_that_pay_at_once_take_one_exposure(market: Play, bound: Any) -> 
         await cut_off(older)
         await closing.close()
         assert taken.cost - vouched(market, first, second) <= bound
-        closed = closing.meter.deal.closed
+        closed = closing.meter.purchase.closed
         assert closed.to_server == vouched(market, first, second)
         assert closed.to_server + closed.to_client == 500_000_000
         async with market.connect(first) as again:
-            assert again.meter.deal.channel.id != closing.meter.deal.channel.id
+            assert again.meter.purchase.channel.id != closing.meter.purchase.channel.id
             assert await fetch(again, SIZE) == SIZE
 
     market(scenario)

@@ -125,9 +125,9 @@ def test_no_transaction_of_frames_is_credited_with_what_it_costs(market: Play, b
 
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=frame_credit(1000)))
-        buyer, deal = await own_channel(market)
+        buyer, purchase = await own_channel(market)
         chain = market.serving.chain if bearer is Bearer.CLIENT else buyer["network"]
-        id, program = deal.channel.id, Program()
+        id, program = purchase.channel.id, Program()
         pipe_module.keep(program, pipe_module.open(program, id))
         await chain.execute(program)
         (own,) = await pipes_of(chain, id)
@@ -138,7 +138,7 @@ def test_no_transaction_of_frames_is_credited_with_what_it_costs(market: Play, b
             gas = (await chain.execute(program)).gas
             known, own = own, (await pipes_of(chain, id))[0]
             assert own.metered - known.metered == sum(mix)
-            earned = accrued(deal.channel, [replace(own, credited=known.metered)], Usage(0, 2**40))
+            earned = accrued(purchase.channel, [replace(own, credited=known.metered)], Usage(0, 2**40))
             assert earned <= 0.75 * gas.computation, f"{mix[:3]}... of {len(mix)}"
             assert (earned > 0) == any(mix)
 
@@ -184,10 +184,10 @@ def test_credits_are_never_above_evidence_frames_or_money(
 def test_what_is_foreseen_is_what_the_chain_gives(market: Play, bearer: Any) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=70_000))
-        buyer, deal = await own_channel(market)
+        buyer, purchase = await own_channel(market)
         server, client = market.serving.chain, buyer["network"]
         sender = server if bearer is Bearer.CLIENT else client
-        id = deal.channel.id
+        id = purchase.channel.id
         program = Program()
         pipe_module.keep(program, pipe_module.open(program, id))
         await sender.execute(program)
@@ -196,9 +196,9 @@ def test_what_is_foreseen_is_what_the_chain_gives(market: Play, bearer: Any) -> 
             program = Program()
             pipe_module.send(program, own.id, id, market.serving.host, data)
             await sender.execute(program)
-        assert await take_credits(sender, deal.channel, 1) is None  # no evidence yet
+        assert await take_credits(sender, purchase.channel, 1) is None  # no evidence yet
         program = Program()
-        signed = deal.key.sign(Voucher(id, 0, 1, 2000, 2, 2 * CREDIT_BYTES))
+        signed = purchase.key.sign(Voucher(id, 0, 1, 2000, 2, 2 * CREDIT_BYTES))
         channel_module.claim_for(program, signed.voucher, signed.signature)
         await server.execute(program)
         known = await client.read(channel_module.SCHEMA, channel_module.Channel, id)
@@ -216,9 +216,9 @@ def test_what_is_foreseen_is_what_the_chain_gives(market: Play, bearer: Any) -> 
     market(scenario)
 
 
-async def with_frames(market: Market, sender: Any, deal: Any, count: Any) -> None:
+async def with_frames(market: Market, sender: Any, purchase: Any, count: Any) -> None:
     """A pipe of the sender's over which so many frames with data have gone."""
-    id, program = deal.channel.id, Program()
+    id, program = purchase.channel.id, Program()
     pipe_module.keep(program, pipe_module.open(program, id))
     await sender.execute(program)
     (own,) = await pipes_of(sender, id)
@@ -228,9 +228,9 @@ async def with_frames(market: Market, sender: Any, deal: Any, count: Any) -> Non
     await sender.execute(program)
 
 
-async def claim_for(sender: Any, deal: Any, sequence: Any, requests: Any) -> None:
+async def claim_for(sender: Any, purchase: Any, sequence: Any, requests: Any) -> None:
     size = requests * CREDIT_BYTES
-    signed = deal.key.sign(Voucher(deal.channel.id, 0, sequence, 1000 * requests, requests, size))
+    signed = purchase.key.sign(Voucher(purchase.channel.id, 0, sequence, 1000 * requests, requests, size))
     program = Program()
     channel_module.claim_for(program, signed.voucher, signed.signature)
     await sender.execute(program)
@@ -241,14 +241,16 @@ def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(mark
 
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1_000_000))
-        buyer, deal = await own_channel(market)
+        buyer, purchase = await own_channel(market)
         server, store = market.serving.chain, market.store()
-        await with_frames(market, server, deal, 3)
-        await claim_for(buyer["network"], deal, 2**63 - 1, 3)
-        store.received_all([(deal.key.sign(Voucher(deal.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)])
+        await with_frames(market, server, purchase, 3)
+        await claim_for(buyer["network"], purchase, 2**63 - 1, 3)
+        store.received_all(
+            [(purchase.key.sign(Voucher(purchase.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)]
+        )
         journal = Journal(store)
         await Cashier(server, journal, market.chain.now_ms, policy=CHEAP).poll(closing=True)
-        known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        known = await server.read(channel_module.SCHEMA, channel_module.Channel, purchase.channel.id)
         assert (known.claimed, known.requests, known.credited) == (3000, 2, 2_000_000)
         await journal.close()
 
@@ -260,24 +262,26 @@ def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(ma
 
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=1_000_000))
-        _, deal = await own_channel(market)
+        _, purchase = await own_channel(market)
         server, store, stranger = market.serving.chain, market.store(), await market.buyer()
-        await with_frames(market, server, deal, 3)
-        store.received_all([(deal.key.sign(Voucher(deal.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)])
+        await with_frames(market, server, purchase, 3)
+        store.received_all(
+            [(purchase.key.sign(Voucher(purchase.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)]
+        )
         market.chain.advance(TERMS.idle_ms + 1)
         until = market.chain.now_ms() + TERMS.claim_ms // 2
-        store.save_agreement(deal.channel.id, 2_002_000, until, server.chain_id)
-        await request_close(stranger["network"], deal.channel)
-        journal, busy = Journal(store), [deal.channel.id]
+        store.save_agreement(purchase.channel.id, 2_002_000, until, server.chain_id)
+        await request_close(stranger["network"], purchase.channel)
+        journal, busy = Journal(store), [purchase.channel.id]
         await Cashier(server, journal, market.chain.now_ms, policy=CHEAP, busy=lambda: busy).poll()
-        known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        known = await server.read(channel_module.SCHEMA, channel_module.Channel, purchase.channel.id)
         assert (known.state, known.claimed, known.credited) == (ChannelState.CLOSING, 2000, 2_000_000)
         # And its client doesn't use what was agreed, which has the same in it.
         public, total = market.server_wallet.public_key, 2_002_000
-        await deal.journal.run(
-            lambda each: each.save_signed(store.sold_lanes(deal.channel.id)[0].newest, USED)
+        await purchase.journal.run(
+            lambda each: each.save_signed(store.sold_lanes(purchase.channel.id)[0].newest, USED)
         )
-        assert not await deal.is_fair(Agreed(total, until, public, bytes(64)))
+        assert not await purchase.is_fair(Agreed(total, until, public, bytes(64)))
         await journal.close()
 
     market(scenario)
@@ -301,17 +305,17 @@ def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited
 
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=bearer, credit=70_000 if bearer else 0))
-        _, deal = await own_channel(market)
+        _, purchase = await own_channel(market)
         server = market.serving.chain
-        await with_frames(market, server, deal, 3)
+        await with_frames(market, server, purchase, 3)
         assert await reclaim(server) == Reclaimed((), 0)
-        await request_close(deal.chain, deal.channel)
+        await request_close(purchase.chain, purchase.channel)
         if bearer is Bearer.SPLIT:
             assert await reclaim(server) == Reclaimed((), 1)
             return
         assert await reclaim(server) == Reclaimed((), 0)
-        await claim_for(server, deal, 1, 2)
-        known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        await claim_for(server, purchase, 1, 2)
+        known = await server.read(channel_module.SCHEMA, channel_module.Channel, purchase.channel.id)
         taken = await take_credits(server, known, 1)
         assert taken is not None
         assert taken[0] == 2 * 70_000
@@ -326,11 +330,11 @@ def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited
 def test_a_client_that_gives_its_pipes_back_notes_what_they_are_credited_with(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.SERVER, credit=70_000))
-        _, deal = await own_channel(market)
-        await with_frames(market, deal.chain, deal, 3)
-        await claim_for(market.serving.chain, deal, 1, 2)
-        assert await reclaim(deal.chain, close=True) == Reclaimed((deal.channel.id,), 1)
-        known = await deal.chain.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
+        _, purchase = await own_channel(market)
+        await with_frames(market, purchase.chain, purchase, 3)
+        await claim_for(market.serving.chain, purchase, 1, 2)
+        assert await reclaim(purchase.chain, close=True) == Reclaimed((purchase.channel.id,), 1)
+        known = await purchase.chain.read(channel_module.SCHEMA, channel_module.Channel, purchase.channel.id)
         assert (known.state, known.credit_due) == (ChannelState.CLOSING, 2 * 70_000)
 
     market(scenario)
@@ -382,17 +386,17 @@ def test_frames_that_are_sent_for_their_credit_alone_cost_more_than_they_save(ma
         chain, gas = buyer["network"], 0
         async with market.connect(buyer, budget=2_500_000_000) as connection:
             assert await fetch(connection, MIB) == MIB
-            deal, program = connection.meter.deal, Program()
-            pipe_module.keep(program, pipe_module.open(program, deal.channel.id))
+            purchase, program = connection.meter.purchase, Program()
+            pipe_module.keep(program, pipe_module.open(program, purchase.channel.id))
             await chain.execute(program)
-            (own,) = await pipes_of(chain, deal.channel.id)
+            (own,) = await pipes_of(chain, purchase.channel.id)
             for _ in range(3):
                 program = Program()
                 for _ in range(20):
-                    pipe_module.send(program, own.id, deal.channel.id, market.serving.host, b"x")
+                    pipe_module.send(program, own.id, purchase.channel.id, market.serving.host, b"x")
                 gas += (await chain.execute(program)).gas.net
         claimed = market.serving.cashier.claimed[SUI_COIN]
-        saved = connection.paid - deal.closed.to_server - claimed
+        saved = connection.paid - purchase.closed.to_server - claimed
         assert 0 < saved < 0.75 * gas
 
     market(scenario)
@@ -438,8 +442,8 @@ def test_pipes_of_a_channel_that_does_not_pay_are_refused_where_the_client_bears
 def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_used(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.CLIENT, credit=CREDIT))
-        _, deal = await own_channel(market)
-        chain, id = market.serving.chain, deal.channel.id
+        _, purchase = await own_channel(market)
+        chain, id = market.serving.chain, purchase.channel.id
         program = Program()
         pipe_module.keep(program, pipe_module.open(program, id))
         await chain.execute(program)
@@ -453,15 +457,18 @@ def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_u
             return Agreed(total, 2**63, b"", b"")
 
         # Nothing was used, so nothing is owed, however much was sent.
-        assert await agreed_total(deal.chain, deal.channel, 0, Usage()) == 0
-        assert not await deal.is_fair(asks(1))
+        assert await agreed_total(purchase.chain, purchase.channel, 0, Usage()) == 0
+        assert not await purchase.is_fair(asks(1))
         # Two frames had data, so no more is credited however much was used; and requests credit nothing.
         for used in (2, 100):
-            assert await agreed_total(deal.chain, deal.channel, 1000, Usage(0, used * CREDIT_BYTES)) == (
-                1000 + 2 * CREDIT
-            )
-        assert await agreed_total(deal.chain, deal.channel, 1000, Usage(9, CREDIT_BYTES)) == 1000 + CREDIT
-        assert await agreed_total(deal.chain, deal.channel, 1000, Usage(9, 0)) == 1000
+            assert await agreed_total(
+                purchase.chain, purchase.channel, 1000, Usage(0, used * CREDIT_BYTES)
+            ) == (1000 + 2 * CREDIT)
+        assert (
+            await agreed_total(purchase.chain, purchase.channel, 1000, Usage(9, CREDIT_BYTES))
+            == 1000 + CREDIT
+        )
+        assert await agreed_total(purchase.chain, purchase.channel, 1000, Usage(9, 0)) == 1000
 
     market(scenario)
 

@@ -97,7 +97,7 @@ def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(market: P
         assert (bought.state, lane.used) == ("open", connection.usage)
         async with market.connect(buyer) as again:
             await fetch(again, 1000)
-        assert again.meter.deal.channel.id == bought.channel
+        assert again.meter.purchase.channel.id == bought.channel
         assert again.paid == cost_of(100_000, 1000)
         assert await market.channels(buyer) == [None]
 
@@ -123,7 +123,7 @@ def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(market: Play) -> No
         await connection.meter.wait_settled()
         async with market.connect(buyer) as again:
             await fetch(again, 1000)
-        assert again.meter.deal.channel.id == connection.meter.deal.channel.id
+        assert again.meter.purchase.channel.id == connection.meter.purchase.channel.id
 
     market(scenario)
 
@@ -152,7 +152,7 @@ def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_chann
         assert bought.state == "refused"
         async with market.connect(buyer) as again:
             await fetch(again, 1000)
-        assert again.meter.deal.channel.id != bought.channel
+        assert again.meter.purchase.channel.id != bought.channel
 
     market(scenario)
 
@@ -254,10 +254,10 @@ class Client:
 
 
 class Dialled:
-    """A server that gives these answers, one after another, and purchases of these deals: what both were asked."""
+    """A server that gives these answers, one after another, and these purchases: what both were asked."""
 
-    def __init__(self, answers: Any, deals: Any, begun: Any = None) -> None:
-        self.answers, self.deals, self.bought, self.dialers = list(answers), list(deals), [], []
+    def __init__(self, answers: Any, purchases: Any, begun: Any = None) -> None:
+        self.answers, self.purchases, self.bought, self.dialers = list(answers), list(purchases), [], []
         self.named, self.without, self.begun = [], [], begun
         self.journal: Any = None
 
@@ -301,18 +301,18 @@ class DialledDialer(PaidDialer):
         there = self.there
         there.bought.append((canonical_id(self.host), *self.wanted))
         there.without.append(set(options["without"]))
-        deal = there.deals[len(there.bought) - 1]
-        if isinstance(deal, Exception):
-            raise deal
-        deal.journal = there.journal = journal
-        return deal
+        purchase = there.purchases[len(there.bought) - 1]
+        if isinstance(purchase, Exception):
+            raise purchase
+        purchase.journal = there.journal = journal
+        return purchase
 
-    async def agree_again(self, deal: Any) -> None:
+    async def agree_again(self, purchase: Any) -> None:
         return None
 
-    async def dial(self, deal: Any, *, closes: bool = False) -> Any:
+    async def dial(self, purchase: Any, *, closes: bool = False) -> Any:
         if self.there.begun is None:
-            return await super().dial(deal, closes=closes)
+            return await super().dial(purchase, closes=closes)
         assert not closes
         return self.there.begun
 
@@ -399,7 +399,7 @@ def test_what_is_named_beside_the_address_counts_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "deal", "tries"),
+    ("answer", "purchase", "tries"),
     [
         (refusal(detail=CloseDetail.CHANNEL_UNKNOWN), {}, TRIES),
         (refusal("there is no such channel"), {}, 1),  # what is said to people decides nothing
@@ -409,9 +409,9 @@ def test_what_is_named_beside_the_address_counts_more(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_whose_node_is_behind_is_asked_again(
-    tmp_path: Path, answer: Any, deal: Any, tries: Any
+    tmp_path: Path, answer: Any, purchase: Any, tries: Any
 ) -> None:
-    made = Bargain(**deal)
+    made = Bargain(**purchase)
     seen = Dialled([answer] * TRIES, [made])
     assert dialling(tmp_path, seen) is answer
     assert [each.tries for each in seen.dialers] == [tries]
@@ -430,12 +430,12 @@ def test_a_server_whose_node_is_behind_is_asked_again(
 def test_only_a_channel_that_the_server_takes_no_more_is_given_up(
     tmp_path: Path, answer: Any, another: Any, given_up: Any
 ) -> None:
-    deals = [Bargain(another), Bargain()]
-    seen = Dialled([answer, refusal("at last")], deals)
+    purchases = [Bargain(another), Bargain()]
+    seen = Dialled([answer, refusal("at last")], purchases)
     found = dialling(tmp_path, seen)
     assert len(seen.bought) == 1 + given_up
-    assert deals[0].given_up == given_up
-    assert [each.released for each in deals] == [True, given_up]
+    assert purchases[0].given_up == given_up
+    assert [each.released for each in purchases] == [True, given_up]
     assert (found is answer) != given_up
 
 
@@ -455,15 +455,15 @@ def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(
     tmp_path: Path, budget: Any, then: Any, found: Any
 ) -> None:
     """Its channel stays: in the next period it is of use again."""
-    deals = [Bargain(another=True, under="0x8"), Bargain(another=True, under="0x9"), then]
+    purchases = [Bargain(another=True, under="0x8"), Bargain(another=True, under="0x9"), then]
     over = refusal(detail=CloseDetail.PASS_OVER)
     used_up = refusal("used up", CloseCode.PAYMENT, CloseDetail.QUOTA_USED_UP)
-    seen = Dialled([over, used_up, PAID], deals)
+    seen = Dialled([over, used_up, PAID], purchases)
     caught = dialling(tmp_path, seen, budget=budget)
     assert caught is found or str(found) in str(caught)
     assert seen.without == [set(), {"0x8"}, {"0x8", "0x9"}]
-    assert [each.given_up for each in deals[:2]] == [0, 0]
-    assert all(each.released for each in deals[:2])
+    assert [each.given_up for each in purchases[:2]] == [0, 0]
+    assert all(each.released for each in purchases[:2])
 
 
 def test_a_lane_is_let_go_of_where_nobody_can_say_whether_to_open_another(tmp_path: Path) -> None:
@@ -498,7 +498,15 @@ class Begun:
         return SimpleNamespace(welcomed=self.fault is None)
 
     def make_meter(
-        self, connection: Any, journal: Any, payer: Any, key: Any, *, on_charge: Any, on_low: Any, deal: Any
+        self,
+        connection: Any,
+        journal: Any,
+        payer: Any,
+        key: Any,
+        *,
+        on_charge: Any,
+        on_low: Any,
+        purchase: Any,
     ) -> Any:
         self.payer, self.on_charge, self.on_low, self.journal = payer, on_charge, on_low, journal
         return self
@@ -535,9 +543,9 @@ class Begun:
 def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
     tmp_path: Path, fault: Any, raised: Any
 ) -> None:
-    deal = Bargain(topped_up=True)
+    purchase = Bargain(topped_up=True)
     begun, spending = Begun(fault), Spending(voucher_bytes=MIB)
-    seen = Dialled([], [deal], begun)
+    seen = Dialled([], [purchase], begun)
 
     async def work() -> None:
         def on_charge(*_: Any) -> Any:
@@ -554,16 +562,16 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
         with pytest.raises(raised, match="too much") if raised is not None else contextlib.nullcontext():
             made: object = await connecting
             assert made is begun
-        assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, deal.add_money, spending)
+        assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, purchase.add_money, spending)
         assert begun.renewed
         assert begun.is_ours(KEY.sign(voucher(1, 1)))
         assert not begun.is_ours(LaneKey.generate().sign(voucher(1, 1)))
         if fault is None:
-            assert (begun.done, deal.released) == (["begun"], 0)
+            assert (begun.done, purchase.released) == (["begun"], 0)
             await begun.rest.aclose()
         else:
             assert begun.done == ["begun", "metering did not begin", "gone", "settled"]
-        assert deal.released == 1
+        assert purchase.released == 1
         with pytest.raises(StoreError):
             begun.journal.store.kept_keys()
         with pytest.raises(StoreError, match="closed"):

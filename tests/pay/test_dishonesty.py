@@ -319,10 +319,10 @@ def test_a_client_that_never_pays_takes_an_exposure(market: Play, bound: Any, pr
         buyer = await market.buyer()
         journal = Journal(buyer["store"])
         market.stack.push_async_callback(journal.close)
-        deal = await purchase(buyer["network"], journal, market.serving.host, "files", Budget(500_000_000))
+        bought = await purchase(buyer["network"], journal, market.serving.host, "files", Budget(500_000_000))
         got = 0
         for _ in range(3):  # coming again gives nothing again
-            got += await unpaid_on(market, honest(deal))
+            got += await unpaid_on(market, honest(bought))
         assert 0 < prices.cost_of(Usage(len(served), got)) <= bound
 
     market(scenario)
@@ -349,18 +349,18 @@ def test_one_lane_on_two_connections_takes_one_exposure(market: Play, bound: Any
     async def scenario(market: Market) -> None:
         selling = Selling(exposure=Exposure(patience=0.5), recheck=3600, claim_every=3600)
         await market.serve(serve, selling=selling)
-        _, deal = await own_channel(market)
+        _, bought = await own_channel(market)
         got = 0
         for _ in range(4):
-            connection = await knock(market, honest(deal))
+            connection = await knock(market, honest(bought))
             await frames_of(connection)
             if waiting:  # the one before had the lane
                 await waiting[-1].wait_closed()
                 assert not connection.closed
             got += await take(connection)
             waiting.append(connection)
-        assert market.serving.ledger.channels == [deal.channel.id]
-        got += await unpaid_on(market, honest(deal))
+        assert market.serving.ledger.channels == [bought.channel.id]
+        got += await unpaid_on(market, honest(bought))
         assert got > 4 * 2 * 1024
         assert 0 < PRICES.cost_of(Usage(len(served), got)) <= bound
 
@@ -459,16 +459,16 @@ def test_more_lanes_take_no_second_exposure(market: Play, bound: Any) -> None:
         buyer = await market.buyer()
         journal = Journal(buyer["store"])
         market.stack.push_async_callback(journal.close)
-        deal = await purchase(buyer["network"], journal, market.serving.host, "files", Budget(500_000_000))
+        bought = await purchase(buyer["network"], journal, market.serving.host, "files", Budget(500_000_000))
         for _ in range(MAX_LANES - 1):
-            await to_its_end(partial(_add_lane, buyer["network"], journal, deal.channel))
-        for key, lane in journal.store.payer_lanes(deal.channel.id):
+            await to_its_end(partial(_add_lane, buyer["network"], journal, bought.channel))
+        for key, lane in journal.store.payer_lanes(bought.channel.id):
             await unpaid_on(
-                market, lambda b, p, key=key, lane=lane: make_ticket(key, deal.channel.id, lane.lane, b)
+                market, lambda b, p, key=key, lane=lane: make_ticket(key, bought.channel.id, lane.lane, b)
             )
         await market.serving.ledger.wait_settled()
         store = market.serving.store
-        used = [store.sold_lane(deal.channel.id, lane).used for lane in range(MAX_LANES)]
+        used = [store.sold_lane(bought.channel.id, lane).used for lane in range(MAX_LANES)]
         assert min(each.bytes for each in used) > 0
         assert sum(PRICES.cost_of(each) for each in used) <= bound
 

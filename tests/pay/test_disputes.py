@@ -51,7 +51,7 @@ async def vanish(connection: Any) -> None:
     connection.abort()
     await connection.wait_gone()
     await connection.meter.wait_settled()
-    connection.meter.deal.lock.release()
+    connection.meter.purchase.lock.release()
     await connection._rest.aclose()
 
 
@@ -233,14 +233,14 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market: P
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
-        deal, chain = connection.meter.deal, buyer["network"]
+        purchase, chain = connection.meter.purchase, buyer["network"]
         agreed = await connection.meter.request_agreement()
         assert agreed.total == cost_of(3 * MIB)
         payer = connection.meter.payer  # its newest voucher is in the store when the connection has ended
-        await deal.journal.run(lambda store: store.save_signed(payer.newest, payer.used))
-        assert await deal.is_fair(agreed)
+        await purchase.journal.run(lambda store: store.save_signed(payer.newest, payer.used))
+        assert await purchase.is_fair(agreed)
         greedy = replace(agreed, total=agreed.total + 1)
-        assert not await deal.is_fair(greedy)
+        assert not await purchase.is_fair(greedy)
         with pytest.raises(ChannelUnusable, match="does not verify"):
             await close_agreed(chain, channel, greedy)
         await close_agreed(chain, channel, agreed)
@@ -339,7 +339,7 @@ def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market: Play, 
         (channel,) = await market.channels(buyer)
         assert channel.state == ChannelState.CLOSING
         assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
-        assert connection.meter.deal.closed is None
+        assert connection.meter.purchase.closed is None
 
     market(scenario)
 
@@ -390,8 +390,8 @@ def test_a_channel_whose_agreed_close_fails_is_not_used_again(market: Play, faul
         # 'dtp channel close' asks for it.
         assert [each.state for each in buyer["store"].bought_channels()] == ["refused"]
         async with market.connect(buyer) as other:
-            assert other.meter.deal.fresh
-            assert other.meter.deal.channel.id != channel.id
+            assert other.meter.purchase.fresh
+            assert other.meter.purchase.channel.id != channel.id
             assert await fetch(other, 1000) == 1000
 
     market(scenario)
@@ -412,7 +412,7 @@ def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(market:
             await connection.close()
         assert [each.state for each in buyer["store"].bought_channels()] == ["open"]
         async with market.connect(buyer) as other:
-            assert other.meter.deal.channel.id == channel.id
+            assert other.meter.purchase.channel.id == channel.id
 
     market(scenario)
 
@@ -439,7 +439,7 @@ def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(market:
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
-        connection.meter.deal.keep = False
+        connection.meter.purchase.keep = False
         await request_close(buyer["network"], channel)
         with buyer["network"].failing("close_agreed", no):
             await connection.close()
@@ -531,7 +531,7 @@ def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(
         buying.cancel()
         await connection.close()
         (bought,), (answer,) = buyer["store"].bought_channels(), connection.unopened
-        assert (bought.state, meter.deal.closed) == ("closing", None)
+        assert (bought.state, meter.purchase.closed) == ("closing", None)
         assert await key_on_chain(chain, bought.channel, answer.lock) is None
         if not agrees:
             await market.serving.close()
@@ -581,12 +581,12 @@ def test_an_answer_whose_key_the_connection_took_with_it_opens_on_the_next(marke
 
 async def claimed_by_the_client(buyer: Any, connection: Any, requests: Any, size: Any) -> None:
     """A voucher of the client's own making, under a sequence above all others, that it claims itself."""
-    deal = connection.meter.deal
+    purchase = connection.meter.purchase
     voucher = Voucher(
-        deal.channel.id, 0, 2**63 - 1, PRICES.cost_of(Usage(requests, 0)), requests, size, None, NO_CAP
+        purchase.channel.id, 0, 2**63 - 1, PRICES.cost_of(Usage(requests, 0)), requests, size, None, NO_CAP
     )
     program = Program()
-    channel_module.claim_for(program, voucher, deal.key.sign(voucher).signature)
+    channel_module.claim_for(program, voucher, purchase.key.sign(voucher).signature)
     await buyer["network"].execute(program)
 
 

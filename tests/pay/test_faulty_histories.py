@@ -56,7 +56,7 @@ async def history(sessions: Any, other: Any, rng: Any) -> None:
             node.arm(rng.choice(KINDS), rng.randint(4, 9), rng.choice(["before", "after"]), True)
         for found in await asyncio.gather(*(use(True) for _ in range(rng.randint(1, 3)))):
             sizes += found
-        await serving.heart.send_heartbeat()
+        await serving.heartbeat.send_heartbeat()
         await serving.cashier.poll()
         check_all_work()
     sizes += await use(False)

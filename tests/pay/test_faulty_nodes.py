@@ -78,7 +78,7 @@ class Sessions:
         buyer = {"wallet": client.signer, "network": client, "store": market.store()}
         async with market.connect(buyer, deposit=cost_of(MIB), budget=cost_of(8 * MIB)) as connection:
             assert await fetch(connection, sizes[0]) == sizes[0]
-            await serving.heart.send_heartbeat()
+            await serving.heartbeat.send_heartbeat()
             await serving.ledger.check_open_channels(await serving.firewall.refresh())
             await serving.cashier.poll()
             assert await fetch(connection, sizes[1]) == sizes[1]

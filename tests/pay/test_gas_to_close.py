@@ -9,7 +9,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import channel as module
 from dtp.chain.channel import Channel
-from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.gas import GasAllowance
 from dtp.pay import settling
 from dtp.pay.voucher import LaneKey
 
@@ -21,7 +21,7 @@ def test_asking_and_finalizing_fit_what_is_kept_for_them(market: Play, lanes: An
     """It was 0.02 SUI for each channel, which only one of sixteen lanes takes ahead."""
     ahead = []
 
-    class Purse(GasPurse):
+    class Purse(GasAllowance):
         def sign(self, budget: int) -> None:
             ahead.append(max(0, self.spent) + budget)
             super().sign(budget)

@@ -36,7 +36,7 @@ async def used_elsewhere(market: Market) -> Any:
 async def paid_from(market: Market, buyer: Any, make_dialer: Any = SoonDialer) -> Any:
     async with market.connect(buyer, keep=True, make_dialer=make_dialer) as connection:
         assert await fetch(connection, 1000) == 1000
-    return connection.meter.deal.channel.id
+    return connection.meter.purchase.channel.id
 
 
 def test_another_channel_is_paid_from_while_a_process_keeps_ours(market: Play) -> None:

@@ -61,8 +61,8 @@ async def knock(market: Market, ticket: Any, service: str = "files") -> Any:
     return connection
 
 
-def honest(deal: Any) -> Any:
-    return lambda binding, peer: make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding)
+def honest(bought: Any) -> Any:
+    return lambda binding, peer: make_ticket(bought.key, bought.channel.id, bought.lane.lane, binding)
 
 
 async def refused(
@@ -93,9 +93,9 @@ async def frames_of(connection: Any, count: int = 1) -> Any:
 def test_tickets_that_open_nothing(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        _, deal = await own_channel(market)
+        _, bought = await own_channel(market)
         _, other = await own_channel(market)
-        id, lane = deal.channel.id, deal.lane.lane
+        id, lane = bought.channel.id, bought.lane.lane
         await refused(market, b"", "is paid")
         await refused(market, b"\xc1", "not MessagePack")
         await refused(market, msgpack.packb([1, 2, 3]), "malformed")
@@ -105,17 +105,17 @@ def test_tickets_that_open_nothing(market: Play) -> None:
         await refused(market, bytes(600), "600 bytes")
         stranger = LaneKey.generate()
         await refused(market, lambda b, p: make_ticket(stranger, id, lane, b), "lane's key")
-        await refused(market, lambda b, p: make_ticket(deal.key, other.channel.id, lane, b), "lane's key")
-        await refused(market, lambda b, p: make_ticket(deal.key, id, 5, b), "lane's key")
-        await refused(market, lambda b, p: make_ticket(deal.key, id, lane, bytes(32)), "lane's key")
+        await refused(market, lambda b, p: make_ticket(bought.key, other.channel.id, lane, b), "lane's key")
+        await refused(market, lambda b, p: make_ticket(bought.key, id, 5, b), "lane's key")
+        await refused(market, lambda b, p: make_ticket(bought.key, id, lane, bytes(32)), "lane's key")
         await refused(
-            market, lambda b, p: make_ticket(deal.key, "0x" + "77" * 32, lane, b), "no such channel"
+            market, lambda b, p: make_ticket(bought.key, "0x" + "77" * 32, lane, b), "no such channel"
         )
         await refused(
-            market, lambda b, p: make_ticket(deal.key, market.serving.host, lane, b), "no such channel"
+            market, lambda b, p: make_ticket(bought.key, market.serving.host, lane, b), "no such channel"
         )
         # The good one still works.
-        await knock(market, honest(deal))
+        await knock(market, honest(bought))
 
     market(scenario)
 
@@ -123,11 +123,11 @@ def test_tickets_that_open_nothing(market: Play) -> None:
 def test_a_ticket_of_another_connection(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        _, deal = await own_channel(market)
+        _, bought = await own_channel(market)
         seen = []
 
         def overheard(binding: Any, peer: Any) -> Any:
-            seen.append(honest(deal)(binding, peer))
+            seen.append(honest(bought)(binding, peer))
             return seen[-1]
 
         await knock(market, overheard)
@@ -139,11 +139,11 @@ def test_a_ticket_of_another_connection(market: Play) -> None:
 def test_a_channel_of_another_service_or_host(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        _, deal = await own_channel(market)
+        _, bought = await own_channel(market)
         first = market.serving
         await market.serve(give, service="other", store=first.store)
-        await refused(market, honest(deal), "for service", service="other")
-        await refused(market, honest(deal), "no-service", service="nothing", code=CloseCode.UNKNOWN_SERVICE)
+        await refused(market, honest(bought), "for service", service="other")
+        await refused(market, honest(bought), "no-service", service="nothing", code=CloseCode.UNKNOWN_SERVICE)
 
     market(scenario)
 
@@ -153,14 +153,14 @@ def test_the_denied_do_not_come_in_whatever_they_paid(market: Play) -> None:
         from dtp.chain import Program, host
 
         await market.serve(give)
-        _, deal = await own_channel(market)
+        _, bought = await own_channel(market)
         program = Program()
         serving = market.serving
         operator = (await owned_by(serving)).operator
-        host.deny(program, serving.host, operator, [deal.channel.client])
+        host.deny(program, serving.host, operator, [bought.channel.client])
         await serving.chain.execute(program)
         await serving.firewall.refresh()
-        await refused(market, honest(deal), "denied", code=CloseCode.DENIED)
+        await refused(market, honest(bought), "denied", code=CloseCode.DENIED)
 
     market(scenario)
 
@@ -171,8 +171,8 @@ def test_hostile_tickets_cause_no_question_each(market: Play) -> None:
     async def scenario(market: Market) -> None:
         limits = BookLimits(source_burst=5, source_interval=3600.0, all_burst=7, all_interval=3600.0)
         await market.serve(give, selling=Selling(book=limits, recheck=3600, claim_every=3600))
-        _, deal = await own_channel(market)
-        connection = await knock(market, honest(deal))
+        _, bought = await own_channel(market)
+        connection = await knock(market, honest(bought))
         asked = []
         genuine = market.serving.chain.read
 
@@ -185,19 +185,19 @@ def test_hostile_tickets_cause_no_question_each(market: Play) -> None:
         for _ in range(20):
             id = "0x" + os.urandom(32).hex()
             with pytest.raises(ConnectionRefused) as error:
-                await knock(market, lambda b, p, id=id: make_ticket(deal.key, id, 0, b))
+                await knock(market, lambda b, p, id=id: make_ticket(bought.key, id, 0, b))
             codes.append(error.value.close_code)
         assert len(asked) <= 5
         assert codes[-1] == CloseCode.BUSY
         # The same one again isn't asked about twice, and a forged ticket of a known channel not at all.
         before = len(asked)
         await refused(
-            market, lambda b, p: make_ticket(LaneKey.generate(), deal.channel.id, 0, b), "too many", code=9
+            market, lambda b, p: make_ticket(LaneKey.generate(), bought.channel.id, 0, b), "too many", code=9
         )
         assert len(asked) == before
         connection.abort()
         await connection.wait_gone()
-        await knock(market, honest(deal))
+        await knock(market, honest(bought))
 
     market(scenario)
 
@@ -222,9 +222,9 @@ def test_a_client_that_never_pays_gets_the_exposure_and_no_more(market: Play) ->
     async def scenario(market: Market) -> None:
         exposure = Exposure(MIB, 2 * MIB, 4, 8, patience=0.3, first_amount=10**7)
         await market.serve(give, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
-        _, deal = await own_channel(market)
+        _, bought = await own_channel(market)
         for connections in range(2):
-            connection = await knock(market, honest(deal))
+            connection = await knock(market, honest(bought))
             stream = await connection.open_stream()
             stream.write(b"%d\n" % (50 * MIB))
             got, closed = await read_until_closed(stream)
@@ -251,10 +251,10 @@ def test_a_client_that_uploads_and_never_pays_is_rid_of_a_window_and_no_more(mar
         limits = Limits(stream_window=2 * MIB, connection_window=2 * MIB)
         selling = Selling(exposure=exposure, recheck=3600, claim_every=3600)
         await market.serve(take, selling=selling, limits=limits)
-        _, deal = await own_channel(market)
+        _, bought = await own_channel(market)
         for connections in range(2):
             before = len(taken)
-            connection = await knock(market, honest(deal))
+            connection = await knock(market, honest(bought))
             stream = await connection.open_stream()
             stream.write(bytes(8 * MIB))
             await connection.wait_closed()
@@ -276,8 +276,8 @@ def test_many_unpaid_requests_are_not_handed_to_the_handler(market: Play) -> Non
     async def scenario(market: Market) -> None:
         exposure = Exposure(MIB, MIB, 4, 4, patience=0.3)
         await market.serve(count, selling=Selling(exposure=exposure, recheck=3600, claim_every=3600))
-        _, deal = await own_channel(market)
-        connection = await knock(market, honest(deal))
+        _, bought = await own_channel(market)
+        connection = await knock(market, honest(bought))
         for _ in range(20):
             stream = await connection.open_stream()
             stream.write(b"x")
@@ -287,14 +287,14 @@ def test_many_unpaid_requests_are_not_handed_to_the_handler(market: Play) -> Non
     market(scenario)
 
 
-def bad_vouchers(deal: Any) -> Any:
+def bad_vouchers(bought: Any) -> Any:
     """Frames of a client that cheats, and what it hears."""
-    id, key = deal.channel.id, deal.key
+    id, key = bought.channel.id, bought.key
     price = PRICES.cost_of(Usage(1, 0))
 
     def frame(key: Any = key, **changes: Any) -> Any:
         fields = {"sequence": 2, "amount": price, "requests": 1, "bytes": 0, **changes}
-        made = Voucher(id, deal.lane.lane, hash_lock=fields.pop("hash_lock", None), **fields)
+        made = Voucher(id, bought.lane.lane, hash_lock=fields.pop("hash_lock", None), **fields)
         return build(said(key.sign(made), 0))
 
     good = key.sign(Voucher(id, 0, 2, price, 1, 0))
@@ -347,25 +347,25 @@ CHEATS = [
 def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market: Play, which: Any) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        _, deal = await own_channel(market)
-        connection = await knock(market, honest(deal))
+        _, bought = await own_channel(market)
+        connection = await knock(market, honest(bought))
         await frames_of(connection)
         stream = await connection.open_stream()
         stream.write(b"100\n")
         await stream.read(100)
-        first = deal.key.sign(Voucher(deal.channel.id, 0, 1, 1000, 1, 0))
+        first = bought.key.sign(Voucher(bought.channel.id, 0, 1, 1000, 1, 0))
         connection.send_meter(build(said(first, 0)))
-        while market.serving.store.sold_lane(deal.channel.id, 0).newest is None:
+        while market.serving.store.sold_lane(bought.channel.id, 0).newest is None:
             await connection.ping()
-        frame, words = bad_vouchers(deal)[which]
+        frame, words = bad_vouchers(bought)[which]
         connection.send_meter(frame)
         await connection.wait_closed()
         with pytest.raises(ConnectionClosed, match=words) as closed:
             await connection.open_stream()
         assert closed.value.close_code == CloseCode.PAYMENT
-        assert market.serving.store.sold_lane(deal.channel.id, 0).newest == first
+        assert market.serving.store.sold_lane(bought.channel.id, 0).newest == first
         # The lane goes on with a new connection.
-        await knock(market, honest(deal))
+        await knock(market, honest(bought))
 
     market(scenario)
 
@@ -373,19 +373,19 @@ def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market: Play
 def test_replayed_and_old_vouchers_change_nothing(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        _, deal = await own_channel(market)
-        connection = await knock(market, honest(deal))
+        _, bought = await own_channel(market)
+        connection = await knock(market, honest(bought))
         await frames_of(connection)
         stream = await connection.open_stream()
-        signed = [deal.key.sign(Voucher(deal.channel.id, 0, n, 1000 * n, n, 0)) for n in (1, 2, 3)]
+        signed = [bought.key.sign(Voucher(bought.channel.id, 0, n, 1000 * n, n, 0)) for n in (1, 2, 3)]
         for each in (signed[2], signed[0], signed[2], signed[1], signed[2]):
             connection.send_meter(build(said(each, 0)))
             await connection.ping()
         stream.write(b"100\n")
         assert len(await stream.readexactly(100)) == 100
-        while market.serving.store.sold_lane(deal.channel.id, 0).newest is None:
+        while market.serving.store.sold_lane(bought.channel.id, 0).newest is None:
             await connection.ping()
-        assert market.serving.store.sold_lane(deal.channel.id, 0).newest == signed[2]
+        assert market.serving.store.sold_lane(bought.channel.id, 0).newest == signed[2]
 
     market(scenario)
 
@@ -395,20 +395,20 @@ def test_two_lanes_together_never_pass_the_deposit(market: Play) -> None:
 
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        buyer, deal = await own_channel(market, budget=10_000)
-        await to_its_end(partial(_add_lane, buyer["network"], deal.journal, deal.channel))
-        (_, _), (second, _) = deal.journal.store.payer_lanes(deal.channel.id)
-        first = await knock(market, honest(deal))
-        other = await knock(market, lambda b, p: make_ticket(second, deal.channel.id, 1, b))
+        buyer, bought = await own_channel(market, budget=10_000)
+        await to_its_end(partial(_add_lane, buyer["network"], bought.journal, bought.channel))
+        (_, _), (second, _) = bought.journal.store.payer_lanes(bought.channel.id)
+        first = await knock(market, honest(bought))
+        other = await knock(market, lambda b, p: make_ticket(second, bought.channel.id, 1, b))
         await asyncio.gather(frames_of(first), frames_of(other))
-        first.send_meter(build(said(deal.key.sign(Voucher(deal.channel.id, 0, 1, 6000, 6, 0)), 0)))
-        other.send_meter(build(said(second.sign(Voucher(deal.channel.id, 1, 1, 6000, 6, 0)), 0)))
+        first.send_meter(build(said(bought.key.sign(Voucher(bought.channel.id, 0, 1, 6000, 6, 0)), 0)))
+        other.send_meter(build(said(second.sign(Voucher(bought.channel.id, 1, 1, 6000, 6, 0)), 0)))
         await asyncio.wait(
             [asyncio.create_task(first.wait_closed()), asyncio.create_task(other.wait_closed())],
             return_when=asyncio.FIRST_COMPLETED,
         )
         await market.serving.close(claim=False)
-        vouched = market.serving.store.vouched_sums(deal.channel.id)
+        vouched = market.serving.store.vouched_sums(bought.channel.id)
         assert sum(vouched.values()) == 6000
 
     market(scenario)
@@ -417,14 +417,14 @@ def test_two_lanes_together_never_pass_the_deposit(market: Play) -> None:
 def test_a_lane_is_one_connections_and_the_newer_one_has_it(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
-        _, deal = await own_channel(market)
-        first = await knock(market, honest(deal))
+        _, bought = await own_channel(market)
+        first = await knock(market, honest(bought))
         await frames_of(first)
-        second = await knock(market, honest(deal))
+        second = await knock(market, honest(bought))
         await frames_of(second)
         await first.wait_closed()
         assert not second.closed
-        assert market.serving.ledger.channels == [deal.channel.id]
+        assert market.serving.ledger.channels == [bought.channel.id]
 
     market(scenario)
 
@@ -465,7 +465,7 @@ def test_a_server_cannot_claim_what_was_not_signed(market: Play) -> None:
         with pytest.raises(MoveAborted) as error:
             await market.serving.chain.execute(program)
         assert error.value.error is channel_module.ChannelError.BAD_SIGNATURE
-        assert SignedVoucher(more, sold.newest.signature).is_by(connection.meter.deal.key.public) is False
+        assert SignedVoucher(more, sold.newest.signature).is_by(connection.meter.purchase.key.public) is False
         await connection.close()
 
     market(scenario)

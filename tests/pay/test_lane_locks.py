@@ -15,7 +15,7 @@ import pytest
 from dtp.chain.channel import ChannelState
 from dtp.pay.client import channel_in_use
 from dtp.pay.client.budget import Budget
-from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.channel_in_use import ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
@@ -103,22 +103,24 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(
 
     over, genuine = [], LaneLock.is_taken
     monkeypatch.setattr("dtp.pay.client.channel_in_use.asyncio.sleep", pause)
-    monkeypatch.setattr(Purchase, "_close_channel", close)
+    monkeypatch.setattr(ChannelPurchase, "_close_channel", close)
     monkeypatch.setattr(channel_in_use, "turn", lambda *_: contextlib.nullcontext())
     journal = SimpleNamespace(store=SimpleNamespace(path=path), run=run)
-    deals = []
+    purchases = []
     for number in range(2):
         lock = LaneLock(path, CHANNEL, number)
         assert lock.try_acquire()
         lane, known = PayerLane(CHANNEL, number), channel(lanes=(chain_lane(),) * 2)
-        deals.append(Purchase(None, journal, known, KEY, lane, Budget(), False, Prices(1000, 0), 0, lock))
-    endings = [each.settle(None) for each in deals]
+        purchases.append(
+            ChannelPurchase(None, journal, known, KEY, lane, Budget(), False, Prices(1000, 0), 0, lock)
+        )
+    endings = [each.settle(None) for each in purchases]
     monkeypatch.setattr(LaneLock, "is_taken", is_taken)
     while not step(endings[0]):
         pass
     while not over[-1]:
         over.append(step(endings[1]))
-    assert closed == [deals[1]]
+    assert closed == [purchases[1]]
     assert states == ["open", "closing"]
     assert list(tmp_path.glob("*.lock")) == []
 
@@ -139,19 +141,19 @@ def test_a_channel_that_is_being_closed_is_not_used(market: Play, monkeypatch: p
         monkeypatch.setattr(channel_in_use, "_TURN", 0)
         async with market.connect(buyer, budget=LEAST, keep=True) as first:
             await fetch(first, 0)
-        id = first.meter.deal.channel.id
+        id = first.meter.purchase.channel.id
         closing = LaneLock(buyer["store"].path, id, MAX_LANES)
         assert closing.try_acquire()
         async with market.connect(buyer, budget=LEAST, keep=True) as other:
             await fetch(other, 0)
-        assert other.meter.deal.channel.id != id
+        assert other.meter.purchase.channel.id != id
         closing.release()
         async with market.connect(buyer, budget=LEAST, make_dialer=dialer_with(make_meter=Disagreed)) as last:
             await fetch(last, 0)
             (found,) = (each for each in await market.channels(buyer) if each.id == id)
             await request_close(buyer["network"], found)
             buyer["store"].set_state(id, "closing")
-        assert last.meter.deal.channel.id == id
+        assert last.meter.purchase.channel.id == id
 
     market(scenario)
 
@@ -167,7 +169,7 @@ def test_a_channel_is_not_closed_under_another_connection(market: Play) -> None:
                 await fetch(second, 1000)
             async with market.connect(buyer, budget=cost_of(MIB)) as third:
                 await fetch(third, 1000)
-            assert third.meter.deal.channel.id == first.meter.deal.channel.id
+            assert third.meter.purchase.channel.id == first.meter.purchase.channel.id
             await fetch(first, 1000)
         (channel,) = await market.channels(buyer)
         assert channel.state == ChannelState.OPEN

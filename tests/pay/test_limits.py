@@ -13,7 +13,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain.errors import GasTooHigh
-from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.gas import GasAllowance
 from dtp.pay.client.budget import GAS_PER_DAY, Budget, check_gas, check_limits, is_in_use
 from dtp.pay.client.channel_in_use import in_turn
 from dtp.pay.client.ends import close_due, close_further
@@ -81,7 +81,7 @@ def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market: Play) -> N
         ((opening),) = asked
         assert (opening.deposit, opening.terms.claim_ms, opening.service) == (500_000_000, 120_000, "files")
         gas = before - await balance(buyer) - connection.paid
-        assert connection.meter.deal.gas == gas  # with opening and closing
+        assert connection.meter.purchase.gas == gas  # with opening and closing
         assert gas / 2 < opening.gas < gas * 2
         (bought,) = buyer["store"].bought_channels()
         assert (bought.state, bought.gas, bought.deposited) == ("closed", gas, connection.paid)
@@ -205,19 +205,19 @@ def test_a_rest_of_the_budget_that_is_less_than_its_gas_is_not_added_unasked(mar
 # ---- without a chain
 
 
-def test_a_purse_counts_what_is_signed_until_it_is_known_what_it_took() -> None:
-    purse = GasPurse(most=100)
-    purse.sign(60)
+def test_an_allowance_counts_what_is_signed_until_it_is_known_what_it_took() -> None:
+    allowance = GasAllowance(most=100)
+    allowance.sign(60)
     with pytest.raises(GasTooHigh, match=r"come to 0\.000000101 SUI .* at most 0\.0000001 SUI") as fault:
-        purse.sign(41)
+        allowance.sign(41)
     assert (fault.value.code, fault.value.needed, fault.value.most) == ("gas-too-high", 101, 100)
-    purse.settle_gas(60, 30)
-    purse.kept = 50
+    allowance.settle_gas(60, 30)
+    allowance.kept = 50
     with pytest.raises(GasTooHigh):
-        purse.sign(21)
-    purse.sign(20)
-    purse.settle_gas(20, -25)
-    assert purse.spent == 5
+        allowance.sign(21)
+    allowance.sign(20)
+    allowance.settle_gas(20, -25)
+    assert allowance.spent == 5
 
 
 def bought(number: Any, deposited: Any, *, host: str = "0xa", state: str = "open", opened_ms: int = 0) -> Any:

@@ -56,7 +56,7 @@ def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market: Play)
         assert await find_channels(buyer["network"], buyer["store"]) == FoundChannels([], [])
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 1000) == 1000
-            assert connection.meter.deal.channel.id == found.id
+            assert connection.meter.purchase.channel.id == found.id
         assert await market.channels(buyer) == [None]
 
     market(scenario)
@@ -69,7 +69,7 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market: Play) -> None:
         async with market.connect(buyer, keep=True) as first:
             with buyer["store"].failing("add_lane", fault=DIED), pytest.raises(StoreError, match="died here"):
                 await market.connect(buyer, keep=True)
-            id = first.meter.deal.channel.id
+            id = first.meter.purchase.channel.id
             assert len(buyer["store"].payer_lanes(id)) == 1
             (found,) = (await find_channels(buyer["network"], buyer["store"])).noted
             assert found.id == id
@@ -145,7 +145,7 @@ def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_ne
         (bought,) = buyer["store"].bought_channels()
         assert buyer["store"].kept_keys() == {}
         async with market.connect(buyer) as connection:
-            assert connection.meter.deal.channel.id == bought.channel
+            assert connection.meter.purchase.channel.id == bought.channel
 
     market(scenario)
 
@@ -639,7 +639,7 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market: Play,
                 assert await fetch(connection, 1000) == 1000
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, 1000) == 1000
-        paid, kept = connection.paid, connection.meter.deal.channel.id
+        paid, kept = connection.paid, connection.meter.purchase.channel.id
         closed = next(each.channel for each in buyer["store"].bought_channels() if each.channel != kept)
         frames = []
 

@@ -163,7 +163,7 @@ class History:
             if fault is not None and not isinstance(fault, DtpError):
                 raise fault
         for serving in self.servings:
-            for work in (serving.heart.send_heartbeat, serving.cashier.poll):
+            for work in (serving.heartbeat.send_heartbeat, serving.cashier.poll):
                 try:
                     await work()
                 except DtpError as fault:

@@ -64,7 +64,7 @@ def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 1000)
-        (lane,) = connection.meter.deal.channel.lanes
+        (lane,) = connection.meter.purchase.channel.lanes
         lies = {"key": {"lanes": (replace(lane, key=KEY.public),)}, "state": {"state": ChannelState.CLOSED}}[
             what
         ]
@@ -89,8 +89,8 @@ def test_claims_that_are_made_up_are_not_signed_for(market: Play, died: Any) -> 
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 1000)
-        (lane,) = connection.meter.deal.channel.lanes
-        store, id = buyer["store"], connection.meter.deal.channel.id
+        (lane,) = connection.meter.purchase.channel.lanes
+        store, id = buyer["store"], connection.meter.purchase.channel.id
         if died:  # so much may have been signed
             store.begin_lane(id, 0)
             store.reserve(id, 0, Reserved(100, cost_of(8 * MIB)))
@@ -113,7 +113,7 @@ def test_other_parties_change_nothing_that_is_signed(market: Play) -> None:
             assert await fetch(connection, MIB) == MIB
         assert connection.paid == cost_of(MIB)
         assert await market.channels(buyer) == [None]
-        assert connection.meter.deal.closed.to_server == cost_of(MIB)
+        assert connection.meter.purchase.closed.to_server == cost_of(MIB)
 
     market(scenario)
 
@@ -141,8 +141,8 @@ def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(
         buyer = await market.buyer()
         deposit, budget = cost_of(MIB), cost_of(12 * MIB)
         async with market.connect(buyer, budget=budget, deposit=deposit, keep=True) as connection:
-            deal, chain = connection.meter.deal, buyer["network"]
-            genuine, known = chain.object, deal.channel
+            purchase, chain = connection.meter.purchase, buyer["network"]
+            genuine, known = chain.object, purchase.channel
 
             async def another(id: Any, version: Any = None) -> Any:
                 found = await genuine(id, version)
@@ -152,12 +152,12 @@ def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(
             chain.object = another
             with pytest.raises(MalformedObject):
                 await chain.read(SCHEMA, Channel, known.id)
-            added = await deal.add_money(deposit)
+            added = await purchase.add_money(deposit)
             assert 2 * deposit <= added < budget
-            assert deal.funds == added
-            assert deal.channel == known
+            assert purchase.funds == added
+            assert purchase.channel == known
             chain.object = genuine
-            assert await deal.add_money(budget) == budget
+            assert await purchase.add_money(budget) == budget
         (channel,) = await market.channels(buyer)
         assert channel.deposited == budget
 

@@ -186,7 +186,7 @@ class Mishaps(History):
     async def serve_on(self) -> None:
         """What a server does beside its connections."""
         (serving,) = self.servings
-        for work in (serving.heart.send_heartbeat, serving.cashier.poll) if not serving.closed else ():
+        for work in (serving.heartbeat.send_heartbeat, serving.cashier.poll) if not serving.closed else ():
             try:
                 await work()
             except DtpError as fault:

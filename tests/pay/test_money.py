@@ -26,7 +26,7 @@ from dtp.chain.resolver import service_number
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import messages
 from dtp.pay.claims import Policy, claims_are_over
-from dtp.pay.hosting import Heart, ensure_service, make_host
+from dtp.pay.hosting import HostHeartbeat, ensure_service, make_host
 from dtp.pay.server.book import affordable
 from dtp.pay.server.cashier import Cashier
 from dtp.pay.settling import add_money, close_agreed, finalize, open_channel, request_close
@@ -48,7 +48,7 @@ LANES = 3
 
 
 class Client(ChainClient):
-    """A client that knows the gas of all that it had executed, also by those that pay for it out of a purse."""
+    """A client that knows the gas of all that it had executed, also by those that pay for it out of an allowance."""
 
     def __init__(self, network: Any, signer: Any, deployments: Any) -> None:
         super().__init__(network, signer, deployments=deployments)
@@ -85,9 +85,9 @@ class World:
         for name, terms in SERVICES.items():
             owned = await ensure_service(self.server, owned, name, terms)
         self.host = owned.host
-        self.heart = Heart(self.server, owned, self.server_key.public_key, b"tcp://127.0.0.1:1")
-        await self.heart.start()
-        await self.heart.stop()
+        self.heartbeat = HostHeartbeat(self.server, owned, self.server_key.public_key, b"tcp://127.0.0.1:1")
+        await self.heartbeat.start()
+        await self.heartbeat.stop()
 
     async def coins(self) -> Any:
         """All that the three have, and the gas that they have paid."""
@@ -177,7 +177,7 @@ class Money(RuleBasedStateMachine):
     def open_one(self, service: Any, deposit: Any) -> None:
         key, number = LaneKey.generate(), service_number(service)
         revision = self.world.host.services[number].terms.revision
-        self.run(self.world.heart.send_heartbeat())  # the clock may have gone far since the last one
+        self.run(self.world.heartbeat.send_heartbeat())  # the clock may have gone far since the last one
         id, _ = self.run(
             open_channel(self.world.client, self.world.host, number, revision, deposit, key.public)
         )

@@ -13,7 +13,7 @@ from dtp.chain import host as host_module
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.pipes.posts import post_key
 from dtp.identity import Identity
-from dtp.pay.hosting import Heart, asks_alive, refuse_apart
+from dtp.pay.hosting import HostHeartbeat, asks_alive, refuse_apart
 from dtp.pay.serving import Selling
 from dtp.pay.store.holding import Holds
 from dtp.pay.terms import MIB
@@ -27,13 +27,13 @@ def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(marke
     async def scenario(market: Market) -> None:
         first = await market.serve(give)
         owned, identity = await owned_by(first), market.server_wallet
-        heart = Heart(first.chain, owned, identity.public_key, b"tcp://127.0.0.1:1")
+        heartbeat = HostHeartbeat(first.chain, owned, identity.public_key, b"tcp://127.0.0.1:1")
         waiting = asyncio.ensure_future(first.wait_replaced())
-        await first.heart.send_heartbeat()
+        await first.heartbeat.send_heartbeat()
         assert not waiting.done()
-        await heart.start()  # the second one
-        await heart.stop()
-        await first.heart.poll()
+        await heartbeat.start()  # the second one
+        await heartbeat.stop()
+        await first.heartbeat.poll()
         async with asyncio.timeout(60):
             replaced = await waiting
         assert replaced.code == "replaced"
@@ -49,7 +49,7 @@ def test_a_server_whose_endpoint_was_removed_is_told(market: Play) -> None:
         program = Program()
         host_module.withdraw(program, owned.host.beacon, owned.operator, market.server_wallet.public_key)
         await serving.chain.execute(program)
-        await serving.heart.send_heartbeat()
+        await serving.heartbeat.send_heartbeat()
         assert "has removed this endpoint" in str(await serving.wait_replaced())
 
     market(scenario)
@@ -77,9 +77,9 @@ async def announce(market: Market, chain: Any, owned: Any, role: Any) -> Any:
         await dtp.listen("tcp://127.0.0.1:0", give, identity=other)
     )
     hint = listener.urls[0].encode()
-    heart = Heart(chain, owned, other.id.key, hint)
-    await heart.start()
-    await heart.stop()
+    heartbeat = HostHeartbeat(chain, owned, other.id.key, hint)
+    await heartbeat.start()
+    await heartbeat.stop()
     program = Program()
     place = (owned.host.beacon, owned.operator, other.id.key)
     host_module.configure(program, *place, weight=1, role=role, hint=hint)
@@ -131,13 +131,13 @@ def test_who_was_silent_for_long_looks_before_it_is_alive_again(market: Play) ->
 
     async def scenario(market: Market) -> None:
         serving = await market.serve(give)
-        heart, owned = serving.heart, await owned_by(serving)
+        heartbeat, owned = serving.heartbeat, await owned_by(serving)
         waiting = asyncio.ensure_future(serving.replaced())
         market.chain.advance(host_module.HEARTBEAT_MS + 1000)
-        await heart.send_heartbeat()  # nobody else was there
+        await heartbeat.send_heartbeat()  # nobody else was there
         market.chain.advance(host_module.HEARTBEAT_MS + 1000)
         await announce(market, serving.chain, owned, host_module.Role.ACTIVE)
-        await heart.send_heartbeat()
+        await heartbeat.send_heartbeat()
         async with asyncio.timeout(60):
             assert "nobody could reach this endpoint" in str(await waiting)
 

@@ -51,7 +51,7 @@ def test_what_was_agreed_on_before_the_client_died_is_given_again(market: Play, 
         await market.send_heartbeat()
         await market.serving.firewall.refresh()
         async with market.connect(buyer) as another:
-            assert await market.channels(buyer) == [None, another.meter.deal.channel]
+            assert await market.channels(buyer) == [None, another.meter.purchase.channel]
             assert await fetch(another, 1000) == 1000
         assert await market.channels(buyer) == [None, None]
         moved = [buyer["store"].deposited_sum(each.channel) for each in buyer["store"].bought_channels()]
@@ -70,8 +70,8 @@ def test_what_was_agreed_on_is_given_again_by_a_server_that_started_anew(market:
         store = market.serving.store
         await market.serving.close(claim=False)
         await market.serve(give, store=store)
-        deal = await close_with_server(buyer["network"], buyer["store"], channel.id)
-        assert deal.closed.to_client == channel.deposited - cost_of(3 * MIB)
+        purchase = await close_with_server(buyer["network"], buyer["store"], channel.id)
+        assert purchase.closed.to_client == channel.deposited - cost_of(3 * MIB)
         assert await market.channels(buyer) == [None]
 
     market(scenario)
@@ -89,8 +89,8 @@ def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(mark
         assert refused.value.detail == CloseDetail.ON_DENY_LIST
         (kept,) = await market.channels(buyer)
         assert kept.state == ChannelState.OPEN
-        deal = await close_with_server(buyer["network"], buyer["store"], kept.id)
-        assert deal.closed.to_client == kept.deposited - connection.paid
+        purchase = await close_with_server(buyer["network"], buyer["store"], kept.id)
+        assert purchase.closed.to_client == kept.deposited - connection.paid
 
     market(scenario)
 
@@ -98,8 +98,8 @@ def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(mark
 class ClosingDialer(PaidDialer):
     """A dialer that says it comes only to close."""
 
-    async def dial(self, deal: Any, *, closes: bool = False) -> Any:
-        return await super().dial(deal, closes=True)
+    async def dial(self, purchase: Any, *, closes: bool = False) -> Any:
+        return await super().dial(purchase, closes=True)
 
 
 def test_who_comes_to_close_is_served_nothing(market: Play) -> None:

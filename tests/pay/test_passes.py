@@ -224,7 +224,7 @@ def test_a_channel_under_a_pass_is_of_the_plans_coin_and_closes(market: Play) ->
         await buy(buyer["network"], plan, 1)
         async with market.connect(buyer, budget=0) as connection:
             assert await fetch(connection, 1000) == 1000
-            assert connection.meter.deal.channel.coin == SUI_COIN
+            assert connection.meter.purchase.channel.coin == SUI_COIN
         assert await market.channels(buyer) == [None]
 
     market(scenario)
@@ -266,7 +266,7 @@ def test_a_pass_is_used_where_others_pay_and_the_budget_when_it_gives_no_more(ma
             """What a request cost, and by which channel it came."""
             async with market.connect(buyer, keep=True, **options) as connection:
                 assert await fetch(connection, 1000) == 1000
-            return connection.paid, connection.meter.deal.channel
+            return connection.paid, connection.meter.purchase.channel
 
         cost, paying = await used()
         assert cost > 0

@@ -38,7 +38,7 @@ def test_who_gives_the_next_period_back_just_before_it_begins_is_not_served_in_i
         await buy(chain, plan, 2)
         async with market.connect(buyer, budget=0, keep=True) as connection:
             assert await fetch(connection, MIB) == MIB
-        deal = connection.meter.deal
+        purchase = connection.meter.purchase
         account = (await held_by(chain)).account
         market.chain.advance(account.start + PERIOD - 3000 - market.chain.now_ms())
         await market.send_heartbeat()
@@ -48,10 +48,10 @@ def test_who_gives_the_next_period_back_just_before_it_begins_is_not_served_in_i
         market.chain.advance(4000)
         if gives_back:
             with pytest.raises(ConnectionRefused) as refused:
-                await fetch(await knock(market, honest(deal)), 1000)
+                await fetch(await knock(market, honest(purchase)), 1000)
             assert refused.value.detail == CloseDetail.PASS_OVER
         else:
-            assert await fetch(await knock(market, honest(deal)), 1000) == 1000
+            assert await fetch(await knock(market, honest(purchase)), 1000) == 1000
 
     market(scenario)
 

@@ -123,7 +123,7 @@ def test_a_client_whose_store_is_a_backup_counts_what_it_put_in_since(market: Pl
         sums = {"budget": cost_of(MIB), "most_per_day": cost_of(4 * MIB), "most_per_host": cost_of(9 * MIB)}
         async with market.connect(buyer, keep=True, **sums) as connection:
             await fetch(connection, 1000)
-        first = connection.meter.deal.channel.id
+        first = connection.meter.purchase.channel.id
         buyer["store"].backup(copy)
         async with market.connect(buyer, keep=True, **sums) as connection:
             await fetch(connection, MIB - 10_000)
@@ -175,7 +175,7 @@ def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(
             # A bill is of what this connection used, as its sum is.
             used = again.usage.above(again.meter.payer.used_before)
             assert used == Usage(1, MIB + len(b"%d\n" % MIB))
-        assert again.meter.deal.closed.to_server == cost_of(1000, 2 * MIB, MIB)
+        assert again.meter.purchase.closed.to_server == cost_of(1000, 2 * MIB, MIB)
         assert await market.channels(buyer) == [None]
 
     market(scenario)
@@ -201,7 +201,7 @@ def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since
         async with market.connect(buyer) as again:
             assert again.meter.payer.lane.channel != found.id
             await fetch(again, MIB)
-        assert again.meter.deal.closed.to_server == cost_of(MIB)
+        assert again.meter.purchase.closed.to_server == cost_of(MIB)
         assert [each.state for each in buyer["store"].bought_channels()] == ["refused", "closed"]
 
     market(scenario)
@@ -219,7 +219,7 @@ def test_a_new_store_counts_what_a_lost_one_had_put_in_and_says_so(
         for _ in range(2):
             async with market.connect(buyer, keep=True, **sums) as connection:
                 await fetch(connection, 1000)
-            buyer["store"].set_state(connection.meter.deal.channel.id, "refused")
+            buyer["store"].set_state(connection.meter.purchase.channel.id, "refused")
         assert "is new" not in caplog.text  # there was nothing to find
         buyer["store"] = new = market.stack.enter_context(Store(tmp_path / "new.sqlite"))
         with pytest.raises(DayLimit, match="dtp channel find"):

@@ -314,13 +314,13 @@ def test_who_waits_for_a_replacement_may_give_up(tmp_path: Path) -> None:
         waiting = asyncio.ensure_future(made.wait_replaced())  # without heartbeats nobody replaces it
         await asyncio.sleep(0)
         waiting.cancel()
-        made.heart = Noted("heart", made.done)
-        made.heart.replaced = asyncio.get_running_loop().create_future()
+        made.heartbeat = Noted("heartbeat", made.done)
+        made.heartbeat.replaced = asyncio.get_running_loop().create_future()
         waiting = asyncio.ensure_future(made.wait_replaced())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.sleep(0)
-        made.heart.replaced.set_result("by another")
+        made.heartbeat.replaced.set_result("by another")
         assert await made.wait_replaced() == "by another"
 
     play(tmp_path, scenario)
@@ -349,8 +349,8 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
             made.listener.connections.append(connection)
 
         made.handlers.append(handler)
-        heart = Noted("heart", done)
-        await made.start(Noted("listener", done), heart)
+        heartbeat = Noted("heartbeat", done)
+        await made.start(Noted("listener", done), heartbeat)
         opened = AsyncExitStack()
         opened.push_async_callback(Noted("what it was opened with", done).close)
         made.close_with(opened)
@@ -359,7 +359,7 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
         await made.close(grace=3.0)
         await made.close()
         assert done == [
-            ("heart", {"withdraw": True}),  # first of all nobody is sent here any more
+            ("heartbeat", {"withdraw": True}),  # first of all nobody is sent here any more
             ("listener", {"grace": 3.0}),
             ("cashier", True, {0: PRICES.request}, []),
             ("firewall", {}),
@@ -386,7 +386,7 @@ def test_whatever_becomes_of_its_last_words_nobody_is_served_any_more(tmp_path: 
     begun = asyncio.Event()
 
     async def scenario(made: Any) -> None:
-        made.heart = Unheard("heart", made.done)
+        made.heartbeat = Unheard("heartbeat", made.done)
         closing = asyncio.ensure_future(made.close())
         if how == "cancelled":
             await begun.wait()

@@ -86,7 +86,7 @@ def test_others_find_it_where_it_listens_by_its_wallet_s_key(market: Play) -> No
 def test_who_sends_no_heartbeats_is_served_and_found_by_nobody(market: Play) -> None:
     async def scenario(market: Market) -> None:
         serving = await market.serve(give, heartbeat=False)
-        assert serving.heart is None
+        assert serving.heartbeat is None
         assert await endpoints_of(market, serving) == ()
         waiting = asyncio.ensure_future(serving.wait_replaced())
         await asyncio.sleep(0)

@@ -67,8 +67,8 @@ def test_who_may_not_come_in_any_more_may_close(market: Play, change: Any) -> No
             await ask(connection)
         await change_rules(made, change, buyer, named)
         (kept,) = buyer["store"].bought_channels()
-        deal = await close_with_server(buyer["network"], buyer["store"], kept.channel, identity=named)
-        assert deal.closed.to_client == 500_000_000 - connection.paid
+        purchase = await close_with_server(buyer["network"], buyer["store"], kept.channel, identity=named)
+        assert purchase.closed.to_client == 500_000_000 - connection.paid
         assert await made.channels(buyer) == [None]
 
     market(scenario)
@@ -121,8 +121,8 @@ def test_a_kept_channel_that_is_used_up_is_closed_by_the_command_at_once(market:
                 await fetch(connection, 200_000)
         (kept,) = buyer["store"].bought_channels()
         assert kept.state == "open"
-        deal = await close_with_server(buyer["network"], buyer["store"], kept.channel)
-        assert deal.closed is not None
+        purchase = await close_with_server(buyer["network"], buyer["store"], kept.channel)
+        assert purchase.closed is not None
         assert await made.channels(buyer) == [None]
 
     market(scenario)

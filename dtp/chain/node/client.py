@@ -65,8 +65,8 @@ from dtp.chain.node.commands import Program
 from dtp.chain.node.endpoints import Endpoints, MakeRpc, Retry, Sleep
 from dtp.chain.node.gas import (
     HIGHEST_GAS_PRICE,
+    GasAllowance,
     GasPool,
-    GasPurse,
     GasSlot,
     ObjectCache,
     ObjectQueues,
@@ -169,21 +169,21 @@ class ChainClient:
         self._epoch: EpochInfo | None = None
         self._sending: set[asyncio.Task[ExecutionOutcome]] = set()
         self._closed = False
-        self._purse: GasPurse | None = None
+        self._allowance: GasAllowance | None = None
         self._notes: TransactionNotes | None = None
         #: Whose connections these are: itself, but of what `paying_from` gives.
         self._root = self
 
-    def paying_from(self, purse: GasPurse) -> Self:
-        """Return this client for transactions that take their gas out of `purse`: what is above it isn't signed
+    def paying_from(self, allowance: GasAllowance) -> Self:
+        """Return this client for transactions that take their gas out of `allowance`: what is above it isn't signed
         (`GasTooHigh`).
 
         Everything else is shared, and this one is what is closed.
         """
         found = copy.copy(self)
-        found._purse = purse
-        if purse.highest_price is not None:
-            found.max_gas_price = purse.highest_price
+        found._allowance = allowance
+        if allowance.highest_price is not None:
+            found.max_gas_price = allowance.highest_price
         return found
 
     def noted_by(self, notes: TransactionNotes) -> Self:
@@ -487,16 +487,16 @@ class ChainClient:
     async def _counting_gas(self, data: bytes) -> AsyncIterator[_Took]:
         """Count the gas of a transaction that is about to be signed; give what is told how much it took. Not signed
         after all, it took nothing. Raises `GasTooHigh`."""
-        purse = self._purse
-        if purse is None:
+        allowance = self._allowance
+        if allowance is None:
             yield lambda gas: None
             return
         budget = decode_transaction(data).gas_data.budget
-        purse.sign(budget)
+        allowance.sign(budget)
         try:
-            yield functools.partial(purse.settle_gas, budget)
+            yield functools.partial(allowance.settle_gas, budget)
         except BaseException:
-            purse.settle_gas(budget, 0)
+            allowance.settle_gas(budget, 0)
             raise
 
     async def _send_signed(

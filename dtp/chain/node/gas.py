@@ -43,7 +43,7 @@ class PaymentCoin:
 
 
 @dataclass
-class GasPurse:
+class GasAllowance:
     """What the gas of several transactions may come to together, agreed to before any of them is signed (MIST).
 
     `most` is the most in all, None for no limit; `highest_price` the most that a unit of computation may cost, None

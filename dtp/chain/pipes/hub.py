@@ -35,10 +35,10 @@ from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.ends import MOST_IDLE, PipeEnds
 from dtp.chain.pipes.feed import Follow, FrameFeed, follow_events
 from dtp.chain.pipes.frames import MAX_PIPES, Flags, Header, PipeFrameError, decode, encode
+from dtp.chain.pipes.funds import PipeFunds
 from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.lock import PipeLocks
 from dtp.chain.pipes.opening import opening, reclaim
-from dtp.chain.pipes.purse import Purse
 from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel, PipeEndpoint, Timing
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
@@ -112,7 +112,7 @@ class PipeHub:
         self._lookups = Gcra()
         self._accepts: OrderedDict[str, Gcra] = OrderedDict()
         self._tidying = SupervisedTask(self._reclaim_deposits, name="dtp-pipes-tidy")
-        self._purse = Purse(chain, self.gas)
+        self._funds = PipeFunds(chain, self.gas)
 
     @classmethod
     def hub_of(cls, chain: ChainClient) -> PipeHub:
@@ -387,7 +387,7 @@ class PipeHub:
     async def _answer_client(self, end: ChannelEnd, header: Header) -> None:
         """Tell a client that it is let in: over pipes that are there, or with the transaction that opens them."""
         where = end.where
-        await self._purse.ensure_coins(header.pipes)
+        await self._funds.ensure_coins(header.pipes)
         if end.pipes:
             end.send_control(Flags.ACCEPT, header.link)
             return
@@ -505,7 +505,7 @@ class PipeHub:
         before = self._feed.cursor
         unused = MAX_PIPES - len(found.acks_to_server) + len(found.free_to_server)
         missing = min(pipes, unused) - len(held)
-        await self._purse.ensure_coins(pipes)
+        await self._funds.ensure_coins(pipes)
         if missing > 0:
             program = Program()
             opened: list[Argument] = [
@@ -547,8 +547,8 @@ class PipeHub:
                 f"service {number} takes {terms.coin}: open a channel with it, and name it with ?channel=0x..."
             )
         before, locks = self._feed.cursor, PipeLocks.of_home()
-        with self._purse.deposit(state.host.id, terms.min_deposit, signed) as deposited:
-            await self._purse.ensure_coins(pipes)
+        with self._funds.deposit(state.host.id, terms.min_deposit, signed) as deposited:
+            await self._funds.ensure_coins(pipes)
             program = opening(state, number, terms, to, pipes, link)
             executed = await self.chain.execute(program, signed=deposited)
         (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)

@@ -22,7 +22,7 @@ from dtp.net.dial import connect
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.pay import dial
 from dtp.pay.client.budget import span
-from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.channel_in_use import ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.errors import BudgetTooSmall
 from dtp.pay.metered import Metered
@@ -248,8 +248,8 @@ class Buyer:
     def _count_spending(self, connection: Metered, borrower: object) -> None:
         meter = connection.meter
         assert isinstance(meter, ClientMeter)
-        assert isinstance(meter.deal, Purchase)
-        meter.deal.lend = lambda amount: self._lend_amount(borrower, amount)
+        assert isinstance(meter.purchase, ChannelPurchase)
+        meter.purchase.lend = lambda amount: self._lend_amount(borrower, amount)
         sums = self._sums
         sums.add_meter(meter, borrower)
         before = connection.on_end

@@ -76,7 +76,7 @@ def _free(store: VoucherStore, channel: str) -> None:
         store.free(channel)
 
 
-class Shop:
+class Seller:
     """Sells the services that have a price, under the host of `[chain]`."""
 
     def __init__(

@@ -28,7 +28,7 @@ from dtp.tasks import SupervisedTask
 if TYPE_CHECKING:
     from dtp.chain.node.client import ChainClient
     from dtp.daemon.paying.buying import Buyer, Wallet
-    from dtp.daemon.paying.selling import Shop
+    from dtp.daemon.paying.selling import Seller
     from dtp.pay.store.holding import VoucherStore
 
 log = logging.getLogger("dtpd")
@@ -85,7 +85,7 @@ class ChainSide:
         self.gate = gate
         self._alone = alone
         self.announcer: Announcer | None = None
-        self.shop: Shop | None = None
+        self.seller: Seller | None = None
         self._wallet: Wallet | None = None
         self._buyers: dict[Forward, Buyer] = {}
         self._looking: SupervisedTask | None = None
@@ -135,8 +135,8 @@ class ChainSide:
         await self._check_apart()
 
     async def _check_apart(self) -> None:
-        if self.shop is not None:
-            await self.shop.check_apart()
+        if self.seller is not None:
+            await self.seller.check_apart()
 
     def look_again(self, look: Callable[[], Awaitable[None]]) -> None:
         """Ask the chain again from now on, every `[chain] refresh`, and call `look`."""
@@ -161,8 +161,8 @@ class ChainSide:
         """Ask the chain again for rules and channels in use. Raises `ChainError`, `LocalError`."""
         if self.gate is not None:
             await self.gate.refresh_rules()
-        if self.shop is not None:
-            await self.shop.recheck_channels()
+        if self.seller is not None:
+            await self.seller.recheck_channels()
 
     # ---- selling --------------------------------------------------------------------------------------------
 
@@ -173,10 +173,10 @@ class ChainSide:
         """
         if isinstance(self.gate, HostGate):
             self.gate.refuse_uncounted(expose)
-        if not self._alone or (self.shop is None and all(one.price is None for one in expose)):
+        if not self._alone or (self.seller is None and all(one.price is None for one in expose)):
             return
-        if self.shop is None:
-            from dtp.daemon.paying.selling import Shop
+        if self.seller is None:
+            from dtp.daemon.paying.selling import Seller
             from dtp.pay.hosting import asks_alive
 
             assert self._config is not None, "the configuration was checked"
@@ -184,15 +184,15 @@ class ChainSide:
                 raise ConfigError("a price takes the host of [chain], not another gate")
             store = await asyncio.to_thread(open_sold, self._config.vouchers)
             rules, is_alive = self.gate.firewall, asks_alive(self._identity, self._psk)
-            self.shop = Shop(self._config, self._client, rules, store, self._identity.id.key, is_alive)
-            await self.shop.start()
-        await self.shop.offer_services(expose)
+            self.seller = Seller(self._config, self._client, rules, store, self._identity.id.key, is_alive)
+            await self.seller.start()
+        await self.seller.offer_services(expose)
 
     async def admit_request(self, request: Request, config: Expose) -> object:
         """Let in who may come by the chain, and pays where that is wanted. Raises `Refuse`."""
         if config.price is not None:
-            assert self.shop is not None
-            return await self.shop.admit_request(request)
+            assert self.seller is not None
+            return await self.seller.admit_request(request)
         assert self.gate is not None, "the configuration was checked"
         await self.gate.admit_request(request)
         return None
@@ -207,13 +207,13 @@ class ChainSide:
 
     def is_closing(self, connection: Connection) -> bool:
         """True for a caller who was let in for that: it is served nothing, so no rule sends it away."""
-        return self.shop is not None and self.shop.is_closing(connection)
+        return self.seller is not None and self.seller.is_closing(connection)
 
     def check_account(self, connection: Connection, account: str) -> Refuse | None:
         """Return why the caller, who was let in, has to go, by what was asked last; None if it may stay."""
         if self.gate is None or self.is_closing(connection):
             return None
-        payer = None if self.shop is None else self.shop.find_payer(connection)
+        payer = None if self.seller is None else self.seller.find_payer(connection)
         return self.gate.check_account(payer or account, connection.service)
 
     def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
@@ -222,9 +222,9 @@ class ChainSide:
         Also of one whose requests are free: what plans there are, with which quotas, is asked of the chain again and
         again, and each caller's own terms say whether its calls count.
         """
-        if self.shop is None or config.price is None or config.kind not in BY_CALL:
+        if self.seller is None or config.price is None or config.kind not in BY_CALL:
             return None
-        return self.shop.charge_requests
+        return self.seller.charge_requests
 
     @property
     def makes(self) -> type[Connection]:
@@ -274,11 +274,11 @@ class ChainSide:
 
     def of_service(self, config: Expose) -> dict[str, Any]:
         """Return what the status of a service says besides."""
-        if config.price is None or self.shop is None:
+        if config.price is None or self.seller is None:
             return {}
         from dtp.chain.model import SUI_COIN
 
-        earned = self.shop.sum_earned(config.service)
+        earned = self.seller.sum_earned(config.service)
         others = {coin: units for coin, units in earned.items() if coin != SUI_COIN}
         return {"earned": earned.get(SUI_COIN, 0)} | ({"earned_in": others} if others else {})
 
@@ -295,9 +295,9 @@ class ChainSide:
         if self.gate is not None:
             found["chain_up"], found["chain_trouble"] = not self._chain_trouble, self._chain_trouble
         gas: dict[str, int] = {}
-        if self.shop is not None:
-            found["claimed"], gas["claims"] = self.shop.claimed, self.shop.gas
-            fault = self.shop.journal.fault
+        if self.seller is not None:
+            found["claimed"], gas["claims"] = self.seller.claimed, self.seller.gas
+            fault = self.seller.journal.fault
             found["vouchers_up"], found["vouchers_trouble"] = (
                 fault is None,
                 "" if fault is None else str(fault),
@@ -319,9 +319,9 @@ class ChainSide:
             await self._looking.stop()
             self._looking = None
         await self.withdraw_endpoint()
-        if self.shop is not None:
-            await self.shop.close()
-            self.shop = None
+        if self.seller is not None:
+            await self.seller.close()
+            self.seller = None
         if self._wallet is not None:
             self._wallet.tell_open()
             self._wallet.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.channel_in_use import ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
@@ -110,14 +110,14 @@ class SignedSums:
         del self._lent[self._meters.pop(meter)]
 
 
-def _purchase(meter: ClientMeter) -> Purchase:
-    assert isinstance(meter.deal, Purchase)
-    return meter.deal
+def _purchase(meter: ClientMeter) -> ChannelPurchase:
+    assert isinstance(meter.purchase, ChannelPurchase)
+    return meter.purchase
 
 
 def _place(meter: ClientMeter) -> tuple[str, int]:
-    deal = _purchase(meter)
-    return deal.channel.id, deal.lane.lane
+    purchase = _purchase(meter)
+    return purchase.channel.id, purchase.lane.lane
 
 
 def _spent(meter: ClientMeter) -> int:

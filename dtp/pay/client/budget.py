@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.host import Terms
 from dtp.chain.model import MIST_PER_SUI, SUI_COIN, canonical_type, format_amount
-from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.gas import GasAllowance
 from dtp.chain.wallet import money
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.costs import carriage
@@ -99,9 +99,9 @@ class Budget:
             return self.most_gas
         return max(self.most // _GAS_PART if self.in_sui else 0, _LEAST_GAS)
 
-    def gas_purse(self) -> GasPurse:
+    def gas_allowance(self) -> GasAllowance:
         """Return what the gas of a connection is taken out of."""
-        return GasPurse(self.gas_limit, self.highest_gas_price)
+        return GasAllowance(self.gas_limit, self.highest_gas_price)
 
 
 @dataclass(frozen=True, slots=True)

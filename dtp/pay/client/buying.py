@@ -20,7 +20,7 @@ from dtp.chain.host import Mode, Terms
 from dtp.chain.model import canonical_type
 from dtp.chain.node.client import ChainClient, Signed, SignedTransaction
 from dtp.chain.node.commitment import to_its_end
-from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.gas import GasAllowance
 from dtp.chain.resolver import HostState, read_host, spelling_of
 from dtp.pay.client.budget import (
     Budget,
@@ -34,7 +34,7 @@ from dtp.pay.client.budget import (
     check_prices,
     least_budget,
 )
-from dtp.pay.client.channel_in_use import Purchase, count_on, in_turn, read_ours, signed_on
+from dtp.pay.client.channel_in_use import ChannelPurchase, count_on, in_turn, read_ours, signed_on
 from dtp.pay.client.disproof import coins_in_doubt
 from dtp.pay.client.ends import Agree, close_due
 from dtp.pay.client.lane_lock import LaneLock
@@ -80,7 +80,7 @@ async def purchase(
     agree: Agree | None = None,
     on_opening: OnOpening | None = None,
     clock: Callable[[], float] = time.time,
-) -> Purchase:
+) -> ChannelPurchase:
     """Return a channel for a service: one of ours that is open and free, or a new one, of whose deposit `on_opening`
     is asked.
 
@@ -104,19 +104,19 @@ async def purchase(
             raise
         held = None
     await close_due(chain, journal, chain_ms, agree=agree)
-    purse = budget.gas_purse()
-    purse.kept = min(gas_to_close(), budget.gas_limit // 2)
-    wanted = await _reusable(chain, journal, state, number, budget, keep, held, purse, reach, without)
+    allowance = budget.gas_allowance()
+    allowance.kept = min(gas_to_close(), budget.gas_limit // 2)
+    wanted = await _reusable(chain, journal, state, number, budget, keep, held, allowance, reach, without)
     if wanted is not None:
         return wanted
-    paying = chain.paying_from(purse)
+    paying = chain.paying_from(allowance)
     if held is None:
         await _agree(paying, state, number, service, budget, on_opening)
     if reach is not None:
         await reach()
     opened = functools.partial(_open, paying, journal, state, number, name, budget, held)
     id, transaction = await to_its_end(opened)
-    made = await _ready(chain, journal, id, found.terms, budget, keep, held, purse)
+    made = await _ready(chain, journal, id, found.terms, budget, keep, held, allowance)
     made.fresh, made.opened_by = True, transaction
     return made
 
@@ -206,10 +206,10 @@ async def _reusable(
     budget: Budget,
     keep: bool | None,
     held: HeldPass | None,
-    purse: GasPurse,
+    allowance: GasAllowance,
     reach: Reach | None,
     without: Collection[str],
-) -> Purchase | None:
+) -> ChannelPurchase | None:
     """Return a channel of ours that is still open for this service, under the pass, or has money left, and isn't in
     use nor one of `without`."""
     now = state.host.services[number].terms
@@ -218,13 +218,15 @@ async def _reusable(
         if each.state != "open" or not ours or each.channel in without:
             continue
         try:
-            return await _ready(chain, journal, each.channel, now, budget, keep, held, purse, reach)
+            return await _ready(chain, journal, each.channel, now, budget, keep, held, allowance, reach)
         except _LanesBusy as error:
             if keep and error.channel.pass_ is None and len(error.channel.lanes) < MAX_LANES:
                 try:
-                    paying = chain.paying_from(purse)
+                    paying = chain.paying_from(allowance)
                     await to_its_end(functools.partial(_add_lane, paying, journal, error.channel))
-                    return await _ready(chain, journal, each.channel, now, budget, keep, held, purse, reach)
+                    return await _ready(
+                        chain, journal, each.channel, now, budget, keep, held, allowance, reach
+                    )
                 except ChannelUnusable as taken:  # by whoever came, or closed it, at the same time
                     log.debug("%s", taken)
                 except MoveAborted as refused:
@@ -266,9 +268,9 @@ async def _ready(
     budget: Budget,
     keep: bool | None,
     held: HeldPass | None,
-    purse: GasPurse,
+    allowance: GasAllowance,
     reach: Reach | None = None,
-) -> Purchase:
+) -> ChannelPurchase:
     """Take a lane of a channel of ours under the pass `held`, or without any; `now` are the terms of its service.
 
     Raises `ChannelUnusable`, `PriceTooHigh`, `BudgetTooSmall`.
@@ -288,7 +290,7 @@ async def _ready(
     check_prices(budget, channel.terms)
     number, lock = await _take_lane(journal, channel)
     try:
-        return await _taken(chain, journal, channel, number, lock, budget, keep, purse, reach)
+        return await _taken(chain, journal, channel, number, lock, budget, keep, allowance, reach)
     except BaseException:
         lock.release()
         raise
@@ -332,11 +334,11 @@ async def _taken(
     lock: LaneLock,
     budget: Budget,
     keep: bool | None,
-    purse: GasPurse,
+    allowance: GasAllowance,
     reach: Reach | None,
-) -> Purchase:
+) -> ChannelPurchase:
     """Return a lane whose lock is ours. What is left for it is topped up where that is of no use."""
-    made = await _as_it_is(chain, journal, channel, number, lock, budget, keep, purse)
+    made = await _as_it_is(chain, journal, channel, number, lock, budget, keep, allowance)
     lane, funds, signed = made.lane, made.funds, made.start
     since = now_ms() - _TOLD_FOR_MS
     made.topped_up = await journal.run(lambda store: store.was_topped_up(channel.id, since))
@@ -372,8 +374,8 @@ async def _as_it_is(
     lock: LaneLock,
     budget: Budget,
     keep: bool | None,
-    purse: GasPurse,
-) -> Purchase:
+    allowance: GasAllowance,
+) -> ChannelPurchase:
     """Return a lane whose lock is ours, with what of the channel's money is free for it."""
     # Read only now: whoever had the lane before us may have signed until then.
     ours = {
@@ -389,10 +391,12 @@ async def _as_it_is(
     lane = replace(lane, claimed=channel.lanes[number].sequence)
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)
     funds = await count_on(journal, channel, number, 0, signed_on(lane, channel) + budget.most)
-    return Purchase(chain, journal, channel, key, lane, budget, keep, prices, funds, lock, purse=purse)
+    return ChannelPurchase(
+        chain, journal, channel, key, lane, budget, keep, prices, funds, lock, allowance=allowance
+    )
 
 
-async def take_to_close(chain: ChainClient, journal: Journal[Store], id: str) -> Purchase:
+async def take_to_close(chain: ChainClient, journal: Journal[Store], id: str) -> ChannelPurchase:
     """Return an open channel of ours, to be closed with its server: no money is added to it.
 
     Raises `ChannelUnusable` where a program uses it or its key isn't here, and what the chain and the store raise.
@@ -403,7 +407,7 @@ async def take_to_close(chain: ChainClient, journal: Journal[Store], id: str) ->
     number, lock = await _take_lane(journal, channel, ("open", "refused"))
     budget = Budget(max(1, channel.deposited), coin=channel.coin)
     try:
-        return await _as_it_is(chain, journal, channel, number, lock, budget, False, GasPurse())
+        return await _as_it_is(chain, journal, channel, number, lock, budget, False, GasAllowance())
     except BaseException:
         lock.release()
         raise

@@ -21,7 +21,7 @@ from dtp.chain.errors import (
 )
 from dtp.chain.host import Bearer
 from dtp.chain.node.client import ChainClient, Signed
-from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.gas import GasAllowance
 from dtp.chain.pipes.hub import surrender
 from dtp.chain.wallet import money
 from dtp.errors import ChainError, LocalError
@@ -29,7 +29,7 @@ from dtp.pay import messages
 from dtp.pay.client.budget import (
     Budget,
 )
-from dtp.pay.client.client_meter import Deal
+from dtp.pay.client.client_meter import Purchase
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.client.lost import turn
@@ -70,7 +70,7 @@ _CREDITS_WORTH: Final = 1_100_000
 
 
 @dataclass(slots=True)
-class Purchase(Deal):
+class ChannelPurchase(Purchase):
     """A channel of ours, and the lane of it that a connection uses.
 
     Closed with the connection unless `keep`, or unless another connection uses it by then. With None it is kept where
@@ -95,10 +95,12 @@ class Purchase(Deal):
     #: The BCS of the transaction that opened it for this connection, empty where it was there before.
     opened_by: bytes = b""
     #: What the gas of its transactions is taken out of, None without limits.
-    purse: GasPurse | None = None
+    allowance: GasAllowance | None = None
     start: int = field(init=False)
     #: Dials the server once more, which broke off, for its signature under the close.
-    redial: Callable[[Purchase], Awaitable[messages.Agreed | None]] | None = field(init=False, default=None)
+    redial: Callable[[ChannelPurchase], Awaitable[messages.Agreed | None]] | None = field(
+        init=False, default=None
+    )
     #: What the close by agreement paid to whom.
     closed: Settlement | None = field(init=False, default=None)
     _settled: bool = field(init=False, default=False)
@@ -167,11 +169,11 @@ class Purchase(Deal):
     @property
     def gas(self) -> int:
         """What the transactions of this connection took, MIST, storage given back counted."""
-        return 0 if self.purse is None else self.purse.spent
+        return 0 if self.allowance is None else self.allowance.spent
 
     @property
     def _paying(self) -> ChainClient:
-        paying = self.chain if self.purse is None else self.chain.paying_from(self.purse)
+        paying = self.chain if self.allowance is None else self.chain.paying_from(self.allowance)
         return noted(paying, self.journal.run, self.channel.id)
 
     def puts_off(self, wanted: int) -> bool:
@@ -298,7 +300,7 @@ class Purchase(Deal):
         (lane,) = (each for _, each in lanes if each.lane == self.lane.lane)
         self.lane = replace(lane, claimed=self.lane.claimed)
 
-    async def forgotten_lanes(self) -> list[Purchase]:
+    async def forgotten_lanes(self) -> list[ChannelPurchase]:
         """Return other lanes of the channel that nobody uses, whose program died: what they have signed only the
         server knows. Each has its lock, to be released."""
         found = []
@@ -349,8 +351,8 @@ class Purchase(Deal):
             # What the server has signed is closed, whoever came meanwhile: it takes the channel no more.
             ends = agreed is not None or (ours and self.closes)
             if ends and not await self._is_closed():
-                if self.purse is not None:
-                    self.purse.kept = 0  # it was kept for this
+                if self.allowance is not None:
+                    self.allowance.kept = 0  # it was kept for this
                 async with turn(self.chain, self.journal.store):
                     await self._close_channel(agreed)
 

@@ -1,7 +1,7 @@
 """The client's driver of a meter: where a `Payer` meets its connection, the lane's key, the store and the clock.
 
 Vouchers are reserved, signed, and go along with what is sent anyway; charges are decided, money is added, and the
-end is agreed on. What concerns the channel behind the connection is asked of a `Deal`.
+end is agreed on. What concerns the channel behind the connection is asked of a `Purchase`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from dtp.tasks import as_future, start_task
 log = logging.getLogger("dtp.pay")
 
 
-class Deal(ABC):
-    """The channel behind a client's connection (see `channel_in_use`), as far as the end of that concerns it."""
+class Purchase(ABC):
+    """What a client's connection is paid by: a lane of a channel (see `channel_in_use`), settled when it ends."""
 
     #: What the lane came to before this connection, as far as it is known.
     start: int
@@ -91,12 +91,12 @@ class ClientMeter(MeterDriver):
         *,
         on_charge: OnCharge | None = None,
         on_low: OnLow | None = None,
-        deal: Deal | None = None,
+        purchase: Purchase | None = None,
     ) -> None:
         super().__init__(connection)
         self.journal = journal
         self.payer = meter
-        self.deal = deal
+        self.purchase = purchase
         self._key = key
         self._on_charge = on_charge
         self._on_low = on_low
@@ -190,8 +190,8 @@ class ClientMeter(MeterDriver):
                     case payer_events.AgreementGiven(agreed):
                         self.agreed = agreed
                     case payer_events.Adopted(voucher):
-                        if self.deal is not None:  # it was signed by one that died, for that one's budget
-                            self.deal.start = max(self.deal.start, voucher.voucher.amount)
+                        if self.purchase is not None:  # it was signed by one that died, for that one's budget
+                            self.purchase.start = max(self.purchase.start, voucher.voucher.amount)
                         self.spawn(self._use_voucher(voucher, self.payer.used))
                     case payer_events.Finished():
                         self._finished = event
@@ -282,7 +282,7 @@ class ClientMeter(MeterDriver):
     # ---- money
 
     def _top_up(self, wanted: int) -> None:
-        self._put_off = self.deal is not None and not self.payer.spent and self.deal.puts_off(wanted)
+        self._put_off = self.purchase is not None and not self.payer.spent and self.purchase.puts_off(wanted)
         if self._on_low is not None and not self._adding and not self._put_off:
             self._adding = True
             self.spawn(self._add_money(wanted, ahead=True))
@@ -417,7 +417,7 @@ class ClientMeter(MeterDriver):
 
     @property
     def _coin(self) -> str:
-        return self.deal.coin if self.deal is not None else SUI_COIN
+        return self.purchase.coin if self.purchase is not None else SUI_COIN
 
     def _budget_error(self, amount: int, lacking: int) -> BudgetSpent:
         coin = self._coin
@@ -504,12 +504,12 @@ class ClientMeter(MeterDriver):
 
     async def last_words(self) -> messages.Agreed | None:
         """Pay the rest, and agree on the close where it is wanted, before the connection closes."""
-        deal, exact, agreed = self.deal, await self.pay_rest(), self.agreed
-        if deal is not None:
-            deal.signed, deal.disputed = self.payer.signed_amount, self.payer.left
-            if exact and deal.closes:
+        purchase, exact, agreed = self.purchase, await self.pay_rest(), self.agreed
+        if purchase is not None:
+            purchase.signed, purchase.disputed = self.payer.signed_amount, self.payer.left
+            if exact and purchase.closes:
                 agreed = await self.request_agreement()
-            deal.broke_off = self._over
+            purchase.broke_off = self._over
         return agreed
 
     async def request_agreement(self) -> messages.Agreed | None:

@@ -14,7 +14,7 @@ from dtp.chain.channel import Channel, ChannelError, ChannelState
 from dtp.chain.errors import MoveAborted, SignerError
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.node.client import ChainClient
-from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.gas import GasAllowance
 from dtp.errors import ChainError, DtpError
 from dtp.pay.claims import claims_are_over
 from dtp.pay.client.budget import is_in_use
@@ -142,7 +142,7 @@ async def close_due(
     waiting = await journal.run(partial(_waiting, chain=chain))
     if not waiting:
         return []
-    paying, done = chain.paying_from(GasPurse(_GAS)), []
+    paying, done = chain.paying_from(GasAllowance(_GAS)), []
     try:
         channels = await read_channels(chain, [each.channel for each in waiting])
     except ChainError as fault:

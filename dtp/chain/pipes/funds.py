@@ -17,7 +17,7 @@ from dtp.chain.node.commitment import to_its_end
 from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.wallet import parse_amount, split_gas
 
-__all__ = ["DepositTooHigh", "Purse"]
+__all__ = ["DepositTooHigh", "PipeFunds"]
 
 #: The most MIST that is put into each coin that pays for frames, and the least that is worth it.
 _MAX_COIN: Final = 20_000_000_000
@@ -34,8 +34,8 @@ class DepositTooHigh(DialError):
     code: ClassVar[str] = "deposit-too-high"
 
 
-class Purse:
-    """For one client, of all its pipes; `gas` knows what frames have cost."""
+class PipeFunds:
+    """What a client spends on all its pipes: coins for gas, and deposits. `gas` knows what frames have cost."""
 
     def __init__(self, chain: ChainClient, gas: GasGuess) -> None:
         self._chain = chain
