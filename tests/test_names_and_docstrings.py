@@ -30,9 +30,7 @@ Whom Whose Why
 """
 
 #: Docstrings of functions, by room, that begin with one of these.
-NOUNS_FIRST: dict[str, int] = {
-    "broadcast": 10,
-}
+NOUNS_FIRST: dict[str, int] = {}
 
 
 @cache

@@ -361,7 +361,7 @@ class Feeder:
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
     def _other_addresses(self, stream: Stream) -> tuple[str, ...]:
-        """Addresses of those who serve the show too, without the one who asks; no more than are told."""
+        """Return addresses of others who serve the show, without the one who asks; as many as one is told."""
         mine = self._listeners[stream].who.addresses if stream in self._listeners else ()
         found = dict[str, None]()
         for each in self._iter_others(stream):

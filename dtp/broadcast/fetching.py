@@ -47,7 +47,7 @@ def dial_told(dial: Dial, get_teller: Callable[[str], Nearness | None]) -> Dial:
 
 @asynccontextmanager
 async def asked(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream]:
-    """A stream on which so much is asked for."""
+    """Open a stream that asks a neighbour for what `hello` says, and give it; end it behind the block."""
     stream = await connection.open_stream()
     frames.write(stream, hello)
     try:

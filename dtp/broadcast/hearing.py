@@ -88,7 +88,7 @@ class ShowStream:
         teller: Nearness | None = None,
         lan: bool = False,
     ) -> None:
-        """The arguments are those of `listen_to`."""
+        """Listen with the arguments of `listen_to`."""
         given = [_with_service(Address.parse(each)) for each in addresses]
         if not given:
             raise LocalError("a show is listened to at one address at least")
@@ -318,7 +318,7 @@ class Lateness:
         self._least = self._least_before = _NEVER
 
     def note(self, time_ms: int, now_ms: int) -> int:
-        """Return how much later than the soonest a segment of `time_ms` comes that is here at `now_ms`."""
+        """Return by how many ms a segment dated `time_ms` that comes at `now_ms` is later than the soonest ones."""
         if time_ms == self._time_ms:
             return self._late
         if now_ms - self._since >= _REMEMBERED:

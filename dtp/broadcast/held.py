@@ -178,7 +178,7 @@ class HeldSegments:
             self.add_piece(segment.number, index, bytes(piece))
 
     def add_gap(self, first: int, last: int) -> None:
-        """Segments from `first` to `last` are lost. The edge stays: nobody signs what is lost.
+        """Note that segments `first` to `last` are lost. The edge stays: nobody signs what is lost.
 
         Of more than a few thousand, those that aren't here count as forgotten, like all before them.
         """

@@ -88,7 +88,7 @@ class Parents:
         return (known := self._known.get(address)) is not None and known.given
 
     def avoid_addresses(self, own: Iterable[str]) -> None:
-        """These are addresses of the listener itself: they are never tried."""
+        """Never try these addresses: they are the listener's own."""
         self._own = frozenset(own)
         for each in self._own:
             self._known.pop(each, None)
@@ -100,7 +100,7 @@ class Parents:
         return Nearness.PROCESS if known is None else known.teller
 
     def learn_addresses(self, addresses: Iterable[str], teller: Nearness = Nearness.ANYWHERE) -> None:
-        """Somebody as near as `teller` says that these have the show. What is nearer than that doesn't count. Past
+        """Add addresses that somebody as near as `teller` has told of. What is nearer than that doesn't count. Past
         the bound those go that were never of use."""
         self._learned += 1
         teller = min(teller, self._nearest)
@@ -241,7 +241,7 @@ class Pace:
         return not self.late and self.now() - self._began > _STEADY
 
     def note_said(self) -> None:
-        """It has said something."""
+        """Note that it has said something."""
         self._said = self.now()
 
     @property
@@ -250,21 +250,22 @@ class Pace:
         return self.now() - self._said
 
     def note_piece(self, size: int) -> None:
-        """A piece has come, of so many bytes."""
+        """Note that a piece of `size` bytes has come."""
         self._last = self.now()
         self.looks = 0
         self._size += size
 
     def note_head(self, segment: Segment) -> None:
-        """The pieces of a segment come next: one that keeps them back as long as it may would stall a large one."""
+        """Note that the pieces of a segment come next: a large one would stall if each was kept back as long as it
+        may."""
         self._due = self.now() + LONGEST * self._factor
         if self._least is not None and segment.time_ms > self._time_ms:
             allowed = self._late_after + self._patience.silence + 2 * segment.duration_ms / 1000
             self._due = min(self._due, segment.time_ms / 1000 + self._least + allowed)
 
     def note_whole(self, segment: Segment) -> None:
-        """A segment is complete. How late it is counts by the difference to others, so the producer's clock may be
-        any."""
+        """Note that a segment is complete. How late it is counts by the difference to others, whatever the
+        producer's clock."""
         self.segments += 1
         self._due = math.inf
         self._duration = segment.duration_ms / 1000
@@ -294,7 +295,7 @@ class Pace:
         return 1 + int(1 / self._duration) if self._duration else 1
 
     def note_looked(self) -> None:
-        """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
+        """Note that others were asked, and mostly had nothing either: wait longer before the next time."""
         self._last = self.now()
         self.looks += 1
         self._due = self.now() + LONGEST * self._factor

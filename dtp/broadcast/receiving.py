@@ -226,11 +226,11 @@ class ShowReceiver:
         self.parents.note_failed(address, asyncio.get_running_loop().time())
 
     def _say_alive(self) -> None:
-        """The producer was heard, or somebody hears it."""
+        """Note that the producer was heard, by this side or by somebody who says so."""
         self._lost.reschedule(asyncio.get_running_loop().time() + self._patience.lost)
 
     def _give_more_time(self, seconds: float) -> None:
-        """This program stood still, and heard nobody: the show isn't lost for that."""
+        """Wait `seconds` longer for the show: this program stood still meanwhile, and heard nobody."""
         if (lost_at := self._lost.when()) is not None and not self._lost.expired():
             self._lost.reschedule(lost_at + seconds)
 
@@ -239,13 +239,13 @@ class ShowReceiver:
         return self.held is not None and path[:1] == (self.held.announcement.producer,)
 
     def _give_up_rest(self) -> None:
-        """Nobody is asked any more for what isn't whole: what comes behind it is delivered all the same."""
+        """Stop asking for segments that aren't whole: those behind them are delivered all the same."""
         held, wanted = self.held, self._first_wanted()
         if held is not None and wanted is not None and wanted <= held.edge:
             held.add_gap(wanted, held.edge)
 
     def _come_through(self, path: tuple[PeerId, ...]) -> None:
-        """The show comes through these now; through nobody where there are none, and who listens here is told."""
+        """Note through whom the show comes now, nobody if `path` is empty, and tell those who listen here."""
         self.path = path
         self.on_path(path)
 
@@ -628,7 +628,7 @@ class ShowReceiver:
         return True
 
     async def _pass_to(self, address: str, number: int) -> None:
-        """A neighbour goes on with segment `number`: all before are here, or it has said that they are lost. What it
+        """Go on with a neighbour at segment `number`: all before are here, or it has said that they are lost. What it
         leaves out is lost as well, or others have it, and `NeighbourUnfit` is raised."""
         if (lost := self._said_lost) is not None and lost.first < number:
             self._said_lost = None
@@ -639,7 +639,7 @@ class ShowReceiver:
             raise NeighbourUnfit(f"{address} leaves out segment {wanted}")
 
     async def _recover_lost(self, address: str, first: int, last: int) -> None:
-        """A neighbour says that these are lost: ask others before that is believed."""
+        """Ask others for segments that a neighbour calls lost, before that is believed."""
         held = self._open_held()
         first = max(first, self.start or 0)
         if last < first:
@@ -648,8 +648,8 @@ class ShowReceiver:
         held.add_gap(first, last)
 
     async def _look_elsewhere(self, address: str, pace: Pace) -> None:
-        """Nothing came for a while, or late: a neighbour than which others do better withholds, or is too slow. Where
-        nobody does better it is heard on: to leave it would bring nothing, and cost all."""
+        """Compare a neighbour from which nothing came for a while, or late, with others, and raise `NeighbourSlow`
+        where one does better. Where nobody does it is heard on: to leave it would bring nothing, and cost all."""
         silent, again = pace.silence > ALIVE, pace.looks > 0
         pace.note_looked()
         edge = -1 if self.held is None else self.held.edge

@@ -368,7 +368,7 @@ class GraphCore:
         return self._show(lib.dtp_graph_keys(self._graph, space, soul, len(soul), self._view))
 
     def show(self, space: int, soul: bytes, key: bytes, *, has_something: bool) -> None:
-        """Tell of a text or a list whether there is something in it; else it isn't listed."""
+        """Have a text or a list listed, or not: one in which there is nothing isn't."""
         _check(lib.dtp_graph_show(self._graph, space, soul, len(soul), key, len(key), has_something))
 
     def list_souls(self, prefix: bytes = b"") -> bytes:

@@ -181,7 +181,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
     def update(  # type: ignore[override]
         self, other: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any
     ) -> None:
-        """As of any mapping. Nothing is written if one of the values can't be."""
+        """Put all of these, as `dict.update` does. Nothing is written if one of the values can't be."""
         self._update(dict(other, **more))
 
     def _update(self, new: Mapping[str, Any]) -> None:

@@ -187,7 +187,7 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
     # ---- replicating
 
     def apply(self, data: bytes | bytearray | memoryview) -> list[ListPatch]:
-        """`merge`, and what it changed in the list. After a `TextMemory` read the list again."""
+        """Merge as `merge` does, and return what changed in the list. After a `TextMemory` read the list again."""
         return [decode_patch(patch) for patch in super().apply(data)]
 
 

@@ -105,7 +105,7 @@ class _Reader:
 
 
 def spans_of(edit: bytes) -> list[Span]:
-    """Return which operations an edit tells of, in order. Raises `EncodingError`."""
+    """Return the spans of operations that are in an edit, in order. Raises `EncodingError`."""
     found: list[Span] = []
     for told, _ in _messages(edit):
         for one in told:
@@ -182,7 +182,7 @@ class Operations:
                 self._told.setdefault(one.id[0], []).append(one)
 
     def join(self, other: Operations) -> None:
-        """Have all of the other here, too."""
+        """Add all of the other's operations."""
         self._ordered.clear()
         for agent, told in other._told.items():
             self._told.setdefault(agent, []).extend(told)

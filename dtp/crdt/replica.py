@@ -305,7 +305,7 @@ class Replica:
         return found
 
     def check_owner(self, soul: str, key: str = "") -> None:
-        """Raises `NotOwner`, `RuleBroken`, or the `refusal`, where this replica may not edit a text."""
+        """Raise `NotOwner`, `RuleBroken`, or the `refusal`, if this replica may not edit a text."""
         if self.refusal is not None:
             raise self.refusal
         if self.permits.needs_permit(soul):
@@ -345,7 +345,7 @@ class Replica:
             self.on_edited(name)
 
     def show(self, name: Name, *, has_something: bool) -> None:
-        """Note whether there is something in a text or a list: else it isn't listed."""
+        """Have a text or a list listed among what a soul has, or not: one in which there is nothing isn't."""
         space, soul, key = name
         self.core.show(space, values.name(soul), values.name(key), has_something=has_something)
 
@@ -518,7 +518,7 @@ class Replica:
         return ruling
 
     def begin_summary(self, author: bytes, after: int) -> SummaryCore:
-        """To be given frames of an author, in order, that come after this clock: a frame of what still counts."""
+        """Return what sums up an author's frames after the clock `after`, which are added in order, as one frame."""
         return self.core.begin_summary(self._author_number(author), after)
 
     def _take_edits(self, author: bytes) -> None:

@@ -105,7 +105,7 @@ class Version(Mapping[bytes, int]):
         return f"Version({self._numbers})"
 
     def encode(self) -> bytes:
-        """As docs/text.md has it: the same bytes for the same version."""
+        """Return the version as docs/text.md has it: the same bytes for the same version."""
         out = bytearray()
         _put_number(out, len(self._numbers))
         for agent in sorted(self._numbers):
@@ -162,7 +162,7 @@ class Anchor:
     )  # its place may move on when a text is compacted; a set of anchors must not mind
 
     def encode(self) -> bytes:
-        """For other replicas: a cursor to show, a comment's place to store."""
+        """Return the anchor as bytes for other replicas, such as a cursor to show or a comment's place."""
         out = bytearray([self._side == "right"])
         if self._agent:
             _put_number(out, len(self._agent))

@@ -65,7 +65,7 @@ class SequenceOwner(Protocol):
         """Note that something was written here."""
 
     def show(self, name: Name, *, has_something: bool) -> None:
-        """Note whether there is something in a text or a list."""
+        """Have a text or a list listed among what a soul has, or not."""
 
     def seen_anew(self, author: bytes) -> int:
         """Return the clock behind which what an author says that it has seen counts; 0: all of it."""

@@ -76,7 +76,7 @@ class Registers(_View, MutableMapping[str, Value]):
     def update(  # type: ignore[override]
         self, other: Mapping[str, Value] | Iterable[tuple[str, Value]] = (), /, **more: Value
     ) -> None:
-        """As of any mapping; in one call, so all or nothing up to some thousand keys."""
+        """Put all of these, as `dict.update` does; in one call, so all or nothing up to some thousand keys."""
         self._replica.put_many((self.soul, key, value) for key, value in dict(other, **more).items())
 
     def written(self, key: str) -> tuple[bytes, int]:
@@ -209,7 +209,7 @@ class Set(_View, MutableSet[Value]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Value]) -> set[Value]:
-        """`a | b` and the like give plain sets."""
+        """Return a plain set: so `a | b` and the like give no replicated one."""
         return set(it)
 
 

@@ -164,7 +164,7 @@ class Contents:
         self.check_public(soul)
 
     def check_public(self, soul: str) -> None:
-        """Raises `NotSealed` at the soul of a private node: its registers are written by `Graph.private`."""
+        """Raise `NotSealed` at the soul of a private node: its registers are written by `Graph.private`."""
         if self.is_private(soul):
             raise NotSealed(
                 f"{soul!r} is private, and what is written there so could be read by all: Graph.private(soul) reads "

@@ -258,7 +258,7 @@ class Intake:
         return taken
 
     def wait_for_due(self) -> None:
-        """Frames from the future are applied when their time has come, and summaries asked for again; the wall clock
+        """Apply frames from the future when they are due, and ask again for summaries, until closed; the wall clock
         may be set meanwhile."""
         if self._timer is not None:
             self._timer.cancel()

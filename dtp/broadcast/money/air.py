@@ -143,7 +143,7 @@ class Slots:
         return [self._slot_hash(show.posted + at) for at in range(count)]
 
     def note_posted(self, before: int) -> None:
-        """Slots below `before` were posted: what was kept for them isn't needed."""
+        """Forget what was kept for slots below `before`, which were posted."""
         for slot in [each for each in self._links if each < before - 1]:
             del self._links[slot]
 

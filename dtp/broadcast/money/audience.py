@@ -57,7 +57,7 @@ class AudienceLine:
         return len(self._entries)
 
     def asked(self, event: EntryAsked) -> Entry | None:
-        """Take an entry; return it, or None where so many are worth more that it isn't kept, or it was dismissed. The
+        """Add an entry; return it, or None if it was dismissed, or so many are worth more that it isn't kept. The
         same one may come again."""
         if event.number in self._dismissed or event.number in self._entries:
             return self._entries.get(event.number)
@@ -86,7 +86,7 @@ class AudienceLine:
             heappush(self._worst_first, (entry.amount, number))  # it was raised
 
     def raised(self, event: Raised) -> Entry | None:
-        """Somebody has added to an entry; return it as it is now, None where it isn't kept."""
+        """Add to an entry what somebody has given for it; return it as it is now, None where it isn't kept."""
         entry = self._entries.get(event.number)
         if entry is None:
             return None
@@ -96,7 +96,7 @@ class AudienceLine:
         return entry
 
     def dismiss(self, number: int) -> None:
-        """It was answered, or isn't wanted."""
+        """Remove an entry for good: it was answered, or isn't wanted."""
         self._ranked = None
         self._entries.pop(number, None)
         self._dismissed.add(number)

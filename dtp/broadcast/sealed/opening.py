@@ -68,7 +68,7 @@ class Opener:
                 self.learn({segment.epoch: key})
 
     def learn(self, keys: dict[int, bytes]) -> None:
-        """These are the keys of some epochs."""
+        """Add the keys of some epochs."""
         self._keys |= keys
         while len(self._keys) > _KEPT:
             self._keys.popitem(last=False)

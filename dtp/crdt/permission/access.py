@@ -105,7 +105,7 @@ class _Author:
 
 @dataclass
 class Ruling:
-    """Verdicts on ops of one author in a row. Nothing is remembered until it `stands`."""
+    """Verdicts on ops of one author in a row. Nothing is remembered before `commit_verdicts`."""
 
     access: AccessState
     author: bytes
@@ -486,7 +486,7 @@ class AccessState:
         return found
 
     def grant(self, data: bytes) -> Grant:
-        """Return a genuine grant for this graph; read once. Raises `GrantError`."""
+        """Return the grant in `data`, checked for this graph once. Raises `GrantError`."""
         grant = self._read.get(data)
         if grant is None:
             grant = read_grant(self.graph, data)

@@ -88,7 +88,7 @@ def make_cuts(identity: Identity, graph: str, card: Card, clocks: Mapping[bytes,
 
 
 def read_cuts(graph: str, data: bytes) -> Cuts:
-    """Genuine cuts for this graph. Raises `CutsError`, `CardError`."""
+    """Return the cuts in `data`, checked for this graph. Raises `CutsError`, `CardError`."""
     try:
         parts = values.decode(data)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
@@ -211,7 +211,7 @@ class KnownAccounts:
         return card
 
     def decode_cuts(self, data: bytes) -> Cuts:
-        """Genuine cuts for this graph, read once. Raises `CutsError`, `CardError`."""
+        """Return the cuts in `data`, checked for this graph once. Raises `CutsError`, `CardError`."""
         cuts = self._cuts.get(data)
         if cuts is None:
             cuts = read_cuts(self._graph, data)
@@ -229,7 +229,7 @@ class KnownAccounts:
         self.standings[name] = self.standings.get(name, AccountStanding()).with_cuts(cuts)
 
     def begin_with(self, prior: Mapping[str, AccountStanding]) -> None:
-        """Know this of accounts beforehand."""
+        """Set what is known of accounts before anything was taken."""
         self._prior = dict(prior)
 
     def all_standing(self) -> dict[str, AccountStanding]:

@@ -203,7 +203,7 @@ class Rule:
         return ""
 
     def once_for(self, op: Op) -> tuple[str, str] | None:
-        """Within what the op may be the only one of its author."""
+        """Return the (soul, key) within which an op may be the only one of its author, None if it need not be."""
         return {"": None, "rule": ("", ""), "soul": (op.soul, ""), "key": (op.soul, op.key)}[self.once]
 
 
@@ -266,7 +266,7 @@ class Rules:
 
 
 def root_of(kind: str, document: bytes) -> str:
-    """`%kind:hash`: BLAKE2b-256 of the document in base32, in small letters."""
+    """Return `%kind:hash`: BLAKE2b-256 of the document in base32, in lower case."""
     digest = hashlib.blake2b(document, digest_size=32).digest()
     return f"{MARK}{kind}:{base64.b32encode(digest).decode().rstrip('=').lower()}"
 

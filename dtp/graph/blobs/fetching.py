@@ -73,7 +73,7 @@ class Blob:
             skip = 0
 
     async def read(self, start: int = 0, size: int = -1) -> bytes:
-        """`size` of its bytes from `start` on, all when it is negative; errors as of `chunks`."""
+        """Return `size` bytes from `start` on, all if it is negative. Raises as `chunks` does."""
         parts: list[bytes] = []
         left = self.size if size < 0 else size
         if left:

@@ -51,7 +51,7 @@ class Listing(NamedTuple):
         return len(self.hashes) // _HASH
 
     def id(self) -> bytes:
-        """Of the blob."""
+        """Return the id of the blob."""
         return _hash(_LIST_CONTEXT, self.size.to_bytes(8, "big") + self.hashes)
 
     def is_for(self, ref: BlobRef) -> bool:
@@ -59,7 +59,7 @@ class Listing(NamedTuple):
         return self.size == ref.size and len(self.hashes) == _count(self.size) * _HASH and self.id() == ref.id
 
     def length(self, number: int) -> int:
-        """Return bytes of a chunk."""
+        """Return how many bytes a chunk has."""
         return min(CHUNK, self.size - number * CHUNK)
 
     def matches_chunk(self, number: int, data: bytes) -> bool:
@@ -188,7 +188,7 @@ class BlobStore:
             os.close(folder)
 
     def begin(self, ref: BlobRef, listing: Listing) -> Incoming:
-        """Go on with a blob that comes chunk by chunk. Raises `BlobError` when the list isn't its."""
+        """Return the blob to go on with, chunk by chunk. Raises `BlobError` if the list is another blob's."""
         if not listing.is_for(ref):
             raise BlobError(f"the list of blob {ref.id.hex()} belongs to another blob: ask another peer")
         try:
@@ -258,7 +258,7 @@ class Incoming:
         self.have += 1
 
     def finish(self) -> None:
-        """Give it its name: only for one that is whole."""
+        """Publish the blob under its name: only one that is whole."""
         try:
             os.ftruncate(self._handle, self._listing.size)
             os.fsync(self._handle)

@@ -111,7 +111,7 @@ class Collector:
 
 
 def _parse(chunk: str) -> tuple[str, int, int, bytes]:
-    """(set, number, count, data) of a chunk."""
+    """Return (set, number, count, data) of a chunk."""
     parts = chunk.split("/")
     if len(chunk) > MAX_CHUNK or len(parts) != 6 or parts[0] != _PREFIX:
         raise ChunkError(f"not a chunk: it begins with {chunk[:12]!r}, not with {_PREFIX}/")

@@ -109,7 +109,7 @@ def _text(text: str) -> str:
 
 
 def _line(a: tuple[float, float], b: tuple[float, float], key: str) -> str:
-    """From one node's edge to the other's; a loop above the node."""
+    """Return a line from one node's edge to the other's, or a loop above the node."""
     (ax, ay), (bx, by) = a, b
     distance = math.hypot(bx - ax, by - ay)
     if distance < 1:

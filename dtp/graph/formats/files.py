@@ -41,7 +41,7 @@ async def export(graph: Graph, path: str | os.PathLike[str]) -> int:
 
 @asynccontextmanager
 async def _replacing_beside(target: Path) -> AsyncIterator[BinaryIO]:
-    """As `replacing`, which waits for the disk, in another thread than the loop's."""
+    """Replace a file as `replacing` does, in another thread than the loop's: it waits for the disk."""
     replaced = replacing(target)
     file = await asyncio.to_thread(replaced.__enter__)
     try:

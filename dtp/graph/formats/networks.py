@@ -92,7 +92,7 @@ def label(graph: Contents, soul: str) -> str:
 
 
 def _links(graph: Contents, soul: str) -> list[tuple[str, str]]:
-    """(key, target) of all links of a node, in sets and in registers."""
+    """Return (key, target) of all links of a node, in sets and in registers."""
     node, core = graph.replica.node(soul), graph.replica.core
     found = [(key, value.soul) for key, value in node.items() if isinstance(value, Link)]
     for key in values.decode(core.keys(SET, values.name(soul))):

@@ -127,7 +127,7 @@ class Chains:
         return not (self._whole and isinstance(envelope, Summary))
 
     def left(self) -> list[Summary]:
-        """Return the summaries that were not taken, but for those that there was no room to keep."""
+        """Return the summaries that weren't taken, as far as there was room to keep them."""
         return [kept for _, kept in self._only_summed.values() if kept is not None]
 
     def waiting(self) -> list[Envelope | Summary]:
@@ -199,7 +199,7 @@ class Chains:
             self._held_bytes += size
 
     def advance(self, envelope: Envelope | Summary, clock: int) -> None:
-        """It was taken; its last clock is `clock`."""
+        """Note that an envelope was taken: the author's chain ends with it, and `clock` is its last clock."""
         self._tips[envelope.author] = ChainTip(envelope.sequence, envelope.hash, clock)
         self.heads[envelope.author] = envelope.head
         last, kept = self._only_summed.get(envelope.author, (0, None))
@@ -222,7 +222,7 @@ class Chains:
         self._near = None, 0
 
     def forget_author(self, author: bytes) -> None:
-        """Know nothing of an author any more."""
+        """Forget all that is known of an author."""
         for sequence in [sequence for one, sequence in self._held if one == author]:
             self._let_go(author, sequence)
         self.heads.pop(author, None)
@@ -242,8 +242,7 @@ class Chains:
         return envelope
 
     def gaps(self) -> list[tuple[bytes, int, int]]:
-        """Return what is known to be missing, as something behind it was put aside, or only a summary came: (author,
-        first, last)."""
+        """Return the known gaps, (author, first, last): frames behind them wait, or only a summary of them came."""
         waiting: dict[bytes, list[int]] = {}
         for author, sequence in sorted(self._held):
             waiting.setdefault(author, []).append(sequence)

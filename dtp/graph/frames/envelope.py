@@ -93,7 +93,7 @@ class Signed(ABC):
 
     @abstractmethod
     def encode(self) -> bytes:
-        """As it travels and is stored."""
+        """Return the bytes that are sent and stored."""
 
     def is_genuine(self) -> bool:
         """Return whether the signature is the author's."""
@@ -105,7 +105,7 @@ class Signed(ABC):
     @property
     @abstractmethod
     def told(self) -> core.Told:
-        """What it says about single ops."""
+        """What it says of its ops, to be compared with other statements."""
 
     @property
     def states(self) -> dict[int, bytes]:

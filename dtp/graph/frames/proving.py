@@ -27,7 +27,7 @@ class Proof:
         return self.first.author
 
     def describe(self) -> str:
-        """In words, for people: whose it is, and of which of its frames the two tell."""
+        """Return in words, for people, whose it is, and of which of its frames the two tell."""
         told = (
             f"a summary of frames {o.first} to {o.sequence}"
             if isinstance(o, Summary)

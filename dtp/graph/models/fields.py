@@ -377,7 +377,7 @@ class Members(_Typed[T], MutableSet[T]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:
-        """`a | b` and the like give plain sets."""
+        """Return a plain set: so `a | b` and the like give no replicated one."""
         return set(it)
 
 

@@ -155,7 +155,7 @@ def _at(graph: Graph, made: dict[str, list[Op]], seconds: float) -> dict[str, di
 
 
 def _by_place(ops: list[Op]) -> dict[tuple[str, str], list[Op]]:
-    """(key, space) -> its ops, the earliest first, of all spaces that can be put together again."""
+    """Return (key, space) -> its ops, the earliest first, of all spaces that can be put together again."""
     found: dict[tuple[str, str], list[Op]] = {}
     for op in ops:
         if op.space in _AS_OF:

@@ -81,7 +81,7 @@ class _Work:
             self.leave(op, str(error))
 
     def leave(self, op: Op, why: str) -> None:
-        """Note that it isn't signed again."""
+        """Note an op that isn't signed again, and why."""
         self.left[f"{op.space} {op.key!r} of {op.soul!r}", why] = None
 
     def _sign_op(self, op: Op) -> bool:
@@ -147,7 +147,7 @@ class _Work:
         return bool(op.value != before)
 
     def _sign_change(self, op: Op) -> bool:
-        """Of a set, a map or a multi-value register."""
+        """Sign a change of a set, a map or a multi-value register again; return whether something was made."""
         replica, names = self.graph.replica, (values.name(op.soul), values.name(op.key))
         space = core.SET if op.space == "set" else core.VALUES
         found = values.decode(replica.core.read(space, *names))

@@ -131,7 +131,7 @@ def differences(old: Replica, new: Replica) -> list[Change]:
 
 
 def _contents(replica: Replica, soul: str) -> dict[tuple[int, str], Any]:
-    """(space, key) -> what is there, comparable between replicas."""
+    """Return (space, key) -> what is there, comparable between replicas."""
     name = values.name(soul)
     registers = values.decode(replica.core.keys(core.REGISTER, name))
     found: dict[tuple[int, str], Any] = {(core.REGISTER, key): value for key, value in registers.items()}

@@ -402,7 +402,7 @@ class Admission:
         return author not in self._acquainted
 
     def _look_around(self) -> None:
-        """Work out who is not a stranger."""
+        """Find out which authors are known here: all others are strangers."""
         graph = self._graph
         granted = {one.grantee_name for one in graph.access.grants()}
         known = self._policy.known | self._met | self._unbannable()

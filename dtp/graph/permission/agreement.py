@@ -36,7 +36,7 @@ class Agreement(NamedTuple):
     of: frozenset[bytes]
 
     def check(self) -> Agreement:
-        """Return this. Raises `GraphError` where so many can't agree."""
+        """Return this. Raises `GraphError` if more have to agree than were named."""
         if not 1 <= self.need <= len(self.of) <= MOST:
             raise GraphError(
                 f"{self.need} of {len(self.of)} can't agree: name at most {MOST}, of whom at least one is needed"
@@ -69,7 +69,7 @@ class Unagreed(NamedTuple):
     need: int
 
     def describe(self) -> str:
-        """In words, for people: whose sum it is, and who agrees to it."""
+        """Return in words, for people, whose sum it is, and who agrees to it."""
         who = f" ({', '.join(map(str, self.by))})" if self.by else ""
         return (
             f"frames {self.first} to {self.last} of {self.author} came only summed up. {len(self.by)} of the "
@@ -144,7 +144,7 @@ class WaitingWords:
         return (owner_name(author), name) in self._said.get(witness, ())
 
     def add(self, graph: Graph, one: Signed) -> None:
-        """Take in to which sums the author of an envelope, which is genuine, agrees in it."""
+        """Note the sums to which the author of a genuine envelope agrees in it."""
         soul, said = owned(one.author, AGREED), self._said.setdefault(one.author, set())
         try:
             ops = ops_of(graph.replica.core, one.author, one.body) if one.body else []

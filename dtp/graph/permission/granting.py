@@ -46,7 +46,7 @@ class Access:
         access.revoke(self._graph, grant, self._last_clock)
 
     def grants(self) -> list[Grant]:
-        """One's own grants that aren't revoked."""
+        """Return this identity's grants that aren't revoked."""
         return access.grants(self._graph)
 
     def allow(self, rules: Rules) -> Rules:

@@ -70,7 +70,7 @@ class Reader:
         return account_name(self.key) if self.is_account else PeerId(self.key)
 
     def encode(self) -> bytes | list[Any]:
-        """As in a ring: a key, or `[account, [device...]]`."""
+        """Return it as a ring has it: a key, or `[account, [device...]]`."""
         return self.key if self.devices is None else [self.key, list(self.devices)]
 
     @classmethod
@@ -154,7 +154,7 @@ class PrivateNode(MutableMapping[str, Value]):
         return [one.name for one in self._read_ring()[1]]
 
     def _read_ring(self) -> tuple[int, list[Reader], bytes, bytes]:
-        """Number of keys, readers, what is sealed, all of it."""
+        """Return the number of keys, the readers, the sealed part, and all of the ring."""
         node = self._graph.replica.node(self.ring_soul)
         data = node.get(RING_KEY)
         if data is None:
@@ -281,7 +281,7 @@ class PrivateNode(MutableMapping[str, Value]):
         self._seal_ring(ring.names, list(ring.keys), readers)
 
     def remove_reader(self, peer: Peer) -> None:
-        """From now on write under a new key that this reader doesn't get. What it could read it may have kept.
+        """Write under a new key from now on, which this reader doesn't get. What it could read it may have kept.
 
         Writers that haven't heard of it yet still use the key before. Raises `GraphError` for whoever isn't a reader,
         and for the owner.

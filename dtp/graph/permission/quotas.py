@@ -60,7 +60,7 @@ class Quotas:
         return _limits(self.stranger_bytes, self.stranger_ops, self.stranger_frames)
 
     def to_map(self) -> dict[str, Any]:
-        """As a map of the names of its fields."""
+        """Return a dict of its fields."""
         return asdict(self)
 
 
@@ -76,7 +76,7 @@ class StoredUsage:
     frames: int = 0
 
     def add(self, other: StoredUsage) -> None:
-        """Count this, too."""
+        """Add `other` to this."""
         self.bytes += other.bytes
         self.ops += other.ops
         self.frames += other.frames
@@ -134,11 +134,11 @@ class Refused:
         return not count
 
     def forget_author(self, author: bytes) -> None:
-        """Name an author no more."""
+        """Forget what was refused of an author by name; it still counts."""
         self.authors.pop(author, None)
 
     def save(self) -> list[Any]:
-        """As lists."""
+        """Return it as lists, for `load`."""
         reasons = [[why, *counts] for why, counts in sorted(self.reasons.items())]
         return [reasons, [[author, *told] for author, told in sorted(self.authors.items())]]
 
@@ -165,7 +165,7 @@ class Arrivals:
         return quotas.new_strangers is None or len(self._came) < quotas.new_strangers
 
     def add(self, now: float) -> None:
-        """Note one."""
+        """Note that one has come."""
         self._came.append(now)
 
 

@@ -95,7 +95,7 @@ class Presence:
         self.set(**self._state | state)
 
     def clear(self) -> None:
-        """Be not there any more, for the others."""
+        """Tell the others that this program isn't there any more."""
         if self._state:
             self.set()
 

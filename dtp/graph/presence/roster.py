@@ -199,7 +199,7 @@ class Roster:
         return True
 
     def _charge_link(self, link: PresencePeer, key: Key) -> None:
-        """It is this link, of all, on whose account it is here."""
+        """Count a state against this link alone."""
         for other in self._links:
             other.brought.pop(key, None)
         link.brought[key] = None

@@ -86,7 +86,7 @@ class Beside:
                 self._check()
 
     def on_changed(self, changes: Iterable[Change]) -> None:
-        """Note that something is different at these souls."""
+        """Note which souls have changed."""
         self.queries.index.on_changed(changes)
 
     async def close(self) -> None:

@@ -89,7 +89,7 @@ class Meter:
                 self._check_limits()
 
     def count_rows(self, rows: int) -> None:
-        """Raises `QueryLimit` for more rows than the result may have."""
+        """Raise `QueryLimit` if the result has more rows than it may."""
         most = self._budget.rows
         if most is not None and rows > most:
             raise self._make_limit("rows", f"it has more than {most:,} rows; narrow it down, or add LIMIT")

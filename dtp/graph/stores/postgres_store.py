@@ -400,7 +400,7 @@ class PostgresStore(Store):
         self._listener.start()
 
     def _listen(self, on_news: Callable[[], None]) -> None:
-        """Until the store is closed; a connection that broke is made again, and something may have been missed."""
+        """Listen until the store is closed. A broken connection is made anew, and `on_news` is called then, too."""
         while not self._closed.is_set():
             try:
                 with psycopg.connect(self._url, autocommit=True, **ALIVE) as database:

@@ -224,6 +224,6 @@ def inode(path: str) -> int:
 
 
 def _execute(database: sqlite3.Connection, script: str) -> None:
-    """`executescript` would commit first."""
+    """Run the statements of a script within the open transaction: `executescript` would commit first."""
     for statement in script.split(";\n"):
         database.execute(statement)

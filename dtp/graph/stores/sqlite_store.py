@@ -551,12 +551,12 @@ class SqliteStore(Store):
         self._lock.release()
 
     def _take_log_in(self) -> None:
-        """SQLite does it when the last one closes the file; who reads it may be the last."""
+        """Move the write-ahead log into the file, as SQLite does at the last close, which may be a reader's."""
         with suppress(sqlite3.Error):
             self._truncate_log()
 
     def _truncate_log(self) -> None:
-        """Without waiting for whoever reads."""
+        """Empty the write-ahead log, without waiting for readers."""
         self._db.execute("PRAGMA busy_timeout = 0")
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._db.execute(f"PRAGMA busy_timeout = {round(_PATIENCE * 1000)}")

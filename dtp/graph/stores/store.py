@@ -219,7 +219,7 @@ class Store(ABC):
         return []
 
     def follow(self, on_news: Callable[[], None]) -> None:
-        """Have `on_news` called, from any thread, when there may be `news`. Where no other program adds: never."""
+        """Call `on_news`, from any thread, when another program may have added something; never where none can."""
         return
 
     @abstractmethod

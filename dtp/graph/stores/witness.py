@@ -79,8 +79,8 @@ class Witness:
             self.remember(_SUPERSEDED)
 
     def remember(self, sequence: int) -> None:
-        """Remember it. It survives the end of the process at once, that of the machine soon: a crash that loses it
-        only makes it remember less."""
+        """Remember how many frames were signed. That survives the end of the process at once, that of the machine
+        soon: a crash that loses it only makes it remember less."""
         if self._descriptor is None:
             with contextlib.suppress(OSError):
                 self._begin()

@@ -68,7 +68,7 @@ class Passed:
         return self._known.get(author, (0, 0))[1]
 
     def authors(self) -> list[bytes]:
-        """Of whom there is one."""
+        """Return the authors of whom there is one."""
         return sorted(self._known)
 
     def parts_of(self, author: bytes) -> list[bytes]:
@@ -82,7 +82,7 @@ class Passed:
         return list(_cut(data, 8))
 
     def put(self, author: bytes, sequence: int, parts: list[bytes]) -> None:
-        """Keep one instead of the author's last one. Raises `StoreError`."""
+        """Keep an author's summary of everything instead of the last one. Raises `StoreError`."""
         data = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         if self._folder is None:
             self._parts[author] = parts
@@ -96,7 +96,7 @@ class Passed:
         self._known[author] = sequence, len(data)
 
     def remove(self, author: bytes) -> None:
-        """Let go of an author's. Raises `StoreError`."""
+        """Remove an author's summary of everything. Raises `StoreError`."""
         self._known.pop(author, None)
         self._parts.pop(author, None)
         if self._folder is not None:

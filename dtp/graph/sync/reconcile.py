@@ -67,7 +67,7 @@ class Teller:
         return start, self._sketch.next_symbols(end - start)
 
     def answer_reader(self, lacking: bytes, having: bytes) -> tuple[bytes, Vector]:
-        """To what the other side read off: what it must be told, and its vector. Raises `SyncError`."""
+        """Return what to answer to what the other side has read off, and that side's vector. Raises `SyncError`."""
         theirs = dict(self.vector)
         if len(lacking) % _HASH:
             raise SyncError("the peer names parts of hashes")
@@ -119,7 +119,7 @@ class SymbolReader:
         return b"".join(item.to_bytes(_HASH, "little") for item in sorted(lacking)), bytes(told)
 
     def wanted_symbols(self) -> int:
-        """Up to which symbol to ask for; 0 when a whole vector has fewer bytes."""
+        """Return up to which symbol to ask; 0 if a whole vector has fewer bytes."""
         have = len(self._reading)
         if have >= self._most:
             return 0
@@ -141,7 +141,7 @@ class SymbolReader:
 
 
 def _tagged(data: bytes) -> list[tuple[bytes, int]]:
-    """(hash of an author, sequence) of each."""
+    """Return (hash of an author, sequence) of each."""
     found, at = [], 0
     try:
         while at < len(data):

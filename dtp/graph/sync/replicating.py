@@ -111,7 +111,7 @@ class _Session:
         self.exchanged = Exchanged() if exchanged is None else exchanged
 
     async def run(self) -> Exchanged:
-        """Until both have all, or, live, until the stream or the graph ends."""
+        """Sync until both have all, or, if `live`, until the stream or the graph ends; return what was exchanged."""
         forget = self._graph.listen(self._wake.set)
         tasks: set[asyncio.Future[None]] = set()
         try:
@@ -232,7 +232,7 @@ class _Session:
             self._side.set_peer_head(author, heads[author])
 
     async def _send_chosen(self, heads: Vector) -> None:
-        """To a peer of other terms: what of it is in its part, and here."""
+        """Send a peer of other terms what it lacks of its part and is here."""
         parts = self._side.to_send(heads)
         if self._side.theirs.takes:
             async for some in self._choose_envelopes(parts):
@@ -245,7 +245,7 @@ class _Session:
         return chosen(self._graph, parts, choosing)
 
     async def _send_passed(self, author: bytes, first: int) -> int:
-        """Instead of stored frames the author's summary of everything, if it is smaller; where to go on."""
+        """Send the author's summary of everything instead of frames, if it is smaller; return where to go on."""
         passed = self._graph.passed
         upto = passed.last_of(author)
         if upto < first or passed.size_of(author) >= await self._graph.frames.stored_bytes(
@@ -256,7 +256,7 @@ class _Session:
         return upto + 1
 
     async def _offer_summaries(self) -> None:
-        """Summaries of everything, to a peer that has all the frames: it may meet others who don't."""
+        """Offer summaries of everything to a peer that has all the frames: it may meet others who don't."""
         await self._graph.offering.refresh(self._graph)
         passed = self._graph.passed
         out = self._graph.admission.hidden | self._side.refused
@@ -584,7 +584,7 @@ async def _send_blob(graph: Graph, stream: Stream, request: bytes) -> None:
 async def _live(
     graph: Graph, stream: Stream, first: bytes | None = None, serving: PeerServing = EVERYTHING
 ) -> None:
-    """Until the stream, the connection or the graph ends."""
+    """Sync live until the stream, the connection or the graph ends."""
     try:
         await _Session(graph, stream, live=True, first=first, serving=serving).run()
     except ConnectionClosed:

@@ -81,7 +81,7 @@ class EditPlace(ABC):
 
     @abstractmethod
     def mark(self, replica: Replica) -> Any:
-        """Return by what that which stands here now is told apart; the same as in a state if that stands."""
+        """Return a mark that identifies the state that is here now: equal to a `PlaceState`'s if it is that one."""
 
     @abstractmethod
     def read(self, replica: Replica) -> bytes | None:

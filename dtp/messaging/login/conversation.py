@@ -109,7 +109,7 @@ class LoginConversation:
     # ---- accounts ----------------------------------------------------------------------------------------------
 
     def _register_start(self, now: Moment, name: str, slot: int, request: bytes) -> Answer:
-        """Says nothing of whether there is such an account: the same keys are derived for every name. What it answers
+        """Answer the same whether or not there is such an account: keys are derived for every name. What it answers
         shows whether a guess is right, beside a login's, so it is counted as one."""
         if slot not in tuple(Slot):
             return (Refusal.MALFORMED,)

@@ -71,7 +71,7 @@ class ServerSecrets:
 
     @classmethod
     def generate(cls) -> ServerSecrets:
-        """Return new ones."""
+        """Return new secrets."""
         server = _opaque.OpaqueServer()
         client = Registration(os.urandom(32).hex())
         response = _respond(server, client.request, "")

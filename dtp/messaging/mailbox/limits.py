@@ -96,7 +96,7 @@ class Limiter:
         return allowed
 
     def wait(self, source: str, now: float) -> float:
-        """Return the seconds until `source` may again."""
+        """Return the seconds until `source` may ask again."""
         return max(self._due.get(source, now) + self._pause - self._tolerance - now, 0.0)
 
     def full_again_at(self, source: str) -> float | None:

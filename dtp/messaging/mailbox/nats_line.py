@@ -289,7 +289,7 @@ class Line:
             _check_stream_is_there(fault)  # else another process has done so
 
     async def look(self, look: Callable[[], _T]) -> _T:
-        """Return what `look` finds in the index."""
+        """Return what `look` returns, called in the thread of the index."""
         return look()
 
     async def catch_up(self) -> None:
@@ -298,7 +298,7 @@ class Line:
         await self._read_all(stream, _PATIENCE)
 
     async def each(self, values: Iterable[Any], work: Callable[[Any], Coroutine[Any, Any, _T]]) -> list[_T]:
-        """Return what `work` returns of each value, some hundred at a time."""
+        """Return what `work` returns for each value, some hundred at a time."""
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def take(value: Any) -> _T:

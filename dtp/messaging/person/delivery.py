@@ -346,7 +346,7 @@ class Delivery:
         self._reap()
 
     def _reap(self) -> None:
-        """Let go of what has been asked. Raise what went wrong with it here, as where a store can't be written."""
+        """Take the results of tasks that are done. Raise what went wrong here, as where a store can't be written."""
         for task in [each for each in self._asking if each.done()]:
             del self._asking[task]
             task.result()

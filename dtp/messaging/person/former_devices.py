@@ -37,7 +37,7 @@ class FormerDevices:
             self._mail.store.put(_name(group, device), card)
 
     def take(self, group: bytes, cards: Iterable[bytes], operations: Iterable[Operation]) -> None:
-        """Keep cards that somebody shows of devices which have signed some operations."""
+        """Keep cards that somebody has shown of devices that signed some of these operations."""
         devices = {each.device for each in operations}
         for encoded in cards:
             try:

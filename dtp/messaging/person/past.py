@@ -76,7 +76,7 @@ class GroupPast:
         mail.group_states.send_some(membership.group, devices, [], cards, now_ms)
 
     def note(self, conversation: bytes, said: Said, now_ms: int) -> None:
-        """Note what has come: whoever is new is given it as well, since its sender may not have heard of them."""
+        """Note an event that has come: new members are given it too, since its sender may not know of them."""
         members, event = self._givings.get(conversation, {}), said.event
         if members and event.kind is not EventKind.TEXT:
             self._mail.store.past.give_again(conversation, event.fields["target"], now_ms + _LATER_MS)

@@ -56,7 +56,7 @@ class PastStore:
         )
 
     def add(self, conversation: bytes, device: bytes, message: bytes, clock: int, due_ms: int) -> None:
-        """Have a device be given a message at a time; again, where it has it."""
+        """Schedule a message to be given to a device at `due_ms`, once more if it has it."""
         self._database.execute(
             "INSERT INTO past_gifts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET due = excluded.due",
             (device, conversation, message, clock, due_ms),

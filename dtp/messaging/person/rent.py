@@ -123,7 +123,7 @@ class Renting:
         return await client.status(), await client.price()
 
     async def look(self, address: str, client: MailboxClient, *, again: bool = False) -> None:
-        """Pay for room in a mailbox where that is due, and tell what came of it. With `again` also one that hasn't
+        """Pay for room in a mailbox if that is due, and notify of what came of it. With `again` also one that hasn't
         shown what it was paid for before."""
         if self._rent is not None:
             async with self._looking:

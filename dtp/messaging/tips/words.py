@@ -39,7 +39,7 @@ class TipWords:
 
     @classmethod
     def make(cls) -> TipWords:
-        """Return new ones, from the system's randomness."""
+        """Return new words, from the system's randomness."""
         return cls(secrets.token_bytes(ENTROPY_BYTES))
 
     @classmethod

@@ -149,7 +149,7 @@ class Expressions:
         return self.text_of(item)
 
     def free(self, tree: Tree[Token]) -> set[str]:
-        """Return the names that it refers to and doesn't bring in itself."""
+        """Return the free names of an expression: those that it refers to and doesn't bind itself."""
         if tree.data == "whole":
             return {name_of(trees(tree)[0])}
         if tree.data == "variable":
@@ -252,7 +252,7 @@ class Expressions:
         return value.soul if isinstance(value, Link) else plain(value)
 
     def check_used(self) -> None:
-        """Raises `QueryError` for parameters that the query doesn't have."""
+        """Raise `QueryError` if parameters were given that the query doesn't use."""
         unused = self._given.keys() - self.used
         if unused:
             raise QueryError(f"the query has no ${', $'.join(sorted(unused))}")
@@ -484,7 +484,7 @@ class Expressions:
     # ---- aggregates -----------------------------------------------------------------------------------------
 
     def aggregate(self, tree: Tree[Token], scope: Iterable[str]) -> Callable[[], Total]:
-        """Return what begins a call of an aggregate for a group."""
+        """Return what makes the running total of an aggregate, once for each group."""
         if tree.data == "count_all":
             return RowCount
         name = "count" if tree.data == "count_some" else str(tree.children[0]).lower()

@@ -146,7 +146,7 @@ class Match:
         )
 
     def _shortest_path(self, tree: Tree[Token], name: str) -> None:
-        """shortestPath() and allShortestPaths()."""
+        """Add a shortestPath() or allShortestPaths() to the pattern."""
         first, relation, last = trees(tree)
         left, right = self._add_node(first), self._add_node(last)
         detail = next(iter(trees(relation)), None)
@@ -423,7 +423,7 @@ class Match:
             yield from self._with_paths({**bound, **names}, columns, at + 1)
 
     def keep_first(self, name: str, key: str, *, down: bool, most: int) -> None:
-        """Know that of its rows the first so many by a property are wanted; others may be left out."""
+        """Let rows be left out that aren't among the first `most` by a property."""
         if self._scan is not None and self._is_plain and self.names == [name]:
             self._scan.keep_first(key, down=down, most=most)
 

@@ -109,7 +109,7 @@ class Narrowing:
                 )
 
     def _narrow_text(self, of: Tree[Token], to: Tree[Token]) -> None:
-        """CONTAINS by trigrams, where a full-text index was declared."""
+        """Narrow CONTAINS down by trigrams, if a full-text index was declared."""
         node = self._new_node(trees(of)[0]) if of.data == "access" else None
         if node is None or not self._expressions.free(to) <= self._before:
             return
@@ -126,7 +126,7 @@ class Narrowing:
             )
 
     def _narrow_item(self, item: Tree[Token], of: Tree[Token]) -> None:
-        """IN by the items of lists, sets and arrays."""
+        """Narrow IN down by the items of lists, sets and arrays."""
         node = self._new_node(trees(of)[0]) if of.data == "access" else None
         if node is None or not self._expressions.free(item) <= self._before:
             return

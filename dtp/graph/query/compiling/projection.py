@@ -196,7 +196,8 @@ class Projection:
         return self._sorted_by(expr), down
 
     def _sorted_by(self, expr: Tree[Token]) -> Evaluate:
-        """By columns, by what was returned as a column, or by anything known before when a row is still one row."""
+        """Return what ORDER BY sorts by: what was returned as a column, or any name known before if rows aren't
+        grouped."""
         source = self._expressions.source_of(expr)
         same = next((item.name for item in self._items if item.source == source), None)
         if same is not None and not (expr.data == "whole" and source in self.scope):

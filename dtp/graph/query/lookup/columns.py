@@ -140,7 +140,7 @@ class Columns:
         return FoundSouls(self._core, array("I", (one for one in found if one is not None)))
 
     def size(self) -> int:
-        """About how many nodes there are."""
+        """Return roughly how many nodes there are."""
         return self._replica.core.names
 
     @staticmethod
@@ -166,8 +166,8 @@ def _extend(found: array[int], column: memoryview, hashed: int | None) -> None:
 
 
 def rows_of(data: bytes) -> Iterable[tuple[str, dict[str, Any], list[Any], list[Any]]]:
-    """(soul, registers, [key, link...] in sets, what `GraphCore.others` gives) of what `Columns.rows` gave, but for
-    the graph's own book-keeping and parts of documents."""
+    """Yield (soul, registers, [key, link...] in sets, what `GraphCore.others` gives) of what `read_rows` gave,
+    without the graph's own book-keeping and parts of documents."""
     parts = iter(values.decode(data))
     rows = zip(parts, parts, parts, parts, strict=True)
     return (row for row in rows if not is_internal(row[0]) and not is_part(row[0]))

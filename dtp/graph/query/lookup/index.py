@@ -97,7 +97,7 @@ class Index:
         return None if number is None else f"{'trigrams' if trigrams else 'words'}_{number}"
 
     def search(self, name: str, query: str) -> list[tuple[str, float]]:
-        """(soul, score) of what a full-text index finds for a query of FTS5's, the best first. `QueryError`."""
+        """Return (soul, score) of what a full-text index finds for an FTS5 query, best first. Raises `QueryError`."""
         named = {f"{kind}.{key}": (kind, key) for kind, key in self._texts}
         table = self.text_table(*named[name]) if name in named else None
         if table is None:
@@ -239,7 +239,7 @@ class Index:
             self._refresh_texts(stale)
 
     def begin(self) -> None:
-        """Note that another query is compiled from now on."""
+        """Begin another query: forget what the one before expected."""
         self._expected.clear()
 
     def prepare(self) -> None:
@@ -297,7 +297,7 @@ class Index:
                     )
 
     def _read_documents(self, souls: Iterable[str], key: str) -> list[tuple[str, str]]:
-        """(soul, text) where a property is a text."""
+        """Return (soul, text) of those souls whose property is a text."""
         found = []
         for soul in souls:
             value = properties_of(self._replica, soul).get(key)

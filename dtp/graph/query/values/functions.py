@@ -28,7 +28,7 @@ _TEXT: Final = 1 << 26
 
 
 def _of(name: str, types: Any, what: str, function: _Function) -> _Function:
-    """Null for null; `QueryError` for an argument of another type."""
+    """Return `function` as a query calls it: null for null, `QueryError` for an argument of another type."""
 
     def call(*arguments: Any) -> Any:
         if any(argument is None for argument in arguments):
@@ -134,7 +134,7 @@ _NUMBER: Final = (int, float)
 
 
 def _simple() -> dict[str, tuple[_Function, int, int]]:
-    """Name -> (function, least and most arguments)."""
+    """Return name -> (function, fewest and most arguments)."""
     found: dict[str, tuple[_Function, int, int]] = {}
 
     def have(name: str, types: Any, what: str, function: _Function, least: int = 1, most: int = 1) -> None:
@@ -225,7 +225,7 @@ def _deviation(name: str, less: int, found: list[Any]) -> float:
 
 
 def percentile(name: str, found: list[Any], part: Any) -> Any:
-    """percentileDisc and percentileCont."""
+    """Return what percentileDisc and percentileCont do, by `name`."""
     if not is_number(part) or not 0 <= part <= 1:
         raise QueryError(f"{name}() takes a part from 0.0 to 1.0, not {shown(part)}")
     _only_numbers(name, found)
@@ -256,7 +256,7 @@ PERCENTILES: Final = frozenset({"percentiledisc", "percentilecont"})
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Each once, in the order of the first."""
+    """Return each value once, in the order in which they first come."""
     found: dict[Any, Any] = {}
     for value in values:
         found.setdefault(same_key(value), value)

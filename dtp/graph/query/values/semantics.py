@@ -130,7 +130,7 @@ def equals(a: Any, b: Any) -> bool | None:
 
 
 def all_of(outcomes: Any) -> bool | None:
-    """AND over outcomes."""
+    """Return AND over outcomes: None if one that isn't known decides."""
     unknown = False
     for outcome in outcomes:
         if outcome is False:
@@ -140,7 +140,7 @@ def all_of(outcomes: Any) -> bool | None:
 
 
 def any_of(outcomes: Any) -> bool | None:
-    """OR over outcomes."""
+    """Return OR over outcomes: None if one that isn't known decides."""
     unknown = False
     for outcome in outcomes:
         if outcome is True:
@@ -150,7 +150,7 @@ def any_of(outcomes: Any) -> bool | None:
 
 
 def compare(a: Any, b: Any) -> int | None:
-    """Below 0, 0, above 0 for a before, with, behind b; None when they can't be compared. Not for NaN."""
+    """Return below 0, 0 or above 0 for a before, with or after b; None if they can't be compared. Not for NaN."""
     if a is None or b is None:
         return None
     kind = kind_of(a)
@@ -216,7 +216,7 @@ def sort_key(value: Any) -> tuple[Any, ...]:
 
 
 def same_key(value: Any) -> tuple[Any, ...]:
-    """Hashable, and the same for values that DISTINCT and grouping take for one: null is null, 1 is 1.0."""
+    """Return a hashable key, the same for values that DISTINCT and grouping take for one: null is null, 1 is 1.0."""
     return sort_key(value)
 
 
@@ -228,7 +228,7 @@ def truth(value: Any) -> bool | None:
 
 
 def shown(value: Any) -> str:
-    """Return a value in messages."""
+    """Return a value as messages of errors show it."""
     text = _repr.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -237,7 +237,7 @@ def shown(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Return an int or a float, and no bool."""
+    """Return whether it is an int or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -247,7 +247,7 @@ def _numbers(a: Any, b: Any, what: str) -> None:
 
 
 def add(a: Any, b: Any) -> Any:
-    """Numbers are added, texts joined (also with numbers), lists joined or made longer."""
+    """Return a + b: numbers are added, texts joined (also with numbers), lists joined or made longer."""
     if a is None or b is None:
         return None
     if isinstance(a, list) or isinstance(b, list):
@@ -289,7 +289,7 @@ def _times(a: Any, b: Any, operator: str) -> Any:
 
 
 def subtract(a: Any, b: Any) -> Any:
-    """a - b."""
+    """Return a - b."""
     if a is None or b is None:
         return None
     if isinstance(b, Duration):
@@ -299,7 +299,7 @@ def subtract(a: Any, b: Any) -> Any:
 
 
 def multiply(a: Any, b: Any) -> Any:
-    """a * b."""
+    """Return a * b."""
     if a is None or b is None:
         return None
     if isinstance(a, Duration) or isinstance(b, Duration):
@@ -311,7 +311,7 @@ def multiply(a: Any, b: Any) -> Any:
 
 
 def divide(a: Any, b: Any) -> Any:
-    """a / b; of ints towards zero."""
+    """Return a / b; of ints rounded towards zero."""
     if a is None or b is None:
         return None
     if isinstance(a, Duration):
@@ -340,7 +340,7 @@ def modulo(a: Any, b: Any) -> Any:
 
 
 def power(a: Any, b: Any) -> Any:
-    """a to the power of b, a float."""
+    """Return a to the power of b, a float."""
     if a is None or b is None:
         return None
     _numbers(a, b, "^")

@@ -238,7 +238,7 @@ def _construct(name: str) -> Callable[..., Any]:
 
 
 def _now(name: str) -> Callable[..., Any]:
-    """date.transaction() and the like: a query has one time."""
+    """Return date.transaction() and the like: all of a query has one time."""
 
     def make(now: int, zone: Any = "Z") -> Any:
         return None if zone is None else _converted(_KINDS[name], in_zone(now, str(zone)))
@@ -341,7 +341,7 @@ def _with_fields(
 
 
 def _aligned(a: Any, b: Any) -> tuple[int, int, int, bool]:
-    """Both in one time zone: local nanoseconds of each, nanoseconds that pass between, whether both have a day."""
+    """Return both in one time zone: local nanoseconds of each, nanoseconds between them, whether both have a day."""
     for one in (a, b):
         if not isinstance(one, TEMPORAL) or isinstance(one, Duration):
             raise TemporalError(f"a duration is between dates and times, not {shown(one)}")
@@ -371,7 +371,7 @@ def _offset(value: Temporal) -> int:
 
 
 def _months_between(first: int, second: int) -> int:
-    """Whole months from one local time to another, towards 0."""
+    """Return the whole months from one local time to another, rounded towards 0."""
     (year, month, day), time = civil_of(first // DAY), first % DAY
     (other_year, other_month, other_day), other_time = civil_of(second // DAY), second % DAY
     months = (other_year - year) * 12 + other_month - month

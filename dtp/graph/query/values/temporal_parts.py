@@ -79,7 +79,7 @@ def _time_parts(time: int) -> dict[str, int]:
 
 
 def _cut(number: int, by: int) -> int:
-    """Divided, towards 0."""
+    """Return the quotient, rounded towards 0."""
     return number // by if number >= 0 else -(-number // by)
 
 
@@ -154,7 +154,7 @@ def sort_parts(value: Temporal) -> tuple[Any, ...]:
 
 
 def add(a: Any, b: Any, sign: int = 1) -> Temporal | None:
-    """a + b, or a - b; None where dates, times and durations aren't what is added. Raise `TemporalError`."""
+    """Return a + b, or a - b; None unless they are temporal values that can be added. Raise `TemporalError`."""
     if sign > 0 and isinstance(a, Duration) and isinstance(b, TEMPORAL) and not isinstance(b, Duration):
         a, b = b, a
     if not isinstance(a, TEMPORAL) or not isinstance(b, Duration):
@@ -176,7 +176,7 @@ def add(a: Any, b: Any, sign: int = 1) -> Temporal | None:
 
 
 def _moved(a: DateTime, local: int, time: int) -> DateTime:
-    """Days go by the calendar there, time by the clock."""
+    """Return a moved date and time: days by the calendar of its zone, time by the clock."""
     if not a.zone:
         return DateTime(local - a.offset * SECOND + time, a.offset)
     there = a.nanoseconds if local == a.local else local_to_moment(local, a.zone).nanoseconds
