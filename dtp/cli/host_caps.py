@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dtp.cli.output import print_result
-from dtp.cli.show import table
+from dtp.cli.show import in_coin, table
 from dtp.errors import ChainError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ service_argument = click.argument("number", metavar="SERVICE", callback=_service
 
 def print_record(record: dict[str, Any]) -> None:
     """Print a result: as JSON where that is wanted, else as a table."""
-    print_result(record, table(record))
+    print_result(record, table(in_coin(record)))
 
 
 async def only_host(chain: ChainClient, owner: str) -> HostCap:

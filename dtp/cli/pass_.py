@@ -8,9 +8,10 @@ import click
 
 from dtp.cli.accounts import WalletOptions, account_options, executed_record, record_of, tell_history
 from dtp.cli.groups import CommandGroup
+from dtp.cli.host_caps import print_record
 from dtp.cli.output import print_result
 from dtp.cli.paying import coin_option, most_of, most_option
-from dtp.cli.show import money, table
+from dtp.cli.show import money
 from dtp.errors import ChainError
 from dtp.plurals import count_of
 
@@ -139,7 +140,7 @@ def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Wa
         id, executed = await passes.buy(chain, wanted, periods, **agreed)
         return {"pass": id, "renewed": False, "periods": periods, **executed_record(executed)}
 
-    _print(account.run_connected(work))
+    print_record(account.run_connected(work))
 
 
 @pass_group.command()
@@ -170,7 +171,7 @@ def cancel(pass_id: str, account: WalletOptions) -> None:
                 }
         raise NoPlan(f"{chain.address} holds no pass {wanted}")
 
-    _print(account.run_connected(work))
+    print_record(account.run_connected(work))
 
 
 @pass_group.command()
@@ -191,11 +192,4 @@ def destroy(pass_id: str, account: WalletOptions) -> None:
         plan, executed = await passes.destroy(chain, wanted)
         return {"pass": wanted, "plan": plan, **executed_record(executed)}
 
-    _print(account.run_connected(work))
-
-
-def _print(record: dict[str, Any]) -> None:
-    shown = dict(record)
-    if "refunded" in record:
-        shown["refunded"] = money(record["refunded"], shown.pop("coin"))
-    print_result(record, table(shown))
+    print_record(account.run_connected(work))

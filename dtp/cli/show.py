@@ -12,6 +12,8 @@ from dtp.cli.output import printable
 _MOMENTS = 10**12
 #: ... and from here on there are no dates: the end of the year 9999.
 _LAST_MOMENT = 253_402_300_800_000
+#: Sums whose coin the record names as `coin`.
+_SUMS = ("drawn", "refunded")
 #: `u64::MAX`: how the packages say "no limit".
 _NO_LIMIT = 2**64 - 1
 
@@ -85,6 +87,12 @@ def money(units: int, coin: str) -> str:
     from dtp.chain import wallet
 
     return wallet.money(units, coin)
+
+
+def in_coin(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a record for people: its sums with their coin, which has no line of its own then."""
+    sums = {name: money(record[name], record["coin"]) for name in _SUMS if name in record}
+    return {name: sums.get(name, value) for name, value in record.items() if not sums or name != "coin"}
 
 
 def moment(ms: int) -> str:

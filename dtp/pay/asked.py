@@ -12,16 +12,19 @@ def check_asked_coin(coin: str, paid_in: str) -> None:
     fortune."""
     if canonical_type(coin) != canonical_type(paid_in):
         raise OtherCoin(
-            f"it is paid in {coin}, and {paid_in} is to be paid: name the other (--coin, coin=) to pay in that; "
+            f"it is paid in {coin}, and you pay in {paid_in}: name the coin (--coin, coin=) to pay in that; "
             "nothing was paid"
         )
 
 
-def check_asked(price: int, coin: str, *, paid_in: str, most: int | None) -> None:
-    """Raise `OtherCoin`, and `PriceTooHigh` where more is asked for than `most` (None: whatever it is)."""
+def check_asked(price: int, coin: str, *, paid_in: str, most: int | None, option: str = "most") -> None:
+    """Raise `OtherCoin`, and `PriceTooHigh` if more is asked for than `most` (None: whatever it is).
+
+    `option` is what programs and commands call the amount that the buyer agrees to.
+    """
     check_asked_coin(coin, paid_in)
     if most is not None and price > most:
         raise PriceTooHigh(
-            f"it costs {money(price, coin)}, and at most {money(most, coin)} are paid unasked: say how much it may "
-            "cost to pay that; nothing was paid"
+            f"it costs {money(price, coin)}, more than the {money(most, coin)} that may be paid: say how much "
+            f"you agree to (--{option}, {option}=); nothing was paid"
         )

@@ -18,9 +18,11 @@ def test_a_price_is_paid_up_to_what_was_agreed_to() -> None:
     for price, most in ((5, 5), (0, 0), (2**64 - 1, None)):
         check_asked(price, SUI_COIN, paid_in="0x2::sui::SUI", most=most)
     for price, most in ((6, 5), (1, 0)):
-        with pytest.raises(PriceTooHigh) as refused:
+        with pytest.raises(PriceTooHigh, match="--most") as refused:
             check_asked(price, SUI_COIN, paid_in=SUI_COIN, most=most)
         assert refused.value.code == "price-too-high"
+    with pytest.raises(PriceTooHigh, match="--amount"):
+        check_asked(6, SUI_COIN, paid_in=SUI_COIN, most=5, option="amount")
 
 
 @pytest.mark.parametrize(("coin", "paid_in"), [(OTHER, SUI_COIN), (SUI_COIN, OTHER)])

@@ -196,7 +196,8 @@ async def ask(
 def _least(found: Found, kind: EntryKind, coin: str) -> int:
     """Return the least that a show takes for a kind. Raise `OtherCoin`, `PriceTooHigh` where that has to be said."""
     least = max(1, found.show.prices[kind])
-    check_asked(least, found.coin, paid_in=coin, most=MOST_FEE if canonical_type(coin) == SUI_COIN else 0)
+    most = MOST_FEE if canonical_type(coin) == SUI_COIN else 0
+    check_asked(least, found.coin, paid_in=coin, most=most, option="amount")
     return least
 
 
