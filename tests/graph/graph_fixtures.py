@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import dtp
 from dtp.graph import Graph
 from dtp.graph.frames.vector import MARK, Head, Vector
 from dtp.identity import Identity
@@ -96,3 +97,45 @@ def head(author: bytes, sequence: int, history: int = 0) -> Head:
 def vector(sequences: Mapping[bytes, int], *, forked: Collection[bytes] = ()) -> Vector:
     """What a replica has of whom; of the `forked` authors another history than others have."""
     return {author: head(author, last, author in forked) for author, last in sequences.items()}
+
+
+@asynccontextmanager
+async def connected(name: str) -> AsyncIterator[tuple[dtp.Connection, dtp.Connection]]:
+    """Two ends of a connection in memory."""
+    async with (
+        await dtp.listen(f"memory://{name}", identity=BOB) as listener,
+        dtp.connect(listener.address(), identity=ALICE) as client,
+    ):
+        yield client, await listener.accept()
+
+
+async def churn(graph: Graph, rounds: int, nodes: int = 100) -> None:
+    """Write the same nodes again and again, each time in a commit."""
+    for number in range(rounds):
+        graph.put_many((f"n/{at}", "k", f"{number} {at}") for at in range(nodes))
+        await graph.commit()
+
+
+@asynccontextmanager
+async def served(graph: Graph, name: str) -> AsyncIterator[Any]:
+    """A connection to a graph that is served."""
+    async with connected(name) as (client, server):
+        serving = asyncio.create_task(graph.serve(server))
+        yield client
+        await client.close()
+        await serving
+
+
+async def three(name: str = "") -> tuple[Graph, Graph, Graph]:
+    """Graphs in memory of Alice, Bob and Carol."""
+    return (
+        await Graph.open("memory:", identity=ALICE, name=name),
+        await Graph.open("memory:", identity=BOB, name=name),
+        await Graph.open("memory:", identity=CAROL, name=name),
+    )
+
+
+async def close(*graphs: Graph) -> None:
+    """Close all of them."""
+    for graph in graphs:
+        await graph.close()

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, told
+from graph_fixtures import ALICE, BOB, CAROL, identity, served, told
 from postgres import server
-from test_passing import served
 
 from dtp.crdt import Clock, Replica
 from dtp.crdt.permission.rules import Rule, Rules

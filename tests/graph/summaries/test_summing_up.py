@@ -9,10 +9,9 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, run
+from graph_fixtures import ALICE, BOB, CAROL, connected, run
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sync import connected
 
 from dtp.graph import EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes

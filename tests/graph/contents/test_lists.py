@@ -18,7 +18,7 @@ from dtp.crdt.ops import ops_of
 from dtp.graph import Graph
 from dtp.graph.stores.old_lists import merge, read_old_lists
 
-VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors" / "graph.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[3] / "docs" / "vectors" / "graph.json").read_text())
 
 
 def patched(view: list[Any], change: SequenceChange) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity
+from graph_fixtures import ALICE, BOB, CAROL, close, everything, identity, meet, run, three
 from hypothesis import example, given
 from hypothesis import strategies as st
-from test_access import close, everything, meet, run, three
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import Clock, Replica

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, everything, meet, run
+from graph_fixtures import ALICE, BOB, CAROL, close, everything, meet, run, three
 
 from dtp.core.crdt import GraphCore
 from dtp.core.errors import NotOwner
@@ -28,19 +28,6 @@ from dtp.identity import Identity
 
 VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
 LUNCH = VOTE.soul("lunch")
-
-
-async def three(name: str = "") -> tuple[Graph, Graph, Graph]:
-    return (
-        await Graph.open("memory:", identity=ALICE, name=name),
-        await Graph.open("memory:", identity=BOB, name=name),
-        await Graph.open("memory:", identity=CAROL, name=name),
-    )
-
-
-async def close(*graphs: Graph) -> None:
-    for graph in graphs:
-        await graph.close()
 
 
 def test_granting_and_revoking() -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, run, told
-from test_passing import churn
+from graph_fixtures import ALICE, BOB, CAROL, churn, identity, run, told
 
 import dtp
 from dtp.core.errors import NotOwner

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, run
-from test_sync import connected
+from graph_fixtures import ALICE, BOB, CAROL, churn, connected, identity, run, served
 
 import dtp
 from dtp.graph import Graph, SyncError
@@ -21,22 +18,6 @@ from dtp.graph.frames import summaries
 from dtp.graph.stores.kept import KeptFrames
 from dtp.graph.sync import passing, protocol
 from dtp.graph.sync.passing import Passed, Taking
-
-
-async def churn(graph: Graph, rounds: int, nodes: int = 100) -> None:
-    for number in range(rounds):
-        graph.put_many((f"n/{at}", "k", f"{number} {at}") for at in range(nodes))
-        await graph.commit()
-
-
-@asynccontextmanager
-async def served(graph: Graph, name: str) -> AsyncIterator[Any]:
-    """A connection to a graph that is served."""
-    async with connected(name) as (client, server):
-        serving = asyncio.create_task(graph.serve(server))
-        yield client
-        await client.close()
-        await serving
 
 
 @pytest.mark.parametrize("who_dials", ["relay", "author"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, run, vector
+from graph_fixtures import ALICE, BOB, CAROL, connected, identity, run, vector
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,16 +26,6 @@ from dtp.graph.sync import protocol
 from dtp.testing.clock import run as run_virtual
 
 Side = protocol.SyncSide
-
-
-@asynccontextmanager
-async def connected(name: str) -> AsyncIterator[tuple[dtp.Connection, dtp.Connection]]:
-    """Two ends of a connection in memory."""
-    async with (
-        await dtp.listen(f"memory://{name}", identity=BOB) as listener,
-        dtp.connect(listener.address(), identity=ALICE) as client,
-    ):
-        yield client, await listener.accept()
 
 
 # ---- the protocol as a value ------------------------------------------------------------------------------------

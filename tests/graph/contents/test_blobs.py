@@ -13,8 +13,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, run
-from test_sync import connected
+from graph_fixtures import ALICE, BOB, connected, run
 
 import dtp
 from dtp.crdt import GraphValueError

@@ -479,7 +479,7 @@ x:half a rdf:Statement ; rdf:subject x:alice .
 
 
 def test_the_page_names_the_versions_that_there_are() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
     rows = dict(re.findall(r"^\| ([^|]+) \| (\d+) \|", page, re.MULTILINE))
     assert rows["SQLite file of a graph"] == str(sqlite_format.FORMAT)
     assert (

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL
+from graph_fixtures import ALICE, BOB, CAROL, close, everything, meet, run, three
 from hypothesis import given
 from hypothesis import strategies as st
-from test_access import close, everything, meet, run, three
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import Link, values

@@ -47,7 +47,11 @@ def test_killed_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, se
             [sys.executable, "-P", "-c", WRITER, path],
             stdout=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "", "DTP_HOME": str(tmp_path / "home")},
+            env={
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "PATH": "",
+                "DTP_HOME": str(tmp_path / "home"),
+            },
         ) as child:
             assert child.stdout is not None
             for _ in range(rng.randrange(1, 60)):

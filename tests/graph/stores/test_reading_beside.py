@@ -171,7 +171,7 @@ def writer(place: str | Path, count: int) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "", "HOME": str(Path(place).parent)},
+        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "", "HOME": str(Path(place).parent)},
     )
 
 

@@ -361,7 +361,7 @@ asyncio.run(main())
 
 
 def writer(url: str, name: str, count: int) -> subprocess.Popen[str]:
-    path = str(Path(__file__).parent)  # of `graph_fixtures`; `dtp` is what is installed
+    path = str(Path(__file__).parents[1])  # of `graph_fixtures`; `dtp` is what is installed
     return subprocess.Popen(
         [sys.executable, "-P", "-c", WRITER, url, name, str(count)],
         stdout=subprocess.PIPE,
