@@ -16,7 +16,7 @@ from browsers import dump_when
 import dtp
 from dtp.identity import Card
 
-PAGE = Path(__file__).parents[2] / "examples" / "dapp_page"
+PAGE = Path(__file__).parents[3] / "examples" / "dapp_page"
 PASSWORD = "a sentence that only I know"
 needs_packages = pytest.mark.skipif(
     not (PAGE / "node_modules").is_dir(), reason="needs `npm ci` in examples/dapp_page"

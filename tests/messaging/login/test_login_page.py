@@ -11,7 +11,7 @@ from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.protocol import MAX_MESSAGE, LoginOp, Refusal
 from dtp.messaging.login.vault import MAX_VAULT
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "login.md").read_text()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from example_runs import run_python
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "call_film.py"
+PROGRAM = Path(__file__).parents[3] / "examples" / "call_film.py"
 LOOPBACK = f"""
 import runpy, aioice.ice
 aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from example_runs import run_python
 
-PROGRAM = Path(__file__).parents[2] / "examples" / "dapp_login.py"
+PROGRAM = Path(__file__).parents[3] / "examples" / "dapp_login.py"
 
 
 @pytest.mark.slow
