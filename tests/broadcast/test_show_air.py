@@ -158,15 +158,17 @@ def test_time_in_which_no_producer_was_there_isnt_posted():
     assert slots.count_over(later, now + 2_000) == 1
 
 
-def test_slots_that_were_sent_before_a_kill_are_owed_and_the_last_one_goes_on():
-    show, link = replace(ON, pot=10_000), b"a" * 32
+@pytest.mark.parametrize("behind", [0, 500, 9_000, 300_000, 86_400_000, -86_400_000])
+def test_slots_that_were_sent_before_a_kill_are_owed_and_the_last_one_goes_on(behind):
+    """Also by a clock that is behind the chain's: what was sent would be sent again for nothing."""
+    show, link, now = replace(ON, pot=10_000), b"a" * 32, 20_000 - behind
     slots = Slots(3, link)
-    slots.follow(show, 20_000)
-    assert slots.current_slot(show, 20_000) == 3
-    assert slots.due_hashes(show, 20_000, closing=True) == [link] * 3
+    slots.follow(show, now)
+    assert slots.current_slot(show, now) == 3
+    assert slots.due_hashes(show, now, closing=True) == [link] * 3
     slots.note_sent(3, b"b" * 32)
-    slots.follow(show, 20_100)
-    assert slots.due_hashes(show, 21_000, closing=True) == [b"b" * 32] * 4
+    slots.follow(show, now + 100)
+    assert slots.due_hashes(show, now + 1000, closing=True) == [b"b" * 32] * 4
 
 
 def test_a_producer_whose_clock_is_an_hour_ahead_owes_what_it_has_sent():

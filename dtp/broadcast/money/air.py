@@ -100,14 +100,16 @@ class Slots:
 
     def follow(self, show: Show, now_ms: int) -> None:
         """Take what the chain says, and the time: before all else, and again and again."""
+        owed_ms = 0
         if show.state != ShowState.ON_AIR:
             self._began = now_ms
         elif self._began is None:  # slots that were sent before are owed, and the last one of them goes on
-            self._began = now_ms - max(0, self._sent - show.posted) * show.slot_ms
+            owed_ms = max(0, self._sent - show.posted) * show.slot_ms
+            self._began = now_ms - owed_ms
         else:
             self._began += (show.posted - self._posted) * show.slot_ms
         begun_there = show.due_ms - show.slot_ms
-        self._ahead = max(self._ahead, begun_there - now_ms)
+        self._ahead = max(self._ahead, begun_there + owed_ms - now_ms)
         self._began = max(self._began, begun_there - self._ahead)
         self._posted = show.posted
 
