@@ -124,7 +124,7 @@ class ShowStream:
         self._place, self._serves = place, bool(place.listen)
         self._opener = Opener(me)
         ask = (lambda address: self.node.connect(address)) if node_identity is None else _dial_as(me, place)
-        ask = dial_told(ask, self.receiver.parents.get_teller)
+        ask = dial_told(ask, self._get_teller_of_keys)
         self._asker = KeyAsker(ask, self._key_places, claims, buy, key_lasts, nearest)
         self._init = b""
 
@@ -255,6 +255,12 @@ class ShowStream:
         """Return where the producer's keys are asked for: where it is known to be, else where it is found."""
         here = [each for each in self.receiver.parents.addresses if _is_of(each, producer)]
         return here or [str(Address("dtp", peer=producer, service=self._service))]
+
+    def _get_teller_of_keys(self, place: str) -> Nearness | None:
+        """Return how near they are who tell where keys are asked for. A producer that is found is told by nobody else:
+        it may be anywhere, if that costs nothing."""
+        is_told = place in self.receiver.parents.addresses or Address.parse(place).is_direct
+        return self.receiver.parents.get_teller(place) if is_told else Nearness.PROCESS
 
     async def _open_heard(self, heard: HeardSegment) -> HeardSegment:
         """Return what was heard as a program wants it. Raise `ShowSealed`."""

@@ -94,10 +94,10 @@ class Parents:
             self._known.pop(each, None)
 
     def get_teller(self, address: str) -> Nearness | None:
-        """Return how near the nearest are who told of an address; None where the user named it. One that isn't known
-        counts as told by this side."""
+        """Return how near the nearest are who told of an address; None where the user named it. Anybody may have told
+        of one that was forgotten since."""
         known = self._known.get(address)
-        return Nearness.PROCESS if known is None else known.teller
+        return Nearness.ANYWHERE if known is None else known.teller
 
     def learn_addresses(self, addresses: Iterable[str], teller: Nearness = Nearness.ANYWHERE) -> None:
         """Add addresses that somebody as near as `teller` has told of. What is nearer than that doesn't count. Past

@@ -10,7 +10,7 @@ import dtp
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.money.shows import check_hint, how_near_is
-from dtp.broadcast.parents import Parents
+from dtp.broadcast.parents import MOST, Parents
 from dtp.broadcast.sealed.opening import KeyShop
 from dtp.carriers.nearness import Nearness, who_tells
 from dtp.chain.node.networks import NETWORKS
@@ -83,7 +83,19 @@ def test_what_is_told_counts_as_told_by_the_nearest():
     assert {each: parents.get_teller(each) for each in parents.addresses} == {
         "given": None, LAN: Nearness.NETWORK, FAR: Nearness.MACHINE
     }  # fmt: skip
-    assert parents.get_teller("unknown") == Nearness.PROCESS
+
+
+def test_an_address_that_is_forgotten_before_it_is_dialled_counts_as_told_by_anybody():
+    """Who tells of many more has one forgotten, and a name may lead to this machine by then."""
+    parents = Parents(["given"])
+    name = f"dtp+ws://{PEER.id}@show.example/show"
+    parents.learn_addresses([name])
+    chosen = parents.list_others("given", 3)
+    parents.note_failed(name, 0.0)
+    parents.learn_addresses([f"dtp+ws://{PEER.id}@{at}.example/show" for at in range(MOST)])
+    assert chosen == [name]
+    assert name not in parents.addresses
+    assert parents.get_teller(name) == Nearness.ANYWHERE
 
 
 def test_private_addresses_are_dialled_where_the_user_says_so():
