@@ -257,8 +257,8 @@ class ShowStream:
         return here or [str(Address("dtp", peer=producer, service=self._service))]
 
     def _get_teller_of_keys(self, place: str) -> Nearness | None:
-        """Return how near they are who tell where keys are asked for. A producer that is found is told by nobody else:
-        it may be anywhere, if that costs nothing."""
+        """Return how near they are who tell where keys are asked for. Nobody else tells where a producer is that is
+        found: it may be anywhere, if that costs nothing."""
         is_told = place in self.receiver.parents.addresses or Address.parse(place).is_direct
         return self.receiver.parents.get_teller(place) if is_told else Nearness.PROCESS
 

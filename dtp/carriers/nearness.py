@@ -48,10 +48,11 @@ class _Telling:
 #: Tasks and callbacks inherit it.
 _telling: ContextVar[_Telling | None] = ContextVar("dtp_telling", default=None)
 
-#: RFC 6052: the last four bytes are an IPv4 address.
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-#: Those of one site (RFC 3879, RFC 8215), which not every Python knows: the second leads to IPv4 addresses there.
-_OF_SITES: Final = (ipaddress.IPv6Network("fec0::/10"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+#: The last four bytes are an IPv4 address: RFC 6052, RFC 2765 (2.1), and RFC 4291 (2.5.5.1), but for `::1`.
+_HAVE_IPV4: Final = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+#: Those of one site (RFC 3879, RFC 8215, RFC 9602), which not every Python knows: the second leads to IPv4 addresses
+#: there.
+_OF_SITES: Final = tuple(map(ipaddress.IPv6Network, ("fec0::/10", "64:ff9b:1::/48", "5f00::/16")))
 
 
 @contextlib.contextmanager
@@ -94,7 +95,7 @@ def _of_host(host: str) -> Nearness:
         return Nearness.MACHINE if is_here else Nearness.ANYWHERE
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
+        if inner is None and not address.is_loopback and any(address in each for each in _HAVE_IPV4):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         address = inner or address
     if address.is_loopback or address.is_unspecified or address.is_multicast:

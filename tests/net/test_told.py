@@ -39,6 +39,9 @@ HOST_OBJECT = "0x" + "5a" * 32
         ("::", MACHINE),
         ("::ffff:127.0.0.1", MACHINE),
         ("64:ff9b::7f00:1", MACHINE),
+        ("::127.0.0.1", MACHINE),  # IPv4-compatible, and translated
+        ("::ffff:0:127.0.0.1", MACHINE),
+        ("::1%lo", MACHINE),
         ("2002:7f00:1::", MACHINE),
         ("224.0.0.1", MACHINE),
         ("ff02::1", MACHINE),
@@ -51,6 +54,10 @@ HOST_OBJECT = "0x" + "5a" * 32
         ("100.64.0.1", NETWORK),
         ("255.255.255.255", NETWORK),
         ("fe80::1%eth0", NETWORK),
+        ("::192.168.1.1", NETWORK),
+        ("::ffff:0:192.168.1.1", NETWORK),
+        ("2001:0:7f00:1::", NETWORK),  # Teredo
+        ("5f00::1", NETWORK),  # segment routing within one domain
         ("fd00::1", NETWORK),
         ("fec0::2", NETWORK),  # where QEMU's guests reach their host
         ("64:ff9b:1::a00:1", NETWORK),
