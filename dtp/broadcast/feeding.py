@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -23,7 +24,7 @@ from dtp.carriers.crowd import source_group
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
 from dtp.identity import PeerId
-from dtp.net.address import Address, AddressError, is_dialled_as_told
+from dtp.net.address import Address, AddressError, is_dialled_as_told, is_ip_address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.tasks import TaskSet, start_task
@@ -54,7 +55,8 @@ _LEAVE: Final = 1.0
 _TAKEN: Final = 5.0
 #: Listeners that are measured at a time.
 _MEASURED: Final = 4
-
+#: Addresses in their own network of which listeners are told who come from one IP address.
+_NEARBY: Final = 4
 
 #: Who is refused a key for one of these may buy it, where keys are sold.
 _MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.TICKET_IN_USE)
@@ -248,7 +250,7 @@ class Feeder:
         now = _now()
         if not self._ranking.may_enter(who, now):
             frames.write(stream, m.Announced(self.held.announcement.encoded))
-            self._say_full(stream)
+            self._say_full(stream, who)
             self._doubt_listeners(now)
             return
         self._ranking.add(stream, who)
@@ -300,15 +302,15 @@ class Feeder:
         stream = self._ranking.find_surplus(_now())
         if stream is None:
             return
-        limit = self._listeners[stream].limit
+        served = self._listeners[stream]
         with contextlib.suppress(DtpError):  # it is gone: its task says so
-            self._say_full(stream)
+            self._say_full(stream, served.who)
         self._forget_listener(stream)
-        limit.reschedule(_now() + _LEAVE)
+        served.limit.reschedule(_now() + _LEAVE)
 
-    def _say_full(self, stream: Stream) -> None:
+    def _say_full(self, stream: Stream, who: ShowListener) -> None:
         sent = self._rooms.choose_places()
-        frames.write(stream, m.Full(tuple(dict.fromkeys((*sent, *self._other_addresses(stream))))))
+        frames.write(stream, m.Full(tuple(dict.fromkeys((*sent, *self._other_addresses(stream, who))))))
 
     def _forget_listener(self, stream: Stream) -> None:
         self._listeners.pop(stream, None)
@@ -360,16 +362,24 @@ class Feeder:
         here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
-    def _other_addresses(self, stream: Stream) -> tuple[str, ...]:
+    def _other_addresses(self, stream: Stream, who: ShowListener | None) -> tuple[str, ...]:
         """Return addresses of others who serve the show, without the one who asks; as many as one is told."""
-        mine = self._listeners[stream].who.addresses if stream in self._listeners else ()
-        found = dict[str, None]()
+        mine = () if who is None else who.addresses
+        near = () if who is None else islice(self._iter_nearby(who), _NEARBY)
+        found = dict.fromkeys(near)
         for each in self._iter_others(stream):
             if len(found) == m.MAX_ADDRESSES:
                 break
             if each not in mine:
                 found[each] = None
         return tuple(found)
+
+    def _iter_nearby(self, who: ShowListener) -> Iterator[str]:
+        """Give the private addresses of those that come from the same IP address. Whether they serve others can't be
+        measured from here."""
+        for each in self._listeners.values():
+            if each.who.source == who.source and each.who.peer != who.peer:
+                yield from each.who.nearby
 
     def _iter_others(self, stream: Stream) -> Iterator[str]:
         yield from (each.address for each in self._rooms.list_nearest(stream))
@@ -385,10 +395,10 @@ class Feeder:
     def _say_state(self, stream: Stream, who: ShowListener | None = None) -> None:
         """Say how this side stands, and whether there is room, for one more or for `who`."""
         room = self.listeners < self.fan_out if who is None else self._ranking.may_enter(who, _now())
-        frames.write(
-            stream,
-            m.SenderState(self.path[: m.MAX_PATH], self._other_addresses(stream), room),
-        )
+        if who is None and (served := self._listeners.get(stream)) is not None:
+            who = served.who
+        others = self._other_addresses(stream, who)
+        frames.write(stream, m.SenderState(self.path[: m.MAX_PATH], others, room))
 
     def _greet(self, stream: Stream, who: ShowListener | None = None) -> None:
         frames.write(stream, m.Announced(self.held.announcement.encoded))
@@ -471,17 +481,15 @@ def _now() -> float:
 
 def _describe(connection: Connection, hello: m.Hello) -> ShowListener:
     nearness = Nearness.of_source(connection.source)
-    own = _own(connection.peer, hello.addresses, nearness)
-    return ShowListener(connection.peer, source_group(connection.source), own, nearness)
-
-
-def _own(peer: PeerId, addresses: Sequence[str], nearness: Nearness) -> tuple[str, ...]:
-    """Return those addresses that are of `peer` itself, and no nearer than it is: nobody sends others to a third
-    one."""
-    found = []
-    for text in addresses:
+    own, nearby = list[str](), list[str]()
+    for text in hello.addresses:
         with contextlib.suppress(AddressError):
             address = Address.parse(text)
-            if address.peer == peer and is_dialled_as_told(address, nearness):
-                found.append(text)
-    return tuple(found)
+            if address.peer != connection.peer:  # nobody sends others to a third one
+                continue
+            if is_dialled_as_told(address, nearness):
+                own.append(text)
+            elif is_dialled_as_told(address, Nearness.NETWORK) and is_ip_address(connection.source):
+                nearby.append(text)
+    source = source_group(connection.source)
+    return ShowListener(connection.peer, source, tuple(own), nearness, tuple(nearby))

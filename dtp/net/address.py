@@ -299,7 +299,7 @@ def check_petname(name: str) -> None:
     """Raise `AddressError` unless `name` can stand for a peer in a peer table and in `dtp://name/`."""
     if name.startswith(("dtp1", "0x")):
         raise AddressError(f"the name {name!r} looks like an identity or an object id; choose another")
-    if _is_ip_address(name):
+    if is_ip_address(name):
         raise AddressError(
             f"{name!r} is an IP address, not a peer; did you mean dtp+tcp://dtp1...@{name}:port?"
         )
@@ -310,7 +310,8 @@ def check_petname(name: str) -> None:
         )
 
 
-def _is_ip_address(text: str) -> bool:
+def is_ip_address(text: str) -> bool:
+    """True if `text` is an IP address rather than a name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

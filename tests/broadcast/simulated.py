@@ -7,6 +7,7 @@ from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.receiving import ShowReceiver
 from dtp.broadcast.tree.measuring import is_served_by
+from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError
 from dtp.identity import Identity
 from dtp.session.codes import StreamReset
@@ -62,7 +63,7 @@ class Network:
             if where == address:
                 connection.cut()
 
-    async def relay(self, address, *given, patience=None, identity=None):
+    async def relay(self, address, *given, patience=None, identity=None, source=""):
         """One who hears the show at `given`, and serves it at `address`; gives its receiver and its task.
 
         `address` has `{}` for its identity, where others are to be sent there.
@@ -71,7 +72,7 @@ class Network:
         address = address.format(peer)
         parents = Parents(given)
         parents.avoid_addresses([address])
-        receiver = ShowReceiver(peer, lambda to: self.dial(peer, to), parents, patience=patience)
+        receiver = ShowReceiver(peer, lambda to: self.dial(peer, to, source), parents, patience=patience)
         receiver.serving = lambda: (address,)
         task = asyncio.ensure_future(receiver.run())
         self.serving[address] = soon = Soon()
@@ -95,11 +96,13 @@ class Network:
 
         return measure
 
-    async def rider(self, given, *, identity=None, address="", serves=None, source=""):
+    async def rider(
+        self, given, *, identity=None, address="", serves=None, source="", nearest=Nearness.ANYWHERE
+    ):
         """One who hears the show at `given` and serves nobody, whatever it says: `address` is where it says that it
         does, and `serves` what is there. Gives its receiver and its task."""
         peer = identity or Identity.generate().id
-        parents = Parents([given])
+        parents = Parents([given], nearest=nearest)
         receiver = ShowReceiver(peer, lambda to: self.dial(peer, to, source), parents)
         if address:
             address = address.format(peer)

@@ -1,20 +1,24 @@
 """Shows whose neighbours tell of places that are none of their business: nobody dials these."""
 
+import asyncio
 import contextlib
 from types import SimpleNamespace
 
 import pytest
 from shows import ME, chain, hear, liar, on_the_wire, produce, run, until
+from test_show_crowd import PRODUCER, Crowd
 
 import dtp
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
+from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.money.shows import check_hint, how_near_is
 from dtp.broadcast.parents import MOST, Parents
 from dtp.broadcast.sealed.opening import KeyShop
 from dtp.carriers.nearness import Nearness, who_tells
 from dtp.chain.node.networks import NETWORKS
 from dtp.identity import Identity
+from dtp.testing import clock
 
 PEER = Identity(bytes(range(32)), bytes(32))  # its name is in names of tests
 HERE, LAN, FAR = (f"dtp+ws://{PEER.id}@{host}/show" for host in ("127.0.0.1", "192.168.1.1", "93.184.215.14"))
@@ -72,6 +76,65 @@ def test_a_listener_has_the_producer_dial_nothing_that_is_nearer_than_it_is():
         assert not came
 
     run(test())
+
+
+HOME, OTHER_HOME = "93.184.215.14", "93.184.215.15"
+
+
+@pytest.mark.parametrize(
+    ("serves_at", "comes_from", "is_told"),
+    [
+        ("dtp+tcp://{}@192.168.1.7:9700/show", HOME, True),
+        ("dtp+tcp://{}@192.168.1.7:9700/show", OTHER_HOME, False),
+        ("dtp+tcp://{}@[fd00::7]:9700/show", HOME, True),
+        ("dtp+tcp://{}@127.0.0.1:9700/show", HOME, False),
+        ("dtp+wss://{}@192.168.1.7/show?carrier.ca=/dev/stdin", HOME, False),
+    ],
+)
+def test_who_comes_from_one_ip_address_is_told_where_the_show_is_in_their_own_network(
+    serves_at, comes_from, is_told
+):
+    """Else two behind one NAT never hear each other: the producer outside can't come to either."""
+
+    async def test():
+        crowd = Crowd()
+        crowd.network.serving[PRODUCER] = Feeder(crowd.held, ME.id, fan_out=1)
+        producing = asyncio.ensure_future(crowd.produce())
+        first, task = await crowd.network.rider(PRODUCER, address=serves_at, source=HOME)
+        await until_then(lambda: first.completed)
+        second, other_task = await crowd.network.rider(PRODUCER, source=comes_from)
+        told = asyncio.Event()
+        second.parents.learn_addresses = lambda others, teller: (found.extend(others), told.set())
+        found = []
+        await told.wait()
+        (address,) = first.serving()
+        assert (address in found) == is_told
+        for each in (producing, task, other_task):
+            each.cancel()
+
+    clock.run(test())
+
+
+def test_an_address_in_the_listeners_network_that_is_told_from_outside_is_heard_with_lan():
+    async def test():
+        crowd = Crowd()
+        crowd.network.serving[PRODUCER] = Feeder(crowd.held, ME.id, fan_out=1)
+        producing = asyncio.ensure_future(crowd.produce())
+        at_home = "dtp+tcp://{}@192.168.1.7:9700/show"
+        first, task = await crowd.network.relay(at_home, PRODUCER, source=HOME)
+        await until_then(lambda: first.completed)
+        second, other_task = await crowd.network.rider(PRODUCER, source=HOME, nearest=Nearness.NETWORK)
+        await until_then(lambda: second.completed)
+        assert len(second.path) == 2
+        for each in (producing, task, other_task):
+            each.cancel()
+
+    clock.run(test())
+
+
+async def until_then(condition):
+    while not condition():  # noqa: ASYNC110  # what is looked at tells nobody
+        await asyncio.sleep(0.1)
 
 
 def test_what_is_told_counts_as_told_by_the_nearest():

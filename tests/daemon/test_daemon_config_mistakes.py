@@ -314,6 +314,7 @@ from = "dtp+tcp://{ME}@192.0.2.1:9000/show"
 producer = "{ME}"
 show = "{SUI}"
 back = "30s"
+lan = true
 topic = "evening"
 over = "nats://127.0.0.1:4222"
 [chain]

@@ -48,6 +48,8 @@ class ShowListener:
     addresses: tuple[str, ...]
     #: How near it is: what it tells of is no nearer.
     nearness: Nearness = Nearness.ANYWHERE
+    #: Where it says that it serves others of its private network: those who come from the same IP address are told.
+    nearby: tuple[str, ...] = ()
 
 
 def check_relays(relays: Collection[PeerId], places: int) -> None:

@@ -400,6 +400,7 @@ class EdgeShow(ShowService):
             over=None if made.over is None else broker_of(made.over),
             identity=self._studio.identity if by_tree else None,
             place=self._stand if by_tree else NOWHERE,
+            lan=made.lan,
         )
         async with stream:
             self._note_begun(await stream.serving())

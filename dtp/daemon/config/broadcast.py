@@ -20,7 +20,7 @@ from dtp.identity import PeerId, PeerIdError
 _ORIGIN: Final = (
     "title", "media", "cut", "every", "for", "sealed", "pass", "rotate", "key-price", "key-listen", "store",
 )  # fmt: skip
-_EDGE: Final = ("producer", "back")
+_EDGE: Final = ("producer", "back", "lan")
 
 
 def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> model.BroadcastSettings:
@@ -38,6 +38,7 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
         show=show,
         producer=section.read_setting("producer", _peer, None),
         back=section.read_setting("back", values.duration, 10.0),
+        lan=section.read_setting("lan", values.boolean, False),
         topic=topic,
         over=over,
     )

@@ -17,7 +17,7 @@ from dtp.daemon.config.places import KeyPath, SourcePlace
 from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
 from dtp.daemon.config.tips import check_tips, read_tips
 from dtp.identity import PeerId
-from dtp.net.address import Address
+from dtp.net.address import Address, is_ip_address
 from dtp.pay.terms import Exposure
 from dtp.session.limits import DEFAULT
 
@@ -412,7 +412,7 @@ def _check_udp(section: Section, expose: model.Expose) -> None:
     if "price" in section:
         section.note_mistake(f"price: {_NOT_COUNTED}; sell streams, by kind tcp, or leave it free", "price")
     for number, place in enumerate(expose.backends):
-        if place.path or not values.is_ip(place.host):
+        if place.path or not is_ip_address(place.host):
             section.note_mistake(
                 f"backend: {place} has to be an IP address and a port, for UDP", "backend", number
             )

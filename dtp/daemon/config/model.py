@@ -292,6 +292,8 @@ class EdgeSettings:
     topic: str | None = None
     #: The NATS server that carries the topic as well.
     over: str | None = None
+    #: Dial private addresses that others tell of, wherever they are themselves.
+    lan: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from dtp.carriers.url import parse_url
 from dtp.daemon.config.reading import Wrong, did_you_mean, kind_of
 from dtp.daemon.state import STORES
 from dtp.identity import PeerId, PeerIdError
-from dtp.net.address import Address, AddressError, check_service
+from dtp.net.address import Address, AddressError, check_service, is_ip_address
 from dtp.net.reachable import is_any_url
 from dtp.session.limits import LEAST_PADDING, MOST_PADDING
 
@@ -210,21 +210,12 @@ class LocalPlace:
         """Whether only this machine reaches it."""
         if self.path or self.host == "localhost":
             return True
-        return is_ip(self.host) and ipaddress.ip_address(self.host).is_loopback
+        return is_ip_address(self.host) and ipaddress.ip_address(self.host).is_loopback
 
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def is_ip(host: str) -> bool:
-    """True if `host` is an IP address rather than a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def place(value: Any) -> LocalPlace:
@@ -244,7 +235,7 @@ def place(value: Any) -> LocalPlace:
     host = match["ipv6"] or match["host"]
     if not host:
         raise Wrong(f"{spelled!r} has no host; did you mean 127.0.0.1:{port}?")
-    if not is_ip(host) and (not _HOST.fullmatch(host) or host.replace(".", "").isdecimal()):
+    if not is_ip_address(host) and (not _HOST.fullmatch(host) or host.replace(".", "").isdecimal()):
         raise Wrong(f"{spelled!r}: {host!r} is neither an IP address nor the name of a machine")
     return LocalPlace(host, port)
 
@@ -256,9 +247,9 @@ def _no_place(spelled: str) -> str:
     if spelled.isdecimal():
         return f"has no host; did you mean 127.0.0.1:{spelled}?"
     host, colon, port = spelled.rpartition(":")
-    if ":" in host and is_ip(host):
+    if ":" in host and is_ip_address(host):
         return f"is an IPv6 address without brackets; did you mean [{host}]:{port}?"
-    if is_ip(spelled.strip("[]")) or (not colon and _HOST.fullmatch(spelled)):
+    if is_ip_address(spelled.strip("[]")) or (not colon and _HOST.fullmatch(spelled)):
         return "has no port; it is HOST:PORT or [IPv6]:PORT"
     return "is not HOST:PORT, [IPv6]:PORT or unix:/PATH"
 
@@ -387,7 +378,7 @@ def relay_place(value: Any) -> str:
 def udp_place(value: Any) -> LocalPlace:
     """Return HOST:PORT of UDP, with an IP address."""
     found = place(value)
-    if found.path or not is_ip(found.host):
+    if found.path or not is_ip_address(found.host):
         raise Wrong(f"{value!r} has to be an IP address and a port, for UDP")
     return found
 
