@@ -18,7 +18,7 @@ from dtp.broadcast.errors import BroadcastError, SegmentError, ShowSealed
 from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.format import Announcement, Flag, SegmentSigner
 from dtp.broadcast.held import HeldSegments
-from dtp.broadcast.money.tickets import AHEAD_MS, PassHolders, Seats, seat_claim
+from dtp.broadcast.money.tickets import AHEAD_MS, MOVE_MS, MOVES, PassHolders, Seats, seat_claim
 from dtp.broadcast.recording import Recorder, Recording
 from dtp.broadcast.sealed.admission import Guests, KeyAdmission, Refusal
 from dtp.broadcast.sealed.issuing import KeyIssuer
@@ -388,8 +388,9 @@ def test_who_names_many_with_one_ticket_has_the_newest_remembered():
         issuer = KeyIssuer(bytes(32), Sold(ALICE=1))
         for each in range(20):
             listener = Identity(bytes([2, each] * 16))
-            assert await issuer.issue_keys(listener.id, [claim(ALICE, listener, each)]) == {}
-        assert issuer.listeners == 1
+            told = await issuer.issue_keys(listener.id, [claim(ALICE, listener, each)])
+            assert told == ({} if each <= MOVES else Refusal.TICKET_IN_USE)
+            assert issuer.listeners == 1
 
     asyncio.run(test())
 
@@ -427,7 +428,8 @@ class Sold(Seats):
     """Tickets in memory: account -> how many."""
 
     def __init__(self, **tickets):
-        super().__init__(bytes(32), lambda: 1000)
+        self.now_ms = 10**12
+        super().__init__(bytes(32), lambda: self.now_ms)
         self.tickets = {globals()[name].id.sui_address: count for name, count in tickets.items()}
 
     async def _count_seats(self, accounts):
@@ -456,6 +458,41 @@ def test_a_ticket_is_used_once_by_whom_its_holder_has_named_last():
     assert asked(Sold(ALICE=1), ALICE=[claim(ALICE, ALICE, 7)], **both)["ALICE"] is None
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_ticket_that_several_share_is_heard_by_as_many_as_there_are_tickets(count):
+    """Each key's time all who have a copy name themselves again, as `dtp show listen` does."""
+    tickets, listeners = Sold(ALICE=count), ["ALICE", "BOB", "CAROL"]
+    heard = dict.fromkeys(listeners, 0)
+    for _minute in range(240):
+        tickets.now_ms += 60_000
+        for at, name in enumerate(listeners):
+            told = asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms + at)]})
+            heard[name] += told[name] is None
+    assert 240 * count <= sum(heard.values()) <= 240 * count + MOVES + 240 * 60_000 // MOVE_MS
+
+
+def test_who_listens_goes_from_device_to_device_with_a_ticket():
+    tickets = Sold(ALICE=1)
+    for at in range(8):
+        device = "BOB" if at % 2 else "CAROL"
+        tickets.now_ms += 1000
+        assert asked(tickets, **{device: [claim(ALICE, globals()[device], tickets.now_ms)]})[device] is None
+    for _ in range(3):  # an hour later, by a clock that was set back meanwhile as well
+        tickets.now_ms -= 10 * MOVE_MS
+        asked(tickets, BOB=[claim(ALICE, BOB, tickets.now_ms)])
+        tickets.now_ms += 16 * MOVE_MS
+        assert asked(tickets, CAROL=[claim(ALICE, CAROL, tickets.now_ms)])["CAROL"] is None
+        assert asked(tickets, BOB=[claim(ALICE, BOB, tickets.now_ms + 1)])["BOB"] is None
+
+
+def test_one_who_sells_a_ticket_of_two_keeps_the_seat_that_was_named_last():
+    tickets = Sold(ALICE=2)
+    both = {"BOB": [claim(ALICE, BOB, 5)], "CAROL": [claim(ALICE, CAROL, 6)]}
+    assert asked(tickets, **both) == {"BOB": None, "CAROL": None}
+    tickets.tickets = {ALICE.id.sui_address: 1}
+    assert asked(tickets, **both) == {"BOB": Refusal.TICKET_IN_USE, "CAROL": None}
+
+
 def test_a_ticket_that_was_sold_is_the_buyers():
     tickets = Sold(ALICE=1)
     assert asked(tickets, ALICE=[])["ALICE"] is None
@@ -471,8 +508,8 @@ def test_a_claim_that_is_copied_is_of_no_use():
 
 
 def test_clocks_may_differ_and_the_future_may_not_be_claimed():
-    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 1000 + AHEAD_MS)]) == {"BOB": None}
-    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 1001 + AHEAD_MS)]) == {"BOB": Refusal.CLOCK}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 10**12 + AHEAD_MS)]) == {"BOB": None}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 10**12 + 1 + AHEAD_MS)]) == {"BOB": Refusal.CLOCK}
     assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 0)]) == {"BOB": None}
 
 

@@ -19,6 +19,10 @@ from dtp.pay import passes
 
 #: How far a claim's time may be ahead of the producer's clock, ms. A later claim counts more, so it is bounded.
 AHEAD_MS: Final = 120_000
+#: How often a seat may go to another listener than the one that has it, at once, and ms until it may once more: else
+#: all who share an account would have every key, each by naming itself again.
+MOVES: Final = 8
+MOVE_MS: Final = 600_000
 #: Accounts that are asked for at once.
 _AT_ONCE: Final = 16
 
@@ -33,14 +37,42 @@ def seat_claim(signer: KeySigner, show: bytes, peer: PeerId, time_ms: int) -> Se
     return SeatClaim(signer.public_key, time_ms, signature)
 
 
+class _Seated:
+    """Who has the seats of one account, and how often others may have them instead: a value."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[PeerId, ...] = ()
+        self._moved_until = 0
+
+    def seat(self, named: Sequence[PeerId], count: int, now_ms: int) -> Sequence[PeerId]:
+        """Return which of these have the `count` seats now; the account has named the first of them last."""
+        before, chosen = self._listeners, tuple(named[:count])
+        if len({*before, *chosen}) > max(count, len(before)) and not self._allow_move(now_ms):
+            chosen = tuple(dict.fromkeys((*before, *named)))[:count]
+        self._listeners = tuple(dict.fromkeys((*chosen, *before)))[:count]
+        return [each for each in chosen if each in named]
+
+    def _allow_move(self, now_ms: int) -> bool:
+        """Return whether one more may be seated for another; it counts as done then. A clock may be set."""
+        latest = now_ms + MOVES * MOVE_MS
+        until = max(now_ms, min(self._moved_until, latest)) + MOVE_MS
+        if until > latest:
+            return False
+        self._moved_until = until
+        return True
+
+
 class Seats(KeyAdmission):
     """Admits as many identities for an account as it has tickets: those that it has named last.
 
-    An identity speaks for the account of its own key, and for accounts that have signed a `SeatClaim`.
+    An identity speaks for the account of its own key, and for accounts that have signed a `SeatClaim`. A seat goes
+    from one listener to another `MOVES` times, and once more every `MOVE_MS`; then who has it keeps it.
     """
 
     def __init__(self, show: bytes, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._show, self._clock_ms = show, clock_ms
+        #: Of accounts that have tickets.
+        self._seated: dict[str, _Seated] = {}
 
     @abstractmethod
     async def _count_seats(self, accounts: Sequence[str]) -> dict[str, int]:
@@ -59,9 +91,13 @@ class Seats(KeyAdmission):
         admitted, ticketed = set[PeerId](), set[PeerId]()
         for account, those in wanted.items():
             those.sort(key=lambda each: (each[0], each[1].key), reverse=True)
-            count = seats.get(account, 0)
-            admitted |= {peer for _, peer in those[:count]}
-            ticketed |= {peer for _, peer in those if count}
+            named = [peer for _, peer in those]
+            if count := seats.get(account, 0):
+                seated = self._seated.setdefault(account, _Seated())
+                admitted.update(seated.seat(named, count, self._clock_ms()))
+                ticketed.update(named)
+            else:
+                self._seated.pop(account, None)
         return {
             peer: Refusal.CLOCK
             if peer in late

@@ -38,7 +38,8 @@ _PURCHASE: Final = 60.0
 _ADVICE: Final = {
     Refusal.NOT_INVITED: "its producer has to invite your identity",
     Refusal.NO_TICKET: "buy one with 'dtp show buy' or 'dtp show fund', and listen with the wallet that holds it",
-    Refusal.TICKET_IN_USE: "another identity listens with your ticket since; buy one more, or begin here again",
+    Refusal.TICKET_IN_USE: "another identity listens with your ticket; buy one more, or begin here again: later, if "
+    "it went from one to another often",
     Refusal.CLOCK: "the clock of this machine is wrong: set it",
     Refusal.FOR_SALE: "keys are sold: listen with a budget",
     Refusal.NOT_NOW: "its producer can't ask the chain now; try again later",
