@@ -21,6 +21,7 @@ from dtp.cli.daemon_init import init
 from dtp.cli.daemon_keys import load_identity, load_network, load_psk, look_at_places
 from dtp.cli.durations import duration
 from dtp.cli.groups import RootGroup
+from dtp.cli.listening import as_dialled
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon.config import values
 from dtp.daemon.config.load import load
@@ -153,7 +154,7 @@ def _print_ready(process: Process) -> None:
     status = daemon.get_status()
     for one in status["exposed"]:
         for address in daemon.addresses:
-            reached = str(address.with_service(one["service"]))
+            reached = str(as_dialled(address).with_service(one["service"]))
             backends = ", ".join(backend["place"] for backend in one["backends"])
             print_line(
                 {"event": "exposed", "service": one["service"], "address": reached},

@@ -110,10 +110,15 @@ def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def addresses(listener: Listener, service: str) -> list[Address]:
     """Return what to give to those who are to reach `service`: with this machine's own IP address for "any"."""
     found = [address.with_service(service) for address in listener.addresses]
-    return [dataclasses.replace(address, host=_own_host(address.host)) for address in found]
+    return [as_dialled(address) for address in found]
 
 
-def _own_host(host: str) -> str:
+def as_dialled(address: Address) -> Address:
+    """Return an address with this machine's own IP address for "any"."""
+    return dataclasses.replace(address, host=own_host(address.host))
+
+
+def own_host(host: str) -> str:
     """Return `own_ip`; on a network that leads nowhere else, the address that this machine has there."""
     ip = own_ip(host)
     if not is_any(host) or ":" in host or not ipaddress.ip_address(ip).is_loopback:

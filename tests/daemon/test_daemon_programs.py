@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from dtp.cli.listening import own_host
+from dtp.net.address import Address
+
 from .programs import DTPD, PATIENCE, Place, Program, free_port, need, place, wait_for_port
 
 __all__ = ["place"]
@@ -285,6 +288,16 @@ allow = ["{place.identity("near").id}"]
         far.process.send_signal(signal.SIGTERM)
         assert manager.recv(1000) == b"STOPPING=1\nSTATUS=Draining"
         far.wait(0)
+
+
+def test_what_it_prints_where_it_listens_everywhere_is_what_others_dial(place: Place) -> None:
+    text = '[daemon]\nlisten = ["tcp://0.0.0.0:0"]\n[[expose]]\nservice = "api"\nallow = ["*"]\n'
+    _, (exposed,) = place.dtpd("far", f'{text}backend = "127.0.0.1:{echo_server(place)}"\n')
+    place_of = Address.parse(exposed["address"])
+    assert place_of.host == own_host("0.0.0.0") != "0.0.0.0"
+    _, (forwarded,) = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{place_of}"\n')
+    with connected(int(forwarded["listen"].rpartition(":")[2])) as client:
+        ask(client, b"is anybody there?")
 
 
 @pytest.mark.slow
