@@ -344,7 +344,7 @@ class Feeder:
             while (message := await frames.read(stream)) is not None:
                 if not isinstance(message, m.RoomReport):
                     raise ShowMessageError("a listener says where there is room, and nothing else")
-                if stream in self._listeners and self._serves(who):
+                if stream in self._listeners and self._is_serving(who):
                     told = [each for each in message.places if is_dialled_as_told(each.address, who.nearness)]
                     self._rooms.set_places(stream, told)
                 await asyncio.sleep(_ROOMS)
@@ -384,13 +384,13 @@ class Feeder:
     def _iter_others(self, stream: Stream) -> Iterator[str]:
         yield from (each.address for each in self._rooms.list_nearest(stream))
         for other, each in self._listeners.items():
-            if other is not stream and self._serves(each.who):
+            if other is not stream and self._is_serving(each.who):
                 yield from each.who.addresses
         yield from self._elsewhere()
 
-    def _serves(self, who: ShowListener) -> bool:
+    def _is_serving(self, who: ShowListener) -> bool:
         """Return whether a listener serves others, as far as is known."""
-        return self._ranking.judge(who, _now()) > Standing.TAKES
+        return self._ranking.get_standing(who, _now()) > Standing.TAKES
 
     def _say_state(self, stream: Stream, who: ShowListener | None = None) -> None:
         """Say how this side stands, and whether there is room, for one more or for `who`."""

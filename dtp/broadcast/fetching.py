@@ -46,7 +46,7 @@ def dial_told(dial: Dial, get_teller: Callable[[str], Nearness | None]) -> Dial:
 
 
 @asynccontextmanager
-async def asked(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream]:
+async def open_ask_stream(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream]:
     """Open a stream that asks a neighbour for what `hello` says, and give it; end it behind the block."""
     stream = await connection.open_stream()
     frames.write(stream, hello)
@@ -108,7 +108,7 @@ class Fetcher:
 async def _fetch_some(held: HeldSegments, connection: Connection, first: int, last: int) -> int:
     """Take what is sent of these; return the first number of which nothing was said, to be asked for next."""
     following = first
-    async with asked(connection, m.Hello(first, count=min(_AT_ONCE, last + 1 - first))) as stream:
+    async with open_ask_stream(connection, m.Hello(first, count=min(_AT_ONCE, last + 1 - first))) as stream:
         while (message := await frames.read(stream)) is not None:
             match message:
                 case m.Manifest(data):

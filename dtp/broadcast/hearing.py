@@ -171,7 +171,7 @@ class ShowStream:
         """Where others can listen to the show from here."""
         return addresses_of(self.node, self._service) if self._serves else ()
 
-    def learn(self, *addresses: str, teller: Nearness = Nearness.ANYWHERE) -> None:
+    def add_addresses(self, *addresses: str, teller: Nearness = Nearness.ANYWHERE) -> None:
         """Hear the show at these as well, where those that are known have it no more; but not at places of this
         machine or through the chain, since somebody else tells of them, nor at what is nearer than `teller`. Raise
         `AddressError`."""
@@ -188,7 +188,7 @@ class ShowStream:
         """How many listen to it here."""
         return 0 if self._feeder is None else self._feeder.listeners
 
-    async def drained(self, patience: float = 10.0) -> None:
+    async def wait_drained(self, patience: float = 10.0) -> None:
         """Wait until those who listen here have all of a show that has ended, `patience` seconds at most."""
         if self._feeder is not None:
             with contextlib.suppress(TimeoutError):
@@ -201,7 +201,7 @@ class ShowStream:
             return self._feeder.list_places(own)
         return tuple(FreePlace(each, self._fan_out) for each in own[:1] if self._fan_out)
 
-    async def serving(self) -> Feeder:
+    async def wait_feeder(self) -> Feeder:
         """Wait until somebody is heard, and return what serves others here. Raise as `announcement` does."""
         if self._feeder is None:
             held = await self.receiver.wait_opened()
@@ -217,7 +217,7 @@ class ShowStream:
         return self._feeder
 
     async def _serve_connection(self, connection: Connection) -> None:
-        await (await self.serving()).serve_connection(connection)
+        await (await self.wait_feeder()).serve_connection(connection)
 
     async def __aiter__(self) -> AsyncIterator[HeardSegment]:
         """Give each segment once it is whole. Raise `ShowUnreachable`, `SegmentForeign`, `ProducerEquivocated`, and
@@ -231,10 +231,10 @@ class ShowStream:
                 yield each
 
     async def _iter_segments(self) -> AsyncIterator[HeardSegment]:
-        async for each in self.carried():
+        async for each in self.iter_sealed():
             yield await self._open_heard(each)
 
-    async def carried(self) -> AsyncIterator[HeardSegment]:
+    async def iter_sealed(self) -> AsyncIterator[HeardSegment]:
         """Give each segment as it came, sealed where the show is: for who passes it on. Raise as iterating does, but
         for `ShowSealed`. The stream has to be open."""
         held = await self.receiver.wait_opened()
@@ -267,15 +267,15 @@ class ShowStream:
         segment = heard.segment
         if not self._opener.has_key(segment):
             held = await self.receiver.wait_opened()
-            self._opener.learn(await self._asker.ask_keys(held.announcement, segment.epoch))
-        data = self._opener.open(segment, heard.data)
+            self._opener.add_keys(await self._asker.ask_keys(held.announcement, segment.epoch))
+        data = self._opener.open_segment(segment, heard.data)
         if heard.is_init:
             data, self._init = b"" if data == self._init else data, data
         return replace(heard, data=data)
 
-    def open(self, segment: Segment, data: bytes) -> bytes:
+    def open_segment(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key hasn't come."""
-        return self._opener.open(segment, data)
+        return self._opener.open_segment(segment, data)
 
 
 def _is_of(text: str, peer: PeerId) -> bool:
@@ -323,7 +323,7 @@ class Lateness:
         self._time_ms, self._late = -1, 0
         self._least = self._least_before = _NEVER
 
-    def note(self, time_ms: int, now_ms: int) -> int:
+    def measure_lateness(self, time_ms: int, now_ms: int) -> int:
         """Return by how many ms a segment dated `time_ms` that comes at `now_ms` is later than the soonest ones."""
         if time_ms == self._time_ms:
             return self._late
@@ -372,7 +372,7 @@ class Order:
         held = self._held
         newest = held.get_segment(held.edge)
         known = 0 if newest is None else newest.segment.time_ms - segment.time_ms
-        behind = max(known, self._lateness.note(segment.time_ms, self._now_ms()))
+        behind = max(known, self._lateness.measure_lateness(segment.time_ms, self._now_ms()))
         for each in held.needed_by(segment.number):
             if each.whole and each.segment.number not in self._given:
                 self._given.append(each.segment.number)

@@ -197,7 +197,7 @@ class HeldSegments:
     def accept_proof(self, data: bytes) -> None:
         """Take a proof that the producer signed two chains. Raise `SegmentError` for one that proves nothing."""
         proof = Equivocation.decode(data, self.announcement)
-        self.verifier.believe(proof)
+        self.verifier.accept_proof(proof)
         self._end_by_fault(
             ProducerEquivocated("the producer signed two chains: nothing more of it is taken", proof)
         )

@@ -290,7 +290,7 @@ class Pace:
         )
 
     @property
-    def ahead(self) -> int:
+    def required_lead(self) -> int:
         """By how many segments another one is to be ahead: one, and what lasts a second."""
         return 1 + int(1 / self._duration) if self._duration else 1
 

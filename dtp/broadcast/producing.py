@@ -305,7 +305,7 @@ class Broadcast:
         self.on_sent(made, data)
         return made
 
-    def open(self, segment: Segment, data: bytes) -> bytes:
+    def open_segment(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key is kept no more."""
         return data if self.issuer is None else self.issuer.open_segment(segment, data)
 
@@ -313,7 +313,7 @@ class Broadcast:
         """End the show: whoever listens knows that no more comes."""
         return await self.write(b"", flags=Flag.LAST)
 
-    async def drained(self, patience: float = DRAIN) -> None:
+    async def wait_drained(self, patience: float = DRAIN) -> None:
         """Wait until those who listen here have all of a show that has ended, `patience` seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):

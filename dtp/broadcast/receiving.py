@@ -21,7 +21,7 @@ from dtp.broadcast.errors import (
     ShowReplaced,
     ShowUnreachable,
 )
-from dtp.broadcast.fetching import Dial, Fetcher, asked, dial_told
+from dtp.broadcast.fetching import Dial, Fetcher, dial_told, open_ask_stream
 from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.newest import NewestStreams
@@ -345,7 +345,7 @@ class ShowReceiver:
                 async with asyncio.timeout(self._patience.answer):
                     dialled = await stack.enter_async_context(self._dial(address))
                     hello = m.Hello(count=1, addresses=tuple(self.serving()))
-                    async with asked(dialled, hello) as stream:
+                    async with open_ask_stream(dialled, hello) as stream:
                         while (
                             not probe.done
                             and not (chosen.is_set() and probe.announcement)
@@ -379,7 +379,7 @@ class ShowReceiver:
             async with (
                 asyncio.timeout(self._patience.answer),
                 self._dial(address) as connection,
-                asked(connection, m.Hello(number, count=1)) as stream,
+                open_ask_stream(connection, m.Hello(number, count=1)) as stream,
             ):
                 while (message := await frames.read(stream)) is not None:
                     match message:
@@ -416,7 +416,7 @@ class ShowReceiver:
             async with (
                 asyncio.timeout(self._patience.answer),
                 self._dial(address) as connection,
-                asked(connection, m.Hello(count=1)) as stream,
+                open_ask_stream(connection, m.Hello(count=1)) as stream,
             ):
                 while not probe.time_ms and (message := await frames.read(stream)) is not None:
                     if isinstance(message, m.Announced):
@@ -654,7 +654,9 @@ class ShowReceiver:
         pace.note_looked()
         edge = -1 if self.held is None else self.held.edge
         others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
-        told = await asyncio.gather(*(self._ask_for(each, edge + pace.ahead) for each in others[:COMPARED]))
+        told = await asyncio.gather(
+            *(self._ask_for(each, edge + pace.required_lead) for each in others[:COMPARED])
+        )
         self._check_replaced()
         if any(has for has, _ in told):
             raise NeighbourSlow(f"{address} is behind others")

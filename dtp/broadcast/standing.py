@@ -35,9 +35,9 @@ class StandingStill:
 
     def _begin_look(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(due := loop.time() + _LOOK, self._look, due)
+        self._timer = loop.call_at(due := loop.time() + _LOOK, self._check_delay, due)
 
-    def _look(self, due: float) -> None:
+    def _check_delay(self, due: float) -> None:
         late = asyncio.get_running_loop().time() - due
         if late >= _LOOK:
             self._tell(late)

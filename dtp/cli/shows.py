@@ -276,7 +276,7 @@ async def _broadcast(
             await send_while_on_air(on_air, source, lambda air: _tell_air(on_air, air))
             if on_air.keeper is None or on_air.keeper.air == Air.ENDED:
                 await on_air.end()
-                await on_air.drained()
+                await on_air.wait_drained()
     count = on_air.signer.position.number
     print_line({"event": "ended", "segments": count}, f"ended: {count_of(count, 'segment')}", err=True)
 
@@ -462,7 +462,7 @@ async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> N
             ):  # the chain is away, or says no address: the next look may be better
                 async with account.make_client(signing=False) as chain:
                     hint = (await read_show(chain, id)).show.hint.decode(errors="replace")
-                    stream.learn(hint, teller=how_near_is(chain))
+                    stream.add_addresses(hint, teller=how_near_is(chain))
 
 
 async def _listen(
@@ -491,7 +491,9 @@ async def _listen(
             watcher = None if money is None else await stack.enter_async_context(money())
             told_money = None if watcher is None else watcher.make_page
             page = await stack.enter_async_context(
-                Gateway(await stream.receiver.wait_opened(), *place, open=stream.open, money=told_money)
+                Gateway(
+                    await stream.receiver.wait_opened(), *place, open=stream.open_segment, money=told_money
+                )
             )
             print_line({"event": "gateway", "url": page.url}, page.url)
         fault: RecordingError | None = None
@@ -505,7 +507,7 @@ async def _listen(
             fault = full
         if place is not None:  # who watches may be behind
             await asyncio.Event().wait()
-        await stream.drained()
+        await stream.wait_drained()
         if fault is not None:
             raise fault
 
@@ -583,7 +585,7 @@ def play(file: Path, start: int, identity: IdentitySource) -> None:
             for segment, data in recording.segments(start):
                 count += 1
                 if not wants_json():
-                    write_output(data if opener is None else opener.open(segment, data))
+                    write_output(data if opener is None else opener.open_segment(segment, data))
         except BrokenPipeError:
             discard_output()
             return

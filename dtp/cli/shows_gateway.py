@@ -54,7 +54,7 @@ async def page_of(
             watcher = ShowWatcher(chain, id, on_air.identity, dismissed_of(id))
             await stack.enter_async_context(watcher)
             money, dismiss = watcher.make_page, watcher.dismiss_entry
-        gateway = Gateway(on_air.held, *place, open=on_air.open, money=money, dismiss=dismiss)
+        gateway = Gateway(on_air.held, *place, open=on_air.open_segment, money=money, dismiss=dismiss)
         page = await stack.enter_async_context(gateway)
         print_line({"event": "gateway", "url": page.url}, page.url, err=True)
         yield

@@ -378,12 +378,12 @@ def end(show_id: str, unposted: bool, account: WalletOptions) -> None:
 def status(show_id: str, account: WalletOptions) -> None:
     """Show how a show stands: on air or not, its pot, what the next slot brings."""
     from dtp.broadcast.money import shows
-    from dtp.broadcast.money.air import raw
+    from dtp.broadcast.money.air import state_on_chain
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         found = await shows.read_show(chain, show_id)
         show = found.show
-        air = str(raw(show, 0))
+        air = str(state_on_chain(show, 0))
         record = {**record_of(show), "hint": show.hint.decode(errors="replace"), "coin": found.coin}
         record["key"] = show.key.hex()
         return {"air": air, "next_slot": show.next_slot, **record}
@@ -503,8 +503,8 @@ def _take(line: AudienceLine, event: object) -> Entry | None:
     from dtp.chain.show import EntryAsked, Raised
 
     if isinstance(event, EntryAsked):
-        return line.asked(event)
-    return line.raised(event) if isinstance(event, Raised) else None
+        return line.add_entry(event)
+    return line.raise_entry(event) if isinstance(event, Raised) else None
 
 
 def _print_entry(entry: Entry, coin: str) -> None:

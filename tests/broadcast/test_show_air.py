@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.broadcast.money import shows
-from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw
+from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, state_on_chain
 from dtp.broadcast.money.keeping import ShowKeeper
 from dtp.broadcast.money.shows import Found, read_at_news
 from dtp.chain.show import FIRST_HEAD, Show, ShowState, SlotsPosted
@@ -46,7 +46,7 @@ TICKETED = replace(FUNDED, rate=0, start_pot=0, ticket_price=50, fewest=2, slots
     ],
 )
 def test_how_a_show_stands(show, owed, air):
-    assert raw(show, owed) == air
+    assert state_on_chain(show, owed) == air
 
 
 def test_the_air_does_not_flap():
@@ -101,7 +101,7 @@ def links(count):
 def begun(show=ON, *before):
     """Slots of a producer that was there when the show went on air."""
     slots = Slots(*before)
-    slots.follow(show, show.due_ms - show.slot_ms)
+    slots.update_from_chain(show, show.due_ms - show.slot_ms)
     return slots
 
 
@@ -130,7 +130,7 @@ def test_a_slot_without_segments_has_the_link_before():
     slots.note_sent(2, b"c" * 32)
     assert slots.due_hashes(ON, 13_000) == [b"b" * 32, b"b" * 32, b"c" * 32]
     slots.note_posted(3)
-    slots.follow(later := replace(ON, posted=3, due_ms=14_000), 13_500)
+    slots.update_from_chain(later := replace(ON, posted=3, due_ms=14_000), 13_500)
     assert slots.due_hashes(later, 14_000, closing=True) == [b"c" * 32]
 
 
@@ -146,12 +146,12 @@ def test_time_in_which_no_producer_was_there_isnt_posted():
     """It was stopped behind slot 1, and comes again an hour later: nobody pays for what nobody heard."""
     show, link, now = replace(ON, pot=10_000, posted=2, due_ms=13_000), b"a" * 32, 3_612_000
     slots = Slots(2, link)
-    slots.follow(show, now)
+    slots.update_from_chain(show, now)
     assert (slots.count_over(show, now), slots.current_slot(show, now)) == (0, 2)
     assert slots.due_hashes(show, now, closing=True) == []
     slots.note_sent(2, b"b" * 32)
     assert slots.due_hashes(show, now + 1_500, closing=True) == [b"b" * 32]
-    slots.follow(
+    slots.update_from_chain(
         later := replace(show, posted=3, due_ms=now - 6_500), now + 1_600
     )  # the chain has left out the rest
     assert slots.count_over(later, now + 1_999) == 0
@@ -163,19 +163,19 @@ def test_slots_that_were_sent_before_a_kill_are_owed_and_the_last_one_goes_on(be
     """Also by a clock that is behind the chain's: what was sent would be sent again for nothing."""
     show, link, now = replace(ON, pot=10_000), b"a" * 32, 20_000 - behind
     slots = Slots(3, link)
-    slots.follow(show, now)
+    slots.update_from_chain(show, now)
     assert slots.current_slot(show, now) == 3
     assert slots.due_hashes(show, now, closing=True) == [link] * 3
     slots.note_sent(3, b"b" * 32)
-    slots.follow(show, now + 100)
+    slots.update_from_chain(show, now + 100)
     assert slots.due_hashes(show, now + 1000, closing=True) == [b"b" * 32] * 4
 
 
 def test_a_producer_whose_clock_is_an_hour_ahead_owes_what_it_has_sent():
     hour = 3_600_000
     slots = Slots()
-    slots.follow(FUNDED, hour + 9_900)
-    slots.follow(ON, hour + 10_100)
+    slots.update_from_chain(FUNDED, hour + 9_900)
+    slots.update_from_chain(ON, hour + 10_100)
     assert slots.count_over(ON, hour + 10_500) == 0
     assert slots.count_over(ON, hour + 13_000) == 3
 
@@ -183,22 +183,22 @@ def test_a_producer_whose_clock_is_an_hour_ahead_owes_what_it_has_sent():
 @pytest.mark.parametrize("behind", [500, 5_000, 3_600_000])
 def test_a_producer_whose_clock_is_behind_owes_what_it_has_sent(behind):
     slots = Slots()
-    slots.follow(FUNDED, 9_900 - behind)
+    slots.update_from_chain(FUNDED, 9_900 - behind)
     for now in range(10_100, 13_000, 250):
-        slots.follow(ON, now - behind)
+        slots.update_from_chain(ON, now - behind)
     assert slots.count_over(ON, 10_500 - behind) == 0
     assert slots.count_over(ON, 13_100 - behind) == 3
-    slots.follow(later := replace(ON, posted=3, due_ms=14_000), 13_200 - behind)
+    slots.update_from_chain(later := replace(ON, posted=3, due_ms=14_000), 13_200 - behind)
     assert slots.count_over(later, 13_900 - behind) == 0
     assert slots.count_over(later, 14_100 - behind) == 1
 
 
 def test_a_show_that_goes_on_air_again_begins_with_its_first_slot():
     slots = begun()
-    slots.follow(off := replace(ON, state=ShowState.OFF, posted=3, due_ms=14_000), 13_000)
+    slots.update_from_chain(off := replace(ON, state=ShowState.OFF, posted=3, due_ms=14_000), 13_000)
     assert slots.count_over(off, 60_000) == 0
-    slots.follow(off, 60_000)
-    slots.follow(again := replace(ON, posted=3, due_ms=61_500), 60_700)
+    slots.update_from_chain(off, 60_000)
+    slots.update_from_chain(again := replace(ON, posted=3, due_ms=61_500), 60_700)
     assert (slots.current_slot(again, 61_499), slots.current_slot(again, 61_500)) == (3, 4)
 
 

@@ -24,16 +24,16 @@ def asked(number, amount, text=b"?", kind=EntryKind.QUESTION, sealed=False):
 def test_the_best_paid_comes_first_and_others_raise():
     line = AudienceLine()
     for number, amount in enumerate([5, 9, 7]):
-        line.asked(asked(number, amount))
+        line.add_entry(asked(number, amount))
     assert [each.number for each in line.ranked()] == [1, 2, 0]
-    raised = line.raised(Raised("0x1", 0, "0x3", 5))
+    raised = line.raise_entry(Raised("0x1", 0, "0x3", 5))
     assert (raised.amount, raised.raised) == (10, 1)
     assert [each.number for each in line.ranked()] == [0, 1, 2]
-    line.asked(asked(0, 5))  # told again
+    line.add_entry(asked(0, 5))  # told again
     assert line.ranked()[0].amount == 10
     line.dismiss(0)
-    assert line.asked(asked(0, 5)) is None
-    assert line.raised(Raised("0x1", 0, "0x3", 500)) is None
+    assert line.add_entry(asked(0, 5)) is None
+    assert line.raise_entry(Raised("0x1", 0, "0x3", 500)) is None
     assert [each.number for each in line.ranked()] == [1, 2]
 
 
@@ -41,11 +41,13 @@ def test_the_best_paid_comes_first_and_others_raise():
 def test_dust_buries_nothing(amounts):
     line = AudienceLine(most=4)
     for number, amount in enumerate(amounts):
-        line.asked(asked(number, amount))
+        line.add_entry(asked(number, amount))
     best = sorted(range(len(amounts)), key=lambda number: (-amounts[number], number))
     assert [each.number for each in line.ranked()] == best[:4]
     assert len(line) == min(len(amounts), 40)
-    assert all(line.raised(Raised("0x1", number, "0x3", 5)) for number in best[:40])  # of those, none is lost
+    assert all(
+        line.raise_entry(Raised("0x1", number, "0x3", 5)) for number in best[:40]
+    )  # of those, none is lost
 
 
 @given(
@@ -62,14 +64,14 @@ def test_who_has_the_least_is_left_out_also_where_some_were_raised_and_others_di
     line, kept, least = AudienceLine(most=1), {}, 0
     for number, (step, value) in enumerate(steps):
         if step == "ask":
-            line.asked(asked(number, value))
+            line.add_entry(asked(number, value))
             if len(kept) < 10 or value > least:
                 kept[number] = value
             if len(kept) > 10:
                 worst = min(kept, key=lambda each: (kept[each], -each))
                 least = kept.pop(worst)
         elif step == "raise":
-            line.raised(Raised("0x1", value, "0x3", 5))
+            line.raise_entry(Raised("0x1", value, "0x3", 5))
             if value in kept:
                 kept[value] += 5
         elif value in kept:
@@ -77,30 +79,30 @@ def test_who_has_the_least_is_left_out_also_where_some_were_raised_and_others_di
             del kept[value]
         best = sorted(kept, key=lambda each: (-kept[each], each))[:1]
         assert [each.number for each in line.ranked()] == best
-    assert {each: line.raised(Raised("0x1", each, "0x3", 0)).amount for each in kept} == kept
+    assert {each: line.raise_entry(Raised("0x1", each, "0x3", 0)).amount for each in kept} == kept
     assert len(line) == len(kept)
 
 
 def test_a_question_that_dust_pushed_off_the_line_is_back_when_others_raise_it():
     line = AudienceLine(most=10)
-    line.asked(asked(0, 1, b"why?"))
+    line.add_entry(asked(0, 1, b"why?"))
     for number in range(1, 60):
-        line.asked(asked(number, 2))
+        line.add_entry(asked(number, 2))
     assert 0 not in [each.number for each in line.ranked()]
-    assert line.raised(Raised("0x1", 0, "0x3", 500)).text == "why?"
+    assert line.raise_entry(Raised("0x1", 0, "0x3", 500)).text == "why?"
     assert line.ranked()[0].number == 0
 
 
 def test_sealed_texts_are_for_the_producer_alone():
     event = asked(0, 5, seal_text(b"secret", ME.id.key), sealed=True)
-    assert AudienceLine(ME).asked(event).text == "secret"
-    assert AudienceLine(OTHER).asked(event).text == ""
-    assert AudienceLine().asked(event).text == ""
-    assert AudienceLine(ME).asked(asked(0, 5, b"nonsense", sealed=True)).text == ""
+    assert AudienceLine(ME).add_entry(event).text == "secret"
+    assert AudienceLine(OTHER).add_entry(event).text == ""
+    assert AudienceLine().add_entry(event).text == ""
+    assert AudienceLine(ME).add_entry(asked(0, 5, b"nonsense", sealed=True)).text == ""
 
 
 def test_texts_drive_no_terminal():
-    assert AudienceLine().asked(asked(0, 5, b"\x1b[2Jhi\xff")).text == "\\x1b[2Jhi\ufffd"
+    assert AudienceLine().add_entry(asked(0, 5, b"\x1b[2Jhi\xff")).text == "\\x1b[2Jhi\ufffd"
 
 
 def test_what_a_node_tells_again_after_a_bad_answer_counts_once(monkeypatch):
@@ -130,6 +132,6 @@ def test_what_a_node_tells_again_after_a_bad_answer_counts_once(monkeypatch):
                 (1, 9, 0),
                 (0, 8, 1),
             ]
-            assert watcher.line.asked(asked(7, 5)) is None
+            assert watcher.line.add_entry(asked(7, 5)) is None
 
     clock.run(test())

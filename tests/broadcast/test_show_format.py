@@ -269,7 +269,7 @@ def test_two_chains_are_proven_and_nothing_more_is_taken(known, comes):
         with pytest.raises(ProducerEquivocated):
             verifier.check(each.encoded)
     elsewhere = Verifier(announcement)
-    elsewhere.believe(proof)
+    elsewhere.accept_proof(proof)
     with pytest.raises(ProducerEquivocated):
         elsewhere.check(honest[0].encoded)
 

@@ -353,10 +353,10 @@ def test_all_who_take_slowly_what_they_asked_for_keep_a_bounded_part_of_memory()
                 for _ in range(20):
                     sock = stack.enter_context(contextlib.closing(await ask(gateway.url)))
                     await asyncio.get_running_loop().sock_recv(sock, 1)  # it is answered
-                    assert gateway.untaken <= GATEWAY_UNTAKEN
-                assert gateway.untaken > GATEWAY_UNTAKEN - 2 * size
+                    assert gateway.unread_bytes <= GATEWAY_UNTAKEN
+                assert gateway.unread_bytes > GATEWAY_UNTAKEN - 2 * size
                 assert await take(viewer) >= size  # who has less than others is none of those that go
-                await until(lambda: gateway.untaken <= GATEWAY_UNTAKEN - size)
+                await until(lambda: gateway.unread_bytes <= GATEWAY_UNTAKEN - size)
 
     run(test())
 

@@ -46,7 +46,7 @@ def test_a_producers_clock_that_is_set_back_makes_nothing_late():
         at = 1000 * (number - 300 if set_back else number)
         segment = signer.sign(b"data", time_ms=at, duration_ms=1000)
         assert segment.time_ms == (99_000 if set_back else at)
-        assert lateness.note(segment.time_ms, 1000 * number) == 0
+        assert lateness.measure_lateness(segment.time_ms, 1000 * number) == 0
         pace.note_head(segment)
         assert pace.quiet_until > now[0] + 1
         pace.note_said()
@@ -69,4 +69,4 @@ def test_clocks_that_drift_add_up_to_less_than_half_a_second(start, drift):
     """`drift` is in millionths; a day of segments, one in a minute."""
     lateness = Lateness()
     times = range(start, start + 24 * HOUR, 60_000)
-    assert max(lateness.note(time - time * drift // 1_000_000, time) for time in times) <= 500
+    assert max(lateness.measure_lateness(time - time * drift // 1_000_000, time) for time in times) <= 500

@@ -45,7 +45,7 @@ def test_everybody_hears_all_through_a_tree():
                 assert each == expected
             assert on_air.listeners <= 2
             assert max(len(each.receiver.path) for each in streams) >= 3
-            await on_air.drained()
+            await on_air.wait_drained()
 
     run(test())
 

@@ -131,10 +131,10 @@ def test_a_producer_that_seals_with_another_key_is_said():
     stream, segment = segment_of(b"")
     opener = Opener(ALICE)
     with pytest.raises(ShowSealed):
-        opener.open(segment, b"")
-    opener.learn({1: KEY})
+        opener.open_segment(segment, b"")
+    opener.add_keys({1: KEY})
     with pytest.raises(SegmentError, match="epoch 1"):
-        opener.open(segment, seal_segment(bytes(32), stream, 0, b"words"))
+        opener.open_segment(segment, seal_segment(bytes(32), stream, 0, b"words"))
 
 
 def test_keys_of_no_epoch_are_no_segment():
@@ -245,14 +245,14 @@ def test_a_key_that_is_shared_opens_nothing_later():
             await on_air.write(b"one")
             shared = await on_air.issuer.issue_keys(ALICE.id, ())
             thief = Opener(CAROL)
-            thief.learn(shared)
+            thief.add_keys(shared)
             one = on_air.held.get_segment(1)
-            assert thief.open(one.segment, one.data) == b"one"
+            assert thief.open_segment(one.segment, one.data) == b"one"
             await on_air.rotate_key()
             two = await on_air.write(b"two")
             thief.take_keys(on_air.held.get_segment(2).segment, on_air.held.get_segment(2).data)
             with pytest.raises(ShowSealed):
-                thief.open(two, on_air.held.get_segment(two.number).data)
+                thief.open_segment(two, on_air.held.get_segment(two.number).data)
 
     run(test())
 
@@ -297,7 +297,7 @@ def test_a_recording_of_a_sealed_show_is_opened_by_its_keys(tmp_path):
     run(test())
     assert (tmp_path / "kept").read_bytes() == (tmp_path / "heard").read_bytes()
     recording, opener = Recording(tmp_path / "kept"), Opener(ALICE)
-    assert [opener.open(*each) for each in recording.segments()] == [b"", b"one", b"", b"two", b""]
+    assert [opener.open_segment(*each) for each in recording.segments()] == [b"", b"one", b"", b"two", b""]
     recording.close()
 
 

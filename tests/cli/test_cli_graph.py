@@ -269,7 +269,9 @@ def test_verifying_tells_of_offences(me, tmp_path):
     core = GraphCore(cheat.id.key)
     vote = rules.soul("lunch"), str(cheat.id)
     with core.trust_own():
-        core.put(values.rows([(rules.root, "rules", rules.document), (*vote, 1), (*vote, 2)]), 1 << 16)
+        core.put_registers(
+            values.encode_rows([(rules.root, "rules", rules.document), (*vote, 1), (*vote, 2)]), 1 << 16
+        )
     made = envelopes.seal(cheat, "", 1, envelopes.NONE_BEFORE, core.commit()[0]).encode()
 
     async def take():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dtp.broadcast.errors import SegmentError, SegmentForeign, SegmentForged
 from dtp.broadcast.format.announcement import Announcement
-from dtp.broadcast.format.segment import SIGNED_SIZE, Segment, message
+from dtp.broadcast.format.segment import SIGNED_SIZE, Segment, signed_message
 from dtp.identity.keys import SIGNATURE_SIZE
 
 
@@ -15,11 +15,11 @@ def check_signed(announcement: Announcement, segment: Segment) -> None:
     if segment.stream != announcement.stream:
         raise SegmentForeign(f"segment {segment.number} is of another stream")
     head, signature = segment.signed[:-SIGNATURE_SIZE], segment.signed[-SIGNATURE_SIZE:]
-    if not announcement.producer.verify(signature, message(head)):
+    if not announcement.producer.verify(signature, signed_message(head)):
         raise SegmentForged(f"segment {segment.number} was not signed by {announcement.producer}")
 
 
-def fit(first: Segment, second: Segment) -> bool:
+def are_consistent(first: Segment, second: Segment) -> bool:
     """True when both may be in one chain, as far as these two can tell. `first` has no higher number."""
     if first.number == second.number:
         return first.link == second.link
@@ -47,6 +47,6 @@ class Equivocation:
         first, second = (Segment.decode_signed(data[at : at + SIGNED_SIZE]) for at in (0, SIGNED_SIZE))
         for each in (first, second):
             check_signed(announcement, each)
-        if first.number > second.number or fit(first, second):
+        if first.number > second.number or are_consistent(first, second):
             raise SegmentError("these two segments may be in one chain: they prove nothing")
         return cls(first, second)

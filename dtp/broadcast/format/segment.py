@@ -152,7 +152,7 @@ def pieces_of(data: bytes) -> Iterator[memoryview]:
         yield view[at : at + PIECE_SIZE]
 
 
-def message(head: bytes) -> bytes:
+def signed_message(head: bytes) -> bytes:
     """Return what a producer signs for a head."""
     return bytes((len(DOMAIN),)) + DOMAIN + head
 

@@ -17,9 +17,9 @@ from dtp.broadcast.format.segment import (
     NO_INIT,
     Flag,
     Segment,
-    message,
     pack_head,
     pieces_of,
+    signed_message,
 )
 from dtp.errors import ConfigError
 from dtp.identity import Identity
@@ -121,7 +121,7 @@ class SegmentSigner:
             root=root_of(hashes),
             previous=before.link,
         )
-        made = Segment.decode_signed(head + self._identity.sign(message(head))).with_hashes(hashes)
+        made = Segment.decode_signed(head + self._identity.sign(signed_message(head))).with_hashes(hashes)
         ended, epoch = Flag.LAST in flags, max(epoch, before.epoch)
         self.position = Position(before.number + 1, made.link, init, slot, time_ms, ended, epoch)
         return made

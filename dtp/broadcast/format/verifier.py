@@ -7,7 +7,7 @@ from typing import Final
 
 from dtp.broadcast.errors import ProducerEquivocated
 from dtp.broadcast.format.announcement import Announcement
-from dtp.broadcast.format.equivocation import Equivocation, check_signed, fit
+from dtp.broadcast.format.equivocation import Equivocation, are_consistent, check_signed
 from dtp.broadcast.format.segment import Segment
 
 #: Heads that are kept to compare others with: a quarter of an hour of one a second.
@@ -48,7 +48,7 @@ class Verifier:
             self._known.popitem(last=False)
         return segment
 
-    def believe(self, proof: Equivocation) -> None:
+    def accept_proof(self, proof: Equivocation) -> None:
         """Take nothing any more: somebody has shown `proof`, which was decoded with this announcement."""
         self.proof = self.proof or proof
 
@@ -58,7 +58,7 @@ class Verifier:
             if other is None:
                 continue
             first, second = (other, segment) if other.number <= segment.number else (segment, other)
-            if not fit(first, second):
+            if not are_consistent(first, second):
                 self.proof = Equivocation(first, second)
                 raise self._make_equivocated(self.proof)
 

@@ -183,13 +183,13 @@ class Gateway:
             writer.write(http.send(each) or b"")
 
     @property
-    def untaken(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes that were answered, and clients haven't taken."""
         return sum(each.transport.get_write_buffer_size() for each in self._sources)
 
     def _make_room(self, size: int, writer: asyncio.StreamWriter) -> None:
         """Close clients that take slowly what they have asked for, until there is room for so much more."""
-        while self.untaken + size > GATEWAY_UNTAKEN:
+        while self.unread_bytes + size > GATEWAY_UNTAKEN:
             slow = {
                 each: each.transport.get_write_buffer_size() for each in self._sources if each is not writer
             }

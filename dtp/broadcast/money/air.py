@@ -43,7 +43,7 @@ class AirJudge:
 
     def judge_show(self, show: Show, owed: int, now: float) -> Air:
         """Return how the show stands, with `owed` slots sent and not posted. `now` is in seconds of one clock."""
-        told = raw(show, owed)
+        told = state_on_chain(show, owed)
         if self.air != Air.ON_AIR or told == Air.ENDED:
             if told != self.air:
                 self.air, self._since, self._unpaid_since = told, now, None
@@ -63,7 +63,7 @@ class AirJudge:
         return max(self._unpaid_since + self._hysteresis.linger, self._since + self._hysteresis.floor)
 
 
-def raw(show: Show, owed: int) -> Air:
+def state_on_chain(show: Show, owed: int) -> Air:
     """Return how a show stands by the chain alone, and by `owed` slots that aren't posted."""
     if show.state == ShowState.ENDED:
         return Air.ENDED
@@ -98,7 +98,7 @@ class Slots:
         #: says when it is over has begun by then.
         self._ahead = 0
 
-    def follow(self, show: Show, now_ms: int) -> None:
+    def update_from_chain(self, show: Show, now_ms: int) -> None:
         """Take what the chain says, and the time: before all else, and again and again."""
         owed_ms = 0
         if show.state != ShowState.ON_AIR:
@@ -115,13 +115,13 @@ class Slots:
 
     def current_slot(self, show: Show, now_ms: int) -> int:
         """Return the number of the slot that now is in; the next one to be posted where none has begun."""
-        return show.posted + self._whole(show, now_ms) if show.due_ms else 0
+        return show.posted + self._count_whole(show, now_ms) if show.due_ms else 0
 
     def count_over(self, show: Show, now_ms: int) -> int:
         """Return how many slots are over and not posted."""
-        return self._whole(show, now_ms) if show.state == ShowState.ON_AIR else 0
+        return self._count_whole(show, now_ms) if show.state == ShowState.ON_AIR else 0
 
-    def _whole(self, show: Show, now_ms: int) -> int:
+    def _count_whole(self, show: Show, now_ms: int) -> int:
         assert self._began is not None, "only behind follow"
         return max(0, (now_ms - self._began) // show.slot_ms)
 

@@ -56,7 +56,7 @@ class AudienceLine:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def asked(self, event: EntryAsked) -> Entry | None:
+    def add_entry(self, event: EntryAsked) -> Entry | None:
         """Add an entry; return it, or None if it was dismissed, or so many are worth more that it isn't kept. The
         same one may come again."""
         if event.number in self._dismissed or event.number in self._entries:
@@ -85,7 +85,7 @@ class AudienceLine:
                 return
             heappush(self._worst_first, (entry.amount, number))  # it was raised
 
-    def raised(self, event: Raised) -> Entry | None:
+    def raise_entry(self, event: Raised) -> Entry | None:
         """Add to an entry what somebody has given for it; return it as it is now, None where it isn't kept."""
         entry = self._entries.get(event.number)
         if entry is None:

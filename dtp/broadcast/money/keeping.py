@@ -121,7 +121,7 @@ class ShowKeeper:
 
     def _judge_now(self) -> None:
         loop, now_ms = asyncio.get_running_loop(), self._clock_ms()
-        self.slots.follow(self.show, now_ms)
+        self.slots.update_from_chain(self.show, now_ms)
         over = self.slots.count_over(self.show, now_ms)
         air = self._judge.judge_show(self.show, over, loop.time())
         if air != self.air:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dtp.broadcast.money import shows
-from dtp.broadcast.money.air import raw
+from dtp.broadcast.money.air import state_on_chain
 from dtp.broadcast.money.audience import AudienceLine
 from dtp.broadcast.producing import parse_show
 from dtp.chain import OLDEST
@@ -95,9 +95,9 @@ class ShowWatcher:
         self.line.begin_anew()  # what others have added would count twice
         async for each in shows.events_of(self._chain, self._id, start=OLDEST):
             if isinstance(each, EntryAsked):
-                self.line.asked(each)
+                self.line.add_entry(each)
             elif isinstance(each, Raised):
-                self.line.raised(each)
+                self.line.raise_entry(each)
             else:
                 self._news.set()
 
@@ -116,7 +116,7 @@ class ShowWatcher:
         show, coin = self._found.show, self._found.coin
         shown = {
             "show": show.id,
-            "air": str(raw(show, 0)),
+            "air": str(state_on_chain(show, 0)),
             "pot": money(show.pot, coin),
             "next_slot": money(show.next_slot, coin),
             "slot_s": show.slot_ms / 1000,

@@ -66,9 +66,9 @@ class Opener:
         if segment.epoch not in self._keys:
             key = open_key(data, segment.stream, segment.epoch, self._identity)
             if key is not None:
-                self.learn({segment.epoch: key})
+                self.add_keys({segment.epoch: key})
 
-    def learn(self, keys: dict[int, bytes]) -> None:
+    def add_keys(self, keys: dict[int, bytes]) -> None:
         """Add the keys of some epochs."""
         self._keys |= keys
         while len(self._keys) > _KEPT:
@@ -78,7 +78,7 @@ class Opener:
         """True when `open` has what it needs."""
         return not segment.epoch or Flag.KEYS in segment.flags or segment.epoch in self._keys
 
-    def open(self, segment: Segment, data: bytes) -> bytes:
+    def open_segment(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment has for a listener: nothing for keys. Raise `SegmentError`, and `ShowSealed` where
         there is no key."""
         if Flag.KEYS in segment.flags:

@@ -87,7 +87,7 @@ class Ranking(Generic[K]):
         """Free the place of a listener. Nothing happens where it has none."""
         self._here.pop(key, None)
 
-    def judge(self, listener: ShowListener, now: float) -> Standing:
+    def get_standing(self, listener: ShowListener, now: float) -> Standing:
         """Return what a listener does for others, were this its only place."""
         if listener.peer in self._relays:
             return Standing.NAMED
@@ -102,7 +102,7 @@ class Ranking(Generic[K]):
         """Return the standing of each who is here, in the order in which they came."""
         seen, found = set[PeerId](), list[tuple[Standing, K]]()
         for key, each in self._here.items():
-            found.append((Standing.AGAIN if each.peer in seen else self.judge(each, now), key))
+            found.append((Standing.AGAIN if each.peer in seen else self.get_standing(each, now), key))
             seen.add(each.peer)
         return found
 
@@ -129,7 +129,7 @@ class Ranking(Generic[K]):
             return len(self) < self.places
         if any(each.peer == listener.peer for each in self._here.values()):
             return False
-        mine, lowest = self.judge(listener, now), min(each for each, _ in self._list_ranks(now))
+        mine, lowest = self.get_standing(listener, now), min(each for each, _ in self._list_ranks(now))
         if mine is not Standing.SAYS:
             return lowest < (mine, self._is_alone(listener, mine, now))
         if self._failed.get(listener.source, (0, now))[1] > now:

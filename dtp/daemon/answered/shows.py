@@ -403,7 +403,7 @@ class EdgeShow(ShowService):
             lan=made.lan,
         )
         async with stream:
-            self._note_begun(await stream.serving())
+            self._note_begun(await stream.wait_feeder())
             await self._pass_on(stream)
             await asyncio.sleep(_OVER)
 
@@ -413,7 +413,7 @@ class EdgeShow(ShowService):
     async def _pass_on(self, stream: ShowStream) -> None:
         recorder = self._make_recorder(await stream.announcement())
         try:
-            async for each in stream.carried():
+            async for each in stream.iter_sealed():
                 if recorder is not None:
                     recorder.add(each.segment, each.carried)
         finally:
