@@ -16,7 +16,7 @@ from dtp.node.node import Node
 from dtp.node.places import LONGEST_PAUSE, PLACE_FAILURES, PLACE_RECHECK, RelayPlaces, list_proven_ways
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.errors import ReachRefusal
-from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, read, refuse
+from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, read, send_refusal
 from dtp.peers.reach.place_check import CheckBook
 from dtp.peers.reach.reach import CHECK_PAUSE, CHECKS_AT_ONCE, REACH_PROTOCOL
 from dtp.peers.reach.relay import Relay
@@ -47,7 +47,7 @@ class LyingRelay:
             return
         self.asked += 1
         if self.how == "says no":
-            refuse(stream, ReachRefusal.NO_RESERVATION)
+            send_refusal(stream, ReachRefusal.NO_RESERVATION)
         elif self.how == "swallows":
             stream.write(encode(ReachKind.ACCEPTED, ""))
             await stream.read()
@@ -309,11 +309,11 @@ def test_of_two_that_lead_nowhere_each_is_asked_for_a_place_twice_an_hour_at_mos
 def test_questions_are_bounded_for_a_peer_and_in_all() -> None:
     book = CheckBook(CHECK_PAUSE, CHECKS_AT_ONCE, 100)
     peers = [dtp.Identity.generate().id for _ in range(200)]
-    assert sum(book.begin(peer, 0.0) for peer in peers) == CHECKS_AT_ONCE
+    assert sum(book.begin_answer(peer, 0.0) for peer in peers) == CHECKS_AT_ONCE
     for _ in range(CHECKS_AT_ONCE):
-        book.end()
-    assert not book.begin(peers[0], CHECK_PAUSE - 1)
+        book.end_answer()
+    assert not book.begin_answer(peers[0], CHECK_PAUSE - 1)
     for peer in peers:
-        if book.begin(peer, CHECK_PAUSE):
-            book.end()
+        if book.begin_answer(peer, CHECK_PAUSE):
+            book.end_answer()
     assert len(book) == 100

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dtp.identity import Identity
 from dtp.peers.lan import hello as module
-from dtp.peers.lan.hello import ASK_SIZE, MAGIC, SEALED_SIZE, HelloLimits, HelloNode, blinded
+from dtp.peers.lan.hello import ASK_SIZE, MAGIC, SEALED_SIZE, HelloLimits, HelloNode, blind_peer
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
 from dtp.testing.pairs import ALICE, BOB, entropy
@@ -87,8 +87,8 @@ def test_ask_does_not_say_whom_it_is_for() -> None:
     (one, _), (two, _) = sent(asker)
     assert ALICE.id.key not in one
     assert one != two
-    assert one[14:30] == blinded(ALICE.id, one[6:14])
-    assert one[14:30] != blinded(BOB.id, one[6:14])
+    assert one[14:30] == blind_peer(ALICE.id, one[6:14])
+    assert one[14:30] != blind_peer(BOB.id, one[6:14])
 
 
 def test_no_answer_is_longer_than_its_ask() -> None:

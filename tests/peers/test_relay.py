@@ -287,31 +287,31 @@ def test_the_book_bounds_circuits_dials_and_bytes() -> None:
     one, two, other = (Identity.generate().id for _ in range(3))
     book.reserve(one, "x", 0)
     book.reserve(two, "y", 0)
-    assert book.open(other, "a", 0) is ReachRefusal.NO_RESERVATION
-    assert [book.open(one, "a", 0) for _ in range(3)] == [None, None, ReachRefusal.TOO_MANY]
-    assert book.open(two, "a", 0) is ReachRefusal.TOO_MANY  # of its source
-    assert book.open(two, "b", 0) is None
-    assert book.open(two, "c", 0) is ReachRefusal.FULL
-    book.close(one, "a")
+    assert book.open_circuit(other, "a", 0) is ReachRefusal.NO_RESERVATION
+    assert [book.open_circuit(one, "a", 0) for _ in range(3)] == [None, None, ReachRefusal.TOO_MANY]
+    assert book.open_circuit(two, "a", 0) is ReachRefusal.TOO_MANY  # of its source
+    assert book.open_circuit(two, "b", 0) is None
+    assert book.open_circuit(two, "c", 0) is ReachRefusal.FULL
+    book.close_circuit(one, "a")
     assert book.count_bytes(two, 99, 0)
     assert not book.count_bytes(two, 2, 0)
-    assert book.open(two, "c", 0) is ReachRefusal.USED_UP
-    assert book.open(two, "c", DAY + 1) is ReachRefusal.NO_RESERVATION
+    assert book.open_circuit(two, "c", 0) is ReachRefusal.USED_UP
+    assert book.open_circuit(two, "c", DAY + 1) is ReachRefusal.NO_RESERVATION
     book.reserve(two, "y", DAY)
-    assert book.open(two, "c", DAY + 1) is None
-    assert [book.open(other, "d", 0) for _ in range(7)][-2:] == [
+    assert book.open_circuit(two, "c", DAY + 1) is None
+    assert [book.open_circuit(other, "d", 0) for _ in range(7)][-2:] == [
         ReachRefusal.NO_RESERVATION,
         ReachRefusal.TOO_OFTEN,
     ]
-    assert book.open(other, "d", 10) is ReachRefusal.NO_RESERVATION
-    assert book.open(other, "d", 10) is ReachRefusal.TOO_OFTEN
+    assert book.open_circuit(other, "d", 10) is ReachRefusal.NO_RESERVATION
+    assert book.open_circuit(other, "d", 10) is ReachRefusal.TOO_OFTEN
 
 
 def test_the_book_forgets_who_was_long_ago() -> None:
     book = RelayBook(replace(RelayLimits(), remembered=10))
     for number in range(50):
         book.count_bytes(Identity.generate().id, 1, 0)
-        book.open(BOB.id, f"source {number}", 0)
+        book.open_circuit(BOB.id, f"source {number}", 0)
     assert len(book._had) == len(book._dials) == 10
 
 

@@ -10,7 +10,7 @@ from dtp.peers.dht.addresses import Endpoint, may_tell, subnet_of, unpack_endpoi
 from dtp.peers.dht.admission import NONE
 from dtp.peers.dht.ids import node_id
 from dtp.peers.dht.limits import DhtLimits
-from dtp.peers.dht.messages import KEY_SIZE, entry
+from dtp.peers.dht.messages import KEY_SIZE, pack_entry
 
 _KEY: Final = slice(1, 1 + KEY_SIZE)
 #: What one round trip counts for in the smoothed one, and in its deviation (RFC 6298).
@@ -66,7 +66,7 @@ class NodeContact:
         self.id = node_id(key)
         self.endpoint = endpoint
         #: As it goes into answers.
-        self.entry = entry(key, endpoint) if key else b""
+        self.entry = pack_entry(key, endpoint) if key else b""
         #: Two contacts of one subnet may be one owner's. Empty where that says nothing.
         self.subnet = subnet_of(endpoint)
         #: What it gave us to ask it with.
@@ -110,7 +110,7 @@ class KnownContacts:
 
     def contact_at(self, key: bytes, endpoint: Endpoint) -> NodeContact:
         """Return the contact with this key at this endpoint."""
-        data = entry(key, endpoint)
+        data = pack_entry(key, endpoint)
         return self._contacts.get(data) or self._add_contact(data, key, endpoint)
 
     def _add_contact(self, data: bytes, key: bytes, endpoint: Endpoint) -> NodeContact:

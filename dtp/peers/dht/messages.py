@@ -124,7 +124,7 @@ Message: TypeAlias = Question | DhtAnswer | ProbePacket
 # ---------------------------------------------------------------------------------------------------------- entries
 
 
-def entry(key: bytes, endpoint: tuple[str, int]) -> bytes:
+def pack_entry(key: bytes, endpoint: tuple[str, int]) -> bytes:
     """Return a node as it goes into answers: 4 or 6, its key, its address and port."""
     packed = pack_endpoint(endpoint)
     return bytes((4 if len(packed) == 6 else 6,)) + key + packed

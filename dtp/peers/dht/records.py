@@ -174,7 +174,7 @@ def decode_record(kind: int, data: bytes, now: float) -> Record:
     return decoder(data, now)
 
 
-def renewed(value: Value, identity: Identity, now: float) -> Value:
+def sign_again(value: Value, identity: Identity, now: float) -> Value:
     """Return what `identity` has signed, signed anew for as long. A `Mutable` keeps its sequence."""
     match value:
         case PeerRecord():

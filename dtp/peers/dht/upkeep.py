@@ -13,7 +13,7 @@ from dtp.peers.dht.exchange import QuestionOutcome
 from dtp.peers.dht.ids import BITS, SIZE
 from dtp.peers.dht.messages import DatagramKind, DhtAnswer
 from dtp.peers.dht.reachability import Reachability
-from dtp.peers.dht.records import Record, renewed
+from dtp.peers.dht.records import Record, sign_again
 from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.timers import Timers
 from dtp.peers.dht.walks import LookupWalk, PutWalk, WalkNetwork
@@ -162,7 +162,7 @@ class TableUpkeep:
     def _renew(self, record: Record, unix: float) -> Record:
         """Return our own record, signed anew where less than half its time is left, or while nobody takes it, since
         this machine's clock was ahead when it was signed."""
-        value = renewed(record.value, self._author, unix)
+        value = sign_again(record.value, self._author, unix)
         if record.expires - unix < (value.expires - unix) / 2 or record.is_from_future(unix):
             return Record.from_value(value)
         return record

@@ -116,7 +116,7 @@ class HelloNode:
     def send_ask(self, peer: PeerId | None) -> None:
         """Ask the LAN for `peer`, or with None for everybody."""
         nonce = self._random(NONCE)
-        body = nonce + (_EVERYBODY if peer is None else blinded(peer, nonce))
+        body = nonce + (_EVERYBODY if peer is None else blind_peer(peer, nonce))
         size = 0 if peer is None else ASK_SIZE
         self._send((_head(ASK) + body).ljust(size, b"\0"), None)
 
@@ -189,7 +189,7 @@ class HelloNode:
             if self._to_all:  # to the group: nobody's address gets what it hasn't asked for
                 self._next = min(self._next, max(now, self._last + self.limits.pause))
                 self.tick(now)
-        elif wanted == blinded(record.peer, nonce):
+        elif wanted == blind_peer(record.peer, nonce):
             answer = self._seal_datagram(_head(HELLO) + record.encoded)
             if len(answer) > size:
                 self.counters["short-ask"] += 1
@@ -219,7 +219,7 @@ class HelloNode:
         return _head(SEALED) + self._network.seal(padded, self._random(NONCE_SIZE), MAGIC)
 
 
-def blinded(peer: PeerId, nonce: bytes) -> bytes:
+def blind_peer(peer: PeerId, nonce: bytes) -> bytes:
     """Return what an ask calls a peer: those who know it can tell, and nobody else learns whom somebody looks for."""
     return hashlib.blake2b(nonce + peer.key, digest_size=WANTED, person=b"dtp.hello.ask").digest()
 

@@ -43,14 +43,14 @@ class Dialability:
         self._said.pop(peer, None)
 
     @property
-    def _counted(self) -> list[tuple[str, ...]]:
+    def _counted_reports(self) -> list[tuple[str, ...]]:
         outside = [reached for is_outside, reached in self._said.values() if is_outside]
         return outside or [reached for _, reached in self._said.values()]
 
     @property
     def verdict(self) -> bool | None:
         """True if it can be dialled, as at least half of those say who count; None before anybody has tried."""
-        counted = self._counted
+        counted = self._counted_reports
         if not counted:
             return None
         return 2 * sum(1 for reached in counted if reached) >= len(counted)
@@ -58,7 +58,7 @@ class Dialability:
     @property
     def urls(self) -> list[str]:
         """Where those who count have reached it, what most have first."""
-        found = Counter(url for reached in self._counted for url in reached)
+        found = Counter(url for reached in self._counted_reports for url in reached)
         return [url for url, _ in found.most_common()]
 
 

@@ -109,7 +109,7 @@ async def expect(stream: Stream, kind: ReachKind) -> tuple[Any, ...]:
     return fields
 
 
-def refuse(stream: Stream, code: int) -> None:
+def send_refusal(stream: Stream, code: int) -> None:
     """Say no, and end the stream."""
     try:
         stream.write(encode(ReachKind.REFUSED, code))
@@ -147,12 +147,12 @@ __all__ = [
     "encode",
     "expect",
     "read",
-    "refuse",
+    "send_refusal",
     "udp_address",
 ]
 
 
-def observed(connection: Connection) -> str:
+def observed_url(connection: Connection) -> str:
     """Return where a connection's newest carrier comes from, such as "quic://192.0.2.7:9000"; "" if none is."""
     carriers = connection.stats.carriers
     return carriers[-1] if carriers else ""

@@ -65,7 +65,7 @@ class CheckBook:
         """Return how many peers are remembered."""
         return len(self._asked)
 
-    def begin(self, peer: PeerId, now: float) -> bool:
+    def begin_answer(self, peer: PeerId, now: float) -> bool:
         """Return True if `peer` may have its answer; `end` says that it has."""
         if now < self._asked.get(peer, float("-inf")) + self._pause or self._running >= self._at_once:
             return False
@@ -76,6 +76,6 @@ class CheckBook:
         self._running += 1
         return True
 
-    def end(self) -> None:
+    def end_answer(self) -> None:
         """Note that an answer has been given."""
         self._running -= 1

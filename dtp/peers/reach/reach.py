@@ -30,7 +30,7 @@ from dtp.net.stream import Stream
 from dtp.peers.links import PeerLink
 from dtp.peers.reach.errors import ReachRefusal
 from dtp.peers.reach.hole import Hole
-from dtp.peers.reach.messages import ReachKind, encode, expect, observed, read, refuse, udp_address
+from dtp.peers.reach.messages import ReachKind, encode, expect, observed_url, read, send_refusal, udp_address
 from dtp.peers.reach.place_check import DIAL_TIME, CheckBook, is_reached_at
 from dtp.peers.reach.punching import PACKET, PUNCHES, Observations, PunchBook, PunchLimits
 from dtp.peers.reach.relay_client import ConnectRelay, RelayClient, RelayPlace, Reservation, relay_kind
@@ -324,13 +324,13 @@ class Reach:
             kind, fields = await read(stream)
         answer = _ANSWERS.get(kind)
         if answer is None:
-            refuse(stream, ReachRefusal.NOT_OFFERED)
+            send_refusal(stream, ReachRefusal.NOT_OFFERED)
         else:
             await answer(self, link, stream, *fields)
             await stream.flush()
 
     async def _serve_observe(self, link: PeerLink, stream: Stream) -> None:
-        seen = observed(link.connection)
+        seen = observed_url(link.connection)
         stream.write(encode(ReachKind.OBSERVED, "" if seen.startswith("relay") else seen))
         stream.write_eof()
 
@@ -340,7 +340,7 @@ class Reach:
         place = None if endpoint is None else self._punches.request_place(link.peer, loop.time())
         if endpoint is None or place is None:
             self.counters["punches-refused"] += 1
-            refuse(stream, ReachRefusal.NOT_OFFERED)
+            send_refusal(stream, ReachRefusal.NOT_OFFERED)
             return
         self.counters["punched"] += 1
         endpoint.expect_address(place, sum(ATTEMPTS) + 1)
@@ -360,7 +360,7 @@ class Reach:
             ]
             found = await asyncio.gather(*(self._is_reached(link.peer, url) for url in wanted))
         finally:
-            self._dialled_for.end()
+            self._dialled_for.end_answer()
         stream.write(
             encode(ReachKind.CHECKED, [url for url, reached in zip(wanted, found, strict=True) if reached])
         )
@@ -371,26 +371,26 @@ class Reach:
         for that, or comes from: nobody is made to dial anybody else."""
         ways = self.list_ways(PeerId(relay))[:MOST_PLACE_WAYS]
         if not ways:
-            refuse(stream, ReachRefusal.NOT_OFFERED)
+            send_refusal(stream, ReachRefusal.NOT_OFFERED)
             return
         if not self._begin_check(link, stream):
             return
         try:
             found = await asyncio.gather(*(is_reached_at(way, link.peer, self._psk) for way in ways))
         finally:
-            self._dialled_for.end()
+            self._dialled_for.end_answer()
         if all(each is None for each in found):
-            refuse(stream, ReachRefusal.NOT_OFFERED)
+            send_refusal(stream, ReachRefusal.NOT_OFFERED)
             return
         stream.write(encode(ReachKind.CHECKED_PLACE, int(any(found))))
         stream.write_eof()
 
     def _begin_check(self, link: PeerLink, stream: Stream) -> bool:
         """Return True if this node dials for the peer of `link` now; else refuse. Whoever begins ends it."""
-        begun = self._dialled_for.begin(link.peer, asyncio.get_running_loop().time())
+        begun = self._dialled_for.begin_answer(link.peer, asyncio.get_running_loop().time())
         if not begun:
             self.counters["checks-refused"] += 1
-            refuse(stream, ReachRefusal.TOO_OFTEN)
+            send_refusal(stream, ReachRefusal.TOO_OFTEN)
         return begun
 
     async def _is_reached(self, peer: PeerId, url: str) -> bool:

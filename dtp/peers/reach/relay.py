@@ -18,7 +18,7 @@ from dtp.identity import PeerId, PeerIdError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.peers.reach.errors import ReachError, ReachRefusal
-from dtp.peers.reach.messages import ReachKind, encode, expect, observed, read, refuse
+from dtp.peers.reach.messages import ReachKind, encode, expect, observed_url, read, send_refusal
 from dtp.peers.reach.relay_book import RelayBook, RelayLimits
 from dtp.tasks import TaskSet, start_task
 
@@ -56,7 +56,7 @@ class Relay:
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
         """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
         if self._requests[connection] >= _REQUESTS:
-            refuse(stream, ReachRefusal.TOO_OFTEN)
+            send_refusal(stream, ReachRefusal.TOO_OFTEN)
             return
         self._requests[connection] += 1
         await self._serve_request(connection, stream)
@@ -90,19 +90,19 @@ class Relay:
             elif kind is ReachKind.CONNECT:
                 target = PeerId(fields[0])
                 source = source_group(connection.source)
-                refusal = self.book.open(target, source, connection.loop.time())
+                refusal = self.book.open_circuit(target, source, connection.loop.time())
                 if refusal is not None:
-                    refuse(stream, refusal)
+                    send_refusal(stream, refusal)
                     return
                 try:
                     await self._join(connection, stream, target, served)
                 finally:
-                    self.book.close(target, source)
+                    self.book.close_circuit(target, source)
             else:
-                refuse(stream, ReachRefusal.MALFORMED)
+                send_refusal(stream, ReachRefusal.MALFORMED)
         except (ReachError, PeerIdError, EOFError, TimeoutError):
             self.counters["malformed"] += 1
-            refuse(stream, ReachRefusal.MALFORMED)
+            send_refusal(stream, ReachRefusal.MALFORMED)
         except DtpError as error:  # whoever asked is gone
             log.info("%r: %s", connection, error)
         finally:
@@ -113,12 +113,17 @@ class Relay:
         source = source_group(connection.source)
         refusal = self.book.reserve(connection.peer, source, connection.loop.time())
         if refusal is not None:
-            refuse(stream, refusal)
+            send_refusal(stream, refusal)
             return
         if self._reserved.get(connection.peer) is not connection:
             self._reserved[connection.peer] = connection
             self._tasks.start(self._release_at_end(connection), name="dtp-relay-reserved")
-        given = (int(limits.lifetime), observed(connection), limits.circuit_bytes, int(limits.circuit_time))
+        given = (
+            int(limits.lifetime),
+            observed_url(connection),
+            limits.circuit_bytes,
+            int(limits.circuit_time),
+        )
         stream.write(encode(ReachKind.RESERVED, *given))
         stream.close()
 
@@ -135,22 +140,22 @@ class Relay:
         there = self._reserved.get(target)
         if there is None or there.closed:
             self.book.release(target)
-            refuse(stream, ReachRefusal.NO_RESERVATION)
+            send_refusal(stream, ReachRefusal.NO_RESERVATION)
             return
         limits = self.book.limits
         try:
             async with asyncio.timeout(limits.answer):
                 far = await there.open_stream()
-                far.write(encode(ReachKind.INCOMING, connection.peer.key, observed(connection)))
+                far.write(encode(ReachKind.INCOMING, connection.peer.key, observed_url(connection)))
                 try:
                     await expect(far, ReachKind.ACCEPTED)
                 except BaseException:
                     far.reset(CIRCUIT_BROKEN)
                     raise
         except (TimeoutError, DtpError, EOFError):
-            refuse(stream, ReachRefusal.NOT_TAKEN)
+            send_refusal(stream, ReachRefusal.NOT_TAKEN)
             return
-        stream.write(encode(ReachKind.ACCEPTED, observed(there)))
+        stream.write(encode(ReachKind.ACCEPTED, observed_url(there)))
         assert callable(served)
         served()
         self.counters["circuits"] += 1

@@ -88,7 +88,7 @@ class RelayBook:
             if not self._sources[held[1]]:
                 del self._sources[held[1]]
 
-    def open(self, target: PeerId, source: str, now: float) -> ReachRefusal | None:
+    def open_circuit(self, target: PeerId, source: str, now: float) -> ReachRefusal | None:
         """Give `source` a circuit to `target`; then `close` has to follow."""
         limits = self.limits
         if not self._may_dial(source, now):
@@ -107,7 +107,7 @@ class RelayBook:
         self._circuits_from[source] += 1
         return None
 
-    def close(self, target: PeerId, source: str) -> None:
+    def close_circuit(self, target: PeerId, source: str) -> None:
         """Count that a circuit is over."""
         self._circuits_to[target] -= 1
         self._circuits_from[source] -= 1

@@ -25,7 +25,7 @@ from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.net.stream_carrier import StreamCarrier
 from dtp.peers.reach.errors import ReachRefusal, RelayRefused, RelayUrlError
-from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, expect, read, refuse
+from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, expect, read, send_refusal
 from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.peers")
@@ -281,7 +281,7 @@ class Reservation(CarrierListener):
             async with asyncio.timeout(PATIENCE):
                 kind, fields = await read(stream)
             if kind is not ReachKind.INCOMING:
-                refuse(stream, ReachRefusal.MALFORMED)
+                send_refusal(stream, ReachRefusal.MALFORMED)
                 return
             peer, seen = PeerId(fields[0]), fields[1]
             stream.write(encode(ReachKind.ACCEPTED, ""))

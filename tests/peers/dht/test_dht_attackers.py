@@ -22,7 +22,7 @@ from dtp.peers.dht.messages import (
     answer_to_sign,
     decode,
     encode,
-    entry,
+    pack_entry,
     question_to_sign,
 )
 from dtp.peers.dht.node import DhtNode, OperationEnded
@@ -469,7 +469,7 @@ def test_lies_about_distance_lead_to_nobody() -> None:
         target = int.from_bytes(question.args[0], "big")
         keys = sorted((random.randbytes(32) for _ in range(300)), key=lambda key: ids.node_id(key) ^ target)
         hosts = [f"127.9.{random.randrange(256)}.{1 + random.randrange(250)}" for _ in range(10)]
-        near = b"".join(entry(key, (host, PORT)) for key, host in zip(keys, hosts, strict=False))
+        near = b"".join(pack_entry(key, (host, PORT)) for key, host in zip(keys, hosts, strict=False))
         return replace(answer, args=(near, *answer.args[1:]))
 
     swarm, honest = swarm_with(14, 5, lie)
@@ -499,7 +499,7 @@ def surrounded(*, all_lie: bool) -> tuple[DhtSwarm, Endpoint, Record, Counter[En
 
     asker = next(each for each in swarm.nodes if each not in keeps and not first_of(each) & keeps)
     liars = set(swarm.nodes) - {asker} if all_lie else first_of(asker)
-    told = b"".join(entry(swarm.nodes[each].identity.id.key, each) for each in sorted(liars)[:4])
+    told = b"".join(pack_entry(swarm.nodes[each].identity.id.key, each) for each in sorted(liars)[:4])
     asked: Counter[Endpoint] = Counter()
 
     def liar(where: Endpoint) -> Liar:
@@ -547,7 +547,9 @@ def test_entries_at_an_honest_node_s_address_under_another_key_are_found_out() -
         if answer.kind is not DatagramKind.NODES:
             return answer
         hosts = [place[0] for place in list(swarm.nodes)[:10]]
-        return replace(answer, args=(b"".join(entry(random.randbytes(32), (host, PORT)) for host in hosts),))
+        return replace(
+            answer, args=(b"".join(pack_entry(random.randbytes(32), (host, PORT)) for host in hosts),)
+        )
 
     swarm, honest = swarm_with(20, 5, lie)
     for place in honest[:5]:

@@ -12,7 +12,7 @@ from test_dht_attackers import Liar
 
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.limits import DhtLimits
-from dtp.peers.dht.messages import DatagramKind, DhtAnswer, Question, StoreVerdict, entry
+from dtp.peers.dht.messages import DatagramKind, DhtAnswer, Question, StoreVerdict, pack_entry
 from dtp.testing.dht import DhtSwarm, global_host
 
 K = 8
@@ -28,7 +28,7 @@ def make_liars(swarm: DhtSwarm, places: list[Endpoint], old: dict[bytes, bytes])
                 return answer
             target = int.from_bytes(question.args[0], "big")
             near = sorted(set(places) - {me}, key=lambda place: swarm.nodes[place].table.own ^ target)[:K]
-            told = b"".join(entry(swarm.nodes[place].identity.id.key, place) for place in near)
+            told = b"".join(pack_entry(swarm.nodes[place].identity.id.key, place) for place in near)
             nodes = b"" if kind == "empty" else told
             if answer.kind is DatagramKind.NODES:
                 return replace(answer, args=(nodes,))

@@ -23,7 +23,7 @@ from dtp.peers.dht.messages import (
     answer_to_sign,
     decode,
     encode,
-    entry,
+    pack_entry,
     question_to_sign,
     split_entries,
 )
@@ -166,7 +166,7 @@ def test_arguments_that_cannot_be_are_refused(kind: DatagramKind, args: tuple[An
     )
 )
 def test_entries_are_split_as_they_were_joined(nodes: list[tuple[bytes, str, int]]) -> None:
-    entries = [entry(key, (host, port)) for key, host, port in nodes]
+    entries = [pack_entry(key, (host, port)) for key, host, port in nodes]
     assert split_entries(b"".join(entries)) == entries
     if entries:
         with pytest.raises(MessageError):

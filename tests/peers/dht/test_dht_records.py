@@ -19,7 +19,7 @@ from dtp.peers.dht.errors import (
     DhtRecordForged,
     DhtRecordFromFuture,
 )
-from dtp.peers.dht.records import MAX_VALUE, Mutable, Provider, Record, RecordKind, decode_record, renewed
+from dtp.peers.dht.records import MAX_VALUE, Mutable, Provider, Record, RecordKind, decode_record, sign_again
 from dtp.peers.record import PeerRecord
 
 VECTORS = Path(__file__).parents[3] / "docs/vectors/dht.json"
@@ -163,9 +163,9 @@ def test_a_renewed_record_says_the_same_for_longer() -> None:
         Provider.sign(ALICE, CONTENT, now=NOW, ttl=3600),
         PeerRecord.sign(ALICE, now=NOW, ttl=3600),
     ):
-        later = Record.from_value(renewed(value, ALICE, NOW + 1000))
+        later = Record.from_value(sign_again(value, ALICE, NOW + 1000))
         assert decode_record(later.kind, later.encoded, NOW + 4590).target == Record.from_value(value).target
         assert later.order > Record.from_value(value).order
-    again = renewed(mutable(sequence=9), ALICE, NOW + 1000)
+    again = sign_again(mutable(sequence=9), ALICE, NOW + 1000)
     assert isinstance(again, Mutable)
     assert (again.sequence, again.value) == (9, b"21.5")
