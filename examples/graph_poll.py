@@ -31,7 +31,7 @@ def cheat(identity: dtp.Identity, rules: Rules) -> list[bytes]:
     for number, choice in enumerate(("soup", "salad"), 1):
         rows = [(rules.root, "rules", rules.document), (rules.soul("lunch"), str(identity.id), choice)]
         with core.trust_own():
-            core.put(values.rows(rows), number << 16)
+            core.put_registers(values.encode_rows(rows), number << 16)
         made = core.commit()
         assert made is not None
         one = envelopes.seal(identity, "office", number, previous, made[0])

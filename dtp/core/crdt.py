@@ -106,7 +106,7 @@ class GraphCore:
         return number
 
     @property
-    def authors(self) -> int:
+    def author_count(self) -> int:
         """How many authors have numbers: those below it."""
         return int(lib.dtp_graph_authors(self._graph))
 
@@ -124,7 +124,7 @@ class GraphCore:
 
     # ---- merging ------------------------------------------------------------------------------------------------
 
-    def merge(self, author: int, body: bytes, limit: int, may_wait: bool = True) -> int:
+    def merge_frame(self, author: int, body: bytes, limit: int, may_wait: bool = True) -> int:
         """Merge a frame of the author with this number; how many changes there were (see `changes`).
 
         A frame that was seen is skipped. One whose last clock is above `limit` waits (see `deferred`, `due`); if it
@@ -162,22 +162,22 @@ class GraphCore:
         lib.dtp_graph_take_until(self._graph, limit)
 
     @property
-    def taken(self) -> int:
+    def ops_taken(self) -> int:
         """Ops of the last call: 0 when the frame was seen before, or there was nothing to do."""
         return int(self._merged.ops)
 
     @property
-    def deferred(self) -> bool:
+    def is_deferred(self) -> bool:
         """Whether the frame of the last `merge` waits for its time."""
         return bool(self._merged.deferred)
 
     @property
-    def covered(self) -> tuple[int, int]:
+    def covered_clocks(self) -> tuple[int, int]:
         """The clocks that the frame of the last `merge` covers: after, up to."""
         return self._merged.before, self._merged.last
 
     @property
-    def waiting(self) -> int:
+    def first_due_clock(self) -> int:
         """The last clock of the frame that is due first, 0 when none waits."""
         return int(lib.dtp_graph_waiting(self._graph))
 
@@ -226,7 +226,7 @@ class GraphCore:
             lib.dtp_graph_trust(self._graph, 0)
 
     @property
-    def newest(self) -> int:
+    def newest_clock(self) -> int:
         """The highest clock there is: what is made next is above it."""
         return int(lib.dtp_graph_newest(self._graph))
 
@@ -234,13 +234,13 @@ class GraphCore:
         """Return edits of texts and lists in what the last call took: MessagePack of `[[space, soul, key, edit]...]`,
         in order."""
         self.edited = False
-        return self._show(lib.dtp_graph_edits(self._graph, self._view))
+        return self._set_listed(lib.dtp_graph_edits(self._graph, self._view))
 
     def read_changes(self) -> bytes:
         """Return what the last call changed: MessagePack of `[[soul, key, space, author, clock]...]`."""
-        return self._show(lib.dtp_graph_changes(self._graph, self._view))
+        return self._set_listed(lib.dtp_graph_changes(self._graph, self._view))
 
-    def check(self, body: bytes, author: bytes | None = None) -> tuple[int, int, int]:
+    def check_frame(self, body: bytes, author: bytes | None = None) -> tuple[int, int, int]:
         """Check a frame without merging it: the clocks it covers (after, up to), and its ops. `EncodingError`.
 
         With `author` (its public key) also that its edits of texts and lists are that author's.
@@ -259,7 +259,7 @@ class GraphCore:
         code = lib.dtp_graph_ops(self._graph, body, len(body), self._view, place)
         if code < 0:
             raise merging_error(code, place[0], "not a valid frame")
-        return self._show(code)
+        return self._set_listed(code)
 
     # ---- summaries ----------------------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class GraphCore:
 
     # ---- making ops ---------------------------------------------------------------------------------------------
 
-    def put(self, rows: bytes, now: int) -> None:
+    def put_registers(self, rows: bytes, now: int) -> None:
         """Set or delete registers: MessagePack of `[[soul, key, value] or [soul, key] (deleted)...]`, all or none.
 
         `now` is the wall clock. Raises `EncodingError` for bytes that aren't rows, and `StateLimit` when the frame to
@@ -344,7 +344,7 @@ class GraphCore:
 
     # ---- reading ------------------------------------------------------------------------------------------------
 
-    def get(self, soul: bytes, key: bytes) -> bytes | None:
+    def get_register(self, soul: bytes, key: bytes) -> bytes | None:
         """Return a register's value, None where there is none."""
         view = self._view
         if _get(self._graph, soul, len(soul), key, len(key), view):
@@ -358,45 +358,47 @@ class GraphCore:
             return view.clock, view.author
         return None
 
-    def read(self, space: int, soul: bytes, key: bytes) -> bytes:
+    def read_space(self, space: int, soul: bytes, key: bytes) -> bytes:
         """Return MessagePack of what is at (soul, key): COUNTER `[[author, total]...]`, SET and VALUES `[[author,
         clock, value]...]`, LIST `[[author, clock, position, value]...]` in the list's order."""
-        return self._show(lib.dtp_graph_read(self._graph, space, soul, len(soul), key, len(key), self._view))
+        return self._set_listed(
+            lib.dtp_graph_read(self._graph, space, soul, len(soul), key, len(key), self._view)
+        )
 
-    def keys(self, space: int, soul: bytes) -> bytes:
+    def read_keys(self, space: int, soul: bytes) -> bytes:
         """Return MessagePack of a soul's keys in a space: `{key: value}` for REGISTER, `[key...]` for the others."""
-        return self._show(lib.dtp_graph_keys(self._graph, space, soul, len(soul), self._view))
+        return self._set_listed(lib.dtp_graph_keys(self._graph, space, soul, len(soul), self._view))
 
-    def show(self, space: int, soul: bytes, key: bytes, *, has_something: bool) -> None:
+    def set_listed(self, space: int, soul: bytes, key: bytes, *, has_something: bool) -> None:
         """Have a text or a list listed, or not: one in which there is nothing isn't."""
         _check(lib.dtp_graph_show(self._graph, space, soul, len(soul), key, len(key), has_something))
 
     def list_souls(self, prefix: bytes = b"") -> bytes:
         """Return MessagePack `[soul...]` of those that have something and begin with `prefix`."""
-        return self._show(lib.dtp_graph_souls(self._graph, prefix, len(prefix), self._view))
+        return self._set_listed(lib.dtp_graph_souls(self._graph, prefix, len(prefix), self._view))
 
     # ---- for queries --------------------------------------------------------------------------------------------
 
     def read_column(self, key: bytes, *, items: bool) -> bytes:
         """Return cells `hash << 32 | soul's number` (64 bits) of the registers, counters and multi-values at a key,
         sorted by the value's hash; or of the sets there, by the hashes of their `items`."""
-        return self._show(lib.dtp_graph_column(self._graph, key, len(key), items, self._view))
+        return self._set_listed(lib.dtp_graph_column(self._graph, key, len(key), items, self._view))
 
     def read_opaque(self, key: bytes, *, items: bool) -> bytes:
         """Return numbers (32 bits) of souls with what such a column doesn't know: a text; of `items`, a list or an
         array."""
-        return self._show(lib.dtp_graph_opaque(self._graph, key, len(key), items, self._view))
+        return self._set_listed(lib.dtp_graph_opaque(self._graph, key, len(key), items, self._view))
 
     def read_others(self, soul: bytes) -> bytes:
         """Return MessagePack `[key, space, content...]` of what is at a soul beside registers: of COUNTER
         `[total...]`, of SET `[value...]`, of VALUES the latest value, of TEXT and LIST nil."""
-        return self._show(lib.dtp_graph_others(self._graph, soul, len(soul), self._view))
+        return self._set_listed(lib.dtp_graph_others(self._graph, soul, len(soul), self._view))
 
     def read_links(self) -> bytes:
         """Return cells `hash << 32 | soul's number` (64 bits) of all links, sorted: by the hash of the link."""
-        return self._show(lib.dtp_graph_links(self._graph, self._view))
+        return self._set_listed(lib.dtp_graph_links(self._graph, self._view))
 
-    def hash(self, value: bytes) -> int | None:
+    def hash_value(self, value: bytes) -> int | None:
         """Return the hash of a value (MessagePack) as columns have it; None for what they don't have."""
         found = ffi.new("uint32_t *")
         return int(found[0]) if lib.dtp_graph_hash(self._graph, value, len(value), found) else None
@@ -404,13 +406,13 @@ class GraphCore:
     def find_between(self, key: bytes, low: bytes, high: bytes) -> bytes:
         """Return numbers (32 bits) of souls whose register at a key may be from one value to another (b"" is no
         bound)."""
-        return self._show(
+        return self._set_listed(
             lib.dtp_graph_between(self._graph, key, len(key), low, len(low), high, len(high), self._view)
         )
 
     def find_unmade(self, prefix: bytes) -> bytes:
         """Return numbers (32 bits) of souls with links to what begins with `prefix` and has nothing itself."""
-        return self._show(lib.dtp_graph_unmade(self._graph, prefix, len(prefix), self._view))
+        return self._set_listed(lib.dtp_graph_unmade(self._graph, prefix, len(prefix), self._view))
 
     def soul_number(self, soul: bytes) -> int | None:
         """Return a soul's number, None where there was never anything."""
@@ -422,24 +424,24 @@ class GraphCore:
         return bool(lib.dtp_graph_is_soul(self._graph, name, len(name)))
 
     @property
-    def names(self) -> int:
+    def name_count(self) -> int:
         """How many souls and keys have numbers."""
         return int(lib.dtp_graph_names(self._graph))
 
     def find_named(self, prefix: bytes) -> bytes:
         """Return numbers (32 bits) of the souls that have something and begin with `prefix`."""
-        return self._show(lib.dtp_graph_named(self._graph, prefix, len(prefix), self._view))
+        return self._set_listed(lib.dtp_graph_named(self._graph, prefix, len(prefix), self._view))
 
     def read_rows(self, numbers: array[int]) -> bytes:
         """Return MessagePack `[soul, {key: value}, [key, link...], others...]` of the souls with these numbers (32
         bits): their registers, the links in their sets, and what `others` gives. Those that have nothing are left
         out."""
         given = ffi.from_buffer("uint32_t[]", numbers)
-        return self._show(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
+        return self._set_listed(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
 
     def version_vector(self) -> bytes:
         """Return the version vector: docs/graph.md, "Version vectors"."""
-        return self._show(lib.dtp_graph_seen(self._graph, self._view))
+        return self._set_listed(lib.dtp_graph_seen(self._graph, self._view))
 
     def has_all(self, author: int, after: int, last: int) -> bool:
         """Return whether all ops of the author with clocks above `after`, up to `last`, were seen."""
@@ -452,7 +454,7 @@ class GraphCore:
         code = lib.dtp_graph_save(self._graph, self._view)
         if code == lib.DTP_E_LIMIT:
             raise merging_error(code, message="commit what was made here before the state is saved")
-        return self._show(code)
+        return self._set_listed(code)
 
     @classmethod
     def load(cls, author: bytes, state: bytes, seed: bytes | None = None) -> GraphCore:
@@ -469,11 +471,11 @@ class GraphCore:
         _check(lib.dtp_graph_tidy(self._graph))
 
     @property
-    def memory(self) -> int:
+    def memory_bytes(self) -> int:
         """Bytes held by the state and its tables."""
         return int(lib.dtp_graph_memory(self._graph))
 
-    def _show(self, code: int) -> bytes:
+    def _set_listed(self, code: int) -> bytes:
         _check(code)
         return _buffer(self._view.bytes, self._view.length)[:]  # type: ignore[no-any-return]
 
@@ -491,7 +493,7 @@ class SummaryCore:
         self._graph = owner._graph
         self._place: Any = ffi.new("size_t *")
 
-    def add(self, body: bytes) -> bool:
+    def add_frame(self, body: bytes) -> bool:
         """Keep what counts of a frame; False when it doesn't fit into one frame any more, and nothing was kept."""
         code = lib.dtp_summary_add(self._graph, self._summary, body, len(body), self._place)
         if code == lib.DTP_E_LIMIT:
@@ -500,13 +502,13 @@ class SummaryCore:
             raise merging_error(code, self._place[0], "not a valid frame")
         return True
 
-    def edit(self, clock: int, value: bytes) -> None:
+    def add_edit(self, clock: int, value: bytes) -> None:
         """Keep this value (MessagePack) of a text's or a list's edit with this clock; none of it if it is empty."""
         _check(lib.dtp_summary_edit(self._summary, clock, value, len(value)))
 
     def finish_frame(self) -> bytes:
         """Return the frame; empty when nothing counts."""
-        return self._owner._show(lib.dtp_summary_end(self._graph, self._summary, self._owner._view))
+        return self._owner._set_listed(lib.dtp_summary_end(self._graph, self._summary, self._owner._view))
 
 
 class Told(NamedTuple):

@@ -96,7 +96,7 @@ class ScanCore:
         self._kept.append(found)
         return found
 
-    def run(
+    def count_matches(
         self, core: GraphCore, numbers: array[int] | None, first: int, behind: int
     ) -> tuple[int, bytes] | None:
         """Return how often it is there, begun at some of the souls with these numbers (None: all), and the texts of

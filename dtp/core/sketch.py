@@ -34,7 +34,7 @@ class Sketch:
     def __len__(self) -> int:
         return len(self._items)
 
-    def next(self, count: int) -> Any:
+    def next_raw_symbols(self, count: int) -> Any:
         """Return the next so many symbols, as C has them. Raises `StateLimit` beyond `SYMBOLS`."""
         symbols = ffi.new("dtp_symbol[]", count)
         items = ffi.from_buffer("uint64_t[]", self._items)
@@ -46,7 +46,7 @@ class Sketch:
 
     def next_symbols(self, count: int) -> bytes:
         """Return the next so many symbols, as they travel."""
-        found = ffi.unpack(self.next(count), count)
+        found = ffi.unpack(self.next_raw_symbols(count), count)
         return b"".join(_WIRE.pack(one.items, one.checks, one.count) for one in found)
 
 
@@ -63,13 +63,13 @@ class Reading:
         """Return how many symbols there are."""
         return self._count
 
-    def add(self, theirs: bytes) -> None:
+    def add_symbols(self, theirs: bytes) -> None:
         """Take the next symbols of the other set. Raises `LocalError` when they are not whole ones."""
         more, rest = divmod(len(theirs), SYMBOL_BYTES)
         if rest or not more:
             raise LocalError(f"{len(theirs)} bytes are not whole symbols")
         end = self._count + more
-        ours = self._ours.next(more)
+        ours = self._ours.next_raw_symbols(more)
         symbols = ffi.new("dtp_symbol[]", end)
         ffi.memmove(symbols, self._symbols, self._count * ffi.sizeof("dtp_symbol"))
         for at, (items, checks, number) in enumerate(_WIRE.iter_unpack(theirs)):
@@ -79,7 +79,7 @@ class Reading:
             one.count = (number - mine.count) & 255
         self._symbols, self._count = symbols, end
 
-    def estimate(self) -> int:
+    def estimate_difference(self) -> int:
         """Return about how many items differ.
 
         By how far the counts of symbols are from what the larger set's surplus alone would give: that is noise, and
@@ -92,7 +92,7 @@ class Reading:
             total += off * off / (share * (1 - share))
         return max(abs(self._surplus), round(total / max(1, self._count - 1)))
 
-    def read(self) -> tuple[list[int], list[int]] | None:
+    def read_difference(self) -> tuple[list[int], list[int]] | None:
         """Return (only the other set's, only ours); None when more symbols are needed."""
         symbols = ffi.new("dtp_symbol[]", self._count)
         ffi.memmove(symbols, self._symbols, self._count * ffi.sizeof("dtp_symbol"))

@@ -43,14 +43,14 @@ class Clock:
 
     def seconds_until(self, clock: int) -> float:
         """Return seconds until `clock` is not above `limit`; 0 or less when it isn't."""
-        return seconds(clock - self.ahead) - self.wall()
+        return clock_seconds(clock - self.ahead) - self.wall()
 
 
-def seconds(clock: int) -> float:
+def clock_seconds(clock: int) -> float:
     """Return the wall time in a clock, seconds since 1970."""
     return (clock >> _COUNT_BITS) / 1000
 
 
-def at(wall: float, count: int = 0) -> int:
+def clock_at(wall: float, count: int = 0) -> int:
     """Return the clock of a wall time, seconds since 1970, and a count below 65,536."""
     return (int(wall * 1000) << _COUNT_BITS) | count

@@ -83,7 +83,7 @@ class Nested:
 
     def _check(self, value: Any) -> None:
         """Raise what forbids a value as a part of this, so that nothing is made of one that can't be whole."""
-        check(value, self._depth)
+        check_value(value, self._depth)
 
     def _fill(self, soul: str, value: Any) -> None:
         """Put what a part is made of at its soul, where nothing is."""
@@ -118,7 +118,7 @@ def part_kind(value: Any) -> parts.Kind | None:
     return "l" if isinstance(value, list | tuple | NestedList) else None
 
 
-def check(value: Any, depth: int) -> None:
+def check_value(value: Any, depth: int) -> None:
     """Raise `GraphValueError` where a value can't be in a document, `NestingError` where it is too deep."""
     kind = part_kind(value)
     if kind is None:
@@ -132,15 +132,15 @@ def check(value: Any, depth: int) -> None:
     if isinstance(value, Mapping):
         for key, one in value.items():
             check_key(key)
-            check(one, depth + 1)
+            check_value(one, depth + 1)
     elif kind == "l":
         for one in value:
-            check(one, depth + 1)
+            check_value(one, depth + 1)
 
 
 def check_key(key: object) -> None:
     """Raise `GraphValueError` for what can't be a key."""
-    if not isinstance(key, str) or len(values.name(key)) > core.NAME_BYTES:
+    if not isinstance(key, str) or len(values.encode_name(key)) > core.NAME_BYTES:
         raise GraphValueError(f"a key must be text of at most {core.NAME_BYTES} bytes of UTF-8, not {key!r}")
 
 
@@ -185,7 +185,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
         self._update(dict(other, **more))
 
     def _update(self, new: Mapping[str, Any]) -> None:
-        new = {key: plain(value) for key, value in new.items()}
+        new = {key: copy_plain(value) for key, value in new.items()}
         for key, value in new.items():
             check_key(key)
             self._check(value)
@@ -213,7 +213,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
         """Take out what is at a key and return it: of a part what it said; else the default, if one is given."""
         if default and key not in self:
             return default[0]
-        found = plain(self[key])
+        found = copy_plain(self[key])
         del self[key]
         return found
 
@@ -249,7 +249,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
     def _open_part(self, key: str, kind: parts.Kind) -> Any:
         soul = parts.in_map(self.soul, key, kind)
         if Link(soul) not in self._replica.map(self.soul).conflicts(key):
-            check(_EMPTY[kind], self._depth)
+            check_value(_EMPTY[kind], self._depth)
             self._make(key, kind)
         return self._view_of(kind, Link(soul))
 
@@ -289,7 +289,7 @@ class NestedList(Nested, MutableSequence[Any]):
         self._insert_all(len(self), list(values))
 
     def _insert_all(self, position: int, new: list[Any]) -> None:
-        new = [plain(value) for value in new]
+        new = [copy_plain(value) for value in new]
         for value in new:
             self._check(value)
         self._items()[position:position] = [self._make_value(value) for value in new]
@@ -306,7 +306,7 @@ class NestedList(Nested, MutableSequence[Any]):
     def __setitem__(self, index: int | slice, value: Any) -> None:
         if isinstance(index, slice):
             raise NestingError("a list in a document has no assignment of slices: insert and delete")
-        value = plain(value)
+        value = copy_plain(value)
         self._check(value)
         old = self._items()[index]
         self._items()[index] = self._make_value(value)
@@ -325,7 +325,7 @@ class NestedList(Nested, MutableSequence[Any]):
 
     def pop(self, index: int = -1) -> Any:
         """Take out an element and return it: of a part what it said."""
-        found = plain(self[index])
+        found = copy_plain(self[index])
         del self[index]
         return found
 
@@ -346,14 +346,14 @@ class NestedList(Nested, MutableSequence[Any]):
 _EMPTY: Final[dict[parts.Kind, Any]] = {"m": {}, "l": [], "t": NewText()}
 
 
-def plain(value: Any) -> Any:
+def copy_plain(value: Any) -> Any:
     """Return what a value says, where it is a part itself: a copy is put at the other place."""
     if isinstance(value, Nested):
         return value.to_plain()
     return NewText(str(value)) if isinstance(value, GraphText) else value
 
 
-def read(replica: Replica, soul: str) -> dict[str, dict[str, Any]]:
+def read_part(replica: Replica, soul: str) -> dict[str, dict[str, Any]]:
     """Return what a part has at its soul, as `Graph.everything` has it."""
     found: dict[str, dict[str, Any]] = {}
     for key in replica.map(soul):
@@ -367,7 +367,9 @@ def read(replica: Replica, soul: str) -> dict[str, dict[str, Any]]:
 
 def read_at(replica: Replica, soul: str, key: str) -> Value:
     """Return what is at a key of a map, parts as dicts, lists and values; None if nothing is."""
-    found = parts.shown(soul, lambda at: read(replica, at) if at != soul else _at_key(replica, soul, key))
+    found = parts.read_with_parts(
+        soul, lambda at: read_part(replica, at) if at != soul else _at_key(replica, soul, key)
+    )
     return next(iter(found.get(key, {}).get("values", [])), None)
 
 
@@ -376,10 +378,10 @@ def _at_key(replica: Replica, soul: str, key: str) -> dict[str, dict[str, Any]]:
 
 
 def _map_to_plain(replica: Replica, soul: str) -> dict[str, Any]:
-    found = parts.shown(soul, functools.partial(read, replica), as_text=NewText)
+    found = parts.read_with_parts(soul, functools.partial(read_part, replica), as_text=NewText)
     return {key: kinds["values"][0] for key, kinds in found.items() if kinds.get("values")}
 
 
 def _list_to_plain(replica: Replica, soul: str) -> list[Any]:
-    found = parts.shown(soul, functools.partial(read, replica), as_text=NewText)
+    found = parts.read_with_parts(soul, functools.partial(read_part, replica), as_text=NewText)
     return [*found.get("", {}).get("list", [])]

@@ -122,7 +122,7 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
         try:
             self.insert_encoded(position, encoded)
         except TextFormat as error:
-            raise refusal(items) from error
+            raise element_error(items) from error
 
     @overload
     def __setitem__(self, index: int, value: Value) -> None: ...
@@ -138,7 +138,7 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
         try:
             self.assign_encoded(position, _encode(value), self._clock())
         except TextFormat as error:
-            raise refusal([value]) from error
+            raise element_error([value]) from error
 
     def _set_slice(self, index: slice, new: list[Value]) -> None:
         start, stop, step = index.indices(len(self))
@@ -204,7 +204,7 @@ def _encode(value: Value) -> bytes:
 def decode_all(data: bytes) -> list[Value]:
     """Return values that stand one behind the other."""
     unpacker = msgpack.Unpacker(
-        ext_hook=values.extension, strict_map_key=False, max_buffer_size=max(1, len(data))
+        ext_hook=values.decode_extension, strict_map_key=False, max_buffer_size=max(1, len(data))
     )
     unpacker.feed(data)
     return list(unpacker)
@@ -216,6 +216,6 @@ def decode_patch(patch: tuple[int, int, list[bytes]]) -> ListPatch:
     return ListPatch(position, deleted, list(map(values.decode, inserted)))
 
 
-def refusal(items: list[Value]) -> GraphValueError:
+def element_error(items: list[Value]) -> GraphValueError:
     """Return the error that says why one of these values can't be an element."""
-    return values.refusal([("list", "", item) for item in items])
+    return values.row_error([("list", "", item) for item in items])

@@ -87,7 +87,7 @@ def encode_mark(name: str, value: Value) -> tuple[bytes, bytes]:
 
 def refused_mark(value: Value) -> Exception:
     """Return the error that says why the core took no such value."""
-    return values.refusal([("mark", "", value)])
+    return values.row_error([("mark", "", value)])
 
 
 def spans_of(marked: Marked, start: int, stop: int) -> Iterator[tuple[int, int, Attributes]]:

@@ -125,7 +125,7 @@ class _Runs:
         #: How far the runs up to each one reach.
         self._reach = list(accumulate((one.end for one in self._runs), max))
 
-    def spans(self) -> Iterator[tuple[int, int]]:
+    def merged_spans(self) -> Iterator[tuple[int, int]]:
         """Yield from where to where there are operations, without gaps in between."""
         start: int | None = None
         for one, end in zip(self._runs, [0, *self._reach], strict=False):
@@ -169,7 +169,7 @@ class Operations:
         #: Agent -> its runs, once they were looked up in.
         self._ordered: dict[bytes, _Runs] = {}
 
-    def add(self, edit: bytes) -> None:
+    def add_edit(self, edit: bytes) -> None:
         """Read one more edit. Raises `EncodingError`."""
         self._ordered.clear()
         for told, content in _messages(edit):
@@ -181,7 +181,7 @@ class Operations:
                     self._content[one.id] = units
                 self._told.setdefault(one.id[0], []).append(one)
 
-    def join(self, other: Operations) -> None:
+    def merge_operations(self, other: Operations) -> None:
         """Add all of the other's operations."""
         self._ordered.clear()
         for agent, told in other._told.items():
@@ -194,12 +194,12 @@ class Operations:
             runs = self._ordered[agent] = _Runs(self._told.get(agent, []))
         return runs
 
-    def includes(self, other: Operations) -> bool:
+    def has_all_of(self, other: Operations) -> bool:
         """Return whether all operations of the other are here."""
         return all(
             self._runs_of(agent).covers_range(first, end)
             for agent in other._told
-            for first, end in other._runs_of(agent).spans()
+            for first, end in other._runs_of(agent).merged_spans()
         )
 
     def is_consistent(self, other: Operations) -> bool:

@@ -44,7 +44,7 @@ def is_part(soul: str) -> bool:
 
 def takes_parts(soul: str) -> bool:
     """Return whether a soul leaves room for the names of parts below it."""
-    return 0 < len(values.name(soul)) <= MAX_DOCUMENT
+    return 0 < len(values.encode_name(soul)) <= MAX_DOCUMENT
 
 
 def document_of(soul: str) -> str:
@@ -67,7 +67,7 @@ def in_list(parent: str, nonce: bytes, kind: Kind) -> str:
     return f"{prefix_of(parent)}{kind}{_letters(nonce)}{_letters(_hash(parent, nonce))}"
 
 
-def relationship(source: str, key: str, target: str) -> str:
+def relationship_soul(source: str, key: str, target: str) -> str:
     """Return the soul that has the properties of the link from `source` to `target` by `key`."""
     place = values.encode([source, key, target])
     hashed = hashlib.blake2b(place, digest_size=_HASH, person=_LINK_PERSON).digest()
@@ -133,7 +133,7 @@ def with_relationships(soul: str, read: Callable[[str], _Everything]) -> _Everyt
     found = read(soul)
     for key, kinds in found.items():
         links = [one for one in (kinds.get("register"), *kinds.get("set", ())) if isinstance(one, Link)]
-        properties = {link.soul: read(relationship(soul, key, link.soul)) for link in links}
+        properties = {link.soul: read(relationship_soul(soul, key, link.soul)) for link in links}
         if there := {target: _registers(one) for target, one in properties.items() if one}:
             kinds["relationships"] = there
     return found
@@ -143,7 +143,7 @@ def _registers(found: _Everything) -> dict[str, Value]:
     return {key: kinds["register"] for key, kinds in found.items() if "register" in kinds}
 
 
-def shown(
+def read_with_parts(
     soul: str, read: Callable[[str], _Everything], *, as_text: Callable[[str], str] = str
 ) -> _Everything:
     """Return all that is at a soul, as `read` gives it, with parts in place of the links to them, and the properties

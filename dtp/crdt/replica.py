@@ -19,7 +19,7 @@ from dtp.crdt.permission.access import AccessState, Ruling
 from dtp.crdt.permission.grants import GrantError
 from dtp.crdt.permission.owners import SEEN, SEEN_ANEW
 from dtp.crdt.permission.owners import may_write as may_write
-from dtp.crdt.permission.owners import owned as owned
+from dtp.crdt.permission.owners import owned_soul as owned
 from dtp.crdt.permission.owners import owner_name as owner_name
 from dtp.crdt.permission.permits import Permits
 from dtp.crdt.permission.rules import RuleBroken, RulesError
@@ -34,7 +34,7 @@ from dtp.crdt.sequences import (
     name_in_seen,
     version_said,
 )
-from dtp.crdt.values import Value, refusal
+from dtp.crdt.values import Value, row_error
 from dtp.errors import DtpError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Replica:
 
     def get(self, soul: str, key: str, default: Value = None) -> Value:
         """Return a register's value, `default` where there is none."""
-        found = self.core.get(values.name(soul), values.name(key))
+        found = self.core.get_register(values.encode_name(soul), values.encode_name(key))
         return default if found is None else values.decode(found)
 
     def put(self, soul: str, key: str, value: Value) -> None:
@@ -174,7 +174,7 @@ class Replica:
             self._put_batch(batch[half:])
 
     def _put_rows(self, rows: list[tuple[str, str, Value] | tuple[str, str]]) -> None:
-        encoded = values.rows(rows)
+        encoded = values.encode_rows(rows)
         if self.recorder is None:
             self._put(encoded)
             return
@@ -196,7 +196,7 @@ class Replica:
         try:
             self._put_again(rows, code)
         except NotOwner:
-            permitted = values.rows(self.permits.permit_rows(values.decode(rows)))
+            permitted = values.encode_rows(self.permits.permit_rows(values.decode(rows)))
             with self.core.trust_own():
                 clock = self.clock
                 code = write(self._handle, permitted, len(permitted), clock.wall())
@@ -210,7 +210,7 @@ class Replica:
                 self._set_aside()
                 self.core.check_written(write(self._handle, rows, len(rows), self.clock.wall()))
         except EncodingError as error:
-            raise refusal(values.decode(rows)) from error
+            raise row_error(values.decode(rows)) from error
 
     # ---- the other types ----------------------------------------------------------------------------------------
 
@@ -237,21 +237,21 @@ class Replica:
             before = self.permits.permit_op(kind, soul, key, value)
             with self.core.trust_own():
                 if before:
-                    self._put(values.rows(before))
+                    self._put(values.encode_rows(before))
                 return self._do_now(kind, soul, key, value)
 
     def _do_now(self, kind: int, soul: str, key: str, value: bytes) -> bool:
         now = (
             self.clock.wall_clock() if kind != core.LIST_EDIT else max(self.clock.wall_clock(), self._stamped)
         )
-        names = values.name(soul), values.name(key)
+        names = values.encode_name(soul), values.encode_name(key)
         try:
             done = self.core.write_op(kind, *names, now, value=value)
         except StateLimit:
             self._set_aside()
             done = self.core.write_op(kind, *names, now, value=value)
         except EncodingError as error:
-            raise refusal([(soul, key, values.decode(value)) if value else (soul, key)]) from error
+            raise row_error([(soul, key, values.decode(value)) if value else (soul, key)]) from error
         self.version += done
         if done and self.on_made is not None:
             self.on_made()
@@ -290,18 +290,18 @@ class Replica:
     def list(self, soul: str, key: str = "") -> GraphList:
         """Return the list at (soul, key): the same object each time. What is written leaves with the next
         `commit`."""
-        found = self.sequences.open((core.LIST, soul, key))
+        found = self.sequences.open_sequence((core.LIST, soul, key))
         assert isinstance(found, GraphList)
         return found
 
     def souls(self, prefix: str = "") -> Souls:
         """Return all souls that have something and begin with `prefix`, in no order."""
-        typed = [name for name in self.sequences.touched if name[1].startswith(prefix)]
+        typed = [name for name in self.sequences.edited_names if name[1].startswith(prefix)]
         for name in typed:
-            self.show(name, has_something=len(self.sequences.open(name)) > 0)
-        found: Souls = values.decode(self.core.list_souls(values.name(prefix)))
+            self.set_listed(name, has_something=len(self.sequences.open_sequence(name)) > 0)
+        found: Souls = values.decode(self.core.list_souls(values.encode_name(prefix)))
         if typed:  # nothing is at a soul for the core before that is an op
-            found = list({*found, *(name[1] for name in typed if len(self.sequences.open(name)))})
+            found = list({*found, *(name[1] for name in typed if len(self.sequences.open_sequence(name)))})
         return found
 
     def check_owner(self, soul: str, key: str = "") -> None:
@@ -314,7 +314,7 @@ class Replica:
     def text(self, soul: str, key: str = "") -> GraphText:
         """Return the text at (soul, key): the same object each time. What is written leaves with the next
         `commit`."""
-        found = self.sequences.open((core.TEXT, soul, key))
+        found = self.sequences.open_sequence((core.TEXT, soul, key))
         assert isinstance(found, GraphText)
         return found
 
@@ -335,19 +335,21 @@ class Replica:
 
     def record_edit(self, name: Name) -> None:
         """Note that a text or a list was written here."""
-        if self.sequences.touch(name):
+        if self.sequences.mark_edited(name):
             self.check_seen(name)
-        self.show(name, has_something=len(self.sequences.open(name)) > 0)
+        self.set_listed(name, has_something=len(self.sequences.open_sequence(name)) > 0)
         self.version += 1
         if self.recorder is not None:
             self.recorder.record_edit(name)
         if self.on_edited is not None:
             self.on_edited(name)
 
-    def show(self, name: Name, *, has_something: bool) -> None:
+    def set_listed(self, name: Name, *, has_something: bool) -> None:
         """Have a text or a list listed among what a soul has, or not: one in which there is nothing isn't."""
         space, soul, key = name
-        self.core.show(space, values.name(soul), values.name(key), has_something=has_something)
+        self.core.set_listed(
+            space, values.encode_name(soul), values.encode_name(key), has_something=has_something
+        )
 
     def seen_anew(self, author: bytes) -> int:
         """Return the clock behind which what an author says that it has seen counts; 0: all of it."""
@@ -358,7 +360,7 @@ class Replica:
         return self._said_at(author, name) > self.seen_anew(author)
 
     def _said_at(self, author: bytes, name: str) -> int:
-        stamp = self.core.stamp_of(values.name(owned(author, SEEN)), values.name(name))
+        stamp = self.core.stamp_of(values.encode_name(owned(author, SEEN)), values.encode_name(name))
         return stamp[0] if stamp else 0
 
     def take_back_seen(self) -> None:
@@ -376,14 +378,14 @@ class Replica:
         if said_at <= self.seen_anew(self.author) or self._covered.get(name) == said_at:
             return
         said = version_said(self.get(owned(self.author, SEEN), at))
-        if said is None or said <= self.sequences.open(name).version:
+        if said is None or said <= self.sequences.open_sequence(name).version:
             self._covered[name] = said_at
         else:
             self.take_back_seen()
 
     def next_stamp(self) -> int:
         """Return the clock of a move or an assignment made now: above all that were seen."""
-        self._stamped = max(self._stamped, self.clock.wall_clock(), self.core.newest + 1)
+        self._stamped = max(self._stamped, self.clock.wall_clock(), self.core.newest_clock + 1)
         return self._stamped
 
     # ---- frames -------------------------------------------------------------------------------------------------
@@ -443,7 +445,7 @@ class Replica:
         """Return what brings edits of texts, comes from the future, or has a fault."""
         if changed < 0:  # maybe by the limit of some time ago: asking for the time with each frame takes time
             limit = self._clock_limit(number)
-            count = self.core.merge(number, body, limit)
+            count = self.core.merge_frame(number, body, limit)
             if count == RULED:
                 count = self._merge_ruled(number, body, limit)
         else:
@@ -468,13 +470,13 @@ class Replica:
         author = self.author_key(number)
         ruling = self.access.begin_ruling(author, ops_of(self.core, author, body))
         self.core.set_verdicts(bytes(ruling.verdicts))
-        changed = self.core.merge(number, body, limit)
+        changed = self.core.merge_frame(number, body, limit)
         self._confirm_ruling(ruling)
         return changed
 
     def _confirm_ruling(self, ruling: Ruling) -> None:
-        ruling.confirm()
-        if (self.permits.pending or self.sequences.unsent) and ruling.takes_from(self.author):
+        ruling.commit_verdicts()
+        if (self.permits.pending or self.sequences.has_unsent) and ruling.takes_from(self.author):
             self.access.must_rebuild = True  # what isn't committed here yet may be void
 
     def _author_number(self, author: bytes) -> int:
@@ -523,7 +525,7 @@ class Replica:
 
     def _take_edits(self, author: bytes) -> None:
         for space, soul, key, edit in values.decode(self.core.read_edits()):
-            self.sequences.apply((space, soul, key), edit, author)
+            self.sequences.apply_edit((space, soul, key), edit, author)
 
     def waiting_of(self, author: bytes) -> int:
         """Return how many frames of an author wait until they are due."""
@@ -561,7 +563,7 @@ class Replica:
 
     def save(self) -> bytes:
         """Return the state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
-        if self._ready or self.sequences.unsent:
+        if self._ready or self.sequences.has_unsent:
             raise StateLimit("commit what was made here before the state is saved")
         return values.encode((self.core.save(), self.sequences.save(), self.access.save()))
 
@@ -576,7 +578,7 @@ class Replica:
         author's in their order, and then to `become`."""
         fresh = Replica(self.author, clock=self.clock, random=self.random, graph=self.access.graph)
         fresh.access = self.access.only_revoked()
-        fresh._shown = {self.author_key(n): self.core.let_in(n) for n in range(self.core.authors)}
+        fresh._shown = {self.author_key(n): self.core.let_in(n) for n in range(self.core.author_count)}
         return fresh
 
     def replace_by(self, fresh: Replica) -> None:
@@ -613,6 +615,6 @@ class Replica:
         replica = cls.__new__(cls)
         replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random, access)
         replica.sequences.load(saved)
-        for number in range(replica.core.authors):  # also those whose frames wait still
+        for number in range(replica.core.author_count):  # also those whose frames wait still
             replica.core.set_owner(number, owner_name(replica.author_key(number)).encode())
         return replica

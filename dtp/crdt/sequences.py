@@ -64,7 +64,7 @@ class SequenceOwner(Protocol):
     def record_edit(self, name: Name) -> None:
         """Note that something was written here."""
 
-    def show(self, name: Name, *, has_something: bool) -> None:
+    def set_listed(self, name: Name, *, has_something: bool) -> None:
         """Have a text or a list listed among what a soul has, or not."""
 
     def seen_anew(self, author: bytes) -> int:
@@ -339,7 +339,7 @@ class Sequences:
         #: Whether an edit came that is about text that was forgotten here: all frames must be taken again.
         self.stale = False
 
-    def open(self, name: Name) -> GraphText | GraphList:
+    def open_sequence(self, name: Name) -> GraphText | GraphList:
         """Return the text or list of this name, the same object each time."""
         found = self._open.get(name)
         if found is None:
@@ -347,7 +347,7 @@ class Sequences:
             self._saved.pop(name, None)
         return found
 
-    def read(self, name: Name) -> str | list[Value]:
+    def read_sequence(self, name: Name) -> str | list[Value]:
         """Return what the text or list of this name holds; one that isn't open stays as it is, without memory."""
         found = self._open[name] if name in self._open else self._merged_sequence(name)
         return str(found) if isinstance(found, GraphText) else list(found)
@@ -366,19 +366,19 @@ class Sequences:
         for text in self._open.values():
             text.end_changes()
 
-    def touch(self, name: Name) -> bool:
+    def mark_edited(self, name: Name) -> bool:
         """Note that something was written here; return whether it is the first since the last `pending_edits`."""
         is_first = name not in self._touched
         self._touched[name] = None
         return is_first
 
     @property
-    def unsent(self) -> bool:
+    def has_unsent(self) -> bool:
         """Whether something was written here since the last `pending_edits`."""
         return bool(self._touched)
 
     @property
-    def touched(self) -> list[Name]:
+    def edited_names(self) -> list[Name]:
         """What was written here since the last `pending_edits`."""
         return list(self._touched)
 
@@ -387,7 +387,7 @@ class Sequences:
 
         An edit counts as taken when the next one is asked for: if the caller stops before, it comes again.
         """
-        for name in self.touched:
+        for name in self.edited_names:
             text = self._open[name]
             while True:
                 edit, stop = text.pending_changes(size)
@@ -395,23 +395,23 @@ class Sequences:
                     break
                 yield name, edit
                 text.mark_taken(stop)
-            self._owner.show(name, has_something=len(text) > 0)
+            self._owner.set_listed(name, has_something=len(text) > 0)
             del self._touched[name]
 
-    def apply(self, name: Name, edit: bytes, author: bytes = b"") -> None:
+    def apply_edit(self, name: Name, edit: bytes, author: bytes = b"") -> None:
         """Take an edit of another author. Bytes that are not an edit are left out, here as everywhere.
 
         One of an author that wasn't asked before the text was compacted makes the text `stale`.
         """
-        text = self.open(name)
+        text = self.open_sequence(name)
         was_empty = not len(text)
         try:
-            self._apply(name, text, edit, author)
+            self._apply_to_open(name, text, edit, author)
         finally:
             if was_empty or not len(text):
-                self._owner.show(name, has_something=len(text) > 0)
+                self._owner.set_listed(name, has_something=len(text) > 0)
 
-    def _apply(self, name: Name, text: GraphText | GraphList, edit: bytes, author: bytes) -> None:
+    def _apply_to_open(self, name: Name, text: GraphText | GraphList, edit: bytes, author: bytes) -> None:
         _, soul, key = name
         if name in self._asked and self._as_asked(author) not in self._asked[name].authors:
             log.info("the text at %r %r must be built again: an edit's author was not asked", soul, key)
@@ -452,7 +452,7 @@ class Sequences:
         while one names what is not here yet.
         """
         text, asked = (
-            self.open(name),
+            self.open_sequence(name),
             {self._as_asked(author): version for author, version in reports.items()},
         )
         stable = functools.reduce(Version.__and__, reports.values(), text.version)
@@ -473,9 +473,11 @@ class Sequences:
     def replace_by(self, fresh: Sequences) -> None:
         """Hold what `fresh` does, which is of the same author. Open texts stay open."""
         for name, text in self._open.items():
-            text.replace_by(fresh.open(name))
+            text.replace_by(fresh.open_sequence(name))
         self._agent, self._waiting, self._asked = fresh._agent, fresh._waiting, fresh._asked
-        self._saved = {name: fresh._sequence_bytes(name) for name in fresh.names() if name not in self._open}
+        self._saved = {
+            name: fresh._sequence_bytes(name) for name in fresh.list_names() if name not in self._open
+        }
         self._touched.clear()
         self.stale = False
 
@@ -488,7 +490,7 @@ class Sequences:
                 self._still_waiting(name),
                 *self._saved_asked(name),
             )
-            for name in self.names()
+            for name in self.list_names()
         ]
         return [saved for saved in found if saved[3] or saved[4]]
 
@@ -501,7 +503,7 @@ class Sequences:
         asked = self._asked.get(name)
         return ([], b"") if asked is None else (sorted(asked.authors), asked.stable.encode())
 
-    def names(self) -> list[Name]:
+    def list_names(self) -> list[Name]:
         """Return what all texts and lists are called, sorted."""
         return sorted(self._open.keys() | self._saved.keys())
 

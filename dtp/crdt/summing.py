@@ -36,9 +36,9 @@ class Summing:
         self._summary: SummaryCore = replica.begin_summary(author, after)
         self._edits: dict[Name, list[_Edit]] = {}
 
-    def add(self, body: bytes) -> bool:
+    def add_frame(self, body: bytes) -> bool:
         """Keep what counts of a frame; False when it doesn't fit into one frame any more, and nothing was kept."""
-        if not self._summary.add(body):
+        if not self._summary.add_frame(body):
             return False
         if body[0] & HAS_KINDS:
             for op in ops_of(self._replica.core, self._author, body):
@@ -53,10 +53,10 @@ class Summing:
     def finish_frame(self) -> bytes:
         """Return the frame; empty when nothing counts."""
         for name, edits in self._edits.items():
-            self._join(name, edits)
+            self._add_joined(name, edits)
         return self._summary.finish_frame()
 
-    def _join(self, name: Name, edits: list[_Edit]) -> None:
+    def _add_joined(self, name: Name, edits: list[_Edit]) -> None:
         """Have one edit tell what these do, or several where that would be too large.
 
         Those from before the text was compacted stay as they are: what is forgotten here can't be told anew.
@@ -69,12 +69,12 @@ class Summing:
             return  # it saves nothing
         if len(joined) > _MOST and len(edits) > 1:
             middle = len(edits) // 2
-            self._join(name, edits[:middle])
-            self._join(name, edits[middle:])
+            self._add_joined(name, edits[:middle])
+            self._add_joined(name, edits[middle:])
             return
         for clock, _ in edits[:-1]:
-            self._summary.edit(clock, b"")
-        self._summary.edit(edits[-1][0], values.encode(joined))
+            self._summary.add_edit(clock, b"")
+        self._summary.add_edit(edits[-1][0], values.encode(joined))
 
     def _join_edits(self, name: Name, edits: list[bytes]) -> bytes | None:
         """Return what these edits tell, as one; None where some of it was compacted."""
@@ -86,6 +86,6 @@ class Summing:
                     known[-1] = known[-1]._replace(end=span.end)
                 else:
                     known.append(span)
-        text = self._replica.sequences.open(name)
+        text = self._replica.sequences.open_sequence(name)
         parts = [text.changes_of(*span) for each in spans.values() for span in each]
         return b"".join(parts) if all(parts) else None

@@ -28,8 +28,8 @@ class _View:
         self.key = key
 
     def _read(self, space: int, key: str | None = None) -> list[list[Any]]:
-        text = values.name(self.key if key is None else key)
-        return values.decode(self._replica.core.read(space, values.name(self.soul), text))  # type: ignore[no-any-return]
+        text = values.encode_name(self.key if key is None else key)
+        return values.decode(self._replica.core.read_space(space, values.encode_name(self.soul), text))  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.soul!r}{f' {self.key!r}' if self.key else ''}>"
@@ -41,7 +41,7 @@ class Registers(_View, MutableMapping[str, Value]):
     __slots__ = ()
 
     def __getitem__(self, key: str) -> Value:
-        found = self._replica.core.get(values.name(self.soul), values.name(key))
+        found = self._replica.core.get_register(values.encode_name(self.soul), values.encode_name(key))
         if found is None:
             raise KeyError(key)
         return values.decode(found)
@@ -57,11 +57,12 @@ class Registers(_View, MutableMapping[str, Value]):
     def __contains__(self, key: object) -> bool:
         return (
             isinstance(key, str)
-            and self._replica.core.get(values.name(self.soul), values.name(key)) is not None
+            and self._replica.core.get_register(values.encode_name(self.soul), values.encode_name(key))
+            is not None
         )
 
     def _all_values(self) -> dict[str, Value]:
-        return values.decode(self._replica.core.keys(core.REGISTER, values.name(self.soul)))  # type: ignore[no-any-return]
+        return values.decode(self._replica.core.read_keys(core.REGISTER, values.encode_name(self.soul)))  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all_values())
@@ -81,7 +82,7 @@ class Registers(_View, MutableMapping[str, Value]):
 
     def written(self, key: str) -> tuple[bytes, int]:
         """Return who wrote the value (public key), and when (clock). Raises `KeyError`."""
-        stamp = self._replica.core.stamp_of(values.name(self.soul), values.name(key))
+        stamp = self._replica.core.stamp_of(values.encode_name(self.soul), values.encode_name(key))
         if stamp is None:
             raise KeyError(key)
         clock, author = stamp
@@ -125,7 +126,7 @@ class Relationship(Registers):
     __slots__ = ("label", "source", "target")
 
     def __init__(self, replica: Replica, source: str, label: str, target: str) -> None:
-        super().__init__(replica, parts.relationship(source, label, target))
+        super().__init__(replica, parts.relationship_soul(source, label, target))
         self.source = source
         self.label = label
         self.target = target
@@ -265,10 +266,10 @@ class Map(_View, MutableMapping[str, Value]):
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(values.decode(self._replica.core.keys(core.VALUES, values.name(self.soul))))
+        return iter(values.decode(self._replica.core.read_keys(core.VALUES, values.encode_name(self.soul))))
 
     def __len__(self) -> int:
-        return len(values.decode(self._replica.core.keys(core.VALUES, values.name(self.soul))))
+        return len(values.decode(self._replica.core.read_keys(core.VALUES, values.encode_name(self.soul))))
 
     def conflicts(self, key: str) -> list[Value]:
         """Return all values of the key, the latest first; more than one when they were written at the same time."""

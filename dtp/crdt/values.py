@@ -88,7 +88,7 @@ def _temporal(value: Any) -> msgpack.ExtType:
         raise GraphValueError(f"{value!r} can't be kept: {error}") from error
 
 
-def extension(code: int, data: bytes) -> Any:
+def decode_extension(code: int, data: bytes) -> Any:
     """Return what an extension of MessagePack stands for."""
     if code == LINK:
         return Link(data.decode(errors="replace"))
@@ -121,17 +121,17 @@ def encode(value: Value) -> bytes:
 
 def decode(data: bytes) -> Value:
     """Return the value of bytes that the core gave, which has checked them."""
-    return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False)
+    return msgpack.unpackb(data, ext_hook=decode_extension, strict_map_key=False)
 
 
 def decode_all(data: bytes) -> list[Any]:
     """Return the values of bytes that stand one behind the other."""
-    unpacker = msgpack.Unpacker(ext_hook=extension, strict_map_key=False, max_buffer_size=0)
+    unpacker = msgpack.Unpacker(ext_hook=decode_extension, strict_map_key=False, max_buffer_size=0)
     unpacker.feed(data)
     return list(unpacker)
 
 
-def name(text: str) -> bytes:
+def encode_name(text: str) -> bytes:
     """Return the bytes of a soul or a key. Raises `GraphValueError`."""
     try:
         return text.encode()
@@ -139,7 +139,7 @@ def name(text: str) -> bytes:
         raise GraphValueError(f"a name must be text that UTF-8 can write, not {text!r}") from error
 
 
-def refusal(items: Sequence[Sequence[Value]]) -> GraphValueError:
+def row_error(items: Sequence[Sequence[Value]]) -> GraphValueError:
     """Return the error that says which of these rows can't be kept, and why. The core has refused one of them."""
     for row in items:
         fault = _row_fault(row)
@@ -188,6 +188,6 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def rows(items: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> bytes:
+def encode_rows(items: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> bytes:
     """Return rows for `GraphCore.put`. Raises `GraphValueError`."""
     return encode(items)

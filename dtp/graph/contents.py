@@ -13,7 +13,7 @@ from dtp.core import crdt as core
 from dtp.crdt import Change, Counter, Map, MultiValue, Node, Replica, Set, Value, parts, values
 from dtp.crdt.document import NestedMap
 from dtp.crdt.permission.access import is_internal
-from dtp.crdt.permission.owners import owned
+from dtp.crdt.permission.owners import owned_soul
 from dtp.graph.changes import UNREAD, Changes, Readers, Watch
 from dtp.graph.errors import GraphError, GraphPartial, GraphReadOnly, KeyLost, NotReader, NotSealed
 from dtp.graph.permission.rings import RING_KEY, ring_soul
@@ -201,19 +201,19 @@ class Contents:
         document, `parts_too` puts its parts in place of the links to them.
         """
         self.check_here(soul)
-        return (parts.shown if parts_too else parts.with_relationships)(soul, self._everything)
+        return (parts.read_with_parts if parts_too else parts.with_relationships)(soul, self._everything)
 
     def _everything(self, soul: str) -> dict[str, dict[str, Any]]:
-        if parts.is_relationship(soul) and self._replica.core.soul_number(values.name(soul)) is None:
+        if parts.is_relationship(soul) and self._replica.core.soul_number(values.encode_name(soul)) is None:
             return {}
         if self.is_private(soul):
             return {key: {"register": value} for key, value in (self._read_private(soul) or {}).items()}
         found: dict[str, dict[str, Any]] = {}
         for key, value in self._replica.node(soul).to_dict().items():
             found.setdefault(key, {})["register"] = value
-        handle, name = self._replica.core, values.name(soul)
+        handle, name = self._replica.core, values.encode_name(soul)
         for kind, (space, read) in _KINDS.items():
-            for key in values.decode(handle.keys(space, name)):
+            for key in values.decode(handle.read_keys(space, name)):
                 found.setdefault(key, {})[kind] = read(self._replica, soul, key)
                 if kind == "text" and (marked := self._replica.text(soul, key).marked_ranges()):
                     found[key]["marks"] = marked
@@ -221,7 +221,7 @@ class Contents:
             space,
             where,
             key,
-        ) in self._replica.sequences.touched:  # what was written, and waits for the next commit
+        ) in self._replica.sequences.edited_names:  # what was written, and waits for the next commit
             if where != soul:
                 continue
             if space == core.LIST:
@@ -252,7 +252,7 @@ class Contents:
 
     def own(self, path: str = "") -> str:
         """Return the soul of this identity's own at `path`. Only it can write there; all replicas see to that."""
-        return owned(self.identity.id.key, path)
+        return owned_soul(self.identity.id.key, path)
 
     def watch(self, pattern: str = "*") -> Watch:
         """Return changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from dtp.core.errors import NotOwner, StateLimit
 from dtp.crdt import Change, Clock, Replica, Value
-from dtp.crdt.clock import seconds
+from dtp.crdt.clock import clock_seconds
 from dtp.crdt.permission.rules import RuleBroken
 from dtp.crdt.replica import SPACES, Frame
 from dtp.crdt.sequences import Name
@@ -440,7 +440,7 @@ class Graph(Contents):
         It is dated after all that was seen here, so it is ahead when this clock was set back, or was ahead once.
         Others show what is more than a minute ahead of their clocks when it is due.
         """
-        return max(0.0, seconds(self._replica.core.newest) - self._replica.clock.wall())
+        return max(0.0, clock_seconds(self._replica.core.newest_clock) - self._replica.clock.wall())
 
     def waiting_frames(self, author: bytes) -> int:
         """Return how many frames of an author are here and wait until they are due."""

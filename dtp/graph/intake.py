@@ -246,7 +246,7 @@ class Intake:
             changed = loading.merge(self._graph.replica, envelope)
             is_skipped = isinstance(envelope, Skipped)
             self._graph.frames.chains.advance(
-                envelope, 0 if is_skipped else self._graph.replica.core.covered[1]
+                envelope, 0 if is_skipped else self._graph.replica.core.covered_clocks[1]
             )
             self._graph.frames.unsaved[envelope.author, envelope.sequence] = envelope
             self._graph.admission.count_envelope(envelope)
@@ -263,7 +263,7 @@ class Intake:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiting = [one for one in (self._graph.replica.core.waiting, self._first_early) if one]
+        waiting = [one for one in (self._graph.replica.core.first_due_clock, self._first_early) if one]
         if waiting:
             pause = min(max(0.01, self._graph.replica.clock.seconds_until(min(waiting))), _LOOK_AGAIN)
             self._timer = self._loop.call_later(pause, self._apply_due)

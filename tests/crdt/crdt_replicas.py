@@ -48,18 +48,18 @@ def contents(one: Replica) -> dict[tuple[str, str, int], Any]:
     found: dict[tuple[str, str, int], Any] = {}
     for soul in one.souls():
         name = soul.encode()
-        for key in msgpack.unpackb(one.core.keys(core.REGISTER, name), ext_hook=msgpack.ExtType):
-            found[soul, key, core.REGISTER] = one.core.get(name, key.encode())
+        for key in msgpack.unpackb(one.core.read_keys(core.REGISTER, name), ext_hook=msgpack.ExtType):
+            found[soul, key, core.REGISTER] = one.core.get_register(name, key.encode())
         for space in (core.COUNTER, core.SET, core.VALUES):
-            for key in msgpack.unpackb(one.core.keys(space, name)):
-                entries = msgpack.unpackb(one.core.read(space, name, key.encode()))
+            for key in msgpack.unpackb(one.core.read_keys(space, name)):
+                entries = msgpack.unpackb(one.core.read_space(space, name, key.encode()))
                 if space == core.COUNTER:
                     found[soul, key, space] = sum(total for _, total in entries)
                 else:
                     found[soul, key, space] = {
                         (one.author_key(by), clock): msgpack.packb(value) for by, clock, value in entries
                     }
-        for key in msgpack.unpackb(one.core.keys(core.LIST, name)):
+        for key in msgpack.unpackb(one.core.read_keys(core.LIST, name)):
             if items := one.list(soul, key).contents():
                 found[soul, key, core.LIST] = items
     return found

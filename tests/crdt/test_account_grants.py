@@ -24,13 +24,13 @@ from dtp.crdt.permission.grants import (
     read_grant,
     read_revocation,
 )
-from dtp.crdt.permission.owners import owned
+from dtp.crdt.permission.owners import owned_soul
 from dtp.crdt.replica import Frame
 from dtp.identity import Account, Device
 
 #: The owner is none of the account's devices, which are the first two.
 OWNER = 3
-BOARD = owned(KEYS[OWNER], "board")
+BOARD = owned_soul(KEYS[OWNER], "board")
 GRANT = make_grant(IDENTITIES[OWNER], "test", FIRST.card.account, "board", 0, to_account=True)
 OFFERED = (f"{ACCESS}/{NAMES[OWNER]}", f"{OFFER}{GRANT.id}", GRANT.encode())
 
@@ -69,10 +69,10 @@ def test_each_device_of_an_account_writes_under_its_grant() -> None:
         ["laptop"],
     )
     for soul in (
-        owned(KEYS[OWNER]),
-        owned(KEYS[OWNER], "boards"),
-        owned(KEYS[OWNER], ".bans"),
-        owned(KEYS[OWNER], ".agreed"),
+        owned_soul(KEYS[OWNER]),
+        owned_soul(KEYS[OWNER], "boards"),
+        owned_soul(KEYS[OWNER], ".bans"),
+        owned_soul(KEYS[OWNER], ".agreed"),
     ):
         with pytest.raises(NotOwner):
             phone.put(soul, "k", 1)

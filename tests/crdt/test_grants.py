@@ -12,7 +12,7 @@ from test_rules import IDENTITIES, KEYS, NAMES, forger, frame, orders, rebuilt, 
 
 from dtp.core.errors import EncodingError, NotOwner
 from dtp.crdt import Clock, Replica, values
-from dtp.crdt.clock import at
+from dtp.crdt.clock import clock_at
 from dtp.crdt.permission.access import (
     ACCESS,
     MAX_GRANTS,
@@ -22,11 +22,11 @@ from dtp.crdt.permission.access import (
     AccessState,
 )
 from dtp.crdt.permission.grants import Grant, GrantError, make_grant, read_grant
-from dtp.crdt.permission.owners import owned, owner_name
+from dtp.crdt.permission.owners import owned_soul, owner_name
 from dtp.crdt.permission.rules import Schema
 from dtp.crdt.replica import Frame
 
-MINE = owned(KEYS[0], "board")
+MINE = owned_soul(KEYS[0], "board")
 
 
 def offer(one: Replica, grantee: int, path: str = "board", until: int = 0) -> Grant:
@@ -50,7 +50,12 @@ def test_a_grant_lets_write_at_its_path_alone() -> None:
     friend.put(f"{MINE}/below", "k", 2)
     friend.set(MINE, "tags").add("x")
     friend.text(MINE).insert(0, "hello")
-    for soul in (owned(KEYS[0]), owned(KEYS[0], "boards"), owned(KEYS[0], "other"), owned(KEYS[2], "board")):
+    for soul in (
+        owned_soul(KEYS[0]),
+        owned_soul(KEYS[0], "boards"),
+        owned_soul(KEYS[0], "other"),
+        owned_soul(KEYS[2], "board"),
+    ):
         with pytest.raises(NotOwner):
             friend.put(soul, "k", 1)
         with pytest.raises(NotOwner):
@@ -70,12 +75,16 @@ def test_no_grant_is_for_rings_and_the_static_key() -> None:
     """Not of everything either, and not for a program that asks nobody before it signs."""
     judge, grant = replica(3, Wall(2_000.0)), offer(owner := replica(0), 1, path="")
     kept = [
-        (owned(KEYS[0], ".rings/diary"), "ring"),
-        (owned(KEYS[0], ".rings/a/b"), "k"),
-        (owned(KEYS[0], ".agreed"), NAMES[1]),
-        (owned(KEYS[0]), "static"),
+        (owned_soul(KEYS[0], ".rings/diary"), "ring"),
+        (owned_soul(KEYS[0], ".rings/a/b"), "k"),
+        (owned_soul(KEYS[0], ".agreed"), NAMES[1]),
+        (owned_soul(KEYS[0]), "static"),
     ]
-    free = [(owned(KEYS[0], "rings"), "ring"), (owned(KEYS[0]), "name"), (owned(KEYS[0], "a"), "static")]
+    free = [
+        (owned_soul(KEYS[0], "rings"), "ring"),
+        (owned_soul(KEYS[0]), "name"),
+        (owned_soul(KEYS[0], "a"), "static"),
+    ]
     rows = [(f"{ACCESS}/{NAMES[1]}", f"{USE}{grant.id}", grant.encode())]
     rows += [(soul, key, "friend's") for soul, key in kept + free]
     take(judge, [*owner.commit(), frame(forger(1), rows, 1_000.0)])
@@ -86,7 +95,7 @@ def test_no_grant_is_for_rings_and_the_static_key() -> None:
 def test_a_grant_ends() -> None:
     wall = Wall(1_000.0)
     owner, friend = replica(0, wall), replica(1, wall)
-    offer(owner, 1, until=at(1_100.0))
+    offer(owner, 1, until=clock_at(1_100.0))
     take(friend, owner.commit())
     friend.put(MINE, "k", 1)
     wall.seconds = 1_101.0
@@ -116,7 +125,7 @@ def scene(seed: int) -> list[Frame]:
         use = (f"{ACCESS}/{NAMES[which + 1]}", f"{USE}{grants[which].id}", grants[which].encode())
         for step in range(rng.randint(2, 5)):
             wall.seconds += 1
-            rows = [(MINE, "k", f"{which}.{step}"), (owned(KEYS[0]), "name", which), ("free", "k", step)]
+            rows = [(MINE, "k", f"{which}.{step}"), (owned_soul(KEYS[0]), "name", which), ("free", "k", step)]
             if step == rng.randint(0, 1):
                 rows.insert(rng.randint(0, 1), use)
             made[which].append(frame(maker, rows, wall.seconds))

@@ -51,7 +51,7 @@ EDITS: list[tuple[Kind, Callable[..., None]]] = [(Text, edit_text), (List, edit_
 def told(*edits: bytes) -> Operations:
     found = Operations()
     for each in edits:
-        found.add(each)
+        found.add_edit(each)
     return found
 
 
@@ -87,8 +87,8 @@ def test_all_edits_of_an_author_are_told_by_one(kind: Kind, edit: Callable[..., 
         assert whole == other.changes_of(author, 0, spans[-1].end)
         assert spans_of(whole) == [Span(author, 0, spans[-1].end)]
         before, now = told(*edits), told(whole)
-        assert now.includes(before)
-        assert before.includes(now)
+        assert now.has_all_of(before)
+        assert before.has_all_of(now)
         assert now.is_consistent(before)
         assert before.is_consistent(now)
         fresh.merge(whole)
@@ -98,7 +98,7 @@ def test_all_edits_of_an_author_are_told_by_one(kind: Kind, edit: Callable[..., 
             for part in (one.changes_of(author, 0, cut), one.changes_of(author, cut, spans[-1].end))
             if part
         ]
-        assert told(*parts).includes(before)
+        assert told(*parts).has_all_of(before)
         assert told(b"".join(parts)).is_consistent(before)
     assert fresh.save() == one.save()
 
@@ -123,8 +123,8 @@ def test_another_edit_is_told_from_it(
     before, now = told(whole), told(bytes(changed))
     if (
         now.is_consistent(before)
-        and now.includes(before)
-        and before.includes(now)
+        and now.has_all_of(before)
+        and before.has_all_of(now)
         and before.is_consistent(now)
     ):
         assert len(spans_of(bytes(changed))) == len(spans_of(whole))
@@ -170,8 +170,8 @@ def test_a_run_of_a_billion_costs_no_more_than_one_of_two() -> None:
     many = b"\xff\xff\xff\xff\x07"
     one, other = told(deleted(many)), told(deleted(b"\x02"))
     assert spans_of(deleted(many)) == [Span(b"a", 0, (1 << 31) - 1)]
-    assert one.includes(other)
-    assert not other.includes(one)
+    assert one.has_all_of(other)
+    assert not other.has_all_of(one)
     assert one.is_consistent(other)
     assert other.is_consistent(one)
     with pytest.raises(EncodingError, match="less text"):
@@ -188,8 +188,8 @@ def test_what_overlaps_is_compared() -> None:
             part = told(text.changes_of(b"a", first, end))
             assert whole.is_consistent(part)
             assert part.is_consistent(whole)
-            assert whole.includes(part)
-            assert part.includes(whole) == ((first, end) == (0, 14))
+            assert whole.has_all_of(part)
+            assert part.has_all_of(whole) == ((first, end) == (0, 14))
     another = Text(b"a")
     another.insert(0, "hello world")
     another.delete(3, 3)
@@ -214,7 +214,7 @@ def calls(edits: int) -> int:
 
     sys.setprofile(called)
     try:
-        found = all(everything.includes(one) and everything.is_consistent(one) for one in each)
+        found = all(everything.has_all_of(one) and everything.is_consistent(one) for one in each)
     finally:
         sys.setprofile(None)
     assert found

@@ -38,7 +38,7 @@ def frame(
     maker: GraphCore, rows: list[tuple[Any, ...]], wall: float = 1_000.0, author: bytes | None = None
 ) -> Frame:
     with maker.trust_own():
-        maker.put(values.rows(rows), int(wall * 1000) << 16)
+        maker.put_registers(values.encode_rows(rows), int(wall * 1000) << 16)
     made = maker.commit()
     assert made is not None
     return Frame(author or maker.author_key(0), *made)
@@ -208,7 +208,7 @@ def test_one_vote_for_each_voter() -> None:
         other.delete(VOTE.soul("lunch"), NAMES[1])
     assert one.node(VOTE.soul("lunch")).to_dict() == {NAMES[0]: "yes", NAMES[1]: "no"}
     assert one.save() == other.save()
-    assert one.access.offences() == []
+    assert one.access.list_offences() == []
     again = Replica.load(KEYS[0], one.save(), clock=one.clock, graph="test")
     with pytest.raises(RuleBroken, match="second"):
         again.put(VOTE.soul("dinner"), NAMES[0], "yes")
@@ -267,7 +267,7 @@ def test_in_any_order_the_same_are_let_in(seed: int) -> None:
         assert not one.node(VOTE.soul("early")).to_dict()
         assert one.get(VOTE.root, "rules") == VOTE.document
         assert one.get("free", "k1") == 1
-        assert [(each.author, each.reason) for each in one.access.offences()] == [
+        assert [(each.author, each.reason) for each in one.access.list_offences()] == [
             (key, "a second one, where one may be") for key in sorted(KEYS[:3])
         ]
     assert len(states) == 1
@@ -448,7 +448,7 @@ def test_what_comes_from_the_future_is_judged_when_it_is_due() -> None:
     early, late = replica(1, wall), replica(2, Wall(5_000.0))
     frames = hostile(0, 3_000.0)
     take(early, frames)
-    assert early.core.waiting
+    assert early.core.first_due_clock
     assert not early.node(VOTE.soul("a")).to_dict()
     early = Replica.load(KEYS[1], early.save(), clock=early.clock, graph="test")
     wall.seconds = 5_000.0

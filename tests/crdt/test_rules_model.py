@@ -129,7 +129,7 @@ def test_replicas_let_in_what_the_model_does(
         }
         assert found == expected
         states.add(one.save())
-        for offence in one.access.offences():
+        for offence in one.access.list_offences():
             assert offence.shipped < offence.clock
             assert all(offence.shipped < at < offence.clock for at in offence.earlier)
     assert len(states) == 1
@@ -152,7 +152,7 @@ def test_what_honest_software_makes_is_let_in_by_the_same_rules() -> None:
             refused += 1
         if rng.random() < 0.3:
             take(other, one.commit())
-            assert one.access.offences() == other.access.offences() == []
+            assert one.access.list_offences() == other.access.list_offences() == []
             assert one.save() == other.save()
     assert made > 50
     assert refused > 50

@@ -20,7 +20,7 @@ def summed(one: Replica, frames: list[Frame]) -> tuple[bytes, int, int]:
     """What still counts of frames in a row, and the clocks that they cover."""
     summary = one.begin_summary(frames[0].author, frames[0].after)
     for frame in frames:
-        assert summary.add(frame.body)
+        assert summary.add_frame(frame.body)
     return summary.finish_frame(), frames[0].after, frames[-1].last
 
 

@@ -114,7 +114,7 @@ def test_bytes_that_are_none_are_no_value(one: dict[str, str]) -> None:
     assert isinstance(found, msgpack.ExtType)
     assert not name_of(found)
     with pytest.raises(GraphValueError, match="MessagePack's own"):
-        raise values.refusal([("a", "b", found)])
+        raise values.row_error([("a", "b", found)])
 
 
 ZONE = zoneinfo.ZoneInfo("Europe/Stockholm")

@@ -29,7 +29,7 @@ def typed(agent: bytes, text: str = "x") -> bytes:
 def frame(edits: list[bytes], number: int = 1) -> bytes:
     """A frame of an author with these edits, and a register that would be taken with them."""
     maker = GraphCore(author(number))
-    maker.put(values.rows([("note", "title", "taken")]), 1 << 16)
+    maker.put_registers(values.encode_rows([("note", "title", "taken")]), 1 << 16)
     for edit in edits:
         maker.write_op(core.TEXT_EDIT, b"note", b"", 1 << 16, value=values.encode(edit))
     made = maker.commit()
@@ -91,7 +91,7 @@ FORGED["a group of another behind an honest one"] = two_groups()
 def test_edits_of_the_author(edit: bytes) -> None:
     victim = replica(0)
     assert victim.merge(author(1), frame([edit])) == 2
-    assert GraphCore(bytes(32)).check(frame([edit]), author(1))[2] == 2
+    assert GraphCore(bytes(32)).check_frame(frame([edit]), author(1))[2] == 2
 
 
 @pytest.mark.parametrize("edit", FORGED.values(), ids=FORGED.keys())
@@ -110,7 +110,7 @@ def test_a_frame_with_a_forged_edit_is_refused_whole(edit: bytes) -> None:
         assert str(one.text("note")) == "hello"
     assert (victim.save(), other.save()) == before
     with pytest.raises(EncodingError):
-        GraphCore(bytes(32)).check(body, author(1))
+        GraphCore(bytes(32)).check_frame(body, author(1))
     victim.merge(author(1), frame([typed(author(1), "fine")]))  # the genuine one is taken still
     assert "fine" in str(victim.text("note"))
 
@@ -168,7 +168,7 @@ def test_a_forged_edit_from_the_future_is_refused_at_once() -> None:
     before = victim.save()
     with pytest.raises(EncodingError):
         victim.merge(author(1), made[0])
-    assert victim.core.waiting == 0
+    assert victim.core.first_due_clock == 0
     assert victim.save() == before
 
 
@@ -226,6 +226,6 @@ def test_copies_of_one_replica_that_write_do_not_diverge(seed: int, edits: list[
     shuffled = random.Random(seed).sample(made, len(made))
     for one, order in zip(ours, (made, shuffled, made[::-1]), strict=True):
         for edit in order:
-            one.sequences.apply((core.TEXT, "note", ""), edit)
+            one.sequences.apply_edit((core.TEXT, "note", ""), edit)
     assert len({str(one.text("note")) for one in ours}) == 1
     assert len({one.text("note").save() for one in ours}) == 1

@@ -115,7 +115,7 @@ def test_a_whole_text_is_no_edit(hidden: bool) -> None:
     victim = replica(0)
     victim.text("note").insert(0, "hello")
     victim.commit()
-    victim.sequences.apply((core.TEXT, "note", ""), (first if hidden else b"") + hostile.save())
+    victim.sequences.apply_edit((core.TEXT, "note", ""), (first if hidden else b"") + hostile.save())
     assert "hello" in str(victim.text("note"))
     victim.text("note").append("!")
     assert str(victim.text("note")).endswith("!")

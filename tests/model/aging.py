@@ -157,7 +157,9 @@ def age(kind: str, turns: int, work: Callable[[], int] = lambda: 0) -> Cost:
     marks.append(work())
     states = {one.save() for one in three}
     assert len(states) == 1, f"{kind}: the three differ"
-    memory = three[0].core.memory + sum(each.memory for each in (three[0].text("t"), three[0].list("l")))
+    memory = three[0].core.memory_bytes + sum(
+        each.memory for each in (three[0].text("t"), three[0].list("l"))
+    )
     each = sizes[0] / part, sizes[1] / part, (marks[1] - marks[0]) / part, (marks[3] - marks[2]) / part
     return Cost(*each, memory, len(states.pop()))
 

@@ -217,15 +217,15 @@ def grant(
             graph.access.revoke(one)
         return found
 
-    from dtp.crdt.clock import seconds
-    from dtp.crdt.permission.owners import owned
+    from dtp.crdt.clock import clock_seconds
+    from dtp.crdt.permission.owners import owned_soul
 
     changes = peer is not None or handed is not None
 
     for one in opened.run_work(work, writing=changes, read_only=not changes):
-        end = datetime.datetime.fromtimestamp(seconds(one.until), datetime.UTC) if one.until else None
+        end = datetime.datetime.fromtimestamp(clock_seconds(one.until), datetime.UTC) if one.until else None
         until = end.isoformat(timespec="seconds") if end else None
-        soul = owned(one.owner, one.path)
+        soul = owned_soul(one.owner, one.path)
         text = base64.urlsafe_b64encode(one.encode()).decode()
         record = {"peer": one.grantee_name, "soul": soul, "until": until, "id": one.id, "grant": text}
         print_line(record, f"{record['peer']}  {soul}  {until or 'for good'}")

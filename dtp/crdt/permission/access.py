@@ -175,7 +175,7 @@ class Ruling:
         if not isinstance(op.value, bytes):
             return "no grant"
         try:
-            grant = self.access.grant(op.value)
+            grant = self.access.decode_grant(op.value)
         except GrantError as error:
             return str(error)
         if grant.id != name or not self._is_party(grant, op.author, prefix):
@@ -361,7 +361,7 @@ class Ruling:
 
     # ---- remembering --------------------------------------------------------------------------------------------
 
-    def confirm(self) -> None:
+    def commit_verdicts(self) -> None:
         """Note that the ops were taken: the next verdicts depend on them."""
         access, known = self.access, self.access.author_state(self.author, keep=True)
         access.documents.update(self._documents)
@@ -485,7 +485,7 @@ class AccessState:
                 self.authors[author] = found
         return found
 
-    def grant(self, data: bytes) -> Grant:
+    def decode_grant(self, data: bytes) -> Grant:
         """Return the grant in `data`, checked for this graph once. Raises `GrantError`."""
         grant = self._read.get(data)
         if grant is None:
@@ -502,7 +502,7 @@ class AccessState:
             ruling.judge_op(op)
         return ruling
 
-    def offences(self) -> list[Offence]:
+    def list_offences(self) -> list[Offence]:
         """Return the first offence of each author under each document, by author and document."""
         return [
             self.authors[author].offences[root]
@@ -512,18 +512,18 @@ class AccessState:
 
     def offered_grants(self, core: GraphCore, grantee: bytes) -> Iterator[Grant]:
         """Yield grants to an author, or to an account of which a card names it, that their owners published."""
-        accounts = {card.name for card in self.cards(core) if card.names(grantee)}
+        accounts = {card.name for card in self.iter_cards(core) if card.names(grantee)}
         for soul in values.decode(core.list_souls(f"{ACCESS}/".encode())):
-            for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
+            for key, data in values.decode(core.read_keys(_REGISTER, soul.encode())).items():
                 if key.startswith(OFFER):
-                    grant = self.grant(data)
+                    grant = self.decode_grant(data)
                     if grant.grantee_name in accounts if grant.to_account else grant.grantee == grantee:
                         yield grant
 
-    def cards(self, core: GraphCore, name: str = "") -> Iterator[Card]:
+    def iter_cards(self, core: GraphCore, name: str = "") -> Iterator[Card]:
         """Yield cards that were shown or published of the account of this name, of all without one."""
         for soul in values.decode(core.list_souls(f"{ACCESS}/".encode())):
-            for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
+            for key, data in values.decode(core.read_keys(_REGISTER, soul.encode())).items():
                 prefix, _, account = key.partition("/")
                 if f"{prefix}/" not in (CARD, CUTS) or name not in ("", account):
                     continue
@@ -561,7 +561,7 @@ class AccessState:
                 rate = access.documents[root].rules[at].rate
                 known.rates[root, at] = deque(clocks, rate[0] if rate else 0)
             for data, used in grants:
-                grant = access.grant(data)
+                grant = access.decode_grant(data)
                 known.grants.setdefault(owner_name(grant.owner), {})[grant.id] = grant
                 access.in_use[grant.id] = grant
                 if used:

@@ -16,7 +16,7 @@ import msgpack
 from dtp.crdt import values
 from dtp.crdt.ops import Op
 from dtp.crdt.permission.accounts import FOREVER, MAX_CUTS
-from dtp.crdt.permission.owners import is_reserved, owned, owner_name
+from dtp.crdt.permission.owners import is_reserved, owned_soul, owner_name
 from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId
 from dtp.identity.card import account_name
@@ -79,7 +79,7 @@ class Grant:
 
     def covers_op(self, op: Op) -> bool:
         """Return whether it is for this op."""
-        root = owned(self.owner, self.path)
+        root = owned_soul(self.owner, self.path)
         inside = op.soul == root or op.soul.startswith(f"{root}/")
         in_time = self.until == 0 or op.clock <= self.until
         return inside and in_time and not is_reserved(self.owner, op.soul, op.key)

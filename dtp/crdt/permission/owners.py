@@ -15,7 +15,7 @@ def owner_name(author: bytes) -> str:
     return bech32.encode("dtp", author)
 
 
-def owned(author: bytes, path: str = "") -> str:
+def owned_soul(author: bytes, path: str = "") -> str:
     """Return the soul of an author's own at `path`: only that author, and whom it lets, can write there."""
     return f"~{owner_name(author)}/{path}" if path else f"~{owner_name(author)}"
 
@@ -41,7 +41,7 @@ _SAID_ALONE: Final = (BANS, AGREED, SEEN, RECOVERED)
 def is_reserved(owner: bytes, soul: str, key: str) -> bool:
     """Return whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are
     lost, and whom it bans, what it agrees to, has seen and has recovered it says itself."""
-    own = owned(owner)
+    own = owned_soul(owner)
     return (
         soul.startswith(f"{own}/{RINGS}/")
         or soul in [f"{own}/{name}" for name in _SAID_ALONE]
@@ -51,5 +51,5 @@ def is_reserved(owner: bytes, soul: str, key: str) -> bool:
 
 def may_write(author: bytes, soul: str) -> bool:
     """Return whether ops of the author on this soul count by themselves: it is nobody's, or the author's own."""
-    own = owned(author)
+    own = owned_soul(author)
     return not soul.startswith("~") or soul == own or soul.startswith(f"{own}/")

@@ -17,7 +17,7 @@ from dtp.crdt.clock import Clock
 from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list, ops_of
 from dtp.crdt.permission.access import ACCESS, USE, AccessState, Ruling, needs_verdict
 from dtp.crdt.permission.accounts import CARD, is_of_account, root_of
-from dtp.crdt.permission.owners import owned, owner_name
+from dtp.crdt.permission.owners import owned_soul, owner_name
 from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, RuleBroken, Rules
 from dtp.crdt.values import Value
 from dtp.identity.card import Card
@@ -125,7 +125,7 @@ class Permits:
         access, state = self._replica.access, self._replica.core
         for frame in frames:
             ruling = access.begin_ruling(frame.author, ops_of(state, frame.author, frame.body))
-            ruling.confirm()
+            ruling.commit_verdicts()
             if core.VOID in ruling.verdicts:  # it was revoked between the making and the commit
                 access.must_rebuild = True
 
@@ -137,7 +137,7 @@ class Permits:
 
     def _next_clock(self) -> int:
         """Return what the next op will have."""
-        return max(self._replica.clock.wall_clock(), self._replica.core.newest + 1)
+        return max(self._replica.clock.wall_clock(), self._replica.core.newest_clock + 1)
 
     def _make_op(self, kind: Kind, soul: str, key: str, behind: int, value: list[Value]) -> Op:
         clock = self._next_clock() + behind
@@ -155,7 +155,7 @@ class Permits:
             return NotOwner(
                 f"{op.soul!r}: {reason}; whoever has the account's key adds this device, and publishes the card"
             )
-        return NotOwner(f"{op.soul!r}: {reason}; yours begin with {owned(self._replica.author)}")
+        return NotOwner(f"{op.soul!r}: {reason}; yours begin with {owned_soul(self._replica.author)}")
 
     def _rows_before(self, trial: Ruling, op: Op, behind: int) -> list[Row]:
         """Return what goes before the op, judged: the document of its rules, a grant, or a card."""
@@ -191,7 +191,7 @@ class Permits:
     def _card_for(self, name: str) -> list[Row]:
         """Return the newest card of an account, if one is known that names this author."""
         replica = self._replica
-        known = [card for card in replica.access.cards(replica.core, name) if card.names(replica.author)]
+        known = [card for card in replica.access.iter_cards(replica.core, name) if card.names(replica.author)]
         if name in self.cards:
             known.append(self.cards[name])
         if not known:
@@ -218,4 +218,5 @@ class Permits:
         return tuple((self._replica.author_key(by), at) for by, at in found)
 
     def _read(self, space: int, soul: str, key: str) -> list[Any]:
-        return values.decode(self._replica.core.read(space, values.name(soul), values.name(key)))  # type: ignore[no-any-return]
+        names = values.encode_name(soul), values.encode_name(key)
+        return values.decode(self._replica.core.read_space(space, *names))  # type: ignore[no-any-return]

@@ -325,14 +325,14 @@ def refs_in(replica: Replica, shows: Callable[[str], bool] | None = None) -> Ite
     for soul in values.decode(handle.list_souls()):
         if shows is not None and not shows(soul):
             continue
-        name = values.name(soul)
-        for value in values.decode(handle.keys(core.REGISTER, name)).values():
+        name = values.encode_name(soul)
+        for value in values.decode(handle.read_keys(core.REGISTER, name)).values():
             yield from _refs(value)
         for space in (core.SET, core.VALUES):
-            for key in values.decode(handle.keys(space, name)):
-                for *_, value in values.decode(handle.read(space, name, values.name(key))):
+            for key in values.decode(handle.read_keys(space, name)):
+                for *_, value in values.decode(handle.read_space(space, name, values.encode_name(key))):
                     yield from _refs(value)
-        for key in values.decode(handle.keys(core.LIST, name)):
+        for key in values.decode(handle.read_keys(core.LIST, name)):
             for value in replica.list(soul, key):
                 yield from _refs(value)
 

@@ -84,7 +84,7 @@ def _statements(one: Item, links: dict[tuple[str, str, str], str]) -> Iterator[s
     """Yield the properties of links: of a statement (rdf:Statement) about each link's triple."""
     for target, properties in one.value.items():
         link = (one.soul, one.key, target)
-        named = f"<{_iri(parts.relationship(*link))}>"
+        named = f"<{_iri(parts.relationship_soul(*link))}>"
         predicate = links.get(link, f"{KEY}set:{quote(one.key, safe=_SAFE)}")
         for name, value in (
             ("type", _STATEMENT), ("subject", _iri(one.soul)), ("predicate", predicate), ("object", _iri(target))

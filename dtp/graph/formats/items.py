@@ -248,7 +248,7 @@ def write_items(replica: Replica, items: list[Item], gone: list[tuple[str, str]]
 
 
 def _same(replica: Replica, one: Item) -> bool:
-    found = replica.core.get(values.name(one.soul), values.name(one.key))
+    found = replica.core.get_register(values.encode_name(one.soul), values.encode_name(one.key))
     if found is None:
         return False
     wanted = values.encode(one.value)

@@ -95,6 +95,6 @@ def _links(graph: Contents, soul: str) -> list[tuple[str, str]]:
     """Return (key, target) of all links of a node, in sets and in registers."""
     node, core = graph.replica.node(soul), graph.replica.core
     found = [(key, value.soul) for key, value in node.items() if isinstance(value, Link)]
-    for key in values.decode(core.keys(SET, values.name(soul))):
+    for key in values.decode(core.read_keys(SET, values.encode_name(soul))):
         found += [(key, target) for target in node.links(key)]
     return sorted(found)

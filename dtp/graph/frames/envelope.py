@@ -277,7 +277,7 @@ class Skipped(Summary):
 
 def last_clock(handle: core.GraphCore, one: Envelope | Summary) -> int:
     """Return the highest clock that it covers."""
-    return one.last if isinstance(one, Summary) else handle.check(one.body)[1]
+    return one.last if isinstance(one, Summary) else handle.check_frame(one.body)[1]
 
 
 def seal(identity: Identity, graph: str, sequence: int, previous: bytes, body: bytes) -> Envelope:

@@ -83,7 +83,7 @@ class Comparing:
         return any(
             name not in ours
             or not ours[name].is_consistent(told)
-            or (is_frame and not ours[name].includes(told))
+            or (is_frame and not ours[name].has_all_of(told))
             for name, told in theirs.items()
         )
 
@@ -103,7 +103,7 @@ def edits_in(one: Signed, *, after: int = 0, last: int = CLOCK_END) -> dict[Name
     for op in ops_of(GraphCore(one.author), one.author, one.body):
         edit = op.edit or op.value
         if op.kind in EDITED and isinstance(edit, bytes) and after < op.clock <= last:
-            found.setdefault((EDITED[op.kind], op.soul, op.key), Operations()).add(edit)
+            found.setdefault((EDITED[op.kind], op.soul, op.key), Operations()).add_edit(edit)
     return found
 
 

@@ -97,9 +97,9 @@ class _Run:
             return False
         if self._summary is None:
             core = self._graph.replica.core
-            self._after = one.after if isinstance(one, Summary) else core.check(one.body)[0]
+            self._after = one.after if isinstance(one, Summary) else core.check_frame(one.body)[0]
             self._summary = Summing(self._graph.replica, one.author, self._after)
-        if one.body and not self._summary.add(one.body):
+        if one.body and not self._summary.add_frame(one.body):
             if self._first is None:
                 self._summary = None
             return False

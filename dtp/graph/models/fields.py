@@ -87,7 +87,7 @@ def links(to: type[M] | Callable[[], type[M]], key: str = "", *, init: Literal[F
 
 def exists(graph: Graph, soul: str) -> bool:
     """Return whether something is at a soul."""
-    return graph.replica.core.is_soul(values.name(soul))
+    return graph.replica.core.is_soul(values.encode_name(soul))
 
 
 def _contained(declared: Declared) -> Any:

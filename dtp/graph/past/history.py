@@ -37,7 +37,7 @@ class HistoryEntry(NamedTuple):
     @property
     def when(self) -> float:
         """Seconds since 1970, by its author's clock."""
-        return clock.seconds(self.op.clock)
+        return clock.clock_seconds(self.op.clock)
 
 
 async def history(graph: Graph, soul: str, key: str | None) -> list[HistoryEntry]:
@@ -64,7 +64,7 @@ async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[t
                 reached = ops[-1].clock if ops else reached
                 if ruled:  # what is void there depends on what its author made before
                     ruling = known.begin_ruling(author, ops)
-                    ruling.confirm()
+                    ruling.commit_verdicts()
                     ops = [op for op, one in zip(ops, ruling.verdicts, strict=True) if one != VOID]
                 found += [(op, envelope.sequence) for op in ops if wanted(op)]
     found.sort(key=lambda pair: (pair[0].clock, pair[0].author))
@@ -112,8 +112,8 @@ def edits(graph: Graph, versions: list[HistoryEntry]) -> Iterator[list[SequenceC
             continue
         name = space, op.soul, op.key
         if name not in readers:
-            readers[name] = scratch.sequences.open(name).changes()
-        scratch.sequences.apply(name, op.edit or op.value, op.author)
+            readers[name] = scratch.sequences.open_sequence(name).changes()
+        scratch.sequences.apply_edit(name, op.edit or op.value, op.author)
         yield readers[name].take_told()
 
 
@@ -128,7 +128,7 @@ def _scratch(graph: Graph) -> Replica:
 async def as_of(graph: Graph, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
     """Return what a soul showed at a time, as `History.as_of` does."""
     then = _at(graph, await _of_document(graph, soul), seconds)
-    return parts.shown(soul, lambda part: then.get(part, {}))
+    return parts.read_with_parts(soul, lambda part: then.get(part, {}))
 
 
 async def _of_document(graph: Graph, soul: str) -> dict[str, list[Op]]:
@@ -142,7 +142,7 @@ async def _of_document(graph: Graph, soul: str) -> dict[str, list[Op]]:
 
 def _at(graph: Graph, made: dict[str, list[Op]], seconds: float) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what was at each soul at a time: soul -> key -> kind -> what."""
-    limit = clock.at(seconds, 0xFFFF)
+    limit = clock.clock_at(seconds, 0xFFFF)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for soul, ops in made.items():
         for (key, space), of_place in _by_place([op for op in ops if op.clock <= limit]).items():
@@ -195,7 +195,7 @@ def _values(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
 def _scratch_text(graph: Graph, ops: list[Op]) -> GraphText:
     scratch = _scratch(graph)
     for op in ops:
-        scratch.sequences.apply((core.TEXT, op.soul, op.key), op.value, op.author)
+        scratch.sequences.apply_edit((core.TEXT, op.soul, op.key), op.value, op.author)
     return scratch.text(ops[0].soul, ops[0].key)
 
 
@@ -207,7 +207,7 @@ def _list(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
     edits = [op for op in ops if op.kind is Kind.LIST_EDIT]  # the others are of lists before format 4
     scratch = _scratch(graph)
     for op in edits:
-        scratch.sequences.apply((core.LIST, op.soul, op.key), op.edit, op.author)
+        scratch.sequences.apply_edit((core.LIST, op.soul, op.key), op.edit, op.author)
     return bool(edits), list(scratch.list(ops[0].soul, ops[0].key))
 
 

@@ -17,7 +17,7 @@ from dtp.core.errors import NotOwner
 from dtp.crdt import Kind, Op, Replica, Value, values
 from dtp.crdt.ops import ops_of
 from dtp.crdt.permission.access import AccessState, is_internal
-from dtp.crdt.permission.owners import RECOVERED, STATIC_KEY, owned, owner_name
+from dtp.crdt.permission.owners import RECOVERED, STATIC_KEY, owned_soul, owner_name
 from dtp.crdt.permission.rules import MARK, RuleBroken
 from dtp.crdt.sequence_changes import difference
 from dtp.graph.errors import GraphError
@@ -99,10 +99,10 @@ class _Work:
     def _edit(self, op: Op) -> bool:
         """Return the text or list with it, as all would have merged it, and what that changes."""
         name = _EDITED[op.kind], op.soul, op.key
-        shown = self.copy.sequences.open(name)
+        shown = self.copy.sequences.open_sequence(name)
         before = shown.contents()
         with shown.changes() as changes:
-            self.copy.sequences.apply(name, op.edit or op.value, op.author)
+            self.copy.sequences.apply_edit(name, op.edit or op.value, op.author)
             formats = [one for change in changes.take_told() for one in change.formats]
         patches = difference(before, shown.contents())
         if op.kind is Kind.TEXT_EDIT:
@@ -129,15 +129,15 @@ class _Work:
         out by merging it into the copy, as of another author, since the clocks of its own were seen."""
         row = (op.soul, op.key, op.value) if op.has_value else (op.soul, op.key)
         with self.maker.trust_own():
-            self.maker.put(values.rows([row]), op.clock)
+            self.maker.put_registers(values.encode_rows([row]), op.clock)
         made = self.maker.commit()
         assert made is not None
         merged = self.copy.core
         number = merged.author_number(_NOBODY)
-        changed = merged.merge(number, made[0], _FOREVER)
+        changed = merged.merge_frame(number, made[0], _FOREVER)
         if changed == core.RULED:
             merged.set_verdicts(bytes([core.ALLOWED]))
-            changed = merged.merge(number, made[0], _FOREVER)
+            changed = merged.merge_frame(number, made[0], _FOREVER)
         return changed > 0
 
     def _count(self, op: Op) -> bool:
@@ -148,9 +148,9 @@ class _Work:
 
     def _sign_change(self, op: Op) -> bool:
         """Sign a change of a set, a map or a multi-value register again; return whether something was made."""
-        replica, names = self.graph.replica, (values.name(op.soul), values.name(op.key))
+        replica, names = self.graph.replica, (values.encode_name(op.soul), values.encode_name(op.key))
         space = core.SET if op.space == "set" else core.VALUES
-        found = values.decode(replica.core.read(space, *names))
+        found = values.decode(replica.core.read_space(space, *names))
         there = [((replica.author_key(by), at), value) for by, at, value in found]
         if op.has_value:
             self.made[op.author, op.clock] = op.value
@@ -201,7 +201,7 @@ async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resig
             received += await graph.receive(one.encode() for one in theirs[at : at + _AT_ONCE])
         ours = await _here(graph, author)
     signed = ours if theirs is None else theirs
-    marks = graph.replica.node(owned(graph.identity.id.key, RECOVERED))
+    marks = graph.replica.node(owned_soul(graph.identity.id.key, RECOVERED))
     behind = _signed_again(signed, marks.get(owner_name(author)))
     work = _work(graph)
     for place, op in list(_stranded(graph, author, signed, _common(ours, signed), work)):
@@ -273,7 +273,7 @@ def _stranded(
         ops = ops_of(replica.core, author, envelope.body)
         rulings = alone.begin_ruling(author, ops), now.begin_ruling(author, ops)
         for ruling in rulings:
-            ruling.confirm()
+            ruling.commit_verdicts()
         for op, by_itself, here in zip(ops, *(one.verdicts for one in rulings), strict=True):
             if by_itself == VOID or _is_bookkeeping(op):
                 continue
@@ -285,6 +285,6 @@ def _stranded(
 
 def _is_bookkeeping(op: Op) -> bool:
     """True for what each author says of itself: grants, cards, rules it has shipped, its static key."""
-    if is_internal(op.soul) or (op.soul == owned(op.author) and op.key == STATIC_KEY):
+    if is_internal(op.soul) or (op.soul == owned_soul(op.author) and op.key == STATIC_KEY):
         return True
     return op.soul.startswith(MARK) and "/" not in op.soul

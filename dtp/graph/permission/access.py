@@ -72,7 +72,7 @@ def grant(graph: Graph, peer: Grantee, path: str, until: float | None) -> Grant:
     """Publish a grant of one's own, as `AccessState.grant` does."""
     if path.partition("/")[0] == RINGS:
         raise GraphError(f"the rings of private nodes (below {RINGS!r}) are written by their owner alone")
-    end = 0 if until is None else clock.at(until, 0xFFFF)
+    end = 0 if until is None else clock.clock_at(until, 0xFFFF)
     grantee, to_account = grantee_of(peer)
     made = make_grant(graph.identity, graph.name, grantee, path, end, to_account=to_account)
     graph.replica.put(_own_access(graph), f"{OFFER}{made.id}", made.encode())
@@ -81,7 +81,7 @@ def grant(graph: Graph, peer: Grantee, path: str, until: float | None) -> Grant:
 
 def use(graph: Graph, granted: Grant | bytes) -> Grant:
     """Use a grant that was handed over, as `AccessState.use` does."""
-    made = graph.replica.access.grant(granted.encode() if isinstance(granted, Grant) else granted)
+    made = graph.replica.access.decode_grant(granted.encode() if isinstance(granted, Grant) else granted)
     if not made.to_account and made.grantee != graph.identity.id.key:
         raise GraphError(f"this grant is for {made.grantee_name}, not for this identity")
     graph.replica.put(_own_access(graph), f"{USE}{made.id}", made.encode())
@@ -106,7 +106,7 @@ def revoke(graph: Graph, granted: Grant, last_clock: Callable[[bytes], int]) -> 
 def grants(graph: Graph) -> list[Grant]:
     """Return one's own grants that aren't revoked."""
     node = graph.replica.node(_own_access(graph)).to_dict()
-    offered = [graph.replica.access.grant(node[key]) for key in sorted(node) if key.startswith(OFFER)]
+    offered = [graph.replica.access.decode_grant(node[key]) for key in sorted(node) if key.startswith(OFFER)]
     return [one for one in offered if f"{REVOKE}{one.id}" not in node]
 
 
@@ -123,7 +123,7 @@ def differences(old: Replica, new: Replica) -> list[Change]:
     for soul in sorted({*old.souls("~"), *new.souls("~")}):
         before, after = _contents(old, soul), _contents(new, soul)
         found += [
-            Change(soul, key, SPACES[space], new.author, new.core.newest)
+            Change(soul, key, SPACES[space], new.author, new.core.newest_clock)
             for space, key in sorted(before.keys() | after.keys())
             if before.get((space, key)) != after.get((space, key))
         ]
@@ -132,18 +132,18 @@ def differences(old: Replica, new: Replica) -> list[Change]:
 
 def _contents(replica: Replica, soul: str) -> dict[tuple[int, str], Any]:
     """Return (space, key) -> what is there, comparable between replicas."""
-    name = values.name(soul)
-    registers = values.decode(replica.core.keys(core.REGISTER, name))
+    name = values.encode_name(soul)
+    registers = values.decode(replica.core.read_keys(core.REGISTER, name))
     found: dict[tuple[int, str], Any] = {(core.REGISTER, key): value for key, value in registers.items()}
     for space in (core.COUNTER, core.SET, core.VALUES):
-        for key in values.decode(replica.core.keys(space, name)):
-            entries = values.decode(replica.core.read(space, name, values.name(key)))
+        for key in values.decode(replica.core.read_keys(space, name)):
+            entries = values.decode(replica.core.read_space(space, name, values.encode_name(key)))
             found[space, key] = sorted(
                 ((replica.author_key(by), *rest) for by, *rest in entries), key=lambda entry: entry[:2]
             )
-    for key in values.decode(replica.core.keys(core.TEXT, name)):
+    for key in values.decode(replica.core.read_keys(core.TEXT, name)):
         found[core.TEXT, key] = str(replica.text(soul, key))
-    for key in values.decode(replica.core.keys(core.LIST, name)):
+    for key in values.decode(replica.core.read_keys(core.LIST, name)):
         found[core.LIST, key] = replica.list(soul, key).contents()
     return found
 
@@ -175,7 +175,7 @@ class OffenceProof:
     @property
     def when(self) -> float:
         """When the rules were broken by the author's clock, seconds since 1970."""
-        return clock.seconds(self.clocks[-1])
+        return clock.clock_seconds(self.clocks[-1])
 
     def is_valid(self) -> bool:
         """Return whether the frames are genuine, of one author and graph, and break the rules as said."""
@@ -234,7 +234,7 @@ class OffenceProof:
 
 async def offences(graph: Graph) -> list[OffenceProof]:
     """Return a proof of each offence that is known."""
-    return [await _prove(graph, offence) for offence in graph.replica.access.offences()]
+    return [await _prove(graph, offence) for offence in graph.replica.access.list_offences()]
 
 
 async def _prove(graph: Graph, offence: Offence) -> OffenceProof:
@@ -245,7 +245,7 @@ async def _prove(graph: Graph, offence: Offence) -> OffenceProof:
         for data in await graph.frames.read(offence.author, first, min(last, first + _READ - 1)):
             one = envelopes.decode(graph.name, data)
             if one.body:
-                after, up_to, _ = graph.replica.core.check(one.body)
+                after, up_to, _ = graph.replica.core.check_frame(one.body)
                 frames.update({at: one for at in clocks if after < at <= up_to})
     document = graph.replica.access.documents[offence.root].document
     distinct = {one.sequence: one for one in frames.values()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from dtp.crdt.clock import seconds
+from dtp.crdt.clock import clock_seconds
 from dtp.crdt.permission.access import ACCESS
 from dtp.crdt.permission.accounts import CARD, CUTS, FOREVER, MAX_CUTS, make_cuts
 from dtp.crdt.permission.owners import owner_name
@@ -88,7 +88,7 @@ class Accounts:
         """Return the newest card of each account that is known in this graph, by name."""
         replica = self._graph.replica
         newest: dict[str, Card] = {}
-        for card in (*replica.access.cards(replica.core), *replica.permits.cards.values()):
+        for card in (*replica.access.iter_cards(replica.core), *replica.permits.cards.values()):
             if card.name not in newest or card.supersedes(newest[card.name]):
                 newest[card.name] = card
         return [newest[name] for name in sorted(newest)]
@@ -110,7 +110,7 @@ class Accounts:
             last = (
                 FOREVER if generation is None and key in labels else standing.last_clock(key, generation or 0)
             )
-            ended = None if last == FOREVER else seconds(last)
+            ended = None if last == FOREVER else clock_seconds(last)
             found.append(KnownDevice(PeerId(key), labels.get(key, ""), key in labels, ended))
         return found
 

@@ -262,7 +262,8 @@ class Admission:
         """Read what those who have the say have banned."""
         replica = self._graph.replica
         told = {
-            name: replica.core.keys(core.REGISTER, values.name(f"~{name}/{BANS}")) for name in self.followed()
+            name: replica.core.read_keys(core.REGISTER, values.encode_name(f"~{name}/{BANS}"))
+            for name in self.followed()
         }
         if told != self._told:
             self._told = told

@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from dtp.core.errors import EncodingError
 from dtp.crdt.ops import Kind, ops_of
-from dtp.crdt.permission.owners import AGREED, owned, owner_name
+from dtp.crdt.permission.owners import AGREED, owned_soul, owner_name
 from dtp.graph.errors import GraphError
 from dtp.graph.frames.envelope import Signed, Summary
 from dtp.identity import PeerId
@@ -105,7 +105,7 @@ def agree(graph: Graph, parts: Iterable[Signed]) -> None:
         author, names = sums[0].author, [name_of(one) for one in sums]
         earlier = [name for name in _said_here(graph, author) if name not in names]
         names += earlier[: max(0, _KEPT_WORDS - len(names))]
-        graph.replica.put(owned(graph.identity.id.key, AGREED), owner_name(author), names)
+        graph.replica.put(owned_soul(graph.identity.id.key, AGREED), owner_name(author), names)
 
 
 def is_agreed(graph: Graph, summary: Summary) -> bool:
@@ -128,7 +128,7 @@ def agreeing(graph: Graph, summary: Summary) -> list[bytes]:
 
 def _said(graph: Graph, witness: bytes, author: bytes) -> list[Any]:
     """Return which sums of an author somebody agrees to, by what is merged of it."""
-    told = graph.replica.node(owned(witness, AGREED)).get(owner_name(author))
+    told = graph.replica.node(owned_soul(witness, AGREED)).get(owner_name(author))
     return told if isinstance(told, list) else []
 
 
@@ -145,7 +145,7 @@ class WaitingWords:
 
     def add(self, graph: Graph, one: Signed) -> None:
         """Note the sums to which the author of a genuine envelope agrees in it."""
-        soul, said = owned(one.author, AGREED), self._said.setdefault(one.author, set())
+        soul, said = owned_soul(one.author, AGREED), self._said.setdefault(one.author, set())
         try:
             ops = ops_of(graph.replica.core, one.author, one.body) if one.body else []
         except EncodingError:

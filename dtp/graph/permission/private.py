@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from dtp.crdt import Value, values
-from dtp.crdt.permission.owners import RINGS, STATIC_KEY, owned, owner_name
+from dtp.crdt.permission.owners import RINGS, STATIC_KEY, owned_soul, owner_name
 from dtp.graph.errors import GraphError, KeyLost, NotReader, ReaderUnknown
 from dtp.graph.permission.access import key_of
 from dtp.graph.permission.rings import RING_KEY, ring_soul
@@ -233,7 +233,7 @@ class PrivateNode(MutableMapping[str, Value]):
         """Return the static key of an identity, None if it isn't known."""
         if machine == self._graph.identity.id.key:
             return kept_static(self._graph)
-        data = self._graph.replica.node(owned(machine)).get(STATIC_KEY)
+        data = self._graph.replica.node(owned_soul(machine)).get(STATIC_KEY)
         if isinstance(data, bytes) and len(data) == KEY_BYTES + _PROOF:
             static, proof = data[:KEY_BYTES], data[KEY_BYTES:]
             if verify_static(PeerId(machine), static, proof):
@@ -419,7 +419,7 @@ def renew_all(graph: Graph) -> None:
 def publish_key(graph: Graph) -> None:
     """Publish this identity's static key, to which private nodes are sealed, with its proof."""
     data = kept_static(graph) + graph.identity.static_proof
-    node = graph.node(owned(graph.identity.id.key))
+    node = graph.node(owned_soul(graph.identity.id.key))
     if node.get(STATIC_KEY) != data:
         node[STATIC_KEY] = data
 

@@ -12,7 +12,7 @@ from blake3 import blake3
 from dtp.core.sequence import TextFormat
 from dtp.core.signatures import SignedMessage, first_forged
 from dtp.crdt.replicated import Anchor
-from dtp.crdt.values import BlobRef, GraphValueError, Link, Value, encode, extension
+from dtp.crdt.values import BlobRef, GraphValueError, Link, Value, decode_extension, encode
 from dtp.graph.errors import GraphError, SyncError
 from dtp.identity import Identity, PeerId
 from dtp.identity.peer_id import PeerIdError
@@ -162,7 +162,7 @@ def read(value: bytes) -> dict[str, Value]:
 
 
 def _extension(code: int, data: bytes) -> Any:
-    return Anchor.decode(data) if code == ANCHOR else extension(code, data)
+    return Anchor.decode(data) if code == ANCHOR else decode_extension(code, data)
 
 
 def _is_value(value: Any, depth: int) -> bool:

@@ -176,7 +176,7 @@ def _signed_again(store: Store, identity: Identity, tip: ChainTip) -> Iterator[E
         made = envelopes.seal(identity, store.name, sequence + 1, previous, body)
         yield made
         sequence, previous = made.sequence, made.hash
-        clock = GraphCore(identity.id.key).check(body)[1]
+        clock = GraphCore(identity.id.key).check_frame(body)[1]
 
 
 def beyond(store: Store) -> Vector:

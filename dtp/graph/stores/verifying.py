@@ -33,7 +33,7 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Chai
     if one.author != author or one.sequence <= tip.sequence or not goes_on or not one.is_genuine():
         raise StoreError(f"{place} is not what its author signed there")
     try:
-        before = core.check(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
+        before = core.check_frame(one.body, author)[0] if one.body or isinstance(one, Envelope) else one.after
         if isinstance(one, Skipped) or (tip.sequence and not tip.clock):
             return ChainTip(
                 one.sequence, one.hash, last_clock(core, one)

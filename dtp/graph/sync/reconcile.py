@@ -102,10 +102,10 @@ class SymbolReader:
         if start != len(self._reading) or start + len(symbols) // SYMBOL_BYTES > self._most:
             raise SyncError("the peer tells other symbols than it was asked for")
         try:
-            self._reading.add(symbols)
+            self._reading.add_symbols(symbols)
         except LocalError as error:
             raise SyncError(f"not symbols: {error}") from error
-        found = self._reading.read()
+        found = self._reading.read_difference()
         if found is None:
             return None
         lacking, having = found
@@ -123,7 +123,7 @@ class SymbolReader:
         have = len(self._reading)
         if have >= self._most:
             return 0
-        expected = round(self._reading.estimate() * _EXPECTED)
+        expected = round(self._reading.estimate_difference() * _EXPECTED)
         return min(max(expected, have + int(have * _STEP)), have + _MORE, self._most)
 
     def learn_vector(self, lasts: bytes) -> Vector:

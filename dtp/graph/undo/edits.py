@@ -63,7 +63,7 @@ class TrackedEdit(ABC):
 
 def is_filled(replica: Replica, part: str) -> bool:
     """True if something is in a part of a document."""
-    return bool(document.read(replica, part))
+    return bool(document.read_part(replica, part))
 
 
 # ---- places with one state -------------------------------------------------------------------------------------
@@ -104,14 +104,14 @@ class RegisterPlace(EditPlace):
 
     def __init__(self, soul: str, key: str) -> None:
         self.where = Where(soul, key, "register")
-        self._names = values.name(soul), values.name(key)
+        self._names = values.encode_name(soul), values.encode_name(key)
 
     def mark(self, replica: Replica) -> Any:
         stamp = replica.core.stamp_of(*self._names)
         return stamp and (stamp[0], replica.author_key(stamp[1]))
 
     def read(self, replica: Replica) -> bytes | None:
-        return replica.core.get(*self._names)
+        return replica.core.get_register(*self._names)
 
     def write(self, replica: Replica, state: PlaceState) -> None:
         if state.value is None:
@@ -127,7 +127,9 @@ class _Dotted(EditPlace):
 
     def _read_entries(self, replica: Replica) -> list[list[Any]]:
         soul, key, _ = self.where
-        found = values.decode(replica.core.read(self._space, values.name(soul), values.name(key)))
+        found = values.decode(
+            replica.core.read_space(self._space, values.encode_name(soul), values.encode_name(key))
+        )
         return [[replica.author_key(author), clock, value] for author, clock, value in found]
 
     def mark(self, replica: Replica) -> Any:

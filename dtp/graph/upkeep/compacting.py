@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dtp.crdt.permission.owners import SEEN, owned
+from dtp.crdt.permission.owners import SEEN, owned_soul
 from dtp.crdt.sequences import name_in_seen, version_said
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
 
 def report(replica: Replica) -> int:
     """Say which version of each text and list with something deleted is here, where that is news; how many."""
-    node = replica.node(owned(replica.author, SEEN))
+    node = replica.node(owned_soul(replica.author, SEEN))
     count = 0
-    for name in replica.sequences.names():
+    for name in replica.sequences.list_names():
         replica.check_seen(name)
-    for name in replica.sequences.names():
-        text = replica.sequences.open(name)
+    for name in replica.sequences.list_names():
+        text = replica.sequences.open_sequence(name)
         version = text.encoded_version()
         said = name_in_seen(*name)
         if text.deleted and not (replica.has_said_seen(replica.author, said) and node.get(said) == version):
@@ -50,9 +50,9 @@ def report(replica: Replica) -> int:
 
 def compact(replica: Replica, others: Iterable[bytes]) -> int:
     """Forget what all these have reported, which are all other authors that may write; how many characters."""
-    nodes = {author: replica.node(owned(author, SEEN)).to_dict() for author in others}
+    nodes = {author: replica.node(owned_soul(author, SEEN)).to_dict() for author in others}
     forgotten = 0
-    for name in replica.sequences.names():
+    for name in replica.sequences.list_names():
         said = name_in_seen(*name)
         reports = {
             author: version_said(node.get(said)) if replica.has_said_seen(author, said) else None

@@ -31,17 +31,19 @@ def delete(graph: Graph, soul: str) -> bool:
 
 def _found(replica: Replica, soul: str) -> tuple[list[Item], list[tuple[str, str]]]:
     """Return what a soul has: items that say the opposite, and the places of its registers."""
-    name = values.name(soul)
+    name = values.encode_name(soul)
     places = {
-        (kind, key) for kind, space in SPACES.items() for key in values.decode(replica.core.keys(space, name))
+        (kind, key)
+        for kind, space in SPACES.items()
+        for key in values.decode(replica.core.read_keys(space, name))
     }
     kinds = {core.LIST: "list", core.TEXT: "text"}
     places |= {
         (kinds[name[0]], name[2])
-        for name in replica.sequences.touched
-        if name[1] == soul and len(replica.sequences.open(name))
+        for name in replica.sequences.edited_names
+        if name[1] == soul and len(replica.sequences.open_sequence(name))
     }
-    keys = values.decode(replica.core.keys(core.REGISTER, name))
+    keys = values.decode(replica.core.read_keys(core.REGISTER, name))
     return [Item(soul, key, kind, NOTHING[kind]) for kind, key in sorted(places)], [
         (soul, key) for key in keys
     ]

@@ -74,9 +74,9 @@ class _Standing:
         replica = self._graph.replica
         for _ in range(2):
             if self._summary is None:
-                after = one.after if isinstance(one, Summary) else replica.core.check(one.body)[0]
+                after = one.after if isinstance(one, Summary) else replica.core.check_frame(one.body)[0]
                 self._summary = replica.begin_summary(self._author, after)
-            if not one.body or self._summary.add(one.body):
+            if not one.body or self._summary.add_frame(one.body):
                 return
             yield from self.finish_frames()
         yield one.body  # it can't be summed up: an op of an old list in it needs a verdict
@@ -124,11 +124,11 @@ class _Parts:
         self._edits: dict[Name, Operations] = {}
         for part in parts:
             for name, told in edits_in(part).items():
-                self._edits.setdefault(name, Operations()).join(told)
+                self._edits.setdefault(name, Operations()).merge_operations(told)
 
     def are_frames(self) -> bool:
         """Return whether all can be read when the store is opened."""
-        check = self._graph.replica.core.check
+        check = self._graph.replica.core.check_frame
         for part in self._parts:
             if isinstance(part, Summary) and part.body:
                 before, last, _ = check(part.body, part.author)
@@ -149,8 +149,8 @@ class _Parts:
         if op.kind not in EDITED or not isinstance(edit, bytes):
             return False
         known, told = self._edits.get((EDITED[op.kind], op.soul, op.key)), Operations()
-        told.add(edit)
-        return known is not None and known.includes(told)
+        told.add_edit(edit)
+        return known is not None and known.has_all_of(told)
 
     def is_consistent(self, one: Signed) -> bool:
         """Return whether nothing in it contradicts what is stored, which is given in order."""

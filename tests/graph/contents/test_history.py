@@ -164,7 +164,7 @@ def test_what_others_wrote_into_an_owned_soul_is_in_no_history() -> None:
             name = owner_name(ALICE.id.key).encode()
             other.replica.core.set_owner(0, name)  # as software would that doesn't care
             other.node("free")["k"] = 1
-            other.replica.core.put(values.rows([(one.own("page"), "k", "forged")]), 1 << 16)
+            other.replica.core.put_registers(values.encode_rows([(one.own("page"), "k", "forged")]), 1 << 16)
             await other.commit()
             await one.receive(await other.frames.read(BOB.id.key, 1, 1))
             assert one.node("free")["k"] == 1

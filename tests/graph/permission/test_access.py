@@ -118,7 +118,7 @@ def forge(identity: Identity, name: str, frames: list[list[tuple[Any, ...]]]) ->
     found, previous = [], envelopes.NONE_BEFORE
     for number, rows in enumerate(frames, 1):
         with maker.trust_own():
-            maker.put(values.rows(rows), (1_000_000 + number) << 16)
+            maker.put_registers(values.encode_rows(rows), (1_000_000 + number) << 16)
         made = maker.commit()
         assert made is not None
         one = envelopes.seal(identity, name, number, previous, made[0])
@@ -200,8 +200,8 @@ def test_honest_authors_can_not_be_accused() -> None:
             assert await alice.access.offences() == []
             frames = [envelopes.decode("polls", one) for one in data]
             assert all(isinstance(one, envelopes.Envelope) for one in frames)
-            clocks = [alice.replica.core.check(one.body)[1] for one in frames]
-            first = alice.replica.core.check(frames[0].body)[0]
+            clocks = [alice.replica.core.check_frame(one.body)[1] for one in frames]
+            first = alice.replica.core.check_frame(frames[0].body)[0]
             for reason in ("a second one, where one may be", "no rule is for this"):
                 lie = OffenceProof(reason, VOTE.document, (first + 1, *clocks), tuple(frames))  # type: ignore[arg-type]
                 assert not lie.is_valid()

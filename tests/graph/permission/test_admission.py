@@ -40,7 +40,7 @@ def signed(who: Identity, count: int, name: str = "", size: int = 1, ops: int = 
     maker, made, previous = GraphCore(who.id.key), [], envelopes.NONE_BEFORE
     for number in range(1, count + 1):
         rows = [(f"of/{who.id.short}", f"{number}.{n}", "x" * size) for n in range(ops)]
-        maker.put(values.rows(rows), (1_000_000 + 1000 * number) << 16)
+        maker.put_registers(values.encode_rows(rows), (1_000_000 + 1000 * number) << 16)
         body = maker.commit()
         assert body is not None
         one = envelopes.seal(who, name, number, previous, body[0])
@@ -241,7 +241,9 @@ def test_a_purge_makes_the_file_smaller_and_stays(tmp_path: Path) -> None:
         await alice.receive(made)
         big = []
         for number in range(1, 11):
-            maker.put(values.rows([("big", str(number), marker)]), (1_000_000 + number) << 16)
+            maker.put_registers(
+                values.encode_rows([("big", str(number), marker)]), (1_000_000 + number) << 16
+            )
             body = maker.commit()
             assert body is not None
             one = envelopes.seal(CAROL, "", number, previous, body[0])

@@ -157,7 +157,7 @@ def test_what_never_counted_isn_t_signed_again() -> None:
         alice = await Graph.open("memory:", identity=ALICE)
         bob = await Graph.open("memory:", identity=BOB)
         with bob.replica.core.trust_own():
-            bob.replica.core.put(
+            bob.replica.core.put_registers(
                 b"\x91\x93" + b"".join(map(_packed, (alice.own("x"), "k", "forged"))), 1 << 40
             )
         await tell(bob, alice)

@@ -31,7 +31,7 @@ def forged(seen: bytes) -> bytes:
     maker = GraphCore(BOB.id.key)
     edit = values.encode(as_alice.take_changes())
     maker.write_op(core.TEXT_EDIT, b"note", b"", 1 << 16, value=edit)
-    maker.put(values.rows([("note", "title", "taken")]), 1 << 16)
+    maker.put_registers(values.encode_rows([("note", "title", "taken")]), 1 << 16)
     made = maker.commit()
     assert made is not None
     return envelopes.seal(BOB, "", 1, envelopes.NONE_BEFORE, made[0]).encode()

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import GraphValueError, Link, Replica
-from dtp.crdt.permission.owners import owned
+from dtp.crdt.permission.owners import owned_soul
 from dtp.graph import Graph
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.run import Queries
@@ -122,7 +122,7 @@ def test_what_is_asked_is_answered(queries: Queries, text: str, expected: list[t
 def test_owned_nodes_have_labels(ask: Any) -> None:
     """What follows the owner; its own node has none, and the graph's book-keeping isn't found at all."""
     one = Replica(ALICE.id.key)
-    mine = owned(ALICE.id.key)
+    mine = owned_soul(ALICE.id.key)
     one.put_many((f"{mine}/post/{number}", "n", number) for number in range(3))
     one.put("post/3", "n", 3)
     one.put(f"{mine}/.seen", "n", 4)

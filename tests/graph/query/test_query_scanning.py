@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_query_types import TYPES, write
 
 from dtp.crdt import Change, DateTime, Duration, Link, LocalTime, Replica
-from dtp.crdt.permission.owners import owned
+from dtp.crdt.permission.owners import owned_soul
 from dtp.graph import Graph, QueryBudget, QueryLimit
 from dtp.graph.query.run import Queries
 
@@ -55,7 +55,7 @@ def graph_of(rng: random.Random) -> Replica:
                 writer.put(soul, rng.choice("kl"), Link(target))
             else:
                 writer.set(soul, rng.choice("kl")).add(Link(target))
-    own = owned(bytes(32))
+    own = owned_soul(bytes(32))
     for soul in (f"{own}/.seen", f"{own}/x/1", own):  # the first is the graph's own book-keeping
         replica.put(soul, "u", rng.choice(NUMBERS))
         replica.set(soul, "k").add(Link(rng.choice(souls)))

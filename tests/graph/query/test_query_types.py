@@ -46,7 +46,7 @@ def model(replica: Replica, soul: str, key: str) -> Any:
         return register
     for space, read in ((core.TEXT, replica.text), (core.LIST, replica.list)):
         found = read(soul, key)
-        if len(found) or key in values.decode(replica.core.keys(space, soul.encode())):
+        if len(found) or key in values.decode(replica.core.read_keys(space, soul.encode())):
             return str(found) if space == core.TEXT else list(found)
     if replica.counter(soul, key).by_author():
         return int(replica.counter(soul, key))

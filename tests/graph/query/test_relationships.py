@@ -304,7 +304,7 @@ def test_undo_brings_a_link_and_its_properties_back() -> None:
 
 def test_a_part_of_a_graph_has_the_properties_of_its_links() -> None:
     part = Part(prefixes=["user/"])
-    link = parts.relationship("user/a", "k", "place/1")
+    link = parts.relationship_soul("user/a", "k", "place/1")
     assert part.has_soul(link)
-    assert not part.has_soul(parts.relationship("place/1", "k", "user/a"))
-    assert parts.relationship("user/a", "k", "b") != parts.relationship("user/a", "kb", "")
+    assert not part.has_soul(parts.relationship_soul("place/1", "k", "user/a"))
+    assert parts.relationship_soul("user/a", "k", "b") != parts.relationship_soul("user/a", "kb", "")

@@ -17,7 +17,7 @@ from graph_fixtures import ALICE, BOB, CAROL, churn, identity, run, told
 import dtp
 from dtp.core.errors import NotOwner
 from dtp.crdt import Clock
-from dtp.crdt.permission.owners import owned
+from dtp.crdt.permission.owners import owned_soul
 from dtp.graph import Graph, GraphError, Part
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Summary
@@ -330,7 +330,7 @@ def test_a_witness_that_is_killed_when_it_drops_has_said_its_word(tmp_path: Path
                 await see_all(alice, [bob])
         async with await Graph.open(str(dead / "bob.db"), identity=BOB) as bob:
             (one,) = await stored(bob, ALICE)
-            assert bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] == [name_of(sum_of([one]))]
+            assert bob.node(owned_soul(BOB.id.key, ".agreed"))[str(ALICE.id)] == [name_of(sum_of([one]))]
 
     run(main())
 
@@ -394,7 +394,7 @@ def test_of_what_somebody_agreed_to_some_is_kept() -> None:
     async def main() -> None:
         async with await opened(BOB) as bob:
             last = [bytes([n]) * 16 for n in range(70)]
-            bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] = last
+            bob.node(owned_soul(BOB.id.key, ".agreed"))[str(ALICE.id)] = last
             async with await Graph.open("memory:", identity=ALICE) as alice:
                 await churn(alice, 100)
                 await told(alice, ALICE, bob)
@@ -403,7 +403,7 @@ def test_of_what_somebody_agreed_to_some_is_kept() -> None:
                     await bob.sync(client)
                 await bob.upkeep.prune()
                 (one,) = map(name_of, [sum_of(await stored(alice, ALICE))])
-                assert bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] == [one, *last[:63]]
+                assert bob.node(owned_soul(BOB.id.key, ".agreed"))[str(ALICE.id)] == [one, *last[:63]]
 
     run(main())
 
@@ -416,7 +416,7 @@ def test_words_that_wait_have_bounds() -> None:
             await churn(bob, 1)
             for batch in range(3):
                 words = [(batch << 16 | n).to_bytes(16, "big") for n in range(3_000)]
-                bob.node(owned(BOB.id.key, ".agreed"))[str(ALICE.id)] = [*words, b"short", 7]
+                bob.node(owned_soul(BOB.id.key, ".agreed"))[str(ALICE.id)] = [*words, b"short", 7]
                 await bob.commit()
             assert await dave.receive((await stored(bob, BOB))[1:]) == 0
             has = partial(dave.admission.waiting_words.has, BOB.id.key, ALICE.id.key)
@@ -465,15 +465,15 @@ async def lie_of(alice: Graph) -> bytes:
     assert all(isinstance(one, Envelope) for one in frames)
     summary = alice.replica.begin_summary(ALICE.id.key, 0)
     for one in frames[:-1]:
-        assert summary.add(one.body)
-    clocks = 0, alice.replica.core.check(frames[-1].body)[1]
+        assert summary.add_frame(one.body)
+    clocks = 0, alice.replica.core.check_frame(frames[-1].body)[1]
     lying = envelopes.sum_up(ALICE, frames[0], frames[-1], clocks, bytes(16), summary.finish_frame())
     return lying.encode()
 
 
 async def agree_to(graph: Graph, one: Summary) -> bytes:
     """Somebody's word for a sum, whatever it is worth."""
-    graph.node(owned(graph.identity.id.key, ".agreed"))[str(ALICE.id)] = [name_of(one)]
+    graph.node(owned_soul(graph.identity.id.key, ".agreed"))[str(ALICE.id)] = [name_of(one)]
     await graph.commit()
     return (await stored(graph, graph.identity))[-1]
 
@@ -514,7 +514,7 @@ def test_an_honest_witness_agrees_to_no_lie() -> None:
             lie = await lie_of(alice)
             bob.passed.put(ALICE.id.key, alice.frames.vector()[ALICE.id.key], [lie])
             assert (await bob.upkeep.prune()).frames == 0
-            assert bob.replica.souls(owned(BOB.id.key)) == []
+            assert bob.replica.souls(owned_soul(BOB.id.key)) == []
 
     run(main())
 
@@ -537,7 +537,7 @@ def test_words_in_anothers_name_and_for_another_sum_count_for_nothing() -> None:
             await told(bob, BOB, erin)
             erin.access.use(grant)
             await erin.commit()
-            soul = owned(BOB.id.key, ".agreed")
+            soul = owned_soul(BOB.id.key, ".agreed")
             with pytest.raises(NotOwner):
                 erin.node(soul)[str(ALICE.id)] = [name_of(one)]
             bob.node(soul)[str(ALICE.id)] = [bytes(16), "nonsense", None, 7]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import Clock, Replica
-from dtp.crdt.permission.owners import owned
+from dtp.crdt.permission.owners import owned_soul
 from dtp.crdt.replica import Frame
 from dtp.graph import Graph
 from dtp.graph.frames import envelope as envelopes
@@ -412,7 +412,7 @@ def test_what_was_seen_is_said_by_oneself_alone(tmp_path: Path) -> None:
         bob.access.use(grant)
         await bob.commit()
         with pytest.raises(NotOwner):
-            bob.node(owned(ALICE.id.key, ".seen"))["anew"] = True
+            bob.node(owned_soul(ALICE.id.key, ".seen"))["anew"] = True
         await close(alice, bob, carol)
 
     run(main())

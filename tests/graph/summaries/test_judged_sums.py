@@ -224,7 +224,7 @@ def test_once_and_rates_count_over_a_sum() -> None:
 def forge(maker: GraphCore, rows: list[tuple[str, str, Any]], now: int) -> bytes:
     """A frame that says so, whatever rules say."""
     with maker.trust_own():
-        maker.put(values.rows(rows), now)
+        maker.put_registers(values.encode_rows(rows), now)
     made = maker.commit()
     assert made is not None
     return made[0]
@@ -245,9 +245,9 @@ def test_an_offence_in_a_sum_is_proved() -> None:
             second = envelopes.seal(BOB, "g", 2, one.hash, again)
             await carol.receive([one.encode(), second.encode()])
             summing = Summing(carol.replica, BOB.id.key, 0)
-            assert summing.add(one.body)
-            assert summing.add(second.body)
-            clocks = 0, carol.replica.core.check(second.body)[1]
+            assert summing.add_frame(one.body)
+            assert summing.add_frame(second.body)
+            clocks = 0, carol.replica.core.check_frame(second.body)[1]
             both = envelopes.sum_up(BOB, one, second, clocks, bytes(16), summing.finish_frame())
             await dave.receive([both.encode()])
             assert carol.replica.save() == dave.replica.save()
@@ -274,7 +274,7 @@ def without(wanted: Callable[[Any], bool]) -> Lie:
         for frame in frames:
             ops = ops_of(graph.replica.core, BOB.id.key, frame.body)
             if not any(op.soul == soul and wanted(op) for op in ops):
-                assert summing.add(frame.body)
+                assert summing.add_frame(frame.body)
         return summing.finish_frame()
 
     return lie
@@ -285,12 +285,12 @@ def joined(graph: Graph, frames: list[Envelope], soul: str) -> bytes:
     summary = graph.replica.begin_summary(BOB.id.key, 0)
     edits = []
     for frame in frames:
-        assert summary.add(frame.body)
+        assert summary.add_frame(frame.body)
         ops = ops_of(graph.replica.core, BOB.id.key, frame.body)
         edits += [(op.clock, op.value) for op in ops if op.kind is Kind.TEXT_EDIT]
     for clock, _ in edits[:-1]:
-        summary.edit(clock, b"")
-    summary.edit(edits[-1][0], values.encode(b"".join(one for _, one in edits)))
+        summary.add_edit(clock, b"")
+    summary.add_edit(edits[-1][0], values.encode(b"".join(one for _, one in edits)))
     return summary.finish_frame()
 
 
@@ -317,7 +317,7 @@ def test_a_sum_without_one_of_them_is_a_proof(kind: str, lie: str) -> None:
             frames = [
                 one for one in (envelopes.decode("g", one) for one in data) if isinstance(one, Envelope)
             ]
-            clocks = 0, people.bob.replica.core.check(frames[-1].body)[1]
+            clocks = 0, people.bob.replica.core.check_frame(frames[-1].body)[1]
 
             def signed(body: bytes) -> Summary:
                 one = envelopes.sum_up(BOB, frames[0], frames[-1], clocks, bytes(16), body)

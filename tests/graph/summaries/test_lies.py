@@ -89,7 +89,7 @@ async def made(*turns: Turn) -> tuple[list[bytes], bytes, bytes]:
             await alice.commit()
         frames = await alice.frames.read(ALICE.id.key, 1, 9)
         summary = alice.replica.begin_summary(ALICE.id.key, 0)
-        assert all(summary.add(opened(one).body) for one in frames)
+        assert all(summary.add_frame(opened(one).body) for one in frames)
         return frames, first, summary.finish_frame()
 
 
@@ -103,7 +103,7 @@ async def summed(frames: list[bytes], body: bytes) -> bytes:
     """A summary of these frames, signed by Alice, that says that."""
     first, last = opened(frames[0]), opened(frames[-1])
     async with await Graph.open("memory:", identity=ALICE) as graph:
-        clocks = graph.replica.core.check(first.body)[0], graph.replica.core.check(last.body)[1]
+        clocks = graph.replica.core.check_frame(first.body)[0], graph.replica.core.check_frame(last.body)[1]
     return envelopes.sum_up(ALICE, first, last, clocks, bytes(16), body).encode()
 
 
@@ -262,14 +262,14 @@ def test_a_summary_over_other_clocks() -> None:
         frames, _, _ = await made(revalued)
         first, last = opened(frames[0]), opened(frames[-1])
         async with await Graph.open("memory:", identity=CAROL) as carol:
-            final = carol.replica.core.check(last.body)[1]
+            final = carol.replica.core.check_frame(last.body)[1]
             ahead = envelopes.sum_up(ALICE, first, last, (0, final + 1), bytes(16), b"")
             assert await carol.receive([ahead.encode()]) == 1
             await caught(carol, frames[-1:])
             middle = opened(frames[1])
             before = envelopes.sum_up(ALICE, first, middle, (0, final), bytes(16), b"")
             assert Proof(before, last).is_valid()
-            until = carol.replica.core.check(middle.body)[1]
+            until = carol.replica.core.check_frame(middle.body)[1]
             assert not Proof(
                 envelopes.sum_up(ALICE, first, middle, (0, until), bytes(16), b""), last
             ).is_valid()
@@ -329,7 +329,7 @@ def test_edits_that_are_told_otherwise_by_a_summary() -> None:
                 await bob.receive([one.encode() for one in graph_frames])
             fewer = Summing(bob.replica, ALICE.id.key, 0)
             for one in some[:29]:
-                assert fewer.add(one.body)
+                assert fewer.add_frame(one.body)
             lacking = fewer.finish_frame()
         first, last = some[0], some[29]
         less = envelopes.sum_up(ALICE, first, last, (0, CLOCK_END - 1), honest.seen, lacking)

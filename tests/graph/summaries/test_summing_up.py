@@ -275,7 +275,7 @@ async def hidden_vote(graph: Graph) -> tuple[list[bytes], bytes]:
     first, *_, last = (envelopes.decode(graph.name, one) for one in encoded)
     assert isinstance(first, envelopes.Envelope)
     assert isinstance(last, envelopes.Envelope)
-    clocks = 0, graph.replica.core.check(last.body)[1]
+    clocks = 0, graph.replica.core.check_frame(last.body)[1]
     lie = envelopes.sum_up(graph.identity, first, last, clocks, bytes(16), b"")
     return encoded, lie.encode()
 

@@ -78,9 +78,9 @@ def test_differences_are_read_off(seed: int, ours: int, theirs: int) -> None:
     found, used = None, 0
     while found is None:
         assert used < 600
-        reading.add(teller.next_symbols(20))
+        reading.add_symbols(teller.next_symbols(20))
         used += 20
-        found = reading.read()
+        found = reading.read_difference()
     assert (sorted(found[0]), sorted(found[1])) == (sorted(b), sorted(a))
 
 
@@ -88,15 +88,15 @@ def test_differences_are_read_off(seed: int, ours: int, theirs: int) -> None:
 def test_any_symbols_are_read_or_not(data: bytes) -> None:
     reading = Reading(Sketch(range(1, 100)), 50)
     data = data[: len(data) // 13 * 13]
-    reading.add(data)
-    assert reading.estimate() >= 49
-    found = reading.read()
+    reading.add_symbols(data)
+    assert reading.estimate_difference() >= 49
+    found = reading.read_difference()
     assert found is None or sum(map(len, found)) <= len(data) // 13
 
 
 def test_symbols_that_are_none() -> None:
     with pytest.raises(LocalError):
-        Reading(Sketch([]), 0).add(b"x" * 12)
+        Reading(Sketch([]), 0).add_symbols(b"x" * 12)
     with pytest.raises(StateLimit):
         Sketch([1]).next_symbols(SYMBOLS + 1)
 

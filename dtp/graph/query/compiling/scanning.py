@@ -47,16 +47,16 @@ class Scan:
 
     def to_core(self, *, shown: bool = False, columns: Iterable[str] = ()) -> ScanCore:
         """Return the same for the core, which shows what it finds, or gives these properties of it."""
-        labels = [(node, values.name(one)) for node, one in self.labels]
-        keys = [(node, values.name(one)) for node, one in self.keys]
+        labels = [(node, values.encode_name(one)) for node, one in self.labels]
+        keys = [(node, values.encode_name(one)) for node, one in self.keys]
         order = self.order if shown else None
-        asked = [values.name(one) for one in columns]
+        asked = [values.encode_name(one) for one in columns]
         return ScanCore(self.nodes, labels, keys, self.tests, shown=shown, first=order, columns=asked)
 
     def keep_first(self, key: str, *, down: bool, most: int) -> None:
         """Have only those nodes shown that may be among the first so many by a property."""
         if self.nodes == 1 and 0 < most <= MOST:
-            self.order = First(values.name(key), down, most)
+            self.order = First(values.encode_name(key), down, most)
 
     @property
     def is_of_names(self) -> bool:
@@ -129,13 +129,13 @@ class _Reader:
     def _read_labels(self, at: int, names: Iterable[str]) -> None:
         if any(node == at for node, _ in self._scan.labels):
             raise _OtherwiseError
-        self._scan.labels += [(at, values.name(name).decode()) for name in names]
+        self._scan.labels += [(at, values.encode_name(name).decode()) for name in names]
 
     def _read_relation(self, at: int, tree: Tree[Token]) -> None:
         detail = next(iter(trees(tree)), None)
         for one in trees(detail) if detail is not None else ():
             if one.data == "types":
-                self._scan.keys += [(at, values.name(name_of(key)).decode()) for key in trees(one)]
+                self._scan.keys += [(at, values.encode_name(name_of(key)).decode()) for key in trees(one)]
             elif one.data != "variable" or name_of(one) in self._names:
                 raise _OtherwiseError
 
@@ -153,7 +153,7 @@ class _Reader:
         if comparison not in COMPARISONS:
             raise _OtherwiseError
         if one is not None and other is not None:
-            first, second = values.name(one[1]), values.name(other[1])
+            first, second = values.encode_name(one[1]), values.encode_name(other[1])
             self._scan.tests.append(Test(one[0], first, comparison, second, other[0]))
         elif one is not None:
             self._compare(*one, comparison, parts[1])
@@ -180,7 +180,7 @@ class _Reader:
             "<>",
         ):  # their order isn't that of their bytes
             raise _OtherwiseError
-        self._scan.tests.append(Test(at, values.name(key), comparison, values.encode(value)))
+        self._scan.tests.append(Test(at, values.encode_name(key), comparison, values.encode(value)))
         if comparison == "=" and at == 0:
             self._scan.first = self._scan.first or (key, value)
         elif comparison == "=":

@@ -34,7 +34,7 @@ def kind_of(soul: str) -> str:
 
 def prefixes_of(kind: str) -> tuple[bytes, ...]:
     """Return what all souls of a label begin with."""
-    return (values.name(f"{kind}/"), values.name(f"{MARK}{kind}"), b"~") if kind else (b"",)
+    return (values.encode_name(f"{kind}/"), values.encode_name(f"{MARK}{kind}"), b"~") if kind else (b"",)
 
 
 class FoundSouls(NamedTuple):
@@ -83,7 +83,7 @@ class Columns:
         if wanted.is_equality:
             return self._with_value(key, wanted.low, items=False)
         self.renew()
-        name = values.name(key)
+        name = values.encode_name(key)
         low, high = (b"" if one is None else values.encode(one) for one in wanted)
         of_text = (
             self._core.read_opaque(name, items=False) if any(isinstance(one, str) for one in wanted) else b""
@@ -97,12 +97,12 @@ class Columns:
     def _with_value(self, key: str, value: Value, *, items: bool) -> FoundSouls:
         self.renew()
         if (key, items) not in self._by_value:
-            name = values.name(key)
+            name = values.encode_name(key)
             cells = memoryview(self._core.read_column(name, items=items)).cast("Q")
             self._by_value[key, items] = cells, self._core.read_opaque(name, items=items)
         cells, opaque = self._by_value[key, items]
         found = array("I")
-        _extend(found, cells, self._core.hash(values.encode(value)))
+        _extend(found, cells, self._core.hash_value(values.encode(value)))
         if items or isinstance(value, str):
             found.frombytes(opaque)
         return _once(FoundSouls(self._core, found))
@@ -114,7 +114,7 @@ class Columns:
             self._by_link = memoryview(self._core.read_links()).cast("Q")
         found = array("I")
         for soul in souls:
-            _extend(found, self._by_link, self._core.hash(values.encode(Link(soul))))
+            _extend(found, self._by_link, self._core.hash_value(values.encode(Link(soul))))
         return FoundSouls(self._core, array("I", sorted(set(found))))
 
     def of_kind(self, kind: str) -> FoundSouls:
@@ -136,12 +136,12 @@ class Columns:
     def numbers(self, souls: Iterable[str]) -> FoundSouls:
         """Return the numbers of souls; those that never had anything are left out."""
         self.renew()
-        found = (self._core.soul_number(values.name(soul)) for soul in souls)
+        found = (self._core.soul_number(values.encode_name(soul)) for soul in souls)
         return FoundSouls(self._core, array("I", (one for one in found if one is not None)))
 
     def size(self) -> int:
         """Return roughly how many nodes there are."""
-        return self._replica.core.names
+        return self._replica.core.name_count
 
     @staticmethod
     def rows(found: FoundSouls, first: int, behind: int) -> bytes:

@@ -80,7 +80,7 @@ class Finding:
 
     def is_current(self) -> bool:
         """Return whether nothing was noted or written since the last `refresh`."""
-        unwritten = not self._replica.sequences.unsent or self._replica.version == self._version
+        unwritten = not self._replica.sequences.has_unsent or self._replica.version == self._version
         return unwritten and not self._stale and not self._anew
 
     def refresh(self) -> bool:
@@ -124,7 +124,7 @@ class Finding:
         if anew:
             taken.update(self._revealed())
         self._written, self._version = {}, self._replica.version
-        for space, soul, key in self._replica.sequences.touched:  # it is not a change before its commit
+        for space, soul, key in self._replica.sequences.edited_names:  # it is not a change before its commit
             self._written.setdefault(soul, []).append((space, key))
         taken.update(self._written)
         for soul in taken:
@@ -179,7 +179,7 @@ class Finding:
 
     def _add_relationships(self, rows: list[SoulRow]) -> None:
         """Have the properties of the links of these."""
-        souls = [parts.relationship(soul, *link) for soul, _, links in rows for link in links]
+        souls = [parts.relationship_soul(soul, *link) for soul, _, links in rows for link in links]
         for first in range(0, len(souls), _BATCH):
             self._tables.add_relationships(self.ask(self._read_relationships, souls[first : first + _BATCH]))
 

@@ -195,7 +195,7 @@ class Index:
 
     def of_link(self, link: tuple[str, str, str]) -> dict[str, Value]:
         """Return all properties of a relationship (soul, key, target)."""
-        part = parts.relationship(*link)
+        part = parts.relationship_soul(*link)
         if not self._beside:
             return read_relationship(self._replica, part)
         try:

@@ -42,7 +42,7 @@ def _is_part(soul: str, key: str, space: int, content: Any) -> bool:
 def read(replica: Replica, name: Name) -> Value:
     """Return what is read of a text, a list, or a part of a document."""
     space, soul, key = name
-    return read_at(replica, soul, key) if space == core.VALUES else replica.sequences.read(name)
+    return read_at(replica, soul, key) if space == core.VALUES else replica.sequences.read_sequence(name)
 
 
 def assembled(
@@ -78,23 +78,25 @@ def properties_of(replica: Replica, soul: str) -> dict[str, Value]:
     opened = replica.reveal(soul) if soul.startswith("~") else None
     if opened is not None:
         return assembled(soul, opened, [], partial(read, replica))
-    registers = values.decode(replica.core.keys(core.REGISTER, values.name(soul)))
+    registers = values.decode(replica.core.read_keys(core.REGISTER, values.encode_name(soul)))
     return assembled(soul, registers, others_of(replica, soul), partial(read, replica))
 
 
 def read_relationship(replica: Replica, part: str) -> dict[str, Value]:
     """Return the properties of a relationship, which are at this soul: see `parts.relationship`."""
-    name = values.name(part)
+    name = values.encode_name(part)
     if replica.core.soul_number(name) is None:
         return {}
-    return assembled(part, values.decode(replica.core.keys(core.REGISTER, name)), [], partial(read, replica))
+    return assembled(
+        part, values.decode(replica.core.read_keys(core.REGISTER, name)), [], partial(read, replica)
+    )
 
 
 def others_of(replica: Replica, soul: str) -> list[Any]:
     """Return what is at a soul beside registers, also what waits for the next commit."""
-    found: list[Any] = values.decode(replica.core.read_others(values.name(soul)))
-    if replica.sequences.unsent:
-        add_written(found, [(space, key) for space, at, key in replica.sequences.touched if at == soul])
+    found: list[Any] = values.decode(replica.core.read_others(values.encode_name(soul)))
+    if replica.sequences.has_unsent:
+        add_written(found, [(space, key) for space, at, key in replica.sequences.edited_names if at == soul])
     return found
 
 

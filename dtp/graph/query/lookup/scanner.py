@@ -43,7 +43,7 @@ class Scanner:
 
     def may_scan(self) -> bool:
         """Return whether the core knows all that there is: nothing is sealed, or written and not committed."""
-        return not self._replica.sequences.unsent and not any(True for _ in self._revealed())
+        return not self._replica.sequences.has_unsent and not any(True for _ in self._revealed())
 
     # ---- counting -------------------------------------------------------------------------------------------
 
@@ -97,10 +97,10 @@ class Scanner:
         """Yield what the core finds, so many names at a time; None where it can't tell."""
         start: FoundSouls = ask(self._start, scan)
         numbers = start.numbers if scan.first is not None else None
-        count = len(start.numbers) if numbers is not None else start.core.names
+        count = len(start.numbers) if numbers is not None else start.core.name_count
         for first in range(0, count, size):
             behind = min(first + size, count)
-            found = ask(core.run, start.core, numbers, first, behind)
+            found = ask(core.count_matches, start.core, numbers, first, behind)
             yield found
             if found is not None:
                 meter.add((behind - first) // _LIGHT + found[0] // _LIGHT)
@@ -126,7 +126,7 @@ class Scanner:
 
     def _unmade_souls(self, souls: list[str]) -> list[str]:
         core = self._replica.core
-        return [soul for soul in souls if not core.is_soul(values.name(soul))]
+        return [soul for soul in souls if not core.is_soul(values.encode_name(soul))]
 
     # ---- rows -----------------------------------------------------------------------------------------------
 
@@ -134,10 +134,10 @@ class Scanner:
         """Yield what may be rows of a SELECT about a pattern of one or two nodes, where the replica may be read and
         doesn't change."""
         core, at, size = scan.to_core(shown=True), 0, _FIRST
-        count = self._replica.core.names
+        count = self._replica.core.name_count
         while at < count:
             size = min(size, count - at)
-            found = core.run(self._replica.core, None, at, at + size)
+            found = core.count_matches(self._replica.core, None, at, at + size)
             if found is None:  # too many links at once; of one node they are not
                 size //= 2
                 continue
@@ -155,8 +155,8 @@ class Scanner:
         if not ask(self.may_scan):
             return None
         size = _SLICE // 4
-        for first in range(0, ask(lambda: self._replica.core.names), size):
-            shown = ask(lambda at: core.run(self._replica.core, None, at, at + size), first)
+        for first in range(0, ask(lambda: self._replica.core.name_count), size):
+            shown = ask(lambda at: core.count_matches(self._replica.core, None, at, at + size), first)
             if shown is None:
                 return None
             found.update(values.decode_all(shown[1]))
