@@ -188,7 +188,7 @@ def in_tables() -> Iterator[tuple[str, str, str]]:
         )  # each service here has one
     for names, cell, *_ in rows(shows):
         for name, value in zip(named(names), literals(cell), strict=False):
-            yield "edge" if name == "back" else "broadcast", name, value
+            yield "edge" if name in ("back", "lan") else "broadcast", name, value
 
 
 def named(cell: str) -> list[str]:
