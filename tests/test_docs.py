@@ -152,6 +152,17 @@ def test_commands_in_documents_parse(arguments):
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_rows_of_tables_are_as_wide_as_their_head(path):
+    """Else each cell stands below the wrong head."""
+    width, in_code = 0, False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        in_code ^= line.startswith("```")
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") and not in_code else 0
+        assert cells == width or 0 in (cells, width), f"{path.name}:{number}"
+        width = cells
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
         if "://" not in target:
@@ -239,7 +250,7 @@ def test_every_detail_of_an_end_is_in_the_text_of_the_wire():
 
 def test_the_table_of_codes_of_dtpd_is_that_of_the_code():
     text = (ROOT / "docs" / "daemon.md").read_text()
-    table = text.partition("| code | | CLOSE |")[2].partition("\n\n")[0]
+    table = text.partition("| code | CLOSE |")[2].partition("\n\n")[0]
     told = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in table.splitlines()[2:]]
     assert told == [
         (

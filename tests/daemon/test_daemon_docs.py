@@ -177,7 +177,7 @@ def literals(cell: str) -> list[str]:
 
 def in_tables() -> Iterator[tuple[str, str, str]]:
     """Yield table, setting and default of the rows of "Settings" and "Shows" that have one."""
-    settings = TEXT.partition("\n## Settings")[2].partition("\nRules, of")[0]
+    settings = TEXT.partition("\n## Settings")[2].partition("\n## Rules")[0]
     shows = TEXT.partition("\n## Shows")[2].partition("\n## ")[0]
     table = ""
     for first, names, cell, *_ in rows(settings):
