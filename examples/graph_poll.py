@@ -34,7 +34,7 @@ def cheat(identity: dtp.Identity, rules: Rules) -> list[bytes]:
             core.put_registers(values.encode_rows(rows), number << 16)
         made = core.commit()
         assert made is not None
-        one = envelopes.seal(identity, "office", number, previous, made[0])
+        one = envelopes.sign_frame(identity, "office", number, previous, made[0])
         signed.append(one.encode())
         previous = one.hash
     return signed

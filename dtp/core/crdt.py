@@ -50,7 +50,7 @@ DEFERRED_FRAMES: Final[int] = lib.DTP_DEFERRED_FRAMES
 #: A clock is below this.
 CLOCK_END: Final[int] = 1 << 63
 
-#: What `GraphCore.merge` gives for a frame that needs verdicts.
+#: What `GraphCore.merge_frame` gives for a frame that needs verdicts.
 RULED: Final = -2
 #: Verdicts: the op is void, or it counts; 0 leaves it to the owner of its soul.
 VOID: Final[int] = lib.DTP_VOID
@@ -59,14 +59,15 @@ ALLOWED: Final[int] = lib.DTP_ALLOWED
 _merge, _get = lib.dtp_graph_merge, lib.dtp_graph_get
 _buffer = ffi.buffer
 
-#: `GraphCore.merge` and `put` for whoever calls them for every message and every property: plain functions with plain
-#: numbers: attributes, keywords and results that are objects, and a limit asked for anew, make it 3.3 times as dear.
+#: `GraphCore.merge_frame` and `put_registers` for whoever calls them for every message and every property: plain
+#: functions with plain numbers. Attributes, keywords, results that are objects, and a limit asked for anew take 3.3
+#: times as long.
 #:
 #: `take(handle, author's number, body, its length)` -> changes * 2, plus 1 when there are edits. Negative:
-#: nothing was taken, `GraphCore.merge` does it or says why not. The limit is that of `take_until`.
+#: nothing was taken, `GraphCore.merge_frame` does it or says why not. The limit is that of `take_until`.
 take: Final[Callable[[Any, int, bytes, int], int]] = lib.dtp_graph_take
-#: `write(handle, rows, their length, seconds since 1970)`. Negative: nothing was made; `GraphCore.written` raises
-#: why.
+#: `write(handle, rows, their length, seconds since 1970)`. Negative: nothing was made, and
+#: `GraphCore.check_written` raises why.
 write: Final[Callable[[Any, bytes, int, float], int]] = lib.dtp_graph_write
 
 
@@ -91,7 +92,7 @@ class GraphCore:
         self._view: Any = ffi.new("dtp_view *")
         self._committed: Any = ffi.new("dtp_committed *")
         self._do: Any = ffi.new("dtp_do *")
-        #: Whether a `merge` brought edits of texts or lists since the last call of `edits`.
+        #: Whether a `merge_frame` brought edits of texts or lists since the last call of `read_edits`.
         self.edited = False
 
     # ---- authors ------------------------------------------------------------------------------------------------
@@ -125,11 +126,12 @@ class GraphCore:
     # ---- merging ------------------------------------------------------------------------------------------------
 
     def merge_frame(self, author: int, body: bytes, limit: int, may_wait: bool = True) -> int:
-        """Merge a frame of the author with this number; how many changes there were (see `changes`).
+        """Merge a frame of the author with this number; how many changes there were (see `read_changes`).
 
-        A frame that was seen is skipped. One whose last clock is above `limit` waits (see `deferred`, `due`); if it
-        may not, -1 is returned; `RULED` for one that needs verdicts first (see `ask`, `judge`). Raises
-        `EncodingError`, and `StateLimit` when too many frames of the author wait; nothing was taken then.
+        A frame that was seen is skipped. One whose last clock is above `limit` waits (see `is_deferred`,
+        `apply_due`); if it may not, -1 is returned; `RULED` for one that needs verdicts first (see `ask_verdicts`,
+        `set_verdicts`). Raises `EncodingError`, and `StateLimit` when too many frames of the author wait; nothing was
+        taken then.
         """
         merged = self._merged
         code = _merge(self._graph, author, body, len(body), limit, may_wait, merged)
@@ -168,12 +170,12 @@ class GraphCore:
 
     @property
     def is_deferred(self) -> bool:
-        """Whether the frame of the last `merge` waits for its time."""
+        """Whether the frame of the last `merge_frame` waits for its time."""
         return bool(self._merged.deferred)
 
     @property
     def covered_clocks(self) -> tuple[int, int]:
-        """The clocks that the frame of the last `merge` covers: after, up to."""
+        """The clocks that the frame of the last `merge_frame` covers: after, up to."""
         return self._merged.before, self._merged.last
 
     @property
@@ -194,7 +196,7 @@ class GraphCore:
         return bool(lib.dtp_graph_took(self._graph, author, clock))
 
     def apply_due(self, limit: int) -> bool:
-        """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
+        """Apply one frame that waited and isn't above `limit` now; whether there was one (see `read_changes`)."""
         _check(lib.dtp_graph_due(self._graph, limit, self._merged))
         return bool(self._merged.ops)
 
@@ -208,12 +210,12 @@ class GraphCore:
     # ---- verdicts -----------------------------------------------------------------------------------------------
 
     def ask_verdicts(self) -> None:
-        """Have `merge` give from now on `RULED` for frames with ops on souls of others, or on ones that begin
+        """Have `merge_frame` give from now on `RULED` for frames with ops on souls of others, or on ones that begin
         with %."""
         lib.dtp_graph_ask(self._graph)
 
     def set_verdicts(self, verdicts: bytes) -> None:
-        """Set, for the next `merge` or `due` alone, 0, `VOID` or `ALLOWED` for each op of the frame."""
+        """Set, for the next `merge_frame` or `apply_due` alone, 0, `VOID` or `ALLOWED` for each op of the frame."""
         _check(lib.dtp_graph_judge(self._graph, verdicts, len(verdicts)))
 
     @contextmanager
@@ -269,7 +271,7 @@ class GraphCore:
 
     def merge_summary(self, author: int, body: bytes, before: int, last: int, limit: int) -> int:
         """Take a summary for all that the author made after `before`, up to `last`; how many changes there were, or
-        `RULED` if it needs verdicts first, as of `merge`.
+        `RULED` if it needs verdicts first, as of `merge_frame`.
 
         Raises `EncodingError`, and `StateLimit` when `last` is above `limit`, or it needs verdicts and a frame of the
         author waits: a summary doesn't wait.
@@ -298,7 +300,7 @@ class GraphCore:
         self.check_written(lib.dtp_graph_put(self._graph, rows, len(rows), now, self._merged))
 
     def check_written(self, code: int) -> None:
-        """Raise what a negative result of `write` says. Errors as `put`'s."""
+        """Raise what a negative result of `write` says. Errors as `put_registers`'s."""
         if code < 0:
             raise self._make_error(code)
 
@@ -311,7 +313,7 @@ class GraphCore:
         *,
         value: bytes = b"",
     ) -> bool:
-        """Make one op of another kind; False when there was nothing to remove. Errors as `put`'s.
+        """Make one op of another kind; False when there was nothing to remove. Errors as `put_registers`'s.
 
         For COUNTER_TOTAL `value` is what is added.
         """
@@ -481,7 +483,7 @@ class GraphCore:
 
 
 class SummaryCore:
-    """A frame in the making, of what still counts of some frames of one author. `add` them in order."""
+    """A frame in the making, of what still counts of some frames of one author. Add them in order."""
 
     __slots__ = ("_graph", "_owner", "_place", "_summary")
 

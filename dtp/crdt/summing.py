@@ -24,7 +24,7 @@ _Edit = tuple[int, bytes]
 
 
 class Summing:
-    """A frame in the making, of what still counts of frames of one author. `add` them in order.
+    """A frame in the making, of what still counts of frames of one author. Add them in order.
 
     An edit may tell of the operations of several, which are left out then: text that was deleted since is told by how
     much it was. Ops that need verdicts are kept as they are, each of them.

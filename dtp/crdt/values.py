@@ -189,5 +189,5 @@ def _shown(value: object) -> str:
 
 
 def encode_rows(items: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> bytes:
-    """Return rows for `GraphCore.put`. Raises `GraphValueError`."""
+    """Return rows for `GraphCore.put_registers`. Raises `GraphValueError`."""
     return encode(items)

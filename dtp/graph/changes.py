@@ -130,7 +130,7 @@ class Readers:
     def __bool__(self) -> bool:
         return bool(self._watches or self._batched)
 
-    def watch(self, pattern: str) -> Watch:
+    def new_watch(self, pattern: str) -> Watch:
         """Return a new watch."""
         watch = Watch(pattern, self._watches.discard)
         self._watches.add(watch)

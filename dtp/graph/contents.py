@@ -258,7 +258,7 @@ class Contents:
         """Return changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in
         ...`."""
         self.check_open()
-        return self._readers.watch(pattern)
+        return self._readers.new_watch(pattern)
 
     def changes(self, pattern: str = "*", *, name: str = "", limit: int = UNREAD) -> Changes:
         """Return what each commit changes from now on, made here or elsewhere: `async for batch in graph.changes()`.
@@ -311,7 +311,7 @@ class Contents:
             self.check_open()
             self._beside = self._beside or beside(self._replica, self._private.keys)
         try:
-            return await self._beside.run(text, parameters, self.query_budget, self._declared)
+            return await self._beside.run_query(text, parameters, self.query_budget, self._declared)
         except QueryError:
             self.check_open()
             raise
@@ -334,13 +334,13 @@ class Contents:
         name, "kind.key", for `CALL db.index.fulltext.queryNodes(name, query)`. It lasts as long as this object: say
         it after opening. Raises `QueryError`.
         """
-        name = self._queries_now().index.declare(kind, key, full_text=full_text)
+        name = self._queries_now().index.declare_index(kind, key, full_text=full_text)
         self._declared.add((kind, key, full_text))
         return name
 
     def explain(self, text: str, **parameters: Value) -> str:
         """Return the SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
-        return self._queries_now().plan(text, parameters)
+        return self._queries_now().explain_query(text, parameters)
 
     def _queries_now(self) -> Queries:
         if self._queries is None:

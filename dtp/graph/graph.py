@@ -125,7 +125,7 @@ class Graph(Contents):
         self.access = Access(self, self._last_taken)
         self._presence: Presence | None = None
         frames, tell = self.frames, self._notify_listeners
-        inside = admission.AdmissionParts(frames.run, lambda: frames.chains, tell, self._lock)
+        inside = admission.AdmissionParts(frames.ask_store, lambda: frames.chains, tell, self._lock)
         #: Whom it takes in: bans, purges, quotas, and what was refused.
         self.admission = Admission(self, store, inside)
         replica.on_made = self._on_made
@@ -144,17 +144,17 @@ class Graph(Contents):
             ),
         )
         self.intake.wait_for_due()
-        store.follow(self.intake.follow)
-        store.follow_damage(self.intake.follow_damage)
+        store.watch_news(self.intake.on_store_changed)
+        store.watch_damage(self.intake.on_damage_found)
 
     async def look_again(self) -> None:
         """Read anew how far each author's chain is here; with the lock."""
-        ends = await self.frames.run(loading.read_ends, self.frames.store, self.identity)
+        ends = await self.frames.ask_store(loading.read_ends, self.frames.store, self.identity)
         self.frames.set_ends(ends)
         self._set_behind(ends.behind)
 
     def _replace_replica(self, fresh: Replica) -> list[Change]:  # what is different
-        changes = access.differences(self._replica, fresh)
+        changes = access.owned_changes(self._replica, fresh)
         self._replica.replace_by(fresh)
         self.intake.wait_for_due()
         return changes
@@ -210,14 +210,14 @@ class Graph(Contents):
             raise GraphError(
                 "`part` goes neither with `history`, which takes all of a graph, nor with `read_only`"
             )
-        opened = partial(loading.opened, place, name, identity.id.key, read_only=read_only)
+        opened = partial(loading.open_store, place, name, identity.id.key, read_only=read_only)
         store: Store = await asyncio.to_thread(opened)
         if blobs is not None:
             store.blob_folder = Path(blobs)
         try:
             store.hidden = frozenset((await asyncio.to_thread(read_policy, store)).hidden)
             part = await asyncio.to_thread(loading.settle_part, store, part, identity.id.key)
-            replica = await asyncio.to_thread(loading.load, store, identity, clock)
+            replica = await asyncio.to_thread(loading.load_replica, store, identity, clock)
             ends = await asyncio.to_thread(loading.read_ends, store, identity)
             graph = cls(identity, store, replica, ends, history=history, read_only=read_only, prune=prune)
             graph.show_part(part)
@@ -316,11 +316,11 @@ class Graph(Contents):
         async with self._lock:
             if self.behind is None:
                 return
-            tip = self.frames.chains.tip(self.identity.id.key)
-            await self.frames.run(loading.adopt, self.frames.store, self.identity, tip)
+            tip = self.frames.chains.get_tip(self.identity.id.key)
+            await self.frames.ask_store(loading.adopt_store, self.frames.store, self.identity, tip)
             # what the kept state had of lost frames nobody else will ever have
             fresh = self._replica.empty_copy()
-            await self.frames.run(loading.replay, self.frames.store, fresh)
+            await self.frames.ask_store(loading.merge_all_stored, self.frames.store, fresh)
             self._tell_rebuilt(self._replace_replica(fresh))
             await self.look_again()
             self._replica.take_back_seen()  # others' frames may be lost that had been seen
@@ -350,11 +350,10 @@ class Graph(Contents):
         self.check_writable()
         await self.commit()
         async with self._lock:
-            self.show_part(
-                await self.frames.run(loading.settle_part, self.frames.store, part, self.identity.id.key)
-            )
+            store, own = self.frames.store, self.identity.id.key
+            self.show_part(await self.frames.ask_store(loading.settle_part, store, part, own))
             fresh = self._replica.empty_copy()
-            await self.frames.run(loading.replay, self.frames.store, fresh)
+            await self.frames.ask_store(loading.merge_all_stored, self.frames.store, fresh)
             changes = self._replace_replica(fresh)
             await self.look_again()
             self.agreed.clear()
@@ -367,9 +366,10 @@ class Graph(Contents):
         own = self.identity.id.key
         if self.behind is None or own in self.frames.beyond:
             return
-        signed = await self.frames.run(self.frames.store.count_signed, own)
+        signed = await self.frames.ask_store(self.frames.store.count_signed, own)
         if signed > self.frames.last_of(own):
-            self._set_behind(await self.frames.run(loading.behind, self.frames.store, self.identity))
+            why = await self.frames.ask_store(loading.why_behind, self.frames.store, self.identity)
+            self._set_behind(why)
             return
         log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)
         await self.recover()
@@ -422,14 +422,14 @@ class Graph(Contents):
     def _sign_frames(self) -> None:
         while self._unsigned:
             frame = self._unsigned[0]
-            tip = self.frames.chains.tip(frame.author)
+            tip = self.frames.chains.get_tip(frame.author)
             if frame.after != tip.clock:
                 raise GraphForked(
                     "another machine writes as this identity, so what was made here is not signed; give each "
                     "machine an identity of its own"
                 )
-            made = envelopes.seal(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
-            self.frames.chains.advance(made, frame.last)
+            made = envelopes.sign_frame(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
+            self.frames.chains.note_accepted(made, frame.last)
             self.frames.unsaved[made.author, made.sequence] = made
             del self._unsigned[0]
 
@@ -467,7 +467,7 @@ class Graph(Contents):
 
     async def _rebuild(self) -> None:
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""
-        await self.admission.refresh()
+        await self.admission.apply_bans()
         while self._replica.must_rebuild:
             try:
                 self.sign()
@@ -477,8 +477,8 @@ class Graph(Contents):
             version = self._replica.version
             await self._save(synced=True)
             whole = self._replica.sequences.stale or self._replica.access.is_outdated
-            rebuild = partial(loading.rebuilt, whole=whole)
-            fresh = await self.frames.run(rebuild, self.frames.store, self._replica.empty_copy())
+            rebuild = partial(loading.rebuild_replica, whole=whole)
+            fresh = await self.frames.ask_store(rebuild, self.frames.store, self._replica.empty_copy())
             if self._replica.version != version:  # something was made meanwhile
                 continue
             changes = self._replace_replica(fresh)
@@ -495,7 +495,7 @@ class Graph(Contents):
 
     def _last_taken(self, author: bytes) -> int:
         """Return the clock of what is here last of an author. Raises `GraphPartial` where that isn't known."""
-        tip = self.frames.chains.tip(author)
+        tip = self.frames.chains.get_tip(author)
         if tip.sequence and not tip.clock:
             self.check_whole("revoking")
         return tip.clock
@@ -624,7 +624,7 @@ class Graph(Contents):
             self.check_open()
             before = self.damage
             try:
-                count = await self.frames.run(verify, self.frames.store)
+                count = await self.frames.ask_store(verify, self.frames.store)
                 if self.damage is not before:
                     await self.look_again()
                 return count
@@ -632,9 +632,9 @@ class Graph(Contents):
                 if self.damage is before:  # else it was mended while it was read
                     if not repair:
                         raise
-                    await self.frames.run(self.frames.store.rewrite)
+                    await self.frames.ask_store(self.frames.store.rewrite)
                 await self.look_again()
-                return await self.frames.run(verify, self.frames.store)
+                return await self.frames.ask_store(verify, self.frames.store)
 
     # ---- the store ------------------------------------------------------------------------------------------
 
@@ -643,7 +643,7 @@ class Graph(Contents):
         told = bool(self.frames.unsaved)
         while self.frames.unsaved:
             some = [one for one, _ in zip(self.frames.unsaved.values(), range(_AT_ONCE), strict=False)]
-            await self.frames.run(self._store_some, some, synced)
+            await self.frames.ask_store(self._store_some, some, synced)
             for one in some:
                 del self.frames.unsaved[one.author, one.sequence]
                 # reading many small ones takes time, too
@@ -659,14 +659,14 @@ class Graph(Contents):
         for; how many were dropped, 0 where the store can't."""
         async with self._lock:
             self.check_writable()
-            dropped = await self.frames.run(self.frames.store.replace, parts)
+            dropped = await self.frames.ask_store(self.frames.store.replace, parts)
             self.admission.count_author_again(parts[0].author)
             return dropped
 
     async def shrink(self) -> None:
         """Give back the room of what was dropped."""
         async with self._lock:
-            await self.frames.run(self.frames.store.shrink)
+            await self.frames.ask_store(self.frames.store.release_space)
 
     @contextlib.asynccontextmanager
     async def hold_replica(self) -> AsyncIterator[Replica]:
@@ -696,4 +696,4 @@ class Graph(Contents):
             return
         self._since_state = 0
         self._state_every = min(_STATE_MOST, max(_STATE_LEAST, len(state)))
-        await self.frames.run(self.frames.store.save_state, state)
+        await self.frames.ask_store(self.frames.store.save_state, state)

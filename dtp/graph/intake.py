@@ -130,10 +130,12 @@ class Intake:
             if one.author in asked.of and (
                 one.author not in heads or one.sequence > heads[one.author].sequence
             ):
-                self._graph.admission.waiting_words.add(self._graph, one)
+                self._graph.admission.waiting_words.add_statements(self._graph, one)
         came = [one for one in batch if isinstance(one, Summary)]
         # Chains keep the sum that reaches farthest. A shorter one may have come before the words for it.
-        if any(one.author in asked.of for one in batch) and (left := [*frames.chains.left(), *came]):
+        if any(one.author in asked.of for one in batch) and (
+            left := [*frames.chains.refused_summaries(), *came]
+        ):
             taken = await self._take_again(left)
         authors = {one.author for one in came}
         for unagreed in self._graph.admission.unagreed() if came else ():
@@ -162,10 +164,10 @@ class Intake:
 
     async def _take_left(self) -> None:
         admission, chains = self._graph.admission, self._graph.frames.chains
-        for one in chains.waiting():
+        for one in chains.list_waiting():
             if admission.agreement is not None and one.author in admission.agreement.of:
-                admission.waiting_words.add(self._graph, one)
-        await self._take_again(chains.left())
+                admission.waiting_words.add_statements(self._graph, one)
+        await self._take_again(chains.refused_summaries())
         await self._inside.rebuild()
 
     async def _rejoin_author(self, author: bytes) -> int:
@@ -173,9 +175,11 @@ class Intake:
         were taken."""
         taken = 0
         while (
-            last := await self._graph.frames.run(self._graph.frames.store.rejoin_aside, author)
+            last := await self._graph.frames.ask_store(self._graph.frames.store.rejoin_aside, author)
         ) is not None:
-            self._graph.frames.chains.skip_to(author, loading.stored(self._graph.frames.store, last).head)
+            self._graph.frames.chains.skip_to(
+                author, loading.decode_stored(self._graph.frames.store, last).head
+            )
             if not any(one[0] == author for one in self._graph.frames.store.read_gaps()):
                 del self._graph.frames.beyond[author]
             taken += self._merge_envelope(self._graph.frames.chains.held_next(author))
@@ -185,7 +189,7 @@ class Intake:
 
     async def _keep_proof(self, proof: Proof) -> None:
         if proof.author not in self._graph.forks:
-            await self._graph.frames.run(self._graph.frames.store.add_proof, proof)
+            await self._graph.frames.ask_store(self._graph.frames.store.add_proof, proof)
             self._graph.forks[proof.author] = proof
             log.warning("%s", proof.describe())
 
@@ -195,18 +199,18 @@ class Intake:
         proof = Proof(envelopes.decode(self._graph.name, first), envelopes.decode(self._graph.name, second))
         if proof.author in self._graph.forks or proof.author not in self._graph.frames.chains.heads:
             return
-        if not await self._graph.frames.run(proof.is_valid):
+        if not await self._graph.frames.ask_store(proof.is_valid):
             raise EnvelopeError("two envelopes that are said to contradict each other don't")
         async with self._inside.lock:
             self._graph.check_open()
             await self._keep_proof(proof)
 
-    def follow(self) -> None:
+    def on_store_changed(self) -> None:
         """Note that another program may have stored something: told by a thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._take_news_soon)
 
-    def follow_damage(self) -> None:
+    def on_damage_found(self) -> None:
         """Note that something stored was found damaged, and mended: told by a thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             self._loop.call_soon_threadsafe(self._look_soon)
@@ -225,8 +229,8 @@ class Intake:
 
     async def _take_news(self) -> None:
         try:
-            await self._graph.admission.reload()
-            found = await self._graph.frames.run(self._graph.frames.store.read_added)
+            await self._graph.admission.reload_policy()
+            found = await self._graph.frames.ask_store(self._graph.frames.store.read_added)
             self._news = None  # what is told from here on may not be in it
             if found:
                 await self._graph.receive(found, part=self._graph.part)
@@ -243,9 +247,9 @@ class Intake:
             if isinstance(envelope, Summary) and not self._graph.admission.takes_sum(envelope):
                 self._graph.frames.chains.add_missing(envelope)
                 break
-            changed = loading.merge(self._graph.replica, envelope)
+            changed = loading.merge_signed(self._graph.replica, envelope)
             is_skipped = isinstance(envelope, Skipped)
-            self._graph.frames.chains.advance(
+            self._graph.frames.chains.note_accepted(
                 envelope, 0 if is_skipped else self._graph.replica.core.covered_clocks[1]
             )
             self._graph.frames.unsaved[envelope.author, envelope.sequence] = envelope
@@ -301,7 +305,7 @@ class Intake:
         self.wait_for_due()
         if is_due:
             self._inside.tell()  # there may be room again for what is due later, or summaries may come
-            if self._graph.frames.chains.left():  # words for them may be due
+            if self._graph.frames.chains.refused_summaries():  # words for them may be due
                 self._looking.start(self._take_agreed_soon(), name="dtp-graph-agreed")
         if self._graph.replica.must_rebuild:
             self._inside.flush()

@@ -197,7 +197,7 @@ def test_envelopes_of_another_graph_are_refused(signed: list[Envelope]) -> None:
 
 
 def test_a_signed_frame_that_is_none_is_refused(signed: list[Envelope]) -> None:
-    wrong = envelopes.seal(ALICE, "", 1, envelopes.NONE_BEFORE, b"\x10" + bytes(8) + b"\x00")
+    wrong = envelopes.sign_frame(ALICE, "", 1, envelopes.NONE_BEFORE, b"\x10" + bytes(8) + b"\x00")
     refused(EncodingError, wrong.encode())
 
 
@@ -205,14 +205,14 @@ def test_a_frame_that_does_not_begin_where_the_last_ended(signed: list[Envelope]
     first, second = signed
     body = bytearray(second.body)
     body[1] ^= 1
-    wrong = envelopes.seal(ALICE, "", 2, first.hash, bytes(body))
+    wrong = envelopes.sign_frame(ALICE, "", 2, first.hash, bytes(body))
     refused(EnvelopeError, first.encode(), wrong.encode(), before=1)
 
 
 def test_two_histories_are_a_proof(signed: list[Envelope], tmp_path: Path) -> None:
     first, second = signed
-    other_first = envelopes.seal(ALICE, "", 1, envelopes.NONE_BEFORE, second.body)
-    other_second = envelopes.seal(ALICE, "", 2, other_first.hash, second.body)
+    other_first = envelopes.sign_frame(ALICE, "", 1, envelopes.NONE_BEFORE, second.body)
+    other_second = envelopes.sign_frame(ALICE, "", 2, other_first.hash, second.body)
     path = str(tmp_path / "bob.db")
 
     async def main() -> None:
@@ -234,7 +234,7 @@ def test_two_histories_are_a_proof(signed: list[Envelope], tmp_path: Path) -> No
     assert not Proof(first, second).is_valid()
     assert not Proof(first, first).is_valid()
     assert not Proof(first, dataclasses.replace(other_first, signature=bytes(64))).is_valid()
-    assert not Proof(first, envelopes.seal(BOB, "", 1, envelopes.NONE_BEFORE, second.body)).is_valid()
+    assert not Proof(first, envelopes.sign_frame(BOB, "", 1, envelopes.NONE_BEFORE, second.body)).is_valid()
 
 
 # ---- places and times --------------------------------------------------------------------------------------------

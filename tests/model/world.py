@@ -660,7 +660,7 @@ async def happen(history: History, postgres: str | None) -> None:
     world = World(history, folder, postgres)
     with (
         mock.patch.dict(os.environ, DTP_HOME=str(world.home)),
-        mock.patch.object(PostgresStore, "follow", return_value=None),
+        mock.patch.object(PostgresStore, "watch_news", return_value=None),
     ):
         try:
             await world.start()

@@ -75,7 +75,7 @@ class Opener:
             self._keys.popitem(last=False)
 
     def has_key(self, segment: Segment) -> bool:
-        """True when `open` has what it needs."""
+        """True when `open_segment` has what it needs."""
         return not segment.epoch or Flag.KEYS in segment.flags or segment.epoch in self._keys
 
     def open_segment(self, segment: Segment, data: bytes) -> bytes:

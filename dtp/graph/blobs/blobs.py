@@ -41,12 +41,12 @@ class Blobs:
         self._graph.check_writable()
         try:
             if isinstance(source, bytes):
-                ref = await asyncio.to_thread(self.store.add, io.BytesIO(source))
+                ref = await asyncio.to_thread(self.store.add_blob, io.BytesIO(source))
             elif isinstance(source, str | os.PathLike):
                 with await asyncio.to_thread(open, source, "rb") as file:
-                    ref = await asyncio.to_thread(self.store.add, file)
+                    ref = await asyncio.to_thread(self.store.add_blob, file)
             else:
-                ref = await asyncio.to_thread(self.store.add, source)
+                ref = await asyncio.to_thread(self.store.add_blob, source)
         except FileNotFoundError as error:
             raise GraphError(f"there is no file {error.filename}") from error
         self._new.add(ref)
@@ -106,4 +106,4 @@ class Blobs:
         """
         self._graph.check_writable()
         kept = {*keep, *self._new, *blobs.refs_in(self._graph.replica)}
-        return await asyncio.to_thread(self.store.collect, kept)
+        return await asyncio.to_thread(self.store.remove_unreferenced, kept)

@@ -68,7 +68,7 @@ class Blob:
         listing = await self._read_listing()
         first, skip = divmod(start, CHUNK)
         for number in range(first, listing.chunks):
-            data = await asyncio.to_thread(self._store.read, self.ref, listing, number)
+            data = await asyncio.to_thread(self._store.read_chunk, self.ref, listing, number)
             yield data[skip:]
             skip = 0
 
@@ -98,13 +98,13 @@ async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOp
     listing = await asyncio.to_thread(store.read_listing, ref)
     stream = await connection.open_stream()
     try:
-        incoming = None if listing is None else await asyncio.to_thread(store.begin, ref, listing)
+        incoming = None if listing is None else await asyncio.to_thread(store.begin_incoming, ref, listing)
         try:
             have = incoming.have if incoming is not None else 0
             await _send(stream, BlobMessage.BLOB, graph, ref.id, ref.size, listing is not None, have)
             if incoming is None:
                 size, hashes = await _receive(stream, BlobMessage.LIST, int, bytes)
-                incoming = await asyncio.to_thread(store.begin, ref, Listing(size, hashes))
+                incoming = await asyncio.to_thread(store.begin_incoming, ref, Listing(size, hashes))
             await _take(stream, incoming)
         finally:
             if incoming is not None:
@@ -118,8 +118,8 @@ async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOp
 async def _take(stream: Stream, incoming: Incoming) -> None:
     while not incoming.is_whole:
         number, data = await _receive(stream, BlobMessage.CHUNK, int, bytes)
-        await asyncio.to_thread(incoming.add, number, data)
-    await asyncio.to_thread(incoming.finish)
+        await asyncio.to_thread(incoming.add_chunk, number, data)
+    await asyncio.to_thread(incoming.publish_blob)
 
 
 def is_request(message: bytes) -> bool:
@@ -184,7 +184,7 @@ async def answer(graph: Graph, stream: Stream, request: bytes) -> None:
             await _send(stream, BlobMessage.LIST, listing.size, listing.hashes)
         for number in range(first, listing.chunks):
             try:
-                data = await asyncio.to_thread(store.read, ref, listing, number)
+                data = await asyncio.to_thread(store.read_chunk, ref, listing, number)
             except StoreError:
                 await _send(stream, BlobMessage.ABSENT)  # damaged here, or taken away meanwhile
                 break

@@ -50,15 +50,19 @@ class Listing(NamedTuple):
         """How many there are."""
         return len(self.hashes) // _HASH
 
-    def id(self) -> bytes:
+    def blob_id(self) -> bytes:
         """Return the id of the blob."""
         return _hash(_LIST_CONTEXT, self.size.to_bytes(8, "big") + self.hashes)
 
     def is_for(self, ref: BlobRef) -> bool:
         """Return whether it is the list of this blob."""
-        return self.size == ref.size and len(self.hashes) == _count(self.size) * _HASH and self.id() == ref.id
+        return (
+            self.size == ref.size
+            and len(self.hashes) == _count(self.size) * _HASH
+            and self.blob_id() == ref.id
+        )
 
-    def length(self, number: int) -> int:
+    def chunk_length(self, number: int) -> int:
         """Return how many bytes a chunk has."""
         return min(CHUNK, self.size - number * CHUNK)
 
@@ -66,7 +70,8 @@ class Listing(NamedTuple):
         """Return whether these are the bytes of that chunk."""
         at = number * _HASH
         return (
-            len(data) == self.length(number) and _hash(_CHUNK_CONTEXT, data) == self.hashes[at : at + _HASH]
+            len(data) == self.chunk_length(number)
+            and _hash(_CHUNK_CONTEXT, data) == self.hashes[at : at + _HASH]
         )
 
 
@@ -130,13 +135,13 @@ class BlobStore:
         listing = Listing(int.from_bytes(data[:8], "big"), data[8:])
         return listing if listing.is_for(ref) else None
 
-    def read(self, ref: BlobRef, listing: Listing, number: int) -> bytes:
+    def read_chunk(self, ref: BlobRef, listing: Listing, number: int) -> bytes:
         """Return a chunk, checked. `StoreError` when it isn't what it should be: then the blob is to be fetched
         again."""
         try:
             with open(self._path_of(ref.id.hex()), "rb") as file:
                 file.seek(number * CHUNK)
-                data = file.read(listing.length(number))
+                data = file.read(listing.chunk_length(number))
         except OSError as error:
             raise _failed("read", ref, error) from error
         if not listing.matches_chunk(number, data):
@@ -147,14 +152,14 @@ class BlobStore:
 
     # ---- adding ---------------------------------------------------------------------------------------------
 
-    def add(self, source: BinaryIO) -> BlobRef:
+    def add_blob(self, source: BinaryIO) -> BlobRef:
         """Keep all that `source` has still to give. It is read once, a chunk at a time."""
         path = self._path_of(f"{os.urandom(8).hex()}.new")
         self._writing.add(path.name)
         try:
             size, hashes = _copy(source, path, self._most)
             listing = Listing(size, hashes)
-            ref = BlobRef(listing.id(), size)
+            ref = BlobRef(listing.blob_id(), size)
             self._write_list(ref, listing)
             self._publish(path, ref)
         except OSError as error:
@@ -187,7 +192,7 @@ class BlobStore:
         finally:
             os.close(folder)
 
-    def begin(self, ref: BlobRef, listing: Listing) -> Incoming:
+    def begin_incoming(self, ref: BlobRef, listing: Listing) -> Incoming:
         """Return the blob to go on with, chunk by chunk. Raises `BlobError` if the list is another blob's."""
         if not listing.is_for(ref):
             raise BlobError(f"the list of blob {ref.id.hex()} belongs to another blob: ask another peer")
@@ -200,7 +205,7 @@ class BlobStore:
 
     # ---- taking away ----------------------------------------------------------------------------------------
 
-    def collect(self, keep: Iterable[BlobRef]) -> int:
+    def remove_unreferenced(self, keep: Iterable[BlobRef]) -> int:
         """Remove all but these, and what is left of writers that were killed; how many bytes became free."""
         kept = {ref.id.hex() for ref in keep}
         free = 0
@@ -244,7 +249,7 @@ class Incoming:
         """Whether all chunks are here."""
         return self.have == self._listing.chunks
 
-    def add(self, number: int, data: bytes) -> None:
+    def add_chunk(self, number: int, data: bytes) -> None:
         """Keep the next chunk. Raise `BlobError`, with nothing written, for another one, or other bytes."""
         if number != self.have or self.is_whole or not self._listing.matches_chunk(number, data):
             raise BlobError(
@@ -257,7 +262,7 @@ class Incoming:
             raise StoreError(f"a blob could not be written: {error.strerror}") from error
         self.have += 1
 
-    def finish(self) -> None:
+    def publish_blob(self) -> None:
         """Publish the blob under its name: only one that is whole."""
         try:
             os.ftruncate(self._handle, self._listing.size)

@@ -129,7 +129,7 @@ def _is_there(kind: str, value: Any) -> bool:
 # ---- making it so ---------------------------------------------------------------------------------------------
 
 
-def checked(items: Iterable[Item]) -> list[Item]:
+def check_items(items: Iterable[Item]) -> list[Item]:
     """Return the items if a graph can keep each. Raise `ContentsError` where it can't, or one is there twice."""
     found = list(items)
     seen = set()
@@ -181,7 +181,7 @@ async def apply(graph: Graph, found: FoundItems) -> Imported:
     Raise `ContentsError` where one can't be, and the graph is as it was.
     """
     graph.check_writable()
-    items = await asyncio.to_thread(checked, found.items)
+    items = await asyncio.to_thread(check_items, found.items)
     for soul in {one.soul for one in items}:
         graph.check_public(soul)
     await graph.commit()

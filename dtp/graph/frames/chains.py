@@ -59,7 +59,7 @@ class Chains:
         self._near: tuple[Envelope | Summary | None, int] = None, 0  # what was read last, for which sequence
         self._agreed: dict[bytes, None] = {}
 
-    def tip(self, author: bytes) -> ChainTip:
+    def get_tip(self, author: bytes) -> ChainTip:
         """Return the end of the author's chain."""
         tip = self._tips.get(author)
         if tip is None:
@@ -77,7 +77,7 @@ class Chains:
         return tip
 
     def unread_ends(self, authors: Iterable[bytes]) -> list[tuple[bytes, int]]:
-        """Return (author, last sequence) of those of these authors for whom `tip` would have to read."""
+        """Return (author, last sequence) of those of these authors for whom `get_tip` would have to read."""
         return [
             (one, self.heads[one].sequence) for one in authors if one in self.heads and one not in self._tips
         ]
@@ -95,14 +95,14 @@ class Chains:
         count as missing. Raises `Equivocation`, and `EnvelopeError` for a frame that doesn't begin where its author's
         last ended.
         """
-        tip = self.tip(envelope.author)
+        tip = self.get_tip(envelope.author)
         if self._whole and isinstance(envelope, Summary) and envelope.sequence > tip.sequence:
             self.add_missing(envelope)
-        if envelope.first > tip.sequence + 1:
+        if envelope.first_sequence > tip.sequence + 1:
             if not (self._whole and isinstance(envelope, Summary)):
                 self._put_aside(envelope)
             return False
-        if envelope.first <= tip.sequence:
+        if envelope.first_sequence <= tip.sequence:
             self._compare_known(envelope, min(envelope.sequence, tip.sequence))
             if envelope.sequence <= tip.sequence:
                 return False
@@ -116,7 +116,7 @@ class Chains:
             begins = True  # the clocks of what was skipped aren't known
         elif isinstance(envelope, Summary):
             begins = envelope.after == tip.clock or (
-                envelope.first <= tip.sequence and envelope.after < tip.clock < envelope.last
+                envelope.first_sequence <= tip.sequence and envelope.after < tip.clock < envelope.last
             )
         else:
             begins = int.from_bytes(envelope.body[1:9], "little") == tip.clock
@@ -126,13 +126,13 @@ class Chains:
             self._accept_next(envelope)
         return not (self._whole and isinstance(envelope, Summary))
 
-    def left(self) -> list[Summary]:
+    def refused_summaries(self) -> list[Summary]:
         """Return the summaries that weren't taken, as far as there was room to keep them."""
         return [kept for _, kept in self._only_summed.values() if kept is not None]
 
-    def waiting(self) -> list[Envelope | Summary]:
+    def list_waiting(self) -> list[Envelope | Summary]:
         """Return all that came and isn't taken yet."""
-        return [*self.left(), *self._held.values()]
+        return [*self.refused_summaries(), *self._held.values()]
 
     def add_missing(self, summary: Summary) -> None:
         """Leave a summary: its frames are there, somewhere, and have to come themselves. It is kept to be compared
@@ -142,7 +142,7 @@ class Chains:
             self._held_bytes -= len(kept.body) if kept else 0
             kept = summary if self._held_bytes + len(summary.body) <= MAX_HELD_BYTES else None
             try:
-                self._comparing.open(summary)
+                self._comparing.open_summary(summary)
             except EncodingError:
                 kept = None
             self._held_bytes += len(kept.body) if kept else 0
@@ -160,7 +160,7 @@ class Chains:
         """Compare with all that is here of the same frames, up to `last`."""
         if self.has_agreed(theirs):
             return
-        place = theirs.first
+        place = theirs.first_sequence
         while place <= last:
             ours = self._find_standing(theirs.author, place)
             self._compare(ours, theirs)
@@ -190,7 +190,7 @@ class Chains:
             )
 
     def _put_aside(self, envelope: Envelope | Summary) -> None:
-        key = envelope.author, envelope.first
+        key = envelope.author, envelope.first_sequence
         size = len(envelope.body)
         if key in self._held:
             self._compare(self._held[key], envelope)
@@ -198,7 +198,7 @@ class Chains:
             self._held[key] = envelope
             self._held_bytes += size
 
-    def advance(self, envelope: Envelope | Summary, clock: int) -> None:
+    def note_accepted(self, envelope: Envelope | Summary, clock: int) -> None:
         """Note that an envelope was taken: the author's chain ends with it, and `clock` is its last clock."""
         self._tips[envelope.author] = ChainTip(envelope.sequence, envelope.hash, clock)
         self.heads[envelope.author] = envelope.head
@@ -233,7 +233,7 @@ class Chains:
 
     def held_next(self, author: bytes) -> Envelope | Summary | None:
         """Return what was put aside and is next now."""
-        return self._let_go(author, self.tip(author).sequence + 1)
+        return self._let_go(author, self.get_tip(author).sequence + 1)
 
     def _let_go(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         envelope = self._held.pop((author, sequence), None)
@@ -241,7 +241,7 @@ class Chains:
             self._held_bytes -= len(envelope.body)
         return envelope
 
-    def gaps(self) -> list[tuple[bytes, int, int]]:
+    def list_gaps(self) -> list[tuple[bytes, int, int]]:
         """Return the known gaps, (author, first, last): frames behind them wait, or only a summary of them came."""
         waiting: dict[bytes, list[int]] = {}
         for author, sequence in sorted(self._held):

@@ -73,12 +73,12 @@ class Signed(ABC):
 
     @property
     @abstractmethod
-    def first(self) -> int:
+    def first_sequence(self) -> int:
         """The sequence of the first frame that this stands for."""
 
     @property
     @abstractmethod
-    def signed(self) -> bytes:
+    def signed_bytes(self) -> bytes:
         """The bytes under the signature."""
 
     @property
@@ -98,19 +98,19 @@ class Signed(ABC):
     def is_genuine(self) -> bool:
         """Return whether the signature is the author's."""
         try:
-            return PeerId(self.author).verify(self.signature, self.signed)
+            return PeerId(self.author).verify(self.signature, self.signed_bytes)
         except PeerIdError:
             return False
 
     @property
     @abstractmethod
-    def told(self) -> core.Told:
+    def op_statement(self) -> core.Told:
         """What it says of its ops, to be compared with other statements."""
 
     @property
-    def states(self) -> dict[int, bytes]:
+    def chain_hashes(self) -> dict[int, bytes]:
         """Sequence -> hash, of what it says about the author's chain."""
-        return {self.first - 1: self.previous, self.sequence: self.hash}
+        return {self.first_sequence - 1: self.previous, self.sequence: self.hash}
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,11 @@ class Envelope(Signed):
     """A frame with its author's signature."""
 
     @property
-    def first(self) -> int:
+    def first_sequence(self) -> int:
         return self.sequence
 
     @cached_property
-    def signed(self) -> bytes:
+    def signed_bytes(self) -> bytes:
         """The bytes under the signature."""
         return b"".join(
             (
@@ -137,10 +137,10 @@ class Envelope(Signed):
     @cached_property
     def hash(self) -> bytes:
         """BLAKE3 of what is signed."""
-        return _hash(self.signed)
+        return _hash(self.signed_bytes)
 
     @property
-    def told(self) -> core.Told:
+    def op_statement(self) -> core.Told:
         return core.Told(self.body, self.sequence, self.sequence, None)
 
     def encode(self) -> bytes:
@@ -164,7 +164,7 @@ class Summary(Signed):
     seen: bytes
 
     @property
-    def first(self) -> int:
+    def first_sequence(self) -> int:
         return self.start
 
     @property
@@ -172,7 +172,7 @@ class Summary(Signed):
         return self.tip
 
     @cached_property
-    def signed(self) -> bytes:
+    def signed_bytes(self) -> bytes:
         """The bytes under the signature."""
         numbers = (self.start, self.sequence, self.after, self.last)
         return b"".join(
@@ -188,7 +188,7 @@ class Summary(Signed):
         )
 
     @property
-    def told(self) -> core.Told:
+    def op_statement(self) -> core.Told:
         return core.Told(self.body, self.start, self.sequence, (self.after, self.last))
 
     def encode(self) -> bytes:
@@ -231,16 +231,16 @@ class Skipped(Summary):
             previous=first.previous,
             body=b"",
             signature=last.signature,
-            start=first.first,
+            start=first.first_sequence,
             tip=last.hash,
             after=0,
             last=0,
             seen=bytes(_DIGEST),
-            statement=last.signed,
+            statement=last.signed_bytes,
         )
 
     @cached_property
-    def signed(self) -> bytes:
+    def signed_bytes(self) -> bytes:
         """The bytes under the signature; none where they say something else than this."""
         place = self.author + self.sequence.to_bytes(8, "big")
         frame = _named(CONTEXT, self.graph) + place
@@ -253,7 +253,7 @@ class Skipped(Summary):
         return self.statement if whole and told == (place[-8:], self.tip) else b""
 
     @property
-    def states(self) -> dict[int, bytes]:
+    def chain_hashes(self) -> dict[int, bytes]:
         return {self.sequence: self.tip}  # what was before, its author has not signed here
 
     def encode(self) -> bytes:
@@ -280,10 +280,10 @@ def last_clock(handle: core.GraphCore, one: Envelope | Summary) -> int:
     return one.last if isinstance(one, Summary) else handle.check_frame(one.body)[1]
 
 
-def seal(identity: Identity, graph: str, sequence: int, previous: bytes, body: bytes) -> Envelope:
+def sign_frame(identity: Identity, graph: str, sequence: int, previous: bytes, body: bytes) -> Envelope:
     """Sign a frame as its author."""
     unsigned = Envelope(graph, identity.id.key, sequence, previous, body, b"")
-    return replace(unsigned, signature=identity.sign(unsigned.signed))
+    return replace(unsigned, signature=identity.sign(unsigned.signed_bytes))
 
 
 def sum_up(
@@ -302,13 +302,13 @@ def sum_up(
         previous=first.previous,
         body=body,
         signature=b"",
-        start=first.first,
+        start=first.first_sequence,
         tip=last.hash,
         after=clocks[0],
         last=clocks[1],
         seen=seen,
     )
-    return replace(unsigned, signature=identity.sign(unsigned.signed))
+    return replace(unsigned, signature=identity.sign(unsigned.signed_bytes))
 
 
 def decode(graph: str, data: bytes) -> Envelope | Summary:

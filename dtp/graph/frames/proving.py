@@ -29,7 +29,7 @@ class Proof:
     def describe(self) -> str:
         """Return in words, for people, whose it is, and of which of its frames the two tell."""
         told = (
-            f"a summary of frames {o.first} to {o.sequence}"
+            f"a summary of frames {o.first_sequence} to {o.sequence}"
             if isinstance(o, Summary)
             else f"frame {o.sequence}"
             for o in (self.first, self.second)
@@ -42,7 +42,7 @@ class Proof:
         if a.author != b.author or a.graph != b.graph or not (a.is_genuine() and b.is_genuine()):
             return False
         try:
-            return contradict(a, b)
+            return are_contradictory(a, b)
         except EncodingError:  # what can't be read says nothing
             return False
 
@@ -60,18 +60,20 @@ class Comparing:
 
         Raises `EncodingError` when they have to be read for that, and one can't be.
         """
-        ours, theirs = a.states, b.states
+        ours, theirs = a.chain_hashes, b.chain_hashes
         if any(ours[place] != theirs[place] for place in ours.keys() & theirs.keys()):
             return True
         if isinstance(a, Skipped) or isinstance(b, Skipped):
             return False
         if isinstance(a, Summary):
-            return not self.open(a).agrees_with(b.told) or self._edits_differ(a, b)
-        return isinstance(b, Summary) and (not self.open(b).agrees_with(a.told) or self._edits_differ(b, a))
+            return not self.open_summary(a).agrees_with(b.op_statement) or self._edits_differ(a, b)
+        return isinstance(b, Summary) and (
+            not self.open_summary(b).agrees_with(a.op_statement) or self._edits_differ(b, a)
+        )
 
     def _edits_differ(self, summary: Summary, other: Signed) -> bool:
         """Return whether the two tell otherwise of operations in texts and lists, or the summary lacks some."""
-        if other.first > summary.sequence or summary.first > other.sequence:
+        if other.first_sequence > summary.sequence or summary.first_sequence > other.sequence:
             return False
         theirs = edits_in(other, after=summary.after, last=summary.last)
         if not theirs:
@@ -87,10 +89,10 @@ class Comparing:
             for name, told in theirs.items()
         )
 
-    def open(self, summary: Summary) -> AccountCore:
+    def open_summary(self, summary: Summary) -> AccountCore:
         """Return what the summary says about ops. Raises `EncodingError`."""
         if self._last is None or self._last[0] != summary:
-            account = AccountCore(summary.author, owner_name(summary.author).encode(), summary.told)
+            account = AccountCore(summary.author, owner_name(summary.author).encode(), summary.op_statement)
             self._last = summary, account
         return self._last[1]
 
@@ -107,6 +109,6 @@ def edits_in(one: Signed, *, after: int = 0, last: int = CLOCK_END) -> dict[Name
     return found
 
 
-def contradict(a: Signed, b: Signed) -> bool:
-    """Return whether two of one author can't both be true, as `Comparing.contradict` does."""
+def are_contradictory(a: Signed, b: Signed) -> bool:
+    """Return whether two of one author can't both be true, as `Comparing.are_contradictory` does."""
     return Comparing().are_contradictory(a, b)

@@ -63,10 +63,10 @@ async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]
         ready: list[bytes] = []
         for data in some:
             one = envelopes.decode(graph.name, data)
-            if run.add(one):
+            if run.try_add(one):
                 continue
             ready += run.finish_run()
-            if not run.add(one):
+            if not run.try_add(one):
                 ready.append(data)
         if ready:
             await graph.commit()
@@ -80,9 +80,9 @@ class _Run:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._begin()
+        self._start_run()
 
-    def _begin(self) -> None:
+    def _start_run(self) -> None:
         self._summary: Summing | None = None
         self._frames: list[Envelope | Summary] = []
         self._first: Envelope | Summary | None = None
@@ -90,10 +90,10 @@ class _Run:
         self._size = 0
         self._after = 0
 
-    def add(self, one: Envelope | Summary) -> bool:
+    def try_add(self, one: Envelope | Summary) -> bool:
         """Return whether it is part of the run now; else the run must `end` first, or it can't be summed up at
         all."""
-        if self._last is not None and one.first != self._last.sequence + 1:
+        if self._last is not None and one.first_sequence != self._last.sequence + 1:
             return False
         if self._summary is None:
             core = self._graph.replica.core
@@ -116,7 +116,7 @@ class _Run:
         """Return what stands for the run. The next one may begin."""
         summary, first, last, frames, size = self._summary, self._first, self._last, self._frames, self._size
         after = self._after
-        self._begin()
+        self._start_run()
         if summary is None or first is None or last is None:
             return []
         body = b"" if frames and size <= _FEW else summary.finish_frame()

@@ -105,7 +105,9 @@ def decode(data: bytes, salt: bytes, ours: Mapping[bytes, Head]) -> Vector:
     return vector
 
 
-def missing(ours: Mapping[bytes, Head], theirs: Mapping[bytes, Head]) -> Iterator[tuple[bytes, int, int]]:
+def missing_frames(
+    ours: Mapping[bytes, Head], theirs: Mapping[bytes, Head]
+) -> Iterator[tuple[bytes, int, int]]:
     """Yield what they need of ours: (author, first, last).
 
     Of an author who has another head at the same sequence there that is the last frame: it proves the fork.

@@ -85,7 +85,7 @@ def links(to: type[M] | Callable[[], type[M]], key: str = "", *, init: Literal[F
     return cast("Links[M]", _contained(Linked(key, to)))
 
 
-def exists(graph: Graph, soul: str) -> bool:
+def check_linked(graph: Graph, soul: str) -> bool:
     """Return whether something is at a soul."""
     return graph.replica.core.is_soul(values.encode_name(soul))
 
@@ -104,7 +104,7 @@ class Declared:
         self.key = key
         self.name = ""
 
-    def bind(self, name: str, annotation: Any) -> None:
+    def set_name(self, name: str, annotation: Any) -> None:
         """Note what it is called, and its type. Raises `ModelError`."""
         self.name = name
         self.key = self.key or name
@@ -112,7 +112,7 @@ class Declared:
             raise ModelError(f"{name!r}: a key that begins with a dot is the model's own")
 
     def __get__(self, model: Model | None, owner: type[Model]) -> Any:
-        return self if model is None else self.read(model)
+        return self if model is None else self.read_field(model)
 
     def __set__(self, model: Model, value: Any) -> None:
         if isinstance(value, _Typed) and value.is_of(model, self):  # as of `post.tags |= {"a"}`
@@ -120,11 +120,11 @@ class Declared:
         if value is not None or model.is_added:
             raise ModelError(f"{self.name!r} can't be set: change what it returns, once it is in a graph")
 
-    def read(self, model: Model) -> Any:
+    def read_field(self, model: Model) -> Any:
         """Return what the field of a model is."""
         raise NotImplementedError
 
-    def faults(self, model: Model) -> Iterator[ModelMismatch]:
+    def find_faults(self, model: Model) -> Iterator[ModelMismatch]:
         """Yield what is there and doesn't fit."""
         yield from ()
 
@@ -142,8 +142,8 @@ class Register(Declared):
         #: Of the dataclass.
         self.default: Callable[[], Any] | None = None
 
-    def bind(self, name: str, annotation: Any) -> None:
-        super().bind(name, annotation)
+    def set_name(self, name: str, annotation: Any) -> None:
+        super().set_name(name, annotation)
         self._kind = bound_kind(name, annotation)
 
     def __set__(self, model: Model, value: Any) -> None:
@@ -153,19 +153,19 @@ class Register(Declared):
         else:
             model.draft[self.name] = value
 
-    def read(self, model: Model) -> Any:
+    def read_field(self, model: Model) -> Any:
         if not model.is_added:
             return model.draft[self.name]
-        kept = model.kept()
+        kept = model.read_registers()
         if self.key in kept:
             return self.to_value(model.soul, kept[self.key])
         if self.default is not None:
             return self.default()
         raise ModelMismatch(model.soul, self.name, None, "is missing, and has no default")
 
-    def faults(self, model: Model) -> Iterator[ModelMismatch]:
+    def find_faults(self, model: Model) -> Iterator[ModelMismatch]:
         try:
-            self.read(model)
+            self.read_field(model)
         except ModelMismatch as error:
             yield error
 
@@ -214,7 +214,7 @@ def bound_kind(name: str, annotation: Any) -> FieldKind:
 class _Counter(Declared):
     container = "counter"
 
-    def read(self, model: Model) -> Counter:
+    def read_field(self, model: Model) -> Counter:
         model.graph.check_readable(model.soul)
         return FilledCounter(model.graph.replica, model.soul, self.key)
 
@@ -222,7 +222,7 @@ class _Counter(Declared):
 class _Text(Declared):
     container = "text"
 
-    def read(self, model: Model) -> GraphText:
+    def read_field(self, model: Model) -> GraphText:
         return model.graph.text(model.soul, self.key)
 
 
@@ -232,11 +232,11 @@ class _Container(Declared):
         self._of = of
         self.one = Register()
 
-    def bind(self, name: str, annotation: Any) -> None:
-        super().bind(name, annotation)
-        self.one.bind(name, self._of)
+    def set_name(self, name: str, annotation: Any) -> None:
+        super().set_name(name, annotation)
+        self.one.set_name(name, self._of)
 
-    def faults(self, model: Model) -> Iterator[ModelMismatch]:
+    def find_faults(self, model: Model) -> Iterator[ModelMismatch]:
         for kept in self.all_kept(model):
             try:
                 self.one.to_value(model.soul, kept)
@@ -251,7 +251,7 @@ class _Container(Declared):
 class _Items(_Container):
     container = "list"
 
-    def read(self, model: Model) -> Items[Any]:
+    def read_field(self, model: Model) -> Items[Any]:
         return Items(model, self)
 
     def all_kept(self, model: Model) -> list[Value]:
@@ -261,7 +261,7 @@ class _Items(_Container):
 class _Members(_Container):
     container = "set"
 
-    def read(self, model: Model) -> Members[Any]:
+    def read_field(self, model: Model) -> Members[Any]:
         return Members(model, self)
 
     def all_kept(self, model: Model) -> list[Value]:
@@ -271,11 +271,11 @@ class _Members(_Container):
 class _Mapping(_Container):
     container = "map"
 
-    def read(self, model: Model) -> Entries[Any]:
+    def read_field(self, model: Model) -> Entries[Any]:
         return Entries(model, self)
 
-    def bind(self, name: str, annotation: Any) -> None:
-        super().bind(name, annotation)
+    def set_name(self, name: str, annotation: Any) -> None:
+        super().set_name(name, annotation)
         self.prefix = f"{self.key}/"
 
     def all_kept(self, model: Model) -> list[Value]:
@@ -429,12 +429,12 @@ class Linked(Declared):
         """Return the model that it links to."""
         return self._to if isinstance(self._to, type) else self._to()
 
-    def read(self, model: Model) -> Links[Any]:
+    def read_field(self, model: Model) -> Links[Any]:
         return Links(model, self)
 
 
 class _Link(Linked):
-    def read(self, model: Model) -> Any:
+    def read_field(self, model: Model) -> Any:
         return next(iter(Links[Any](model, self)), None)
 
     def __set__(self, model: Model, value: Any) -> None:
@@ -473,7 +473,7 @@ class Links(Generic[M]):
     def _linked_model(self, soul: str) -> M | None:
         graph, model = self._model.graph, self._field.target_model()
         path = soul.partition("/")[2] if soul.startswith("~") else soul
-        if path.partition("/")[0] != model.kind or not exists(graph, soul) or graph.is_private(soul):
+        if path.partition("/")[0] != model.kind or not check_linked(graph, soul) or graph.is_private(soul):
             return None
         return cast("M", model.at(graph, soul))
 

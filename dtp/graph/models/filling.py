@@ -67,7 +67,7 @@ class Old(Mapping[str, Value]):
 
     def counter(self, key: str) -> int:
         """Return the sum of the counter at a key."""
-        return int(self._filled.get(key, 0)) + counted(self._replica, self._soul, key)
+        return int(self._filled.get(key, 0)) + sum_counter(self._replica, self._soul, key)
 
     def links(self, key: str) -> list[str]:
         """Return the souls that are linked to by a key, sorted."""
@@ -190,7 +190,7 @@ def take_out(replica: Replica, soul: str, container: Container, claims: list[Fie
     return done
 
 
-def counted(replica: Replica, soul: str, key: str) -> int:
+def sum_counter(replica: Replica, soul: str, key: str) -> int:
     """Return a counter's sum without what was filled into it more than once."""
     losing = claims_of(replica, soul).get(key, [])[1:]
     return replica.counter(soul, key).value - sum(claim.amount for claim in losing)
@@ -204,4 +204,4 @@ class FilledCounter(Counter):
     @property
     def value(self) -> int:
         """The sum."""
-        return counted(self._replica, self.soul, self.key)
+        return sum_counter(self._replica, self.soul, self.key)

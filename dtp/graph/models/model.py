@@ -23,7 +23,7 @@ from dtp.core.errors import NotOwner
 from dtp.crdt import Node, Value
 from dtp.crdt.permission.rules import RuleBroken
 from dtp.graph.models import fields, migrating
-from dtp.graph.models.fields import DECLARED, Declared, Register, exists
+from dtp.graph.models.fields import DECLARED, Declared, Register, check_linked
 from dtp.graph.models.filling import Container, Old
 from dtp.graph.models.kinds import ModelError, ModelMismatch
 from dtp.graph.models.migrating import VERSION, Migration, ModelState
@@ -119,7 +119,7 @@ class Model:
             declared = one.metadata.get(DECLARED) or Register()
             if isinstance(declared, Register):
                 declared.default = _default(one)
-            declared.bind(one.name, hints.get(one.name))
+            declared.set_name(one.name, hints.get(one.name))
             cls._fields[one.name] = declared
             setattr(cls, one.name, declared)
         cls._containers = {
@@ -181,7 +181,7 @@ class Model:
         """Return all of this model in a graph: those at `kind/...`, or below `place`, such as `graph.own()`."""
         return Models(cls, graph, place)
 
-    def kept(self) -> Mapping[str, Value]:
+    def read_registers(self) -> Mapping[str, Value]:
         """Return the registers of its node as the present version has them. Raises `ModelMismatch` if it can't."""
         state = self._state_now()
         if state.fault is not None:
@@ -200,7 +200,7 @@ class Model:
         fault = self._state_now().fault
         if fault is not None:
             return [fault]
-        return [one for field in self._fields.values() for one in field.faults(self)]
+        return [one for field in self._fields.values() for one in field.find_faults(self)]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field. Raise `ModelError` for a name that the model doesn't have: nobody would see the value."""
@@ -345,7 +345,7 @@ class Models(Generic[M]):
         self._graph.delete(model.soul)
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and bool(id) and exists(self._graph, self._prefix + id)
+        return isinstance(id, str) and bool(id) and check_linked(self._graph, self._prefix + id)
 
     def __getitem__(self, id: str) -> M:
         if id not in self:

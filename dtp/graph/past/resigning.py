@@ -73,30 +73,30 @@ class _Work:
     def sign_again(self, op: Op, *, again: bool) -> None:
         """Sign an op again, if it isn't overwritten here; `again` if some before it were the last time."""
         if again and op.kind in _EDITED:
-            self.leave(op, "edits before it were signed again already")
+            self.note_left_out(op, "edits before it were signed again already")
             return
         try:
             self.done += self._sign_op(op)
         except (NotOwner, RuleBroken) as error:
-            self.leave(op, str(error))
+            self.note_left_out(op, str(error))
 
-    def leave(self, op: Op, why: str) -> None:
+    def note_left_out(self, op: Op, why: str) -> None:
         """Note an op that isn't signed again, and why."""
         self.left[f"{op.space} {op.key!r} of {op.soul!r}", why] = None
 
     def _sign_op(self, op: Op) -> bool:
         if self.graph.is_private(op.soul):
-            self.leave(op, "it is sealed, and bound to its author")
+            self.note_left_out(op, "it is sealed, and bound to its author")
             return False
         if op.kind in _EDITED:
-            return self._edit(op)
+            return self._sign_edit(op)
         if op.kind is Kind.REGISTER_PUT:
-            return self._put(op)
+            return self._sign_put(op)
         if op.kind is Kind.COUNTER_TOTAL:
-            return self._count(op)
+            return self._sign_count(op)
         return self._sign_change(op)
 
-    def _edit(self, op: Op) -> bool:
+    def _sign_edit(self, op: Op) -> bool:
         """Return the text or list with it, as all would have merged it, and what that changes."""
         name = _EDITED[op.kind], op.soul, op.key
         shown = self.copy.sequences.open_sequence(name)
@@ -117,7 +117,7 @@ class _Work:
                 listed[at : at + count] = list(map(values.decode, new))
         return bool(patches or formats)
 
-    def _put(self, op: Op) -> bool:
+    def _sign_put(self, op: Op) -> bool:
         if not self._is_newest(op):
             return False
         row = (op.soul, op.key, op.value) if op.has_value else (op.soul, op.key)
@@ -140,7 +140,7 @@ class _Work:
             changed = merged.merge_frame(number, made[0], _FOREVER)
         return changed > 0
 
-    def _count(self, op: Op) -> bool:
+    def _sign_count(self, op: Op) -> bool:
         before = self.totals.get((op.soul, op.key), 0)
         self.totals[op.soul, op.key] = op.value
         self.graph.counter(op.soul, op.key).add(op.value - before)
@@ -158,7 +158,7 @@ class _Work:
             return self._change_set(op, there)
         is_mine = any(dot in self.signed for dot in op.dots)
         if any(dot not in op.dots and not (is_mine and dot[0] == replica.author) for dot, _ in there):
-            self.leave(op, "another value was written there at the same time, and stays")
+            self.note_left_out(op, "another value was written there at the same time, and stays")
             return False
         kept = self.graph.multi_value(op.soul, op.key)
         if op.has_value:
@@ -225,9 +225,9 @@ def _envelopes(graph: Graph, source: str, author: bytes) -> list[Envelope | Summ
     """Return all of an author in another store, in order. Raises `GraphError`, `StoreError`."""
     if source == MEMORY:
         raise GraphError("stranded work is in a file or in PostgreSQL, not in memory")
-    store = loading.opened(source, graph.name, graph.identity.id.key, read_only=True)
+    store = loading.open_store(source, graph.name, graph.identity.id.key, read_only=True)
     try:
-        found = list(loading.kept(store, author))
+        found = list(loading.iter_stored(store, author))
     finally:
         store.close()
     if not all(one.is_genuine() for one in found):

@@ -69,7 +69,7 @@ def grantee_of(peer: Grantee) -> tuple[bytes, bool]:
 
 
 def grant(graph: Graph, peer: Grantee, path: str, until: float | None) -> Grant:
-    """Publish a grant of one's own, as `AccessState.grant` does."""
+    """Publish a grant of one's own, as `Access.grant` does."""
     if path.partition("/")[0] == RINGS:
         raise GraphError(f"the rings of private nodes (below {RINGS!r}) are written by their owner alone")
     end = 0 if until is None else clock.clock_at(until, 0xFFFF)
@@ -93,7 +93,7 @@ def revoke(graph: Graph, granted: Grant, last_clock: Callable[[bytes], int]) -> 
     if granted.owner != graph.identity.id.key:
         raise GraphError("only the owner who granted can revoke")
     if granted.to_account:
-        devices = graph.accounts.showing(granted.grantee_name)
+        devices = graph.accounts.find_writers(granted.grantee_name)
         told = Revocation(0, {device: last_clock(device) for device in devices})
     else:
         told = Revocation(last_clock(granted.grantee))
@@ -117,7 +117,7 @@ def _own_access(graph: Graph) -> str:
 # ---- holding what is left -------------------------------------------------------------------------------------
 
 
-def differences(old: Replica, new: Replica) -> list[Change]:
+def owned_changes(old: Replica, new: Replica) -> list[Change]:
     """Return what is different on owned souls, told as by this replica, now."""
     found = []
     for soul in sorted({*old.souls("~"), *new.souls("~")}):

@@ -105,7 +105,7 @@ class Accounts:
         card, standing = self.card(account), self._graph.replica.access.accounts.standing_of(account)
         labels = {device.key: device.label for device in card.devices}
         found = []
-        for key in sorted({*labels, *self.showing(account), *standing.clocks}):
+        for key in sorted({*labels, *self.find_writers(account), *standing.clocks}):
             generation = self._find_generation(account, key)
             last = (
                 FOREVER if generation is None and key in labels else standing.last_clock(key, generation or 0)
@@ -114,7 +114,7 @@ class Accounts:
             found.append(KnownDevice(PeerId(key), labels.get(key, ""), key in labels, ended))
         return found
 
-    def showing(self, account: str) -> set[bytes]:
+    def find_writers(self, account: str) -> set[bytes]:
         """Return who has written for an account here, or said that it would."""
         authors = self._graph.replica.access.authors
         return {key for key, known in authors.items() if any(name == account for name, _ in known.showing)}
@@ -133,7 +133,7 @@ class Accounts:
         `revoke_device` does so in several. Raises `GraphError`, and `AccountError` for what is not a device.
         """
         gone = key_of(device)
-        if account.card.names(gone) or gone not in self.showing(account.card.name):
+        if account.card.names(gone) or gone not in self.find_writers(account.card.name):
             account = account.remove(PeerId(gone))
         self._end_devices(account, [gone])
         return account
@@ -156,7 +156,7 @@ class Accounts:
         Of a device that a thief added, `ignore` the rest. Raises `GraphError`.
         """
         name = account.card.name
-        self._end_devices(account, [key for key in self.showing(name) if not account.card.names(key)])
+        self._end_devices(account, [key for key in self.find_writers(name) if not account.card.names(key)])
 
     def ignore(self, account: Account, device: PeerId | str | bytes) -> None:
         """Void all that a device ever wrote for an account. Raises `GraphError` for one that its card names."""
@@ -197,7 +197,7 @@ async def revoke_device(graphs: Iterable[Graph], account: Account, device: PeerI
     for what is not a name, and `AccountError` for what is not a device.
     """
     gone, all_graphs = key_of(device), list(graphs)
-    known = any(gone in graph.accounts.showing(account.card.name) for graph in all_graphs)
+    known = any(gone in graph.accounts.find_writers(account.card.name) for graph in all_graphs)
     if account.card.names(gone) or not known:
         account = account.remove(PeerId(gone))
     refused: list[tuple[Graph, DtpError]] = []

@@ -189,7 +189,7 @@ class Admission:
         """
         author = key_of(peer)
         self._graph.check_writable()
-        if author in self._unbannable():
+        if author in self._list_unbannable():
             raise GraphError("neither oneself nor who has the say can be banned")
         if shared:
             self._graph.replica.put(self._bans_soul(), owner_name(author), True)
@@ -247,7 +247,7 @@ class Admission:
             )
         return f"~{says}/{BANS}"
 
-    def _unbannable(self) -> set[bytes]:
+    def _list_unbannable(self) -> set[bytes]:
         """Return who can't be banned: oneself, and who has the say."""
         peers = {PeerId.parse(name).key for name in self.followed() if not name.startswith(f"{PREFIX}1")}
         return peers | {self._graph.identity.id.key}
@@ -269,12 +269,12 @@ class Admission:
             self._told = told
             self._shared = _read_shared(told)
 
-    async def refresh(self) -> None:
+    async def apply_bans(self) -> None:
         """Look at who is banned now, and have the replica built again if that is somebody else."""
         if self._graph.read_only:
             return
         self._read_bans()
-        hidden = (self._policy.bans | self._shared.keys()) - self._unbannable()
+        hidden = (self._policy.bans | self._shared.keys()) - self._list_unbannable()
         if hidden != self._store.hidden:
             if hidden - self._store.hidden:
                 self._graph.replica.take_back_seen()
@@ -287,7 +287,7 @@ class Admission:
         elif not self._is_kept:
             await self._save_policy()
 
-    async def reload(self) -> None:
+    async def reload_policy(self) -> None:
         """Take over what another program that shares the store has changed."""
         data = await self._inside.run(self._store.read_policy)
         if data is not None and data != self._last_kept:
@@ -322,7 +322,7 @@ class Admission:
             size = 0 if head is None else await self._graph.frames.stored_bytes(author, 1, head.sequence)
             await self._inside.run(self._store.purge, author)
             self._inside.chains().forget_author(author)
-            await asyncio.to_thread(self._graph.passed.remove, author)
+            await asyncio.to_thread(self._graph.passed.remove_summary, author)
         return size
 
     # ---- quotas -----------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ class Admission:
                 "a graph that keeps its history takes no sums, and one that has a part can't ask for them"
             )
         keys = frozenset(map(key_of, of))
-        self._policy.agreement = Agreement(need, keys).check() if need else None
+        self._policy.agreement = Agreement(need, keys).check_possible() if need else None
         await self._on_policy_changed()
         if not self._graph.keeps_history:
             await self._graph.intake.take_agreed()
@@ -406,7 +406,7 @@ class Admission:
         """Find out which authors are known here: all others are strangers."""
         graph = self._graph
         granted = {one.grantee_name for one in graph.access.grants()}
-        known = self._policy.known | self._met | self._unbannable()
+        known = self._policy.known | self._met | self._list_unbannable()
         known |= {one.grantee for one in graph.access.grants() if not one.to_account}
         cards = [
             card
@@ -447,7 +447,7 @@ class Admission:
         so_far, before = usage_of(envelope), pending.get(author)
         counted = 0 if before is None else before.bytes
         if before is not None:
-            so_far.add(before)
+            so_far.add_usage(before)
         usage = self._usage.get(author) or await self._count_usage(author)
         reason = usage.exceeded_limit(so_far, quotas.limits_of_known)
         if not reason and author not in self._acquainted:
@@ -462,7 +462,7 @@ class Admission:
             if reason and author in self._acquainted:
                 reason = ""
             elif is_new and not reason:
-                self._arrivals.add(now)
+                self._arrivals.note_arrival(now)
         if not reason:
             if author not in self._acquainted:
                 pending.strangers_bytes += so_far.bytes - counted
@@ -499,7 +499,7 @@ class Admission:
         usage = self._usage.get(envelope.author)
         if usage is not None:
             more = usage_of(envelope)
-            usage.add(more)
+            usage.add_usage(more)
             if self._strangers_bytes is not None and envelope.author not in self._acquainted:
                 self._strangers_bytes += more.bytes
 
@@ -511,7 +511,7 @@ class Admission:
     def _refuse(self, author: bytes, reason: str, size: int) -> None:
         if reason != BANNED and len(self._full) < _MOST:
             self._full.add(author)
-        if self.refused.add(author, reason, size) and reason != BANNED:
+        if self.refused.count_refused(author, reason, size) and reason != BANNED:
             log.warning(
                 "graph %r takes no more of %s: %s. 'dtp graph status' (Graph.admission.refused) tells of whom, 'dtp "
                 "graph quota' (Graph.admission.set_quotas) changes how much",

@@ -35,7 +35,7 @@ class Agreement(NamedTuple):
     #: Public keys.
     of: frozenset[bytes]
 
-    def check(self) -> Agreement:
+    def check_possible(self) -> Agreement:
         """Return this. Raises `GraphError` if more have to agree than were named."""
         if not 1 <= self.need <= len(self.of) <= MOST:
             raise GraphError(
@@ -52,7 +52,7 @@ def read_agreement(kept: list[Any]) -> Agreement:
     """Return what `pack` gave. Raises `GraphError`, `ValueError` and `TypeError`."""
     need, of = kept
     try:
-        return Agreement(int(need), frozenset(PeerId(one).key for one in of)).check()
+        return Agreement(int(need), frozenset(PeerId(one).key for one in of)).check_possible()
     except PeerIdError as error:
         raise GraphError(f"those who have to agree must be identities: {error}") from error
 
@@ -79,7 +79,7 @@ class Unagreed(NamedTuple):
 
 def name_of(summary: Summary) -> bytes:
     """Return what a sum is called by those who agree to it."""
-    digest: bytes = blake3(summary.signed).digest()
+    digest: bytes = blake3(summary.signed_bytes).digest()
     return digest[:_NAME]
 
 
@@ -98,7 +98,7 @@ def _said_here(graph: Graph, author: bytes) -> list[Any]:
     return _said(graph, graph.identity.id.key, author)
 
 
-def agree(graph: Graph, parts: Iterable[Signed]) -> None:
+def state_agreement(graph: Graph, parts: Iterable[Signed]) -> None:
     """Say that these parts, all of one author, have all that stands here of its frames."""
     sums = [one for one in parts if isinstance(one, Summary)]
     if sums and graph.replica.refusal is None:
@@ -111,10 +111,10 @@ def agree(graph: Graph, parts: Iterable[Signed]) -> None:
 def is_agreed(graph: Graph, summary: Summary) -> bool:
     """Return whether as many agree to a sum as have to."""
     asked = graph.admission.agreement
-    return asked is None or len(agreeing(graph, summary)) >= asked.need
+    return asked is None or len(list_agreeing(graph, summary)) >= asked.need
 
 
-def agreeing(graph: Graph, summary: Summary) -> list[bytes]:
+def list_agreeing(graph: Graph, summary: Summary) -> list[bytes]:
     """Return who of those that are asked agrees to a sum; its author always does."""
     asked, name, author = graph.admission.agreement, name_of(summary), summary.author
     of = sorted(asked.of - graph.admission.hidden) if asked is not None else []
@@ -122,7 +122,7 @@ def agreeing(graph: Graph, summary: Summary) -> list[bytes]:
     return [
         one
         for one in of
-        if one == author or name in _said(graph, one, author) or waiting.has(one, author, name)
+        if one == author or name in _said(graph, one, author) or waiting.has_agreed(one, author, name)
     ]
 
 
@@ -139,11 +139,11 @@ class WaitingWords:
         #: Who agrees -> name of the sums' author, and names of sums.
         self._said: dict[bytes, set[tuple[str, bytes]]] = {}
 
-    def has(self, witness: bytes, author: bytes, name: bytes) -> bool:
+    def has_agreed(self, witness: bytes, author: bytes, name: bytes) -> bool:
         """Return whether somebody agrees to a sum of an author."""
         return (owner_name(author), name) in self._said.get(witness, ())
 
-    def add(self, graph: Graph, one: Signed) -> None:
+    def add_statements(self, graph: Graph, one: Signed) -> None:
         """Note the sums to which the author of a genuine envelope agrees in it."""
         soul, said = owned_soul(one.author, AGREED), self._said.setdefault(one.author, set())
         try:
@@ -165,7 +165,11 @@ def waiting_sums(graph: Graph) -> list[Unagreed]:
         return []
     return [
         Unagreed(
-            PeerId(one.author), one.first, one.sequence, tuple(map(PeerId, agreeing(graph, one))), asked.need
+            PeerId(one.author),
+            one.first_sequence,
+            one.sequence,
+            tuple(map(PeerId, list_agreeing(graph, one))),
+            asked.need,
         )
-        for one in graph.frames.chains.left()
+        for one in graph.frames.chains.refused_summaries()
     ]

@@ -56,7 +56,7 @@ class Reader:
         return self.devices is not None
 
     @property
-    def machines(self) -> tuple[bytes, ...]:
+    def identities(self) -> tuple[bytes, ...]:
         """The identities that can open what is sealed to it."""
         return (self.key,) if self.devices is None else self.devices
 
@@ -183,7 +183,7 @@ class PrivateNode(MutableMapping[str, Value]):
         try:
             plain = open_sealed(sealed, identity.static_private, self._seal_context(count, readers))
         except SealBroken as error:
-            if not any(identity.id.key in one.machines for one in readers):
+            if not any(identity.id.key in one.identities for one in readers):
                 raise NotReader(
                     f"{self.soul!r} is sealed to others; its owner can add {identity.id}"
                 ) from error
@@ -204,7 +204,7 @@ class PrivateNode(MutableMapping[str, Value]):
         if len(keys) > MAX_KEYS:
             raise GraphError(f"a private node has at most {MAX_KEYS} keys; make another one")
         now = [self._with_devices(one) for one in readers]
-        machines = [machine for one in now for machine in one.machines]
+        machines = [machine for one in now for machine in one.identities]
         if len(machines) > MAX_RECIPIENTS:
             raise GraphError(
                 f"a private node has at most {MAX_RECIPIENTS} readers, the owner and each device among them"
@@ -258,7 +258,7 @@ class PrivateNode(MutableMapping[str, Value]):
         """
         ring = self._open_ring()
         now = [self._with_devices(one) for one in ring.readers]
-        before, after = ({m for one in each for m in one.machines} for each in (ring.readers, now))
+        before, after = ({m for one in each for m in one.identities} for each in (ring.readers, now))
         if before == after:
             return False
         fresh = [os.urandom(KEY_BYTES)] if before - after else []

@@ -75,7 +75,7 @@ class StoredUsage:
     ops: int = 0
     frames: int = 0
 
-    def add(self, other: StoredUsage) -> None:
+    def add_usage(self, other: StoredUsage) -> None:
         """Add `other` to this."""
         self.bytes += other.bytes
         self.ops += other.ops
@@ -99,7 +99,7 @@ def _limits(*most: int | None) -> StoredUsage:
 def usage_of(envelope: Envelope | Summary) -> StoredUsage:
     """Return what an envelope takes; its bytes to within some 20."""
     size = len(envelope.body) + _AROUND
-    return StoredUsage(size, ops_in(envelope.body), envelope.sequence - envelope.first + 1)
+    return StoredUsage(size, ops_in(envelope.body), envelope.sequence - envelope.first_sequence + 1)
 
 
 def ops_in(body: bytes) -> int:
@@ -124,7 +124,7 @@ class Refused:
         """How many, of all."""
         return sum(count for count, _ in self.reasons.values())
 
-    def add(self, author: bytes, reason: str, size: int) -> bool:
+    def count_refused(self, author: bytes, reason: str, size: int) -> bool:
         """Count an envelope; return whether it is the first for this reason."""
         count, total = self.reasons.get(reason, (0, 0))
         self.reasons[reason] = count + 1, total + size
@@ -164,7 +164,7 @@ class Arrivals:
             self._came.popleft()
         return quotas.new_strangers is None or len(self._came) < quotas.new_strangers
 
-    def add(self, now: float) -> None:
+    def note_arrival(self, now: float) -> None:
         """Note that one has come."""
         self._came.append(now)
 

@@ -84,7 +84,7 @@ async def run(graph: Graph, stream: Stream, first: bytes | None = None) -> None:
 
 async def _run_link(graph: Graph, stream: Stream) -> None:
     presence, wake = graph.presence, asyncio.Event()
-    link = presence.attach(stream.connection.peer.key, wake)
+    link = presence.attach_link(stream.connection.peer.key, wake)
     tasks = {
         start_task(_receive(graph.name, presence, link, stream), name="dtp-presence-receive"),
         start_task(_tell(link, stream, wake), name="dtp-presence-send"),
@@ -100,7 +100,7 @@ async def _run_link(graph: Graph, stream: Stream) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        presence.detach(link)
+        presence.detach_link(link)
 
 
 def _check_hello(graph: Graph, message: bytes | None) -> None:

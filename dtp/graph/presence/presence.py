@@ -13,7 +13,7 @@ from dtp.crdt.values import Value
 from dtp.graph.contents import CLOSED
 from dtp.graph.errors import GraphError
 from dtp.graph.presence.roster import LIFE, PresencePeer, Roster
-from dtp.graph.presence.state import SESSION, Key, PresenceState, read, sign, write
+from dtp.graph.presence.state import SESSION, Key, PresenceState, decode_state, encode_state, sign
 from dtp.identity import PeerId
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Presence:
         """
         if self._graph.closed:
             raise GraphError(CLOSED)
-        self._value = write(state) if state else b""
+        self._value = encode_state(state) if state else b""
         self._state = state
         self._publish_at(self._published + INTERVAL)
 
@@ -130,7 +130,7 @@ class Presence:
     def here(self) -> list[Present]:
         """Return the states of the others who are there, by the names of who they are."""
         states = sorted(self._roster.states.items())
-        return [Present(PeerId(key.author), key.session, read(state.value)) for key, state in states]
+        return [Present(PeerId(key.author), key.session, decode_state(state.value)) for key, state in states]
 
     def changes(self) -> PresenceChanges:
         """Return who is there, then what changes: `async for present in graph.presence.changes()`.
@@ -169,19 +169,19 @@ class Presence:
 
     # ---- links --------------------------------------------------------------------------------------------------
 
-    def attach(self, peer: bytes, wake: asyncio.Event) -> PresencePeer:
+    def attach_link(self, peer: bytes, wake: asyncio.Event) -> PresencePeer:
         """Return a link to a peer; `wake` is set whenever there is something to tell it."""
-        link = self._roster.attach(peer)
+        link = self._roster.attach_link(peer)
         self._wakes[link] = wake
         wake.set()
         if self._value:
             self._publish_at(self._published + INTERVAL)
         return link
 
-    def detach(self, link: PresencePeer) -> None:
+    def detach_link(self, link: PresencePeer) -> None:
         """Note that a link has ended."""
         del self._wakes[link]
-        self._roster.detach(link)
+        self._roster.detach_link(link)
         self._wake()
 
     def filter_wanted(self, link: PresencePeer, states: list[PresenceState]) -> list[PresenceState]:
@@ -259,4 +259,4 @@ class PresenceChanges(ChangeReader[Present]):
             self._told.discard(key)
             return Present(PeerId(key.author), key.session, None)
         self._told.add(key)
-        return Present(PeerId(key.author), key.session, read(state.value))
+        return Present(PeerId(key.author), key.session, decode_state(state.value))

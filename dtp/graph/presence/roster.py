@@ -110,7 +110,7 @@ class Roster:
         """The links that there are."""
         return list(self._links)
 
-    def attach(self, peer: bytes) -> PresencePeer:
+    def attach_link(self, peer: bytes) -> PresencePeer:
         """Return a link to a peer (public key), which is to be told of all that are there."""
         link = PresencePeer(peer)
         self._links[link] = None
@@ -118,7 +118,7 @@ class Roster:
             link.send_state(one)
         return link
 
-    def detach(self, link: PresencePeer) -> None:
+    def detach_link(self, link: PresencePeer) -> None:
         """Note that a link has ended, and who came by it alone is not there any more."""
         del self._links[link]
         for key in [key for key, here in self._here.items() if link in here.links]:
@@ -180,7 +180,7 @@ class Roster:
         link.has[state.key] = state.sequence
         link.pending.pop(state.key, None)
         if not state.value:
-            self._leave(link, state)
+            self._remove_leaving(link, state)
             return True
         for other in self._links:
             if other is not link:
@@ -204,7 +204,7 @@ class Roster:
             other.brought.pop(key, None)
         link.brought[key] = None
 
-    def _leave(self, link: PresencePeer, state: PresenceState) -> None:
+    def _remove_leaving(self, link: PresencePeer, state: PresenceState) -> None:
         """Note that its author said that it goes: all links are told that know of it."""
         self._remove_entry(state.key, state.sequence)
         for other in self._links:

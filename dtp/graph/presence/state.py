@@ -60,7 +60,7 @@ class PresenceState:
         """Whose it is."""
         return Key(self.author, self.session)
 
-    def signed(self, graph: str) -> bytes:
+    def signed_bytes(self, graph: str) -> bytes:
         """Return the bytes under the signature, in the graph of this name."""
         name = graph.encode()
         parts = (
@@ -85,7 +85,7 @@ def sign(
 ) -> PresenceState:
     """Return a state of one's own."""
     unsigned = PresenceState(identity.id.key, session, sequence, date, value, b"")
-    signature = identity.sign(unsigned.signed(graph))
+    signature = identity.sign(unsigned.signed_bytes(graph))
     return PresenceState(identity.id.key, session, sequence, date, value, signature)
 
 
@@ -115,12 +115,12 @@ def check_genuine(states: Iterable[PresenceState], graph: str) -> None:
     batch = list(states)
     for state in batch:
         if state.value:
-            read(state.value)
-    if first_forged([SignedMessage(s.author, s.signature, s.signed(graph)) for s in batch]) is not None:
+            decode_state(state.value)
+    if first_forged([SignedMessage(s.author, s.signature, s.signed_bytes(graph)) for s in batch]) is not None:
         raise SyncError(f"the peer passes on a state that its author did not sign for graph {graph!r}")
 
 
-def write(state: Mapping[str, Value]) -> bytes:
+def encode_state(state: Mapping[str, Value]) -> bytes:
     """Return the value of a state as bytes. Raises `GraphValueError`, `GraphError` when it is too large."""
     value = encode({key: _packed(one, MAX_DEPTH - 1) for key, one in state.items()})
     if len(value) > MAX_VALUE:
@@ -150,8 +150,8 @@ def _packed(value: Value, depth: int) -> Value:
     )
 
 
-def read(value: bytes) -> dict[str, Value]:
-    """Return what a state says. Raises `SyncError` for bytes that `write` would not have given."""
+def decode_state(value: bytes) -> dict[str, Value]:
+    """Return what a state says. Raises `SyncError` for bytes that `encode_state` would not have given."""
     try:
         found = msgpack.unpackb(value, ext_hook=_extension)
     except (ValueError, TypeError, TextFormat) as error:

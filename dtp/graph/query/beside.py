@@ -32,7 +32,7 @@ class Beside:
         self._running: set[threading.Event] = set()
         self.queries = Queries(replica, revealed, ask=self._call_in_loop)
 
-    async def run(
+    async def run_query(
         self,
         text: str,
         parameters: Mapping[str, Value],
@@ -45,13 +45,13 @@ class Beside:
         self._running.add(given_up)
         try:
             return await self._loop.run_in_executor(
-                self._worker, self._run_query, given_up, text, parameters, budget, tuple(declared)
+                self._worker, self._run_in_thread, given_up, text, parameters, budget, tuple(declared)
             )
         finally:
             given_up.set()
             self._running.discard(given_up)
 
-    def _run_query(
+    def _run_in_thread(
         self,
         given_up: threading.Event,
         text: str,
@@ -60,18 +60,18 @@ class Beside:
         declared: Iterable[tuple[str, str, bool]],
     ) -> list[Row]:
         self._given_up = given_up
-        self._check()
+        self._check_given_up()
         for kind, key, full_text in declared:
-            self.queries.index.declare(kind, key, full_text=full_text)
+            self.queries.index.declare_index(kind, key, full_text=full_text)
         return self.queries.run(text, parameters, budget, given_up=given_up.is_set)
 
-    def _check(self) -> None:
+    def _check_given_up(self) -> None:
         if self._given_up is not None and self._given_up.is_set():
             raise QueryError("this query was given up")
 
     def _call_in_loop(self, function: Callable[..., _T], *given: Any) -> _T:
         """Return what a function gives, called by the loop."""
-        self._check()
+        self._check_given_up()
 
         async def answer() -> _T:
             return function(*given)
@@ -83,7 +83,7 @@ class Beside:
             except TimeoutError:
                 if asked.done():
                     raise
-                self._check()
+                self._check_given_up()
 
     def on_changed(self, changes: Iterable[Change]) -> None:
         """Note which souls have changed."""

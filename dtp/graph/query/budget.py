@@ -70,13 +70,13 @@ class Meter:
         """What was counted so far."""
         return self._steps
 
-    def step(self) -> None:
+    def count_step(self) -> None:
         """Count a row or an item. Raises `QueryLimit`."""
         self._steps += 1
         if self._steps >= self._look_at:
             self._check_limits()
 
-    def add(self, steps: int) -> None:
+    def count_steps(self, steps: int) -> None:
         """Count some steps that were taken. Raises `QueryLimit`."""
         self._steps += steps
         self._check_limits()
@@ -163,17 +163,17 @@ class _Running(threading.local):
 _running = _Running()
 
 
-def running(meter: Meter | None) -> None:
+def set_thread_meter(meter: Meter | None) -> None:
     """Say whose steps this thread counts from now on."""
     _running.meter = meter
 
 
-def counted(items: Iterable[_T]) -> Iterator[_T]:
+def count_items(items: Iterable[_T]) -> Iterator[_T]:
     """Yield the items of a value, and count them for the query that runs in this thread. Raises `QueryLimit`.
 
     A list that has another twice, which has another twice, some levels deep, has more items than memory has room for.
     """
     for item in items:
         if _running.meter is not None:
-            _running.meter.step()
+            _running.meter.count_step()
         yield item

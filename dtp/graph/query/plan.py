@@ -24,7 +24,7 @@ class PlannedMatch(Protocol):
     def example_select(self) -> tuple[str, list[Any]]:
         """Return a SELECT as it would be for a row that comes in, with null for its values."""
 
-    def aliases(self) -> dict[str, str]:
+    def table_aliases(self) -> dict[str, str]:
         """Return what the tables of the SELECT stand for, as a query writes it."""
 
     @property
@@ -83,7 +83,7 @@ def rows_of_plan(plan: list[PlanStep], index: Index, *, profile: bool) -> list[d
 def _looks(match: PlannedMatch, index: Index, indent: str) -> Iterator[dict[str, Any]]:
     sql, values = match.example_select()
     seen: set[tuple[str, str]] = set()
-    names = match.aliases()
+    names = match.table_aliases()
     for _, _, _, told in index.select_rows(f"EXPLAIN QUERY PLAN {sql}", values, Pattern):
         read = _TOLD.match(told)
         if read is None or read[2] not in names:

@@ -9,12 +9,12 @@ from lark import Token, Tree
 
 from dtp.crdt import Node, Value
 from dtp.crdt.temporal import TEMPORAL, to_python
-from dtp.graph.query.budget import Meter, QueryBudget, counted
+from dtp.graph.query.budget import Meter, QueryBudget, count_items
 from dtp.graph.query.compiling.clauses import Query
 from dtp.graph.query.compiling.expressions import AS_THEY_ARE, Expressions
 from dtp.graph.query.compiling.matching import Match
 from dtp.graph.query.compiling.scanning import scan_of
-from dtp.graph.query.compiling.syntax import Bound, trees, words
+from dtp.graph.query.compiling.syntax import Bound, child_trees, word_kinds
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.lookup.index import Index
 from dtp.graph.query.lookup.pattern import Pattern
@@ -70,7 +70,7 @@ class Queries:
             grouped = self._group_pattern(query, expressions, meter)
             if grouped is not None:
                 return grouped
-            self.index.prepare()
+            self.index.prepare_query()
             meter.begin()
             with self.index.count_with(meter):
                 if expressions.mode:
@@ -94,11 +94,11 @@ class Queries:
         scan = None if asked is None else scan_of(expressions, asked.match)
         if asked is None or scan is None or scan.nodes != 1:
             return None
-        found = self.index.scanner.group(scan, asked.keys.values(), meter)
+        found = self.index.scanner.count_groups(scan, asked.keys.values(), meter)
         if found is None:
             return None
         with self.index.count_with(meter):
-            return self._results(query, asked.project(expressions, found), meter)
+            return self._results(query, asked.project_rows(expressions, found), meter)
 
     def _count_pattern(self, query: Query, expressions: Expressions, meter: Meter) -> Row | None:
         """Return the row of a query that only counts how often a pattern is there, where the core can."""
@@ -106,10 +106,10 @@ class Queries:
         scan = None if asked is None else scan_of(expressions, asked)
         if scan is None or (scan.is_known_elsewhere and scan.first is None):
             return None
-        total = self.index.scanner.count(scan, meter)
+        total = self.index.scanner.count_matches(scan, meter)
         return None if total is None else dict.fromkeys(query.columns, total)
 
-    def plan(self, text: str, parameters: Mapping[str, Value]) -> str:
+    def explain_query(self, text: str, parameters: Mapping[str, Value]) -> str:
         """Return the SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null
         there."""
         _, expressions = self._compile(text, parameters, Meter(_USUAL))
@@ -125,7 +125,7 @@ class Queries:
 
     def _compile(self, text: str, parameters: Mapping[str, Value], meter: Meter) -> tuple[Query, Expressions]:
         """Return the query, and what compiled it, which has its plan."""
-        self.index.begin()
+        self.index.begin_query()
         expressions = Expressions(text, parameters, self.index, meter)
 
         def matcher(clauses: list[Tree[Token]], scope: frozenset[str], optional: bool) -> Match:
@@ -137,8 +137,8 @@ class Queries:
         expressions.matcher, expressions.subquery = matcher, subquery
         try:
             tree = parse(text)
-            expressions.mode = next(iter(words(tree)), "")
-            query = Query(expressions, self.index, trees(tree)[0])
+            expressions.mode = next(iter(word_kinds(tree)), "")
+            query = Query(expressions, self.index, child_trees(tree)[0])
         except RecursionError as error:
             raise QueryError("this query is nested too deeply") from error
         expressions.check_used()
@@ -153,9 +153,9 @@ class Queries:
         if isinstance(value, Path):
             return Path(tuple(self._to_result(node) for node in value.nodes), value.relationships)
         if isinstance(value, list):
-            return [self._to_result(item) for item in counted(value)]
+            return [self._to_result(item) for item in count_items(value)]
         if isinstance(value, dict):
-            return {key: self._to_result(item) for key, item in counted(value.items())}
+            return {key: self._to_result(item) for key, item in count_items(value.items())}
         if isinstance(value, TEMPORAL):
             return to_python(value)
         return value

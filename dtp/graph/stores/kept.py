@@ -55,14 +55,14 @@ class KeptFrames:
         self.beyond = ends.beyond
         self.chains = Chains(ends.heads, self._find_standing, self._last_clock, whole=self._whole)
 
-    def run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
+    def ask_store(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
         """Return what a function will have returned that asks the store."""
         return self._loop.run_in_executor(self._worker, function, *arguments)
 
     async def close(self) -> None:
         """Wait for what is being asked, and let go of the store."""
         try:
-            await self.run(self.store.close)
+            await self.ask_store(self.store.close)
         finally:
             await asyncio.to_thread(self._worker.shutdown)
 
@@ -78,14 +78,14 @@ class KeptFrames:
         await self._load_ends({one.author for one in batch})
         heads = self.chains.heads
         known = [
-            (one.author, one.first, min(one.sequence, heads[one.author].sequence))
+            (one.author, one.first_sequence, min(one.sequence, heads[one.author].sequence))
             for one in batch
             if one.author in heads
-            and one.first <= heads[one.author].sequence
+            and one.first_sequence <= heads[one.author].sequence
             and not self.chains.has_agreed(one)
         ]
         if known:
-            self._known = await self.run(self._read_known, known)
+            self._known = await self.ask_store(self._read_known, known)
             self.chains.forget_last_read()  # of before others may have taken its place
 
     def forget_known(self) -> None:
@@ -95,7 +95,7 @@ class KeptFrames:
     async def _load_ends(self, authors: Iterable[bytes]) -> None:
         unknown = self.chains.unread_ends(authors)
         if unknown:
-            for one in await self.run(lambda: [self._find_stored(*end) for end in unknown]):
+            for one in await self.ask_store(lambda: [self._find_stored(*end) for end in unknown]):
                 if one is not None:
                     self.chains.note_end(one)
 
@@ -124,7 +124,7 @@ class KeptFrames:
             return 0
         unsaved = next((one for one in self.unsaved.values() if one.author == author), None)
         if unsaved is not None:
-            return unsaved.first - 1
+            return unsaved.first_sequence - 1
         head = self.beyond.get(author) or self.chains.heads.get(author)
         return 0 if head is None else head.sequence
 
@@ -132,7 +132,7 @@ class KeptFrames:
         """Return author (public key) -> the end of its chain as it is stored here."""
         found = self.chains.heads | self.beyond
         for one in reversed(self.unsaved.values()):
-            found[one.author] = Head(one.first - 1, one.previous[:MARK])
+            found[one.author] = Head(one.first_sequence - 1, one.previous[:MARK])
         return {
             author: head
             for author, head in found.items()
@@ -146,22 +146,22 @@ class KeptFrames:
     async def read_parts(self, parts: Iterable[tuple[bytes, int, int]]) -> list[bytes]:
         """Return the stored envelopes of each (author, first sequence, last), one part behind the other."""
         self._check_open()
-        return await self.run(lambda: [one for part in parts for one in self.store.read(*part)])
+        return await self.ask_store(lambda: [one for part in parts for one in self.store.read(*part)])
 
     async def read_over(self, author: bytes, last: int) -> list[bytes]:
         """Return the stored summary that stands for an author's frame and for some behind it, if there is one."""
-        found = await self.run(self.store.find_covering, author, last)
-        one = None if found is None else loading.stored(self.store, found)
-        return [one.encode()] if one is not None and one.first <= last < one.sequence else []
+        found = await self.ask_store(self.store.find_covering, author, last)
+        one = None if found is None else loading.decode_stored(self.store, found)
+        return [one.encode()] if one is not None and one.first_sequence <= last < one.sequence else []
 
     async def stored_bytes(self, author: bytes, first: int, last: int) -> int:
         """Return the bytes of what `read` would give."""
         self._check_open()
-        return await self.run(self.store.size_of, author, first, last)
+        return await self.ask_store(self.store.size_of, author, first, last)
 
     def gaps(self) -> list[tuple[bytes, int, int]]:
         """Return what is known to be missing: (author, first, last). With `history` also what came only summed up."""
-        gaps = self.store.read_gaps() + self.chains.gaps()
+        gaps = self.store.read_gaps() + self.chains.list_gaps()
         return sorted(one for one in gaps if one[0] not in self.store.hidden)
 
     def lost(self) -> list[tuple[bytes, int, int]]:
@@ -170,7 +170,7 @@ class KeptFrames:
 
     async def proofs(self) -> list[Proof]:
         """Return proofs that authors signed two histories."""
-        return await self.run(loading.proofs, self.store)
+        return await self.ask_store(loading.read_proofs, self.store)
 
     # ---- one by one -------------------------------------------------------------------------------------------
 
@@ -180,12 +180,12 @@ class KeptFrames:
         if unsaved is not None:
             return unsaved
         found = self.store.read(author, sequence, sequence)
-        return loading.stored(self.store, found[0]) if found else None
+        return loading.decode_stored(self.store, found[0]) if found else None
 
     def _find_stored(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         """Return what is stored that stands for an author's frame."""
         found = self.store.find_covering(author, sequence)
-        return None if found is None else loading.stored(self.store, found)
+        return None if found is None else loading.decode_stored(self.store, found)
 
     def _find_standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         """Return what is here that stands for an author's frame."""

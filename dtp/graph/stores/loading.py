@@ -32,7 +32,7 @@ from dtp.identity.peer_id import PeerIdError
 _CHECKED_AT_ONCE: Final = 64
 
 
-def merge(replica: Replica, envelope: Envelope | Summary) -> int:
+def merge_signed(replica: Replica, envelope: Envelope | Summary) -> int:
     """Merge what is genuine and next; how many changes there were."""
     if isinstance(envelope, Skipped):
         return 0
@@ -41,7 +41,7 @@ def merge(replica: Replica, envelope: Envelope | Summary) -> int:
     return replica.merge(envelope.author, envelope.body)
 
 
-def opened(place: str | Store, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:
+def open_store(place: str | Store, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:
     """Return the store at a place, as `Graph.open` names places. Raise `StoreError`, `GraphError`."""
     if isinstance(place, Store):
         return place
@@ -63,7 +63,7 @@ async def first_forged(batch: list[Envelope | Summary]) -> int | None:
 
     What is signed is hashed here, where it was just read: another core would have to fetch all of it.
     """
-    signed = [SignedMessage(one.author, one.signature, one.signed) for one in batch]
+    signed = [SignedMessage(one.author, one.signature, one.signed_bytes) for one in batch]
     parts = [signed[at : at + _CHECKED_AT_ONCE] for at in range(0, len(signed), _CHECKED_AT_ONCE)]
     forged = await asyncio.gather(*(asyncio.to_thread(_first_forged, part) for part in parts))
     return next((at * _CHECKED_AT_ONCE + one for at, one in enumerate(forged) if one is not None), None)
@@ -84,7 +84,7 @@ def _is_usable(author: bytes) -> bool:
     return True
 
 
-def stored(store: Store, data: bytes) -> Envelope | Summary:
+def decode_stored(store: Store, data: bytes) -> Envelope | Summary:
     """Return what a store has kept. Raises `StoreError`."""
     try:
         return envelopes.decode(store.name, data)
@@ -92,9 +92,12 @@ def stored(store: Store, data: bytes) -> Envelope | Summary:
         raise _damaged(error) from error
 
 
-def proofs(store: Store) -> list[Proof]:
+def read_proofs(store: Store) -> list[Proof]:
     """Return the proofs in a store that authors signed two histories. Raises `StoreError`."""
-    return [Proof(stored(store, first), stored(store, second)) for first, second in store.read_proofs()]
+    return [
+        Proof(decode_stored(store, first), decode_stored(store, second))
+        for first, second in store.read_proofs()
+    ]
 
 
 class Ends(NamedTuple):
@@ -112,13 +115,13 @@ class Ends(NamedTuple):
 
 def read_ends(store: Store, identity: Identity) -> Ends:
     """Return how far each author's chain is in a store. Raises `StoreError`."""
-    found = heads(store)  # damage may be found now, and is mended then
-    return Ends(found, beyond(store), proofs(store), behind(store, identity))
+    found = read_heads(store)  # damage may be found now, and is mended then
+    return Ends(found, heads_beyond_gaps(store), read_proofs(store), why_behind(store, identity))
 
 
-def heads(store: Store) -> Vector:
+def read_heads(store: Store) -> Vector:
     """Return the end of each author's chain in a store. Raises `StoreError`."""
-    newest = (stored(store, data) for data in store.newest_envelopes())
+    newest = (decode_stored(store, data) for data in store.newest_envelopes())
     return {one.author: one.head for one in newest}
 
 
@@ -143,7 +146,7 @@ def settle_part(store: Store, part: Part | None, own: bytes) -> Part | None:
     return part
 
 
-def behind(store: Store, identity: Identity) -> GraphBehind | None:
+def why_behind(store: Store, identity: Identity) -> GraphBehind | None:
     """Return why nothing may be signed in a store, None if it may. Raises `StoreError`."""
     why = store.why_uncertain(identity.id.key)
     if why is None:
@@ -155,7 +158,7 @@ def behind(store: Store, identity: Identity) -> GraphBehind | None:
     )
 
 
-def adopt(store: Store, identity: Identity, tip: ChainTip) -> None:
+def adopt_store(store: Store, identity: Identity, tip: ChainTip) -> None:
     """Take a store for the one that goes on for an identity, whose chain ends at `tip`; what it signed behind lost
     frames is signed again. Raises `GraphBehind` where that can't be."""
     store.adopt_author(identity.id.key, list(_signed_again(store, identity, tip)))
@@ -164,7 +167,7 @@ def adopt(store: Store, identity: Identity, tip: ChainTip) -> None:
 def _signed_again(store: Store, identity: Identity, tip: ChainTip) -> Iterator[Envelope]:
     """Yield what the identity signed behind frames that are lost, as the frames that come behind `tip` now."""
     clock, previous, sequence = tip.clock, tip.hash, tip.sequence
-    for one in (stored(store, data) for data in store.read_aside()):
+    for one in (decode_stored(store, data) for data in store.read_aside()):
         if one.author != identity.id.key:
             continue
         if not isinstance(one, Envelope):
@@ -173,15 +176,15 @@ def _signed_again(store: Store, identity: Identity, tip: ChainTip) -> Iterator[E
             )
         # a frame says from which clock on it has all of its author's ops: from the last one that there is
         body = one.body[:1] + clock.to_bytes(8, "little") + one.body[9:]
-        made = envelopes.seal(identity, store.name, sequence + 1, previous, body)
+        made = envelopes.sign_frame(identity, store.name, sequence + 1, previous, body)
         yield made
         sequence, previous = made.sequence, made.hash
         clock = GraphCore(identity.id.key).check_frame(body)[1]
 
 
-def beyond(store: Store) -> Vector:
+def heads_beyond_gaps(store: Store) -> Vector:
     """Return the end of the chain of each author of whom frames before it were lost. Raises `StoreError`."""
-    last = (stored(store, data) for data in store.last_aside())
+    last = (decode_stored(store, data) for data in store.last_aside())
     return {one.author: one.head for one in last}
 
 
@@ -191,20 +194,20 @@ def _damaged(error: DtpError) -> StoreError:
     )
 
 
-def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
+def iter_stored(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
     """Yield all that a store has kept of an author, in order. Raises `StoreError`."""
     at = 1
     while True:
         some = store.read(author, at, at + READ - 1)
         for data in some:
-            one = stored(store, data)
+            one = decode_stored(store, data)
             yield one
             after = max(at + READ, one.sequence + 1)
         if not some:  # the next one may be a summary of many
             found = store.find_covering(author, at)
             if found is None:
                 return
-            one = stored(store, found)
+            one = decode_stored(store, found)
             yield one
             after = one.sequence + 1
             if after <= at:  # the store is damaged: who checks it finds that this isn't what comes next
@@ -219,12 +222,12 @@ def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
         ):  # it was due when it was stored, whatever the clock here says now
             replica.merge_summary(one.author, one.body, one.after, one.last, limit=CLOCK_END - 1)
         else:
-            merge(replica, one)
+            merge_signed(replica, one)
     except (EncodingError, StateLimit) as error:
         raise _damaged(error) from error
 
 
-def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
+def load_replica(store: Store, identity: Identity, clock: Clock | None) -> Replica:
     """Return the replica that the store's frames give, but for those of hidden authors. They were checked before they
     were stored."""
     state, later = store.load()
@@ -234,22 +237,22 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
         try:
             replica = Replica.load(author, state, clock=clock, graph=store.name)
         except EncodingError:  # of another version: the frames give it again
-            replay(store, replica)
+            merge_all_stored(store, replica)
     for data in later:
-        one = stored(store, data)
+        one = decode_stored(store, data)
         if one.author not in store.hidden:
             _merge_stored(replica, one)
     _merge_aside(store, replica)
     while replica.must_rebuild:
         fresh = replica.empty_copy()
-        replay(store, fresh)
+        merge_all_stored(store, fresh)
         replica.replace_by(fresh)
     for _ in replica.take_due():  # became due while the graph was closed
         pass
     return replica
 
 
-def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
+def rebuild_replica(store: Store, fresh: Replica, *, whole: bool) -> Replica:
     """Return what a store's frames give an empty replica that knows what was revoked. Raises `StoreError`.
 
     Unless `whole`, they are taken from the kept state on, if nothing in that is void now: most of what is revoked
@@ -260,20 +263,20 @@ def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
         with suppress(EncodingError):  # of another version
             found = Replica.load(fresh.author, kept.state, clock=fresh.clock, graph=store.name)
             if found.access.take_over(fresh.access):
-                for one in (stored(store, data) for data in kept.later):
+                for one in (decode_stored(store, data) for data in kept.later):
                     if one.author not in store.hidden:
                         _merge_stored(found, one)
                 _merge_aside(store, found)
                 if not found.must_rebuild:
                     return found
-    replay(store, fresh)
+    merge_all_stored(store, fresh)
     return fresh
 
 
-def replay(store: Store, replica: Replica) -> None:
+def merge_all_stored(store: Store, replica: Replica) -> None:
     """Merge all that is stored, but of hidden authors."""
     for author in sorted(store.last_sequences().keys() - store.hidden):
-        for one in kept(store, author):
+        for one in iter_stored(store, author):
             _merge_stored(replica, one)
     _merge_aside(store, replica)
 
@@ -281,6 +284,6 @@ def replay(store: Store, replica: Replica) -> None:
 def _merge_aside(store: Store, replica: Replica) -> None:
     """Merge what waits for lost frames: ops need no others of their author. A summary does."""
     for data in store.read_aside():
-        one = stored(store, data)
+        one = decode_stored(store, data)
         if isinstance(one, Envelope) and one.author not in store.hidden:
             _merge_stored(replica, one)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from dtp.graph.errors import GraphError, GraphReadOnly, StoreAway, StoreError
 from dtp.graph.frames.envelope import SKIPPED, Signed
 from dtp.graph.frames.proving import Proof
-from dtp.graph.stores.store import Loaded, Store, fit
+from dtp.graph.stores.store import Loaded, Store, fit_sequences
 
 try:
     import psycopg
@@ -257,7 +257,7 @@ class PostgresStore(Store):
                 "ORDER BY sequence",
                 (self._graph, author, upto),
             ).fetchall()
-            places = fit(parts, [sequence for sequence, _ in rows])
+            places = fit_sequences(parts, [sequence for sequence, _ in rows])
             if not places:
                 return 0
             database.execute(
@@ -313,7 +313,7 @@ class PostgresStore(Store):
         lock = self._lock(b"writers")
         return database.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone() != (True,)
 
-    def shrink(self) -> None:
+    def release_space(self) -> None:
         with self._use_connection("shrunk") as database:
             database.execute("VACUUM dtp_graph_frames")
 
@@ -393,7 +393,7 @@ class PostgresStore(Store):
         found, self._news = self._news + found, []
         return found
 
-    def follow(self, on_news: Callable[[], None]) -> None:
+    def watch_news(self, on_news: Callable[[], None]) -> None:
         self._listener = threading.Thread(
             target=self._listen, args=(on_news,), name="dtp-graph-listen", daemon=True
         )
@@ -486,5 +486,5 @@ class PostgresReader(PostgresStore):
     def read_added(self) -> list[bytes]:
         return []
 
-    def follow(self, on_news: Callable[[], None]) -> None:
+    def watch_news(self, on_news: Callable[[], None]) -> None:
         return

@@ -147,7 +147,7 @@ RUN: Final = "sequence, CASE WHEN substr(envelope, 1, 1) = x'9b' THEN envelope E
 def runs(rows: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[int, int]]:
     """Yield (first, last) of the frames that each row of `RUN` stands for."""
     for sequence, summary in rows:
-        yield (sequence if summary is None else decode("", summary).first), sequence
+        yield (sequence if summary is None else decode("", summary).first_sequence), sequence
 
 
 def run_end(rows: Iterable[tuple[int, bytes | None]], end: int) -> int:
@@ -212,10 +212,10 @@ def _prepare(database: sqlite3.Connection, path: str, name: str) -> bool:
 
 def new_instance(path: str) -> tuple[bytes, int]:
     """Return (a new id, where the file is) for a file that begins a life of its own."""
-    return secrets.token_bytes(16), inode(path)
+    return secrets.token_bytes(16), inode_of(path)
 
 
-def inode(path: str) -> int:
+def inode_of(path: str) -> int:
     """Return the number of the file in its file system, 0 for none: a copy has another one."""
     try:
         return os.stat(path).st_ino & (1 << 63) - 1

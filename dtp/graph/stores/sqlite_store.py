@@ -23,7 +23,7 @@ from dtp.graph.stores.sqlite_format import (
     RUN,
     check_kind,
     frame_sum,
-    inode,
+    inode_of,
     is_sound,
     name_sum,
     new_instance,
@@ -33,7 +33,7 @@ from dtp.graph.stores.sqlite_format import (
     runs,
     write_part,
 )
-from dtp.graph.stores.store import Loaded, Store, fit
+from dtp.graph.stores.store import Loaded, Store, fit_sequences
 from dtp.graph.stores.witness import Witness
 from dtp.identity.private import make_private_file
 from dtp.locking import FileLock
@@ -210,7 +210,7 @@ class SqliteStore(Store):
         with self._translate_errors("mended"):
             self._mend_file(self.name)
 
-    def follow_damage(self, on_damage: Callable[[], None]) -> None:
+    def watch_damage(self, on_damage: Callable[[], None]) -> None:
         self._on_damage = on_damage
 
     def read_aside(self) -> Iterator[bytes]:
@@ -278,7 +278,7 @@ class SqliteStore(Store):
             if any(one[0] == author for one in self._gaps):
                 return "it is damaged, and lacks frames from the middle of what this identity signed"
             last = self.last_sequences().get(author, 0)
-        return self._witness_of(author).why_doubtful(last, moved=self._inode != inode(self._path))
+        return self._witness_of(author).why_doubtful(last, moved=self._inode != inode_of(self._path))
 
     def _witness_of(self, author: bytes) -> Witness:
         found = self._witnesses.get(author)
@@ -288,7 +288,7 @@ class SqliteStore(Store):
 
     def remember_signed(self, author: bytes, sequence: int) -> None:
         if self._path != ":memory:":
-            self._witness_of(author).remember(sequence)
+            self._witness_of(author).remember_sequence(sequence)
 
     def count_signed(self, author: bytes) -> int:
         return 0 if self._path == ":memory:" else self._witness_of(author).count_signed()
@@ -301,7 +301,7 @@ class SqliteStore(Store):
             self._instance, self._inode = new_instance(self._path)
             self._db.execute("UPDATE file SET instance = ?, inode = ?", (self._instance, self._inode))
         for witness in self._witnesses.values():
-            witness.supersede()
+            witness.supersede_instance()
             witness.close()
         self._witnesses.clear()
         self._find_gaps()
@@ -431,7 +431,7 @@ class SqliteStore(Store):
                 "SELECT sequence, arrival FROM frames WHERE author = ? AND sequence <= ? ORDER BY sequence",
                 (author, parts[-1].sequence),
             ).fetchall()
-            places = fit(parts, [sequence for sequence, _ in rows])
+            places = fit_sequences(parts, [sequence for sequence, _ in rows])
             if not places:
                 return 0
             self._db.execute(
@@ -470,7 +470,7 @@ class SqliteStore(Store):
                 self._db.execute("DELETE FROM state")
         self._find_gaps()
 
-    def shrink(self) -> None:
+    def release_space(self) -> None:
         with self._translate_errors("shrunk"):
             free, pages = self._fetch_one("PRAGMA freelist_count"), self._fetch_one("PRAGMA page_count")
             if free >= _FREE_PAGES and 2 * free > pages:  # else what comes next fills them

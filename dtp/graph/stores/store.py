@@ -53,7 +53,7 @@ class Damage(NamedTuple):
         )
 
 
-def fit(parts: list[Signed], there: list[int]) -> list[int]:
+def fit_sequences(parts: list[Signed], there: list[int]) -> list[int]:
     """Return the places in `there`, the sequences that are stored up to the last part's, that the parts come to.
 
     A part's is the first that ends with it or later: whoever has taken what is there up to it has taken the part, and
@@ -123,7 +123,7 @@ class Store(ABC):
         """Put parts, from an author's first frame on and without gaps, in the place of all up to the last of them,
         all or none; how many fewer there are. 0, and nothing was done, where they don't fit what is there."""
 
-    def shrink(self) -> None:
+    def release_space(self) -> None:
         """Give back the room of what isn't there any more."""
         return
 
@@ -170,7 +170,7 @@ class Store(ABC):
     def read_proofs(self) -> list[tuple[bytes, bytes]]:
         """Return the two envelopes of each proof."""
 
-    def follow_damage(self, on_damage: Callable[[], None]) -> None:
+    def watch_damage(self, on_damage: Callable[[], None]) -> None:
         """Have `on_damage` called, from any thread, when damage was found and mended: some frames may be gone."""
         return
 
@@ -218,7 +218,7 @@ class Store(ABC):
         """Return what other programs have added since `load` or the last `news`, in the order in which it came."""
         return []
 
-    def follow(self, on_news: Callable[[], None]) -> None:
+    def watch_news(self, on_news: Callable[[], None]) -> None:
         """Call `on_news`, from any thread, when another program may have added something; never where none can."""
         return
 
@@ -268,7 +268,7 @@ class MemoryStore(Store):
         sequences = self._sequences.get(author, [])
         end = bisect_left(sequences, upto + 1)
         there = sequences[:end]
-        if not fit(parts, there):
+        if not fit_sequences(parts, there):
             return 0
         for sequence in there:
             del self._frames[author, sequence]

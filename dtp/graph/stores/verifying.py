@@ -7,7 +7,7 @@ from dtp.core.errors import EncodingError
 from dtp.graph.errors import StoreError
 from dtp.graph.frames.chains import START, ChainTip
 from dtp.graph.frames.envelope import Envelope, Skipped, Summary, last_clock
-from dtp.graph.stores.loading import kept
+from dtp.graph.stores.loading import iter_stored
 from dtp.graph.stores.store import Store
 
 
@@ -16,7 +16,7 @@ def verify(store: Store) -> int:
     core, count = GraphCore(bytes(AUTHOR_SIZE)), 0  # the replica's own is the event loop's
     for author, last in sorted(store.last_sequences().items()):
         tip = START
-        for one in kept(store, author):
+        for one in iter_stored(store, author):
             tip = _verified(core, one, author, tip)
             count += 1
         if tip.sequence != last:
@@ -27,9 +27,9 @@ def verify(store: Store) -> int:
 def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: ChainTip) -> ChainTip:
     """Return the end of the chain behind this stored one."""
     place = f"envelope {tip.sequence + 1} of {author.hex()}"
-    if one.author == author and one.first > tip.sequence + 1:
+    if one.author == author and one.first_sequence > tip.sequence + 1:
         raise StoreError(f"{place} is missing")
-    goes_on = one.first <= tip.sequence or one.previous == tip.hash
+    goes_on = one.first_sequence <= tip.sequence or one.previous == tip.hash
     if one.author != author or one.sequence <= tip.sequence or not goes_on or not one.is_genuine():
         raise StoreError(f"{place} is not what its author signed there")
     try:
@@ -40,6 +40,6 @@ def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: Chai
             )  # the clocks of what is skipped aren't known
     except EncodingError as error:
         raise StoreError(f"{place} has bytes that are not a frame: {error}") from error
-    if before != tip.clock and (one.first == tip.sequence + 1 or before > tip.clock):
+    if before != tip.clock and (one.first_sequence == tip.sequence + 1 or before > tip.clock):
         raise StoreError(f"{place} does not begin where the one before it ended")
     return ChainTip(one.sequence, one.hash, last_clock(core, one))

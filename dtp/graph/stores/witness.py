@@ -73,12 +73,12 @@ class Witness:
             (n for n, at in others if n is not None and n != _SUPERSEDED and at == self._path), default=0
         )
 
-    def supersede(self) -> None:
+    def supersede_instance(self) -> None:
         """Remember that the store at this place goes on as another instance, unless this is of another place."""
         if self.place == self._path:
-            self.remember(_SUPERSEDED)
+            self.remember_sequence(_SUPERSEDED)
 
-    def remember(self, sequence: int) -> None:
+    def remember_sequence(self, sequence: int) -> None:
         """Remember how many frames were signed. That survives the end of the process at once, that of the machine
         soon: a crash that loses it only makes it remember less."""
         if self._descriptor is None:
@@ -105,7 +105,7 @@ class Witness:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def clear(self) -> None:
+    def forget_all(self) -> None:
         """Remove what is remembered."""
         self.close()
         Path(self._file).unlink(missing_ok=True)

@@ -67,7 +67,7 @@ class Passed:
         """Return bytes of it."""
         return self._known.get(author, (0, 0))[1]
 
-    def authors(self) -> list[bytes]:
+    def list_authors(self) -> list[bytes]:
         """Return the authors of whom there is one."""
         return sorted(self._known)
 
@@ -81,7 +81,7 @@ class Passed:
             raise StoreError(f"a summary that was kept can't be read: {error.strerror}") from error
         return list(_cut(data, 8))
 
-    def put(self, author: bytes, sequence: int, parts: list[bytes]) -> None:
+    def put_summary(self, author: bytes, sequence: int, parts: list[bytes]) -> None:
         """Keep an author's summary of everything instead of the last one. Raises `StoreError`."""
         data = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         if self._folder is None:
@@ -95,7 +95,7 @@ class Passed:
                 raise StoreError(f"a summary could not be kept: {error.strerror}") from error
         self._known[author] = sequence, len(data)
 
-    def remove(self, author: bytes) -> None:
+    def remove_summary(self, author: bytes) -> None:
         """Remove an author's summary of everything. Raises `StoreError`."""
         self._known.pop(author, None)
         self._parts.pop(author, None)
@@ -128,7 +128,7 @@ class Offering:
     def to_make(self, passed: Passed, peer: bytes, *, wants_frames: bool) -> Iterator[tuple[bytes, int]]:
         """Yield what a peer wasn't offered: of which author, up to which frame. One that `wants_frames` may want
         what it didn't want before, as others ask for its word."""
-        for author in passed.authors():
+        for author in passed.list_authors():
             upto = passed.last_of(author)
             if upto > self._made.get((peer, author, wants_frames), 0):
                 yield author, upto
@@ -139,7 +139,7 @@ class Offering:
         while len(self._made) > _REMEMBERED:
             del self._made[next(iter(self._made))]
 
-    async def refresh(self, graph: Graph, *, at_once: bool = False) -> None:
+    async def refresh_offer(self, graph: Graph, *, at_once: bool = False) -> None:
         """Sum up all own frames, if they have become more than twice what stood the last time; or `at_once`, if that
         saves a fifth."""
         own = graph.identity.id.key
@@ -161,7 +161,7 @@ class Offering:
             return
         if not _goes_on(graph, parts):
             return  # frames were pruned while they were read
-        await graph.frames.run(graph.passed.put, own, last, parts)
+        await graph.frames.ask_store(graph.passed.put_summary, own, last, parts)
         self._size = 0
 
     async def _awaits_words(self, graph: Graph, last: int) -> bool:
@@ -209,7 +209,7 @@ def _goes_on(graph: Graph, parts: list[bytes]) -> bool:
     end = 0
     for part in parts:
         one = envelopes.decode(graph.name, part)
-        if one.first != end + 1:
+        if one.first_sequence != end + 1:
             return False
         end = one.sequence
     return True
@@ -233,9 +233,9 @@ class Taking:
 
     def is_next(self, one: Signed) -> bool:
         """Return whether it goes on from the parts that came."""
-        return one.first == self._end + 1 and one.previous == self._hash
+        return one.first_sequence == self._end + 1 and one.previous == self._hash
 
-    def add(self, one: Signed, data: bytes) -> bool:
+    def add_part(self, one: Signed, data: bytes) -> bool:
         """Take the next part, which is genuine; whether it was the last one. Raises `SyncError`."""
         self._left -= len(data) + 4
         if (
@@ -253,10 +253,10 @@ class Taking:
         """Keep it, unless it is of another history than what is here. It waits for the disk."""
         here = known(self.author, self.sequence)
         if here is None or here.hash == self._hash:
-            passed.put(self.author, self.sequence, self._parts)
+            passed.put_summary(self.author, self.sequence, self._parts)
 
 
-def decoded(graph: Graph, data: bytes) -> Signed:
+def decode_part(graph: Graph, data: bytes) -> Signed:
     """Return a part, which is genuine. Raises `SyncError`, `EnvelopeError`."""
     one = envelopes.decode(graph.name, data)
     if not one.is_genuine():

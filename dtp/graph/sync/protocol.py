@@ -85,9 +85,9 @@ class SyncSide:
     """One side of a sync of the graph named `graph`. `vector` is what is stored here; with `history`, the peer is
     asked for every frame, not only for what still counts of them.
 
-    Send `start` first. Feed what comes to `receive` and store what it gives before the next; whenever it has `told`,
-    or more was stored here, send `frames` of what `to_send` lists; once, behind the first of them, `done`. Finished
-    when `is_done`; a live sync just goes on. Raises `SyncError`.
+    Send `start` first. Feed what comes to `receive` and store what it gives before the next. Whenever it has `told`,
+    or more was stored here, send `encode_frames` of what `to_send` lists; once, behind the first of them,
+    `encode_done`. Finished when `is_done`; a live sync just goes on. Raises `SyncError`.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class SyncSide:
 
     @property
     def is_done(self) -> bool:
-        """Whether the peer has sent all, and stored all that was sent to it before `done`."""
+        """Whether the peer has sent all, and stored all that was sent to it before `encode_done`."""
         return not self._dones and self._said_done and not self._unstored
 
     @property
@@ -214,7 +214,7 @@ class SyncSide:
                 raise SyncError("the peer has lost more than it may ask for, or asks in no order")
         elif kind == SyncMessage.REFUSED:
             (told,) = _parts(parts, list)
-            self._refuse(told)
+            self._on_refused(told)
         elif kind == SyncMessage.FORKED:
             first, second = _parts(parts, bytes, bytes)
             step.forked = first, second
@@ -251,7 +251,7 @@ class SyncSide:
             self._teller = Teller(ours, self._random(SALT))
             step.replies.append(self._encode_symbols(FIRST))
 
-    def _refuse(self, told: list[Any]) -> None:
+    def _on_refused(self, told: list[Any]) -> None:
         if not all(isinstance(one, bytes) and len(one) == core.AUTHOR_SIZE for one in told):
             raise SyncError("REFUSED has bytes that are not authors")
         self.refused.update(told)
@@ -285,7 +285,7 @@ class SyncSide:
         if self._theirs is not None:
             raise SyncError("the peer goes on telling what is known")
         if kind == SyncMessage.SYMBOLS and self._teller is None:
-            self._read(parts, ours, step)
+            self._read_difference(parts, ours, step)
         elif kind == SyncMessage.MORE and self._teller is not None:
             (end,) = _parts(parts, int)
             step.replies.append(self._encode_symbols(end))
@@ -303,7 +303,7 @@ class SyncSide:
         assert self._teller is not None
         return _pack(SyncMessage.SYMBOLS, self._teller.salt, *self._teller.next_symbols(end))
 
-    def _read(self, parts: list[Any], ours: Vector, step: SyncStep) -> None:
+    def _read_difference(self, parts: list[Any], ours: Vector, step: SyncStep) -> None:
         salt, start, symbols = _parts(parts, bytes, int, bytes)
         if self._reader is None:
             if len(salt) != SALT or min(self._authors, len(ours)) < FROM_AUTHORS or self._sent_vector:
@@ -325,7 +325,7 @@ class SyncSide:
         if self._theirs is None:
             return []
         out = self._contested | self.refused
-        lacking = [part for part in vector.missing(ours, self._theirs) if part[0] not in out]
+        lacking = [part for part in vector.missing_frames(ours, self._theirs) if part[0] not in out]
         # of who has another head there at the same sequence, the last frame goes once: it proves the fork
         self._contested |= {author for author, first, _ in lacking if self.peer_has(author, first)}
         return lacking
@@ -346,7 +346,7 @@ class SyncSide:
         self._dones += 1
         return _pack(SyncMessage.LOST, parts)
 
-    def done(self) -> bytes:
+    def encode_done(self) -> bytes:
         """Return the message that all was sent, and what was wanted beside."""
         self._said_done = True
         self._unstored += 1
@@ -356,7 +356,7 @@ class SyncSide:
         """Return the message that asks for the frames of an author behind this one, sent before or not."""
         return _pack(SyncMessage.AGAIN, author, sequence)
 
-    def refuse(self, authors: list[bytes]) -> bytes:
+    def encode_refusal(self, authors: list[bytes]) -> bytes:
         """Return the message that nothing is wanted of these authors, `REFUSED_AT_ONCE` at most."""
         return _pack(SyncMessage.REFUSED, authors)
 
@@ -374,12 +374,12 @@ class SyncSide:
             self._theirs[author] = head
 
 
-def offer(author: bytes, sequence: int, size: int) -> bytes:
+def encode_offer(author: bytes, sequence: int, size: int) -> bytes:
     """Return the message that there is a summary of all of an author's frames up to this one, of so many bytes."""
     return _pack(SyncMessage.OFFER, author, sequence, size)
 
 
-def frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:
+def encode_frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:
     """Yield messages with these envelopes, in order."""
     batch: list[bytes] = []
     size = 0

@@ -183,7 +183,7 @@ class _Session:
             if self._terms.is_whole and self._side.theirs.is_whole:
                 await self._offer_summaries()
             if not said_done:
-                await self._send(self._side.done())
+                await self._send(self._side.encode_done())
                 said_done = True
             if not self._live:
                 return
@@ -201,7 +201,7 @@ class _Session:
         unwanted = self._graph.admission.unwanted | self._without | early
         fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
-            await self._send(self._side.refuse(fresh[at : at + protocol.REFUSED_AT_ONCE]))
+            await self._send(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
         for author in sorted(self._unwanted - unwanted):
             await self._send(self._side.encode_again(author, self._graph.frames.last_of(author)))
         self._unwanted = (self._unwanted & unwanted) | set(fresh)
@@ -252,12 +252,12 @@ class _Session:
             author, first, upto
         ):
             return first
-        await self._send_some(await self._graph.frames.run(passed.parts_of, author))
+        await self._send_some(await self._graph.frames.ask_store(passed.parts_of, author))
         return upto + 1
 
     async def _offer_summaries(self) -> None:
         """Offer summaries of everything to a peer that has all the frames: it may meet others who don't."""
-        await self._graph.offering.refresh(self._graph)
+        await self._graph.offering.refresh_offer(self._graph)
         passed = self._graph.passed
         out = self._graph.admission.hidden | self._side.refused
         offering, wants_frames = self._graph.offering, self._side.wants_history
@@ -266,7 +266,7 @@ class _Session:
                 continue
             if upto > self._offered.get(author, 0) and self._side.peer_has(author, upto):
                 self._offered[author] = upto
-                await self._send(protocol.offer(author, upto, passed.size_of(author)))
+                await self._send(protocol.encode_offer(author, upto, passed.size_of(author)))
 
     async def _consider_offer(self, author: bytes, sequence: int, size: int) -> None:
         """Take an offer of what is all here, if it is half as large as the frames or less, or one's word is asked
@@ -296,10 +296,10 @@ class _Session:
         if (
             self._graph.passed.last_of(author) == sequence
         ):  # else there is a newer one, which is offered or was
-            parts = await self._graph.frames.run(self._graph.passed.parts_of, author)
-            for message in protocol.frames(parts):
+            parts = await self._graph.frames.ask_store(self._graph.passed.parts_of, author)
+            for message in protocol.encode_frames(parts):
                 await self._send(message)
-        await self._send(self._side.done())
+        await self._send(self._side.encode_done())
 
     async def _send_lost(self, told: list[tuple[bytes, int, int]]) -> None:
         here = self._graph.frames.last_of
@@ -310,7 +310,7 @@ class _Session:
         for author, _, last in parts if is_whole else ():
             over = await self._graph.frames.read_over(author, last)
             await self._send_some(over)
-        await self._send(self._side.done())
+        await self._send(self._side.encode_done())
 
     async def _take_passed(self, data: list[bytes]) -> list[bytes]:
         """Keep the parts of summaries of everything; return what else there is."""
@@ -320,23 +320,23 @@ class _Session:
             taking = self._taking.get(envelope.author)
             if taking is None or envelope.sequence > taking.sequence or not taking.is_next(envelope):
                 others.append(one)  # also a frame that was asked for again, and came another way meanwhile
-            elif taking.add(passing.decoded(self._graph, one), one):
+            elif taking.add_part(passing.decode_part(self._graph, one), one):
                 frames = self._graph.frames
-                await frames.run(taking.keep_passed, self._graph.passed, frames.find)
+                await frames.ask_store(taking.keep_passed, self._graph.passed, frames.find)
                 del self._taking[envelope.author]
                 if envelope.author in self._newer:
                     await self._consider_offer(envelope.author, *self._newer.pop(envelope.author))
         return others
 
     async def _send_some(self, some: list[bytes]) -> None:
-        for message in protocol.frames(some):
+        for message in protocol.encode_frames(some):
             await self._send(message)
         self.exchanged.sent += len(some)
 
     # ---- receiving ----------------------------------------------------------------------------------------------
 
     async def _receive_on(self) -> None:
-        while (message := await self._next()) is not None:
+        while (message := await self._next_message()) is not None:
             step = self._side.receive(message, self._graph.frames.heads)
             if self._own in self._side.refused and not self.exchanged.refused:
                 self.exchanged.refused = True
@@ -380,7 +380,7 @@ class _Session:
         if self._is_known and self._side.told_all and self._own not in self._refused:
             await self._graph.caught_up()
 
-    async def _next(self) -> bytes | None:
+    async def _next_message(self) -> bytes | None:
         message, self._first = self._first, None
         if message is None:
             message = await _message(self._stream)
@@ -390,7 +390,7 @@ class _Session:
 
     async def _take_envelopes(self, data: list[bytes]) -> None:
         """Take envelopes; of an author who can't be followed further, no more in this session."""
-        intake, out = self._graph.intake, self._left()
+        intake, out = self._graph.intake, self._refused_authors()
         batch = [intake.decode(one) for one in data]
         for envelope in batch:
             self._side.set_peer_head(envelope.author, envelope.head)
@@ -403,13 +403,13 @@ class _Session:
             for envelope in batch:
                 await self._take_one(envelope)
 
-    def _left(self) -> set[bytes]:
+    def _refused_authors(self) -> set[bytes]:
         """Return the authors of whom nothing is taken from this peer, for now or for good."""
         return self._refused | self._full | self._graph.intake.early_from(self._peer)
 
     async def _take_one(self, envelope: Envelope | Summary) -> None:
         author = envelope.author
-        if author in self._left():
+        if author in self._refused_authors():
             return
         try:
             self.exchanged.received += await self._graph.intake.receive_decoded([envelope], self._terms.part)

@@ -80,15 +80,15 @@ class EditPlace(ABC):
         return self.where
 
     @abstractmethod
-    def mark(self, replica: Replica) -> Any:
+    def identify_state(self, replica: Replica) -> Any:
         """Return a mark that identifies the state that is here now: equal to a `PlaceState`'s if it is that one."""
 
     @abstractmethod
-    def read(self, replica: Replica) -> bytes | None:
+    def read_value(self, replica: Replica) -> bytes | None:
         """Return the value that stands here, None if there is none."""
 
     @abstractmethod
-    def write(self, replica: Replica, state: PlaceState) -> None:
+    def restore_state(self, replica: Replica, state: PlaceState) -> None:
         """Make the value of a state stand here again. Raises `AnchorGone` where that can't be."""
 
     def note_state(self, state: PlaceState) -> None:  # noqa: B027
@@ -106,14 +106,14 @@ class RegisterPlace(EditPlace):
         self.where = Where(soul, key, "register")
         self._names = values.encode_name(soul), values.encode_name(key)
 
-    def mark(self, replica: Replica) -> Any:
+    def identify_state(self, replica: Replica) -> Any:
         stamp = replica.core.stamp_of(*self._names)
         return stamp and (stamp[0], replica.author_key(stamp[1]))
 
-    def read(self, replica: Replica) -> bytes | None:
+    def read_value(self, replica: Replica) -> bytes | None:
         return replica.core.get_register(*self._names)
 
-    def write(self, replica: Replica, state: PlaceState) -> None:
+    def restore_state(self, replica: Replica, state: PlaceState) -> None:
         if state.value is None:
             replica.delete(self.where.soul, self.where.key)
         else:
@@ -132,7 +132,7 @@ class _Dotted(EditPlace):
         )
         return [[replica.author_key(author), clock, value] for author, clock, value in found]
 
-    def mark(self, replica: Replica) -> Any:
+    def identify_state(self, replica: Replica) -> Any:
         return frozenset((author, clock) for author, clock, _ in self._read_entries(replica))
 
 
@@ -152,10 +152,10 @@ class MemberPlace(_Dotted):
     def _read_entries(self, replica: Replica) -> list[list[Any]]:
         return [one for one in super()._read_entries(replica) if values.encode(one[2]) == self.member]
 
-    def read(self, replica: Replica) -> bytes | None:
+    def read_value(self, replica: Replica) -> bytes | None:
         return self.member if self._read_entries(replica) else None
 
-    def write(self, replica: Replica, state: PlaceState) -> None:
+    def restore_state(self, replica: Replica, state: PlaceState) -> None:
         kind = core.SET_REMOVE if state.value is None else core.SET_ADD
         replica.write_op(kind, self.where.soul, self.where.key, value=self.member)
 
@@ -168,7 +168,7 @@ class ValuesPlace(_Dotted):
     def __init__(self, soul: str, key: str) -> None:
         self.where = Where(soul, key, "values")
 
-    def read(self, replica: Replica) -> bytes | None:
+    def read_value(self, replica: Replica) -> bytes | None:
         entries = self._read_entries(replica)
         if not entries:
             return None
@@ -181,7 +181,7 @@ class ValuesPlace(_Dotted):
             return [value.soul]
         return []
 
-    def write(self, replica: Replica, state: PlaceState) -> None:
+    def restore_state(self, replica: Replica, state: PlaceState) -> None:
         kind = core.VALUES_REMOVE if state.value is None else core.VALUES_PUT
         replica.write_op(kind, self.where.soul, self.where.key, value=state.value or b"")
 
@@ -203,12 +203,12 @@ class Swap(TrackedEdit):
         return self.place.parts_in(self.new)
 
     def take_back(self, replica: Replica) -> Taken:
-        if self.place.mark(replica) != self.new.mark:
+        if self.place.identify_state(replica) != self.new.mark:
             return Taken([], is_seen=False)
         if any(is_filled(replica, part) for part in self.hidden_parts()):
             return Taken([], is_seen=False)
-        self.place.write(replica, self.old)
-        self.old.mark = self.place.mark(replica)
+        self.place.restore_state(replica, self.old)
+        self.old.mark = self.place.identify_state(replica)
         self.place.note_state(self.old)
         return Taken([Swap(self.place, self.new, self.old)], is_seen=True)
 

@@ -76,7 +76,7 @@ class Elements:
             value = PlaceState(standing.value, encoded_at(items, position))
             found = self._known[where_of(items), element] = Tracked(element, value, Spot(standing.place))
         else:
-            refresh(found, standing, items)
+            update_tracked(found, standing, items)
         return found
 
     def on_reinserted(self, where: Where, tracked: Tracked, element: Element) -> None:
@@ -124,7 +124,7 @@ def part_in(where: Where, state: PlaceState) -> list[str]:
     return []
 
 
-def refresh(tracked: Tracked, standing: ElementState, items: GraphList) -> None:
+def update_tracked(tracked: Tracked, standing: ElementState, items: GraphList) -> None:
     """Note what an element is now, and where."""
     if tracked.value.mark != standing.value:
         tracked.value = PlaceState(standing.value, encoded_at(items, standing.position))
@@ -144,15 +144,15 @@ class _ElementPlace(EditPlace):
 class ElementValue(_ElementPlace):
     """What an element of a list is."""
 
-    def mark(self, replica: Replica) -> Any:
+    def identify_state(self, replica: Replica) -> Any:
         standing = self._find_standing(replica)
         return standing and standing.value
 
-    def read(self, replica: Replica) -> bytes | None:
+    def read_value(self, replica: Replica) -> bytes | None:
         standing = self._find_standing(replica)
         return standing and encoded_at(list_of(replica, self.where), standing.position)
 
-    def write(self, replica: Replica, state: PlaceState) -> None:
+    def restore_state(self, replica: Replica, state: PlaceState) -> None:
         standing = self._find_standing(replica)
         if standing is not None:
             list_of(replica, self.where)[standing.position] = values.decode(state.value or b"")
@@ -227,7 +227,7 @@ class Inserted(TrackedEdit):
         for tracked in self._inserted:
             standing = items.look_for(tracked.element)
             if standing is not None:
-                refresh(tracked, standing, items)
+                update_tracked(tracked, standing, items)
                 found.append((standing.position, tracked))
         return found
 

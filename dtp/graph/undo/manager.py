@@ -254,7 +254,7 @@ class UndoManager:
             self._open = _Step("", is_named=False)
         return self._open
 
-    def _add(self, edit: TrackedEdit) -> None:
+    def _add_edit(self, edit: TrackedEdit) -> None:
         self._redo.clear()
         self._step_now().edits.append(edit)
 
@@ -271,11 +271,11 @@ class UndoManager:
     @contextlib.contextmanager
     def record_registers(self, rows: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> Iterator[None]:
         """Note what these registers are, and will be."""
-        places = {row[:2]: self._register(*row[:2]) for row in rows if not self._leaves_out(row[0])}
+        places = {row[:2]: self._place_of(*row[:2]) for row in rows if not self._leaves_out(row[0])}
         with self._record_swap(list(places.values())):
             yield
 
-    def _register(self, soul: str, key: str) -> EditPlace:
+    def _place_of(self, soul: str, key: str) -> EditPlace:
         node = self._private(soul)
         return RegisterPlace(soul, key) if node is None else PrivatePlace(node, key)
 
@@ -286,7 +286,7 @@ class UndoManager:
             yield
         elif kind == core.COUNTER_TOTAL:
             yield
-            self._add(Added(Where(soul, key, "counter"), values.decode(value)))
+            self._add_edit(Added(Where(soul, key, "counter"), values.decode(value)))
         else:
             in_set = kind in (core.SET_ADD, core.SET_REMOVE)
             with self._record_swap([MemberPlace(soul, key, value) if in_set else ValuesPlace(soul, key)]):
@@ -297,10 +297,10 @@ class UndoManager:
         before = [self._state_of(place) for place in places]
         yield
         for place, old in zip(places, before, strict=True):
-            mark = place.mark(self._replica)
+            mark = place.identify_state(self._replica)
             if mark == old.mark:
                 continue
-            value = place.read(self._replica)
+            value = place.read_value(self._replica)
             if isinstance(place, MemberPlace) and value == old.value:
                 old.mark = mark  # added once more: it outlives others' removals, and nothing shows of that
                 continue
@@ -315,14 +315,14 @@ class UndoManager:
             last.new = new
             return
         step.swaps[name] = swap = Swap(place, old, new)
-        self._add(swap)
+        self._add_edit(swap)
 
     def _state_of(self, place: EditPlace) -> PlaceState:
         """Return what stands at a place: the same object as long as it does."""
-        mark, name = place.mark(self._replica), place.name
+        mark, name = place.identify_state(self._replica), place.name
         known = self._states.get(name)
         if known is None or known.mark != mark:
-            known = self._states[name] = PlaceState(mark, place.read(self._replica))
+            known = self._states[name] = PlaceState(mark, place.read_value(self._replica))
         return known
 
     def _note_state(self, place: EditPlace, state: PlaceState) -> None:
@@ -388,7 +388,7 @@ class UndoManager:
         yield
         if count and not self._leaves_out(items.soul):
             found = [self._elements.track_element(items, at) for at in range(position, position + count)]
-            self._add(Inserted(where_of(items), self._elements, found))
+            self._add_edit(Inserted(where_of(items), self._elements, found))
 
     @contextlib.contextmanager
     def record_delete(self, items: GraphList, position: int, count: int) -> Iterator[None]:
@@ -400,7 +400,7 @@ class UndoManager:
         for tracked in found:
             tracked.on_removed()
         if found:
-            self._add(Deleted(where_of(items), self._elements, position, found))
+            self._add_edit(Deleted(where_of(items), self._elements, position, found))
 
     @contextlib.contextmanager
     def record_assign(self, items: GraphList, position: int) -> Iterator[None]:
@@ -412,7 +412,7 @@ class UndoManager:
         old = tracked.value
         yield
         self._elements.track_element(items, position)
-        self._add(Swap(ElementValue(where_of(items), tracked), old, tracked.value))
+        self._add_edit(Swap(ElementValue(where_of(items), tracked), old, tracked.value))
 
     @contextlib.contextmanager
     def record_move(self, items: GraphList, position: int, to: int) -> Iterator[None]:
@@ -425,4 +425,4 @@ class UndoManager:
         yield
         tracked.on_removed()
         self._elements.track_element(items, to)
-        self._add(Moved(where_of(items), self._elements, tracked, old, tracked.place))
+        self._add_edit(Moved(where_of(items), self._elements, tracked, old, tracked.place))

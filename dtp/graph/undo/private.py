@@ -22,8 +22,8 @@ class PrivatePlace(RegisterPlace):
         self._node = node
         self._hidden = hidden
 
-    def read(self, replica: Replica) -> bytes | None:
-        if super().read(replica) is None:
+    def read_value(self, replica: Replica) -> bytes | None:
+        if super().read_value(replica) is None:
             return None
         try:
             key, value = self._node.open_hidden(self._hidden)
@@ -32,7 +32,7 @@ class PrivatePlace(RegisterPlace):
         self.where = Where(self._node.soul, key, "register")
         return values.encode([key, value])
 
-    def write(self, replica: Replica, state: PlaceState) -> None:
+    def restore_state(self, replica: Replica, state: PlaceState) -> None:
         if state.value == _SEALED:
             raise SealBroken("the sealed value of before can't be opened here, so it can't be put back")
         if state.value is None:

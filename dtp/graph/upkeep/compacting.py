@@ -25,14 +25,14 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
     await graph.commit()
     async with graph.hold_replica() as replica:
         left = gone | {graph.identity.id.key}
-        forgotten = compact(replica, [one for one in graph.frames.vector() if one not in left])
+        forgotten = compact_texts(replica, [one for one in graph.frames.vector() if one not in left])
         graph.on_stored_bytes(forgotten)
-        report(replica)
+        report_versions(replica)
     await graph.commit()
     return forgotten
 
 
-def report(replica: Replica) -> int:
+def report_versions(replica: Replica) -> int:
     """Say which version of each text and list with something deleted is here, where that is news; how many."""
     node = replica.node(owned_soul(replica.author, SEEN))
     count = 0
@@ -48,7 +48,7 @@ def report(replica: Replica) -> int:
     return count
 
 
-def compact(replica: Replica, others: Iterable[bytes]) -> int:
+def compact_texts(replica: Replica, others: Iterable[bytes]) -> int:
     """Forget what all these have reported, which are all other authors that may write; how many characters."""
     nodes = {author: replica.node(owned_soul(author, SEEN)).to_dict() for author in others}
     forgotten = 0

@@ -21,7 +21,7 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Comparing, edits_in
-from dtp.graph.permission.agreement import agree, has_agreed, is_agreed, is_asked
+from dtp.graph.permission.agreement import has_agreed, is_agreed, is_asked, state_agreement
 from dtp.graph.sync.passing import saves_enough
 from dtp.tasks import start_task
 
@@ -69,7 +69,7 @@ class _Standing:
         self._author = author
         self._summary: SummaryCore | None = None
 
-    def add(self, one: Signed) -> Iterator[bytes]:
+    def add_signed(self, one: Signed) -> Iterator[bytes]:
         """Take what comes next; yield the frames of what stands that are whole with it."""
         replica = self._graph.replica
         for _ in range(2):
@@ -101,7 +101,7 @@ async def look(graph: Graph) -> Prunable:
         standing = _Standing(graph, author)
         async for one in _stored(graph, author, last):
             stored += len(one.encode())
-            left += sum(map(len, standing.add(one)))
+            left += sum(map(len, standing.add_signed(one)))
         left += sum(map(len, standing.finish_frames()))
     return Prunable(stored, max(0, stored - left))
 
@@ -154,10 +154,10 @@ class _Parts:
 
     def is_consistent(self, one: Signed) -> bool:
         """Return whether nothing in it contradicts what is stored, which is given in order."""
-        while self._parts[self._at].sequence < one.first:
+        while self._parts[self._at].sequence < one.first_sequence:
             self._at += 1
         for part in self._parts[self._at :]:
-            if part.first > one.sequence:
+            if part.first_sequence > one.sequence:
                 break
             if part.signature != one.signature and self._comparing.are_contradictory(part, one):
                 return False
@@ -172,7 +172,7 @@ async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
     if not sums.are_frames():
         return False
     async for one in _stored(graph, author, upto):
-        if not sums.is_consistent(one) or not all(map(sums.has_all_of, standing.add(one))):
+        if not sums.is_consistent(one) or not all(map(sums.has_all_of, standing.add_signed(one))):
             return False
         last = one
     is_same = last is not None and last.sequence == upto and last.hash == parts[-1].hash
@@ -198,7 +198,8 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     if not saves and not may_agree:
         return Pruned(0, 0)
     parts = [
-        envelopes.decode(graph.name, one) for one in await graph.frames.run(graph.passed.parts_of, author)
+        envelopes.decode(graph.name, one)
+        for one in await graph.frames.ask_store(graph.passed.parts_of, author)
     ]
     may_agree = may_agree and not has_agreed(graph, parts)
     if (is_own and not _is_taken_by_others(graph, parts)) or not (parts and (saves or may_agree)):
@@ -209,7 +210,7 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     except EncodingError:  # what its author signed is not a frame
         return Pruned(0, 0)
     if may_agree:
-        agree(graph, parts)
+        state_agreement(graph, parts)
         await graph.commit()  # who is killed has said so, or has the frames
     if not saves or not (dropped := await graph.replace_stored(parts)):
         return Pruned(0, 0)
@@ -231,8 +232,8 @@ async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
     if graph.admission.agreement is not None and graph.passed.last_of(own):
         found.append(await _prune_author(graph, own))  # to the next sum nobody agrees yet
     if graph.behind is None and graph.own_fork() is None and graph.clock_ahead < _AHEAD:
-        await graph.offering.refresh(graph, at_once=at_once)
-    found += [await _prune_author(graph, author) for author in graph.passed.authors()]
+        await graph.offering.refresh_offer(graph, at_once=at_once)
+    found += [await _prune_author(graph, author) for author in graph.passed.list_authors()]
     pruned = Pruned(sum(one.frames for one in found), sum(one.bytes for one in found))
     if pruned.frames:
         await graph.shrink()

@@ -213,7 +213,7 @@ class MessageStore:
         with self._database.transaction() as self._db:
             yield
         if self._witness is not None:
-            self._witness.remember(self._sealed)
+            self._witness.remember_sequence(self._sealed)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

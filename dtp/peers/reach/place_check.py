@@ -66,7 +66,7 @@ class CheckBook:
         return len(self._asked)
 
     def begin_answer(self, peer: PeerId, now: float) -> bool:
-        """Return True if `peer` may have its answer; `end` says that it has."""
+        """Return True if `peer` may have its answer; `end_answer` says that it has."""
         if now < self._asked.get(peer, float("-inf")) + self._pause or self._running >= self._at_once:
             return False
         self._asked.pop(peer, None)

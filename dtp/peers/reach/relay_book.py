@@ -89,7 +89,7 @@ class RelayBook:
                 del self._sources[held[1]]
 
     def open_circuit(self, target: PeerId, source: str, now: float) -> ReachRefusal | None:
-        """Give `source` a circuit to `target`; then `close` has to follow."""
+        """Give `source` a circuit to `target`; then `close_circuit` has to follow."""
         limits = self.limits
         if not self._may_dial(source, now):
             return self._refuse(ReachRefusal.TOO_OFTEN)

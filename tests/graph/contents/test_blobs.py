@@ -69,7 +69,8 @@ def test_ids_are_those_of_the_specification() -> None:
     )
     told = (CHUNK + 5).to_bytes(8, "big") + hashes
     assert (
-        store.add(io.BytesIO(data)).id == blake3(told, derive_key_context="dtp.graph.blob.list.v1").digest()
+        store.add_blob(io.BytesIO(data)).id
+        == blake3(told, derive_key_context="dtp.graph.blob.list.v1").digest()
     )
     store.close()
 
@@ -92,10 +93,10 @@ def test_what_is_no_blob(tmp_path: Path) -> None:
             with pytest.raises(GraphError, match="no file"):
                 await graph.blobs.add(tmp_path / "nothing")
             small = BlobStore(tmp_path / "small", most=10)
-            small.add(io.BytesIO(bytes(10)))
+            small.add_blob(io.BytesIO(bytes(10)))
             there = set((tmp_path / "small").iterdir())
             with pytest.raises(GraphError, match="at most 10"):
-                small.add(io.BytesIO(bytes(11)))
+                small.add_blob(io.BytesIO(bytes(11)))
             assert set((tmp_path / "small").iterdir()) == there
 
     run(main())
@@ -103,7 +104,7 @@ def test_what_is_no_blob(tmp_path: Path) -> None:
 
 def test_a_place_without_files_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="blobs=FOLDER"):
-        BlobStore(None).add(io.BytesIO(b"x"))
+        BlobStore(None).add_blob(io.BytesIO(b"x"))
 
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE, blobs=tmp_path / "b") as graph:
@@ -115,16 +116,16 @@ def test_a_place_without_files_needs_a_folder(tmp_path: Path) -> None:
 
 def test_damage_on_the_disk_is_seen(tmp_path: Path) -> None:
     store = BlobStore(tmp_path / "b")
-    ref = store.add(io.BytesIO(some(2 * CHUNK)))
+    ref = store.add_blob(io.BytesIO(some(2 * CHUNK)))
     listing = store.read_listing(ref)
     assert listing is not None
     path = tmp_path / "b" / ref.id.hex()
     with path.open("r+b") as file:
         file.seek(CHUNK + 7)
         file.write(b"damage")
-    assert store.read(ref, listing, 0) == some(2 * CHUNK)[:CHUNK]
+    assert store.read_chunk(ref, listing, 0) == some(2 * CHUNK)[:CHUNK]
     with pytest.raises(StoreError, match="chunk 1"):
-        store.read(ref, listing, 1)
+        store.read_chunk(ref, listing, 1)
     (tmp_path / "b" / f"{ref.id.hex()}.list").write_bytes(b"damage")
     assert store.read_listing(ref) is None
 
@@ -164,12 +165,12 @@ class Dying:
 
 def take(store: BlobStore, ref: BlobRef, listing: Listing, data: bytes) -> None:
     """As `fetch` does."""
-    incoming = store.begin(ref, listing)
+    incoming = store.begin_incoming(ref, listing)
     try:
         while not incoming.is_whole:
             at = incoming.have * CHUNK
-            incoming.add(incoming.have, data[at : at + CHUNK])
-        incoming.finish()
+            incoming.add_chunk(incoming.have, data[at : at + CHUNK])
+        incoming.publish_blob()
     finally:
         incoming.close()
 
@@ -178,7 +179,7 @@ def take(store: BlobStore, ref: BlobRef, listing: Listing, data: bytes) -> None:
 def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     data = some(2 * CHUNK + 100)
     source = BlobStore(tmp_path / "source")
-    ref = source.add(io.BytesIO(data))
+    ref = source.add_blob(io.BytesIO(data))
     listing = source.read_listing(ref)
     assert listing is not None
     for number in range(1, 100):
@@ -186,7 +187,7 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
         def work(store: BlobStore = store) -> None:
             if way == "add":
-                assert store.add(io.BytesIO(data)) == ref
+                assert store.add_blob(io.BytesIO(data)) == ref
             else:
                 take(store, ref, listing, data)
 
@@ -198,11 +199,11 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         again = BlobStore(tmp_path / f"{way}{number}")  # another process
         if again.has_blob(ref):
             assert again.read_listing(ref) == listing
-            assert b"".join(again.read(ref, listing, at) for at in range(listing.chunks)) == data
+            assert b"".join(again.read_chunk(ref, listing, at) for at in range(listing.chunks)) == data
         work(again)
         assert again.has_blob(ref)
         assert again.read_listing(ref) == listing
-        again.collect([ref])
+        again.remove_unreferenced([ref])
         assert len(list((tmp_path / f"{way}{number}").iterdir())) == 2
         if dying.left > 0:
             break
@@ -212,12 +213,12 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_what_came_before_it_was_killed_is_not_fetched_again(tmp_path: Path) -> None:
     data = some(5 * CHUNK)
     source, store = BlobStore(tmp_path / "source"), BlobStore(tmp_path / "b")
-    ref = source.add(io.BytesIO(data))
+    ref = source.add_blob(io.BytesIO(data))
     listing = source.read_listing(ref)
     assert listing is not None
-    incoming = store.begin(ref, listing)
+    incoming = store.begin_incoming(ref, listing)
     for number in range(3):
-        incoming.add(number, data[number * CHUNK : (number + 1) * CHUNK])
+        incoming.add_chunk(number, data[number * CHUNK : (number + 1) * CHUNK])
     for number, wrong in (
         (2, data[2 * CHUNK : 3 * CHUNK]),
         (3, data[:CHUNK]),
@@ -225,7 +226,7 @@ def test_what_came_before_it_was_killed_is_not_fetched_again(tmp_path: Path) -> 
         (4, data[4 * CHUNK :]),
     ):
         with pytest.raises(BlobError):
-            incoming.add(number, wrong)
+            incoming.add_chunk(number, wrong)
     incoming.close()
     part = tmp_path / "b" / f"{ref.id.hex()}.part"
     with part.open("r+b") as file:
@@ -233,17 +234,17 @@ def test_what_came_before_it_was_killed_is_not_fetched_again(tmp_path: Path) -> 
         file.write(b"half a chunk")
         file.seek(2 * CHUNK + 1)
         file.write(b"damage")
-    incoming = store.begin(ref, listing)
+    incoming = store.begin_incoming(ref, listing)
     assert incoming.have == 2
     for number in range(2, 5):
-        incoming.add(number, data[number * CHUNK : (number + 1) * CHUNK])
+        incoming.add_chunk(number, data[number * CHUNK : (number + 1) * CHUNK])
     with pytest.raises(BlobError):
-        incoming.add(5, b"")
-    incoming.finish()
+        incoming.add_chunk(5, b"")
+    incoming.publish_blob()
     incoming.close()
     assert (tmp_path / "b" / ref.id.hex()).read_bytes() == data
     with pytest.raises(BlobError, match="belongs to another blob"):
-        store.begin(ref, listing._replace(size=listing.size - 1))
+        store.begin_incoming(ref, listing._replace(size=listing.size - 1))
 
 
 # ---- over connections -------------------------------------------------------------------------------------------
@@ -263,7 +264,7 @@ def test_fetching_and_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
             await one.sync(client)
             ref = one.node("photo")["file"]
             taken: list[int] = []
-            add = blobs.Incoming.add
+            add = blobs.Incoming.add_chunk
 
             def broken(self: blobs.Incoming, number: int, data: bytes) -> None:
                 if number == 4 and taken.count(4) == 0:
@@ -272,7 +273,7 @@ def test_fetching_and_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
                 taken.append(number)
                 add(self, number, data)
 
-            monkeypatch.setattr(blobs.Incoming, "add", broken)
+            monkeypatch.setattr(blobs.Incoming, "add_chunk", broken)
             with pytest.raises(StoreError, match="full"):
                 await one.blobs.fetch(ref, client)
             first, second = await asyncio.gather(one.blobs.fetch(ref, client), one.blobs.fetch(ref, client))

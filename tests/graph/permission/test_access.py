@@ -121,7 +121,7 @@ def forge(identity: Identity, name: str, frames: list[list[tuple[Any, ...]]]) ->
             maker.put_registers(values.encode_rows(rows), (1_000_000 + number) << 16)
         made = maker.commit()
         assert made is not None
-        one = envelopes.seal(identity, name, number, previous, made[0])
+        one = envelopes.sign_frame(identity, name, number, previous, made[0])
         previous = one.hash
         found.append(one.encode())
     return found

@@ -43,7 +43,7 @@ def signed(who: Identity, count: int, name: str = "", size: int = 1, ops: int = 
         maker.put_registers(values.encode_rows(rows), (1_000_000 + 1000 * number) << 16)
         body = maker.commit()
         assert body is not None
-        one = envelopes.seal(who, name, number, previous, body[0])
+        one = envelopes.sign_frame(who, name, number, previous, body[0])
         previous = one.hash
         made.append(one.encode())
     return made
@@ -246,7 +246,7 @@ def test_a_purge_makes_the_file_smaller_and_stays(tmp_path: Path) -> None:
             )
             body = maker.commit()
             assert body is not None
-            one = envelopes.seal(CAROL, "", number, previous, body[0])
+            one = envelopes.sign_frame(CAROL, "", number, previous, body[0])
             previous = one.hash
             big.append(one.encode())
         await alice.receive(big)
@@ -373,7 +373,7 @@ def test_made_up_authors_end_with_the_hour() -> None:
 def test_what_is_refused_is_counted_in_little_memory() -> None:
     refused = Refused()
     for number in range(1000):
-        assert refused.add(number.to_bytes(32, "big"), f"reason {number % 2}", 5) == (number < 2)
+        assert refused.count_refused(number.to_bytes(32, "big"), f"reason {number % 2}", 5) == (number < 2)
     assert refused.envelopes == 1000
     assert refused.reasons == {"reason 0": (500, 2500), "reason 1": (500, 2500)}
     assert len(refused.authors) == MAX_NAMED
@@ -412,7 +412,7 @@ def greeted() -> SyncSide:
 
 def test_of_who_is_refused_nothing_is_sent_until_it_is_wanted_again() -> None:
     side, ours = greeted(), vector({ALICE.id.key: 3, BOB.id.key: 2})
-    side.receive(SyncSide("g").refuse([BOB.id.key]), lambda: ours)
+    side.receive(SyncSide("g").encode_refusal([BOB.id.key]), lambda: ours)
     assert side.to_send(ours) == [(ALICE.id.key, 1, 3)]
     side.set_peer_head(ALICE.id.key, ours[ALICE.id.key])
     side.receive(SyncSide("g").encode_again(BOB.id.key, 1), lambda: ours)
@@ -430,7 +430,7 @@ def test_a_peer_can_t_refuse_without_end() -> None:
 
     def refuse(first: int) -> None:
         authors = [n.to_bytes(32, "big") for n in range(first, first + REFUSED_AT_ONCE)]
-        side.receive(side.refuse(authors), dict)
+        side.receive(side.encode_refusal(authors), dict)
 
     for first in range(0, MAX_REFUSED, REFUSED_AT_ONCE):
         refuse(first)
@@ -438,7 +438,7 @@ def test_a_peer_can_t_refuse_without_end() -> None:
     with pytest.raises(SyncError, match="more than"):
         refuse(MAX_REFUSED)
     with pytest.raises(SyncError):
-        SyncSide("g").receive(side.refuse([bytes(32)]), dict)  # before HELLO
+        SyncSide("g").receive(side.encode_refusal([bytes(32)]), dict)  # before HELLO
 
 
 def test_who_is_banned_by_the_peer_is_told() -> None:

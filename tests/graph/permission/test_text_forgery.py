@@ -34,7 +34,7 @@ def forged(seen: bytes) -> bytes:
     maker.put_registers(values.encode_rows([("note", "title", "taken")]), 1 << 16)
     made = maker.commit()
     assert made is not None
-    return envelopes.seal(BOB, "", 1, envelopes.NONE_BEFORE, made[0]).encode()
+    return envelopes.sign_frame(BOB, "", 1, envelopes.NONE_BEFORE, made[0]).encode()
 
 
 def test_bob_can_not_write_as_alice() -> None:

@@ -19,7 +19,7 @@ from dtp.crdt.temporal import PYTHON, TEMPORAL, from_python
 from dtp.errors import DtpError
 from dtp.graph.query.budget import Meter, QueryBudget
 from dtp.graph.query.compiling.expressions import Expressions
-from dtp.graph.query.compiling.syntax import label_names, name_of, trees
+from dtp.graph.query.compiling.syntax import child_trees, label_names, name_of
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.parsing import parser
 from dtp.graph.query.run import Queries
@@ -139,18 +139,18 @@ class _Builder:
             known = {name: one.soul for name, one in row.items() if isinstance(one, Node)}
             self._row = row
             for pattern, tree in read:
-                for one in trees(tree):
+                for one in child_trees(tree):
                     self._pattern(pattern, one, known)
 
     def _pattern(self, text: str, tree: Tree[Any], known: dict[str, str]) -> None:
-        parts = [one for one in trees(tree) if one.data != "path"]
+        parts = [one for one in child_trees(tree) if one.data != "path"]
         left = self._node(text, parts[0], known)
         for relation, node in zip(parts[1::2], parts[2::2], strict=True):
             right = self._node(text, node, known)
-            (detail,) = trees(relation)
-            (types,) = (one for one in trees(detail) if one.data == "types")
+            (detail,) = child_trees(relation)
+            (types,) = (one for one in child_trees(detail) if one.data == "types")
             ends = (right, left) if relation.data == "left" else (left, right)
-            key = name_of(trees(types)[0])
+            key = name_of(child_trees(types)[0])
             if (ends[0], key, ends[1]) in self._links:
                 raise OutsideError("a relationship is there once")
             self._links.add((ends[0], key, ends[1]))
@@ -159,7 +159,7 @@ class _Builder:
             left = right
 
     def _node(self, text: str, tree: Tree[Any], known: dict[str, str]) -> str:
-        parts = trees(tree)
+        parts = child_trees(tree)
         variable = next((name_of(one) for one in parts if one.data == "variable"), "")
         if variable in known:
             return known[variable]
@@ -177,11 +177,11 @@ class _Builder:
     def _put_all(self, soul: str, text: str, tree: Tree[Any], known: dict[str, str]) -> None:
         """The inline properties of a node or a relationship."""
         index = Queries(self._replica).index
-        index.prepare()
+        index.prepare_query()
         expressions = Expressions(text, {}, index, Meter(QueryBudget()))
         row = self._row | {name: semantics.NodeRef(node) for name, node in known.items()}
-        for properties in (one for one in trees(tree) if one.data == "properties"):
-            for key, value in map(trees, trees(properties)):
+        for properties in (one for one in child_trees(tree) if one.data == "properties"):
+            for key, value in map(child_trees, child_trees(properties)):
                 found = expressions.compile(value, row)(row)
                 if found is not None:
                     self._replica.put(soul, name_of(key), found)

@@ -39,15 +39,15 @@ def test_ranges_are_looked_up_in_what_was_declared() -> None:
     text = "MATCH (b:book) WHERE b.year >= 1990 AND b.year < 1993 RETURN b.year ORDER BY b.year"
     before = asked(queries, text)
     assert before == [(1990,), (1991,), (1992,)]
-    assert "range_1" not in queries.plan(text, {})
-    assert queries.index.declare("book", "year", full_text=False) == "book.year"
-    queries.index.declare("book", "year", full_text=False)
-    plan = queries.plan(text, {})
+    assert "range_1" not in queries.explain_query(text, {})
+    assert queries.index.declare_index("book", "year", full_text=False) == "book.year"
+    queries.index.declare_index("book", "year", full_text=False)
+    plan = queries.explain_query(text, {})
     assert "range_1 (kind=? AND key=? AND value>? AND value<?)" in plan
-    assert "range_1 (kind=? AND key=? AND value=?)" in queries.plan(
+    assert "range_1 (kind=? AND key=? AND value=?)" in queries.explain_query(
         "MATCH (b:book {year: $y}) RETURN b", {"y": 1990}
     ).replace("COVERING ", "")
-    assert "range_1" not in queries.plan("MATCH (b:film {year: 1990}) RETURN b", {})
+    assert "range_1" not in queries.explain_query("MATCH (b:film {year: 1990}) RETURN b", {})
     assert asked(queries, text) == before
 
 
@@ -55,11 +55,11 @@ def test_texts_are_looked_up_by_words_and_by_parts() -> None:
     queries = Queries(library())
     contains = "MATCH (b:book) WHERE b.title CONTAINS $part RETURN count(*)"
     before = [asked(queries, contains, part=part) for part in ("oak", "Old", "öß", '"quo', "x\0y", "")]
-    name = queries.index.declare("book", "title", full_text=True)
+    name = queries.index.declare_index("book", "title", full_text=True)
     assert [
         asked(queries, contains, part=part) for part in ("oak", "Old", "öß", '"quo', "x\0y", "")
     ] == before
-    assert "trigrams_1" in queries.plan(contains, {"part": "oak"})
+    assert "trigrams_1" in queries.explain_query(contains, {"part": "oak"})
     found = asked(
         queries,
         "CALL db.index.fulltext.queryNodes($index, 'saga*') YIELD node AS b, score WHERE b.year < 1804 "
@@ -114,8 +114,8 @@ def test_no_answer_depends_on_an_index(seed: int) -> None:
     for number in range(12):
         replica.put(f"{rng.choice('xy')}/{number}", "v", rng.choice(VALUES))
     with_index, without = Queries(replica), Queries(replica)
-    with_index.index.declare("x", "v", full_text=False)
-    with_index.index.declare("x", "v", full_text=True)
+    with_index.index.declare_index("x", "v", full_text=False)
+    with_index.index.declare_index("x", "v", full_text=True)
     for operator in ("=", "<", "<=", ">", ">=", "STARTS WITH", "CONTAINS"):
         value = rng.choice(VALUES)
         narrowed = f"MATCH (n:x) WHERE n.v {operator} $v RETURN id(n) AS i ORDER BY i"

@@ -173,7 +173,7 @@ def test_what_never_rests_is_read_in_one_turn() -> None:
 def test_an_index_begins_anew_when_too_much_changed() -> None:
     replica = Replica(ALICE.id.key)
     queries = Queries(replica)
-    queries.index.declare("n", "text", full_text=True)
+    queries.index.declare_index("n", "text", full_text=True)
     search = "CALL db.index.fulltext.queryNodes('n.text', 'oak') YIELD node RETURN id(node) AS id"
     replica.put("n/1", "text", "an oak")
     replica.put("n/2", "text", "an oak")

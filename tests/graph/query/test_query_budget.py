@@ -107,7 +107,7 @@ def test_rows(clique: Queries) -> None:
 
 def steps(meter: Meter, count: int) -> None:
     for _ in range(count):
-        meter.step()
+        meter.count_step()
 
 
 def test_time_and_memory_are_looked_at_by_and_by() -> None:

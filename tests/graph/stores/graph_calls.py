@@ -93,7 +93,7 @@ async def use(first: dtp.Graph, second: dtp.Graph, folder: Path) -> None:
         first.access.revoke(grant)
         await second.sync(connection)
     assert await second.blobs.get(ref).read() == b"some bytes" * 50_000
-    assert second.passed.authors() == [first.identity.id.key]
+    assert second.passed.list_authors() == [first.identity.id.key]
     assert (await second.query_async("MATCH (n) WHERE n.text = 'hello' RETURN n.text AS text"))[0][
         "text"
     ] == "hello"

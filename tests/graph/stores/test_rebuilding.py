@@ -19,10 +19,10 @@ from dtp.graph.stores import loading
 def replayed(graph: Graph) -> bytes:
     """The state that the stored frames alone give, taken until nothing in it is void."""
     replica = graph.replica.empty_copy()
-    loading.replay(graph.frames.store, replica)
+    loading.merge_all_stored(graph.frames.store, replica)
     while replica.must_rebuild:
         fresh = replica.empty_copy()
-        loading.replay(graph.frames.store, fresh)
+        loading.merge_all_stored(graph.frames.store, fresh)
         replica = fresh
     return replica.save()
 
@@ -65,7 +65,7 @@ def test_what_was_let_in_since_the_state_was_kept_is_taken_back_from_there(
             carol = await kept_now("after")
             alice.access.revoke(grant)
             if kept == "before":
-                monkeypatch.setattr(loading, "replay", unread)
+                monkeypatch.setattr(loading, "merge_all_stored", unread)
             await told(alice, ALICE, carol)
             monkeypatch.undo()
             assert carol.node(board).to_dict() == {"early": 1}

@@ -67,7 +67,7 @@ def chain(identity: Identity, count: int, graph: str = "") -> list[Envelope]:
     made: list[Envelope] = []
     for number in range(count):
         previous = made[-1].hash if made else envelopes.NONE_BEFORE
-        made.append(envelopes.seal(identity, graph, number + 1, previous, f"body {number}".encode()))
+        made.append(envelopes.sign_frame(identity, graph, number + 1, previous, f"body {number}".encode()))
     return made
 
 

@@ -180,7 +180,9 @@ def test_an_author_keeps_its_frames_until_enough_agree_to_their_sum() -> None:
                 await told(witness, witness.identity, alice)
             await churn(alice, 10)  # of which they don't know
             assert (await alice.upkeep.prune()).frames == 99
-            assert [one.first for one in map(partial(envelopes.decode, ""), await stored(alice, ALICE))] == [
+            assert [
+                one.first_sequence for one in map(partial(envelopes.decode, ""), await stored(alice, ALICE))
+            ] == [
                 1,
                 *range(101, 111),
             ]
@@ -278,9 +280,9 @@ def test_a_witness_keeps_no_more_of_an_author_than_it_wrote() -> None:
                 frames = [envelopes.decode("", data) for data in await stored(alice, ALICE)]
                 size = await bob.frames.stored_bytes(ALICE.id.key, 1, len(frames))
                 body = bytes((bob.passed.size_of(ALICE.id.key) or size // 2) * 19 // 10)
-                clocks = 0, alice.frames.chains.tip(ALICE.id.key).clock
+                clocks = 0, alice.frames.chains.get_tip(ALICE.id.key).clock
                 made = envelopes.sum_up(ALICE, frames[0], frames[-1], clocks, bytes(16), body)
-                alice.passed.put(ALICE.id.key, len(frames), [made.encode()])
+                alice.passed.put_summary(ALICE.id.key, len(frames), [made.encode()])
                 async with served(alice, bob) as client:
                     await bob.sync(client)
             assert 0 < bob.passed.size_of(ALICE.id.key) <= 2 * size
@@ -295,11 +297,11 @@ def test_waiting_for_words_costs_no_more_the_more_is_stored() -> None:
         async with await opened(ALICE) as alice, await opened(BOB) as bob, await opened(CAROL) as carol:
             await pruned(alice)
             await churn(alice, 1)
-            await alice.offering.refresh(alice)
+            await alice.offering.refresh_offer(alice)
             with mock.patch.object(alice.frames, "stored_bytes", wraps=alice.frames.stored_bytes) as asked:
                 for _ in range(20):
                     await churn(alice, 1)
-                    await alice.offering.refresh(alice)
+                    await alice.offering.refresh_offer(alice)
             assert sum(last + 1 - first for _, first, last in (call.args for call in asked.mock_calls)) <= 20
             for witness in (bob, carol):
                 await see_all(alice, [witness])
@@ -419,7 +421,7 @@ def test_words_that_wait_have_bounds() -> None:
                 bob.node(owned_soul(BOB.id.key, ".agreed"))[str(ALICE.id)] = [*words, b"short", 7]
                 await bob.commit()
             assert await dave.receive((await stored(bob, BOB))[1:]) == 0
-            has = partial(dave.admission.waiting_words.has, BOB.id.key, ALICE.id.key)
+            has = partial(dave.admission.waiting_words.has_agreed, BOB.id.key, ALICE.id.key)
             assert [has((batch << 16).to_bytes(16, "big")) for batch in range(3)] == [False, False, True]
             assert not has(b"short")
 
@@ -512,7 +514,7 @@ def test_an_honest_witness_agrees_to_no_lie() -> None:
             await alice.commit()
             await told(alice, ALICE, bob)
             lie = await lie_of(alice)
-            bob.passed.put(ALICE.id.key, alice.frames.vector()[ALICE.id.key], [lie])
+            bob.passed.put_summary(ALICE.id.key, alice.frames.vector()[ALICE.id.key], [lie])
             assert (await bob.upkeep.prune()).frames == 0
             assert bob.replica.souls(owned_soul(BOB.id.key)) == []
 

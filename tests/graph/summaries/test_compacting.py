@@ -20,7 +20,7 @@ from dtp.crdt.permission.owners import owned_soul
 from dtp.crdt.replica import Frame
 from dtp.graph import Graph
 from dtp.graph.frames import envelope as envelopes
-from dtp.graph.upkeep.compacting import compact, report
+from dtp.graph.upkeep.compacting import compact_texts, report_versions
 
 KEYS = [identity.id.key for identity in (ALICE, BOB, CAROL)]
 
@@ -121,17 +121,17 @@ def test_in_whatever_order_and_with_compaction_at_any_time(
         elif what == "s":
             member.catch_up(members[whom])
         elif what == "r":
-            report(member.replica)
+            report_versions(member.replica)
         elif what == "R":
             meet_all(asked)
             for each in asked:
-                report(each.replica)
+                report_versions(each.replica)
             if number % 2:
                 meet_all(asked)
         elif what == "c" and member in asked:
             for each in asked[: 1 + number % 3]:
                 each.commit()
-                compact(each.replica, [one.replica.author for one in asked if one is not each])
+                compact_texts(each.replica, [one.replica.author for one in asked if one is not each])
     meet_all(members)
     plain.replica.author = b"nobody that writes".ljust(32)
     for each in members[0].frames:

@@ -19,7 +19,7 @@ from dtp.crdt.summing import Summing
 from dtp.graph import Envelope, Graph, OffenceProof, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
-from dtp.graph.frames.proving import contradict
+from dtp.graph.frames.proving import are_contradictory
 from dtp.graph.stores import loading
 from dtp.identity import Account, Device
 
@@ -87,10 +87,10 @@ async def summed(graph: Graph, last: int) -> list[bytes]:
 
 def replayed(graph: Graph) -> bytes:
     fresh = graph.replica.empty_copy()
-    loading.replay(graph.frames.store, fresh)
+    loading.merge_all_stored(graph.frames.store, fresh)
     while fresh.must_rebuild:
         again = fresh.empty_copy()
-        loading.replay(graph.frames.store, again)
+        loading.merge_all_stored(graph.frames.store, again)
         fresh = again
     return fresh.save()
 
@@ -207,7 +207,7 @@ def test_once_and_rates_count_over_a_sum() -> None:
             liar = Replica.load(BOB.id.key, bob.replica.save()).core
             forged = forge(liar, [(votes, str(BOB.id), 2), (few, "k", 9)], bob.replica.clock.wall_clock())
             end = envelopes.decode("g", frames[-1])
-            more = envelopes.seal(BOB, "g", len(frames) + 1, end.hash, forged).encode()
+            more = envelopes.sign_frame(BOB, "g", len(frames) + 1, end.hash, forged).encode()
             for reader, data in zip(people.readers, (frames, sums, [*frames[:2], *sums]), strict=True):
                 await reader.receive(data)
                 await reader.receive([more])
@@ -240,9 +240,9 @@ def test_an_offence_in_a_sum_is_proved() -> None:
             await Graph.open("memory:", identity=CAROL, name="g") as carol,
             await Graph.open("memory:", identity=DAVE, name="g") as dave,
         ):
-            one = envelopes.seal(BOB, "g", 1, bytes(32), first)
+            one = envelopes.sign_frame(BOB, "g", 1, bytes(32), first)
             again = forge(maker, [(votes, str(BOB.id), 2)], 2 << 30)
-            second = envelopes.seal(BOB, "g", 2, one.hash, again)
+            second = envelopes.sign_frame(BOB, "g", 2, one.hash, again)
             await carol.receive([one.encode(), second.encode()])
             summing = Summing(carol.replica, BOB.id.key, 0)
             assert summing.add_frame(one.body)
@@ -328,13 +328,15 @@ def test_a_sum_without_one_of_them_is_a_proof(kind: str, lie: str) -> None:
                 signed(LIES["nothing"](people.bob, frames, soul)),
                 signed(LIES[lie](people.bob, frames, soul)),
             )
-            assert not any(contradict(honest, frame) or contradict(frame, honest) for frame in frames)
+            assert not any(
+                are_contradictory(honest, frame) or are_contradictory(frame, honest) for frame in frames
+            )
             if lie == "nothing":
                 assert honest == said
                 return
             assert honest.body != said.body
-            assert any(contradict(said, frame) for frame in frames)
-            assert contradict(said, honest) or lie == "edits joined"
-            assert contradict(honest, said) == contradict(said, honest)
+            assert any(are_contradictory(said, frame) for frame in frames)
+            assert are_contradictory(said, honest) or lie == "edits joined"
+            assert are_contradictory(honest, said) == are_contradictory(said, honest)
 
     asyncio.run(main())

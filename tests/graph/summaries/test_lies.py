@@ -13,7 +13,7 @@ from dtp.crdt import Clock
 from dtp.crdt.summing import Summing
 from dtp.graph import Envelope, Equivocation, Graph, Proof, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes
-from dtp.graph.frames.proving import contradict
+from dtp.graph.frames.proving import are_contradictory
 from dtp.graph.stores.store import MemoryStore
 
 VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
@@ -309,16 +309,16 @@ def test_edits_that_are_told_otherwise_by_a_summary() -> None:
         assert isinstance(honest, Summary)
         assert honest.body.count(b"this stays") == 60
         assert b"this goes" not in honest.body
-        assert not any(contradict(honest, frame) for frame in frames)
+        assert not any(are_contradictory(honest, frame) for frame in frames)
 
         def told(body: bytes) -> Summary:
             clocks = honest.after, honest.last
             return envelopes.sum_up(ALICE, honest, honest, clocks, honest.seen, body)
 
-        assert not contradict(told(honest.body), frames[0])
+        assert not are_contradictory(told(honest.body), frames[0])
         other_text = told(honest.body.replace(b"this stays", b"nobody saw", 1))
         assert Proof(other_text, frames[0]).is_valid()
-        assert not contradict(other_text, frames[1])  # which says nothing of it
+        assert not are_contradictory(other_text, frames[1])  # which says nothing of it
         assert Proof(honest, other_text).is_valid()
         other_value = told(honest.body.replace(b"kept", b"lost"))
         assert all(Proof(other_value, frame).is_valid() for frame in frames)
@@ -333,6 +333,6 @@ def test_edits_that_are_told_otherwise_by_a_summary() -> None:
             lacking = fewer.finish_frame()
         first, last = some[0], some[29]
         less = envelopes.sum_up(ALICE, first, last, (0, CLOCK_END - 1), honest.seen, lacking)
-        assert contradict(less, last)
+        assert are_contradictory(less, last)
 
     run(main())

@@ -47,7 +47,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def replayed(graph: Graph) -> bytes:
     """The state that the stored frames alone give, signatures and chains checked."""
     fresh = graph.replica.empty_copy()
-    loading.replay(graph.frames.store, fresh)
+    loading.merge_all_stored(graph.frames.store, fresh)
     return fresh.save()
 
 
@@ -229,7 +229,7 @@ def test_a_compacted_text_keeps_its_edits() -> None:
             await alice.upkeep.prune()
             await alice.verify()
             fresh = alice.replica.empty_copy()
-            loading.replay(alice.frames.store, fresh)
+            loading.merge_all_stored(alice.frames.store, fresh)
             assert (str(fresh.text("draft")), list(fresh.list("things"))) == shown
             sizes = []
             for turn in range(1, 6):
@@ -242,10 +242,10 @@ def test_a_compacted_text_keeps_its_edits() -> None:
             assert each < 20, f"{each} bytes an edit"  # 300 as frames
             shown = str(alice.text("draft")), list(alice.list("things"))
             fresh = alice.replica.empty_copy()
-            loading.replay(alice.frames.store, fresh)
+            loading.merge_all_stored(alice.frames.store, fresh)
             assert (str(fresh.text("draft")), list(fresh.list("things"))) == shown
             last = alice.frames.vector()[ALICE.id.key]
-            bob.passed.put(ALICE.id.key, last, await alice.frames.read(ALICE.id.key, 1, last))
+            bob.passed.put_summary(ALICE.id.key, last, await alice.frames.read(ALICE.id.key, 1, last))
             assert (await bob.upkeep.prune()).frames > 100
             await check(bob)
             assert (str(bob.text("draft")), list(bob.list("things"))) == shown
@@ -277,16 +277,16 @@ def test_frames_that_are_pruned_while_they_are_summed_up(monkeypatch: pytest.Mon
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE) as alice:
             await positions(alice, 500)
-            await alice.offering.refresh(alice, at_once=True)
+            await alice.offering.refresh_offer(alice, at_once=True)
             await positions(alice, 100, at=500)
             monkeypatch.setattr(summaries, "stored", interrupted)
-            await alice.offering.refresh(alice, at_once=True)
+            await alice.offering.refresh_offer(alice, at_once=True)
             assert is_pruned
             assert alice.passed.last_of(ALICE.id.key) == 500
-            await alice.offering.refresh(alice, at_once=True)
+            await alice.offering.refresh_offer(alice, at_once=True)
             parts = [envelopes.decode("", one) for one in alice.passed.parts_of(ALICE.id.key)]
             assert alice.passed.last_of(ALICE.id.key) == parts[-1].sequence == 600
-            assert [one.first for one in parts] == [1, *(one.sequence + 1 for one in parts[:-1])]
+            assert [one.first_sequence for one in parts] == [1, *(one.sequence + 1 for one in parts[:-1])]
             await check(alice)
 
     asyncio.run(main())
@@ -391,7 +391,7 @@ def test_what_rules_decide_about_stays() -> None:
 
 def changed(identity: Identity, one: Summary, **parts: Any) -> bytes:
     unsigned = dataclasses.replace(one, **parts, signature=b"")
-    return dataclasses.replace(unsigned, signature=identity.sign(unsigned.signed)).encode()
+    return dataclasses.replace(unsigned, signature=identity.sign(unsigned.signed_bytes)).encode()
 
 
 @pytest.mark.parametrize("lie", ["leaves out", "makes up", "clocks", "no frame", "other chain", "honest"])
@@ -420,7 +420,7 @@ def test_a_summary_that_lies_drops_nothing(lie: str) -> None:
                 "honest": {},
             }
             said = changed(ALICE, honest, **lies[lie])
-            bob.passed.put(ALICE.id.key, honest.sequence, [said])
+            bob.passed.put_summary(ALICE.id.key, honest.sequence, [said])
             done = await bob.upkeep.prune()
             assert done.frames == (99 if lie == "honest" else 0)
             await check(bob)
@@ -480,7 +480,7 @@ def test_what_a_summary_lacks_and_stands_here_keeps_the_frames() -> None:
             await told(carol, CAROL, alice)
             await alice.upkeep.prune()
             parts = await alice.frames.read(ALICE.id.key, 1, 1 << 40)
-            bob.passed.put(ALICE.id.key, 100, parts)
+            bob.passed.put_summary(ALICE.id.key, 100, parts)
             assert (await bob.upkeep.prune()).frames == 0
             await told(carol, CAROL, bob)
             assert (await bob.upkeep.prune()).frames == 99
@@ -563,9 +563,11 @@ async def history(seed: int, path: Path, who: list[Identity]) -> int:
                 await check(some)
             if rng.random() < 0.2:
                 giver, taker = rng.sample(graphs, 2)  # an offer, taken as `_Session` does
-                for author in giver.passed.authors():
+                for author in giver.passed.list_authors():
                     if giver.passed.last_of(author) <= taker.frames.vector().get(author, 0):
-                        taker.passed.put(author, giver.passed.last_of(author), giver.passed.parts_of(author))
+                        taker.passed.put_summary(
+                            author, giver.passed.last_of(author), giver.passed.parts_of(author)
+                        )
             if rng.random() < 0.2:
                 await graphs[0].close()
                 graphs[0] = await Graph.open(str(path / f"{seed}-0.db"), identity=who[0])
@@ -640,7 +642,7 @@ def test_killed_at_every_write(tmp_path: Path) -> None:
                 await alice.commit()
             await told(bob, BOB, alice)
             await bob.upkeep.prune()
-            alice.passed.put(BOB.id.key, 150, await bob.frames.read(BOB.id.key, 1, 150))
+            alice.passed.put_summary(BOB.id.key, 150, await bob.frames.read(BOB.id.key, 1, 150))
             state = alice.replica.save()
         store, left = watched_store(folder / "a.db", tmp_path / "killed")
         async with await Graph.open(store, identity=ALICE) as alice:

@@ -193,7 +193,7 @@ def test_summaries_that_are_none() -> None:
 @given(st.integers(0, 1 << 32), st.sampled_from(["flip", "cut", "more", "insert"]))
 def test_changed_bytes_are_refused_or_not_genuine(seed: int, way: str) -> None:
     rng = random.Random(seed)
-    first = envelopes.seal(ALICE, "g", 1, bytes(32), b"\x10")
+    first = envelopes.sign_frame(ALICE, "g", 1, bytes(32), b"\x10")
     data = envelopes.sum_up(ALICE, first, first, (0, 9), bytes(16), rng.randbytes(20)).encode()
     at = rng.randrange(len(data))
     changed = {

@@ -61,8 +61,8 @@ def test_what_is_skipped_is_taken_by_whoever_asked_for_it_alone() -> None:
 @given(st.data())
 @settings(max_examples=60)
 def test_what_is_skipped_can_not_be_made_up(data: st.DataObject) -> None:
-    made = [envelopes.seal(ALICE, "g", 1, bytes(32), b"one")]
-    made.append(envelopes.seal(ALICE, "g", 2, made[0].hash, b"two"))
+    made = [envelopes.sign_frame(ALICE, "g", 1, bytes(32), b"one")]
+    made.append(envelopes.sign_frame(ALICE, "g", 2, made[0].hash, b"two"))
     clocks, seen = (1, 2), bytes(16)
     ends = [made[1], envelopes.sum_up(ALICE, made[0], made[1], clocks, seen, b"")]
     skipped = Skipped.spanning(made[0], data.draw(st.sampled_from(ends)))

@@ -84,13 +84,13 @@ def test_offers_while_a_replica_follows() -> None:
 def test_what_was_kept_is_there_again_and_half_written_ones_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     passed = Passed(folder)
-    assert (passed.authors(), passed.last_of(b"a" * 32)) == ([], 0)
+    assert (passed.list_authors(), passed.last_of(b"a" * 32)) == ([], 0)
     assert not folder.exists()
-    passed.put(b"a" * 32, 7, [b"one", b"another"])
-    passed.put(b"a" * 32, 9, [b"one", b"two", b""])
+    passed.put_summary(b"a" * 32, 7, [b"one", b"another"])
+    passed.put_summary(b"a" * 32, 9, [b"one", b"two", b""])
     (folder / "half.new").write_bytes(b"half")
     again = Passed(folder)
-    assert (again.authors(), again.last_of(b"a" * 32), again.size_of(b"a" * 32)) == ([b"a" * 32], 9, 18)
+    assert (again.list_authors(), again.last_of(b"a" * 32), again.size_of(b"a" * 32)) == ([b"a" * 32], 9, 18)
     assert again.parts_of(b"a" * 32) == [b"one", b"two", b""]
     assert len(list(folder.iterdir())) == 1
 
@@ -104,17 +104,17 @@ def test_who_sends_something_else_than_it_offered() -> None:
             for size, order in ((sum(sizes) - 1, (0, 1, 2)), (sum(sizes), (1,)), (sum(sizes), (0, 2))):
                 taking = Taking(ALICE.id.key, 3, size)
                 with pytest.raises(SyncError, match="another summary"):
-                    [taking.add(parts[at], parts[at].encode()) for at in order]
+                    [taking.add_part(parts[at], parts[at].encode()) for at in order]
             with pytest.raises(SyncError, match="another summary"):
-                Taking(BOB.id.key, 3, 1 << 30).add(parts[0], parts[0].encode())
+                Taking(BOB.id.key, 3, 1 << 30).add_part(parts[0], parts[0].encode())
             forged = dataclasses.replace(parts[0], body=parts[1].body)
             with pytest.raises(SyncError, match="not signed"):
-                passing.decoded(alice, forged.encode())
+                passing.decode_part(alice, forged.encode())
             taking = Taking(ALICE.id.key, 3, sum(sizes))
-            assert [taking.add(one, one.encode()) for one in parts] == [False, False, True]
+            assert [taking.add_part(one, one.encode()) for one in parts] == [False, False, True]
             passed = Passed(None)
             taking.keep_passed(passed, lambda author, sequence: parts[1])
-            assert passed.authors() == []  # of another history than what is here
+            assert passed.list_authors() == []  # of another history than what is here
             taking.keep_passed(passed, lambda author, sequence: parts[2])
             assert passed.parts_of(ALICE.id.key) == [one.encode() for one in parts]
 
@@ -189,9 +189,13 @@ def test_tiny_messages_are_not_answered_by_looking_at_all_authors(
             monkeypatch.setattr(KeptFrames, "heads", counted)
             some = [identity(str(number)).id.key for number in range(300)]
             if kind == "offer":
-                await peer.send(*(protocol.offer(author, 5, 100) for author in some), peer.side.done())
+                await peer.send(
+                    *(protocol.encode_offer(author, 5, 100) for author in some), peer.side.encode_done()
+                )
             else:
-                await peer.send(*(peer.side.encode_lost([(one, 1, 9)]) for one in some), peer.side.done())
+                await peer.send(
+                    *(peer.side.encode_lost([(one, 1, 9)]) for one in some), peer.side.encode_done()
+                )
             await peer.until(protocol.SyncMessage.STORED)
             assert len(asked) < 20
 
@@ -241,7 +245,9 @@ def test_an_offer_is_wanted_when_there_is_a_newer_one() -> None:
                 kind, *told = await peer.until(protocol.SyncMessage.OFFER, protocol.SyncMessage.FRAMES)
                 if kind == protocol.SyncMessage.OFFER:
                     await peer.send(peer.side.encode_want(ALICE.id.key, told[1]))
-                elif envelopes.decode("", told[0][0]).first == 1:  # what was made meanwhile goes, too
+                elif (
+                    envelopes.decode("", told[0][0]).first_sequence == 1
+                ):  # what was made meanwhile goes, too
                     break
             assert envelopes.decode("", told[0][-1]).sequence >= second[2]
 
@@ -267,17 +273,17 @@ def test_a_newer_offer_comes_before_what_was_wanted(parts_before: int) -> None:
             await bob.receive(await alice.frames.read(key, 1, 120))
             peer = _Peer("", client)
             await peer.greet(alice.frames.heads())
-            await peer.send(protocol.offer(key, 60, sum(map(len, older)) + 12))
+            await peer.send(protocol.encode_offer(key, 60, sum(map(len, older)) + 12))
             assert (await peer.until(protocol.SyncMessage.WANT))[2] == 60
-            offer = protocol.offer(key, 120, sum(map(len, newer)) + 4 * len(newer))
+            offer = protocol.encode_offer(key, 120, sum(map(len, newer)) + 4 * len(newer))
             if parts_before:
-                await peer.send(*protocol.frames(older[:parts_before]), offer)
-                await peer.send(*protocol.frames(older[parts_before:]))
+                await peer.send(*protocol.encode_frames(older[:parts_before]), offer)
+                await peer.send(*protocol.encode_frames(older[parts_before:]))
             else:  # what is wanted isn't there any more
                 await peer.send(offer)
             assert (await peer.until(protocol.SyncMessage.WANT))[2] == 120
-            await peer.send(*protocol.frames(newer))
-            await peer.send(peer.side.done())
+            await peer.send(*protocol.encode_frames(newer))
+            await peer.send(peer.side.encode_done())
             await peer.until(protocol.SyncMessage.STORED)
             assert bob.passed.last_of(key) == 120
             assert bob.passed.parts_of(key) == newer

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from dtp.graph import SyncError
 from dtp.graph.presence.roster import LIFE, MAX_HERE, MAX_PAST, MAX_SESSIONS, PresencePeer, Roster
-from dtp.graph.presence.state import Key, PresenceState, check_genuine, decode, read, write
+from dtp.graph.presence.state import Key, PresenceState, check_genuine, decode, decode_state, encode_state
 
 WALL = 1_800_000_000_000
 OWN = Key(bytes(32), bytes(16))
 
 
 def state(author: int, session: int, sequence: int, *, date: int = WALL, gone: bool = False) -> PresenceState:
-    value = b"" if gone else write({"at": sequence})
+    value = b"" if gone else encode_state({"at": sequence})
     return PresenceState(author.to_bytes(32, "big"), bytes([session]) * 16, sequence, date, value, bytes(64))
 
 
@@ -46,7 +46,7 @@ STEP = st.one_of(
 def test_who_is_there_is_what_the_document_says(steps: list[Any]) -> None:
     ours, told = roster()
     model, now, wall = second.Model(tuple(OWN)), 0.0, WALL
-    links = [ours.attach(bytes([50 + at]) * 32) for at in range(3)]
+    links = [ours.attach_link(bytes([50 + at]) * 32) for at in range(3)]
     came: list[PresenceState] = []
     for what, *rest in steps:
         if what == "state":
@@ -66,9 +66,9 @@ def test_who_is_there_is_what_the_document_says(steps: list[Any]) -> None:
             model.gone(by, tuple(key))
             ours.remove_state(links[by], key)
         elif what == "ended":
-            ours.detach(links[rest[0]])
+            ours.detach_link(links[rest[0]])
             model.ended(rest[0])
-            links[rest[0]] = ours.attach(bytes([50 + rest[0]]) * 32)
+            links[rest[0]] = ours.attach_link(bytes([50 + rest[0]]) * 32)
         elif what == "time":
             now, wall = now + rest[0], wall + rest[0] * 1000
             ours.expire(now)
@@ -98,17 +98,17 @@ class Net:
 
     def connect(self, a: int, b: int) -> None:
         if a != b and (a, b) not in self.ends:
-            self.ends[a, b] = self.rosters[a].attach(self.names[b].author)
-            self.ends[b, a] = self.rosters[b].attach(self.names[a].author)
+            self.ends[a, b] = self.rosters[a].attach_link(self.names[b].author)
+            self.ends[b, a] = self.rosters[b].attach_link(self.names[a].author)
 
     def cut(self, a: int, b: int) -> None:
         for here, there in ((a, b), (b, a)):
             if (here, there) in self.ends:
-                self.rosters[here].detach(self.ends.pop((here, there)))
+                self.rosters[here].detach_link(self.ends.pop((here, there)))
 
     def publish(self, at: int, *, gone: bool = False) -> None:
         self.sequences[at] += 1
-        value = b"" if gone else write({"n": self.sequences[at]})
+        value = b"" if gone else encode_state({"n": self.sequences[at]})
         name = self.names[at]
         self.rosters[at].publish(PresenceState(*name, self.sequences[at], self.wall(), value, bytes(64)))
 
@@ -195,8 +195,8 @@ def test_who_is_lost_is_gone_at_once_where_connections_make_no_ring(edges: list[
 
 def test_thousands_of_made_up_authors_push_out_each_other() -> None:
     ours, told = roster()
-    bad, good = ours.attach(bytes([1]) * 32), ours.attach(bytes([2]) * 32)
-    other = ours.attach(bytes([3]) * 32)
+    bad, good = ours.attach_link(bytes([1]) * 32), ours.attach_link(bytes([2]) * 32)
+    other = ours.attach_link(bytes([3]) * 32)
     for number in range(5000):
         ours.add_state(bad, state(1000 + number, 0, 1), 0, WALL)
     assert len(ours.states) == MAX_HERE
@@ -209,7 +209,7 @@ def test_thousands_of_made_up_authors_push_out_each_other() -> None:
     assert {key for key in ours.states if key.author[-1] in range(10, 110) and not any(key.author[:-1])} == {
         state(10 + number, 0, 1).key for number in range(100)
     }
-    own = PresenceState(bad.peer, bytes(16), 1, WALL, write({"a": 1}), bytes(64))
+    own = PresenceState(bad.peer, bytes(16), 1, WALL, encode_state({"a": 1}), bytes(64))
     assert ours.add_state(bad, own, 0, WALL), (
         "what a peer says of itself finds room at the cost of what it passes on"
     )
@@ -218,13 +218,13 @@ def test_thousands_of_made_up_authors_push_out_each_other() -> None:
     assert len(bad.has) + len(bad.pending) <= 2 * MAX_HERE
     shown = {key for key, sequence in told if sequence}
     assert len(shown) == MAX_HERE + 101
-    ours.detach(bad)
+    ours.detach_link(bad)
     assert len(ours.states) == 100
 
 
 def test_who_comes_and_goes_again_and_again_costs_no_memory_at_a_link_that_takes_nothing() -> None:
     ours, _ = roster()
-    bad, slow = ours.attach(bytes([1]) * 32), ours.attach(bytes([2]) * 32)
+    bad, slow = ours.attach_link(bytes([1]) * 32), ours.attach_link(bytes([2]) * 32)
     for number in range(20_000):
         ours.add_state(bad, state(number + 10, 0, 1), 0, WALL)
         ours.add_state(bad, state(number + 10, 0, 2, gone=True), 0, WALL)
@@ -239,7 +239,7 @@ def test_who_comes_and_goes_again_and_again_costs_no_memory_at_a_link_that_takes
 
 def test_sessions_of_an_author_are_bounded_and_the_oldest_goes() -> None:
     ours, _ = roster()
-    link = ours.attach(bytes([1]) * 32)
+    link = ours.attach_link(bytes([1]) * 32)
     for session in range(20):
         assert ours.add_state(link, state(1, session, 1, date=WALL + session), 0, WALL)
     assert {key.session[0] for key in ours.states} == set(range(20 - MAX_SESSIONS, 20))
@@ -249,7 +249,7 @@ def test_sessions_of_an_author_are_bounded_and_the_oldest_goes() -> None:
 
 def test_who_is_not_wanted_is_not_taken_and_not_passed_on() -> None:
     ours, _ = roster(admits=lambda author: author[-1] != 7)
-    link, other = ours.attach(bytes([1]) * 32), ours.attach(bytes([2]) * 32)
+    link, other = ours.attach_link(bytes([1]) * 32), ours.attach_link(bytes([2]) * 32)
     ours.add_state(link, state(7, 0, 1), 0, WALL)
     ours.add_state(link, state(8, 0, 1), 0, WALL)
     assert [key.author[-1] for key in other.pending] == [8]
@@ -264,7 +264,7 @@ GOOD = second.sign(bytes(32), "g", bytes(16), 1, WALL, {"at": 1})
 def test_states_are_read_as_the_second_implementation_writes_them() -> None:
     found = decode(list(GOOD))
     check_genuine([found], "g")
-    assert read(found.value) == {"at": 1}
+    assert decode_state(found.value) == {"at": 1}
     assert found.encode() == GOOD
 
 
@@ -290,10 +290,10 @@ def test_a_state_of_another_graph_is_not_taken() -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_map_of_values_or_refused(data: bytes) -> None:
     try:
-        found = read(data)
+        found = decode_state(data)
     except SyncError:
         return
-    assert read(write(found)).keys() == found.keys()
+    assert decode_state(encode_state(found)).keys() == found.keys()
 
 
 @pytest.mark.parametrize(
@@ -314,4 +314,4 @@ def test_any_bytes_are_a_map_of_values_or_refused(data: bytes) -> None:
 )
 def test_values_that_are_none(value: bytes) -> None:
     with pytest.raises(SyncError):
-        read(value)
+        decode_state(value)

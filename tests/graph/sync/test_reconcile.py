@@ -278,7 +278,7 @@ async def some_messages(one: Graph, other: Graph, most: int) -> tuple[int, bool]
                 came += await graphs[at].receive(step.envelopes)
                 ways[at] += step.replies
                 for author, first, last in sides[at].to_send(graphs[at].frames.heads()) if step.told else ():
-                    ways[at] += protocol.frames(await graphs[at].frames.read(author, first, last))
+                    ways[at] += protocol.encode_frames(await graphs[at].frames.read(author, first, last))
     return came, True
 
 

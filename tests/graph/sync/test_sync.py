@@ -133,7 +133,7 @@ def test_later_messages_that_are_none(message: list[Any]) -> None:
 
 def test_frames_are_cut_into_messages() -> None:
     sent = [bytes([number]) * 100_000 for number in range(7)] + [bytes(400_000)]
-    messages = list(protocol.frames(sent))
+    messages = list(protocol.encode_frames(sent))
     assert len(messages) == 5
     assert [one for message in messages for one in msgpack.unpackb(message)[1]] == sent
 
@@ -260,7 +260,7 @@ def test_what_the_peer_does_wrong_ends_the_stream_and_nothing_else() -> None:
                 [b"\xff" * 4],
                 [len(hello).to_bytes(4, "big") + hello, b"\x00\x00\x00\x01\xc1"],
                 [len(hello).to_bytes(4, "big") + hello, b"\x00\x00"],
-                [(len(m).to_bytes(4, "big") + m) for m in (hello, *protocol.frames([forged]))],
+                [(len(m).to_bytes(4, "big") + m) for m in (hello, *protocol.encode_frames([forged]))],
             ):
                 stream = await client.open_stream()
                 stream.writelines(messages)
@@ -470,14 +470,14 @@ def test_that_all_is_sent_or_stored_is_said_as_often_as_it_was_asked() -> None:
     side, peer = protocol.SyncSide("g"), protocol.SyncSide("g")
     side.start({})
     side.receive(peer.start({}), dict)
-    side.receive(peer.done(), dict)
+    side.receive(peer.encode_done(), dict)
     with pytest.raises(SyncError, match="more often"):
-        side.receive(peer.done(), dict)
+        side.receive(peer.encode_done(), dict)
     side.encode_want(ALICE.id.key, 1)
-    side.receive(peer.done(), dict)
+    side.receive(peer.encode_done(), dict)
     with pytest.raises(SyncError, match="not sent"):
         side.receive(msgpack.packb([protocol.SyncMessage.STORED]), dict)
-    side.done()
+    side.encode_done()
     side.receive(msgpack.packb([protocol.SyncMessage.STORED]), dict)
     assert side.is_done
 
@@ -507,7 +507,7 @@ def test_lost_frames_that_the_peer_has_not_either_are_left() -> None:
             dtp.connect(listener.address(), identity=ALICE) as connection,
         ):
             side, stream = protocol.SyncSide(""), await connection.open_stream()
-            for message in (side.start({}), side.encode_lost([(CAROL.id.key, 1, 2**62)]), side.done()):
+            for message in (side.start({}), side.encode_lost([(CAROL.id.key, 1, 2**62)]), side.encode_done()):
                 stream.write(len(message).to_bytes(4, "big") + message)
             kinds = []
             while kinds.count(3) < 2:

@@ -12,11 +12,11 @@ from dtp.graph.query.compiling.grouping import grouping_of
 from dtp.graph.query.compiling.matching import Match
 from dtp.graph.query.compiling.projection import Projection
 from dtp.graph.query.compiling.scanning import counted_match
-from dtp.graph.query.compiling.syntax import Bound, fault, has_aggregate, name_of, trees, words
+from dtp.graph.query.compiling.syntax import Bound, child_trees, error_at, has_aggregate, name_of, word_kinds
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.lookup.index import Index
 from dtp.graph.query.plan import PlanStep
-from dtp.graph.query.values.semantics import NodeRef, same_key, shown, truth
+from dtp.graph.query.values.semantics import NodeRef, describe_value, same_key, to_truth
 
 #: The one procedure, as Neo4j calls it.
 _SEARCH: Final = "db.index.fulltext.querynodes"
@@ -35,12 +35,12 @@ class _Unwind:
     """UNWIND: a row for each item of a list."""
 
     def __init__(self, expressions: Expressions, clause: Tree[Token], scope: frozenset[str]) -> None:
-        what, variable = trees(clause)
+        what, variable = child_trees(clause)
         self._items = expressions.compile(what, scope)
-        self._step = expressions.meter.step
+        self._step = expressions.meter.count_step
         self._name = name_of(variable)
         if self._name in scope:
-            raise fault(f"{self._name} has a meaning already", clause)
+            raise error_at(f"{self._name} has a meaning already", clause)
         self.scope = scope | {self._name}
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
@@ -55,11 +55,11 @@ class _Filter:
     """WHERE behind YIELD."""
 
     def __init__(self, expressions: Expressions, where: Tree[Token], scope: frozenset[str]) -> None:
-        self._condition = expressions.compile(trees(where)[-1], scope)
+        self._condition = expressions.compile(child_trees(where)[-1], scope)
         self.scope = scope
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
-        return (row for row in rows if truth(self._condition(row)) is True)
+        return (row for row in rows if to_truth(self._condition(row)) is True)
 
 
 class _Search:
@@ -68,26 +68,28 @@ class _Search:
     def __init__(
         self, expressions: Expressions, index: Index, clause: Tree[Token], scope: frozenset[str]
     ) -> None:
-        procedure, *arguments = trees(clause)
+        procedure, *arguments = child_trees(clause)
         name = ".".join(str(token) for token in procedure.children)
         yielded = arguments.pop() if arguments and arguments[-1].data == "yield_" else None
         if name.lower() != _SEARCH:
-            raise fault(
+            raise error_at(
                 f"there is no procedure {name}; there is db.index.fulltext.queryNodes",
                 clause,
                 UnsupportedQuery,
             )
         if len(arguments) != 2 or yielded is None:
-            raise fault(f"{name}(index, query) takes two texts and has YIELD node, score behind it", clause)
+            raise error_at(
+                f"{name}(index, query) takes two texts and has YIELD node, score behind it", clause
+            )
         self._index = index
         self._arguments = [expressions.compile(one, scope) for one in arguments]
         self._names: list[tuple[str, str]] = []
-        for item in (one for one in trees(yielded) if one.data == "item"):
-            what, *alias = trees(item)
+        for item in (one for one in child_trees(yielded) if one.data == "item"):
+            what, *alias = child_trees(item)
             source = expressions.source_of(what)
             name = name_of(alias[0]) if alias else source
             if source not in ("node", "score") or name in scope or any(name == n for _, n in self._names):
-                raise fault(f"{_SEARCH} yields node and score, each under a name that is new", item)
+                raise error_at(f"{_SEARCH} yields node and score, each under a name that is new", item)
             self._names.append((source, name))
         self.scope = scope | {name for _, name in self._names}
         index.expect_pattern(getattr(clause.meta, "start_pos", None), index.searched_pattern)
@@ -96,8 +98,10 @@ class _Search:
         for row in rows:
             index, query = (argument(row) for argument in self._arguments)
             if not isinstance(index, str) or not isinstance(query, str):
-                raise QueryError(f"the index and the query are texts, not {shown(index)} and {shown(query)}")
-            for soul, score in self._index.search(index, query):
+                raise QueryError(
+                    f"the index and the query are texts, not {describe_value(index)} and {describe_value(query)}"
+                )
+            for soul, score in self._index.search_text(index, query):
                 there = {"node": NodeRef(soul), "score": score}
                 yield {**row, **{name: there[source] for source, name in self._names}}
 
@@ -108,16 +112,16 @@ class _Call:
     def __init__(
         self, expressions: Expressions, index: Index, clause: Tree[Token], scope: frozenset[str]
     ) -> None:
-        *imports, inner = trees(clause)
+        *imports, inner = child_trees(clause)
         if not imports:
             self._query = Query(expressions, index, inner, imports=scope, named=True)
         else:
             self._query = Query(expressions, index, inner, _imported(imports[0], scope), named=True)
         again = sorted(scope & set(self._query.columns))
         if again:
-            raise fault(f"{again[0]} has a meaning already; give the new one another name by AS", clause)
+            raise error_at(f"{again[0]} has a meaning already; give the new one another name by AS", clause)
         expressions.kinds.update(self._query.kinds)
-        self._step = expressions.meter.step
+        self._step = expressions.meter.count_step
         self.scope = scope | set(self._query.columns)
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
@@ -129,29 +133,29 @@ class _Call:
 
 def _imported(tree: Tree[Token], scope: frozenset[str]) -> frozenset[str]:
     """Return the names between the parentheses of CALL (a, b) { }."""
-    if any(one.data == "star" for one in trees(tree)):
+    if any(one.data == "star" for one in child_trees(tree)):
         return scope
-    names = [name_of(one) for one in trees(tree)]
+    names = [name_of(one) for one in child_trees(tree)]
     missing = next((name for name in names if name not in scope), None)
     if missing is not None:
-        raise fault(f"{missing} is not defined here", tree)
+        raise error_at(f"{missing} is not defined here", tree)
     return frozenset(names)
 
 
 def _first_imports(clause: Tree[Token], scope: frozenset[str]) -> frozenset[str] | None:
     """Return what `WITH a, b` at the beginning of CALL { } takes from the query around it; None when it is no such
     one."""
-    if clause.data != "with_" or len(trees(clause)) != 1:
+    if clause.data != "with_" or len(child_trees(clause)) != 1:
         return None
-    projection = trees(clause)[0]
-    if words(projection) or len(trees(projection)) != 1:
+    projection = child_trees(clause)[0]
+    if word_kinds(projection) or len(child_trees(projection)) != 1:
         return None
-    items = trees(trees(projection)[0])
+    items = child_trees(child_trees(projection)[0])
     if any(one.data == "star" for one in items):
         return scope
-    if any(len(trees(one)) != 1 or trees(one)[0].data != "whole" for one in items):
+    if any(len(child_trees(one)) != 1 or child_trees(one)[0].data != "whole" for one in items):
         return None
-    names = frozenset(name_of(trees(trees(one)[0])[0]) for one in items)
+    names = frozenset(name_of(child_trees(child_trees(one)[0])[0]) for one in items)
     return names if names <= scope else None
 
 
@@ -176,9 +180,9 @@ class _Line:
         #: Of clauses, by the place behind the last of their steps.
         self._plans: dict[int, PlanStep] = {}
         self.columns: list[str] = []
-        clauses = trees(tree)
+        clauses = child_trees(tree)
         if returns and (not clauses or clauses[-1].data != "returning"):
-            raise fault("a query ends with RETURN", clauses[-1] if clauses else tree)
+            raise error_at("a query ends with RETURN", clauses[-1] if clauses else tree)
         self._begin = outer
         if clauses and imports and (first := _first_imports(clauses[0], imports)) is not None:
             self._begin = first
@@ -200,7 +204,7 @@ class _Line:
         if returning is not None:
             operator, details = _told(expressions, [returning])
             with expressions.plan_step(operator, details) as plan:
-                projection = Projection(expressions, trees(returning)[0], scope, ends=not named)
+                projection = Projection(expressions, child_trees(returning)[0], scope, ends=not named)
             if (
                 len(self.steps) == 1
                 and isinstance(self.steps[0], Match)
@@ -225,20 +229,20 @@ class _Line:
         else:
             search = _Search(expressions, self._index, clause, scope)
             yield search
-            where = next((one for one in trees(trees(clause)[-1]) if one.data == "where"), None)
+            where = next((one for one in child_trees(child_trees(clause)[-1]) if one.data == "where"), None)
             if where is not None:
                 yield _Filter(expressions, where, search.scope)
 
     def _compile_with(self, clause: Tree[Token], scope: frozenset[str]) -> Iterator[_Step]:
-        what, *where = trees(clause)
+        what, *where = child_trees(clause)
         # in a subquery WHERE knows the names around it, also behind groups
-        later = bool(self._outer) and ("DISTINCT" in words(what) or has_aggregate(what))
+        later = bool(self._outer) and ("DISTINCT" in word_kinds(what) or has_aggregate(what))
         projection = Projection(
             self._expressions, what, scope, ends=False, where=where[0] if where and not later else None
         )
         for name, tree in projection.named:
             if name in self._outer and not (tree is None or _is_name(tree, name)):
-                raise fault(f"{name} stands for something around this query; give it another name", tree)
+                raise error_at(f"{name} stands for something around this query; give it another name", tree)
         yield projection
         if where and later:
             yield _Filter(self._expressions, where[0], projection.scope | self._outer)
@@ -272,7 +276,7 @@ def _kind_of_first(clauses: list[Tree[Token]]) -> str:
 
 
 def _is_name(tree: Tree[Token], name: str) -> bool:
-    return tree.data == "whole" and name_of(trees(tree)[0]) == name
+    return tree.data == "whole" and name_of(child_trees(tree)[0]) == name
 
 
 def _kept(kept: Bound, rows: Iterator[Bound]) -> Iterator[Bound]:
@@ -301,7 +305,7 @@ class Query:
         self.lines: list[_Line] = []
         #: Of what kind columns are, as far as that is known.
         self.kinds: dict[str, str] = {}
-        for one in (one for one in trees(tree) if one.data == "single"):
+        for one in (one for one in child_trees(tree) if one.data == "single"):
             if self.lines:
                 with expressions.plan_step("UNION", ""):
                     pass
@@ -312,7 +316,7 @@ class Query:
                 kinds if not self.lines else {k: v for k, v in self.kinds.items() if kinds.get(k) == v}
             )
             self.lines.append(line)
-        unions = [bool(trees(one)) for one in trees(tree) if one.data == "union"]
+        unions = [bool(child_trees(one)) for one in child_trees(tree) if one.data == "union"]
         if len(set(unions)) > 1:
             raise QueryError("UNION and UNION ALL can't be mixed in one query")
         self.columns = self.lines[0].columns

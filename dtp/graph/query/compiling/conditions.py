@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from lark import Token, Tree
 
-from dtp.graph.query.compiling.syntax import Bound, Evaluate, trees
+from dtp.graph.query.compiling.syntax import Bound, Evaluate, child_trees
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.lookup.tables import scalar
+from dtp.graph.query.lookup.tables import to_column
 from dtp.graph.query.values.semantics import NodeRef, Relation
 from dtp.graph.query.values.temporal import TEMPORAL_FUNCTIONS
 
@@ -34,14 +34,14 @@ class Condition:
     plain: bool = False
 
 
-def filled(condition: Condition, row: Bound, values: list[Any]) -> str | None:
+def fill_condition(condition: Condition, row: Bound, values: list[Any]) -> str | None:
     """Return its text, with numbered parameters; None when the values don't suit the index."""
     found = [value(row) for value in condition.values]
     if not all(condition.fits(one) for one in found):
         return None
     places = []
     for one in found:
-        values.append(one if condition.plain else scalar(one))
+        values.append(one if condition.plain else to_column(one))
         places.append(f"?{len(values)}")
     return condition.sql.format(*places)
 
@@ -49,7 +49,7 @@ def filled(condition: Condition, row: Bound, values: list[Any]) -> str | None:
 def conjuncts(tree: Tree[Token]) -> Iterator[Tree[Token]]:
     """Yield what AND is said between."""
     if tree.data == "and_":
-        for one in trees(tree):
+        for one in child_trees(tree):
             yield from conjuncts(one)
     else:
         yield tree
@@ -113,7 +113,7 @@ def is_steady(tree: Tree[Token]) -> bool:
     )
 
 
-def always(value: Any) -> Evaluate:
+def constant_value(value: Any) -> Evaluate:
     """Return the same for any row."""
     return lambda row: value
 
@@ -178,14 +178,14 @@ def as_phrase(value: Evaluate) -> Evaluate:
     return phrase
 
 
-def quoted(text: str) -> str:
+def quote_text(text: str) -> str:
     """Return a name of the query's as a text of SQLite's: partial indexes are found by constants only."""
     if "\0" in text:
         raise QueryError("a name can't have a NUL in it")
     return "'" + text.replace("'", "''").replace("{", "{{").replace("}", "}}") + "'"
 
 
-def ends(alias: str, left: str, right: str, direction: str) -> str:
+def link_condition(alias: str, left: str, right: str, direction: str) -> str:
     """Return the condition that a link leads from one node to another, "right", "left" or "both"."""
     forwards = f"{alias}.soul = {left}.soul AND {alias}.target = {right}.soul"
     backwards = f"{alias}.target = {left}.soul AND {alias}.soul = {right}.soul"

@@ -11,16 +11,16 @@ from lark import Token, Tree
 
 from dtp.core.scan import COLUMNS
 from dtp.crdt import values
-from dtp.graph.query.compiling.expressions import Expressions, plain
+from dtp.graph.query.compiling.expressions import Expressions, to_query_value
 from dtp.graph.query.compiling.projection import TIMES, Projection
 from dtp.graph.query.compiling.syntax import (
     SUBQUERIES,
     Bound,
+    child_trees,
     has_aggregate,
     is_aggregate,
     name_of,
-    trees,
-    words,
+    word_kinds,
 )
 
 #: Aggregates that don't ask in which order values come.
@@ -50,8 +50,8 @@ class Grouping(NamedTuple):
     #: Name -> property.
     keys: dict[str, str]
 
-    def project(self, expressions: Expressions, found: Mapping[bytes, int]) -> Iterator[Bound]:
-        """Yield the rows of the query, of what `Scanner.group` gave."""
+    def project_rows(self, expressions: Expressions, found: Mapping[bytes, int]) -> Iterator[Bound]:
+        """Yield the rows of the query, of what `Scanner.count_groups` gave."""
         with expressions.with_unknown_names():
             projection = Projection(expressions, self.returned, frozenset(self.keys), ends=True)
         return projection.run(self._rows(found))
@@ -59,26 +59,26 @@ class Grouping(NamedTuple):
     def _rows(self, found: Mapping[bytes, int]) -> Iterator[Bound]:
         groups, names = iter(found.items()), (*self.keys, TIMES)
         while some := list(islice(groups, _AT_ONCE)):
-            told = map(plain, values.decode_all(b"".join(data for data, _ in some)))
+            told = map(to_query_value, values.decode_all(b"".join(data for data, _ in some)))
             for row in zip(*[told] * len(self.keys), (times for _, times in some), strict=True):
                 yield dict(zip(names, row, strict=True))
 
 
 def grouping_of(expressions: Expressions, tree: Tree[Token]) -> Grouping | None:
     """Return the grouping that a query is; None if it is another kind of query."""
-    lines = trees(tree)
-    clauses = trees(lines[0]) if len(lines) == 1 and lines[0].data == "single" else []
+    lines = child_trees(tree)
+    clauses = child_trees(lines[0]) if len(lines) == 1 and lines[0].data == "single" else []
     if [one.data for one in clauses] != ["match", "returning"]:
         return None
-    match, projection = clauses[0], trees(clauses[1])[0]
-    patterns = trees(trees(match)[0])
-    nodes = trees(patterns[0]) if len(patterns) == 1 else []
+    match, projection = clauses[0], child_trees(clauses[1])[0]
+    patterns = child_trees(child_trees(match)[0])
+    nodes = child_trees(patterns[0]) if len(patterns) == 1 else []
     name = (
-        next((name_of(one) for one in trees(nodes[0]) if one.data == "variable"), "")
+        next((name_of(one) for one in child_trees(nodes[0]) if one.data == "variable"), "")
         if len(nodes) == 1
         else ""
     )
-    if not (has_aggregate(projection) or "DISTINCT" in words(projection)):
+    if not (has_aggregate(projection) or "DISTINCT" in word_kinds(projection)):
         return None
     keys: dict[str, str] = {}
     returned = _without(expressions, projection, name, keys)
@@ -92,16 +92,16 @@ def _without(
 ) -> Tree[Token] | None:
     """Return a tree with names in the place of the node's properties; None where the node itself, or the order of
     rows, counts."""
-    of = trees(tree)
-    if tree.data == "access" and of[0].data == "whole" and name_of(trees(of[0])[0]) == name:
+    of = child_trees(tree)
+    if tree.data == "access" and of[0].data == "whole" and name_of(child_trees(of[0])[0]) == name:
         source = expressions.text_of(tree)
         keys[source] = name_of(of[1])
         return Tree("whole", [Tree("variable", [Token("NAME", f"`{source}`")])], tree.meta)
     if (
         tree.data == "count_some"
-        and "DISTINCT" not in words(tree)
+        and "DISTINCT" not in word_kinds(tree)
         and of[0].data == "whole"
-        and name_of(trees(of[0])[0]) == name
+        and name_of(child_trees(of[0])[0]) == name
     ):
         return Tree("count_all", [], tree.meta)  # it is never null
     if tree.data in _OTHERS or (tree.data == "whole" and name_of(of[0]) == name):

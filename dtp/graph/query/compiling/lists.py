@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lark import Token, Tree
 
-from dtp.graph.query.compiling.syntax import Bound, Evaluate, name_of, trees
+from dtp.graph.query.compiling.syntax import Bound, Evaluate, child_trees, name_of
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.values import semantics
-from dtp.graph.query.values.semantics import NodeRef, Relation, shown, truth
+from dtp.graph.query.values.semantics import NodeRef, Relation, describe_value, to_truth
 
 if TYPE_CHECKING:
     from dtp.graph.query.compiling.expressions import Expressions
 
 
 def _at(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    of, place = (on.compile(one, scope) for one in trees(tree))
+    of, place = (on.compile(one, scope) for one in child_trees(tree))
 
     def at(row: Bound) -> Any:
         items, index = of(row), place(row)
@@ -25,11 +25,11 @@ def _at(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
             return None
         if isinstance(items, list):
             if type(index) is not int:
-                raise QueryError(f"a list has whole numbers as places, not {shown(index)}")
+                raise QueryError(f"a list has whole numbers as places, not {describe_value(index)}")
             return items[index] if -len(items) <= index < len(items) else None
         if not isinstance(index, str):
-            raise QueryError(f"properties have text as names, not {shown(index)}")
-        return on.property(items, index)
+            raise QueryError(f"properties have text as names, not {describe_value(index)}")
+        return on.get_property(items, index)
 
     return at
 
@@ -50,40 +50,43 @@ def _slice(of: Evaluate, start: Evaluate | None, end: Evaluate | None) -> Evalua
 
 
 def _slice_both(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    of, start, end = (on.compile(one, scope) for one in trees(tree))
+    of, start, end = (on.compile(one, scope) for one in child_trees(tree))
     return _slice(of, start, end)
 
 
 def _slice_from(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    of, start = (on.compile(one, scope) for one in trees(tree))
+    of, start = (on.compile(one, scope) for one in child_trees(tree))
     return _slice(of, start, None)
 
 
 def _slice_to(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    of, end = (on.compile(one, scope) for one in trees(tree))
+    of, end = (on.compile(one, scope) for one in child_trees(tree))
     return _slice(of, None, end)
 
 
 def _slice_all(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    return _slice(on.compile(trees(tree)[0], scope), None, None)
+    return _slice(on.compile(child_trees(tree)[0], scope), None, None)
 
 
 def _items(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    items = [on.compile(one, scope) for one in trees(tree)]
+    items = [on.compile(one, scope) for one in child_trees(tree)]
     return lambda row: [item(row) for item in items]
 
 
 def _map_(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    items = [(name_of(key), on.compile(value, scope)) for key, value in map(trees, trees(trees(tree)[0]))]
+    items = [
+        (name_of(key), on.compile(value, scope))
+        for key, value in map(child_trees, child_trees(child_trees(tree)[0]))
+    ]
     return lambda row: {key: value(row) for key, value in items}
 
 
 def _comprehension(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    variable, of, *rest = trees(tree)
+    variable, of, *rest = child_trees(tree)
     name, items = name_of(variable), on.compile(of, scope)
     inner = scope | {name}
     with on.with_unknown_names(name):
-        where = on.compile(trees(rest.pop(0))[-1], inner) if rest and rest[0].data == "where" else None
+        where = on.compile(child_trees(rest.pop(0))[-1], inner) if rest and rest[0].data == "where" else None
         body = on.compile(rest[0], inner) if rest else None
 
     def build(row: Bound) -> Any:
@@ -91,7 +94,7 @@ def _comprehension(on: Expressions, tree: Tree[Token], scope: frozenset[str]) ->
         if found is None:
             return None
         rows = ({**row, name: item} for item in on.count_steps(found))
-        kept = (one for one in rows if where is None or truth(where(one)) is True)
+        kept = (one for one in rows if where is None or to_truth(where(one)) is True)
         return [one[name] if body is None else body(one) for one in kept]
 
     return build
@@ -99,16 +102,16 @@ def _comprehension(on: Expressions, tree: Tree[Token], scope: frozenset[str]) ->
 
 def _quantifier(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     which = str(tree.children[0]).lower()
-    variable, of, where = trees(tree)
+    variable, of, where = child_trees(tree)
     name, items = name_of(variable), on.compile(of, scope)
     with on.with_unknown_names(name):
-        condition = on.compile(trees(where)[-1], scope | {name})
+        condition = on.compile(child_trees(where)[-1], scope | {name})
 
     def quantify(row: Bound) -> bool | None:
         found = _list(items(row))
         if found is None:
             return None
-        outcomes = [truth(condition({**row, name: item})) for item in on.count_steps(found)]
+        outcomes = [to_truth(condition({**row, name: item})) for item in on.count_steps(found)]
         if which == "all":
             return semantics.all_of(outcomes)
         if which == "single":
@@ -121,7 +124,7 @@ def _quantifier(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Ev
 
 
 def _reduce(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    total, start, variable, of, body = trees(tree)
+    total, start, variable, of, body = child_trees(tree)
     first, items = on.compile(start, scope), on.compile(of, scope)
     names = name_of(total), name_of(variable)
     with on.with_unknown_names(*names):
@@ -141,12 +144,12 @@ def _reduce(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evalua
 def _list(value: Any) -> list[Any] | None:
     if value is None or isinstance(value, list):
         return value
-    raise QueryError(f"a list is wanted here, not {shown(value)}")
+    raise QueryError(f"a list is wanted here, not {describe_value(value)}")
 
 
 def _projected(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     """Return a map of what is chosen of a node or a map."""
-    variable, *selectors = trees(tree)
+    variable, *selectors = child_trees(tree)
     of = on.compile(Tree("whole", [variable], tree.meta), scope)
     parts: list[Callable[[Bound, Any], dict[str, Any]]] = [_selected(on, one, scope) for one in selectors]
 
@@ -155,7 +158,9 @@ def _projected(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Eva
         if value is None:
             return None
         if not isinstance(value, NodeRef | Relation | dict):
-            raise QueryError(f"a map projection is of a node, a relationship or a map, not of {shown(value)}")
+            raise QueryError(
+                f"a map projection is of a node, a relationship or a map, not of {describe_value(value)}"
+            )
         found: dict[str, Any] = {}
         for part in parts:
             found.update(part(row, value))
@@ -169,11 +174,11 @@ def _selected(
 ) -> Callable[[Bound, Any], dict[str, Any]]:
     """Return what one part of a map projection has, for a row and what is projected."""
     if tree.data == "all_properties":
-        return lambda row, of: on.properties(of)
-    name = name_of(trees(tree)[0])
+        return lambda row, of: on.get_properties(of)
+    name = name_of(child_trees(tree)[0])
     if tree.data == "one_property":
-        return lambda row, of: {name: on.property(of, name)}
-    meant = trees(tree)[1] if tree.data == "named" else Tree("whole", list(tree.children), tree.meta)
+        return lambda row, of: {name: on.get_property(of, name)}
+    meant = child_trees(tree)[1] if tree.data == "named" else Tree("whole", list(tree.children), tree.meta)
     value = on.compile(meant, scope)
     return lambda row, of: {name: value(row)}
 

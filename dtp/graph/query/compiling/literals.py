@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lark import Token, Tree
 
-from dtp.graph.query.compiling.syntax import Evaluate, fault
+from dtp.graph.query.compiling.syntax import Evaluate, error_at
 from dtp.graph.query.errors import QueryError
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ def _integer(tree: Tree[Token]) -> int:
     text = str(tree.children[0])
     value = int(text, 0) if text[:2] in ("0x", "0o") else int(text)
     if value >= 1 << 63:
-        raise fault(f"{text} is above 64 bits; give it as a parameter", tree)
+        raise error_at(f"{text} is above 64 bits; give it as a parameter", tree)
     return value
 
 
 def _real(tree: Tree[Token]) -> float:
     value = float(str(tree.children[0]))
     if value in (float("inf"), float("-inf")):
-        raise fault("this number is too large", tree)
+        raise error_at("this number is too large", tree)
     return value
 
 

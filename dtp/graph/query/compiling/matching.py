@@ -18,26 +18,26 @@ from dtp.graph.query.compiling.conditions import (
     Condition,
     Nothing,
     NotKnown,
-    always,
     conjuncts,
-    ends,
-    filled,
+    constant_value,
+    fill_condition,
     is_steady,
+    link_condition,
     part_at,
-    quoted,
+    quote_text,
     soul_at,
 )
 from dtp.graph.query.compiling.expressions import Expressions
 from dtp.graph.query.compiling.narrowing import Narrowing
-from dtp.graph.query.compiling.parts import MAX_HOPS, PatternNode, PatternStep, bounds, path_of
+from dtp.graph.query.compiling.parts import MAX_HOPS, PatternNode, PatternStep, hop_bounds, path_of
 from dtp.graph.query.compiling.scanning import scan_of
 from dtp.graph.query.compiling.shortest import Shortest
-from dtp.graph.query.compiling.syntax import Bound, Evaluate, fault, label_names, name_of, trees
+from dtp.graph.query.compiling.syntax import Bound, Evaluate, child_trees, error_at, label_names, name_of
 from dtp.graph.query.errors import UnsupportedQuery
 from dtp.graph.query.lookup.index import Index
 from dtp.graph.query.lookup.pattern import Pattern, Range, Sought, Walk
 from dtp.graph.query.lookup.tables import is_scalar
-from dtp.graph.query.values.semantics import NodeRef, Relation, equals, truth
+from dtp.graph.query.values.semantics import NodeRef, Relation, equals, to_truth
 
 #: Where a step of a path begins and ends, in columns of `links`.
 _SIDES: Final = {
@@ -117,11 +117,11 @@ class Match:
         return f"{letter}{self._count}"
 
     def _add_clause(self, clause: Tree[Token], group: int) -> None:
-        for pattern in trees(trees(clause)[0]):
-            parts = trees(pattern)
-            name = name_of(trees(parts.pop(0))[0]) if parts[0].data == "path" else ""
+        for pattern in child_trees(child_trees(clause)[0]):
+            parts = child_trees(pattern)
+            name = name_of(child_trees(parts.pop(0))[0]) if parts[0].data == "path" else ""
             if name and (name in self._before or self._is_taken(name)):
-                raise fault(f"{name} has a meaning already", pattern)
+                raise error_at(f"{name} has a meaning already", pattern)
             if parts[0].data == "shortest":
                 self._shortest_path(parts[0], name)
                 continue
@@ -133,7 +133,7 @@ class Match:
                 walked += [step, right]
                 left = right
             if name and self._is_taken(name):
-                raise fault(f"{name} stands for something in the path already", pattern)
+                raise error_at(f"{name} stands for something in the path already", pattern)
             if name:
                 self._paths.append((name, walked))
 
@@ -147,22 +147,22 @@ class Match:
 
     def _shortest_path(self, tree: Tree[Token], name: str) -> None:
         """Add a shortestPath() or allShortestPaths() to the pattern."""
-        first, relation, last = trees(tree)
+        first, relation, last = child_trees(tree)
         left, right = self._add_node(first), self._add_node(last)
-        detail = next(iter(trees(relation)), None)
-        parts = {str(one.data): one for one in trees(detail)} if detail is not None else {}
+        detail = next(iter(child_trees(relation)), None)
+        parts = {str(one.data): one for one in child_trees(detail)} if detail is not None else {}
         if parts.keys() & {"properties", "parameter"}:
-            raise fault(
+            raise error_at(
                 "a shortest path has no properties; ask in WHERE, by all(r IN relationships(p) WHERE ...)",
                 relation, UnsupportedQuery,
             )  # fmt: skip
         links = name_of(parts["variable"]) if "variable" in parts else ""
         if links and (links == name or links in self._before or self._is_taken(links)):
-            raise fault(f"{links} has a meaning already", relation)
-        least, most = bounds(parts["hops"], None) if "hops" in parts else (1, 1)
+            raise error_at(f"{links} has a meaning already", relation)
+        least, most = hop_bounds(parts["hops"], None) if "hops" in parts else (1, 1)
         if least > 1:
-            raise fault("a shortest path begins with 0 links or 1", relation, UnsupportedQuery)
-        keys = tuple(name_of(one) for one in trees(parts["types"])) if "types" in parts else ()
+            raise error_at("a shortest path begins with 0 links or 1", relation, UnsupportedQuery)
+        keys = tuple(name_of(one) for one in child_trees(parts["types"])) if "types" in parts else ()
         every = str(tree.children[0]).lower().startswith("all")
         places = {node.alias: place for place, node in enumerate(self._all)}
         self._shortest.append(
@@ -173,17 +173,17 @@ class Match:
         )  # fmt: skip
 
     def _add_node(self, tree: Tree[Token]) -> PatternNode:
-        variable = next((one for one in trees(tree) if one.data == "variable"), None)
+        variable = next((one for one in child_trees(tree) if one.data == "variable"), None)
         name = name_of(variable) if variable is not None else ""
         if (
             any(step.name == name for step in self._steps if name)
             or any(n == name for n, _ in self._paths if name)
             or any(name in (one.path, one.links) for one in self._shortest if name)
         ):
-            raise fault(f"{name} is a relationship or a path, and no node", tree)
+            raise error_at(f"{name} is a relationship or a path, and no node", tree)
         kind = self._expressions.kinds.get(name, "node") if name in self._before else "node"
         if kind != "node":
-            raise fault(f"{name} is a {kind}, and no node", tree)
+            raise error_at(f"{name} is a {kind}, and no node", tree)
         node = self._nodes.get(name) if name else None
         if node is None:
             node = PatternNode(self._new_alias("n"), name)
@@ -197,12 +197,12 @@ class Match:
                         f"{node.alias}.soul = {{}}", (soul_at(name, NodeRef),), about=(None, "="), plain=True
                     ),
                 )
-        for child in trees(tree):
+        for child in child_trees(tree):
             if child.data == "label":
                 self._add_labels(node, child)
             elif child.data == "properties":
-                for item in trees(child):
-                    key, value = trees(item)
+                for item in child_trees(child):
+                    key, value = child_trees(item)
                     self._add_property(node, name_of(key), value)
             elif child.data == "parameter":
                 self._has_all(node, child)
@@ -212,7 +212,7 @@ class Match:
         names = label_names(tree)
         if len(names) == 1:
             node.label = node.label or names[0]
-        self.add_condition(node, Condition(f"{node.alias}.kind IN ({', '.join(map(quoted, names))})"))
+        self.add_condition(node, Condition(f"{node.alias}.kind IN ({', '.join(map(quote_text, names))})"))
 
     def add_condition(self, node: PatternNode, condition: Condition) -> None:
         """Have a condition of a node in the SELECT."""
@@ -221,18 +221,18 @@ class Match:
 
     def _has_all(self, node: PatternNode, tree: Tree[Token]) -> None:
         for key, value in self._given_properties(tree).items():
-            self.compare_property(node, key, "=", always(value), exact=True, steady=True)
+            self.compare_property(node, key, "=", constant_value(value), exact=True, steady=True)
 
     def _given_properties(self, tree: Tree[Token]) -> dict[str, Any]:
         """Return the properties that a parameter has."""
-        given = self._expressions.parameter(tree)
+        given = self._expressions.get_parameter(tree)
         if not isinstance(given, dict):
-            raise fault("properties are given as a map", tree)
+            raise error_at("properties are given as a map", tree)
         return given
 
     def _add_property(self, node: PatternNode, key: str, value: Tree[Token]) -> None:
         """Add an inline property."""
-        if self._expressions.free(value) <= self._before:
+        if self._expressions.free_names(value) <= self._before:
             compiled, steady = self._expressions.compile(value, self._before), is_steady(value)
             self.compare_property(node, key, "=", compiled, exact=True, steady=steady)
             return
@@ -245,11 +245,11 @@ class Match:
     def _has_link(self, step: PatternStep, parts: dict[str, Tree[Token]]) -> PatternStep:
         """Return the inline properties of a relationship, or of each that is walked."""
         if "properties" in parts:
-            for key, value in map(trees, trees(parts["properties"])):
+            for key, value in map(child_trees, child_trees(parts["properties"])):
                 self._equal_later(step, name_of(key), value)
         elif "parameter" in parts:
             given = self._given_properties(parts["parameter"])
-            self._equal += [(step, key, always(value)) for key, value in given.items()]
+            self._equal += [(step, key, constant_value(value)) for key, value in given.items()]
         return step
 
     def compare_property(
@@ -268,14 +268,14 @@ class Match:
         # numbers beyond 64 bits are floats in the index: rounding keeps their order, but may make them equal
         wide = {"<": "<=", ">": ">="}.get(operator, operator)
         declared = self._index.has_range_index(node.label, key)
-        kind = f" AND {own}.kind = {quoted(node.label)}" if declared else ""
+        kind = f" AND {own}.kind = {quote_text(node.label)}" if declared else ""
         # what links lead to from a known node is not looked for among all values: SQLite would (+ prevents it)
         by_value = "+" if operator != "=" and self._is_led_to(node) else ""
         at = f"{by_value}{own}.value"
         self.add_condition(
             node,
             Condition(
-                f"{own}.soul = {node.alias}.soul AND {own}.key = {quoted(key)}{kind} AND {at} {wide} {{}}",
+                f"{own}.soul = {node.alias}.soul AND {own}.key = {quote_text(key)}{kind} AND {at} {wide} {{}}",
                 (value,),
                 f"properties AS {own}",
                 is_scalar,
@@ -300,21 +300,21 @@ class Match:
     def _add_relation(
         self, tree: Tree[Token], left: PatternNode, right: PatternNode, group: int
     ) -> PatternStep:
-        detail = next(iter(trees(tree)), None)
-        parts = {str(one.data): one for one in trees(detail)} if detail is not None else {}
+        detail = next(iter(child_trees(tree)), None)
+        parts = {str(one.data): one for one in child_trees(detail)} if detail is not None else {}
         name = name_of(parts["variable"]) if "variable" in parts else ""
         if name and (self._is_taken(name) or (name in self._before and "hops" in parts)):
-            raise fault(f"{name} has a meaning already", tree)
-        names = tuple(name_of(one) for one in trees(parts["types"])) if "types" in parts else ()
-        keys = ", ".join(quoted(one) for one in names)
+            raise error_at(f"{name} has a meaning already", tree)
+        names = tuple(name_of(one) for one in child_trees(parts["types"])) if "types" in parts else ()
+        keys = ", ".join(quote_text(one) for one in names)
         direction = str(tree.data)
         if "hops" in parts:
-            return self._has_link(self._walk(tree, parts["hops"], name, names, left, right, group), parts)
+            return self._has_link(self._add_walk(tree, parts["hops"], name, names, left, right, group), parts)
         step = PatternStep(
             self._new_alias("r"), name, left, right, group, direction=direction, keys=names, place=tree
         )
         self._steps.append(step)
-        said = [ends(step.alias, left.alias, right.alias, direction)]
+        said = [link_condition(step.alias, left.alias, right.alias, direction)]
         if keys:
             said.append(f"{step.alias}.key IN ({keys})")
         bound: tuple[Evaluate, ...] = ()
@@ -324,7 +324,7 @@ class Match:
         self._conditions.append(Condition(" AND ".join(said), bound, f"links AS {step.alias}", plain=True))
         return self._has_link(step, parts)
 
-    def _walk(
+    def _add_walk(
         self,
         tree: Tree[Token],
         hops: Tree[Token],
@@ -335,9 +335,9 @@ class Match:
         group: int,
     ) -> PatternStep:
         """Return a recursive table of (soul, target) some links apart; it begins at the end of which more is said."""
-        direction, keys = str(tree.data), ", ".join(quoted(one) for one in names)
+        direction, keys = str(tree.data), ", ".join(quote_text(one) for one in names)
         step = PatternStep(
-            self._new_alias("w"), name, left, right, group, bounds(hops), direction, names, place=tree
+            self._new_alias("w"), name, left, right, group, hop_bounds(hops), direction, names, place=tree
         )
         self._steps.append(step)
         if right.alone and not left.alone:
@@ -355,19 +355,21 @@ class Match:
         if direction == "both":  # a loop has the same ends either way round
             branches += " AND l.soul <> l.target"
         self._walks.append((step, branches, list(left.alone)))
-        said = f"{step.alias}.hops >= {least} AND {ends(step.alias, left.alias, right.alias, 'right')}"
+        said = (
+            f"{step.alias}.hops >= {least} AND {link_condition(step.alias, left.alias, right.alias, 'right')}"
+        )
         self._conditions.append(Condition(said, (), step.alias))
         return step
 
     # ---- WHERE ----------------------------------------------------------------------------------------------
 
     def _add_where(self, clause: Tree[Token]) -> None:
-        where = next((one for one in trees(clause) if one.data == "where"), None)
+        where = next((one for one in child_trees(clause) if one.data == "where"), None)
         if where is None:
             return
-        condition = trees(where)[-1]
+        condition = child_trees(where)[-1]
         if self._expressions.kind_of(condition):
-            raise fault("a condition is true or false, and no node, relationship, path or list", condition)
+            raise error_at("a condition is true or false, and no node, relationship, path or list", condition)
         self._checks.append(self._expressions.compile(condition, self.scope))
         narrowing = Narrowing(self._expressions, self._index, self._before, self._nodes, self)
         for one in conjuncts(condition):
@@ -393,11 +395,11 @@ class Match:
             if name in self._before
         ):
             return
-        found, step = self._index.scan_rows(self._scan), self._expressions.meter.step
+        found, step = self._index.scan_rows(self._scan), self._expressions.meter.count_step
         if found is None:
-            sql, values = self.select(row)
+            sql, values = self.build_select(row)
             found = self._index.select_rows(sql, values, lambda: self.pattern_for(row))
-        bind, checks = self._bind, self._checks
+        bind, checks = self._bind_names, self._checks
         for columns in found:
             step()
             if self._first is not None and columns[0] not in self._first:
@@ -407,7 +409,7 @@ class Match:
                 continue
             for one in self._with_paths(bound, columns, 0) if self._shortest else (bound,):
                 for check in checks:
-                    if truth(check(one)) is not True:
+                    if to_truth(check(one)) is not True:
                         break
                 else:
                     yield one
@@ -418,8 +420,8 @@ class Match:
             yield bound
             return
         wanted = self._shortest[at]
-        step, ends_at = self._expressions.meter.step, (columns[wanted.left], columns[wanted.right])
-        for names in wanted.find(self._index, step, *ends_at):
+        step, ends_at = self._expressions.meter.count_step, (columns[wanted.left], columns[wanted.right])
+        for names in wanted.find_paths(self._index, step, *ends_at):
             yield from self._with_paths({**bound, **names}, columns, at + 1)
 
     def keep_first(self, name: str, key: str, *, down: bool, most: int) -> None:
@@ -470,7 +472,7 @@ class Match:
                 sought.ranges[key] = sought.ranges.get(key, Range(None, None)).narrowed_by(operator, value)
         return sought
 
-    def aliases(self) -> dict[str, str]:
+    def table_aliases(self) -> dict[str, str]:
         """Return what the tables of the SELECT stand for. See `PlannedMatch`."""
         nodes = {node.alias: f"({node.name}{f':{node.label}' if node.label else ''})" for node in self._all}
         links = {step.alias: self._expressions.source_of(step.place) for step in self._steps if step.place}
@@ -488,9 +490,9 @@ class Match:
         before = dict.fromkeys(self._before)
         names = {one: NodeRef("") for one in before if one in self._nodes}
         links = {step.name: Relation("", "", "") for step in self._steps if step.name in before}
-        return self.select({**before, **names, **links})
+        return self.build_select({**before, **names, **links})
 
-    def select(self, row: Bound) -> tuple[str, list[Any]]:
+    def build_select(self, row: Bound) -> tuple[str, list[Any]]:
         """Return the SELECT for a row that comes in, and its parameters."""
         values: list[Any] = []
         with_ = [
@@ -500,7 +502,7 @@ class Match:
         tables = [f"nodes AS {node.alias}" for node in self._all]
         said = []
         for one in self._conditions:
-            text = filled(one, row, values)
+            text = fill_condition(one, row, values)
             if text is not None:
                 said.append(text)
                 if one.table and one.table not in tables:
@@ -519,7 +521,7 @@ class Match:
         start = step.right if step.backwards else step.left
         tables, said = [f"nodes AS {start.alias}"], []
         for one in alone:
-            text = filled(one, row, values)
+            text = fill_condition(one, row, values)
             if text is not None:
                 said.append(text)
                 if one.table and one.table not in tables:
@@ -528,7 +530,7 @@ class Match:
         seeds = f"SELECT {start.alias}.soul, {start.alias}.soul, 0, ',' FROM {' JOIN '.join(tables)}{where}"
         return f"{step.alias} (soul, target, hops, path) AS ({seeds} UNION ALL {branches})"
 
-    def _bind(self, row: Bound, columns: tuple[Any, ...]) -> Bound | None:
+    def _bind_names(self, row: Bound, columns: tuple[Any, ...]) -> Bound | None:
         """Return the names for a row of the SELECT; None when a relationship was walked twice, or a property isn't
         it."""
         if self._is_plain:
@@ -544,11 +546,11 @@ class Match:
                 ids = [int(one) for one in columns[place].split(",") if one]
                 place += 1
                 if step.hops[1] is None and len(ids) > MAX_HOPS:
-                    raise fault(
+                    raise error_at(
                         f"there are paths of more than {MAX_HOPS} links; give them an end", step.place
                     )
                 ids = ids[::-1] if step.backwards else ids
-                found = [Relation(*self._index.link(one)) for one in ids]
+                found = [Relation(*self._index.get_link(one)) for one in ids]
             before = walked[step.group]
             if any(one in before for one in ids):
                 return None
@@ -562,7 +564,7 @@ class Match:
         for of, key, value in self._equal:
             have: Iterable[Any] = links[of.alias] if isinstance(of, PatternStep) else (nodes[of.alias],)
             wanted = value(bound)
-            if not all(equals(self._expressions.property(one, key), wanted) is True for one in have):
+            if not all(equals(self._expressions.get_property(one, key), wanted) is True for one in have):
                 return None
         bound.update((name, path_of(parts, nodes, links)) for name, parts in self._paths)
         return bound

@@ -11,13 +11,13 @@ from dtp.graph.query.compiling.conditions import (
     Condition,
     as_phrase,
     is_steady,
-    quoted,
+    quote_text,
     soul_of,
     text_after,
 )
 from dtp.graph.query.compiling.expressions import Expressions
 from dtp.graph.query.compiling.parts import PatternNode
-from dtp.graph.query.compiling.syntax import Evaluate, label_names, name_of, trees
+from dtp.graph.query.compiling.syntax import Evaluate, child_trees, label_names, name_of
 from dtp.graph.query.lookup.index import Index
 from dtp.graph.query.lookup.tables import is_scalar
 
@@ -58,11 +58,11 @@ class Narrowing:
 
     def narrow(self, tree: Tree[Token]) -> None:
         """Let the index leave out rows of which this condition isn't true."""
-        parts = trees(tree)
+        parts = child_trees(tree)
         if tree.data == "has_labels":
             node = self._new_node(parts[0])
             if node is not None and len(parts) == 2:
-                names = ", ".join(map(quoted, label_names(parts[1])))
+                names = ", ".join(map(quote_text, label_names(parts[1])))
                 self._pattern.add_condition(node, Condition(f"{node.alias}.kind IN ({names})"))
         elif tree.data == "compare" and len(parts) == 2:
             operator = next(str(child) for child in tree.children if isinstance(child, Token))
@@ -79,7 +79,7 @@ class Narrowing:
 
     def _new_node(self, tree: Tree[Token]) -> PatternNode | None:
         """Return the node that is brought in here and meant by `n`."""
-        name = name_of(trees(tree)[0]) if tree.data == "whole" else ""
+        name = name_of(child_trees(tree)[0]) if tree.data == "whole" else ""
         return self._nodes.get(name) if name not in self._before else None
 
     def _narrow_by(
@@ -89,19 +89,21 @@ class Narrowing:
         to: Tree[Token],
         by: Callable[[Evaluate], Evaluate] | None = None,
     ) -> None:
-        if not self._expressions.free(to) <= self._before:
+        if not self._expressions.free_names(to) <= self._before:
             return
         value = self._expressions.compile(to, self._before)
         value = value if by is None else by(value)
-        if of.data == "access" and (node := self._new_node(trees(of)[0])) is not None:
-            self._pattern.compare_property(node, name_of(trees(of)[1]), operator, value, steady=is_steady(to))
+        if of.data == "access" and (node := self._new_node(child_trees(of)[0])) is not None:
+            self._pattern.compare_property(
+                node, name_of(child_trees(of)[1]), operator, value, steady=is_steady(to)
+            )
         elif (
             of.data == "call"
             and str(of.children[0]).lower() == "id"
             and operator == "="
-            and len(trees(of)) == 1
+            and len(child_trees(of)) == 1
         ):
-            node = self._new_node(trees(of)[0])
+            node = self._new_node(child_trees(of)[0])
             if node is not None:
                 about = (None, "=") if is_steady(to) else None
                 self._pattern.add_condition(
@@ -110,10 +112,10 @@ class Narrowing:
 
     def _narrow_text(self, of: Tree[Token], to: Tree[Token]) -> None:
         """Narrow CONTAINS down by trigrams, if a full-text index was declared."""
-        node = self._new_node(trees(of)[0]) if of.data == "access" else None
-        if node is None or not self._expressions.free(to) <= self._before:
+        node = self._new_node(child_trees(of)[0]) if of.data == "access" else None
+        if node is None or not self._expressions.free_names(to) <= self._before:
             return
-        table = self._index.text_table(node.label, name_of(trees(of)[1]), trigrams=True)
+        table = self._index.text_table(node.label, name_of(child_trees(of)[1]), trigrams=True)
         if table is not None:
             self._pattern.add_condition(
                 node,
@@ -127,14 +129,14 @@ class Narrowing:
 
     def _narrow_item(self, item: Tree[Token], of: Tree[Token]) -> None:
         """Narrow IN down by the items of lists, sets and arrays."""
-        node = self._new_node(trees(of)[0]) if of.data == "access" else None
-        if node is None or not self._expressions.free(item) <= self._before:
+        node = self._new_node(child_trees(of)[0]) if of.data == "access" else None
+        if node is None or not self._expressions.free_names(item) <= self._before:
             return
-        key = name_of(trees(of)[1])
+        key = name_of(child_trees(of)[1])
         self._pattern.add_condition(
             node,
             Condition(
-                f"{node.alias}.soul IN (SELECT soul FROM items WHERE key = {quoted(key)} AND value = {{}})",
+                f"{node.alias}.soul IN (SELECT soul FROM items WHERE key = {quote_text(key)} AND value = {{}})",
                 (self._expressions.compile(item, self._before),),
                 fits=is_scalar,
                 about=(key, "IN") if is_steady(item) else None,

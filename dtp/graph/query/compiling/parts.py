@@ -8,7 +8,7 @@ from typing import Final
 from lark import Token, Tree
 
 from dtp.graph.query.compiling.conditions import Condition
-from dtp.graph.query.compiling.syntax import fault, trees
+from dtp.graph.query.compiling.syntax import child_trees, error_at
 from dtp.graph.query.errors import UnsupportedQuery
 from dtp.graph.query.values.semantics import NodeRef, Path, Relation
 
@@ -44,15 +44,15 @@ class PatternStep:
     place: Tree[Token] | None = None
 
 
-def bounds(hops: Tree[Token], limit: int | None = MAX_HOPS) -> tuple[int, int | None]:
+def hop_bounds(hops: Tree[Token], limit: int | None = MAX_HOPS) -> tuple[int, int | None]:
     """Return the fewest and most links of a path of variable length, None without an end. Raises `QueryError`."""
-    bounds = next(iter(trees(hops)), None)
+    bounds = next(iter(child_trees(hops)), None)
     kind = "any_number" if bounds is None else str(bounds.data)
     numbers = [] if bounds is None else [int(token) for token in bounds.children if isinstance(token, Token)]
     least = 1 if kind in ("any_number", "at_most") else numbers[0]
     most = None if kind in ("any_number", "at_least") else numbers[-1]
     if limit is not None and (most or least) > limit:
-        raise fault(f"a path of variable length has at most {MAX_HOPS} links", hops, UnsupportedQuery)
+        raise error_at(f"a path of variable length has at most {MAX_HOPS} links", hops, UnsupportedQuery)
     return least, most
 
 

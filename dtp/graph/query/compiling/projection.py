@@ -14,16 +14,16 @@ from dtp.graph.query.compiling.syntax import (
     SUBQUERIES,
     Bound,
     Evaluate,
-    fault,
+    child_trees,
+    error_at,
     has_aggregate,
     is_aggregate,
     name_of,
-    trees,
-    words,
+    word_kinds,
 )
 from dtp.graph.query.compiling.totals import Total
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.values.semantics import same_key, sort_key, truth
+from dtp.graph.query.values.semantics import same_key, sort_key, to_truth
 
 #: Rows of ORDER BY with LIMIT that are kept while others come.
 _FEW: Final = 10_000
@@ -84,21 +84,21 @@ class Projection:
         self._expressions = expressions
         self._before = scope
         self._ends = ends
-        parts = {str(one.data): one for one in trees(tree)}
-        self._distinct = "DISTINCT" in words(tree)
+        parts = {str(one.data): one for one in child_trees(tree)}
+        self._distinct = "DISTINCT" in word_kinds(tree)
         self._items = self._compile_columns(parts["items"], scope)
         self.columns = [item.name for item in self._items]
         #: Columns and what they were made of, None for those that `*` stands for.
         self.named = [(item.name, item.tree) for item in self._items]
         repeated = next((name for name in self.columns if self.columns.count(name) > 1), None)
         if repeated is not None:
-            raise fault(f"two columns are called {repeated}; give one another name by AS", tree)
+            raise error_at(f"two columns are called {repeated}; give one another name by AS", tree)
         self.scope = frozenset(self.columns)
         self._grouped = any(item.aggregates for item in self._items)
         for item in self._items:
             if item.tree is not None and item.aggregates:
                 self._check_grouped(item.tree)
-        self._sorts = [self._sort(one) for one in trees(parts["order"])] if "order" in parts else []
+        self._sorts = [self._sort(one) for one in child_trees(parts["order"])] if "order" in parts else []
         self._parts = parts
         self._skip = self._compile_number(parts["skip"]) if "skip" in parts else None
         self._limit = self._compile_number(parts["limit"]) if "limit" in parts else None
@@ -108,25 +108,25 @@ class Projection:
             else expressions.kinds.get(item.name, "")
             for item in self._items
         }
-        self._where = None if where is None else self._over_rows(trees(where)[-1])
+        self._where = None if where is None else self._over_rows(child_trees(where)[-1])
         expressions.kinds = {name: kind for name, kind in kinds.items() if kind}
 
     # ---- compiling ------------------------------------------------------------------------------------------
 
     def _compile_columns(self, tree: Tree[Token], scope: frozenset[str]) -> list[_Item]:
         items: list[_Item] = []
-        for item in trees(tree):
+        for item in child_trees(tree):
             if item.data == "star":
                 if not scope and self._ends:
-                    raise fault("there is nothing that * could stand for", item)
+                    raise error_at("there is nothing that * could stand for", item)
                 items += [_Item(name, name, _named(name)) for name in sorted(scope)]
                 continue
-            expr, *alias = trees(item)
+            expr, *alias = child_trees(item)
             if expr.data == "pattern_there":
-                raise fault("a pattern is a condition: it stands in WHERE, or in exists()", expr)
+                raise error_at("a pattern is a condition: it stands in WHERE, or in exists()", expr)
             source = self._expressions.source_of(expr)
             if not alias and not self._ends and expr.data != "whole":
-                raise fault(f"give {source} a name by AS", item)
+                raise error_at(f"give {source} a name by AS", item)
             name = name_of(alias[0]) if alias else self._expressions.column_name(item, expr)
             value, aggregates = self._compile_aggregates(expr, scope)
             items.append(_Item(name, source, value, expr, aggregates))
@@ -141,16 +141,16 @@ class Projection:
         found: dict[str, Callable[[], Total]] = {}
 
         def replaced(tree: Tree[Token]) -> Tree[Token]:
-            if tree.data in _WITH_NAMES and any(has_aggregate(one) for one in trees(tree)[2:]):
-                raise fault("aggregates can't stand in what is done with each item of a list", tree)
+            if tree.data in _WITH_NAMES and any(has_aggregate(one) for one in child_trees(tree)[2:]):
+                raise error_at("aggregates can't stand in what is done with each item of a list", tree)
             if is_aggregate(tree):
                 if any(
                     one.data == "call" and str(one.children[0]).lower() == "rand"
                     for one in tree.iter_subtrees()
                 ):
-                    raise fault("an aggregate of rand() has no meaning", tree)
+                    raise error_at("an aggregate of rand() has no meaning", tree)
                 name = f" {len(found)}"  # no name of a query's begins so
-                found[name] = self._expressions.aggregate(tree, scope)
+                found[name] = self._expressions.compile_aggregate(tree, scope)
                 variable = Tree("variable", [Token("NAME", name)])
                 return Tree("whole", [variable], tree.meta)
             if tree.data in SUBQUERIES:
@@ -165,34 +165,34 @@ class Projection:
         """Raise unless names and properties beside an aggregate are columns by themselves."""
         if is_aggregate(tree):
             return
-        of = trees(tree)[0] if tree.data == "access" else tree
+        of = child_trees(tree)[0] if tree.data == "access" else tree
         if of.data == "whole":
             keys = {item.source for item in self._items if not item.aggregates}
-            name = name_of(trees(of)[0])
+            name = name_of(child_trees(of)[0])
             if name in local or {self._expressions.source_of(tree), name} & keys:
                 return
-            raise fault(
+            raise error_at(
                 f"{self._expressions.source_of(tree)} stands beside an aggregate; "
                 "return it as a column of its own too",
                 tree,
             )
         if tree.data in _WITH_NAMES:
-            local |= {name_of(one) for one in trees(tree) if one.data == "variable"}
+            local |= {name_of(one) for one in child_trees(tree) if one.data == "variable"}
         if tree.data in SUBQUERIES or tree.data == "pattern_all":
             inner = {name_of(one) for one in tree.iter_subtrees() if one.data == "variable"}
             local |= inner - self._before
             for one in tree.iter_subtrees():
                 if (
                     one.data in ("node", "detail")
-                    and (named := next(iter(trees(one)), one)).data == "variable"
+                    and (named := next(iter(child_trees(one)), one)).data == "variable"
                 ):
                     self._check_grouped(Tree("whole", [named], named.meta), local)
-        for one in trees(tree):
+        for one in child_trees(tree):
             self._check_grouped(one, local)
 
     def _sort(self, tree: Tree[Token]) -> tuple[Evaluate, bool]:
-        expr = trees(tree)[0]
-        down = bool(words(tree) & {"DESC", "DESCENDING"})
+        expr = child_trees(tree)[0]
+        down = bool(word_kinds(tree) & {"DESC", "DESCENDING"})
         return self._sorted_by(expr), down
 
     def _sorted_by(self, expr: Tree[Token]) -> Evaluate:
@@ -220,7 +220,7 @@ class Projection:
             if name is not None and fits and tree.data != "variable":
                 return Tree("whole", [Tree("variable", [Token("NAME", f"`{name}`")])], tree.meta)
             if is_aggregate(tree):
-                raise fault("ORDER BY takes aggregates that are returned as well", tree)
+                raise error_at("ORDER BY takes aggregates that are returned as well", tree)
             if tree.data in SUBQUERIES:
                 return tree
             return Tree(
@@ -235,25 +235,25 @@ class Projection:
         """Return (name, key, down, how many) where only rows count that are among the first by `name.key`."""
         if self._grouped or self._distinct or self._where or not (self._sorts and self._limit):
             return None
-        numbers = [trees(self._parts[one])[-1] for one in ("skip", "limit") if one in self._parts]
+        numbers = [child_trees(self._parts[one])[-1] for one in ("skip", "limit") if one in self._parts]
         if any(one.data not in ("integer", "parameter") for one in numbers):
             return None
-        by = trees(trees(self._parts["order"])[0])[0]
+        by = child_trees(child_trees(self._parts["order"])[0])[0]
         columns = {item.name: item.tree for item in self._items}
-        column = columns.get(name_of(trees(by)[0])) if by.data == "whole" else None
+        column = columns.get(name_of(child_trees(by)[0])) if by.data == "whole" else None
         of = column or by
-        if of.data != "access" or trees(of)[0].data != "whole":
+        if of.data != "access" or child_trees(of)[0].data != "whole":
             return None
-        name = name_of(trees(trees(of)[0])[0])
+        name = name_of(child_trees(child_trees(of)[0])[0])
         if column is None and not _is_whole(columns.get(name), name):
             return None
         most = sum(_count(value({})) for value in (self._skip, self._limit) if value is not None)
-        return name, name_of(trees(of)[1]), self._sorts[0][1], most
+        return name, name_of(child_trees(of)[1]), self._sorts[0][1], most
 
     def _compile_number(self, tree: Tree[Token]) -> Evaluate:
-        expr = trees(tree)[-1]
-        if self._expressions.free(expr) or has_aggregate(expr):
-            raise fault("SKIP and LIMIT take a number that doesn't depend on rows", tree)
+        expr = child_trees(tree)[-1]
+        if self._expressions.free_names(expr) or has_aggregate(expr):
+            raise error_at("SKIP and LIMIT take a number that doesn't depend on rows", tree)
         value = self._expressions.compile(expr, ())
         if expr.data in ("integer", "real", "text", "neg", "parameter"):  # all else is asked when it is time
             _count(value({}))
@@ -273,7 +273,7 @@ class Projection:
         for at, (before, row) in enumerate(found):
             if limit is not None and at >= skip + limit:
                 return
-            if at >= skip and (self._where is None or truth(self._where({**before, **row})) is True):
+            if at >= skip and (self._where is None or to_truth(self._where({**before, **row})) is True):
                 yield row
 
     def _order_rows(
@@ -309,7 +309,7 @@ class Projection:
                 group = groups[same] = _Group(columns, row, tuple([begin() for _, begin in totals]))
             times = row.get(TIMES, 1)
             for total in group.totals:
-                total.add(row, times)
+                total.add_row(row, times)
         if not keys and not groups:
             groups[()] = _Group((), dict.fromkeys(self._before), tuple([begin() for _, begin in totals]))
         for group in groups.values():
@@ -337,7 +337,7 @@ class Projection:
 
 def _is_whole(tree: Tree[Token] | None, name: str) -> bool:
     """Return whether a column is what stood for its name before, or there is none; `*` has no tree."""
-    return tree is None or (tree.data == "whole" and name_of(trees(tree)[0]) == name)
+    return tree is None or (tree.data == "whole" and name_of(child_trees(tree)[0]) == name)
 
 
 def _named(name: str) -> Evaluate:

@@ -17,7 +17,7 @@ from dtp.crdt import values
 from dtp.crdt.temporal import TEMPORAL
 from dtp.graph.query.compiling.conditions import conjuncts, is_steady
 from dtp.graph.query.compiling.expressions import Expressions
-from dtp.graph.query.compiling.syntax import label_names, name_of, trees, words
+from dtp.graph.query.compiling.syntax import child_trees, label_names, name_of, word_kinds
 from dtp.graph.query.lookup.tables import is_scalar
 
 _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "<>": "<>"}
@@ -71,7 +71,7 @@ class Scan:
 def scan_of(expressions: Expressions, clause: Tree[Token]) -> Scan | None:
     """Return the scan of a MATCH, in which no name is known before; None where the core can't look for it."""
     try:
-        return _Reader(expressions).read(clause)
+        return _Reader(expressions).read_condition(clause)
     except (_OtherwiseError, values.GraphValueError):  # what can't be a name is nowhere
         return None
 
@@ -82,11 +82,11 @@ class _Reader:
         self._scan = Scan()
         self._names: dict[str, int] = {}
 
-    def read(self, clause: Tree[Token]) -> Scan:
-        patterns = trees(trees(clause)[0])
+    def read_condition(self, clause: Tree[Token]) -> Scan:
+        patterns = child_trees(child_trees(clause)[0])
         if len(patterns) != 1:
             raise _OtherwiseError
-        parts = trees(patterns[0])
+        parts = child_trees(patterns[0])
         nodes, relations = parts[0::2], parts[1::2]
         if any(one.data != "node" for one in nodes) or len(nodes) > NODES:
             raise _OtherwiseError
@@ -101,8 +101,8 @@ class _Reader:
             self._read_node(at, one)
         for at, one in enumerate(relations):
             self._read_relation(at, one)
-        where = next((one for one in trees(clause) if one.data == "where"), None)
-        for condition in conjuncts(trees(where)[-1]) if where is not None else ():
+        where = next((one for one in child_trees(clause) if one.data == "where"), None)
+        for condition in conjuncts(child_trees(where)[-1]) if where is not None else ():
             self._read_condition(condition)
         if len(scan.tests) > TESTS:
             raise _OtherwiseError
@@ -110,7 +110,7 @@ class _Reader:
 
     def _read_node(self, at: int, tree: Tree[Token]) -> None:
         groups = 0
-        for one in trees(tree):
+        for one in child_trees(tree):
             if one.data == "variable":
                 if name_of(one) in self._names:
                     raise _OtherwiseError
@@ -119,7 +119,7 @@ class _Reader:
                 groups += 1
                 self._read_labels(at, label_names(one))
             elif one.data == "properties":
-                for key, value in map(trees, trees(one)):
+                for key, value in map(child_trees, child_trees(one)):
                     self._compare(at, name_of(key), "=", value)
             else:
                 raise _OtherwiseError
@@ -132,17 +132,19 @@ class _Reader:
         self._scan.labels += [(at, values.encode_name(name).decode()) for name in names]
 
     def _read_relation(self, at: int, tree: Tree[Token]) -> None:
-        detail = next(iter(trees(tree)), None)
-        for one in trees(detail) if detail is not None else ():
+        detail = next(iter(child_trees(tree)), None)
+        for one in child_trees(detail) if detail is not None else ():
             if one.data == "types":
-                self._scan.keys += [(at, values.encode_name(name_of(key)).decode()) for key in trees(one)]
+                self._scan.keys += [
+                    (at, values.encode_name(name_of(key)).decode()) for key in child_trees(one)
+                ]
             elif one.data != "variable" or name_of(one) in self._names:
                 raise _OtherwiseError
 
     def _read_condition(self, tree: Tree[Token]) -> None:
-        parts = trees(tree)
+        parts = child_trees(tree)
         if tree.data in ("has_labels", "has_labels_of") and len(parts) == 2:
-            name = parts[0] if tree.data == "has_labels_of" else next(iter(trees(parts[0])), parts[0])
+            name = parts[0] if tree.data == "has_labels_of" else next(iter(child_trees(parts[0])), parts[0])
             if parts[0].data in ("whole", "variable") and name_of(name) in self._names:
                 self._read_labels(self._names[name_of(name)], label_names(parts[1]))
                 return
@@ -164,13 +166,13 @@ class _Reader:
 
     def _read_property(self, tree: Tree[Token]) -> tuple[int, str] | None:
         """Return the node and the key of `n.key`."""
-        if tree.data != "access" or trees(tree)[0].data != "whole":
+        if tree.data != "access" or child_trees(tree)[0].data != "whole":
             return None
-        node = self._names.get(name_of(trees(trees(tree)[0])[0]))
-        return None if node is None else (node, name_of(trees(tree)[1]))
+        node = self._names.get(name_of(child_trees(child_trees(tree)[0])[0]))
+        return None if node is None else (node, name_of(child_trees(tree)[1]))
 
     def _compare(self, at: int, key: str, comparison: str, to: Tree[Token]) -> None:
-        if not is_steady(to) or self._expressions.free(to):
+        if not is_steady(to) or self._expressions.free_names(to):
             raise _OtherwiseError
         value = self._expressions.compile(to, ())({})
         if not is_scalar(value) or (isinstance(value, int | float) and not -_EXACT < value < _EXACT):
@@ -189,22 +191,22 @@ class _Reader:
 
 def counted_match(tree: Tree[Token]) -> Tree[Token] | None:
     """Return the MATCH of a query that only counts its rows; else None."""
-    lines = trees(tree)
-    clauses = trees(lines[0]) if len(lines) == 1 and lines[0].data == "single" else []
+    lines = child_trees(tree)
+    clauses = child_trees(lines[0]) if len(lines) == 1 and lines[0].data == "single" else []
     if [one.data for one in clauses] != ["match", "returning"]:
         return None
-    projection = trees(clauses[1])[0]
-    if words(projection) or len(trees(projection)) != 1:
+    projection = child_trees(clauses[1])[0]
+    if word_kinds(projection) or len(child_trees(projection)) != 1:
         return None
-    return clauses[0] if all(_counts(item) for item in trees(trees(projection)[0])) else None
+    return clauses[0] if all(_counts(item) for item in child_trees(child_trees(projection)[0])) else None
 
 
 def _counts(item: Tree[Token]) -> bool:
     """Return whether a column counts rows: what a pattern brings in is never null."""
-    what = next(iter(trees(item)), item)
-    of = trees(what)
+    what = next(iter(child_trees(item)), item)
+    of = child_trees(what)
     return what.data == "count_all" or (
-        what.data == "count_some" and "DISTINCT" not in words(what) and of[0].data == "whole"
+        what.data == "count_some" and "DISTINCT" not in word_kinds(what) and of[0].data == "whole"
     )
 
 

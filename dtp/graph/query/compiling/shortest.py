@@ -36,7 +36,9 @@ class Shortest:
     #: As the query has it.
     source: str = ""
 
-    def find(self, index: Index, step: Callable[[], None], start: str, end: str) -> Iterator[dict[str, Any]]:
+    def find_paths(
+        self, index: Index, step: Callable[[], None], start: str, end: str
+    ) -> Iterator[dict[str, Any]]:
         """Yield the names for each path that there is from one node to another. `step` counts links and paths.
 
         From a node to itself only the path without links is one, if `least` allows it.

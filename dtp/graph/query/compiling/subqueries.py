@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from lark import Token, Tree
 
-from dtp.graph.query.compiling.syntax import Bound, Evaluate, fault, trees
+from dtp.graph.query.compiling.syntax import Bound, Evaluate, child_trees, error_at
 
 if TYPE_CHECKING:
     from dtp.graph.query.compiling.expressions import Expressions
@@ -29,9 +29,9 @@ class Subquery(Protocol):
 
 def _pattern_there(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     with on.with_unknown_names(), on.plan_step("pattern", on.source_of(tree)) as plan:
-        match = plan.match = on.matcher([_clause(trees(tree), None, tree)], scope, False)
+        match = plan.match = on.matcher([_clause(child_trees(tree), None, tree)], scope, False)
     if match.names:
-        raise fault(
+        raise error_at(
             f"{', '.join(match.names)} is not defined here: a pattern in a condition brings in no names; in "
             "EXISTS { } it does",
             tree,
@@ -40,7 +40,7 @@ def _pattern_there(on: Expressions, tree: Tree[Token], scope: frozenset[str]) ->
 
 
 def _pattern_all(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    *parts, body = trees(tree)
+    *parts, body = child_trees(tree)
     where = parts.pop() if parts[-1].data == "where" else None
     with on.with_unknown_names(), on.plan_step("pattern", on.source_of(tree)) as plan:
         match = plan.match = on.matcher([_clause(parts, where, tree)], scope, False)
@@ -55,7 +55,9 @@ def _shortest(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Eval
         match = plan.match = on.matcher([_clause([path, tree], None, tree)], scope, False)
     new = [name for name in match.names if name != _PATH]
     if new:
-        raise fault(f"{', '.join(new)} is not defined here: MATCH both ends of a shortest path before", tree)
+        raise error_at(
+            f"{', '.join(new)} is not defined here: MATCH both ends of a shortest path before", tree
+        )
     if str(tree.children[0]).lower().startswith("all"):
         return lambda row: [one[_PATH] for one in match.run(iter((row,)))]
     return lambda row: next((one[_PATH] for one in match.run(iter((row,)))), None)
@@ -79,16 +81,16 @@ def _count_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Eval
 
 def _collect_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     with on.plan_step("COLLECT", ""):
-        query = on.subquery(trees(tree)[0], scope)
+        query = on.subquery(child_trees(tree)[0], scope)
     if len(query.columns) != 1:
-        raise fault("COLLECT { } returns one column", tree)
+        raise error_at("COLLECT { } returns one column", tree)
     (column,) = query.columns
     return lambda row: [one[column] for one in query.run(row)]
 
 
 def _inner(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Callable[[Bound], Iterator[Bound]]:
     """Return the rows of what stands in the braces, for one of the query around it."""
-    (inner,) = trees(tree)
+    (inner,) = child_trees(tree)
     operator = "EXISTS" if tree.data == "exists_in" else "COUNT"
     if inner.data != "match":
         with on.plan_step(operator, ""):

@@ -19,12 +19,12 @@ Evaluate = Callable[[Bound], Any]
 SUBQUERIES: Final = frozenset({"exists_in", "count_in", "collect_in"})
 
 
-def trees(tree: Tree[Token]) -> list[Tree[Token]]:
+def child_trees(tree: Tree[Token]) -> list[Tree[Token]]:
     """Return the children that are trees."""
     return [child for child in tree.children if isinstance(child, Tree)]
 
 
-def words(tree: Tree[Token]) -> set[str]:
+def word_kinds(tree: Tree[Token]) -> set[str]:
     """Return the kinds of the children that are words."""
     return {child.type for child in tree.children if isinstance(child, Token)}
 
@@ -37,10 +37,10 @@ def name_of(tree: Tree[Token] | Token) -> str:
 
 def label_names(tree: Tree[Token]) -> list[str]:
     """Return the names of which `:a|b` wants one."""
-    return [name_of(one) for one in trees(tree)]
+    return [name_of(one) for one in child_trees(tree)]
 
 
-def fault(
+def error_at(
     message: str, where: Tree[Token] | Token | None = None, kind: type[QueryError] = QueryError
 ) -> QueryError:
     """Return an error that tells its place."""
@@ -60,4 +60,4 @@ def has_aggregate(tree: Tree[Token]) -> bool:
     """Return whether there is an aggregate in it."""
     if is_aggregate(tree):
         return True
-    return tree.data not in SUBQUERIES and any(has_aggregate(one) for one in trees(tree))
+    return tree.data not in SUBQUERIES and any(has_aggregate(one) for one in child_trees(tree))

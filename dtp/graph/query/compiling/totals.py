@@ -13,7 +13,7 @@ from dtp.graph.query.values.semantics import sort_key
 class Total(Protocol):
     """An aggregate of one group."""
 
-    def add(self, row: Bound, times: int) -> None:
+    def add_row(self, row: Bound, times: int) -> None:
         """Take so many rows more, which are the same."""
 
     def result(self) -> Any:
@@ -28,7 +28,7 @@ class RowCount:
     def __init__(self) -> None:
         self._count = 0
 
-    def add(self, row: Bound, times: int) -> None:
+    def add_row(self, row: Bound, times: int) -> None:
         """Take so many rows more, which are the same."""
         self._count += times
 
@@ -47,7 +47,7 @@ class ValueCount:
         self._step = step
         self._count = 0
 
-    def add(self, row: Bound, times: int) -> None:
+    def add_row(self, row: Bound, times: int) -> None:
         """Take so many rows more, which are the same."""
         self._step()
         if self._value(row) is not None:
@@ -79,7 +79,7 @@ class Extreme:
         self._best: Any = None
         self._key: Any = None
 
-    def add(self, row: Bound, times: int) -> None:
+    def add_row(self, row: Bound, times: int) -> None:
         """Take so many rows more, which are the same."""
         self._step()
         found = self._value(row)
@@ -108,7 +108,7 @@ class Gathered:
         self._total = total
         self._found: list[Any] = []
 
-    def add(self, row: Bound, times: int) -> None:
+    def add_row(self, row: Bound, times: int) -> None:
         """Take so many rows more, which are the same."""
         self._step()
         found = self._value(row)
@@ -137,11 +137,11 @@ class Percentile(Gathered):
         self._part = part
         self._wanted: Any = None
 
-    def add(self, row: Bound, times: int) -> None:
+    def add_row(self, row: Bound, times: int) -> None:
         """Take so many rows more, which are the same."""
         if self._wanted is None:
             self._wanted = (self._part(row),)
-        super().add(row, times)
+        super().add_row(row, times)
 
     def result(self) -> Any:
         """Return it."""

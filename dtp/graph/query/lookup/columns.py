@@ -58,7 +58,7 @@ class Columns:
 
     def on_changed(self, souls: Iterable[str]) -> None:
         """Note that something is different at these souls."""
-        self.renew()
+        self.drop_outdated()
         if self._by_value:
             self._changed.update(souls)
         if len(self._changed) > _MANY:
@@ -68,9 +68,9 @@ class Columns:
     def now_having(self, key: str, value: Value) -> FoundSouls:
         """Return souls whose property at a key may be a value, also by what changed since the column was made."""
         found = self._with_value(key, value, items=False)
-        return _once(found._replace(numbers=found.numbers + self.numbers(self._changed).numbers))
+        return _once(found._replace(numbers=found.numbers + self.find_numbers(self._changed).numbers))
 
-    def renew(self) -> None:
+    def drop_outdated(self) -> None:
         """Let go of what is of a state that the replica has no more."""
         if self._core is not self._replica.core:  # built again: other numbers
             self._core = self._replica.core
@@ -82,7 +82,7 @@ class Columns:
         """Return souls whose property at a key may be in a range."""
         if wanted.is_equality:
             return self._with_value(key, wanted.low, items=False)
-        self.renew()
+        self.drop_outdated()
         name = values.encode_name(key)
         low, high = (b"" if one is None else values.encode(one) for one in wanted)
         of_text = (
@@ -95,7 +95,7 @@ class Columns:
         return self._with_value(key, item, items=True)
 
     def _with_value(self, key: str, value: Value, *, items: bool) -> FoundSouls:
-        self.renew()
+        self.drop_outdated()
         if (key, items) not in self._by_value:
             name = values.encode_name(key)
             cells = memoryview(self._core.read_column(name, items=items)).cast("Q")
@@ -109,7 +109,7 @@ class Columns:
 
     def find_linking(self, souls: Iterable[str]) -> FoundSouls:
         """Return souls that may have links to any of these."""
-        self.renew()
+        self.drop_outdated()
         if self._by_link is None:
             self._by_link = memoryview(self._core.read_links()).cast("Q")
         found = array("I")
@@ -119,32 +119,32 @@ class Columns:
 
     def of_kind(self, kind: str) -> FoundSouls:
         """Return souls with a label ("" is any) that have something."""
-        self.renew()
+        self.drop_outdated()
         return self._make_found(b"".join(self._core.find_named(prefix) for prefix in prefixes_of(kind)))
 
     def find_naming(self, kind: str) -> FoundSouls:
         """Return souls with links to what has a label, and nothing else."""
-        self.renew()
+        self.drop_outdated()
         found = self._make_found(b"".join(self._core.find_unmade(prefix) for prefix in prefixes_of(kind)))
         return found._replace(numbers=array("I", sorted(set(found.numbers))))
 
-    def souls(self, kind: str) -> list[str]:
+    def list_souls(self, kind: str) -> list[str]:
         """Return the souls with a label that have something."""
         named = (self._replica.souls(prefix.decode()) for prefix in prefixes_of(kind))
         return [soul for some in named for soul in some if kind_of(soul) == kind]
 
-    def numbers(self, souls: Iterable[str]) -> FoundSouls:
+    def find_numbers(self, souls: Iterable[str]) -> FoundSouls:
         """Return the numbers of souls; those that never had anything are left out."""
-        self.renew()
+        self.drop_outdated()
         found = (self._core.soul_number(values.encode_name(soul)) for soul in souls)
         return FoundSouls(self._core, array("I", (one for one in found if one is not None)))
 
-    def size(self) -> int:
+    def estimate_size(self) -> int:
         """Return roughly how many nodes there are."""
         return self._replica.core.name_count
 
     @staticmethod
-    def rows(found: FoundSouls, first: int, behind: int) -> bytes:
+    def read_rows(found: FoundSouls, first: int, behind: int) -> bytes:
         """Return some of what was found: see `GraphCore.rows`."""
         return found.core.read_rows(found.numbers[first:behind])
 

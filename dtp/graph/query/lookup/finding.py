@@ -9,8 +9,14 @@ from typing import Any, Final
 from dtp.crdt import Change, Link, Replica, Value, parts, values
 from dtp.graph.query.lookup.columns import Columns, FoundSouls, kind_of, rows_of
 from dtp.graph.query.lookup.pattern import Pattern, Sought, Walk
-from dtp.graph.query.lookup.properties import Name, add_written, assembled, names_in, read_relationship
-from dtp.graph.query.lookup.properties import read as read_name
+from dtp.graph.query.lookup.properties import (
+    Name,
+    add_written,
+    assemble_properties,
+    names_in,
+    read_relationship,
+)
+from dtp.graph.query.lookup.properties import read_property as read_name
 from dtp.graph.query.lookup.tables import SoulRow, Tables
 
 #: What `rows_of` gives of a node.
@@ -88,23 +94,23 @@ class Finding:
         stale, anew = self.ask(self._take_changed)
         with self._or_anew():
             if anew:
-                self._tables.clear()
+                self._tables.forget_all()
                 self._answered.clear()
                 self._everything = False
                 self._adds = 0
             if stale:
                 with self._tables.transaction():
-                    self._renew(stale)
+                    self._reload_stale(stale)
         return bool(anew)
 
-    def _renew(self, stale: set[str]) -> None:
+    def _reload_stale(self, stale: set[str]) -> None:
         adds, named = self._adds, self._tables.linked_by_name(stale)
-        self._tables.remove(stale)
-        self._add(self.ask(self.columns.numbers, stale))
+        self._tables.forget_souls(stale)
+        self._load_nodes(self.ask(self.columns.find_numbers, stale))
         self._add_rows([(soul, {}, [], []) for soul in self._written if not self._tables.is_whole(soul)])
         # those that are linked to no more may have something all the same
         self._ensure_souls(named)
-        self._tables.remove([soul for soul in named if not self._tables.is_whole(soul)])
+        self._tables.forget_souls([soul for soul in named if not self._tables.is_whole(soul)])
         self._adds = adds
         if self.watches_texts:
             self.added |= stale
@@ -135,12 +141,12 @@ class Finding:
 
     # ---- adding -------------------------------------------------------------------------------------------------
 
-    def _add(self, found: FoundSouls, kind: str = "") -> None:
+    def _load_nodes(self, found: FoundSouls, kind: str = "") -> None:
         """Have the nodes that were found, and have a label ("" is any), whole."""
         if not found.numbers:
             return
         self._adds += 1
-        if self._adds * _AN_ADD > self.ask(self.columns.size) + _BATCH and not self._everything:
+        if self._adds * _AN_ADD > self.ask(self.columns.estimate_size) + _BATCH and not self._everything:
             self.have_everything()
             return
         with self.adding():
@@ -150,7 +156,7 @@ class Finding:
         empty = self._tables.is_empty  # and nothing is found twice
         shows = self._replica.shows
         for first in range(0, len(found.numbers), _BATCH):
-            data = self.ask(self.columns.rows, found, first, first + _BATCH)
+            data = self.ask(self.columns.read_rows, found, first, first + _BATCH)
             self._add_rows(
                 [
                     row
@@ -169,9 +175,9 @@ class Finding:
         read: dict[Name, Value] = {}
         for first in range(0, len(names), _TEXTS):
             some = names[first : first + _TEXTS]
-            read.update(zip(some, self.ask(self._read, some), strict=True))
+            read.update(zip(some, self.ask(self._read_names, some), strict=True))
         made = [self._make_row(row, read) for row in rows]
-        self._tables.add(made)
+        self._tables.add_nodes(made)
         if self._whole:
             self._add_relationships(made)
         if self.watches_texts:
@@ -187,7 +193,7 @@ class Finding:
         read = ((soul, read_relationship(self._replica, soul)) for soul in souls)
         return [(soul, found) for soul, found in read if found]
 
-    def _read(self, names: list[Name]) -> list[Value]:
+    def _read_names(self, names: list[Name]) -> list[Value]:
         return [read_name(self._replica, name) for name in names]
 
     def _make_row(self, row: _Read, read: dict[Name, Value]) -> SoulRow:
@@ -196,18 +202,18 @@ class Finding:
             registers, others = self._opened[soul], []
         links = {(key, link.soul) for key, link in zip(members[::2], members[1::2], strict=True)}
         links.update((key, one.soul) for key, one in registers.items() if type(one) is Link)
-        return soul, assembled(soul, registers, others, read.__getitem__), sorted(links)
+        return soul, assemble_properties(soul, registers, others, read.__getitem__), sorted(links)
 
     def _ensure_souls(self, souls: Iterable[str]) -> None:
         missing = [soul for soul in souls if not self._tables.is_whole(soul)]
         if missing:
-            self._add(self.ask(self.columns.numbers, missing))
+            self._load_nodes(self.ask(self.columns.find_numbers, missing))
 
     def _have_linking(self, souls: Collection[str]) -> None:
         """Have all that links to these."""
         asked = [soul for soul in souls if self._is_new("to", soul)]
         if asked:
-            self._add(self.ask(self.columns.find_linking, asked))
+            self._load_nodes(self.ask(self.columns.find_linking, asked))
 
     def _is_new(self, *question: object) -> bool:
         """Return whether a question is asked for the first time; from now on it isn't."""
@@ -221,15 +227,15 @@ class Finding:
     def have_kind(self, kind: str) -> None:
         """Have all nodes with a label whole."""
         if not self._everything and self._is_new("kind", kind):
-            self._add(self.ask(self.columns.of_kind, kind), kind)
-            self._add(self.ask(self.columns.find_naming, kind))
+            self._load_nodes(self.ask(self.columns.of_kind, kind), kind)
+            self._load_nodes(self.ask(self.columns.find_naming, kind))
 
     def _have_names(self, kind: str) -> None:
         """Have all nodes with a label, by name."""
         if ("kind", kind) not in self._answered and self._is_new("names", kind):
             with self.adding():
-                self._tables.ensure_nodes(self.ask(self.columns.souls, kind))
-            self._add(self.ask(self.columns.find_naming, kind))
+                self._tables.ensure_nodes(self.ask(self.columns.list_souls, kind))
+            self._load_nodes(self.ask(self.columns.find_naming, kind))
 
     @property
     def has_everything(self) -> bool:
@@ -240,16 +246,16 @@ class Finding:
         """Have the whole graph."""
         if not self._everything:
             self._everything = True
-            self._add(self.ask(self.columns.of_kind, ""))
+            self._load_nodes(self.ask(self.columns.of_kind, ""))
 
     # ---- finding ------------------------------------------------------------------------------------------------
 
-    def find(self, pattern: Pattern) -> None:
+    def load_pattern(self, pattern: Pattern) -> None:
         """Have all that a pattern can be about."""
         with self._or_anew():
-            self._find(pattern)
+            self._load_pattern_now(pattern)
 
-    def _find(self, pattern: Pattern) -> None:
+    def _load_pattern_now(self, pattern: Pattern) -> None:
         if self._everything:
             return
         found: dict[int, set[str]] = {}
@@ -259,12 +265,12 @@ class Finding:
                     self.have_everything()
                     return
                 linked = any(place in (walk.left, walk.right) for walk in pattern.walks)
-                found[place] = self._begin(pattern.nodes[place], linked=linked)
-                self._follow(pattern, place, found)
+                found[place] = self._load_node(pattern.nodes[place], linked=linked)
+                self._load_walks(pattern, place, found)
         if self._whole:
             self.found.update(*found.values())
 
-    def _begin(self, node: Sought, *, linked: bool) -> set[str]:
+    def _load_node(self, node: Sought, *, linked: bool) -> set[str]:
         """Have all that a node can be; which that is, if it is linked or all is kept."""
         if node.souls is None and node.bound:
             return set(self.found)
@@ -278,14 +284,14 @@ class Finding:
             if ("kind", node.label) not in self._answered and self._is_new(
                 "containing", node.label, key, values.encode(item)
             ):
-                self._add(self.ask(self.columns.find_containing, key, item), node.label)
+                self._load_nodes(self.ask(self.columns.find_containing, key, item), node.label)
             return self._tables.find_containing(node.label, key, item) if wanted else set()
         if node.ranges:
             key, wanted_range = min(node.ranges.items(), key=lambda item: not item[1].is_equality)
             if ("kind", node.label) not in self._answered and self._is_new(
                 "having", node.label, key, values.encode(wanted_range)
             ):
-                self._add(self.ask(self.columns.find_having, key, wanted_range), node.label)
+                self._load_nodes(self.ask(self.columns.find_having, key, wanted_range), node.label)
             return self._tables.find_having(node.label, key, wanted_range) if wanted else set()
         if wanted:
             self.have_kind(node.label)
@@ -293,7 +299,7 @@ class Finding:
         self._have_names(node.label)
         return set()
 
-    def _follow(self, pattern: Pattern, start: int, found: dict[int, set[str]]) -> None:
+    def _load_walks(self, pattern: Pattern, start: int, found: dict[int, set[str]]) -> None:
         """Have all that can be found by following the walks from a node."""
         walked: set[int] = set()
         waiting = [start]

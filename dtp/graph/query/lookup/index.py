@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
 from dtp.crdt import Change, Link, Replica, Value, parts, values
-from dtp.graph.query.budget import INSTRUCTIONS, Meter, running
+from dtp.graph.query.budget import INSTRUCTIONS, Meter, set_thread_meter
 from dtp.graph.query.compiling.scanning import Scan
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.lookup.columns import kind_of
@@ -64,7 +64,7 @@ class Index:
 
     # ---- declared -------------------------------------------------------------------------------------------
 
-    def declare(self, kind: str, key: str, *, full_text: bool) -> str:
+    def declare_index(self, kind: str, key: str, *, full_text: bool) -> str:
         """Have an index of a key of nodes of a kind; its name. See `Graph.index`."""
         if not kind or "\0" in kind + key:
             raise QueryError(
@@ -96,7 +96,7 @@ class Index:
         number = self._texts.get((kind, key))
         return None if number is None else f"{'trigrams' if trigrams else 'words'}_{number}"
 
-    def search(self, name: str, query: str) -> list[tuple[str, float]]:
+    def search_text(self, name: str, query: str) -> list[tuple[str, float]]:
         """Return (soul, score) of what a full-text index finds for an FTS5 query, best first. Raises `QueryError`."""
         named = {f"{kind}.{key}": (kind, key) for kind, key in self._texts}
         table = self.text_table(*named[name]) if name in named else None
@@ -124,7 +124,7 @@ class Index:
     ) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a SELECT about a pattern. Raises `QueryError`."""
         try:
-            self._find(about)
+            self._load_pattern(about)
             yield from self.db.execute(sql, parameters)
         except _FAULTS as error:
             raise self._translate_error(error) from error
@@ -155,7 +155,7 @@ class Index:
     def count_with(self, meter: Meter) -> Iterator[None]:
         """Have a meter count what is done meanwhile, and end it."""
         self.db.set_progress_handler(meter.count_instructions, INSTRUCTIONS)
-        running(meter)
+        set_thread_meter(meter)
         self._meter = meter
         self._finding.adding = meter.without_growth
         try:
@@ -163,10 +163,10 @@ class Index:
         finally:
             self._meter = None
             self._finding.adding = nullcontext
-            running(None)
+            set_thread_meter(None)
             self.db.set_progress_handler(None, 0)
 
-    def link(self, number: int) -> tuple[str, str, str]:
+    def get_link(self, number: int) -> tuple[str, str, str]:
         """Return soul, key and target of a link."""
         try:
             found = self.db.execute("SELECT soul, key, target FROM links WHERE id = ?", (number,)).fetchone()
@@ -175,19 +175,21 @@ class Index:
         soul, key, target = found
         return soul, key, target
 
-    def get(self, soul: str, key: str) -> Value:
+    def get_property(self, soul: str, key: str) -> Value:
         """Return a property of a node; None if there is none."""
         if not self._beside and not soul.startswith("~"):
             found = self._replica.get(soul, key)
             if found is not None and type(found) is not Link:
                 return found
-        return self.properties(soul).get(key)
+        return self.get_properties(soul).get(key)
 
-    def properties(self, soul: str) -> dict[str, Value]:
+    def get_properties(self, soul: str) -> dict[str, Value]:
         """Return all properties of a node."""
         if self._last[0] != soul:
             try:
-                known = self._tables.properties(soul) if self._beside else properties_of(self._replica, soul)
+                known = (
+                    self._tables.get_properties(soul) if self._beside else properties_of(self._replica, soul)
+                )
             except sqlite3.Error as error:
                 raise self._translate_error(error) from error
             self._last = soul, known
@@ -199,20 +201,20 @@ class Index:
         if not self._beside:
             return read_relationship(self._replica, part)
         try:
-            return self._tables.properties(part)
+            return self._tables.get_properties(part)
         except sqlite3.Error as error:
             raise self._translate_error(error) from error
 
     # ---- finding ------------------------------------------------------------------------------------------------
 
-    def _find(self, about: Callable[[], Pattern]) -> None:
+    def _load_pattern(self, about: Callable[[], Pattern]) -> None:
         if self._beside or self._finding.has_everything:  # beside the loop it was found beforehand
             return
         if self._meter is None:
-            self._finding.find(about())
+            self._finding.load_pattern(about())
         else:
             with self._meter.pause_counting():
-                self._finding.find(about())
+                self._finding.load_pattern(about())
 
     def on_changed(self, changes: Iterable[Change]) -> None:
         """Note that something is different at these souls."""
@@ -238,11 +240,11 @@ class Index:
             stale, self._finding.added = self._finding.added, set()
             self._refresh_texts(stale)
 
-    def begin(self) -> None:
+    def begin_query(self) -> None:
         """Begin another query: forget what the one before expected."""
         self._expected.clear()
 
-    def prepare(self) -> None:
+    def prepare_query(self) -> None:
         """Have what changed as it is now; where the replica goes on meanwhile, also all that is expected, as it is at
         one time: what changes meanwhile is looked at again, until nothing did."""
         self._last = "", {}
@@ -267,7 +269,7 @@ class Index:
         self.refresh()
         self._finding.found.clear()
         for about in expected:
-            self._finding.find(about())
+            self._finding.load_pattern(about())
 
     def _round_there(self, expected: Sequence[Callable[[], Pattern]]) -> None:
         ask, self._finding.ask = self._finding.ask, _here

@@ -39,13 +39,13 @@ def _is_part(soul: str, key: str, space: int, content: Any) -> bool:
     return space == core.VALUES and parts.kind_in_map(soul, key, content) is not None
 
 
-def read(replica: Replica, name: Name) -> Value:
+def read_property(replica: Replica, name: Name) -> Value:
     """Return what is read of a text, a list, or a part of a document."""
     space, soul, key = name
     return read_at(replica, soul, key) if space == core.VALUES else replica.sequences.read_sequence(name)
 
 
-def assembled(
+def assemble_properties(
     soul: str, registers: Mapping[str, Value], others: list[Any], read: Callable[[Name], Value]
 ) -> dict[str, Value]:
     """Return the properties of a node: of its registers, of what `GraphCore.others` gave, and of its texts and lists,
@@ -77,9 +77,9 @@ def properties_of(replica: Replica, soul: str) -> dict[str, Value]:
     """Return the properties of a node; of a private one what can be read of its registers."""
     opened = replica.reveal(soul) if soul.startswith("~") else None
     if opened is not None:
-        return assembled(soul, opened, [], partial(read, replica))
+        return assemble_properties(soul, opened, [], partial(read_property, replica))
     registers = values.decode(replica.core.read_keys(core.REGISTER, values.encode_name(soul)))
-    return assembled(soul, registers, others_of(replica, soul), partial(read, replica))
+    return assemble_properties(soul, registers, others_of(replica, soul), partial(read_property, replica))
 
 
 def read_relationship(replica: Replica, part: str) -> dict[str, Value]:
@@ -87,8 +87,8 @@ def read_relationship(replica: Replica, part: str) -> dict[str, Value]:
     name = values.encode_name(part)
     if replica.core.soul_number(name) is None:
         return {}
-    return assembled(
-        part, values.decode(replica.core.read_keys(core.REGISTER, name)), [], partial(read, replica)
+    return assemble_properties(
+        part, values.decode(replica.core.read_keys(core.REGISTER, name)), [], partial(read_property, replica)
     )
 
 

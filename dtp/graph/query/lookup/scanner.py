@@ -47,14 +47,14 @@ class Scanner:
 
     # ---- counting -------------------------------------------------------------------------------------------
 
-    def count(self, scan: Scan, meter: Meter) -> int | None:
+    def count_matches(self, scan: Scan, meter: Meter) -> int | None:
         """Return how often a pattern is there, at one time; None where the core can't tell. Raises `QueryLimit`."""
-        return self._at_one_time(partial(self._count, scan, meter))
+        return self._at_one_time(partial(self._count_matches, scan, meter))
 
-    def group(self, scan: Scan, keys: Collection[str], meter: Meter) -> Counter[bytes] | None:
+    def count_groups(self, scan: Scan, keys: Collection[str], meter: Meter) -> Counter[bytes] | None:
         """Return how many nodes of a pattern of one have which values of some properties (one behind the other), at
         one time; None where the core can't tell. Raises `QueryLimit`."""
-        return self._at_one_time(partial(self._group, scan, keys, meter))
+        return self._at_one_time(partial(self._count_groups, scan, keys, meter))
 
     def _at_one_time(self, work: Callable[[Callable[..., Any]], _T | None]) -> _T | None:
         """Return what work gives that reads the replica by what it is called with, while that stays as it is."""
@@ -71,7 +71,7 @@ class Scanner:
     def _current_version(self) -> tuple[int, object]:
         return self._replica.version, self._replica.core
 
-    def _count(self, scan: Scan, meter: Meter, ask: Callable[..., Any]) -> int | None:
+    def _count_matches(self, scan: Scan, meter: Meter, ask: Callable[..., Any]) -> int | None:
         total = 0
         for found in self._slices(scan, scan.to_core(), _SLICE, meter, ask):
             if found is None:
@@ -79,7 +79,7 @@ class Scanner:
             total += found[0]
         return total + len(self._linked_names(scan, ask)) if scan.is_of_names else total
 
-    def _group(
+    def _count_groups(
         self, scan: Scan, keys: Collection[str], meter: Meter, ask: Callable[..., Any]
     ) -> Counter[bytes] | None:
         groups: Counter[bytes] = Counter()
@@ -95,7 +95,7 @@ class Scanner:
         self, scan: Scan, core: ScanCore, size: int, meter: Meter, ask: Callable[..., Any]
     ) -> Iterator[tuple[int, bytes] | None]:
         """Yield what the core finds, so many names at a time; None where it can't tell."""
-        start: FoundSouls = ask(self._start, scan)
+        start: FoundSouls = ask(self._find_start, scan)
         numbers = start.numbers if scan.first is not None else None
         count = len(start.numbers) if numbers is not None else start.core.name_count
         for first in range(0, count, size):
@@ -103,10 +103,10 @@ class Scanner:
             found = ask(core.count_matches, start.core, numbers, first, behind)
             yield found
             if found is not None:
-                meter.add((behind - first) // _LIGHT + found[0] // _LIGHT)
+                meter.count_steps((behind - first) // _LIGHT + found[0] // _LIGHT)
 
-    def _start(self, scan: Scan) -> FoundSouls:
-        self._columns.renew()
+    def _find_start(self, scan: Scan) -> FoundSouls:
+        self._columns.drop_outdated()
         if scan.first is None:
             return FoundSouls(self._replica.core, array("I"))
         key, value = scan.first
@@ -118,7 +118,7 @@ class Scanner:
         for kind in {kind for _, kind in scan.labels} or {""}:
             linking: FoundSouls = ask(self._columns.find_naming, kind)
             for first in range(0, len(linking.numbers), _SLICE // 8):
-                data = ask(self._columns.rows, linking, first, first + _SLICE // 8)
+                data = ask(self._columns.read_rows, linking, first, first + _SLICE // 8)
                 targets = {one for row in rows_of(data) for one in _targets(row)} - found
                 wanted = [one for one in targets if scan.fits_label(kind_of(one))]
                 found.update(ask(self._unmade_souls, wanted))
@@ -142,7 +142,7 @@ class Scanner:
                 size //= 2
                 continue
             yield from shown_rows(found[1], scan)
-            meter.add(size // _LIGHT)
+            meter.count_steps(size // _LIGHT)
             at += size
             size = min(2 * size, _SLICE)
         if scan.is_of_names:

@@ -52,7 +52,7 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, float) and not math.isnan(value)
 
 
-def scalar(value: Any) -> Any:
+def to_column(value: Any) -> Any:
     """Return a value as the tables have it, None for what can't be looked up.
 
     Equal ones are equal, and order is kept among numbers and among texts; some that differ are equal: ints beyond 64
@@ -89,7 +89,7 @@ class Tables:
         #: Whether no node is whole.
         self.is_empty = True
 
-    def clear(self) -> None:
+    def forget_all(self) -> None:
         """Forget all nodes."""
         for table in ("nodes", "properties", "items", "links", "encoded"):
             self.db.execute(f"DELETE FROM {table}")
@@ -97,7 +97,7 @@ class Tables:
 
     # ---- writing --------------------------------------------------------------------------------------------
 
-    def add(self, rows: Collection[SoulRow]) -> None:
+    def add_nodes(self, rows: Collection[SoulRow]) -> None:
         """Have these nodes whole, of which there is nothing but maybe the name."""
         nodes: list[tuple[str, str, int]] = []
         properties: list[tuple[str, str, str, Any]] = []
@@ -106,9 +106,9 @@ class Tables:
         for soul, found, leading in rows:
             kind = kind_of(soul)
             for key, value in found.items():
-                properties.append((soul, key, kind, scalar(value)))
+                properties.append((soul, key, kind, to_column(value)))
                 if type(value) is list:
-                    items += [(soul, key, scalar(one)) for one in value if is_scalar(one)]
+                    items += [(soul, key, to_column(one)) for one in value if is_scalar(one)]
             links += [(soul, key, target) for key, target in leading]
             nodes.append((soul, kind, 1))
         self.is_empty = self.is_empty and not rows
@@ -150,7 +150,7 @@ class Tables:
             raise
         self.db.execute("COMMIT")
 
-    def remove(self, souls: Collection[str]) -> None:
+    def forget_souls(self, souls: Collection[str]) -> None:
         """Forget what is at these souls; as nodes they stay as long as they are linked to."""
         for table in ("properties", "items", "links", "encoded"):
             self.db.executemany(f"DELETE FROM {table} WHERE soul = ?", ((soul,) for soul in souls))
@@ -202,16 +202,16 @@ class Tables:
         ):
             if value is not None:
                 said.append(column)
-                given.append(scalar(value))
+                given.append(to_column(value))
         sql = f"SELECT soul FROM properties WHERE {' AND '.join(said)}"
         return {soul for (soul,) in self.db.execute(sql, given)}
 
     def find_containing(self, kind: str, key: str, item: Value) -> set[str]:
         """Return the nodes with a label ("" is any) whose property may be a list with an item."""
-        found = self.db.execute("SELECT soul FROM items WHERE key = ? AND value = ?", (key, scalar(item)))
+        found = self.db.execute("SELECT soul FROM items WHERE key = ? AND value = ?", (key, to_column(item)))
         return {soul for (soul,) in found if not kind or kind_of(soul) == kind}
 
-    def properties(self, soul: str) -> dict[str, Value]:
+    def get_properties(self, soul: str) -> dict[str, Value]:
         """Return the properties of a node, or of a relationship by its soul, where they are kept."""
         found = self.db.execute("SELECT properties FROM encoded WHERE soul = ?", (soul,)).fetchone()
         return values.decode(found[0]) if found else {}

@@ -15,9 +15,9 @@ from dtp.graph.query.values.semantics import (
     NodeRef,
     Path,
     Relation,
+    describe_value,
     is_number,
     same_key,
-    shown,
     sort_key,
     text_of,
 )
@@ -36,7 +36,7 @@ def _of(name: str, types: Any, what: str, function: _Function) -> _Function:
         wanted = types if isinstance(types, list) else [types]
         for argument, one in zip(arguments, wanted, strict=False):
             if not isinstance(argument, one) or (isinstance(argument, bool) and one is not object):
-                raise QueryError(f"{name}() takes {what}, not {shown(argument)}")
+                raise QueryError(f"{name}() takes {what}, not {describe_value(argument)}")
         return function(*arguments)
 
     return call
@@ -69,7 +69,7 @@ def _to_integer(value: Any) -> int | None:
     if is_number(value):
         return None if isinstance(value, float) and not math.isfinite(value) else int(value)
     if not isinstance(value, str):
-        raise QueryError(f"toInteger() takes a number, text or a boolean, not {shown(value)}")
+        raise QueryError(f"toInteger() takes a number, text or a boolean, not {describe_value(value)}")
     try:
         return int(value)
     except ValueError:
@@ -81,7 +81,7 @@ def _to_float(value: Any) -> float | None:
     if is_number(value):
         return float(value)
     if not isinstance(value, str):
-        raise QueryError(f"toFloat() takes a number or text, not {shown(value)}")
+        raise QueryError(f"toFloat() takes a number or text, not {describe_value(value)}")
     try:
         return float(value) if "_" not in value else None
     except ValueError:
@@ -93,7 +93,7 @@ def _to_boolean(value: Any) -> bool | None:
         return value
     if isinstance(value, str):
         return {"true": True, "false": False}.get(value.strip().lower())
-    raise QueryError(f"toBoolean() takes text or a boolean, not {shown(value)}")
+    raise QueryError(f"toBoolean() takes text or a boolean, not {describe_value(value)}")
 
 
 def _to_text(value: Any) -> str:
@@ -101,7 +101,9 @@ def _to_text(value: Any) -> str:
         return text_of(value)
     if isinstance(value, TEMPORAL):
         return str(value)
-    raise QueryError(f"toString() takes text, a number, a boolean, a date or a time, not {shown(value)}")
+    raise QueryError(
+        f"toString() takes text, a number, a boolean, a date or a time, not {describe_value(value)}"
+    )
 
 
 def _round(value: float) -> float:
@@ -119,7 +121,7 @@ def _log(function: Callable[[float], float]) -> Callable[[float], float]:
 def _size(value: Any) -> int:
     if isinstance(value, str | list):
         return len(value)
-    raise QueryError(f"size() takes a list or text, not {shown(value)}")
+    raise QueryError(f"size() takes a list or text, not {describe_value(value)}")
 
 
 def _length(value: Path) -> int:
@@ -208,7 +210,7 @@ def _sum(found: list[Any]) -> Any:
 def _only_numbers(name: str, found: Iterable[Any]) -> None:
     for value in found:
         if not is_number(value):
-            raise QueryError(f"{name}() takes numbers, not {shown(value)}")
+            raise QueryError(f"{name}() takes numbers, not {describe_value(value)}")
 
 
 def _average(found: list[Any]) -> float | None:
@@ -227,7 +229,7 @@ def _deviation(name: str, less: int, found: list[Any]) -> float:
 def percentile(name: str, found: list[Any], part: Any) -> Any:
     """Return what percentileDisc and percentileCont do, by `name`."""
     if not is_number(part) or not 0 <= part <= 1:
-        raise QueryError(f"{name}() takes a part from 0.0 to 1.0, not {shown(part)}")
+        raise QueryError(f"{name}() takes a part from 0.0 to 1.0, not {describe_value(part)}")
     _only_numbers(name, found)
     if not found:
         return None

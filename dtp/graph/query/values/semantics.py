@@ -23,10 +23,10 @@ from dtp.crdt.temporal import (
     TemporalError,
     Time,
 )
-from dtp.graph.query.budget import counted
+from dtp.graph.query.budget import count_items
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.values.temporal_parts import add as add_duration
-from dtp.graph.query.values.temporal_parts import scaled, sort_parts
+from dtp.graph.query.values.temporal_parts import add_temporal as add_duration
+from dtp.graph.query.values.temporal_parts import scale_duration, sort_parts
 
 #: Bits of an int that is multiplied, at most: those that Python writes as text.
 _INT_BITS: Final = 14_000
@@ -119,11 +119,11 @@ def equals(a: Any, b: Any) -> bool | None:
     if kind == _LIST:
         if len(a) != len(b):
             return False
-        return all_of(equals(x, y) for x, y in counted(zip(a, b, strict=True)))
+        return all_of(equals(x, y) for x, y in count_items(zip(a, b, strict=True)))
     if kind == _MAP:
         if a.keys() != b.keys():
             return False
-        return all_of(equals(a[key], b[key]) for key in counted(a))
+        return all_of(equals(a[key], b[key]) for key in count_items(a))
     if kind == _NODE:
         return _soul(a) == _soul(b)
     return bool(a == b)
@@ -180,7 +180,7 @@ _HOLDS: Final[dict[str, Callable[[int], bool]]] = {
 }
 
 
-def holds(a: Any, operator: str, b: Any) -> bool | None:
+def compare_by(a: Any, operator: str, b: Any) -> bool | None:
     """Return the outcome of a comparison: `=`, `<>`, `<`, `<=`, `>`, `>=`."""
     if operator == "=":
         return equals(a, b)
@@ -201,9 +201,9 @@ def sort_key(value: Any) -> tuple[Any, ...]:
     if kind == _NUMBER:
         return (kind, _is_nan(value), 0 if _is_nan(value) else value)
     if kind == _LIST:
-        return (kind, tuple(sort_key(item) for item in counted(value)))
+        return (kind, tuple(sort_key(item) for item in count_items(value)))
     if kind == _MAP:
-        return (kind, tuple((key, sort_key(value[key])) for key in counted(sorted(value))))
+        return (kind, tuple((key, sort_key(value[key])) for key in count_items(sorted(value))))
     if kind == _NODE:
         return (kind, _soul(value))
     if kind == _PATH:
@@ -220,14 +220,14 @@ def same_key(value: Any) -> tuple[Any, ...]:
     return sort_key(value)
 
 
-def truth(value: Any) -> bool | None:
+def to_truth(value: Any) -> bool | None:
     """Return a condition's outcome. Raises `QueryError` for any other value."""
     if value is None or isinstance(value, bool):
         return value
-    raise QueryError(f"a condition is true, false or null, not {shown(value)}")
+    raise QueryError(f"a condition is true, false or null, not {describe_value(value)}")
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Return a value as messages of errors show it."""
     text = _repr.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -243,7 +243,7 @@ def is_number(value: Any) -> bool:
 
 def _numbers(a: Any, b: Any, what: str) -> None:
     if not (is_number(a) and is_number(b)):
-        raise QueryError(f"{what} takes numbers, not {shown(a)} and {shown(b)}")
+        raise QueryError(f"{what} takes numbers, not {describe_value(a)} and {describe_value(b)}")
 
 
 def add(a: Any, b: Any) -> Any:
@@ -269,7 +269,7 @@ def _moved(a: Any, b: Any, operator: str) -> Any:
     except TemporalError as error:
         raise QueryError(str(error)) from error
     if found is None:
-        raise QueryError(f"{operator} takes no {shown(a)} and {shown(b)}")
+        raise QueryError(f"{operator} takes no {describe_value(a)} and {describe_value(b)}")
     return found
 
 
@@ -278,12 +278,14 @@ def _times(a: Any, b: Any, operator: str) -> Any:
     if operator == "*" and isinstance(b, Duration):
         a, b = b, a
     if not isinstance(a, Duration) or not is_number(b) or not math.isfinite(b):
-        raise QueryError(f"{operator} takes a duration and a number, not {shown(a)} and {shown(b)}")
+        raise QueryError(
+            f"{operator} takes a duration and a number, not {describe_value(a)} and {describe_value(b)}"
+        )
     if operator == "/" and b == 0:
         raise QueryError("a duration can't be divided by 0")
     by = Fraction(b) if isinstance(b, int) else Fraction(repr(b))
     try:
-        return scaled(a, by if operator == "*" else 1 / by)
+        return scale_duration(a, by if operator == "*" else 1 / by)
     except TemporalError as error:
         raise QueryError(str(error)) from error
 

@@ -36,7 +36,7 @@ from dtp.crdt.temporal_text import (
     week_of,
 )
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.values.semantics import shown
+from dtp.graph.query.values.semantics import describe_value
 from dtp.graph.query.values.temporal_parts import add_months, day_parts, local_of, offset_of, zone_of_value
 
 _KINDS: Final = {name: kind for name, kind in NAMES.items() if kind is not Duration}
@@ -58,14 +58,14 @@ _HAS_ZONE: Final = (Time, DateTime)
 def _number(given: dict[str, Any], name: str, otherwise: int) -> int:
     value = given.get(name, otherwise)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TemporalError(f"{name} must be a whole number, not {shown(value)}")
+        raise TemporalError(f"{name} must be a whole number, not {describe_value(value)}")
     return value
 
 
 def _base(given: dict[str, Any], name: str, kinds: tuple[type, ...]) -> Any:
     value = given.get(name, given.get("datetime"))
     if value is not None and not isinstance(value, kinds):
-        raise TemporalError(f"{name} is a value that has one, not {shown(value)}")
+        raise TemporalError(f"{name} is a value that has one, not {describe_value(value)}")
     return value
 
 
@@ -169,7 +169,7 @@ def _placed(kind: type[Temporal], days: int, time: int, zone: Any, base: Any) ->
     if kind is LocalDateTime:
         return LocalDateTime(days * DAY + time)
     if zone is not None and not isinstance(zone, str):
-        raise TemporalError(f"a time zone must be text, not {shown(zone)}")
+        raise TemporalError(f"a time zone must be text, not {describe_value(zone)}")
     known = zone_of_value(base)
     if kind is Time:
         offset = offset_of(base) or 0
@@ -207,9 +207,9 @@ def _converted(kind: type[Temporal], value: Temporal) -> Temporal:
     if isinstance(value, kind):
         return value
     if kind in _HAS_DAY and not isinstance(value, _HAS_DAY):
-        raise TemporalError(f"{shown(value)} has no day")
+        raise TemporalError(f"{describe_value(value)} has no day")
     if kind in (LocalTime, Time) and not isinstance(value, _HAS_TIME):
-        raise TemporalError(f"{shown(value)} has no time")
+        raise TemporalError(f"{describe_value(value)} has no time")
     days, time = divmod(local_of(value), DAY)
     return _placed(kind, days, time, None, value if isinstance(value, _HAS_ZONE) else None)
 
@@ -232,7 +232,7 @@ def _construct(name: str) -> Callable[..., Any]:
             return _made(kind, given)
         if isinstance(given, TEMPORAL) and not isinstance(given, Duration):
             return _converted(kind, given)
-        raise TemporalError(f"{name}() takes a map, text, or a date or time, not {shown(given)}")
+        raise TemporalError(f"{name}() takes a map, text, or a date or time, not {describe_value(given)}")
 
     return make
 
@@ -255,13 +255,13 @@ def _duration(now: int, given: Any) -> Any:
         raise TemporalError(f"duration() takes text, or a map of {', '.join(sorted(_DURATION_NAMES))}")
     if any(value is None for value in given.values()):
         return None
-    return duration_of({name: fraction(value) for name, value in given.items()})
+    return duration_of({name: to_fraction(value) for name, value in given.items()})
 
 
-def fraction(value: Any) -> Fraction:
+def to_fraction(value: Any) -> Fraction:
     """Return a number exactly as it is written. Raise `TemporalError`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e30:
-        raise TemporalError(f"{shown(value)} is not a number for a duration")
+        raise TemporalError(f"{describe_value(value)} is not a number for a duration")
     return Fraction(value) if isinstance(value, int) else Fraction(repr(value))
 
 
@@ -306,19 +306,21 @@ def _truncate(name: str) -> Callable[..., Any]:
         if unit is None or value is None:
             return None
         if not isinstance(value, TEMPORAL) or isinstance(value, Duration) or not isinstance(unit, str):
-            raise TemporalError(f"{name}.truncate() takes a unit, and a date or a time, not {shown(value)}")
+            raise TemporalError(
+                f"{name}.truncate() takes a unit, and a date or a time, not {describe_value(value)}"
+            )
         lower = unit.lower()
         days, time = divmod(local_of(value), DAY)
         if lower in _DAY_UNITS:
             if not isinstance(value, _HAS_DAY) and lower != "day":
-                raise TemporalError(f"{shown(value)} has no {unit}")
+                raise TemporalError(f"{describe_value(value)} has no {unit}")
             days, time = _DAY_UNITS[lower](day_parts(days), days), 0
         elif lower in _TIME_UNITS and kind is not Date and isinstance(value, _HAS_TIME):
             time -= time % _TIME_UNITS[lower]
         else:
-            raise TemporalError(f"{name}.truncate() of {shown(value)} has no unit {unit!r}")
+            raise TemporalError(f"{name}.truncate() of {describe_value(value)} has no unit {unit!r}")
         if kind in _HAS_DAY and not isinstance(value, _HAS_DAY):
-            raise TemporalError(f"{shown(value)} has no day")
+            raise TemporalError(f"{describe_value(value)} has no day")
         return _with_fields(kind, days, time, given or {}, value)
 
     return cut
@@ -344,7 +346,7 @@ def _aligned(a: Any, b: Any) -> tuple[int, int, int, bool]:
     """Return both in one time zone: local nanoseconds of each, nanoseconds between them, whether both have a day."""
     for one in (a, b):
         if not isinstance(one, TEMPORAL) or isinstance(one, Duration):
-            raise TemporalError(f"a duration is between dates and times, not {shown(one)}")
+            raise TemporalError(f"a duration is between dates and times, not {describe_value(one)}")
     dated = isinstance(a, _HAS_DAY) and isinstance(b, _HAS_DAY)
     first, second = local_of(a), local_of(b)
     if not dated:  # a time without a day is on the other's

@@ -153,7 +153,7 @@ def sort_parts(value: Temporal) -> tuple[Any, ...]:
 # ---- arithmetic ------------------------------------------------------------------------------------------------
 
 
-def add(a: Any, b: Any, sign: int = 1) -> Temporal | None:
+def add_temporal(a: Any, b: Any, sign: int = 1) -> Temporal | None:
     """Return a + b, or a - b; None unless they are temporal values that can be added. Raise `TemporalError`."""
     if sign > 0 and isinstance(a, Duration) and isinstance(b, TEMPORAL) and not isinstance(b, Duration):
         a, b = b, a
@@ -196,7 +196,7 @@ def _checked(value: Temporal) -> Temporal:
     return value
 
 
-def scaled(value: Duration, by: Fraction) -> Duration:
+def scale_duration(value: Duration, by: Fraction) -> Duration:
     """Return a duration so many times; what is not a whole month or day goes into what is below it."""
     months = value.months * by
     days = value.days * by + (months - int(months)) * Fraction(2_629_746, 86_400)
