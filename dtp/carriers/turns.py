@@ -4,7 +4,8 @@ Packets of QUIC, and what was read of WebSockets while many tiny frames come. On
 us; one that is full of tiny frames, or begins a connection, a hundred times as much. All carriers of a socket share
 its reader, so each has a line of its own, and whoever has had least processor time of late comes next: 32 who send
 the dearest packets there are delay a visitor by one of them. Strangers of one source have one account; of those who
-share it, too, whoever has had least comes next.
+share it, too, whoever has had least comes next. Where strangers and others wait, half of the time is the strangers':
+beside 34 who have much sent to them all newcomers had a thirty-fifth, and one of them waited for seconds.
 Timers of carriers that are due, and what is left of a packet that had much in it, are done in these turns, too.
 What comes for one from elsewhere than its other side has a line of its own as well: that may be the other side, which
 has moved, or anybody who has seen the carrier's id on its way and forges packets for it.
@@ -56,6 +57,10 @@ class Taker(Hashable, Protocol):
     def account(self) -> Hashable:
         """Who is charged for the time that its packets take."""
 
+    @property
+    def is_stranger(self) -> bool:
+        """True as long as nobody has taken it in."""
+
     def take_rest(self) -> None:
         """Do a part of that."""
 
@@ -87,13 +92,26 @@ class _Line:
         return bool(self.packets) or (self.own and self.taker.has_rest)
 
 
+class _Group:
+    """Accounts that have half of the time where others wait, too: what they have had of late, and those of them that
+    have lines which wait, whichever has had least first. `now` is what the one had that was served last: a new one
+    begins there, or who comes again and again would be before everybody each time."""
+
+    __slots__ = ("had", "now", "waiting")
+
+    def __init__(self) -> None:
+        self.had = self.now = 0.0
+        self.waiting: list[tuple[float, int, _Account]] = []
+
+
 class _Account:
     """Who is charged: what it has had of late, and those of its lines that wait, whichever has had least first."""
 
-    __slots__ = ("had", "is_waiting", "lines")
+    __slots__ = ("group", "had", "is_waiting", "lines")
 
-    def __init__(self) -> None:
-        self.had = 0.0
+    def __init__(self, group: _Group) -> None:
+        self.group = group
+        self.had = group.now
         self.lines: list[tuple[float, int, _Line]] = []
         self.is_waiting = False
 
@@ -107,8 +125,8 @@ class PacketTurns:
         #: By taker, and whether the packets come from its other side.
         self._lines: dict[tuple[Taker, bool], _Line] = {}
         self._accounts: dict[tuple[Hashable, bool], _Account] = {}
-        #: Accounts that have lines which wait, by what they have had.
-        self._waiting: list[tuple[float, int, _Account]] = []
+        self._known, self._strangers = self._groups = (_Group(), _Group())
+        self._served: _Group | None = None  # last; the other one comes first where both have had as much
         self._numbers = count()
         self._halved = loop.time()
         self._scheduled = False
@@ -166,8 +184,9 @@ class PacketTurns:
         began = self._clock()
         self._forget_spent()
         later: list[_Line] = []
-        while self._waiting:
-            _, _, account = heappop(self._waiting)
+        while (group := self._next_group()) is not None:
+            _, _, account = heappop(group.waiting)
+            group.now = account.had
             _, _, line = heappop(account.lines)
             account.is_waiting = line.is_waiting = False
             until = 0.0
@@ -183,12 +202,26 @@ class PacketTurns:
                 elif line.packets:
                     self._put_waiting(line)
             self._put_account(account)
-            if until >= began + (TURN if len(self._waiting) < CROWD else CROWDED_TURN):
+            if until >= began + (TURN if self._count_waiting() < CROWD else CROWDED_TURN):
                 break
         for line in later:
             self._put_waiting(line)
-        if self._waiting:
+        if self._count_waiting():
             self._schedule()
+
+    def _count_waiting(self) -> int:
+        """Return how many accounts have lines that wait."""
+        return len(self._known.waiting) + len(self._strangers.waiting)
+
+    def _next_group(self) -> _Group | None:
+        """Return the group that has had less, of those in which somebody waits; None where nobody does."""
+        waiting = [each for each in self._groups if each.waiting]
+        if len(waiting) == 2:
+            one, other = waiting if self._served is not self._known else waiting[::-1]
+            self._served = one if one.had <= other.had else other
+        else:
+            self._served = waiting[0] if waiting else None
+        return self._served
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -203,14 +236,26 @@ class PacketTurns:
         if line.is_waiting:
             return
         line.is_waiting = True
-        account = self._accounts.setdefault((line.taker.account, line.own), _Account())
+        account = self._get_account(line)
         heappush(account.lines, (line.had, next(self._numbers), line))
         self._put_account(account)
+
+    def _get_account(self, line: _Line) -> _Account:
+        key = line.taker.account, line.own
+        account = self._accounts.get(key)
+        if account is None:
+            # What comes from elsewhere is whoever's.
+            is_known = line.own and not line.taker.is_stranger
+            account = self._accounts[key] = _Account(self._known if is_known else self._strangers)
+        return account
 
     def _put_account(self, account: _Account) -> None:
         if account.lines and not account.is_waiting:
             account.is_waiting = True
-            heappush(self._waiting, (account.had, next(self._numbers), account))
+            group = account.group
+            if not group.waiting:  # it wanted nothing for a while, and hasn't all of that to come
+                group.had = max(each.had - TURN * (each is not group) for each in self._groups)
+            heappush(group.waiting, (account.had, next(self._numbers), account))
 
     def _forget_spent(self) -> None:
         """Halve what all have had, once a second: that changes no order."""
@@ -225,7 +270,9 @@ class PacketTurns:
             account.lines = [(had / 2, number, line) for had, number, line in account.lines]
             if account.had < _NOTHING and not account.lines:
                 del self._accounts[key]
-        self._waiting = [(had / 2, number, account) for had, number, account in self._waiting]
+        for group in self._groups:
+            group.had, group.now = group.had / 2, group.now / 2
+            group.waiting = [(had / 2, number, account) for had, number, account in group.waiting]
 
     def _serve_line(self, line: _Line, account: _Account) -> float:
         """Do the rest of a line, or give it what it may have at once, and charge it; return the time."""
@@ -242,6 +289,7 @@ class PacketTurns:
             line.step = max(1, min(STEP, 2 * given, int(given * TURN / 2 / max(took, 1e-9))))
         line.had += took
         account.had += took
+        account.group.had += took
         return now
 
     def _give_some(self, line: _Line) -> int:

@@ -224,7 +224,12 @@ class WebSocketCarrier(Carrier):
     def account(self) -> Hashable:
         """Who is charged for the time that parsing takes: its source until somebody counts what is kept here. Whoever
         comes again and again would have had nothing each time."""
-        return source_group(self.source) if self.on_kept is None else self
+        return source_group(self.source) if self.is_stranger else self
+
+    @property
+    def is_stranger(self) -> bool:
+        """True until somebody counts what is kept here."""
+        return self.on_kept is None
 
     def receive_packets(self, packets: list[bytes], peer: tuple[Any, ...]) -> int:
         """Parse what was read."""

@@ -11,15 +11,17 @@ pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 from qh3.quic.connection import QuicConnection
 
 from dtp.carriers.quic import endpoint as quic_endpoint
-from dtp.carriers.quic.carrier import AT_ONCE, MOST_IDLE, QuicCarrier
+from dtp.carriers.quic.carrier import AT_ONCE, MOST_IDLE, SENDS, BoundedConnection, QuicCarrier
 from dtp.carriers.quic.idle import (
     ANSWER,
     DEAR,
     DEAR_COUNTS,
+    FEW_RETIRED,
     MOST_ANSWERS,
     MOST_DEAR,
     MOST_RETIRED,
     RATE,
+    RETIRED_FOR,
     IdlePackets,
 )
 from dtp.testing.carrier_ends import CarrierEnd
@@ -70,11 +72,23 @@ def test_what_makes_the_library_slow_is_bounded_for_the_life_of_a_carrier(dear: 
         if dear:
             idle.note_received(1, 1200, 0, now, 2 * DEAR)
         else:
+            idle.note_received(1, 1200, RETIRED_FOR, now)
             idle.note_retired()
         assert not idle.is_flood(DEAR_COUNTS + 1200)
     idle.note_received(1, 1200, 0, now + 3600.0, 2 * DEAR)
     idle.note_retired()
     assert idle.is_flood(1 << 30)
+
+
+def test_few_identifiers_are_retired_by_who_moves_nothing() -> None:
+    idle = IdlePackets(0.0)
+    for _ in range(FEW_RETIRED):
+        idle.note_retired()
+        assert not idle.is_used_up
+    idle.note_retired()
+    assert idle.is_used_up
+    idle.note_received(900, RETIRED_FOR, RETIRED_FOR, 0.0)
+    assert not idle.is_used_up
 
 
 class Wire:
@@ -116,9 +130,9 @@ class Wire:
 
 async def two_carriers(rng: random.Random, loss: float, late: float) -> tuple[CarrierEnd, CarrierEnd]:
     near_wire, far_wire = Wire(rng, 0.0, 0.0), Wire(rng, 0.0, 0.0)
-    quic = QuicConnection(configuration=quic_endpoint.quic_configuration(client=True))
+    quic = BoundedConnection(configuration=quic_endpoint.quic_configuration(client=True))
     near = QuicCarrier(near_wire, quic, near_wire.there, "quic://192.0.2.1:1", dialled=True)
-    there = QuicConnection(
+    there = BoundedConnection(
         configuration=quic_endpoint.quic_configuration(client=False),
         original_destination_connection_id=quic.original_destination_connection_id,
     )
@@ -176,6 +190,7 @@ class Slow:
     def close(self, code: int, frame_type: int | None = None) -> None: ...
 
     _tls = None
+    has_more = False
 
 
 @pytest.mark.parametrize(("seconds", "had"), [(0.0, [2, 2, 2, 2, 1]), (DEAR / 3, [2, 2]), (2 * DEAR, [2])])
@@ -188,9 +203,37 @@ def test_the_library_has_few_packets_at_a_time_and_no_more_once_they_took_long(
     async def main() -> None:
         wire, slow = Wire(random.Random(0), 0.0, 0.0), Slow(seconds)
         carrier = QuicCarrier(wire, slow, wire.there, "quic://192.0.2.1:1", dialled=False)
+        assert carrier.receive_packets(9 * [bytes(100)], wire.there) == 1  # of a stranger
+        assert slow.had.pop() == 1
+        carrier.on_kept = lambda: None
         assert carrier.receive_packets(9 * [bytes(100)], wire.there) == sum(had)
         assert slow.had == had
         carrier.abort()
+
+    run(main())
+
+
+def test_a_step_sends_so_many_packets_and_the_rest_follows() -> None:
+    """One acknowledgement let 400 packets go, and nobody else had the loop for 3 ms."""
+
+    async def main() -> None:
+        near, far = await two_carriers(random.Random(0), 0.0, 0.0)
+        wire, steps = near.carrier._below, list[int]()
+        send = wire.send_packets
+
+        def count(packets) -> None:
+            steps.append(len(packets))
+            send(packets)
+
+        wire.send_packets = count
+        size = 4_000_000
+        near.write(bytes(size))
+        while len(far.recorder.received) < size:
+            await asyncio.sleep(0.1)
+            assert not near.recorder.ended
+        assert max(steps) == SENDS
+        near.abort()
+        far.abort()
 
     run(main())
 

@@ -24,6 +24,7 @@ class Taker:
     """Takes packets, and says how long that took."""
 
     has_rest = False
+    is_stranger = False
     peer = PEER
     most = STEP
 
@@ -161,6 +162,44 @@ def test_strangers_of_one_source_are_charged_together(loop):
     assert [len(each.got) for each in crowd] == [1] * 32
 
 
+def test_strangers_have_half_of_the_time_where_others_wait_too(loop):
+    """Beside 34 who had much sent to them a newcomer waited for 335 turns with each packet of its handshake."""
+    turns = PacketTurns(loop)
+    known = [Taker(loop, turns, TURN / 4) for _ in range(34)]
+    for each in known:
+        each.have(50)
+    turns.give_packets()
+    pass_turns(loop, 100)  # in which no stranger comes
+    newcomer = Taker(loop, turns, TURN / 4)
+    newcomer.is_stranger, newcomer.account = True, "192.0.2.1"
+    before = sum(len(each.got) for each in known)
+    newcomer.have(12)
+    for _ in range(12):
+        if len(newcomer.got) < 12:
+            pass_turns(loop)
+    assert len(newcomer.got) == 12
+    assert 10 <= sum(len(each.got) for each in known) - before <= 14
+
+
+def test_a_flood_of_strangers_has_no_more_than_half(loop):
+    """However long nobody came before."""
+    turns = PacketTurns(loop)
+    busy = Taker(loop, turns, TURN / 4)
+    for _ in range(10):
+        busy.have(40)
+        turns.give_packets()
+        pass_turns(loop, 20)
+    strangers = [Taker(loop, turns, TURN / 4) for _ in range(32)]
+    for number, each in enumerate(strangers):
+        each.is_stranger, each.account = True, number
+        each.have(20)
+    busy.have(40)
+    before = len(busy.got)
+    turns.give_packets()
+    pass_turns(loop, 20)
+    assert len(busy.got) - before >= 18
+
+
 def test_of_those_who_share_an_account_whoever_has_had_least_comes_next(loop):
     """Each of a crowd that sent much came before a newcomer's packet, who shares its source's account."""
     turns = PacketTurns(loop)
@@ -180,7 +219,7 @@ def test_of_those_who_share_an_account_whoever_has_had_least_comes_next(loop):
 def test_an_account_that_several_share_is_not_forgotten_with_one_of_them(loop):
     """Whoever was thrown out left its source with a clean slate: so those who came anew were before everybody."""
     turns = PacketTurns(loop)
-    first, second, visitor = (Taker(loop, turns, TURN) for _ in range(3))
+    first, second, visitor = (Taker(loop, turns, cost) for cost in (1.5 * TURN, TURN, TURN))
     first.account = second.account = "192.0.2.1"
     first.have(3)
     turns.give_packets()
@@ -192,6 +231,25 @@ def test_an_account_that_several_share_is_not_forgotten_with_one_of_them(loop):
     visitor.have(1)
     turns.give_packets()
     assert (len(visitor.got), len(second.got)) == (2, 0)
+
+
+def test_who_comes_again_and_again_is_not_before_who_stays(loop):
+    """Each carrier of those that were ended and came back had had nothing: a visitor waited for 521 turns."""
+    turns = PacketTurns(loop)
+    visitor = Taker(loop, turns, TURN / 4)
+    for _ in range(20):  # it has had its part by now
+        visitor.have(1)
+        turns.give_packets()
+    for number in range(1, 20):
+        crowd = [Taker(loop, turns, TURN / 4) for _ in range(16)]
+        for each in crowd:
+            each.have(10)
+        visitor.have(1)
+        turns.give_packets()
+        pass_turns(loop, 10)
+        assert len(visitor.got) == 20 + number
+        for each in crowd:
+            turns.forget_taker(each)
 
 
 def test_a_turn_that_was_waited_for_is_the_only_one(loop):

@@ -27,7 +27,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from qh3._hazmat import pull_quic_header
 from qh3.quic.configuration import QuicConfiguration
-from qh3.quic.connection import QuicConnection
 from qh3.quic.packet import (
     QuicPacketType,
     QuicProtocolVersion,
@@ -38,7 +37,8 @@ from qh3.quic.packet import (
 from dtp.carriers.base import Accept
 from dtp.carriers.crowd import Crowd
 from dtp.carriers.errors import BrokenError, DialError, reason
-from dtp.carriers.quic.carrier import Address, QuicCarrier, url_of
+from dtp.carriers.quic.carrier import Address, BoundedConnection, QuicCarrier, url_of
+from dtp.carriers.quic.sending import RowSender
 from dtp.carriers.stream_socket import hand_over
 from dtp.carriers.turns import PacketTurns
 from dtp.carriers.url import plain_ip
@@ -150,6 +150,7 @@ class QuicEndpoint:
         self._sock = sock
         self._fd = sock.fileno()
         self._connected = connected
+        self._sender = RowSender(sock, connected=connected)
         self._loop = asyncio.get_running_loop()
         self._watcher = socket_watcher(self._loop)
         self._watcher.add_reader(self._fd, self._on_readable)
@@ -212,7 +213,7 @@ class QuicEndpoint:
 
     async def dial(self, address: Address, remote: str) -> QuicCarrier:
         """Return a carrier to `address`, not started. `DialError`; no time limit of its own."""
-        quic = QuicConnection(configuration=quic_configuration(client=True))
+        quic = BoundedConnection(configuration=quic_configuration(client=True))
         carrier = QuicCarrier(self, quic, address, remote, dialled=True)
         self._add_carrier(carrier, quic.host_cid)
         carrier.begin_handshake()
@@ -237,12 +238,9 @@ class QuicEndpoint:
 
     def send_packets(self, packets: Iterable[tuple[bytes, Address]]) -> None:
         """Send each packet to its address. What the system doesn't take is lost, as on the way."""
-        for data, address in packets:
+        for row in self._sender.group(packets):
             try:
-                if self._connected:
-                    self._sock.send(data)
-                else:
-                    self._sock.sendto(data, address)
+                self._sender.send_row(row)
             except (BlockingIOError, InterruptedError):
                 return  # as if the network had lost it: QUIC sends it again
             except OSError as error:
@@ -391,7 +389,7 @@ class QuicEndpoint:
     def _take_in(
         self, destination: bytes, original: bytes | None, retried: bytes | None, address: Address
     ) -> QuicCarrier:
-        quic = QuicConnection(
+        quic = BoundedConnection(
             configuration=self._server,
             original_destination_connection_id=original,
             retry_source_connection_id=retried,

@@ -1,0 +1,95 @@
+"""Packets that leave in rows: the other side gets each by itself, and nothing is sent that the kernel refuses."""
+
+import errno
+import socket
+import sys
+
+import pytest
+
+pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.carriers.quic.sending import MOST_BYTES, MOST_SEGMENTS, RowSender, group_packets
+
+HERE, THERE = ("192.0.2.1", 1), ("192.0.2.2", 2)
+PACKETS = st.lists(
+    st.tuples(
+        st.sampled_from([b"", b"a", bytes(29), bytes(1200), bytes(1350)]), st.sampled_from([HERE, THERE])
+    ),
+    max_size=200,
+)
+
+
+@given(PACKETS, st.sampled_from([1, 2, MOST_SEGMENTS]))
+def test_rows_have_all_packets_in_their_order_as_the_kernel_cuts_them(packets, most):
+    rows = list(group_packets(packets, most))
+    assert [(data, row.address) for row in rows for data in row.packets] == packets
+    for row in rows:
+        first, *rest = map(len, row.packets)
+        assert len(row.packets) <= most
+        assert sum([first, *rest]) <= MOST_BYTES
+        assert all(each == first for each in rest[:-1])
+        assert not rest or rest[-1] <= first
+
+
+def bound(family: int, host: str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.settimeout(5)
+    sock.bind((host, 0))
+    return sock
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_each_packet_of_a_row_comes_by_itself(family, host, connected):
+    lengths = [*[1200] * 70, 40, 1200, 29, 29]
+    with bound(family, host) as there, bound(family, host) as here:
+        if connected:
+            here.connect(there.getsockname())
+        sender = RowSender(here, connected=connected)
+        packets = [bytes([at]) * each for at, each in enumerate(lengths)]
+        rows = list(sender.group((data, there.getsockname()[:2]) for data in packets))
+        for row in rows:
+            sender.send_row(row)
+            for data in row.packets:
+                assert there.recv(65536) == data
+        if sys.platform == "linux":
+            assert [len(row.packets) for row in rows] == [54, 17, 2, 1]
+
+
+class Refusing:
+    """A socket whose kernel, or device, cuts nothing up; what it sends is kept."""
+
+    def __init__(self, code: int) -> None:
+        self.code, self.sent = code, []
+
+    def sendmsg(self, *_: object) -> None:
+        raise OSError(self.code, "refused")
+
+    def sendto(self, data: bytes, address: object) -> None:
+        self.sent.append((data, address))
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP])
+def test_where_rows_are_refused_packets_go_one_by_one_from_then_on(code):
+    sock = Refusing(code)
+    sender = RowSender(sock, connected=False)
+    sender.most = MOST_SEGMENTS
+    packets = [(bytes(1200), THERE)] * 5
+    for row in list(sender.group(packets)):
+        sender.send_row(row)
+    assert sock.sent == packets
+    assert [len(row.packets) for row in sender.group(packets)] == [1] * 5
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENETUNREACH])
+def test_what_is_refused_otherwise_is_lost_and_rows_go_on(code):
+    sock = Refusing(code)
+    sender = RowSender(sock, connected=False)
+    sender.most = MOST_SEGMENTS
+    (row,) = sender.group([(bytes(1200), THERE)] * 5)
+    with pytest.raises(OSError, match="refused"):
+        sender.send_row(row)
+    assert (sock.sent, sender.most) == ([], MOST_SEGMENTS)
