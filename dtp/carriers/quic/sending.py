@@ -26,7 +26,7 @@ MOST_BYTES: Final = 65_000
 _CANT: Final = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP})
 
 
-class Row:
+class PacketRow:
     """Packets to one address, all as long as the first but the last, which may be shorter."""
 
     __slots__ = ("address", "packets")
@@ -35,7 +35,7 @@ class Row:
         self.packets, self.address = packets, address
 
 
-def group_packets(packets: Iterable[tuple[bytes, Address]], most: int = MOST_SEGMENTS) -> Iterator[Row]:
+def group_packets(packets: Iterable[tuple[bytes, Address]], most: int = MOST_SEGMENTS) -> Iterator[PacketRow]:
     """Yield the packets in rows of at most so many, in their order."""
     row, length, size = None, 0, 0
     for data, address in packets:
@@ -51,7 +51,7 @@ def group_packets(packets: Iterable[tuple[bytes, Address]], most: int = MOST_SEG
             continue
         if row is not None:
             yield row
-        row, length, size = Row([data], address), len(data), len(data)
+        row, length, size = PacketRow([data], address), len(data), len(data)
     if row is not None:
         yield row
 
@@ -64,11 +64,11 @@ class RowSender:
         #: Packets that a row may have: 1 where the kernel can't cut rows up.
         self.most = MOST_SEGMENTS if sys.platform == "linux" else 1
 
-    def group(self, packets: Iterable[tuple[bytes, Address]]) -> Iterator[Row]:
+    def group(self, packets: Iterable[tuple[bytes, Address]]) -> Iterator[PacketRow]:
         """Yield the packets in rows as this system takes them, in their order."""
         return group_packets(packets, self.most)
 
-    def send_row(self, row: Row) -> None:
+    def send_row(self, row: PacketRow) -> None:
         """Send a row; what fails is lost. `OSError` for the packet that the system doesn't take."""
         if len(row.packets) > 1:
             try:
@@ -85,7 +85,7 @@ class RowSender:
             else:
                 self._sock.sendto(data, row.address)
 
-    def _send_at_once(self, row: Row) -> None:
+    def _send_at_once(self, row: PacketRow) -> None:
         how = [(_SOL_UDP, _UDP_SEGMENT, _SIZE.pack(len(row.packets[0])))]
         if self._connected:
             self._sock.sendmsg(row.packets, how)
