@@ -3,6 +3,9 @@
 //
 //   {"op": "build", "package": "transport"}   -> {"ok": true, "modules": [base64], "dependencies": [hex],
 //                                                 "digest": hex, "warnings": text, "compiler": text}
+//   {"op": "build", "folder": "/home/me/stamps", "published": {"transport": {"id": hex, "original": hex}}}
+//                                             -> the same of a package that is elsewhere: it is linked to what it depends
+//                                                on where that is published
 //   {"op": "tests", "package": "transport"}   -> the same, of sources and tests together, with "tests": [...]
 //   {"op": "test", "package": "transport"}    -> {"ok": true, "passed": bool, "output": text}
 //   {"op": "format", "write": false}          -> {"ok": true, "changed": [paths]}
@@ -40,8 +43,24 @@ function snapshot(folder, keep = () => true) {
   return files;
 }
 
+/** What is compiled of a package: its sources and its manifest. */
+function sources(folder) {
+  return snapshot(folder, (name) => name.startsWith("sources") || name === "Move.toml");
+}
+
+/** The files of a dependency, whose manifest says where it is published, if that is known. */
+function located(files, published) {
+  const name = /^name\s*=\s*"(\w+)"/m.exec(files["Move.toml"])?.[1];
+  const place = published[name];
+  if (place === undefined) return files;
+  const manifest = files["Move.toml"]
+    .replace(/^\[package\]$/m, `[package]\npublished-at = "${place.id}"`)
+    .replace(new RegExp(`^${name}\\s*=\\s*"0x0"$`, "m"), `${name} = "${place.original}"`);
+  return { ...files, "Move.toml": manifest };
+}
+
 /** What the compiler asks for when it looks for the standard library, Sui and local packages. */
-function fetcher(packageFolder, transform, known = INTERFACE) {
+function fetcher(packageFolder, transform, known = INTERFACE, published = {}) {
   const framework = (wanted) => {
     const name = ["move-stdlib", "sui-framework"].find((ending) => wanted.endsWith(ending));
     return name === undefined ? undefined : transform(snapshot(path.join(known, name)));
@@ -59,7 +78,7 @@ function fetcher(packageFolder, transform, known = INTERFACE) {
       return undefined;
     },
     async fetchLocal(localPath) {
-      return framework(localPath) ?? snapshot(path.resolve(packageFolder, localPath), (name) => name.startsWith("sources") || name === "Move.toml");
+      return framework(localPath) ?? located(sources(path.resolve(packageFolder, localPath)), published);
     },
   };
 }
@@ -92,12 +111,12 @@ function tests(files) {
   return found;
 }
 
-async function compile(folder, files, transform) {
+async function compile(folder, files, transform, published = {}) {
   const builder = await import("@zktx.io/sui-move-builder");
   await builder.initMovePackageBuilder();
   const answer = await builder.dumpMovePackage({
     files: transform(files),
-    fetcher: fetcher(folder, transform),
+    fetcher: fetcher(folder, transform, INTERFACE, published),
     network: "mainnet",
     withUnpublishedDependencies: true,
     lintFlag: "all",
@@ -117,7 +136,7 @@ async function compile(folder, files, transform) {
 }
 
 function folderOf(request) {
-  const folder = path.join(ROOT, request.package);
+  const folder = request.folder ?? path.join(ROOT, request.package);
   if (!fs.existsSync(path.join(folder, "Move.toml"))) throw new Error(`no Move.toml in ${folder}`);
   return folder;
 }
@@ -125,8 +144,7 @@ function folderOf(request) {
 const OPERATIONS = {
   async build(request) {
     const folder = folderOf(request);
-    const files = snapshot(folder, (name) => name.startsWith("sources") || name === "Move.toml");
-    return compile(folder, files, (same) => same);
+    return compile(folder, sources(folder), (same) => same, request.published);
   },
 
   async tests(request) {

@@ -15,22 +15,13 @@ from dtp.chain.packages.deployments import known_deployments
 from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
 from dtp.cli.groups import CommandGroup
-from dtp.cli.move_build import Checkout, CompileError
+from dtp.cli.move_build import Checkout, CompileError, install_option, source_option
 from dtp.cli.output import console, json_option, print_error, print_result, wants_json
-from dtp.cli.publish import migrate, publish, restrict, upgrade, use
+from dtp.cli.publish import deploy, migrate, publish, restrict, upgrade, use
 
 #: What `build` and `check` end with when a source doesn't compile or a check finds something.
 EXIT_FOUND = 1
 
-_source_option = click.option(
-    "--source",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="A source tree of dtp. [default: the one that holds the current folder]",
-)
-_install_option = click.option(
-    "--install", is_flag=True, help="Run `npm ci` first, to install the pinned compiler and formatter."
-)
 _packages_argument = click.argument("names", nargs=-1, metavar="[PACKAGE]...")
 
 
@@ -42,14 +33,14 @@ def move() -> None:
     """
 
 
-for command in (publish, use, restrict, upgrade, migrate):
+for command in (publish, deploy, use, restrict, upgrade, migrate):
     move.add_command(command)
 
 
 @move.command()
 @_packages_argument
-@_source_option
-@_install_option
+@source_option
+@install_option
 @click.option(
     "--tests",
     type=click.Path(file_okay=False, path_type=Path),
@@ -65,7 +56,7 @@ def build(
 
     Ends with 1 when a source doesn't compile; the message is the compiler's.
     """
-    checkout = _checkout(source, install)
+    checkout = move_build.checkout_of(source, install)
     built = []
     try:
         for name in _chosen(checkout, names):
@@ -98,8 +89,8 @@ def _write_tests(checkout: Checkout, name: str, folder: Path) -> Path:
 
 @move.command()
 @_packages_argument
-@_source_option
-@_install_option
+@source_option
+@install_option
 @json_option
 @click.pass_context
 def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, install: bool) -> None:
@@ -110,7 +101,7 @@ def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, insta
     failing test, that the examples compile, and that the sources are formatted. Ends with 1 when something
     is found.
     """
-    checkout = _checkout(source, install)
+    checkout = move_build.checkout_of(source, install)
     try:
         findings = [
             finding
@@ -130,13 +121,13 @@ def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, insta
 
 @move.command("test")
 @_packages_argument
-@_source_option
-@_install_option
+@source_option
+@install_option
 @json_option
 @click.pass_context
 def test_command(ctx: click.Context, names: tuple[str, ...], source: Path | None, install: bool) -> None:
     """Run the Move tests of packages (default: all), with Sui's own runner. Ends with 1 when one fails."""
-    checkout = _checkout(source, install)
+    checkout = move_build.checkout_of(source, install)
     found = []
     try:
         for name in _chosen(checkout, names):
@@ -151,17 +142,17 @@ def test_command(ctx: click.Context, names: tuple[str, ...], source: Path | None
 
 
 @move.command("format")
-@_source_option
-@_install_option
+@source_option
+@install_option
 @json_option
 def format_command(source: Path | None, install: bool) -> None:
     """Format all Move files with the pinned plug-in of prettier."""
-    changed = move_build.format_sources(_checkout(source, install))
+    changed = move_build.format_sources(move_build.checkout_of(source, install))
     print_result({"changed": changed}, "\n".join(changed) or "nothing to change")
 
 
 @move.command()
-@_source_option
+@source_option
 @click.option(
     "--check", "checking", is_flag=True, help="Write nothing; end with 1 when the table isn't right."
 )
@@ -171,7 +162,7 @@ def gas(ctx: click.Context, source: Path | None, checking: bool) -> None:
     """Measure what each function costs, on an embedded node, and renew the table in move/README.md."""
     from dtp.cli import move_gas
 
-    checkout = _checkout(source, False)
+    checkout = move_build.checkout_of(source, False)
     rows = move_gas.measure()
     findings = move_gas.check(checkout, rows) if checking else []
     changed = not checking and move_gas.write(checkout, rows)
@@ -225,13 +216,6 @@ def info(name: str | None, module: str | None) -> None:
 
 
 # ---- helpers
-
-
-def _checkout(source: Path | None, install: bool) -> Checkout:
-    checkout = move_build.find_checkout((source or Path.cwd()).resolve())
-    if install:
-        move_build.install_tools(checkout)
-    return checkout
 
 
 def _chosen(checkout: Checkout, names: tuple[str, ...]) -> tuple[str, ...]:

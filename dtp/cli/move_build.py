@@ -11,12 +11,16 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtp.chain.packages import MovePackage
+import click
+
+from dtp.chain.packages import MovePackage, available
+from dtp.chain.packages.deployments import Deployment
 from dtp.chain.packages.generate import names_files
 from dtp.chain.packages.surface import surfaces
 from dtp.errors import LocalError
@@ -86,6 +90,35 @@ class Checkout:
         return self.root / PACKAGES / f"{name}_names"
 
 
+source_option = click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A source tree of dtp. [default: the one that holds the current folder]",
+)
+install_option = click.option(
+    "--install", is_flag=True, help="Run `npm ci` first, to install the pinned compiler and formatter."
+)
+
+
+def checkout_of(source: Path | None, install: bool) -> Checkout:
+    """Return the source tree that is named, or that the current folder is in; install its tools if that is wanted."""
+    checkout = find_checkout((source or Path.cwd()).resolve())
+    if install:
+        install_tools(checkout)
+    return checkout
+
+
+def needs_of(folder: Path) -> tuple[str, list[str]]:
+    """Return the name of the package in a folder, and which of those that ship it depends on. Raises `BuildError`."""
+    try:
+        manifest = tomllib.loads((folder / "Move.toml").read_text(encoding="utf-8"))
+        name, needed = str(manifest["package"]["name"]), manifest.get("dependencies", {})
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise BuildError(f"{folder / 'Move.toml'} can't be read as a package's manifest: {fault}") from fault
+    return name, [each for each in available() if each in needed]
+
+
 def find_checkout(start: Path) -> Checkout:
     """Return the source tree that `start` is in. Raises `SourcesMissing`."""
     for folder in (start, *start.parents):
@@ -152,7 +185,9 @@ def run_builder(checkout: Checkout, **request: Any) -> dict[str, Any]:
         ) from fault
     if not answer["ok"]:
         kind = CompileError if answer["category"] == "compile" else BuildError
-        raise kind(f"package {request.get('package', '')}: {answer['error'].strip()}")
+        raise kind(
+            f"package {request.get('package') or request.get('folder', '')}: {answer['error'].strip()}"
+        )
     return answer
 
 
@@ -172,6 +207,19 @@ def compile_package(checkout: Checkout, name: str) -> tuple[MovePackage, str]:
         sources=source_hashes(checkout, name),
     )
     return package, answer["warnings"].strip()
+
+
+def compile_folder(
+    checkout: Checkout, folder: Path, published: Mapping[str, Deployment]
+) -> tuple[list[bytes], list[str], str]:
+    """Compile a package that isn't in the source tree; `published` is where those are that it depends on.
+
+    Return its modules, the ids of what they are linked to, and what the compiler warns of. Raises what `run_builder`
+    raises.
+    """
+    places = {name: {"id": each.id, "original": each.original_id} for name, each in published.items()}
+    answer = run_builder(checkout, op="build", folder=str(folder.resolve()), published=places)
+    return list(map(base64.b64decode, answer["modules"])), answer["dependencies"], answer["warnings"].strip()
 
 
 def source_hashes(checkout: Checkout, name: str) -> dict[str, str]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp.cli import move_build
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
+from dtp.cli.move_build import install_option, source_option
 from dtp.cli.output import print_result, wants_json
-from dtp.cli.show import amount
+from dtp.cli.show import amount, table
 from dtp.errors import ConfigError
+from dtp.sui.bytecode import deserialize
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -94,6 +99,42 @@ async def _publish(
             }
         )
     return records
+
+
+@click.command("deploy")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@source_option
+@install_option
+@click.option("--immutable/--upgradable", default=None,
+              help="Give up the upgrade cap, or keep it. [default: asks, keeps where SUI is free]")  # fmt: skip
+@account_options
+def deploy(
+    folder: Path, source: Path | None, install: bool, immutable: bool | None, account: WalletOptions
+) -> None:
+    """Compile a package of your own, in FOLDER, and publish it on a network.
+
+    Its Move.toml may name packages that ship here, as move/examples/stamps does; those have to be published there
+    ('dtp move publish'), or in use ('dtp move use'). The compiler takes Node and a source tree of dtp.
+    """
+    checkout = move_build.checkout_of(source, install)
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        from dtp.chain.packages.publish import publish_modules
+
+        name, needed = move_build.needs_of(folder)
+        published = {each: chain.deployments.find(each) for each in needed}
+        code, linked, warnings = await asyncio.to_thread(
+            move_build.compile_folder, checkout, folder, published
+        )
+        made, cap, executed = await publish_modules(
+            chain, code, linked, immutable=_gives_up(chain, immutable)
+        )
+        modules = sorted(deserialize(each).name for each in code)
+        record = {"package": name, "id": made, "upgrade_cap": cap, "modules": modules, "warnings": warnings}
+        return {**record, **executed_record(executed)}
+
+    record = account.run_connected(work)
+    print_result(record, table(record))
 
 
 @click.command("use")

@@ -1,6 +1,7 @@
 """`dtp localnet`, `wallet`, `move publish`, `host` and `chain` as people run them, against an embedded node."""
 
 import json
+import shutil
 import signal
 import stat
 import sys
@@ -18,6 +19,7 @@ from dtp.identity import Identity
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 
+ROOT = Path(__file__).resolve().parents[2]
 NOBODY = "0x" + "7" * 64
 FUNDS = 10_000_000_000
 
@@ -397,7 +399,7 @@ def test_objects_with_their_fields(shell, call, alice, net):
     assert "owner                 shared, since version 1" in text
     call("move", "publish", "transport")
     host = call("host", "create")["host"]
-    assert call("chain", "object", host)["fields"]["owner"] == alice
+    assert call("chain", "object", host)["fields"]["owner"]["address"] == alice
     first = call("chain", "object", host)["version"]
     call("host", "service", 1)
     assert call("chain", "object", host, "--version", first)["fields"]["services"] == {}
@@ -405,6 +407,28 @@ def test_objects_with_their_fields(shell, call, alice, net):
     assert call("chain", "object", package)["type"] == "package"
     assert "it never was" in shell("chain", "object", NOBODY, code=6)
     assert "is not an address" in shell("chain", "object", "zz", code=3)
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (ROOT / "move/node_modules").is_dir(),
+    reason="needs Node, and `npm ci` in move/",
+)
+def test_a_package_of_ones_own_is_linked_to_those_that_are_published(shell, call, alice, tmp_path):
+    shutil.copytree(ROOT / "move/examples/stamps", tmp_path / "stamps")
+    manifest = tmp_path / "stamps" / "Move.toml"
+    manifest.write_text(manifest.read_text().replace("../../transport", str(ROOT / "move" / "transport")))
+    deploy = ("move", "deploy", tmp_path / "stamps", "--source", ROOT)
+    assert call(*deploy, code=3)["code"] == "package-not-published"
+    call("move", "publish", "transport")
+    made = call(*deploy)
+    assert (made["package"], made["modules"]) == ("stamps", ["stamp"])
+    assert call("chain", "object", made["id"])["type"] == "package"
+    assert call("chain", "object", made["upgrade_cap"])["owner"]["address"] == alice
+    assert call(*deploy, "--immutable")["upgrade_cap"] == ""
+    (tmp_path / "stamps" / "sources" / "stamp.move").write_text("module stamps::stamp; fun")
+    assert call(*deploy, code=3)["code"] == "move-compile"
+    manifest.unlink()
+    assert call(*deploy, code=3)["code"] == "move-build"
 
 
 def test_events_of_the_past_once(shell, call, alice, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dtp.chain import packages
 from dtp.chain.errors import MALFORMED, ForeignPackage, NodeRefused, NotFound
 from dtp.chain.model import Executed, Id, id_bytes
@@ -32,8 +34,36 @@ async def publish(
             pass  # a network that was set up anew under the same id
         else:
             return known, None
+    id, cap, executed = await publish_modules(
+        chain, package.modules.values(), package.dependencies, immutable=immutable
+    )
+    deployment = Deployment(
+        package=name,
+        id=id,
+        original_id=id,
+        digest=package.digest.hex(),
+        upgrade_cap=cap,
+        transaction=executed.digest,
+        policy=UpgradePolicy.IMMUTABLE if immutable else UpgradePolicy.COMPATIBLE,
+    )
+    chain.deployments.save(deployment)
+    return deployment, executed
+
+
+async def publish_modules(
+    chain: ChainClient,
+    modules: Iterable[bytes],
+    dependencies: Iterable[Id | bytes],
+    *,
+    immutable: bool = False,
+) -> tuple[str, str, Executed]:
+    """Publish compiled modules as one package.
+
+    Return its id, its upgrade cap, which goes to the sender ("" if it was given up: `immutable`), and what was
+    executed. Raises what `ChainClient.execute` raises.
+    """
     program = Program()
-    cap = program.publish(package.modules.values(), package.dependencies)
+    cap = program.publish(modules, dependencies)
     if immutable:
         give_up(program, cap)
     else:
@@ -46,17 +76,7 @@ async def publish(
     check_made(executed, *(each.id for each in caps))
     if len(made) != 1:
         raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", MALFORMED)
-    deployment = Deployment(
-        package=name,
-        id=made[0],
-        original_id=made[0],
-        digest=package.digest.hex(),
-        upgrade_cap=caps[0].id if caps else "",
-        transaction=executed.digest,
-        policy=UpgradePolicy.IMMUTABLE if immutable else UpgradePolicy.COMPATIBLE,
-    )
-    chain.deployments.save(deployment)
-    return deployment, executed
+    return made[0], caps[0].id if caps else "", executed
 
 
 async def adopt(chain: ChainClient, name: str, id: Id) -> Deployment:
