@@ -63,16 +63,16 @@ def introduce(sender: Correspondence, others: list[Correspondence]) -> bytes:
     """Return a group of these people, who know its sender and have its key; nothing is sent."""
     created = Operation.make(sender.identity, sender.person, Act.CREATE, text="choir")
     sender.groups[created.id] = membership = Membership(created.id)
-    membership.add(created, lambda device, person: True)
+    membership.add(created, lambda operation: True)
     for each in others:
         sender.add_contact(each.card, now_ms())
         added = Operation.make(
             sender.identity, sender.person, Act.ADD, subject=each.person, parents=[created.id]
         )
-        membership.add(added, lambda device, person: True)
+        membership.add(added, lambda operation: True)
         each.add_contact(sender.card, now_ms())
         each.groups[created.id] = Membership(created.id)
-        each.groups[created.id].add(created, lambda device, person: True)
+        each.groups[created.id].add(created, lambda operation: True)
     sender.spreading.least = 1
     sender.send_event(created.id, EventKind.TEXT, {"text": TEXT}, now_ms())
     payloads = [Event.parse(each.payload) for each in sender.store.due_payloads(now_ms(), 2)]

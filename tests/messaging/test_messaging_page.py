@@ -14,6 +14,7 @@ import msgpack
 import pytest
 from nacl.bindings import crypto_box_seal_open, crypto_scalarmult_base, crypto_sign_open
 
+from dtp.identity import Card
 from dtp.messaging.cards import ContactCard, safety_code, safety_number
 from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.conversation.membership import Act, Operation
@@ -151,3 +152,18 @@ def test_an_operation_by_a_second_reader() -> None:
     assert author == device
     assert hashlib.blake2b(data, digest_size=32).hexdigest() == VECTORS["group"]
     assert Operation.parse(data).id.hex() == VECTORS["group"]
+
+
+def test_a_retirement_by_a_second_reader() -> None:
+    data = bytes.fromhex(VECTORS["retirement"])
+    body, signature = msgpack.unpackb(data)
+    version, act, author, device, subject, role, text, parents, nonce, card = msgpack.unpackb(body)
+    assert signed("dtp.group.operation.v1", device, signature, body)
+    assert (version, act, role, text, len(parents), len(nonce)) == (1, 9, 0, "", 2, 8)
+    said, by = msgpack.unpackb(card)
+    _, key, recovery, rotations, *_, devices = msgpack.unpackb(said)
+    assert signed("dtp.card.v1", key, by, said)
+    assert hashlib.blake2b(b"dtp.account.v1" + key + recovery, digest_size=32).digest() == author
+    assert (rotations, [each for each, _ in devices]) == ([], [device])
+    assert subject != device
+    assert Operation.parse(data).card == Card.parse(card)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from post_office import known_identity
 
-from dtp.identity import Account
+from dtp.identity import Account, Device
 from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.membership import Operation
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.person.correspondence import Correspondence
 
@@ -46,6 +47,39 @@ class Village:
             self.people[each].spreading.joined.add(made)
         self.deliver()
         return made
+
+    def share_account(self, *names: str) -> None:
+        """Have these be devices of one person, whom everybody knows; the first has the account's key."""
+        devices = [Device(self.people[each].identity.id.key, each) for each in names]
+        account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
+        first = self.people[names[0]]
+        first.change_account(account, self.now)
+        for name, mail in self.people.items():
+            if name in names[1:]:
+                mail.join(first.card, self.now)
+            elif name != names[0]:
+                mail.add_contact(first.card, self.now)
+                for each in names[1:]:
+                    self.people[each].add_contact(mail.card, self.now)
+        self.deliver()
+
+    def revoke(self, owner: str, device: str) -> None:
+        """Have a device be revoked by the one that has the account's key, and nobody hear of it yet."""
+        mail = self.people[owner]
+        assert mail.account is not None
+        mail.change_account(mail.account.remove(self.people[device].identity.id), self.now + 1)
+
+    def is_member(self, name: str, group: bytes) -> bool:
+        """True if somebody sees themselves in a group."""
+        mail = self.people[name]
+        return group in mail.groups and mail.person in mail.groups[group].members.roles
+
+    def pass_on(self, name: str, to: str, group: bytes, *operations: Operation) -> None:
+        """Have somebody tell another operations of a group, whoever's they are."""
+        with self.people[name].transaction():
+            device = self.people[to].identity.id.key
+            self.people[name].group_states.send_some(group, [device], list(operations), [], self.now)
+        self.deliver()
 
     def say(self, name: str, group: bytes, text: str) -> None:
         self.people[name].send_event(group, EventKind.TEXT, {"text": text}, self.now)

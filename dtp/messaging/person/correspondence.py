@@ -98,9 +98,9 @@ class Correspondence:
         self.groups = {}
         for group, operations in self.store.load_groups().items():
             self.groups[group] = Membership(group)
-            for one in unpack_saved(operations):  # whose device it is was checked when it came
-                self.groups[group].add(Operation.parse(one), lambda device, person: True)
+            self.group_states.load(self.groups[group], unpack_saved(operations))
         self.past.reload()
+        self.group_states.take_notices()  # of what was undone
 
     def close(self) -> None:
         """Close the file."""
@@ -193,6 +193,8 @@ class Correspondence:
         self.former_devices.keep(before, gone)
         for device in gone:
             self.desk.forget_device(device)
+        self.former_devices.retire(before, now_ms)  # which others read before the card
+        self.group_states.reconsider(card.person, gone)
         everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
         known = [each for each in [*everybody, *self.own_devices] if self.desk.peer_of(each).introduced]
         self.desk.enqueue_event(known, self._card_event(card, now_ms), b"")
@@ -329,6 +331,8 @@ class Correspondence:
             self.former_devices.keep(before.card, gone)
         for device in gone:
             self.desk.forget_device(device)
+        if before is None or before.devices != contact.devices:
+            self.group_states.reconsider(card.person, gone)
         return contact, change
 
     # ---- what is said here -------------------------------------------------------------------------------------
@@ -467,7 +471,7 @@ class Correspondence:
         with self.transaction():
             self.groups[group.group] = group
             for operation in (created, *added):
-                group.add(operation, self.speaks_for)
+                group.add(operation, self.is_authors)
             self.group_states.save(group)
             self.group_states.give(group.group, self.devices_of(group.group), now_ms)
         return group.group
@@ -506,22 +510,23 @@ class Correspondence:
             )
         if act is Act.ADD:
             self.get_contact(subject)
-        operation = Operation.make(
-            *(self.identity, self.person, act),
-            subject=subject,
-            text=text,
-            role=role,
-            parents=membership.heads,
-        )
+        self.former_devices.retire_signers(group, now_ms)
+        operation = self.say_operation(group, act, now_ms, subject=subject, text=text, role=role)
+        if (past := membership.past_of(operation)) is not None:
+            self.past.begin(membership, subject, past, now_ms)
+        return operation
+
+    def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation:
+        """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds."""
+        membership = self.groups[group]
+        operation = Operation.make(self.identity, self.person, act, parents=membership.heads, **what)
         before = set(self.devices_of(group))
-        membership.add(operation, self.speaks_for)
+        membership.add(operation, self.is_authors)
         self.group_states.save(membership)
         after = set(self.devices_of(group))
         self.group_states.give(group, after - before, now_ms)
-        cards = [self.get_contact(subject).card] if act is Act.ADD else []
+        cards = [self.get_contact(operation.subject).card] if act is Act.ADD else []
         self.group_states.send_some(group, before, [operation], cards, now_ms)
-        if (past := membership.past_of(operation)) is not None:
-            self.past.begin(membership, subject, past, now_ms)
         return operation
 
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
@@ -536,6 +541,20 @@ class Correspondence:
             return device in self.card.devices
         contact = self.contacts.get(person)
         return contact is not None and device in contact.devices
+
+    def is_authors(self, operation: Operation) -> bool:
+        """True if an operation is signed by a device of its author's, as far as is known here, or by a newer card
+        that is in it."""
+        if self.speaks_for(operation.device, operation.author):
+            return True
+        if operation.card is None:
+            return False
+        if operation.author == self.person:
+            known = self.card.account
+        else:
+            contact = self.contacts.get(operation.author)
+            known = (contact.pending or contact.card).account if contact else None
+        return known is None or operation.card.supersedes(known)
 
     # ---- what comes --------------------------------------------------------------------------------------------
 
@@ -558,6 +577,7 @@ class Correspondence:
                     received.broken += 1
             for device, payload in received.fleeting:
                 notices += self._take_fleeting(device, payload, now_ms)
+            notices += self.group_states.take_notices()
         return received, notices
 
     def _take_delivered(self, device: bytes, message: bytes) -> list[Notice]:

@@ -1,7 +1,8 @@
 """Devices that were a person's when they signed a group's operations, and aren't any more.
 
-Who joins later is shown the card that named such a device, which its person has signed. Without the operation, all
-that was built on it would count for nobody who joins.
+Whoever revokes a device of theirs retires it in each group: what they had seen of it counts, for everybody. Where
+nobody has said so, who joins later is shown the card that named the device, which its person has signed. Without the
+operation, all that was built on it would count for nobody who joins.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from dtp.messaging.cards import ContactCard, ContactCardError
-from dtp.messaging.conversation.membership import Membership, Operation
+from dtp.messaging.conversation.membership import Act, Membership, Operation
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
+
+#: By person and device, a card that named the device.
+FormerCards = Mapping[tuple[bytes, bytes], bytes]
 
 #: Former devices of one group that are remembered.
 _MOST: Final = 256
@@ -25,41 +29,97 @@ class FormerDevices:
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
 
+    def retire(self, before: ContactCard, now_ms: int) -> None:
+        """Say in our groups which devices have gone from our own card since `before`, and which are ours again."""
+        card = self._mail.card
+        if (
+            card.account is None
+            or before.person != card.person
+            or self._mail.identity.id.key not in card.devices
+        ):
+            return
+        gone = sorted(set(before.devices).difference(card.devices))
+        for group, membership in list(self._mail.groups.items()):
+            retired = [device for person, device in membership.retired if person == card.person]
+            again = [each for each in retired if each in card.devices]
+            if self._is_ours(membership):
+                self._say(group, [each for each in gone if each not in retired] + again, now_ms)
+
+    def retire_signers(self, group: bytes, now_ms: int) -> None:
+        """Say in a group, before we act there, which devices have signed for us that aren't ours any more."""
+        membership, card = self._mail.groups[group], self._mail.card
+        if card.account is not None:
+            signers = {each.device for each in membership.operations.values() if each.author == card.person}
+            told = {device for person, device in membership.retired if person == card.person}
+            self._say(group, sorted(signers.difference(told, card.devices)), now_ms)
+
+    def _is_ours(self, membership: Membership) -> bool:
+        """True for a group that we are in, or have done something to."""
+        person = self._mail.card.person
+        is_member = person in membership.members.roles
+        return is_member or any(each.author == person for each in membership.operations.values())
+
+    def _say(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
+        account = self._mail.card.account
+        for device in devices:
+            self._mail.say_operation(group, Act.RETIRE, now_ms, subject=device, card=account)
+
     def keep(self, card: ContactCard, gone: Iterable[bytes]) -> None:
         """Keep the card that named devices which are gone from it, for groups where they have signed something."""
         named = set(card.devices).intersection(gone)
         for group, membership in self._mail.groups.items() if named else ():
             for device in named.intersection(each.device for each in membership.operations.values()):
-                self._put(group, device, card.public().encode())
+                self._put(group, device, card)
 
-    def _put(self, group: bytes, device: bytes, card: bytes) -> None:
+    def _put(self, group: bytes, device: bytes, card: ContactCard) -> None:
         if self._mail.store.count_names(_name(group)) < _MOST:
-            self._mail.store.put(_name(group, device), card)
+            self._mail.store.put(_name(group, device, card.person), card.public().encode())
+
+    def _get(self, group: bytes, device: bytes, person: bytes) -> bytes | None:
+        """Return the card of a person that named a device; it had a shorter name in files of November 2026."""
+        for name in (_name(group, device, person), _name(group, device)):
+            saved = self._mail.store.get(name)
+            if saved is not None and ContactCard.parse(saved).person == person:
+                return saved
+        return None
 
     def take(self, group: bytes, cards: Iterable[bytes], operations: Iterable[Operation]) -> None:
         """Keep cards that somebody has shown of devices that signed some of these operations."""
-        devices = {each.device for each in operations}
+        signers = {(each.device, each.author) for each in operations}
         for encoded in cards:
             try:
                 card = ContactCard.parse(encoded)
             except ContactCardError:
                 continue
-            for device in devices.intersection(card.devices):
-                self._put(group, device, encoded)
+            for (
+                device
+            ) in card.devices:  # anybody may name another's device: it is theirs in what they have signed
+                if (device, card.person) in signers:
+                    self._put(group, device, card)
 
-    def list_cards(self, membership: Membership) -> Mapping[bytes, bytes]:
-        """Return by device the cards of those that have signed a group's operations and aren't their authors' now."""
+    def list_cards(self, membership: Membership) -> FormerCards:
+        """Return the cards of devices that have signed a group's operations and aren't their authors' now."""
         found = {}
         for each in membership.operations.values():
             if not self._mail.speaks_for(each.device, each.author):
-                found[each.device] = self._mail.store.get(_name(membership.group, each.device))
-        return {device: card for device, card in found.items() if card}
+                found[each.author, each.device] = self._get(membership.group, each.device, each.author)
+        return {signer: card for signer, card in found.items() if card}
 
-    def spoke_for(self, group: bytes, device: bytes, person: bytes) -> bool:
+    def accept(self, membership: Membership) -> bool:
+        """Accept what devices have signed that are gone and that nobody has retired, while we aren't in the group:
+        what who adds us had seen, and what is ours. Return whether that changes something."""
+        seen, own = membership.list_seen_by_additions_of(self._mail.person), self._mail.person
+
+        def was_authors(operation: Operation) -> bool:
+            is_told = operation.id in seen or operation.author == own
+            return is_told and self._spoke_for(membership.group, operation.device, operation.author)
+
+        return membership.reconsider(was_authors)
+
+    def _spoke_for(self, group: bytes, device: bytes, person: bytes) -> bool:
         """True for a device that was a person's once, as that person has signed."""
-        saved = self._mail.store.get(_name(group, device))
-        return saved is not None and ContactCard.parse(saved).person == person
+        return self._get(group, device, person) is not None
 
 
-def _name(group: bytes, device: bytes = b"") -> str:
-    return f"former {group.hex()} {device.hex()}"
+def _name(group: bytes, device: bytes = b"", person: bytes = b"") -> str:
+    return " ".join(["former", group.hex(), device.hex(), *([person.hex()] if person else [])])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,13 +17,15 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import (
     MAX_OPERATIONS,
+    GroupMembers,
     Membership,
     MembershipError,
     Operation,
 )
 from dtp.messaging.ends.order import resend_after
-from dtp.messaging.packing import pack, unpack
+from dtp.messaging.packing import pack, unpack, unpack_saved
 from dtp.messaging.person.attachments import seal_bytes
+from dtp.messaging.person.former_devices import FormerCards
 from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
@@ -72,12 +74,24 @@ class GroupStates:
         self.most_sent = 4 << 20
         #: True while a state is new that has to be put there, and one that has to be fetched.
         self.is_given, self.is_wanted = False, False
+        #: What cards have changed of groups, and the program hasn't been told.
+        self._notices: list[Notice] = []
 
     # ---- giving ------------------------------------------------------------------------------------------------
 
     def save(self, group: Membership) -> None:
         """Keep a group's operations."""
         self._mail.store.put_group(group.group, pack(group.encoded))
+        refused, name = group.refused, _refused(group.group)
+        if refused or self._mail.store.get(name):
+            self._mail.store.put(name, pack(refused))
+
+    def load(self, group: Membership, operations: Iterable[bytes]) -> None:
+        """Add to a group what `save` has kept of it: these were accepted when they came."""
+        for each in operations:
+            group.add(Operation.parse(each), lambda operation: True)
+        for each in unpack_saved(self._mail.store.get(_refused(group.group)) or pack([])):
+            group.add(Operation.parse(each), lambda operation: False)
 
     def give(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
         """Give devices all that is known of a group. Without `once` it is sent, however much it is."""
@@ -115,15 +129,15 @@ class GroupStates:
         cards: list[ContactCard],
         now_ms: int,
         *,
-        former: Mapping[bytes, bytes] | None = None,
+        former: FormerCards | None = None,
     ) -> None:
         """Send devices operations of a group, and cards of those whom they are about first; each operation goes with
         the `former` card of the device that has signed it, if any."""
         devices, former = list(devices), former or {}
         parts = [{"cards": each.encode()} for each in cards]
         for each in operations:
-            shown = {"former": former[each.device]} if each.device in former else {}
-            parts.append({"operations": each.encoded, **shown})
+            shown = former.get((each.author, each.device))
+            parts.append({"operations": each.encoded, **({"former": shown} if shown else {})})
         fields: dict[str, list[bytes]] = {"operations": []}
         size = 0
         for part in parts:
@@ -161,7 +175,10 @@ class GroupStates:
                 self._mail.store.add_wanted_state(group, device, pack(fields["state"]))
                 self.is_wanted = True
         else:
-            return self._add(group, fields["operations"], fields.get("cards", []), fields.get("former", []))
+            self._take_cards(fields.get("cards", []))
+            return self._add(
+                group, fields["operations"], fields.get("former", []), is_own=person == self._mail.person
+            )
         return []
 
     def _answer(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
@@ -172,20 +189,55 @@ class GroupStates:
             self.give(group, [device], now_ms, once=False)
             self._send(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
 
-    def _add(
-        self, group: bytes, operations: list[bytes], cards: list[bytes], former: list[bytes]
-    ) -> list[Notice]:
-        mail = self._mail
+    def _take_cards(self, cards: list[bytes]) -> None:
         for each in cards:
             card = ContactCard.parse(each)
-            if card.person != mail.person:
-                mail.take_contact(card, stranger=mail.contacts.get(card.person) is None)
+            if card.person != self._mail.person:
+                self._mail.take_contact(card, stranger=self._mail.contacts.get(card.person) is None)
+
+    def _add(
+        self, group: bytes, encoded: list[bytes], former: list[bytes], *, is_own: bool = False
+    ) -> list[Notice]:
+        """Return what operations change, of which one of our own devices has checked whose they are."""
+        mail, operations = self._mail, list[Operation]()
+        for each in encoded:
+            with contextlib.suppress(MembershipError):
+                operations.append(Operation.parse(each))
         membership = mail.groups.get(group) or Membership(group)
-        before, was = len(membership.encoded), membership.members
-        changed = self._add_operations(membership, operations, former)
-        if len(membership.encoded) > before:  # also what waits for those before it, which come another way
+        was, changed = membership.members, False
+        if mail.person not in was.roles:
+            mail.former_devices.take(group, former, operations)
+        for operation in operations:
+            with contextlib.suppress(MembershipError):
+                changed |= membership.add(operation, lambda each: is_own or mail.is_authors(each))
+        if operations:
             mail.groups[group] = membership
-            self.save(membership)
+        return self._settle(membership, was, changed=changed)
+
+    def reconsider(self, person: bytes, gone: Container[bytes]) -> None:
+        """Read groups again after a person's card has changed, from which these devices have gone.
+
+        What those have signed counts where it came before we knew; not in groups in which we aren't yet.
+        """
+        for membership in list(self._mail.groups.values()):
+            was = membership.members
+            if gone and self._mail.person not in was.roles and person != self._mail.person:
+                membership.withdraw(person, gone)
+                self.save(membership)
+            if membership.reconsider(lambda each: each.author == person and self._mail.is_authors(each)):
+                self._notices += self._settle(membership, was, changed=True)
+
+    def take_notices(self) -> list[Notice]:
+        """Return what cards have changed of groups since this was asked before."""
+        notices, self._notices = self._notices, []
+        return notices
+
+    def _settle(self, membership: Membership, was: GroupMembers, *, changed: bool) -> list[Notice]:
+        """Keep a group that was different before, and return what has changed."""
+        mail, group = self._mail, membership.group
+        if mail.person not in was.roles:
+            changed |= mail.former_devices.accept(membership)
+        self.save(membership)
         if not changed:
             return []
         members = membership.members
@@ -201,27 +253,6 @@ class GroupStates:
     def _tell_given(self, group: bytes, person: bytes) -> Notice:
         contact = self._mail.contacts.get(person)
         return Notice(What.PAST_GIVEN, person, group, detail=contact.name if contact else "")
-
-    def _add_operations(self, membership: Membership, encoded: list[bytes], former: list[bytes]) -> bool:
-        """Return whether some operations are new and have their place. Those of devices that aren't their authors'
-        any more count until we are in the group ourselves."""
-        mail, group, operations = self._mail, membership.group, list[Operation]()
-        for each in encoded:
-            with contextlib.suppress(MembershipError):
-                operations.append(Operation.parse(each))
-        joins = mail.person not in membership.members.roles
-        if joins:
-            mail.former_devices.take(group, former, operations)
-
-        def speaks_for(device: bytes, person: bytes) -> bool:
-            spoke = joins and mail.former_devices.spoke_for(group, device, person)
-            return spoke or mail.speaks_for(device, person)
-
-        changed = False
-        for operation in operations:
-            with contextlib.suppress(MembershipError):
-                changed |= membership.add(operation, speaks_for)
-        return changed
 
     def take_wanted(self, now_ms: int) -> list[WantedState]:
         """Return the states that are to be fetched now: later again, unless `take_fetched` is called before. One
@@ -248,8 +279,16 @@ class GroupStates:
                 raise StateMalformed("a group's state is malformed, or of another version")
         with self._mail.transaction():
             self._mail.store.drop_wanted_state(wanted.group, wanted.device)
-            return self._add(wanted.group, operations, cards, former)
+            self._take_cards(cards)
+            notices = self._add(
+                wanted.group, operations, former, is_own=wanted.device in self._mail.own_devices
+            )
+            return notices + self.take_notices()
 
 
 def _are_blobs(told: Any, most: int) -> bool:
     return isinstance(told, list) and len(told) <= most and all(isinstance(each, bytes) for each in told)
+
+
+def _refused(group: bytes) -> str:
+    return f"refused {group.hex()}"

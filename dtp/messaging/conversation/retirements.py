@@ -1,0 +1,40 @@
+"""Which devices are their persons' no more, as operations of a group say.
+
+A value: the same for everybody who has the same operations. Source: docs/messaging.md, "Operations of groups".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dtp.messaging.conversation.membership import Operation
+
+#: By person and device, the retirements of it that count.
+Retired = dict[tuple[bytes, bytes], list[bytes]]
+
+
+def find_retirements(
+    statements: Iterable[Operation], is_disowned: Callable[[Operation, Retired], bool]
+) -> Retired:
+    """Return which of these operations, each with a card, retire a device.
+
+    One does whose card doesn't name the device, unless a newer card of the person is shown that does. Those with
+    newer cards are read first: the device that has signed one may have been retired by them.
+    """
+    shown, named = [], dict[tuple[bytes, bytes], tuple[int, int, bytes]]()
+    for each in statements:
+        if (card := each.card) is None:
+            continue
+        shown.append((card.order, each))
+        for device in card.devices:
+            key = each.author, device.key
+            named[key] = max(named.get(key, card.order), card.order)
+    retired: Retired = {}
+    for order, each in sorted(shown, key=lambda each: (each[0], each[1].id), reverse=True):
+        key = each.author, each.subject
+        if (key in named and order <= named[key]) or is_disowned(each, retired):
+            continue
+        retired.setdefault(key, []).append(each.id)
+    return retired
