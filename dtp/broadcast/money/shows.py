@@ -19,7 +19,7 @@ from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
-from dtp.chain.node.networks import NETWORKS
+from dtp.chain.node.networks import LOCALNET, NETWORKS
 from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import EntryKind, ProducerCap, Show, ShowShare
 from dtp.errors import ChainError
@@ -56,11 +56,13 @@ class ShowTerms:
 
 
 def how_near_is(chain: ChainClient) -> Nearness:
-    """Return how near they are who write to a chain: of one that everybody can write to, anywhere, also where a node
-    of it runs here; of another one, where its nodes are."""
-    if chain.chain_id in {each.chain_id for each in NETWORKS.values() if each.chain_id}:
+    """Return how near they are who write to a chain, once it has answered: where its nodes are, of what `dtp
+    localnet` serves, and of the network `localnet`; of others anywhere, also where a node of them runs here."""
+    network, info = chain.endpoints.network, chain.endpoints.info
+    is_own = network.name == LOCALNET or (info is not None and info.chain == LOCALNET)
+    if not is_own or chain.chain_id in {each.chain_id for each in NETWORKS.values() if each.chain_id}:
         return Nearness.ANYWHERE
-    hosts = (urlsplit(each).hostname or "" for each in chain.endpoints.network.endpoints)
+    hosts = (urlsplit(each).hostname or "" for each in network.endpoints)
     return min(map(Nearness.of_host, hosts))
 
 

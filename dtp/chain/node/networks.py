@@ -13,6 +13,8 @@ from typing import Final
 from dtp.chain.errors import NetworkError
 from dtp.chain.node._wire import parse_url
 
+#: The network that whatever serves on this machine's usual port is. Nodes of `dtp localnet` say so of their chain.
+LOCALNET: Final = "localnet"
 LOCALNET_PORT: Final = 9000
 FAUCET_PORT: Final = 9123
 #: Names the default network; a name or a URL.
@@ -34,8 +36,8 @@ class Network:
 
 #: The networks that have a name, by it.
 NETWORKS: Final = {
-    "localnet": Network(
-        "localnet", (f"http://127.0.0.1:{LOCALNET_PORT}",), faucet=f"http://127.0.0.1:{FAUCET_PORT}/v2/gas"
+    LOCALNET: Network(
+        LOCALNET, (f"http://127.0.0.1:{LOCALNET_PORT}",), faucet=f"http://127.0.0.1:{FAUCET_PORT}/v2/gas"
     ),
     "testnet": Network(
         "testnet",
@@ -52,7 +54,7 @@ NETWORKS: Final = {
 def find_network(text: str | None = None) -> Network:
     """Return the network of that name or URL; without one, of `$DTP_NETWORK`, else localnet. Raises
     `NetworkError`."""
-    text = (text or os.environ.get(NETWORK_VARIABLE) or "localnet").strip()
+    text = (text or os.environ.get(NETWORK_VARIABLE) or LOCALNET).strip()
     if text in NETWORKS:
         return NETWORKS[text]
     endpoints = tuple(part.strip() for part in text.split(",") if part.strip())
