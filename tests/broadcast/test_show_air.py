@@ -236,14 +236,32 @@ def test_a_flood_of_events_has_a_show_read_once_more():
 # ---- a producer's dealings with a chain that is here -------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ahead", [0, 86_400_000])
+def test_a_ticketed_show_that_cant_start_any_more_is_ended_by_the_chains_clock(monkeypatch, ahead):
+    """Else its producer would wait for ever. A clock that is a day ahead of the chain's ends none."""
+
+    async def test():
+        chain = OnChain(monkeypatch, 0)
+        chain.versions = [replace(TICKETED, tickets=1, pot=50, start_by_ms=chain.now_ms + 100_000)]
+        wall = SimpleNamespace(off=ahead)
+        async with await open_keeper(chain, wall) as keeper:
+            await asyncio.sleep(99)
+            assert keeper.air == Air.FUNDING
+            await asyncio.sleep(21)
+            assert keeper.air == Air.ENDED
+        assert chain.ended == 1
+
+    clock.run(test())
+
+
 class OnChain:
     """A show that takes slots as `show.move` does; what is read of it may be as it was before."""
 
     def __init__(self, monkeypatch, pot):
         self.versions = [FUNDED, replace(FUNDED, state=ShowState.ON_AIR, pot=pot, due_ms=self.now_ms + 1000)]
         #: How many of the newest versions the node doesn't know.
-        self.unknown = 0
-        for name in ("read_show", "post", "events_of"):
+        self.unknown = self.ended = 0
+        for name in ("read_show", "post", "events_of", "end"):
             monkeypatch.setattr(shows, name, getattr(self, name))
 
     @property
@@ -271,6 +289,13 @@ class OnChain:
         self.versions.append(show if show.pot >= 100 else replace(show, state=ShowState.OFF))
         return SlotsPosted("0x1", first, hashes, FIRST_HEAD, 100 * len(hashes), show.pot)
 
+    async def end(self, chain, id):
+        self.ended += 1
+        self.versions.append(replace(self.show, state=ShowState.ENDED))
+
+    async def service_info(self):
+        return SimpleNamespace(timestamp_ms=self.now_ms)
+
 
 def keep(monkeypatch, pot, scenario):
     """Run a scenario beside a keeper of a show on air; return what the chain has in the end."""
@@ -285,7 +310,7 @@ def keep(monkeypatch, pot, scenario):
 
 
 async def open_keeper(chain, wall):
-    return ShowKeeper(None, await chain.read_show(None, ""), "cap", lambda: chain.now_ms + wall.off)
+    return ShowKeeper(chain, await chain.read_show(None, ""), "cap", lambda: chain.now_ms + wall.off)
 
 
 @pytest.mark.parametrize("unknown", [1, 99])

@@ -106,17 +106,29 @@ MONEY = {
 }  # fmt: skip
 
 
+TICKETS = {
+    **MONEY,
+    "rate": None,
+    "tickets": {"sold": 3, "wanted": 50},
+    "ticket": "1 SUI",
+    "air": "funding",
+    "start_by_ms": 4_000_000_000_000,
+}
+
+
+@pytest.mark.slow
+def test_a_page_says_that_a_show_cant_start_any_more_and_how_tickets_are_paid_back(film):
+    late = {**TICKETS, "start_by_ms": 1_000_000_000_000}
+    page = run(on_gateway(film, lambda url: dump(url, 20_000), end=False, money=lambda: late))
+    assert "too few tickets were sold in time" in page
+    assert "dtp show refund 0xabc" in page
+    assert "dtp show buy" not in page
+
+
 @pytest.mark.slow
 def test_the_producers_page_moderates_and_a_ticketed_show_says_what_is_sold(film):
-    tickets = {
-        **MONEY,
-        "rate": None,
-        "tickets": {"sold": 3, "wanted": 50},
-        "ticket": "1 SUI",
-        "air": "funding",
-    }
     page = run(
-        on_gateway(film, lambda url: dump(url, 20_000), money=lambda: tickets, dismiss=lambda number: None)
+        on_gateway(film, lambda url: dump(url, 20_000), money=lambda: TICKETS, dismiss=lambda number: None)
     )
     assert "3 of 50 that it takes" in page
     assert "dtp show buy 0xabc" in page
@@ -195,7 +207,7 @@ def test_a_page_says_why_nothing_comes_and_asks_for_no_money_once_it_is_over(fil
     over = {**MONEY, "air": "ended"}
     page = run(on_gateway(film, lambda url: dump(url, 20_000), money=lambda: over))
     assert "the show is over" in page
-    assert '<p hidden="">Take part' in page
+    assert '<p hidden=""><span id="take">Take part' in page
     assert "next slot" not in page
 
 

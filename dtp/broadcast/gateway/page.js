@@ -116,6 +116,11 @@ const OFF_AIR = {
   paused: "paused, until somebody pays for more",
 };
 
+// By the clock here, which may be wrong: the chain has the last word.
+function isTooLate(money) {
+  return money.tickets && money.air in OFF_AIR && money.air !== "paused" && money.start_by_ms && money.start_by_ms < Date.now();
+}
+
 function show(state) {
   document.title = state.title || "show";
   at("title").textContent = state.title || "show";
@@ -125,6 +130,7 @@ function show(state) {
   const hours = state.edge_ms === null ? 0 : (Date.now() - state.edge_ms) / 3600000;
   status.textContent = hours > 1.5 ? "authentic, and sent " + hours.toFixed(1) + " hours ago" : "live, and authentic";
   if (state.money !== null && state.money.air in OFF_AIR) status.textContent = OFF_AIR[state.money.air];
+  if (state.money !== null && isTooLate(state.money)) status.textContent = "off air: too few tickets were sold in time";
   if (state.ended) status.textContent = "the show is over";
   delete status.dataset.fault;
   if (state.fault || trouble) tellTrouble(state.fault ? "stopped: " + state.fault : trouble);
@@ -158,7 +164,9 @@ function showMoney(money, moderated) {
   rows.push(["paid so far", money.paid], ["tips", money.tips]);
   at("funding").replaceChildren(...rows.flatMap(([name, value]) => [made("dt", name), made("dd", value)]));
   at("how").parentElement.hidden = money.air === "ended";
-  at("how").textContent = `dtp show ${money.tickets ? "buy" : "fund"} ${money.show}`;
+  const late = isTooLate(money);
+  at("take").textContent = late ? "Tickets are paid back with" : "Take part with";
+  at("how").textContent = `dtp show ${late ? "refund" : money.tickets ? "buy" : "fund"} ${money.show}`;
   // Entries that are there stay, so that a button isn't replaced under a finger.
   const line = at("line"), there = new Map([...line.children].map((item) => [item.dataset.number, item]));
   line.replaceChildren(...money.line.map((entry) => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -58,6 +59,8 @@ class ShowKeeper:
         self._lock = asyncio.Lock()
         #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
         self._doubtful = False
+        #: When the chain is asked again whether it is too late to start.
+        self._look_again = -math.inf
         self.air = Air.OFF
 
     @classmethod
@@ -148,7 +151,24 @@ class ShowKeeper:
                 await self.post_owed()
                 await shows.end(self._chain, self.show.id)
                 await self._read_show()
+            await self._end_late()
             await self.post_slots()
+
+    async def _end_late(self) -> None:
+        """End a ticketed show that can't start any more, by the chain's clock: nobody can buy a ticket of it."""
+        loop, show = asyncio.get_running_loop(), self.show
+        is_due = (
+            bool(show.start_by_ms) and show.state == ShowState.OFF and self._clock_ms() > show.start_by_ms
+        )
+        if not is_due or loop.time() < self._look_again:
+            return
+        self._look_again = loop.time() + _LOOK
+        if ((await self._chain.service_info()).timestamp_ms or 0) > show.start_by_ms:
+            await self._read_show()
+            if self.show.state == ShowState.OFF:
+                log.warning("too few tickets were sold in time, so the show is ended: they are paid back")
+                await shows.end(self._chain, show.id)
+                await self._read_show()
 
     async def post_slots(self) -> None:
         """Post the slots that are due; what can't be posted now is tried again the next time."""
