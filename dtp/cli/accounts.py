@@ -124,6 +124,13 @@ class WalletOptions:
         said = address_in(path) if path is not None else ""
         return said or self.load_signer().address
 
+    def check_named(self) -> None:
+        """Raise `ConfigError` where the command line names a wallet that isn't there: for who needs it later, if at
+        all."""
+        source = click.get_current_context().get_parameter_source("wallet")
+        if source is click.core.ParameterSource.COMMANDLINE and (path := self.wallet_path()) is not None:
+            self._check_wallet(path)
+
     def _check_wallet(self, path: Path) -> None:
         """Say what there is when the wallet isn't there."""
         if path.exists():

@@ -377,6 +377,7 @@ def listen(
       dtp show listen dtp+tcp://dtp1RELAY...@192.0.2.9:9700/show --producer dtp1... --record FILE
     """
     serve_for_long()
+    account.check_named()
     where = _place(**place)
     if no_share:
         where = Place((), where.discover, where.bootstrap, where.private)

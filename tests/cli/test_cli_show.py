@@ -11,6 +11,7 @@ import pytest
 
 from dtp.broadcast.places import Place
 from dtp.broadcast.producing import Broadcast
+from dtp.identity import Identity
 from dtp.net.address import Address
 
 HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
@@ -104,6 +105,14 @@ def test_a_killed_relay_leaves_no_gap(dtp):
     rest = [json.loads(line) for line in listener.wait().splitlines()]
     assert [each["number"] for each in rest] == [10]
     producer.wait()
+
+
+def test_a_wallet_that_is_named_and_isnt_there_is_told_at_once(dtp):
+    """Else it is told when a key is asked for, behind half a minute of trying, as a fault of the producer's."""
+    nobody = f"dtp+tcp://{Identity.generate().id}@127.0.0.1:9/show"
+    listener = dtp("show", "listen", nobody, *HERE, "--wallet", "purse")
+    listener.wait(3)
+    assert b"there is no wallet 'purse'" in listener.errors
 
 
 def test_a_relay_that_the_producer_names_has_the_place_of_another_listener(dtp):
