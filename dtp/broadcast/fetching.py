@@ -10,7 +10,8 @@ from typing import Final, Protocol
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
-from dtp.broadcast.errors import SegmentError
+from dtp.broadcast.errors import ProducerEquivocated, SegmentError
+from dtp.broadcast.format import Segment
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.tree.rooms import COMPARED
@@ -24,6 +25,11 @@ log = logging.getLogger("dtp.broadcast")
 
 #: Segments that are asked for at once: who has them sends no more for one question (see `feeding`).
 _AT_ONCE: Final = 64
+#: Seconds until what is heard is held against what another one has: doubled each time, up to a minute; and so many
+#: segments behind the newest one, since others may be behind.
+_COMPARE: Final = 10.0
+_COMPARE_SELDOM: Final = 60.0
+_COMPARED_BEHIND: Final = 4
 
 
 class Dial(Protocol):
@@ -90,6 +96,45 @@ class Fetcher:
             for each in pending:
                 each.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
+
+    async def compare_repeatedly(self, get_heard: Callable[[], tuple[HeldSegments | None, str]]) -> None:
+        """Hold what is heard against what others have, one after another; `get_heard` gives it, and from where.
+
+        A neighbour that does well is heard for ever, also if it has a second chain of the producer.
+        """
+        turn, pause = 0, _COMPARE
+        while True:
+            await asyncio.sleep(pause)
+            turn, pause = turn + 1, min(2 * pause, _COMPARE_SELDOM)
+            held, address = get_heard()
+            others = self._parents.list_others(address, len(self._parents))
+            if held is not None and others and held.edge >= 0:
+                number = max(held.edge - _COMPARED_BEHIND, held.oldest)
+                await self._compare_with(held, others[turn % len(others)], number)
+
+    async def _compare_with(self, held: HeldSegments, other: str, number: int) -> None:
+        """Ask another one for the head of a segment that is here. Two chains of the producer end what is held."""
+        try:
+            async with (
+                asyncio.timeout(self._within),
+                self._dial(other) as connection,
+                asked(connection, m.Hello(number, count=1)) as stream,
+            ):
+                while (message := await frames.read(stream)) is not None:
+                    match message:
+                        case m.Announced(data) if data != held.announcement.encoded:
+                            return
+                        case m.ForkProof(data):
+                            held.accept_proof(data)
+                        case m.Manifest(data) if Segment.decode(data).number == number:
+                            held.add_manifest(data)
+                            return
+        except ProducerEquivocated as fault:
+            log.warning("%s", fault)
+        except SegmentError:
+            self._parents.note_forged(other, asyncio.get_running_loop().time())
+        except (DtpError, OSError, TimeoutError) as fault:
+            log.info("%s doesn't say what it has: %s", other, fault or "no answer")
 
     async def _fetch_from(self, held: HeldSegments, other: str, first: int, last: int) -> None:
         try:

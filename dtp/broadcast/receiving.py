@@ -137,8 +137,9 @@ class ShowReceiver:
         self._streams = NewestStreams()
         #: What the neighbour has announced, which is held from its next word on.
         self._announced: Announcement | None = None
-        #: The neighbour that is heard.
+        #: The neighbour that is heard, and its address; "" before the first.
         self._neighbour: Connection | None = None
+        self._heard_at = ""
         #: Those that have said which stream they have, as far as they were given.
         self._said = set[str]()
         #: Set when the neighbour is to be looked at: segments come too late, or others are far ahead.
@@ -182,12 +183,18 @@ class ShowReceiver:
 
     async def _run_receiver(self) -> None:
         """Choose neighbours until the show has ended."""
-        asking = start_task(self._ask_given(), name="dtp-show-given")
+        beside = [
+            start_task(self._ask_given(), name="dtp-show-given"),
+            start_task(
+                self._fetcher.compare_repeatedly(lambda: (self.held, self._heard_at)), name="dtp-show-compare"
+            ),
+        ]
         try:
             await self._hear_all()
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            for each in beside:
+                each.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _hear_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -432,6 +439,7 @@ class ShowReceiver:
     # ---- hearing ----------------------------------------------------------------------------------------
 
     async def _hear_from(self, address: str, connection: Connection) -> None:
+        self._heard_at = address
         stream = await connection.open_stream()
         addresses = tuple(self.serving())
         self._announced, self._neighbour = None, connection

@@ -8,8 +8,9 @@ from simulated import Connection, End, Network
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
-from dtp.broadcast.errors import ShowLost, ShowUnreachable
+from dtp.broadcast.errors import ProducerEquivocated, ShowLost, ShowUnreachable
 from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.format import Announcement, Equivocation, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Patience
 from dtp.identity import Identity
@@ -116,6 +117,39 @@ async def append_all(stream, heard):
 
 def dialled_since(network, when):
     return [address for at, address in network.dialled if at > when]
+
+
+@pytest.mark.parametrize("forks_at", [0, 50])
+def test_who_knows_two_that_have_two_chains_of_one_producer_is_told(forks_at):
+    """Who does well is heard for ever, so a listener holds what it hears against what others have."""
+
+    async def test():
+        network, announcement = Network(), Announcement.sign(ME, bytes(32), time_ms=0)
+        signers, all_held = [SegmentSigner(ME, announcement) for _ in range(2)], []
+        for at in range(2):
+            held = HeldSegments(announcement)
+            network.serving[f"dtp+tcp://{at}"] = Feeder(held, ME.id)
+            all_held.append(held)
+
+        async def produce():
+            for number in range(1000):
+                for at, (signer, held) in enumerate(zip(signers, all_held, strict=True)):
+                    body = b"%d of %d" % (number, at * (number >= forks_at))
+                    held.add_own(signer.sign(body, time_ms=1000 * number, duration_ms=1000), body)
+                await asyncio.sleep(1)
+
+        producing = asyncio.ensure_future(produce())
+        both, task = await network.relay("dtp+tcp://both", "dtp+tcp://0", "dtp+tcp://1")
+        below, below_task = await network.relay("dtp+tcp://below", "dtp+tcp://both")
+        await asyncio.sleep(forks_at + 70)
+        for each in (both, below):
+            assert isinstance(each.held.fault, ProducerEquivocated)
+            proof = Equivocation.decode(each.held.fault.proof.encode(), announcement)
+            assert proof.first.number >= forks_at - 1
+        producing.cancel()
+        await asyncio.gather(task, below_task)
+
+    clock.run(test())
 
 
 def test_a_dead_show_costs_two_orphans_a_bounded_number_of_attempts_in_an_hour():

@@ -176,7 +176,7 @@ def test_who_serves_only_the_producers_own_address_keeps_nobody_out(named):
         await asyncio.sleep(60)
         last = crowd.held.edge
         assert len(crowd.joined) == 21
-        assert max(crowd.joined) < 20
+        assert max(crowd.joined) < 25  # 12.7 to 21.2, by the delays that are drawn
         assert all(has_heard(each, each.start, last) for each in crowd.listening)
         beside = [each for each in crowd.listening if each.path == (ME.id,)]
         assert len(beside) == 1 if named else FAN_OUT - 1
