@@ -118,7 +118,7 @@ class Fetcher:
             async with (
                 asyncio.timeout(self._within),
                 self._dial(other) as connection,
-                asked(connection, m.Hello(number, count=1)) as stream,
+                open_ask_stream(connection, m.Hello(number, count=1)) as stream,
             ):
                 while (message := await frames.read(stream)) is not None:
                     match message:
