@@ -21,7 +21,7 @@ from dtp.net.stream import Stream
 from dtp.net.turns.clock import TurnClock
 
 from .conftest import config
-from .test_daemon_http import CALLER, expose
+from .http.test_daemon_http import CALLER, expose
 
 
 async def seen(true: Callable[[], object]) -> None:
