@@ -79,7 +79,7 @@ def passed(*what: Any) -> Any:
 @pytest.mark.slow
 def test_a_stream_is_paid_over_another_process_node() -> None:
     name = "test_a_stream_is_paid_and_everything_is_closed_in_two_transactions"
-    assert passed(f"tests/pay/test_paid.py::{name}[node]") == 1
+    assert passed(f"tests/pay/buying/test_paid.py::{name}[node]") == 1
 
 
 @pytest.mark.long

@@ -14,8 +14,8 @@ from unittest.mock import AsyncMock
 
 import pytest
 from pay.meters import CHANNEL, KEY, PRICES, voucher
-from pay.test_claims import channel
-from pay.test_ledger import Connected, pay
+from pay.selling.test_claims import channel
+from pay.selling.test_ledger import Connected, pay
 
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.signer import KeySigner

@@ -15,9 +15,9 @@ import redis
 from chain_resolver.conftest import client, net
 from chain_resolver.hosts import make_host, open_channel, run
 from click.testing import CliRunner
-from pay import test_store
 from pay.meters import CHANNEL, KEY, voucher
-from pay.test_store import (
+from pay.stores import test_store
+from pay.stores.test_store import (
     test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open,
     test_received_vouchers_only_rise,
     test_the_first_agreement_stands,
