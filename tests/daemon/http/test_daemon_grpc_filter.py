@@ -558,7 +558,7 @@ def test_a_smaller_table_of_the_backend_is_kept_to() -> None:
          + h2.ContinuationFrame(1, data=b"x" * 20_000).serialize(), "32 KiB"),
         (h2.HeadersFrame(1).serialize() + h2.ContinuationFrame(1).serialize() * 40, "32 KiB"),
         (b"\xff\xff\xff\1\4\0\0\0\1", "type 1 with"),
-        (b"\0\0\1\1\x0c\0\0\0\1\xff", "type 1 that is none"),
+        (b"\0\0\1\1\x0c\0\0\0\1\xff", "malformed frame of type 1"),
         (h2.PushPromiseFrame(1, promised_stream_id=2).serialize(), "pushes"),
         (h2.HeadersFrame(1, data=Encoder().encode([(b"x", b"y" * 60_000)]), flags={"END_HEADERS"}).serialize(),
          "type 1 with|32 KiB"),
