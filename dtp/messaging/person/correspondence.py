@@ -295,7 +295,7 @@ class Correspondence:
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
             self._put_contact(accepted)
-            self.store.release_held(person)
+            self.store.held.release_person(person)
             for group in self.groups.values():
                 self.past.release(group)
         return accepted

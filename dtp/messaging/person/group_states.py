@@ -246,7 +246,7 @@ class GroupStates:
             notices += [self._tell_given(group, person) for person in members.past.keys() - was.past.keys()]
         accepted = {person for person in members.roles if not mail.contacts.is_waiting(person)}
         for conversation in (group, *members.rooms):
-            for sender, message in mail.store.release_of_members(conversation, accepted):
+            for sender, message in mail.store.held.release_of_members(conversation, accepted):
                 notices.append(Notice(What.MESSAGE, sender, conversation, message))
         return notices + mail.past.release(membership)
 

@@ -214,6 +214,6 @@ class GroupPast:
             if self._mail.contacts.is_waiting(person):
                 continue
             for conversation in (membership.group, *members.rooms):
-                if self._mail.store.past.release(conversation, person):
+                if self._mail.store.held.release_told(conversation, person):
                     found.append(Notice(What.PAST_TOLD, person, conversation))
         return found

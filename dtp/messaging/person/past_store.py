@@ -111,8 +111,3 @@ class PastStore:
             teller,
         )
         return count, size
-
-    def release(self, conversation: bytes, teller: bytes) -> bool:
-        """Show what was held back of what somebody has told of a conversation. Return whether there was anything."""
-        query = "UPDATE said SET held = 0 WHERE told = ? AND told != x'' AND conversation = ? AND held"
-        return self._database.execute(query, (teller, conversation)) > 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +23,7 @@ from dtp.messaging.ends.keys import INSTANCE_BYTES
 from dtp.messaging.ends.order import RESEND_MS
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.person.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
 from dtp.messaging.person.past_store import PastStore
 
 #: SQLite's id of the file: "dtpc".
@@ -73,16 +74,12 @@ IS_MESSAGE: Final = "target = :id AND id = :id"
 _MESSAGES: Final = ", ".join(str(int(each)) for each in MESSAGES)
 #: What a `Said` is made of, and how one is kept.
 _SAID: Final = "event, sender, id, conversation, told"
-_ADD_SAID: Final = """INSERT INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (sender, id) DO UPDATE SET
-    conversation = excluded.conversation, kind = excluded.kind, clock = excluded.clock, sent = excluded.sent,
-    event = excluded.event, target = excluded.target, unread = excluded.unread, held = excluded.held,
-    vanishes = excluded.vanishes, told = excluded.told WHERE told != x''"""
 
 #: For large groups, and for what new members are given of the past: files that were made before there was that get
 #: it when they are opened.
 _TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
 _LATER_SCHEMA: Final = (
+    HELD_ASIDE,
     "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
     "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
     """CREATE TABLE IF NOT EXISTS past_gifts (
@@ -147,6 +144,7 @@ class MessageStore:
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         self.path = self._database.path
         self.past = PastStore(self._database)
+        self.held = HeldEvents(self._database, self._rows)
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
         self._owner = owner
         self._sealed = 0
@@ -433,26 +431,19 @@ class MessageStore:
     def add_said(self, conversation: bytes, said: Said, *, unread: bool, held: bool, vanishes: int) -> bool:
         """Keep an event. Return whether it is new: each counts once, by its sender and id. What comes by itself takes
         the place of what somebody has told; of two who tell different things the same one counts on all devices."""
-        if said.told and not self._is_better_told(said):
-            return False
-        event = said.event
+        event, encoded = said.event, said.event.encode()
+        if said.told and not held:
+            self.held.make_way(said.sender, event.id)
         row = (
             *(said.sender, event.id, conversation, int(event.kind), event.clock, event.sent_ms),
-            self._rows.seal(event.encode(), "said", said.sender, event.id, conversation),
+            self._rows.seal(encoded, "said", said.sender, event.id, conversation),
             *(event.fields.get("target", event.id), unread, held, vanishes, said.told),
         )
-        return self._db.execute(_ADD_SAID, row).rowcount > 0
-
-    def _is_better_told(self, said: Said) -> bool:
-        """True if the event isn't known yet, or as another one has told it, or another way."""
-        rows = self._database.select_rows(
-            f"SELECT {_SAID} FROM said WHERE sender = ? AND id = ?", said.sender, said.event.id
-        )
-        known = [self._open_said(each) for each in rows]
-        return all(
-            each.told and (said.told, said.event.encode()) < (each.told, each.event.encode())
-            for each in known
-        )
+        if held and self.held.set_aside(row):
+            return False
+        if said.told and not self.held.is_better_told(said.sender, event.id, said.told, encoded):
+            return False
+        return self._db.execute(ADD_SAID, row).rowcount > 0
 
     def read_events(self, conversation: bytes, *, target: bytes = b"", last: int | None = None) -> list[Said]:
         """Return the events of a conversation, or those about one message of it, or about its `last` ones; what is
@@ -510,22 +501,6 @@ class MessageStore:
             "UPDATE said SET unread = 0 WHERE sender = ? AND id = ? AND unread", (sender, message)
         )
         return done.rowcount > 0
-
-    def release_held(self, sender: bytes) -> None:
-        """Show what was held back of a person."""
-        self._db.execute("UPDATE said SET held = 0 WHERE sender = ? AND told = x''", (sender,))
-
-    def release_of_members(self, group: bytes, persons: Collection[bytes]) -> list[tuple[bytes, bytes]]:
-        """Show what was held back in a group of persons who are in it now. Return senders and ids of the messages
-        among that which nobody has marked as read, oldest first."""
-        rows = self._database.select_rows(
-            "SELECT rowid, sender, id, unread FROM said WHERE conversation = ? AND held AND told = x'' "
-            "ORDER BY rowid",
-            group,
-        )
-        released = [each for each in rows if each[1] in persons]
-        self._db.executemany("UPDATE said SET held = 0 WHERE rowid = ?", [each[:1] for each in released])
-        return [(sender, message) for _, sender, message, unread in released if unread]
 
     def list_conversations(self) -> list[bytes]:
         """Return the persons and groups with whom something was said, the newest last."""

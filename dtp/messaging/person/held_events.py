@@ -1,0 +1,118 @@
+"""Events that are held back: of who isn't in a group, of a key that waits for consent, of who may not tell them yet.
+
+Where the same event is here as somebody else has told it, what is held back waits beside it: it would hide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from dtp.messaging.at_rest import SealedRows
+from dtp.messaging.database import Database
+
+#: Nothing takes the place of what came by itself.
+ADD_SAID: Final = """INSERT INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (sender, id) DO UPDATE SET
+    conversation = excluded.conversation, kind = excluded.kind, clock = excluded.clock, sent = excluded.sent,
+    event = excluded.event, target = excluded.target, unread = excluded.unread, held = excluded.held,
+    vanishes = excluded.vanishes, told = excluded.told WHERE told != x''"""
+#: Made with the file, or when an older one is opened. Its columns are those of `said`.
+HELD_ASIDE: Final = """CREATE TABLE IF NOT EXISTS held_aside (
+    sender BLOB NOT NULL, id BLOB NOT NULL, conversation BLOB NOT NULL, kind INTEGER NOT NULL,
+    clock INTEGER NOT NULL, sent INTEGER NOT NULL, event BLOB NOT NULL, target BLOB NOT NULL,
+    unread INTEGER NOT NULL, held INTEGER NOT NULL, vanishes INTEGER NOT NULL, told BLOB NOT NULL,
+    PRIMARY KEY (sender, id, told)
+) WITHOUT ROWID"""
+#: Places in a row.
+_HELD: Final = 9
+_TOLD: Final = 11
+
+
+class HeldEvents:
+    """A part of a `MessageStore`; what it changes is within a transaction of that."""
+
+    def __init__(self, database: Database, rows: SealedRows) -> None:
+        self._database, self._rows = database, rows
+
+    # ---- what comes --------------------------------------------------------------------------------------------
+
+    def set_aside(self, row: tuple[Any, ...]) -> bool:
+        """Put a row of `said` that is held back beside the same event, if that is told, or told by another.
+
+        Return whether it is.
+        """
+        known = self._database.select_rows(
+            "SELECT told, held FROM said WHERE sender = ? AND id = ?", *row[:2]
+        )
+        if not any(told != row[_TOLD] if held else told for told, held in known):
+            return False
+        self._database.execute(f"INSERT OR REPLACE INTO held_aside VALUES ({', '.join('?' * len(row))})", row)
+        return True
+
+    def make_way(self, sender: bytes, event: bytes) -> None:
+        """Set aside an event that is held back: as somebody has told it, it may be shown."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO held_aside SELECT * FROM said WHERE sender = ? AND id = ? AND held",
+            (sender, event),
+        )
+        self._database.execute("DELETE FROM said WHERE sender = ? AND id = ? AND held", (sender, event))
+
+    def is_better_told(self, sender: bytes, event: bytes, told: bytes, encoded: bytes) -> bool:
+        """True if an event isn't known yet, or as another one has told it, or another way."""
+        rows = self._database.select_rows(
+            "SELECT told, event, conversation FROM said WHERE sender = ? AND id = ?", sender, event
+        )
+        return all(
+            by and (told, encoded) < (by, self._rows.open(sealed, "said", sender, event, conversation))
+            for by, sealed, conversation in rows
+        )
+
+    # ---- what is shown now -------------------------------------------------------------------------------------
+
+    def release_person(self, sender: bytes) -> None:
+        """Show what was held back of a person."""
+        self._database.execute("UPDATE said SET held = 0 WHERE sender = ? AND told = x''", (sender,))
+        self._bring_back("sender = ? AND told = x''", sender)
+
+    def release_of_members(self, group: bytes, persons: Collection[bytes]) -> list[tuple[bytes, bytes]]:
+        """Show what was held back in a group of persons who are in it now. Return senders and ids of the messages
+        among that which nobody has marked as read, oldest first."""
+        rows = self._database.select_rows(
+            "SELECT sender, id, unread FROM said WHERE conversation = ? AND held AND told = x'' ORDER BY rowid",
+            group,
+        )
+        aside = self._database.select_rows(
+            "SELECT sender, id, unread FROM held_aside WHERE conversation = ? AND told = x'' ORDER BY clock",
+            group,
+        )
+        released = [each for each in (*rows, *aside) if each[0] in persons]
+        for sender, event, _ in released:
+            self._database.execute(
+                "UPDATE said SET held = 0 WHERE sender = ? AND id = ? AND told = x''", (sender, event)
+            )
+        for sender in {each[0] for each in aside if each[0] in persons}:
+            self._bring_back("conversation = ? AND sender = ? AND told = x''", group, sender)
+        return [(sender, message) for sender, message, unread in released if unread]
+
+    def release_told(self, conversation: bytes, teller: bytes) -> bool:
+        """Show what was held back of what somebody has told of a conversation. Return whether there was anything."""
+        query = "UPDATE said SET held = 0 WHERE told = ? AND told != x'' AND conversation = ? AND held"
+        changed = self._database.execute(query, (teller, conversation))
+        return (
+            bool(self._bring_back("conversation = ? AND told = ? AND told != x''", conversation, teller))
+            or changed > 0
+        )
+
+    def _bring_back(self, where: str, *values: bytes) -> int:
+        """Show what was set aside, unless something better has come meanwhile. Return how many there were."""
+        rows = self._database.select_rows(f"SELECT * FROM held_aside WHERE {where} ORDER BY clock", *values)
+        self._database.execute(f"DELETE FROM held_aside WHERE {where}", values)
+        for row in rows:
+            sender, event, conversation, sealed, told = row[0], row[1], row[2], row[6], row[_TOLD]
+            encoded = self._rows.open(sealed, "said", sender, event, conversation)
+            if told:
+                self.make_way(sender, event)
+            if not told or self.is_better_told(sender, event, told, encoded):
+                self._database.execute(ADD_SAID, (*row[:_HELD], 0, *row[_HELD + 1 :]))
+        return len(rows)
