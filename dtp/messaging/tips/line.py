@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -60,8 +61,9 @@ class TipLine:
         self._path, self._mailboxes, self._name = store, mailboxes, name
         self._bits, self._connect = stamp_bits, connect
         self.pool = MailboxPool(connect)
-        #: There from `async with` on.
+        #: There from `async with` on; `_places` are the mailboxes that the card has ever named.
         self.card: ContactCard
+        self._places: list[str] = []
         self.store: LineStore
 
     async def __aenter__(self) -> Self:
@@ -98,6 +100,7 @@ class TipLine:
             raise TipError(f"{self._path} is the store of another line, {before.person_name}")
         name = self._name if self._name is not None else before.name if before else ""
         places = self._mailboxes if self._mailboxes is not None else before.mailboxes if before else ()
+        self._places = self.store.add_mailboxes([*places, *(before.mailboxes if before else ())])
         if before is not None and (before.name, before.mailboxes) == (name, tuple(places)):
             return before
         sequence = max(now_ms(), before.sequence + 1 if before else 0)
@@ -240,8 +243,14 @@ class TipLine:
         await self._run(self.store.delete_tip, tip.key)
 
     def attachments(self, letter: TipLetter) -> list[Attachment]:
-        """Return the files of a letter. `save` fetches one, up to the bytes that it is given."""
-        return attachments_of(letter, self.pool)
+        """Return the files of a letter. `save` fetches one, up to the bytes that it is given: from the line's own
+        mailboxes alone, since whoever runs another one would learn where the owner is."""
+        found = attachments_of(letter, self.pool)
+        return [replace(each, mailboxes=self._keep_own(each.mailboxes)) for each in found]
+
+    def _keep_own(self, told: Iterable[str]) -> tuple[str, ...]:
+        """Return those of some mailboxes, which somebody else names, that the line's card has named."""
+        return tuple(each for each in told if each in self._places)
 
     async def answer(
         self, tip: Tip, text: str, *, attachments: Iterable[Path] = (), lock: str = "", as_is: bool = False
@@ -249,11 +258,17 @@ class TipLine:
         """Write under a tip, to whoever has its words. `lock` is a reward's, for it to be claimed.
 
         Raise `LineUnreached` if no mailbox takes it: it is kept, and `send_waiting` sends it. Raise
-        `MetadataKept`, `TipError` for a tip that came through the chain alone, or says nowhere to answer to.
+        `MetadataKept`, `TipError` for a tip that came through the chain alone, or says nowhere to answer to, or only
+        mailboxes that were never the line's.
         """
         if tip.reply_to is None:
             raise TipError(
                 "this tip came through the chain: it is answered there, or says nowhere to answer to"
+            )
+        if not self._keep_own(tip.reply_to.mailboxes):
+            raise TipError(
+                "this tip wants its answers at a mailbox that was never the line's: whoever runs that would learn "
+                "where you are"
             )
         async with stripped(list(attachments), as_is) as paths:
             files = await self._upload_files(paths)
@@ -296,7 +311,7 @@ class TipLine:
             await client.deposit_with_work(to.device, envelope, seconds=LIFETIME, access=to.access)
             return True
 
-        if not await self.pool.try_each(to.mailboxes, ask):
+        if not await self.pool.try_each(self._keep_own(to.mailboxes), ask):
             raise LineUnreached(
                 "no mailbox of the tip takes the answer now; it is kept, and sent with the next"
             )

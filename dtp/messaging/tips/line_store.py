@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,9 @@ CREATE TABLE letters (
 """
 #: Facts of what was read on chains begin so.
 _CURSOR: Final = "cursor "
+#: The fact of which mailboxes the line's cards have named, and how many are kept.
+_PLACES: Final = "mailboxes"
+_MOST_PLACES: Final = 64
 #: Tips that are kept until the owner forgets some, and letters of each: who floods fills no disk.
 MAX_TIPS: Final = 10_000
 MAX_LETTERS: Final = 1000
@@ -95,6 +99,16 @@ class LineStore:
         """Keep the card, in the open, since it is for everybody."""
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES ('card', ?)", (card,))
+
+    def add_mailboxes(self, places: Iterable[str]) -> list[str]:
+        """Keep the mailboxes that the line's card names now. Return those that it has ever named, these first."""
+        known = unpack_saved(self._read_fact(_PLACES) or pack([]))
+        named = list(dict.fromkeys([*places, *known]))[:_MOST_PLACES]
+        if named != known:
+            with self._database.transaction() as db:
+                values = _PLACES, self._rows.seal(pack(named), "facts", _PLACES)
+                db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
+        return named
 
     def load_chain_cursor(self, place: str) -> str:
         """Return up to where the messages of a place on a chain were taken, "" before the first time."""

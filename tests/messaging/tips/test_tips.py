@@ -359,6 +359,41 @@ def test_letters_by_others_to_others_replayed_or_broken_change_nothing(tmp_path)
     run(test, tmp_path, "forged")
 
 
+def test_a_tip_leads_its_reader_to_no_mailbox_that_was_never_the_lines(tmp_path):
+    """Whoever runs it would learn the address of who answers, or opens a file."""
+
+    async def test(office: PostOffice) -> None:
+        box, other, trap = await office.open("box"), await office.open("other"), await office.open("trap")
+        owner = await opened(office, box)
+        async with Tipster(owner.card, WORDS) as tipster:
+            reply = replace(tipster.reply_to, mailboxes=(trap,))
+        file = ["map.png", 9, bytes(32), [bytes(32)], [trap, box]]
+        letter = TipLetter(WORDS.key.id.key, LINE.id.key, "see the map", (file,), reply_to=reply)
+        newest = owner.store.sealing_keys(LINE, 0)[0][1]
+        async with await _client(office) as client:
+            await client.deposit_with_work(
+                LINE.id.key, letter.seal(WORDS.key, newest.static_public), seconds=600
+            )
+        assert await owner.collect() == 1
+        (tip,) = await owner.tips()
+        with pytest.raises(TipError, match="never the line's"):
+            await owner.answer(tip, "which map?")
+        (kept,) = await owner.letters(tip)
+        (attachment,) = owner.attachments(kept.letter)
+        assert attachment.mailboxes == (box,)
+        assert not office.mailboxes["trap"].counters
+        await owner.move([other])  # the line's, as long as tips name them that came before
+        assert owner.attachments(kept.letter)[0].mailboxes == (box,)
+        async with Tipster(owner.card, WORDS) as tipster:
+            await owner.publish()
+            await tipster.send("here is another one")
+        await owner.collect()
+        await owner.answer((await owner.tips())[0], "thank you")
+        assert await owner.send_waiting() == 0
+
+    run(test, tmp_path, "trap")
+
+
 def test_whoever_learns_where_answers_go_can_put_no_words_into_the_owners_mouth(tmp_path):
     async def test(office: PostOffice) -> None:
         owner = await opened(office, await office.open())
