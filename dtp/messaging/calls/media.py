@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dtp.messaging.calls.calling import Media
 from dtp.messaging.calls.recording import MediaRecorder
-from dtp.messaging.calls.signals import CallMalformed, check_description
+from dtp.messaging.calls.signals import CallMalformed, check_description, drop_near_addresses
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.errors import MediaUnusable
 from dtp.tasks import TaskSet
@@ -105,9 +105,11 @@ class MediaEnd(Media):
         await self._set_remote(self._connection, answer, "answer")
 
     async def _set_remote(self, connection: RTCPeerConnection, description: str, kind: str) -> None:
+        from aioice.ice import get_host_addresses
         from aiortc import InvalidStateError, RTCSessionDescription
 
         check_description(description)
+        description = drop_near_addresses(description, get_host_addresses(True, True))
         if self._tunnel is not None:
             description = self._tunnel.add_candidate(description)
         try:

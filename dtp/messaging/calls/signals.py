@@ -6,11 +6,12 @@ Source: docs/calls.md, "The format". A signal is the fields of an event of kind 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import PeerError
 from dtp.messaging.conversation.events import ID_BYTES, PERSON_BYTES
 
@@ -20,6 +21,9 @@ MAX_DESCRIPTION_BYTES: Final = 16_384
 MAX_CANDIDATES: Final = 32
 #: Characters of an address at a relay, at most.
 MAX_RELAY: Final = 1024
+#: What an address's line begins with, and which of the words behind that is the address.
+_CANDIDATE: Final = "a=candidate:"
+_HOST: Final = 4
 _FINGERPRINT: Final = re.compile(
     r"^a=fingerprint:(sha-256|sha-384|sha-512) [0-9A-Fa-f:]{95,191}\r?$", re.MULTILINE
 )
@@ -105,6 +109,25 @@ class Signal:
         return cls(call, act, description, device, reason, relay)
 
 
+def drop_near_addresses(told: str, own: Iterable[str]) -> str:
+    """Return the other end's description without addresses that lead to this machine alone, or to many (multicast).
+
+    ICE names none of them: whoever does means services of the machine that reads it, which packets would go to. They
+    are left where this machine's `own` addresses are all such: it is in no network.
+    """
+    if all(Nearness.of_host(each) <= Nearness.MACHINE for each in own):
+        return told
+    lines = told.splitlines(keepends=True)
+    return "".join(each for each in lines if not _leads_near(each))
+
+
+def _leads_near(line: str) -> bool:
+    if not line.startswith(_CANDIDATE):
+        return False
+    words = line.removeprefix(_CANDIDATE).split()
+    return len(words) > _HOST and Nearness.of_host(words[_HOST]) <= Nearness.MACHINE
+
+
 def check_description(told: str) -> None:
     """Raise `CallMalformed` for a description of media that is too large, or names no certificate.
 
@@ -112,7 +135,7 @@ def check_description(told: str) -> None:
     """
     if len(told.encode("utf-8", "surrogatepass")) > MAX_DESCRIPTION_BYTES:
         raise CallMalformed("a description of media is too long")
-    if told.count("a=candidate:") > MAX_CANDIDATES:
+    if told.count(_CANDIDATE) > MAX_CANDIDATES:
         raise CallMalformed(f"a description of media has more than {MAX_CANDIDATES} addresses")
     if not _FINGERPRINT.search(told):
         raise CallMalformed("a description of media without a certificate's fingerprint")

@@ -30,6 +30,7 @@ from dtp.messaging.calls.signals import (
     Reason,
     Signal,
     SignalAct,
+    drop_near_addresses,
 )
 from dtp.messaging.errors import CallError
 
@@ -382,3 +383,30 @@ def test_signals_come_back_as_they_were(act: SignalAct, reason: Reason) -> None:
         reason if act is SignalAct.END else None,
     )
     assert Signal.parse(signal.to_fields()) == signal
+
+
+NEAR = [
+    "127.0.0.1",
+    "127.9.9.9",
+    "::1",
+    "0.0.0.0",
+    "::",
+    "::ffff:127.0.0.1",
+    "224.0.0.1",
+    "ff02::1",
+    "localhost",
+]
+FAR = ["192.168.1.5", "10.0.0.1", "fe80::1", "1.1.1.1", "2606:4700::1", "a1b2.local"]
+
+
+def test_nobody_else_names_addresses_of_this_machine() -> None:
+    """Whoever calls had checks of ICE be sent to whatever listens here alone."""
+
+    def way(host: str, gap: str = "") -> str:
+        return f"a=candidate:{gap}1 1 udp 2130706431 {host} 9 typ host\r\n"
+
+    near = "".join(way(each) + way(each, " ") for each in NEAR)
+    far = "".join(map(way, FAR))
+    assert drop_near_addresses(FINGERPRINT + near + far, ["192.168.1.6", "::1"]) == FINGERPRINT + far
+    assert drop_near_addresses(FINGERPRINT + near + far, ["127.0.0.1"]) == FINGERPRINT + near + far
+    assert drop_near_addresses("a=candidate:1 1 udp\r\n", ["1.1.1.1"]) == "a=candidate:1 1 udp\r\n"
