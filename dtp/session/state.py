@@ -33,7 +33,7 @@ from dtp.session.limits import LATE_BYTES, STREAMS_AHEAD, Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
-from dtp.session.streams import SMALL, SessionStream
+from dtp.session.streams import LEAST_PART, SMALL, ReceiveHalf, SessionStream
 
 NEVER = float("inf")
 _WINDOW, _pack_window = int(FrameType.WINDOW), WINDOW.pack  # one for each stream: looked up once
@@ -102,6 +102,7 @@ class SessionState:
         self._consumed_total = 0
         self._receive_limit = limits.connection_window
         self._grant_at = limits.connection_window // 4
+        self._scarce_at = limits.connection_window - limits.connection_window // 4
         self._runs = 0  # pieces of streams that wait with a gap before them
         self._never_arrived = (
             0  # bytes that only the final offset of a RESET tells of, or that lie behind a gap
@@ -259,22 +260,38 @@ class SessionState:
     def _give_credit(self, stream: SessionStream, size: int) -> None:
         receive = stream.receive
         receive.consumed += size
-        if receive.consumed >= receive.grant_at and receive.grant_credit():
-            self._windows[stream.stream_id] = None
         self._consumed_total += size
-        if self._consumed_total >= self._grant_at:
+        if receive.consumed >= receive.grant_at and self._raise_credit(receive):
+            self._windows[stream.stream_id] = None
+        if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at:
             self._grant_connection()
+
+    def _raise_credit(self, receive: ReceiveHalf) -> bool:
+        """Raise the credit of a stream by what the peer knows to be left for all, or where `limit_receiving` keeps
+        that from it, by what there is; True when that is worth telling."""
+        window = self.limits.connection_window
+        limited = self._receive_limit >= self._receive_stop
+        until = self._consumed_total + window if limited else self._receive_limit
+        return receive.grant_credit(until - self._received_total, window)
 
     def _give_connection_credit(self, size: int) -> None:
         self._consumed_total += size
-        if self._consumed_total >= self._grant_at:
+        if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at:
             self._grant_connection()
 
     def _grant_connection(self) -> None:
+        """Raise the credit of all streams, where it is worth telling: by a quarter of the window, or where the peer
+        has nearly none left by as much again as it has."""
         window = self.limits.connection_window
         limit = min(self._consumed_total + window, self._receive_stop)
+        left = self._receive_limit - self._received_total
+        if self._consumed_total < self._grant_at and limit - self._receive_limit < max(
+            left, window // LEAST_PART
+        ):
+            return
         if limit > self._receive_limit:
             self._receive_limit = limit
+            self._scarce_at = limit - window // 4
             self._windows[CONNECTION] = None
         if limit < self._receive_stop:
             self._grant_at = self._consumed_total + window // 4

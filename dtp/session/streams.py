@@ -12,6 +12,9 @@ from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.frames import MAX_OFFSET
 from dtp.session.reassembly import Reassembly
 
+#: A stream may be ahead of its reader by this part of the connection's window in any case, and so much of that is
+#: worth telling where little is left.
+LEAST_PART = 64
 #: Pieces below this are joined before they are sealed: a C call per write costs more than the copy.
 SMALL = 4096
 _JOIN = 64 * 1024
@@ -209,6 +212,7 @@ class ReceiveHalf:
     """Bytes from the peer, put in order, and the credit that it was given."""
 
     __slots__ = (
+        "_looked_at",
         "consumed",
         "early",
         "ended",
@@ -225,6 +229,7 @@ class ReceiveHalf:
         self.window = window
         self.limit = window  # offset up to which the peer may send
         self.grant_at = window // 4  # when the application has read so far, more credit is worth telling
+        self._looked_at = 0  # how far it had read when that was looked at last
         self.next = 0  # all below was received in order
         self.highest = 0  # highest offset seen, for the connection's credit
         self.consumed = 0  # the application has read all below
@@ -308,8 +313,14 @@ class ReceiveHalf:
         if self.early.runs > most_runs(self.window):
             raise ProtocolError("stream arrives in too many scattered pieces", CloseCode.LIMIT)
 
-    def grant_credit(self) -> bool:
-        """Raise the credit to what the application has read; True when that is worth telling."""
+    def grant_credit(self, room: int, window: int) -> bool:
+        """Raise the credit to what the application has read and the window beyond it; True when that is worth
+        telling. `room` is what is left of the connection's `window`.
+
+        Where that is less than half, no stream goes on to be ahead of its reader by more than what is left for all
+        others, and each comes near to that in small steps, since many do so at once. A part of the window each has
+        in any case.
+        """
         if (
             self.ended
             or self.final is not None
@@ -317,9 +328,16 @@ class ReceiveHalf:
             or self.consumed < self.grant_at
         ):
             return False
-        self.limit = self.consumed + self.window
-        self.grant_at = self.consumed + self.window // 4
-        return True
+        before, ahead = self.limit, self.window
+        step = ahead // 4
+        if 2 * room < window:
+            least = min(ahead, window // LEAST_PART)
+            read = min(self.consumed - self._looked_at, ahead // 16)
+            ahead = min(ahead, max(least, min(room, self.limit - self.consumed + read + read // 4)))
+            step = max(1, ahead // 16)
+        self.limit = max(before, self.consumed + ahead)
+        self._looked_at, self.grant_at = self.consumed, self.consumed + step
+        return self.limit > before
 
     def end_by_reset(self, final: int) -> int:
         """RESET from the peer: nothing more comes. Gives how many bytes were never handed on, for the credit.

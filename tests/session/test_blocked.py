@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from dtp.session.limits import DEFAULT, KIB
 from dtp.testing.pairs import SessionPair
 
@@ -59,3 +61,53 @@ def test_who_may_send_no_more_for_another_reason_is_not_blocked() -> None:
     pair.settle()
     assert pair.client.queued_bytes(stream_id) == 4
     assert pair.server.blocked_at is None
+
+
+def read_slowly(pair: SessionPair, streams: list[int], size: int) -> None:
+    """Have the server read so much of each, and the client send what it may by then."""
+    for each in streams:
+        pair.server.consume_data(each, min(size, pair.server.unread_bytes(each)))
+    pair.settle()
+
+
+@pytest.mark.parametrize("slow", [3, 4, 5, 6])
+def test_who_reads_slowly_leaves_others_room(slow: int) -> None:
+    """Their streams took each byte of the window that they had read: a visitor waited for a quarter of it, for
+    seconds."""
+    pair, opened = filled(slow)
+    visitor = pair.client.open_stream()
+    for turn in range(400):
+        for each in opened:
+            if pair.client.queued_bytes(each) < WINDOW:
+                pair.client.write_stream(each, bytes(WINDOW))
+        read_slowly(pair, opened, 200)
+        if turn >= 82:  # each has read what it could have sent before anything was read
+            pair.client.write_stream(visitor, bytes(100))
+            pair.settle()
+            assert pair.server.unread_bytes(visitor) == 100
+            pair.server.consume_data(visitor, 100)
+    assert all(
+        pair.client.queued_bytes(each) for each in opened
+    )  # they have what they can take, all the time
+    assert min(map(pair.server.unread_bytes, opened)) >= WINDOW // (2 * slow + 2)
+
+
+def test_who_is_alone_has_its_whole_window() -> None:
+    pair, (stream_id,) = filled(1)
+    for _ in range(20):
+        pair.client.write_stream(stream_id, bytes(WINDOW))
+        read_slowly(pair, [stream_id], WINDOW // 16)
+        assert pair.server.unread_bytes(stream_id) == WINDOW // 4
+
+
+def test_nobody_who_has_read_all_waits_for_ever() -> None:
+    """However little of the window is left, and whoever reads first."""
+    pair, opened = filled(8)
+    for _ in range(300):
+        for each in opened:
+            if pair.client.queued_bytes(each) < WINDOW:
+                pair.client.write_stream(each, bytes(WINDOW))
+        (most,) = sorted(opened, key=pair.server.unread_bytes)[-1:]
+        before = pair.server.traffic.received
+        read_slowly(pair, [most], WINDOW)
+        assert pair.server.traffic.received > before
