@@ -1,7 +1,7 @@
 """`python -m bench.reach`: how long a connection stays relayed, between two hosts behind NATs that this makes itself.
 
-Network namespaces and nftables, as in tests/peers/test_nat.py, so root is needed. A client dials a server through a
-relay, talks over one stream, and gets a direct carrier meanwhile. Measured is from the moment when it is asked for.
+Network namespaces and nftables, as in tests/peers/nat/test_nat.py, so root is needed. A client dials a server through
+a relay, talks over one stream, and gets a direct carrier meanwhile. Measured is from the moment when it is asked for.
 It takes some three minutes: each run starts three programs, one after the other.
 """
 
@@ -21,7 +21,7 @@ from typing import Any, Final
 from bench import machine
 from bench.runner import ROOT
 
-PEERS: Final = ROOT / "tests" / "peers"
+PEERS: Final = ROOT / "tests" / "peers" / "nat"
 PAIRS: Final = (
     ("full-cone", "full-cone"),
     ("port-restricted", "port-restricted"),

@@ -2,7 +2,7 @@
 
 pysui is imported when the first of its parts is needed, and only what is used: a fifth of the whole. That is the
 builder and the BCS types for transactions, messages and stubs for calls (`_wire.py`). What is wrong in it is kept
-away from here on; `tests/chain/test_pysui_faults.py` has a test for each:
+away from here on; `tests/chain/nodes/test_pysui_faults.py` has a test for each:
 
 - its client always speaks TLS: the channel is made here;
 - `move_call` encodes `Option` Some as None, parses nested type tags wrongly and writes a length into those of

@@ -23,12 +23,12 @@ from dtp.messaging.tips.reward import lock_reward
 from dtp.pay import passes, settling
 from dtp.pay.hosting import ensure_service, make_host
 
-from .conftest import give, run
+from ..conftest import give, run
 
 KEY = Identity.generate().id.key
 THEIRS = "0x" + "66" * 32
 #: A compiled package with a coin, which its publisher may make.
-GOLD = Path(__file__).parents[1] / "localnet" / "node" / "fixtures" / "playground.json"
+GOLD = Path(__file__).parents[2] / "localnet" / "node" / "fixtures" / "playground.json"
 
 
 def lie(calls, *names, change):

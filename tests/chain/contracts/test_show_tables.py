@@ -11,7 +11,7 @@ from dtp.chain.model import MIST_PER_SUI
 from .test_show import HASH, SLOT, do, make, pay, play, take_back
 
 __all__ = ["play"]
-TEXT = (Path(__file__).parents[2] / "docs" / "broadcast.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "broadcast.md").read_text()
 #: What a slot of 30 s brings at 0.02 SUI a minute.
 PRICE = MIST_PER_SUI // 100
 

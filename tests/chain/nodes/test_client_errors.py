@@ -26,7 +26,7 @@ from dtp.chain.errors import (
 from dtp.chain.node import failures
 from dtp.chain.wallet import send
 
-from .conftest import give, idle_coins, no_pause, run
+from ..conftest import give, idle_coins, no_pause, run
 
 # ---- what may go wrong
 

@@ -18,7 +18,7 @@ from dtp.messaging.tips.reward import (
     refund_reward,
 )
 
-from .conftest import run
+from ..conftest import run
 
 KEY = Identity(bytes([7]) * 32, bytes([8]) * 32)
 SUI = 10**9

@@ -15,7 +15,7 @@ from dtp.chain.packages.deployments import packages_path
 from dtp.chain.wallet import parse_amount
 from dtp.errors import ConfigError
 
-from .conftest import run
+from ..conftest import run
 
 ID, OTHER = "0x" + "a" * 64, "0x" + "b" * 64
 

@@ -15,7 +15,7 @@ from dtp.chain.node.gas import GasPool, ObjectQueues
 from dtp.chain.wallet import send, split_gas
 from dtp.sui.transaction import TransactionData
 
-from .conftest import give, idle_coins, run
+from ..conftest import give, idle_coins, run
 
 COIN = canonical_type("0x2::coin::Coin<0x2::sui::SUI>")
 

@@ -12,7 +12,7 @@ from dtp.chain.model import GasUsed
 from dtp.cli import main, move_gas
 from dtp.cli.move_build import BuildError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.card_sources import CardEnded, CardRolledBack, ChainCards
 
-from .conftest import run
+from ..conftest import run
 
 BOX = "dtp+tcp://box.example:9000/mail"
 

@@ -6,7 +6,7 @@ from dtp.chain import Program, show
 from dtp.chain.errors import MoveAborted
 from dtp.chain.show import EntryKind, Show, ShowError, ShowShare, ShowState
 
-from .conftest import run
+from ..conftest import run
 
 KEY, HASH = b"k" * 32, b"h" * 32
 SLOT = 1_000

@@ -18,7 +18,7 @@ from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.endpoints import Endpoints, Retry
 from dtp.localnet.grpc.localnet import LocalnetThread
 
-from .conftest import give, idle_coins, no_pause, run
+from ..conftest import give, idle_coins, no_pause, run
 
 # ---- lost answers
 

@@ -20,7 +20,7 @@ from dtp.chain.node._pysui import PYSUI_VERSION, _fast_types, encode_transaction
 from dtp.sui import transaction as sui
 from dtp.sui.names import TYPE_TAG, parse_type
 
-from .conftest import run
+from ..conftest import run
 
 GAS = sui.GasData((), bytes(32), 1, 1)
 

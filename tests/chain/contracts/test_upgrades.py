@@ -23,10 +23,10 @@ from dtp.cli import move_build
 from dtp.cli.move_build import Checkout
 from dtp.errors import ChainError
 
-from .conftest import run
+from ..conftest import run
 from .test_modules import CLAIM_MS, World, do
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HAS_COMPILER = shutil.which("node") is not None and (ROOT / "move/node_modules").is_dir()
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="needs Node, and `npm ci` in move/")
 

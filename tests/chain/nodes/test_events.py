@@ -35,7 +35,7 @@ from dtp.errors import ConfigError
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.sui.names import SuiNameError
 
-from .conftest import PATIENCE, run
+from ..conftest import PATIENCE, run
 
 
 async def create(chain, count=1):

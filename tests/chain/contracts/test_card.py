@@ -17,7 +17,7 @@ from dtp.chain.errors import MoveAborted
 from dtp.identity import Account, Identity
 from dtp.identity.card import Card, account_id, rotation_message
 
-from .conftest import run
+from ..conftest import run
 
 CONTENTS = CardContents(b"e" * 32, b"p" * 32, (), (b"dtp+tcp://box:9000/mail",))
 

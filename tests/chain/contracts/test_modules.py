@@ -15,7 +15,7 @@ from dtp.chain.packages.surface import surfaces
 from dtp.sui import transaction as sui
 from dtp.sui.bcs import BYTES, vector
 
-from .conftest import run
+from ..conftest import run
 
 CLAIM_MS, IDLE_MS = 60_000, 120_000
 TERMS = host.Terms(
