@@ -151,6 +151,21 @@ def words(heard):
     return [data for _, data in heard if data]
 
 
+def test_who_waits_for_a_sealed_show_that_ends_before_it_began_is_told_its_end():
+    """Its producer is gone then, and nobody needs a key for nothing."""
+
+    async def test():
+        async with produce(admission=Guests([ALICE.id])) as on_air, hear(*on_air.addresses) as stream:
+            heard = []
+            listening = asyncio.ensure_future(all_of(stream, heard))
+            await until(lambda: on_air.listeners)
+            await on_air.end()
+            await listening
+            assert {data for _, data in heard} == {b""}
+
+    run(test())
+
+
 def test_guests_hear_through_a_relay_that_cant():
     async def test():
         async with produce(admission=Guests([ALICE.id])) as on_air:

@@ -17,7 +17,7 @@ from dtp.broadcast.fetching import Dial
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.broadcast.sealed.issuing import GIVEN, ROTATE
-from dtp.broadcast.sealed.keys import open_key, open_segment
+from dtp.broadcast.sealed.keys import OVERHEAD, open_key, open_segment
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity, PeerId
@@ -75,8 +75,9 @@ class Opener:
             self._keys.popitem(last=False)
 
     def has_key(self, segment: Segment) -> bool:
-        """True when `open_segment` has what it needs."""
-        return not segment.epoch or Flag.KEYS in segment.flags or segment.epoch in self._keys
+        """True when `open_segment` has what it needs: for one that has nothing, such as the last one, no key."""
+        is_empty = segment.size == OVERHEAD
+        return not segment.epoch or Flag.KEYS in segment.flags or is_empty or segment.epoch in self._keys
 
     def open_segment(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment has for a listener: nothing for keys. Raise `SegmentError`, and `ShowSealed` where
@@ -87,6 +88,8 @@ class Opener:
         if not segment.epoch:
             return data
         if segment.epoch not in self._keys:
+            if segment.size == OVERHEAD:
+                return b""
             raise ShowSealed(
                 f"the show is sealed, and there is no key of epoch {segment.epoch} for this identity"
             )
