@@ -152,6 +152,53 @@ def test_who_knows_two_that_have_two_chains_of_one_producer_is_told(forks_at):
     clock.run(test())
 
 
+class Forger:
+    """Has what `feeder` has, with a bit of each head changed."""
+
+    def __init__(self, feeder):
+        self.feeder = feeder
+
+    async def serve_connection(self, connection):
+        async for stream in connection:
+            plain = stream.write
+            stream.write = lambda data, plain=plain: plain(self.change(data))
+            await self.feeder.serve_stream(connection, stream)
+
+    def change(self, data):
+        kind, _ = m.parse_head(data[: m.HEAD.size])
+        if not isinstance(m.parse(kind, data[m.HEAD.size :]), m.Manifest):
+            return data
+        forged = bytearray(data)
+        forged[m.HEAD.size + 100] ^= 1
+        return bytes(forged)
+
+
+def test_a_forger_that_is_compared_ends_nothing():
+    async def test():
+        network, announcement = Network(), Announcement.sign(ME, bytes(32), time_ms=0)
+        held, signer = on_air(network, announcement), SegmentSigner(ME, announcement)
+        network.serving["dtp+tcp://forger"] = Forger(Feeder(held, Identity.generate().id))
+
+        async def produce():
+            for number in range(1000):
+                held.add_own(signer.sign(b"", time_ms=1000 * number, duration_ms=1000), b"")
+                await asyncio.sleep(1)
+
+        producing = asyncio.ensure_future(produce())
+        receiver, task = await network.relay("dtp+tcp://one", PRODUCER)
+        await asyncio.sleep(5)
+        receiver.parents.learn_addresses(["dtp+tcp://forger"])
+        await asyncio.sleep(30)
+        assert "dtp+tcp://forger" in [address for _, address in network.dialled]
+        assert receiver.parents.list_others(PRODUCER, 9) == []  # it lied
+        assert receiver.held.fault is None
+        assert receiver.held.has_whole(held.edge - 1)
+        for each in (producing, task):
+            each.cancel()
+
+    clock.run(test())
+
+
 def test_a_dead_show_costs_two_orphans_a_bounded_number_of_attempts_in_an_hour():
     announcement, ours = chain(b"one", b"two")
 
