@@ -27,7 +27,7 @@ from dtp.daemon.process import memory
 from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.absent import Absent
-from dtp.daemon.relays.dialer import DIALER, BackendDialer
+from dtp.daemon.relays.backends.dialer import DIALER, BackendDialer
 from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.expose import Exposed

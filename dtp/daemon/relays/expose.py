@@ -39,9 +39,10 @@ from dtp.daemon.policies import (
 from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
-from dtp.daemon.relays import health, proxy_protocol, udp
-from dtp.daemon.relays.backends import Backend, Balancer
-from dtp.daemon.relays.dialer import DIALER, BackendDialer
+from dtp.daemon.relays import udp
+from dtp.daemon.relays.backends import health, proxy_protocol
+from dtp.daemon.relays.backends.balancing import Backend, Balancer
+from dtp.daemon.relays.backends.dialer import DIALER, BackendDialer
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession, SessionLedger
 from dtp.daemon.relays.relay import Counts, StreamRelay

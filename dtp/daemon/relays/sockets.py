@@ -19,7 +19,7 @@ from dtp.carriers.stream_socket import SocketListener
 from dtp.carriers.url import format_host, parse_url
 from dtp.carriers.watch import socket_watcher
 from dtp.daemon.config.values import LocalPlace
-from dtp.daemon.relays.backends import Backend
+from dtp.daemon.relays.backends.balancing import Backend
 from dtp.errors import DtpError, LimitError
 
 #: `struct linger`: on, for 0 seconds.

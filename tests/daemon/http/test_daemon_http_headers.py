@@ -14,9 +14,10 @@ import pytest
 from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.http.headers import to_backend, to_client, tokens
 from dtp.daemon.policies import Caller
-from dtp.daemon.relays import proxy_protocol, sockets
-from dtp.daemon.relays.dialer import BackendDialer
-from dtp.daemon.relays.direct import connect_now
+from dtp.daemon.relays import sockets
+from dtp.daemon.relays.backends import proxy_protocol
+from dtp.daemon.relays.backends.dialer import BackendDialer
+from dtp.daemon.relays.backends.direct import connect_now
 from dtp.daemon.server import Daemon
 
 from ..conftest import NEAR, Backend, Pair, Run, echo

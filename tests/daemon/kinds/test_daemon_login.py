@@ -14,7 +14,7 @@ from dtp.daemon.http.headers import to_backend
 from dtp.daemon.policies import Arrive, Caller, MethodCall, Moment, Move, Open
 from dtp.daemon.policies.logged_in import LoggedInPolicy
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays import proxy_protocol
+from dtp.daemon.relays.backends import proxy_protocol
 from dtp.daemon.server import Daemon
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed

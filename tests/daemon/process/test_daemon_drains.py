@@ -14,7 +14,7 @@ from aiohttp import web
 
 from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.policies.base import Caller, Open
-from dtp.daemon.relays.dialer import BackendDialer
+from dtp.daemon.relays.backends.dialer import BackendDialer
 from dtp.daemon.relays.pool import Pool
 from dtp.daemon.relays.sockets import connect
 from dtp.daemon.server import Daemon

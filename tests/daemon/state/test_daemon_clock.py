@@ -12,8 +12,8 @@ import pytest
 
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import LocalPlace
-from dtp.daemon.relays import health
-from dtp.daemon.relays.backends import Balancer
+from dtp.daemon.relays.backends import health
+from dtp.daemon.relays.backends.balancing import Balancer
 from dtp.daemon.state.memory import MemoryCountStore
 from dtp.daemon.workers.parent import Workers
 

@@ -20,11 +20,12 @@ from dtp.carriers import tcp
 from dtp.carriers.errors import DialError
 from dtp.daemon.config.model import Balance, Health
 from dtp.daemon.config.values import LocalPlace
-from dtp.daemon.relays import direct, health, sockets, udp
-from dtp.daemon.relays.backends import PENALTIES, Balancer
-from dtp.daemon.relays.dialer import BackendDialer
-from dtp.daemon.relays.direct import connect_now
-from dtp.daemon.relays.health import check
+from dtp.daemon.relays import sockets, udp
+from dtp.daemon.relays.backends import direct, health
+from dtp.daemon.relays.backends.balancing import PENALTIES, Balancer
+from dtp.daemon.relays.backends.dialer import BackendDialer
+from dtp.daemon.relays.backends.direct import connect_now
+from dtp.daemon.relays.backends.health import check
 from dtp.daemon.relays.sockets import NoDescriptors
 from dtp.daemon.server import Daemon
 

@@ -22,7 +22,7 @@ from dtp.daemon.observing import logs
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Moment
 from dtp.daemon.reasons import Reason
-from dtp.daemon.relays.dialer import BackendDialer
+from dtp.daemon.relays.backends.dialer import BackendDialer
 from dtp.daemon.relays.pool import Pool
 from dtp.daemon.server import LIMITS, Daemon
 

@@ -10,7 +10,7 @@ from dtp.carriers.errors import DialError
 from dtp.carriers.socket_io import SocketIO
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import LocalPlace
-from dtp.daemon.relays.backends import Backend, Balancer
+from dtp.daemon.relays.backends.balancing import Backend, Balancer
 from dtp.daemon.relays.sockets import NoDescriptors, connect
 
 log = logging.getLogger("dtpd")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from dtp.daemon.config.values import LocalPlace
-from dtp.daemon.relays import direct, sockets, udp
+from dtp.daemon.relays import sockets, udp
+from dtp.daemon.relays.backends import direct
 
 
 @dataclass(frozen=True)
