@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity
@@ -13,6 +13,7 @@ from dtp.messaging.ends.envelope import SIZES
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.mailbox.protocol import (
     MAX_ANSWER,
+    MAX_PUSHED,
     MailboxMalformed,
     MailboxOp,
     MailboxRefused,
@@ -28,9 +29,6 @@ from dtp.net.address import Address
 from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.tasks import start_task
-
-#: Pushes that wait to be taken: as many as a mailbox sends before they are acknowledged.
-_PUSHED: Final = 256
 
 
 class MailboxGone(CarrierError):
@@ -60,7 +58,7 @@ class MailboxClient:
         self._answers: dict[int, asyncio.Future[list[Any]]] = {}
         self._number = 0
         #: What the mailbox pushes: the tray and the envelope; None at the end.
-        self.pushes: asyncio.Queue[tuple[Tray, KeptEnvelope] | None] = asyncio.Queue(_PUSHED)
+        self.pushes: asyncio.Queue[tuple[Tray, KeptEnvelope] | None] = asyncio.Queue(MAX_PUSHED)
         self._watching = False
         self._reading = start_task(self._read(), name="dtp-mailbox-answers")
 
@@ -92,7 +90,9 @@ class MailboxClient:
             while body := await read(self._stream, MAX_ANSWER):
                 number, told = parse_answer(body)
                 if not number:
-                    await self.pushes.put(_pushed(told, watching=self._watching))
+                    if self.pushes.full():  # whoever takes them may be waiting for an answer behind them
+                        raise MailboxMalformed(f"more than {MAX_PUSHED} pushes that nobody has acknowledged")
+                    self.pushes.put_nowait(_pushed(told, watching=self._watching))
                 elif (waiting := self._answers.pop(number, None)) is not None and not waiting.done():
                     waiting.set_result(told)
         except DtpError as error:

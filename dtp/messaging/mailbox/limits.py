@@ -6,6 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.messaging.mailbox.protocol import MAX_PUSHED
+
 MIB: Final = 1024 * 1024
 DAY: Final = 86_400
 #: A month, as room is paid for.
@@ -66,9 +68,10 @@ class MailboxLimits:
     key_pause: float = 6.0
     #: Sources that are remembered.
     sources: int = 4096
-    #: Requests of one connection that are answered at once, and envelopes pushed that aren't acknowledged.
+    #: Requests of one connection that are answered at once, and envelopes pushed that aren't acknowledged,
+    #: of which clients take `MAX_PUSHED`.
     requests: int = 64
-    pushed: int = 256
+    pushed: int = MAX_PUSHED
 
     def room(self, reserved: int, paid_until: int, now: int) -> int:
         """Return what may wait for a device at `now`, Unix time in seconds: of one that has paid for `reserved` bytes

@@ -18,6 +18,8 @@ MAILBOX_SERVICE: Final = "dtp.mailbox"
 #: The longest request and the longest answer, bytes: an envelope or a piece; several envelopes.
 MAX_REQUEST: Final = 512 * 1024
 MAX_ANSWER: Final = 2 * 1024 * 1024
+#: Envelopes that a mailbox pushes on one connection before the first of them is acknowledged.
+MAX_PUSHED: Final = 256
 #: Bytes of envelopes that one answer has, at least one of them.
 FETCH_BYTES: Final = 1024 * 1024
 ACCESS_BYTES: Final = 16

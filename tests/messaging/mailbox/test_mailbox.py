@@ -451,6 +451,19 @@ def test_a_mailbox_that_pushes_what_nobody_asked_for_is_left(watched: bool, size
     run(main())
 
 
+def test_a_mailbox_that_pushes_more_than_is_acknowledged_is_left() -> None:
+    """Its answers stood behind what it had pushed, and were waited for before more of that was taken."""
+
+    async def main() -> None:
+        async with flooded(512) as client:
+            await client.watch()
+            assert await client.pushes.get()
+            with pytest.raises(MailboxGone):
+                await client.acknowledge([1])
+
+    run(main())
+
+
 def test_who_takes_what_is_pushed_learns_of_the_end_however_much_waits() -> None:
     """It waited for the next for ever, and came to this mailbox no more."""
 
