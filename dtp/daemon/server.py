@@ -35,7 +35,6 @@ from dtp.daemon.relays.forward import FORWARDS, Forwarded
 from dtp.daemon.relays.kept import Kept, Studio
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession
 from dtp.daemon.relays.pools import Pools
-from dtp.daemon.relays.stuck import StuckStreams
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.stream_room import StreamRoom
@@ -48,11 +47,12 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, listen
 from dtp.net.stream import Stream
+from dtp.net.stuck import LOOKS, StuckStreams
 from dtp.peers.links import NODE_SERVICE
 from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
-from dtp.tasks import start_task, supervised
+from dtp.tasks import SupervisedTask, start_task, supervised
 
 if TYPE_CHECKING:
     from dtp.chain.node.client import ChainClient
@@ -150,7 +150,8 @@ class Daemon:
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
         self.governor = memory.Governor(0, self._measure_held, self._shed_connection)
-        self._stuck = StuckStreams(self._list_sessions, patience.stuck)
+        self._stuck = StuckStreams(self._map_streams, log)
+        self._looking = SupervisedTask(self._look_for_stuck, name="dtpd-stuck")
         #: Settings of `listen` -> where that is.
         self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
@@ -170,7 +171,7 @@ class Daemon:
             await self.side.start(lambda: self._count_from_peers() / self.room.most, self._on_fenced)
             self._bound_memory(self.config)
             self.governor.start()
-            self._stuck.start()
+            self._looking.start()
             if self._team is None:
                 await take_over_bans(self.config, self.identity.id)
             self._sharing = self._make_sharing()
@@ -387,6 +388,15 @@ class Daemon:
         """Return what is held for each connection, from here or to elsewhere, bytes."""
         links = [each.connection for each in self._member.links]
         return memory.measure_held((*self.callers, *self._pools.connections, *links), self._list_sessions())
+
+    def _map_streams(self) -> dict[Stream, Callable[[], object]]:
+        """Return the streams at work, each with what cuts it off where it is in the way of others."""
+        return {one.stream: partial(one.abort, Reason.IN_THE_WAY) for one in self._list_sessions()}
+
+    async def _look_for_stuck(self) -> None:
+        while True:
+            await asyncio.sleep(self._patience.stuck / LOOKS)
+            self._stuck.look()
 
     def _list_sessions(self) -> Iterator[ServedSession]:
         return (session for part in self._list_parts() for session in part.ledger.open)
@@ -605,7 +615,7 @@ class Daemon:
         """End now: all streams break off with a reason. Idempotent."""
         self.draining = True
         await self.governor.close()
-        await self._stuck.close()
+        await self._looking.stop()
         if self._fenced is not None:
             self._fenced.cancel()
             await asyncio.gather(self._fenced, return_exceptions=True)

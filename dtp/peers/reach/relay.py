@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from dtp.carriers.crowd import source_group
@@ -17,6 +18,7 @@ from dtp.errors import DtpError
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.net.stuck import LOOKS, StuckStreams
 from dtp.peers.reach.errors import ReachError, ReachRefusal
 from dtp.peers.reach.messages import ReachKind, encode, expect, observed_url, read, send_refusal
 from dtp.peers.reach.relay_book import RelayBook, RelayLimits
@@ -28,7 +30,8 @@ log = logging.getLogger("dtp.peers")
 _PIECE: Final = 64 * 1024
 #: Streams that one connection may have at work: those that are joined are bounded by the book.
 _REQUESTS: Final = 16
-#: Codes by which the streams of a circuit are reset: it has had its bytes or its time; the other side broke off.
+#: Codes by which the streams of a circuit are reset: it has had its bytes or its time, or was in the way of others;
+#: the other side broke off.
 CIRCUIT_OVER, CIRCUIT_BROKEN = 2, 3
 
 
@@ -41,6 +44,8 @@ class Relay:
         self.counters: Counter[str] = Counter()
         self._reserved: dict[PeerId, Connection] = {}
         self._requests: Counter[Connection] = Counter()
+        self._circuits: dict[Stream, Callable[[], object]] = {}
+        self._stuck = StuckStreams(lambda: self._circuits, log, others_come=True)
         self._tasks = TaskSet()
 
     async def serve(self, connection: Connection) -> None:
@@ -159,7 +164,19 @@ class Relay:
         assert callable(served)
         served()
         self.counters["circuits"] += 1
-        await _Circuit(self, target, stream, far).run()
+        circuit = _Circuit(self, target, stream, far)
+        if not self._circuits:
+            self._tasks.start(self._look_for_stuck(), name="dtp-relay-stuck")
+        self._circuits |= dict.fromkeys((stream, far), circuit.end)
+        try:
+            await circuit.run()
+        finally:
+            del self._circuits[stream], self._circuits[far]
+
+    async def _look_for_stuck(self) -> None:
+        while self._circuits:
+            await asyncio.sleep(self.book.limits.in_the_way / LOOKS)
+            self._stuck.look()
 
 
 class _Circuit:
@@ -172,6 +189,12 @@ class _Circuit:
         self._loop = near.connection.loop
         self._left = relay.book.limits.circuit_bytes
         self._moved_at = self._loop.time()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+
+    def end(self) -> None:
+        """End it before its time: it is in the way of others. Idempotent."""
+        if not self._ended.done():
+            self._ended.set_exception(_HadEnough())
 
     async def run(self) -> None:
         near, far = self._streams
@@ -200,12 +223,12 @@ class _Circuit:
     async def _watch(self, both: list[asyncio.Task[None]]) -> None:
         """Wait for both directions. Raise what ends one of them, and `_HadEnough` when nothing moves any more."""
         idle = self._relay.book.limits.circuit_idle
-        waiting = set(both)
-        while waiting:
+        waiting: set[asyncio.Future[None]] = {*both, self._ended}
+        while len(waiting) > 1:
             left = self._moved_at + idle - self._loop.time()
             if left <= 0:
                 raise _HadEnough
-            done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
 

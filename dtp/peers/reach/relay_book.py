@@ -32,6 +32,9 @@ class RelayLimits:
     #: Seconds of one circuit, and without a byte.
     circuit_time: float = 3600.0
     circuit_idle: float = 180.0
+    #: Seconds for which what circuits of one connection have under way may fill its window, and nothing moves: then
+    #: those that have most of it are over, or nobody else could come by that connection.
+    in_the_way: float = 2.0
     #: Bytes for one peer in a day, over all circuits to it.
     peer_bytes: int = 2048 * MIB
     #: Dials from one source at once, and one more for each `dial_pause` seconds.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 import pytest
@@ -392,6 +392,52 @@ def test_who_reads_nothing_stops_its_own_circuit_alone() -> None:
                 assert len(await fine.read()) == 1_000_000
             assert relay.counters["bytes"] < 20_000_000
             stuck.abort()
+
+    run(main())
+
+
+async def join(stack: AsyncExitStack, there: Connection, dialler: Identity) -> tuple[Stream, Stream]:
+    """Both ends of one more circuit to Eve, whose connection to the relay is `there`."""
+    address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
+    here = await stack.enter_async_context(dtp.connect(address, identity=dialler))
+    stream = await ask(here, ReachKind.CONNECT, EVE.id.key)
+    incoming = await there.accept_stream()
+    await expect(incoming, ReachKind.INCOMING)
+    incoming.write(encode(ReachKind.ACCEPTED, ""))
+    await expect(stream, ReachKind.ACCEPTED)
+    return stream, incoming
+
+
+async def fill(stream: Stream) -> None:
+    """Write until the other side takes no more, and then until the circuit is over."""
+    with suppress(DtpError):
+        while True:
+            stream.write(bytes(100_000))
+            await stream.drain()
+
+
+def test_a_crowd_that_reads_nothing_keeps_nobody_from_the_same_peer() -> None:
+    """Five of them had the window of its one connection to the relay: nobody reached it for three minutes, and they
+    could come again."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
+            there = await stack.enter_async_context(dtp.connect(address, identity=EVE))
+            await expect(await ask(there, ReachKind.RESERVE, 3600), ReachKind.RESERVED)
+            crowd = [await join(stack, there, Identity.generate()) for _ in range(6)]
+            filling = [asyncio.create_task(fill(incoming)) for _, incoming in crowd]
+            await asyncio.sleep(5)
+            async with asyncio.timeout(5):
+                stream, incoming = await join(stack, there, ALICE)
+                incoming.write(bytes(1_000_000))
+                assert len(await stream.readexactly(1_000_000)) == 1_000_000
+            assert relay.counters["over"] >= 2
+            for each in filling:
+                each.cancel()
+            await asyncio.gather(*filling, return_exceptions=True)
 
     run(main())
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import logging
 from typing import Any, cast
 
 import pytest
 
-from dtp.daemon.reasons import Reason
-from dtp.daemon.relays.stuck import StuckStreams
+from dtp.net.stuck import StuckStreams
 from dtp.session.limits import DEFAULT
 
 MIB = 1024 * 1024
 
 
-class Session:
+class Stream:
     """A stream at work, of which so much was not read."""
 
     def __init__(self, connection: Any, unread: int) -> None:
-        self.stream = SimpleNamespace(connection=connection, unread=unread)
-        self.why: Reason | None = None
+        self.connection, self.unread = connection, unread
+        self.is_cut = False
 
-    def abort(self, reason: Reason) -> None:
-        """End as a relay does: what waits is let go."""
-        self.why, self.stream.unread = reason, 0
+    def cut(self) -> None:
+        """End: what waits is let go."""
+        self.is_cut, self.unread = True, 0
 
 
 class Connection:
@@ -35,12 +34,21 @@ class Connection:
         self.blocked_at = blocked_at
 
 
-def look(sessions: list[Session], looks: int) -> list[bool]:
+def watch(streams: list[Stream], *, others_come: bool = False) -> StuckStreams:
+    """Return what looks for those that are stuck."""
+    return StuckStreams(
+        lambda: {cast(Any, each): each.cut for each in streams},
+        logging.getLogger(__name__),
+        others_come=others_come,
+    )
+
+
+def look(streams: list[Stream], looks: int, *, others_come: bool = False) -> list[bool]:
     """Look so often; return who was ended."""
-    stuck = StuckStreams(lambda: cast(Any, sessions), 1.0)
+    stuck = watch(streams, others_come=others_come)
     for _ in range(looks):
         stuck.look()
-    return [one.why is Reason.IN_THE_WAY for one in sessions]
+    return [each.is_cut for each in streams]
 
 
 @pytest.mark.parametrize(
@@ -57,24 +65,29 @@ def test_those_who_hold_most_are_ended_where_somebody_waits(unread: list[int], e
     """After two looks that found the window full already, no sooner: half a window at least is free then."""
     for looks, found in ((2, [False] * len(unread)), (3, ended)):
         full = Connection(16 * MIB)
-        assert look([Session(full, size * MIB) for size in unread], looks) == found
+        assert look([Stream(full, size * MIB) for size in unread], looks) == found
+
+
+def test_where_somebody_may_always_come_those_who_are_alone_are_ended_too() -> None:
+    full = Connection(16 * MIB)
+    assert look([Stream(full, size * MIB) for size in (4, 4, 4, 4)], 3, others_come=True) == [True] * 4
 
 
 def test_a_window_that_moves_or_has_room_is_left_alone() -> None:
     moving, free = Connection(16 * MIB), Connection(None)
-    sessions = [Session(one, size) for one in (moving, free) for size in (8 * MIB, 0)]
-    stuck = StuckStreams(lambda: cast(Any, sessions), 1.0)
+    streams = [Stream(one, size) for one in (moving, free) for size in (8 * MIB, 0)]
+    stuck = watch(streams)
     for _ in range(10):
         stuck.look()
         moving.blocked_at = (moving.blocked_at or 0) + 1
-    assert not any(one.why for one in sessions)
+    assert not any(each.is_cut for each in streams)
     for _ in range(2):
         stuck.look()
     moving.blocked_at = None  # somebody has read
     stuck.look()
     moving.blocked_at = 17 * MIB
     stuck.look()
-    assert not any(one.why for one in sessions)
+    assert not any(each.is_cut for each in streams)
 
 
 def test_who_reads_slowly_is_none_of_those() -> None:
@@ -82,16 +95,16 @@ def test_who_reads_slowly_is_none_of_those() -> None:
     takes them 4 s."""
     full = Connection(16 * MIB)
     players, frozen, waiting = (
-        [Session(full, 4 * MIB) for _ in range(3)],
-        Session(full, 4 * MIB),
-        Session(full, 0),
+        [Stream(full, 4 * MIB) for _ in range(3)],
+        Stream(full, 4 * MIB),
+        Stream(full, 0),
     )
-    sessions = [*players, waiting]
-    stuck = StuckStreams(lambda: cast(Any, sessions), 1.0)
+    streams = [*players, waiting]
+    stuck = watch(streams)
     for looks in range(20):
         if looks == 10:
-            sessions.append(frozen)
+            streams.append(frozen)
         stuck.look()
         for each in players:
-            each.stream.unread -= 64 * 1024
-    assert [one.why for one in sessions] == [None] * 4 + [Reason.IN_THE_WAY]
+            each.unread -= 64 * 1024
+    assert [each.is_cut for each in streams] == [False] * 4 + [True]
