@@ -170,7 +170,7 @@ def facts(edit: bytes) -> tuple[list[bytes], list[bytes]]:
 
 def _position(number: int) -> int:
     if not 0 <= number < 1 << 63:
-        raise TextRange(f"{number} is not a position, and no count, within a list")
+        raise TextRange(f"{number} is neither a position nor a count within a list")
     return number
 
 

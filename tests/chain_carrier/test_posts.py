@@ -254,7 +254,7 @@ def test_a_host_gets_no_large_fee_unasked(client, wallet):
             hosted = await published(server, post_fee=MOST_FEE)
             await send_post(user, hosted.id, "echo", b"as usual")
             await hosted.service("dear", post_fee=MOST_FEE + 1)
-            with pytest.raises(FeeTooHigh, match="say a fee"):
+            with pytest.raises(FeeTooHigh, match="--fee"):
                 await send_post(user, hosted.id, "dear", b"how much?")
             await send_post(user, hosted.id, "dear", b"so much", fee=MOST_FEE + 1)
             fees = [each.fee for each in await all_of(read_posts(server, hosted.id, ME))]

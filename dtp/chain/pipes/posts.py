@@ -32,6 +32,7 @@ from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Program
 from dtp.chain.pipe import Posted
 from dtp.chain.resolver import HostUnusable, ServiceMissing, read_host
+from dtp.chain.wallet import money
 from dtp.errors import LimitError, LocalError
 from dtp.identity import Identity, PeerId, PeerIdError, sealing, verify_static
 from dtp.identity.sealing import SealBroken, SealError, open_sealed
@@ -186,8 +187,8 @@ def least_fee(service: Service) -> int:
     fee, coin = service.post_fee, service.terms.coin
     if fee > (MOST_FEE if canonical_type(coin) == SUI_COIN else 0):
         raise FeeTooHigh(
-            f"the service wants {fee} of {coin} for a message (the smallest unit), and {MOST_FEE} MIST at most are "
-            "paid unasked: say a fee to pay it"
+            f"the service wants {money(fee, coin)} for a message, more than is paid unasked: say how much you agree "
+            "to (--fee, fee=); nothing was paid"
         )
     return fee
 

@@ -228,7 +228,7 @@ class OffenceProof:
             raise OffenceError(f"no proof of an offence of version {_VERSION}")
         found = [envelopes.decode(graph, one) for one in frames]
         if any(isinstance(one, Skipped) for one in found):
-            raise OffenceError("a proof of an offence has frames, and none that were skipped")
+            raise OffenceError("a proof of an offence can't have frames that were skipped")
         return cls(reason, document, tuple(clocks), tuple(found))
 
 

@@ -54,7 +54,7 @@ def test_what_is_asked_is_answered(text: str, expected: list[tuple[Any, ...]]) -
         ("MATCH p = shortestPath((a)-[* {x: 1}]->(b)) RETURN p", "has no properties"),
         ("MATCH (a) RETURN shortestPath((a)-[*]->(b))", "b is not defined"),
         ("MATCH p = shortestPath((a)-[p*]->(b)) RETURN p", "has a meaning already"),
-        ("MATCH p = shortestPath((a)-[*]->(b)), (p) RETURN p", "no node"),
+        ("MATCH p = shortestPath((a)-[*]->(b)), (p) RETURN p", "not a node"),
         ("MATCH p = shortestPath((a)) RETURN p", "not understood"),
     ],
 )

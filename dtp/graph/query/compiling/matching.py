@@ -180,10 +180,10 @@ class Match:
             or any(n == name for n, _ in self._paths if name)
             or any(name in (one.path, one.links) for one in self._shortest if name)
         ):
-            raise error_at(f"{name} is a relationship or a path, and no node", tree)
+            raise error_at(f"{name} is a relationship or a path, not a node", tree)
         kind = self._expressions.kinds.get(name, "node") if name in self._before else "node"
         if kind != "node":
-            raise error_at(f"{name} is a {kind}, and no node", tree)
+            raise error_at(f"{name} is a {kind}, not a node", tree)
         node = self._nodes.get(name) if name else None
         if node is None:
             node = PatternNode(self._new_alias("n"), name)
@@ -369,7 +369,7 @@ class Match:
             return
         condition = child_trees(where)[-1]
         if self._expressions.kind_of(condition):
-            raise error_at("a condition is true or false, and no node, relationship, path or list", condition)
+            raise error_at("a condition is true or false, not a node, relationship, path or list", condition)
         self._checks.append(self._expressions.compile(condition, self.scope))
         narrowing = Narrowing(self._expressions, self._index, self._before, self._nodes, self)
         for one in conjuncts(condition):
