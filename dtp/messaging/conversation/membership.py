@@ -103,6 +103,11 @@ class Past:
 _PAST: Final = "past"
 
 
+def operation_id(encoded: bytes) -> bytes:
+    """Return what others name an operation by."""
+    return hashlib.blake2b(encoded, digest_size=_HASH).digest()
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation. `subject` is whom it adds or removes, `text` the group's name; `nonce` makes each another.
@@ -124,7 +129,7 @@ class Operation:
     @cached_property
     def id(self) -> bytes:
         """Its hash, which others name it by."""
-        return hashlib.blake2b(self.encoded, digest_size=_HASH).digest()
+        return operation_id(self.encoded)
 
     @property
     def invitation(self) -> bytes | None:
@@ -305,8 +310,9 @@ class _Reading(NamedTuple):
 class Membership:
     """The operations of one group. `add` takes them in any order.
 
-    An operation has its place once all that it has seen have theirs, and it was accepted, or one that was has seen
-    it. Others wait, also those of devices that aren't their author's, as far as is known: that may change later.
+    An operation has its place once all that it has seen have theirs, one of which brings its author in, and it was
+    accepted, or one that was has seen it. Others wait, also those of devices that aren't their author's, as far as
+    is known: that may change later.
     """
 
     def __init__(self, group: bytes) -> None:
@@ -322,6 +328,8 @@ class Membership:
         self._past: dict[bytes, int] = {}
         #: Whether an operation was allowed, by what it has seen that is void: its past decides that alone.
         self._allowed: dict[tuple[bytes, int], bool] = {}
+        #: By person the bits of operations that bring them in, whether or not these count.
+        self._brought: dict[bytes, int] = {}
         self._found: _Reading | None = None
         self._invites, self._gives_past = False, False
         #: The invitations by which operations let somebody in: most groups have none, and are read faster then.
@@ -376,14 +384,28 @@ class Membership:
         self._found = None
 
     def _make_room(self, accepted: bool) -> bool:
-        """True if one more operation is taken; one that wasn't accepted makes room for one that is."""
+        """True if one more operation is taken. For an accepted one a place is made, where one has none that wasn't
+        accepted, or is by nobody of the group."""
         if len(self.operations) + len(self._waiting) < MAX_OPERATIONS:
             return True
-        waiting = (each for each in self._doubted if each in self._waiting and each not in self._due)
-        dropped = next(waiting, None) if accepted else None
-        if dropped is not None:
-            del self._waiting[dropped], self._doubted[dropped]
-        return dropped is not None
+        if not accepted:
+            return False
+        roles = self.members.roles
+        for name, each in self._waiting.items():
+            if each.author not in roles or (name in self._doubted and name not in self._due):
+                self._forget(name)
+                return True
+        return False
+
+    def _forget(self, operation: bytes) -> None:
+        """Drop one that has no place."""
+        del self._waiting[operation]
+        self._doubted.pop(operation, None)
+        self._due.pop(operation, None)
+
+    def is_waiting(self, operation: bytes) -> bool:
+        """True if an operation would have its place, but for some that it has seen and that haven't come."""
+        return operation in self._waiting and operation in self._due
 
     def _accept(self, doubted: list[Operation], is_authors: Callable[[Operation], bool]) -> bool:
         """Accept those of some operations that are their authors', and give all a place that can have one."""
@@ -416,16 +438,22 @@ class Membership:
         each = self._waiting.get(operation)
         if each is None or not self._has_parents(each):
             return False
+        past = 0
+        for parent in each.parents:
+            past |= self._past[parent] | self._bits[parent]
+        bit = 1 << len(self._bits)
+        if each.act is not Act.CREATE and not past & self._brought.get(each.author, 0):
+            return False  # by nobody who was ever in the group: it takes no place, whatever counts
         del self._waiting[each.id]
         self.operations[each.id] = each
+        if each.act in (Act.CREATE, Act.ADD):
+            person = each.subject or each.author
+            self._brought[person] = self._brought.get(person, 0) | bit
         self._invites |= each.act is Act.INVITE
         self._gives_past |= each.past is not None
         if (told := each.invitation) is not None:
             self._by_invitation[each.id] = told
-        past = 0
-        for parent in each.parents:
-            past |= self._past[parent] | self._bits[parent]
-        self._past[each.id], self._bits[each.id] = past, 1 << len(self._bits)
+        self._past[each.id], self._bits[each.id] = past, bit
         return True
 
     def _has_parents(self, operation: Operation) -> bool:
@@ -487,13 +515,13 @@ class Membership:
         """Add to what retirements have seen what removals of their author had that were made meanwhile, and stand by
         what the retirements leave: who was removed takes nothing back by retiring a device. Return whether that is
         more."""
-        changed = False
+        changed, removals = False, dict[bytes, list[bytes]]()
+        for operation in valid if retired else ():
+            if operation.act is Act.REMOVE and operation.subject != operation.author:
+                removals.setdefault(operation.subject, []).append(operation.id)
         for (person, _), retirements in retired.items():
-            removals = [
-                each.id for each in valid if each.act is Act.REMOVE and each.subject == person != each.author
-            ]
             for each in retirements:
-                for removal in removals:
+                for removal in removals.get(person, ()):
                     apart = not self._has_seen(each, removal) and not self._has_seen(removal, each)
                     if apart and self._past[removal] & ~covers[each]:
                         covers[each], changed = covers[each] | self._past[removal], True

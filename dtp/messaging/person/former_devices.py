@@ -112,11 +112,11 @@ class FormerDevices:
 
         def was_authors(operation: Operation) -> bool:
             is_told = operation.id in seen or operation.author == own
-            return is_told and self._spoke_for(membership.group, operation.device, operation.author)
+            return is_told and self.spoke_for(membership.group, operation.device, operation.author)
 
         return membership.reconsider(was_authors)
 
-    def _spoke_for(self, group: bytes, device: bytes, person: bytes) -> bool:
+    def spoke_for(self, group: bytes, device: bytes, person: bytes) -> bool:
         """True for a device that was a person's once, as that person has signed."""
         return self._get(group, device, person) is not None
 

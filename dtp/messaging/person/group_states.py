@@ -21,6 +21,7 @@ from dtp.messaging.conversation.membership import (
     Membership,
     MembershipError,
     Operation,
+    operation_id,
 )
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.packing import pack, unpack, unpack_saved
@@ -41,6 +42,8 @@ _WANTED: Final = 64
 _LIFETIME_MS: Final = 30 * 86_400_000
 #: Tries after which its sender is asked for what can't be fetched.
 _TRIES: Final = 2
+#: Times that a device is asked for what its operations have seen.
+_ASKED: Final = 3
 _VERSION: Final = 1
 
 
@@ -176,9 +179,10 @@ class GroupStates:
                 self.is_wanted = True
         else:
             self._take_cards(fields.get("cards", []))
-            return self._add(
-                group, fields["operations"], fields.get("former", []), is_own=person == self._mail.person
-            )
+            is_own = person == self._mail.person
+            notices = self._add(group, fields["operations"], fields.get("former", []), is_own=is_own)
+            self._note_missing(group, device, person, fields["operations"], now_ms)
+            return notices
         return []
 
     def _answer(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
@@ -198,18 +202,23 @@ class GroupStates:
     def _add(
         self, group: bytes, encoded: list[bytes], former: list[bytes], *, is_own: bool = False
     ) -> list[Notice]:
-        """Return what operations change, of which one of our own devices has checked whose they are."""
+        """Return what operations change. One of our own devices may show cards of devices that are gone."""
         mail, operations = self._mail, list[Operation]()
         for each in encoded:
             with contextlib.suppress(MembershipError):
                 operations.append(Operation.parse(each))
         membership = mail.groups.get(group) or Membership(group)
         was, changed = membership.members, False
-        if mail.person not in was.roles:
+        if is_own or mail.person not in was.roles:
             mail.former_devices.take(group, former, operations)
+
+        def is_authors(operation: Operation) -> bool:
+            was_authors = is_own and mail.former_devices.spoke_for(group, operation.device, operation.author)
+            return was_authors or mail.is_authors(operation)
+
         for operation in operations:
             with contextlib.suppress(MembershipError):
-                changed |= membership.add(operation, lambda each: is_own or mail.is_authors(each))
+                changed |= membership.add(operation, is_authors)
         if operations:
             mail.groups[group] = membership
         return self._settle(membership, was, changed=changed)
@@ -254,6 +263,32 @@ class GroupStates:
         contact = self._mail.contacts.get(person)
         return Notice(What.PAST_GIVEN, person, group, detail=contact.name if contact else "")
 
+    def _note_missing(
+        self, group: bytes, device: bytes, person: bytes, encoded: list[bytes], now_ms: int
+    ) -> None:
+        """Note to ask a member's device for what its operations have seen, if that doesn't come: somebody may have
+        told it to that device alone, and what is built on it would count for nobody else."""
+        store, membership = self._mail.store, self._mail.groups.get(group)
+        if (
+            membership is None
+            or person not in membership.members.roles
+            or store.has_wanted_state(group, device)
+        ):
+            return
+        waiting = next((each for each in map(operation_id, encoded) if membership.is_waiting(each)), None)
+        if waiting is not None and store.count_wanted_states(device) < _WANTED:
+            store.add_wanted_state(group, device, pack(waiting))
+            store.put_off_wanted_state(group, device, now_ms + resend_after(1))
+
+    def _ask_for_missing(
+        self, group: bytes, device: bytes, operation: bytes, tries: int, now_ms: int
+    ) -> None:
+        membership = self._mail.groups.get(group)
+        if membership is None or not membership.is_waiting(operation) or tries > _ASKED:
+            self._mail.store.drop_wanted_state(group, device)
+        else:
+            self._send(group, [device], {"operations": [], "ask": True}, now_ms)
+
     def take_wanted(self, now_ms: int) -> list[WantedState]:
         """Return the states that are to be fetched now: later again, unless `take_fetched` is called before. One
         transaction."""
@@ -263,6 +298,9 @@ class GroupStates:
         with self._mail.transaction():
             for group, device, file, tries in self._mail.store.list_wanted_states(now_ms):
                 self._mail.store.put_off_wanted_state(group, device, now_ms + resend_after(tries + 1))
+                if isinstance(operation := unpack_saved(file), bytes):
+                    self._ask_for_missing(group, device, operation, tries, now_ms)
+                    continue
                 found.append(WantedState(group, device, file))
                 if tries >= _TRIES:
                     self._send(group, [device], {"operations": [], "ask": True}, now_ms)

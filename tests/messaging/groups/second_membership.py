@@ -53,18 +53,23 @@ class Group:
         while more := {parent for each in due & known.keys() for parent in known[each].parents} - due:
             due |= more
         self.seen: dict[bytes, set[bytes]] = {}
+        self.known = known
         while ready := [
             each for each in due & known.keys() - self.seen.keys() if self._is_ready(known[each])
         ]:
             for each in ready:
-                self.seen[each] = set(known[each].parents).union(
-                    *(self.seen[one] for one in known[each].parents)
-                )
+                self.seen[each] = self._before(known[each])
         self.placed = {each: known[each] for each in self.seen}
         self.order = sorted(self.placed, key=lambda each: (len(self.seen[each]), each))
 
+    def _before(self, operation: Read) -> set[bytes]:
+        return set(operation.parents).union(*(self.seen[each] for each in operation.parents))
+
     def _is_ready(self, operation: Read) -> bool:
-        return all(each in self.seen for each in operation.parents)
+        if not all(each in self.seen for each in operation.parents):
+            return False
+        before = [self._brought_in(self.known[each]) for each in self._before(operation)]
+        return operation.act == CREATE or operation.author in before
 
     def members(self) -> dict[bytes, int]:
         """Return who is in it, with which role."""
@@ -130,7 +135,7 @@ class Group:
 
     def _of_removed(self, valid: list[bytes]) -> set[bytes]:
         """Return what those removed did meanwhile, by the removal of who is in for longest that finds something."""
-        arrived = [self._brought_in(each) for each in valid]
+        arrived = [self._brought_in(self.placed[each]) for each in valid]
 
         def since(removal: bytes) -> int:
             return arrived.index(self.placed[removal].author)
@@ -143,8 +148,7 @@ class Group:
                 return void
         return set()
 
-    def _brought_in(self, name: bytes) -> bytes:
-        told = self.placed[name]
+    def _brought_in(self, told: Read) -> bytes:
         return {CREATE: told.author, ADD: told.subject or told.author}.get(told.act, b"")
 
     def _widen(

@@ -236,3 +236,44 @@ def test_who_joins_reads_what_somebody_did_who_has_left(village: Callable[..., V
     contact = at.people["carol"].contacts.get(bob.person)
     assert contact is not None
     assert not contact.card.access
+
+
+def test_what_somebody_has_told_one_member_alone_cuts_nobody_off(village: Callable[..., Village]) -> None:
+    """What that member did afterwards waited for it everywhere else, for good: any member could have that."""
+    at = village("alice", "bob", "mallory", "carol", least=0)
+    alice, bob, mallory = (at.people[each] for each in ("alice", "bob", "mallory"))
+    group = at.group("alice", "bob", "mallory")
+    hidden = Operation.make(
+        mallory.identity, mallory.person, Act.NAME, text="x", parents=alice.groups[group].heads
+    )
+    at.pass_on("mallory", "alice", group, hidden)
+    alice.change_group(group, Act.ADD, at.now, subject=at.people["carol"].person)
+    at.deliver()
+    assert at.people["carol"].person not in bob.groups[group].members.roles
+    assert bob.group_states.take_wanted(at.now) == []
+    at.deliver()
+    assert at.people["carol"].person not in bob.groups[group].members.roles  # it may be on its way
+    at.now += resend_after(1)
+    assert bob.group_states.take_wanted(at.now) == []
+    at.deliver()
+    assert bob.groups[group].members == alice.groups[group].members
+    assert at.people["carol"].person in bob.groups[group].members.roles
+    at.now += resend_after(9)
+    assert bob.group_states.take_wanted(at.now) == []
+    assert at.waiting("bob") == []
+
+
+def test_what_exists_nowhere_is_asked_for_three_times(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "mallory", least=0)
+    bob, mallory = at.people["bob"], at.people["mallory"]
+    group = at.group("alice", "bob", "mallory")
+    built = Operation.make(mallory.identity, mallory.person, Act.NAME, text="x", parents=[bytes(32)])
+    at.pass_on("mallory", "bob", group, built)
+    asked = 0
+    for _ in range(9):
+        at.now += resend_after(9)
+        bob.group_states.take_wanted(at.now)
+        asked += sum(each.kind is EventKind.MEMBERSHIP for each in at.waiting("bob"))
+        bob.store.drop_device(mallory.identity.id.key)  # who never answers
+    assert asked == 3
+    assert not bob.store.has_wanted_state(group, mallory.identity.id.key)

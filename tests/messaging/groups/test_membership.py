@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.messaging.conversation.membership import (
+    MAX_OPERATIONS,
     Act,
     GroupMembers,
     Invitation,
@@ -204,6 +205,24 @@ def test_a_removal_that_does_not_count_keeps_nobody_out() -> None:
         2, Act.REMOVE, [ADD_CID.id], subject=DAN
     )  # by a member, who could keep out whoever has a link
     assert not group(CREATE, ADD_BEN, ADD_CID, forbidden).was_removed(DAN)
+
+
+def test_nobody_from_outside_fills_a_group() -> None:
+    """Whoever had a link knew enough to sign so many operations that no other had room."""
+    made = group(CREATE, ADD_BEN)
+    for at in range(MAX_OPERATIONS):
+        parents = [CREATE.id] if at % 2 else [at.to_bytes(32, "big")]
+        made.add(sparse(5, parents, at), yes)
+    assert made.operations.keys() == {CREATE.id, ADD_BEN.id}
+    assert made.add(ADD_CID, yes)
+    assert CID in made.members.roles
+
+
+def sparse(number: int, parents: list[bytes], at: int) -> Operation:
+    """Return an operation whose signature nobody looks at any more."""
+    who = PEOPLE[number].id.key
+    fields = (who, who, b"", MemberRole.MEMBER, str(at), tuple(parents), bytes(8))
+    return Operation(Act.NAME, *fields, encoded=at.to_bytes(4, "big"))
 
 
 def test_rooms_are_opened_and_closed_by_administrators() -> None:

@@ -213,8 +213,12 @@ def test_everybody_reads_alike_in_whatever_order_cards_and_operations_come(
             operations.append(
                 sign(who, act, parents, text=f"name {number}" if act is Act.NAME else "", **fields)
             )
-    last = [each for at, each in enumerate(operations) if seen >> at & 1][-3:] or begun[1:]
-    operations.append(retire(NEW, OLD, last, cards[-1]))
+    placed = _hear(begun[0].id, operations, iter(cards)).operations  # nobody builds on others
+    last = [each for at, each in enumerate(placed.values()) if seen >> at & 1][-3:] or begun[1:]
+    joined = begun[begun[0] is OF_BEN]  # Ann has seen that she is in the group
+    operations.append(
+        retire(NEW, OLD, {joined.id: joined, **{each.id: each for each in last}}.values(), cards[-1])
+    )
     found = []
     for _ in range(2):
         told: list[Operation | None] = [*operations, *[None] * (len(cards) - 1)]

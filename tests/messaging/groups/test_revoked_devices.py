@@ -184,13 +184,30 @@ def test_somebody_elses_card_hides_none_by_which_a_device_was_anothers(
     assert bob.former_devices.list_cards(bob.groups[group]) == expected
 
 
+def test_a_device_of_ones_own_that_is_stolen_makes_no_device_anothers(
+    village: Callable[..., Village],
+) -> None:
+    at, group = begin(village, "eve")
+    alice, bob, eve = at.people["alice"], at.people["bob"], at.people["eve"]
+    heads = alice.groups[group].heads
+    forged = Operation.make(eve.identity, bob.person, Act.NAME, text="mine", parents=heads)
+    with at.people["phone"].transaction():
+        device = alice.identity.id.key
+        shown = {(bob.person, eve.identity.id.key): eve.card.public().encode()}
+        at.people["phone"].group_states.send_some(group, [device], [forged], [], at.now, former=shown)
+    at.deliver()
+    assert alice.groups[group].refused == [forged.encoded]
+
+
 def test_former_cards_of_older_files_are_found(village: Callable[..., Village]) -> None:
     at, group = begin(village)
     bob, phone = at.people["bob"], known_identity("phone")
     owned = Account.create(known_identity("theirs"), known_identity("other").id, [Device(phone.id.key)])
     theirs = ContactCard(owned.card.key, owned.card, at.now, 0, "", ()).signed_by(owned.identity)
-    signed = Operation.make(phone, theirs.person, Act.NAME, parents=[group])
-    bob.groups[group].add(signed, lambda operation: True)
+    added = sign(at, "phone", [group], Act.ADD, subject=theirs.person)
+    signed = Operation.make(phone, theirs.person, Act.NAME, parents=[added.id])
+    for each in (added, signed):
+        bob.groups[group].add(each, lambda operation: True)
     with bob.transaction():
         bob.store.put(f"former {group.hex()} {phone.id.key.hex()}", theirs.encode())
     assert bob.former_devices.list_cards(bob.groups[group]) == {
