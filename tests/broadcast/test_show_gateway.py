@@ -209,6 +209,8 @@ def test_a_page_says_why_nothing_comes_and_asks_for_no_money_once_it_is_over(fil
     assert "the show is over" in page
     assert '<p hidden=""><span id="take">Take part' in page
     assert "next slot" not in page
+    page = run(on_gateway(film, lambda url: dump(url, 20_000), money=lambda: {**over, "is_unspent": True}))
+    assert 'What is unspent comes back with</span> <code id="how">dtp show refund 0xabc' in page
 
 
 def test_ffmpeg_plays_the_playlist(film):

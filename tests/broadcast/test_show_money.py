@@ -380,6 +380,7 @@ def test_the_page_has_the_money_and_the_line_and_what_was_dismissed_stays_away(c
                 )
                 shown = mine.make_page()
                 assert (shown["air"], shown["line"][0]["number"], shown["lasts_s"]) == ("funding", 0, 300.0)
+                assert shown["is_unspent"]
                 mine.dismiss_entry(0)
                 assert [each["number"] for each in mine.make_page()["line"]] == [1]
             async with ShowWatcher(producer, id, ME, Dismissed(kept)) as again:

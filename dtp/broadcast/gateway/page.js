@@ -163,10 +163,10 @@ function showMoney(money, moderated) {
   if (money.air !== "ended") rows.push(["next slot", money.next_slot]);
   rows.push(["paid so far", money.paid], ["tips", money.tips]);
   at("funding").replaceChildren(...rows.flatMap(([name, value]) => [made("dt", name), made("dd", value)]));
-  at("how").parentElement.hidden = money.air === "ended";
-  const late = isTooLate(money);
-  at("take").textContent = late ? "Tickets are paid back with" : "Take part with";
-  at("how").textContent = `dtp show ${late ? "refund" : money.tickets ? "buy" : "fund"} ${money.show}`;
+  at("how").parentElement.hidden = money.air === "ended" && !money.is_unspent;
+  const late = isTooLate(money), over = money.air === "ended" && money.is_unspent;
+  at("take").textContent = late ? "Tickets are paid back with" : over ? "What is unspent comes back with" : "Take part with";
+  at("how").textContent = `dtp show ${late || over ? "refund" : money.tickets ? "buy" : "fund"} ${money.show}`;
   // Entries that are there stay, so that a button isn't replaced under a finger.
   const line = at("line"), there = new Map([...line.children].map((item) => [item.dataset.number, item]));
   line.replaceChildren(...money.line.map((entry) => {

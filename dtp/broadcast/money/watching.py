@@ -118,6 +118,7 @@ class ShowWatcher:
             "show": show.id,
             "air": str(state_on_chain(show, 0)),
             "pot": money(show.pot, coin),
+            "is_unspent": show.pot > 0,
             "next_slot": money(show.next_slot, coin),
             "slot_s": show.slot_ms / 1000,
             "paid": money(show.released, coin),
