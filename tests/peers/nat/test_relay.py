@@ -73,12 +73,23 @@ async def ask(connection: Connection, kind: ReachKind, *fields: object) -> Strea
     return stream
 
 
-async def raw_circuit(stack: AsyncExitStack) -> tuple[Stream, Stream]:
-    """Both ends of a circuit from Alice to Eve, who say whatever they like on it."""
+async def eve_reserved(stack: AsyncExitStack) -> Connection:
+    """Return the connection by which Eve has a place at the relay."""
     address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
     there = await stack.enter_async_context(dtp.connect(address, identity=EVE))
     await expect(await ask(there, ReachKind.RESERVE, 3600), ReachKind.RESERVED)
-    here = await stack.enter_async_context(dtp.connect(address, identity=ALICE))
+    return there
+
+
+async def raw_circuit(stack: AsyncExitStack) -> tuple[Stream, Stream]:
+    """Both ends of a circuit from Alice to Eve, who say whatever they like on it."""
+    return await join(stack, await eve_reserved(stack), ALICE)
+
+
+async def join(stack: AsyncExitStack, there: Connection, dialler: Identity) -> tuple[Stream, Stream]:
+    """Both ends of one more circuit to Eve, whose connection to the relay is `there`."""
+    address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
+    here = await stack.enter_async_context(dtp.connect(address, identity=dialler))
     stream = await ask(here, ReachKind.CONNECT, EVE.id.key)
     incoming = await there.accept_stream()
     await expect(incoming, ReachKind.INCOMING)
@@ -396,18 +407,6 @@ def test_who_reads_nothing_stops_its_own_circuit_alone() -> None:
     run(main())
 
 
-async def join(stack: AsyncExitStack, there: Connection, dialler: Identity) -> tuple[Stream, Stream]:
-    """Both ends of one more circuit to Eve, whose connection to the relay is `there`."""
-    address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
-    here = await stack.enter_async_context(dtp.connect(address, identity=dialler))
-    stream = await ask(here, ReachKind.CONNECT, EVE.id.key)
-    incoming = await there.accept_stream()
-    await expect(incoming, ReachKind.INCOMING)
-    incoming.write(encode(ReachKind.ACCEPTED, ""))
-    await expect(stream, ReachKind.ACCEPTED)
-    return stream, incoming
-
-
 async def fill(stream: Stream) -> None:
     """Write until the other side takes no more, and then until the circuit is over."""
     with suppress(DtpError):
@@ -424,9 +423,7 @@ def test_a_crowd_that_reads_nothing_keeps_nobody_from_the_same_peer() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
             await relaying(stack, relay.serve)
-            address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
-            there = await stack.enter_async_context(dtp.connect(address, identity=EVE))
-            await expect(await ask(there, ReachKind.RESERVE, 3600), ReachKind.RESERVED)
+            there = await eve_reserved(stack)
             crowd = [await join(stack, there, Identity.generate()) for _ in range(6)]
             filling = [asyncio.create_task(fill(incoming)) for _, incoming in crowd]
             await asyncio.sleep(5)
