@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from functools import lru_cache
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Final
+
+from cryptography import x509
 
 from dtp.carriers.errors import CarrierUrlError
 from dtp.carriers.stream_socket import StreamSocketCarrier
@@ -46,15 +51,26 @@ def explain_tls_error(error: ssl.SSLError) -> str:
     return str(error)
 
 
+_DAY: Final = 24 * 3600.0
+#: Seconds before a certificate's end in which it is said that it isn't renewed: most are renewed a month before.
+_LATE: Final = 7 * _DAY
+
+
 class ServerTls:
     """What a listener has for TLS: read again whenever its files have changed, since certificates end after some
-    weeks, and a listener runs for months."""
+    weeks, and a listener runs for months. One that isn't renewed is told of in the log: its clients refuse it, and
+    tell nobody here why."""
 
-    def __init__(self, url: str, cert: str | None, key: str | None) -> None:
-        """Raises as `server_context`."""
+    def __init__(
+        self, url: str, cert: str | None, key: str | None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Raises as `server_context`. `clock` is Unix time."""
         self._url, self._cert, self._key = url, cert, key
+        self._clock, self._told = clock, 0.0
         self._seen = self._look()
         self._context = server_context(url, cert, key)
+        self._ends = self._read_end()
+        self._tell_end()
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         found: list[tuple[int, int, int] | None] = []
@@ -79,7 +95,28 @@ class ServerTls:
                 log.warning("%s; what was there before stays in use", error)
             else:
                 log.info("%s: the certificate was read again", self._url)
+                self._ends = self._read_end()
+        self._tell_end()
         return self._context
+
+    def _read_end(self) -> float:
+        """Return until when the certificate is good, Unix time; for ever where its file was taken away just now."""
+        assert self._cert is not None
+        try:
+            found = x509.load_pem_x509_certificate(Path(self._cert).read_bytes())
+        except (OSError, ValueError):  # then it is read again by whoever comes next
+            return math.inf
+        return found.not_valid_after_utc.timestamp()
+
+    def _tell_end(self) -> None:
+        """Say once a day that the certificate ends, or has ended, however the clock goes."""
+        now = self._clock()
+        if now < self._ends - _LATE or abs(now - self._told) < _DAY:
+            return
+        self._told = now
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(self._ends))
+        what = "ends" if now < self._ends else "has ended, and clients refuse it: it ended"
+        log.warning("%s: the certificate %s %s; renew %s", self._url, what, when, self._cert)
 
 
 def server_context(url: str, cert: str | None, key: str | None) -> ssl.SSLContext:

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,37 @@ def test_a_certificate_that_was_renewed_is_used_from_then_on(authority: Authorit
         await listener.close()
 
     on_sockets(main())
+
+
+def test_a_certificate_that_is_not_renewed_is_told_of_once_a_day(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its clients are refused by their own rules, and the listener's log had nothing. Clocks jump, too."""
+    authority.issue(-83, 7)
+    now = [time.time() - 3600]
+    tls = ServerTls("wss://127.0.0.1:1/", str(authority.server), None, lambda: now[0])
+
+    def told(hours: float) -> list[str]:
+        caplog.clear()
+        now[0] += hours * 3600
+        for _ in range(3):
+            assert tls.context is not None
+        return [each.getMessage() for each in caplog.records]
+
+    assert told(0) == []
+    (soon,) = told(2)
+    assert "the certificate ends 20" in soon
+    assert str(authority.server) in soon
+    assert told(22) == []
+    assert len(told(3)) == 1
+    (ended,) = told(24 * 7)
+    assert "has ended, and clients refuse it" in ended
+    assert told(24 * -365) == []  # nobody knows which of the two is right
+    assert len(told(24 * 365 * 2)) == 1
+    authority.issue(-1, 3650)
+    with caplog.at_level("INFO"):
+        (renewed,) = told(24)
+    assert "was read again" in renewed
 
 
 def test_files_that_can_not_be_used_leave_the_certificate_as_it_was(
