@@ -51,7 +51,7 @@ class LoginServer:
         """`identity` is what the server's connections prove."""
         limits = store.limits
         self.store, self.identity, self.registration = store, identity, registration
-        self.sessions = Sessions()
+        self.sessions = Sessions(longest=limits.longest_session)
         #: What was asked for, by its name, and what was refused.
         self.counters: Counter[str] = Counter()
         self.accounts = Limiter(limits.account_tries, limits.account_pause, limits.remembered)

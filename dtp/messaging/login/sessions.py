@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: Seconds by which a server's clock may be set back without ending the longest logins.
+SET_BACK: Final = 60
 
 
 class Login(NamedTuple):
@@ -30,8 +34,10 @@ class Sessions:
     """Keys that are logged in: those of the connections that logged in, and the identity of each account for as long
     as one of them is. It may be used from several threads."""
 
-    def __init__(self, rows: Iterable[LoginRow] = ()) -> None:
+    def __init__(self, rows: Iterable[LoginRow] = (), *, longest: float = math.inf) -> None:
+        """Count no login that lasts for more than `longest` seconds: a clock that was ahead has made it."""
         self._lock = threading.RLock()
+        self._longest = longest + SET_BACK
         self._rows: dict[bytes, LoginRow] = {}
         #: By the account's identity, its keys.
         self._keys: dict[bytes, set[bytes]] = {}
@@ -45,10 +51,13 @@ class Sessions:
         """Return what account a key is logged in to at `now`, Unix time in seconds."""
         with self._lock:
             row = self._rows.get(key)
-            if row is None or row.until <= now:
+            if row is None or not self._counts(row, now):
                 rows = (self._rows[each] for each in self._keys.get(key, ()))
-                row = max(rows, key=lambda each: each.until, default=None)
-        return None if row is None or row.until <= now else Login(row.name, row.identity)
+                row = next((each for each in rows if self._counts(each, now)), None)
+        return None if row is None else Login(row.name, row.identity)
+
+    def _counts(self, row: LoginRow, now: float) -> bool:
+        return now < row.until <= now + self._longest
 
     def add(self, row: LoginRow) -> None:
         """Log a key in, and out of the account that it was logged in to before."""
@@ -74,7 +83,7 @@ class Sessions:
                 self.remove(key)
 
     def expire(self, now: float) -> None:
-        """Forget those that are over."""
+        """Forget those that don't count at `now`."""
         with self._lock:
-            for key in [key for key, row in self._rows.items() if row.until <= now]:
+            for key in [key for key, row in self._rows.items() if not self._counts(row, now)]:
                 self.remove(key)

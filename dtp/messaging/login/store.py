@@ -16,7 +16,7 @@ from dtp.messaging.errors import StoreFailed, StoreUnusable
 from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.opaque import SECRETS, ServerSecrets
 from dtp.messaging.login.protocol import Credential, Refusal, Slot
-from dtp.messaging.login.sessions import LoginRow
+from dtp.messaging.login.sessions import SET_BACK, LoginRow
 from dtp.messaging.login.vault import WRAPPED
 from dtp.replacing import replace_file
 
@@ -262,7 +262,11 @@ class LoginStore:
             db.execute("INSERT OR REPLACE INTO invitations VALUES (?, ?, ?)", (invitation, name, expires))
 
     def expire(self, now: int) -> None:
-        """Forget invitations and tries that are over, and keys that have not logged in for long."""
+        """Forget invitations and tries that are over, and keys that have not logged in for long.
+
+        What a clock has written that was ahead counts as written now; a login that lasts for longer than any may has
+        ended.
+        """
         with self._database.transaction() as db:
             db.execute("DELETE FROM tries WHERE due <= ?", (now,))
             db.execute(
@@ -270,6 +274,10 @@ class LoginStore:
                 (self.limits.remembered,),
             )
             db.execute("DELETE FROM invitations WHERE expires <= ?", (now,))
+            db.execute(
+                "UPDATE logins SET until = 0 WHERE until > ?", (now + self.limits.longest_session + SET_BACK,)
+            )
+            db.execute("UPDATE logins SET seen = ? WHERE seen > ?", (now, now))
             db.execute("DELETE FROM logins WHERE seen < ?", (now - self.limits.remember_key,))
 
 

@@ -84,6 +84,8 @@ class Desk:
 
     server: LoginServer
     steady: float = 1000.0
+    #: By how much its clock is ahead, seconds.
+    ahead: float = 0.0
     sources: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -92,7 +94,7 @@ class Desk:
 
     @property
     def now(self) -> Moment:
-        return Moment(self.steady, NOW + self.steady)
+        return Moment(self.steady, NOW + self.steady + self.ahead)
 
     def caller(self, who: Identity | None = None, source: str = "here") -> Caller:
         identity = who or Identity.generate()
@@ -133,7 +135,7 @@ class Caller:
     def proof(self, key: bytes, name: str) -> bytes:
         return prove(key, b"client", SERVER.id.key, self.identity.id.key, name.encode())
 
-    def login(self, name: str, password: str = PASSWORD) -> tuple[Any, ...]:
+    def login(self, name: str, password: str = PASSWORD, *, seconds: int = 0) -> tuple[Any, ...]:
         login, (_, response) = self.begin(name, password)
         finalization, key, _ = login.finish(response)
-        return self.ask(LoginOp.LOGIN_FINISH, finalization, self.proof(key, name), 0)
+        return self.ask(LoginOp.LOGIN_FINISH, finalization, self.proof(key, name), seconds)

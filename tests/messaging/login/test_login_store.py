@@ -125,6 +125,28 @@ def test_what_is_over_is_forgotten() -> None:
     assert caller.register("bob", invitation=b"x")[0] is Refusal.NOT_INVITED
 
 
+def test_a_login_by_a_clock_that_was_ahead_has_ended_once_the_clock_is_right(tmp_path: Path) -> None:
+    """It lasted for as much longer as the clock had been ahead."""
+    year = 365 * 86_400
+    desk = Desk.make(path=tmp_path / "box.sqlite")
+    caller, longest = desk.caller(), desk.server.store.limits.longest_session
+    assert caller.register("alice") == (Refusal.DONE,)
+    desk.ahead = year
+    assert caller.login("alice", seconds=longest)[0] is Refusal.DONE
+    key = caller.identity.id.key
+    assert desk.server.sessions.find(key, desk.now.unix)
+    desk.ahead -= 59  # set right a little
+    assert desk.server.sessions.find(key, desk.now.unix)
+    desk.ahead = 0
+    assert desk.server.sessions.find(key, desk.now.unix) is None
+    desk.server.expire(desk.now.unix)
+    assert desk.server.sessions.find(key, desk.now.unix + year) is None
+    assert desk.server.store.list_logins(int(desk.now.unix)) == []
+    assert caller.login("alice")[0] is Refusal.DONE
+    assert desk.server.sessions.find(key, desk.now.unix)
+    desk.server.store.close()
+
+
 def test_who_is_logged_in() -> None:
     one, two, account = (Identity.generate().id.key for _ in range(3))
     sessions = Sessions([LoginRow(one, "alice", account, 10)])
