@@ -137,13 +137,15 @@ class _Runs:
         if start is not None:
             yield start, self._reach[-1]
 
-    def covers_range(self, first: int, end: int) -> bool:
-        """Return whether all operations from `first` up to before `end` are here."""
+    def missing_ranges(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield from where to where operations from `first` up to before `end` aren't here."""
         at = bisect_right(self._reach, first)
-        while first < end and at < len(self._runs) and self._runs[at].first <= first:
-            first = self._reach[at]
+        while first < end:
+            start = self._runs[at].first if at < len(self._runs) else end
+            if start > first:
+                yield first, min(start, end)
+            first = max(first, self._reach[at]) if start < end else end
             at += 1
-        return first >= end
 
     def iter_overlapping(self, other: _Runs) -> Iterator[tuple[_Told, _Told]]:
         """Yield those of here and there that tell of the same operations."""
@@ -166,8 +168,8 @@ class Operations:
     def __init__(self) -> None:
         self._told: dict[bytes, list[_Told]] = {}
         self._content: dict[Id, list[bytes]] = {}
-        #: Agent -> its runs, once they were looked up in.
-        self._ordered: dict[bytes, _Runs] = {}
+        #: Agent, whether only those told with their content -> its runs, once they were looked up in.
+        self._ordered: dict[tuple[bytes, bool], _Runs] = {}
 
     def add_edit(self, edit: bytes) -> None:
         """Read one more edit. Raises `EncodingError`."""
@@ -188,19 +190,33 @@ class Operations:
             self._told.setdefault(agent, []).extend(told)
         self._content |= other._content
 
-    def _runs_of(self, agent: bytes) -> _Runs:
-        runs = self._ordered.get(agent)
+    @property
+    def has_content(self) -> bool:
+        """True if the content of any of them is told."""
+        return bool(self._content)
+
+    def _runs_of(self, agent: bytes, *, with_content: bool = False) -> _Runs:
+        runs = self._ordered.get((agent, with_content))
         if runs is None:
-            runs = self._ordered[agent] = _Runs(self._told.get(agent, []))
+            told = [one for one in self._told.get(agent, ()) if one.has_content or not with_content]
+            runs = self._ordered[agent, with_content] = _Runs(told)
         return runs
 
     def has_all_of(self, other: Operations) -> bool:
         """Return whether all operations of the other are here."""
-        return all(
-            self._runs_of(agent).covers_range(first, end)
+        return not any(
+            True
             for agent in other._told
             for first, end in other._runs_of(agent).merged_spans()
+            for _ in self._runs_of(agent).missing_ranges(first, end)
         )
+
+    def without_content(self, other: Operations) -> Iterator[Span]:
+        """Yield the operations of which the other tells the content, and these don't."""
+        for agent in other._told:
+            for first, end in other._runs_of(agent, with_content=True).merged_spans():
+                for missing in self._runs_of(agent, with_content=True).missing_ranges(first, end):
+                    yield Span(agent, *missing)
 
     def is_consistent(self, other: Operations) -> bool:
         """Return whether both say the same of the operations that are in both. Content is told or not: what was

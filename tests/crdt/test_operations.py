@@ -198,6 +198,32 @@ def test_what_overlaps_is_compared() -> None:
     assert not changed.is_consistent(whole)
 
 
+def test_whose_content_is_told_no_more() -> None:
+    text = Text(b"a")
+    text.insert(0, "hello world")
+    before = text.changes_of(b"a", 0, 11)
+    text.delete(2, 3)
+    text.delete(7, 1)
+    after = text.changes_of(b"a", 0, 11)
+    assert list(told(after).without_content(told(before))) == [Span(b"a", 2, 5), Span(b"a", 10, 11)]
+    assert list(told(before).without_content(told(after))) == []
+    assert list(told().without_content(told(after))) == [Span(b"a", 0, 2), Span(b"a", 5, 10)]
+    pieces = [text.changes_of(b"a", at, at + 3) for at in (8, 5, 0)]
+    assert list(told(*pieces).without_content(told(before))) == [Span(b"a", 2, 5), Span(b"a", 10, 11)]
+    assert not told(text.changes_of(b"a", 2, 5)).has_content
+
+
+def test_a_list_s_values_that_were_replaced_are_told_no_more() -> None:
+    items = List(b"a")
+    items.extend(["one", "two"])
+    items[0] = "first"
+    before = told(items.changes_of(b"a", 0, 3))
+    items[0] = "best"
+    del items[1]
+    after = told(items.changes_of(b"a", 0, items.version[b"a"]))
+    assert list(after.without_content(before)) == [Span(b"a", 1, 3)]
+
+
 def calls(edits: int) -> int:
     """How many functions are called to compare so many edits, each of runs of its own, with the sum of all."""
     text, rng = Text(b"one"), random.Random(1)

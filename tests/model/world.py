@@ -166,10 +166,11 @@ class World:
         await replica.graph.commit()
         self.secrets.learn(replica, await replica.absorb())
         replica.dirty = False
-        self.check(replica)
+        await self.check(replica)
 
-    def check(self, replica: Replica) -> None:
+    async def check(self, replica: Replica) -> None:
         """It shows what the model does, and reads what it may."""
+        await replica.look_for_sums()
         replica.check()
         if replica.lacks:
             return
@@ -318,7 +319,7 @@ class World:
             self.caught_up(other, had)
         for each in (replica, other):
             each.dirty = False
-            self.check(each)
+            await self.check(each)
             known = {proof.author for proof in await each.graph.frames.proofs()}
             if not split <= known <= self.forked:
                 raise Difference(
@@ -361,7 +362,7 @@ class World:
         self.caught_up(other, had)
         for each in (replica, other):
             each.dirty = False
-            self.check(each)
+            await self.check(each)
             left = [
                 (one.author.key, one.first, one.last, tuple(by.key for by in one.by))
                 for one in each.graph.admission.unagreed()
@@ -613,7 +614,7 @@ class World:
         await replica.open()
         replica.reopened()
         replica.behind = replica.behind or seen.length(replica.key) < replica.signed
-        self.check(replica)
+        await self.check(replica)
 
     async def damage(self, replica: Replica, step: Step) -> None:
         """What somebody else signed last is lost, and nothing tells of it: it is written on before it syncs."""

@@ -140,17 +140,24 @@ class _Parts:
         """Return whether all that stands of a frame is in it."""
         ops = ops_of(self._graph.replica.core, self._parts[0].author, body)
         return all(
-            (op.clock, op.kind) in self._told or self._has_edit(op) for op in ops if op.kind in _STANDING
+            self._has_edit(op) if op.kind in EDITED else (op.clock, op.kind) in self._told
+            for op in ops
+            if op.kind in _STANDING
         )
 
     def _has_edit(self, op: Op) -> bool:
-        """Return whether a later edit tells of all operations of this one."""
-        edit = op.edit or op.value
-        if op.kind not in EDITED or not isinstance(edit, bytes):
+        """Return whether edits tell of all operations of this one, and the content of those that have any here: its
+        author may have seen them deleted by somebody whose frames aren't here, or who is banned, or by nobody."""
+        edit, name = op.edit or op.value, (EDITED[op.kind], op.soul, op.key)
+        if name not in self._edits or not isinstance(edit, bytes):
             return False
-        known, told = self._edits.get((EDITED[op.kind], op.soul, op.key)), Operations()
+        known, told = self._edits[name], Operations()
         told.add_edit(edit)
-        return known is not None and known.has_all_of(told)
+        if not known.has_all_of(told):
+            return False
+        missing = list(known.without_content(told))
+        text = self._graph.replica.sequences.open_sequence(name) if missing else None
+        return text is None or not any(text.has_content_of(span) for span in missing)
 
     def is_consistent(self, one: Signed) -> bool:
         """Return whether nothing in it contradicts what is stored, which is given in order."""

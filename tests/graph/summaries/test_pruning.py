@@ -19,6 +19,7 @@ from postgres import server
 
 from dtp.crdt import Clock, Replica
 from dtp.crdt.permission.rules import Rule, Rules
+from dtp.crdt.summing import Summing
 from dtp.graph import Graph, GraphError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
@@ -485,6 +486,98 @@ def test_what_a_summary_lacks_and_stands_here_keeps_the_frames() -> None:
             await told(carol, CAROL, bob)
             assert (await bob.upkeep.prune()).frames == 99
             await check(bob)
+
+    asyncio.run(main())
+
+
+async def edited(graph: Graph) -> None:
+    """A text, and a list of two elements, one of them assigned, before frames that don't count."""
+    graph.text("t").insert(0, "hers and his" * 50)
+    graph.list("l").extend(["first", "second"])
+    graph.list("l")[0] = "assigned"
+    await positions(graph, 50)
+
+
+def edits_of(graph: Graph) -> tuple[object, ...]:
+    return str(graph.text("t")), list(graph.list("l"))
+
+
+@pytest.mark.parametrize("is_banned", [False, True], ids=["unheard", "banned"])
+@pytest.mark.parametrize("what", ["character", "element", "value"])
+def test_what_others_deleted_in_a_text_or_a_list_and_stands_here_keeps_the_frames(
+    what: str, is_banned: bool, tmp_path: Path
+) -> None:
+    """Who deleted it is banned here, or what it made hasn't come: the author's sum doesn't say it any more."""
+
+    async def main() -> None:
+        path = str(tmp_path / "bob.db")
+        async with (
+            await Graph.open("memory:", identity=ALICE, name="g") as alice,
+            await Graph.open("memory:", identity=CAROL, name="g") as carol,
+        ):
+            await edited(alice)
+            await told(alice, ALICE, carol)
+            match what:
+                case "character":
+                    carol.text("t").delete(100, 300)
+                case "element":
+                    carol.list("l").pop(1)
+                case "value":
+                    carol.list("l")[0] = "hers"
+            await told(carol, CAROL, alice)
+            async with await Graph.open(path, identity=BOB, name="g") as bob:
+                await told(alice, ALICE, bob)
+                shown = edits_of(bob)
+                if is_banned:
+                    await told(carol, CAROL, bob)
+                    await bob.admission.ban(CAROL.id)
+                assert edits_of(bob) == shown != edits_of(alice)
+                await alice.upkeep.prune()
+                last = alice.frames.last_of(ALICE.id.key)
+                bob.passed.put_summary(ALICE.id.key, last, await alice.frames.read(ALICE.id.key, 1, last))
+                assert (await bob.upkeep.prune()).frames == 0
+                await check(bob)
+            async with await Graph.open(path, identity=BOB, name="g") as bob:
+                assert edits_of(bob) == shown
+                await (bob.admission.unban(CAROL.id) if is_banned else told(carol, CAROL, bob))
+                assert edits_of(bob) == edits_of(alice)
+                assert (await bob.upkeep.prune()).frames > 40
+                await check(bob)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_compacted", [False, True], ids=["whole", "compacted"])
+def test_text_that_nobody_deleted_and_a_sum_lacks_keeps_the_frames(is_compacted: bool) -> None:
+    """The author says that its characters were deleted, and they are there."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE, name="g") as alice,
+            await Graph.open("memory:", identity=BOB, name="g") as bob,
+        ):
+            alice.text("t").insert(0, "a sentence, and more")
+            await positions(alice, 50)
+            await told(alice, ALICE, bob)
+            alice.text("t").delete(10, 10)
+            await told(alice, ALICE, bob)
+            await alice.upkeep.compact()
+            if is_compacted:
+                await told(alice, ALICE, bob)
+                await bob.upkeep.compact()
+            last = bob.frames.last_of(ALICE.id.key)
+            liar = bob.replica.empty_copy()
+            loading.merge_all_stored(bob.frames.store, liar)
+            liar.text("t").delete(0, 10)
+            honest = envelopes.decode("g", (await bob.frames.read(ALICE.id.key, last, last))[0])
+            stored = [envelopes.decode("g", one) for one in await bob.frames.read(ALICE.id.key, 1, last)]
+            summing = Summing(liar, ALICE.id.key, 0)
+            assert all(summing.add_frame(one.body) for one in stored)
+            clocks = 0, summaries.last_clock(liar.core, honest)
+            said = envelopes.sum_up(ALICE, stored[0], honest, clocks, bytes(16), summing.finish_frame())
+            bob.passed.put_summary(ALICE.id.key, last, [said.encode()])
+            assert (await bob.upkeep.prune()).frames == 0
+            assert str(bob.text("t")) == "a sentence"
 
     asyncio.run(main())
 
