@@ -349,6 +349,11 @@ class Membership:
         return [each.encoded for each in self._doubted.values()]
 
     @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many operations have their place, wait for it, and weren't accepted: others once something is kept."""
+        return len(self.operations), len(self._waiting), len(self._doubted)
+
+    @property
     def heads(self) -> list[bytes]:
         """The operations that no other has seen yet: the parents of the next one. Of too many, those that have seen
         most: who makes lots of them hides nothing else."""

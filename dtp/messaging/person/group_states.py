@@ -208,7 +208,7 @@ class GroupStates:
             with contextlib.suppress(MembershipError):
                 operations.append(Operation.parse(each))
         membership = mail.groups.get(group) or Membership(group)
-        was, changed = membership.members, False
+        was, before, changed = membership.members, membership.counts, False
         if is_own or mail.person not in was.roles:
             mail.former_devices.take(group, former, operations)
 
@@ -219,9 +219,16 @@ class GroupStates:
         for operation in operations:
             with contextlib.suppress(MembershipError):
                 changed |= membership.add(operation, is_authors)
-        if operations:
+        changed |= self._accept_former(membership, was)
+        if changed or membership.counts != before:
             mail.groups[group] = membership
-        return self._settle(membership, was, changed=changed)
+            self.save(membership)
+        return self._list_changes(membership, was) if changed else []
+
+    def _accept_former(self, membership: Membership, was: GroupMembers) -> bool:
+        """Accept what devices that are gone have signed, if we weren't in the group before. Return whether that
+        changes something."""
+        return self._mail.person not in was.roles and self._mail.former_devices.accept(membership)
 
     def reconsider(self, person: bytes, gone: Container[bytes]) -> None:
         """Read groups again after a person's card has changed, from which these devices have gone.
@@ -234,22 +241,18 @@ class GroupStates:
                 membership.withdraw(person, gone)
                 self.save(membership)
             if membership.reconsider(lambda each: each.author == person and self._mail.is_authors(each)):
-                self._notices += self._settle(membership, was, changed=True)
+                self._accept_former(membership, was)
+                self.save(membership)
+                self._notices += self._list_changes(membership, was)
 
     def take_notices(self) -> list[Notice]:
         """Return what cards have changed of groups since this was asked before."""
         notices, self._notices = self._notices, []
         return notices
 
-    def _settle(self, membership: Membership, was: GroupMembers, *, changed: bool) -> list[Notice]:
-        """Keep a group that was different before, and return what has changed."""
-        mail, group = self._mail, membership.group
-        if mail.person not in was.roles:
-            changed |= mail.former_devices.accept(membership)
-        self.save(membership)
-        if not changed:
-            return []
-        members = membership.members
+    def _list_changes(self, membership: Membership, was: GroupMembers) -> list[Notice]:
+        """Return what has changed in a group, and show what was held back until then."""
+        mail, group, members = self._mail, membership.group, membership.members
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
         if mail.person in was.roles:  # who is new hears of none before
             notices += [self._tell_given(group, person) for person in members.past.keys() - was.past.keys()]
