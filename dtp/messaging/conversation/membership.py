@@ -132,6 +132,13 @@ class Operation:
         return operation_id(self.encoded)
 
     @property
+    def brings_in(self) -> bytes | None:
+        """Whom it brings into the group, None for nobody."""
+        if self.act is Act.CREATE:
+            return self.author
+        return self.subject if self.act is Act.ADD else None
+
+    @property
     def invitation(self) -> bytes | None:
         """The invitation by which somebody is added, or None."""
         told = self.text
@@ -398,15 +405,11 @@ class Membership:
         roles = self.members.roles
         for name, each in self._waiting.items():
             if each.author not in roles or (name in self._doubted and name not in self._due):
-                self._forget(name)
+                del self._waiting[name]
+                self._doubted.pop(name, None)
+                self._due.pop(name, None)
                 return True
         return False
-
-    def _forget(self, operation: bytes) -> None:
-        """Drop one that has no place."""
-        del self._waiting[operation]
-        self._doubted.pop(operation, None)
-        self._due.pop(operation, None)
 
     def is_waiting(self, operation: bytes) -> bool:
         """True if an operation would have its place, but for some that it has seen and that haven't come."""
@@ -451,8 +454,7 @@ class Membership:
             return False  # by nobody who was ever in the group: it takes no place, whatever counts
         del self._waiting[each.id]
         self.operations[each.id] = each
-        if each.act in (Act.CREATE, Act.ADD):
-            person = each.subject or each.author
+        if (person := each.brings_in) is not None:
             self._brought[person] = self._brought.get(person, 0) | bit
         self._invites |= each.act is Act.INVITE
         self._gives_past |= each.past is not None
@@ -579,8 +581,8 @@ class Membership:
         """
         since: dict[bytes, tuple[int, bytes]] = {}
         for each in valid:
-            if each.act in (Act.CREATE, Act.ADD):
-                since.setdefault(each.subject or each.author, self._order_key(each.id))
+            if (person := each.brings_in) is not None:
+                since.setdefault(person, self._order_key(each.id))
         removals = [each for each in valid if each.act is Act.REMOVE and each.subject != each.author]
         for removal in sorted(removals, key=lambda each: (since[each.author], self._order_key(each.id))):
             void = {
@@ -684,8 +686,7 @@ class Membership:
             if each.act is Act.REMOVE:
                 removed.setdefault(each.subject, []).append(each)
         for each in valid:
-            subject = each.author if each.act is Act.CREATE else each.subject
-            if each.act not in (Act.CREATE, Act.ADD):
+            if (subject := each.brings_in) is None:
                 continue
             told = self._by_invitation.get(each.id) if self._by_invitation else None
             if told is not None and subject not in admitted.get(told, ()):

@@ -149,7 +149,7 @@ class Group:
         return set()
 
     def _brought_in(self, told: Read) -> bytes:
-        return {CREATE: told.author, ADD: told.subject or told.author}.get(told.act, b"")
+        return {CREATE: told.author, ADD: told.subject}.get(told.act, b"")
 
     def _widen(
         self, covers: dict[bytes, set[bytes]], retired: dict[Any, list[bytes]], valid: list[bytes]

@@ -225,6 +225,17 @@ def sparse(number: int, parents: list[bytes], at: int) -> Operation:
     return Operation(Act.NAME, *fields, encoded=at.to_bytes(4, "big"))
 
 
+@pytest.mark.parametrize("subject", [b"", BEN, DAN], ids=["nobody", "member", "stranger"])
+def test_operations_about_nobody_or_somebody_else_are_read(subject: bytes) -> None:
+    """A group whose creation was about somebody else stopped all that came, at everybody who was told of it."""
+    created = do(0, Act.CREATE, [], subject=subject, text="choir")
+    added = do(0, Act.ADD, [created.id], subject=BEN)
+    removed = do(0, Act.REMOVE, [added.id], subject=BEN)
+    nobody = do(0, Act.REMOVE, [removed.id])
+    made = group(created, added, removed, nobody)
+    assert made.members.roles == {ANN: MemberRole.ADMINISTRATOR}
+
+
 def test_rooms_are_opened_and_closed_by_administrators() -> None:
     opened = do(1, Act.ROOM, [ADD_CID.id], text="sopranos")
     made = group(CREATE, ADD_BEN, ADD_CID, opened, do(2, Act.CLOSE, [opened.id], subject=opened.id))
