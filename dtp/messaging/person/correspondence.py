@@ -693,6 +693,8 @@ class Correspondence:
         elif person != self.person or self.group_of(conversation) is not None:
             group = self.group_of(conversation)
             held = held or person not in (group.members.roles if group else {})
+            if group is None and contact is not None and not contact.stranger:
+                self.group_states.note_unknown(conversation, device, now_ms)
         is_text = event.kind is EventKind.TEXT and person != self.person
         vanishes = 0
         if person == self.person and (seconds := event.fields.get("disappear", 0)):

@@ -271,23 +271,30 @@ class GroupStates:
     ) -> None:
         """Note to ask a member's device for what its operations have seen, if that doesn't come: somebody may have
         told it to that device alone, and what is built on it would count for nobody else."""
-        store, membership = self._mail.store, self._mail.groups.get(group)
-        if (
-            membership is None
-            or person not in membership.members.roles
-            or store.has_wanted_state(group, device)
-        ):
-            return
-        waiting = next((each for each in map(operation_id, encoded) if membership.is_waiting(each)), None)
-        if waiting is not None and store.count_wanted_states(device) < _WANTED:
-            store.add_wanted_state(group, device, pack(waiting))
+        membership = self._mail.groups.get(group)
+        if membership is not None and person in membership.members.roles:
+            waiting = (each for each in map(operation_id, encoded) if membership.is_waiting(each))
+            if (operation := next(waiting, None)) is not None:
+                self._ask_later(group, device, operation, now_ms)
+
+    def note_unknown(self, group: bytes, device: bytes, now_ms: int) -> None:
+        """Note to ask a device about a group that we don't know and that it writes to, if that doesn't come: an
+        account's key may have been recovered on a device that has nothing yet."""
+        self._ask_later(group, device, b"", now_ms)
+
+    def _ask_later(self, group: bytes, device: bytes, operation: bytes, now_ms: int) -> None:
+        store = self._mail.store
+        if not store.has_wanted_state(group, device) and store.count_wanted_states(device) < _WANTED:
+            store.add_wanted_state(group, device, pack(operation))
             store.put_off_wanted_state(group, device, now_ms + resend_after(1))
 
     def _ask_for_missing(
         self, group: bytes, device: bytes, operation: bytes, tries: int, now_ms: int
     ) -> None:
         membership = self._mail.groups.get(group)
-        if membership is None or not membership.is_waiting(operation) or tries > _ASKED:
+        is_in = membership is not None and self._mail.person in membership.members.roles
+        is_missing = membership is not None and membership.is_waiting(operation) if operation else not is_in
+        if not is_missing or tries > _ASKED:
             self._mail.store.drop_wanted_state(group, device)
         else:
             self._send(group, [device], {"operations": [], "ask": True}, now_ms)

@@ -12,6 +12,7 @@ from village import Village, villages
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.membership import Act, MemberRole, Operation
+from dtp.messaging.ends.order import resend_after
 
 
 @pytest.fixture
@@ -132,6 +133,37 @@ def test_another_device_says_it_where_the_one_with_the_key_does_not_know_the_gro
     assert (alice.person, known_identity("phone").id.key) in alice.groups[group].retired
     at.deliver()
     assert (alice.person, known_identity("phone").id.key) in bob.groups[group].retired
+
+
+def test_an_account_that_is_recovered_on_another_device_comes_back_into_its_groups(
+    village: Callable[..., Village],
+) -> None:
+    """Nobody told a device that had nothing yet of the groups that its person is in."""
+    at = village("alice", "bob", "tablet", least=0)
+    at.share_account("alice")
+    alice, tablet, bob = (at.people[each] for each in ("alice", "tablet", "bob"))
+    group = alice.create_group("choir", [bob.person], at.now)
+    at.deliver()
+    assert alice.account is not None
+    recovered = Account.rotate(
+        *(alice.account.card, known_identity("recovery"), known_identity("another key")),
+        *(known_identity("another recovery").id, [Device(tablet.identity.id.key)]),
+    )
+    tablet.change_account(recovered, at.now)
+    bob.add_contact(tablet.card, at.now)
+    at.say("bob", group, "are you back?")
+    at.deliver()
+    assert not at.is_member("tablet", group)
+    at.now += resend_after(1)
+    assert tablet.group_states.take_wanted(at.now) == []
+    at.deliver()
+    assert at.is_member("tablet", group)
+    assert at.texts("tablet", group) == ["are you back?"]
+    tablet.change_group(group, Act.NAME, at.now, text="altos")
+    at.deliver()
+    assert bob.groups[group].members == tablet.groups[group].members
+    assert bob.groups[group].members.name == "altos"
+    assert bob.groups[group].retired.keys() == {(tablet.person, alice.identity.id.key)}
 
 
 def test_a_person_says_it_before_they_do_something_where_nobody_has(village: Callable[..., Village]) -> None:
