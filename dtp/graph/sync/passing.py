@@ -28,6 +28,9 @@ MOST: Final = 256 << 20
 
 #: Offers that are remembered, for each peer and author.
 _REMEMBERED: Final = 4096
+#: How often an author's sum is taken for one's word while about as much is stored of it. It makes another when that has
+#: doubled, or to save a fifth; a liar might with each frame, and everybody would load it.
+_OF_ONE_SIZE: Final = 4
 
 Signed = Envelope | Summary
 
@@ -114,7 +117,7 @@ def _cut(data: bytes, at: int) -> Iterator[bytes]:
 
 
 class Offering:
-    """When to sum up all own frames for others to pass on."""
+    """When to sum up all own frames for others to pass on, and how often others' sums are taken for one's word."""
 
     def __init__(self) -> None:
         self._seen = 0  # up to which own frame sizes are counted
@@ -124,6 +127,8 @@ class Offering:
         self._tried = 0
         self._made: dict[tuple[bytes, bytes, bool], int] = {}
         self._offered: _OfferedSum | None = None
+        #: Author -> how much was stored of it when its sum was taken, and how often it was since.
+        self._taken: dict[bytes, tuple[int, int]] = {}
 
     def to_make(self, passed: Passed, peer: bytes, *, wants_frames: bool) -> Iterator[tuple[bytes, int]]:
         """Yield what a peer wasn't offered: of which author, up to which frame. One that `wants_frames` may want
@@ -138,6 +143,23 @@ class Offering:
         self._made |= {(peer, author, wants_frames): upto for author, upto in offered.items()}
         while len(self._made) > _REMEMBERED:
             del self._made[next(iter(self._made))]
+
+    def may_take_again(self, author: bytes, stored: int) -> bool:
+        """Return whether another sum of an author, of whom so many bytes are stored, is taken for one's word: a few
+        are until that has changed by a quarter."""
+        return self._times_taken(author, stored)[1] < _OF_ONE_SIZE
+
+    def count_taken(self, author: bytes, stored: int) -> None:
+        """Count a sum that was taken as a whole."""
+        before, times = self._times_taken(author, stored)
+        self._taken.pop(author, None)
+        self._taken[author] = before, times + 1
+        while len(self._taken) > _REMEMBERED:
+            del self._taken[next(iter(self._taken))]
+
+    def _times_taken(self, author: bytes, stored: int) -> tuple[int, int]:
+        before, times = self._taken.get(author, (stored, 0))
+        return (before, times) if abs(stored - before) <= before // 4 else (stored, 0)
 
     async def refresh_offer(self, graph: Graph, *, at_once: bool = False) -> None:
         """Sum up all own frames, if they have become more than twice what stood the last time; or `at_once`, if that

@@ -280,13 +280,18 @@ class _Session:
             return
         if author == graph.identity.id.key or graph.keeps_history or size > passing.MOST or sequence > here:
             return
-        upto = graph.passed.last_of(author)
+        upto, stored = graph.passed.last_of(author), None
         if is_asked(graph):  # by what is stored, and not by an offer that was taken before, and may be a lie
-            most = 2 * await graph.frames.stored_bytes(author, 1, sequence)
+            stored = await graph.frames.stored_bytes(author, 1, sequence)
+            most = 2 * stored
         else:
             behind = await graph.frames.stored_bytes(author, upto + 1, sequence)
             most = (graph.passed.size_of(author) + behind) // 2
-        if sequence > upto and size <= most:
+        if (
+            sequence > upto
+            and size <= most
+            and (stored is None or graph.offering.may_take_again(author, stored))
+        ):
             self._taking[author] = Taking(author, sequence, size)
             await self._send(self._side.encode_want(author, sequence))
 
@@ -323,6 +328,8 @@ class _Session:
             elif taking.add_part(passing.decode_part(self._graph, one), one):
                 frames = self._graph.frames
                 await frames.ask_store(taking.keep_passed, self._graph.passed, frames.find)
+                size = await frames.stored_bytes(envelope.author, 1, taking.sequence)
+                self._graph.offering.count_taken(envelope.author, size)
                 del self._taking[envelope.author]
                 if envelope.author in self._newer:
                     await self._consider_offer(envelope.author, *self._newer.pop(envelope.author))

@@ -290,6 +290,30 @@ def test_a_witness_keeps_no_more_of_an_author_than_it_wrote() -> None:
     run(main())
 
 
+def test_a_witness_loads_the_sum_of_an_author_again_as_it_grows() -> None:
+    """An author might offer all that it ever made with each frame that it adds, and each witness would load it."""
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as alice, await opened(BOB) as bob:
+            taken = []
+            for count in [20, *[1] * 12, 20, *[1] * 12]:
+                for number in range(count):
+                    alice.node(f"n/{number}")["k"] = bytes(1000 if count > 1 else 1)
+                    await alice.commit()
+                await told(alice, ALICE, bob)
+                frames = [envelopes.decode("", data) for data in await stored(alice, ALICE)]
+                clocks = 0, alice.frames.chains.get_tip(ALICE.id.key).clock
+                body = bytes(10_000)
+                made = envelopes.sum_up(ALICE, frames[0], frames[-1], clocks, bytes(16), body)
+                alice.passed.put_summary(ALICE.id.key, len(frames), [made.encode()])
+                async with served(alice, bob) as client:
+                    await bob.sync(client)
+                taken.append(bob.passed.last_of(ALICE.id.key) == len(frames))
+            assert taken == [*[True] * 4, *[False] * 9] * 2
+
+    run(main())
+
+
 def test_waiting_for_words_costs_no_more_the_more_is_stored() -> None:
     """Whoever lives on while those who are asked are away looks at what it signed since, with each commit."""
 
