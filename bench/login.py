@@ -20,7 +20,7 @@ from bench import report
 from dtp.identity import Identity
 from dtp.messaging.login.conversation import LoginConversation, LoginServer, Moment
 from dtp.messaging.login.limits import LoginLimits
-from dtp.messaging.login.opaque import OpaqueLogin, Registration, prove
+from dtp.messaging.login.opaque import OpaqueLogin, Registration, make_proof
 from dtp.messaging.login.protocol import Credential, LoginOp, Slot, credential_id, registration_statement
 from dtp.messaging.login.store import LoginStore
 from dtp.messaging.login.vault import Vault, make_key, unwrap_key, wrap_key
@@ -109,7 +109,7 @@ class Ours:
 
     def answer(self, asked: Any, begun: Any) -> Any:
         finalization, session_key, export_key = asked.finish(begun[1])
-        return finalization, prove(session_key, b"client", *ENDS), export_key
+        return finalization, make_proof(session_key, b"client", *ENDS), export_key
 
     def finish(self, begun: Any, answered: Any) -> Any:
         return self._ask(begun[0], LoginOp.LOGIN_FINISH, *answered[:2], 0)

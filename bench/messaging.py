@@ -96,12 +96,12 @@ def sealed_and_opened(folder: str, count: int, together: int) -> tuple[float, fl
                     alice.enqueue_event([device], event, b"")
             while sealed := alice.seal_due(now_ms()):
                 with bob.store.transaction():
-                    got = bob.open([each.envelope for each in sealed], now_ms())
+                    got = bob.open_envelopes([each.envelope for each in sealed], now_ms())
                 assert len(got.payloads) == len(sealed)
                 answer = bob.seal_answer(alice.identity.id.key)
                 assert answer is not None
                 with alice.store.transaction():
-                    alice.open([answer.envelope], now_ms())
+                    alice.open_envelopes([answer.envelope], now_ms())
 
     cpu = time.process_time()
     found = rate(count, work)
@@ -113,7 +113,7 @@ def sealed_and_opened(folder: str, count: int, together: int) -> tuple[float, fl
 
 def registered(store: MailboxStore, identity: Identity) -> None:
     """Have a mailbox keep things for a device."""
-    local = LocalDevice.begin(identity, os.urandom(16), now_ms())
+    local = LocalDevice.create_instance(identity, os.urandom(16), now_ms())
     store.publish(identity.id.key, local.keys.sequence, local.keys.encoded, [])
     store.set_access(identity.id.key, access_hash(ACCESS), 0)
 
@@ -220,7 +220,7 @@ def group(folder: str, members: int) -> tuple[float, float]:
     others = []
     for _ in range(members):
         identity = Identity.generate()
-        local = LocalDevice.begin(identity, os.urandom(16), now_ms())
+        local = LocalDevice.create_instance(identity, os.urandom(16), now_ms())
         desk.begin_session(identity.id.key, KeyBundle(local.keys))
         others.append(local)
     event = Event(EventKind.TEXT, bytes(32), 1, now_ms(), {"text": TEXT})
@@ -236,7 +236,7 @@ def group(folder: str, members: int) -> tuple[float, float]:
     for each in sealed:
         local = by_device[each.device]
         inside = Sealed.parse(open_envelope(each.envelope, local.identity))
-        assert RemoteDevice(inside.sender).open(local, inside).payloads
+        assert RemoteDevice(inside.sender).open_sealed(local, inside).payloads
     opened = (time.process_time() - began) / len(sealed)
     desk.close()
     return sender, opened
@@ -245,7 +245,7 @@ def group(folder: str, members: int) -> tuple[float, float]:
 def fill(path: str, count: int, connected: int) -> list[Identity]:
     """Give a mailbox's file `count` recipients with an envelope each. Return those of them that will connect."""
     store = SqliteMailbox(path, MailboxLimits(recipients=10**6))
-    local = LocalDevice.begin(Identity.generate(), os.urandom(16), now_ms())
+    local = LocalDevice.create_instance(Identity.generate(), os.urandom(16), now_ms())
     present = [Identity.generate() for _ in range(connected)]
     devices = [each.id.key for each in present] + [os.urandom(32) for _ in range(count - connected)]
     for device in devices:

@@ -61,18 +61,18 @@ async def begin(
 
 def introduce(sender: Correspondence, others: list[Correspondence]) -> bytes:
     """Return a group of these people, who know its sender and have its key; nothing is sent."""
-    created = Operation.make(sender.identity, sender.person, Act.CREATE, text="choir")
+    created = Operation.sign(sender.identity, sender.person, Act.CREATE, text="choir")
     sender.groups[created.id] = membership = Membership(created.id)
-    membership.add(created, lambda operation: True)
+    membership.add_operation(created, lambda operation: True)
     for each in others:
         sender.add_contact(each.card, now_ms())
-        added = Operation.make(
+        added = Operation.sign(
             sender.identity, sender.person, Act.ADD, subject=each.person, parents=[created.id]
         )
-        membership.add(added, lambda operation: True)
+        membership.add_operation(added, lambda operation: True)
         each.add_contact(sender.card, now_ms())
         each.groups[created.id] = Membership(created.id)
-        each.groups[created.id].add(created, lambda operation: True)
+        each.groups[created.id].add_operation(created, lambda operation: True)
     sender.spreading.least = 1
     sender.send_event(created.id, EventKind.TEXT, {"text": TEXT}, now_ms())
     payloads = [Event.parse(each.payload) for each in sender.store.due_payloads(now_ms(), 2)]
@@ -88,7 +88,7 @@ def introduce(sender: Correspondence, others: list[Correspondence]) -> bytes:
 async def hear(member: Member, group: bytes, count: int) -> None:
     """Store what comes, until so many messages have."""
     async for message in member.topic:
-        told = member.mail.spreading.receive(group, message.author.key, message.data, now_ms())
+        told = member.mail.spreading.receive_by_topic(group, message.author.key, message.data, now_ms())
         count -= len(told)
         if not count:
             return

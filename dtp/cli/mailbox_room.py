@@ -220,9 +220,9 @@ async def _show_rooms(messenger: Messenger, *, how: tuple[float, bool]) -> None:
     if not await reach(messenger, wait):
         raise MessageError("none of your mailboxes answered in time: run this again")
     for address, client in list(messenger.delivery.own.items()):
-        await messenger.renting.look(address, client, again=again)
+        await messenger.renting.pay_due(address, client, again=again)
         await _show_room(messenger, address)
-    for notice in messenger.renting.told:
+    for notice in messenger.renting.last_notices:
         _tell(notice)
 
 

@@ -88,7 +88,7 @@ def card(
             await reach(messenger, WAIT)  # others need the keys there; the next command publishes them
         await deliver(messenger, WAIT)
         if who["bootstrap"] or who["chain"]:
-            await messenger.lookup.publish()
+            await messenger.lookup.publish_card()
         return messenger.card
 
     stamps = {"stamp_bits": stamp_bits, "stamp_mib": stamp_mib}

@@ -160,9 +160,9 @@ async def collect(messenger: Messenger, wait: float) -> bool:
     """Return whether all is here that waits in the person's mailboxes, and on the chain, within `wait` seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
-            if messenger.posts.wanted:
+            if messenger.posts.has_place:
                 await messenger.posts.collect()
-            if messenger.card.mailboxes or not messenger.posts.wanted:
+            if messenger.card.mailboxes or not messenger.posts.has_place:
                 await messenger.wait_collected()
             return True
     return False

@@ -317,7 +317,7 @@ def send(
       dtp tip send herald.card --words "the one at the mill"
     """
     known = read_words(ask_words, words_file)
-    words, said = known or TipWords.make(), " ".join(text)
+    words, said = known or TipWords.generate(), " ".join(text)
     place = _chain_place(line)
 
     async def through_chain(chain: ChainClient) -> None:

@@ -21,7 +21,7 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def frame(*fields: object) -> bytes:
+def pack_frame(*fields: object) -> bytes:
     """Return what `read_frame` reads: an array of the fields, with its length in front."""
     body = pack(list(fields))
     return len(body).to_bytes(4, "big") + body
@@ -59,6 +59,6 @@ def is_number(value: object, most: int = MAX_NUMBER) -> bool:
     return type(value) is int and 0 <= value <= most
 
 
-def tagged(domain: bytes) -> bytes:
+def domain_tag(domain: bytes) -> bytes:
     """Return what goes before a body that is signed: the domain and its length."""
     return bytes((len(domain),)) + domain

@@ -177,7 +177,7 @@ def test_nobody_makes_up_a_post_by_a_message(tmp_path):
             event = Event(EventKind.POST, me.card.person, 1, 1, told)
             mail = me.correspondence
             with mail.transaction():
-                mail.desk.claim(FRIEND.id.key, FRIEND.id.key)
+                mail.desk.note_person(FRIEND.id.key, FRIEND.id.key)
                 assert mail._receive_event(FRIEND.id.key, event, 1) == []
             assert await me.history(cards) == []
 

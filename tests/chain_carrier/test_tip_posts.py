@@ -47,13 +47,13 @@ def test_what_was_read_is_not_asked_for_again(client, wallet, tmp_path):
         node.answers["list_events"] = noting
         async with client(wallet(), rpc=node) as owner, client(wallet()) as user:
             hosted = await published(owner)
-            first = await send_tip(user, hosted.id, "tips", TipWords.make(), "one")
+            first = await send_tip(user, hosted.id, "tips", TipWords.generate(), "one")
             other = await send_post(user, hosted.id, "tips", b"no tip at all")
             async with opened(tmp_path) as line:
                 assert await collect_posts(owner, hosted.id, line) == 1
             assert [seen.count(each.transaction) for each in (first, other)] == [1, 1]
             del seen[:]
-            second = await send_tip(user, hosted.id, "tips", TipWords.make(), "two")
+            second = await send_tip(user, hosted.id, "tips", TipWords.generate(), "two")
             async with opened(tmp_path) as line:  # as another run of the program
                 assert await collect_posts(owner, hosted.id, line) == 1
                 assert await collect_posts(owner, hosted.id, line) == 0
@@ -67,8 +67,8 @@ def test_each_host_is_read_from_where_it_was_read(client, wallet, tmp_path):
     async def scenario():
         async with client(wallet()) as owner, client(wallet()) as other, client(wallet()) as user:
             first, second = await published(owner), await published(other)
-            await send_tip(user, second.id, "tips", TipWords.make(), "to the second")
-            await send_tip(user, first.id, "tips", TipWords.make(), "to the first")
+            await send_tip(user, second.id, "tips", TipWords.generate(), "to the second")
+            await send_tip(user, first.id, "tips", TipWords.generate(), "to the first")
             async with opened(tmp_path) as line:
                 assert await collect_posts(owner, first.id, line) == 1
                 assert await collect_posts(other, second.id, line) == 1
@@ -81,7 +81,7 @@ def test_a_line_that_is_full_goes_on_there_once_there_is_room(client, wallet, tm
         async with client(wallet()) as owner, client(wallet()) as user:
             hosted = await published(owner)
             for text in ("one", "two", "three", "four"):
-                await send_tip(user, hosted.id, "tips", TipWords.make(), text)
+                await send_tip(user, hosted.id, "tips", TipWords.generate(), text)
             async with opened(tmp_path) as line:
                 line.store.most_tips = 2
                 assert await collect_posts(owner, hosted.id, line) == 2
@@ -100,10 +100,10 @@ def test_where_the_node_has_forgotten_all_that_it_has_is_read_once(client, walle
     async def scenario():
         async with client(wallet(), rpc=node) as owner, client(wallet()) as user:
             hosted = await published(owner)
-            await send_tip(user, hosted.id, "tips", TipWords.make(), "one")
+            await send_tip(user, hosted.id, "tips", TipWords.generate(), "one")
             async with opened(tmp_path) as line:
                 assert await collect_posts(owner, hosted.id, line) == 1
-                await send_tip(user, hosted.id, "tips", TipWords.make(), "two")
+                await send_tip(user, hosted.id, "tips", TipWords.generate(), "two")
                 node.answers["list_events"] = forgetful
                 assert await collect_posts(owner, hosted.id, line) == 1
                 assert await texts(line) == ["one", "two"]

@@ -51,7 +51,7 @@ class End:
         self.begin_instance(b"%016d" % number)
 
     def begin_instance(self, instance: bytes, after: int = 0) -> None:
-        self.local = LocalDevice.begin(self.identity, instance, self.now_ms, after=after)
+        self.local = LocalDevice.create_instance(self.identity, instance, self.now_ms, after=after)
         self.peer = RemoteDevice(self.other)
         self.saved = self.local.save(), self.peer.save(self.local.save_key)
         self.publish()
@@ -79,12 +79,12 @@ class End:
 
     def session(self) -> None:
         if not self.peer.has_session:
-            self.peer.begin(self.local, self.theirs.bundle(self.other, self.now_ms))
+            self.peer.begin_session(self.local, self.theirs.bundle(self.other, self.now_ms))
 
     def send(self, payload: bytes) -> None:
         self.session()
         number = self.peer.allot_number()
-        envelope = self.peer.seal(self.local, number, payload)
+        envelope = self.peer.seal_payload(self.local, number, payload)
         self.commit(sent={number: payload})
         self.theirs.envelopes.append(envelope)
 
@@ -92,21 +92,21 @@ class End:
         for number in numbers:
             if number in self.outbox:
                 self.session()
-                envelope = self.peer.seal(self.local, number, self.outbox[number])
+                envelope = self.peer.seal_payload(self.local, number, self.outbox[number])
                 self.commit()
                 self.theirs.envelopes.append(envelope)
 
     def answer(self, *, repair: bool = False) -> None:
         if self.peer.owes_answer or repair:
             self.session()
-            envelope = self.peer.seal(self.local, repair=repair)
+            envelope = self.peer.seal_payload(self.local, repair=repair)
             self.commit()
             self.theirs.envelopes.append(envelope)
 
     def repair(self) -> None:
         if self.peer.begins_repair(self.now_ms):
             try:
-                self.peer.begin(self.local, self.theirs.bundle(self.other, self.now_ms))
+                self.peer.begin_session(self.local, self.theirs.bundle(self.other, self.now_ms))
             except KeysRolledBack:
                 return
             self.answer(repair=True)
@@ -116,7 +116,7 @@ class End:
         sealed = Sealed.parse(open_envelope(envelope, self.identity))
         assert sealed.sender == self.other
         try:
-            opened = self.peer.open(self.local, sealed)
+            opened = self.peer.open_sealed(self.local, sealed)
         except NotOpened:
             self.repair()
             return
@@ -139,7 +139,7 @@ def settle(a: End, b: End) -> None:
                 end.receive(each)
             end.answer()
             end.send_again(end.peer.outgoing.unacknowledged)
-            if end.local.renew(end.now_ms):
+            if end.local.renew_keys(end.now_ms):
                 end.publish(1)
         if not (a.peer.outgoing.unacknowledged or b.peer.outgoing.unacknowledged):
             return

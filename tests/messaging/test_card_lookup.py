@@ -77,7 +77,7 @@ def test_two_people_find_each_other_in_the_dht(office: Test) -> None:
                     each.add_node(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
             alice = await at.begin("alice", box, cards=[DhtCards(dhts[0])])
             bob = await at.begin("bob", box, cards=[Broken(), DhtCards(dhts[1])])
-            await alice.lookup.publish()
+            await alice.lookup.publish_card()
             name = str(known_identity("alice").id)
             await bob.send(name, "found you")
             (message,) = await take(alice, 1)
@@ -167,9 +167,9 @@ def test_our_card_is_published_again_when_it_changes_and_a_revoked_device_hears_
         await other.join(await owner.approve_device(PeerId(phone.id.key), "phone"))
         client = next(iter(owner.delivery.own.values()))
         while phone.id.key not in shelf.published[-1].devices if shelf.published else True:
-            await owner.delivery.run(lambda: None)
+            await owner.delivery.run_in_thread(lambda: None)
         while phone.id.key not in (await client.get_card(laptop.id.key)).devices:  # its mailbox has it, too
-            await owner.delivery.run(lambda: None)
+            await owner.delivery.run_in_thread(lambda: None)
         card = owner.card
         await owner.revoke_device(PeerId(phone.id.key))
         shelf.cards[card.person] = owner.card.public()

@@ -199,7 +199,7 @@ def test_a_sui_account_without_a_card_has_a_room_that_says_how_it_is_answered(of
         account = bytes.fromhex("ab" * 32)
         told = {"text": "is the room free?", "wallet": account, "transaction": "9AZy"}
         tray = alice.correspondence.post_tray
-        await alice.delivery.run(tray.take, account, bytes(16), told, now_ms(), card=None)
+        await alice.delivery.run_in_thread(tray.process_post, account, bytes(16), told, now_ms(), card=None)
 
         async def body(screen: Screen) -> None:
             await screen.until(lambda: screen.messages)

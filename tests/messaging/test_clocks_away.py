@@ -76,7 +76,7 @@ def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(tmp_path: Path) -> No
             notice = await wait_notice(alice, What.CLOCK_DIFFERS)
             assert notice.detail == box
             while asked < 2:
-                await alice.delivery.run(lambda: None)
+                await alice.delivery.run_in_thread(lambda: None)
             assert not alice.reached
 
     post_office(main, tmp_path, "untimely")
@@ -129,10 +129,10 @@ def test_who_wrote_by_keys_of_a_clock_that_was_ahead_is_written_to_by_its_right_
         remote = alice.desk.peer_of(device).remote
         assert remote.keys is not None
         assert remote.keys.sequence == right + YEAR_MS
-        again = LocalDevice.begin(bob.identity, bytes(16), right)
+        again = LocalDevice.create_instance(bob.identity, bytes(16), right)
         first = RemoteDevice(alice.identity.id.key)
-        first.begin(again, village.bundle("alice"))
-        alice.receive([first.seal(again, 0, b"hello")], right)
+        first.begin_session(again, village.bundle("alice"))
+        alice.receive([first.seal_payload(again, 0, b"hello")], right)
         assert alice.desk.peer_of(device).remote.keys == again.keys
 
 

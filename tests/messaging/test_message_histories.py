@@ -251,7 +251,7 @@ class History:
     def fetch(self, person: Person) -> None:
         for wanted in person.do(person.mail.group_states.take_wanted, self.now, kill=self.maybe_kill()):
             size, key, roots = wanted.fields
-            places, _ = person.mail.route(wanted.device)
+            places, _ = person.mail.find_route(wanted.device)
             file = Attachment("state", size, key, roots, places, self)  # type: ignore[arg-type]
             try:
                 state = asyncio.run(file.read(limit=MAX_STATE))
@@ -268,7 +268,7 @@ class History:
         return found
 
     def begin(self, person: Person, device: bytes) -> bool:
-        for box in self.reached(person.mail.route(device)[0]):
+        for box in self.reached(person.mail.find_route(device)[0]):
             taken = self.boxes[box].take_keys(device)
             if taken is None:
                 continue
@@ -281,7 +281,7 @@ class History:
         return False
 
     def deposit(self, person: Person, sealed: Outbound) -> bool:
-        addresses, access = person.mail.route(sealed.device)
+        addresses, access = person.mail.find_route(sealed.device)
         for box in self.reached(addresses):
             luck = self.chance.random()
             if luck < 0.05:  # it says that it keeps that, and doesn't
@@ -314,7 +314,7 @@ class History:
             if self.chance.random() < 0.1:  # by another neighbour
                 self.spread.append((person.name, author, sealed))
             person.do(
-                *(person.mail.spreading.receive, self.group, author, sealed, self.now),
+                *(person.mail.spreading.receive_by_topic, self.group, author, sealed, self.now),
                 kill=self.maybe_kill(),
             )
         if self.chance.random() < 0.8:

@@ -85,7 +85,9 @@ def test_what_was_on_its_way_when_a_program_ended_goes_out_the_next_time(office:
             await bob.send(card, "on its way")
             await started.wait()
         async with at.messenger("bob", box) as bob:
-            assert await bob.delivery.run(bob.correspondence.store.count_unsent) == 2  # and his card
+            assert (
+                await bob.delivery.run_in_thread(bob.correspondence.store.count_unsent) == 2
+            )  # and his card
             await bob.wait_delivered()
         async with at.messenger("alice", box) as alice:
             (got,) = await take(alice, 1)
@@ -214,8 +216,10 @@ def test_messages_that_disappear(office: Test) -> None:
             for each, other in ((alice, bob), (bob, alice)):
                 assert await texts(each, other.card) == ["for a moment"]
                 now = int(message.sent_at.timestamp() * 1000)
-                assert await each.delivery.run(each.correspondence.delete_vanished, now) == 0
-                assert await each.delivery.run(each.correspondence.delete_vanished, now + later) == 1
+                assert await each.delivery.run_in_thread(each.correspondence.delete_vanished, now) == 0
+                assert (
+                    await each.delivery.run_in_thread(each.correspondence.delete_vanished, now + later) == 1
+                )
                 assert await texts(each, other.card) == []
 
     office(main)
@@ -486,7 +490,9 @@ def test_an_older_card_changes_nothing(office: Test) -> None:
         alice = await at.begin("alice", box)
         bob = await at.begin("bob", box)
         old = alice.card
-        await alice.delivery.run(alice.correspondence.set_profile, "Alice", (box,), 2 * old.sequence)
+        await alice.delivery.run_in_thread(
+            alice.correspondence.set_profile, "Alice", (box,), 2 * old.sequence
+        )
         await bob.add_contact(alice.card)
         await bob.add_contact(old)
         assert bob.contacts[0].card.name == "Alice"
@@ -556,7 +562,7 @@ def test_a_device_that_begins_anew_is_told_again_whose_messages_they_are(
             await bob.send(alice.card, "an answer")
             await take(alice, 1)
             waiting = bob.correspondence.store.count_waiting
-            while await bob.delivery.run(waiting, alice.identity.id.key):  # noqa: ASYNC110
+            while await bob.delivery.run_in_thread(waiting, alice.identity.id.key):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         for end in ("", "-wal", "-shm"):
             Path(f"{tmp_path}/alice.db{end}").unlink(missing_ok=True)  # noqa: ASYNC240
@@ -607,7 +613,7 @@ def test_groups_in_which_members_come_and_go(office: Test) -> None:
         (carols,) = carol.groups
         with pytest.raises(MessageError, match="any more"):
             await carols.send("am I still here?")
-        await carol.delivery.run(speak_anyway, carol, group.id, "am I still here?")
+        await carol.delivery.run_in_thread(speak_anyway, carol, group.id, "am I still here?")
         carol.delivery.wake()
         await carol.wait_delivered()
         await dans.send("hello")

@@ -54,7 +54,7 @@ def test_a_group_with_operations_and_cards_as_long_as_they_may_be_takes_a_new_me
     at.deliver()
     parents = sorted(bob.groups[group].operations)[:MAX_PARENTS]
     made = [
-        Operation.make(bob.identity, bob.person, Act.NAME, text=128 * "x", parents=parents)
+        Operation.sign(bob.identity, bob.person, Act.NAME, text=128 * "x", parents=parents)
         for _ in range(200)
     ]
     assert sum(len(each.encoded) for each in made) > 2 * MAX_PAYLOAD

@@ -56,7 +56,7 @@ class Village:
         first.change_account(account, self.now)
         for name, mail in self.people.items():
             if name in names[1:]:
-                mail.join(first.card, self.now)
+                mail.join_account(first.card, self.now)
             elif name != names[0]:
                 mail.add_contact(first.card, self.now)
                 for each in names[1:]:
@@ -120,7 +120,9 @@ class Village:
 
     def hear(self, name: str, author: str, group: bytes, *published: bytes) -> None:
         for each in published:
-            self.people[name].spreading.receive(group, self.people[author].identity.id.key, each, self.now)
+            self.people[name].spreading.receive_by_topic(
+                group, self.people[author].identity.id.key, each, self.now
+            )
 
     def texts(self, name: str, group: bytes) -> list[str]:
         return [each.text for each in self.people[name].read_history(group)]

@@ -191,12 +191,14 @@ class Calls:
         tunnel = PacketTunnel() if self._relays else None
         try:
             named = self.messenger.correspondence.get_contact(self.messenger.conversation_of(person)).person
-            devices = await self.messenger.delivery.run(self.messenger.correspondence.devices_of, named)
+            devices = await self.messenger.delivery.run_in_thread(
+                self.messenger.correspondence.devices_of, named
+            )
             own = set(self.messenger.correspondence.own_devices)
             relay = ""
             if tunnel is not None:
-                await tunnel.open()
-                relay = await tunnel.listen(self._relays[0])
+                await tunnel.open_port()
+                relay = await tunnel.listen_at(self._relays[0])
                 media.use_tunnel(tunnel)
             description = await media.offer()
             call = secrets.token_bytes(ID_BYTES)
@@ -234,7 +236,7 @@ class Calls:
     async def _dial_tunnel(self, relay: str) -> PacketTunnel | None:
         """Return a tunnel to who calls; None if its place isn't reached: there may be a direct way."""
         tunnel = PacketTunnel()
-        await tunnel.open()
+        await tunnel.open_port()
         try:
             await tunnel.dial(relay)
         except (DtpError, TimeoutError) as fault:

@@ -34,7 +34,7 @@ _PRIORITY: Final = 1
 
 
 class PacketTunnel(asyncio.DatagramProtocol):
-    """One end. `open` it, then `listen` for the other end or `dial` it; `close` it in any case."""
+    """One end. `open_port` first, then `listen_at` a place for the other end or `dial` it; `close` it in any case."""
 
     def __init__(self) -> None:
         self._transport: asyncio.DatagramTransport | None = None
@@ -45,7 +45,7 @@ class PacketTunnel(asyncio.DatagramProtocol):
         #: Packets that have gone by it, and come.
         self.sent = self.received = 0
 
-    async def open(self) -> None:
+    async def open_port(self) -> None:
         """Take a port of this machine alone."""
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
@@ -62,7 +62,7 @@ class PacketTunnel(asyncio.DatagramProtocol):
         lines = description.splitlines(keepends=True)
         return "".join(each + way if each.startswith("m=") else each for each in lines)
 
-    async def listen(self, url: str) -> str:
+    async def listen_at(self, url: str) -> str:
         """Take a place at a relay, or listen at another URL, for one connection. Return the address to tell."""
         identity = Identity.generate()
         name = f"call-{base64.b32encode(os.urandom(_NAME_SIZE)).decode().lower()}"

@@ -16,7 +16,7 @@ from dtp.errors import PeerError
 from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
 from dtp.identity.card import account_name
 from dtp.identity.keys import SIGNATURE_SIZE
-from dtp.messaging.packing import is_number, pack, tagged, unpack
+from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 
 CONTACT_DOMAIN: Final = b"dtp.contact.v1"
 VERSION: Final = 1
@@ -96,7 +96,7 @@ class ContactCard:
         """Return the card with its person's signature. Raise `ContactCardError` if `identity` isn't its key."""
         if identity.id.key != self.key:
             raise ContactCardError("this key isn't the person's: a card is signed by the account's key")
-        checked = replace(self, signature=identity.sign(tagged(CONTACT_DOMAIN) + self.body))
+        checked = replace(self, signature=identity.sign(domain_tag(CONTACT_DOMAIN) + self.body))
         return ContactCard.parse(checked.encode())
 
     def encode(self) -> bytes:
@@ -138,7 +138,7 @@ class ContactCard:
         card = cls._read(body, signature, access)
         if card.body != body:
             raise ContactCardError("a card isn't in its shortest form")
-        if not _peer(card.key).verify(signature, tagged(CONTACT_DOMAIN) + body):
+        if not _peer(card.key).verify(signature, domain_tag(CONTACT_DOMAIN) + body):
             raise ContactCardError("the card isn't signed by the person that it names")
         return card
 

@@ -21,7 +21,7 @@ from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
 from dtp.identity.card import MAX_BYTES as MAX_CARD_BYTES
 from dtp.identity.keys import SIGNATURE_SIZE
 from dtp.messaging.conversation.retirements import Retired, find_retirements
-from dtp.messaging.packing import is_number, pack, tagged, unpack
+from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 
 MEMBERSHIP_DOMAIN: Final = b"dtp.group.operation.v1"
 VERSION: Final = 1
@@ -84,10 +84,10 @@ class Past:
     @property
     def text(self) -> str:
         """What an operation says of it."""
-        return f"{_PAST} {self.words}"
+        return f"{_PAST} {self.text_fields}"
 
     @property
-    def words(self) -> str:
+    def text_fields(self) -> str:
         """The same as two numbers."""
         return f"{self.span_ms} {self.last}"
 
@@ -153,7 +153,7 @@ class Operation:
         return Past.parse(words) if self.act is Act.ADD and kind == _PAST else None
 
     @classmethod
-    def make(
+    def sign(
         cls,
         identity: Identity,
         author: bytes,
@@ -168,7 +168,7 @@ class Operation:
         """Return an operation of the person `author`, signed by its device with this identity."""
         fields = (author, identity.id.key, subject, int(role), text, sorted(parents), secrets.token_bytes(8))
         body = pack([VERSION, int(act), *fields, *([card.encode()] if card else [])])
-        return cls.parse(pack([body, identity.sign(tagged(MEMBERSHIP_DOMAIN) + body)]))
+        return cls.parse(pack([body, identity.sign(domain_tag(MEMBERSHIP_DOMAIN) + body)]))
 
     @classmethod
     def parse(cls, data: bytes) -> Operation:
@@ -186,7 +186,7 @@ class Operation:
             peer = PeerId(operation.device)
         except PeerIdError:
             raise MembershipError("an operation on a group is of a device that can't be") from None
-        if not peer.verify(signature, tagged(MEMBERSHIP_DOMAIN) + body):
+        if not peer.verify(signature, domain_tag(MEMBERSHIP_DOMAIN) + body):
             raise MembershipError("the operation isn't signed by the device that it names")
         return operation
 
@@ -251,7 +251,7 @@ class Invitation:
     @property
     def text(self) -> str:
         """What an operation says of it."""
-        return f"{self.expires_ms} {self.uses}" + (f" {self.past.words}" if self.past else "")
+        return f"{self.expires_ms} {self.uses}" + (f" {self.past.text_fields}" if self.past else "")
 
     @classmethod
     def from_operation(cls, operation: Operation) -> Invitation | None:
@@ -315,7 +315,7 @@ class _Reading(NamedTuple):
 
 
 class Membership:
-    """The operations of one group. `add` takes them in any order.
+    """The operations of one group. `add_operation` takes them in any order.
 
     An operation has its place once all that it has seen have theirs, one of which brings its author in, and it was
     accepted, or one that was has seen it. Others wait, also those of devices that aren't their author's, as far as
@@ -346,7 +346,7 @@ class Membership:
         return [*self.operations.values(), *self._waiting.values()]
 
     @property
-    def encoded(self) -> list[bytes]:
+    def encoded_operations(self) -> list[bytes]:
         """All operations that were accepted as bytes, those that wait among them."""
         return [each.encoded for each in self._list_known() if each.id not in self._doubted]
 
@@ -368,7 +368,7 @@ class Membership:
         unseen = sorted(self.operations.keys() - seen, key=lambda each: (-self._past[each].bit_count(), each))
         return sorted(unseen[:MAX_PARENTS])
 
-    def add(self, operation: Operation, is_authors: Callable[[Operation], bool]) -> bool:
+    def add_operation(self, operation: Operation, is_authors: Callable[[Operation], bool]) -> bool:
         """Take an operation. Return whether something counts or has its place that didn't before.
 
         `is_authors` says whether its device is its author's. Raise `MembershipError` for one of another group.
@@ -386,7 +386,7 @@ class Membership:
         return self._accept([operation], is_authors)
 
     def reconsider(self, is_authors: Callable[[Operation], bool]) -> bool:
-        """Accept operations whose device turns out to be their author's. Return what `add` returns."""
+        """Accept operations whose device turns out to be their author's. Return what `add_operation` does."""
         return self._accept(list(self._doubted.values()), is_authors)
 
     def withdraw(self, person: bytes, devices: Container[bytes]) -> None:

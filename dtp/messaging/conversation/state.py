@@ -48,7 +48,7 @@ class Shown:
     reactions: dict[bytes, str] = field(default_factory=dict)
 
 
-def show(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Shown]:
+def show_messages(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Shown]:
     """Return the messages of a conversation, in their order.
 
     Only who wrote a message edits it, and deletes it but for `moderators`. Of edits the last counts, of a person's
@@ -74,7 +74,7 @@ def _in_order(said: Iterable[Said]) -> list[Said]:
     return sorted(once.values(), key=lambda each: each.order)
 
 
-def condense(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Said]:
+def condense_events(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Said]:
     """Return the fewest of the events about a message by which it looks as it does now, the message last.
 
     Texts that were edited or deleted aren't in them, nor reactions that were taken back.

@@ -28,7 +28,7 @@ class LocalDevice:
         self.keys = keys
 
     @classmethod
-    def begin(cls, identity: Identity, instance: bytes, now_ms: int, *, after: int = 0) -> Self:
+    def create_instance(cls, identity: Identity, instance: bytes, now_ms: int, *, after: int = 0) -> Self:
         """Return a new instance of a device, at `now_ms`; `after` is the number of the newest statement before."""
         if len(instance) != INSTANCE_BYTES:
             raise StoreFailed(f"an instance is {INSTANCE_BYTES} random bytes")
@@ -47,7 +47,7 @@ class LocalDevice:
         """What saved states of this device are encrypted with, 32 bytes. Secret."""
         return save_key(self.identity)
 
-    def renew(self, now_ms: int) -> bool:
+    def renew_keys(self, now_ms: int) -> bool:
         """Make a new fallback key and sign it where the statement is a week old, or was made by a clock that was
         ahead: nobody takes it until then. Return whether that was so."""
         if self.keys.sequence - SKEW_MS <= now_ms < self.keys.sequence + RENEW_MS:

@@ -8,7 +8,7 @@ from typing import Final
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
 from dtp.messaging.errors import KeysForged, KeysRolledBack
-from dtp.messaging.packing import MAX_NUMBER, is_number, pack, tagged, unpack
+from dtp.messaging.packing import MAX_NUMBER, domain_tag, is_number, pack, unpack
 
 KEYS_DOMAIN: Final = b"dtp.device.keys.v1"
 ONE_TIME_DOMAIN: Final = b"dtp.device.onetime.v1"
@@ -44,7 +44,7 @@ class DeviceKeys:
         """Return it, signed by the device."""
         fields = (self.device, self.instance, self.sequence, self.olm, self.sealing, self.fallback)
         body = pack([VERSION, *fields])
-        return DeviceKeys(*fields, encoded=pack([body, identity.sign(tagged(KEYS_DOMAIN) + body)]))
+        return DeviceKeys(*fields, encoded=pack([body, identity.sign(domain_tag(KEYS_DOMAIN) + body)]))
 
     @classmethod
     def parse(cls, data: bytes) -> DeviceKeys:
@@ -67,7 +67,7 @@ class DeviceKeys:
             raise KeysForged("keys of a device are malformed")
         if any(len(each) != KEY_BYTES for each in (device, olm, sealing, fallback)):
             raise KeysForged(f"a key of a device has {KEY_BYTES} bytes")
-        if not _peer(device).verify(signature, tagged(KEYS_DOMAIN) + body):
+        if not _peer(device).verify(signature, domain_tag(KEYS_DOMAIN) + body):
             raise KeysForged("the keys aren't signed by the device that they name")
         return cls(device, instance, sequence, olm, sealing, fallback, data)
 
@@ -101,7 +101,7 @@ def sign_one_time_key(identity: Identity, instance: bytes, key: bytes) -> bytes:
 
 
 def _one_time_message(device: bytes, instance: bytes, key: bytes) -> bytes:
-    return tagged(ONE_TIME_DOMAIN) + device + instance + key
+    return domain_tag(ONE_TIME_DOMAIN) + device + instance + key
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class OlmAccount:
         self._account.mark_keys_as_published()
         return bytes(key.to_bytes())
 
-    def begin(self, key: bytes, one_time_key: bytes) -> OlmSession:
+    def begin_session(self, key: bytes, one_time_key: bytes) -> OlmSession:
         """Return a new session with a device of these keys. Raise `KeysForged`."""
         try:
             theirs = Curve25519PublicKey.from_bytes(key), Curve25519PublicKey.from_bytes(one_time_key)
@@ -107,7 +107,7 @@ class OlmAccount:
         except ValueError as fault:
             raise KeysForged(f"these aren't keys to begin a session with: {fault}") from None
 
-    def accept(self, key: bytes, message: bytes) -> tuple[OlmSession, bytes]:
+    def accept_session(self, key: bytes, message: bytes) -> tuple[OlmSession, bytes]:
         """Return the session that a first message of the device with this key begins, and its text.
 
         Raise `NotOpened` if the one-time key was used, or was never ours. The account is as it was then.

@@ -86,7 +86,7 @@ class Outgoing:
         return self.next - 1
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """True while so much waits for the device that nothing more is taken."""
         return self.next - self.acknowledged >= MAX_UNACKNOWLEDGED
 
@@ -97,7 +97,7 @@ class Outgoing:
         self.acknowledged = upto
         return True
 
-    def reopen(self) -> int | None:
+    def reopen_last(self) -> int | None:
         """Return the number of the last message that has come, which is to be sent again with something else in it;
         None if nothing has. Who has it all ignores it."""
         if not self.acknowledged:

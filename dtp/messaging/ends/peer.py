@@ -71,7 +71,7 @@ class RemoteDevice:
             return None
         return next((one for instance, one in self.sessions if instance == self.keys.instance), None)
 
-    def begin(self, local: LocalDevice, bundle: KeyBundle) -> None:
+    def begin_session(self, local: LocalDevice, bundle: KeyBundle) -> None:
         """Begin a session with what a mailbox gave. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then.
 
         A further session with the same instance begins with its fallback key, which opens whatever was sent before: a
@@ -86,7 +86,7 @@ class RemoteDevice:
         bundle.keys.check_newer(self.keys, bundle.latest)
         is_further = any(instance == bundle.keys.instance for instance, _ in self.sessions)
         one_time = b"" if is_further else bundle.one_time
-        session = local.account.begin(bundle.keys.olm, one_time or bundle.keys.fallback)
+        session = local.account.begin_session(bundle.keys.olm, one_time or bundle.keys.fallback)
         self.keys = bundle.keys
         self._put_first(bundle.keys.instance, session)
 
@@ -102,11 +102,11 @@ class RemoteDevice:
 
     def allot_number(self) -> int:
         """Return the number of a new message, which is kept until it is acknowledged. Raise `QueueFull`."""
-        if self.outgoing.full:
+        if self.outgoing.is_full:
             raise QueueFull("a device has not answered for so long that nothing more is kept for it")
         return self.outgoing.allot_number()
 
-    def seal(
+    def seal_payload(
         self, local: LocalDevice, number: int | None = None, payload: bytes = b"", *, repair: bool = False
     ) -> bytes:
         """Return an envelope for the device. Without a number the payload is of the moment: it may be b"", where
@@ -131,7 +131,7 @@ class RemoteDevice:
 
     # ---- receiving ---------------------------------------------------------------------------------------------
 
-    def open(self, local: LocalDevice, sealed: Sealed, latest: int = MAX_NUMBER) -> Opened:
+    def open_sealed(self, local: LocalDevice, sealed: Sealed, latest: int = MAX_NUMBER) -> Opened:
         """Return what an envelope brought. The local device may have changed, too. Keys of after `latest` give way to
         any others.
 
@@ -158,7 +158,7 @@ class RemoteDevice:
                 keys = DeviceKeys.parse(sealed.keys)
                 if keys.device != self.device or sealed.sender != self.device:
                     raise KeysForged("a first message has the keys of another device")
-                session, text = local.account.accept(keys.olm, sealed.message)
+                session, text = local.account.accept_session(keys.olm, sealed.message)
                 return keys.instance, session, text, keys
         for instance, session in known:
             try:

@@ -43,7 +43,7 @@ class SpreadSender:
         """True if another session is to be begun."""
         return self.sealed >= MAX_SEALED or not self.began_ms <= now_ms < self.began_ms + MAX_AGE_MS
 
-    def renew(self, now_ms: int) -> None:
+    def begin_session(self, now_ms: int) -> None:
         """Begin another session: who has the key of the one before opens nothing that is sealed from now on."""
         self.sealer, self.sealed, self.began_ms = MegolmSealer(), 0, now_ms
 

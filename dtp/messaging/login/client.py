@@ -19,7 +19,7 @@ from dtp.messaging.login.names import (
     normalize_password,
     normalize_recovery_code,
 )
-from dtp.messaging.login.opaque import OpaqueLogin, Registration, prove
+from dtp.messaging.login.opaque import OpaqueLogin, Registration, make_proof
 from dtp.messaging.login.protocol import (
     MAX_MESSAGE,
     Credential,
@@ -32,7 +32,7 @@ from dtp.messaging.login.protocol import (
 )
 from dtp.messaging.login.seen import SeenVaults
 from dtp.messaging.login.vault import Setting, Vault, make_key, unwrap_key, wrap_key
-from dtp.messaging.packing import frame, is_number, read_frame
+from dtp.messaging.packing import is_number, pack_frame, read_frame
 from dtp.net.address import Address
 from dtp.net.dial import connect
 from dtp.net.stream import Stream
@@ -65,7 +65,7 @@ class _Wire:
     async def send_request(self, op: LoginOp, *fields: object) -> list[Any]:
         """Return the fields of the answer. Raise `LoginRefused`, `LoginMalformed` and `LoginGone`."""
         try:
-            self._stream.write(frame(int(op), *fields))
+            self._stream.write(pack_frame(int(op), *fields))
             await self._stream.drain()
             body = await read_frame(self._stream, MAX_MESSAGE, LoginMalformed)
         except LoginMalformed:
@@ -340,7 +340,7 @@ async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: in
     ends = (wire.server.key, wire.identity.id.key, name.encode())
     try:
         told = await wire.send_request(
-            LoginOp.LOGIN_FINISH, finalization, prove(session_key, b"client", *ends), seconds
+            LoginOp.LOGIN_FINISH, finalization, make_proof(session_key, b"client", *ends), seconds
         )
     except LoginRefused as fault:
         if fault.refusal is Refusal.FAILED:  # the account is another one since, or somebody is between
@@ -350,7 +350,7 @@ async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: in
         case [bytes(proof), bytes(identity), bytes(wrapped), int(version), bytes(sealed), until, *_] if (
             is_number(until)
         ):
-            if not hmac.compare_digest(proof, prove(session_key, b"server", *ends)):
+            if not hmac.compare_digest(proof, make_proof(session_key, b"server", *ends)):
                 raise LoginMalformed("the server has not proven that it has the key of this login")
             key = unwrap_key(wrapped, export_key, name, slot)
             vault = _open_vault(sealed, version, key, name)

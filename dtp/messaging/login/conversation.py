@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from dtp.identity import PeerId, PeerIdError
 from dtp.messaging.login.errors import LoginFailed, LoginMalformed
-from dtp.messaging.login.opaque import ServerLogin, prove
+from dtp.messaging.login.opaque import ServerLogin, make_proof
 from dtp.messaging.login.protocol import (
     Credential,
     LoginOp,
@@ -59,10 +59,10 @@ class LoginServer:
         self.registrations = Limiter(limits.registrations, limits.registration_pause, limits.remembered)
         self._lock = threading.Lock()
 
-    def begin(self, unix: float) -> None:
+    def load_sessions(self, unix: float) -> None:
         """Take up who was logged in when the store was last used. Raise `StoreFailed`."""
         for row in self.store.list_logins(int(unix)):
-            self.sessions.add(row)
+            self.sessions.log_in(row)
 
     def expire(self, unix: float) -> None:
         """Forget what is over. Raise `StoreFailed`."""
@@ -115,7 +115,7 @@ class LoginConversation:
             return (Refusal.MALFORMED,)
         if refused := self._count_of_source(now):
             return refused
-        _, counted = self._find(name, slot)
+        _, counted = self._find_login(name, slot)
         if refused := self._count_of_account(counted, now):
             return refused
         secrets = self._server.store.secrets
@@ -143,7 +143,7 @@ class LoginConversation:
         invited = None
         if server.registration == "invited":
             invited = invitation_hash(invitation.decode(errors="replace"))
-        refusal = server.store.register(
+        refusal = server.store.add_account(
             name, identity, credentials, vault, invitation=invited, now=int(now.unix)
         )
         if refusal is Refusal.DONE:
@@ -164,7 +164,7 @@ class LoginConversation:
             return (Refusal.MALFORMED,)
         if refused := self._count_of_source(now):
             return refused
-        found, counted = self._find(name, slot)
+        found, counted = self._find_login(name, slot)
         if refused := self._count_of_account(counted, now):
             return refused
         credential = credential_id(name, slot)
@@ -172,10 +172,10 @@ class LoginConversation:
         self._begun = _Begun(login, found.account, name, found.credential, counted)
         return Refusal.DONE, login.response
 
-    def _find(self, name: str, slot: int) -> tuple[FoundLogin, str]:
+    def _find_login(self, name: str, slot: int) -> tuple[FoundLogin, str]:
         """Return what there is of a name, and by what tries are counted: who has logged in before has tries of its
         own, which nobody else can use up."""
-        found = self._server.store.find(name, slot, self._peer.key)
+        found = self._server.store.find_login(name, slot, self._peer.key)
         return found, f"{name} {self._peer}" if found.known else name
 
     def _count_of_source(self, now: Moment) -> Answer | None:
@@ -191,7 +191,7 @@ class LoginConversation:
         """Return whether somebody may try now, and count it: also when the server is begun again."""
         tries, store = self._server.accounts, self._server.store
         if tries.full_again_at(counted) is None and (due := store.tries_until(counted)) > now.unix:
-            tries.restore(counted, now.steady + due - now.unix, now.steady)
+            tries.restore_source(counted, now.steady + due - now.unix, now.steady)
         if not tries.try_take(counted, now.steady):
             return False
         store.note_tries(counted, now.unix + (tries.full_again_at(counted) or 0.0) - now.steady)
@@ -210,16 +210,16 @@ class LoginConversation:
         key = begun.login.finish(finalization)
         ends = (server.identity.key, self._peer.key, begun.name.encode())
         account = server.store.get_account(begun.account)
-        if not hmac.compare_digest(proof, prove(key, b"client", *ends)) or account is None:
+        if not hmac.compare_digest(proof, make_proof(key, b"client", *ends)) or account is None:
             return (Refusal.FAILED,)
         self._forget_tries(begun.counted)
         until = int(now.unix) + min(seconds or limits.session, limits.longest_session)
         for ended in server.store.log_in(account.id, self._peer.key, until, int(now.unix)):
-            server.sessions.remove(ended)
-        server.sessions.add(LoginRow(self._peer.key, account.name, account.identity, until))
+            server.sessions.log_out(ended)
+        server.sessions.log_in(LoginRow(self._peer.key, account.name, account.identity, until))
         self._account = account.id
         told = (account.identity, begun.credential.wrapped, account.version, account.vault, until)
-        return Refusal.DONE, prove(key, b"server", *ends), *told
+        return Refusal.DONE, make_proof(key, b"server", *ends), *told
 
     def _own_account(self, now: Moment) -> StoredAccount | None:
         """Return the account, or None if it is gone or this key isn't logged in to it any more."""
@@ -269,22 +269,22 @@ class LoginConversation:
         if everywhere:
             self._end_others(account.id)
         self._server.store.log_out(account.id, self._peer.key)
-        self._server.sessions.remove(self._peer.key)
+        self._server.sessions.log_out(self._peer.key)
         self._account = None
         return (Refusal.DONE,)
 
-    def _leave(self, now: Moment) -> Answer:
+    def _delete_account(self, now: Moment) -> Answer:
         account = self._own_account(now)
         if account is None:
             return (Refusal.NOT_LOGGED_IN,)
-        self._server.store.remove(account.id)
+        self._server.store.remove_account(account.id)
         self._server.sessions.remove_account(account.identity)
         self._account = None
         return (Refusal.DONE,)
 
 
 def _too_often(limiter: Limiter, counted: str, now: Moment) -> Answer:
-    return Refusal.TOO_OFTEN, math.ceil(limiter.wait(counted, now.steady))
+    return Refusal.TOO_OFTEN, math.ceil(limiter.seconds_until_allowed(counted, now.steady))
 
 
 def _is_signed(identity: bytes, signature: bytes, statement: bytes) -> bool:
@@ -303,5 +303,5 @@ _HANDLERS: Final[dict[LoginOp, Callable[..., Answer]]] = {
     LoginOp.GET_VAULT: LoginConversation._get_vault,
     LoginOp.SET_CREDENTIALS: LoginConversation._set_credentials,
     LoginOp.LOG_OUT: LoginConversation._log_out,
-    LoginOp.LEAVE: LoginConversation._leave,
+    LoginOp.LEAVE: LoginConversation._delete_account,
 }

@@ -152,7 +152,7 @@ class OpaqueLogin:
         return result.finalization.to_bytes(), keys.session_key, keys.export_key
 
 
-def prove(session_key: bytes, who: bytes, *parts: bytes) -> bytes:
+def make_proof(session_key: bytes, who: bytes, *parts: bytes) -> bytes:
     """Return the proof of an end (`who`) that it has the key of this login, on a connection of these two identities:
     what a server that is another one's client passes on proves nothing. 32 bytes."""
     told = b"".join(len(each).to_bytes(2, "big") + each for each in (b"dtp.login.v1", who, *parts))

@@ -17,7 +17,7 @@ from dtp.messaging.login.errors import LoginMalformed
 from dtp.messaging.login.names import is_name
 from dtp.messaging.login.opaque import RECORD
 from dtp.messaging.login.vault import MAX_VAULT, WRAPPED
-from dtp.messaging.packing import is_number, pack, tagged, unpack
+from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 
 #: The name of the service, by convention.
 LOGIN_SERVICE: Final = "dtp.login"
@@ -127,7 +127,7 @@ def registration_statement(
     """Return what an account's identity signs at its registration: so nobody registers another's identity."""
     rows = [each.to_row() for each in credentials]
     digest = hashlib.blake2b(pack([rows, vault]), digest_size=32).digest()
-    return tagged(b"dtp.login.register.v1") + pack([server, name, digest])
+    return domain_tag(b"dtp.login.register.v1") + pack([server, name, digest])
 
 
 _NAME, _BYTES, _NUMBER, _LIST, _KEY = "name", "bytes", "number", "list", "key"

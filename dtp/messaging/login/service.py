@@ -18,7 +18,7 @@ from dtp.messaging.login.errors import LoginMalformed
 from dtp.messaging.login.protocol import MAX_MESSAGE, LoginOp, Refusal, parse_request
 from dtp.messaging.login.sessions import Sessions
 from dtp.messaging.login.store import LoginStore
-from dtp.messaging.packing import frame, read_frame
+from dtp.messaging.packing import pack_frame, read_frame
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.tasks import SupervisedTask, TaskSet
@@ -55,7 +55,7 @@ class LoginService:
     def begin(self) -> None:
         """Take up who was logged in, before the first connection. Raise `StoreFailed`."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-login")
-        self.server.begin(self.now())
+        self.server.load_sessions(self.now())
         self._sweeping.start()
 
     async def stop(self) -> None:
@@ -66,7 +66,7 @@ class LoginService:
             await asyncio.get_running_loop().run_in_executor(thread, lambda: None)
             thread.shutdown(wait=False)
 
-    async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
+    async def run_in_store(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Return what `work` does in the store's thread. Raise what it raises."""
         assert self._thread is not None, "begin the service first"
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
@@ -74,7 +74,7 @@ class LoginService:
     async def _run_expiry(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
-            await self.run(self.server.expire, self.now())
+            await self.run_in_store(self.server.expire, self.now())
 
     async def serve(self, connection: Connection) -> None:
         """Serve one connection until it ends: the handler of a service."""
@@ -92,7 +92,7 @@ class LoginService:
         try:
             while body := await read_frame(stream, MAX_MESSAGE, LoginMalformed):
                 op, fields = parse_request(body)
-                stream.write(frame(*await self._answer_request(conversation, op, fields)))
+                stream.write(pack_frame(*await self._answer_request(conversation, op, fields)))
                 await stream.drain()
             stream.close()
         except LoginMalformed as fault:
@@ -107,7 +107,7 @@ class LoginService:
     ) -> tuple[Any, ...]:
         moment = Moment(asyncio.get_running_loop().time(), self.now())
         try:
-            return await self.run(self.server.answer_request, conversation, op, fields, moment)
+            return await self.run_in_store(self.server.answer_request, conversation, op, fields, moment)
         except StoreFailed as fault:
             log.error("the login server can't keep something: %s", fault)
             return (Refusal.NOT_STORED,)

@@ -42,7 +42,7 @@ class Sessions:
         #: By the account's identity, its keys.
         self._keys: dict[bytes, set[bytes]] = {}
         for each in rows:
-            self.add(each)
+            self.log_in(each)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,14 +59,14 @@ class Sessions:
     def _counts(self, row: LoginRow, now: float) -> bool:
         return now < row.until <= now + self._longest
 
-    def add(self, row: LoginRow) -> None:
+    def log_in(self, row: LoginRow) -> None:
         """Log a key in, and out of the account that it was logged in to before."""
         with self._lock:
-            self.remove(row.key)
+            self.log_out(row.key)
             self._rows[row.key] = row
             self._keys.setdefault(row.identity, set()).add(row.key)
 
-    def remove(self, key: bytes) -> None:
+    def log_out(self, key: bytes) -> None:
         """Log a key out."""
         with self._lock:
             row = self._rows.pop(key, None)
@@ -80,10 +80,10 @@ class Sessions:
         """Log out all keys of an account, except `but`."""
         with self._lock:
             for key in self._keys.get(identity, set()) - {but}:
-                self.remove(key)
+                self.log_out(key)
 
     def expire(self, now: float) -> None:
         """Forget those that don't count at `now`."""
         with self._lock:
             for key in [key for key, row in self._rows.items() if not self._counts(row, now)]:
-                self.remove(key)
+                self.log_out(key)

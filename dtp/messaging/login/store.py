@@ -130,7 +130,7 @@ class LoginStore:
 
     # ---- accounts ----------------------------------------------------------------------------------------------
 
-    def register(
+    def add_account(
         self,
         name: str,
         identity: bytes,
@@ -165,7 +165,7 @@ class LoginStore:
             _set_credentials(db, number, credentials)
         return Refusal.DONE
 
-    def find(self, name: str, slot: int, key: bytes) -> FoundLogin:
+    def find_login(self, name: str, slot: int, key: bytes) -> FoundLogin:
         """Return what a login begins with. For a name that there isn't it does the same as for one that there is."""
         rows = self._database.select_rows("SELECT id FROM accounts WHERE name = ?", name)
         account = rows[0][0] if rows else NOBODY
@@ -199,7 +199,7 @@ class LoginStore:
             found = db.execute("SELECT version FROM accounts WHERE id = ?", (number,)).fetchone()
         return found[0] if found else 0
 
-    def remove(self, number: int) -> None:
+    def remove_account(self, number: int) -> None:
         """Forget an account and all that is kept of it."""
         with self._database.transaction() as db:
             for table, column in (("logins", "account"), ("credentials", "account"), ("accounts", "id")):

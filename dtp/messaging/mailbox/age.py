@@ -25,7 +25,7 @@ class AgeClock:
         #: True while the clock is ahead of that by more than a day.
         self.is_behind = False
 
-    def read(self, wall: float, steady: float, swept: int | None) -> int:
+    def expiry_time(self, wall: float, steady: float, swept: int | None) -> int:
         """Return the time by which things are forgotten now, Unix time in seconds.
 
         `wall` is the clock's time and `steady` one in seconds that nobody sets. `swept` is what this has returned

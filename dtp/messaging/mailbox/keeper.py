@@ -25,7 +25,7 @@ class Keeper:
         self._waiting: list[tuple[Deposit, asyncio.Future[Outcome]]] = []
         self._tasks = TaskSet()
 
-    async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
+    async def run_in_store(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Return what `work` does in the store's thread. Raise what it raises."""
         return await self._loop.run_in_executor(self._thread, work, *arguments)
 
@@ -43,7 +43,7 @@ class Keeper:
             batch, self._waiting = self._waiting, []
             deposits = [each for each, _ in batch]
             try:
-                outcomes = await self.run(self.store.deposit, deposits, int(time.time()))
+                outcomes = await self.run_in_store(self.store.deposit, deposits, int(time.time()))
             except StoreFailed as fault:
                 for _, answer in batch:
                     if not answer.done():
@@ -56,5 +56,5 @@ class Keeper:
     async def close(self) -> None:
         """Wait until everything is written."""
         await self._tasks.wait()
-        await self.run(lambda: None)
+        await self.run_in_store(lambda: None)
         self._thread.shutdown(wait=False)

@@ -73,7 +73,7 @@ class MailboxLimits:
     requests: int = 64
     pushed: int = MAX_PUSHED
 
-    def room(self, reserved: int, paid_until: int, now: int) -> int:
+    def device_room(self, reserved: int, paid_until: int, now: int) -> int:
         """Return what may wait for a device at `now`, Unix time in seconds: of one that has paid for `reserved` bytes
         until then."""
         if not self.price_mib_month:
@@ -98,7 +98,7 @@ class Limiter:
             self._due.popitem(last=False)
         return allowed
 
-    def wait(self, source: str, now: float) -> float:
+    def seconds_until_allowed(self, source: str, now: float) -> float:
         """Return the seconds until `source` may ask again."""
         return max(self._due.get(source, now) + self._pause - self._tolerance - now, 0.0)
 
@@ -106,7 +106,7 @@ class Limiter:
         """Return when `source` has its whole burst again; None if nothing is remembered of it."""
         return self._due.get(source)
 
-    def restore(self, source: str, due: float, now: float) -> None:
+    def restore_source(self, source: str, due: float, now: float) -> None:
         """Remember what `due` said before a restart, at time `now`; no more than what all at once counts for."""
         self._due[source] = min(due, now + self._tolerance)
 

@@ -82,7 +82,7 @@ class Line:
         self._thread.start()
         self._closed = False
         try:
-            self.run(self._open(), "opened")
+            self.run_in_loop(self._open(), "opened")
         except StoreFailed:
             self.close()
             raise
@@ -92,26 +92,26 @@ class Line:
         """Disconnect. Idempotent."""
         if not self._closed:
             self._closed = True
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._end_loop(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
 
-    async def _end(self) -> None:
+    async def _end_loop(self) -> None:
         await self._disconnect()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)  # one may be connecting
 
-    def run(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
+    def run_in_loop(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
         """Return what `work` does in the loop. Raise `StoreFailed`, which says what could not be done."""
         if self._closed:
             work.close()
             raise StoreFailed("this mailbox is closed")
-        return asyncio.run_coroutine_threadsafe(self._translated(work, what), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(self._run_translated(work, what), self._loop).result()
 
-    async def _translated(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
+    async def _run_translated(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
         try:
             return await work
         except _FAULTS as fault:
@@ -152,7 +152,7 @@ class Line:
         before = self._index.gone
         there = (await stream.stream_info(self.name)).state
         await self._read_all(stream, _PATIENCE)
-        found = self._index.count(there.last_seq) + self._index.gone - before
+        found = self._index.count_rows(there.last_seq) + self._index.gone - before
         if found < there.messages:
             raise StoreAway(
                 f"the mailbox in NATS could not be opened: its server tells of {found} of {there.messages} messages"
@@ -221,7 +221,7 @@ class Line:
 
     async def _on_row(self, index: StreamIndex, message: Msg) -> None:
         number, row = message.metadata.sequence.stream, _row_of(message)
-        index.add(number, row)
+        index.add_row(number, row)
         if index is not self._index:
             return  # from a connection that was given up
         while self._told and self._told[0][0] <= number:
@@ -233,7 +233,7 @@ class Line:
 
     # ---- rows --------------------------------------------------------------------------------------------------
 
-    async def put(self, row: Row, body: bytes, last: int | None = 0) -> bool:
+    async def put_row(self, row: Row, body: bytes, last: int | None = 0) -> bool:
         """Keep a row, and wait until the index has it. Return False where the last one of its subject is another than
         `last`; None: whatever it is."""
         stream = self._check_connected()
@@ -257,27 +257,27 @@ class Line:
             async with asyncio.timeout(_PATIENCE):
                 await told
 
-    async def get(self, number: int) -> bytes | None:
+    async def get_body(self, number: int) -> bytes | None:
         """Return a row's body by its number, None if it is gone."""
         stream = self._check_connected()
         try:
             found: RawStreamMsg = await stream.get_msg(self.name, number)
         except nats.js.errors.NotFoundError as fault:
             _check_stream_is_there(fault)
-            self._index.forget([number])
+            self._index.forget_rows([number])
             return None
         return found.data or b""
 
-    async def forget(self, numbers: Iterable[int]) -> None:
+    async def forget_rows(self, numbers: Iterable[int]) -> None:
         """Forget rows, and tell the others."""
         gone = list(numbers)
-        await self.each(gone, self._forget)
+        await self.map_values(gone, self._forget_row)
         if gone and self._client is not None:
-            self._index.forget(gone)
+            self._index.forget_rows(gone)
             await self._client.publish(f"{self.name}.gone", json.dumps(gone).encode())
             await self._client.flush(timeout=int(_PATIENCE))
 
-    async def _forget(self, number: int) -> None:
+    async def _forget_row(self, number: int) -> None:
         stream = self._check_connected()
         try:
             await stream.delete_msg(self.name, number)
@@ -288,7 +288,7 @@ class Line:
         ) as fault:
             _check_stream_is_there(fault)  # else another process has done so
 
-    async def look(self, look: Callable[[], _T]) -> _T:
+    async def query_index(self, look: Callable[[], _T]) -> _T:
         """Return what `look` returns, called in the thread of the index."""
         return look()
 
@@ -297,7 +297,9 @@ class Line:
         stream = self._check_connected()
         await self._read_all(stream, _PATIENCE)
 
-    async def each(self, values: Iterable[Any], work: Callable[[Any], Coroutine[Any, Any, _T]]) -> list[_T]:
+    async def map_values(
+        self, values: Iterable[Any], work: Callable[[Any], Coroutine[Any, Any, _T]]
+    ) -> list[_T]:
         """Return what `work` returns for each value, some hundred at a time."""
         slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -309,7 +311,7 @@ class Line:
 
 
 async def _on_gone(index: StreamIndex, message: Msg) -> None:
-    index.forget(json.loads(message.data))
+    index.forget_rows(json.loads(message.data))
 
 
 async def _connect_client(servers: list[str]) -> Client:

@@ -31,9 +31,9 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
-    fitting,
     instance_of,
     piece_hash,
+    take_fitting,
 )
 from dtp.messaging.mailbox.stream_index import Facts, Row
 from dtp.messaging.packing import MAX_NUMBER, pack, unpack_saved
@@ -65,15 +65,15 @@ class NatsMailbox(MailboxStore):
 
     # ---- devices -----------------------------------------------------------------------------------------------
 
-    async def _change(
+    async def _change_record(
         self, device: bytes, changed: Callable[[Facts, _Record], tuple[Facts, _Record] | Outcome]
     ) -> Outcome:
         """Keep what `changed` makes of a device's record, which nobody else has changed meanwhile."""
         while True:
-            facts, number = self._line.index.facts(device), self._line.index.number(device)
+            facts, number = self._line.index.get_facts(device), self._line.index.record_number(device)
             if facts is None:
                 return Outcome(Refusal.UNKNOWN_RECIPIENT)
-            body = await self._line.get(number)
+            body = await self._line.get_body(number)
             if body is None:  # another process has put a newer one in its place, or the device has left
                 await self._line.catch_up()
                 continue
@@ -86,7 +86,7 @@ class NatsMailbox(MailboxStore):
 
     async def _put_record(self, device: bytes, facts: Facts, record: _Record, last: int) -> bool:
         facts = replace(facts, one_time_keys=len(record[2]))
-        kept = await self._line.put(Row(device, facts=facts), pack(list(record)), last)
+        kept = await self._line.put_row(Row(device, facts=facts), pack(list(record)), last)
         if not kept:
             await self._line.catch_up()
         return kept
@@ -104,19 +104,19 @@ class NatsMailbox(MailboxStore):
             return replace(facts, sequence=sequence), (keys, card, left, stamps)
 
         async def publish() -> Outcome:
-            while self._line.index.facts(device) is None:
+            while self._line.index.get_facts(device) is None:
                 if self._line.index.count_devices() >= self.limits.recipients:
                     ended = self._line.index.ended_devices(sequence - LIFETIME_MS, sequence)
                     if not ended:
                         return Outcome(Refusal.FULL)
-                    await self._line.forget(ended)
+                    await self._line.forget_rows(ended)
                 first = list(dict.fromkeys(one_time))[: self.limits.one_time_keys]
                 facts = replace(_NEW, sequence=sequence)
                 if await self._put_record(device, facts, (keys, b"", first, []), 0):
                     return DONE
-            return await self._change(device, renewed)
+            return await self._change_record(device, renewed)
 
-        return self._line.run(publish(), "written")
+        return self._line.run_in_loop(publish(), "written")
 
     def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
         taken: tuple[bytes, bytes] | None = None
@@ -127,18 +127,18 @@ class NatsMailbox(MailboxStore):
             taken = keys, left[0] if left else b""
             return (facts, (keys, card, left[1:], stamps)) if left else DONE
 
-        outcome = self._line.run(self._change(device, without_one), "written")
+        outcome = self._line.run_in_loop(self._change_record(device, without_one), "written")
         return None if outcome.refusal else taken
 
     def set_access(self, device: bytes, access: bytes, bits: int, stamp_mib: int = 0) -> Outcome:
         def settled(facts: Facts, record: _Record) -> tuple[Facts, _Record]:
             return replace(facts, access=access, bits=bits, stamp_mib=stamp_mib), record
 
-        return self._line.run(self._change(device, settled), "written")
+        return self._line.run_in_loop(self._change_record(device, settled), "written")
 
     def put_card(self, device: bytes, card: bytes) -> Outcome:
-        work = self._change(device, lambda facts, record: (facts, (record[0], card, *record[2:])))
-        return self._line.run(work, "written")
+        work = self._change_record(device, lambda facts, record: (facts, (record[0], card, *record[2:])))
+        return self._line.run_in_loop(work, "written")
 
     def get_card(self, device: bytes) -> bytes | None:
         found: list[bytes] = []
@@ -147,19 +147,19 @@ class NatsMailbox(MailboxStore):
             found.append(record[1])
             return DONE
 
-        self._line.run(self._change(device, look), "read")
+        self._line.run_in_loop(self._change_record(device, look), "read")
         return found[0] if found else None
 
     def leave(self, device: bytes) -> None:
         async def leave() -> None:
             *rest, last = self._line.index.all_of(device) or [0]
-            await self._line.forget(rest)
-            await self._line.forget([last] if last else [])
+            await self._line.forget_rows(rest)
+            await self._line.forget_rows([last] if last else [])
 
-        self._line.run(leave(), "written")
+        self._line.run_in_loop(leave(), "written")
 
     def status(self, device: bytes) -> Status | None:
-        return self._look(lambda: self._line.index.status(device))
+        return self._query_index(lambda: self._line.index.get_status(device))
 
     def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
         def more(facts: Facts, record: _Record) -> tuple[Facts, _Record]:
@@ -170,18 +170,18 @@ class NatsMailbox(MailboxStore):
                 record = (*record[:3], [*others, sold])
             return replace(facts, reserved=reserved, paid_until=until), record
 
-        self._line.run(self._change(device, more), "written")
+        self._line.run_in_loop(self._change_record(device, more), "written")
         return self.status(device)
 
     def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
         async def look() -> StampFacts | None:
             stamps = await self._read_stamps(device, now)
-            recipient = self._line.index.recipient(device)
+            recipient = self._line.index.get_recipient(device)
             if recipient is None:
                 return None
             return recipient.stamp_facts(stamps.get(stamp, 0), len(stamps), self.limits)
 
-        return self._line.run(look(), "read")
+        return self._line.run_in_loop(look(), "read")
 
     async def _read_stamps(self, device: bytes, now: int) -> dict[bytes, int]:
         """Return for how many envelopes each paid stamp of a device is good, by its hash."""
@@ -191,7 +191,7 @@ class NatsMailbox(MailboxStore):
             found.update((hashed, uses) for hashed, uses, _ in _good_stamps(record, now))
             return DONE
 
-        await self._change(device, look)
+        await self._change_record(device, look)
         return found
 
     async def _use_stamp(self, device: bytes, stamp: bytes, now: int) -> Outcome:
@@ -204,15 +204,15 @@ class NatsMailbox(MailboxStore):
             left = [(hashed, uses - (hashed == stamp), expires) for hashed, uses, expires in stamps]
             return facts, (*record[:3], [each for each in left if each[1]])
 
-        return await self._change(device, less)
+        return await self._change_record(device, less)
 
     def has_access(self, device: bytes, access: bytes) -> bool:
-        facts = self._look(lambda: self._line.index.facts(device))
+        facts = self._query_index(lambda: self._line.index.get_facts(device))
         return facts is not None and bool(facts.access) and access_hash(access) == facts.access
 
-    def _look(self, look: Callable[[], _T]) -> _T:
+    def _query_index(self, look: Callable[[], _T]) -> _T:
         """Return what is found in the index, in the thread that has it."""
-        return self._line.run(self._line.look(look), "read")
+        return self._line.run_in_loop(self._line.query_index(look), "read")
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
@@ -226,16 +226,16 @@ class NatsMailbox(MailboxStore):
                 outcomes.append(outcome)
                 if row is not None:
                     rows.setdefault(row, each.envelope)
-            await self._line.each(rows.items(), lambda kept: self._line.put(*kept))
+            await self._line.map_values(rows.items(), lambda kept: self._line.put_row(*kept))
             return outcomes
 
-        return self._line.run(deposit(), "written")
+        return self._line.run_in_loop(deposit(), "written")
 
     async def _judge_with_stamp(
         self, recipients: dict[bytes, Recipient | None], deposit: Deposit, now: int
     ) -> tuple[Outcome, Row | None]:
         """Return the outcome of a deposit, and its row or None; the paid stamp that lets it in is used then."""
-        device, recipient = deposit.recipient, self._line.index.recipient(deposit.recipient)
+        device, recipient = deposit.recipient, self._line.index.get_recipient(deposit.recipient)
         stamp = recipient.paid_stamp(deposit) if recipient else b""
         paid = bool(stamp) and stamp in await self._read_stamps(device, now)
         outcome, row = self._judge_deposit(recipients, deposit, now, paid=paid)
@@ -250,7 +250,7 @@ class NatsMailbox(MailboxStore):
         """Return the outcome of a deposit, and its row or None; count it in `recipients`."""
         device, size = deposit.recipient, len(deposit.envelope)
         if device not in recipients:
-            recipients[device] = self._line.index.recipient(device)
+            recipients[device] = self._line.index.get_recipient(device)
         recipient = recipients[device]
         if recipient is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT), None
@@ -273,69 +273,71 @@ class NatsMailbox(MailboxStore):
         async def fetch() -> list[KeptEnvelope]:
             rows: list[tuple[int, Row]] = []
             left = most_bytes
-            for number, row in self._line.index.waiting(device, tray, after):
+            for number, row in self._line.index.iter_waiting(device, tray, after):
                 left -= row.size
                 if len(rows) == most or (rows and left < 0):
                     break
                 rows.append((number, row))
-            bodies = await self._line.each([number for number, _ in rows], self._line.get)
+            bodies = await self._line.map_values([number for number, _ in rows], self._line.get_body)
             found = zip(rows, bodies, strict=True)
-            return fitting(
+            return take_fitting(
                 [(number, row.received, body) for (number, row), body in found if body is not None],
                 most_bytes,
             )
 
-        return self._line.run(fetch(), "read")
+        return self._line.run_in_loop(fetch(), "read")
 
     def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
         async def acknowledge() -> None:
-            await self._line.forget(self._line.index.numbers_of(device, ids))
+            await self._line.forget_rows(self._line.index.numbers_of(device, ids))
 
-        self._line.run(acknowledge(), "written")
+        self._line.run_in_loop(acknowledge(), "written")
 
     def expire(self, now: int) -> int:
         async def expire() -> int:
-            over = self._line.index.ended(now, SWEEP)
-            await self._line.forget(over)
+            over = self._line.index.list_expired(now, SWEEP)
+            await self._line.forget_rows(over)
             if now - self._line.index.swept >= NOTED:
-                await self._line.put(Row(_NOBODY, swept=now), b"", None)
+                await self._line.put_row(Row(_NOBODY, swept=now), b"", None)
             return len(over)
 
-        return self._line.run(expire(), "written")
+        return self._line.run_in_loop(expire(), "written")
 
-    def swept(self) -> int | None:
+    def last_expiry(self) -> int | None:
         def look() -> int | None:
             return self._line.index.swept if self._line.index.has_ends else None
 
-        return self._look(look)
+        return self._query_index(look)
 
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 
     def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
         async def put() -> Outcome:
-            owner = self._line.index.recipient(recipient)
+            owner = self._line.index.get_recipient(recipient)
             if owner is None or owner.tray_for(access) is Tray.STRANGERS:
                 return Outcome(Refusal.UNKNOWN_RECIPIENT)
             digest = piece_hash(piece)
-            if self._line.index.piece(digest) is not None:
+            if self._line.index.find_piece(digest) is not None:
                 return DONE
             if refused := owner.why_no_room(len(piece), self.limits, now):
                 return refused
             expires = now + min(seconds, self.limits.lifetime)
-            await self._line.put(Row(recipient, digest, None, now, expires, len(piece)), piece)
+            await self._line.put_row(Row(recipient, digest, None, now, expires, len(piece)), piece)
             return DONE
 
-        return self._line.run(put(), "written")
+        return self._line.run_in_loop(put(), "written")
 
     def get_piece(self, digest: bytes) -> bytes | None:
         async def get() -> bytes | None:
-            number = self._line.index.piece(digest)
-            return None if number is None else await self._line.get(number)
+            number = self._line.index.find_piece(digest)
+            return None if number is None else await self._line.get_body(number)
 
-        return self._line.run(get(), "read")
+        return self._line.run_in_loop(get(), "read")
 
     def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
-        return list(self._look(lambda: [self._line.index.piece(each) is not None for each in digests]))
+        return list(
+            self._query_index(lambda: [self._line.index.find_piece(each) is not None for each in digests])
+        )
 
 
 def _good_stamps(record: _Record, now: int) -> list[_Stamp]:

@@ -34,9 +34,9 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
-    fitting,
     instance_of,
     piece_hash,
+    take_fitting,
 )
 from dtp.messaging.packing import MAX_NUMBER
 
@@ -418,7 +418,7 @@ class PostgresMailbox(MailboxStore):
             "LIMIT %s",
             *(device, int(tray), after, most),
         )
-        return fitting(rows, most_bytes)
+        return take_fitting(rows, most_bytes)
 
     def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
         with self._transaction() as database:
@@ -468,7 +468,7 @@ class PostgresMailbox(MailboxStore):
             )
         return len(gone) + len(pieces) + stamps
 
-    def swept(self) -> int | None:
+    def last_expiry(self) -> int | None:
         ((kept, at),) = self._select_rows(
             "SELECT EXISTS (SELECT 1 FROM dtp_mailbox_envelopes) OR EXISTS (SELECT 1 FROM dtp_mailbox_pieces) "
             "OR EXISTS (SELECT 1 FROM dtp_mailbox_stamps), (SELECT at FROM dtp_mailbox_swept)"

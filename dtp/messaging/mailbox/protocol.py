@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, Final
 
 from dtp.errors import PeerError
-from dtp.messaging.packing import MAX_NUMBER, frame, read_frame, unpack
+from dtp.messaging.packing import MAX_NUMBER, pack_frame, read_frame, unpack
 from dtp.net.stream import Stream
 
 #: The name of the service, by convention.
@@ -123,7 +123,7 @@ MAX_LIST: Final = 1024
 
 
 #: A request, an answer or a push, with its length in front.
-encode = frame
+encode = pack_frame
 
 
 async def read(stream: Stream, most: int) -> bytes:

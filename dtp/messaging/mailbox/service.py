@@ -119,15 +119,15 @@ class Mailbox:
     async def _run_expiry(self) -> None:
         age, told = AgeClock(), False
         while True:
-            swept = await self.keeper.run(self.store.swept)
-            now = age.read(time.time(), time.monotonic(), swept)
+            swept = await self.keeper.run_in_store(self.store.last_expiry)
+            now = age.expiry_time(time.time(), time.monotonic(), swept)
             if age.is_behind and not told:
                 log.warning(
                     "the clock is more than a day ahead of what this mailbox has lived through: it was away, or "
                     "the clock is wrong. What waits is kept for longer"
                 )
             told = age.is_behind
-            while await self.keeper.run(self.store.expire, now):
+            while await self.keeper.run_in_store(self.store.expire, now):
                 pass
             await asyncio.sleep(_SWEEP)
 
@@ -374,7 +374,7 @@ class _Conversation:
     async def _fetch_kept(self, tray: Tray, after: int, most: int) -> list[KeptEnvelope]:
         most = min(most, 1024)
         keeper, store = self._mailbox.keeper, self._mailbox.store
-        return await keeper.run(store.fetch, self._device, tray, after, most, FETCH_BYTES)
+        return await keeper.run_in_store(store.fetch, self._device, tray, after, most, FETCH_BYTES)
 
     async def _acknowledge(self, ids: list[Any]) -> tuple[object, ...]:
         if not all(type(each) is int and 0 <= each < 2**63 for each in ids):
@@ -434,7 +434,7 @@ class _Conversation:
                     await self._stream.drain()
 
     async def _run(self, work: Callable[..., Any], *arguments: object) -> Any:
-        return await self._mailbox.keeper.run(work, *arguments)
+        return await self._mailbox.keeper.run_in_store(work, *arguments)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[bytes], None], device: bytes) -> None:

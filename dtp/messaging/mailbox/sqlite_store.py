@@ -29,9 +29,9 @@ from dtp.messaging.mailbox.store import (
     Tray,
     access_hash,
     add_room,
-    fitting,
     instance_of,
     piece_hash,
+    take_fitting,
 )
 from dtp.messaging.packing import MAX_NUMBER
 
@@ -271,7 +271,7 @@ class SqliteMailbox(MailboxStore):
             "(SELECT id FROM recipients WHERE device = ?) AND tray = ? AND id > ? ORDER BY id LIMIT ?",
             *(device, tray, after, most),
         )
-        return fitting(rows, most_bytes)
+        return take_fitting(rows, most_bytes)
 
     def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
         # Not synced: a thousand members of a group acknowledge one by one, and what a power cut brings back is pushed
@@ -320,7 +320,7 @@ class SqliteMailbox(MailboxStore):
                     db.execute("PRAGMA incremental_vacuum(1)")
         return len(gone) + len(pieces) + stamps
 
-    def swept(self) -> int | None:
+    def last_expiry(self) -> int | None:
         ((kept, at),) = self._database.select_rows(
             "SELECT EXISTS (SELECT 1 FROM envelopes) OR EXISTS (SELECT 1 FROM pieces) "
             "OR EXISTS (SELECT 1 FROM stamps), (SELECT at FROM swept)"

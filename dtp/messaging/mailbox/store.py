@@ -183,7 +183,7 @@ class MailboxStore(ABC):
         """
 
     @abstractmethod
-    def swept(self) -> int | None:
+    def last_expiry(self) -> int | None:
         """Return the time that `expire` was told last, as far as it was noted: 0 where it wasn't, None where nothing
         is kept that could be forgotten."""
 
@@ -237,7 +237,7 @@ class Recipient:
         if self.tray_for(deposit.access) is Tray.STRANGERS:
             if not paid and (needed := self._why_no_stamp(deposit, limits)):
                 return needed
-            room = limits.room(self.reserved, self.paid_until, now)
+            room = limits.device_room(self.reserved, self.paid_until, now)
             most = min(limits.strangers_bytes, room // 2)  # they leave room for those who are known
             if self.strangers >= limits.strangers or self.strangers_size + added > most:
                 return refused or Outcome(Refusal.FULL)
@@ -260,7 +260,7 @@ class Recipient:
         """Return why so many bytes more are refused: what was paid for is used up, or all that there is."""
         if self.size + added > limits.recipient_bytes:
             return Outcome(Refusal.FULL)
-        if self.size + added > limits.room(self.reserved, self.paid_until, now):
+        if self.size + added > limits.device_room(self.reserved, self.paid_until, now):
             return Outcome(Refusal.NOT_PAID)
         return None
 
@@ -322,7 +322,7 @@ def instance_of(keys: bytes) -> bytes:
     return DeviceKeys.parse(keys).instance
 
 
-def fitting(rows: Iterable[Sequence[Any]], most_bytes: int) -> list[KeptEnvelope]:
+def take_fitting(rows: Iterable[Sequence[Any]], most_bytes: int) -> list[KeptEnvelope]:
     """Return envelopes from the first one on, no more than `most_bytes` but for that."""
     found: list[KeptEnvelope] = []
     for number, received, body in rows:

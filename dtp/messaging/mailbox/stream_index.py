@@ -83,7 +83,7 @@ class StreamIndex:
         #: Up to when what is kept was looked through, and the number of the message that says so.
         self.swept, self._swept_number = 0, 0
 
-    def add(self, number: int, row: Row) -> None:
+    def add_row(self, number: int, row: Row) -> None:
         """Note a message of the stream; a device's record takes the place of the one before. One that was told of
         already changes nothing: a client that missed something is told of all again."""
         if number <= self.seen:
@@ -113,7 +113,7 @@ class StreamIndex:
             device.trays[row.tray][number] = row
             device.strangers_bytes += row.size if row.tray is Tray.STRANGERS else 0
 
-    def forget(self, numbers: Iterable[int]) -> None:
+    def forget_rows(self, numbers: Iterable[int]) -> None:
         """Note that messages are gone; those that aren't told of yet will not be taken."""
         for number in numbers:
             row = self._rows.pop(number, None)
@@ -139,21 +139,21 @@ class StreamIndex:
         if device.facts is None and not device.bytes and not any(device.trays):
             del self._devices[row.device]
 
-    def count(self, last: int) -> int:
+    def count_rows(self, last: int) -> int:
         """Return how many messages are there up to this number."""
         return sum(number <= last for number in self._rows)
 
-    def facts(self, device: bytes) -> Facts | None:
+    def get_facts(self, device: bytes) -> Facts | None:
         """Return what is known of a device, or None."""
         known = self._devices.get(device)
         return known.facts if known else None
 
-    def number(self, device: bytes) -> int:
+    def record_number(self, device: bytes) -> int:
         """Return the number of a device's record, 0 if there is none."""
         known = self._devices.get(device)
         return known.number if known else 0
 
-    def recipient(self, device: bytes) -> Recipient | None:
+    def get_recipient(self, device: bytes) -> Recipient | None:
         """Return what decides whether something is kept for a device, None for one that isn't known."""
         known = self._devices.get(device)
         if known is None or (facts := known.facts) is None:
@@ -164,15 +164,15 @@ class StreamIndex:
             known.strangers_bytes, facts.reserved, facts.paid_until, facts.stamp_mib,
         )  # fmt: skip
 
-    def status(self, device: bytes) -> Status | None:
+    def get_status(self, device: bytes) -> Status | None:
         """Return what waits for a device, None for one that isn't known."""
-        known, facts = self.recipient(device), self.facts(device)
+        known, facts = self.get_recipient(device), self.get_facts(device)
         if known is None or facts is None:
             return None
         left = (facts.one_time_keys, facts.reserved, facts.paid_until)
         return Status(known.count, known.size, known.strangers, *left)
 
-    def waiting(self, device: bytes, tray: Tray, after: int) -> Iterator[tuple[int, Row]]:
+    def iter_waiting(self, device: bytes, tray: Tray, after: int) -> Iterator[tuple[int, Row]]:
         """Yield the numbers above `after` of what waits in a tray, in order, and what they are."""
         known = self._devices.get(device)
         if known is not None and known.facts is not None:
@@ -188,11 +188,11 @@ class StreamIndex:
         found = [each for each, row in self._rows.items() if row.device == device]
         return sorted(found, key=lambda each: (self._rows[each].facts is not None, each))
 
-    def piece(self, digest: bytes) -> int | None:
+    def find_piece(self, digest: bytes) -> int | None:
         """Return the number of the piece with this hash, or None."""
         return self._pieces.get(digest)
 
-    def ended(self, now: int, most: int) -> list[int]:
+    def list_expired(self, now: int, most: int) -> list[int]:
         """Return the numbers of what has been kept for long enough by `now`, `most` at most."""
         found: list[int] = []
         while self._ends and self._ends[0][0] <= now and len(found) < most:

@@ -26,7 +26,7 @@ from dtp.messaging.conversation.membership import (
     Past,
 )
 from dtp.messaging.errors import MessageError
-from dtp.messaging.packing import pack, tagged, unpack
+from dtp.messaging.packing import domain_tag, pack, unpack
 from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def link_key(secret: bytes) -> Identity:
 
 
 def _claim(group: bytes, person: bytes) -> bytes:
-    return tagged(JOIN_DOMAIN) + group + person
+    return domain_tag(JOIN_DOMAIN) + group + person
 
 
 def prove_join(link: InviteLink, person: bytes) -> bytes:
@@ -102,7 +102,7 @@ class Communities:
     def __init__(self, correspondence: Correspondence) -> None:
         self._mail = correspondence
 
-    def invite(
+    def create_link(
         self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int, past: Past | None = None
     ) -> InviteLink:
         """Return a link by which so many people join, who are given `past`. Raise `MessageError` if we may not, or

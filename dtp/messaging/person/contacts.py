@@ -77,11 +77,11 @@ class Contacts:
     def __iter__(self) -> Iterator[Contact]:
         return iter(list(self._by_person.values()))
 
-    def get(self, person: bytes) -> Contact | None:
+    def get_contact(self, person: bytes) -> Contact | None:
         """Return a contact, None for nobody who is known."""
         return self._by_person.get(person)
 
-    def put(self, contact: Contact) -> None:
+    def put_contact(self, contact: Contact) -> None:
         """Keep a contact in the place of what was known of this person."""
         self._by_person[contact.person] = contact
         for device in contact.card.devices:
@@ -102,7 +102,7 @@ class Contacts:
         known = self._by_person.get(card.person)
         if known is None:
             contact = Contact(card, stranger=stranger)
-            self.put(contact)
+            self.put_contact(contact)
             return contact, CardChange.ADDED
         newest = known.pending or known.card
         if not card.supersedes(newest):
@@ -114,7 +114,7 @@ class Contacts:
         else:
             contact = replace(known, card=_with_access(card, known.card), pending=None, verified=False)
             change = CardChange.REPLACED
-        self.put(contact)
+        self.put_contact(contact)
         return contact, change
 
     def _with_access(self, known: Contact, card: ContactCard) -> tuple[Contact, CardChange]:
@@ -124,16 +124,16 @@ class Contacts:
         if not card.access or card.access == known.card.access:
             return known, CardChange.NOTHING
         contact = replace(known, card=card)
-        self.put(contact)
+        self.put_contact(contact)
         return contact, CardChange.UPDATED
 
-    def accept(self, person: bytes) -> Contact | None:
+    def accept_card(self, person: bytes) -> Contact | None:
         """Return the contact with the card that waited; None if none waits."""
         known = self._by_person.get(person)
         if known is None or known.pending is None:
             return None
         contact = replace(known, card=_with_access(known.pending, known.card), pending=None, verified=False)
-        self.put(contact)
+        self.put_contact(contact)
         return contact
 
 

@@ -18,7 +18,7 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import ACCESS_BYTES
 from dtp.messaging.conversation.events import HISTORY, MAX_EVENT_BYTES, MESSAGES, Event, EventKind
 from dtp.messaging.conversation.membership import Act, MemberRole, Membership, Operation
-from dtp.messaging.conversation.state import Said, Shown, show
+from dtp.messaging.conversation.state import Said, Shown, show_messages
 from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
@@ -46,7 +46,7 @@ _STRANGERS: Final = 1000
 class Correspondence:
     """One person on one device. Not for two threads at once.
 
-    `account` is for the device that has the account's key; others get its card by `join`.
+    `account` is for the device that has the account's key; others get its card by `join_account`.
     """
 
     def __init__(
@@ -76,25 +76,25 @@ class Correspondence:
             raise
 
     def _load(self, now_ms: int) -> None:
-        saved = self.store.get("card")
-        self.access = self.store.get("access") or secrets.token_bytes(ACCESS_BYTES)
+        saved = self.store.get_value("card")
+        self.access = self.store.get_value("access") or secrets.token_bytes(ACCESS_BYTES)
         if saved is None:
             self.card = self._sign_card(now_ms, "", ())
             with self.store.transaction():
-                self.store.put("access", self.access)
-                self.store.put("card", self.card.encode())
+                self.store.put_value("access", self.access)
+                self.store.put_value("card", self.card.encode())
         else:
             self.card = ContactCard.parse(saved)
         if self.account is not None and self.card.account != self.account.card:
             self.set_profile(self.card.name, self.card.mailboxes, now_ms)
-        self.stamp_bits = int.from_bytes(self.store.get("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
-        self.stamp_mib = int.from_bytes(self.store.get("stamp_mib") or b"", "big")
+        self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
+        self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
 
     def _load_lists(self) -> None:
         self.contacts = Contacts(self.contacts.consent)
         for each in self.store.load_contacts().values():
-            self.contacts.put(Contact.load(each))
+            self.contacts.put_contact(Contact.load(each))
         self.groups = {}
         for group, operations in self.store.load_groups().items():
             self.groups[group] = Membership(group)
@@ -115,8 +115,7 @@ class Correspondence:
         except BaseException:
             self.desk.reload()
             self.spreading.reload()
-            saved = self.store.get("card")
-            if saved is not None:
+            if (saved := self.store.get_value("card")) is not None:
                 self.card = ContactCard.parse(saved)
             self._load_lists()
             raise
@@ -134,11 +133,10 @@ class Correspondence:
         return [each for each in self.card.devices if each != self.identity.id.key]
 
     def _sign_card(self, now_ms: int, name: str, mailboxes: tuple[str, ...]) -> ContactCard:
-        key = self.account.identity if self.account else self.identity
-        account = self.account.card if self.account else None
-        sequence = now_ms
-        if (saved := self.store.get("card")) is not None:
-            sequence = max(now_ms, ContactCard.parse(saved).sequence + 1)
+        own = self.account
+        key, account = (own.identity, own.card) if own else (self.identity, None)
+        saved = self.store.get_value("card")
+        sequence = now_ms if saved is None else max(now_ms, ContactCard.parse(saved).sequence + 1)
         card = ContactCard(key.id.key, account, sequence, 0, name, mailboxes).signed_by(key)
         return replace(card, access=self.access)
 
@@ -153,7 +151,7 @@ class Correspondence:
             return
         if self.account is None and self.card.account is not None:
             raise MessageError(
-                "this device can't change the card: do it on the one that has the account's key"
+                "the card is changed on the device that has the account's key: not on this one"
             )
         with self.transaction():
             self._put_card(self._sign_card(now_ms, name, told), now_ms)
@@ -163,34 +161,33 @@ class Correspondence:
         if not 0 <= bits <= MAX_BITS:
             raise MessageError(f"a stamp of {bits} bits: 0 to {MAX_BITS} can be asked for")
         with self.transaction():
-            self.store.put("stamp_bits", bytes((bits,)))
+            self.store.put_value("stamp_bits", bytes((bits,)))
         self.stamp_bits = bits
 
     def set_stamp_mib(self, mib: int) -> None:
-        """Set what a stranger pays for a stamp: so many MiB of our room for a month, 0 for work. Raise `MessageError`
-        for more than can be asked."""
+        """Set how many MiB of our room a stranger pays for, a month; 0: work. Raise `MessageError` for too many."""
         if not 0 <= mib <= MAX_STAMP_MIB:
             raise MessageError(f"a stamp for {mib} MiB: 0 to {MAX_STAMP_MIB} can be asked for")
         with self.transaction():
-            self.store.put("stamp_mib", mib.to_bytes(2, "big"))
+            self.store.put_value("stamp_mib", mib.to_bytes(2, "big"))
         self.stamp_mib = mib
 
     @property
     def upload_secret(self) -> bytes:
         """What this device derives the keys of its attachments from, 32 bytes."""
-        secret = self.store.get("uploads")
+        secret = self.store.get_value("uploads")
         if secret is None:
             secret = secrets.token_bytes(32)
             with self.transaction():
-                self.store.put("uploads", secret)
+                self.store.put_value("uploads", secret)
         return secret
 
     def _put_card(self, card: ContactCard, now_ms: int) -> None:
         before = self.card
         self.card = card
-        self.store.put("card", card.encode())
+        self.store.put_value("card", card.encode())
         gone = set(before.devices) - set(card.devices)
-        self.former_devices.keep(before, gone)
+        self.former_devices.keep_card(before, gone)
         for device in gone:
             self.desk.forget_device(device)
         self.former_devices.retire(before, now_ms)  # which others read before the card
@@ -221,7 +218,7 @@ class Correspondence:
             for contact in self.contacts:
                 self.enqueue_event([device], self._card_event(contact.card, now_ms), now_ms)
             for group in self.groups:
-                self.group_states.give(group, [device], now_ms)
+                self.group_states.send_state(group, [device], now_ms)
             for conversation, said in self.store.events_since(since_ms):
                 if len(said.event.encode()) > MAX_EVENT_BYTES:
                     continue
@@ -231,15 +228,13 @@ class Correspondence:
                 sent += 1
         return sent
 
-    def join(self, card: ContactCard, now_ms: int) -> None:
+    def join_account(self, card: ContactCard, now_ms: int) -> None:
         """Be a device of the account of this card, which its owner has handed over. It has to name this device."""
         if card.account is None or not card.account.names(self.identity.id.key):
-            raise MessageError(
-                "that card doesn't name this device: approve it on a device of the account first"
-            )
+            raise MessageError("that card doesn't name this device: approve it on one of the account first")
         with self.transaction():
             self.access = card.access or self.access
-            self.store.put("access", self.access)
+            self.store.put_value("access", self.access)
             self._put_card(replace(card, access=self.access), now_ms)
 
     # ---- whom we know ------------------------------------------------------------------------------------------
@@ -259,7 +254,7 @@ class Correspondence:
         """Return what a card changes that was found of somebody we know, or of ourselves; others' change nothing."""
         if card.person == self.person:
             return self._take_own_found(card, now_ms)
-        if self.contacts.get(card.person) is None:
+        if self.contacts.get_contact(card.person) is None:
             return []
         with self.transaction():
             contact, change = self.take_contact(card, stranger=False)
@@ -291,13 +286,13 @@ class Correspondence:
         """Accept the key with which a contact has replaced its own: what it wrote since is shown."""
         self.get_contact(person)
         with self.transaction():
-            accepted = self.contacts.accept(person)
+            accepted = self.contacts.accept_card(person)
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
             self._put_contact(accepted)
             self.store.held.release_person(person)
             for group in self.groups.values():
-                self.past.release(group)
+                self.past.show_held(group)
         return accepted
 
     @property
@@ -311,24 +306,24 @@ class Correspondence:
 
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
-        found = self.contacts.get(person)
+        found = self.contacts.get_contact(person)
         if found is None:
             raise UnknownContact("nobody of this name is known here: add the card first")
         return found
 
     def _put_contact(self, contact: Contact) -> None:
-        self.contacts.put(contact)
+        self.contacts.put_contact(contact)
         self.store.put_contact(contact.person, contact.save())
 
     def take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, CardChange]:
         """Return a card's contact and what has changed, kept within a transaction."""
-        before = self.contacts.get(card.person)
+        before = self.contacts.get_contact(card.person)
         contact, change = self.contacts.add_card(card, stranger=stranger)
         if change not in (CardChange.NOTHING, CardChange.OLDER):
             self._put_contact(contact)
         gone = (before.devices - contact.devices) if before else set()
         if before is not None:
-            self.former_devices.keep(before.card, gone)
+            self.former_devices.keep_card(before.card, gone)
         for device in gone:
             self.desk.forget_device(device)
         if before is None or before.devices != contact.devices:
@@ -352,7 +347,7 @@ class Correspondence:
             others = [
                 device
                 for person in group.members.roles
-                if (contact := self.contacts.get(person)) is not None and not contact.pending
+                if (contact := self.contacts.get_contact(person)) is not None and not contact.pending
                 for device in contact.card.devices
             ]
         elif conversation == self.person:
@@ -380,14 +375,14 @@ class Correspondence:
         said = Said(self.person, event)
         with self.transaction():
             devices = self.devices_of(conversation)
-            if not self.spreading.enqueue(event, devices, now_ms):
+            if not self.spreading.enqueue_event(event, devices, now_ms):
                 self.enqueue_event(devices, event, now_ms)
             if kind in HISTORY:
                 vanishes = fields.get("disappear", 0) * 1000
                 self.store.add_said(
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
-            contact = self.contacts.get(conversation)
+            contact = self.contacts.get_contact(conversation)
             if contact is not None and contact.stranger:
                 self._put_contact(replace(contact, stranger=False))
         return said
@@ -423,7 +418,7 @@ class Correspondence:
             if not self.store.mark_read(sender, message):
                 return False
             self._begin_to_vanish(sender, event, now_ms)
-            contact = self.contacts.get(sender)
+            contact = self.contacts.get_contact(sender)
             told = [*contact.card.devices] if tell and contact and not contact.pending else []
             read = Event(EventKind.READ, conversation, 0, now_ms, {"targets": [message]})
             self.enqueue_event([*told, *self.own_devices], read, now_ms)
@@ -438,7 +433,7 @@ class Correspondence:
         with self.transaction():
             return self.store.delete_vanished(now_ms)
 
-    def route(self, device: bytes) -> tuple[tuple[str, ...], bytes]:
+    def find_route(self, device: bytes) -> tuple[tuple[str, ...], bytes]:
         """Return the mailboxes of the person whose device that is, and what they know us by; none for nobody's."""
         if device in self.card.devices:
             return self.card.mailboxes, self.access
@@ -453,7 +448,7 @@ class Correspondence:
         """Return the messages of a conversation, or one of them, or the `last`, as they are now, in their order."""
         group = self.group_of(conversation)
         moderators = group.members.moderators if group else ()
-        return show(self.store.read_events(conversation, target=message, last=last), moderators)
+        return show_messages(self.store.read_events(conversation, target=message, last=last), moderators)
 
     # ---- groups ------------------------------------------------------------------------------------------------
 
@@ -462,18 +457,18 @@ class Correspondence:
         persons = [each for each in dict.fromkeys(people) if each != self.person]
         for each in persons:
             self.get_contact(each)
-        created = Operation.make(self.identity, self.person, Act.CREATE, text=name)
+        created = Operation.sign(self.identity, self.person, Act.CREATE, text=name)
         group = Membership(created.id)
         added = [
-            Operation.make(self.identity, self.person, Act.ADD, subject=each, parents=[created.id])
+            Operation.sign(self.identity, self.person, Act.ADD, subject=each, parents=[created.id])
             for each in persons
         ]
         with self.transaction():
             self.groups[group.group] = group
             for operation in (created, *added):
-                group.add(operation, self.is_authors)
-            self.group_states.save(group)
-            self.group_states.give(group.group, self.devices_of(group.group), now_ms)
+                group.add_operation(operation, self.is_authors)
+            self.group_states.save_operations(group)
+            self.group_states.send_state(group.group, self.devices_of(group.group), now_ms)
         return group.group
 
     def change_group(
@@ -513,18 +508,18 @@ class Correspondence:
         self.former_devices.retire_signers(group, now_ms)
         operation = self.say_operation(group, act, now_ms, subject=subject, text=text, role=role)
         if (past := membership.past_of(operation)) is not None:
-            self.past.begin(membership, subject, past, now_ms)
+            self.past.begin_giving(membership, subject, past, now_ms)
         return operation
 
     def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation:
         """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds."""
         membership = self.groups[group]
-        operation = Operation.make(self.identity, self.person, act, parents=membership.heads, **what)
+        operation = Operation.sign(self.identity, self.person, act, parents=membership.heads, **what)
         before = set(self.devices_of(group))
-        membership.add(operation, self.is_authors)
-        self.group_states.save(membership)
+        membership.add_operation(operation, self.is_authors)
+        self.group_states.save_operations(membership)
         after = set(self.devices_of(group))
-        self.group_states.give(group, after - before, now_ms)
+        self.group_states.send_state(group, after - before, now_ms)
         cards = [self.get_contact(operation.subject).card] if act is Act.ADD else []
         self.group_states.send_some(group, before, [operation], cards, now_ms)
         return operation
@@ -539,7 +534,7 @@ class Correspondence:
         """True for a device of a person's, as far as is known here."""
         if person == self.person:
             return device in self.card.devices
-        contact = self.contacts.get(person)
+        contact = self.contacts.get_contact(person)
         return contact is not None and device in contact.devices
 
     def is_authors(self, operation: Operation) -> bool:
@@ -552,7 +547,7 @@ class Correspondence:
         if operation.author == self.person:
             known = self.card.account
         else:
-            contact = self.contacts.get(operation.author)
+            contact = self.contacts.get_contact(operation.author)
             known = (contact.pending or contact.card).account if contact else None
         return known is None or operation.card.supersedes(known)
 
@@ -564,7 +559,7 @@ class Correspondence:
         """Return what envelopes have brought, stored: they may be acknowledged now."""
         notices: list[Notice | CallSignalled] = []
         with self.transaction():
-            received = self.desk.open(envelopes, now_ms)
+            received = self.desk.open_envelopes(envelopes, now_ms)
             for device in received.renewed:
                 self.desk.introduce_again(device, self._card_event(self.card, now_ms).encode())
                 received.resends = True
@@ -604,7 +599,7 @@ class Correspondence:
     def _may_write(self, device: bytes, person: bytes) -> bool:
         if person == self.person:
             return device in self.card.devices
-        contact = self.contacts.get(person)
+        contact = self.contacts.get_contact(person)
         return contact is not None and not contact.blocked and device in contact.devices
 
     def _receive_event(self, device: bytes, event: Event, now_ms: int) -> Sequence[Notice | CallSignalled]:
@@ -616,9 +611,9 @@ class Correspondence:
         if event.kind is EventKind.COPY:
             return self._take_copy(person, event)
         if event.kind is EventKind.PAST:
-            return self.past.take(device, person, event)
+            return self.past.process_event(device, person, event)
         if event.kind is EventKind.MEMBERSHIP:
-            return self.group_states.take(device, person, event, now_ms)
+            return self.group_states.process_event(device, person, event, now_ms)
         if event.kind is EventKind.READ:
             return self._take_read(device, person, event, now_ms)
         if event.kind is EventKind.JOIN:
@@ -638,17 +633,17 @@ class Correspondence:
                 return []
             if is_newer := card.supersedes(self.card):
                 self._put_card(replace(card, access=self.access), now_ms)
-            self.desk.claim(device, card.person)
+            self.desk.note_person(device, card.person)
             return [Notice(What.OWN_CARD, card.person)] if is_newer else []
         is_own = device in self.own_devices and self.desk.peer_of(device).person in (b"", self.person)
         if device not in card.devices and not is_own:
             return []
-        is_known = self.contacts.get(card.person) is not None
+        is_known = self.contacts.get_contact(card.person) is not None
         if not is_known and not self.has_room_for_strangers:
             return []
         contact, change = self.take_contact(card, stranger=not is_own)
         if not is_own:
-            self.desk.claim(device, card.person)
+            self.desk.note_person(device, card.person)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
 
@@ -676,7 +671,7 @@ class Correspondence:
 
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
         """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
-        contact = self.contacts.get(person)
+        contact = self.contacts.get_contact(person)
         if person != self.person and (
             contact is None or contact.stranger or device not in contact.card.devices
         ):
@@ -685,7 +680,7 @@ class Correspondence:
 
     def take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Keep, within a transaction, what a device of a person has said, and return what that is to the program."""
-        contact = self.contacts.get(person)
+        contact = self.contacts.get_contact(person)
         held = contact is not None and device not in contact.card.devices
         conversation = event.conversation
         if person != self.person and conversation == self.person:
@@ -702,6 +697,6 @@ class Correspondence:
         said = Said(person, event)
         if not self.store.add_said(conversation, said, unread=is_text, held=held, vanishes=vanishes) or held:
             return []
-        self.past.note(conversation, said, now_ms)
+        self.past.note_said(conversation, said, now_ms)
         target = event.fields.get("target", event.id)
         return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target)]

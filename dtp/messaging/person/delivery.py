@@ -100,7 +100,7 @@ class Delivery:
         self._fetching = asyncio.Lock()  # one at a time: others say how large they are
 
     @property
-    def mail(self) -> Correspondence:
+    def correspondence(self) -> Correspondence:
         """What it brings in and out of."""
         return self._mail
 
@@ -109,7 +109,7 @@ class Delivery:
         """Who collects."""
         return self._mail.identity
 
-    async def run(self, work: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+    async def run_in_thread(self, work: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
         """Return what `work` does in the correspondence's thread. Raise what it raises."""
 
         def call() -> _T:
@@ -138,7 +138,7 @@ class Delivery:
         for asked in self._asking:
             asked.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
-        await self.run(self._put_back)
+        await self.run_in_thread(self._put_back)
         for task in self._collecting.values():
             await task.stop()
         if self._answer_timer is not None:
@@ -215,7 +215,7 @@ class Delivery:
         with contextlib.suppress(MailboxRefused):
             left = (await client.status()).one_time_keys
         count = _ONE_TIME - left if left < _FEW else 0
-        keys, one_time = await self.run(self._mail.desk.keys_to_publish, count, now_ms())
+        keys, one_time = await self.run_in_thread(self._mail.desk.keys_to_publish, count, now_ms())
         await client.publish(keys, one_time)
         await client.set_access(access_hash(self._mail.access), self._mail.stamp_bits, self._mail.stamp_mib)
         with contextlib.suppress(MailboxRefused):  # another device of ours has told it of a newer one
@@ -226,7 +226,7 @@ class Delivery:
         """Put what others are to fetch of our groups into a mailbox of ours: again, where it has lost it."""
         where = (client, self.identity.id.key, self._mail.access, LIFETIME)
         try:
-            for pieces in await self.run(self._mail.group_states.list_pieces, now_ms()):
+            for pieces in await self.run_in_thread(self._mail.group_states.list_pieces, now_ms()):
                 await put_pieces(*where, pieces)
         except MailboxRefused as fault:  # who can't fetch it asks for it
             log.info("a group's state isn't in the mailbox: %s", fault)
@@ -276,7 +276,7 @@ class Delivery:
         return pushes[-1] is not None
 
     async def _receive(self, envelopes: list[bytes]) -> None:
-        received, notices = await self.run(self._mail.receive, envelopes, now_ms())
+        received, notices = await self.run_in_thread(self._mail.receive, envelopes, now_ms())
         self._on_notices(notices)
         if any(isinstance(each, Notice) and each.what is What.OWN_CARD for each in notices):
             self.collect_from(self._mail.card.mailboxes)
@@ -309,26 +309,26 @@ class Delivery:
     async def _deliver(self) -> float:
         """Deliver what is due. Return the seconds until something is again, as far as is known."""
         desk = self._mail.desk
-        self._reap()
+        self._take_results()
         for device in self._answered - self._waited_for():
             self._answered.discard(device)
-            await self.run(desk.send_now, device)
+            await self.run_in_thread(desk.send_now, device)
         repairs, self._repairs = self._repairs, set()
-        await self._ask_all([(device, self._repair(device)) for device in repairs])
+        await self._ask_all([(device, self._repair_session(device)) for device in repairs])
         if self._mail.group_states.is_given:
             await self._upload_soon()
-        for wanted in await self.run(self._mail.group_states.take_wanted, now_ms()):
+        for wanted in await self.run_in_thread(self._mail.group_states.take_wanted, now_ms()):
             self._tasks.start(self._fetch_state(wanted), name="dtp-messages-state")
-        beginning = await self.run(self._find_sessions_to_begin, now_ms())
+        beginning = await self.run_in_thread(self._find_sessions_to_begin, now_ms())
         await self._ask_all([(device, self._begin_soon(device)) for device in beginning])
-        while sealed := await self.run(self._seal_due):
-            await self._ask_all([(each.device, self._send(each)) for each in sealed])
+        while sealed := await self.run_in_thread(self._seal_due):
+            await self._ask_all([(each.device, self._send_outbound(each)) for each in sealed])
         if self._answer_timer is None:
             waited_for = self._waited_for()  # they are told all in one, once they have answered
             answers, self._answers = self._answers - waited_for, self._answers & waited_for
             await self._ask_all([(device, self._send_answer(device)) for device in answers])
-        await self.run(self._mail.delete_vanished, now_ms())
-        next_due = await self.run(self._mail.store.next_due)
+        await self.run_in_thread(self._mail.delete_vanished, now_ms())
+        next_due = await self.run_in_thread(self._mail.store.next_due)
         wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
         return min(max(wait, 0.01), _KEEP_UP)
 
@@ -343,9 +343,9 @@ class Delivery:
             if not task.done():
                 self._slow.add(device)
                 task.add_done_callback(lambda _: self._wake.set())
-        self._reap()
+        self._take_results()
 
-    def _reap(self) -> None:
+    def _take_results(self) -> None:
         """Take the results of tasks that are done. Raise what went wrong here, as where a store can't be written."""
         for task in [each for each in self._asking if each.done()]:
             del self._asking[task]
@@ -370,13 +370,13 @@ class Delivery:
 
     async def _fetch_state(self, wanted: WantedState) -> None:
         """Fetch a group's state from the mailboxes of who has told of it."""
-        places, _ = self._mail.route(wanted.device)
+        places, _ = self._mail.find_route(wanted.device)
         try:
             size, key, roots = wanted.fields
             file = Attachment("state", size, key, roots, places, self.pool)
             async with self._fetching:
                 state = await file.read(limit=MAX_STATE)
-                notices = await self.run(self._mail.group_states.take_fetched, wanted, state)
+                notices = await self.run_in_thread(self._mail.group_states.take_fetched, wanted, state)
         except (PeerError, LimitError) as fault:
             log.info("a group's state can't be fetched: %s", fault)
             return
@@ -393,35 +393,35 @@ class Delivery:
         failures = self._failures[device] = min(self._failures.get(device, 0) + 1, 16)
         return now_ms() + int(1000 * min(_FIRST_PAUSE * 2**failures, _RETRY))
 
-    async def _begin(self, device: bytes) -> bool:
+    async def _begin_session(self, device: bytes) -> bool:
         """Begin a session with a device by the keys in its mailboxes. Return whether that was done."""
-        addresses, _ = self._mail.route(device)
+        addresses, _ = self._mail.find_route(device)
 
         async def ask(client: MailboxClient) -> bool:
             bundle = await client.get_keys(device, now_ms())
-            await self.run(self._mail.desk.begin_session, device, bundle)
+            await self.run_in_thread(self._mail.desk.begin_session, device, bundle)
             return True
 
         return await self.pool.try_each(addresses, ask)
 
     async def _begin_soon(self, device: bytes) -> None:
         """Begin a session with a device, or put off what waits for it."""
-        if await self._begin(device):
+        if await self._begin_session(device):
             self._note_answered(device)
         else:
-            await self.run(self._mail.desk.put_off, device, self._retry_at(device))
+            await self.run_in_thread(self._mail.desk.put_off, device, self._retry_at(device))
 
-    async def _repair(self, device: bytes) -> None:
-        if await self._begin(device):
+    async def _repair_session(self, device: bytes) -> None:
+        if await self._begin_session(device):
             await self._send_answer(device, repair=True)
             self._on_notices([Notice(What.REPAIRED, device)])
 
     async def _send_answer(self, device: bytes, *, repair: bool = False) -> None:
-        outbound = await self.run(self._mail.desk.seal_answer, device, repair=repair)
+        outbound = await self.run_in_thread(self._mail.desk.seal_answer, device, repair=repair)
         if outbound is not None:
-            await self._send(outbound)
+            await self._send_outbound(outbound)
 
-    async def _send(self, outbound: Outbound) -> None:
+    async def _send_outbound(self, outbound: Outbound) -> None:
         await self._send_anywhere(outbound)
         self.under_way.discard(outbound)
 
@@ -437,7 +437,7 @@ class Delivery:
             self._mail.desk.not_sent(each, now_ms())
 
     async def _send_anywhere(self, outbound: Outbound) -> None:
-        addresses, access = self._mail.route(outbound.device)
+        addresses, access = self._mail.find_route(outbound.device)
 
         async def deposit(client: MailboxClient) -> bool:
             to, envelope = outbound.device, outbound.envelope
@@ -450,17 +450,17 @@ class Delivery:
             return True
 
         if not await self.pool.try_each(addresses, deposit):
-            await self.run(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
+            await self.run_in_thread(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
         else:
             self._note_answered(outbound.device)
 
-    async def signal(self, devices: Iterable[bytes], payload: bytes) -> None:
+    async def send_signal(self, devices: Iterable[bytes], payload: bytes) -> None:
         """Pass on a payload of the moment to those devices that are connected now; nothing is kept of it."""
-        await asyncio.gather(*(self._signal(device, payload) for device in devices))
+        await asyncio.gather(*(self._send_signal(device, payload) for device in devices))
 
-    async def _signal(self, device: bytes, payload: bytes) -> None:
-        addresses, access = self._mail.route(device)
-        outbound = await self.run(self._mail.desk.seal_answer, device, payload=payload)
+    async def _send_signal(self, device: bytes, payload: bytes) -> None:
+        addresses, access = self._mail.find_route(device)
+        outbound = await self.run_in_thread(self._mail.desk.seal_answer, device, payload=payload)
         if outbound is None:
             return
         envelope = outbound.envelope

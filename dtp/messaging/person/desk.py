@@ -79,34 +79,36 @@ class Desk:
         #: Why a new instance was begun when the file was opened; "" when none was.
         self.renewed = ""
         try:
-            saved = self.store.get("device")
+            saved = self.store.get_value("device")
             if saved is None:
                 self._begin(now_ms, 0)
             else:
                 self.local = LocalDevice.load(identity, saved)
                 if self.store.restored:
-                    self._renew(now_ms)
+                    self._begin_instance(now_ms)
         except BaseException:
             self.store.close()
             raise
 
     def _begin(self, now_ms: int, after: int) -> None:
         with self.store.transaction():
-            self.local = LocalDevice.begin(self.identity, self.store.begin_instance(), now_ms, after=after)
-            self.store.put("device", self.local.save())
+            self.local = LocalDevice.create_instance(
+                self.identity, self.store.begin_instance(), now_ms, after=after
+            )
+            self.store.put_value("device", self.local.save())
 
-    def _renew(self, now_ms: int) -> None:
+    def _begin_instance(self, now_ms: int) -> None:
         """Begin another instance: the sessions here may have been used since by what this is a copy of."""
         self.renewed, after = self.store.restored, self.local.keys.sequence
         with self.store.transaction():
             instance = self.store.begin_instance()
-            self.local = LocalDevice.begin(self.identity, instance, now_ms, after=after)
-            self.store.put("device", self.local.save())
+            self.local = LocalDevice.create_instance(self.identity, instance, now_ms, after=after)
+            self.store.put_value("device", self.local.save())
             for device in self.store.list_devices():
                 peer = self.peer_of(device)
                 peer.remote.sessions = []
                 peer.remote.outgoing = Outgoing(self.store.renumber_device(device), 0)
-                self._save(device)
+                self._save_device(device)
 
     def close(self) -> None:
         """Close the file."""
@@ -128,7 +130,7 @@ class Desk:
             self._peers.popitem(last=False)
         return found
 
-    def _save(self, device: bytes) -> None:
+    def _save_device(self, device: bytes) -> None:
         peer = self.peer_of(device)
         self.store.put_peer(device, peer.remote.save(self.local.save_key), peer.person, peer.introduced)
 
@@ -139,20 +141,20 @@ class Desk:
             yield
             changed, self._changed = self._changed, set()
             for device in changed:
-                self._save(device)
+                self._save_device(device)
 
     def reload(self) -> None:
         """Reload what is on the disk, after a transaction that failed."""
         self._peers.clear()
         self._changed.clear()
-        saved = self.store.get("device")
+        saved = self.store.get_value("device")
         if saved is not None:
             self.local = LocalDevice.load(self.identity, saved)
 
-    def claim(self, device: bytes, person: bytes) -> None:
+    def note_person(self, device: bytes, person: bytes) -> None:
         """Note, within a transaction, of which person a device says it is."""
         self.peer_of(device).person = person
-        self._save(device)
+        self._save_device(device)
 
     def forget_device(self, device: bytes) -> None:
         """Forget, within a transaction, the sessions with a device and what waits for it: it was revoked."""
@@ -161,24 +163,24 @@ class Desk:
         peer.remote.outgoing = Outgoing(peer.remote.outgoing.next, peer.remote.outgoing.next)
         peer.person, peer.introduced = b"", False
         self.store.drop_device(device)
-        self._save(device)
+        self._save_device(device)
 
     # ---- keys --------------------------------------------------------------------------------------------------
 
     def keys_to_publish(self, count: int, now_ms: int) -> tuple[bytes, list[bytes]]:
         """Return this device's signed keys and `count` new one-time keys, stored before they are seen."""
         with self.store.transaction():
-            self.local.renew(now_ms)
+            self.local.renew_keys(now_ms)
             made = self.local.make_one_time_keys(count) if count else []
-            self.store.put("device", self.local.save())
+            self.store.put_value("device", self.local.save())
         return self.local.keys.encoded, made
 
     def begin_session(self, device: bytes, bundle: KeyBundle) -> None:
         """Begin a session with a device. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then."""
         peer = self.peer_of(device)
-        peer.remote.begin(self.local, bundle)
+        peer.remote.begin_session(self.local, bundle)
         with self.store.transaction():
-            self._save(device)
+            self._save_device(device)
 
     # ---- sending -----------------------------------------------------------------------------------------------
 
@@ -210,7 +212,7 @@ class Desk:
         be from before our card came: without that it would take nothing of ours.
         """
         peer = self.peer_of(device)
-        number = peer.remote.outgoing.reopen() if peer.introduced else None
+        number = peer.remote.outgoing.reopen_last() if peer.introduced else None
         if number is not None:
             self.store.add_outgoing(device, number, b"", introduction)
             self._changed.add(device)
@@ -248,7 +250,7 @@ class Desk:
                 remote = self.peer_of(each.device).remote
                 if not remote.has_session:
                     continue
-                envelope = remote.seal(self.local, each.number, each.payload)
+                envelope = remote.seal_payload(self.local, each.number, each.payload)
                 sealed.append(Outbound(each.device, each.number, envelope, each.tries))
                 due = now_ms + resend_after(each.tries + 1)
                 self.store.set_due(each.device, [each.number], due, tried=1)
@@ -257,7 +259,7 @@ class Desk:
 
     def _store_sealed(self, devices: set[bytes]) -> None:
         for device in devices:
-            self._save(device)
+            self._save_device(device)
         if devices:
             self.store.note_sealed(self.local.instance)
 
@@ -284,13 +286,13 @@ class Desk:
         if not remote.has_session or not (repair or payload or remote.owes_answer):
             return None
         with self.store.transaction():
-            envelope = remote.seal(self.local, None, payload, repair=repair)
+            envelope = remote.seal_payload(self.local, None, payload, repair=repair)
             self._store_sealed({device})
         return Outbound(device, None, envelope)
 
     # ---- receiving ---------------------------------------------------------------------------------------------
 
-    def open(self, envelopes: Iterable[bytes], now_ms: int) -> ReceivedEnvelopes:
+    def open_envelopes(self, envelopes: Iterable[bytes], now_ms: int) -> ReceivedEnvelopes:
         """Return what envelopes have brought, within a transaction that has to store that as well."""
         received = ReceivedEnvelopes()
         changed: set[bytes] = set()
@@ -298,21 +300,23 @@ class Desk:
             if not self.store.is_new(hashlib.blake2b(envelope, digest_size=16).digest()):
                 continue
             try:
-                self._open(envelope, now_ms, received, changed)
+                self._open_envelope(envelope, now_ms, received, changed)
             except PeerError:
                 received.broken += 1
         for device in changed:
-            self._save(device)
+            self._save_device(device)
         if changed:
-            self.store.put("device", self.local.save())
+            self.store.put_value("device", self.local.save())
         return received
 
-    def _open(self, envelope: bytes, now_ms: int, received: ReceivedEnvelopes, changed: set[bytes]) -> None:
+    def _open_envelope(
+        self, envelope: bytes, now_ms: int, received: ReceivedEnvelopes, changed: set[bytes]
+    ) -> None:
         sealed = Sealed.parse(open_envelope(envelope, self.identity))
         device = sealed.sender
         remote = self.peer_of(device).remote
         try:
-            opened = remote.open(self.local, sealed, now_ms + SKEW_MS)
+            opened = remote.open_sealed(self.local, sealed, now_ms + SKEW_MS)
         except NotOpened:
             if self.store.load_peer(device) is not None and remote.begins_repair(now_ms):
                 received.repairs.append(device)

@@ -64,26 +64,26 @@ class FormerDevices:
         for device in devices:
             self._mail.say_operation(group, Act.RETIRE, now_ms, subject=device, card=account)
 
-    def keep(self, card: ContactCard, gone: Iterable[bytes]) -> None:
+    def keep_card(self, card: ContactCard, gone: Iterable[bytes]) -> None:
         """Keep the card that named devices which are gone from it, for groups where they have signed something."""
         named = set(card.devices).intersection(gone)
         for group, membership in self._mail.groups.items() if named else ():
             for device in named.intersection(each.device for each in membership.operations.values()):
-                self._put(group, device, card)
+                self._put_card(group, device, card)
 
-    def _put(self, group: bytes, device: bytes, card: ContactCard) -> None:
+    def _put_card(self, group: bytes, device: bytes, card: ContactCard) -> None:
         if self._mail.store.count_names(_name(group)) < _MOST:
-            self._mail.store.put(_name(group, device, card.person), card.public().encode())
+            self._mail.store.put_value(_name(group, device, card.person), card.public().encode())
 
     def _get(self, group: bytes, device: bytes, person: bytes) -> bytes | None:
         """Return the card of a person that named a device; it had a shorter name in files of November 2026."""
         for name in (_name(group, device, person), _name(group, device)):
-            saved = self._mail.store.get(name)
+            saved = self._mail.store.get_value(name)
             if saved is not None and ContactCard.parse(saved).person == person:
                 return saved
         return None
 
-    def take(self, group: bytes, cards: Iterable[bytes], operations: Iterable[Operation]) -> None:
+    def keep_shown(self, group: bytes, cards: Iterable[bytes], operations: Iterable[Operation]) -> None:
         """Keep cards that somebody has shown of devices that signed some of these operations."""
         signers = {(each.device, each.author) for each in operations}
         for encoded in cards:
@@ -95,7 +95,7 @@ class FormerDevices:
                 device
             ) in card.devices:  # anybody may name another's device: it is theirs in what they have signed
                 if (device, card.person) in signers:
-                    self._put(group, device, card)
+                    self._put_card(group, device, card)
 
     def list_cards(self, membership: Membership) -> FormerCards:
         """Return the cards of devices that have signed a group's operations and aren't their authors' now."""

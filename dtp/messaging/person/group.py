@@ -78,8 +78,8 @@ class Group:
         """
         lasts_ms, past = int(lasts.total_seconds() * 1000), past_of(history)
         messenger = self._messenger
-        invite = messenger.correspondence.communities.invite
-        link = await messenger.delivery.run(
+        invite = messenger.correspondence.communities.create_link
+        link = await messenger.delivery.run_in_thread(
             invite, self.id, now_ms(), lasts_ms=lasts_ms, uses=uses, past=past
         )
         messenger.delivery.wake()
@@ -137,7 +137,7 @@ class Group:
     async def _change_group(self, act: Act, **what: Any) -> Operation:
         messenger = self._messenger
         change = messenger.correspondence.change_group
-        made = await messenger.delivery.run(change, self.id, act, now_ms(), **what)
+        made = await messenger.delivery.run_in_thread(change, self.id, act, now_ms(), **what)
         messenger.delivery.wake()
         return made
 

@@ -82,21 +82,21 @@ class GroupStates:
 
     # ---- giving ------------------------------------------------------------------------------------------------
 
-    def save(self, group: Membership) -> None:
+    def save_operations(self, group: Membership) -> None:
         """Keep a group's operations."""
-        self._mail.store.put_group(group.group, pack(group.encoded))
+        self._mail.store.put_group(group.group, pack(group.encoded_operations))
         refused, name = group.refused, _refused(group.group)
-        if refused or self._mail.store.get(name):
-            self._mail.store.put(name, pack(refused))
+        if refused or self._mail.store.get_value(name):
+            self._mail.store.put_value(name, pack(refused))
 
     def load(self, group: Membership, operations: Iterable[bytes]) -> None:
-        """Add to a group what `save` has kept of it: these were accepted when they came."""
+        """Add to a group what `save_operations` has kept of it: these were accepted when they came."""
         for each in operations:
-            group.add(Operation.parse(each), lambda operation: True)
-        for each in unpack_saved(self._mail.store.get(_refused(group.group)) or pack([])):
-            group.add(Operation.parse(each), lambda operation: False)
+            group.add_operation(Operation.parse(each), lambda operation: True)
+        for each in unpack_saved(self._mail.store.get_value(_refused(group.group)) or pack([])):
+            group.add_operation(Operation.parse(each), lambda operation: False)
 
-    def give(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
+    def send_state(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
         """Give devices all that is known of a group. Without `once` it is sent, however much it is."""
         membership = self._mail.groups[group]
         cards, former = self._list_cards(membership), self._mail.former_devices.list_cards(membership)
@@ -113,7 +113,7 @@ class GroupStates:
         """Return the cards of a group's members, and of others who have done something to it."""
         roles = membership.members.roles
         authors = {each.author: None for each in membership.operations.values()}
-        known = [self._mail.contacts.get(person) for person in {**authors, **roles}]
+        known = [self._mail.contacts.get_contact(person) for person in {**authors, **roles}]
         cards = [each.card for each in known if each is not None]
         return [each if each.person in roles else each.public() for each in cards]
 
@@ -166,11 +166,11 @@ class GroupStates:
 
     # ---- taking ------------------------------------------------------------------------------------------------
 
-    def take(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
+    def process_event(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Process what a device of a person says of a group."""
         group, fields = event.conversation, event.fields
         if fields.get("ask"):
-            self._answer(group, device, person, now_ms)
+            self._send_unfetched(group, device, person, now_ms)
         elif "ask" in fields:
             self._mail.store.drop_wanted_state(group, device)
         elif "state" in fields:
@@ -180,26 +180,26 @@ class GroupStates:
         else:
             self._take_cards(fields.get("cards", []))
             is_own = person == self._mail.person
-            notices = self._add(group, fields["operations"], fields.get("former", []), is_own=is_own)
+            notices = self._add_state(group, fields["operations"], fields.get("former", []), is_own=is_own)
             self._note_missing(group, device, person, fields["operations"], now_ms)
             return notices
         return []
 
-    def _answer(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
+    def _send_unfetched(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
         """Send a member a group's state that it can't fetch, unless something waits for it: that may be it."""
         membership = self._mail.groups.get(group)
         is_members = membership is not None and person in membership.members.roles
         if is_members and not self._mail.store.count_waiting(device):
-            self.give(group, [device], now_ms, once=False)
+            self.send_state(group, [device], now_ms, once=False)
             self._send(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
 
     def _take_cards(self, cards: list[bytes]) -> None:
         for each in cards:
             card = ContactCard.parse(each)
             if card.person != self._mail.person:
-                self._mail.take_contact(card, stranger=self._mail.contacts.get(card.person) is None)
+                self._mail.take_contact(card, stranger=self._mail.contacts.get_contact(card.person) is None)
 
-    def _add(
+    def _add_state(
         self, group: bytes, encoded: list[bytes], former: list[bytes], *, is_own: bool = False
     ) -> list[Notice]:
         """Return what operations change. One of our own devices may show cards of devices that are gone."""
@@ -210,7 +210,7 @@ class GroupStates:
         membership = mail.groups.get(group) or Membership(group)
         was, before, changed = membership.members, membership.counts, False
         if is_own or mail.person not in was.roles:
-            mail.former_devices.take(group, former, operations)
+            mail.former_devices.keep_shown(group, former, operations)
 
         def is_authors(operation: Operation) -> bool:
             was_authors = is_own and mail.former_devices.spoke_for(group, operation.device, operation.author)
@@ -218,11 +218,11 @@ class GroupStates:
 
         for operation in operations:
             with contextlib.suppress(MembershipError):
-                changed |= membership.add(operation, is_authors)
+                changed |= membership.add_operation(operation, is_authors)
         changed |= self._accept_former(membership, was)
         if changed or membership.counts != before:
             mail.groups[group] = membership
-            self.save(membership)
+            self.save_operations(membership)
         return self._list_changes(membership, was) if changed else []
 
     def _accept_former(self, membership: Membership, was: GroupMembers) -> bool:
@@ -239,10 +239,10 @@ class GroupStates:
             was = membership.members
             if gone and self._mail.person not in was.roles and person != self._mail.person:
                 membership.withdraw(person, gone)
-                self.save(membership)
+                self.save_operations(membership)
             if membership.reconsider(lambda each: each.author == person and self._mail.is_authors(each)):
                 self._accept_former(membership, was)
-                self.save(membership)
+                self.save_operations(membership)
                 self._notices += self._list_changes(membership, was)
 
     def take_notices(self) -> list[Notice]:
@@ -260,10 +260,10 @@ class GroupStates:
         for conversation in (group, *members.rooms):
             for sender, message in mail.store.held.release_of_members(conversation, accepted):
                 notices.append(Notice(What.MESSAGE, sender, conversation, message))
-        return notices + mail.past.release(membership)
+        return notices + mail.past.show_held(membership)
 
     def _tell_given(self, group: bytes, person: bytes) -> Notice:
-        contact = self._mail.contacts.get(person)
+        contact = self._mail.contacts.get_contact(person)
         return Notice(What.PAST_GIVEN, person, group, detail=contact.name if contact else "")
 
     def _note_missing(
@@ -328,7 +328,7 @@ class GroupStates:
         with self._mail.transaction():
             self._mail.store.drop_wanted_state(wanted.group, wanted.device)
             self._take_cards(cards)
-            notices = self._add(
+            notices = self._add_state(
                 wanted.group, operations, former, is_own=wanted.device in self._mail.own_devices
             )
             return notices + self.take_notices()

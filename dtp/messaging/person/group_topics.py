@@ -63,7 +63,7 @@ class TopicSpreader:
     ) -> None:
         """Raise `MessageError` for a node of another identity: members know each other's devices."""
         self._topics, self._delivery, self._on_notices = topics, delivery, on_notices
-        self._spreading = delivery.mail.spreading
+        self._spreading = delivery.correspondence.spreading
         self._open: dict[bytes, Topic] = {}
         self._reading: dict[bytes, SupervisedTask] = {}
         self._task = SupervisedTask(self._run, name="dtp-messages-spread")
@@ -93,14 +93,16 @@ class TopicSpreader:
         while True:
             self._delivery.woken.clear()
             await self._join_topics(self._topics)
-            for group, _, sealed in await self._delivery.run(self._spreading.take_unpublished):
+            for group, _, sealed in await self._delivery.run_in_thread(self._spreading.take_unpublished):
                 await self._publish(group, sealed)
             await self._delivery.woken.wait()
 
     async def _join_topics(self, topics: GroupTopics) -> None:
         """Read along in the topics of all groups that are large now, and in no others."""
-        groups = list(self._delivery.mail.groups)
-        large = {each for each in groups if await self._delivery.run(self._spreading.is_large, each)}
+        groups = list(self._delivery.correspondence.groups)
+        large = {
+            each for each in groups if await self._delivery.run_in_thread(self._spreading.is_large, each)
+        }
         for group in self._reading.keys() - large:
             await self._reading.pop(group).stop()
         for group in large - self._reading.keys():
@@ -115,7 +117,7 @@ class TopicSpreader:
                 return
             except DtpError as fault:
                 log.info("a group's message goes by mailbox: %s", fault)
-        await self._delivery.run(self._spreading.hand_over_now, group)
+        await self._delivery.run_in_thread(self._spreading.hand_over_now, group)
         self._delivery.deliver_soon()
 
     # ---- one topic ---------------------------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class TopicSpreader:
                 self._answer_soon()
                 linking.start()
                 async for message in topic:
-                    await self._take(topics, group, message)
+                    await self._process_message(topics, group, message)
         finally:
             self._open.pop(group, None)
             self._spreading.joined.discard(group)
@@ -151,9 +153,9 @@ class TopicSpreader:
         is_members = self._spreading.may_spread(group, message.author.key)
         return Verdict.ACCEPT if is_members else Verdict.IGNORE
 
-    async def _take(self, topics: GroupTopics, group: bytes, message: Message) -> None:
+    async def _process_message(self, topics: GroupTopics, group: bytes, message: Message) -> None:
         told = (group, message.author.key, message.data, now_ms())
-        self._on_notices(await self._delivery.run(self._spreading.receive, *told))
+        self._on_notices(await self._delivery.run_in_thread(self._spreading.receive_by_topic, *told))
         self._answer_soon()
 
     def _answer_soon(self) -> None:
@@ -167,24 +169,24 @@ class TopicSpreader:
 
     def _begin_answer(self) -> None:
         self._answering = None
-        self._delivery.start_task(self._answer(), name="dtp-messages-have")
+        self._delivery.start_task(self._send_answers(), name="dtp-messages-have")
 
-    async def _answer(self) -> None:
-        answers = await self._delivery.run(self._spreading.take_answers, now_ms())
-        await asyncio.gather(*(self._delivery.signal([device], payload) for device, payload in answers))
+    async def _send_answers(self) -> None:
+        answers = await self._delivery.run_in_thread(self._spreading.take_answers, now_ms())
+        await asyncio.gather(*(self._delivery.send_signal([device], payload) for device, payload in answers))
 
     async def _keep_linked(self, node: Node, group: bytes, topic: Topic) -> None:
         """Keep links to some members who read along, so that what is spread gets everywhere."""
         while True:
             lacking = LINKED - len(topic.members)
             if lacking > 0:
-                devices = await self._delivery.run(self._delivery.mail.devices_of, group)
+                devices = await self._delivery.run_in_thread(self._delivery.correspondence.devices_of, group)
                 others = [each for each in map(PeerId, devices) if node.links.get(each) is None]
                 chosen = random.sample(others, min(lacking, len(others)))
-                await asyncio.gather(*(self._link(node, each) for each in chosen))
+                await asyncio.gather(*(self._dial_member(node, each) for each in chosen))
             await asyncio.sleep(_EVERY)
 
-    async def _link(self, node: Node, peer: PeerId) -> None:
+    async def _dial_member(self, node: Node, peer: PeerId) -> None:
         with contextlib.suppress(DtpError, TimeoutError):  # who isn't there has a mailbox
             async with asyncio.timeout(_DIAL):
                 await node.links.connect(peer)

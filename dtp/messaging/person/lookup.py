@@ -55,13 +55,13 @@ class LookUp:
     async def _run_refresh(self) -> None:
         while True:
             self._changed.clear()
-            await self.publish()
-            await self.refresh()
+            await self.publish_card()
+            await self.look_for_newer()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REFRESH):
                     await self._changed.wait()
 
-    async def find(self, person: bytes) -> ContactCard | None:
+    async def find_card(self, person: bytes) -> ContactCard | None:
         """Return the newest card of a person that any source has and none refuses, or None."""
         found: list[ContactCard] = []
         for source in self._sources:
@@ -69,7 +69,7 @@ class LookUp:
                 async with asyncio.timeout(_PATIENCE):
                     card = await source.find(person)
                 if card is not None:
-                    await self.check(card)
+                    await self.check_card(card)
                     found.append(card)
             except (CardRolledBack, CardEnded) as fault:
                 log.warning("%s; another source may have a newer one", fault)
@@ -77,7 +77,7 @@ class LookUp:
                 log.warning("%s can't be asked for a card: %s", type(source).__name__, fault)
         return max(found, key=lambda each: each.order) if found else None
 
-    async def check(self, card: ContactCard) -> None:
+    async def check_card(self, card: ContactCard) -> None:
         """Raise `CardRolledBack` or `CardEnded` if a source knows that a card counts no more."""
         for source in self._sources:
             try:
@@ -88,7 +88,7 @@ class LookUp:
             except (DtpError, TimeoutError) as fault:
                 log.warning("%s can't be asked whether a card counts: %s", type(source).__name__, fault)
 
-    async def publish(self) -> None:
+    async def publish_card(self) -> None:
         """Let others find our card in all sources."""
         for source in self._sources:
             try:
@@ -97,10 +97,10 @@ class LookUp:
             except (DtpError, TimeoutError) as fault:
                 log.warning("%s doesn't take our card: %s", type(source).__name__, fault)
 
-    async def refresh(self) -> None:
+    async def look_for_newer(self) -> None:
         """Look for newer cards of ours and of whom we know; what that changes is given as notices."""
         for person in (self._mail.person, *(each.person for each in self._mail.contacts)):
-            card = await self.find(person)
+            card = await self.find_card(person)
             if card is not None:
-                found = await self._delivery.run(self._mail.take_found_card, card, now_ms())
+                found = await self._delivery.run_in_thread(self._mail.take_found_card, card, now_ms())
                 self._on_notices(found)

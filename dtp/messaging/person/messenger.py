@@ -148,7 +148,7 @@ class Message:
     async def receipts(self) -> dict[bytes, bool]:
         """Return by person who has it, and whether it was read."""
         messenger = self._messenger
-        return await messenger.delivery.run(messenger.correspondence.store.read_receipts, self.id)
+        return await messenger.delivery.run_in_thread(messenger.correspondence.store.read_receipts, self.id)
 
     def _check_own(self) -> None:
         if not self.own:
@@ -233,11 +233,11 @@ class Messenger:
         try:
             self.spreader = TopicSpreader(self.group_topics, self.delivery, self._on_notices)
             if self._bits is not None:
-                await self.delivery.run(self.correspondence.set_stamp_bits, self._bits)
+                await self.delivery.run_in_thread(self.correspondence.set_stamp_bits, self._bits)
             if self._stamp_mib is not None:
-                await self.delivery.run(self.correspondence.set_stamp_mib, self._stamp_mib)
-            await self.delivery.run(self.correspondence.set_profile, name, mailboxes, now_ms())
-            for each in await self.delivery.run(self.correspondence.store.list_unread):
+                await self.delivery.run_in_thread(self.correspondence.set_stamp_mib, self._stamp_mib)
+            await self.delivery.run_in_thread(self.correspondence.set_profile, name, mailboxes, now_ms())
+            for each in await self.delivery.run_in_thread(self.correspondence.store.list_unread):
                 self._news.put_nowait(each)
         except BaseException:
             await self._close()
@@ -288,7 +288,7 @@ class Messenger:
     async def signal_call(self, devices: Iterable[bytes], signal: Signal) -> None:
         """Send a signal about a call to these devices. For `Calls`."""
         event = Event(EventKind.CALL, self.card.person, 0, now_ms(), signal.to_fields())
-        await self.delivery.run(self.correspondence.say_to_devices, tuple(devices), event, now_ms())
+        await self.delivery.run_in_thread(self.correspondence.say_to_devices, tuple(devices), event, now_ms())
         self.delivery.wake()
 
     # ---- who ---------------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ class Messenger:
 
     def find_contact(self, person: bytes) -> Contact | None:
         """Return a contact by its 32 bytes, None for nobody who is known."""
-        return self.correspondence.contacts.get(person)
+        return self.correspondence.contacts.get_contact(person)
 
     def find_group(self, group: bytes) -> Group | None:
         """Return a group by its 32 bytes, or by those of a room of it, or None."""
@@ -333,8 +333,8 @@ class Messenger:
         Raise `CardRolledBack`, `CardEnded` if the chain says of an account that the card counts no more.
         """
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
-        await self.lookup.check(told)
-        return await self.delivery.run(self.correspondence.add_contact, told, now_ms())
+        await self.lookup.check_card(told)
+        return await self.delivery.run_in_thread(self.correspondence.add_contact, told, now_ms())
 
     async def find_person(self, name: PeerId | bytes | str) -> Contact:
         """Return the contact of this name; of `dtp1...` and `dtpa1...` it is looked for in `cards`, and added.
@@ -346,20 +346,20 @@ class Messenger:
         except UnknownContact:
             if isinstance(name, str) and not name.startswith(("dtp1", "dtpa1")):
                 raise
-        card = await self.lookup.find(self.conversation_of(name))
+        card = await self.lookup.find_card(self.conversation_of(name))
         if card is None:
             raise UnknownContact(
                 f"no card of {name if isinstance(name, str) else 'that person'} is found anywhere"
             )
-        return await self.delivery.run(self.correspondence.add_contact, card, now_ms())
+        return await self.delivery.run_in_thread(self.correspondence.add_contact, card, now_ms())
 
     async def refresh_cards(self) -> None:
         """Look for newer cards of whom we know, and for one of ours, now; else it is done every six hours."""
-        await self.lookup.refresh()
+        await self.lookup.look_for_newer()
 
     async def list_accounts(self) -> list[bytes]:
         """Return the Sui accounts that have written through the chain, and that no card links: 32 bytes each."""
-        found = await self.delivery.run(self.correspondence.store.list_conversations)
+        found = await self.delivery.run_in_thread(self.correspondence.store.list_conversations)
         return [each for each in found if not self._is_known(each)]
 
     async def block(self, person: Person) -> None:
@@ -376,12 +376,14 @@ class Messenger:
 
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
-        await self.delivery.run(self.correspondence.accept_key, self.conversation_of(person))
-        for each in await self.delivery.run(self.correspondence.store.list_unread):
+        await self.delivery.run_in_thread(self.correspondence.accept_key, self.conversation_of(person))
+        for each in await self.delivery.run_in_thread(self.correspondence.store.list_unread):
             self._news.put_nowait(each)
 
     async def _update(self, person: Person, **changes: Any) -> None:
-        await self.delivery.run(self.correspondence.update_contact, self.conversation_of(person), **changes)
+        await self.delivery.run_in_thread(
+            self.correspondence.update_contact, self.conversation_of(person), **changes
+        )
 
     def safety_number(self, person: Person) -> str:
         """Return the 60 digits that both read to each other: they differ where somebody is between."""
@@ -473,7 +475,9 @@ class Messenger:
         from dtp.chain.wallet import parse_amount
 
         most = parse_amount(up_to) if isinstance(up_to, str) else up_to
-        await self.stamping.allow(self.correspondence.get_contact(self.conversation_of(person)).person, most)
+        await self.stamping.allow_spending(
+            self.correspondence.get_contact(self.conversation_of(person)).person, most
+        )
 
     def _is_known(self, conversation: bytes) -> bool:
         if conversation == self.card.person or self.find_contact(conversation) is not None:
@@ -489,12 +493,14 @@ class Messenger:
     async def _find_message(self, conversation: bytes, sender: bytes, message: bytes) -> list[Message]:
         """Return a message as it is now; none where it has disappeared. Reading the conversation would take longer
         with each message that was ever said in it."""
-        shown = await self.delivery.run(self.correspondence.read_history, conversation, message)
+        shown = await self.delivery.run_in_thread(self.correspondence.read_history, conversation, message)
         return [Message(self, conversation, each) for each in shown if each.sender == sender]
 
     async def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any]) -> Event:
         """Store and queue an event, and return it. Raise as `send` does."""
-        said = await self.delivery.run(self.correspondence.send_event, conversation, kind, fields, now_ms())
+        said = await self.delivery.run_in_thread(
+            self.correspondence.send_event, conversation, kind, fields, now_ms()
+        )
         self.delivery.wake()
         return said.event
 
@@ -540,7 +546,7 @@ class Messenger:
     async def unread(self) -> list[Message]:
         """Return the messages that nobody has marked as read, oldest first."""
         found = []
-        for each in await self.delivery.run(self.correspondence.store.list_unread):
+        for each in await self.delivery.run_in_thread(self.correspondence.store.list_unread):
             found += await self._find_message(*each)
         return found
 
@@ -548,26 +554,26 @@ class Messenger:
         """Say to those who are connected now that we are writing to them, or have stopped."""
         conversation = self.conversation_of(to)
         event = Event(EventKind.TYPING, conversation, 0, now_ms(), {"on": on})
-        devices = await self.delivery.run(self.correspondence.devices_of, conversation)
-        await self.delivery.signal(devices, event.encode())
+        devices = await self.delivery.run_in_thread(self.correspondence.devices_of, conversation)
+        await self.delivery.send_signal(devices, event.encode())
 
     async def mark_read(self, message: bytes, sender: bytes = b"") -> None:
         """Say that a message was read, by its id; `sender` is the person whose it is, where several may have it."""
         mark, tell = self.correspondence.mark_read, self._receipts
-        if await self.delivery.run(mark, message, now_ms(), tell=tell, sender=sender):
+        if await self.delivery.run_in_thread(mark, message, now_ms(), tell=tell, sender=sender):
             self.delivery.wake()
 
     async def history(self, conversation: Person | Group | Room, *, last: int | None = None) -> list[Message]:
         """Return the messages of a conversation as they are now, in the order that all its members see: all, or the
         `last` so many, which takes no longer where there are more."""
         named = self.conversation_of(conversation)
-        shown = await self.delivery.run(self.correspondence.read_history, named, last=last)
+        shown = await self.delivery.run_in_thread(self.correspondence.read_history, named, last=last)
         return [Message(self, named, each) for each in shown]
 
     async def wait_delivered(self) -> None:
         """Wait until nothing waits to be sent for the first time: mailboxes have all of it."""
         await self.delivery.settled.wait()
-        while await self.delivery.run(self.correspondence.store.count_unsent):
+        while await self.delivery.run_in_thread(self.correspondence.store.count_unsent):
             self.delivery.settled.clear()
             await self.delivery.settled.wait()
 
@@ -589,7 +595,7 @@ class Messenger:
     async def create_group(self, name: str, people: Iterable[Person]) -> Group:
         """Return a new group of these people, which we administer."""
         persons = [self.conversation_of(each) for each in people]
-        group = await self.delivery.run(self.correspondence.create_group, name, persons, now_ms())
+        group = await self.delivery.run_in_thread(self.correspondence.create_group, name, persons, now_ms())
         self.delivery.wake()
         return Group(self, group)
 
@@ -599,8 +605,8 @@ class Messenger:
         Raise `LinkMalformed`, `MessageError` for our own.
         """
         told = InviteLink.parse(link)
-        await self.lookup.check(told.card)
-        await self.delivery.run(self.correspondence.communities.ask_to_join, told, now_ms())
+        await self.lookup.check_card(told.card)
+        await self.delivery.run_in_thread(self.correspondence.communities.ask_to_join, told, now_ms())
         self.delivery.wake()
 
     async def approve_device(
@@ -613,7 +619,7 @@ class Messenger:
         await self._change_account(self._require_account().add(device, label))
         if history is not None:
             since = now_ms() - int(history.total_seconds() * 1000)
-            await self.delivery.run(self.correspondence.send_history, device.key, since, now_ms())
+            await self.delivery.run_in_thread(self.correspondence.send_history, device.key, since, now_ms())
             self.delivery.wake()
         return self.card
 
@@ -624,7 +630,7 @@ class Messenger:
     async def join(self, card: ContactCard | str) -> None:
         """Be a device of the account whose card this is, once its owner has approved this device."""
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
-        await self.delivery.run(self.correspondence.join, told, now_ms())
+        await self.delivery.run_in_thread(self.correspondence.join_account, told, now_ms())
         self.delivery.collect_from(self.card.mailboxes)
         self.delivery.wake()
 
@@ -642,7 +648,7 @@ class Messenger:
         return account
 
     async def _change_account(self, account: Account) -> None:
-        await self.delivery.run(self.correspondence.change_account, account, now_ms())
+        await self.delivery.run_in_thread(self.correspondence.change_account, account, now_ms())
         self.delivery.wake()
         self.delivery.publish_again()
         self.lookup.publish_soon()

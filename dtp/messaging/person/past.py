@@ -19,7 +19,7 @@ from dtp.messaging.conversation.events import (
     EventKind,
 )
 from dtp.messaging.conversation.membership import MAX_PAST, Membership, Past
-from dtp.messaging.conversation.state import Said, condense
+from dtp.messaging.conversation.state import Said, condense_events
 from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
@@ -56,26 +56,26 @@ class GroupPast:
 
     # ---- giving ------------------------------------------------------------------------------------------------
 
-    def begin(self, membership: Membership, person: bytes, past: Past, now_ms: int) -> None:
+    def begin_giving(self, membership: Membership, person: bytes, past: Past, now_ms: int) -> None:
         """Begin to give a member of a group what was said before, the last messages first."""
         mail, members = self._mail, membership.members
         devices = mail.get_contact(person).card.devices
         since, left = now_ms - past.span_ms if past.span_ms else 0, MAX_PAST
         authors = set()
         for conversation in (membership.group, *members.rooms):
-            mail.store.past.begin(conversation, person, now_ms + _TRAIL_MS)
+            mail.store.past.add_giving(conversation, person, now_ms + _TRAIL_MS)
             texts = mail.store.past.list_texts(conversation, since, min(past.last or left, left))
             left -= len(texts)
             for message, author, clock in texts:
                 authors.add(author)
                 for device in devices:
-                    mail.store.past.add(conversation, device, message, clock, now_ms)
+                    mail.store.past.schedule_message(conversation, device, message, clock, now_ms)
         self.reload()
-        known = [mail.contacts.get(each) for each in authors - members.roles.keys()]
+        known = [mail.contacts.get_contact(each) for each in authors - members.roles.keys()]
         cards = [each.card.public() for each in known if each is not None]
         mail.group_states.send_some(membership.group, devices, [], cards, now_ms)
 
-    def note(self, conversation: bytes, said: Said, now_ms: int) -> None:
+    def note_said(self, conversation: bytes, said: Said, now_ms: int) -> None:
         """Note an event that has come: new members are given it too, since its sender may not know of them."""
         members, event = self._givings.get(conversation, {}), said.event
         if members and event.kind is not EventKind.TEXT:
@@ -84,10 +84,10 @@ class GroupPast:
         for person in members.keys() - {said.sender}:
             for device in self._devices_of(person):
                 due = now_ms + _LATER_MS
-                self._mail.store.past.add(conversation, device, event.id, event.clock, due)
+                self._mail.store.past.schedule_message(conversation, device, event.id, event.clock, due)
 
     def _devices_of(self, person: bytes) -> tuple[bytes, ...]:
-        contact = self._mail.contacts.get(person)
+        contact = self._mail.contacts.get_contact(person)
         return () if contact is None else tuple(contact.card.devices)
 
     def give_due(self, now_ms: int) -> None:
@@ -100,9 +100,9 @@ class GroupPast:
         if devices or over:
             with self._mail.transaction():
                 for device in devices:
-                    self._give(device, now_ms)
+                    self._give_to(device, now_ms)
                 for conversation, person in over:
-                    store.past.end(conversation, person, self._devices_of(person))
+                    store.past.end_giving(conversation, person, self._devices_of(person))
             self.reload()
         self.waits = bool(store.past.list_due_devices(now_ms))
 
@@ -117,7 +117,7 @@ class GroupPast:
                     found.append((conversation, person))
         return found
 
-    def _give(self, device: bytes, now_ms: int) -> None:
+    def _give_to(self, device: bytes, now_ms: int) -> None:
         store = self._mail.store
         while rows := store.past.list_due(device, now_ms, MAX_TOLD):
             if store.measure_waiting(device) >= _UNDER_WAY:
@@ -125,7 +125,7 @@ class GroupPast:
             conversation = rows[0][0]
             group = self._mail.group_of(conversation)
             if group is None or not self._may_give(group, device):
-                store.past.drop(conversation, device)
+                store.past.drop_device(conversation, device)
                 continue
             messages = [message for place, message in rows if place == conversation]
             self._give_piece(group, conversation, device, messages, now_ms)
@@ -143,7 +143,7 @@ class GroupPast:
     ) -> None:
         store, told, size = self._mail.store, list[list[bytes]](), 0
         for message in messages:
-            added = self._pack(group, conversation, message)
+            added = self._pack_message(group, conversation, message)
             more = sum(len(event) for _, event in added)
             if told and (size + more > _PIECE or len(told) + len(added) > MAX_TOLD):
                 break
@@ -153,14 +153,14 @@ class GroupPast:
             fields = {"group": group.group, "said": told}
             self._mail.enqueue_event([device], Event(EventKind.PAST, conversation, 0, now_ms, fields), now_ms)
 
-    def _pack(self, group: Membership, conversation: bytes, message: bytes) -> list[list[bytes]]:
+    def _pack_message(self, group: Membership, conversation: bytes, message: bytes) -> list[list[bytes]]:
         """Return the events that tell of a message as it is now, as far as they fit; none of one that disappears."""
         events = self._mail.store.read_events(conversation, target=message)
         if any(each.event.fields.get("disappear") for each in events):
             return []
         told: list[list[bytes]] = []
         left = _LARGEST
-        for each in reversed(condense(events, group.members.moderators)):
+        for each in reversed(condense_events(events, group.members.moderators)):
             encoded = each.event.encode()
             left -= len(encoded) + PERSON_BYTES
             if left < 0 or len(told) == MAX_TOLD:
@@ -170,16 +170,16 @@ class GroupPast:
 
     # ---- taking ------------------------------------------------------------------------------------------------
 
-    def take(self, device: bytes, person: bytes, event: Event) -> list[Notice]:
+    def process_event(self, device: bytes, person: bytes, event: Event) -> list[Notice]:
         """Keep what a member tells of the past, where an operation of theirs gives it to us."""
         mail, group, conversation = self._mail, event.fields["group"], event.conversation
-        contact = mail.contacts.get(person)
+        contact = mail.contacts.get_contact(person)
         held = contact is not None and device not in contact.card.devices  # of a key that nobody has accepted
         if not self._may_tell(group, conversation, person):
             held = mail.store.has_wanted_state(group, device)  # what says so is to be fetched
             if not held:
                 return []
-        count, size = mail.store.past.measure(person)
+        count, size = mail.store.past.count_told(person)
         told = event.fields["said"]
         if count + len(told) > _MOST or size + sum(len(each) for _, each in told) > _MOST_BYTES:
             return []
@@ -202,12 +202,12 @@ class GroupPast:
         return person in membership.members.past.get(self._mail.person, {})
 
     def _is_takable(self, said: Said, conversation: bytes) -> bool:
-        event, contact = said.event, self._mail.contacts.get(said.sender)
+        event, contact = said.event, self._mail.contacts.get_contact(said.sender)
         is_blocked = contact is not None and contact.blocked
         is_here = event.kind in HISTORY and event.conversation == conversation
         return is_here and not is_blocked and not event.fields.get("disappear")
 
-    def release(self, membership: Membership) -> list[Notice]:
+    def show_held(self, membership: Membership) -> list[Notice]:
         """Show what was held back until it was known who may tell it, and their key was accepted."""
         members, found = membership.members, []
         for person in members.past.get(self._mail.person, {}):

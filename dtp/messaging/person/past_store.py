@@ -29,7 +29,7 @@ class PastStore:
             *(conversation, int(EventKind.TEXT), since_ms, most),
         )
 
-    def begin(self, conversation: bytes, person: bytes, ends_ms: int) -> None:
+    def add_giving(self, conversation: bytes, person: bytes, ends_ms: int) -> None:
         """Note that a new member is given what comes of a conversation until then, too."""
         values = (conversation, person, ends_ms)
         self._database.execute("INSERT OR REPLACE INTO past_givings VALUES (?, ?, ?)", values)
@@ -42,20 +42,22 @@ class PastStore:
             found.setdefault(conversation, {})[person] = ends
         return found
 
-    def end(self, conversation: bytes, person: bytes, devices: Iterable[bytes]) -> None:
+    def end_giving(self, conversation: bytes, person: bytes, devices: Iterable[bytes]) -> None:
         """Give nothing more of a conversation to a member, who has these devices."""
         self._database.execute(
             "DELETE FROM past_givings WHERE conversation = ? AND person = ?", (conversation, person)
         )
         for each in devices:
-            self.drop(conversation, each)
+            self.drop_device(conversation, each)
         self._database.execute(
             "DELETE FROM past_gifts WHERE conversation = ?1 AND NOT EXISTS "
             "(SELECT 1 FROM past_givings WHERE conversation = ?1)",
             (conversation,),
         )
 
-    def add(self, conversation: bytes, device: bytes, message: bytes, clock: int, due_ms: int) -> None:
+    def schedule_message(
+        self, conversation: bytes, device: bytes, message: bytes, clock: int, due_ms: int
+    ) -> None:
         """Schedule a message to be given to a device at `due_ms`, once more if it has it."""
         self._database.execute(
             "INSERT INTO past_gifts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET due = excluded.due",
@@ -96,7 +98,7 @@ class PastStore:
             (device, conversation, message),
         )
 
-    def drop(self, conversation: bytes, device: bytes) -> None:
+    def drop_device(self, conversation: bytes, device: bytes) -> None:
         """Give a device nothing more of a conversation."""
         self._database.execute(
             "DELETE FROM past_gifts WHERE device = ? AND conversation = ?", (device, conversation)
@@ -104,7 +106,7 @@ class PastStore:
 
     # ---- taking ------------------------------------------------------------------------------------------------
 
-    def measure(self, teller: bytes) -> tuple[int, int]:
+    def count_told(self, teller: bytes) -> tuple[int, int]:
         """Return how many events somebody has told that are here, and their bytes."""
         ((count, size),) = self._database.select_rows(
             "SELECT COUNT(*), COALESCE(SUM(LENGTH(event)), 0) FROM said WHERE told = ? AND told != x''",

@@ -36,15 +36,15 @@ class PostTray:
 
     def load_cursor(self, place: str) -> str | None:
         """Return how far a place was read, None if it wasn't yet."""
-        found = self._mail.store.get(place)
+        found = self._mail.store.get_value(place)
         return None if found is None else found.decode()
 
     def put_cursor(self, place: str, cursor: str) -> None:
         """Note how far a place was read."""
         with self._mail.transaction():
-            self._mail.store.put(place, cursor.encode())
+            self._mail.store.put_value(place, cursor.encode())
 
-    def take(
+    def process_post(
         self, sender: bytes, mark: bytes, told: dict[str, Any], now_ms: int, *, card: ContactCard | None
     ) -> tuple[PostTaken, list[Notice]]:
         """Keep a post, and return what became of it: once for each `mark`. `sender` is who has the wallet by a card
@@ -52,7 +52,7 @@ class PostTray:
         mail, store = self._mail, self._mail.store
         if store.has_said(sender, mark):
             return PostTaken.KNOWN, []
-        contact = mail.contacts.get(sender)
+        contact = mail.contacts.get_contact(sender)
         if contact is not None and contact.blocked:
             return PostTaken.BLOCKED, []
         if not self._is_friend(sender):
@@ -67,5 +67,5 @@ class PostTray:
         return PostTaken.NEW, [Notice(What.MESSAGE, sender, sender, mark)]
 
     def _is_friend(self, person: bytes) -> bool:
-        contact = self._mail.contacts.get(person)
+        contact = self._mail.contacts.get_contact(person)
         return contact is not None and not contact.stranger

@@ -97,17 +97,17 @@ class PostageLedger:
             [instance, {person: left for person, left in self.left.items() if left}, stamps, self.let_in]
         )
 
-    def find(self, device: bytes, mailbox: bytes) -> Stamp | None:
+    def find_stamp(self, device: bytes, mailbox: bytes) -> Stamp | None:
         """Return the stamp for a device at a mailbox, None for none."""
         found = (each for each in self.stamps if (each.device, each.mailbox) == (device, mailbox))
         return next(found, None)
 
-    def put(self, stamp: Stamp) -> None:
+    def put_stamp(self, stamp: Stamp) -> None:
         """Note a stamp, in the place of the one that was there."""
-        self.drop(stamp)
+        self.drop_stamp(stamp)
         self.stamps.append(stamp)
 
-    def drop(self, stamp: Stamp) -> None:
+    def drop_stamp(self, stamp: Stamp) -> None:
         """Forget a stamp."""
         of = stamp.device, stamp.mailbox
         self.stamps = [each for each in self.stamps if (each.device, each.mailbox) != of]
@@ -131,7 +131,7 @@ class Stamping:
     ) -> None:
         self._postage, self._mail, self._delivery, self._on_notices = (
             postage,
-            delivery.mail,
+            delivery.correspondence,
             delivery,
             on_notices,
         )
@@ -146,7 +146,7 @@ class Stamping:
         #: One change of the ledger at a time, or two would spend the same.
         self._changing = asyncio.Lock()
         self._tasks = TaskSet()
-        delivery.on_stamp_needed = self.deposit
+        delivery.on_stamp_needed = self.deposit_stamped
 
     async def stop(self) -> None:
         """Finish what is being paid, where that doesn't take for ever: what was signed is then known to be good."""
@@ -156,11 +156,11 @@ class Stamping:
         await self._tasks.stop()
 
     @property
-    def told(self) -> list[Notice]:
+    def last_notices(self) -> list[Notice]:
         """What was told last of each person, and each of their mailboxes."""
         return list(self._told.values())
 
-    async def allow(self, person: bytes, most: int) -> None:
+    async def allow_spending(self, person: bytes, most: int) -> None:
         """Agree to spend up to `most` from now on, in the coin's smallest unit, for stamps to this person: of all of
         their devices, and a new one where an earlier one is used up, or was never good."""
         devices = self._devices_of(person)
@@ -169,9 +169,9 @@ class Stamping:
             ledger.left[person] = most
             for each in list(ledger.stamps):
                 if each.state is StampState.WITHHELD and each.device in devices:
-                    ledger.drop(each)
+                    ledger.drop_stamp(each)
 
-        await self._change(agree)
+        await self._change_ledger(agree)
         for of in [each for each in self._told if each[0] == person]:
             del self._told[of]
         self._failed.clear()
@@ -179,17 +179,19 @@ class Stamping:
             await self._send_soon(device)
 
     def _devices_of(self, person: bytes) -> tuple[bytes, ...]:
-        contact = self._mail.contacts.get(person)
+        contact = self._mail.contacts.get_contact(person)
         return () if contact is None else tuple(contact.card.devices)
 
-    async def deposit(self, client: MailboxClient, outbound: Outbound, refused: MailboxRefused) -> None:
+    async def deposit_stamped(
+        self, client: MailboxClient, outbound: Outbound, refused: MailboxRefused
+    ) -> None:
         """Deposit by the stamp that was paid for this device here. Where there is none, have it paid, and raise
         `refused`: it is tried again then. For what a mailbox has taken before no other stamp is paid."""
         place = outbound.device, client.connection.peer.key
         if self._has_met_payment(outbound):
             raise refused
-        ledger = self._ledger()
-        stamp = ledger.find(*place)
+        ledger = self._read_ledger()
+        stamp = ledger.find_stamp(*place)
         if stamp is None or stamp.state is StampState.WITHHELD:
             if _is_first(outbound, ledger) and outbound not in self._met:
                 asked = await client.price()
@@ -200,7 +202,7 @@ class Stamping:
             await client.deposit(outbound.device, outbound.envelope, seconds=LIFETIME, stamp=stamp.secret)
         except MailboxRefused as again:
             if again.refusal is Refusal.STAMP_NEEDED and again.stamp_mib and await self._note_over(stamp):
-                self._tell(What.STAMP_WITHHELD, place, str(client.connection.peer))
+                self._notify(What.STAMP_WITHHELD, place, str(client.connection.peer))
             raise
         await self._note_used(stamp, outbound)
 
@@ -223,15 +225,15 @@ class Stamping:
         device, number = outbound.device, outbound.number
 
         def note(ledger: PostageLedger) -> None:
-            kept = ledger.find(stamp.device, stamp.mailbox)
+            kept = ledger.find_stamp(stamp.device, stamp.mailbox)
             if kept is not None and kept.secret == stamp.secret:  # another one may have been paid meanwhile
-                ledger.put(replace(kept, state=StampState.USED))
+                ledger.put_stamp(replace(kept, state=StampState.USED))
             if number is not None:
                 ledger.note_let_in(
                     device, number, self._mail.desk.peer_of(device).remote.outgoing.acknowledged
                 )
 
-        await self._change(note)
+        await self._change_ledger(note)
 
     async def _note_over(self, stamp: Stamp) -> bool:
         """Note that a stamp lets nothing in any more. Return whether it never did; others may have come in by it
@@ -240,16 +242,16 @@ class Stamping:
 
         def note(ledger: PostageLedger) -> None:
             nonlocal withheld
-            kept = ledger.find(stamp.device, stamp.mailbox)
+            kept = ledger.find_stamp(stamp.device, stamp.mailbox)
             if kept is None or kept.secret != stamp.secret:
                 return
             if kept.state is StampState.USED:
-                ledger.drop(kept)
+                ledger.drop_stamp(kept)
             else:
                 withheld = True
-                ledger.put(replace(kept, state=StampState.WITHHELD))
+                ledger.put_stamp(replace(kept, state=StampState.WITHHELD))
 
-        await self._change(note)
+        await self._change_ledger(note)
         return withheld
 
     def _pay_soon(
@@ -261,17 +263,17 @@ class Stamping:
         if contact is None or device in self._paying:
             return
         if withheld:
-            self._tell(What.STAMP_WITHHELD, place, str(PeerId(mailbox)))
+            self._notify(What.STAMP_WITHHELD, place, str(PeerId(mailbox)))
             return
         if asked is None or not asked.door:
-            self._tell(What.STAMP_UNPAID, place, "their mailbox asks for one, and sells none now")
+            self._notify(What.STAMP_UNPAID, place, "their mailbox asks for one, and sells none now")
             return
         if 0 <= now_ms() // 1000 - self._failed.get(place, 0) < _AGAIN:  # a clock may be set back
             return
         price = mib * asked.mib_month
         under_way = sum(each for person, each in self._paying.values() if person == contact.person)
-        if self._postage is None or price > self._ledger().left.get(contact.person, 0) - under_way:
-            self._tell(What.STAMP_NEEDED, place, str(price))
+        if self._postage is None or price > self._read_ledger().left.get(contact.person, 0) - under_way:
+            self._notify(What.STAMP_NEEDED, place, str(price))
             return
         self._paying[device] = contact.person, price
         self._note_met(device)
@@ -281,9 +283,9 @@ class Stamping:
             store=self._postage.store,
             patience=self._postage.patience,
         )
-        self._tasks.start(self._pay(place, rent, asked), name="dtp-messages-stamp")
+        self._tasks.start(self._pay_stamp(place, rent, asked), name="dtp-messages-stamp")
 
-    async def _pay(self, place: tuple[bytes, bytes], rent: Rent, asked: RoomPrice) -> None:
+    async def _pay_stamp(self, place: tuple[bytes, bytes], rent: Rent, asked: RoomPrice) -> None:
         """Pay a stamp, and send what waits for it."""
         device, _ = place
         try:
@@ -306,16 +308,16 @@ class Stamping:
 
         purchase = RoomPurchase(rent, asked, note)
         try:
-            await purchase.reserve(device, stamp.secret)
+            await purchase.buy_room(device, stamp.secret)
         except (DtpError, TimeoutError) as fault:
             if not purchase.agreed:  # nothing was signed
                 self._failed[place] = now_ms() // 1000
-                self._tell(What.STAMP_UNPAID, place, str(fault) or "nobody answered in time")
+                self._notify(What.STAMP_UNPAID, place, str(fault) or "nobody answered in time")
                 return False
         if not purchase.agreed:  # it was given
             price = 0
             await note(0)
-        self._tell(What.STAMP_PAID, place, str(price))
+        self._notify(What.STAMP_PAID, place, str(price))
         return True
 
     async def _note_paid(self, person: bytes, price: int, stamp: Stamp) -> bool:
@@ -328,30 +330,30 @@ class Stamping:
             enough = price <= left
             if enough:
                 ledger.left[person] = left - price
-                ledger.put(stamp)
+                ledger.put_stamp(stamp)
                 self._mail.desk.note_sealed()  # a backup from before is known by that, though nothing is sent
 
-        await self._change(note)
+        await self._change_ledger(note)
         return enough
 
     async def _send_soon(self, device: bytes) -> None:
-        await self._delivery.run(self._mail.desk.send_now, device)
+        await self._delivery.run_in_thread(self._mail.desk.send_now, device)
         self._delivery.wake()
 
-    def _ledger(self) -> PostageLedger:
-        return PostageLedger.decode(self._mail.store.get(_KEPT), self._mail.desk.local.instance)
+    def _read_ledger(self) -> PostageLedger:
+        return PostageLedger.decode(self._mail.store.get_value(_KEPT), self._mail.desk.local.instance)
 
-    async def _change(self, change: Callable[[PostageLedger], None]) -> None:
+    async def _change_ledger(self, change: Callable[[PostageLedger], None]) -> None:
         def put() -> None:
             with self._mail.store.transaction():
-                ledger = self._ledger()
+                ledger = self._read_ledger()
                 change(ledger)
-                self._mail.store.put(_KEPT, ledger.encode(self._mail.desk.local.instance))
+                self._mail.store.put_value(_KEPT, ledger.encode(self._mail.desk.local.instance))
 
         async with self._changing:
-            await self._delivery.run(put)
+            await self._delivery.run_in_thread(put)
 
-    def _tell(self, what: What, place: tuple[bytes, bytes], detail: str) -> None:
+    def _notify(self, what: What, place: tuple[bytes, bytes], detail: str) -> None:
         device, mailbox = place
         contact = self._mail.contacts.owner_of(device)
         person = b"" if contact is None else contact.person

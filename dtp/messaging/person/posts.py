@@ -43,7 +43,7 @@ class ChainPosts:
         self.chain, self.host = chain, host
         self._directory = ""
 
-    async def place(self) -> str:
+    async def place_name(self) -> str:
         """Return what the place is called where this device has read last: the network and the host."""
         from dtp.chain.model import canonical_id
 
@@ -51,7 +51,7 @@ class ChainPosts:
             await self.chain.connect()
         return f"posts {self.chain.chain_id} {canonical_id(self.host)}"
 
-    def reader(self, identity: Identity, cursor: Cursor | None) -> PostReader:
+    def make_reader(self, identity: Identity, cursor: Cursor | None) -> PostReader:
         """Return what reads the posts to this device that are behind a cursor."""
         from dtp.chain.pipes.posts import PostReader
 
@@ -132,13 +132,18 @@ class PostCollector:
         lookup: LookUp,
         on_notices: Callable[[Iterable[Notice]], None],
     ) -> None:
-        self._posts, self._mail, self._delivery, self._lookup = posts, delivery.mail, delivery, lookup
+        self._posts, self._mail, self._delivery, self._lookup = (
+            posts,
+            delivery.correspondence,
+            delivery,
+            lookup,
+        )
         self._on_notices = on_notices
         self._one_at_a_time = asyncio.Lock()
         self._task = SupervisedTask(self._run, name="dtp-messages-posts")
 
     @property
-    def wanted(self) -> bool:
+    def has_place(self) -> bool:
         """True where there is a place that posts are taken from."""
         return self._posts is not None
 
@@ -170,27 +175,27 @@ class PostCollector:
         from dtp.chain.errors import HistoryPruned
         from dtp.chain.events import Cursor
 
-        place = await posts.place()
-        known = await self._delivery.run(self._mail.post_tray.load_cursor, place)
+        place = await posts.place_name()
+        known = await self._delivery.run_in_thread(self._mail.post_tray.load_cursor, place)
         cursor = Cursor.from_text(known) if known else None
         try:
-            new, cursor = await self._read(posts, cursor)
+            new, cursor = await self._read_posts(posts, cursor)
         except HistoryPruned:
             if cursor is None:
                 raise
             log.warning("the node has forgotten posts: what it has is read anew")
-            new, cursor = await self._read(posts, None)
+            new, cursor = await self._read_posts(posts, None)
         if cursor is not None:
-            await self._delivery.run(self._mail.post_tray.put_cursor, place, cursor.to_text())
+            await self._delivery.run_in_thread(self._mail.post_tray.put_cursor, place, cursor.to_text())
         return new
 
-    async def _read(self, posts: ChainPosts, cursor: Cursor | None) -> tuple[int, Cursor | None]:
+    async def _read_posts(self, posts: ChainPosts, cursor: Cursor | None) -> tuple[int, Cursor | None]:
         """Return how many posts were new, and where to go on: at the first one that the tray had no room for."""
-        reader, new, full = posts.reader(self._mail.identity, cursor), 0, False
+        reader, new, full = posts.make_reader(self._mail.identity, cursor), 0, False
         resume: Cursor | None = None
         async with aclosing(reader.read()) as found:
             async for each in found:
-                taken = await self._take(posts, each)
+                taken = await self._process_post(posts, each)
                 new += taken is PostTaken.NEW
                 if taken is PostTaken.FULL and not full:
                     full, resume = True, reader.cursor
@@ -198,16 +203,18 @@ class PostCollector:
             self._on_notices([Notice(What.POSTS_WAIT)])
         return new, resume if full else reader.cursor
 
-    async def _take(self, posts: ChainPosts, post: ReceivedPost) -> PostTaken:
+    async def _process_post(self, posts: ChainPosts, post: ReceivedPost) -> PostTaken:
         wallet = bytes.fromhex(post.sender.removeprefix("0x"))
         sender = await posts.find_owner(post.sender) or wallet
         card = None
-        if sender != wallet and self._mail.contacts.get(sender) is None:
-            card = await self._lookup.find(sender)
+        if sender != wallet and self._mail.contacts.get_contact(sender) is None:
+            card = await self._lookup.find_card(sender)
         mark = hashlib.blake2b(post.transaction.encode(), digest_size=ID_BYTES, person=b"dtp.post").digest()
         text = post.data.decode(errors="replace").encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
         told = {"text": text, "wallet": wallet, "transaction": post.transaction}
         tray = self._mail.post_tray
-        taken, notices = await self._delivery.run(tray.take, sender, mark, told, now_ms(), card=card)
+        taken, notices = await self._delivery.run_in_thread(
+            tray.process_post, sender, mark, told, now_ms(), card=card
+        )
         self._on_notices(notices)
         return taken

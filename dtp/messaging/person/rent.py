@@ -81,7 +81,7 @@ class RoomVerdict(Enum):
     WITHHELD = "withheld"
 
 
-def judge(
+def decide_payment(
     mib: int, most: int, asked: RoomPrice | None, status: Status, paid: Paid | None, now: int
 ) -> RoomVerdict:
     """Return what to do where `mib` MiB are wanted for `most` each, and `paid` was paid before.
@@ -109,27 +109,32 @@ class Renting:
         delivery: Delivery,
         on_notices: Callable[[Iterable[Notice]], None],
     ) -> None:
-        self._rent, self._mail, self._delivery, self._on_notices = rent, delivery.mail, delivery, on_notices
+        self._rent, self._mail, self._delivery, self._on_notices = (
+            rent,
+            delivery.correspondence,
+            delivery,
+            on_notices,
+        )
         #: What was told last of each mailbox: the same isn't told again.
         self._told: dict[str, Notice] = {}
         #: One look at a time, or two would pay for the same.
         self._looking = asyncio.Lock()
         if rent is not None:
-            delivery.on_kept_up = self.look
+            delivery.on_kept_up = self.pay_due
 
     async def read_room(self, address: str) -> tuple[Status, RoomPrice | None]:
         """Return how our room in a mailbox stands that is connected, and what it costs. Raise as its client does."""
         client = self._delivery.own[address]
         return await client.status(), await client.price()
 
-    async def look(self, address: str, client: MailboxClient, *, again: bool = False) -> None:
+    async def pay_due(self, address: str, client: MailboxClient, *, again: bool = False) -> None:
         """Pay for room in a mailbox if that is due, and notify of what came of it. With `again` also one that hasn't
         shown what it was paid for before."""
         if self._rent is not None:
             async with self._looking:
-                await self._look(self._rent, address, client, again)
+                await self._pay_if_due(self._rent, address, client, again)
 
-    async def _look(self, rent: Rent, address: str, client: MailboxClient, again: bool) -> None:
+    async def _pay_if_due(self, rent: Rent, address: str, client: MailboxClient, again: bool) -> None:
         from dtp.chain.wallet import parse_amount
 
         try:
@@ -141,14 +146,14 @@ class Renting:
         now = now_ms() // 1000
         paid = None if again else await self._note_shown(address, status, now)
         most = parse_amount(rent.most) if isinstance(rent.most, str) else rent.most
-        verdict = judge(rent.mib, most, asked, status, paid, now)
+        verdict = decide_payment(rent.mib, most, asked, status, paid, now)
         if verdict is RoomVerdict.PAY:
             assert asked is not None
-            await self._pay(rent, address, asked, status, now)
+            await self._pay_room(rent, address, asked, status, now)
         elif verdict is RoomVerdict.TOO_DEAR:
-            self._tell(What.ROOM_TOO_DEAR, address)
+            self._notify(What.ROOM_TOO_DEAR, address)
         elif verdict is RoomVerdict.WITHHELD:
-            self._tell(What.ROOM_WITHHELD, address)
+            self._notify(What.ROOM_WITHHELD, address)
 
     async def _note_shown(self, address: str, status: Status, now: int) -> Paid | None:
         """Return what was paid to a mailbox, None for nothing; with what it shows of that now."""
@@ -156,48 +161,48 @@ class Renting:
         if paid is None or paid.until <= now or paid.shown == paid.is_shown(status, now):
             return paid
         noted = replace(paid, shown=not paid.shown)
-        await self._put(address, noted)
+        await self._note_paid(address, noted)
         return noted
 
-    async def _pay(self, rent: Rent, address: str, asked: RoomPrice, status: Status, now: int) -> None:
+    async def _pay_room(self, rent: Rent, address: str, asked: RoomPrice, status: Status, now: int) -> None:
         there = status.reserved, status.paid_until
         room, until = add_room(there, rent.mib * MIB, rent.months * MONTH, now)
 
         async def note() -> bool:
-            await self._put(address, Paid(room // MIB, until))
+            await self._note_paid(address, Paid(room // MIB, until))
             return True
 
         try:
-            shown = await RoomPurchase(rent, asked, note).reserve(self._mail.identity.id.key)
+            shown = await RoomPurchase(rent, asked, note).buy_room(self._mail.identity.id.key)
         except (DtpError, TimeoutError) as fault:
-            self._tell(What.ROOM_UNPAID, address, str(fault) or "nobody answered in time")
+            self._notify(What.ROOM_UNPAID, address, str(fault) or "nobody answered in time")
             return
         await self._note_shown(address, shown, now)
         day = f"{datetime.fromtimestamp(shown.paid_until, UTC):%Y-%m-%d}"
-        self._tell(What.ROOM_PAID, address, f"{rent.mib} MiB until {day}")
+        self._notify(What.ROOM_PAID, address, f"{rent.mib} MiB until {day}")
 
     def list_paid(self) -> dict[str, Paid]:
         """Return what was paid, by the address of the mailbox."""
-        saved = self._mail.store.get(_KEPT)
+        saved = self._mail.store.get_value(_KEPT)
         return (
             {} if saved is None else {address: Paid(*told) for address, told in unpack_saved(saved).items()}
         )
 
-    async def _put(self, address: str, paid: Paid) -> None:
+    async def _note_paid(self, address: str, paid: Paid) -> None:
         def put() -> None:
             kept = {**self.list_paid(), address: paid}
             rows = {each: [one.mib, one.until, one.shown] for each, one in kept.items()}
             with self._mail.store.transaction():
-                self._mail.store.put(_KEPT, pack(rows))
+                self._mail.store.put_value(_KEPT, pack(rows))
 
-        await self._delivery.run(put)
+        await self._delivery.run_in_thread(put)
 
     @property
-    def told(self) -> list[Notice]:
+    def last_notices(self) -> list[Notice]:
         """What was told last of each mailbox."""
         return list(self._told.values())
 
-    def _tell(self, what: What, address: str, why: str = "") -> None:
+    def _notify(self, what: What, address: str, why: str = "") -> None:
         notice = Notice(what, detail=f"{address}: {why}" if why else address)
         if self._told.get(address) != notice:
             self._told[address] = notice
@@ -216,7 +221,7 @@ class RoomPurchase:
         self._charged = False
         self.agreed = False
 
-    async def _agree(self, units: int, amount: int, locked: bool) -> bool:
+    async def _agree_to_charge(self, units: int, amount: int, locked: bool) -> bool:
         """Agree to what was ordered, and to nothing beside it: the price is fixed by the channel."""
         if self._charged or locked or units != self._units or amount > self._units * self._asked.mib_month:
             return False
@@ -227,13 +232,13 @@ class RoomPurchase:
             log.warning("nothing is paid, since it can't be noted: %s", fault)
         return self.agreed
 
-    async def reserve(self, device: bytes, stamp: bytes = b"") -> Status:
+    async def buy_room(self, device: bytes, stamp: bytes = b"") -> Status:
         """Pay for room for a device, and return how that stands then; a `stamp` is good from then on. Raise what
         `dtp.connect` does, and the client of the mailbox; `TimeoutError` for one that doesn't answer."""
         async with asyncio.timeout(self._rent.patience):
-            return await self._reserve(device, stamp)
+            return await self._buy_room(device, stamp)
 
-    async def _reserve(self, device: bytes, stamp: bytes) -> Status:
+    async def _buy_room(self, device: bytes, stamp: bytes) -> Status:
         from dtp.pay.dial import connect
         from dtp.pay.terms import Spending
 
@@ -246,7 +251,7 @@ class RoomPurchase:
             keep=None,
             most_per_request=self._asked.mib_month,
             most_per_mib=0,
-            on_charge=self._agree,
+            on_charge=self._agree_to_charge,
             spending=Spending(charge_units=0),
         )
         client = MailboxClient(await connection.open_stream())

@@ -67,19 +67,19 @@ class Spreading:
 
     # ---- what is said here -------------------------------------------------------------------------------------
 
-    def _sender(self, group: bytes) -> SpreadSender:
+    def _get_sender(self, group: bytes) -> SpreadSender:
         """Return what this device seals by: anew, where it has become another instance since."""
         desk = self._mail.desk
-        saved = self._mail.store.get(_name(group))
+        saved = self._mail.store.get_value(_name(group))
         found = SpreadSender.load(saved, desk.local.save_key) if saved else None
         if found is not None and found.instance == desk.local.instance:
             return found
         if found is not None:
-            self.stop(group)
+            self.give_by_mailbox(group)
         self._mail.store.drop_readers(group, self._mail.store.load_readers(group))
         return SpreadSender(desk.local.instance)
 
-    def enqueue(self, event: Event, devices: Iterable[bytes], now_ms: int) -> bool:
+    def enqueue_event(self, event: Event, devices: Iterable[bytes], now_ms: int) -> bool:
         """Seal an event for a large group, and keep it until all of these devices have it.
 
         Return False where it isn't one for a large group: it goes to each device by itself. Raise `MessageTooLong`.
@@ -88,31 +88,31 @@ class Spreading:
         if membership is None or event.kind not in HISTORY:
             return False
         if self.is_large(membership.group):
-            self._enqueue(membership.group, event, devices, now_ms)
+            self._enqueue_sealed(membership.group, event, devices, now_ms)
             return True
-        self.stop(membership.group)
+        self.give_by_mailbox(membership.group)
         return False
 
-    def _enqueue(self, group: bytes, event: Event, devices: Iterable[bytes], now_ms: int) -> None:
+    def _enqueue_sealed(self, group: bytes, event: Event, devices: Iterable[bytes], now_ms: int) -> None:
         mail, store = self._mail, self._mail.store
-        sender, wanted = self._sender(group), set(devices)
+        sender, wanted = self._get_sender(group), set(devices)
         readers = store.load_readers(group)
         gone = readers.keys() - wanted
         if gone or sender.is_due(now_ms):
             store.drop_readers(group, gone)
-            sender.renew(now_ms)  # nobody has its key before it is given by mailbox
+            sender.begin_session(now_ms)  # nobody has its key before it is given by mailbox
             readers = {device: (upto, 0) for device, (upto, _) in readers.items() if device in wanted}
             store.put_readers(group, readers)
         number, key, sealed = sender.seal(group, event.encode())
         shown = event.id if event.kind is EventKind.TEXT else b""
-        store.put(_name(group), sender.save(mail.desk.local.save_key))
+        store.put_value(_name(group), sender.save(mail.desk.local.save_key))
         mail.desk.note_sealed()
         store.put_readers(group, dict.fromkeys(wanted - readers.keys(), (number, 0)))
         store.add_spread(group, Spread(number, shown, sealed, key), now_ms + self.patience_ms)
         present = {each for each, (_, seen) in readers.items() if now_ms - PRESENT_MS < seen}
         self._hand_over(group, wanted - present, number, now_ms)
 
-    def stop(self, group: bytes) -> None:
+    def give_by_mailbox(self, group: bytes) -> None:
         """Give all that waits to be spread to those who lack it, by mailbox, and the next as well."""
         store = self._mail.store
         waiting = store.list_spread(group)
@@ -167,7 +167,7 @@ class Spreading:
         known = store.load_reader(group, device)
         if known is None or event.fields["instance"] != self._mail.desk.local.instance:
             return []
-        upto = max(known[0], min(event.fields["upto"], self._sender(group).next))
+        upto = max(known[0], min(event.fields["upto"], self._get_sender(group).next))
         person, notices = self._person_of(group, device), []
         for each in store.list_spread(group) if upto > known[0] else ():
             if each.message and known[0] <= each.number < upto and person not in (b"", self._mail.person):
@@ -179,7 +179,7 @@ class Spreading:
 
     # ---- what comes --------------------------------------------------------------------------------------------
 
-    def _lane(self, group: bytes, device: bytes) -> SpreadLane:
+    def _get_lane(self, group: bytes, device: bytes) -> SpreadLane:
         found = self._lanes.pop((group, device), None)
         if found is None:
             saved = self._mail.store.load_lane(group, device)
@@ -192,25 +192,25 @@ class Spreading:
     def take_sealed(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Return what a message has brought that came by mailbox. Raise `PeerError` for one that can't be opened."""
         group, fields = event.conversation, event.fields
-        lane = self._lane(group, device)
+        lane = self._get_lane(group, device)
         payloads = lane.receive_by_mailbox(group, fields["sealed"], fields["key"], fields["oldest"])
-        return self._take(group, device, person, lane, payloads, now_ms)
+        return self._process_payloads(group, device, person, lane, payloads, now_ms)
 
-    def receive(self, group: bytes, device: bytes, sealed: bytes, now_ms: int) -> list[Notice]:
+    def receive_by_topic(self, group: bytes, device: bytes, sealed: bytes, now_ms: int) -> list[Notice]:
         """Return what a message has brought that came by the group's topic: nothing where it can't be opened, since
         it comes by mailbox as well then. One transaction."""
         person = self._person_of(group, device)
         if not person:
             return []
-        lane = self._lane(group, device)
+        lane = self._get_lane(group, device)
         try:
             payloads = lane.receive_by_topic(group, sealed)
         except PeerError:
             return []
         with self._mail.transaction():
-            return self._take(group, device, person, lane, payloads, now_ms)
+            return self._process_payloads(group, device, person, lane, payloads, now_ms)
 
-    def _take(
+    def _process_payloads(
         self, group: bytes, device: bytes, person: bytes, lane: SpreadLane, payloads: list[bytes], now_ms: int
     ) -> list[Notice]:
         self._mail.store.put_lane(group, device, lane.save(self._mail.desk.local.save_key))
@@ -234,7 +234,7 @@ class Spreading:
         self.answers -= answers
         told = []
         for group, device in answers:
-            lane = self._lane(group, device)
+            lane = self._get_lane(group, device)
             fields = {"instance": lane.instance, "upto": lane.stream.next}
             told.append((device, Event(EventKind.HAVE, group, 0, now_ms, fields).encode()))
         return told

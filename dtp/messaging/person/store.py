@@ -163,7 +163,7 @@ class MessageStore:
                 database.execute(_TOLD)
             for each in _LATER_SCHEMA:
                 database.execute(each)
-        instance, place, self._sealed = unpack_saved(self.get("file") or pack([b"", 0, 0]))
+        instance, place, self._sealed = unpack_saved(self.get_value("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
             self._witness = Witness(self.path, instance, self._owner, done=_DONE)
             self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._inode()) or ""
@@ -198,7 +198,7 @@ class MessageStore:
         return instance
 
     def _put_file(self, instance: bytes) -> None:
-        self.put("file", pack([instance, self._inode(), self._sealed]))
+        self.put_value("file", pack([instance, self._inode(), self._sealed]))
 
     def note_sealed(self, instance: bytes) -> None:
         """Count, within `writing`, that something is sealed: a copy from before is known by that."""
@@ -222,12 +222,12 @@ class MessageStore:
 
     # ---- single values, and devices ----------------------------------------------------------------------------
 
-    def get(self, name: str) -> bytes | None:
+    def get_value(self, name: str) -> bytes | None:
         """Return a value by its name, or None."""
         rows = self._database.select_rows("SELECT value FROM state WHERE name = ?", name)
         return self._rows.open(rows[0][0], "state", name) if rows else None
 
-    def put(self, name: str, value: bytes) -> None:
+    def put_value(self, name: str, value: bytes) -> None:
         """Keep a value under a name."""
         self._db.execute(
             "INSERT OR REPLACE INTO state VALUES (?, ?)", (name, self._rows.seal(value, "state", name))

@@ -11,7 +11,7 @@ from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.cards.contact_card import MAX_BYTES
-from dtp.messaging.packing import frame, read_frame, unpack
+from dtp.messaging.packing import pack_frame, read_frame, unpack
 from dtp.messaging.person.card_sources import DhtCards
 from dtp.messaging.tips.errors import LineUnreached
 from dtp.messaging.tips.line import TipLine
@@ -46,7 +46,7 @@ def serve_card(line: asyncio.Future[TipLine]) -> Callable[[Connection], Awaitabl
 
 async def say_card(line: TipLine, stream: Stream) -> None:
     """Say the line's card for everybody on a stream."""
-    stream.write(frame(line.card.public().encode()))
+    stream.write(pack_frame(line.card.public().encode()))
     await stream.drain()
     stream.write_eof()
 

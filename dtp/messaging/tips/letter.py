@@ -16,7 +16,7 @@ from dtp.messaging.conversation.events import MAX_ATTACHMENTS, MAX_TEXT_BYTES, i
 from dtp.messaging.ends.envelope import KEY_BYTES, open_envelope, pad, seal_envelope, unpad
 from dtp.messaging.errors import MessageTooLong
 from dtp.messaging.mailbox.protocol import ACCESS_BYTES
-from dtp.messaging.packing import is_number, pack, tagged, unpack, unpack_saved
+from dtp.messaging.packing import domain_tag, is_number, pack, unpack, unpack_saved
 from dtp.messaging.tips.errors import LetterForged
 
 LETTER_DOMAIN: Final = b"dtp.tip.v1"
@@ -73,13 +73,13 @@ class TipLetter:
         reply_to = self.reply_to.to_fields() if self.reply_to else []
         said = (self.nonce, self.sent_ms, self.text, list(self.files), reply_to, self.lock)
         body = pack([VERSION, self.sender, self.recipient, *said])
-        return pack([body, key.sign(tagged(LETTER_DOMAIN) + body)])
+        return pack([body, key.sign(domain_tag(LETTER_DOMAIN) + body)])
 
     def seal(self, key: Identity, sealing: bytes) -> bytes:
         """Return an envelope for whoever has the static key `sealing`. Raise `MessageTooLong`, `KeysForged`."""
         return seal_envelope(self.sign(key), sealing, least=LEAST_BYTES)
 
-    def pad(self, key: Identity) -> bytes:
+    def to_padded(self, key: Identity) -> bytes:
         """Return it signed and padded, for what seals by itself: a message through the chain."""
         return pad(self.sign(key), least=LEAST_BYTES)
 
@@ -89,8 +89,8 @@ class TipLetter:
         return cls.parse(open_envelope(envelope, identity), recipient)
 
     @classmethod
-    def unpad(cls, padded: bytes, recipient: bytes) -> TipLetter:
-        """Return what `pad` gave. Raise `EnvelopeBroken`, `LetterForged`."""
+    def from_padded(cls, padded: bytes, recipient: bytes) -> TipLetter:
+        """Return what `to_padded` gave. Raise `EnvelopeBroken`, `LetterForged`."""
         return cls.parse(unpad(padded), recipient)
 
     @classmethod
@@ -117,7 +117,7 @@ class TipLetter:
         if not all(map(is_file, files)):
             raise LetterForged("a letter of a tip has a file that can't be")
         try:
-            signed = PeerId(sender).verify(signature, tagged(LETTER_DOMAIN) + body)
+            signed = PeerId(sender).verify(signature, domain_tag(LETTER_DOMAIN) + body)
         except PeerIdError as fault:
             raise LetterForged(f"a letter of a tip by a key that can't be: {fault}") from None
         if not signed:

@@ -211,7 +211,7 @@ class TipLine:
         Return whether it is a new letter; None where no more tips are kept (`MAX_TIPS`). Raise `EnvelopeBroken`,
         `LetterForged` for what isn't one.
         """
-        letter = TipLetter.unpad(data, self.identity.id.key)
+        letter = TipLetter.from_padded(data, self.identity.id.key)
         outcome: bool | None = await self._run(lambda: self.store.add_letter(letter, now_ms(), post=post))
         return outcome
 

@@ -56,7 +56,7 @@ async def send_tip(
     letter = TipLetter(words.key.id.key, key, text)
     reply = ReplyKey(words.key.static_private)
     return await send_post(
-        chain, host, service, letter.pad(words.key), fee=fee, recipients=[static], reply_key=reply
+        chain, host, service, letter.to_padded(words.key), fee=fee, recipients=[static], reply_key=reply
     )
 
 
@@ -106,7 +106,7 @@ async def answer_post(chain: ChainClient, line: TipLine, tip: Tip, text: str, *,
     if question is None:
         raise TipError("this tip didn't come through the chain, or the node has forgotten it")
     letter = TipLetter(line.identity.id.key, tip.key, text, sent_ms=now_ms(), lock=lock)
-    await send_answer(chain, question, letter.pad(line.identity))
+    await send_answer(chain, question, letter.to_padded(line.identity))
     await line.keep_sent(letter)
     return letter
 
@@ -121,7 +121,7 @@ async def read_answers(
     sent = SentPost(state.host.id, number, "", ReplyKey(words.key.static_private), Cursor(0))
     async for found in answers(chain, sent, follow=False):
         try:
-            letter = TipLetter.unpad(found.data, words.key.id.key)
+            letter = TipLetter.from_padded(found.data, words.key.id.key)
         except (EnvelopeBroken, LetterForged) as fault:
             log.info("message %s is not an answer: %s", found.transaction, fault)
             continue

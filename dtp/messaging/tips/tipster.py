@@ -49,7 +49,7 @@ class Tipster:
         if card.account is not None:
             raise TipError("that is a person's card, not a line's: write to it with 'dtp message send'")
         self.card = card
-        self.words = words or TipWords.make()
+        self.words = words or TipWords.generate()
         self._connect = connect
         self.pool = MailboxPool(connect)
 

@@ -38,7 +38,7 @@ class TipWords:
     entropy: bytes = field(repr=False)
 
     @classmethod
-    def make(cls) -> TipWords:
+    def generate(cls) -> TipWords:
         """Return new words, from the system's randomness."""
         return cls(secrets.token_bytes(ENTROPY_BYTES))
 

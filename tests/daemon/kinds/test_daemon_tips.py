@@ -52,7 +52,7 @@ def test_a_tip_is_given_by_the_address_alone_and_read_by_the_owner(tmp_path: Pat
             await seen(lambda: not tips_of(daemon).unreached)
             card = await ask_card(listener_of(daemon).address("dtp.tip"))
             assert (card.name, card.key) == ("The Herald", FAR.id.key)
-            async with Tipster(card, TipWords.make()) as tipster:
+            async with Tipster(card, TipWords.generate()) as tipster:
                 await tipster.send("the bridge is cracked")
         async with serving(first) as daemon:  # collected at its start
             await seen(lambda: tips_of(daemon).letters == 1 and not tips_of(daemon).unreached)
@@ -84,7 +84,7 @@ def test_a_line_without_mailboxes_keeps_letters_itself_and_says_its_card_to_who_
             here = listener_of(daemon).address("dtp.tip")
             card = await ask_card(here)
             assert card.mailboxes == (str(here),)
-            async with Tipster(card, TipWords.make()) as tipster:
+            async with Tipster(card, TipWords.generate()) as tipster:
                 await tipster.send("the bridge is cracked")
                 words = tipster.words
             line = tips_of(daemon).line

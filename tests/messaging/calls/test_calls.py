@@ -453,9 +453,9 @@ def test_packets_pass_a_tunnel_both_ways_and_those_of_others_do_not() -> None:
 
         agents = []
         try:
-            await here.open()
-            await there.open()
-            await there.dial(await here.listen("memory://calls-tunnel"))
+            await here.open_port()
+            await there.open_port()
+            await there.dial(await here.listen_at("memory://calls-tunnel"))
             for tunnel, name in ((here, "here"), (there, "there")):
                 agent, _ = await loop.create_datagram_endpoint(
                     lambda name=name: Agent(name),  # type: ignore[misc]

@@ -103,10 +103,10 @@ def test_one_program_has_the_store(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="another program has"):
         MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
     with store.transaction():
-        store.put("name", b"value")
+        store.put_value("name", b"value")
     store.close()
     again = MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
-    assert again.get("name") == b"value"
+    assert again.get_value("name") == b"value"
     again.close()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["me.db"]
 
@@ -114,7 +114,7 @@ def test_one_program_has_the_store(tmp_path: Path) -> None:
 def test_a_store_that_does_not_open_is_let_go(tmp_path: Path) -> None:
     store = MessageStore(tmp_path / "me.db", bytes(32), bytes(32))
     with store.transaction():
-        store.put("file", b"not what was kept")
+        store.put_value("file", b"not what was kept")
     store.close()
     for _ in range(2):
         with pytest.raises(StoreFailed) as caught:

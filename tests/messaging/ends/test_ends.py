@@ -205,20 +205,20 @@ def test_a_restored_backup_begins_a_new_instance_and_reuses_nothing() -> None:
 def test_an_older_statement_of_keys_is_noticed() -> None:
     a, b = pair()
     b.now_ms += 8 * 86_400_000
-    b.local.renew(b.now_ms)
+    b.local.renew_keys(b.now_ms)
     b.publish()
     a.now_ms = b.now_ms
     a.send(b"x")
     b.mailbox.keys.append(b.mailbox.keys[0])
     with pytest.raises(KeysRolledBack):
-        a.peer.begin(a.local, b.mailbox.bundle(a.other, a.now_ms))
+        a.peer.begin_session(a.local, b.mailbox.bundle(a.other, a.now_ms))
     b.receive(b.mailbox.envelopes.pop())
     assert b.received == [b"x"]
 
 
 def test_keys_that_a_mailbox_made_up() -> None:
     a, b = pair()
-    mallory = LocalDevice.begin(identity(3), bytes(16), NOW)
+    mallory = LocalDevice.create_instance(identity(3), bytes(16), NOW)
     with pytest.raises(KeysForged, match="another device"):
         KeyBundle.parse(mallory.keys.encoded, b"", device=a.other, now_ms=NOW)
     (other,) = mallory.make_one_time_keys(1)
@@ -247,8 +247,8 @@ def test_no_one_is_taken_for_the_sender_of_what_was_written_to_another() -> None
         bob.local.keys.fallback,
     ).signed_by(mallory)
     to_mallory = RemoteDevice(mallory.id.key)
-    to_mallory.begin(alice.local, KeyBundle(stolen))
-    envelope = to_mallory.seal(alice.local, to_mallory.allot_number(), b"for Mallory's eyes")
+    to_mallory.begin_session(alice.local, KeyBundle(stolen))
+    envelope = to_mallory.seal_payload(alice.local, to_mallory.allot_number(), b"for Mallory's eyes")
     inside = open_envelope(envelope, mallory)
     passed_on = seal_envelope(inside, bob.identity.static_public)
     with pytest.raises(EnvelopeBroken, match="other devices"):
@@ -293,7 +293,7 @@ def test_an_envelope_says_nothing_of_its_sender_and_has_one_of_few_sizes() -> No
 def test_a_session_is_needed_and_a_full_queue_is_said() -> None:
     a, _ = pair()
     with pytest.raises(NoSession):
-        RemoteDevice(a.other).seal(a.local, 0, b"x")
+        RemoteDevice(a.other).seal_payload(a.local, 0, b"x")
     full = RemoteDevice(a.other, outgoing=Outgoing(MAX_UNACKNOWLEDGED, 0))
     with pytest.raises(QueueFull):
         full.allot_number()
@@ -366,21 +366,21 @@ def test_one_time_key_given_to_two() -> None:
     a, b = pair()
     c = End(3, 2, shared, b.mailbox)
     bundle = b.mailbox.bundle(b.identity.id.key, NOW)
-    a.peer.begin(a.local, bundle)
-    c.peer.begin(c.local, bundle)
+    a.peer.begin_session(a.local, bundle)
+    c.peer.begin_session(c.local, bundle)
     a.send(b"first")
     c.send(b"second")
     b.receive(b.mailbox.envelopes.pop(0))
     from_c = RemoteDevice(c.identity.id.key)
     sealed = Sealed.parse(open_envelope(b.mailbox.envelopes.pop(0), b.identity))
     with pytest.raises(NotOpened):
-        from_c.open(b.local, sealed)
+        from_c.open_sealed(b.local, sealed)
     assert from_c.begins_repair(NOW)
-    from_c.begin(b.local, shared.bundle(c.identity.id.key, NOW))
-    answer = from_c.seal(b.local, repair=True)
+    from_c.begin_session(b.local, shared.bundle(c.identity.id.key, NOW))
+    answer = from_c.seal_payload(b.local, repair=True)
     c.receive(answer)
     again = Sealed.parse(open_envelope(b.mailbox.envelopes.pop(0), b.identity))
-    assert from_c.open(b.local, again).payloads == [b"second"]
+    assert from_c.open_sealed(b.local, again).payloads == [b"second"]
 
 
 def test_a_library_that_is_missing_is_named() -> None:

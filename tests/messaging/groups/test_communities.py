@@ -119,7 +119,7 @@ def test_a_link_is_of_who_has_it_and_not_of_who_saw_it_used(office: Test) -> Non
             link = InviteLink.parse(await choir.invite(uses=5))
             stolen = {"invitation": link.invitation, "proof": prove_join(link, alice.card.person)}
             event = Event(EventKind.JOIN, choir.id, 0, now_ms(), stolen)
-            await bob.delivery.run(
+            await bob.delivery.run_in_thread(
                 bob.correspondence.say_to_devices, [alice.identity.id.key], event, now_ms()
             )
             bob.delivery.wake()

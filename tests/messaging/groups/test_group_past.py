@@ -385,7 +385,7 @@ def test_a_device_that_is_new_is_told_who_has_told(village: Make) -> None:
     devices = [Device(each.identity.id.key, "") for each in (carol, phone)]
     account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
     carol.change_account(account, at.now)
-    phone.join(carol.card, at.now)
+    phone.join_account(carol.card, at.now)
     carol.send_history(phone.identity.id.key, 0, at.now)
     at.deliver()
     assert [(each.text, each.told) for each in shown(at, "phone", group)] == [
@@ -403,7 +403,7 @@ def test_who_wrote_and_has_left_has_a_name(village: Make) -> None:
     admit(at, "alice", "carol", group)
     at.deliver()
     assert at.texts("carol", group) == ["old"]
-    contact = at.people["carol"].contacts.get(at.people["bob"].person)
+    contact = at.people["carol"].contacts.get_contact(at.people["bob"].person)
     assert contact is not None
     assert contact.stranger
     assert not contact.card.access

@@ -94,7 +94,7 @@ def test_what_was_done_after_a_state_was_given_counts_once_that_is_fetched(
     alice, dave = at.people["alice"], at.people["dave"].person
     alice.group_states.most_sent = 0
     group = at.group("alice", "bob", "carol")
-    state = pack([1, alice.groups[group].encoded, [at.people["carol"].card.encode()]])
+    state = pack([1, alice.groups[group].encoded_operations, [at.people["carol"].card.encode()]])
     alice.change_group(group, Act.ADD, at.now, subject=dave)
     at.deliver()
     at.people["bob"].close()
@@ -182,7 +182,7 @@ def test_who_joins_reads_a_group_that_a_device_has_made_which_was_revoked(
         at.people["carol"].group_states.take_fetched(wanted, state)
     assert at.people["carol"].groups[group].members == alice.groups[group].members
     assert at.is_member("carol", group)
-    late = Operation.make(
+    late = Operation.sign(
         *(known_identity("phone"), alice.person, Act.REMOVE),
         subject=bob.person,
         parents=alice.groups[group].heads,
@@ -203,7 +203,7 @@ def test_a_card_that_the_person_has_not_signed_makes_no_device_theirs(
     group = at.group("alice", "bob", "eve")
     members = alice.groups[group]
     forged = [
-        Operation.make(
+        Operation.sign(
             *(eve.identity, alice.person, Act.ADD), subject=person, role=role, parents=members.heads
         )
         for person, role in ((eve.person, MemberRole.ADMINISTRATOR), (carol.person, MemberRole.MEMBER))
@@ -233,7 +233,7 @@ def test_who_joins_reads_what_somebody_did_who_has_left(village: Callable[..., V
     at.deliver()
     assert at.is_member("carol", group)
     assert at.people["carol"].groups[group].members == alice.groups[group].members
-    contact = at.people["carol"].contacts.get(bob.person)
+    contact = at.people["carol"].contacts.get_contact(bob.person)
     assert contact is not None
     assert not contact.card.access
 
@@ -243,7 +243,7 @@ def test_what_somebody_has_told_one_member_alone_cuts_nobody_off(village: Callab
     at = village("alice", "bob", "mallory", "carol", least=0)
     alice, bob, mallory = (at.people[each] for each in ("alice", "bob", "mallory"))
     group = at.group("alice", "bob", "mallory")
-    hidden = Operation.make(
+    hidden = Operation.sign(
         mallory.identity, mallory.person, Act.NAME, text="x", parents=alice.groups[group].heads
     )
     at.pass_on("mallory", "alice", group, hidden)
@@ -267,7 +267,7 @@ def test_what_exists_nowhere_is_asked_for_three_times(village: Callable[..., Vil
     at = village("alice", "bob", "mallory", least=0)
     bob, mallory = at.people["bob"], at.people["mallory"]
     group = at.group("alice", "bob", "mallory")
-    built = Operation.make(mallory.identity, mallory.person, Act.NAME, text="x", parents=[bytes(32)])
+    built = Operation.sign(mallory.identity, mallory.person, Act.NAME, text="x", parents=[bytes(32)])
     at.pass_on("mallory", "bob", group, built)
     asked = 0
     for _ in range(9):

@@ -33,13 +33,13 @@ def make(
     number: int, act: Act, parents: list[bytes], subject: bytes = b"", role: MemberRole = MemberRole.MEMBER
 ) -> Operation:
     who = PEOPLE[number]
-    return Operation.make(who, who.id.key, act, subject=subject, role=role, text="choir", parents=parents)
+    return Operation.sign(who, who.id.key, act, subject=subject, role=role, text="choir", parents=parents)
 
 
 def group(*operations: Operation) -> Membership:
     made = Membership(operations[0].id)
     for each in operations:
-        made.add(each, yes)
+        made.add_operation(each, yes)
     return made
 
 
@@ -67,7 +67,7 @@ def test_removal_wins_over_an_addition_at_the_same_time_and_one_that_has_seen_it
     adds = make(1, Act.ADD, [ADD_CID.id], CID)
     made = group(CREATE, ADD_BEN, ADD_CID, removes, adds)
     assert CID not in made.members.roles
-    made.add(make(1, Act.ADD, made.heads, CID), yes)
+    made.add_operation(make(1, Act.ADD, made.heads, CID), yes)
     assert CID in made.members.roles
 
 
@@ -104,9 +104,9 @@ def test_a_member_who_signs_two_histories_is_read_alike_by_all() -> None:
 def test_operations_of_others_and_forged_ones_are_refused() -> None:
     made = group(CREATE)
     with pytest.raises(MembershipError, match="another group"):
-        made.add(make(0, Act.CREATE, []), yes)
-    forged = Operation.make(PEOPLE[1], ANN, Act.NAME, text="mine", parents=[CREATE.id])
-    assert not made.add(forged, yes)
+        made.add_operation(make(0, Act.CREATE, []), yes)
+    forged = Operation.sign(PEOPLE[1], ANN, Act.NAME, text="mine", parents=[CREATE.id])
+    assert not made.add_operation(forged, yes)
     assert (made.members.name, made.heads, made.refused) == ("choir", [CREATE.id], [forged.encoded])
     for at in range(0, len(CREATE.encoded), 5):
         spoiled = bytearray(CREATE.encoded)
@@ -142,9 +142,9 @@ def test_everybody_who_has_the_same_operations_sees_the_same_members(
     shuffled = list(operations)
     chance.shuffle(shuffled)
     for each in operations:
-        first.add(each, yes)
+        first.add_operation(each, yes)
     for each in shuffled:
-        second.add(each, yes)
+        second.add_operation(each, yes)
     assert first.members == second.members
     assert first.operations.keys() == second.operations.keys()
     assert first.heads == second.heads
@@ -157,7 +157,7 @@ def test_everybody_who_has_the_same_operations_sees_the_same_members(
 
 def do(number: int, act: Act, parents: list[bytes], **fields: object) -> Operation:
     who = PEOPLE[number]
-    return Operation.make(who, who.id.key, act, parents=parents, **fields)  # type: ignore[arg-type]
+    return Operation.sign(who, who.id.key, act, parents=parents, **fields)  # type: ignore[arg-type]
 
 
 LINK = identity(9).id.key
@@ -185,7 +185,7 @@ def test_moderators_do_what_concerns_members_and_nothing_else() -> None:
         do(2, Act.NAME, seen, text="mine"),
         do(2, Act.ROOM, seen, text="mine"),
     ):
-        made.add(operation, yes)
+        made.add_operation(operation, yes)
     assert made.members.roles == {
         ANN: MemberRole.ADMINISTRATOR,
         BEN: MemberRole.ADMINISTRATOR,
@@ -193,9 +193,9 @@ def test_moderators_do_what_concerns_members_and_nothing_else() -> None:
     }
     assert (made.members.name, made.members.rooms) == ("choir", {})
     assert made.members.moderators == {ANN, BEN, CID}
-    made.add(do(2, Act.ADD, made.heads, subject=DAN), yes)
+    made.add_operation(do(2, Act.ADD, made.heads, subject=DAN), yes)
     assert made.members.roles[DAN] is MemberRole.MEMBER
-    made.add(do(2, Act.REMOVE, made.heads, subject=DAN), yes)
+    made.add_operation(do(2, Act.REMOVE, made.heads, subject=DAN), yes)
     assert DAN not in made.members.roles
     assert made.was_removed(DAN)
 
@@ -212,9 +212,9 @@ def test_nobody_from_outside_fills_a_group() -> None:
     made = group(CREATE, ADD_BEN)
     for at in range(MAX_OPERATIONS):
         parents = [CREATE.id] if at % 2 else [at.to_bytes(32, "big")]
-        made.add(sparse(5, parents, at), yes)
+        made.add_operation(sparse(5, parents, at), yes)
     assert made.operations.keys() == {CREATE.id, ADD_BEN.id}
-    assert made.add(ADD_CID, yes)
+    assert made.add_operation(ADD_CID, yes)
     assert CID in made.members.roles
 
 
@@ -240,7 +240,7 @@ def test_rooms_are_opened_and_closed_by_administrators() -> None:
     opened = do(1, Act.ROOM, [ADD_CID.id], text="sopranos")
     made = group(CREATE, ADD_BEN, ADD_CID, opened, do(2, Act.CLOSE, [opened.id], subject=opened.id))
     assert made.members.rooms == {opened.id: "sopranos"}
-    made.add(do(0, Act.CLOSE, made.heads, subject=opened.id), yes)
+    made.add_operation(do(0, Act.CLOSE, made.heads, subject=opened.id), yes)
     assert made.members.rooms == {}
 
 
@@ -272,7 +272,7 @@ def test_members_invite_nobody_and_an_invitation_that_says_nonsense_is_none() ->
     ]
     made = group(CREATE, ADD_BEN, ADD_CID, of_member, *nonsense)
     assert made.members.invitations == {}
-    made.add(admit(0, made.heads, DAN, of_member), yes)
+    made.add_operation(admit(0, made.heads, DAN, of_member), yes)
     assert DAN not in made.members.roles
 
 
@@ -303,9 +303,9 @@ def test_everybody_sees_the_same_community(
     chance.shuffle(shuffled)
     first, second = Membership(CREATE.id), Membership(CREATE.id)
     for each in operations:
-        first.add(each, yes)
+        first.add_operation(each, yes)
     for each in shuffled:
-        second.add(each, yes)
+        second.add_operation(each, yes)
     assert first.members == second.members
     for invitation in first.members.invitations.values():
         assert invitation.admitted <= invitation.uses
@@ -315,7 +315,7 @@ def test_what_was_allowed_is_judged_once_however_large_a_group_grows() -> None:
     made, people = group(CREATE), [bytes([each]) * 32 for each in range(100)]
     with cProfile.Profile() as profile:
         for each in people:
-            made.add(make(0, Act.ADD, made.heads, each), yes)
+            made.add_operation(make(0, Act.ADD, made.heads, each), yes)
             assert each in made.members.roles
     calls = {each.code: each.callcount for each in profile.getstats()}
     assert calls[GroupMembers.may_do.__code__] == len(people)

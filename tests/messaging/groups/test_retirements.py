@@ -31,7 +31,7 @@ ANN = BOTH.card.account
 def sign(device: Identity, act: Act, parents: Iterable[Operation], **fields: object) -> Operation:
     """Return an operation by a device of Ann's, or by somebody who is their own only device."""
     author = ANN if device in (OLD, NEW) else device.id.key
-    return Operation.make(device, author, act, parents=[each.id for each in parents], **fields)  # type: ignore[arg-type]
+    return Operation.sign(device, author, act, parents=[each.id for each in parents], **fields)  # type: ignore[arg-type]
 
 
 def retire(
@@ -59,7 +59,7 @@ def read(operations: Iterable[Operation], devices: Iterable[Identity] = (OLD, NE
 
     made = Membership(CREATE.id)
     for each in operations:
-        made.add(each, is_authors)
+        made.add_operation(each, is_authors)
     return made
 
 
@@ -80,7 +80,7 @@ def test_what_the_retirement_had_seen_counts_whatever_card_a_reader_has(
 def test_a_reader_with_an_old_card_takes_the_forged_one_until_the_retirement_comes() -> None:
     made = read([*HONEST, FORGED], [OLD])
     assert MAL.id.key in people(made)
-    made.add(RETIRED, lambda operation: True)
+    made.add_operation(RETIRED, lambda operation: True)
     assert MAL.id.key not in people(made)
 
 
@@ -98,7 +98,7 @@ def test_what_was_refused_counts_once_a_retirement_has_seen_it() -> None:
     made = read([CREATE, ADD_BEN, ADD_CID, late, built], [NEW])
     assert people(made) == set()  # nobody vouches yet for what the old device has signed
     assert len(made.refused) == 3
-    made.add(retire(NEW, OLD, [late]), lambda operation: True)
+    made.add_operation(retire(NEW, OLD, [late]), lambda operation: True)
     assert people(made) == {ANN, BEN.id.key, CID.id.key, MAL.id.key}
     assert made.members.name == "altos"
 
@@ -123,7 +123,7 @@ def test_a_card_by_the_recovery_key_ends_what_the_thief_says_by_the_account_key(
     room = sign(NEW, Act.ROOM, [ADD_CID], text="altos")
     made = read([*HONEST, room, of_thief, FORGED])
     assert made.members.rooms == {}
-    made.add(retire(NEW, OLD, [room], recovered.card), lambda operation: True)
+    made.add_operation(retire(NEW, OLD, [room], recovered.card), lambda operation: True)
     assert list(made.members.rooms.values()) == ["altos"]
     assert people(made) == {ANN, BEN.id.key, CID.id.key}
 
@@ -135,10 +135,10 @@ def test_who_was_removed_undoes_nothing_by_retiring_a_device_unless_nobody_else_
     undoes = retire(NEW, OLD, [add_ann])  # as if she hadn't added anybody
     made = Membership(OF_BEN.id)
     for each in (OF_BEN, add_ann, add_cid, removed, undoes):
-        made.add(each, lambda operation: True)
+        made.add_operation(each, lambda operation: True)
     assert people(made) == {BEN.id.key, CID.id.key}
     promoted = sign(OLD, Act.ADD, [OF_BEN, add_ann], subject=MAL.id.key, role=ADMINISTRATOR)
-    made.add(promoted, lambda operation: True)
+    made.add_operation(promoted, lambda operation: True)
     assert MAL.id.key not in people(made)  # Ben's removal hadn't seen it
 
 
@@ -147,10 +147,10 @@ def test_a_device_that_is_approved_again_counts_again() -> None:
     back = retire(NEW, OLD, [RETIRED], again.card)
     made = read([*HONEST, RETIRED, sign(OLD, Act.NAME, [RETIRED], text="altos")])
     assert made.members.name == ""
-    made.add(back, lambda operation: True)
+    made.add_operation(back, lambda operation: True)
     assert made.retired == {}
     assert made.members.name == "altos"
-    made.add(retire(NEW, OLD, [back], again.remove(OLD.id, now_ms=4).card), lambda operation: True)
+    made.add_operation(retire(NEW, OLD, [back], again.remove(OLD.id, now_ms=4).card), lambda operation: True)
     assert made.members.name == ""
 
 
@@ -227,8 +227,8 @@ def test_everybody_reads_alike_in_whatever_order_cards_and_operations_come(
     assert found[0].members == found[1].members
     assert found[0].retired == found[1].retired
     for each in found:
-        accepted = {name_of(operation) for operation in each.encoded}
-        assert each.members.roles == Group([*each.encoded, *each.refused], accepted).members()
+        accepted = {name_of(operation) for operation in each.encoded_operations}
+        assert each.members.roles == Group([*each.encoded_operations, *each.refused], accepted).members()
 
 
 def _hear(group: bytes, told: Iterable[Operation | None], cards: Iterator[Card]) -> Membership:
@@ -246,5 +246,5 @@ def _hear(group: bytes, told: Iterable[Operation | None], cards: Iterator[Card])
             card = next(cards)
             made.reconsider(is_authors)
         else:
-            made.add(each, is_authors)
+            made.add_operation(each, is_authors)
     return made

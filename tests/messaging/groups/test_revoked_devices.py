@@ -40,7 +40,7 @@ def revoke_quietly(at: Village, group: bytes) -> None:
 
 def sign(at: Village, device: str, parents: list[bytes], act: Act, **fields: object) -> Operation:
     person = at.people["alice"].person
-    return Operation.make(known_identity(device), person, act, parents=parents, **fields)  # type: ignore[arg-type]
+    return Operation.sign(known_identity(device), person, act, parents=parents, **fields)  # type: ignore[arg-type]
 
 
 def test_a_revoked_device_gives_nobody_an_accomplice_once_they_are_in_the_group(
@@ -69,7 +69,7 @@ def test_revoking_costs_one_operation_in_each_group_and_none_where_the_person_ne
 ) -> None:
     at, group = begin(village)
     other = at.people["bob"].create_group("others", [], at.now)
-    at.people["bob"].group_states.give(other, at.people["alice"].card.devices, at.now)
+    at.people["bob"].group_states.send_state(other, at.people["alice"].card.devices, at.now)
     at.deliver()
     before = {each: len(made.operations) for each, made in at.people["alice"].groups.items()}
     at.revoke("alice", "phone")
@@ -86,7 +86,7 @@ def test_what_a_device_did_before_it_was_revoked_counts_where_it_comes_later(
     at, group = begin(village, "carol")
     alice, bob = at.people["alice"], at.people["bob"]
     late = sign(at, "phone", alice.groups[group].heads, Act.NAME, text="altos")
-    alice.groups[group].add(late, alice.is_authors)  # and Bob hasn't heard of it
+    alice.groups[group].add_operation(late, alice.is_authors)  # and Bob hasn't heard of it
     at.revoke("alice", "phone")
     at.deliver()
     assert bob.groups[group].members.name == "choir"
@@ -206,9 +206,9 @@ def test_somebody_elses_card_hides_none_by_which_a_device_was_anothers(
     unsigned = ContactCard(owned.card.key, owned.card, at.now, 0, "", ())
     theirs = unsigned.signed_by(owned.identity)
     with bob.transaction():
-        bob.former_devices.keep(card, [phone])
-        operation = Operation.make(known_identity("phone"), theirs.person, Act.NAME, parents=[group])
-        bob.former_devices.take(group, [theirs.encode()], [operation])
+        bob.former_devices.keep_card(card, [phone])
+        operation = Operation.sign(known_identity("phone"), theirs.person, Act.NAME, parents=[group])
+        bob.former_devices.keep_shown(group, [theirs.encode()], [operation])
         bob.take_contact(alice.card, stranger=False)
     at.revoke("alice", "phone")
     at.deliver()
@@ -222,7 +222,7 @@ def test_a_device_of_ones_own_that_is_stolen_makes_no_device_anothers(
     at, group = begin(village, "eve")
     alice, bob, eve = at.people["alice"], at.people["bob"], at.people["eve"]
     heads = alice.groups[group].heads
-    forged = Operation.make(eve.identity, bob.person, Act.NAME, text="mine", parents=heads)
+    forged = Operation.sign(eve.identity, bob.person, Act.NAME, text="mine", parents=heads)
     with at.people["phone"].transaction():
         device = alice.identity.id.key
         shown = {(bob.person, eve.identity.id.key): eve.card.public().encode()}
@@ -237,11 +237,11 @@ def test_former_cards_of_older_files_are_found(village: Callable[..., Village]) 
     owned = Account.create(known_identity("theirs"), known_identity("other").id, [Device(phone.id.key)])
     theirs = ContactCard(owned.card.key, owned.card, at.now, 0, "", ()).signed_by(owned.identity)
     added = sign(at, "phone", [group], Act.ADD, subject=theirs.person)
-    signed = Operation.make(phone, theirs.person, Act.NAME, parents=[added.id])
+    signed = Operation.sign(phone, theirs.person, Act.NAME, parents=[added.id])
     for each in (added, signed):
-        bob.groups[group].add(each, lambda operation: True)
+        bob.groups[group].add_operation(each, lambda operation: True)
     with bob.transaction():
-        bob.store.put(f"former {group.hex()} {phone.id.key.hex()}", theirs.encode())
+        bob.store.put_value(f"former {group.hex()} {phone.id.key.hex()}", theirs.encode())
     assert bob.former_devices.list_cards(bob.groups[group]) == {
         (theirs.person, phone.id.key): theirs.encode()
     }

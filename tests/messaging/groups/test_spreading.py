@@ -261,7 +261,9 @@ async def wait_present(messenger: Messenger, group: bytes, count: int) -> None:
     """Wait until so many devices have said that they read along."""
     with told_of_what_comes(messenger) as came:
         while True:
-            readers = await messenger.delivery.run(messenger.correspondence.store.load_readers, group)
+            readers = await messenger.delivery.run_in_thread(
+                messenger.correspondence.store.load_readers, group
+            )
             if sum(seen > 0 for _, seen in readers.values()) == count:
                 return
             came.clear()

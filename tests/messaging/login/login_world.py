@@ -14,7 +14,7 @@ import dtp
 from dtp.identity import Identity
 from dtp.messaging.login.conversation import LoginConversation, LoginServer, Moment
 from dtp.messaging.login.limits import LoginLimits
-from dtp.messaging.login.opaque import OpaqueLogin, Registration, prove
+from dtp.messaging.login.opaque import OpaqueLogin, Registration, make_proof
 from dtp.messaging.login.protocol import (
     LOGIN_SERVICE,
     Credential,
@@ -133,7 +133,7 @@ class Caller:
         return login, self.ask(LoginOp.LOGIN_START, name, int(Slot.PASSWORD), login.request)
 
     def proof(self, key: bytes, name: str) -> bytes:
-        return prove(key, b"client", SERVER.id.key, self.identity.id.key, name.encode())
+        return make_proof(key, b"client", SERVER.id.key, self.identity.id.key, name.encode())
 
     def login(self, name: str, password: str = PASSWORD, *, seconds: int = 0) -> tuple[Any, ...]:
         login, (_, response) = self.begin(name, password)

@@ -305,10 +305,10 @@ def test_a_server_in_the_middle_is_not_logged_in() -> None:
     caller = desk.caller(middle)
     login, (_, response) = caller.begin("alice")
     finalization, key, _ = login.finish(response)
-    from dtp.messaging.login.opaque import prove
+    from dtp.messaging.login.opaque import make_proof
 
     for server, client in ((middle.id.key, user.id.key), (SERVER.id.key, user.id.key)):
-        proof = prove(key, b"client", server, client, b"alice")
+        proof = make_proof(key, b"client", server, client, b"alice")
         assert caller.ask(LoginOp.LOGIN_FINISH, finalization, proof, 0) == (Refusal.FAILED,)
         login, (_, response) = caller.begin("alice")
         finalization, key, _ = login.finish(response)

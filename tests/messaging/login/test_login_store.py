@@ -51,7 +51,7 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         said = (folder / "said").read_bytes().decode()
         desk = Desk.make(path=folder / "box.sqlite")
-        found = desk.server.store.find("alice", Slot.PASSWORD, DEVICE.id.key)
+        found = desk.server.store.find_login("alice", Slot.PASSWORD, DEVICE.id.key)
         if found.account and said in ("r", "rl", "rlc"):
             assert [row.key for row in desk.server.store.list_logins(NOW)] == [DEVICE.id.key] * (
                 "l" in said
@@ -150,15 +150,15 @@ def test_a_login_by_a_clock_that_was_ahead_has_ended_once_the_clock_is_right(tmp
 def test_who_is_logged_in() -> None:
     one, two, account = (Identity.generate().id.key for _ in range(3))
     sessions = Sessions([LoginRow(one, "alice", account, 10)])
-    sessions.add(LoginRow(two, "alice", account, 20))
+    sessions.log_in(LoginRow(two, "alice", account, 20))
     assert sessions.find(account, 9) == ("alice", account)
     assert sessions.find(one, 10) is None
     assert sessions.find(account, 10) == ("alice", account)  # by the other
-    sessions.add(LoginRow(two, "bob", SERVER.id.key, 30))  # the same key, to another account
+    sessions.log_in(LoginRow(two, "bob", SERVER.id.key, 30))  # the same key, to another account
     assert sessions.find(two, 25) == ("bob", SERVER.id.key)
     assert sessions.find(account, 10) is None
-    sessions.remove(two)
-    sessions.remove(two)
+    sessions.log_out(two)
+    sessions.log_out(two)
     assert sessions.find(SERVER.id.key, 1) is None
     sessions.expire(10)
     assert len(sessions) == 0

@@ -23,7 +23,7 @@ def envelope(number: int = 0, size: int = 512) -> bytes:
 
 
 def local(identity: Identity, now_ms: int = NOW * 1000, instance: bytes = b"i" * 16) -> LocalDevice:
-    return LocalDevice.begin(identity, instance, now_ms)
+    return LocalDevice.create_instance(identity, instance, now_ms)
 
 
 class Registered(Protocol):
@@ -174,16 +174,16 @@ def check_what_is_kept_for_long_enough_goes_and_makes_room(registered: Registere
 
 def check_up_to_when_things_were_forgotten_is_noted(registered: Registered) -> None:
     store = registered()
-    assert store.swept() is None
+    assert store.last_expiry() is None
     store.deposit([known(1)], NOW)
-    assert store.swept() == 0
+    assert store.last_expiry() == 0
     for told, noted in ((NOW, NOW), (NOW + NOTED - 1, NOW), (NOW - 10**6, NOW), (NOW + NOTED, NOW + NOTED)):
         assert store.expire(told) == 0
-        assert store.swept() == noted
+        assert store.last_expiry() == noted
     assert store.expire(NOW + 2 * NOTED) == 1
-    assert store.swept() is None
+    assert store.last_expiry() is None
     store.put_piece(ALICE.id.key, b"piece", 10, ACCESS, NOW)
-    assert store.swept() == NOW + 2 * NOTED
+    assert store.last_expiry() == NOW + 2 * NOTED
 
 
 def check_a_one_time_key_is_given_once_and_older_keys_are_refused(registered: Registered) -> None:

@@ -67,29 +67,29 @@ def test_a_mailbox_whose_clock_jumps_ahead_keeps_what_waits(
 
 def test_a_mailbox_that_was_away_makes_up_for_it() -> None:
     clock, wall, steady, days = AgeClock(), NOW + 40.0 * DAY, 1000.0, 0
-    assert clock.read(wall, steady, NOW) == NOW
+    assert clock.expiry_time(wall, steady, NOW) == NOW
     assert clock.is_behind
     while clock.is_behind:
         days += 1
         wall, steady = wall + DAY, steady + DAY
-        clock.read(wall, steady, NOW)
+        clock.expiry_time(wall, steady, NOW)
     assert days == 39
-    assert clock.read(wall + 2 * DAY, steady + 2 * DAY, NOW) == wall + 2 * DAY
+    assert clock.expiry_time(wall + 2 * DAY, steady + 2 * DAY, NOW) == wall + 2 * DAY
 
 
 def test_a_clock_that_is_behind_for_a_while_holds_nothing_up() -> None:
     clock = AgeClock()
-    assert clock.read(NOW, 0, NOW) == NOW
-    assert clock.read(0, 60, NOW) == 0
-    assert clock.read(NOW + 120, 120, NOW) == NOW + 120
+    assert clock.expiry_time(NOW, 0, NOW) == NOW
+    assert clock.expiry_time(0, 60, NOW) == 0
+    assert clock.expiry_time(NOW + 120, 120, NOW) == NOW + 120
 
 
 def test_a_mailbox_that_begins_by_a_wrong_clock_believes_it_while_nothing_is_kept() -> None:
     clock = AgeClock()
-    assert clock.read(100, 0, None) == 100
-    assert clock.read(NOW, 60, None) == NOW
-    assert clock.read(NOW + 60, 120, NOW) == NOW + 60
-    assert AgeClock().read(NOW, 0, 0) == NOW  # a file from before this was noted
+    assert clock.expiry_time(100, 0, None) == 100
+    assert clock.expiry_time(NOW, 60, None) == NOW
+    assert clock.expiry_time(NOW + 60, 120, NOW) == NOW + 60
+    assert AgeClock().expiry_time(NOW, 0, 0) == NOW  # a file from before this was noted
 
 
 @given(st.lists(st.tuples(st.integers(0, 3 * DAY), st.integers(-400 * DAY, 400 * DAY), st.booleans())))
@@ -103,6 +103,6 @@ def test_nothing_ages_faster_than_it_lives(steps: list[tuple[int, int, bool]]) -
             clock, steady = AgeClock(), 3.0
         else:
             most += RATE * passed
-        shown = clock.read(true + wrong, steady, noted)
+        shown = clock.expiry_time(true + wrong, steady, noted)
         noted = max(noted, shown)
         assert shown <= min(most, true + wrong)

@@ -70,7 +70,7 @@ async def meet(at: PostOffice, held: Held) -> tuple[Messenger, Messenger, Messen
 
 async def until(true: Callable[[], bool], bob: Messenger) -> None:
     while not true():
-        await bob.delivery.run(lambda: None)
+        await bob.delivery.run_in_thread(lambda: None)
 
 
 @pytest.mark.parametrize("request_name", ["get_keys", "deposit_with_work"])
@@ -147,7 +147,7 @@ def test_what_is_of_the_moment_is_passed_on_to_who_is_there(tmp_path: Path) -> N
             await take(each, 1)
         typing = Event(EventKind.TYPING, bob.card.person, 0, now_ms(), {"on": True}).encode()
         devices = [each.identity.id.key for each in (carol, alice)]
-        telling = asyncio.ensure_future(bob.delivery.signal(devices, typing))
+        telling = asyncio.ensure_future(bob.delivery.send_signal(devices, typing))
         await wait_notice(alice, What.TYPING)
         held.go_on.set()
         await telling

@@ -18,16 +18,16 @@ def test_who_is_told_of_all_again_counts_it_once() -> None:
     index = StreamIndex()
     for _ in range(2):
         for number, row in enumerate([record(1), letter(1), letter(2)], 1):
-            index.add(number, row)
-    found = index.recipient(ALICE)
+            index.add_row(number, row)
+    found = index.get_recipient(ALICE)
     assert found is not None
-    assert (found.count, found.size, index.seen, index.count(2)) == (2, 200, 3, 2)
+    assert (found.count, found.size, index.seen, index.count_rows(2)) == (2, 200, 3, 2)
 
 
 def test_what_is_gone_is_counted_however_it_went() -> None:
     index = StreamIndex()
-    index.forget([3])  # before it is told of
+    index.forget_rows([3])  # before it is told of
     for number, row in enumerate([record(1), letter(1), letter(2), record(2), letter(3)], 1):
-        index.add(number, row)
-    index.forget([2, 2])
-    assert (index.count(5), index.gone) == (2, 3)
+        index.add_row(number, row)
+    index.forget_rows([2, 2])
+    assert (index.count_rows(5), index.gone) == (2, 3)

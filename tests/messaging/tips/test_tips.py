@@ -474,7 +474,9 @@ def test_messengers_are_told_that_a_line_takes_other_letters(tmp_path):
         async with await _client(office) as client:
             bundle = await client.get_keys(LINE.id.key, now_ms())
         with pytest.raises(KeysForged, match="dtp tip send"):
-            RemoteDevice(LINE.id.key).begin(LocalDevice.begin(Identity.generate(), bytes(16), 0), bundle)
+            RemoteDevice(LINE.id.key).begin_session(
+                LocalDevice.create_instance(Identity.generate(), bytes(16), 0), bundle
+            )
 
     run(test, tmp_path, "messenger")
 
@@ -523,9 +525,9 @@ def test_a_letter_that_was_changed_anywhere_is_refused(noise: bytes, at: int):
 
 def test_a_text_that_fits_no_letter_is_refused_and_padded_ones_open_again():
     letter = TipLetter(WORDS.key.id.key, LINE.id.key, "short")
-    assert TipLetter.unpad(letter.pad(WORDS.key), LINE.id.key) == letter
-    assert len(letter.pad(WORDS.key)) in SIZES
+    assert TipLetter.from_padded(letter.to_padded(WORDS.key), LINE.id.key) == letter
+    assert len(letter.to_padded(WORDS.key)) in SIZES
     with pytest.raises(EnvelopeBroken):
-        TipLetter.unpad(letter.pad(WORDS.key) + b"x", LINE.id.key)
+        TipLetter.from_padded(letter.to_padded(WORDS.key) + b"x", LINE.id.key)
     with pytest.raises(MessageTooLong):
         replace(letter, text="x" * 70_000).sign(WORDS.key)

@@ -14,7 +14,7 @@ from dtp.messaging.mailbox.client import RoomPrice
 from dtp.messaging.mailbox.limits import DAY, MIB
 from dtp.messaging.mailbox.store import Status
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.rent import Paid, RoomVerdict, judge
+from dtp.messaging.person.rent import Paid, RoomVerdict, decide_payment
 
 from ..boxes import ALICE, BOB, LIMITS, MIBS, PRICE, box, told
 from ..conftest import Market, Play
@@ -30,11 +30,11 @@ def test_room_is_paid_once_a_month_and_not_again_after_a_restart(market: Play) -
                 async with made.messenger("alice", ALICE, await made.rent()) as alice:
                     await alice.wait_reached()
                     address, own = made.address, alice.delivery.own
-                    await asyncio.gather(*(alice.renting.look(address, own[address]) for _ in range(3)))
+                    await asyncio.gather(*(alice.renting.pay_due(address, own[address]) for _ in range(3)))
                     status, asked = await alice.renting.read_room(address)
                     assert (status.reserved, asked.mib_month) == (4 * MIB, PRICE)
                     assert made.signed() == 4 * PRICE
-                    notices = [each.what for each in alice.renting.told]
+                    notices = [each.what for each in alice.renting.last_notices]
                     assert notices == ([] if restarted else [What.ROOM_PAID])
             assert made.mailbox.counters["mib_months"] == 4
 
@@ -111,7 +111,7 @@ def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market: Play, b
                     whats = ROOM if number else ROOM[1:]
                     await alice.wait_reached()
                     own = alice.delivery.own[made.address]
-                    await asyncio.gather(*(alice.renting.look(made.address, own) for _ in range(3)))
+                    await asyncio.gather(*(alice.renting.pay_due(made.address, own) for _ in range(3)))
                     assert (await told(alice, *whats)).what is What.ROOM_WITHHELD
             assert made.signed() == bound
 
@@ -165,7 +165,7 @@ def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market: Play, boun
             async with made.messenger("alice", ALICE, await made.rent()) as alice:
                 await alice.wait_reached()
                 for _ in range(3):
-                    await alice.renting.look(made.address, alice.delivery.own[made.address])
+                    await alice.renting.pay_due(made.address, alice.delivery.own[made.address])
             assert made.signed() == bound
 
     market(scenario)
@@ -177,7 +177,7 @@ def test_nobody_makes_the_room_of_another_smaller(market: Play, bound: Any) -> N
     async def scenario(market: Market) -> None:
         async with box(market) as made, made.messenger("alice", ALICE, await made.rent()) as alice:
             await alice.wait_reached()
-            await alice.renting.look(made.address, alice.delivery.own[made.address])
+            await alice.renting.pay_due(made.address, alice.delivery.own[made.address])
             before = await made.status()
             connection = await dtp.connect(
                 made.mailbox.door,
@@ -193,7 +193,7 @@ def test_nobody_makes_the_room_of_another_smaller(market: Play, bound: Any) -> N
                 before.reserved,
                 before.paid_until + 30 * DAY // 4,
             )
-            await alice.renting.look(made.address, alice.delivery.own[made.address])
+            await alice.renting.pay_due(made.address, alice.delivery.own[made.address])
             assert made.signed() - MIBS * PRICE == bound
 
     market(scenario)
@@ -260,4 +260,4 @@ def shown(mib: Any, days: Any) -> Any:
     ],
 )
 def test_what_is_paid_and_what_is_not(asked: Any, status: Any, paid: Any, most: Any, verdict: Any) -> None:
-    assert judge(4, most, asked, status, paid, NOW) is verdict
+    assert decide_payment(4, most, asked, status, paid, NOW) is verdict

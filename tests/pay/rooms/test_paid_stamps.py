@@ -166,7 +166,7 @@ def test_a_mailbox_that_lets_nothing_in_by_a_stamp_is_paid_once(market: Play, bo
                         await told(bob, *STAMPS)
                     ).what is What.STAMP_WITHHELD  # begun again, it is said again
                     while made.mailbox.counters["refused:stamp_needed"] < refused + 2:
-                        await bob.delivery.run(lambda: None)
+                        await bob.delivery.run_in_thread(lambda: None)
                 assert made.signed() == bound
 
     market(scenario)
@@ -260,7 +260,7 @@ def test_what_is_agreed_to_is_of_one_person_and_said_as_an_amount(market: Play, 
                     await bob.send(other, "hello")
                     await bob.allow_stamps(card, most)
                     assert (await first(alice)).text == "hello"
-                    told_of = {each.what: each.person for each in bob.stamping.told}
+                    told_of = {each.what: each.person for each in bob.stamping.last_notices}
                     assert told_of == {What.STAMP_PAID: ALICE.id.key, What.STAMP_NEEDED: other.person}
             assert made.signed() == STAMP
 
@@ -292,8 +292,8 @@ def test_a_price_that_is_none_has_nothing_spent(market: Play, price: Any) -> Non
                 await bob.wait_reached()
                 await bob.send(alice.card.public(), "hello")
                 while Liar.asked < 3:
-                    await bob.delivery.run(lambda: None)
-                assert bob.stamping.told == []
+                    await bob.delivery.run_in_thread(lambda: None)
+                assert bob.stamping.last_notices == []
             assert made.buyer["store"].bought_channels() == []
             async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
                 assert (await told(bob, *STAMPS)).what is What.STAMP_NEEDED
@@ -323,7 +323,7 @@ def test_who_is_killed_while_paying_pays_once_and_is_let_in(market: Play, agreed
             shutil.copytree(market.tmp_path / "killed", remembered(), dirs_exist_ok=True)
             async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
                 assert (await first(alice)).text == "hello"
-                assert What.STAMP_WITHHELD not in {each.what for each in bob.stamping.told}
+                assert What.STAMP_WITHHELD not in {each.what for each in bob.stamping.last_notices}
             assert made.signed() == STAMP
 
     market(scenario)
@@ -370,15 +370,15 @@ def test_for_what_was_let_in_no_other_stamp_is_paid(market: Play) -> None:
                 await bob.allow_stamps(card, 9 * STAMP)
                 await bob.wait_delivered()
                 desk = bob.correspondence.desk
-                again = await bob.delivery.run(desk.seal_due, now_ms() + 6 * 60_000)
+                again = await bob.delivery.run_in_thread(desk.seal_due, now_ms() + 6 * 60_000)
                 assert [each.tries for each in again] == [1, 1]
                 client = await MailboxClient.connect(made.address)
                 needed = MailboxRefused(Refusal.STAMP_NEEDED, 0, MIBS)
                 for each in again:
                     with pytest.raises(MailboxRefused):
-                        await bob.stamping.deposit(client, each, needed)
+                        await bob.stamping.deposit_stamped(client, each, needed)
                 await client.close()
-                assert [each.what for each in bob.stamping.told] == [What.STAMP_PAID]
+                assert [each.what for each in bob.stamping.last_notices] == [What.STAMP_PAID]
             assert made.signed() == STAMP
 
     market(scenario)
@@ -421,11 +421,13 @@ def test_for_one_message_one_of_several_mailboxes_is_paid(market: Play) -> None:
                 made.messenger("alice", ALICE, stamp_mib=MIBS, mailboxes=both)
             )
             while len(alice.delivery.own) < 2:
-                await alice.delivery.run(lambda: None)
+                await alice.delivery.run_in_thread(lambda: None)
 
             async def connect(address: str, identity: Any) -> MailboxClient:
-                while address == slow and What.STAMP_PAID not in {each.what for each in bob.stamping.told}:
-                    await bob.delivery.run(lambda: None)
+                while address == slow and What.STAMP_PAID not in {
+                    each.what for each in bob.stamping.last_notices
+                }:
+                    await bob.delivery.run_in_thread(lambda: None)
                 return await connect_plainly(address, identity)
 
             bob = made.messenger("bob", BOB, postage=await made.postage(), connect=connect)
@@ -452,7 +454,7 @@ def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
                     own = len(asked)
                     asked.append(own)
                     while len(asked) < 2 or (own == 1 and not is_paid()):
-                        await bob.delivery.run(lambda: None)
+                        await bob.delivery.run_in_thread(lambda: None)
                     return await genuine()
 
                 if identity is None:
@@ -460,7 +462,7 @@ def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
                 return client
 
             def is_paid() -> bool:
-                return What.STAMP_PAID in {each.what for each in bob.stamping.told}
+                return What.STAMP_PAID in {each.what for each in bob.stamping.last_notices}
 
             bob = made.messenger("bob", BOB, postage=await made.postage(), connect=connect)
             async with bob:
@@ -604,11 +606,11 @@ def test_what_was_let_in_before_a_restart_is_not_paid_once_more(market: Play) ->
                 await bob.wait_delivered()
             refused = made.mailbox.counters["refused:stamp_needed"]
             async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
-                await bob.delivery.run(send_again, bob.correspondence.desk)
+                await bob.delivery.run_in_thread(send_again, bob.correspondence.desk)
                 bob.delivery.wake()
                 while made.mailbox.counters["refused:stamp_needed"] < refused + 6:
-                    await bob.delivery.run(lambda: None)
-                assert not [each for each in bob.stamping.told if each.what is What.STAMP_PAID]
+                    await bob.delivery.run_in_thread(lambda: None)
+                assert not [each for each in bob.stamping.last_notices if each.what is What.STAMP_PAID]
             assert made.signed() == STAMP
 
     market(scenario)

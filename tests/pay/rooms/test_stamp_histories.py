@@ -107,7 +107,7 @@ class World:
         self.model.people[number].mib = mib
         store = self.made.mailbox.store
         of = self.keys[number].id.key, self.access[number], 1, mib
-        await self.made.mailbox.keeper.run(store.set_access, *of)
+        await self.made.mailbox.keeper.run_in_store(store.set_access, *of)
 
     async def restart(self) -> None:
         if self.bob is not None:
@@ -154,7 +154,9 @@ class World:
             async with asyncio.timeout(30):
                 while found != (self.model.paid, wanted):
                     for key in self.keys:
-                        await self.bob.delivery.run(self.bob.correspondence.desk.send_now, key.id.key)
+                        await self.bob.delivery.run_in_thread(
+                            self.bob.correspondence.desk.send_now, key.id.key
+                        )
                     self.bob.delivery.wake()
                     await self.bob.wait_reached()
                     found = self.made.signed(), [await self.look(number) for number in range(2)]
@@ -163,8 +165,8 @@ class World:
 
     async def look(self, number: int) -> Any:
         device = self.keys[number].id.key
-        status = await self.made.mailbox.keeper.run(self.made.mailbox.store.status, device)
-        told = [each for each in self.bob.stamping.told if each.person == device]
+        status = await self.made.mailbox.keeper.run_in_store(self.made.mailbox.store.status, device)
+        told = [each for each in self.bob.stamping.last_notices if each.person == device]
         waits = self.model.people[number].waits
         last = told[-1] if told and waits else None
         detail = last.detail if last and last.what is What.STAMP_NEEDED else ""
