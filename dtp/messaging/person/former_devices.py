@@ -48,7 +48,7 @@ class FormerDevices:
     def retire_signers(self, group: bytes, now_ms: int) -> None:
         """Say in a group, before we act there, which devices have signed for us that aren't ours any more."""
         membership, card = self._mail.groups[group], self._mail.card
-        if card.account is not None:
+        if card.account is not None and self._mail.identity.id.key in card.devices:
             signers = {each.device for each in membership.operations.values() if each.author == card.person}
             told = {device for person, device in membership.retired if person == card.person}
             self._say(group, sorted(signers.difference(told, card.devices)), now_ms)

@@ -11,6 +11,7 @@ from village import Village, villages
 
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.membership import Act, MemberRole, Operation
 from dtp.messaging.ends.order import resend_after
 
@@ -164,6 +165,22 @@ def test_an_account_that_is_recovered_on_another_device_comes_back_into_its_grou
     assert bob.groups[group].members == tablet.groups[group].members
     assert bob.groups[group].members.name == "altos"
     assert bob.groups[group].retired.keys() == {(tablet.person, alice.identity.id.key)}
+
+
+def test_a_device_that_knows_that_it_was_revoked_says_nothing_that_counts(
+    village: Callable[..., Village],
+) -> None:
+    at, group = begin(village, "tablet")
+    alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    at.revoke("alice", "phone")
+    at.deliver()
+    told = Event(EventKind.CARD, alice.person, 0, at.now, {"card": alice.card.encode()})
+    alice.say_to_devices([phone.identity.id.key], told, at.now)
+    at.deliver()
+    assert phone.card == alice.card
+    phone.change_group(group, Act.NAME, at.now, text="mine")
+    at.deliver()
+    assert bob.groups[group].members.name == alice.groups[group].members.name == "choir"
 
 
 def test_a_person_says_it_before_they_do_something_where_nobody_has(village: Callable[..., Village]) -> None:
