@@ -28,8 +28,8 @@ MOST: Final = 256 << 20
 
 #: Offers that are remembered, for each peer and author.
 _REMEMBERED: Final = 4096
-#: How often an author's sum is taken for one's word while about as much is stored of it. It makes another when that has
-#: doubled, or to save a fifth; a liar might with each frame, and everybody would load it.
+#: How often an author's sum is taken for one's word while about as much is stored of it. It makes another when that
+#: has doubled, or to save a fifth; a liar might with each frame, and everybody would load it.
 _OF_ONE_SIZE: Final = 4
 
 Signed = Envelope | Summary
