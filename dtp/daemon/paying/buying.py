@@ -106,11 +106,13 @@ class Buyer:
         psk: bytes | None,
         to: Sequence[Address],
         clock: Callable[[], float] = time.time,
+        passed: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`to` are the addresses of the service: what was paid there is remembered by them. `clock` is Unix time."""
+        """`to` are the addresses of the service: what was paid there is remembered by them. `clock` is Unix time, and
+        `passed` seconds that nobody sets."""
         self._wallet, self._budget = wallet, budget
         self._identity, self._limits, self._psk = identity, limits, psk
-        self._clock = clock
+        self._clock, self._passed = clock, passed
         self._name = " ".join(map(str, to))
         self._services = [
             PaidService(canonical_id(each.host_object), service_number(each.service))
@@ -119,6 +121,8 @@ class Buyer:
         ]
         #: The period of the budget, and what had been signed when it began.
         self._period, self._before = -1, 0
+        #: Since when the clock shows an earlier one; None where it doesn't.
+        self._behind_since: float | None = None
 
     @property
     def spent(self) -> int:
@@ -134,17 +138,26 @@ class Buyer:
     def _look_at_clock(self) -> None:
         """Begin the budget anew when its time is over; it is noted, so that a restart doesn't.
 
-        By what was surely signed: what a server shows later as less than was reserved would be a larger budget.
+        By what was surely signed: what a server shows later as less than was reserved would be a larger budget. A
+        clock that goes back begins nothing. But where it was ahead once, and begins nothing for as long as a budget
+        is for, so much time has passed all the same.
         """
         every = self._budget.every
         if every is None:
             return
-        period = int(self._clock() // every)
+        store, name, period = self._wallet.store, f"{self._name} {every}", int(self._clock() // every)
         if period > self._period:
-            noted, begins = self._wallet.store.signed_before(
-                f"{self._name} {every}", period, self._sums.surely_signed
-            )
-            self._period, self._before = period, self._sums.most_signed if begins else noted
+            noted, begins = store.signed_before(name, period, self._sums.surely_signed)
+            self._before = self._sums.most_signed if begins else noted
+            self._period = store.budget_period(name)
+            self._behind_since = None
+        if period == self._period:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = self._passed()
+        elif self._passed() - self._behind_since >= every:
+            store.begin_earlier(name, period, self._sums.surely_signed)
+            self._period, self._before, self._behind_since = period, self._sums.most_signed, None
 
     @property
     def left(self) -> int:

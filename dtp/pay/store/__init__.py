@@ -317,6 +317,19 @@ class Store(SoldStore):
             ((before,),) = self._fetch_rows("SELECT before FROM budgets WHERE name = ?", name)
         return int(before), begins > 0
 
+    def budget_period(self, name: str) -> int:
+        """Return the newest period of a budget that is noted, -1 for none."""
+        rows = self._fetch_rows("SELECT period FROM budgets WHERE name = ?", name)
+        return int(rows[0][0]) if rows else -1
+
+    def begin_earlier(self, name: str, period: int, signed: int) -> None:
+        """Note that a period of a budget begins that is before the newest one, which a clock had begun that was
+        ahead, and that so much had been signed by then."""
+        with self._write_transaction():
+            self._db.execute(
+                "UPDATE budgets SET period = ?, before = ? WHERE name = ?", (period, signed, name)
+            )
+
     def deposited_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
         """Return what an account has put into channels of a coin since then, less what came back since, to whatever
         host."""

@@ -117,9 +117,12 @@ TO = (Address.parse(f"dtp://{HOST}/api"),)
 DAY = 86_400.0
 
 
-def buyer(store: Store, most: int, every: float | None, now: list[float]) -> Buyer:
+def buyer(
+    store: Store, most: int, every: float | None, now: list[float], passed: list[float] | None = None
+) -> Buyer:
     wallet = Wallet(SimpleNamespace(chain_id="c"), store)  # type: ignore[arg-type]
-    return Buyer(wallet, BudgetSettings(most, every), NEAR, DEFAULT, None, TO, lambda: now[0])
+    settings, ticks = BudgetSettings(most, every), passed or [0.0]
+    return Buyer(wallet, settings, NEAR, DEFAULT, None, TO, lambda: now[0], lambda: ticks[0])
 
 
 def sign(store: Store, amount: int, *, host: str = HOST) -> tuple[LaneKey, str]:
@@ -162,6 +165,38 @@ def test_a_budget_begins_anew_while_its_program_runs(tmp_path: Path) -> None:
         assert again.spent == 400
         now[0] += DAY
         assert again.spent == 0
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_was_ahead_once_ends_a_budget_for_no_longer_than_its_time(
+    tmp_path: Path, restarted: bool
+) -> None:
+    """One that was a year ahead for a moment, as before it was set, ended the forward for a year."""
+    now, passed = [10 * DAY + 5], [100.0]
+    with Store(tmp_path / "pay.sqlite") as store:
+        one = buyer(store, 1000, DAY, now, passed)
+        assert one.spent == 0
+        now[0] += 365 * DAY
+        assert one.spent == 0
+        sign(store, 900)
+        now[0] -= 365 * DAY
+        one = buyer(store, 1000, DAY, now, passed) if restarted else one
+        one.left  # noqa: B018 - reads the store
+        assert one.spent == 900
+        for _ in range(23):  # forward and back again, it is one budget
+            now[0] += 3600
+            passed[0] += 3600
+            assert one.spent == 900
+            now[0] += 300 * DAY
+            assert one.spent == 900
+            now[0] -= 300 * DAY
+        passed[0] += 3600
+        now[0] += 3600
+        assert one.spent == 0
+        sign(store, 7)
+        assert one.left == 993
+        assert one.spent == 7
+        assert buyer(store, 1000, DAY, now, passed).spent == 7
 
 
 @pytest.mark.parametrize("when", [0, 1])
