@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ class Other(NamedTuple):
     data: bytes
 
 
+@functools.cache
 def name_of(key: bytes) -> str:
     """An author's name."""
     return bech32.encode("dtp", key)
