@@ -184,6 +184,9 @@ class Admission:
     async def ban(self, peer: PeerId | str | bytes, *, shared: bool = False) -> None:
         """Take, pass on and show nothing more of an author. What peers have of others is taken as before.
 
+        What the author had overwritten or deleted is shown again, as far as frames have it: summaries that others
+        made meanwhile have left it out (docs/graph.md, "Bans").
+
         With `shared` it is said in the graph, and counts for all who follow this identity or its account: all who
         have the graph, if that is its `owner`. Raises `GraphError`.
         """
