@@ -26,7 +26,7 @@ from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments
 from dtp.broadcast.newest import NewestStreams
 from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
-from dtp.broadcast.standing import StandingStill
+from dtp.broadcast.standing import PauseWatch
 from dtp.broadcast.tree.comparing import Measured, Probe, put_stale_last
 from dtp.broadcast.tree.rooms import COMPARED
 from dtp.carriers.nearness import Nearness
@@ -164,7 +164,7 @@ class ShowReceiver:
     async def run(self) -> None:
         """Hear the show to its end. What goes wrong for good is in `fault`, and wakes whoever waits."""
         try:
-            async with self._lost, StandingStill(self._give_more_time):
+            async with self._lost, PauseWatch(self._give_more_time):
                 await self._run_receiver()
         except ShowReplaced as fault:
             self._give_up_rest()

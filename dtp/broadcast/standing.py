@@ -11,8 +11,8 @@ from typing import Final
 _LOOK: Final = 2.0
 
 
-class StandingStill:
-    """Tells how long the program stood still. `async with` opens it.
+class PauseWatch:
+    """Notices that the program stood still, and tells for how long. `async with` opens it.
 
     What others are given to answer doesn't count meanwhile: nothing that they sent was read. It is told before timers
     run that were due since, if they weren't about to pass already.
@@ -23,7 +23,7 @@ class StandingStill:
         self._tell = tell
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> StandingStill:
+    async def __aenter__(self) -> PauseWatch:
         self._begin_look()
         return self
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dtp.crdt.sequences import GraphList, GraphText
     from dtp.graph.graph import Graph
     from dtp.graph.permission.private import PrivateNode
-    from dtp.graph.query.beside import Beside
+    from dtp.graph.query.beside import QueryThread
     from dtp.graph.query.live import RowChanges
     from dtp.graph.query.run import Queries, Row
     from dtp.graph.sync.part import Part
@@ -60,7 +60,7 @@ class Contents:
         self._replica = replica
         self._readers = Readers()
         self._queries: Queries | None = None
-        self._beside: Beside | None = None
+        self._query_thread: QueryThread | None = None
         self._declared: _Declared = set()
         self._private: dict[str, PrivateNode] = {}
         self._part: Part | None = None
@@ -306,12 +306,12 @@ class Contents:
         `GraphError` when the graph is closed.
         """
         self.check_open()
-        if self._beside is None:
-            beside = await asyncio.to_thread(_beside)  # the parser's modules take a while
+        if self._query_thread is None:
+            make = await asyncio.to_thread(_query_thread)  # the parser's modules take a while
             self.check_open()
-            self._beside = self._beside or beside(self._replica, self._private.keys)
+            self._query_thread = self._query_thread or make(self._replica, self._private.keys)
         try:
-            return await self._beside.run_query(text, parameters, self.query_budget, self._declared)
+            return await self._query_thread.run_query(text, parameters, self.query_budget, self._declared)
         except QueryError:
             self.check_open()
             raise
@@ -383,7 +383,7 @@ class Contents:
     # ---- telling of changes -----------------------------------------------------------------------------------
 
     def _notify_readers(self, *, is_local: bool) -> None:
-        if self._readers or self._queries is not None or self._beside is not None:
+        if self._readers or self._queries is not None or self._query_thread is not None:
             self._tell_of(self._replica.take_changes(), is_local=is_local)
 
     def _tell_of(self, changes: _Changes, *, is_local: bool) -> None:
@@ -406,8 +406,8 @@ class Contents:
         ]
         if self._queries is not None:
             self._queries.index.on_changed(changes)
-        if self._beside is not None:
-            self._beside.on_changed(changes)
+        if self._query_thread is not None:
+            self._query_thread.on_changed(changes)
 
     def _read_private(self, soul: str) -> dict[str, Value] | None:
         """Return what a private node that was opened here says; nothing when it can't be read."""
@@ -420,10 +420,10 @@ class Contents:
             return {}
 
 
-def _beside() -> type[Beside]:
-    from dtp.graph.query.beside import Beside
+def _query_thread() -> type[QueryThread]:
+    from dtp.graph.query.beside import QueryThread
 
-    return Beside
+    return QueryThread
 
 
 # `Contents` has methods of these names.

@@ -245,8 +245,8 @@ class Graph(Contents):
             self.intake.close()
             self._readers.close()
             self._replica.sequences.end_changes()
-            if self._beside is not None:
-                await self._beside.close()
+            if self._query_thread is not None:
+                await self._query_thread.close()
             await self.frames.close()
             await asyncio.to_thread(self.blobs.store.close)
             self._notify_listeners()

@@ -130,7 +130,7 @@ class Intake:
             if one.author in asked.of and (
                 one.author not in heads or one.sequence > heads[one.author].sequence
             ):
-                self._graph.admission.waiting_words.add_statements(self._graph, one)
+                self._graph.admission.pending_statements.add_statements(self._graph, one)
         came = [one for one in batch if isinstance(one, Summary)]
         # Chains keep the sum that reaches farthest. A shorter one may have come before the words for it.
         if any(one.author in asked.of for one in batch) and (
@@ -166,7 +166,7 @@ class Intake:
         admission, chains = self._graph.admission, self._graph.frames.chains
         for one in chains.list_waiting():
             if admission.agreement is not None and one.author in admission.agreement.of:
-                admission.waiting_words.add_statements(self._graph, one)
+                admission.pending_statements.add_statements(self._graph, one)
         await self._take_again(chains.refused_summaries())
         await self._inside.rebuild()
 

@@ -14,7 +14,7 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.money.shows import check_hint, how_near_is
 from dtp.broadcast.parents import MOST, Parents
-from dtp.broadcast.sealed.opening import KeyShop
+from dtp.broadcast.sealed.opening import KeyBuyer
 from dtp.carriers.nearness import Nearness, who_tells
 from dtp.chain.node.networks import NETWORKS, Network
 from dtp.identity import Identity
@@ -178,11 +178,11 @@ def test_keys_are_bought_at_no_place_that_is_nearer_than_the_producer():
             raise dtp.errors.CarrierError("nobody is there")
             yield
 
-        shop = KeyShop(buy, pace=None)
-        shop.learn_place(LAN, Nearness.ANYWHERE)
-        assert not shop.known
-        shop.learn_place(LAN, Nearness.NETWORK)
-        assert shop.known == LAN
+        buyer = KeyBuyer(buy, pace=None)
+        buyer.learn_place(LAN, Nearness.ANYWHERE)
+        assert not buyer.known
+        buyer.learn_place(LAN, Nearness.NETWORK)
+        assert buyer.known == LAN
 
     run(test())
 

@@ -128,12 +128,12 @@ class KeyAsker:
         """`places` gives where a producer's keys are asked for; `buy` dials a paid service, and what is bought there
         has to last `key_lasts` seconds in the mean. A producer counts as at least as near as `nearest`."""
         self._dial, self._places, self._claims, self._nearest = dial, places, claims, nearest
-        self._shop = None if buy is None else KeyShop(buy, KeyPace(key_lasts))
+        self._buyer = None if buy is None else KeyBuyer(buy, KeyPace(key_lasts))
 
     async def close(self) -> None:
         """Pay for what was bought, and buy no more. Idempotent."""
-        if self._shop is not None:
-            await self._shop.close()
+        if self._buyer is not None:
+            await self._buyer.close()
 
     async def ask_keys(self, announcement: Announcement, epoch: int) -> dict[int, bytes]:
         """Return the keys of the newest epochs of a show, or one that was bought.
@@ -141,8 +141,8 @@ class KeyAsker:
         Raise `ShowSealed` where this identity gets none of `epoch`, `KeysTooFast`, and what `buy` raises, such as
         `BudgetSpent`.
         """
-        if self._shop is not None and self._shop.known:
-            return await self._shop.buy_key(epoch)
+        if self._buyer is not None and self._buyer.known:
+            return await self._buyer.buy_key(epoch)
         loop = asyncio.get_running_loop()
         end, why = loop.time() + _GIVE_UP, "nobody knows where its producer is"
         while loop.time() < end:
@@ -155,8 +155,8 @@ class KeyAsker:
                     continue
                 if isinstance(answer, m.KeysGiven):
                     return answer.keys
-                if answer.why == Refusal.FOR_SALE and self._shop is not None and self._shop.known:
-                    return await self._shop.buy_key(epoch)
+                if answer.why == Refusal.FOR_SALE and self._buyer is not None and self._buyer.known:
+                    return await self._buyer.buy_key(epoch)
                 if answer.why != Refusal.NOT_NOW:
                     raise ShowSealed(_words(answer.why), answer.why)
                 why = _ADVICE[answer.why]
@@ -166,13 +166,13 @@ class KeyAsker:
     async def _ask_at(self, place: str, show: bytes) -> m.KeysGiven | m.KeyRefused:
         async with self._dial(place) as connection:
             answer = await _ask(connection, m.KeyWanted(tuple(self._claims(show))))
-            if isinstance(answer, m.KeyRefused) and self._shop is not None:
-                self._shop.learn_place(answer.at, min(Nearness.of_source(connection.source), self._nearest))
+            if isinstance(answer, m.KeyRefused) and self._buyer is not None:
+                self._buyer.learn_place(answer.at, min(Nearness.of_source(connection.source), self._nearest))
             return answer
 
 
-class KeyShop:
-    """Where a listener buys keys, one for the price of a request, over a connection that stays open meanwhile."""
+class KeyBuyer:
+    """Buys keys, one for the price of a request, over a connection that stays open meanwhile."""
 
     def __init__(self, dial: Dial, pace: KeyPace) -> None:
         self._dial, self._pace, self._stack = dial, pace, AsyncExitStack()

@@ -23,8 +23,8 @@ from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.permission.access import key_of
 from dtp.graph.permission.agreement import (
     Agreement,
+    PendingStatements,
     Unagreed,
-    WaitingWords,
     is_agreed,
     read_agreement,
     waiting_sums,
@@ -158,7 +158,7 @@ class Admission:
         self._arrivals = Arrivals()
         self._met: set[bytes] = set()
         self._full: set[bytes] = set()
-        self.waiting_words = WaitingWords()
+        self.pending_statements = PendingStatements()
 
     @property
     def hidden(self) -> frozenset[bytes]:

@@ -118,7 +118,7 @@ def list_agreeing(graph: Graph, summary: Summary) -> list[bytes]:
     """Return who of those that are asked agrees to a sum; its author always does."""
     asked, name, author = graph.admission.agreement, name_of(summary), summary.author
     of = sorted(asked.of - graph.admission.hidden) if asked is not None else []
-    waiting = graph.admission.waiting_words
+    waiting = graph.admission.pending_statements
     return [
         one
         for one in of
@@ -132,8 +132,8 @@ def _said(graph: Graph, witness: bytes, author: bytes) -> list[Any]:
     return told if isinstance(told, list) else []
 
 
-class WaitingWords:
-    """What those who are asked for agreement say in what isn't merged yet: it may wait for their own sums."""
+class PendingStatements:
+    """Which sums others agree to, as they state in frames that aren't merged yet: these may wait for their sums."""
 
     def __init__(self) -> None:
         #: Who agrees -> name of the sums' author, and names of sums.

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 _LOOK: Final = 0.2
 
 
-class Beside:
+class QueryThread:
     """A thread that answers one query after the other."""
 
     def __init__(self, replica: Replica, revealed: Callable[[], Iterable[str]]) -> None:

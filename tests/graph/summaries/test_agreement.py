@@ -445,7 +445,7 @@ def test_words_that_wait_have_bounds() -> None:
                 bob.node(owned_soul(BOB.id.key, ".agreed"))[str(ALICE.id)] = [*words, b"short", 7]
                 await bob.commit()
             assert await dave.receive((await stored(bob, BOB))[1:]) == 0
-            has = partial(dave.admission.waiting_words.has_agreed, BOB.id.key, ALICE.id.key)
+            has = partial(dave.admission.pending_statements.has_agreed, BOB.id.key, ALICE.id.key)
             assert [has((batch << 16).to_bytes(16, "big")) for batch in range(3)] == [False, False, True]
             assert not has(b"short")
 
