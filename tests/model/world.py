@@ -295,6 +295,7 @@ class World:
         refused = await self.ahead(replica, other), await self.ahead(other, replica)
         told = await self.exchange(replica, other)
         had, other_had = replica.seen.copy(), other.seen.copy()
+        were_behind = [each for each in (replica, other) if each.behind]
         hidden = had.hidden | other_had.hidden
         gives = tuple(
             {author: chain[: ends.get(author, len(chain))] for author, chain in each.items()}
@@ -319,6 +320,8 @@ class World:
             self.caught_up(other, had)
         for each in (replica, other):
             each.dirty = False
+            if each in were_behind and not each.behind:  # it may have said that it has less than it had
+                self.secrets.learn(each, await each.absorb())
             await self.check(each)
             known = {proof.author for proof in await each.graph.frames.proofs()}
             if not split <= known <= self.forked:
