@@ -32,7 +32,7 @@ from dtp.broadcast.format.segment import MAX_SIZE, pieces_of
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 
-VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors" / "broadcast.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[3] / "docs" / "vectors" / "broadcast.json").read_text())
 BEGIN = 1_700_000_000_000
 ME, OTHER = Identity(bytes(range(32))), Identity(bytes(32))
 SHOW = bytes(range(32))

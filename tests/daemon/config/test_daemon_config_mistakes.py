@@ -15,7 +15,7 @@ from dtp.daemon.config.places import find_places
 from dtp.daemon.config.reading import ConfigMistakes, Mistake
 from dtp.pay.terms import Exposure
 
-from .config.test_daemon_config import ME, SUI
+from ..config.test_daemon_config import ME, SUI
 
 HERE = Path("/etc/dtpd/dtpd.toml")
 RULES = f"""
