@@ -18,11 +18,11 @@ from typing import BinaryIO, ClassVar, Final
 from dtp.broadcast.fetching import Dial, dial_told
 from dtp.broadcast.places import Place, ShowNode
 from dtp.broadcast.recording import Recording, RecordingError
-from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.node.finding import how_near_finders_are
 from dtp.node.node import Node
 from dtp.tasks import TaskSet
 
@@ -115,8 +115,7 @@ def dial_found(node: ShowNode, given: Collection[str], place: Place) -> Dial:
         parse_endpoint(each)[0] if isinstance(each, str) and "://" not in each else Address.of(each).host
         for each in place.bootstrap
     ]
-    here = Nearness.NETWORK if {"lan", "mdns"}.intersection(place.discover) else Nearness.ANYWHERE
-    teller = max(map(Nearness.of_host, hosts), default=here)
+    teller = how_near_finders_are(hosts, place.discover)
     return dial_told(node.connect, lambda address: None if address in given else teller)
 
 

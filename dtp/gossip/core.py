@@ -212,8 +212,8 @@ class Core:
         self.clocks = clocks
         #: Unix time less the clock of `now`, seconds.
         self.wall_offset = 0.0
-        #: The record of a neighbour, for those that are sent elsewhere.
-        self.record_of: Callable[[bytes], bytes | None] = lambda peer: None
+        #: The record of a neighbour, as it is sent to another.
+        self.record_of: Callable[[bytes, bytes], bytes | None] = lambda peer, hearer: None
 
     def refusal_by_time(self, time_ms: int, now: float) -> str:
         """Return why a message of a time is refused, by the name of its count; "" if it isn't. Nobody is blamed: it

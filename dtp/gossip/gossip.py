@@ -22,6 +22,7 @@ from dtp.gossip.message import ID_SIZE, Message, content_of, hash_content, sign_
 from dtp.gossip.router import Router
 from dtp.gossip.topics import ROOM, Overflow, Topic, Validator
 from dtp.identity import Identity, PeerId
+from dtp.net.address import AddressError
 from dtp.net.resolver import NotResolved
 from dtp.net.turns.budget import TurnBudget
 from dtp.peers.clocks import PeerClocks
@@ -64,9 +65,9 @@ class GossipLink(Protocol):
 
 
 #: Learns a signed record, and returns whom it names; None when it isn't to be believed.
-LearnRecord = Callable[[bytes], PeerId | None]
-#: Returns the signed record of a peer, if one is known.
-RecordOf = Callable[[PeerId], bytes | None]
+LearnRecord = Callable[[bytes, PeerId], PeerId | None]
+#: Returns the signed record of a peer for another to hear, if there is one.
+RecordOf = Callable[[PeerId, PeerId], bytes | None]
 #: Connects to a peer that somebody named.
 ConnectPeer = Callable[[PeerId], Any]
 
@@ -269,8 +270,14 @@ class Gossip:
         """
         self._learn, self._connect = learn, connect
         if record_of is not None:
-            given = record_of  # a broker is a member, too, and nobody of whom there is a record
-            self._router.set_records(lambda peer: given(PeerId(peer)) if peer in self._channels else None)
+            given = record_of
+
+            def find(peer: bytes, hearer: bytes) -> bytes | None:
+                if not {peer, hearer} <= self._channels.keys():  # a broker is a member, and has no record
+                    return None
+                return given(PeerId(peer), PeerId(hearer))
+
+            self._router.set_records(find)
 
     def renew_record(self, peer: PeerId) -> None:
         """Send a neighbour's new record to others soon: to those that have a small topic with it, and no link."""
@@ -283,7 +290,7 @@ class Gossip:
             return
         for record in offered.records:
             try:
-                peer = self._learn(record)
+                peer = self._learn(record, PeerId(offered.sender))
             except PeerError as error:
                 self.counts["record-refused"] += 1
                 self._router.count_bad_record(offered.sender)
@@ -316,7 +323,7 @@ class Gossip:
             async with self._dial_slots:
                 if peer.key not in self._channels and self._connect is not None:
                     await self._connect(peer)
-        except (CarrierError, PeerError, NotResolved) as error:
+        except (CarrierError, PeerError, NotResolved, AddressError) as error:
             self.counts["dial-failed"] += 1
             log.debug("%s, whom a neighbour named: %s", peer.short, error)
         finally:

@@ -73,15 +73,15 @@ class Meshes:
         if not (state.exchanges and state.is_full):
             return
         known = newcomer.beat.introduced_to
-        if records := self._records_of_members(state, {newcomer.key, *known}):
+        if records := self._records_of_members(state, newcomer, {newcomer.key, *known}):
             core.send_control(newcomer, frames.peers(state.name, records), now)
             known.update(state.members)
 
-    def _records_of_members(self, state: TopicState, besides: set[bytes]) -> list[bytes]:
+    def _records_of_members(self, state: TopicState, hearer: Neighbour, besides: set[bytes]) -> list[bytes]:
         core = self._core
         others = sorted(peer for peer in state.members - besides if core.scores[peer] >= 0)
         core.random.shuffle(others)
-        found = (core.record_of(peer) for peer in others)
+        found = (core.record_of(peer, hearer.key) for peer in others)
         return [record for record in found if record is not None][: frames.MAX_RECORDS]
 
     # ---- in and out of the mesh ---------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Meshes:
         self._remove_from_mesh(state, neighbour.key, now)
         self._back_off(state, neighbour.key, now + backoff)
         records = (
-            self._records_of_members(state, {neighbour.key})
+            self._records_of_members(state, neighbour, {neighbour.key})
             if state.exchanges and core.scores[neighbour.key] >= 0
             else []
         )
@@ -247,8 +247,7 @@ class Meshes:
             return
         core.renewed.discard(neighbour.key)
         neighbour.introduced = now
-        record = core.record_of(neighbour.key)
-        if record is None or core.scores[neighbour.key] < 0:
+        if core.scores[neighbour.key] < 0:
             return
         for name in sorted(neighbour.topics):
             state = core.topics.get(name)
@@ -256,7 +255,9 @@ class Meshes:
                 continue
             theirs = state.theirs.get(neighbour.key, frozenset())
             for peer in sorted(state.members - {neighbour.key}):
-                if peer[: frames.SHORT_NAME] not in theirs:
+                if peer[: frames.SHORT_NAME] in theirs:
+                    continue
+                if (record := core.record_of(neighbour.key, peer)) is not None:
                     core.send_control(core.neighbours[peer], frames.peers(name, [record]), now)
 
     def _maintain_mesh(self, state: TopicState, now: float) -> None:

@@ -177,8 +177,8 @@ class Router:
         """Set the difference of Unix time to `now`, in seconds."""
         self._core.wall_offset = offset
 
-    def set_records(self, record_of: Callable[[bytes], bytes | None]) -> None:
-        """Set the function that returns signed records of neighbours, for others to find them."""
+    def set_records(self, record_of: Callable[[bytes, bytes], bytes | None]) -> None:
+        """Set the function that returns the signed record of a neighbour for another that is to find it."""
         self._core.record_of = record_of
 
     def renew_record(self, peer: bytes, now: float) -> None:

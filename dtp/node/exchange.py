@@ -67,17 +67,17 @@ class PeerExchange:
         try:
             stream = await link.open(PROTOCOL)
             async with stream:
-                self._write_records(link.peer, stream)
+                self._write_records(link, stream)
                 stream.write_eof()
-                await self._read_records(link.peer, stream)
+                await self._read_records(link, stream)
         except (DtpError, EOFError) as fault:  # the other side has none of it, or went
             log.info("no exchange of peers with %r: %s", link, fault)
 
     async def serve(self, link: PeerLink, stream: Stream) -> None:
         """Exchange over a stream that the peer has opened: for `PeerLinks.protocols`."""
-        self._write_records(link.peer, stream)
+        self._write_records(link, stream)
         stream.write_eof()
-        await self._read_records(link.peer, stream)
+        await self._read_records(link, stream)
         await stream.flush()
 
     async def push(self, link: PeerLink) -> None:
@@ -90,24 +90,28 @@ class PeerExchange:
 
     async def serve_push(self, link: PeerLink, stream: Stream) -> None:
         """Receive the new record of a peer: the handler for `PeerLinks.protocols`."""
-        await self._read_records(link.peer, stream, 1)
+        await self._read_records(link, stream, 1)
 
-    def _write_records(self, peer: PeerId, stream: Stream) -> None:
-        for record in islice(self._records_for(peer), MOST):
+    def _write_records(self, link: PeerLink, stream: Stream) -> None:
+        for record in islice(self._records_for(link), MOST):
             stream.write(_framed(record))
 
-    def _records_for(self, peer: PeerId) -> Iterator[PeerRecord]:
+    def _records_for(self, link: PeerLink) -> Iterator[PeerRecord]:
         """Yield our own record, then the one known of the peer, which so hears of another node with its identity,
-        then those of nodes that name the node's service; those that were reached come first."""
-        own = self._own()
+        then those of nodes that name the node's service; those that were reached come first. What was told from
+        farther away than the peer says nothing of the peer's network."""
+        own, peer = self._own(), link.peer
         yield own
         known = self._book.get(peer)
         if known is not None:
             yield known
         others = self._book.find_service(NODE_SERVICE)
-        yield from (each for each in others if each.addresses and each.peer not in (peer, own.peer))
+        for each in others:
+            record = each.record
+            if record.addresses and record.peer not in (peer, own.peer) and each.is_for(link.nearness):
+                yield record
 
-    async def _read_records(self, peer: PeerId, stream: Stream, most: int = MOST) -> None:
+    async def _read_records(self, link: PeerLink, stream: Stream, most: int = MOST) -> None:
         for place in range(most):
             try:
                 size = int.from_bytes(await stream.readexactly(2))
@@ -119,8 +123,8 @@ class PeerExchange:
             except EOFError:
                 return
             if not place:
-                self._note_time(peer, data)
-            self._book.learn_encoded(data, "exchange")
+                self._note_time(link.peer, data)
+            self._book.learn_encoded(data, "exchange", link.nearness)
         stream.stop()  # what comes beyond isn't read
 
     def _note_time(self, peer: PeerId, data: bytes) -> None:

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId
 from dtp.net.reachable import is_any
@@ -54,13 +55,25 @@ def _choose_addresses(urls: Sequence[str]) -> list[str]:
     return [*own[: MAX_ADDRESSES - len(relayed)], *relayed]
 
 
+def _host_of(endpoint: str) -> str:
+    return endpoint.rpartition(":")[0].strip("[]")
+
+
+def how_near_finders_are(hosts: Iterable[str], ways: Collection[str]) -> Nearness:
+    """Return how near those are who are asked for peers, as far as they may be: as the farthest of the DHT's nodes
+    to begin with, at `hosts`, or in this network where others are found there."""
+    here = Nearness.NETWORK if {"lan", "mdns"}.intersection(ways) else Nearness.ANYWHERE
+    return max(map(Nearness.of_host, hosts), default=here)
+
+
 class DhtFinder:
     """Looks peers up in the DHT."""
 
     source: ClassVar[str] = "dht"
 
-    def __init__(self, dht: Dht) -> None:
-        self._dht = dht
+    def __init__(self, dht: Dht, teller: Nearness) -> None:
+        """`teller` is how near they are who may be in it."""
+        self._dht, self.teller = dht, teller
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
         """Return the newest record of `peer` that the DHT has; None if it has none."""
@@ -92,6 +105,8 @@ class PeerFinding:
         #: Whether the LAN is told when it ends.
         self.says_goodbye = True
         self._ways = frozenset(ways)
+        #: How near they are by whom others are found, as far as they may be.
+        self._farthest = how_near_finders_are((), self._ways)
         self._tasks = TaskSet()
 
     async def open(
@@ -119,9 +134,10 @@ class PeerFinding:
         if "dht" in self._ways:
             from dtp.peers.dht import Dht
 
+            self._farthest = how_near_finders_are(map(_host_of, endpoints), self._ways)
             self.dht = Dht(self.identity, bootstrap=endpoints, network=network, **options["dht"])
             await stack.enter_async_context(self.dht)
-            finders.append(DhtFinder(self.dht))
+            finders.append(DhtFinder(self.dht, self._farthest))
         return finders
 
     def publish_record(self, urls: Iterable[str], services: Sequence[str], ttl: float) -> None:
@@ -151,6 +167,11 @@ class PeerFinding:
         elsewhere = any(each not in ours and not each.startswith("relay:") for each in record.addresses)
         return elsewhere or record.sequence > self._first + 1000 * SUCCESSION
 
+    def teller_of(self, peer: PeerId) -> Nearness:
+        """Return how near they are who told where a peer is, or may tell where it isn't known."""
+        known = self.book.get_known(peer)
+        return self._farthest if known is None else known.teller
+
     def publish(self) -> None:
         """Publish the record in the DHT, if there is one; while this node is alone there, once another is found."""
         if self.dht is not None and self.record is not None:
@@ -171,7 +192,9 @@ class PeerFinding:
 
     def on_record(self, record: PeerRecord) -> None:
         """Add a node that was found by another way to the DHT."""
-        if self.dht is not None and record.dht:
+        if self.dht is None or not record.dht:
+            return
+        if Nearness.of_host(_host_of(record.dht)) >= self.teller_of(record.peer):
             was_alone = not len(self.dht.node.table)
             self.dht.add_node(record)
             if was_alone:

@@ -245,6 +245,7 @@ class Node:
             resolvers=(StaticResolver(), resolver, HostResolver(), LinkedRelays(reach.list_relays)),
             limits=self.limits.links,
             dial=self._dial_link,
+            teller_of=self._finding.teller_of,
         )
         reach.use_links(links)
         stack.push_async_callback(links.close)
@@ -536,7 +537,10 @@ class Node:
     async def _dial_target(self, target: Target) -> None:
         peer: PeerId | None = None
         try:
-            peer = (await self.links.connect(target)).peer
+            if isinstance(target, Address):
+                peer = (await self.links.connect(target)).peer
+            else:
+                peer = (await self.links.connect_told(target)).peer
         except DtpError as fault:
             # Once at a person's terminal for a node that the user named: nothing else shows that it isn't there.
             is_news = isinstance(target, Address) and target not in self._told

@@ -23,6 +23,8 @@ from dtp.graph.frames import vector
 from dtp.graph.presence import links
 from dtp.graph.sync.replicating import EVERYTHING, Exchanged, PeerServing, answer_stream, sync_stream
 from dtp.identity import Identity, PeerId
+from dtp.net.address import AddressError
+from dtp.net.resolver import NotResolved
 from dtp.node.heads import (
     Action,
     DialAnnouncer,
@@ -104,8 +106,8 @@ class NodeLinks(Protocol):
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the links."""
 
-    async def connect(self, target: PeerId) -> Any:
-        """Return the link to a peer, dialled if there is none."""
+    async def connect_told(self, peer: PeerId) -> Any:
+        """Return the link to a peer that others tell of, dialled if there is none."""
 
     def listen(
         self, on_link: Callable[[Any], object], on_lost: Callable[[Any], object]
@@ -382,9 +384,16 @@ class GraphShare:
 
     async def _fetch_from(self, ref: BlobRef, peer: PeerId) -> None:
         try:
-            link = self._shares.links.get(peer) or await self._shares.links.connect(peer)
+            link = self._shares.links.get(peer) or await self._shares.links.connect_told(peer)
             await self.graph.blobs.fetch(ref, _Opener(self, link))
-        except (PeerError, CarrierError, ConnectionClosed, asyncio.IncompleteReadError) as error:
+        except (
+            PeerError,
+            CarrierError,
+            ConnectionClosed,
+            NotResolved,
+            AddressError,
+            asyncio.IncompleteReadError,
+        ) as error:
             self.counts["failed"] += 1
             log.debug("a blob from %s: %s", peer.short, error)
 
@@ -516,7 +525,7 @@ class GraphShare:
         try:
             match action:
                 case DialAnnouncer():
-                    await self._shares.links.connect(PeerId(peer))
+                    await self._shares.links.connect_told(PeerId(peer))
                 case ProbeNeighbour():
                     await self._probe_peer(peer)
                 case Fetch():

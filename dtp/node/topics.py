@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from dtp.carriers.nearness import Nearness
 from dtp.gossip import PROTOCOL as GOSSIP
 from dtp.gossip import Gossip, GossipLimits
 from dtp.identity import Identity, PeerId
@@ -43,7 +44,7 @@ class Topics:
         self._providers = providers
         await stack.enter_async_context(self.gossip)
         self.gossip.exchange_records(
-            record_of=self._record_of, learn=self._learn_record, connect=self._links.connect
+            record_of=self._record_of, learn=self._learn_record, connect=self._links.connect_told
         )
         stack.callback(self._book.on_change(lambda record: self.gossip.renew_record(record.peer)))
         self._links.protocols[GOSSIP] = self.gossip.serve
@@ -63,11 +64,17 @@ class Topics:
         """Return a graph to be shared in a topic, until it is closed or `stack` is."""
         return Sharing(self, stack, graph, topic, key)
 
-    def _record_of(self, peer: PeerId) -> bytes | None:
-        record = self._own() if peer == self._identity.id else self._book.get(peer)
-        return None if record is None else record.encoded
+    def _record_of(self, peer: PeerId, hearer: PeerId) -> bytes | None:
+        if peer == self._identity.id:
+            return self._own().encoded
+        known = self._book.get_known(peer)
+        return known.record.encoded if known is not None and known.is_for(self._nearness(hearer)) else None
 
-    def _learn_record(self, data: bytes) -> PeerId | None:
+    def _nearness(self, peer: PeerId) -> Nearness:
+        link = self._links.get(peer)
+        return Nearness.ANYWHERE if link is None else link.nearness
+
+    def _learn_record(self, data: bytes, sender: PeerId) -> PeerId | None:
         """Add a record that a neighbour gave, and return its peer; None for one that has ended or is to come.
 
         Raise `PeerRecordError`.
@@ -77,7 +84,7 @@ class Topics:
         except (PeerRecordExpired, PeerRecordFromFuture) as fault:  # clocks differ: nobody has lied
             self._book.counters[fault.code] += 1
             return None
-        self._book.learn_record(record, "gossip")
+        self._book.learn_record(record, "gossip", self._nearness(sender))
         return record.peer
 
 

@@ -8,15 +8,17 @@ import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
 import msgpack
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
+from dtp.net.address import Address, AddressError
 from dtp.peers.record import PeerRecord, PeerRecordError
 from dtp.replacing import replace_file
 
@@ -28,7 +30,8 @@ SIZE: Final = 4096
 PROVEN: Final = 3072
 #: The bytes that a file on disk may have: `SIZE` records of the largest size.
 _MAX_FILE: Final = 8 * 1024 * 1024
-_VERSION: Final = 1
+_VERSION: Final = 2
+_NEARNESSES: Final = frozenset(Nearness)
 #: Seconds between two times that a full book looks for records that have ended.
 _SWEEP: Final = 60.0
 #: The file's name.
@@ -52,6 +55,15 @@ class Known:
     source: str
     #: Unix time when it came.
     learned: float
+    #: How near the nearest is of those who told it: what it says is dialled for others only if it is no nearer.
+    teller: Nearness = Nearness.ANYWHERE
+
+    def is_for(self, hearer: Nearness) -> bool:
+        """Return whether somebody so near may be told: whoever is in this network takes what comes from here as this
+        node's own word, and would dial what it says of that network, though it was told from farther away."""
+        return not any(
+            hearer <= _nearness(self.record.peer, each) < self.teller for each in self.record.addresses
+        )
 
 
 #: Called with the record that is new, or that has ended.
@@ -106,8 +118,9 @@ class PeerBook:
 
         return end
 
-    def learn_record(self, record: PeerRecord, source: str) -> bool:
-        """Add a record. Return True if it is newer than the one that was known of its peer."""
+    def learn_record(self, record: PeerRecord, source: str, teller: Nearness = Nearness.ANYWHERE) -> bool:
+        """Add a record that somebody told who is so near; the nearest of those who tell the same counts. Return True
+        if it is newer than the one that was known of its peer."""
         now = self._clock()
         try:
             record.check_time(now)
@@ -118,8 +131,11 @@ class PeerBook:
         known = part.get(record.peer)
         if known is not None and not record.supersedes(known.record):
             self.counters["stale"] += record != known.record
+            if record == known.record and teller < known.teller:
+                part[record.peer] = replace(known, teller=teller)
+                self._changed = True
             return False
-        part[record.peer] = Known(record, source[:_MAX_SOURCE], now)
+        part[record.peer] = Known(record, source[:_MAX_SOURCE], now, teller)
         if known is None:
             self._make_room(now)
         self._changed = True
@@ -127,14 +143,16 @@ class PeerBook:
             callback(record)
         return True
 
-    def learn_encoded(self, data: bytes, source: str) -> PeerRecord | None:
+    def learn_encoded(
+        self, data: bytes, source: str, teller: Nearness = Nearness.ANYWHERE
+    ) -> PeerRecord | None:
         """Decode a record, add it, and return it; return None for one that is refused, which is counted."""
         try:
             record = PeerRecord.decode(data, now=self._clock())
         except PeerRecordError as fault:
             self.counters[fault.code] += 1
             return None
-        self.learn_record(record, source)
+        self.learn_record(record, source, teller)
         return record
 
     def get(self, peer: PeerId) -> PeerRecord | None:
@@ -159,13 +177,13 @@ class PeerBook:
             self._new[oldest] = entry
         self._changed = True
 
-    def find_service(self, name: str) -> Iterator[PeerRecord]:
-        """Iterate over the records of those that say that they have this service, those of use first."""
+    def find_service(self, name: str) -> Iterator[Known]:
+        """Iterate over the entries of those that say that they have this service, those of use first."""
         now = self._clock()
         for part in (self._proven, self._new):
             for each in reversed(part.values()):
                 if name in each.record.services and _holds(each, now):
-                    yield each.record
+                    yield each
 
     def forget_peer(self, peer: PeerId) -> None:
         """Remove the record of `peer`, if there is one."""
@@ -207,7 +225,10 @@ class PeerBook:
 
     def snapshot(self) -> bytes:
         """Return the book's file. Peers that were reached come last, so that the end of the file counts most."""
-        entries = [[known.record.encoded, known.source, known.record.peer in self._proven] for known in self]
+        entries = [
+            [known.record.encoded, known.source, known.record.peer in self._proven, known.teller]
+            for known in self
+        ]
         packed: bytes = msgpack.packb([_VERSION, entries])
         return packed
 
@@ -220,8 +241,8 @@ class PeerBook:
         entries = _read_entries(path)
         for entry in entries[: self._size]:
             match entry:
-                case [bytes(data), str(source), bool(proven)]:
-                    record = self.learn_encoded(data, source)
+                case [bytes(data), str(source), bool(proven), int(teller)] if teller in _NEARNESSES:
+                    record = self.learn_encoded(data, source, Nearness(teller))
                     if record is not None and proven:
                         self.mark_useful(record.peer)
                 case _:
@@ -249,7 +270,7 @@ def look_up(path: Path, peer: PeerId) -> PeerRecord | None:
     """Return the record of one peer in a book's file, or None if there is no valid one. Check only its signature."""
     for entry in _read_entries(path):
         match entry:
-            case [bytes(data), _, _] if peer.key in data[:64]:
+            case [bytes(data), _, _, _] if peer.key in data[:64]:
                 try:
                     record = PeerRecord.decode(data, now=time.time())
                 except PeerRecordError as fault:
@@ -269,6 +290,13 @@ def write_book(path: Path, data: bytes) -> None:
         raise BookNotKept(
             f"can't write {os.fspath(path)}, where the peers that are known are kept: {error.strerror}"
         ) from error
+
+
+def _nearness(peer: PeerId, url: str) -> Nearness:
+    try:
+        return Address.direct(peer, url).nearness
+    except AddressError:  # this version doesn't dial it
+        return Nearness.ANYWHERE
 
 
 def _holds(known: Known, now: float) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from dtp.carriers.crowd import source_group
+from dtp.carriers.nearness import Nearness, dialled_as_told, who_tells
 from dtp.errors import DtpError, LimitError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -79,6 +80,11 @@ class PeerLink:
         return self.connection.closed
 
     @property
+    def nearness(self) -> Nearness:
+        """How near the peer is, by where its connection comes from."""
+        return Nearness.of_source(self.connection.source)
+
+    @property
     def unwanted(self) -> bool:
         """True if its peer has ended it since others have the place: it isn't to be dialled again soon."""
         ended_by = self.connection.ended_by
@@ -133,9 +139,11 @@ class PeerLinks:
         limits: LinkLimits | None = None,
         connection_limits: Limits = DEFAULT,
         dial: Callable[[Address], Awaitable[Connection]] | None = None,
+        teller_of: Callable[[PeerId], Nearness | None] = lambda peer: None,
     ) -> None:
         """`dial` gives a connection for an address with `NODE_SERVICE`; without it `dtp.net.dial.connect` does, by
-        `resolvers` and with `psk`."""
+        `resolvers` and with `psk`. `teller_of` gives how near they are who told where a peer is; None if nobody else
+        did."""
         self.identity = identity
         self.limits = limits or LinkLimits()
         self.resolvers = tuple(resolvers)
@@ -145,7 +153,8 @@ class PeerLinks:
         self._psk, self._connection_limits = psk, connection_limits
         self._dial = dial or self._connect
         self._links: OrderedDict[PeerId, PeerLink] = OrderedDict()
-        self._dialling: dict[PeerId, asyncio.Task[PeerLink]] = {}
+        self._teller_of = teller_of
+        self._dialling: dict[tuple[PeerId, Nearness | None], asyncio.Task[PeerLink]] = {}
         self._listeners: list[tuple[OnLink, OnLink]] = []
         self._tasks = TaskSet()
         self._closed = False
@@ -193,13 +202,19 @@ class PeerLinks:
         link = self._links.get(address.peer)
         if link is not None and not link.closed:
             return link
-        task = self._dialling.get(address.peer)
+        dialled = (address.peer, who_tells())  # what is found for others may be less than for the program
+        task = self._dialling.get(dialled)
         if task is None:
-            peer = address.peer
-            task = self._dialling[peer] = start_task(self._dial_link(address), name="dtp-link-dial")
-            task.add_done_callback(lambda _: self._dialling.pop(peer, None))
+            task = self._dialling[dialled] = start_task(self._dial_link(address), name="dtp-link-dial")
+            task.add_done_callback(lambda _: self._dialling.pop(dialled, None))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waits is told
         return await asyncio.shield(task)
+
+    async def connect_told(self, peer: PeerId) -> PeerLink:
+        """Return the link to a peer that others tell of, and that the program did not ask for: what is dialled is no
+        nearer than who told where it is. Raise as `connect` does, and `AddressError` where all of it is nearer."""
+        with dialled_as_told(self._teller_of(peer)):
+            return await self.connect(peer)
 
     async def _dial_link(self, address: Address) -> PeerLink:
         if len(self._links) >= self.limits.links:

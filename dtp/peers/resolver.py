@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.net.address import Address, AddressError, is_dialled_as_told
@@ -33,6 +34,10 @@ class Finder(Protocol):
     @property
     def source(self) -> str:
         """What it is called in the book."""
+
+    @property
+    def teller(self) -> Nearness:
+        """How near they are who answer, as far as they may be."""
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
         """Return the record of `peer`, None if nobody knows it. May be cancelled."""
@@ -98,7 +103,7 @@ class PeerResolver(Resolver):
                     for task in done:
                         record = _found(task, peer)
                         if record is not None:
-                            self.book.learn_record(record, asked[task].source)
+                            self.book.learn_record(record, asked[task].source, asked[task].teller)
                             return record
         except TimeoutError:
             pass

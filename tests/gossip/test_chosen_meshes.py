@@ -93,7 +93,7 @@ def test_what_a_neighbour_does_not_want_is_not_sent_to_it_not_even_when_it_waits
 def test_signed_records_are_given_to_newcomers_of_small_topics_and_to_those_that_are_pruned():
     swarm = GossipSwarm(24)
     hub, first, second = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
-    hub.router.set_records(lambda peer: b"record of " + peer)
+    hub.router.set_records(lambda peer, hearer: b"record of " + peer)
     swarm.link_nodes(first, hub)
     swarm.run_for(1)
     swarm.link_nodes(second, hub)
@@ -109,7 +109,7 @@ def test_a_newcomer_is_told_of_a_peer_once_however_many_topics_they_have_in_comm
     swarm = GossipSwarm(24)
     names = [f"t{number}" for number in range(50)]
     hub, first, second = (swarm.add_node(*names) for _ in range(3))
-    hub.router.set_records(lambda peer: b"record of " + peer)
+    hub.router.set_records(lambda peer, hearer: b"record of " + peer)
     swarm.link_nodes(first, hub)
     swarm.run_for(1)
     swarm.link_nodes(second, hub)
@@ -125,7 +125,7 @@ def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
     """Two that can't dial each other: one has moved behind a relay since the other was told of it."""
     swarm = GossipSwarm(24)
     hub, first, second, linked = (swarm.add_node(T) for _ in range(4))
-    hub.router.set_records(lambda peer: b"record of " + peer)
+    hub.router.set_records(lambda peer, hearer: b"record of " + peer)
     for node in (first, second, linked):
         swarm.link_nodes(node, hub)
     swarm.link_nodes(linked, first)
@@ -143,7 +143,7 @@ def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
 def test_one_that_signs_records_without_end_is_told_of_now_and_then():
     swarm = GossipSwarm(24)
     hub, first, second = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
-    hub.router.set_records(lambda peer: b"record of " + peer)
+    hub.router.set_records(lambda peer, hearer: b"record of " + peer)
     swarm.link_nodes(first, hub)
     swarm.link_nodes(second, hub)
     swarm.run_for(1)

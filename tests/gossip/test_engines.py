@@ -120,8 +120,8 @@ def test_a_newcomer_is_given_no_record_of_a_broker():
         two, one = await stack.enter_async_context(nodes(2))
         for _ in range(8):
             await two.gossip.attach(Nothing(), plain=True)
-        two.gossip.exchange_records(record_of=lambda peer: asked.append(peer))
-        one.gossip.exchange_records(record_of=lambda peer: None)
+        two.gossip.exchange_records(record_of=lambda peer, hearer: asked.append(peer))
+        one.gossip.exchange_records(record_of=lambda peer, hearer: None)
         mine = await stack.enter_async_context(two.gossip.topic("prices"))
         await carried(mine)
         theirs = await stack.enter_async_context(one.gossip.topic("prices"))

@@ -360,11 +360,11 @@ def test_members_of_a_small_topic_find_each_other_by_signed_records():
                     "test",
                 )
 
-            def record_of(peer, book=book):
+            def record_of(peer, hearer, book=book):
                 found = book.get(peer)
                 return None if found is None else found.encoded
 
-            def learn(data):
+            def learn(data, sender):
                 return PeerRecord.decode(data, now=WALL + loop.time()).peer
 
             async def connect(peer, one=one):
@@ -383,11 +383,11 @@ def test_forged_records_are_counted_against_who_gave_them():
     async def main(stack):
         made = await stack.enter_async_context(nodes(3, weights=ScoreWeights(behaviour_free=0.0)))
         loop = asyncio.get_running_loop()
-        made[0].gossip.exchange_records(record_of=lambda peer: b"forged record")
+        made[0].gossip.exchange_records(record_of=lambda peer, hearer: b"forged record")
         dialled = []
         for one in made[1:]:
             one.gossip.exchange_records(
-                learn=lambda data: PeerRecord.decode(data, now=WALL + loop.time()).peer,
+                learn=lambda data, sender: PeerRecord.decode(data, now=WALL + loop.time()).peer,
                 connect=dialled.append,
             )
         await joined(stack, made)

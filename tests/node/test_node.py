@@ -288,7 +288,7 @@ def test_records_that_another_clock_has_signed_are_blamed_on_nobody(age: int, co
         gossip, links = Gossip(BOB), PeerLinks(BOB)
         links.protocols[PROTOCOL] = gossip.serve
         record = PeerRecord.sign(stranger, now=time.time() - age, addresses=["tcp://192.0.2.7:9000"])
-        gossip.exchange_records(record_of=lambda peer: record.encoded)
+        gossip.exchange_records(record_of=lambda peer, hearer: record.encoded)
         carol = dtp.Node(listen=HERE, discover=())
         async with (
             await dtp.listen(HERE, {NODE_SERVICE: links.accept}, identity=BOB) as listener,

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.net.stream import Stream
 from dtp.node import exchange
@@ -70,6 +71,9 @@ class Pipe:
 class FromBob:
     peer = BOB.id
 
+    def __init__(self, nearness: Nearness = Nearness.ANYWHERE) -> None:
+        self.nearness = nearness
+
 
 def forge(encoded: bytes) -> bytes:
     """Return what was signed with one bit of its signature changed: setting a byte may change nothing."""
@@ -80,13 +84,13 @@ def framed(*data: bytes) -> bytes:
     return b"".join(len(each).to_bytes(2) + each for each in data)
 
 
-def served(book: PeerBook, comes: bytes) -> Pipe:
+def served(book: PeerBook, comes: bytes, nearness: Nearness = Nearness.ANYWHERE) -> Pipe:
     pipe = Pipe(comes)
     mine = record(ALICE)
 
     async def main() -> None:
         exchanger = PeerExchange(book, lambda: mine, PeerClocks())
-        await exchanger.serve(cast(PeerLink, cast(Any, FromBob())), cast(Stream, cast(Any, pipe)))
+        await exchanger.serve(cast(PeerLink, cast(Any, FromBob(nearness))), cast(Stream, cast(Any, pipe)))
 
     clock.run(main())
     return pipe
@@ -103,6 +107,22 @@ def test_both_sides_learn() -> None:
     pipe = served(known, framed(record(BOB).encoded))
     assert known.get(BOB.id) == record(BOB)
     assert pipe.went == framed(record(ALICE).encoded, record(third).encoded)
+
+
+def test_what_a_neighbour_gives_is_as_far_as_the_neighbour() -> None:
+    known = book()
+    served(known, framed(record(BOB).encoded, record(CAROL).encoded))
+    assert [each.teller for each in known] == [Nearness.ANYWHERE] * 2
+
+
+def test_what_was_told_from_afar_of_this_network_is_passed_on_to_nobody_here() -> None:
+    known = book()
+    known.learn_record(record(CAROL), "exchange", Nearness.ANYWHERE)  # at an address that is no public one
+    assert record(CAROL).encoded in served(known, framed(record(BOB).encoded)).went
+    pipe = served(known, framed(record(BOB).encoded), Nearness.NETWORK)
+    assert record(CAROL).encoded not in pipe.went
+    known.learn_record(record(CAROL), "lan", Nearness.NETWORK)
+    assert record(CAROL).encoded in served(known, framed(record(BOB).encoded), Nearness.NETWORK).went
 
 
 def test_only_who_says_to_all_that_it_is_a_node_is_passed_on() -> None:
@@ -247,7 +267,7 @@ class Dialled:
     """A link that this side dialled, to a node that knows another one from the second time on; it notes when it was
     asked."""
 
-    peer = BOB.id
+    peer, nearness = BOB.id, Nearness.ANYWHERE
 
     def __init__(self) -> None:
         self.asked: list[float] = []

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from dtp.identity import Identity
-from dtp.peers.book import BookNotKept, PeerBook
+from dtp.carriers.nearness import Nearness
+from dtp.identity import Identity, PeerId
+from dtp.peers.book import BookNotKept, Known, PeerBook
 from dtp.peers.record import PeerRecord
 from dtp.testing.pairs import ALICE, BOB
 
@@ -21,8 +22,14 @@ class Clock:
         return self.now
 
 
-def record(identity: Identity, *, at: float = Clock.now, services: tuple[str, ...] = ()) -> PeerRecord:
-    return PeerRecord.sign(identity, now=at, ttl=600, addresses=["tcp://192.0.2.7:9000"], services=services)
+def record(
+    identity: Identity,
+    *,
+    at: float = Clock.now,
+    services: tuple[str, ...] = (),
+    url: str = "tcp://192.0.2.7:9000",
+) -> PeerRecord:
+    return PeerRecord.sign(identity, now=at, ttl=600, addresses=[url], services=services)
 
 
 def forge(encoded: bytes) -> bytes:
@@ -81,13 +88,50 @@ def test_flood_pushes_out_only_what_nobody_has_tried() -> None:
     assert book.counters["crowded-out"] == 96
 
 
+def known_of(book: PeerBook, peer: PeerId) -> Known:
+    known = book.get_known(peer)
+    assert known is not None
+    return known
+
+
+def test_the_nearest_who_tells_a_record_counts_and_is_kept(tmp_path: Path) -> None:
+    book = PeerBook(tmp_path / "peers", clock=Clock())
+    first, second = record(BOB), record(BOB, at=Clock.now + 1)
+    book.learn_record(first, "exchange", Nearness.ANYWHERE)
+    book.learn_record(first, "lan", Nearness.NETWORK)
+    book.learn_record(first, "gossip", Nearness.ANYWHERE)
+    assert known_of(book, BOB.id).teller is Nearness.NETWORK
+    asyncio.run(book.save())
+    assert known_of(PeerBook(tmp_path / "peers", clock=Clock()), BOB.id).teller is Nearness.NETWORK
+    book.learn_record(second, "gossip", Nearness.ANYWHERE)  # nobody near has told this one
+    assert known_of(book, BOB.id).teller is Nearness.ANYWHERE
+
+
+@pytest.mark.parametrize(
+    ("url", "hearers"),
+    [
+        ("tcp://8.8.8.8:9000", {Nearness.MACHINE, Nearness.NETWORK, Nearness.ANYWHERE}),
+        ("tcp://192.168.1.1:80", {Nearness.ANYWHERE}),
+        ("tcp://127.0.0.1:80", {Nearness.NETWORK, Nearness.ANYWHERE}),
+        ("unheard-of://127.0.0.1:80", {Nearness.MACHINE, Nearness.NETWORK, Nearness.ANYWHERE}),
+    ],
+)
+def test_what_a_stranger_says_of_a_network_is_told_to_nobody_there(url: str, hearers: set[Nearness]) -> None:
+    book = PeerBook(clock=Clock())
+    book.learn_record(record(BOB, url=url), "exchange", Nearness.ANYWHERE)
+    book.learn_record(record(ALICE, url=url), "lan", Nearness.MACHINE)
+    each_hearer = (Nearness.MACHINE, Nearness.NETWORK, Nearness.ANYWHERE)
+    assert {each for each in each_hearer if known_of(book, BOB.id).is_for(each)} == hearers
+    assert all(known_of(book, ALICE.id).is_for(each) for each in each_hearer)
+
+
 def test_services_are_found() -> None:
     book = PeerBook(clock=Clock())
     book.learn_record(record(ALICE, services=("echo", "files")), "lan")
     book.learn_record(record(BOB, services=("echo",)), "lan")
     book.mark_useful(ALICE.id)
-    assert [each.peer for each in book.find_service("echo")] == [ALICE.id, BOB.id]
-    assert [each.peer for each in book.find_service("files")] == [ALICE.id]
+    assert [each.record.peer for each in book.find_service("echo")] == [ALICE.id, BOB.id]
+    assert [each.record.peer for each in book.find_service("files")] == [ALICE.id]
     assert list(book.find_service("fil")) == []
 
 
@@ -107,14 +151,14 @@ def test_book_is_read_again(tmp_path: Path) -> None:
 def test_file_is_trusted_no_more_than_a_stranger(tmp_path: Path) -> None:
     path = tmp_path / "peers"
     forged = forge(record(BOB).encoded)
-    entries = [[record(ALICE).encoded, "lan", True], [forged, "lan", True], "nonsense", [1, 2, 3]]
-    path.write_bytes(msgpack.packb([1, entries]))
+    entries = [[record(ALICE).encoded, "lan", True, 2], [forged, "lan", True, 2], "nonsense", [1, 2, 3]]
+    path.write_bytes(msgpack.packb([2, entries]))
     book = PeerBook(path, clock=Clock())
     assert [each.record.peer for each in book] == [ALICE.id]
     assert book.counters == {"peer-record-forged": 1, "peer-record": 2}
 
 
-@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x91" * 2000, msgpack.packb([2, []]), bytes(9 << 20)])
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x91" * 2000, msgpack.packb([3, []]), bytes(9 << 20)])
 def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "peers"
     path.write_bytes(content)
@@ -123,7 +167,7 @@ def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
 
 def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "peers"
-    path.write_bytes(msgpack.packb([1, [[record(ALICE).encoded, "lan", True], bytes(9 << 20)]]))
+    path.write_bytes(msgpack.packb([2, [[record(ALICE).encoded, "lan", True, 2], bytes(9 << 20)]]))
     assert len(PeerBook(path, clock=Clock())) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -26,7 +27,7 @@ def record(*urls: str, at: float = NOW, by: Identity = ALICE) -> PeerRecord:
 class Found:
     """A finder that has one answer, after so many seconds."""
 
-    source = "lan"
+    source, teller = "lan", Nearness.NETWORK
 
     def __init__(self, answer: PeerRecord | Exception | None, after: float = 0.0) -> None:
         self.answer, self.after = answer, after

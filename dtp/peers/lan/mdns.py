@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
@@ -69,6 +70,8 @@ class Mdns:
         #: What was dropped, by why.
         self.counters: Counter[str] = Counter()
         self._network, self._interfaces = network, interfaces
+        #: Others in this network, or on this machine where it hears by no interface but that of loopback.
+        self.teller = Nearness.MACHINE if set(interfaces) == {"lo"} else Nearness.NETWORK
         #: A new name each time: it says nothing of who it is, nor that it was here before.
         self._name = os.urandom(8).hex()
         self._tasks = TaskSet()
@@ -181,7 +184,7 @@ class Mdns:
         except (NotOfNetwork, PeerRecordError) as fault:
             self.counters[fault.code] += 1
             return None
-        self.book.learn_record(record, self.source)
+        self.book.learn_record(record, self.source, self.teller)
         return record
 
     def _encode_properties(self, record: PeerRecord) -> dict[str | bytes, str | bytes | None]:

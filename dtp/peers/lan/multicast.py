@@ -12,10 +12,11 @@ import time
 from typing import ClassVar, Final
 
 from dtp.carriers.errors import ListenError
+from dtp.carriers.nearness import Nearness
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.hello import SEALED_SIZE, HelloLimits, HelloNode
-from dtp.peers.lan.interfaces import membership, multicast_interface
+from dtp.peers.lan.interfaces import membership, multicast_interface, own_addresses
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
 
@@ -40,6 +41,8 @@ class Lan:
     """
 
     source: ClassVar[str] = "lan"
+    #: By those who answer, where a hello doesn't say it better.
+    teller: ClassVar[Nearness] = Nearness.NETWORK
 
     def __init__(
         self,
@@ -152,7 +155,7 @@ class Lan:
             self.heard, self.heard_bytes = self.heard + 1, self.heard_bytes + len(data)
             record = self.hello.receive(data, source[:2], self._now(), time.time())
             if record is not None:
-                self.book.learn_record(record, f"{self.source} {source[0]}")
+                self.book.learn_record(record, f"{self.source} {source[0]}", _how_near(str(source[0])))
                 for each in self._waiting.get(record.peer, ()):
                     if not each.done():
                         each.set_result(record)
@@ -203,3 +206,9 @@ class Lan:
                 self._loop.remove_reader(each)
             each.close()
         self._sockets.clear()
+
+
+def _how_near(host: str) -> Nearness:
+    """Return how near whoever sent a hello from `host` is: one from this machine has an address of this machine, by
+    whichever interface it goes, and the system lets in none from elsewhere that has."""
+    return Nearness.MACHINE if host in own_addresses().values() else Nearness.of_host(host)

@@ -1,0 +1,132 @@
+"""What others tell of peers has a node dial nothing that is nearer than they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import pytest
+
+import dtp
+from dtp.carriers.nearness import Nearness
+from dtp.identity import Identity
+from dtp.net.address import AddressError
+from dtp.node.finding import PeerFinding, how_near_finders_are
+from dtp.peers.book import PeerBook
+from dtp.peers.links import NODE_SERVICE
+from dtp.peers.record import PeerRecord
+from dtp.testing.pairs import ALICE
+
+HERE = "tcp://127.0.0.1:0"
+STRANGER = Identity.generate()
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def within_limit() -> None:
+        async with asyncio.timeout(60):
+            await main
+
+    asyncio.run(within_limit())
+
+
+def signed(identity: Identity, *addresses: str, dht: str = "") -> PeerRecord:
+    return PeerRecord.sign(identity, now=time.time(), addresses=addresses, services=[NODE_SERVICE], dht=dht)
+
+
+async def wait_linked(node: dtp.Node, peer: dtp.PeerId) -> None:
+    linked = asyncio.Event()
+    end = node.links.listen(lambda link: linked.set() if link.peer == peer else None, lambda link: None)
+    await linked.wait()
+    end()
+
+
+def test_a_record_from_afar_has_nothing_on_this_machine_dialled() -> None:
+    dialled: list[object] = []
+
+    async def main() -> None:
+        service = await asyncio.start_server(
+            lambda reader, writer: (dialled.append(reader), writer.close()), "127.0.0.1", 0
+        )
+        port = service.sockets[0].getsockname()[1]
+        async with (
+            service,
+            dtp.Node(identity=ALICE, listen=HERE, discover=()) as node,
+            dtp.Node(listen=HERE, discover=()) as friend,
+        ):
+            for place in (f"tcp://127.0.0.1:{port}", f"tcp://localhost:{port}"):
+                node.book.learn_record(signed(STRANGER, place), "exchange", Nearness.ANYWHERE)
+                with pytest.raises(AddressError, match="told by somebody else"):
+                    await node.links.connect_told(STRANGER.id)
+            node.book.learn_record(friend.record, "exchange", Nearness.MACHINE)  # as from a neighbour here
+            await wait_linked(node, friend.identity.id)  # after the stranger, in the same turn of upkeep
+            assert dialled == []
+
+            node.book.learn_record(signed(STRANGER, f"tcp://127.0.0.1:{port}"), "lan", Nearness.MACHINE)
+            with pytest.raises(dtp.DtpError):  # who is there proves nothing
+                await node.links.connect_told(STRANGER.id)
+            assert dialled
+
+    run(main())
+
+
+def test_a_program_may_ask_for_a_peer_that_was_told_from_afar() -> None:
+    async def main() -> None:
+        async with (
+            dtp.Node(identity=ALICE, listen=HERE, discover=()) as node,
+            dtp.Node(listen=HERE, discover=()) as there,
+        ):
+            peer = there.identity.id
+            node.book.learn_record(there.record, "exchange", Nearness.ANYWHERE)
+            told = asyncio.ensure_future(node.links.connect_told(peer))
+            assert (await node.links.connect(peer)).peer == peer  # and it isn't refused with the other
+            with pytest.raises(AddressError):
+                await told
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "teller", "is_added"),
+    [
+        ("192.168.1.7:4000", Nearness.ANYWHERE, False),
+        ("127.0.0.1:4000", Nearness.NETWORK, False),
+        ("[::1]:4000", Nearness.NETWORK, False),
+        ("192.168.1.7:4000", Nearness.NETWORK, True),
+        ("8.8.8.8:4000", Nearness.ANYWHERE, True),
+    ],
+)
+def test_the_dht_asks_nobody_that_is_nearer_than_who_told(
+    endpoint: str, teller: Nearness, is_added: bool
+) -> None:
+    class FakeDht:
+        def __init__(self) -> None:
+            self.node = self
+            self.table, self.added = [object()], list[PeerRecord]()
+
+        def add_node(self, record: PeerRecord) -> None:
+            self.added.append(record)
+
+    book, fake = PeerBook(), FakeDht()
+    finding = PeerFinding(ALICE, book, ("dht",))
+    finding.dht = cast(Any, fake)
+    record = signed(STRANGER, dht=endpoint)
+    book.learn_record(record, "exchange", teller)
+    finding.on_record(record)
+    assert fake.added == [record] * is_added
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ways", "nearness"),
+    [
+        ((), ("dht",), Nearness.ANYWHERE),
+        ((), ("lan", "dht"), Nearness.NETWORK),
+        (("127.0.0.1",), ("dht",), Nearness.MACHINE),
+        (("127.0.0.1", "seed.example"), ("lan", "dht"), Nearness.ANYWHERE),
+    ],
+)
+def test_finders_are_as_far_as_the_farthest(
+    hosts: tuple[str, ...], ways: tuple[str, ...], nearness: Nearness
+) -> None:
+    assert how_near_finders_are(hosts, ways) is nearness
