@@ -89,9 +89,10 @@ def test_many_leaves_outside_the_mesh_are_each_told_in_turn():
     assert [len(set(leaf.data)) for leaf in leaves] == [10] * 20
 
 
-def test_a_small_topic_is_one_hop_and_nobody_sends_twice():
+@pytest.mark.parametrize("count", [30, 1 + DEFAULT.full_mesh])
+def test_a_small_topic_is_one_hop_and_nobody_sends_twice(count: int):
     swarm = GossipSwarm(5)
-    nodes = [swarm.add_node(T) for _ in range(30)]
+    nodes = [swarm.add_node(T) for _ in range(count)]
     swarm.link_all()
     swarm.run_for(3)  # all have said whom they send to
     before = [Counter(node.router.counts) for node in nodes]
@@ -99,9 +100,9 @@ def test_a_small_topic_is_one_hop_and_nobody_sends_twice():
     message = nodes[7].publish(T, b"x")
     swarm.run_for(0.3)
     others = [node for node in nodes if node is not nodes[7]]
-    assert [node.times[message] - began for node in others] == pytest.approx([0.01] * 29)
-    sent = [node.router.counts["sent"] - count["sent"] for node, count in zip(nodes, before, strict=True)]
-    assert sent == [29 if node is nodes[7] else 0 for node in nodes]
+    assert [node.times[message] - began for node in others] == pytest.approx([0.01] * (count - 1))
+    sent = [node.router.counts["sent"] - had["sent"] for node, had in zip(nodes, before, strict=True)]
+    assert sent == [count - 1 if node is nodes[7] else 0 for node in nodes]
     assert sum(node.router.counts["duplicate"] for node in nodes) == 0
 
 
