@@ -213,10 +213,11 @@ class LoginConversation:
         if not hmac.compare_digest(proof, make_proof(key, b"client", *ends)) or account is None:
             return (Refusal.FAILED,)
         self._forget_tries(begun.counted)
-        until = int(now.unix) + min(seconds or limits.session, limits.longest_session)
-        for ended in server.store.log_in(account.id, self._peer.key, until, int(now.unix)):
+        since = int(now.unix)
+        until = since + min(seconds or limits.session, limits.longest_session)
+        for ended in server.store.log_in(account.id, self._peer.key, until, since):
             server.sessions.log_out(ended)
-        server.sessions.log_in(LoginRow(self._peer.key, account.name, account.identity, until))
+        server.sessions.log_in(LoginRow(self._peer.key, account.name, account.identity, until, since))
         self._account = account.id
         told = (account.identity, begun.credential.wrapped, account.version, account.vault, until)
         return Refusal.DONE, make_proof(key, b"server", *ends), *told

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-#: Seconds by which a server's clock may be set back without ending the longest logins.
+#: Seconds by which a server's clock may be set back without ending logins.
 SET_BACK: Final = 60
 
 
@@ -22,12 +22,13 @@ class Login(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoginRow:
-    """A key that is logged in until `until`, Unix time in seconds."""
+    """A key that is logged in from `since` until `until`, Unix time in seconds."""
 
     key: bytes
     name: str
     identity: bytes
     until: int
+    since: int
 
 
 class Sessions:
@@ -35,7 +36,7 @@ class Sessions:
     as one of them is. It may be used from several threads."""
 
     def __init__(self, rows: Iterable[LoginRow] = (), *, longest: float = math.inf) -> None:
-        """Count no login that lasts for more than `longest` seconds: a clock that was ahead has made it."""
+        """Count no login that lasts for more than `longest` seconds, nor one that a clock has made that was ahead."""
         self._lock = threading.RLock()
         self._longest = longest + SET_BACK
         self._rows: dict[bytes, LoginRow] = {}
@@ -57,7 +58,7 @@ class Sessions:
         return None if row is None else Login(row.name, row.identity)
 
     def _counts(self, row: LoginRow, now: float) -> bool:
-        return now < row.until <= now + self._longest
+        return row.since <= now + SET_BACK and now < row.until <= now + self._longest
 
     def log_in(self, row: LoginRow) -> None:
         """Log a key in, and out of the account that it was logged in to before."""

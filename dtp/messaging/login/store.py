@@ -249,7 +249,8 @@ class LoginStore:
     def list_logins(self, now: int) -> list[LoginRow]:
         """Return the keys that are logged in, with their accounts."""
         rows = self._database.select_rows(
-            "SELECT key, name, identity, until FROM logins JOIN accounts ON accounts.id = account WHERE until > ?",
+            "SELECT key, name, identity, until, seen FROM logins JOIN accounts ON accounts.id = account "
+            "WHERE until > ?",
             now,
         )
         return [LoginRow(*each) for each in rows]
@@ -264,8 +265,8 @@ class LoginStore:
     def expire(self, now: int) -> None:
         """Forget invitations and tries that are over, and keys that have not logged in for long.
 
-        What a clock has written that was ahead counts as written now; a login that lasts for longer than any may has
-        ended.
+        What a clock has written that was ahead counts as written now; a login of then has ended, and one that lasts
+        for longer than any may.
         """
         with self._database.transaction() as db:
             db.execute("DELETE FROM tries WHERE due <= ?", (now,))
@@ -275,7 +276,8 @@ class LoginStore:
             )
             db.execute("DELETE FROM invitations WHERE expires <= ?", (now,))
             db.execute(
-                "UPDATE logins SET until = 0 WHERE until > ?", (now + self.limits.longest_session + SET_BACK,)
+                "UPDATE logins SET until = 0 WHERE seen > ? OR until > ?",
+                (now + SET_BACK, now + self.limits.longest_session + SET_BACK),
             )
             db.execute("UPDATE logins SET seen = ? WHERE seen > ?", (now, now))
             db.execute("DELETE FROM logins WHERE seen < ?", (now - self.limits.remember_key,))

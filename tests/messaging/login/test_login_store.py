@@ -11,6 +11,7 @@ from login_world import NOW, PASSWORD, SERVER, Desk
 
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
+from dtp.messaging.login.conversation import LoginServer
 from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.protocol import LoginOp, Refusal, Slot
 from dtp.messaging.login.sessions import LoginRow, Sessions
@@ -147,14 +148,37 @@ def test_a_login_by_a_clock_that_was_ahead_has_ended_once_the_clock_is_right(tmp
     desk.server.store.close()
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["the same server", "begun anew"])
+@pytest.mark.parametrize("seconds", [60, 20 * 86_400])
+def test_a_short_login_by_a_clock_that_was_ahead_lasts_no_longer(
+    tmp_path: Path, seconds: int, restarted: bool
+) -> None:
+    """It was to last for less than any may, and so nobody noticed by when it was to end."""
+    desk = Desk.make(path=tmp_path / "box.sqlite")
+    caller = desk.caller()
+    assert caller.register("alice") == (Refusal.DONE,)
+    desk.ahead = 5 * 86_400
+    assert caller.login("alice", seconds=seconds)[0] is Refusal.DONE
+    key = caller.identity.id.key
+    desk.ahead = 0
+    if restarted:
+        desk.server = LoginServer(desk.server.store, desk.server.identity)
+        desk.server.load_sessions(desk.now.unix)
+    assert desk.server.sessions.find(key, desk.now.unix) is None
+    desk.server.expire(desk.now.unix)
+    assert desk.server.sessions.find(key, desk.now.unix + 5 * 86_400 + 1) is None
+    assert desk.server.store.list_logins(int(desk.now.unix)) == []
+    desk.server.store.close()
+
+
 def test_who_is_logged_in() -> None:
     one, two, account = (Identity.generate().id.key for _ in range(3))
-    sessions = Sessions([LoginRow(one, "alice", account, 10)])
-    sessions.log_in(LoginRow(two, "alice", account, 20))
+    sessions = Sessions([LoginRow(one, "alice", account, 10, 0)])
+    sessions.log_in(LoginRow(two, "alice", account, 20, 0))
     assert sessions.find(account, 9) == ("alice", account)
     assert sessions.find(one, 10) is None
     assert sessions.find(account, 10) == ("alice", account)  # by the other
-    sessions.log_in(LoginRow(two, "bob", SERVER.id.key, 30))  # the same key, to another account
+    sessions.log_in(LoginRow(two, "bob", SERVER.id.key, 30, 0))  # the same key, to another account
     assert sessions.find(two, 25) == ("bob", SERVER.id.key)
     assert sessions.find(account, 10) is None
     sessions.log_out(two)
