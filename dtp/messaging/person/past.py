@@ -120,7 +120,8 @@ class GroupPast:
     def _give_to(self, device: bytes, now_ms: int) -> None:
         store = self._mail.store
         while rows := store.past.list_due(device, now_ms, MAX_TOLD):
-            if store.measure_waiting(device) >= _UNDER_WAY:
+            full = self._mail.desk.peer_of(device).remote.outgoing.is_full  # of small events
+            if full or store.measure_waiting(device) >= _UNDER_WAY:
                 return
             conversation = rows[0][0]
             group = self._mail.group_of(conversation)

@@ -17,6 +17,7 @@ from dtp.identity import Account, Device
 from dtp.messaging.conversation.events import MAX_CLOCK, Event, EventKind
 from dtp.messaging.conversation.membership import Act, MemberRole, Past
 from dtp.messaging.conversation.state import Shown
+from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person import past as past_module
 from dtp.messaging.person.group import past_of
@@ -407,6 +408,23 @@ def test_who_wrote_and_has_left_has_a_name(village: Make) -> None:
     assert contact is not None
     assert contact.stranger
     assert not contact.card.access
+
+
+def test_a_device_that_takes_nothing_more_is_given_the_past_once_it_does(village: Make) -> None:
+    """What can't wait for it doesn't count as given, and holds up nobody else."""
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "carol")
+    at.say("alice", group, "before")
+    at.deliver()
+    admit(at, "alice", "bob", group)
+    alice = at.people["alice"]
+    outgoing = alice.desk.peer_of(at.people["bob"].identity.id.key).remote.outgoing
+    had = (outgoing.next, outgoing.acknowledged)
+    outgoing.next = outgoing.acknowledged + MAX_UNACKNOWLEDGED
+    alice.past.give_due(at.now)
+    outgoing.next, outgoing.acknowledged = had
+    at.deliver()
+    assert at.texts("bob", group) == ["before"]
 
 
 @pytest.mark.parametrize("history", [0, -1, 10_001, timedelta(0), timedelta(days=-1)])
