@@ -44,7 +44,7 @@ class ConsentNeeded(MessageError):
 
 
 class QueueFull(LimitError):
-    """So much waits for a device that nothing more is taken: it has not answered for long."""
+    """So much waits for all devices of a contact that nothing more is taken: none has answered for long."""
 
     code: ClassVar[str] = "message-queue-full"
 

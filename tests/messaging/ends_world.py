@@ -83,7 +83,7 @@ class End:
 
     def send(self, payload: bytes) -> None:
         self.session()
-        number = self.peer.allot_number()
+        number = self.peer.outgoing.allot_number()
         envelope = self.peer.seal_payload(self.local, number, payload)
         self.commit(sent={number: payload})
         self.theirs.envelopes.append(envelope)

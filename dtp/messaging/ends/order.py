@@ -86,9 +86,14 @@ class Outgoing:
         return self.next - 1
 
     @property
+    def waiting(self) -> int:
+        """How many messages the device has not said that it has."""
+        return self.next - self.acknowledged
+
+    @property
     def is_full(self) -> bool:
         """True while so much waits for the device that nothing more is taken."""
-        return self.next - self.acknowledged >= MAX_UNACKNOWLEDGED
+        return self.waiting >= MAX_UNACKNOWLEDGED
 
     def acknowledge(self, upto: int) -> bool:
         """Note that all below `upto` has come. Return whether that is new; what can't be true is ignored."""

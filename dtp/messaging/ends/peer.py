@@ -11,7 +11,7 @@ from dtp.messaging.ends.keys import NO_RATCHET, DeviceKeys, KeyBundle
 from dtp.messaging.ends.letter import Letter
 from dtp.messaging.ends.olm import PRE_KEY, OlmSession
 from dtp.messaging.ends.order import DeviceStream, Outgoing
-from dtp.messaging.errors import EnvelopeBroken, KeysForged, NoSession, NotOpened, QueueFull
+from dtp.messaging.errors import EnvelopeBroken, KeysForged, NoSession, NotOpened
 from dtp.messaging.packing import MAX_NUMBER, pack, unpack_saved
 
 #: Sessions that are kept with one device: those before are needed for what is still on its way.
@@ -99,12 +99,6 @@ class RemoteDevice:
         self.sessions, self.keys = [], None
 
     # ---- sending -----------------------------------------------------------------------------------------------
-
-    def allot_number(self) -> int:
-        """Return the number of a new message, which is kept until it is acknowledged. Raise `QueueFull`."""
-        if self.outgoing.is_full:
-            raise QueueFull("a device has not answered for so long that nothing more is kept for it")
-        return self.outgoing.allot_number()
 
     def seal_payload(
         self, local: LocalDevice, number: int | None = None, payload: bytes = b"", *, repair: bool = False

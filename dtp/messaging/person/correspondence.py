@@ -27,6 +27,7 @@ from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
 from dtp.messaging.person.former_devices import FormerDevices
 from dtp.messaging.person.group_states import GroupStates
+from dtp.messaging.person.missed import MissedEvents
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.past import GroupPast
 from dtp.messaging.person.post_tray import PostTray
@@ -69,6 +70,7 @@ class Correspondence:
         self.former_devices = FormerDevices(self)
         self.group_states = GroupStates(self)
         self.past = GroupPast(self)
+        self.missed = MissedEvents(self)
         try:
             self._load(now_ms)
         except BaseException:
@@ -375,6 +377,8 @@ class Correspondence:
         said = Said(self.person, event)
         with self.transaction():
             devices = self.devices_of(conversation)
+            if (contact := self.contacts.get_contact(conversation)) is not None:
+                self.missed.check_room(contact.card.devices)
             if not self.spreading.enqueue_event(event, devices, now_ms):
                 self.enqueue_event(devices, event, now_ms)
             if kind in HISTORY:
@@ -382,7 +386,6 @@ class Correspondence:
                 self.store.add_said(
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
-            contact = self.contacts.get_contact(conversation)
             if contact is not None and contact.stranger:
                 self._put_contact(replace(contact, stranger=False))
         return said
@@ -390,6 +393,8 @@ class Correspondence:
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
         """Send an event that is not a part of a history to these devices. Raise `QueueFull`."""
         Event.parse(event.encode())
+        devices = list(devices)
+        self.missed.check_room(devices)
         with self.transaction():
             self.enqueue_event(devices, event, now_ms)
 
@@ -572,6 +577,8 @@ class Correspondence:
                     received.broken += 1
             for device, payload in received.fleeting:
                 notices += self._take_fleeting(device, payload, now_ms)
+            for device in received.acknowledged:
+                received.resends |= self.missed.send_missed(device, now_ms)
             notices += self.group_states.take_notices()
         return received, notices
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from dtp.errors import PeerError
 from dtp.identity import Identity
-from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.events import HISTORY, Event, EventKind
 from dtp.messaging.ends.device import LocalDevice, save_key
 from dtp.messaging.ends.envelope import MAX_PAYLOAD, Sealed, open_envelope
 from dtp.messaging.ends.keys import SKEW_MS, KeyBundle
@@ -60,6 +60,8 @@ class ReceivedEnvelopes:
     delivered: list[tuple[bytes, bytes]] = field(default_factory=list)
     repairs: list[bytes] = field(default_factory=list)
     answers: set[bytes] = field(default_factory=set)
+    #: Devices that have said that they have more of what waited for them.
+    acknowledged: set[bytes] = field(default_factory=set)
     #: Devices that have begun anew: they may not know any more whose we are.
     renewed: set[bytes] = field(default_factory=set)
     #: True where something has to be sent again at once.
@@ -190,8 +192,9 @@ class Desk:
         """Queue an event for devices, within `transaction`, in order with their other events; `shown` is the id of
         the message that it brings, where that isn't its own.
 
-        `introduction` is an event of our card, which goes first where a device wasn't told who we are. Raise
-        `QueueFull`, and `MessageTooLong` for what could never be sealed; nothing is kept then.
+        `introduction` is an event of our card, which goes first where a device wasn't told who we are. Of what a
+        device misses, for which so much waits that nothing more is kept, the id is noted. Raise `MessageTooLong` for
+        what could never be sealed; nothing is kept then.
         """
         payload = event.encode()
         if len(payload) > MAX_PAYLOAD:
@@ -199,11 +202,16 @@ class Desk:
         shown = event.id if event.kind is EventKind.TEXT else shown
         for device in devices:
             peer = self.peer_of(device)
-            if not peer.introduced and introduction:
-                self.store.add_outgoing(device, peer.remote.allot_number(), b"", introduction)
-                peer.introduced = True
-            self.store.add_outgoing(device, peer.remote.allot_number(), shown, payload)
+            outgoing = peer.remote.outgoing
             self._changed.add(device)
+            if outgoing.is_full:
+                self.store.missed.add_event(device, event.id if event.kind in HISTORY else shown)
+                peer.introduced = False  # our card may be newer by then
+                continue
+            if not peer.introduced and introduction:
+                self.store.add_outgoing(device, outgoing.allot_number(), b"", introduction)
+                peer.introduced = True
+            self.store.add_outgoing(device, outgoing.allot_number(), shown, payload)
 
     def introduce_again(self, device: bytes, introduction: bytes) -> None:
         """Send our card, within `transaction`, to a device that has begun anew: in front of all that waits for it.
@@ -327,6 +335,7 @@ class Desk:
         if opened.fleeting:
             received.fleeting.append((device, opened.fleeting))
         if opened.acknowledged:
+            received.acknowledged.add(device)
             gone = self.store.drop_acknowledged(device, remote.outgoing.acknowledged)
             received.delivered += [(device, each) for each in gone]
         if opened.resend:

@@ -24,6 +24,7 @@ from dtp.messaging.ends.order import RESEND_MS
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
+from dtp.messaging.person.missed_store import MISSED_TABLE, MissedStore
 from dtp.messaging.person.past_store import PastStore
 
 #: SQLite's id of the file: "dtpc".
@@ -80,6 +81,7 @@ _SAID: Final = "event, sender, id, conversation, told"
 _TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
 _LATER_SCHEMA: Final = (
     HELD_ASIDE,
+    MISSED_TABLE,
     "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
     "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
     """CREATE TABLE IF NOT EXISTS past_gifts (
@@ -144,6 +146,7 @@ class MessageStore:
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         self.path = self._database.path
         self.past = PastStore(self._database)
+        self.missed = MissedStore(self._database)
         self.held = HeldEvents(self._database, self._rows)
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
         self._owner = owner
@@ -328,6 +331,7 @@ class MessageStore:
     def drop_device(self, device: bytes) -> None:
         """Forget all that waits for a device, which isn't its owner's any more."""
         self._db.execute("DELETE FROM outbox WHERE device = ?", (device,))
+        self.missed.drop_device(device)
 
     def renumber_device(self, device: bytes) -> int:
         """Number the payloads that wait for a device anew, from 0. Return how many there are."""
@@ -465,6 +469,15 @@ class MessageStore:
         """Return what is kept as `_SAID` has it."""
         event, *place, told = row
         return Said(row[1], Event.parse(self._rows.open(event, "said", *place)), told)
+
+    def find_said(self, event: bytes, sender: bytes) -> list[tuple[bytes, Said]]:
+        """Return the conversation and what a sender has said by this id, where it is kept and doesn't vanish."""
+        rows = self._database.select_rows(
+            f"SELECT {_SAID} FROM said WHERE sender = ? AND id = ? AND NOT held AND NOT vanishes",
+            sender,
+            event,
+        )
+        return [(row[3], self._open_said(row)) for row in rows]
 
     def find_message(self, message: bytes, sender: bytes = b"") -> tuple[bytes, bytes, Event] | None:
         """Return the conversation, sender and event of the message with this id, or None: of this sender, where one

@@ -1,0 +1,64 @@
+"""What devices have missed that haven't answered for so long that nothing more was kept for them: they get it later.
+
+Only ids are kept of it. What they are of is in the history, as long as that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
+from dtp.messaging.errors import ConsentNeeded, QueueFull, UnknownContact
+
+if TYPE_CHECKING:
+    from dtp.messaging.person.correspondence import Correspondence
+
+#: A device gets what it has missed once no more than so much waits for it.
+_FEW: Final = MAX_UNACKNOWLEDGED // 2
+#: ... so many events each time that it acknowledges something.
+_TOGETHER: Final = 1000
+
+
+class MissedEvents:
+    """A part of a correspondence."""
+
+    def __init__(self, mail: Correspondence) -> None:
+        self._mail = mail
+
+    def check_room(self, devices: Iterable[bytes]) -> None:
+        """Raise `QueueFull` if so much waits for each of these devices that nothing more is kept for any."""
+        remotes = [self._mail.desk.peer_of(each).remote for each in devices]
+        if remotes and all(each.outgoing.is_full for each in remotes):
+            raise QueueFull("no device has answered for so long that nothing more is kept for them")
+
+    def send_missed(self, device: bytes, now_ms: int) -> bool:
+        """Queue what a device has missed, where it has acknowledged enough: a part of it, in order. Return whether
+        there was any. Within a transaction."""
+        mail = self._mail
+        if mail.desk.peer_of(device).remote.outgoing.waiting > _FEW:
+            return False
+        missed = mail.store.missed.take_events(device, _TOGETHER)
+        if b"" in missed:
+            self._give_groups(device, now_ms)
+        allowed: dict[bytes, bool] = {}
+        for each in missed:
+            for conversation, said in mail.store.find_said(each, mail.person):
+                if conversation not in allowed:
+                    allowed[conversation] = self._may_have(conversation, device)
+                if allowed[conversation]:
+                    mail.enqueue_event([device], said.event, now_ms)
+        return bool(missed)
+
+    def _may_have(self, conversation: bytes, device: bytes) -> bool:
+        try:
+            return device in self._mail.devices_of(conversation)
+        except (UnknownContact, ConsentNeeded):
+            return False
+
+    def _give_groups(self, device: bytes, now_ms: int) -> None:
+        owner = self._mail.contacts.owner_of(device)
+        person = self._mail.person if owner is None else owner.person
+        for group, membership in self._mail.groups.items():
+            if person in membership.members.roles:
+                self._mail.group_states.send_state(group, [device], now_ms)
