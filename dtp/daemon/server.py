@@ -47,7 +47,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, listen
 from dtp.net.stream import Stream
-from dtp.net.stuck import LOOKS, StuckStreams
+from dtp.net.stuck import StuckStreams
 from dtp.peers.links import NODE_SERVICE
 from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, Refuse
@@ -150,8 +150,11 @@ class Daemon:
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
         self.governor = memory.Governor(0, self._measure_held, self._shed_connection)
-        self._stuck = StuckStreams(self._map_streams, log)
-        self._looking = SupervisedTask(self._look_for_stuck, name="dtpd-stuck")
+        stuck = StuckStreams(
+            lambda: {each.stream: partial(each.abort, Reason.IN_THE_WAY) for each in self._list_sessions()},
+            log,
+        )
+        self._looking = SupervisedTask(partial(stuck.look_always, patience.stuck), name="dtpd-stuck")
         #: Settings of `listen` -> where that is.
         self._bound: dict[str, list[str]] = {}
         self._changing = asyncio.Lock()
@@ -389,15 +392,6 @@ class Daemon:
         links = [each.connection for each in self._member.links]
         return memory.measure_held((*self.callers, *self._pools.connections, *links), self._list_sessions())
 
-    def _map_streams(self) -> dict[Stream, Callable[[], object]]:
-        """Return the streams at work, each with what cuts it off where it is in the way of others."""
-        return {one.stream: partial(one.abort, Reason.IN_THE_WAY) for one in self._list_sessions()}
-
-    async def _look_for_stuck(self) -> None:
-        while True:
-            await asyncio.sleep(self._patience.stuck / LOOKS)
-            self._stuck.look()
-
     def _list_sessions(self) -> Iterator[ServedSession]:
         return (session for part in self._list_parts() for session in part.ledger.open)
 
@@ -448,10 +442,8 @@ class Daemon:
         return None
 
     def _let_go_if_sold_otherwise(self, connection: Connection) -> None:
-        """Take no new streams of a connection that is metered otherwise than its service is sold by now.
-
-        Those that are open go on as they were sold; its caller comes again for others.
-        """
+        """Take no new streams of a connection that is metered otherwise than its service is sold by now: its caller
+        comes again for others."""
         exposed, seller = self.exposed.get(connection.service), self.side.seller
         if exposed is None or seller is None or self._is_free(connection):
             return

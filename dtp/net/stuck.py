@@ -8,6 +8,7 @@ full for some seconds is cut off, where others may wait for it. Alone with its l
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -40,6 +41,12 @@ class StuckStreams:
         self._at_work, self._log, self._others_come = at_work, log, others_come
         #: Where each blocked connection stands, how many looks have found it there, and what each had at the first.
         self._found: dict[Connection, tuple[int, int, dict[Stream, int]]] = {}
+
+    async def look_always(self, patience: float) -> None:
+        """Look until cancelled: who has been in the way for `patience` seconds is ended."""
+        while True:
+            await asyncio.sleep(patience / LOOKS)
+            self.look()
 
     def look(self) -> None:
         """Look once, and end who has been in the way for so long."""

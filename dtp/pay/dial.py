@@ -287,8 +287,7 @@ async def close_with_server(
             address, name, signer, Budget(), network=chain, spending=spending, identity=identity, psk=psk
         )
         await dialer.check_reachable(chain, closes=True)
-        agreed = await dialer.request_agreement(purchase)
-        if agreed is not None:
+        if (agreed := await dialer.request_agreement(purchase)) is not None:
             await purchase.settle(agreed)
         return purchase
 
@@ -296,8 +295,7 @@ async def close_with_server(
 async def is_closed_with_server(
     chain: ChainClient, store: Store, id: str, *, spending: Spending | None = None, psk: bytes | None = None
 ) -> bool:
-    """Close an open channel of ours by agreement, if its server is there and agrees; whether it is closed. Raises
-    `StoreError`."""
+    """Return whether an open channel of ours was closed by agreement with its server. Raises `StoreError`."""
     try:
         async with asyncio.timeout(_AGREEING):
             purchase = await close_with_server(chain, store, id, spending=spending, psk=psk)

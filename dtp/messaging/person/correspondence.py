@@ -196,9 +196,10 @@ class Correspondence:
         self.group_states.reconsider(card.person, gone)
         everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
         known = [each for each in [*everybody, *self.own_devices] if self.desk.peer_of(each).introduced]
-        self.desk.enqueue_event(known, self._card_event(card, now_ms), b"")
+        self.desk.enqueue_event(known, self.card_event(card, now_ms), b"")
 
-    def _card_event(self, card: ContactCard, now_ms: int) -> Event:
+    def card_event(self, card: ContactCard, now_ms: int) -> Event:
+        """Return the event that tells a card."""
         return Event(EventKind.CARD, card.person, 0, now_ms, {"card": card.encode()})
 
     def change_account(self, account: Account, now_ms: int) -> None:
@@ -210,25 +211,6 @@ class Correspondence:
         if self.identity.id.key not in [each.key for each in account.card.devices]:
             raise MessageError("the account doesn't name this device: add it as well")
         self.set_profile(self.card.name, self.card.mailboxes, now_ms)
-
-    def send_history(self, device: bytes, since_ms: int, now_ms: int) -> int:
-        """Give a new device of ours our contacts, groups, and what was said since then. Return how many events."""
-        if device not in self.own_devices:
-            raise MessageError("history is for devices of this account: approve it first")
-        sent = 0
-        with self.transaction():
-            for contact in self.contacts:
-                self.enqueue_event([device], self._card_event(contact.card, now_ms), now_ms)
-            for group in self.groups:
-                self.group_states.send_state(group, [device], now_ms)
-            for conversation, said in self.store.events_since(since_ms):
-                if len(said.event.encode()) > MAX_EVENT_BYTES:
-                    continue
-                fields = {"sender": said.sender, "event": said.event.encode()}
-                fields |= {"told": said.told} if said.told else {}
-                self.enqueue_event([device], Event(EventKind.COPY, conversation, 0, now_ms, fields), now_ms)
-                sent += 1
-        return sent
 
     def join_account(self, card: ContactCard, now_ms: int) -> None:
         """Be a device of the account of this card, which its owner has handed over. It has to name this device."""
@@ -407,7 +389,7 @@ class Correspondence:
         self, devices: Iterable[bytes], event: Event, now_ms: int, *, shown: bytes = b""
     ) -> None:
         """Queue an event for devices within a transaction; `shown` is the id of the message that it brings."""
-        self.desk.enqueue_event(devices, event, self._card_event(self.card, now_ms).encode(), shown=shown)
+        self.desk.enqueue_event(devices, event, self.card_event(self.card, now_ms).encode(), shown=shown)
 
     def mark_read(self, message: bytes, now_ms: int, *, tell: bool, sender: bytes = b"") -> bool:
         """Note that a message was read, of this sender if one is given; with `tell` its sender hears of it, our
@@ -566,7 +548,7 @@ class Correspondence:
         with self.transaction():
             received = self.desk.open_envelopes(envelopes, now_ms)
             for device in received.renewed:
-                self.desk.introduce_again(device, self._card_event(self.card, now_ms).encode())
+                self.desk.introduce_again(device, self.card_event(self.card, now_ms).encode())
                 received.resends = True
             for device, message in received.delivered:
                 notices += self._take_delivered(device, message)

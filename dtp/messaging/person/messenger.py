@@ -619,7 +619,9 @@ class Messenger:
         await self._change_account(self._require_account().add(device, label))
         if history is not None:
             since = now_ms() - int(history.total_seconds() * 1000)
-            await self.delivery.run_in_thread(self.correspondence.send_history, device.key, since, now_ms())
+            await self.delivery.run_in_thread(
+                self.correspondence.missed.send_history, device.key, since, now_ms()
+            )
             self.delivery.wake()
         return self.card
 

@@ -1,6 +1,6 @@
-"""What devices have missed that haven't answered for so long that nothing more was kept for them: they get it later.
+"""What devices get later: new ones of ours, and those for which nothing more was kept until they answered.
 
-Only ids are kept of it. What they are of is in the history, as long as that has it.
+Of what the latter have missed only ids are kept. What they are of is in the history, as long as that has it.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from dtp.messaging.conversation.events import MAX_EVENT_BYTES, Event, EventKind
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
-from dtp.messaging.errors import ConsentNeeded, QueueFull, UnknownContact
+from dtp.messaging.errors import ConsentNeeded, MessageError, QueueFull, UnknownContact
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -62,3 +63,23 @@ class MissedEvents:
         for group, membership in self._mail.groups.items():
             if person in membership.members.roles:
                 self._mail.group_states.send_state(group, [device], now_ms)
+
+    def send_history(self, device: bytes, since_ms: int, now_ms: int) -> int:
+        """Give a new device of ours our contacts, groups, and what was said since then. Return how many events."""
+        mail = self._mail
+        if device not in mail.own_devices:
+            raise MessageError("history is for devices of this account: approve it first")
+        sent = 0
+        with mail.transaction():
+            for contact in mail.contacts:
+                mail.enqueue_event([device], mail.card_event(contact.card, now_ms), now_ms)
+            for group in mail.groups:
+                mail.group_states.send_state(group, [device], now_ms)
+            for conversation, said in mail.store.events_since(since_ms):
+                if len(said.event.encode()) > MAX_EVENT_BYTES:
+                    continue
+                fields = {"sender": said.sender, "event": said.event.encode()}
+                fields |= {"told": said.told} if said.told else {}
+                mail.enqueue_event([device], Event(EventKind.COPY, conversation, 0, now_ms, fields), now_ms)
+                sent += 1
+        return sent

@@ -387,7 +387,7 @@ def test_a_device_that_is_new_is_told_who_has_told(village: Make) -> None:
     account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
     carol.change_account(account, at.now)
     phone.join_account(carol.card, at.now)
-    carol.send_history(phone.identity.id.key, 0, at.now)
+    carol.missed.send_history(phone.identity.id.key, 0, at.now)
     at.deliver()
     assert [(each.text, each.told) for each in shown(at, "phone", group)] == [
         ("old", at.people["alice"].person)
