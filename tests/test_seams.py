@@ -101,6 +101,16 @@ def test_no_more_than_there_were(what: str) -> None:
     assert grown == {}, f"{what}: no more than {may}"
 
 
+def test_helpers_have_a_name_each() -> None:
+    """pytest imports them by their names alone: of two, each test got the one that was imported first."""
+    names = Counter(
+        each.name
+        for each in TESTS.rglob("*.py")
+        if each.name not in ("conftest.py", "__init__.py") and not (each.parent / "__init__.py").exists()
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_what_counts() -> None:
     lines = "a._b\nself._b\ncls._b\na.__b__\na._replace(b=1)\na.b._c = 1\nself.a._b\nos._exit(1)"
     assert [sum(map(is_reach, ast.walk(ast.parse(line)))) for line in lines.splitlines()] == [

@@ -399,7 +399,7 @@ def test_objects_with_their_fields(shell, call, alice, net):
     assert "owner                 shared, since version 1" in text
     call("move", "publish", "transport")
     host = call("host", "create")["host"]
-    assert call("chain", "object", host)["fields"]["owner"]["address"] == alice
+    assert call("chain", "object", host)["fields"]["owner"] == alice
     first = call("chain", "object", host)["version"]
     call("host", "service", 1)
     assert call("chain", "object", host, "--version", first)["fields"]["services"] == {}

@@ -128,7 +128,7 @@ def test_any_bytes_are_a_message_or_refused_by_name(kind, data):
     ],
 )
 def test_what_is_wrong_is_said(data, problem):
-    with pytest.raises(GrpcMessageError, match=f"no Checkpoint: .*{problem}"):
+    with pytest.raises(GrpcMessageError, match=f"not a Checkpoint: .*{problem}"):
         decode(v2.Checkpoint, data)
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from echo_service import on_fake_clock
 from middleman import middleman
-from strangers import strangers
+from newcomers import strangers
 
 import dtp
 from dtp.session.codes import CloseCode, Refuse

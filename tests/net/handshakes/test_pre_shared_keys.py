@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from echo_service import echo, on_fake_clock, roundtrip
-from strangers import strangers
+from newcomers import strangers
 
 import dtp
 from dtp.net import dial as dialing

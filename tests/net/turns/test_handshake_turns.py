@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from attackers import Attacker
 from echo_service import echo, on_fake_clock, roundtrip
-from strangers import Stranger, strangers
+from newcomers import Stranger, strangers
 from test_intake import Turns, until
 
 import dtp
