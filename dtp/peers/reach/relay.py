@@ -46,6 +46,7 @@ class Relay:
         self._requests: Counter[Connection] = Counter()
         self._circuits: dict[Stream, Callable[[], object]] = {}
         self._stuck = StuckStreams(lambda: self._circuits, log, others_come=True)
+        self._looking: asyncio.Task[None] | None = None
         self._tasks = TaskSet()
 
     async def serve(self, connection: Connection) -> None:
@@ -165,8 +166,8 @@ class Relay:
         served()
         self.counters["circuits"] += 1
         circuit = _Circuit(self, target, stream, far)
-        if not self._circuits:
-            self._tasks.start(self._look_for_stuck(), name="dtp-relay-stuck")
+        if self._looking is None or self._looking.done():  # one alone, or it would look too often
+            self._looking = self._tasks.start(self._look_for_stuck(), name="dtp-relay-stuck")
         self._circuits |= dict.fromkeys((stream, far), circuit.end)
         try:
             await circuit.run()

@@ -439,6 +439,35 @@ def test_a_crowd_that_reads_nothing_keeps_nobody_from_the_same_peer() -> None:
     run(main())
 
 
+def test_circuits_that_come_and_go_leave_others_their_patience() -> None:
+    """Each that came when there was no other began to look once more, for as long as one was there: six of them had
+    circuits ended after a fraction of the time."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            there = await eve_reserved(stack)
+            for _ in range(6):
+                ends = await join(stack, there, Identity.generate())
+                for each in ends:
+                    each.write_eof()
+                for each in ends:
+                    assert not await each.read()
+                await asyncio.sleep(0.1)
+            assert relay.book.circuits == 0
+            crowd = [await join(stack, there, Identity.generate()) for _ in range(6)]
+            filling = [asyncio.create_task(fill(incoming)) for _, incoming in crowd]
+            await asyncio.sleep(0.9 * relay.book.limits.in_the_way)
+            assert relay.book.circuits == len(crowd)
+            assert not relay.counters["over"]
+            for each in filling:
+                each.cancel()
+            await asyncio.gather(*filling, return_exceptions=True)
+
+    run(main())
+
+
 def test_what_nobody_reads_is_not_kept_by_the_relay() -> None:
     """Whoever doesn't speak DTP at all on a circuit has no credit inside it; the relay's own holds."""
 
