@@ -65,6 +65,9 @@ class Refusing:
     def __init__(self, code: int) -> None:
         self.code, self.sent = code, []
 
+    def getsockopt(self, *_: object) -> int:
+        return 0
+
     def sendmsg(self, *_: object) -> None:
         raise OSError(self.code, "refused")
 
@@ -93,3 +96,23 @@ def test_what_is_refused_otherwise_is_lost_and_rows_go_on(code):
     with pytest.raises(OSError, match="refused"):
         sender.send_row(row)
     assert (sock.sent, sender.most) == ([], MOST_SEGMENTS)
+
+
+class Ignoring(Refusing):
+    """A socket of a kernel that is older than rows: it passes over what it doesn't know of a message."""
+
+    def getsockopt(self, *_: object) -> int:
+        raise OSError(errno.ENOPROTOOPT, "unknown")
+
+    def sendmsg(self, buffers: list[bytes], how: object, flags: int, address: object) -> None:
+        self.sent.append((b"".join(buffers), address))
+
+
+def test_a_kernel_that_knows_no_rows_is_given_none():
+    """It sent each row as one packet of 64 KiB, which the other side drops, and said nothing."""
+    sock = Ignoring(0)
+    sender = RowSender(sock, connected=False)
+    packets = [(bytes(1200), THERE)] * 5
+    for row in sender.group(packets):
+        sender.send_row(row)
+    assert sock.sent == packets

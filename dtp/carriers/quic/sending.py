@@ -56,13 +56,24 @@ def group_packets(packets: Iterable[tuple[bytes, Address]], most: int = MOST_SEG
         yield row
 
 
+def _knows_rows(sock: socket.socket) -> bool:
+    """True if the kernel knows what a row is: one that doesn't sends it as a single packet, and says nothing."""
+    if sys.platform != "linux":
+        return False
+    try:
+        sock.getsockopt(_SOL_UDP, _UDP_SEGMENT)
+    except OSError:
+        return False
+    return True
+
+
 class RowSender:
     """Sends rows by a socket, which stays its owner's."""
 
     def __init__(self, sock: socket.socket, *, connected: bool) -> None:
         self._sock, self._connected = sock, connected
         #: Packets that a row may have: 1 where the kernel can't cut rows up.
-        self.most = MOST_SEGMENTS if sys.platform == "linux" else 1
+        self.most = MOST_SEGMENTS if _knows_rows(sock) else 1
 
     def group(self, packets: Iterable[tuple[bytes, Address]]) -> Iterator[PacketRow]:
         """Yield the packets in rows as this system takes them, in their order."""
