@@ -62,7 +62,7 @@ class Wallet:
         """Return the sums of these services, the same for all who pay for them. The chain is known by now."""
         key = frozenset(services)
         if key not in self._sums:
-            self._sums[key] = SignedSums(self.store, self.chain.chain_id, key)
+            self._sums[key] = SignedSums(self.store, self.chain.chain_id, key, self._sums.values())
         return self._sums[key]
 
     @property

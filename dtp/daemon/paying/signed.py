@@ -2,12 +2,13 @@
 
 A reload that changes a budget leaves connections that go on paying by the one before, and an upgrade leaves a process
 with some. So the sum is one for all connections to a service, and of what other processes use it is read what the
-store has of them: what they have signed, and what they count on.
+store has of them: what they have signed, and what they count on. Where a service is one of several for another
+forward, what that one's connections to it may sign counts here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from dtp.pay.client.channel_in_use import ChannelPurchase
@@ -28,8 +29,12 @@ class SignedSums:
     """The sums of one or several services that are paid as one, by an account's store. Amounts are in the smallest
     unit of their coin."""
 
-    def __init__(self, store: Store, chain: str, services: Iterable[PaidService]) -> None:
-        self._store, self._chain, self._services = store, chain, tuple(services)
+    def __init__(
+        self, store: Store, chain: str, services: Iterable[PaidService], known: Collection[SignedSums] = ()
+    ) -> None:
+        """`known` are all sums of the process, also those to come, and may have these among them."""
+        self._store, self._chain, self._services = store, chain, frozenset(services)
+        self._known = known
         #: Of each lane what was signed before the connection of ours that has it, or ever.
         self._before: dict[tuple[str, int], int] = {}
         self._meters: dict[ClientMeter, object] = {}
@@ -71,9 +76,11 @@ class SignedSums:
         for lane in self._list_lanes():
             place = lane.channel, lane.lane
             lock = LaneLock(self._store.path, *place)
-            if (
-                place in ours or lock.is_ours()
-            ):  # one that is being dialled, of which `lend` has said what it may
+            if place in ours:
+                continue
+            if lock.is_ours():  # one that is being dialled, or is of other sums: `lend` has said what it may
+                befores = (each.signed_before(place) for each in self._others)
+                self._before[place] = max(self._before.get(place, 0), *befores, 0)
                 continue
             before = self._before[place] = max(self._before.get(place, 0), lane.most_signed)
             if lock.is_taken():
@@ -84,12 +91,32 @@ class SignedSums:
     def _list_lanes(self) -> list[PayerLane]:
         return [lane for each in self._services for lane in self._store.lanes_for(self._chain, *each)]
 
+    def signed_before(self, place: tuple[str, int]) -> int:
+        """Return what was signed on a lane before the connection of these sums that has it, 0 where that isn't
+        known."""
+        starts = [_purchase(each).start for each in self._meters if _place(each) == place]
+        return max(0, self._before.get(place, 0), *starts)
+
+    @property
+    def _others(self) -> list[SignedSums]:
+        """Sums with some of these services."""
+        return [each for each in self._known if each is not self and each._services & self._services]
+
     # ---- what may be --------------------------------------------------------------------------------------
 
     @property
     def lent(self) -> int:
         """What connections may sign beyond what was signed before them, here and, by what was read, elsewhere."""
-        return sum(self._lent.values()) + self._elsewhere
+        amount = sum(self._lent.values()) + self._elsewhere
+        if others := self._others:
+            ours = {(lane.channel, lane.lane) for lane in self._list_lanes()}
+            amount += sum(each.sum_lent(ours) for each in others)
+        return amount
+
+    def sum_lent(self, lanes: Collection[tuple[str, int]]) -> int:
+        """Return what connections on these lanes may sign, and those that are being dialled, whose isn't known."""
+        elsewhere = {borrower for meter, borrower in self._meters.items() if _place(meter) not in lanes}
+        return sum(amount for borrower, amount in self._lent.items() if borrower not in elsewhere)
 
     def lend(self, borrower: object, amount: int) -> None:
         """Let a connection sign so much more, from its first moment on."""

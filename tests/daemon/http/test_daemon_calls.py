@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -17,8 +18,11 @@ from dtp.daemon.config.reading import Wrong
 from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.daemon.paying.calls import CallReader, ChargedCalls
+from dtp.daemon.paying.signed import PaidService
 from dtp.net.address import Address
-from dtp.pay.client.lane_start import Reserved
+from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, Voucher
@@ -259,6 +263,49 @@ def test_what_another_process_may_yet_sign_is_lent_by_nobody_else(tmp_path: Path
             other.stdin.close()
             assert other.wait() == 0
         assert (one.left, one.spent) == (920, 80)
+
+
+class LiveMeter:
+    """The meter of a connection that goes on, and has begun where `start` is."""
+
+    def __init__(self, channel: str, start: int) -> None:
+        self.payer = SimpleNamespace(newest=None)
+        self.purchase = object.__new__(ChannelPurchase)
+        self.purchase.channel = SimpleNamespace(id=channel)  # type: ignore[assignment]
+        self.purchase.lane = PayerLane(channel, 0)
+        self.purchase.start = start
+
+
+def test_what_a_forward_to_several_services_may_sign_for_one_is_lent_by_no_other(tmp_path: Path) -> None:
+    """Both had sums of their own: each connection signed up to all of the budget, beside the other."""
+    other = "0x" + "b" * 64
+    with Store(tmp_path / "pay.sqlite") as store:
+        wallet = Wallet(SimpleNamespace(chain_id="c"), store)  # type: ignore[arg-type]
+        both = (*TO, Address.parse(f"dtp://{other}/api"))
+        settings = BudgetSettings(1000, None)
+        one, second = (Buyer(wallet, settings, NEAR, DEFAULT, None, to) for to in (TO, both))
+        borrower, another = object(), object()
+        sums = wallet.signed_for(PaidService(each, service_number("api")) for each in (HOST, other))
+        assert (one.left, second.left) == (1000, 1000)
+        sums.lend(borrower, 400)
+        assert (one.left, second.left) == (600, 600)  # where it dials isn't known yet
+        key, channel = sign(store, 50)
+        _, elsewhere = sign(store, 10, host=other)
+        locks = [LaneLock(store.path, each, 0) for each in (channel, elsewhere)]
+        assert all(each.try_acquire() for each in locks)
+        meter: Any = LiveMeter(channel, 50)
+        sums.add_meter(meter, borrower)
+        sums.lend(another, 100)
+        sums.add_meter(cast(Any, LiveMeter(elsewhere, 10)), another)
+        assert (one.left, second.left) == (550, 440)
+        meter.payer.newest = key.sign(voucher(channel, 2, 350))
+        assert (one.left, second.left) == (550, 440)
+        sums.end_meter(meter)
+        assert (one.left, second.left) == (650, 540)
+        store.save_signed(meter.payer.newest, Usage(2, 2))
+        locks[0].release()
+        assert (one.left, second.left) == (650, 540)
+        locks[1].release()
 
 
 #: Takes the first lane of a channel, and counts on 300 of it, until it is told to end.
