@@ -273,7 +273,7 @@ class LiveMeter:
         self.purchase = object.__new__(ChannelPurchase)
         self.purchase.channel = SimpleNamespace(id=channel)  # type: ignore[assignment]
         self.purchase.lane = PayerLane(channel, 0)
-        self.purchase.start = start
+        self.purchase.start, self.purchase.lend = start, None
 
 
 def test_what_a_forward_to_several_services_may_sign_for_one_is_lent_by_no_other(tmp_path: Path) -> None:
@@ -306,6 +306,25 @@ def test_what_a_forward_to_several_services_may_sign_for_one_is_lent_by_no_other
         locks[0].release()
         assert (one.left, second.left) == (650, 540)
         locks[1].release()
+
+
+def test_a_connection_that_is_over_borrows_no_more(tmp_path: Path) -> None:
+    """Money that was being added to its channel yet, behind another transaction, was lent to it for ever."""
+    with Store(tmp_path / "pay.sqlite") as store:
+        wallet = Wallet(SimpleNamespace(chain_id="c"), store)  # type: ignore[arg-type]
+        one = Buyer(wallet, BudgetSettings(1000, None), NEAR, DEFAULT, None, TO)
+        sums, borrower = wallet.signed_for([PaidService(HOST, service_number("api"))]), object()
+        _, channel = sign(store, 50)
+        assert one.left == 950
+        meter: Any = LiveMeter(channel, 50)
+        meter.purchase.lend = lambda amount: sums.lend(borrower, amount)
+        sums.lend(borrower, 400)
+        sums.add_meter(meter, borrower)
+        assert one.left == 550
+        sums.end_meter(meter)
+        if meter.purchase.lend is not None:
+            meter.purchase.lend(100)
+        assert one.left == 950
 
 
 #: Takes the first lane of a channel, and counts on 300 of it, until it is told to end.
