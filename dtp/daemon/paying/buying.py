@@ -156,6 +156,10 @@ class Buyer:
         elif self._behind_since is None:
             self._behind_since = self._passed()
         elif self._passed() - self._behind_since >= every:
+            if store.budget_period(name) < self._period:  # another forward has begun it
+                self._period = -1
+                self._look_at_clock()
+                return
             store.begin_earlier(name, period, self._sums.surely_signed)
             self._period, self._before, self._behind_since = period, self._sums.most_signed, None
 

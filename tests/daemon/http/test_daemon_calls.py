@@ -203,6 +203,24 @@ def test_a_clock_that_was_ahead_once_ends_a_budget_for_no_longer_than_its_time(
         assert buyer(store, 1000, DAY, now, passed).spent == 7
 
 
+def test_forwards_to_one_service_begin_a_time_together_where_a_clock_was_ahead_once(tmp_path: Path) -> None:
+    """Each began one for itself when it looked: what the other had paid in it was of the time before."""
+    now, passed = [375 * DAY + 5], [100.0]
+    with Store(tmp_path / "pay.sqlite") as store:
+        one, second = (buyer(store, 1000, DAY, now, passed) for _ in range(2))
+        assert (one.spent, second.spent) == (0, 0)
+        sign(store, 900)
+        now[0] -= 365 * DAY
+        assert [each.left for each in (one, second)] == [100, 100]
+        now[0] += DAY
+        passed[0] += DAY
+        assert one.left == 1000
+        sign(store, 800)
+        assert [each.left for each in (one, second)] == [200, 200]
+        now[0] += DAY
+        assert [each.left for each in (one, second)] == [1000, 1000]
+
+
 @pytest.mark.parametrize("when", [0, 1])
 def test_a_program_that_is_killed_at_a_write_forgets_nothing_that_was_paid(tmp_path: Path, when: int) -> None:
     """Before the period is noted, and behind it."""
