@@ -157,18 +157,23 @@ class ShowKeeper:
     async def _end_late(self) -> None:
         """End a ticketed show that can't start any more, by the chain's clock: nobody can buy a ticket of it."""
         loop, show = asyncio.get_running_loop(), self.show
-        is_due = (
-            bool(show.start_by_ms) and show.state == ShowState.OFF and self._clock_ms() > show.start_by_ms
-        )
-        if not is_due or loop.time() < self._look_again:
+        is_off = bool(show.start_by_ms) and show.state == ShowState.OFF
+        if not is_off or loop.time() < self._look_again:  # the clock here may be behind, and decides nothing
             return
         self._look_again = loop.time() + _LOOK
-        if ((await self._chain.service_info()).timestamp_ms or 0) > show.start_by_ms:
+        try:
+            if ((await self._chain.service_info()).timestamp_ms or 0) > show.start_by_ms:
+                await self._end_unstarted()
+        except ChainError as fault:  # who waits longer each time would post no slots of one that starts
+            log.warning("whether the show can start yet isn't known, which is asked again: %s", fault)
+
+    async def _end_unstarted(self) -> None:
+        await self._read_show()
+        if self.show.state == ShowState.OFF:
+            # Not `end`: it may have started, where a node is behind.
+            await shows.expire(self._chain, self.found)
+            log.warning("too few tickets were sold in time, so the show has ended: they are paid back")
             await self._read_show()
-            if self.show.state == ShowState.OFF:
-                log.warning("too few tickets were sold in time, so the show is ended: they are paid back")
-                await shows.end(self._chain, show.id)
-                await self._read_show()
 
     async def post_slots(self) -> None:
         """Post the slots that are due; what can't be posted now is tried again the next time."""

@@ -295,6 +295,13 @@ async def end(chain: ChainClient, id: Id) -> Executed:
     return await chain.execute(program)
 
 
+async def expire(chain: ChainClient, found: Found) -> Executed:
+    """End a ticketed show that did not start in time. Raise `MoveAborted` where it did, or still can."""
+    program = Program()
+    module.expire(program, found.show.id, coin=found.coin)
+    return await chain.execute(program)
+
+
 async def set_hint(chain: ChainClient, found: Found, cap: str, hint: str) -> Executed:
     """Say where the show is heard."""
     program = Program()

@@ -236,9 +236,10 @@ def test_a_flood_of_events_has_a_show_read_once_more():
 # ---- a producer's dealings with a chain that is here -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ahead", [0, 86_400_000])
+@pytest.mark.parametrize("ahead", [0, 86_400_000, -86_400_000])
 def test_a_ticketed_show_that_cant_start_any_more_is_ended_by_the_chains_clock(monkeypatch, ahead):
-    """Else its producer would wait for ever. A clock that is a day ahead of the chain's ends none."""
+    """Else its producer would wait for ever. A clock that is a day ahead of the chain's ends none, and by one that is
+    a day behind it is ended as soon."""
 
     async def test():
         chain = OnChain(monkeypatch, 0)
@@ -254,6 +255,44 @@ def test_a_ticketed_show_that_cant_start_any_more_is_ended_by_the_chains_clock(m
     clock.run(test())
 
 
+def test_a_show_that_started_in_time_isnt_ended_where_a_node_is_behind(monkeypatch):
+    """The last ticket was sold just before, and the node that reads the show hasn't heard of it."""
+
+    async def test():
+        chain = OnChain(monkeypatch, 0)
+        late = replace(TICKETED, slots=500, tickets=1, pot=50, start_by_ms=chain.now_ms + 10_000)
+        started = replace(late, tickets=2, pot=10**6, state=ShowState.ON_AIR, due_ms=chain.now_ms + 11_000)
+        chain.versions = [late, started]
+        chain.unknown = 1
+        async with await open_keeper(chain, SimpleNamespace(off=0)) as keeper:
+            await asyncio.sleep(40)
+            chain.unknown = 0
+            await asyncio.sleep(11)
+            assert keeper.air == Air.ON_AIR
+        assert chain.ended == 0
+
+    clock.run(test())
+
+
+def test_a_show_that_starts_has_its_slots_posted_also_where_its_time_wasnt_known_for_long(monkeypatch):
+    async def test():
+        chain = OnChain(monkeypatch, 0)
+        late = replace(TICKETED, slots=500, tickets=1, pot=50, start_by_ms=chain.now_ms + 1000_000)
+
+        async def service_info():
+            raise ChainError("no answer")
+
+        chain.versions, chain.service_info = [late], service_info
+        async with await open_keeper(chain, SimpleNamespace(off=0)):
+            await asyncio.sleep(300)
+            started = replace(late, tickets=2, pot=10**6, state=ShowState.ON_AIR, due_ms=chain.now_ms + 1000)
+            chain.versions.append(started)
+            await asyncio.sleep(15)
+            assert chain.show.posted
+
+    clock.run(test())
+
+
 class OnChain:
     """A show that takes slots as `show.move` does; what is read of it may be as it was before."""
 
@@ -261,7 +300,7 @@ class OnChain:
         self.versions = [FUNDED, replace(FUNDED, state=ShowState.ON_AIR, pot=pot, due_ms=self.now_ms + 1000)]
         #: How many of the newest versions the node doesn't know.
         self.unknown = self.ended = 0
-        for name in ("read_show", "post", "events_of", "end"):
+        for name in ("read_show", "post", "events_of", "expire"):
             monkeypatch.setattr(shows, name, getattr(self, name))
 
     @property
@@ -289,7 +328,9 @@ class OnChain:
         self.versions.append(show if show.pot >= 100 else replace(show, state=ShowState.OFF))
         return SlotsPosted("0x1", first, hashes, FIRST_HEAD, 100 * len(hashes), show.pot)
 
-    async def end(self, chain, id):
+    async def expire(self, chain, found):
+        if self.show.state != ShowState.OFF or self.now_ms <= self.show.start_by_ms:
+            raise ChainError("it is still running")
         self.ended += 1
         self.versions.append(replace(self.show, state=ShowState.ENDED))
 
