@@ -398,6 +398,27 @@ def test_who_asks_for_keys_has_nobody_elses_tickets_looked_at():
     clock.run(test())
 
 
+def test_who_is_let_in_while_the_next_key_is_made_has_it():
+    """Whose ticket is looked at for that is known before the chain answers."""
+
+    class Slow(Seats):
+        async def _count_seats(self, accounts):
+            await asyncio.sleep(1)
+            return dict.fromkeys(accounts, 1)
+
+    async def test():
+        issuer = KeyIssuer(bytes(32), Slow(bytes(32)))
+        assert await issuer.issue_keys(ALICE.id, ()) == {}
+        asking = asyncio.ensure_future(issuer.issue_keys(BOB.id, ()))
+        await asyncio.sleep(0.5)
+        await issuer.rotate_key()
+        assert await asking == {}
+        made = issuer.begin_epoch()
+        assert all(open_key(made.body, bytes(32), 1, each) == made.key for each in (ALICE, BOB))
+
+    clock.run(test())
+
+
 def test_who_names_many_with_one_ticket_has_the_newest_remembered():
     async def test():
         issuer = KeyIssuer(bytes(32), Sold(ALICE=1))

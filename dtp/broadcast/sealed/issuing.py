@@ -58,7 +58,7 @@ class KeyIssuer:
         When that can't be told, nobody who had the last one loses the next.
         """
         try:
-            refused = await self._admission.refused(self._asked)
+            refused = await self._admission.refused(dict(self._asked))  # others are let in meanwhile
         except DtpError as fault:
             log.warning("who may listen can't be told now, so all keep their keys: %s", fault)
             refused = {}
