@@ -521,6 +521,19 @@ def test_who_listens_goes_from_device_to_device_with_a_ticket():
         assert asked(tickets, BOB=[claim(ALICE, BOB, tickets.now_ms + 1)])["BOB"] is None
 
 
+def test_a_ticket_goes_on_to_others_after_a_clock_that_was_ahead_is_set():
+    tickets = Sold(ALICE=1)
+    tickets.now_ms += 144 * MOVE_MS
+    for name in ("BOB", "CAROL"):
+        tickets.now_ms += 1
+        assert asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms)]})[name] is None
+    tickets.now_ms -= 144 * MOVE_MS
+    for name in ("BOB", "CAROL"):
+        asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms)]})
+        tickets.now_ms += MOVE_MS
+        assert asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms)]})[name] is None
+
+
 def test_one_who_sells_a_ticket_of_two_keeps_the_seat_that_was_named_last():
     tickets = Sold(ALICE=2)
     both = {"BOB": [claim(ALICE, BOB, 5)], "CAROL": [claim(ALICE, CAROL, 6)]}

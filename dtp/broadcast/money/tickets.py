@@ -55,10 +55,10 @@ class _Seated:
     def _allow_move(self, now_ms: int) -> bool:
         """Return whether one more may be seated for another; it counts as done then. A clock may be set."""
         latest = now_ms + MOVES * MOVE_MS
-        until = max(now_ms, min(self._moved_until, latest)) + MOVE_MS
-        if until > latest:
+        self._moved_until = min(max(self._moved_until, now_ms), latest)
+        if self._moved_until + MOVE_MS > latest:
             return False
-        self._moved_until = until
+        self._moved_until += MOVE_MS
         return True
 
 
