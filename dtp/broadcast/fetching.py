@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ProducerEquivocated, SegmentError
-from dtp.broadcast.format import Segment
+from dtp.broadcast.format import Flag, Segment
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.tree.rooms import COMPARED
@@ -115,20 +115,10 @@ class Fetcher:
     async def _compare_with(self, held: HeldSegments, other: str, number: int) -> None:
         """Ask another one for the head of a segment that is here. Two chains of the producer end what is held."""
         try:
-            async with (
-                asyncio.timeout(self._within),
-                self._dial(other) as connection,
-                open_ask_stream(connection, m.Hello(number, count=1)) as stream,
-            ):
-                while (message := await frames.read(stream)) is not None:
-                    match message:
-                        case m.Announced(data) if data != held.announcement.encoded:
-                            return
-                        case m.ForkProof(data):
-                            held.accept_proof(data)
-                        case m.Manifest(data) if Segment.decode(data).number == number:
-                            held.add_manifest(data)
-                            return
+            async with asyncio.timeout(self._within), self._dial(other) as connection:
+                # Who is farther behind, such as a device that began later, is asked for the newest one that it has.
+                if not await _compare_head(held, connection, number):
+                    await _compare_head(held, connection, None)
         except ProducerEquivocated as fault:
             log.warning("%s", fault)
         except SegmentError:
@@ -148,6 +138,26 @@ class Fetcher:
             self._parents.note_forged(other, asyncio.get_running_loop().time())
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s hasn't what is missing: %s", other, fault)
+
+
+async def _compare_head(held: HeldSegments, connection: Connection, number: int | None) -> bool:
+    """Hold a segment's head there against what is here, the newest one's without a `number`; return False where it
+    isn't there. Raise `ProducerEquivocated`."""
+    async with open_ask_stream(connection, m.Hello(number, count=1)) as stream:
+        while (message := await frames.read(stream)) is not None:
+            match message:
+                case m.Announced(data) if data != held.announcement.encoded:
+                    return True
+                case m.ForkProof(data):
+                    held.accept_proof(data)
+                case m.Manifest(data):
+                    segment = Segment.decode(data)
+                    is_newest = number is None and not segment.flags & (Flag.INIT | Flag.KEYS)
+                    if segment.number == number or is_newest:
+                        if segment.number <= held.edge:  # what comes next here is heard from the neighbour
+                            held.add_manifest(data)
+                        return True
+    return False
 
 
 async def _fetch_some(held: HeldSegments, connection: Connection, first: int, last: int) -> int:

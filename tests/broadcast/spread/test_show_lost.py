@@ -119,9 +119,10 @@ def dialled_since(network, when):
     return [address for at, address in network.dialled if at > when]
 
 
-@pytest.mark.parametrize("forks_at", [0, 50])
-def test_who_knows_two_that_have_two_chains_of_one_producer_is_told(forks_at):
-    """Who does well is heard for ever, so a listener holds what it hears against what others have."""
+@pytest.mark.parametrize(("forks_at", "behind"), [(0, 0), (50, 0), (0, 30)])
+def test_who_knows_two_that_have_two_chains_of_one_producer_is_told(forks_at, behind):
+    """Who does well is heard for ever, so a listener holds what it hears against what others have; one of two devices
+    may have begun after the other."""
 
     async def test():
         network, announcement = Network(), Announcement.sign(ME, bytes(32), time_ms=0)
@@ -132,8 +133,11 @@ def test_who_knows_two_that_have_two_chains_of_one_producer_is_told(forks_at):
             all_held.append(held)
 
         async def produce():
-            for number in range(1000):
+            for second in range(1000):
                 for at, (signer, held) in enumerate(zip(signers, all_held, strict=True)):
+                    number = second - at * behind
+                    if number < 0:
+                        continue
                     body = b"%d of %d" % (number, at * (number >= forks_at))
                     held.add_own(signer.sign(body, time_ms=1000 * number, duration_ms=1000), body)
                 await asyncio.sleep(1)
@@ -141,7 +145,7 @@ def test_who_knows_two_that_have_two_chains_of_one_producer_is_told(forks_at):
         producing = asyncio.ensure_future(produce())
         both, task = await network.relay("dtp+tcp://both", "dtp+tcp://0", "dtp+tcp://1")
         below, below_task = await network.relay("dtp+tcp://below", "dtp+tcp://both")
-        await asyncio.sleep(forks_at + 70)
+        await asyncio.sleep(forks_at + behind + 70)
         for each in (both, below):
             assert isinstance(each.held.fault, ProducerEquivocated)
             proof = Equivocation.decode(each.held.fault.proof.encode(), announcement)
