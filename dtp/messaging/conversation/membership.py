@@ -20,7 +20,7 @@ from dtp.errors import PeerError
 from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
 from dtp.identity.card import MAX_BYTES as MAX_CARD_BYTES
 from dtp.identity.keys import SIGNATURE_SIZE
-from dtp.messaging.conversation.retirements import Retired, find_retirements
+from dtp.messaging.conversation.retirements import MAX_READINGS, Retired, find_retirements
 from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 
 MEMBERSHIP_DOMAIN: Final = b"dtp.group.operation.v1"
@@ -506,7 +506,7 @@ class Membership:
                 return not all(each == operation.id or covers[each] & bit for each in retirements)
             return operation.id in self._doubted
 
-        while True:
+        for _ in range(MAX_READINGS):
             retired = find_retirements(statements, is_disowned)
             void = {each for each in rank if is_disowned(self.operations[each], retired)}
             valid = self._resolve_removals(rank, void)

@@ -6,11 +6,14 @@ A value: the same for everybody who has the same operations. Source: docs/messag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from dtp.messaging.conversation.membership import Operation
 
+#: Times that a group is read, at most, until retirements count as having seen what removals had: who makes a chain of
+#: these would have others read it for hours.
+MAX_READINGS: Final = 8
 #: By person and device, the retirements of it that count.
 Retired = dict[tuple[bytes, bytes], list[bytes]]
 

@@ -1,6 +1,6 @@
 """Who is in a group, by a second reader: written from docs/messaging.md alone, with sets, and nothing of `dtp`.
 
-It knows neither invitations nor bounds, and checks no signatures.
+It knows neither invitations nor bounds of size, and checks no signatures.
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ class Group:
     def members(self) -> dict[bytes, int]:
         """Return who is in it, with which role."""
         covers = {name: set(self.seen[name]) for name, each in self.placed.items() if each.act == RETIRE}
-        while True:
+        valid: list[bytes] = []
+        for _ in range(8):
             retired = self._find_retired(covers)
             void = {each for each in self.order if not self._counts(each, retired, covers)}
             valid = self._find_valid(void)
             if not self._widen(covers, retired, valid):
-                return self._roles(valid)
+                break
+        return self._roles(valid)
 
     def _find_retired(self, covers: dict[bytes, set[bytes]]) -> dict[Any, list[bytes]]:
         retired: dict[Any, list[bytes]] = {}

@@ -19,6 +19,7 @@ from dtp.messaging.conversation.membership import (
     MembershipError,
     Operation,
 )
+from dtp.messaging.conversation.retirements import MAX_READINGS
 
 #: Ann has an old device, which is stolen, and a new one; Ben administers as well, Mal is the thief's accomplice.
 OLD, NEW, KEY, RECOVERY, BEN, CID, MAL = (identity(each) for each in range(1, 8))
@@ -140,6 +141,37 @@ def test_who_was_removed_undoes_nothing_by_retiring_a_device_unless_nobody_else_
     promoted = sign(OLD, Act.ADD, [OF_BEN, add_ann], subject=MAL.id.key, role=ADMINISTRATOR)
     made.add_operation(promoted, lambda operation: True)
     assert MAL.id.key not in people(made)  # Ben's removal hadn't seen it
+
+
+def test_retirements_of_people_who_remove_each_other_are_read_again_so_often_and_no_more() -> None:
+    """A chain of hundreds, which a stranger makes in a minute, took hours to read, at each start again."""
+    keys = [Identity.generate() for _ in range(3 * (MAX_READINGS + 4))]
+    chain = list(zip(keys[::3], keys[1::3], keys[2::3], strict=True))
+    accounts = [
+        Account.create(key, RECOVERY.id, [Device(new.id.key), Device(old.id.key)]) for key, new, old in chain
+    ]
+    told = [OF_BEN]
+    for each in accounts:
+        told.append(sign(BEN, Act.ADD, told[-1:], subject=each.card.account, role=ADMINISTRATOR))
+    joined, last = told[-1], told[-1]
+    removed = b""
+    for account, (_, new, old) in reversed(list(zip(accounts, chain, strict=True))):
+        person, said = account.card.account, account.remove(old.id).card
+        told.append(
+            Operation.sign(new, person, Act.RETIRE, subject=old.id.key, card=said, parents=[joined.id])
+        )
+        if removed:  # by a retired device, and whoever removes its person has seen that
+            last = Operation.sign(old, person, Act.REMOVE, subject=removed, parents=[last.id])
+            told.append(last)
+        removed = person
+    told.append(sign(BEN, Act.REMOVE, [last], subject=removed))
+    made = Membership(OF_BEN.id)
+    for operation in told:
+        made.add_operation(operation, lambda _: True)
+    stayed = {each.card.account for each in accounts[MAX_READINGS:]}
+    assert people(made) == {BEN.id.key} | stayed
+    encoded = made.encoded_operations
+    assert made.members.roles == Group(encoded, set(map(name_of, encoded))).members()
 
 
 def test_a_device_that_is_approved_again_counts_again() -> None:
