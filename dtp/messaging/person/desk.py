@@ -129,11 +129,16 @@ class Desk:
                 found = Peer(RemoteDevice.load(saved[0], self.local.save_key), *saved[1:])
         self._peers[device] = found
         while len(self._peers) > _CACHED:
-            self._peers.popitem(last=False)
+            gone, peer = self._peers.popitem(last=False)
+            if gone in self._changed:
+                self._changed.discard(gone)
+                self._put_peer(gone, peer)
         return found
 
     def _save_device(self, device: bytes) -> None:
-        peer = self.peer_of(device)
+        self._put_peer(device, self.peer_of(device))
+
+    def _put_peer(self, device: bytes, peer: Peer) -> None:
         self.store.put_peer(device, peer.remote.save(self.local.save_key), peer.person, peer.introduced)
 
     @contextmanager
