@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dtp.messaging.conversation.events import MAX_EVENT_BYTES, Event, EventKind
+from dtp.messaging.conversation.events import ID_BYTES, MAX_EVENT_BYTES, Event, EventKind
+from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import ConsentNeeded, MessageError, QueueFull, UnknownContact
 
@@ -36,24 +37,51 @@ class MissedEvents:
     def send_missed(self, device: bytes, now_ms: int) -> bool:
         """Queue what a device has missed, where it has acknowledged enough: a part of it, in order. Return whether
         there was any. Within a transaction."""
-        mail = self._mail
-        if mail.desk.peer_of(device).remote.outgoing.waiting > _FEW:
+        mail, owner = self._mail, self._mail.contacts.owner_of(device)
+        outgoing = mail.desk.peer_of(device).remote.outgoing
+        if outgoing.waiting > _FEW or (owner is not None and owner.pending is not None):
             return False
-        missed = mail.store.missed.take_events(device, _TOGETHER)
+        before = outgoing.next
+        while outgoing.next == before and (missed := mail.store.missed.take_events(device, _TOGETHER)):
+            self._send_events(device, missed, now_ms)
+        return outgoing.next > before
+
+    def _send_events(self, device: bytes, missed: list[bytes], now_ms: int) -> None:
+        mail = self._mail
         if b"" in missed:
+            self._introduce(device, now_ms)
             self._give_groups(device, now_ms)
         allowed: dict[bytes, bool] = {}
         for each in missed:
-            for conversation, said in mail.store.find_said(each, mail.person):
+            sender, event = each[:-ID_BYTES], each[-ID_BYTES:]
+            for conversation, said in mail.store.find_said(event, sender or mail.person):
                 if conversation not in allowed:
                     allowed[conversation] = self._may_have(conversation, device)
-                if allowed[conversation]:
+                if allowed[conversation] and sender:
+                    self._send_copy(device, conversation, said, now_ms)
+                elif allowed[conversation]:
                     mail.enqueue_event([device], said.event, now_ms)
-        return bool(missed)
+
+    def _introduce(self, device: bytes, now_ms: int) -> None:
+        peer = self._mail.desk.peer_of(device)
+        if not peer.introduced:  # our card is newer than the one that it has
+            card = self._mail.card_event(self._mail.card, now_ms)
+            self._mail.desk.enqueue_event([device], card, b"")
+            peer.introduced = True
+
+    def _send_copy(self, device: bytes, conversation: bytes, said: Said, now_ms: int) -> bool:
+        """Queue for a device of ours what somebody has said, within a transaction. Return whether it fits."""
+        encoded = said.event.encode()
+        if len(encoded) > MAX_EVENT_BYTES:
+            return False
+        fields = {"sender": said.sender, "event": encoded, **({"told": said.told} if said.told else {})}
+        copy = Event(EventKind.COPY, conversation, 0, now_ms, fields)
+        self._mail.enqueue_event([device], copy, now_ms, shown=said.sender + said.event.id)
+        return True
 
     def _may_have(self, conversation: bytes, device: bytes) -> bool:
         try:
-            return device in self._mail.devices_of(conversation)
+            return device in self._mail.own_devices or device in self._mail.devices_of(conversation)
         except (UnknownContact, ConsentNeeded):
             return False
 
@@ -76,10 +104,5 @@ class MissedEvents:
             for group in mail.groups:
                 mail.group_states.send_state(group, [device], now_ms)
             for conversation, said in mail.store.events_since(since_ms):
-                if len(said.event.encode()) > MAX_EVENT_BYTES:
-                    continue
-                fields = {"sender": said.sender, "event": said.event.encode()}
-                fields |= {"told": said.told} if said.told else {}
-                mail.enqueue_event([device], Event(EventKind.COPY, conversation, 0, now_ms, fields), now_ms)
-                sent += 1
+                sent += self._send_copy(device, conversation, said, now_ms)
         return sent

@@ -18,7 +18,8 @@ class MissedStore:
         self._database = database
 
     def add_event(self, device: bytes, event: bytes) -> None:
-        """Note that a device has missed the event with this id of ours, b"" for one that is in no history."""
+        """Note that a device has missed the event with this id of ours, b"" for one that is in no history; before
+        the id is the sender of what was copied for a device of ours."""
         self._database.execute("INSERT OR IGNORE INTO missed (device, id) VALUES (?, ?)", (device, event))
 
     def take_events(self, device: bytes, most: int) -> list[bytes]:

@@ -104,11 +104,10 @@ class Spreading:
             readers = {device: (upto, 0) for device, (upto, _) in readers.items() if device in wanted}
             store.put_readers(group, readers)
         number, key, sealed = sender.seal(group, event.encode())
-        shown = event.id if event.kind is EventKind.TEXT else b""
         store.put_value(_name(group), sender.save(mail.desk.local.save_key))
         mail.desk.note_sealed()
         store.put_readers(group, dict.fromkeys(wanted - readers.keys(), (number, 0)))
-        store.add_spread(group, Spread(number, shown, sealed, key), now_ms + self.patience_ms)
+        store.add_spread(group, Spread(number, event.id, sealed, key), now_ms + self.patience_ms)
         present = {each for each, (_, seen) in readers.items() if now_ms - PRESENT_MS < seen}
         self._hand_over(group, wanted - present, number, now_ms)
 
@@ -170,7 +169,8 @@ class Spreading:
         upto = max(known[0], min(event.fields["upto"], self._get_sender(group).next))
         person, notices = self._person_of(group, device), []
         for each in store.list_spread(group) if upto > known[0] else ():
-            if each.message and known[0] <= each.number < upto and person not in (b"", self._mail.person):
+            is_new = known[0] <= each.number < upto and person not in (b"", self._mail.person)
+            if is_new and store.find_message(each.message, self._mail.person):
                 store.add_receipt(each.message, person, device, read=False)
                 notices.append(Notice(What.DELIVERED, person, group, each.message))
         store.put_readers(group, {device: (upto, now_ms)})

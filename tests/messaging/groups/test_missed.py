@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from post_office import known_identity
 from village import NOW, Village, villages
 
+from dtp.identity import Account, Device
+from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import QueueFull
+from dtp.messaging.person.correspondence import Correspondence
 
 
 def fall_silent(village: Village, name: str, to: str) -> None:
@@ -19,6 +26,19 @@ def fall_silent(village: Village, name: str, to: str) -> None:
     with mail.transaction():
         for _ in range(MAX_UNACKNOWLEDGED):
             mail.enqueue_event([other.identity.id.key], read, NOW)
+
+
+@contextmanager
+def silent(village: Village, name: str, to: str) -> Iterator[None]:
+    """Have somebody's device count as if so much waited for it, where one event does."""
+    mail, other = village.people[name], village.people[to]
+    read = Event(EventKind.READ, other.person, 0, NOW, {"targets": [bytes(16)]})
+    with mail.transaction():
+        mail.enqueue_event([other.identity.id.key], read, NOW)
+    outgoing = mail.desk.peer_of(other.identity.id.key).remote.outgoing
+    outgoing.acknowledged -= MAX_UNACKNOWLEDGED
+    yield
+    outgoing.acknowledged += MAX_UNACKNOWLEDGED
 
 
 @pytest.mark.slow
@@ -36,15 +56,80 @@ def test_a_group_goes_on_beside_a_device_that_is_silent_and_it_gets_what_it_has_
         for each in texts:
             village.say("alice", group, each)
         alice.set_profile("Alice", alice.card.mailboxes, NOW + 1)
+        edited, deleted = (each.id for each in alice.read_history(group)[:2])
+        alice.send_event(group, EventKind.EDIT, {"target": edited, "text": "edited"}, NOW)
+        alice.send_event(group, EventKind.DELETE, {"target": deleted}, NOW)
         alice.spreading.hand_over_now(group)
         with pytest.raises(QueueFull):
             alice.send_event(bob.person, EventKind.TEXT, {"text": "are you there?"}, NOW)
         village.deliver()
         for name in ("bob", "carol"):
-            assert village.texts(name, group) == texts
+            assert village.texts(name, group) == ["edited", "", "text 2"]
         contact = bob.contacts.get_contact(alice.person)
         assert contact is not None
         assert contact.name == "Alice"
         alice.send_event(bob.person, EventKind.TEXT, {"text": "there you are"}, NOW)
         village.deliver()
         assert village.texts("bob", alice.person) == ["there you are"]
+
+
+def test_who_has_missed_a_card_alone_gets_it(tmp_path: Path) -> None:
+    """It wrote to mailboxes that had gone, until something else was said to it."""
+    with villages(tmp_path) as make:
+        village = make("alice", "bob")
+        alice, bob = village.people["alice"], village.people["bob"]
+        village.say("alice", bob.person, "hello")
+        village.deliver()
+        with silent(village, "alice", "bob"):
+            alice.set_profile("Alice", ["dtp+tcp://dtp1qqqq@moved:1"], NOW + 1)
+        village.deliver()
+        assert bob.get_contact(alice.person).card == alice.card
+
+
+def replaced_key(mail: Correspondence, account: Account) -> ContactCard:
+    """Return somebody's card by another key of their account."""
+    key, recovery = known_identity("next key"), known_identity("next recovery")
+    made = Account.rotate(account.card, known_identity("recovery"), key, recovery.id, account.card.devices)
+    card = ContactCard(key.id.key, made.card, mail.card.sequence + 1, 0, "", mail.card.mailboxes)
+    return card.signed_by(key)
+
+
+def test_what_was_missed_waits_for_a_key_to_be_accepted_and_for_nothing_that_has_gone(tmp_path: Path) -> None:
+    with villages(tmp_path) as make:
+        village = make("alice", "bob", "carol", least=100)
+        alice, bob = village.people["alice"], village.people["bob"]
+        devices = [Device(bob.identity.id.key)]
+        account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
+        bob.change_account(account, NOW)
+        alice.add_contact(bob.card, NOW)
+        group = village.group("alice", "bob", "carol")
+        with silent(village, "alice", "bob"):
+            village.say("alice", group, "first")
+            with alice.transaction():
+                for number in range(2500):  # what has disappeared since
+                    alice.store.missed.add_event(bob.identity.id.key, number.to_bytes(16, "big"))
+            village.say("alice", group, "last")
+        alice.contacts.consent = "ask"
+        alice.take_found_card(replaced_key(bob, account), village.now)
+        village.deliver()
+        assert village.texts("bob", group) == []
+        alice.accept_key(bob.person)
+        village.say("alice", bob.person, "there you are")
+        village.deliver()
+        assert village.texts("bob", group) == ["first", "last"]
+
+
+def test_a_new_device_of_ours_gets_all_of_the_past_however_much_waits_for_it(tmp_path: Path) -> None:
+    with villages(tmp_path) as make:
+        village = make("alice", "bob", "phone")
+        village.share_account("alice", "phone")
+        alice, phone, bob = (village.people[each] for each in ("alice", "phone", "bob"))
+        for number, mail in enumerate((alice, bob)):
+            event = Event(EventKind.TEXT, bob.person, number, NOW, {"text": f"of {number}"})
+            with alice.transaction():
+                said = Said(mail.person, event)
+                alice.store.add_said(bob.person, said, unread=False, held=False, vanishes=0)
+        with silent(village, "alice", "phone"):
+            assert alice.missed.send_history(phone.identity.id.key, 0, NOW) == 2
+        village.deliver()
+        assert village.texts("phone", bob.person) == ["of 0", "of 1"]
