@@ -281,8 +281,9 @@ class Correspondence:
 
     @property
     def has_room_for_strangers(self) -> bool:
-        """True while one more stranger is kept as a contact."""
-        return sum(each.stranger for each in self.contacts) < _STRANGERS
+        """True while one more stranger is kept as a contact; members of our groups aren't counted."""
+        fellows = self.group_states.list_fellows()
+        return sum(each.stranger and each.person not in fellows for each in self.contacts) < _STRANGERS
 
     def take_stranger(self, card: ContactCard) -> None:
         """Keep who is new to us as a contact, within a transaction."""

@@ -96,6 +96,11 @@ class GroupStates:
         for each in unpack_saved(self._mail.store.get_value(_refused(group.group)) or pack([])):
             group.add_operation(Operation.parse(each), lambda operation: False)
 
+    def list_fellows(self) -> set[bytes]:
+        """Return who is in a group with us."""
+        ours = [each.members.roles for each in self._mail.groups.values()]
+        return {person for roles in ours if self._mail.person in roles for person in roles}
+
     def send_state(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
         """Give devices all that is known of a group. Without `once` it is sent, however much it is."""
         membership = self._mail.groups[group]

@@ -51,6 +51,22 @@ def test_a_group_of_hundreds_is_given_once_and_not_to_each(tmp_path: Path) -> No
     alice.close()
 
 
+def test_members_of_our_groups_take_no_room_from_strangers(tmp_path: Path) -> None:
+    """Whoever was in a group of a thousand heard of no stranger any more: what they wrote was lost."""
+    alice = Correspondence(tmp_path / "alice.db", known_identity("alice"), NOW)
+    cards = []
+    for _ in range(1000):
+        identity = Identity.generate()
+        cards.append(ContactCard(identity.id.key, None, NOW, 0, "", PLACES).signed_by(identity))
+    with alice.transaction():
+        for each in cards:
+            alice.take_stranger(each)
+    assert not alice.has_room_for_strangers
+    alice.create_group("choir", [each.person for each in cards[:500]], NOW)
+    assert alice.has_room_for_strangers
+    alice.close()
+
+
 def test_small_groups_and_those_of_who_has_no_mailbox_are_sent(village: Callable[..., Village]) -> None:
     at = village("alice", "bob", "carol")
     at.group("alice", "bob", "carol")
