@@ -29,15 +29,23 @@ def seal_envelope(content: bytes, sealing_key: bytes, *, least: int = 0) -> byte
     """Return `content` sealed to a device's X25519 key, padded to one of `SIZES` of at least
     `least` bytes. Raise `MessageTooLong`, and `KeysForged` for a key that nothing can be sealed to.
     """
+    return bytes((VERSION,)) + _seal_to(pad(content, _OUTSIDE, least=least), sealing_key)
+
+
+def check_sealing_key(key: bytes) -> None:
+    """Raise `KeysForged` for a key that nothing can be sealed to: what waits for others would wait for it, too."""
+    _seal_to(b"", key)
+
+
+def _seal_to(padded: bytes, sealing_key: bytes) -> bytes:
     from nacl.bindings import crypto_box_seal
     from nacl.exceptions import CryptoError
 
-    padded = pad(content, _OUTSIDE, least=least)
     try:
         sealed: bytes = crypto_box_seal(padded, sealing_key)
     except CryptoError as fault:  # a point of small order
         raise KeysForged(f"{sealing_key.hex()} isn't a key to seal to") from fault
-    return bytes((VERSION,)) + sealed
+    return sealed
 
 
 def open_envelope(envelope: bytes, identity: Identity) -> bytes:

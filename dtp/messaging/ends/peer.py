@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from dtp.messaging.ends.device import LocalDevice
-from dtp.messaging.ends.envelope import Sealed, seal_envelope
+from dtp.messaging.ends.envelope import Sealed, check_sealing_key, seal_envelope
 from dtp.messaging.ends.keys import NO_RATCHET, DeviceKeys, KeyBundle
 from dtp.messaging.ends.letter import Letter
 from dtp.messaging.ends.olm import PRE_KEY, OlmSession
@@ -84,6 +84,7 @@ class RemoteDevice:
                 "this device takes sealed letters alone: it is a line for tips, see 'dtp tip send'"
             )
         bundle.keys.check_newer(self.keys, bundle.latest)
+        check_sealing_key(bundle.keys.sealing)
         is_further = any(instance == bundle.keys.instance for instance, _ in self.sessions)
         one_time = b"" if is_further else bundle.one_time
         session = local.account.begin_session(bundle.keys.olm, one_time or bundle.keys.fallback)
@@ -152,6 +153,7 @@ class RemoteDevice:
                 keys = DeviceKeys.parse(sealed.keys)
                 if keys.device != self.device or sealed.sender != self.device:
                     raise KeysForged("a first message has the keys of another device")
+                check_sealing_key(keys.sealing)
                 session, text = local.account.accept_session(keys.olm, sealed.message)
                 return keys.instance, session, text, keys
         for instance, session in known:
