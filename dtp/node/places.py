@@ -7,10 +7,10 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from dtp.errors import CarrierError, PeerError
@@ -21,7 +21,7 @@ from dtp.net.resolver import Candidate, Resolver, for_service
 from dtp.peers.links import PeerLink
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.reach import CHECK_PAUSE, Reach
-from dtp.peers.reach.relay_client import RelayPlace
+from dtp.peers.reach.relay_client import RelayPlace, source_of
 from dtp.peers.record import PeerRecord
 from dtp.tasks import TaskSet
 
@@ -39,10 +39,19 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 #: Seconds until a place that works is tried again, and a relay that led nobody here is asked again.
 PLACE_RECHECK: Final = 1800.0
-#: Linked peers that are asked to dial this node at its place; it dials by itself, too.
-PLACE_VOICES: Final = 2
+#: Linked peers that are asked to dial this node at its place, each in another network; it dials by itself, too.
+PLACE_VOICES: Final = 3
+#: What this node finds itself counts as so many who say the same, where somebody came to it by its place: two peers
+#: that lie, or their owner, don't outvote it. All three do: a relay may lead only those there who come from here.
+OWN_WEIGHT: Final = 2
+#: Without a word of its own it believes no fewer.
+LEAST_HEARSAY: Final = 2
 #: A place is given up after so many tries that led nobody here, one after another: a network may fail for a moment.
 PLACE_FAILURES: Final = 2
+#: Seconds between two looks at how late the loop is, and by how much it may be while a place is tried: a dial, which
+#: has `DIAL_TIME`, takes some turns of it on this side.
+LOOK: Final = 0.25
+LATE: Final = 0.25
 
 
 def list_ways(record: PeerRecord | None) -> list[Address]:
@@ -121,6 +130,62 @@ def list_proven_ways(link: PeerLink | None, record: PeerRecord | None) -> list[R
     ]
 
 
+def choose_voices(links: Iterable[PeerLink], relay: PeerId) -> list[PeerLink]:
+    """Return the links by which peers are asked about a place at `relay`: those that this node dialled, as anybody
+    can come, and one at random of each network, whose owner may be many."""
+    by_network: dict[bytes, list[PeerLink]] = {}
+    for link in links:
+        if link.outgoing and not link.closed and link.peer != relay:
+            by_network.setdefault(_network_of(link.source), []).append(link)
+    networks = random.sample(list(by_network.values()), min(PLACE_VOICES, len(by_network)))
+    return [random.choice(each) for each in networks]
+
+
+def _network_of(source: str) -> bytes:
+    """Return the network on the internet from which somebody comes; empty for all that are in none: addresses of
+    others, and relays, cost nothing."""
+    from dtp.peers.dht.addresses import subnet_of  # with which comes the DHT
+
+    return subnet_of((source.partition("/")[0], 1))
+
+
+def judge_place(own: bool | None, said: Collection[bool]) -> bool | None:
+    """Return whether a node is reached at a place, as at least half of those say who have tried: it itself, who
+    counts as `OWN_WEIGHT` if it is, and peers. None where nobody can tell."""
+    if own is None:
+        known = [*said] if len(said) >= LEAST_HEARSAY or any(said) else []
+    else:
+        known = [*said, *[own] * (OWN_WEIGHT if own else 1)]
+    return 2 * sum(known) >= len(known) if known else None
+
+
+class LoopDelay:
+    """How late this loop was at most within a `with` statement, in seconds."""
+
+    def __init__(self) -> None:
+        self.most = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> Self:
+        self._look_later()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._look()
+
+    def _look_later(self) -> None:
+        self._due = self._loop.time() + LOOK
+        self._timer = self._loop.call_at(self._due, self._on_time)
+
+    def _on_time(self) -> None:
+        self._look()
+        self._look_later()
+
+    def _look(self) -> None:
+        self.most = max(self.most, self._loop.time() - self._due)
+
+
 @dataclass(slots=True)
 class _Place:
     """One place: where it is, and what is known of it."""
@@ -130,6 +195,10 @@ class _Place:
     chosen: bool
     #: False once it has led nobody here `PLACE_FAILURES` times.
     works: bool = True
+
+
+def _came_by(link: PeerLink, relay: PeerId, since: float) -> bool:
+    return not link.outgoing and link.since >= since and link.source == source_of(relay)
 
 
 class RelayPlaces:
@@ -215,13 +284,20 @@ class RelayPlaces:
 
     async def _watch(self, url: str, own: str, place: _Place) -> None:
         """Try a place until it is given back."""
-        failures, pause = 0, CHECK_PAUSE
+        loop = asyncio.get_running_loop()
+        failures, pause, tried = 0, CHECK_PAUSE, loop.time()
         while True:
             await asyncio.sleep(pause)
             if self._places.get(own) is not place:
                 return
-            if await self._is_reached(place.where) is not False:
+            since, tried = tried, loop.time()
+            with LoopDelay() as delay:
+                reached = await self._is_reached(place.where, since)
+            if reached is not False:
                 failures, pause, place.works = 0, PLACE_RECHECK, True
+                continue
+            if delay.most > LATE:  # whoever dialled may have got no answer from this node
+                pause = LONGEST_PAUSE
                 continue
             failures += 1
             pause = CHECK_PAUSE if failures < PLACE_FAILURES else LONGEST_PAUSE
@@ -233,16 +309,17 @@ class RelayPlaces:
             await asyncio.sleep(PLACE_RECHECK)
             await self._take_in_time(url)
 
-    async def _is_reached(self, place: RelayPlace) -> bool | None:
-        """Return whether this node is reached at its place, as at least half of those say who have tried: itself, as
-        somebody else, and some peers. None where nobody can tell."""
-        others = [link for link in self._list_links() if link.peer != place.relay and not link.closed]
-        asked = random.sample(others, min(PLACE_VOICES, len(others)))
-        said = await asyncio.gather(
+    async def _is_reached(self, place: RelayPlace, since: float) -> bool | None:
+        """Return whether this node is reached at its place, by what it finds itself, as somebody else, and what some
+        peers say. Who has come by it `since` then, by the loop's clock, shows that it is. None where nobody can
+        tell."""
+        asked = choose_voices(self._list_links(), place.relay)
+        own, *said = await asyncio.gather(
             self._reach.try_place(place), *(self._reach.check_place(link, place.relay) for link in asked)
         )
-        known = [each for each in said if each is not None]
-        return 2 * sum(known) >= len(known) if known else None
+        if any(_came_by(link, place.relay, since) for link in self._list_links()):
+            own = True
+        return judge_place(own, [each for each in said if each is not None])
 
     async def _replace(self, own: str, place: _Place) -> bool:
         """Give a place back that leads nobody here, if another is wanted and found; return whether it has gone."""

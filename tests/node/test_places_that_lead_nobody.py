@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import count, pairwise
 
 import pytest
 
@@ -20,9 +20,9 @@ from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, read, sen
 from dtp.peers.reach.place_check import CheckBook
 from dtp.peers.reach.reach import CHECK_PAUSE, CHECKS_AT_ONCE, REACH_PROTOCOL
 from dtp.peers.reach.relay import Relay
-from dtp.peers.reach.relay_client import RelayPlace
+from dtp.peers.reach.relay_client import RelayPlace, source_of
 from dtp.peers.record import PeerRecord
-from dtp.testing.clock import run
+from dtp.testing.clock import FakeClockLoop, run
 
 QUIET = {"discover": (), "map_ports": False}
 
@@ -201,10 +201,11 @@ def test_only_where_a_relay_was_reached_or_comes_from_is_dialled_for_others() ->
 
 
 class FakeReach:
-    """Gives places, and says what it was told to of each relay: what this node finds itself, and what two others."""
+    """Gives places, and says what it was told to of each relay: what this node finds itself, and what others do."""
 
-    def __init__(self, says: dict[str, list[list[bool | None]]]) -> None:
-        self.says = says
+    def __init__(self, says: dict[str, list[list[bool | None]]], stall: float = 0.0) -> None:
+        """Each of its tries holds the loop up for `stall` seconds."""
+        self.says, self.stall = says, stall
         self.tries: list[tuple[str, float]] = []
         self.reserved: list[str] = []
 
@@ -214,7 +215,10 @@ class FakeReach:
         return place.url_for(ME.id)
 
     async def try_place(self, place: RelayPlace) -> bool | None:
-        self.tries.append((place.relay.short, asyncio.get_running_loop().time()))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, FakeClockLoop)
+        self.tries.append((place.relay.short, loop.time()))
+        loop.advance(self.stall)
         said = self.says[place.relay.short]
         self.now = said.pop(0) if len(said) > 1 else said[0]
         self.others = iter(self.now[1:])
@@ -225,8 +229,13 @@ class FakeReach:
 
 
 class FakeLink:
-    def __init__(self) -> None:
+    """To a peer in a network of its own, if it isn't said where it is."""
+
+    made = count()
+
+    def __init__(self, source: str = "", *, outgoing: bool = True, since: float = 0.0) -> None:
         self.peer, self.closed = dtp.Identity.generate().id, False
+        self.source, self.outgoing, self.since = source or f"8.8.{next(self.made) % 256}.8", outgoing, since
 
 
 class FakeListener:
@@ -242,17 +251,24 @@ def relay_at(relay: dtp.Identity) -> RelayPlace:
 
 
 def places_after(
-    seconds: float, says: dict[dtp.Identity, list[list[bool | None]]], relays: list[dtp.Identity]
+    seconds: float,
+    says: dict[dtp.Identity, list[list[bool | None]]],
+    relays: list[dtp.Identity],
+    *,
+    links: Sequence[FakeLink] | None = None,
+    stall: float = 0.0,
+    reach_kind: type[FakeReach] = FakeReach,
 ) -> tuple[list[str], FakeReach]:
-    """The relays at which a node has places after a time, that began at `ONE`, with these relays linked to it."""
-    reach = FakeReach({relay.id.short: said for relay, said in says.items()})
+    """The relays at which a node has places after a time, that began at `ONE`, with these relays linked to it, and
+    these `links`: to three peers in three networks, if not said."""
+    reach = reach_kind({relay.id.short: said for relay, said in says.items()}, stall)
+    linked = [FakeLink() for _ in range(3)] if links is None else links
 
     async def main() -> list[str]:
-        links = [FakeLink(), FakeLink()]
         places = RelayPlaces(
             reach,  # type: ignore[arg-type]
             list_relays=lambda: map(relay_at, relays),
-            list_links=lambda: links,  # type: ignore[arg-type,return-value]
+            list_links=lambda: linked,  # type: ignore[arg-type,return-value]
             is_wanted=lambda: True,
             on_change=lambda: None,
         )
@@ -265,17 +281,21 @@ def places_after(
     return run(main()), reach
 
 
-YES: list[list[bool | None]] = [[True, True, True]]
-NO: list[list[bool | None]] = [[False, False, False]]
+YES: list[list[bool | None]] = [[True, True, True, True]]
+NO: list[list[bool | None]] = [[False, False, False, False]]
+OWN_ALONE: list[list[bool | None]] = [[True, False, False, False]]
 
 
 @pytest.mark.parametrize(
     ("said", "stays"),
     [
         ([[False, None, None]], False),  # nobody else can tell
-        ([[True, False, False]], False),  # it leads those who come from here, and nobody else
+        (OWN_ALONE, False),  # it leads those who come from here, and nobody else
         ([[False, True, None]], True),
         ([[True, False, None]], True),  # one who lies
+        ([[True, False, False]], True),  # two who lie
+        ([[True, False, False, True]], True),
+        ([[None, False, None]], True),  # one peer alone says so
         ([[None, False, False]], False),  # it lets this node in as nobody else
         ([[None, None, None]], True),  # away, or it has a price
         ([[False, False, False], [True, True, True]], True),  # for a moment
@@ -284,6 +304,60 @@ NO: list[list[bool | None]] = [[False, False, False]]
 def test_most_of_those_who_tried_decide_twice(said: list[list[bool | None]], stays: bool) -> None:
     found, _ = places_after(50, {ONE: said, OTHER: YES}, [ONE, OTHER])
     assert found == [ONE.id.short if stays else OTHER.id.short]
+
+
+@pytest.mark.parametrize(
+    ("sources", "outgoing", "stays"),
+    [
+        (("8.8.1.1", "8.8.2.1", "8.8.3.1"), True, False),
+        (("8.8.1.1", "8.8.1.2", "8.8.1.3"), True, True),  # one network, whose owner may be all of them
+        (("2a00:1:1:1::1", "2a00:1:1:2::1", "2a00:1:1:3::1"), True, True),
+        (("192.168.1.7", "10.0.0.7", "relay:abc"), True, True),  # which cost nothing
+        (("8.8.1.1", "8.8.2.1", "8.8.3.1"), False, True),  # they have come by themselves
+    ],
+)
+def test_who_is_asked_was_dialled_and_is_in_a_network_of_its_own(
+    sources: tuple[str, ...], outgoing: bool, stays: bool
+) -> None:
+    links = [FakeLink(each, outgoing=outgoing) for each in sources]
+    found, _ = places_after(50, {ONE: OWN_ALONE, OTHER: YES}, [ONE, OTHER], links=links)
+    assert found == [ONE.id.short if stays else OTHER.id.short]
+
+
+@pytest.mark.parametrize(
+    ("came_by", "since", "stays"),
+    [
+        (ONE, 25.0, True),
+        (ONE, -1.0, False),  # before the place was tried: it leads nobody here any more
+        (OTHER, 25.0, False),
+    ],
+)
+def test_who_has_come_by_a_relay_counts_more_than_what_two_say(
+    came_by: dtp.Identity, since: float, stays: bool
+) -> None:
+    links = [FakeLink(), FakeLink(), FakeLink(source_of(came_by.id), outgoing=False, since=since)]
+    said: list[list[bool | None]] = [[False, False, False]]
+    found, _ = places_after(25, {ONE: said, OTHER: YES}, [ONE, OTHER], links=links)
+    assert found == [ONE.id.short if stays else OTHER.id.short]
+
+
+@pytest.mark.parametrize(("stall", "stays"), [(0.0, False), (1.0, True)])
+def test_a_try_during_which_this_node_was_late_does_not_count(stall: float, stays: bool) -> None:
+    found, reach = places_after(600, {ONE: NO, OTHER: YES}, [ONE, OTHER], stall=stall)
+    assert found == [ONE.id.short if stays else OTHER.id.short]
+    pauses = [later - sooner for (_, sooner), (_, later) in pairwise(reach.tries)]
+    assert not stays or set(pauses) == {LONGEST_PAUSE + stall}  # and asks others no more often
+
+
+def test_failures_count_on_after_a_try_that_does_not_count() -> None:
+    class LateOnce(FakeReach):
+        async def try_place(self, place: RelayPlace) -> bool | None:
+            self.stall = 1.0 if len(self.tries) == 1 else 0.0
+            return await super().try_place(place)
+
+    found, reach = places_after(100, {ONE: NO, OTHER: YES}, [ONE, OTHER], reach_kind=LateOnce)
+    assert found == [OTHER.id.short]
+    assert [relay for relay, _ in reach.tries].count(ONE.id.short) == PLACE_FAILURES + 1
 
 
 def test_where_there_is_no_other_relay_the_place_stays_and_is_tried_each_minute(
