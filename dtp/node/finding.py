@@ -71,9 +71,14 @@ class DhtFinder:
 
     source: ClassVar[str] = "dht"
 
-    def __init__(self, dht: Dht, teller: Nearness) -> None:
-        """`teller` is how near they are who may be in it."""
-        self._dht, self.teller = dht, teller
+    def __init__(self, dht: Dht, how_near: Callable[[], Nearness]) -> None:
+        """`how_near` gives how near they are who are in it, as far as they may be."""
+        self._dht, self._how_near = dht, how_near
+
+    @property
+    def teller(self) -> Nearness:
+        """How near they are who answer, as far as they may be."""
+        return self._how_near()
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
         """Return the newest record of `peer` that the DHT has; None if it has none."""
@@ -105,8 +110,8 @@ class PeerFinding:
         #: Whether the LAN is told when it ends.
         self.says_goodbye = True
         self._ways = frozenset(ways)
-        #: How near they are by whom others are found, as far as they may be.
-        self._farthest = how_near_finders_are((), self._ways)
+        #: How near they are by whom others are found, as far as they may be to begin with.
+        self._first_finders = how_near_finders_are((), self._ways)
         self._tasks = TaskSet()
 
     async def open(
@@ -134,10 +139,10 @@ class PeerFinding:
         if "dht" in self._ways:
             from dtp.peers.dht import Dht
 
-            self._farthest = how_near_finders_are(map(_host_of, endpoints), self._ways)
+            self._first_finders = how_near_finders_are(map(_host_of, endpoints), self._ways)
             self.dht = Dht(self.identity, bootstrap=endpoints, network=network, **options["dht"])
             await stack.enter_async_context(self.dht)
-            finders.append(DhtFinder(self.dht, self._farthest))
+            finders.append(DhtFinder(self.dht, self._how_near_finders_are))
         return finders
 
     def publish_record(self, urls: Iterable[str], services: Sequence[str], ttl: float) -> None:
@@ -170,7 +175,12 @@ class PeerFinding:
     def teller_of(self, peer: PeerId) -> Nearness:
         """Return how near they are who told where a peer is, or may tell where it isn't known."""
         known = self.book.get_known(peer)
-        return self._farthest if known is None else known.teller
+        return self._how_near_finders_are() if known is None else known.teller
+
+    def _how_near_finders_are(self) -> Nearness:
+        """Return how near they are by whom others are found: those of this network may have led the DHT farther."""
+        contacts = () if self.dht is None else self.dht.node.table
+        return max([self._first_finders, *(Nearness.of_host(each.endpoint[0]) for each in contacts)])
 
     def publish(self) -> None:
         """Publish the record in the DHT, if there is one; while this node is alone there, once another is found."""

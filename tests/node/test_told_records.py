@@ -13,8 +13,9 @@ import dtp
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.net.address import AddressError
-from dtp.node.finding import PeerFinding, how_near_finders_are
+from dtp.node.finding import DhtFinder, PeerFinding, how_near_finders_are
 from dtp.peers.book import PeerBook
+from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.record import PeerRecord
 from dtp.testing.pairs import ALICE
@@ -115,6 +116,42 @@ def test_the_dht_asks_nobody_that_is_nearer_than_who_told(
     book.learn_record(record, "exchange", teller)
     finding.on_record(record)
     assert fake.added == [record] * is_added
+
+
+@pytest.mark.parametrize(
+    ("hosts", "nearness"),
+    [
+        ((), Nearness.NETWORK),
+        (("192.168.1.7", "127.0.0.1"), Nearness.NETWORK),
+        (("192.168.1.7", "8.8.8.8"), Nearness.ANYWHERE),
+    ],
+)
+def test_what_the_dht_says_is_as_far_as_the_farthest_node_of_it(
+    hosts: tuple[str, ...], nearness: Nearness
+) -> None:
+    """Others may have led this node there, though it began with those of this network."""
+
+    class FakeDht:
+        def __init__(self) -> None:
+            self.node = self
+            self.table = [NodeContact(STRANGER.id.key, (host, 4000)) for host in hosts]
+
+    finding = PeerFinding(ALICE, PeerBook(), ("lan", "dht"))
+    finding.dht = cast(Any, FakeDht())
+    assert finding.teller_of(STRANGER.id) is nearness
+    assert DhtFinder(cast(Any, finding.dht), lambda: finding.teller_of(STRANGER.id)).teller is nearness
+
+
+def test_a_record_of_the_dht_has_nothing_dialled_that_is_nearer_than_who_is_in_it() -> None:
+    async def main() -> None:
+        node = dtp.Node(identity=ALICE, listen=HERE, discover=("dht",), bootstrap=["127.0.0.1:9"])
+        async with node:
+            (finder,) = [each for each in node.links.resolvers[1].finders if each.source == "dht"]
+            assert finder.teller is Nearness.MACHINE
+            node.dht.node.table.add_contact(NodeContact(STRANGER.id.key, ("8.8.8.8", 4000)), 0.0)
+            assert finder.teller is Nearness.ANYWHERE
+
+    run(main())
 
 
 @pytest.mark.parametrize(
