@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -57,13 +57,17 @@ class Known:
     learned: float
     #: How near the nearest is of those who told it: what it says is dialled for others only if it is no nearer.
     teller: Nearness = Nearness.ANYWHERE
+    #: How near what it says is: worked out once, since each exchange may go through the whole book.
+    leads: frozenset[Nearness] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = frozenset(_nearness(self.record.peer, each) for each in self.record.addresses)
+        object.__setattr__(self, "leads", found)
 
     def is_for(self, hearer: Nearness) -> bool:
         """Return whether somebody so near may be told: whoever is in this network takes what comes from here as this
         node's own word, and would dial what it says of that network, though it was told from farther away."""
-        return not any(
-            hearer <= _nearness(self.record.peer, each) < self.teller for each in self.record.addresses
-        )
+        return not any(hearer <= each < self.teller for each in self.leads)
 
 
 #: Called with the record that is new, or that has ended.

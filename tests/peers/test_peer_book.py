@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import msgpack
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId
 from dtp.peers.book import BookNotKept, Known, PeerBook
-from dtp.peers.record import PeerRecord
+from dtp.peers.record import MAX_ADDRESSES, PeerRecord
 from dtp.testing.pairs import ALICE, BOB
 
 
@@ -123,6 +126,25 @@ def test_what_a_stranger_says_of_a_network_is_told_to_nobody_there(url: str, hea
     each_hearer = (Nearness.MACHINE, Nearness.NETWORK, Nearness.ANYWHERE)
     assert {each for each in each_hearer if known_of(book, BOB.id).is_for(each)} == hearers
     assert all(known_of(book, ALICE.id).is_for(each) for each in each_hearer)
+
+
+def test_who_may_be_told_is_looked_up_and_not_worked_out_each_time() -> None:
+    """An exchange of a neighbour goes through the whole book where strangers have filled it with such records."""
+    book, parsed = PeerBook(clock=Clock()), Counter[str]()
+    urls = [f"ws://192.168.1.{number}:80/path" for number in range(MAX_ADDRESSES)]
+    for _ in range(8):
+        stranger = PeerRecord.sign(Identity.generate(), now=Clock.now, ttl=600, addresses=urls)
+        book.learn_record(stranger, "exchange", Nearness.ANYWHERE)
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        parsed[frame.f_code.co_name] += event == "call"
+
+    sys.setprofile(note)
+    told = [known for known in book if known.is_for(Nearness.NETWORK)]
+    sys.setprofile(None)
+    assert told == []
+    assert parsed["is_for"] == 8
+    assert not parsed["direct"]
 
 
 def test_services_are_found() -> None:
