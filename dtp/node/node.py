@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, LocalError
 from dtp.escaping import escape_text
 from dtp.gossip.limits import DEFAULT as GOSSIP
@@ -257,6 +258,7 @@ class Node:
         stack.push_async_callback(reach.leave)
         await reach.open(listener, self._listen)
         stack.callback(self.book.on_change(self._on_record))
+        stack.callback(self.book.on_nearer(self._on_nearer))
         stack.callback(links.listen(self._on_link, self._on_lost))
         links.protocols[PEER_EXCHANGE] = self._exchange.serve
         links.protocols[PUSH_PROTOCOL] = self._exchange.serve_push
@@ -475,6 +477,18 @@ class Node:
         self._upkeep.add_peer(record.peer, asyncio.get_running_loop().time())
         self._wake.set()
 
+    def _on_nearer(self, record: PeerRecord) -> None:
+        """Make use of what a record says that wasn't dialled, or asked, since it was told from afar alone."""
+        self._changed.set()
+        if record.peer == self.identity.id or NODE_SERVICE not in record.services:
+            return
+        self._finding.on_record(record)
+        self._note_told(record.peer)
+        self._wake.set()
+
+    def _note_told(self, peer: PeerId) -> None:
+        self._upkeep.on_told(peer, self._finding.teller_of(peer), asyncio.get_running_loop().time())
+
     def _on_twin_suspected(self, record: PeerRecord | None = None) -> None:
         """Warn soon that another node uses this identity; `record` is the one that it signed, if known."""
         if not self._suspects:
@@ -536,6 +550,7 @@ class Node:
 
     async def _dial_target(self, target: Target) -> None:
         peer: PeerId | None = None
+        told = Nearness.PROCESS if isinstance(target, Address) else self._finding.teller_of(target)
         try:
             if isinstance(target, Address):
                 peer = (await self.links.connect(target)).peer
@@ -548,7 +563,9 @@ class Node:
             if isinstance(target, Address):
                 self._told.add(target)
         finally:
-            self._upkeep.on_dialled(target, peer, asyncio.get_running_loop().time())
+            self._upkeep.on_dialled(target, peer, asyncio.get_running_loop().time(), told)
+            if not isinstance(target, Address):
+                self._note_told(target)  # who was asked meanwhile may be nearer
             self._wake.set()
 
     async def _save_book(self) -> None:

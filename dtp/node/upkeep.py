@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import PeerId
 from dtp.net.address import Address
 
@@ -43,6 +44,8 @@ class _Wish:
     is_bootstrap: bool
     #: There was a link to it.
     is_met: bool = False
+    #: How near they were who had told where it is when it was dialled in vain: what is nearer wasn't tried.
+    told: Nearness = Nearness.PROCESS
 
 
 class PeerUpkeep:
@@ -102,13 +105,24 @@ class PeerUpkeep:
                 found.append(target)
         return found
 
-    def on_dialled(self, target: Target, peer: PeerId | None, now: float) -> None:
-        """Note that a dial has ended: with a link to `peer`, or with None."""
+    def on_told(self, peer: PeerId, teller: Nearness, now: float) -> None:
+        """Note that somebody so near tells where a peer is: it is dialled now if those who told when it was dialled
+        in vain were farther away."""
+        wish = self._wishes.get(peer)
+        if wish is not None and teller < wish.told:
+            wish.at, wish.told = min(wish.at, now), teller
+
+    def on_dialled(
+        self, target: Target, peer: PeerId | None, now: float, told: Nearness = Nearness.PROCESS
+    ) -> None:
+        """Note that a dial has ended: with a link to `peer`, or with None. They who had `told` where it is were so
+        near."""
         self._dialling.discard(target)
         wish = self._wishes.get(target)
         if wish is None:
             return
         if peer is None:
+            wish.told = told
             self._put_off(wish, now)
 
     def _put_off(self, wish: _Wish, now: float) -> None:

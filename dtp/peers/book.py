@@ -97,6 +97,7 @@ class PeerBook:
         self._new: OrderedDict[PeerId, Known] = OrderedDict()
         self._proven: OrderedDict[PeerId, Known] = OrderedDict()
         self._listeners: list[OnChange] = []
+        self._nearer_listeners: list[OnChange] = []
         self._changed = False
         self._swept = -_SWEEP
         if path is not None:
@@ -114,13 +115,12 @@ class PeerBook:
 
     def on_change(self, callback: OnChange) -> Callable[[], None]:
         """Call `callback` with each record that is new from here on. Return what ends that."""
-        self._listeners.append(callback)
+        return _call_from_here_on(self._listeners, callback)
 
-        def end() -> None:
-            if callback in self._listeners:
-                self._listeners.remove(callback)
-
-        return end
+    def on_nearer(self, callback: OnChange) -> Callable[[], None]:
+        """Call `callback` with each record that was known, and that somebody nearer tells than all who did. Return
+        what ends that."""
+        return _call_from_here_on(self._nearer_listeners, callback)
 
     def learn_record(self, record: PeerRecord, source: str, teller: Nearness = Nearness.ANYWHERE) -> bool:
         """Add a record that somebody told who is so near; the nearest of those who tell the same counts. Return True
@@ -138,6 +138,8 @@ class PeerBook:
             if record == known.record and teller < known.teller:
                 part[record.peer] = replace(known, teller=teller)
                 self._changed = True
+                for callback in list(self._nearer_listeners):
+                    callback(record)
             return False
         part[record.peer] = Known(record, source[:_MAX_SOURCE], now, teller)
         if known is None:
@@ -252,6 +254,16 @@ class PeerBook:
                 case _:
                     self.counters["peer-record"] += 1
         self._changed = False
+
+
+def _call_from_here_on(listeners: list[OnChange], callback: OnChange) -> Callable[[], None]:
+    listeners.append(callback)
+
+    def end() -> None:
+        if callback in listeners:
+            listeners.remove(callback)
+
+    return end
 
 
 def _read_entries(path: Path) -> list[object]:

@@ -15,9 +15,11 @@ from dtp.identity import Identity
 from dtp.net.address import AddressError
 from dtp.node.finding import DhtFinder, PeerFinding, how_near_finders_are
 from dtp.peers.book import PeerBook
+from dtp.peers.dht import Dht, DhtAlone
 from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.record import PeerRecord
+from dtp.testing import clock
 from dtp.testing.pairs import ALICE
 
 HERE = "tcp://127.0.0.1:0"
@@ -84,6 +86,41 @@ def test_a_program_may_ask_for_a_peer_that_was_told_from_afar() -> None:
             assert (await node.links.connect(peer)).peer == peer  # and it isn't refused with the other
             with pytest.raises(AddressError):
                 await told
+
+    run(main())
+
+
+def test_a_peer_that_a_stranger_told_of_first_is_linked_as_soon_as_this_network_tells_of_it() -> None:
+    async def main() -> None:
+        quiet: dict[str, Any] = {"discover": (), "map_ports": False}
+        async with (
+            dtp.Node(identity=ALICE, listen=["memory://alice"], **quiet) as node,
+            dtp.Node(listen=["memory://friend"], **quiet) as friend,
+        ):
+            node.book.learn_record(friend.record, "exchange", Nearness.ANYWHERE)
+            await asyncio.sleep(1000)
+            assert not len(node.links)
+            node.book.learn_record(friend.record, "lan", Nearness.PROCESS)
+            await asyncio.sleep(1)
+            assert [link.peer for link in node.links] == [friend.identity.id]
+
+    clock.run(main())
+
+
+def test_a_node_of_the_dht_that_a_stranger_told_of_first_is_asked_once_this_machine_tells_of_it() -> None:
+    async def main() -> None:
+        async with (
+            dtp.Node(identity=ALICE, listen=HERE, discover=("dht",)) as node,
+            Dht(STRANGER, bind=("127.0.0.1", 0)) as there,
+        ):
+            record = PeerRecord.sign(
+                STRANGER, now=time.time(), addresses=(), services=[NODE_SERVICE], dht=there.endpoint
+            )
+            node.book.learn_record(record, "exchange", Nearness.ANYWHERE)
+            with pytest.raises(DhtAlone):
+                await node.dht.wait_joined(0.1)
+            node.book.learn_record(record, "lan", Nearness.MACHINE)
+            await node.dht.wait_joined()
 
     run(main())
 

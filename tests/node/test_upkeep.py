@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
@@ -17,6 +18,23 @@ SEED = Address.direct(BOB.id, "tcp://192.0.2.1:9000")
 
 def crowd(count: int) -> list[PeerId]:
     return [Identity.generate().id for _ in range(count)]
+
+
+def test_who_was_told_of_from_afar_is_dialled_at_once_when_somebody_nearer_tells() -> None:
+    keep, now = PeerUpkeep(SMALL), 0.0
+    keep.add_peer(LARGE, now)
+    for _ in range(12):
+        now = max(now, keep.next_time())
+        assert keep.take_due(now) == [LARGE]
+        keep.on_dialled(LARGE, None, now, Nearness.ANYWHERE)
+    keep.on_told(LARGE, Nearness.ANYWHERE, now + 1)
+    assert keep.take_due(now + 1) == []
+    keep.on_told(LARGE, Nearness.NETWORK, now + 1)
+    assert keep.take_due(now + 1) == [LARGE]
+    keep.on_dialled(LARGE, None, now + 1, Nearness.NETWORK)
+    keep.on_told(LARGE, Nearness.NETWORK, now + 2)  # once: its record may be of an address that is another's
+    assert keep.next_time() == now + 1 + UpkeepLimits().longest_unmet
+    keep.on_told(crowd(1)[0], Nearness.NETWORK, now + 2)  # nobody that is to be dialled
 
 
 def test_smaller_identity_dials_and_the_larger_waits() -> None:

@@ -110,6 +110,19 @@ def test_the_nearest_who_tells_a_record_counts_and_is_kept(tmp_path: Path) -> No
     assert known_of(book, BOB.id).teller is Nearness.ANYWHERE
 
 
+def test_somebody_nearer_who_tells_what_is_known_is_heard_of() -> None:
+    book, told, changed = PeerBook(clock=Clock()), list[PeerRecord](), list[PeerRecord]()
+    end = book.on_nearer(told.append)
+    book.on_change(changed.append)
+    first = record(BOB)
+    for teller in (Nearness.ANYWHERE, Nearness.NETWORK, Nearness.NETWORK, Nearness.ANYWHERE):
+        book.learn_record(first, "gossip", teller)
+    assert told == changed == [first]
+    end()
+    book.learn_record(first, "lan", Nearness.MACHINE)
+    assert told == changed == [first]
+
+
 @pytest.mark.parametrize(
     ("url", "hearers"),
     [
