@@ -209,7 +209,10 @@ class NodeReach:
         return [url for url in urls if urlsplit(url).scheme in PROTOCOLS]
 
     async def _check_dialability(self, link: PeerLink) -> None:
-        """Ask a peer to dial this node, and act on the result."""
+        """Ask a peer to dial this node, and act on the result. Who has come by a relay isn't asked: it sees the node
+        there alone, and as many as somebody likes may come so, to say that it can be dialled."""
+        if not link.outgoing and link.source.startswith("relay:"):
+            return
         try:
             seen = await self.reach.observe(link)
             if not seen:

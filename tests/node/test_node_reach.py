@@ -9,12 +9,14 @@ import dtp
 from dtp.net.connection import Connection
 from dtp.net.relay import copy
 from dtp.node.node import Node
+from dtp.node.reaching import NodeReach
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.relay_client import Reservation
 from dtp.peers.record import PeerRecord
 from dtp.session.limits import SILENT, WORK_BYTES, WORK_PAUSE
 from dtp.testing.clock import run
+from dtp.testing.pairs import ALICE, BOB
 
 pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 
@@ -189,6 +191,37 @@ def test_a_place_is_asked_for_until_the_relay_is_there() -> None:
             again = f"quic{url.partition('?')[0].removeprefix('relay')}"
             async with Node(identity=relay.identity, listen=[again], relay=True, discover=()):
                 await until(lambda: any(each.startswith("relay:") for each in hidden.record.addresses))
+
+    on_sockets(main())
+
+
+@pytest.mark.parametrize(("source", "is_asked"), [("8.8.8.8", True), ("relay:dtp1abc", False)])
+def test_who_has_come_by_a_relay_is_not_asked_whether_it_reaches_this_node(
+    source: str, *, is_asked: bool
+) -> None:
+    """It sees the node nowhere else, and as many as somebody likes come so: if they lied that it can be dialled, it
+    would give its place back."""
+
+    class Link:
+        outgoing, peer, asked = False, BOB.id, 0
+
+        def __init__(self) -> None:
+            self.source = source
+
+        async def open(self, protocol: str) -> None:
+            self.asked += 1
+            raise EOFError
+
+    async def main() -> None:
+        reach = NodeReach(ALICE, psk=None, on_change=lambda: None, record_of=lambda peer: None)
+        link = Link()
+        async with await dtp.listen("tcp://127.0.0.1:0", {}, identity=ALICE) as listener:
+            await reach.open(listener, ())
+            reach.on_link(link)  # type: ignore[arg-type]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            await reach.close()
+        assert link.asked == is_asked
 
     on_sockets(main())
 
