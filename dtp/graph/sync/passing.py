@@ -157,6 +157,11 @@ class Offering:
         while len(self._taken) > _REMEMBERED:
             del self._taken[next(iter(self._taken))]
 
+    def forget_taken(self, author: bytes) -> None:
+        """Note that frames of an author were dropped for its sum: who writes no more than before makes the next one
+        when as much is stored again."""
+        self._taken.pop(author, None)
+
     def _times_taken(self, author: bytes, stored: int) -> tuple[int, int]:
         before, times = self._taken.get(author, (stored, 0))
         return (before, times) if abs(stored - before) <= before // 4 else (stored, 0)

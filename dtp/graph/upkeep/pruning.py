@@ -221,6 +221,7 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
         await graph.commit()  # who is killed has said so, or has the frames
     if not saves or not (dropped := await graph.replace_stored(parts)):
         return Pruned(0, 0)
+    graph.offering.forget_taken(author)
     if is_own:
         graph.offering.on_replaced()
     return Pruned(dropped, size - await graph.frames.stored_bytes(author, 1, upto))

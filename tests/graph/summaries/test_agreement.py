@@ -314,6 +314,25 @@ def test_a_witness_loads_the_sum_of_an_author_again_as_it_grows() -> None:
     run(main())
 
 
+def test_a_witness_takes_each_sum_of_an_author_whose_frames_the_last_one_replaced() -> None:
+    """Who rewrites the same few things has as much stored each time that it sums them up."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as alice, await opened(BOB) as bob, await opened(CAROL) as carol:
+            summed = []
+            for _ in range(7):
+                await churn(alice, 100)
+                await see_all(alice, [bob, carol])
+                for witness in (bob, carol):
+                    await told(witness, witness.identity, alice)
+                await alice.upkeep.prune()
+                here, last = await stored(bob, ALICE), alice.frames.last_of(ALICE.id.key)
+                summed.append((len(here), sum_of(here).sequence == last))
+            assert summed == [(1, True)] * 7
+
+    run(main())
+
+
 def test_waiting_for_words_costs_no_more_the_more_is_stored() -> None:
     """Whoever lives on while those who are asked are away looks at what it signed since, with each commit."""
 
