@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from dtp.carriers.nearness import Nearness
+from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
+from dtp.peers.lan.hello import HelloNode
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
+from dtp.peers.resolver import PeerResolver
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
@@ -54,6 +59,44 @@ def test_peer_is_found_by_name(port: int, network: PrivateNetwork | None) -> Non
             assert found == said
             assert book.get(ALICE.id) == said
             assert await there.find(BOB.id) is None
+
+    run(main())
+
+
+def test_a_hello_from_afar_counts_as_told_from_there_also_where_somebody_waits_for_it(port: int) -> None:
+    """The socket that asks is at a port of all addresses: anybody who finds that may say hello to it."""
+
+    class Socket:
+        def __init__(self, source: str, said: HelloNode) -> None:
+            self.said = [(data, (source, 4000)) for data, _ in said.outgoing]
+
+        def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:
+            if not self.said:
+                raise BlockingIOError
+            return self.said.pop()
+
+    class Answered(Lan):
+        answer: Socket
+
+        async def find(self, peer: PeerId) -> PeerRecord | None:
+            finding = asyncio.ensure_future(super().find(peer))
+            await asyncio.sleep(0)  # it waits now
+            self._on_readable(cast(Any, self.answer))
+            return await finding
+
+    async def main() -> None:
+        book = PeerBook()
+        async with Answered(book, interfaces=("lo",), port=port) as here:
+            assert isinstance(here, Answered)
+            resolver = PeerResolver(book, [here])
+            said = HelloNode(random=random.randbytes)
+            said.publish(record(), 0.0, to_all=True)
+            for source, nearness in (("8.8.8.8", Nearness.ANYWHERE), ("192.168.1.7", Nearness.NETWORK)):
+                here.answer = Socket(source, said)
+                assert await resolver.find(ALICE.id, 30) is not None
+                known = book.get_known(ALICE.id)
+                assert known is not None
+                assert known.teller is nearness
 
     run(main())
 

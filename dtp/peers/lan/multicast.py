@@ -41,8 +41,8 @@ class Lan:
     """
 
     source: ClassVar[str] = "lan"
-    #: By those who answer, where a hello doesn't say it better.
-    teller: ClassVar[Nearness] = Nearness.NETWORK
+    #: Those who answer may be anywhere: each hello is in the book already, with where it came from.
+    teller: ClassVar[Nearness] = Nearness.ANYWHERE
 
     def __init__(
         self,
