@@ -18,7 +18,7 @@ from dtp.peers.book import PeerBook
 from dtp.peers.lan.interfaces import dialled_urls
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.private import PrivateNetwork
-from dtp.peers.record import MAX_ADDRESSES, MAX_SKEW, PeerRecord
+from dtp.peers.record import MAX_ADDRESSES, MAX_SKEW, PeerRecord, host_of_endpoint
 from dtp.peers.resolver import Finder
 from dtp.tasks import TaskSet
 
@@ -53,10 +53,6 @@ def _choose_addresses(urls: Sequence[str]) -> list[str]:
     relayed = [url for url in urls if url.startswith("relay:")][:MAX_ADDRESSES]
     own = [url for url in urls if not url.startswith("relay:")]
     return [*own[: MAX_ADDRESSES - len(relayed)], *relayed]
-
-
-def _host_of(endpoint: str) -> str:
-    return endpoint.rpartition(":")[0].strip("[]")
 
 
 def how_near_finders_are(hosts: Iterable[str], ways: Collection[str]) -> Nearness:
@@ -139,7 +135,7 @@ class PeerFinding:
         if "dht" in self._ways:
             from dtp.peers.dht import Dht
 
-            self._first_finders = how_near_finders_are(map(_host_of, endpoints), self._ways)
+            self._first_finders = how_near_finders_are(map(host_of_endpoint, endpoints), self._ways)
             self.dht = Dht(self.identity, bootstrap=endpoints, network=network, **options["dht"])
             await stack.enter_async_context(self.dht)
             finders.append(DhtFinder(self.dht, self._how_near_finders_are))
@@ -204,7 +200,7 @@ class PeerFinding:
         """Add a node that was found by another way to the DHT."""
         if self.dht is None or not record.dht:
             return
-        if Nearness.of_host(_host_of(record.dht)) >= self.teller_of(record.peer):
+        if Nearness.of_host(host_of_endpoint(record.dht)) >= self.teller_of(record.peer):
             was_alone = not len(self.dht.node.table)
             self.dht.add_node(record)
             if was_alone:

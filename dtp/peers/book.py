@@ -19,7 +19,7 @@ from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
 from dtp.net.address import Address, AddressError
-from dtp.peers.record import PeerRecord, PeerRecordError
+from dtp.peers.record import PeerRecord, PeerRecordError, host_of_endpoint
 from dtp.replacing import replace_file
 
 log = logging.getLogger("dtp.peers")
@@ -61,12 +61,14 @@ class Known:
     leads: frozenset[Nearness] = field(init=False)
 
     def __post_init__(self) -> None:
-        found = frozenset(_nearness(self.record.peer, each) for each in self.record.addresses)
-        object.__setattr__(self, "leads", found)
+        found = {_nearness(self.record.peer, each) for each in self.record.addresses}
+        if self.record.dht:
+            found.add(Nearness.of_host(host_of_endpoint(self.record.dht)))
+        object.__setattr__(self, "leads", frozenset(found))
 
     def is_for(self, hearer: Nearness) -> bool:
         """Return whether somebody so near may be told: whoever is in this network takes what comes from here as this
-        node's own word, and would dial what it says of that network, though it was told from farther away."""
+        node's own word, and would dial or ask what it says of that network, though it was told from farther away."""
         return not any(hearer <= each < self.teller for each in self.leads)
 
 

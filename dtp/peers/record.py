@@ -145,6 +145,11 @@ class PeerRecord:
         return (self.sequence, self.encoded) > (other.sequence, other.encoded)
 
 
+def host_of_endpoint(endpoint: str) -> str:
+    """Return the host of "host:port" or "[address]:port"."""
+    return endpoint.rpartition(":")[0].strip("[]")
+
+
 def _message(body: bytes) -> bytes:
     return bytes((len(DOMAIN),)) + DOMAIN + body
 

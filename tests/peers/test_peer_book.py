@@ -31,8 +31,9 @@ def record(
     at: float = Clock.now,
     services: tuple[str, ...] = (),
     url: str = "tcp://192.0.2.7:9000",
+    dht: str = "",
 ) -> PeerRecord:
-    return PeerRecord.sign(identity, now=at, ttl=600, addresses=[url], services=services)
+    return PeerRecord.sign(identity, now=at, ttl=600, addresses=[url], services=services, dht=dht)
 
 
 def forge(encoded: bytes) -> bytes:
@@ -158,6 +159,23 @@ def test_who_may_be_told_is_looked_up_and_not_worked_out_each_time() -> None:
     assert told == []
     assert parsed["is_for"] == 8
     assert not parsed["direct"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "hearers"),
+    [
+        ("8.8.8.8:4000", {Nearness.NETWORK, Nearness.ANYWHERE}),
+        ("192.168.1.1:53", {Nearness.ANYWHERE}),
+        ("[fd00::1]:53", {Nearness.ANYWHERE}),
+    ],
+)
+def test_whom_to_ask_in_a_network_by_the_dht_is_told_to_nobody_there(
+    endpoint: str, hearers: set[Nearness]
+) -> None:
+    book = PeerBook(clock=Clock())
+    book.learn_record(record(BOB, url="tcp://8.8.8.8:9000", dht=endpoint), "exchange", Nearness.ANYWHERE)
+    each_hearer = (Nearness.NETWORK, Nearness.ANYWHERE)
+    assert {each for each in each_hearer if known_of(book, BOB.id).is_for(each)} == hearers
 
 
 def test_services_are_found() -> None:

@@ -106,7 +106,7 @@ class Deployments:
         return frozenset(self._hosts.get(canonical_id(account), ()))
 
     def remember_host(self, account: Id, host: Id) -> None:
-        """Keep that an account has made a host, also in the file. Raises `ConfigError` as `remember` does."""
+        """Keep that an account has made a host, also in the file. Raises `ConfigError` as `save` does."""
         name, made = canonical_id(account), canonical_id(host)
         self._hosts.setdefault(name, []).append(made)
         if self._path is None:
@@ -121,7 +121,7 @@ class Deployments:
         return tuple(self._services)
 
     def remember_service(self, name: str) -> None:
-        """Keep the name of a service, also in the file. Raises `ConfigError` as `remember` does."""
+        """Keep the name of a service, also in the file. Raises `ConfigError` as `save` does."""
         if name in self._services:
             return
         self._services.append(name)
