@@ -175,8 +175,7 @@ class PeerFinding:
 
     def _how_near_finders_are(self) -> Nearness:
         """Return how near they are by whom others are found: those of this network may have led the DHT farther."""
-        contacts = () if self.dht is None else self.dht.node.table
-        return max([self._first_finders, *(Nearness.of_host(each.endpoint[0]) for each in contacts)])
+        return self._first_finders if self.dht is None else max(self._first_finders, self.dht.farthest)
 
     def publish(self) -> None:
         """Publish the record in the DHT, if there is one; while this node is alone there, once another is found."""

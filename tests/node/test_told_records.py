@@ -16,7 +16,6 @@ from dtp.net.address import AddressError
 from dtp.node.finding import DhtFinder, PeerFinding, how_near_finders_are
 from dtp.peers.book import PeerBook
 from dtp.peers.dht import Dht, DhtAlone
-from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
@@ -170,8 +169,7 @@ def test_what_the_dht_says_is_as_far_as_the_farthest_node_of_it(
 
     class FakeDht:
         def __init__(self) -> None:
-            self.node = self
-            self.table = [NodeContact(STRANGER.id.key, (host, 4000)) for host in hosts]
+            self.farthest = max(map(Nearness.of_host, hosts), default=Nearness.PROCESS)
 
     finding = PeerFinding(ALICE, PeerBook(), ("lan", "dht"))
     finding.dht = cast(Any, FakeDht())
@@ -185,7 +183,7 @@ def test_a_record_of_the_dht_has_nothing_dialled_that_is_nearer_than_who_is_in_i
         async with node:
             (finder,) = [each for each in node.links.resolvers[1].finders if each.source == "dht"]
             assert finder.teller is Nearness.MACHINE
-            node.dht.node.table.add_contact(NodeContact(STRANGER.id.key, ("8.8.8.8", 4000)), 0.0)
+            node.dht.node.note_met(("8.8.8.8", 4000))
             assert finder.teller is Nearness.ANYWHERE
 
     run(main())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from dtp.carriers.errors import ListenError, reason
+from dtp.carriers.nearness import Nearness
 from dtp.carriers.resolving import resolve_host
 from dtp.identity import Identity, PeerId
 from dtp.peers.dht.addresses import Endpoint
@@ -400,6 +401,11 @@ class Dht:
         except (DhtError, ValueError):
             self.node.counts["nodes that can't be"] += 1
         self._flush()
+
+    @property
+    def farthest(self) -> Nearness:
+        """How near the farthest node is that this one has met since it began: what is found may be told by that."""
+        return Nearness.PROCESS if self._node is None else self._node.farthest
 
     @property
     def endpoint(self) -> str:

@@ -9,6 +9,7 @@ from enum import Enum
 from random import Random
 from typing import TypeAlias
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.admission import NONE
@@ -81,6 +82,8 @@ class Exchange:
         #: Goes with each question: that we serve nobody.
         self.client = False
         self.counts: Counter[str] = Counter()
+        #: How near the farthest is that this node has met.
+        self.farthest = Nearness.PROCESS
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -104,6 +107,10 @@ class Exchange:
         )
         self._pending[transaction] = _Pending(question, contact, on_outcome, now, timer, now)
         self._send(encode(question), contact)
+
+    def note_met(self, endpoint: Endpoint) -> None:
+        """Note that who is there has answered, or has asked and is who it says: it may tell this node of others."""
+        self.farthest = max(self.farthest, Nearness.of_host(endpoint[0]))
 
     def _send(self, data: bytes, contact: NodeContact) -> None:
         self.counts["asked"] += 1
@@ -139,6 +146,7 @@ class Exchange:
         contact = pending.contact
         if outcome is QuestionOutcome.ANSWERED:
             contact.failures, contact.seen = 0, now
+            self.note_met(contact.endpoint)
         else:
             contact.failures += 1
         pending.on_outcome(contact, outcome, answer, now)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeAlias
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.peers.dht.addresses import Endpoint, scope_of
 from dtp.peers.dht.admission import TokenStanding
@@ -132,6 +133,7 @@ class DhtNode:
         sends, standing = self._server.receive(question, source, now)
         self._sends += sends
         if standing is TokenStanding.PEER:
+            self.note_met(source)
             contact = self._network.known.contact_at(question.key, source)
             if question.client:
                 self.table.remove(contact, now)
@@ -217,6 +219,15 @@ class DhtNode:
         return lambda result, now: self._events.append(OperationEnded(number, result))
 
     # ------------------------------------------------------------------------------------------------------ mode
+
+    @property
+    def farthest(self) -> Nearness:
+        """How near the farthest is who has answered, or has asked and proven who it is."""
+        return self._exchange.farthest
+
+    def note_met(self, endpoint: Endpoint) -> None:
+        """Note that who is there has proven who it is: it may tell this node of others."""
+        self._exchange.note_met(endpoint)
 
     @property
     def client(self) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from test_dht_attackers import Stranger, a_node
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.peers.dht.addresses import pack_endpoint
 from dtp.peers.dht.limits import DhtLimits
@@ -52,6 +55,21 @@ def test_one_peer_has_few_others_asked_to_dial_it() -> None:
         sends = stranger.say(encode(stranger.question(DatagramKind.CHECK, bytes(8))))
         asked += sum(to != stranger.source for _, to in sends)
     assert asked == 2 * DhtLimits().checks_per_minute
+
+
+def test_how_near_the_farthest_is_who_may_have_told_anything() -> None:
+    node = a_node()
+    near = Stranger(node, Identity(bytes([51] * 32), bytes(32)), ("10.0.0.7", 4000))
+    far = Stranger(node)
+    assert node.farthest is Nearness.PROCESS
+    near.prove()
+    far.ask(DatagramKind.PING)  # anybody may say that it comes from there
+    assert node.farthest is Nearness.NETWORK
+    far.prove()
+    far.answer_to(replace(far.question(DatagramKind.PING), client=True))  # in no table, and may store
+    assert [each.endpoint for each in node.contacts] == [near.source]
+    assert near.ask(DatagramKind.PING) is not None
+    assert node.farthest is Nearness.ANYWHERE
 
 
 def test_questions_that_wait_for_answers_are_bounded_and_end() -> None:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from dtp.carriers.errors import ListenError
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.peers.dht import Dht, DhtAlone, DhtError, DhtLimits, DhtSuperseded
 from dtp.peers.dht.driver import Seal, format_endpoint, parse_endpoint
@@ -66,6 +67,15 @@ def test_values_peers_and_providers_go_round(host: str) -> None:
             assert not stats.client
             assert stats.counts["questions"] > 0
             assert stats.endpoint == alice.endpoint
+
+    asyncio.run(main())
+
+
+def test_how_near_those_are_who_answer() -> None:
+    async def main() -> None:
+        async with nodes(2) as (alice, bob):
+            assert alice.farthest is bob.farthest is Nearness.MACHINE
+        assert Dht(alice.identity).farthest is Nearness.PROCESS
 
     asyncio.run(main())
 
