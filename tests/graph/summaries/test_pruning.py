@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import os
-import random
-import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity, served, told
+from graph_fixtures import ALICE, BOB, CAROL, served, told
 from postgres import server
+from replaying import check, replayed, size
 
 from dtp.crdt import Clock, Replica
 from dtp.crdt.permission.rules import Rule, Rules
@@ -25,7 +23,6 @@ from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.stores import loading
-from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.graph.upkeep.pruning import Pruned
 from dtp.identity import Identity
 
@@ -45,30 +42,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("postgres"))
 
 
-def replayed(graph: Graph) -> bytes:
-    """The state that the stored frames alone give, signatures and chains checked."""
-    fresh = graph.replica.empty_copy()
-    loading.merge_all_stored(graph.frames.store, fresh)
-    return fresh.save()
-
-
-async def check(graph: Graph) -> None:
-    """All that is here can be had from the store."""
-    await graph.commit()
-    await graph.verify()
-    assert replayed(graph) == graph.replica.save()
-
-
 async def positions(graph: Graph, count: int, at: int = 0) -> None:
     for number in range(at, at + count):
         graph.node(f"thing/{number % 4}").update(x=number, y=-number)
         await graph.commit()
-
-
-async def size(graph: Graph) -> int:
-    return sum(
-        [await graph.frames.stored_bytes(author, 1, last) for author, last in graph.frames.vector().items()]
-    )
 
 
 def test_what_was_overwritten_is_dropped(place: str) -> None:
@@ -599,159 +576,5 @@ def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
             wall[0] += 90_000
             assert (await alice.upkeep.prune()).frames == 50
             await check(alice)
-
-    asyncio.run(main())
-
-
-# ---- random histories --------------------------------------------------------------------------------------------
-
-
-def act(graph: Graph, rng: random.Random) -> None:
-    soul, key = f"n/{rng.randrange(3)}", rng.choice("ab")
-    match rng.randrange(9):
-        case 0 | 1:
-            graph.node(soul)[key] = rng.randrange(100)
-        case 2:
-            graph.node(soul).pop(key, None)
-        case 3:
-            graph.counter(soul, key).add(rng.choice([-1, 1]))
-        case 4:
-            graph.set(soul, key).add(rng.randrange(4))
-        case 5:
-            graph.set(soul, key).discard(rng.randrange(4))
-        case 6:
-            graph.map(soul)[key] = rng.randrange(100)
-        case 7:
-            graph.delete(soul)
-        case _:
-            text = graph.text(soul, key)
-            text.insert(rng.randrange(len(text) + 1), "ab")
-            if len(text) > 4:
-                text.delete(0, 3)
-
-
-async def history(seed: int, path: Path, who: list[Identity]) -> int:
-    """Replicas that write, tell each other, prune and are opened again; one keeps all frames beside them."""
-    rng, dropped = random.Random(seed), 0
-    async with AsyncExitStack() as stack:
-        keeper = await stack.enter_async_context(
-            await Graph.open("memory:", identity=identity("keeper"), history=True)
-        )
-        graphs = [await Graph.open(str(path / f"{seed}-0.db"), identity=who[0])]
-        graphs += [await Graph.open("memory:", identity=one) for one in who[1:]]
-        for _ in range(rng.randrange(10, 40)):
-            at = rng.randrange(len(graphs))
-            for _ in range(rng.choice([1, 3, 12])):
-                act(graphs[at], rng)
-                if rng.random() < 0.7:
-                    await graphs[at].commit()
-            await told(graphs[at], who[at], keeper)
-            other = rng.randrange(len(graphs))
-            if other != at:
-                about = rng.randrange(len(graphs))
-                await told(graphs[at], who[about], graphs[other])
-            if rng.random() < 0.4:
-                some = rng.choice(graphs)
-                dropped += (await some.upkeep.prune()).frames
-                await check(some)
-            if rng.random() < 0.2:
-                giver, taker = rng.sample(graphs, 2)  # an offer, taken as `_Session` does
-                for author in giver.passed.list_authors():
-                    if giver.passed.last_of(author) <= taker.frames.vector().get(author, 0):
-                        taker.passed.put_summary(
-                            author, giver.passed.last_of(author), giver.passed.parts_of(author)
-                        )
-            if rng.random() < 0.2:
-                await graphs[0].close()
-                graphs[0] = await Graph.open(str(path / f"{seed}-0.db"), identity=who[0])
-        for graph in graphs:
-            for one, author in zip(graphs, who, strict=True):
-                await told(one, author, graph)
-            await check(graph)
-        for one, author in zip(graphs, who, strict=True):
-            assert keeper.frames.vector().get(author.id.key, 0) <= one.frames.vector().get(author.id.key, 0)
-        states = {graph.replica.save() for graph in graphs}
-        assert len(states) == 1
-        for graph in graphs:
-            await graph.close()
-    return dropped
-
-
-def test_random_histories_with_two_stores(tmp_path: Path) -> None:
-    dropped = [asyncio.run(history(seed, tmp_path, [ALICE, BOB])) for seed in range(12)]
-    assert sum(dropped) > 100
-
-
-@pytest.mark.slow
-def test_many_random_histories(tmp_path: Path) -> None:
-    for seed in range(1000, 1150):
-        asyncio.run(history(seed, tmp_path, [ALICE, BOB, CAROL]))
-
-
-# ---- killed at every write -----------------------------------------------------------------------------------------
-
-
-def watched_store(path: Path, into: Path) -> tuple[SqliteStore, list[Path]]:
-    """Return a store, and its folder as it was after each of SQLite's steps, which is filled from now on: what a kill
-    would leave.
-
-    Each differs from the one before.
-    """
-    found: list[Path] = []
-    folder = path.parent
-    seen: set[bytes] = set()
-
-    def copy() -> int:
-        files = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".db-shm"]
-        whole = b"".join(path.name.encode() + path.read_bytes() for path in sorted(files))
-        if (digest := hashlib.sha256(whole).digest()) not in seen:
-            seen.add(digest)
-            found.append(into / str(len(found)))
-            shutil.copytree(folder, found[-1], ignore=shutil.ignore_patterns("*-shm", "*-lock"))
-        return 0
-
-    class Watched(SqliteStore):
-        def _connect_to(self, place: str) -> Any:
-            database = super()._connect_to(place)
-            database.execute("PRAGMA cache_size = 2")  # what is written goes to the disk soon
-            database.set_progress_handler(copy, 20)
-            database.set_trace_callback(lambda _: copy() and None)
-            return database
-
-    return Watched(path), found
-
-
-def test_killed_at_every_write(tmp_path: Path) -> None:
-    async def main() -> None:
-        (folder := tmp_path / "graph").mkdir()
-        async with (
-            await Graph.open(str(folder / "a.db"), identity=ALICE) as alice,
-            await Graph.open("memory:", identity=BOB) as bob,
-        ):
-            for number in range(150):
-                bob.node(f"b/{number % 2}")["k"] = f"{number}" * 300
-                await bob.commit()
-                alice.node(f"a/{number % 2}")["k"] = f"{number}" * 300
-                await alice.commit()
-            await told(bob, BOB, alice)
-            await bob.upkeep.prune()
-            alice.passed.put_summary(BOB.id.key, 150, await bob.frames.read(BOB.id.key, 1, 150))
-            state = alice.replica.save()
-        store, left = watched_store(folder / "a.db", tmp_path / "killed")
-        async with await Graph.open(store, identity=ALICE) as alice:
-            before = len(left)
-            assert (await alice.upkeep.prune()).frames == 298
-        assert len(left) > before + 6
-        sizes = set()
-        for place in left[before:]:
-            async with await Graph.open(str(place / "a.db"), identity=ALICE) as alice:
-                assert alice.damage is None
-                assert alice.replica.save() == state
-                sizes.add(await size(alice) > 50_000)
-                await alice.recover()  # the other one is still there
-                await alice.upkeep.prune()
-                await check(alice)
-                assert alice.replica.save() == state
-        assert sizes == {True, False}
 
     asyncio.run(main())

@@ -1,21 +1,21 @@
-"""Relays: carriers over them, limits, and relays or users of them that mean harm."""
+"""Relays: carriers over them, limits, and users of them that mean harm."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from relay_world import ADDRESS, ALICE, BOB, EVE, RELAY, URL, relaying, reserved
 
 import dtp
 import dtp.net.relay
 from dtp.carriers import CARRIERS, dial, listen
 from dtp.carriers.base import CarrierKind
 from dtp.carriers.errors import DialError, ListenError
-from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
@@ -37,28 +37,6 @@ from dtp.peers.reach.relay_client import RelayClient, RelayPlace, plain_connect,
 from dtp.session.codes import StreamReset
 from dtp.testing.carriers import check_carrier
 from dtp.testing.clock import run
-
-RELAY, ALICE, BOB, EVE = (Identity.generate() for _ in range(4))
-URL = f"relay://relay?relay={RELAY.id}&via=memory"
-ADDRESS = Address.direct(BOB.id, URL, "echo")
-Handler = Callable[[Connection], Awaitable[None]]
-
-
-async def echo(connection: Connection) -> None:
-    async for stream in connection:
-        await dtp.net.relay.copy(stream, stream)
-
-
-async def relaying(stack: AsyncExitStack, handler: Handler) -> None:
-    listener = await dtp.listen("memory://relay", {RELAY_SERVICE: handler}, identity=RELAY)
-    await stack.enter_async_context(listener)
-
-
-async def reserved(stack: AsyncExitStack, identity: Identity = BOB, handler: Handler = echo) -> dtp.Listener:
-    listener = await dtp.listen([], {"echo": handler}, identity=identity)
-    await stack.enter_async_context(listener)
-    await listener.add(URL, relay_kind(identity))
-    return listener
 
 
 async def client(stack: AsyncExitStack, identity: Identity = ALICE) -> RelayClient:
@@ -592,118 +570,3 @@ def test_fields_of_other_types_have_a_name(kind: ReachKind, fields: list[object]
     except ReachMalformed:
         return
     assert list(found) == fields[: len(found)]
-
-
-# ---- relays that mean harm -----------------------------------------------------------------------------------
-
-
-class EvilRelay:
-    """Joins whoever dials with `victim`, and does to the bytes what `tamper` says."""
-
-    def __init__(self, tamper: Callable[[bytes], list[bytes]], delay: float = 0.0) -> None:
-        self.tamper = tamper
-        self.delay = delay
-        self.heard = bytearray()
-        self._reserved: list[Connection] = []
-
-    async def serve(self, connection: Connection) -> None:
-        async with asyncio.TaskGroup() as group:
-            async for stream in connection:
-                group.create_task(self._answer(connection, stream))
-
-    async def _answer(self, connection: Connection, stream: Stream) -> None:
-        kind, _ = await read(stream)
-        if kind is ReachKind.RESERVE:
-            self._reserved.append(connection)
-            stream.write(encode(ReachKind.RESERVED, 3600, "quic://198.51.100.9:1", 1, 1))
-            return
-        far = await self._reserved[-1].open_stream()
-        far.write(encode(ReachKind.INCOMING, EVE.id.key, "nonsense"))
-        await expect(far, ReachKind.ACCEPTED)
-        stream.write(encode(ReachKind.ACCEPTED, "nonsense"))
-        with pytest.raises(DtpError):
-            await asyncio.gather(self._pump(stream, far), self._pump(far, stream))
-
-    async def _pump(self, source: Stream, sink: Stream) -> None:
-        while data := await source.read(1000):
-            self.heard += data
-            await asyncio.sleep(self.delay)
-            for piece in self.tamper(data):
-                sink.write(piece)
-            await sink.drain()
-        sink.write_eof()
-        await asyncio.sleep(1e5)
-
-
-def through(
-    evil: EvilRelay, talk: Callable[[Connection], Awaitable[None]], *, victim: Identity = BOB
-) -> None:
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            await relaying(stack, evil.serve)
-            await reserved(stack, victim)
-            connection = await dtp.connect(ADDRESS, identity=ALICE, limits=dtp.Limits(resume=20, dead=5))
-            try:
-                await talk(connection)
-            finally:
-                connection.abort()
-
-    run(main())
-
-
-SECRET = b"what nobody but Bob may read" * 50
-
-
-async def say_secret(connection: Connection) -> None:
-    stream = await connection.open_stream()
-    stream.write(SECRET)
-    stream.write_eof()
-    assert await stream.read() == SECRET
-
-
-def test_a_relay_sees_ciphertext_and_neither_secrets_nor_names() -> None:
-    evil = EvilRelay(lambda data: [data], delay=0.05)
-    through(evil, say_secret)
-    assert len(evil.heard) > 2 * len(SECRET)
-    for plain in (SECRET[:20], ALICE.id.key, BOB.id.key, b"echo"):
-        assert plain not in evil.heard
-
-
-def test_a_relay_that_leads_to_another_is_found_out() -> None:
-    with pytest.raises(PeerError) as error:
-        through(EvilRelay(lambda data: [data]), say_secret, victim=EVE)
-    assert error.value.code == "wrong-identity"
-
-
-@pytest.mark.parametrize(
-    "tamper",
-    [
-        lambda data: [],  # drops
-        lambda data: [data[:1], data[2:], data[1:2]],  # reorders
-        lambda data: [bytes(byte ^ 1 for byte in data)],  # lies
-        lambda data: [data, data],  # repeats
-    ],
-    ids=["drops", "reorders", "lies", "repeats"],
-)
-def test_a_relay_that_tampers_from_the_start_brings_no_connection(
-    tamper: Callable[[bytes], list[bytes]],
-) -> None:
-    with pytest.raises((CarrierError, PeerError)):
-        through(EvilRelay(tamper), say_secret)
-
-
-@pytest.mark.parametrize("how", ["drops", "lies"])
-def test_a_relay_that_tampers_later_costs_the_connection_and_no_byte_is_believed(how: str) -> None:
-    evil = EvilRelay(lambda data: [data])
-
-    async def talk(connection: Connection) -> None:
-        await say_secret(connection)
-        evil.tamper = (
-            (lambda data: [])
-            if how == "drops"
-            else (lambda data: [data[:-1] + bytes([data[-1] ^ 1])] if data else [])
-        )
-        with pytest.raises(DtpError):
-            await say_secret(connection)
-
-    through(evil, talk)
