@@ -458,9 +458,8 @@ async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> N
     while True:
         await asyncio.sleep(_LOOK)
         if not stream.is_heard:
-            with contextlib.suppress(
-                DtpError
-            ):  # the chain is away, or says no address: the next look may be better
+            # The chain may be away, or say no address: the next look may be better.
+            with contextlib.suppress(DtpError):
                 async with account.make_client(signing=False) as chain:
                     hint = (await read_show(chain, id)).show.hint.decode(errors="replace")
                     stream.add_addresses(hint, teller=how_near_is(chain))

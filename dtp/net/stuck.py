@@ -52,11 +52,11 @@ class StuckStreams:
         """Look once, and end who has been in the way for so long."""
         before, self._found = self._found, {}
         at_work = self._at_work()
-        for connection in {each.connection for each in at_work}:
-            at = connection.blocked_at
-            if at is None:
-                continue
-            unread = {each: each.unread for each in at_work if each.connection is connection}
+        blocked: dict[tuple[Connection, int], dict[Stream, int]] = {}
+        for each in at_work:
+            if (at := each.connection.blocked_at) is not None:
+                blocked.setdefault((each.connection, at), {})[each] = each.unread
+        for (connection, at), unread in blocked.items():
             place, looks, first = before.get(connection, (at, 0, unread))
             if place != at:
                 looks, first = 0, unread

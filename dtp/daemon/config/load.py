@@ -235,17 +235,27 @@ def _check_whole(root: Section, config: model.Config) -> None:
 
 
 def _check_budgets(root: Section, config: model.Config) -> None:
-    """Note forwards that pay for one service and may pay differently much: what was signed for it counts for all."""
-    known: dict[Address, tuple[int, float | None]] = {}
+    """Note forwards that pay for one service and may pay differently much: what was signed for it counts for all.
+
+    A budget of some time is noted by all services that it is for. So those are the same, or one of them would be paid
+    by two budgets that begin at different times.
+    """
+    known: dict[Address, tuple[tuple[int, float | None], set[Address]]] = {}
     for number, forward in enumerate(config.forward):
         budget = forward.budget
         if budget is None:
             continue
+        amount, services = (budget.most, budget.every), set(forward.to)
         for each in forward.to:
-            if known.setdefault(each, (budget.most, budget.every)) != (budget.most, budget.every):
-                what = f"budget: another forward to {each} has another most; what is paid counts for both"
-                root.note_mistake(what, "forward", number, "budget")
-                break
+            other, beside = known.setdefault(each, (amount, services))
+            if other != amount:
+                what = f"another forward to {each} has another most; what is paid counts for both"
+            elif budget.every is not None and beside != services:
+                what = f"another forward to {each} has other hosts beside it: give both the same to"
+            else:
+                continue
+            root.note_mistake(f"budget: {what}", "forward", number, "budget")
+            break
 
 
 def _check_unique(root: Section, what: str, names: _Named) -> None:

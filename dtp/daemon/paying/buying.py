@@ -113,7 +113,7 @@ class Buyer:
         self._wallet, self._budget = wallet, budget
         self._identity, self._limits, self._psk = identity, limits, psk
         self._clock, self._passed = clock, passed
-        self._name = " ".join(map(str, to))
+        self._name = " ".join(sorted(map(str, to)))
         self._services = [
             PaidService(canonical_id(each.host_object), service_number(each.service))
             for each in to

@@ -132,11 +132,10 @@ class SignedSums:
 
     def end_meter(self, meter: ClientMeter) -> None:
         """Note that a connection is over: what it has left may be lent again."""
-        place = _place(meter)
-        _purchase(
-            meter
-        ).lend = None  # money may be on its way to its channel yet, and nobody would give that back
-        self._before[place] = max(self._before.get(place, 0), _purchase(meter).start) + _spent(meter)
+        place, purchase = _place(meter), _purchase(meter)
+        # Money may be on its way to its channel yet, and nobody would give that back.
+        purchase.lend = None
+        self._before[place] = max(self._before.get(place, 0), purchase.start) + _spent(meter)
         del self._lent[self._meters.pop(meter)]
 
 

@@ -264,6 +264,16 @@ def test_a_reload_that_fails_changes_no_price(
             "another forward to .* has another most",
         ),
         (
+            "".join(
+                f"[[forward]]\nlisten = '127.0.0.1:{n}'\nto = {to}\nbudget = {{ most = '1SUI a day' }}\n"
+                for n, to in (
+                    (1, [f"dtp://{HOST}/api"]),
+                    (2, [f"dtp://{HOST}/api", f"dtp://{HOST[:-1]}2/api"]),
+                )
+            ),
+            "another forward to .* has other hosts beside it",
+        ),
+        (
             f"kind = 'udp'\nprice = {{ request = 1 }}\n[chain]\nhost = '{HOST}'",
             "price: datagrams may be lost",
         ),
