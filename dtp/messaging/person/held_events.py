@@ -59,7 +59,7 @@ class HeldEvents:
         self._database.execute("DELETE FROM said WHERE sender = ? AND id = ? AND held", (sender, event))
 
     def is_better_told(self, sender: bytes, event: bytes, told: bytes, encoded: bytes) -> bool:
-        """True if an event isn't known yet, or as another one has told it, or another way."""
+        """True if an event isn't known yet, or only as somebody who counts less has told it."""
         rows = self._database.select_rows(
             "SELECT told, event, conversation FROM said WHERE sender = ? AND id = ?", sender, event
         )
