@@ -79,7 +79,7 @@ class MqttBridge:
         except TimeoutError:
             await self._task.stop()
             where = ":".join(map(str, self._where))
-            raise EngineError(f"no broker of MQTT at {where}: {self._task.error}") from None
+            raise EngineError(f"no MQTT broker at {where}: {self._task.error}") from None
         return self
 
     async def __aexit__(self, *exc: object) -> None:
