@@ -11,7 +11,14 @@ pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.carriers.quic.sending import MOST_BYTES, MOST_SEGMENTS, RowSender, group_packets
+from dtp.carriers.quic.sending import (
+    ALONE_FOR,
+    MOST_ALONE,
+    MOST_BYTES,
+    MOST_SEGMENTS,
+    RowSender,
+    group_packets,
+)
 
 HERE, THERE = ("192.0.2.1", 1), ("192.0.2.2", 2)
 PACKETS = st.lists(
@@ -75,23 +82,70 @@ class Refusing:
         self.sent.append((data, address))
 
 
-@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP])
-def test_where_rows_are_refused_packets_go_one_by_one_from_then_on(code):
-    sock = Refusing(code)
+def sender_of_rows(sock: Refusing) -> RowSender:
+    """One that sends rows, on any system."""
     sender = RowSender(sock, connected=False)
     sender.most = MOST_SEGMENTS
-    packets = [(bytes(1200), THERE)] * 5
-    for row in list(sender.group(packets)):
+    return sender
+
+
+def send_packets(sender: RowSender, packets: list[tuple[bytes, tuple[str, int]]]) -> list[int]:
+    """Send them; how long the rows were."""
+    rows = list(sender.group(packets))
+    for row in rows:
         sender.send_row(row)
-    assert sock.sent == packets
-    assert [len(row.packets) for row in sender.group(packets)] == [1] * 5
+    return [len(row.packets) for row in rows]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP])
+def test_where_rows_are_refused_packets_go_one_by_one_for_a_while(code):
+    sock = Refusing(code)
+    sender = sender_of_rows(sock)
+    packets = [(bytes(1200), THERE)] * 8
+    assert send_packets(sender, packets) == [8]
+    for _ in range(ALONE_FOR // 8):
+        assert send_packets(sender, packets) == [1] * 8
+    assert sock.sent == packets * (1 + ALONE_FOR // 8)
+    assert send_packets(sender, packets) == [8]  # it may have another way by now
+
+
+class OneNarrowWay(Refusing):
+    """A socket whose way to `THERE` takes no packets of that length."""
+
+    def sendmsg(self, buffers: list[bytes], how: object, flags: int, address: object) -> None:
+        if address == THERE:
+            raise OSError(errno.EMSGSIZE, "too long")
+        self.sent.extend((data, address) for data in buffers)
+
+    def sendto(self, data: bytes, address: object) -> None:
+        if address == THERE and len(data) > 1000:
+            raise OSError(errno.EMSGSIZE, "too long")
+        super().sendto(data, address)
+
+
+def test_a_way_that_takes_no_rows_ends_those_of_no_other():
+    """One peer behind a narrow way, as through a tunnel, had a whole listener send one by one from then on."""
+    sock = OneNarrowWay(0)
+    sender = sender_of_rows(sock)
+    sent = [(bytes(1200), HERE)] * 5 + [(bytes(1200), THERE)] * 3 + [(bytes(900), THERE)]
+    assert send_packets(sender, sent) == [5, 4]
+    assert send_packets(sender, sent) == [5, 1, 1, 1, 1]
+    assert sock.sent == [each for each in sent if each[1] == HERE or len(each[0]) < 1000] * 2
+
+
+def test_of_hosts_with_such_a_way_the_latest_are_known():
+    sock = Refusing(errno.EMSGSIZE)
+    sender = sender_of_rows(sock)
+    hosts = [[(b"a", (str(each), 1))] * 2 for each in range(MOST_ALONE + 1)]
+    assert [send_packets(sender, each) for each in hosts] == [[2]] * len(hosts)
+    assert [send_packets(sender, each) for each in hosts[1:]] == [[1, 1]] * MOST_ALONE
+    assert send_packets(sender, hosts[0]) == [2]
 
 
 @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENETUNREACH])
 def test_what_is_refused_otherwise_is_lost_and_rows_go_on(code):
     sock = Refusing(code)
-    sender = RowSender(sock, connected=False)
-    sender.most = MOST_SEGMENTS
+    sender = sender_of_rows(sock)
     (row,) = sender.group([(bytes(1200), THERE)] * 5)
     with pytest.raises(OSError, match="refused"):
         sender.send_row(row)
