@@ -218,10 +218,11 @@ async def raise_(
     )
 
 
-async def shares_of(chain: ChainClient, id: Id, holder: Id) -> list[ShowShare]:
-    """Return the shares and tickets of a show that an account holds."""
+async def shares_of(chain: ChainClient, id: Id, holder: Id, *, most: int | None = None) -> list[ShowShare]:
+    """Return the shares and tickets of a show that an account holds, among the first `most` that it has of all."""
     wanted = canonical_id(id)
-    return [each for each in await chain.owned(module.SCHEMA, ShowShare, holder) if each.show == wanted]
+    held = await chain.owned(module.SCHEMA, ShowShare, holder, most=most)
+    return [each for each in held if each.show == wanted]
 
 
 @dataclass(frozen=True, slots=True)

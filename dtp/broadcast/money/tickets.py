@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -19,12 +20,17 @@ from dtp.pay import passes
 
 #: How far a claim's time may be ahead of the producer's clock, ms. A later claim counts more, so it is bounded.
 AHEAD_MS: Final = 120_000
-#: How often a seat may go to another listener than the one that has it, at once, and ms until it may once more: else
-#: all who share an account would have every key, each by naming itself again.
+#: How often a ticket may go to another listener than the one that has it, at once, and ms until it may once more:
+#: else all who share it would have every key, each by naming itself again, or by passing it on.
 MOVES: Final = 8
 MOVE_MS: Final = 600_000
 #: Accounts that are asked for at once.
 _AT_ONCE: Final = 16
+#: Shares of one account that are looked at, in the order that the chain has them: who has very many, of a MIST each,
+#: would have the producer read them for longer than a key lasts.
+_MOST_OF_ONE: Final = 4096
+#: Tickets of which it is remembered who listens with them.
+_MOST: Final = 100_000
 
 
 def _now_ms() -> int:
@@ -37,23 +43,17 @@ def seat_claim(signer: KeySigner, show: bytes, peer: PeerId, time_ms: int) -> Se
     return SeatClaim(signer.public_key, time_ms, signature)
 
 
-class _Seated:
-    """Who has the seats of one account, and how often others may have them instead: a value."""
+class _Seat:
+    """Who listens with one ticket, and how often others may have it instead: a value."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[PeerId, ...] = ()
+        self.listener: PeerId | None = None
         self._moved_until = 0
 
-    def seat(self, named: Sequence[PeerId], count: int, now_ms: int) -> Sequence[PeerId]:
-        """Return which of these have the `count` seats now; the account has named the first of them last."""
-        before, chosen = self._listeners, tuple(named[:count])
-        if len({*before, *chosen}) > max(count, len(before)) and not self._allow_move(now_ms):
-            chosen = tuple(dict.fromkeys((*before, *named)))[:count]
-        self._listeners = tuple(dict.fromkeys((*chosen, *before)))[:count]
-        return [each for each in chosen if each in named]
-
-    def _allow_move(self, now_ms: int) -> bool:
-        """Return whether one more may be seated for another; it counts as done then. A clock may be set."""
+    def allow_listener(self, now_ms: int) -> bool:
+        """Return whether another one may listen with it now; it counts as done then. A clock may be set."""
+        if self.listener is None:
+            return True
         latest = now_ms + MOVES * MOVE_MS
         self._moved_until = min(max(self._moved_until, now_ms), latest)
         if self._moved_until + MOVE_MS > latest:
@@ -62,21 +62,39 @@ class _Seated:
         return True
 
 
+def _seat_listeners(seats: Sequence[_Seat], named: Sequence[PeerId], now_ms: int) -> None:
+    """Have those that an account has named last listen with its tickets; `named` begins with the last of all.
+
+    Tickets that nobody listens with go first, those of listeners whom the account doesn't name any more next.
+    """
+    known, newest, free = set(named), dict.fromkeys(named[: len(seats)]), list[_Seat]()
+    for seat in seats:
+        if seat.listener in newest:
+            del newest[seat.listener]  # what it has besides is free
+        else:
+            free.append(seat)
+    free.sort(key=lambda seat: (seat.listener is not None, seat.listener in known))
+    movable = (seat for seat in free if seat.allow_listener(now_ms))
+    for peer, seat in zip(newest, movable, strict=False):
+        seat.listener = peer
+
+
 class Seats(KeyAdmission):
     """Admits as many identities for an account as it has tickets: those that it has named last.
 
-    An identity speaks for the account of its own key, and for accounts that have signed a `SeatClaim`. A seat goes
-    from one listener to another `MOVES` times, and once more every `MOVE_MS`; then who has it keeps it.
+    An identity speaks for the account of its own key, and for accounts that have signed a `SeatClaim`. A ticket goes
+    from one listener to another `MOVES` times, and once more every `MOVE_MS`, whoever's it is meanwhile; then who
+    listens with it keeps it, and where that one's account has sold it nobody does.
     """
 
     def __init__(self, show: bytes, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._show, self._clock_ms = show, clock_ms
-        #: Of accounts that have tickets.
-        self._seated: dict[str, _Seated] = {}
+        #: By ticket, those that were looked at last at the end.
+        self._seats: OrderedDict[str, _Seat] = OrderedDict()
 
     @abstractmethod
-    async def _count_seats(self, accounts: Sequence[str]) -> dict[str, int]:
-        """Return how many tickets each of these accounts has. Raise `ChainError`."""
+    async def _list_tickets(self, accounts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return the ids of the tickets that each of these accounts has. Raise `ChainError`."""
 
     async def refused(self, asking: Mapping[PeerId, Sequence[SeatClaim]]) -> dict[PeerId, Refusal]:
         """Return those who have no ticket, or whose ticket another one has by now."""
@@ -87,17 +105,21 @@ class Seats(KeyAdmission):
             if peer not in late:
                 for account, when in self._list_accounts(peer, claims).items():
                     wanted.setdefault(account, []).append((when, peer))
-        seats = await self._count_seats(list(wanted))
-        admitted, ticketed = set[PeerId](), set[PeerId]()
-        for account, those in wanted.items():
+        tickets = await self._list_tickets(list(wanted))
+        found = [
+            ([self._get_seat(id) for id in tickets[each]], wanted[each])
+            for each in wanted
+            if tickets.get(each)
+        ]
+        for seats, those in found:
             those.sort(key=lambda each: (each[0], each[1].key), reverse=True)
-            named = [peer for _, peer in those]
-            if count := seats.get(account, 0):
-                seated = self._seated.setdefault(account, _Seated())
-                admitted.update(seated.seat(named, count, self._clock_ms()))
-                ticketed.update(named)
-            else:
-                self._seated.pop(account, None)
+            _seat_listeners(seats, [peer for _, peer in those], self._clock_ms())
+        # Behind all: a ticket that was sold while they were read seems to be of two accounts.
+        admitted, ticketed = set[PeerId](), set[PeerId]()
+        for seats, those in found:
+            named = {peer for _, peer in those}
+            admitted |= named & {each.listener for each in seats}
+            ticketed |= named
         return {
             peer: Refusal.CLOCK
             if peer in late
@@ -107,6 +129,13 @@ class Seats(KeyAdmission):
             for peer in asking
             if peer not in admitted
         }
+
+    def _get_seat(self, ticket: str) -> _Seat:
+        seat = self._seats.setdefault(ticket, _Seat())
+        self._seats.move_to_end(ticket)
+        if len(self._seats) > _MOST:
+            self._seats.popitem(last=False)
+        return seat
 
     def _list_accounts(self, peer: PeerId, claims: Iterable[SeatClaim]) -> dict[str, int]:
         """Return the accounts that a listener speaks for, and since when: its own from ever."""
@@ -125,18 +154,18 @@ class TicketHolders(Seats):
         self._id, self._chain = canonical_id(show), chain
         super().__init__(bytes.fromhex(self._id.removeprefix("0x")), clock_ms)
 
-    async def _count_seats(self, accounts: Sequence[str]) -> dict[str, int]:
+    async def _list_tickets(self, accounts: Sequence[str]) -> Mapping[str, Sequence[str]]:
         if not accounts:
             return {}
         show = (await shows.read_show(self._chain, self._id)).show
         room = asyncio.Semaphore(_AT_ONCE)
 
-        async def count(account: str) -> int:
+        async def list_good(account: str) -> list[str]:
             async with room:
-                held = await shows.shares_of(self._chain, self._id, account)
-            return sum(_is_good(show, each) for each in held)
+                held = await shows.shares_of(self._chain, self._id, account, most=_MOST_OF_ONE)
+            return [each.id for each in held if _is_good(show, each)]
 
-        return dict(zip(accounts, await asyncio.gather(*map(count, accounts)), strict=True))
+        return dict(zip(accounts, await asyncio.gather(*map(list_good, accounts)), strict=True))
 
 
 def _is_good(show: Show, share: ShowShare) -> bool:
@@ -152,11 +181,11 @@ class PassHolders(Seats):
         super().__init__(show, clock_ms)
         self._chain, self._plan = chain, canonical_id(plan)
 
-    async def _count_seats(self, accounts: Sequence[str]) -> dict[str, int]:
+    async def _list_tickets(self, accounts: Sequence[str]) -> Mapping[str, Sequence[str]]:
         plan, _ = await passes.read_plan(self._chain, self._plan)
         epoch = (await self._chain.epoch()).epoch
-        found = dict.fromkeys(accounts, 0)
-        for each in (await passes.accounts_of(self._chain, plan)).values():
+        found: dict[str, list[str]] = {each: [] for each in accounts}
+        for id, each in (await passes.accounts_of(self._chain, plan)).items():
             if each.holder in found and each.is_good(plan.period_ms, self._clock_ms(), epoch):
-                found[each.holder] += 1
+                found[each.holder].append(id)
         return found

@@ -19,8 +19,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -321,7 +321,7 @@ class ChainClient:
         inner = f"<{','.join(arguments)}>" if arguments else ""
         return canonical_type(f"{self.deployments.original_id(schema.package)}::{schema.path_of(cls)}{inner}")
 
-    async def owned_objects(self, owner: Id, type: str = "") -> AsyncIterator[ObjectData]:
+    async def owned_objects(self, owner: Id, type: str = "") -> AsyncGenerator[ObjectData, None]:
         """Yield objects that an address owns, of `type` if given (without type arguments: of any instance)."""
         address, kind = canonical_id(owner), canonical_type(type) if type else None
         token: bytes | None = None
@@ -335,10 +335,15 @@ class ChainClient:
             if token is None:
                 return
 
-    async def owned(self, schema: MoveSchema, cls: type[T], owner: Id) -> list[T]:
-        """Return all objects of one of our structs that an address owns."""
-        kind = self.type_of(schema, cls)
-        return [self.decode(schema, cls, each) async for each in self.owned_objects(owner, kind)]
+    async def owned(self, schema: MoveSchema, cls: type[T], owner: Id, *, most: int | None = None) -> list[T]:
+        """Return the objects of one of our structs that an address owns, the first `most` where that is given."""
+        found: list[T] = []
+        async with aclosing(self.owned_objects(owner, self.type_of(schema, cls))) as objects:
+            async for each in objects:
+                if len(found) == most:
+                    break
+                found.append(self.decode(schema, cls, each))
+        return found
 
     async def dynamic_fields(self, parent: Id) -> AsyncIterator[DynamicField]:
         """Return the dynamic fields of an object, or the entries of a table by its id."""

@@ -1,0 +1,319 @@
+"""Who listens with a ticket: one at a time, whoever it is sold to, copied or passed on to."""
+
+import asyncio
+import itertools
+import time
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+
+import pytest
+from chain_resolver.hosts import run as chain_run
+from shows import ME
+
+from dtp.broadcast.money import shows
+from dtp.broadcast.money.shows import ShowTerms
+from dtp.broadcast.money.tickets import (
+    AHEAD_MS,
+    MOVE_MS,
+    MOVES,
+    PassHolders,
+    Seats,
+    TicketHolders,
+    seat_claim,
+)
+from dtp.broadcast.sealed.admission import Refusal
+from dtp.broadcast.sealed.issuing import KeyIssuer
+from dtp.broadcast.sealed.keys import open_key
+from dtp.chain import Program
+from dtp.chain.pass_ import PassAccount
+from dtp.chain.signer import KeySigner
+from dtp.identity import Identity
+from dtp.pay import passes
+
+ALICE, BOB, CAROL = (Identity(bytes([each]) * 32) for each in (1, 2, 3))
+
+
+class Sold(Seats):
+    """Tickets in memory: who has bought how many."""
+
+    def __init__(self, **tickets):
+        self.now_ms = 10**12
+        super().__init__(bytes(32), lambda: self.now_ms)
+        #: By the ticket's id the account that holds it.
+        self.holders = {
+            f"{name} {at}": globals()[name].id.sui_address
+            for name, count in tickets.items()
+            for at in range(count)
+        }
+
+    async def _list_tickets(self, accounts):
+        return {each: [id for id, holder in self.holders.items() if holder == each] for each in accounts}
+
+    def sell(self, ticket, buyer):
+        self.holders[ticket] = buyer.id.sui_address
+
+
+def claim(account, listener, time_ms, show=bytes(32)):
+    return seat_claim(KeySigner.from_identity(account), show, listener.id, time_ms)
+
+
+def asked(tickets, **asking):
+    told = asyncio.run(tickets.refused({globals()[name].id: claims for name, claims in asking.items()}))
+    return {each: told.get(globals()[each].id) for each in asking}
+
+
+def test_an_identity_listens_with_its_own_ticket_or_with_one_of_an_account_that_says_so():
+    assert asked(Sold(ALICE=1), ALICE=[], BOB=[]) == {"ALICE": None, "BOB": Refusal.NO_TICKET}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 5)]) == {"BOB": None}
+
+
+def test_a_ticket_is_used_once_by_whom_its_holder_has_named_last():
+    both = {"BOB": [claim(ALICE, BOB, 5)], "CAROL": [claim(ALICE, CAROL, 6)]}
+    assert asked(Sold(ALICE=1), **both) == {"BOB": Refusal.TICKET_IN_USE, "CAROL": None}
+    assert asked(Sold(ALICE=2), **both) == {"BOB": None, "CAROL": None}
+    assert asked(Sold(ALICE=1), ALICE=[], **both)["ALICE"] == Refusal.TICKET_IN_USE
+    assert asked(Sold(ALICE=1), ALICE=[claim(ALICE, ALICE, 7)], **both)["ALICE"] is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_ticket_that_several_share_is_heard_by_as_many_as_there_are_tickets(count):
+    """Each key's time all who have a copy name themselves again, as `dtp show listen` does."""
+    tickets, listeners = Sold(ALICE=count), ["ALICE", "BOB", "CAROL"]
+    heard = dict.fromkeys(listeners, 0)
+    for _minute in range(240):
+        tickets.now_ms += 60_000
+        for at, name in enumerate(listeners):
+            told = asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms + at)]})
+            heard[name] += told[name] is None
+    assert 240 <= sum(heard.values()) / count <= 240 + MOVES + 240 * 60_000 // MOVE_MS
+
+
+def test_who_listens_goes_from_device_to_device_with_a_ticket():
+    tickets = Sold(ALICE=1)
+    for at in range(8):
+        device = "BOB" if at % 2 else "CAROL"
+        tickets.now_ms += 1000
+        assert asked(tickets, **{device: [claim(ALICE, globals()[device], tickets.now_ms)]})[device] is None
+    for _ in range(3):  # an hour later, by a clock that was set back meanwhile as well
+        tickets.now_ms -= 10 * MOVE_MS
+        asked(tickets, BOB=[claim(ALICE, BOB, tickets.now_ms)])
+        tickets.now_ms += 16 * MOVE_MS
+        assert asked(tickets, CAROL=[claim(ALICE, CAROL, tickets.now_ms)])["CAROL"] is None
+        assert asked(tickets, BOB=[claim(ALICE, BOB, tickets.now_ms + 1)])["BOB"] is None
+
+
+def test_a_ticket_goes_on_to_others_after_a_clock_that_was_ahead_is_set():
+    tickets = Sold(ALICE=1)
+    tickets.now_ms += 144 * MOVE_MS
+    for name in ("BOB", "CAROL"):
+        tickets.now_ms += 1
+        assert asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms)]})[name] is None
+    tickets.now_ms -= 144 * MOVE_MS
+    for name in ("BOB", "CAROL"):
+        asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms)]})
+        tickets.now_ms += MOVE_MS
+        assert asked(tickets, **{name: [claim(ALICE, globals()[name], tickets.now_ms)]})[name] is None
+
+
+def test_one_who_sells_a_ticket_of_two_keeps_the_seat_that_was_named_last():
+    tickets = Sold(ALICE=2)
+    both = {"BOB": [claim(ALICE, BOB, 5)], "CAROL": [claim(ALICE, CAROL, 6)]}
+    assert asked(tickets, **both) == {"BOB": None, "CAROL": None}
+    tickets.sell("ALICE 0", Identity(bytes([9]) * 32))
+    assert asked(tickets, **both) == {"BOB": Refusal.TICKET_IN_USE, "CAROL": None}
+
+
+def test_a_ticket_that_was_sold_is_the_buyers():
+    tickets = Sold(ALICE=1)
+    assert asked(tickets, ALICE=[])["ALICE"] is None
+    tickets.sell("ALICE 0", BOB)
+    assert asked(tickets, ALICE=[claim(ALICE, ALICE, 9)], BOB=[]) == {"ALICE": Refusal.NO_TICKET, "BOB": None}
+
+
+def passed_on(through):
+    """One who has a ticket, and those through whom it goes, each with an account of its own."""
+    return [Identity(bytes([7, each] * 16)) for each in range(through + 1)]
+
+
+async def ask_for_keys(issuer, listener):
+    """Ask with the ticket of the listener's own account; return why it gets no key, None where it gets some."""
+    told = await issuer.issue_keys(listener.id, ())
+    return None if isinstance(told, dict) else told
+
+
+@pytest.mark.parametrize("back_to_the_first", [False, True])
+def test_a_ticket_that_is_passed_on_quickly_through_20_accounts_is_heard_by_nine(back_to_the_first):
+    """Each transfer costs gas alone. What counts is how often the ticket has gone on, whoever's it was."""
+    tickets, accounts = Sold(ALICE=1), passed_on(20)
+    issuer = KeyIssuer(bytes(32), tickets)
+
+    async def test():
+        heard = []
+        for each in accounts:
+            tickets.sell("ALICE 0", each)
+            heard.append(await ask_for_keys(issuer, each) is None)
+            tickets.now_ms += 1000
+            if back_to_the_first:
+                tickets.sell("ALICE 0", ALICE)
+                await tickets.refused({each.id: ()})  # it is looked at while it has none
+        assert heard == [True] * (1 + MOVES) + [False] * (20 - MOVES)
+        tickets.sell("ALICE 0", accounts[-1])
+        assert await ask_for_keys(issuer, accounts[-1]) == Refusal.TICKET_IN_USE
+        tickets.now_ms += MOVE_MS
+        assert (
+            await ask_for_keys(issuer, accounts[-1]) is None
+        )  # who has it in the end hears ten minutes later
+        await issuer.rotate_key()
+        assert issuer.listeners == 1
+
+    asyncio.run(test())
+
+
+def test_who_has_sold_a_ticket_has_no_key_that_is_made_later():
+    tickets = Sold(ALICE=1)
+    issuer = KeyIssuer(bytes(32), tickets)
+
+    async def test():
+        await issuer.rotate_key()
+        issuer.begin_epoch()
+        assert await ask_for_keys(issuer, ALICE) is None
+        tickets.sell("ALICE 0", BOB)
+        assert await ask_for_keys(issuer, BOB) is None
+        await issuer.rotate_key()
+        made = issuer.begin_epoch()
+        assert open_key(made.body, bytes(32), made.epoch, BOB) == made.key
+        assert open_key(made.body, bytes(32), made.epoch, ALICE) is None
+        assert await ask_for_keys(issuer, ALICE) == Refusal.NO_TICKET
+
+    asyncio.run(test())
+
+
+def test_a_ticket_that_is_sold_while_holders_are_read_is_one_listeners():
+    """Accounts are read one after another: it may seem to be of both."""
+
+    class Both(Sold):
+        async def _list_tickets(self, accounts):
+            return {each: ["ALICE 0"] for each in accounts}
+
+    told = asked(Both(), ALICE=[], BOB=[])
+    assert sorted(told.values(), key=str) == [None, Refusal.TICKET_IN_USE]
+
+
+def test_a_ticket_that_is_bought_beside_one_is_a_seat_more():
+    """Also where the same listener had both: each has been heard with alone."""
+    tickets = Sold(ALICE=1, BOB=1)
+    named = {"CAROL": [claim(ALICE, CAROL, 5), claim(BOB, CAROL, 5)]}
+    assert asked(tickets, **named) == {"CAROL": None}
+    tickets.sell("BOB 0", ALICE)
+    named["BOB"] = [claim(ALICE, BOB, 4)]
+    assert asked(tickets, **named) == {"CAROL": None, "BOB": None}
+
+
+def test_a_refund_frees_the_seat_and_a_new_ticket_begins_anew():
+    tickets = Sold(ALICE=1)
+    for at in range(1 + MOVES):
+        tickets.now_ms += 1
+        listener = passed_on(MOVES)[at]
+        told = asyncio.run(tickets.refused({listener.id: [claim(ALICE, listener, tickets.now_ms)]}))
+        assert told == {}
+    del tickets.holders["ALICE 0"]
+    assert asked(tickets, BOB=[claim(ALICE, BOB, tickets.now_ms)]) == {"BOB": Refusal.NO_TICKET}
+    tickets.sell("another", ALICE)
+    assert asked(tickets, BOB=[claim(ALICE, BOB, tickets.now_ms)]) == {"BOB": None}
+
+
+def test_who_names_many_with_one_ticket_has_the_newest_remembered():
+    async def test():
+        issuer = KeyIssuer(bytes(32), Sold(ALICE=1))
+        for each in range(20):
+            listener = Identity(bytes([2, each] * 16))
+            told = await issuer.issue_keys(listener.id, [claim(ALICE, listener, each)])
+            assert told == ({} if each <= MOVES else Refusal.TICKET_IN_USE)
+            assert issuer.listeners == 1
+
+    asyncio.run(test())
+
+
+def test_a_claim_that_is_copied_is_of_no_use():
+    stolen = claim(ALICE, BOB, 5)
+    assert asked(Sold(ALICE=1), CAROL=[stolen]) == {"CAROL": Refusal.NO_TICKET}
+    other = claim(ALICE, CAROL, 5, show=bytes([1]) * 32)
+    assert asked(Sold(ALICE=1), CAROL=[other]) == {"CAROL": Refusal.NO_TICKET}
+
+
+def test_clocks_may_differ_and_the_future_may_not_be_claimed():
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 10**12 + AHEAD_MS)]) == {"BOB": None}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 10**12 + 1 + AHEAD_MS)]) == {"BOB": Refusal.CLOCK}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 0)]) == {"BOB": None}
+
+
+def test_a_pass_admits_its_holder_while_it_is_good(monkeypatch):
+    hour = 3_600_000
+
+    async def plan_of(chain, plan):
+        return SimpleNamespace(period_ms=hour), "0x2::sui::SUI"
+
+    async def passes_of(chain, plan):
+        held = ((ALICE, 0, 2, False), (BOB, 0, 1, False), (CAROL, 0, 9, True))
+        return {
+            each: PassAccount(who.id.sui_address, start, periods, 0, revoked)
+            for each, (who, start, periods, revoked) in enumerate(held)
+        }
+
+    async def epoch():
+        return SimpleNamespace(epoch=1)
+
+    monkeypatch.setattr(passes, "read_plan", plan_of)
+    monkeypatch.setattr(passes, "accounts_of", passes_of)
+    holders = PassHolders(SimpleNamespace(epoch=epoch), "0x9", bytes(32), lambda: hour)
+    told = {"ALICE": None, "BOB": Refusal.NO_TICKET, "CAROL": Refusal.NO_TICKET}
+    assert asked(holders, ALICE=[], BOB=[], CAROL=[]) == told
+
+
+@pytest.mark.slow
+def test_a_ticket_that_goes_through_20_accounts_of_the_chain_counts_as_one(client, net):
+    """By `take_back` it is gone, and a new one is bought."""
+    accounts = passed_on(20)
+
+    async def work():
+        async with AsyncExitStack() as stack:
+            chains = []
+            for each in accounts:
+                signer = KeySigner.from_identity(each)
+                net.fund(signer.address)
+                chains.append(await stack.enter_async_context(client(signer)))
+            now_ms = int(time.time() * 1000)
+            terms = ShowTerms(
+                slot_ms=3_600_000, ticket_price=70, fewest=1, slots=5, start_by_ms=now_ms + 10**7
+            )
+            id, _ = await shows.create(chains[-1], ME.id.key, terms)
+            ticket, _ = await shows.buy(chains[0], id)
+            holders = TicketHolders(chains[-1], id, lambda: now_ms)
+            issuer = KeyIssuer(bytes(32), holders)
+            heard = [await ask_for_keys(issuer, accounts[0])]
+            for at, (chain, following) in enumerate(itertools.pairwise(chains)):
+                program = Program()
+                program.transfer([ticket], following.address)
+                await chain.execute(program)
+                heard.append(await ask_for_keys(issuer, accounts[at + 1]))
+            assert heard == [None] * (1 + MOVES) + [Refusal.TICKET_IN_USE] * (20 - MOVES)
+            assert [each.amount for each in await shows.refund(chains[-1], id)] == [56]
+            assert await ask_for_keys(issuer, accounts[-1]) == Refusal.NO_TICKET
+            await shows.buy(chains[-1], id)
+            assert await ask_for_keys(issuer, accounts[-1]) is None
+
+    chain_run(work())
+
+
+@pytest.mark.slow
+def test_of_an_account_with_thousands_of_shares_the_first_ones_are_read(client, wallet):
+    async def work():
+        async with client(wallet()) as listener:
+            id, _ = await shows.create(listener, ME.id.key, ShowTerms(slot_ms=3_600_000, rate=100))
+            for _ in range(5):
+                await shows.fund(listener, id, 1)
+            held = await shows.shares_of(listener, id, listener.address)
+            assert len(held) == 5
+            assert await shows.shares_of(listener, id, listener.address, most=3) == held[:3]
+
+    chain_run(work())
