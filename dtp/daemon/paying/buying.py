@@ -13,6 +13,7 @@ from dtp.chain.resolver import HostDirectory, service_number
 from dtp.chain.wallet import money
 from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.calls import ChargedCalls, count_on
+from dtp.daemon.paying.lender import Lender
 from dtp.daemon.paying.signed import PaidService, SignedSums
 from dtp.errors import LimitError
 from dtp.identity import Identity
@@ -56,13 +57,16 @@ class Wallet:
         """`chain` is connected and signs; `store` is open, and this one's from now on."""
         self.chain, self.store = chain, store
         self.directory = HostDirectory(chain)
+        self._lender = Lender(store)
         self._sums: dict[frozenset[PaidService], SignedSums] = {}
 
     def signed_for(self, services: Iterable[PaidService]) -> SignedSums:
         """Return the sums of these services, the same for all who pay for them. The chain is known by now."""
         key = frozenset(services)
         if key not in self._sums:
-            self._sums[key] = SignedSums(self.store, self.chain.chain_id, key, self._sums.values())
+            self._sums[key] = SignedSums(
+                self.store, self.chain.chain_id, key, self._lender, self._sums.values()
+            )
         return self._sums[key]
 
     @property
@@ -86,7 +90,8 @@ class Wallet:
             )
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store: all that pay by it are over."""
+        self._lender.close()
         self.store.close()
 
 
@@ -166,15 +171,18 @@ class Buyer:
     @property
     def left(self) -> int:
         """What is neither spent nor lent."""
+        self._look_at_clock()
+        return self._read_left()
+
+    def _read_left(self) -> int:
         sums = self._sums
         sums.read_store()
-        return self._budget.most - (self.spent - sums.live) - sums.lent
+        return self._budget.most - (sums.most_signed - self._before - sums.live) - sums.lent
 
     def _lend_amount(self, borrower: object, amount: int) -> int:
         """Let a connection spend so much more, or what is left; how much it is."""
-        amount = max(0, min(amount, self.left))
-        self._sums.lend(borrower, amount)
-        return amount
+        self._look_at_clock()
+        return self._sums.lend(borrower, lambda: max(0, min(amount, self._read_left())))
 
     async def dial_paid(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
         """Return a connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect`

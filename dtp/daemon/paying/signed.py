@@ -2,15 +2,16 @@
 
 A reload that changes a budget leaves connections that go on paying by the one before, and an upgrade leaves a process
 with some. So the sum is one for all connections to a service, and of what other processes use it is read what the
-store has of them: what they have signed, and what they count on. Where a service is one of several for another
-forward, what that one's connections to it may sign counts here, too.
+store has of them: what they have signed, what they have lent, and what they count on. Where a service is one of
+several for another forward, what that one's connections to it may sign counts here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
+from dtp.daemon.paying.lender import Lender
 from dtp.pay.client.channel_in_use import ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_lock import LaneLock
@@ -30,11 +31,17 @@ class SignedSums:
     unit of their coin."""
 
     def __init__(
-        self, store: Store, chain: str, services: Iterable[PaidService], known: Collection[SignedSums] = ()
+        self,
+        store: Store,
+        chain: str,
+        services: Iterable[PaidService],
+        lender: Lender,
+        known: Collection[SignedSums] = (),
     ) -> None:
-        """`known` are all sums of the process, also those to come, and may have these among them."""
+        """`lender` notes what is lent here for other processes; `known` are all sums of this one, also those to come,
+        and may have these among them."""
         self._store, self._chain, self._services = store, chain, frozenset(services)
-        self._known = known
+        self._lender, self._known = lender, known
         #: Of each lane what was signed before the connection of ours that has it, or ever.
         self._before: dict[tuple[str, int], int] = {}
         self._meters: dict[ClientMeter, object] = {}
@@ -69,10 +76,10 @@ class SignedSums:
         return sum(map(_spent, self._meters))
 
     def read_store(self) -> None:
-        """Read what other processes have signed, and what those count on that have a lane now."""
+        """Read what other processes have signed, and what those may sign yet that have a lane now, or dial."""
         ours = {_place(meter) for meter in self._meters}
         held: dict[str, dict[int, int]] = {}
-        self._elsewhere = 0
+        limits = self._read_loans()
         for lane in self._list_lanes():
             place = lane.channel, lane.lane
             lock = LaneLock(self._store.path, *place)
@@ -86,7 +93,16 @@ class SignedSums:
             if lock.is_taken():
                 if lane.channel not in held:
                     held[lane.channel] = self._store.held_deposits(lane.channel)
-                self._elsewhere += max(0, held[lane.channel][lane.lane] - before)
+                self._elsewhere += max(
+                    0, held[lane.channel][lane.lane] - before, limits.get(place, 0) - before
+                )
+
+    def _read_loans(self) -> dict[tuple[str, int], int]:
+        """Read what other processes have lent: return up to what each lane may be signed; what those may sign that
+        have no lane yet is counted. As long as one is dialled that has it, that counts twice, for a moment."""
+        loans = self._lender.list_elsewhere(self._chain, self._services)
+        self._elsewhere = sum(each.amount for each in loans if not each.channel)
+        return {(each.channel, each.lane): each.start + each.amount for each in loans}
 
     def _list_lanes(self) -> list[PayerLane]:
         return [lane for each in self._services for lane in self._store.lanes_for(self._chain, *each)]
@@ -118,17 +134,22 @@ class SignedSums:
         elsewhere = {borrower for meter, borrower in self._meters.items() if _place(meter) not in lanes}
         return sum(amount for borrower, amount in self._lent.items() if borrower not in elsewhere)
 
-    def lend(self, borrower: object, amount: int) -> None:
-        """Let a connection sign so much more, from its first moment on."""
+    def lend(self, borrower: object, share: Callable[[], int]) -> int:
+        """Let a connection sign so much more as `share` says, from its first moment on; return how much. No other
+        process lends anything meanwhile. Raises `StoreError`."""
+        amount = self._lender.lend(borrower, self._chain, self._services, share)
         self._lent[borrower] = self._lent.get(borrower, 0) + amount
+        return amount
 
     def take_back(self, borrower: object) -> None:
-        """Note that a connection that was lent something didn't come about."""
+        """Note that a connection that was lent something is over, or didn't come about."""
         del self._lent[borrower]
+        self._lender.end_loan(borrower)
 
     def add_meter(self, meter: ClientMeter, borrower: object) -> None:
         """Count what a connection signs that was lent something."""
         self._meters[meter] = borrower
+        self._lender.place(borrower, *_place(meter), _purchase(meter).start)
 
     def end_meter(self, meter: ClientMeter) -> None:
         """Note that a connection is over: what it has left may be lent again."""
@@ -136,7 +157,7 @@ class SignedSums:
         # Money may be on its way to its channel yet, and nobody would give that back.
         purchase.lend = None
         self._before[place] = max(self._before.get(place, 0), purchase.start) + _spent(meter)
-        del self._lent[self._meters.pop(meter)]
+        self.take_back(self._meters.pop(meter))
 
 
 def _purchase(meter: ClientMeter) -> ChannelPurchase:

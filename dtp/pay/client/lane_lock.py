@@ -9,6 +9,14 @@ from dtp.locking import FileLock
 from dtp.pay.errors import StoreError
 
 
+def path_beside(store_path: str, name: str) -> str | None:
+    """Return the path of a lock's file beside a store, None for a store in memory.
+
+    Beside the file itself, by whatever names it is opened: a lane used twice would sign its numbers twice.
+    """
+    return None if store_path == ":memory:" else f"{os.path.realpath(store_path)}.{name}.lock"
+
+
 class LaneLock:
     """A lane is used by one connection at a time, also among processes: a lock on a file beside the store. Of a store
     in memory no other process knows."""
@@ -18,9 +26,7 @@ class LaneLock:
     _held_here: ClassVar[set[str]] = set()
 
     def __init__(self, store_path: str, channel: str, lane: int) -> None:
-        # Of the file itself, by whatever names it is opened: a lane used twice would sign its numbers twice.
-        path = None if store_path == ":memory:" else os.path.realpath(store_path)
-        self._path = None if path is None else f"{path}.{channel[2:18]}-{lane}.lock"
+        self._path = path_beside(store_path, f"{channel[2:18]}-{lane}")
         self._file = None if self._path is None else FileLock(self._path)
         self._lane = channel, lane
 

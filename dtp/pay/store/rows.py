@@ -53,6 +53,18 @@ class Sold:
 
 
 @dataclass(frozen=True, slots=True)
+class Loan:
+    """What a connection of the program `lender` may sign, in units of its coin: `amount` beyond `start` on a lane, or
+    `channel` is "" as long as it isn't there yet."""
+
+    lender: str
+    amount: int
+    channel: str
+    lane: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """A channel that the server agreed to close for `total`, or knows to be over. `chain` is the id of the chain that
     it was agreed for, "" where that isn't known."""

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-FORMAT: Final = 13
+FORMAT: Final = 14
 
 SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -61,6 +61,18 @@ CREATE TABLE budgets (          -- budgets that are for a time
     name TEXT PRIMARY KEY,
     period INTEGER NOT NULL,    -- the newest that began: which of those times since 1970
     before INTEGER NOT NULL     -- what had been signed when it began
+) WITHOUT ROWID;
+CREATE TABLE loans (            -- of budgets, to connections that go on or are being dialled
+    loan TEXT NOT NULL,
+    lender TEXT NOT NULL,       -- the program: its lock is beside this file
+    chain TEXT NOT NULL,
+    host TEXT NOT NULL,         -- one of those that it may be for
+    service INTEGER NOT NULL,
+    amount INTEGER NOT NULL,
+    channel TEXT NOT NULL,      -- of its connection, '' until it is there
+    lane INTEGER NOT NULL,
+    start INTEGER NOT NULL,     -- what had been signed on the lane when it began
+    PRIMARY KEY (loan, host, service)
 ) WITHOUT ROWID;
 CREATE TABLE lanes (            -- lanes that we sign for
     channel TEXT NOT NULL,
@@ -160,4 +172,9 @@ INSERT INTO spent SELECT digest, 'pay', '', '', '', at_ms, gas FROM failed;
 DROP TABLE failed;
 """,
     12: "CREATE TABLE waits (restored_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL)",
+    13: """
+CREATE TABLE loans (loan TEXT NOT NULL, lender TEXT NOT NULL, chain TEXT NOT NULL, host TEXT NOT NULL,
+service INTEGER NOT NULL, amount INTEGER NOT NULL, channel TEXT NOT NULL, lane INTEGER NOT NULL,
+start INTEGER NOT NULL, PRIMARY KEY (loan, host, service)) WITHOUT ROWID;
+""",
 }

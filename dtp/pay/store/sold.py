@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from dtp.pay.store.holding import VoucherStore
 
 from dtp.pay.store.file import PRIMARY
-from dtp.pay.store.spent import SpentStore
+from dtp.pay.store.loans import LoanStore
 
 
-class SoldStore(SpentStore):
+class SoldStore(LoanStore):
     """The tables of the side that is paid, in a store's file: a `VoucherStore` (`dtp.pay.store.holding`)."""
 
     def copy_sold(self, other: VoucherStore) -> None:

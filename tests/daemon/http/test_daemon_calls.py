@@ -305,7 +305,7 @@ def test_what_a_forward_to_several_services_may_sign_for_one_is_lent_by_no_other
         borrower, another = object(), object()
         sums = wallet.signed_for(PaidService(each, service_number("api")) for each in (HOST, other))
         assert (one.left, second.left) == (1000, 1000)
-        sums.lend(borrower, 400)
+        sums.lend(borrower, lambda: 400)
         assert (one.left, second.left) == (600, 600)  # where it dials isn't known yet
         key, channel = sign(store, 50)
         _, elsewhere = sign(store, 10, host=other)
@@ -313,7 +313,7 @@ def test_what_a_forward_to_several_services_may_sign_for_one_is_lent_by_no_other
         assert all(each.try_acquire() for each in locks)
         meter: Any = LiveMeter(channel, 50)
         sums.add_meter(meter, borrower)
-        sums.lend(another, 100)
+        sums.lend(another, lambda: 100)
         sums.add_meter(cast(Any, LiveMeter(elsewhere, 10)), another)
         assert (one.left, second.left) == (550, 440)
         meter.payer.newest = key.sign(voucher(channel, 2, 350))
@@ -335,8 +335,8 @@ def test_a_connection_that_is_over_borrows_no_more(tmp_path: Path) -> None:
         _, channel = sign(store, 50)
         assert one.left == 950
         meter: Any = LiveMeter(channel, 50)
-        meter.purchase.lend = lambda amount: sums.lend(borrower, amount)
-        sums.lend(borrower, 400)
+        meter.purchase.lend = lambda amount: sums.lend(borrower, lambda: amount)
+        sums.lend(borrower, lambda: 400)
         sums.add_meter(meter, borrower)
         assert one.left == 550
         sums.end_meter(meter)

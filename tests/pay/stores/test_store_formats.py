@@ -14,8 +14,23 @@ from ..meters import CHANNEL, KEY, voucher
 from ..stored import BOUGHT, PLACE, again, alter, buy
 
 
+def drop_loans(store: Any) -> None:
+    """A store as it was up to format 13."""
+    alter(store, "DROP TABLE loans")
+
+
+def test_nothing_of_the_format_before_is_lent(store: Any) -> None:
+    drop_loans(store)
+    alter(store, "PRAGMA user_version=13")
+    with again(store) as other:
+        assert other.lenders() == set()
+        assert other.lend("one", "here", "c", [("0xa", 1)], lambda: 7) == 7
+        assert [each.amount for each in other.loans_for("c", [("0xa", 1)])] == [7]
+
+
 def drop_waits(store: Any) -> None:
     """A store as it was up to format 12."""
+    drop_loans(store)
     alter(store, "DROP TABLE waits")
 
 

@@ -1,0 +1,109 @@
+"""What this process has lent of its budgets, noted for others that use the store: a daemon before an upgrade and the
+one after it pay for the same services for a while.
+
+Each process has a lock beside the store as long as it lives, so what one that was killed had lent is lent no more.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from dtp.locking import FileLock
+from dtp.pay.client.lane_lock import path_beside
+from dtp.pay.errors import StoreError
+from dtp.pay.store import Store
+from dtp.pay.store.rows import Loan
+
+if TYPE_CHECKING:
+    from dtp.daemon.paying.signed import PaidService
+
+
+class Lender:
+    """Notes in a store what this process lends, and reads what others have lent. Close it before the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._name = store, secrets.token_hex(8)
+        self._lock = _lock_of(store, self._name)
+        self._loans: dict[object, str] = {}
+        self._made = 0
+        #: Loans that are over, and could not be forgotten yet.
+        self._over: set[str] = set()
+
+    def lend(
+        self, borrower: object, chain: str, services: Collection[PaidService], share: Callable[[], int]
+    ) -> int:
+        """Note that a connection may sign so much more as `share` says by what the store has then; return it. Raises
+        `StoreError`."""
+        try:
+            if self._lock is not None and not self._lock.is_held:
+                self._lock.take()
+            self._forget_dead()
+        except OSError as fault:
+            raise StoreError(f"can't lock what is lent of a budget: {fault}") from fault
+        if borrower not in self._loans:
+            self._made += 1
+            self._loans[borrower] = f"{self._name}-{self._made}"
+        return self._store.lend(self._loans[borrower], self._name, chain, services, share)
+
+    def place(self, borrower: object, channel: str, lane: int, start: int) -> None:
+        """Note on which lane a connection is, and what was signed there before it."""
+        try:
+            self._store.place_loan(self._loans[borrower], channel, lane, start)
+        except StoreError:
+            # Others count both what it may sign and what it counts on of its channel: that is too much, and never too
+            # little.
+            return
+
+    def end_loan(self, borrower: object) -> None:
+        """Note that a connection is over, or didn't come about."""
+        self._over.add(self._loans.pop(borrower))
+        self._forget_over()
+
+    def list_elsewhere(self, chain: str, services: Collection[PaidService]) -> list[Loan]:
+        """Return what processes that live have lent for these services, but for this one. Raises `StoreError`."""
+        alive = {self._name: False}
+        found = []
+        for each in self._store.loans_for(chain, services):
+            if each.lender not in alive:
+                alive[each.lender] = self._is_alive(each.lender)
+            if alive[each.lender]:
+                found.append(each)
+        return found
+
+    def close(self) -> None:
+        """Forget all that was lent here: the connections are over. Idempotent."""
+        self._over.update(self._loans.values())
+        self._loans.clear()
+        self._forget_over()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _forget_over(self) -> None:
+        for loan in list(self._over):
+            try:
+                self._store.forget_loan(loan)
+            except StoreError:
+                return  # the disk is full, or another writes for long: the next loan tries again
+            self._over.discard(loan)
+
+    def _forget_dead(self) -> None:
+        self._forget_over()
+        for name in self._store.lenders() - {self._name}:
+            lock = _lock_of(self._store, name)
+            if not self._is_alive(name) and lock is not None and lock.take():
+                self._store.forget_lender(name)
+                lock.release()
+
+    def _is_alive(self, name: str) -> bool:
+        lock = _lock_of(self._store, name)
+        try:
+            return lock is not None and lock.is_taken()
+        except OSError as fault:
+            raise StoreError(f"can't look at who has lent of a budget: {fault}") from fault
+
+
+def _lock_of(store: Store, name: str) -> FileLock | None:
+    path = path_beside(store.path, f"lender-{name}")
+    return None if path is None else FileLock(path)
