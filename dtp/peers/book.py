@@ -18,8 +18,8 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
-from dtp.net.address import Address, AddressError
-from dtp.peers.record import PeerRecord, PeerRecordError, host_of_endpoint
+from dtp.peers.passing_on import may_be_passed_on, where_it_leads
+from dtp.peers.record import PeerRecord, PeerRecordError
 from dtp.replacing import replace_file
 
 log = logging.getLogger("dtp.peers")
@@ -61,15 +61,11 @@ class Known:
     leads: frozenset[Nearness] = field(init=False)
 
     def __post_init__(self) -> None:
-        found = {_nearness(self.record.peer, each) for each in self.record.addresses}
-        if self.record.dht:
-            found.add(Nearness.of_host(host_of_endpoint(self.record.dht)))
-        object.__setattr__(self, "leads", frozenset(found))
+        object.__setattr__(self, "leads", where_it_leads(self.record))
 
     def is_for(self, hearer: Nearness) -> bool:
-        """Return whether somebody so near may be told: whoever is in this network takes what comes from here as this
-        node's own word, and would dial or ask what it says of that network, though it was told from farther away."""
-        return not any(hearer <= each < self.teller for each in self.leads)
+        """Return whether somebody so near may be told."""
+        return may_be_passed_on(self.leads, self.teller, hearer)
 
 
 #: Called with the record that is new, or that has ended.
@@ -308,13 +304,6 @@ def write_book(path: Path, data: bytes) -> None:
         raise BookNotKept(
             f"can't write {os.fspath(path)}, where the peers that are known are kept: {error.strerror}"
         ) from error
-
-
-def _nearness(peer: PeerId, url: str) -> Nearness:
-    try:
-        return Address.direct(peer, url).nearness
-    except AddressError:  # this version doesn't dial it
-        return Nearness.ANYWHERE
 
 
 def _holds(known: Known, now: float) -> bool:

@@ -131,6 +131,10 @@ def test_somebody_nearer_who_tells_what_is_known_is_heard_of() -> None:
         ("tcp://192.168.1.1:80", {Nearness.ANYWHERE}),
         ("tcp://127.0.0.1:80", {Nearness.NETWORK, Nearness.ANYWHERE}),
         ("unheard-of://127.0.0.1:80", {Nearness.MACHINE, Nearness.NETWORK, Nearness.ANYWHERE}),
+        # Whoever hears of a name would look it up as told by a neighbour.
+        ("tcp://printer.example:80", {Nearness.ANYWHERE}),
+        ("ws://127.1:80/path", {Nearness.ANYWHERE}),
+        (f"relay://nas.example:80?relay={ALICE.id}&target={BOB.id}", {Nearness.ANYWHERE}),
     ],
 )
 def test_what_a_stranger_says_of_a_network_is_told_to_nobody_there(url: str, hearers: set[Nearness]) -> None:
@@ -167,6 +171,7 @@ def test_who_may_be_told_is_looked_up_and_not_worked_out_each_time() -> None:
         ("8.8.8.8:4000", {Nearness.NETWORK, Nearness.ANYWHERE}),
         ("192.168.1.1:53", {Nearness.ANYWHERE}),
         ("[fd00::1]:53", {Nearness.ANYWHERE}),
+        ("router.example:53", {Nearness.ANYWHERE}),
     ],
 )
 def test_whom_to_ask_in_a_network_by_the_dht_is_told_to_nobody_there(

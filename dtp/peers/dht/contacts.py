@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.peers.dht.addresses import Endpoint, may_tell, subnet_of, unpack_endpoint
 from dtp.peers.dht.admission import NONE
 from dtp.peers.dht.ids import node_id
@@ -80,6 +81,11 @@ class NodeContact:
         #: When it did so last.
         self.failed = 0.0
         self.round_trips = RoundTrips()
+
+    @property
+    def nearness(self) -> Nearness:
+        """How near it is."""
+        return Nearness.of_host(self.endpoint[0])
 
     def __repr__(self) -> str:
         return f"<Contact {self.key.hex()[:8]} at {self.endpoint[0]}:{self.endpoint[1]}>"

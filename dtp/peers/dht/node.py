@@ -181,9 +181,9 @@ class DhtNode:
         number = self._next_operation()
         walk = GetWalk(self._network, kind, target, self._make_callback(number))
         unix = now + self._network.unix_offset
-        for each in self.store.get(kind, target):
-            if each.expires > unix:
-                walk.begin_with(each)
+        for each in self.store.list_held(kind, target):
+            if each.record.expires > unix:
+                walk.begin_with(each.record, each.teller)
         walk.start(now)
         return number
 

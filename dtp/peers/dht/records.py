@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import msgpack
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
 from dtp.peers.dht import ids
@@ -23,6 +24,7 @@ from dtp.peers.dht.errors import (
     DhtRecordForged,
     DhtRecordFromFuture,
 )
+from dtp.peers.passing_on import may_be_passed_on, where_it_leads_again
 from dtp.peers.record import (
     MAX_SKEW,
     MAX_TTL,
@@ -152,6 +154,12 @@ class Record:
                 sequence = value.issued
         order = (sequence, value.expires, value.encoded)
         return cls(kind, target, value.peer.key, order, value.expires, value.encoded, value)
+
+    def is_for(self, hearer: Nearness, teller: Nearness) -> bool:
+        """Return whether somebody so near may be told what somebody as near as `teller` told: see `passing_on`."""
+        if hearer >= teller or not isinstance(self.value, PeerRecord):
+            return True
+        return may_be_passed_on(where_it_leads_again(self.value), teller, hearer)
 
     def is_from_future(self, now: float) -> bool:
         """True if nobody takes it whose clock says `now`: it was signed by one that is ahead, or was."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.peers.dht.addresses import (
     Endpoint,
@@ -166,7 +167,7 @@ class DhtServer:
             case DatagramKind.FIND:
                 return DatagramKind.NODES, (self._nearest_entries(args[0], source, room),), extra
             case DatagramKind.GET:
-                records = self._find_records(args[1], args[0], now)
+                records = self._find_records(args[1], args[0], Nearness.of_host(source[0]), now)
                 fitting = _fitting(records, room)
                 if records and not fitting:
                     return DatagramKind.PONG, (pack_endpoint(source),), extra
@@ -207,10 +208,15 @@ class DhtServer:
             parts.append(each.entry)
         return b"".join(parts)
 
-    def _find_records(self, kind: int, target: bytes, now: float) -> list[bytes]:
-        """Return the valid records at `target`; several are shuffled, so that each gets into an answer."""
+    def _find_records(self, kind: int, target: bytes, hearer: Nearness, now: float) -> list[bytes]:
+        """Return the valid records at `target` that are for whoever is so near; several are shuffled, so that each
+        gets into an answer."""
         unix = now + self.unix_offset
-        held = {each.author: each for each in self._store.get(kind, target)}
+        held = {
+            each.record.author: each.record
+            for each in self._store.list_held(kind, target)
+            if each.record.is_for(hearer, each.teller)
+        }
         own, _ = self.published.get((kind, target), (None, 0.0))
         if own is not None and (own.author not in held or own.order > held[own.author].order):
             held[own.author] = own
@@ -232,7 +238,7 @@ class DhtServer:
         if self._table.closer_than_us(target) >= self._limits.far * self._limits.k:
             verdict = StoreVerdict.FAR
         else:
-            verdict = self._store.add(record, subnet_of(source), now)
+            verdict = self._store.add(record, subnet_of(source), now, Nearness.of_host(source[0]))
         self.counts[f"records: {verdict.name.lower()}"] += 1
         return verdict, record.target
 

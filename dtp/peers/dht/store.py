@@ -6,6 +6,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 
+from dtp.carriers.nearness import Nearness
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.dht.records import Record, RecordKind
@@ -17,12 +18,14 @@ _SLACK = 64
 class HeldRecord:
     """A record that is kept, and since when."""
 
-    __slots__ = ("given", "record", "source")
+    __slots__ = ("given", "record", "source", "teller")
 
-    def __init__(self, record: Record, source: bytes, now: float) -> None:
+    def __init__(self, record: Record, source: bytes, now: float, teller: Nearness) -> None:
         self.record = record
         #: The subnet that it came from; empty where that says nothing.
         self.source = source
+        #: How near the nearest is of those who gave it: for whom it is depends on that.
+        self.teller = teller
         #: When it was last given to the nodes near it, by whoever. After an interval it is somebody's turn again.
         self.given = now
 
@@ -50,14 +53,20 @@ class RecordStore:
 
     def get(self, kind: int, target: bytes) -> list[Record]:
         """Return what is kept there: one record at most, but for providers."""
-        return [held.record for held in self._held.get((kind, target), {}).values()]
+        return [held.record for held in self.list_held(kind, target)]
 
-    def add(self, record: Record, source: bytes, now: float) -> StoreVerdict:
-        """Keep a record that is genuine and holds, and return what became of it."""
+    def list_held(self, kind: int, target: bytes) -> list[HeldRecord]:
+        """Return what `get` does, and what is known of each."""
+        return list(self._held.get((kind, target), {}).values())
+
+    def add(
+        self, record: Record, source: bytes, now: float, teller: Nearness = Nearness.ANYWHERE
+    ) -> StoreVerdict:
+        """Keep a record that is genuine and holds, as somebody gave it who is so near; return what became of it."""
         place = self._held.get((record.kind, record.target), {})
         held = place.get(record.author)
         if held is not None:
-            return self._replace(held, record, now)
+            return self._replace(held, record, now, teller)
         if record.kind is not RecordKind.PROVIDER and place:
             return StoreVerdict.BAD  # a target is its author's alone: nobody else's record is at it
         if self._of_author[record.author] >= self._limits.per_author:
@@ -68,17 +77,19 @@ class RecordStore:
             return StoreVerdict.FULL
         if not self._make_room(record):
             return StoreVerdict.FULL
-        self._insert(HeldRecord(record, source, now))
+        self._insert(HeldRecord(record, source, now, teller))
         return StoreVerdict.STORED
 
-    def _replace(self, held: HeldRecord, record: Record, now: float) -> StoreVerdict:
+    def _replace(self, held: HeldRecord, record: Record, now: float, teller: Nearness) -> StoreVerdict:
         if record.order < held.record.order:
             return StoreVerdict.OLDER
         self.remove(held)
         if not self._make_room(record):  # it is larger than the one before
             self._insert(held)
             return StoreVerdict.FULL
-        self._insert(HeldRecord(record, held.source, now))
+        if record == held.record:
+            teller = min(teller, held.teller)
+        self._insert(HeldRecord(record, held.source, now, teller))
         return StoreVerdict.STORED
 
     def _make_room_at(self, place: dict[bytes, HeldRecord], source: bytes) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.contacts import NodeContact
@@ -157,7 +158,7 @@ class TableUpkeep:
             if late >= 0 and given < _AT_ONCE and self._random.random() * _SPREAD * limits.republish <= late:
                 given += 1
                 held.given = now
-                self._put_record(held.record, now)
+                self._put_record(held.record, now, held.teller)
 
     def _renew(self, record: Record, unix: float) -> Record:
         """Return our own record, signed anew where less than half its time is left, or while nobody takes it, since
@@ -167,6 +168,6 @@ class TableUpkeep:
             return Record.from_value(value)
         return record
 
-    def _put_record(self, record: Record, now: float) -> None:
+    def _put_record(self, record: Record, now: float, teller: Nearness = Nearness.PROCESS) -> None:
         self._network.counts["republished"] += 1
-        PutWalk(self._network, record, lambda count, now: None, lambda now: None).start(now)
+        PutWalk(self._network, record, lambda count, now: None, lambda now: None, teller).start(now)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dtp.carriers.nearness import Nearness
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.admission import NONE
 from dtp.peers.dht.contacts import KnownContacts, NodeContact
@@ -204,13 +205,16 @@ class GetWalk(LookupWalk):
         self._records: dict[bytes, Record] = {}
         #: Who told of the newest, and on which path; with providers, of any.
         self._tellers: dict[int, int] = {}
+        #: How near the nearest of them is.
+        self._nearest = Nearness.ANYWHERE
         #: Who answered without it, or with an older one.
         self._lacking: list[NodeContact] = []
 
-    def begin_with(self, record: Record) -> None:
-        """Add a record that this node stores itself: it counts as a path of its own."""
+    def begin_with(self, record: Record, teller: Nearness) -> None:
+        """Add a record that this node stores itself, as somebody so near gave it: it counts as a path of its own."""
         self._records[record.author] = record
         self._tellers[self._network.own] = _OURSELVES
+        self._nearest = teller
 
     @property
     def asked(self) -> int:
@@ -261,10 +265,12 @@ class GetWalk(LookupWalk):
             self._records[record.author] = record
             if self._kind is not RecordKind.PROVIDER:
                 self._tellers.clear()
+                self._nearest = Nearness.ANYWHERE
         elif record.order < held.order and self._kind is not RecordKind.PROVIDER:
             self._lacking.append(contact)
             return
         self._tellers[contact.id] = path
+        self._nearest = min(self._nearest, contact.nearness)
 
     def _on_end(self, now: float) -> None:
         asked = self.lookup.asked_ids
@@ -282,7 +288,7 @@ class GetWalk(LookupWalk):
         """Store the record at the nearest nodes that should have had it (Kademlia, 2.3)."""
         near = {each.id for each in self.lookup.closest_answered(self._network.limits.k)}
         for each in self._lacking[: self._network.limits.paths]:
-            if each.id in near and each.token != NONE:
+            if each.id in near and each.token != NONE and record.is_for(each.nearness, self._nearest):
                 self._network.counts["repairs"] += 1
                 args = (int(record.kind), record.encoded)
                 self._network.ask_contact(each, DatagramKind.STORE, args, lambda *what: None, now)
@@ -310,9 +316,11 @@ class PutWalk(LookupWalk):
         record: Record,
         stored: Callable[[StoredCount, float], object],
         over: Callable[[float], object],
+        teller: Nearness = Nearness.PROCESS,
     ) -> None:
+        """`teller` is how near they are who gave the record: it is stored with those that it is for."""
         super().__init__(network, record.target, lambda nearest, now: self._store_at_nearest(nearest, now))
-        self._record = record
+        self._record, self._teller = record, teller
         self._stored = stored
         self._over = over
         self._within = 2 * network.table.neighbourhood_radius()
@@ -324,7 +332,8 @@ class PutWalk(LookupWalk):
         self._told = False
 
     def _may_keep_it(self, contact: NodeContact) -> bool:
-        return contact.token != NONE and contact.id ^ self.lookup.target <= self._within
+        near = contact.token != NONE and contact.id ^ self.lookup.target <= self._within
+        return near and self._record.is_for(contact.nearness, self._teller)
 
     def _first_contacts(self) -> list[NodeContact]:
         """Return the nearest contacts that we know, as many as have to store it before the result."""
@@ -353,7 +362,11 @@ class PutWalk(LookupWalk):
 
     def _store_at_nearest(self, nearest: list[NodeContact], now: float) -> None:
         """Store the record at those of the nearest nodes that were only asked so far."""
-        left = [each for each in nearest if each.id not in self._given]
+        left = [
+            each
+            for each in nearest
+            if each.id not in self._given and self._record.is_for(each.nearness, self._teller)
+        ]
         self._waiting = len(left)
         for each in left:
             args = (int(self._record.kind), self._record.encoded)

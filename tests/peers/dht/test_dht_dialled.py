@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from test_dht_attackers import Stranger, a_node
 
 from dtp.carriers.nearness import Nearness
@@ -12,9 +13,15 @@ from dtp.peers.dht.addresses import pack_endpoint
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import (
     DatagramKind,
+    DhtAnswer,
+    Question,
+    StoreVerdict,
+    decode,
     encode,
 )
-from dtp.peers.dht.records import RecordKind
+from dtp.peers.dht.records import Record, RecordKind
+from dtp.peers.record import PeerRecord
+from dtp.testing.dht import UNIX
 
 # ------------------------------------------------------------------------------------------------------ reflection
 
@@ -113,6 +120,79 @@ def test_private_addresses_are_told_to_nobody_far_away() -> None:
     answer = near.ask(DatagramKind.FIND, bytes(32))
     assert answer is not None
     assert pack_endpoint(("10.0.0.7", 4000)) in answer.args[0]
+
+
+@pytest.mark.parametrize("place", ["tcp://10.0.0.1:80", "tcp://printer.example:80"])
+def test_what_strangers_say_of_a_network_is_told_to_nobody_there(place: str) -> None:
+    node = a_node()
+    far, near = Stranger(node), Stranger(node, Identity(bytes(31) + b"x", bytes(32)), ("10.0.0.9", 4000))
+    for each in (far, near):
+        each.prove()
+    record = Record.from_value(PeerRecord.sign(far.identity, now=UNIX + 1000, addresses=[place]))
+
+    def told(asker: Stranger) -> list[bytes]:
+        answer = asker.ask(DatagramKind.GET, record.target, int(record.kind))
+        assert answer is not None
+        return list(answer.args[1])
+
+    assert far.store(record.kind, record.encoded) is StoreVerdict.STORED
+    assert told(far) == [record.encoded]
+    assert told(near) == []
+    assert near.store(record.kind, record.encoded) is StoreVerdict.STORED  # now it is a neighbour's word
+    assert far.store(record.kind, record.encoded) is StoreVerdict.STORED
+    assert told(near) == [record.encoded]
+
+
+@pytest.mark.parametrize(
+    ("giver", "place", "given"),
+    [
+        ("60.9.9.9", "tcp://10.0.0.1:80", set()),
+        ("60.9.9.9", "tcp://60.9.9.9:80", {"10.0.0.9"}),
+        ("10.0.0.7", "tcp://10.0.0.1:80", {"10.0.0.9"}),
+    ],
+)
+def test_what_strangers_say_of_a_network_is_given_on_to_nobody_there(
+    giver: str, place: str, given: set[str]
+) -> None:
+    """Neither when records are given on from time to time, nor where one is missing that was looked up."""
+    node = a_node()
+    author = Stranger(node, source=(giver, 4000))
+    near = Stranger(node, Identity(bytes(31) + b"x", bytes(32)), ("10.0.0.9", 4000))
+    author.prove()
+    record = Record.from_value(PeerRecord.sign(author.identity, now=UNIX + 1000, addresses=[place], ttl=6000))
+    assert author.store(record.kind, record.encoded) is StoreVerdict.STORED
+    author.answer_to(replace(author.question(DatagramKind.PING), client=True))  # out of the table
+    near.prove()
+    (contact,) = node.contacts
+    contact.token, contact.proven = bytes([7] * 16), True
+    stored_at = set[str]()
+
+    answers: dict[DatagramKind, tuple[DatagramKind, tuple[object, ...]]] = {
+        DatagramKind.PING: (DatagramKind.PONG, (pack_endpoint(("10.0.0.5", 4000)),)),
+        DatagramKind.FIND: (DatagramKind.NODES, (b"",)),
+        DatagramKind.GET: (DatagramKind.FOUND, (b"", [])),
+        DatagramKind.STORE: (DatagramKind.STORED, (0, b"")),
+    }
+
+    def answer_all(now: float) -> None:
+        while sends := node.take_sends():
+            for data, (host, port) in sends:
+                asked = decode(data)
+                assert isinstance(asked, Question)
+                stored_at.update({host} if asked.kind is DatagramKind.STORE else ())
+                kind, args = answers[asked.kind]
+                node.receive(encode(DhtAnswer(kind, asked.transaction, args)), (host, port), now)
+
+    node.get(record.kind, record.target, 1001.0)
+    answer_all(1001.0)
+    assert stored_at == given
+    stored_at.clear()
+    for _ in range(400):
+        due = node.next_time()
+        assert due is not None
+        node.advance(due)
+        answer_all(due)
+    assert stored_at == given
 
 
 def test_somebody_who_plays_our_own_questions_back_is_nobody() -> None:

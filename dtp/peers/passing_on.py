@@ -1,0 +1,48 @@
+"""To whom a record is passed on: whoever is near takes what comes from here as this node's own word, and would dial
+or ask what it says of their network, though it was told from farther away."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Final
+
+from dtp.carriers.nearness import Nearness
+from dtp.identity import PeerId
+from dtp.net.address import Address, AddressError, is_ip_address
+from dtp.peers.record import PeerRecord, host_of_endpoint
+
+_ANYWHERE: Final = frozenset({Nearness.ANYWHERE})
+#: A name leads wherever whoever looks it up is led.
+_NAMED: Final = frozenset(Nearness) - {Nearness.PROCESS}
+_REMEMBERED: Final = 1024
+
+
+def where_it_leads(record: PeerRecord) -> frozenset[Nearness]:
+    """Return how near the places are that a record has dialled or asked, as near as they may be."""
+    found = {each for url in record.addresses for each in _where_url_leads(record.peer, url)}
+    return frozenset(found | _where_host_leads(host_of_endpoint(record.dht)) if record.dht else found)
+
+
+#: The same for records of which no more is kept.
+where_it_leads_again: Final = lru_cache(maxsize=_REMEMBERED)(where_it_leads)
+
+
+def may_be_passed_on(leads: Collection[Nearness], teller: Nearness, hearer: Nearness) -> bool:
+    """Return whether what was told by somebody as near as `teller` may be told to whoever is as near as `hearer`."""
+    return hearer >= teller or not any(hearer <= each < teller for each in leads)
+
+
+def _where_url_leads(peer: PeerId, url: str) -> frozenset[Nearness]:
+    try:
+        address = Address.direct(peer, url)
+    except AddressError:  # this version doesn't dial it
+        return _ANYWHERE
+    if address.nearness is Nearness.ANYWHERE and not address.costs_money:
+        return _where_host_leads(address.host)
+    return frozenset({address.nearness})
+
+
+def _where_host_leads(host: str) -> frozenset[Nearness]:
+    found = Nearness.of_host(host)
+    return _NAMED if found is Nearness.ANYWHERE and not is_ip_address(host) else frozenset({found})
