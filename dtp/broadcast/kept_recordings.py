@@ -16,13 +16,12 @@ from struct import Struct
 from typing import BinaryIO, ClassVar, Final
 
 from dtp.broadcast.fetching import Dial, dial_told
-from dtp.broadcast.places import Place, ShowNode
 from dtp.broadcast.recording import Recording, RecordingError
+from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
-from dtp.node.finding import how_near_finders_are
 from dtp.node.node import Node
 from dtp.tasks import TaskSet
 
@@ -104,19 +103,17 @@ async def places_in_dht(node: Node, digest: bytes) -> list[str]:
     return [str(Address("dtp", peer=each.peer, service=RECORDINGS)) for each in found]
 
 
-def dial_found(node: ShowNode, given: Collection[str], place: Place) -> Dial:
-    """Return what dials from `place` as `node` does: addresses that weren't `given` as told by who may be in its DHT.
+def dial_found(node: Node, given: Collection[str]) -> Dial:
+    """Return what dials as `node` does: peers whose addresses weren't `given` as told by those who tell it where
+    these are, who may be anywhere in its DHT."""
 
-    Those are as far away as the farthest node that it begins with, or in this network where it is found there.
-    """
-    from dtp.peers.dht.driver import parse_endpoint  # which is loaded where a DHT is used
+    def find_teller(address: str) -> Nearness | None:
+        peer = Address.parse(address).peer
+        if address in given:
+            return None
+        return Nearness.ANYWHERE if peer is None else node.teller_of(peer)
 
-    hosts = [
-        parse_endpoint(each)[0] if isinstance(each, str) and "://" not in each else Address.of(each).host
-        for each in place.bootstrap
-    ]
-    teller = how_near_finders_are(hosts, place.discover)
-    return dial_told(node.connect, lambda address: None if address in given else teller)
+    return dial_told(node.connect, find_teller)
 
 
 async def fetch_recording(

@@ -678,5 +678,5 @@ async def _fetch(
         places = [*addresses]
         if "dht" in place.discover:
             places += await places_in_dht(node, digest)
-        await fetch_recording(digest, file, places, dial_found(node, addresses, place))
+        await fetch_recording(digest, file, places, dial_found(node, addresses))
     print_line({"event": "fetched", "path": str(file), "sha256": digest.hex()}, str(file))

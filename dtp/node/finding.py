@@ -89,9 +89,10 @@ class PeerFinding:
         identity: Identity,
         book: PeerBook,
         ways: Collection[str],
+        hosts: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` is this machine's, Unix time in seconds."""
+        """`hosts` are those of the nodes to begin with; `clock` is this machine's, Unix time in seconds."""
         self.identity, self.book, self._clock = identity, book, clock
         self.lan: Lan | None = None
         self.mdns: Mdns | None = None
@@ -107,7 +108,7 @@ class PeerFinding:
         self.says_goodbye = True
         self._ways = frozenset(ways)
         #: How near they are by whom others are found, as far as they may be to begin with.
-        self._first_finders = how_near_finders_are((), self._ways)
+        self._first_finders = how_near_finders_are(hosts if "dht" in self._ways else (), self._ways)
         self._tasks = TaskSet()
 
     async def open(
@@ -135,7 +136,6 @@ class PeerFinding:
         if "dht" in self._ways:
             from dtp.peers.dht import Dht
 
-            self._first_finders = how_near_finders_are(map(host_of_endpoint, endpoints), self._ways)
             self.dht = Dht(self.identity, bootstrap=endpoints, network=network, **options["dht"])
             await stack.enter_async_context(self.dht)
             finders.append(DhtFinder(self.dht, self._how_near_finders_are))

@@ -41,7 +41,7 @@ from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.port_mapping import PortMapping
 from dtp.peers.reach.reach import Reach
 from dtp.peers.reach.relay_client import ConnectRelay
-from dtp.peers.record import PeerRecord
+from dtp.peers.record import PeerRecord, host_of_endpoint
 from dtp.peers.resolver import PeerResolver
 from dtp.session.limits import DEFAULT, Limits
 from dtp.tasks import SupervisedTask, TaskSet
@@ -197,7 +197,9 @@ class Node:
         #: The peers that are known.
         self.book = PeerBook()
         self._links: PeerLinks | None = None
-        self._finding = PeerFinding(self.identity, self.book, discover)
+        hosts = [host_of_endpoint(each) for each in self._endpoints]
+        hosts += [each.host for each in self._bootstrap]
+        self._finding = PeerFinding(self.identity, self.book, discover, hosts)
         self._clock = ClockWatch(self.limits.clock_look)
         self._exchange = PeerExchange(self.book, lambda: self.record, self._clock.clocks)
         self._push = RecordPush(self._exchange, lambda: self.links)
@@ -377,6 +379,11 @@ class Node:
             if each.record.addresses and each.record.peer != self.identity.id
         ]
         return sorted(found, key=lambda each: (not each.linked, each.record.peer))
+
+    def teller_of(self, peer: PeerId) -> Nearness:
+        """Return how near they are who told where a peer is, or may tell where it isn't known: what is dialled since
+        others name the peer is no nearer."""
+        return self._finding.teller_of(peer)
 
     def connect(
         self,

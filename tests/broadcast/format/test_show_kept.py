@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import time
 from hashlib import sha256
 from struct import pack
 
@@ -22,6 +23,9 @@ from dtp.broadcast.places import Place
 from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.carriers.nearness import Nearness, who_tells
 from dtp.identity import Identity
+from dtp.peers.record import PeerRecord
+
+OTHER = Identity.generate()
 
 
 @pytest.fixture
@@ -156,22 +160,40 @@ def test_what_is_no_recording_is_not_kept(tmp_path):
     ],
 )
 def test_who_says_in_the_dht_to_have_a_recording_is_as_far_as_where_it_begins(bootstrap, discover, nearness):
-    tellers = {}
+    tellers = find_tellers(Place(bootstrap=bootstrap, discover=discover).node(ME, {}), OTHER)
+    assert tellers == {"given": None, "found": nearness}
+
+
+def test_where_who_has_a_recording_is_known_it_counts_how_near_those_are_who_told_it():
+    """Not where the DHT began: others may have led it farther, and who is named there may be a neighbour."""
+    node = Place(bootstrap=["127.0.0.1:9"], discover=["dht"]).node(ME, {})
+    for teller in (Nearness.ANYWHERE, Nearness.NETWORK):
+        record = PeerRecord.sign(OTHER, now=time.time(), addresses=["tcp://192.168.1.9:9"])
+        node.book.learn_record(record, "exchange", teller)
+        assert find_tellers(node, OTHER)["found"] is teller
+
+
+def find_tellers(node, peer):
+    """Return as told by whom an address is dialled that was given, and one of `peer` that was found."""
+    tellers, found = {}, f"dtp://{peer.id}/recordings"
 
     class Dialler:
+        teller_of = node.teller_of
+
         @contextlib.asynccontextmanager
         async def connect(self, address):
-            tellers[address] = who_tells()
+            tellers["found" if address == found else "given"] = who_tells()
             yield None
 
     async def test():
-        dial = dial_found(Dialler(), ["given"], Place(bootstrap=bootstrap, discover=discover))
-        for each in ("given", "found"):
+        given = f"dtp://{ME.id}/recordings"
+        dial = dial_found(Dialler(), [given])
+        for each in (given, found):
             async with dial(each):
                 assert who_tells() is None
 
     run(test())
-    assert tellers == {"given": None, "found": nearness}
+    return tellers
 
 
 @pytest.mark.slow
@@ -190,7 +212,7 @@ def test_who_has_it_is_found_in_the_dht(kept, tmp_path):
             await keeper.dht.provide(kept[1])
             while not (places := await places_in_dht(other, kept[1])):  # it may be on its way
                 pass
-            await fetch_recording(kept[1], tmp_path / "got", places, dial_found(other, (), place))
+            await fetch_recording(kept[1], tmp_path / "got", places, dial_found(other, ()))
 
     run(test())
     assert (tmp_path / "got").read_bytes() == kept[0].read_bytes()
