@@ -33,7 +33,7 @@ from dtp.session.limits import LATE_BYTES, STREAMS_AHEAD, Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
-from dtp.session.streams import LEAST_PART, SMALL, ReceiveHalf, SessionStream
+from dtp.session.streams import LEAST_PART, SMALL, SessionStream
 
 NEVER = float("inf")
 _WINDOW, _pack_window = int(FrameType.WINDOW), WINDOW.pack  # one for each stream: looked up once
@@ -103,6 +103,7 @@ class SessionState:
         self._receive_limit = limits.connection_window
         self._grant_at = limits.connection_window // 4
         self._scarce_at = limits.connection_window - limits.connection_window // 4
+        self._short: dict[int, None] = {}  # streams that were given less than their windows
         self._runs = 0  # pieces of streams that wait with a gap before them
         self._never_arrived = (
             0  # bytes that only the final offset of a RESET tells of, or that lie behind a gap
@@ -261,18 +262,26 @@ class SessionState:
         receive = stream.receive
         receive.consumed += size
         self._consumed_total += size
-        if receive.consumed >= receive.grant_at and self._raise_credit(receive):
-            self._windows[stream.stream_id] = None
+        if receive.consumed >= receive.grant_at:
+            self._raise_credit(stream)
         if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at:
             self._grant_connection()
 
-    def _raise_credit(self, receive: ReceiveHalf) -> bool:
-        """Raise the credit of a stream by what the peer knows to be left for all, or where `limit_receiving` keeps
-        that from it, by what there is; True when that is worth telling."""
-        window = self.limits.connection_window
+    def _raise_credit(self, stream: SessionStream) -> None:
+        """Raise the credit of a stream by what is left for all, and tell it when that is worth it."""
+        receive = stream.receive
+        if receive.grant_credit(self._room, self.limits.connection_window):
+            self._windows[stream.stream_id] = None
+        if receive.is_short:
+            self._short[stream.stream_id] = None
+
+    @property
+    def _room(self) -> int:
+        """What the peer knows to be left for all streams, or where `limit_receiving` keeps that from it, what there
+        is."""
         limited = self._receive_limit >= self._receive_stop
-        until = self._consumed_total + window if limited else self._receive_limit
-        return receive.grant_credit(until - self._received_total, window)
+        until = self._consumed_total + self.limits.connection_window if limited else self._receive_limit
+        return until - self._received_total
 
     def _give_connection_credit(self, size: int) -> None:
         self._consumed_total += size
@@ -295,6 +304,17 @@ class SessionState:
             self._windows[CONNECTION] = None
         if limit < self._receive_stop:
             self._grant_at = self._consumed_total + window // 4
+        if self._short and 2 * self._room >= window:
+            self._restore_windows()
+
+    def _restore_windows(self) -> None:
+        """Give streams their whole windows again that had less while others held much: whose reader waits until more
+        has come, as for the end of a line, would read nothing by itself."""
+        short, self._short = self._short, {}
+        for stream_id in short:
+            if (stream := self._streams.get(stream_id)) is not None:
+                stream.receive.grant_at = stream.receive.consumed
+                self._raise_credit(stream)
 
     def _forget_if_done(self, stream: SessionStream) -> bool:
         """True when it is over and forgotten now."""
@@ -307,6 +327,7 @@ class SessionState:
         """Forget a stream that is over."""
         stream_id = stream.stream_id
         del self._streams[stream_id]
+        self._short.pop(stream_id, None)
         self._events.append(ev.StreamDone(stream_id))
         # The peer learns from this last word that it may forget the stream, too.
         if self._windows.pop(stream_id, 0) is None:

@@ -339,6 +339,11 @@ class ReceiveHalf:
         self._looked_at, self.grant_at = self.consumed, self.consumed + step
         return self.limit > before
 
+    @property
+    def is_short(self) -> bool:
+        """True if the peer was given less than the whole window beyond what was read, just now."""
+        return self.limit - self.consumed < self.window and self.final is None and self.stop_code is None
+
     def end_by_reset(self, final: int) -> int:
         """RESET from the peer: nothing more comes. Gives how many bytes were never handed on, for the credit.
 

@@ -111,3 +111,32 @@ def test_nobody_who_has_read_all_waits_for_ever() -> None:
         before = pair.server.traffic.received
         read_slowly(pair, [most], WINDOW)
         assert pair.server.traffic.received > before
+
+
+def exchange_line(pair: SessionPair, stream_id: int, size: int) -> bool:
+    """Have the client send a line, and the server read it when it has come whole; return whether it has."""
+    pair.client.write_stream(stream_id, bytes(size))
+    pair.settle()
+    whole = pair.server.unread_bytes(stream_id) == size
+    if whole:
+        pair.server.consume_data(stream_id, size)
+        pair.settle()
+    return whole
+
+
+def test_who_had_little_while_others_held_much_has_its_window_again_when_they_have_read() -> None:
+    """A reader that takes whole lines waited for the rest of one for ever: what it may be sent was looked at only
+    when it had read something."""
+    pair = SessionPair(LIMITS, LIMITS)
+    lines = pair.client.open_stream()
+    assert exchange_line(pair, lines, 8 * KIB)
+    others = [pair.client.open_stream() for _ in range(8)]
+    for each in others:
+        pair.client.write_stream(each, bytes(WINDOW // 8 - 1100))  # 776 bytes are left
+    pair.settle()
+    for _ in range(200):
+        assert exchange_line(pair, lines, 100)
+    for each in others:
+        pair.server.consume_data(each, pair.server.unread_bytes(each))
+    pair.settle()
+    assert exchange_line(pair, lines, 8 * KIB)
