@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -20,6 +19,7 @@ from dtp.broadcast.held import HeldSegment, HeldSegments
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.broadcast.tree.ranking import Ranking, ShowListener, Standing
 from dtp.broadcast.tree.rooms import Rooms
+from dtp.broadcast.tree.telling import Telling
 from dtp.carriers.crowd import source_group
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
@@ -129,6 +129,7 @@ class Feeder:
         self._elsewhere: Callable[[], Sequence[str]] = tuple
         self._listeners: dict[Stream, _Served] = {}
         self._rooms = Rooms()
+        self._telling = Telling[Stream]()
         self._went = asyncio.Event()
         self._finishing = set[Stream]()
         self._leaving = False
@@ -254,6 +255,7 @@ class Feeder:
             self._doubt_listeners(now)
             return
         self._ranking.add(stream, who)
+        self._telling.add(stream, who)
         async with asyncio.timeout(None) as limit:
             served = self._listeners[stream] = _Served(who, limit, asyncio.Event())
             on_trial = self.listeners > self.fan_out and self._ranking.find_surplus(now) is None
@@ -295,6 +297,7 @@ class Feeder:
         self._ranking.note_measured(who, serves, _now())
         if not serves:
             self._rooms.forget_places(stream)
+            self._telling.put_last(stream)
         self._hand_on_surplus()
 
     def _hand_on_surplus(self) -> None:
@@ -315,6 +318,7 @@ class Feeder:
     def _forget_listener(self, stream: Stream) -> None:
         self._listeners.pop(stream, None)
         self._ranking.remove(stream)
+        self._telling.remove(stream)
         self._rooms.forget_places(stream)
         self._went.set()
 
@@ -357,15 +361,14 @@ class Feeder:
     def list_places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
         """Return where there is room for one who serves others, the nearest first: here, at the addresses `own`, and
         below."""
-        kept = sum(each >= Standing.SAYS for each, _ in self._ranking.list_standings(_now()))
-        free = self.fan_out - kept
+        free = self.fan_out - self._ranking.count_serving(_now())
         here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
     def _other_addresses(self, stream: Stream, who: ShowListener | None) -> tuple[str, ...]:
         """Return addresses of others who serve the show, without the one who asks; as many as one is told."""
         mine = () if who is None else who.addresses
-        near = () if who is None else islice(self._iter_nearby(who), _NEARBY)
+        near = () if who is None else self._telling.list_nearby(who, _NEARBY)
         found = dict.fromkeys(near)
         for each in self._iter_others(stream):
             if len(found) == m.MAX_ADDRESSES:
@@ -374,18 +377,11 @@ class Feeder:
                 found[each] = None
         return tuple(found)
 
-    def _iter_nearby(self, who: ShowListener) -> Iterator[str]:
-        """Give the private addresses of those that come from the same IP address. Whether they serve others can't be
-        measured from here."""
-        for each in self._listeners.values():
-            if each.who.source == who.source and each.who.peer != who.peer:
-                yield from each.who.nearby
-
     def _iter_others(self, stream: Stream) -> Iterator[str]:
         yield from (each.address for each in self._rooms.list_nearest(stream))
-        for other, each in self._listeners.items():
-            if other is not stream and self._is_serving(each.who):
-                yield from each.who.addresses
+        for other, each in self._telling.iter_listeners():
+            if other is not stream and self._is_serving(each):
+                yield from each.addresses
         yield from self._elsewhere()
 
     def _is_serving(self, who: ShowListener) -> bool:

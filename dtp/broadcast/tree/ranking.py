@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ T = TypeVar("T")
 MEASURED: Final = 60.0
 #: Listeners, and places that they come from, of which something is remembered.
 _MOST: Final = 1024
+#: Listeners of which it is counted anew each time how many may serve others; of more once a second.
+_COUNTED: Final = 64
 #: Seconds until somebody who comes from where one didn't serve is tried again; doubled each time, up to `MEASURED`.
 _AGAIN: Final = 1.0
 
@@ -75,6 +78,8 @@ class Ranking(Generic[K]):
         self._here: dict[K, ShowListener] = {}
         self._measured: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        #: How many may serve others, and until when that is taken for right.
+        self._serving = 0, -math.inf
 
     def __len__(self) -> int:
         return len(self._here)
@@ -105,6 +110,14 @@ class Ranking(Generic[K]):
             found.append((Standing.AGAIN if each.peer in seen else self.get_standing(each, now), key))
             seen.add(each.peer)
         return found
+
+    def count_serving(self, now: float) -> int:
+        """Return how many are here who serve others, or may; where very many are, as it was a second ago."""
+        count, until = self._serving
+        if len(self) <= _COUNTED or now >= until:
+            count = sum(each >= Standing.SAYS for each, _ in self.list_standings(now))
+            self._serving = count, now + 1.0
+        return count
 
     def _list_ranks(self, now: float) -> list[tuple[tuple[Standing, bool], K]]:
         """Return the standing of each who is here, and whether nobody else from its source came with that before."""
@@ -140,8 +153,10 @@ class Ranking(Generic[K]):
     def find_surplus(self, now: float) -> K | None:
         """Return who has to go, of equals the one that came last; None while there is room, and while the one too
         many is on trial."""
+        if len(self) <= self.places:
+            return None
         ranks = self._list_ranks(now)
-        if len(self) <= self.places or ranks[-1][0][0] is Standing.SAYS:
+        if ranks[-1][0][0] is Standing.SAYS:
             return None
         return min(reversed(ranks), key=lambda each: each[0])[1]
 

@@ -12,6 +12,8 @@ from dtp.broadcast.messages import MAX_ADDRESSES, MAX_PATH, FreePlace
 
 #: Places that who comes is sent to first, and compares.
 COMPARED: Final = 3
+#: Of so many who have told of places the nearest ones are looked for, at a time.
+_LOOKED: Final = 64
 
 
 class Rooms:
@@ -23,6 +25,7 @@ class Rooms:
     """
 
     def __init__(self) -> None:
+        #: By who told of them; where very many have, those to whom somebody was sent go last.
         self._told: dict[Hashable, tuple[FreePlace, ...]] = {}
         self._sent: Counter[str] = Counter()
         #: All places and who told of them, the nearest first; None after a change.
@@ -30,7 +33,7 @@ class Rooms:
 
     def set_places(self, who: Hashable, places: Sequence[FreePlace]) -> None:
         """Note what `who` has told of; what it told before counts no more."""
-        self.forget_places(who)
+        self._forget_sent(who)
         self._told[who] = tuple(
             replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH
         )
@@ -38,17 +41,21 @@ class Rooms:
 
     def forget_places(self, who: Hashable) -> None:
         """Forget what `who` told, which is gone."""
-        for each in self._told.pop(who, ()):
+        self._forget_sent(who)
+        self._told.pop(who, None)
+
+    def _forget_sent(self, who: Hashable) -> None:
+        for each in self._told.get(who, ()):
             del self._sent[each.address]
             self._ranked = None
 
     def list_nearest(self, without: Hashable = None) -> list[FreePlace]:
         """Return the nearest places of all but one, of each in turn, those first that have room for more than were
-        sent there."""
+        sent there. Where very many have told of some, those are looked at whose turn it is."""
         if self._ranked is None:
             by_turns = [
                 (turn, who, each)
-                for who, places in self._told.items()
+                for who, places in islice(self._told.items(), _LOOKED)
                 for turn, each in enumerate(sorted(places, key=self._sort_key))
             ]
             by_turns.sort(key=lambda each: (self._is_filled(each[2]), each[0], self._sort_key(each[2])))
@@ -66,5 +73,8 @@ class Rooms:
         """Return where somebody is sent who comes now."""
         chosen = [each.address for each in self.list_nearest()]
         self._sent.update(chosen[:COMPARED])
+        if len(self._told) > _LOOKED:
+            for who, _ in (self._ranked or ())[:COMPARED]:
+                self._told[who] = self._told.pop(who)
         self._ranked = None
         return chosen

@@ -1,0 +1,64 @@
+"""Where listeners say that they serve others, found without looking at all who listen: a value."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
+from itertools import islice
+from typing import Final, Generic, TypeVar
+
+from dtp.broadcast.tree.ranking import ShowListener
+from dtp.identity import PeerId
+
+K = TypeVar("K", bound=Hashable)
+
+#: Listeners of which one looks whether they serve others, for whoever is told of some.
+_LOOKED: Final = 64
+
+
+class Telling(Generic[K]):
+    """Listeners that say where they serve others, anywhere or in their own network."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[K, ShowListener] = {}
+        #: Of those that serve in their own network, by where they come from and by identity.
+        self._nearby: defaultdict[str, dict[PeerId, set[K]]] = defaultdict(dict)
+
+    def add(self, key: K, listener: ShowListener) -> None:
+        """Add one who listens, until `remove`."""
+        if listener.addresses or listener.nearby:
+            self._listeners[key] = listener
+        if listener.nearby:
+            self._nearby[listener.source].setdefault(listener.peer, set()).add(key)
+
+    def remove(self, key: K) -> None:
+        """Forget one who is gone. Nothing happens where it isn't here."""
+        listener = self._listeners.pop(key, None)
+        if listener is None or not listener.nearby:
+            return
+        here = self._nearby[listener.source]
+        here[listener.peer].remove(key)
+        if not here[listener.peer]:
+            del here[listener.peer]
+        if not here:
+            del self._nearby[listener.source]
+
+    def put_last(self, key: K) -> None:
+        """Look at this one behind all others: it was seen to serve nobody."""
+        if (listener := self._listeners.pop(key, None)) is not None:
+            self._listeners[key] = listener
+
+    def iter_listeners(self) -> Iterator[tuple[K, ShowListener]]:
+        """Give the first ones of those that say where they serve others."""
+        return islice(self._listeners.items(), _LOOKED)
+
+    def list_nearby(self, who: ShowListener, most: int) -> list[str]:
+        """Return the private addresses of others that come from where `who` does, of all in turn. Whether they serve
+        others can't be measured from here."""
+        here = self._nearby.get(who.source, {})
+        others = list(islice((each for each in here if each != who.peer), most))
+        found = list[str]()
+        for peer in others:
+            keys = here[peer] = here.pop(peer)
+            found += self._listeners[next(iter(keys))].nearby
+        return found[:most]

@@ -1,0 +1,159 @@
+"""What a message costs who sends it: as much however many listen. Counted in lines that are gone through."""
+
+import asyncio
+import contextlib
+import sys
+
+import pytest
+from shows import ME
+from simulated import Network
+
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
+from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.format import Announcement, SegmentSigner
+from dtp.broadcast.held import HeldSegments
+from dtp.broadcast.messages import FreePlace
+from dtp.broadcast.tree.ranking import Ranking, ShowListener
+from dtp.broadcast.tree.rooms import Rooms
+from dtp.broadcast.tree.telling import Telling
+from dtp.identity import Identity
+from dtp.testing import clock
+
+HOME = "93.184.215.14"
+
+
+@contextlib.contextmanager
+def counting_lines():
+    """How many lines of what serves shows are gone through."""
+    lines = [0]
+
+    def trace(frame, event, _):
+        if "/dtp/broadcast/" not in frame.f_code.co_filename:
+            return None
+        lines[0] += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+
+
+#: What one who comes from one place with all others says of where it serves others.
+SAYS = {
+    "nothing": lambda peer: (),
+    "in its own network": lambda peer: (f"dtp+tcp://{peer}@192.168.1.7:9700/show",),
+    "anywhere": lambda peer: (f"dtp+tcp://{peer}@93.184.215.15:9700/show",),
+}
+
+
+@pytest.mark.parametrize("says", SAYS)
+def test_a_word_costs_as_much_however_many_listen(says):
+    async def lines_a_word(listeners):
+        signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+        network, feeder = Network(), Feeder(HeldSegments(signer.announcement), ME.id, fan_out=10_000)
+        network.serving["producer"] = feeder
+        heard, counting = 0, False
+
+        async def listen():
+            nonlocal heard
+            peer = Identity.generate().id
+            async with network.dial(peer, "producer", HOME) as connection:
+                stream = await connection.open_stream()
+                frames.write(stream, m.Hello(addresses=SAYS[says](peer)))
+                while await frames.read(stream) is not None:
+                    heard += counting
+
+        tasks = [asyncio.ensure_future(listen()) for _ in range(listeners)]
+        while feeder.listeners < listeners:  # noqa: ASYNC110  # who is let in tells nobody
+            await asyncio.sleep(0.1)
+        with counting_lines() as lines:
+            counting = True
+            await asyncio.sleep(3)
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert heard >= 2 * listeners
+        return lines[0] / heard
+
+    few, many = (clock.run(lines_a_word(listeners)) for listeners in (40, 400))
+    assert many < 1.5 * few
+
+
+def teller(number, *addresses, source=HOME):
+    return ShowListener(Identity(number.to_bytes(32, "big")).id, source, (), nearby=addresses)
+
+
+def test_those_from_one_ip_address_are_told_of_in_turn():
+    """Else who comes first with four names keeps all others from being found."""
+    telling = Telling()
+    for number in range(10):
+        telling.add(number, teller(number, f"at {number}"))
+    told = {each for _ in range(3) for each in telling.list_nearby(teller(0), 4)}
+    assert told == {f"at {number}" for number in range(1, 10)}
+    assert telling.list_nearby(teller(0, source="elsewhere"), 4) == []
+    for number in range(9):
+        telling.remove(number)
+    assert telling.list_nearby(teller(0), 4) == ["at 9"]
+    telling.remove(9)
+    assert telling.list_nearby(teller(0), 4) == []
+
+
+def test_who_has_two_places_is_told_of_until_it_has_left_both():
+    telling = Telling()
+    telling.add("one", teller(1, "here"))
+    telling.add("two", teller(1, "here"))
+    telling.remove("one")
+    telling.remove("one")
+    assert telling.list_nearby(teller(2), 4) == ["here"]
+    telling.remove("two")
+    assert telling.list_nearby(teller(2), 4) == []
+
+
+def test_a_word_of_room_costs_as_much_however_many_have_told_of_some():
+    def lines_of(tellers):
+        rooms = Rooms()
+        for each in range(tellers):
+            rooms.set_places(each, [FreePlace(f"{each} {at}", 2, at) for at in range(16)])
+        with counting_lines() as lines:
+            rooms.set_places(0, [FreePlace("another", 1, 0)])
+            rooms.choose_places()
+            rooms.list_nearest(0)
+        return lines[0]
+
+    assert lines_of(1000) < 1.5 * lines_of(100)
+
+
+def test_to_say_where_there_is_room_costs_as_much_however_many_listen():
+    """A relay looks at that for each message that it hears."""
+
+    def lines_of(listeners):
+        ranking = Ranking(10_000)
+        for each in range(listeners):
+            ranking.add(each, ShowListener(Identity(each.to_bytes(32, "big")).id, HOME, (f"at {each}",)))
+        with counting_lines() as lines:
+            told = [ranking.count_serving(at / 100) for at in range(150)]
+        assert told == [listeners] * 150
+        return lines[0]
+
+    assert lines_of(600) < lines_of(60)
+    ranking = Ranking(4)
+    ranking.add("one", ShowListener(Identity(bytes(32)).id, HOME, ("here",)))
+    assert ranking.count_serving(0.0) == 1
+    ranking.remove("one")
+    assert ranking.count_serving(0.1) == 0
+
+
+def test_all_who_have_told_of_room_have_their_turn():
+    """Also where more have told than are looked at, and some name places that aren't there, again and again."""
+    rooms, sent = Rooms(), set()
+    for each in range(300):
+        rooms.set_places(each, [FreePlace(f"of {each}", 4, 1)])
+    for _ in range(200):
+        sent.update(rooms.choose_places()[:3])
+        for each in range(100):
+            rooms.set_places(each, [FreePlace(f"of {each}", 4, 0)])
+    assert {f"of {each}" for each in range(100, 300)} <= sent
