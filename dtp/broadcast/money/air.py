@@ -32,7 +32,8 @@ class Hysteresis:
 
 
 class AirJudge:
-    """Says whether to send. What was sent and isn't posted counts as spent: nothing is sent that can't be paid."""
+    """Says whether to send. What was sent and isn't posted counts as spent: nothing is sent that can't be paid, but
+    one slot where a batch can't be posted, since the chain may just be slow."""
 
     def __init__(self, hysteresis: Hysteresis | None = None) -> None:
         self._hysteresis = hysteresis or Hysteresis()
@@ -73,7 +74,7 @@ def state_on_chain(show: Show, owed: int) -> Air:
             return Air.PAUSED
         if show.slots and show.posted + owed >= show.slots:
             return Air.PAUSED
-        return Air.ON_AIR
+        return Air.ON_AIR if owed <= show.batch else Air.PAUSED  # of what is past the chain takes a batch
     if begun:
         return Air.PAUSED
     return Air.FUNDING if show.pot or show.tickets else Air.OFF

@@ -128,6 +128,10 @@ class ShowKeeper:
         over = self.slots.count_over(self.show, now_ms)
         air = self._judge.judge_show(self.show, over, loop.time())
         if air != self.air:
+            if air == Air.PAUSED and over > self.show.batch:
+                log.warning(
+                    "the show is off the air until slots can be posted: no more than a batch of them is paid"
+                )
             self.air = air
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -37,6 +38,11 @@ TICKETED = replace(FUNDED, rate=0, start_pot=0, ticket_price=50, fewest=2, slots
         (ON, 3, Air.PAUSED),
         (replace(ON, pot=50, prepaid=250), 2, Air.ON_AIR),
         (replace(ON, pot=50, prepaid=249), 2, Air.PAUSED),
+        (replace(ON, pot=10_000), 10, Air.ON_AIR),
+        (replace(ON, pot=10_000), 11, Air.PAUSED),  # the chain takes no more than a batch
+        (replace(ON, pot=10_000, batch=1), 1, Air.ON_AIR),
+        (replace(ON, pot=10_000, batch=1), 2, Air.PAUSED),
+        (replace(TICKETED, tickets=2, pot=100, state=ShowState.ON_AIR, due_ms=1, slots=99), 11, Air.PAUSED),
         (replace(ON, pot=99), 0, Air.PAUSED),
         (replace(FUNDED, posted=3, pot=99), 0, Air.PAUSED),
         (replace(FUNDED, state=ShowState.ENDED), 0, Air.ENDED),
@@ -293,11 +299,64 @@ def test_a_show_that_starts_has_its_slots_posted_also_where_its_time_wasnt_known
     clock.run(test())
 
 
+def away_rows():
+    """The table of docs/broadcast.md: for how many slots a node is away, and for how many the show is sent unpaid."""
+    text = (Path(__file__).parents[3] / "docs" / "broadcast.md").read_text()
+    table = text.partition("### While the producer's node is away\n")[2].partition("\n#")[0]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row] for row in rows[1:]]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 10])
+@pytest.mark.parametrize("row", away_rows(), ids=lambda row: row[0])
+def test_while_the_node_is_away_what_is_sent_unpaid_is_as_the_table_says(monkeypatch, batch, row):
+    """Else a producer would send an hour for nothing, and those who pay would hear it for nothing."""
+    away = {"n - 1": batch - 1, "n + 1": batch + 1, "2 n": 2 * batch, "10 n": 10 * batch}[row[0]]
+    unpaid, second = {"0": (0, 0), "1, and a second": (1, 1), "up to 1, and a second": (1, 1)}[row[1]]
+    sent = 0.0
+
+    async def scenario(chain, wall, keeper):
+        nonlocal sent
+
+        async def sleep(seconds):
+            nonlocal sent
+            for _ in range(round(seconds * 4)):
+                sent += 0.25 * (keeper.air == Air.ON_AIR)
+                await asyncio.sleep(0.25)
+
+        before = (await chain.read_show(None, "")).show.posted
+        while (await chain.read_show(None, "")).show.posted == before:
+            await sleep(0.25)
+        chain.away = True
+        await sleep(away * SLOT)
+        assert (keeper.air == Air.ON_AIR) == (away <= batch + 1)
+        chain.away = False
+        await sleep(20)  # it is asked again each 15 s at most
+        assert keeper.air == Air.ON_AIR
+        await sleep(10 * SLOT * batch)
+
+    show = keep(monkeypatch, 10**8, scenario, batch=batch, slot_ms=1000 * SLOT)
+    lost = sent - show.posted * SLOT
+    assert lost <= (unpaid + 1) * SLOT + second  # of the slot that runs in the end nothing is posted
+    assert lost >= unpaid * SLOT * (away > batch + 1)
+
+
+def test_the_table_of_what_is_sent_unpaid_is_there():
+    assert [row[0] for row in away_rows()] == ["n - 1", "n + 1", "2 n", "10 n"]
+
+
+#: Seconds of a slot of which it matters how many are sent unpaid: longer than a node is asked again.
+SLOT = 30
+
+
 class OnChain:
     """A show that takes slots as `show.move` does; what is read of it may be as it was before."""
 
-    def __init__(self, monkeypatch, pot):
-        self.versions = [FUNDED, replace(FUNDED, state=ShowState.ON_AIR, pot=pot, due_ms=self.now_ms + 1000)]
+    def __init__(self, monkeypatch, pot, **terms):
+        slot_ms = terms.get("slot_ms", 1000)
+        off = replace(FUNDED, **terms)
+        self.versions = [off, replace(off, state=ShowState.ON_AIR, pot=pot, due_ms=self.now_ms + slot_ms)]
+        self.away = False
         #: How many of the newest versions the node doesn't know.
         self.unknown = self.ended = 0
         for name in ("read_show", "post", "events_of", "expire"):
@@ -311,7 +370,12 @@ class OnChain:
     def show(self):
         return self.versions[-1]
 
+    def _answer(self):
+        if self.away:
+            raise ChainError("the node is away")
+
     async def read_show(self, chain, id):
+        self._answer()
         at = max(0, len(self.versions) - 1 - self.unknown)
         return Found(self.versions[at], "0x2::sui::SUI", at)
 
@@ -321,10 +385,15 @@ class OnChain:
             yield None
 
     async def post(self, chain, found, cap, hashes):
+        self._answer()
         first, show = self.show.posted, self.show
+        backlog = (show.batch - 1) * show.slot_ms
+        show = replace(show, due_ms=max(show.due_ms, self.now_ms - backlog))
         for _ in hashes:
             assert show.due_ms <= self.now_ms  # the chain would refuse it
-            show = replace(show, posted=show.posted + 1, pot=show.pot - 100, due_ms=show.due_ms + 1000)
+            show = replace(
+                show, posted=show.posted + 1, pot=show.pot - 100, due_ms=show.due_ms + show.slot_ms
+            )
         self.versions.append(show if show.pot >= 100 else replace(show, state=ShowState.OFF))
         return SlotsPosted("0x1", first, hashes, FIRST_HEAD, 100 * len(hashes), show.pot)
 
@@ -338,11 +407,11 @@ class OnChain:
         return SimpleNamespace(timestamp_ms=self.now_ms)
 
 
-def keep(monkeypatch, pot, scenario):
+def keep(monkeypatch, pot, scenario, **terms):
     """Run a scenario beside a keeper of a show on air; return what the chain has in the end."""
 
     async def test():
-        chain, wall = OnChain(monkeypatch, pot), SimpleNamespace(off=0)
+        chain, wall = OnChain(monkeypatch, pot, **terms), SimpleNamespace(off=0)
         async with await open_keeper(chain, wall) as keeper:
             await scenario(chain, wall, keeper)
         return chain.show
