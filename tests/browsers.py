@@ -36,10 +36,10 @@ def dump(url: str, budget: int, timeout: float = 60) -> str:
     return done.stdout
 
 
-def dump_when(url: str, condition: str, timeout: float = 50, *, first: str = "") -> str:
+def dump_when(url: str, condition: str, timeout: float = 50, *, first: str = "", width: int = 0) -> str:
     """Return the page at `url` once `condition`, an expression of JavaScript, holds there; as it is after `timeout`
-    seconds where it doesn't. What somebody does there before is `first`, statements. Skip where no Chromium is
-    installed."""
+    seconds where it doesn't. What somebody does there before is `first`, statements. With a `width` the page is on a
+    phone of so many pixels. Skip where no Chromium is installed."""
     found = f"""new Promise((done) => {{
         {first}
         const look = () => ({condition}) ? done(document.documentElement.outerHTML) : setTimeout(look, 20);
@@ -51,6 +51,9 @@ def dump_when(url: str, condition: str, timeout: float = 50, *, first: str = "")
         page = next(each["targetId"] for each in pages if each["type"] == "page")
         session = tools.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         tools.call("Page.enable", session)
+        if width:
+            phone = {"width": width, "height": 2 * width, "deviceScaleFactor": 1, "mobile": True}
+            tools.call("Emulation.setDeviceMetricsOverride", session, **phone)
         tools.call("Page.navigate", session, url=url)
         tools.wait("Page.loadEventFired")
         answer = tools.call("Runtime.evaluate", session, expression=found, awaitPromise=True)

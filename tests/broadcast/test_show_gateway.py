@@ -213,6 +213,26 @@ def test_a_page_says_why_nothing_comes_and_asks_for_no_money_once_it_is_over(fil
     assert 'What is unspent comes back with</span> <code id="how">dtp show refund 0xabc' in page
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("moderates", [False, True])
+def test_a_page_has_room_for_questions_on_a_phone(film, moderates):
+    """One letter stood on each line, beside what was paid and the button, and the page was wider than the phone."""
+    line = [
+        {"number": 3, "kind": "question", "amount": "0.020000001 SUI", "raised": 1200, "text": "why? " * 30}
+    ]
+    widths = """[...document.querySelectorAll('#line .text')].map((each) => each.offsetWidth)"""
+    note = f"document.body.dataset.widths = [document.documentElement.scrollWidth, {widths}].join()"
+    options = {"money": lambda: {**MONEY, "line": line}, **({"dismiss": print} if moderates else {})}
+    shown = f"document.querySelector('#line .text') && ({note})"
+    page = run(on_gateway(film, lambda url: dump_when(url, shown, width=360), **options))
+    wide, text = map(int, page.partition('data-widths="')[2].partition('"')[0].split(","))
+    assert wide == 360
+    assert text > 250
+    assert ("<button" in page) == moderates
+    assert "question 3" in page
+    assert "dtp show ask 0xabc --raise NUMBER" in page
+
+
 def test_ffmpeg_plays_the_playlist(film):
     def look(url):
         return subprocess.run(

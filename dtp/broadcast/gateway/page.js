@@ -167,6 +167,9 @@ function showMoney(money, moderated) {
   const late = isTooLate(money), over = money.air === "ended" && money.is_unspent;
   at("take").textContent = late ? "Tickets are paid back with" : over ? "What is unspent comes back with" : "Take part with";
   at("how").textContent = `dtp show ${late || over ? "refund" : money.tickets ? "buy" : "fund"} ${money.show}`;
+  at("join").hidden = money.air === "ended";
+  at("ask").textContent = `dtp show ask ${money.show} TEXT`;
+  at("raise").textContent = `dtp show ask ${money.show} --raise NUMBER`;
   // Entries that are there stay, so that a button isn't replaced under a finger.
   const line = at("line"), there = new Map([...line.children].map((item) => [item.dataset.number, item]));
   line.replaceChildren(...money.line.map((entry) => {
@@ -188,7 +191,7 @@ function made(name, text, kind) {
 function entryOf(entry, moderated) {
   const item = made("li", "");
   item.dataset.number = String(entry.number);
-  item.append(made("span", entry.kind, "kind " + entry.kind), made("span", entry.text, "text"), made("span", "", "amount"));
+  item.append(made("span", `${entry.kind} ${entry.number}`, "kind " + entry.kind), made("span", entry.text, "text"), made("span", "", "amount"));
   if (moderated) {
     const button = made("button", "done");
     button.title = "take it off the line";
