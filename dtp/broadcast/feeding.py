@@ -19,7 +19,7 @@ from dtp.broadcast.held import HeldSegment, HeldSegments
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.broadcast.tree.ranking import Ranking, ShowListener, Standing
 from dtp.broadcast.tree.rooms import Rooms
-from dtp.broadcast.tree.telling import Telling
+from dtp.broadcast.tree.sharers import Sharers
 from dtp.carriers.crowd import source_group
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
@@ -129,7 +129,7 @@ class Feeder:
         self._elsewhere: Callable[[], Sequence[str]] = tuple
         self._listeners: dict[Stream, _Served] = {}
         self._rooms = Rooms()
-        self._telling = Telling[Stream]()
+        self._sharers = Sharers[Stream]()
         self._went = asyncio.Event()
         self._finishing = set[Stream]()
         self._leaving = False
@@ -255,7 +255,7 @@ class Feeder:
             self._doubt_listeners(now)
             return
         self._ranking.add(stream, who)
-        self._telling.add(stream, who)
+        self._sharers.add(stream, who)
         async with asyncio.timeout(None) as limit:
             served = self._listeners[stream] = _Served(who, limit, asyncio.Event())
             on_trial = self.listeners > self.fan_out and self._ranking.find_surplus(now) is None
@@ -297,7 +297,7 @@ class Feeder:
         self._ranking.note_measured(who, serves, _now())
         if not serves:
             self._rooms.forget_places(stream)
-            self._telling.put_last(stream)
+            self._sharers.put_last(stream)
         self._hand_on_surplus()
 
     def _hand_on_surplus(self) -> None:
@@ -318,7 +318,7 @@ class Feeder:
     def _forget_listener(self, stream: Stream) -> None:
         self._listeners.pop(stream, None)
         self._ranking.remove(stream)
-        self._telling.remove(stream)
+        self._sharers.remove(stream)
         self._rooms.forget_places(stream)
         self._went.set()
 
@@ -368,7 +368,7 @@ class Feeder:
     def _other_addresses(self, stream: Stream, who: ShowListener | None) -> tuple[str, ...]:
         """Return addresses of others who serve the show, without the one who asks; as many as one is told."""
         mine = () if who is None else who.addresses
-        near = () if who is None else self._telling.list_nearby(who, _NEARBY)
+        near = () if who is None else self._sharers.list_nearby(who, _NEARBY)
         found = dict.fromkeys(near)
         for each in self._iter_others(stream):
             if len(found) == m.MAX_ADDRESSES:
@@ -379,7 +379,7 @@ class Feeder:
 
     def _iter_others(self, stream: Stream) -> Iterator[str]:
         yield from (each.address for each in self._rooms.list_nearest(stream))
-        for other, each in self._telling.iter_listeners():
+        for other, each in self._sharers.iter_listeners():
             if other is not stream and self._is_serving(each):
                 yield from each.addresses
         yield from self._elsewhere()

@@ -16,7 +16,7 @@ from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.tree.ranking import Ranking, ShowListener
 from dtp.broadcast.tree.rooms import Rooms
-from dtp.broadcast.tree.telling import Telling
+from dtp.broadcast.tree.sharers import Sharers
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -89,28 +89,28 @@ def teller(number, *addresses, source=HOME):
 
 def test_those_from_one_ip_address_are_told_of_in_turn():
     """Else who comes first with four names keeps all others from being found."""
-    telling = Telling()
+    sharers = Sharers()
     for number in range(10):
-        telling.add(number, teller(number, f"at {number}"))
-    told = {each for _ in range(3) for each in telling.list_nearby(teller(0), 4)}
+        sharers.add(number, teller(number, f"at {number}"))
+    told = {each for _ in range(3) for each in sharers.list_nearby(teller(0), 4)}
     assert told == {f"at {number}" for number in range(1, 10)}
-    assert telling.list_nearby(teller(0, source="elsewhere"), 4) == []
+    assert sharers.list_nearby(teller(0, source="elsewhere"), 4) == []
     for number in range(9):
-        telling.remove(number)
-    assert telling.list_nearby(teller(0), 4) == ["at 9"]
-    telling.remove(9)
-    assert telling.list_nearby(teller(0), 4) == []
+        sharers.remove(number)
+    assert sharers.list_nearby(teller(0), 4) == ["at 9"]
+    sharers.remove(9)
+    assert sharers.list_nearby(teller(0), 4) == []
 
 
 def test_who_has_two_places_is_told_of_until_it_has_left_both():
-    telling = Telling()
-    telling.add("one", teller(1, "here"))
-    telling.add("two", teller(1, "here"))
-    telling.remove("one")
-    telling.remove("one")
-    assert telling.list_nearby(teller(2), 4) == ["here"]
-    telling.remove("two")
-    assert telling.list_nearby(teller(2), 4) == []
+    sharers = Sharers()
+    sharers.add("one", teller(1, "here"))
+    sharers.add("two", teller(1, "here"))
+    sharers.remove("one")
+    sharers.remove("one")
+    assert sharers.list_nearby(teller(2), 4) == ["here"]
+    sharers.remove("two")
+    assert sharers.list_nearby(teller(2), 4) == []
 
 
 def test_a_word_of_room_costs_as_much_however_many_have_told_of_some():

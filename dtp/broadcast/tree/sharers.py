@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Hashable)
 _LOOKED: Final = 64
 
 
-class Telling(Generic[K]):
+class Sharers(Generic[K]):
     """Listeners that say where they serve others, anywhere or in their own network."""
 
     def __init__(self) -> None:
