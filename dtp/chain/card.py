@@ -332,7 +332,7 @@ async def find_directory(chain: ChainClient) -> str:
     executed = await chain.transaction(transaction)
     if executed is None:
         raise ObjectMissing(f"the node no longer has {transaction}, which published package {published}")
-    (made,) = chain.events_in(executed, SCHEMA, DirectoryCreated)
+    made = chain.event_in(executed, SCHEMA, DirectoryCreated)
     check_made(
         executed, published, made.directory
     )  # the node names the transaction, too: the package is of it

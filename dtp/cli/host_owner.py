@@ -70,6 +70,7 @@ def operator(
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program
         from dtp.chain import host as module
+        from dtp.chain.node.made import object_made
 
         found, cap = await owned_host(chain, host_id)
         program, whom = Program(), address or chain.address
@@ -80,8 +81,8 @@ def operator(
             sum_of |= module.Rights[each.upper()]
         program.transfer([module.new_operator(program, found.id, cap, sum_of)], whom)
         executed = await chain.execute(program)
-        (made,) = executed.created_objects(chain.type_of(module.SCHEMA, module.OpCap))
-        record = {"host": found.id, "operator": whom, "operator_cap": made.id, "rights": sorted({*named})}
+        made = object_made(executed, chain.type_of(module.SCHEMA, module.OpCap))
+        record = {"host": found.id, "operator": whom, "operator_cap": made, "rights": sorted({*named})}
         return {**record, "revoked_others": revoke_others, **executed_record(executed)}
 
     print_record(account.run_connected(work))

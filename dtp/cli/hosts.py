@@ -45,23 +45,23 @@ def create(ttl: int, operator: str | None, account: WalletOptions) -> None:
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program
         from dtp.chain import host as module
-        from dtp.chain.node.made import check_made
+        from dtp.chain.node.made import check_made, object_made
         from dtp.pay.hosting import note_made
 
         program = Program()
         module.create(program, chain.address, ttl_ms=ttl * 1000, operator=operator or chain.address)
         executed = await chain.execute(program)
-        (made,) = chain.events_in(executed, module.SCHEMA, module.HostCreated)
+        made = chain.event_in(executed, module.SCHEMA, module.HostCreated)
         check_made(executed, made.host)
         note_made(chain, made.host)
         caps = {
-            name: [change.id for change in executed.created_objects(chain.type_of(module.SCHEMA, cls))]
+            name: object_made(executed, chain.type_of(module.SCHEMA, cls))
             for name, cls in (("cap", module.HostCap), ("operator_cap", module.OpCap))
         }
         return {
             "host": made.host,
             "beacon": made.beacon,
-            **{name: ids[0] for name, ids in caps.items()},
+            **caps,
             **executed_record(executed),
         }
 

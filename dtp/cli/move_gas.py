@@ -121,7 +121,7 @@ class _Play:
         opened = (self.host, self.beacon, 1, await self.terms_revision(), 1_000_000)
         channel.open_and_share(program, *opened, self.lane.public_key)
         executed = await self.execute_noted(self.client, program, about)
-        return self.client.events_in(executed, channel.SCHEMA, channel.ChannelOpened)[0].channel
+        return self.client.event_in(executed, channel.SCHEMA, channel.ChannelOpened).channel
 
     async def terms_revision(self) -> int:
         """Return the terms' revision of service 1."""
@@ -173,7 +173,7 @@ async def _host(play: _Play) -> None:
     program = Program()
     host.create(program, chain.address, ttl_ms=_DAY, operator=chain.address)
     executed = await play.execute_noted(chain, program, "with a cap for the operator")
-    made = chain.events_in(executed, host.SCHEMA, host.HostCreated)[0]
+    made = chain.event_in(executed, host.SCHEMA, host.HostCreated)
     play.host, play.beacon = made.host, made.beacon
     (cap,) = await chain.owned(host.SCHEMA, host.HostCap, chain.address)
     (op,) = await chain.owned(host.SCHEMA, host.OpCap, chain.address)
@@ -210,18 +210,18 @@ async def _passes(play: _Play) -> None:
     plan = pass_.new_plan(program, play.host, play.cap, 1, price=1000, period_ms=60_000)
     pass_.share(program, plan)
     executed = await play.execute_noted(owner, program)
-    id = owner.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)[0].plan
+    id = owner.event_in(executed, pass_.SCHEMA, pass_.PlanCreated).plan
     await play.call_function(owner, pass_.set_on_sale, id, play.cap, True)
 
     def buy(program: Program, money: Any) -> Any:
         return pass_.buy(program, id, play.host, money, 3)
 
     first, second = [
-        client.events_in(
+        client.event_in(
             await play.execute_paid(client, 3000, buy, then=pass_.keep, about=about),
             pass_.SCHEMA,
             pass_.PassPaid,
-        )[0].pass_
+        ).pass_
         for about in ("the first", "another")
     ]
     await play.execute_paid(
@@ -237,11 +237,11 @@ async def _passes(play: _Play) -> None:
     await play.call_function(owner, pass_.draw, id, play.cap, [first], about="one pass")
     await play.call_function(client, pass_.cancel, id, first)
     await play.call_function(owner, pass_.revoke, id, play.host, play.op, second)
-    third = client.events_in(
+    third = client.event_in(
         await play.execute_paid(client, 3000, buy, then=pass_.keep, about="another"),
         pass_.SCHEMA,
         pass_.PassPaid,
-    )[0].pass_
+    ).pass_
     await play.call_function(owner, pass_.revoke_as_owner, id, play.cap, third)
     await play.call_function(client, pass_.destroy, id, third, about="a revoked one")
     await play.call_function(
@@ -341,11 +341,11 @@ async def _locks(play: _Play) -> None:
         return lock.new_key_lock(program, money, key.public_key, **fee)
 
     first, second, third = [
-        payer.events_in(
+        payer.event_in(
             await play.execute_paid(payer, 10_000, build, then=lock.share, about=about),
             lock.SCHEMA,
             lock.Locked,
-        )[0].lock
+        ).lock
         for build, about in ((by_hash, ""), (by_key, ""), (by_hash, "again"))
     ]
     await play.call_function(other, lock.claim_by_preimage, first, secret)
@@ -400,7 +400,7 @@ async def _new_show(play: _Play, build: Callable[..., Any], **terms: Any) -> sho
     show.share(program, made)
     program.transfer([cap], play.owner.address)
     executed = await play.execute_noted(play.owner, program)
-    return play.owner.events_in(executed, show.SCHEMA, show.ShowCreated)[0]
+    return play.owner.event_in(executed, show.SCHEMA, show.ShowCreated)
 
 
 async def _pay_show(play: _Play, build: Callable[..., Any], id: str, amount: int, about: str) -> str:
@@ -408,7 +408,7 @@ async def _pay_show(play: _Play, build: Callable[..., Any], id: str, amount: int
     (money,) = program.split(program.gas, [amount])
     program.transfer([build(program, id, money)], play.client.address)
     executed = await play.execute_noted(play.client, program, about)
-    return play.client.events_in(executed, show.SCHEMA, show.Contributed)[0].share
+    return play.client.event_in(executed, show.SCHEMA, show.Contributed).share
 
 
 async def _take_money(play: _Play, chain: ChainClient, build: Callable[..., Any], *arguments: str) -> None:

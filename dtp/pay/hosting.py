@@ -136,7 +136,7 @@ async def make_host(chain: ChainClient, ttl_ms: int = HEARTBEAT_MS) -> Owned:
     program = Program()
     module.create(program, chain.address, ttl_ms=ttl_ms, operator=chain.address)
     executed = await chain.execute(program)
-    (made,) = chain.events_in(executed, module.SCHEMA, HostCreated)
+    made = chain.event_in(executed, module.SCHEMA, HostCreated)
     check_made(executed, made.host)
     note_made(chain, made.host)
     found = await find_host(chain, made.host)

@@ -146,7 +146,7 @@ async def make_plan(
     if not keep_mode:
         host_module.set_mode(program, host.id, cap, service, host_module.Mode.PASS)
     executed = await chain.execute(program)
-    (created,) = chain.events_in(executed, module.SCHEMA, module.PlanCreated)
+    created = chain.event_in(executed, module.SCHEMA, module.PlanCreated)
     check_made(executed, created.plan)
     return created.plan, executed
 
@@ -171,7 +171,7 @@ async def buy(
     money = await coins_for(chain, program, its_coin, found.price * periods)
     module.keep(program, module.buy(program, found.id, found.host, money, periods, coin=its_coin))
     executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
-    (paid,) = chain.events_in(executed, module.SCHEMA, module.PassPaid)
+    paid = chain.event_in(executed, module.SCHEMA, module.PassPaid)
     check_made(executed, paid.pass_)
     return paid.pass_, executed
 

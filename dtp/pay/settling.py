@@ -16,13 +16,20 @@ from dtp.chain import Executed, Program
 from dtp.chain import channel as module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, ChannelOpened, ChannelState, Claimed, CloseAgreement, Settled
-from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed, was_signed
+from dtp.chain.errors import (
+    MALFORMED,
+    InsufficientFunds,
+    NodeRefused,
+    ProgramError,
+    TransactionFailed,
+    was_signed,
+)
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type, format_amount
 from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.gas import GasAllowance
-from dtp.chain.node.made import check_made
+from dtp.chain.node.made import check_made, only_one
 from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
@@ -115,9 +122,17 @@ async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes |
         for claimed in chain.events_in(executed, module.SCHEMA, Claimed):
             if claimed.channel == found.id and lock_of(claimed.preimage) == lock:
                 return claimed.preimage
-        (change,) = (each for each in executed.changes if each.id == found.id)
+        change = only_one(
+            executed, [each for each in executed.changes if each.id == found.id], f"change of {found.id}"
+        )
         if change.input_version is None:  # it was opened here
             break
+        if change.input_version >= found.version:  # or a node could have it looked for without an end
+            raise NodeRefused(
+                f"the node says that transaction {executed.digest} made version {found.version} of {found.id} of "
+                f"version {change.input_version}: ask another node",
+                MALFORMED,
+            )
         found = await chain.object(channel, change.input_version)
     return None
 

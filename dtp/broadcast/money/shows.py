@@ -128,7 +128,7 @@ async def create(
     module.share(program, made, coin=coin)
     program.transfer([cap], chain.address)
     executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
-    (told,) = chain.events_in(executed, module.SCHEMA, module.ShowCreated)
+    told = chain.event_in(executed, module.SCHEMA, module.ShowCreated)
     check_made(executed, told.show)
     return told.show, executed
 
@@ -150,7 +150,7 @@ async def fund(chain: ChainClient, id: Id, amount: int, *, coin: str = SUI_COIN)
         program.transfer([module.contribute(program, found.show.id, money, coin=found.coin)], chain.address)
 
     executed = await _pay(chain, found.coin, amount, build)
-    return chain.events_in(executed, module.SCHEMA, module.Contributed)[0].share, executed
+    return chain.event_in(executed, module.SCHEMA, module.Contributed).share, executed
 
 
 async def buy(
@@ -165,7 +165,7 @@ async def buy(
         program.transfer([module.buy_ticket(program, found.show.id, money, coin=found.coin)], chain.address)
 
     executed = await _pay(chain, found.coin, found.show.ticket_price, build)
-    return chain.events_in(executed, module.SCHEMA, module.Contributed)[0].share, executed
+    return chain.event_in(executed, module.SCHEMA, module.Contributed).share, executed
 
 
 async def ask(
@@ -192,7 +192,7 @@ async def ask(
         module.ask(program, found.show.id, kind, money, data, sealed=sealed, coin=found.coin)
 
     executed = await _pay(chain, found.coin, paid, build)
-    return chain.events_in(executed, module.SCHEMA, module.EntryAsked)[0].number, executed
+    return chain.event_in(executed, module.SCHEMA, module.EntryAsked).number, executed
 
 
 def _least(found: Found, kind: EntryKind, coin: str) -> int:
@@ -249,7 +249,7 @@ async def refund(chain: ChainClient, id: Id) -> list[Refund]:
         program = Program()
         program.transfer([module.take_back(program, found.show.id, share.id, coin=found.coin)], chain.address)
         executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
-        (back,) = chain.events_in(executed, module.SCHEMA, module.Returned)
+        back = chain.event_in(executed, module.SCHEMA, module.Returned)
         done.append(Refund(share.id, back.amount, back.paid))
     return done
 
@@ -268,7 +268,7 @@ async def post(chain: ChainClient, found: Found, cap: str, hashes: Sequence[byte
     program = Program()
     module.post(program, found.show.id, cap, hashes, coin=found.coin)
     executed = await chain.execute(program)
-    return chain.events_in(executed, module.SCHEMA, module.SlotsPosted)[0]
+    return chain.event_in(executed, module.SCHEMA, module.SlotsPosted)
 
 
 async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:
@@ -277,7 +277,7 @@ async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:
     program = Program()
     program.transfer([module.collect(program, found.show.id, cap, coin=found.coin)], chain.address)
     executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
-    return chain.events_in(executed, module.SCHEMA, module.Collected)[0].amount, executed
+    return chain.event_in(executed, module.SCHEMA, module.Collected).amount, executed
 
 
 async def end(chain: ChainClient, id: Id) -> Executed:

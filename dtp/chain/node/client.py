@@ -74,7 +74,7 @@ from dtp.chain.node.gas import (
     TransactionNotes,
     check_price,
 )
-from dtp.chain.node.made import check_outcome
+from dtp.chain.node.made import check_outcome, only_one
 from dtp.chain.node.networks import Network, find_network
 from dtp.chain.packages.deployments import Deployments, packages_path
 from dtp.chain.signer import Signer
@@ -400,6 +400,11 @@ class ChainClient:
         """Return the events of one of our structs that a transaction emitted."""
         kind = self.type_of(schema, cls)
         return [schema.decode(cls, event.contents) for event in executed.events_of(kind)]
+
+    def event_in(self, executed: Executed, schema: MoveSchema, cls: type[T]) -> T:
+        """Return the event that a transaction emits once. Raises `NodeRefused` where the node tells of none, or of
+        several: the transaction is executed all the same."""
+        return only_one(executed, self.events_in(executed, schema, cls), f"{cls.__name__} event")
 
     # ----------------------------------------------------------------------------------------------- writing
 

@@ -29,7 +29,7 @@ from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.commands import Argument, Program
 from dtp.chain.node.commitment import to_its_end
-from dtp.chain.node.made import check_made
+from dtp.chain.node.made import check_made, object_left
 from dtp.chain.pipe import Direction, Pipe, PipeFrame
 from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.ends import MOST_IDLE, PipeEnds
@@ -551,9 +551,9 @@ class PipeHub:
             await self._funds.ensure_coins(pipes)
             program = opening(state, number, terms, to, pipes, link)
             executed = await self.chain.execute(program, signed=deposited)
-        (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
+        event = self.chain.event_in(executed, channel_module.SCHEMA, ChannelOpened)
         check_made(executed, event.channel)
-        made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
+        made = self.chain.decode(channel_module.SCHEMA, Channel, object_left(executed, event.channel))
         where = PipeEndpoint.of_channel(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.locked.enter_context(locks.hold_pipes(made.id, self))
@@ -567,7 +567,7 @@ class PipeHub:
         """Return the pipes that a transaction has made, as it left them."""
         kind = self.chain.type_of(pipe_module.SCHEMA, Pipe)
         return [
-            self.chain.decode(pipe_module.SCHEMA, Pipe, executed.objects[change.id])
+            self.chain.decode(pipe_module.SCHEMA, Pipe, object_left(executed, change.id))
             for change in executed.created_objects(kind)
         ]
 

@@ -102,7 +102,7 @@ async def lock_reward(
     made = lock_module.new_key_lock(program, money, key.key, relay_fee=relay_fee, deadline_ms=deadline_ms)
     lock_module.share(program, made)
     executed = await chain.execute(program)
-    (locked,) = chain.events_in(executed, lock_module.SCHEMA, lock_module.Locked)
+    locked = chain.event_in(executed, lock_module.SCHEMA, lock_module.Locked)
     check_made(executed, locked.lock)
     return locked.lock
 
@@ -130,8 +130,7 @@ async def claim_reward(chain: ChainClient, claim: Claim) -> lock_module.LockClai
         raise ClaimForged("the key that the reward is locked to has not signed this claim")
     program = Program()
     lock_module.claim_by_key(program, claim.lock, claim.recipient, claim.signature)
-    (claimed,) = chain.events_in(await chain.execute(program), lock_module.SCHEMA, lock_module.LockClaimed)
-    return claimed
+    return chain.event_in(await chain.execute(program), lock_module.SCHEMA, lock_module.LockClaimed)
 
 
 async def refund_reward(chain: ChainClient, lock: Id) -> None:

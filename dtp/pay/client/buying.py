@@ -12,10 +12,7 @@ from typing import Final, TypeAlias
 from dtp.chain import Program
 from dtp.chain import channel as module
 from dtp.chain.channel import Channel, ChannelState, Lane, LaneChanged
-from dtp.chain.errors import (
-    MoveAborted,
-    ObjectMissing,
-)
+from dtp.chain.errors import MALFORMED, MoveAborted, NodeRefused, ObjectMissing
 from dtp.chain.host import Mode, Terms
 from dtp.chain.model import canonical_type
 from dtp.chain.node.client import ChainClient, Signed, SignedTransaction
@@ -256,7 +253,14 @@ async def _add_lane(chain: ChainClient, journal: Journal[Store], channel: Channe
     async with opening(chain, journal, signed) as (key, signed):
         module.add_lane(program, channel.id, key, coin=channel.coin)
         executed = await chain.execute(program, signed=signed)
-        (made,) = chain.events_in(executed, module.SCHEMA, LaneChanged)
+        made = chain.event_in(executed, module.SCHEMA, LaneChanged)
+        if (made.channel, made.key) != (channel.id, key):
+            # The key stays where it is kept, and its lane is looked for once more by the next connection.
+            raise NodeRefused(
+                f"the node says that transaction {executed.digest} added a lane of another key or channel than it "
+                "did; it was executed: ask another node",
+                MALFORMED,
+            )
         await journal.run(lambda store: store.add_lane(channel.id, made.lane, key))
 
 

@@ -16,7 +16,9 @@ from dtp.chain import pass_ as passes_module
 from dtp.chain import show as shows_module
 from dtp.chain.errors import NodeRefused, OutcomeUnknown, TransactionFailed
 from dtp.chain.model import canonical_type
+from dtp.chain.node.made import object_left, object_made
 from dtp.chain.packages.upgrades import UPGRADE_CAP
+from dtp.chain.show import EntryKind
 from dtp.chain.wallet import send
 from dtp.identity import Identity
 from dtp.messaging.tips.reward import lock_reward
@@ -132,6 +134,73 @@ def test_what_an_event_names_is_not_taken_for_what_was_made_here(client, wallet,
             }
             with pytest.raises(NodeRefused, match="somebody else's"):
                 await making[what]()
+
+    run(work())
+
+
+def test_events_that_a_node_hides_or_repeats_are_a_named_error(client, wallet, calls):
+    """What a transaction has made was taken for the only one of a list, or the first, unseen."""
+
+    def hidden(executed):
+        return replace(executed, events=())
+
+    def repeated(executed):
+        return replace(executed, events=executed.events * 2)
+
+    async def work():
+        async with client(wallet()) as chain:
+            owned = await make_host(chain)
+            owned = await ensure_service(chain, owned, "files", hosts.Terms(price_request=1))
+            (number,) = owned.host.services
+            sold = (owned.host, owned.cap, number)
+            plan, _ = await passes.make_plan(chain, *sold, keep_mode=True, price=5, period_ms=60_000)
+            show, _ = await shows.create(chain, KEY, shows.ShowTerms(slot_ms=1000, rate=1))
+            deadline = int((await chain.service_info()).timestamp_ms or 0) + 3_600_000
+            making = (
+                lambda: make_host(chain),
+                lambda: passes.make_plan(chain, *sold, keep_mode=True, price=5, period_ms=60_000),
+                lambda: shows.create(chain, KEY, shows.ShowTerms(slot_ms=1000, rate=1)),
+                lambda: shows.fund(chain, show, 5),
+                lambda: shows.ask(chain, show, EntryKind.TIP, 5, b"for you"),
+                lambda: shows.refund(chain, show),
+                lambda: shows.collect(chain, show),
+                lambda: lock_reward(chain, Identity.generate().id, 1000, deadline_ms=deadline),
+            )
+            for make in making:
+                for change, told in ((hidden, 0), (repeated, 2)):
+                    lie(calls, "execute", change=change)
+                    with pytest.raises(
+                        NodeRefused, match=rf"one \w+ event, .* tells of {told}; it was executed"
+                    ):
+                        await make()
+            calls.answers.clear()
+            lie(calls, "execute", change=hidden)
+            with pytest.raises(NodeRefused, match=r"one PassPaid event, .* tells of 0"):
+                await passes.buy(chain, plan, 1)
+            calls.answers.clear()
+            with pytest.raises(passes.PassHeld):  # it is there, and isn't paid for twice
+                await passes.buy(chain, plan, 1)
+
+    run(work())
+
+
+def test_objects_that_a_node_hides_or_makes_up_are_a_named_error(client, wallet):
+    async def work():
+        async with client(signer := wallet()) as chain:
+            program = Program()
+            hosts.create(program, signer.address, operator=signer.address)
+            executed = await chain.execute(program)
+            kind = chain.type_of(hosts.SCHEMA, hosts.HostCap)
+            (cap,) = [each.id for each in executed.created_objects(kind)]
+            assert object_made(executed, kind) == cap
+            assert object_left(executed, cap).type == kind
+            for changes in ((), executed.changes * 2):
+                with pytest.raises(NodeRefused, match="ask another node what it did"):
+                    object_made(replace(executed, changes=changes), kind)
+            with pytest.raises(NodeRefused, match="somebody else's"):
+                object_made(name_theirs(executed, cap), kind)
+            with pytest.raises(NodeRefused, match=f"doesn't show {cap}"):
+                object_left(replace(executed, objects={}), cap)
 
     run(work())
 

@@ -14,7 +14,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import ChannelState, CloseAgreement, agreement_bytes
-from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
+from dtp.chain.errors import AbortPlace, MoveAborted, NodeRefused, NodeUnavailable, StaleObject
 from dtp.errors import DtpError
 from dtp.pay import messages
 from dtp.pay.client.client_meter import ClientMeter
@@ -539,6 +539,22 @@ def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(
             assert channel.claimed == connection.paid > 7_000_000
             assert answer.open(await key_on_chain(chain, bought.channel, answer.lock)) == b"a secret"
             assert await key_on_chain(chain, bought.channel, bytes(32)) is None
+
+            async def no_change(genuine: Any, digest: str) -> Any:
+                outcome = await genuine(digest)
+                return replace(outcome, executed=replace(outcome.executed, changes=()))
+
+            async def the_same_version(genuine: Any, digest: str) -> Any:
+                outcome = await genuine(digest)
+                changes = tuple(
+                    replace(each, input_version=each.output and each.output.version)
+                    for each in outcome.executed.changes
+                )
+                return replace(outcome, executed=replace(outcome.executed, changes=changes))
+
+            for lie in (no_change, the_same_version):  # for which it was looked without an end
+                with chain.node.answering(transaction=lie), pytest.raises(NodeRefused, match="another node"):
+                    await key_on_chain(chain, bought.channel, bytes(32))
 
     market(scenario)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from dtp.chain.channel import SCHEMA, Channel, ChannelState
-from dtp.chain.errors import MalformedObject
+from dtp.chain.channel import SCHEMA, Channel, ChannelState, LaneChanged
+from dtp.chain.errors import MalformedObject, NodeRefused
+from dtp.chain.model import is_type
 from dtp.errors import DtpError
 from dtp.pay.client.lane_start import Reserved
 from dtp.pay.errors import ChannelUnusable, CountsDisputed, PriceTooHigh
@@ -160,5 +161,48 @@ def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(
             assert await purchase.add_money(budget) == budget
         (channel,) = await market.channels(buyer)
         assert channel.deposited == budget
+
+    market(scenario)
+
+
+#: What a node may tell of the event that a lane was added: the contents of each event, of the genuine one's.
+TOLD_OF_A_LANE: dict[str, Any] = {
+    "nothing": lambda lane: [],
+    "twice": lambda lane: [lane, lane],
+    "another channel": lambda lane: [replace(lane, channel="0x" + "5" * 64)],
+    "another key": lambda lane: [replace(lane, key=KEY.public)],
+}
+
+
+@pytest.mark.parametrize("told", TOLD_OF_A_LANE)
+def test_a_lane_whose_event_is_made_up_is_a_named_error_and_is_found_later(market: Play, told: Any) -> None:
+    """Its key is kept until a node says of the transaction what it did."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(give)
+        buyer = await market.buyer()
+        chain, store = buyer["network"], buyer["store"]
+
+        async def lie(genuine: Any, *arguments: Any) -> Any:
+            outcome = await genuine(*arguments)
+            (event,) = outcome.executed.events
+            if not is_type(event.type, chain.type_of(SCHEMA, LaneChanged)):  # money that is added
+                return outcome
+            lanes = TOLD_OF_A_LANE[told](SCHEMA.decode(LaneChanged, event.contents))
+            events = tuple(replace(event, contents=SCHEMA.encode(each)) for each in lanes)
+            return replace(outcome, executed=replace(outcome.executed, events=events))
+
+        async with market.connect(buyer, keep=True) as first:
+            with chain.node.answering(execute=lie), pytest.raises(NodeRefused, match="it was executed"):
+                await market.connect(buyer, keep=True)
+            id = first.meter.purchase.channel.id
+            assert [lane.lane for _, lane in store.payer_lanes(id)] == [0]
+            assert len(store.kept_keys()) == 1
+            async with market.connect(buyer, keep=True) as second:
+                assert await fetch(second, 1000) == 1000
+            assert second.meter.purchase.lane.lane == 1
+        assert not store.kept_keys()
+        (channel,) = await market.channels(buyer)
+        assert len(channel.lanes) == 2  # no other was added
 
     market(scenario)
