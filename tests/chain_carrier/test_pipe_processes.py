@@ -15,6 +15,7 @@ from unittest.mock import Mock
 
 import pytest
 from chain_resolver.hosts import make_host, run
+from children import child_process
 
 from chain_carrier.worlds import end_of, tuned, world
 from dtp.chain import Deployments, KeySigner
@@ -212,22 +213,21 @@ def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
             listener, near, far = await made.pair("&pipes=2")
             hub, channel = PipeHub.hub_of(made.user), near.channel
 
-            async def other():
+            def other():
                 program, pipe = [sys.executable, "-P", "-c", LOCKER, channel], subprocess.PIPE
-                return await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, stderr=pipe)
+                return child_process(*program, stdin=pipe, stdout=pipe, stderr=pipe)
 
-            _, told = await (await other()).communicate()
+            async with other() as refused:
+                _, told = await refused.communicate()
             assert b"ChannelInUse: another program of this wallet" in told
             near.abort()
             await hub.stop_sending(channel)
-            holder = await other()
-            assert await holder.stdout.readline() == b"locked\n"
-            before = await made.user.balance(made.user.address)
-            with pytest.raises(ChannelInUse, match="another program"):
-                await dial(f"{made.url}&channel={channel}", chain=made.user)
-            assert await made.user.balance(made.user.address) == before
-            holder.kill()
-            await holder.communicate()
+            async with other() as holder:  # killed at the end
+                assert await holder.stdout.readline() == b"locked\n"
+                before = await made.user.balance(made.user.address)
+                with pytest.raises(ChannelInUse, match="another program"):
+                    await dial(f"{made.url}&channel={channel}", chain=made.user)
+                assert await made.user.balance(made.user.address) == before
             again = await dial(f"{made.url}&channel={channel}", chain=made.user)
             for each in (again, far):
                 each.abort()

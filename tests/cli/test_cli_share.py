@@ -1,5 +1,6 @@
 """`dtp graph share`: two processes that share a file each, of which one has what the other writes."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,7 +14,9 @@ def call(*arguments):
     return subprocess.run([*DTP, *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
 
 
+@contextlib.contextmanager
 def shared(file, identity, *arguments):
+    """Share a graph until the block ends; gives the address."""
     command = (
         *DTP,
         "graph",
@@ -28,18 +31,20 @@ def shared(file, identity, *arguments):
     if "-l" not in arguments:
         arguments = ("-l", "tcp://127.0.0.1:0", *arguments)
     command += ("--discover", "none", "-i", identity, "--json", *arguments)
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    return process, json.loads(process.stdout.readline())["address"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield json.loads(process.stdout.readline())["address"]
+            process.communicate(timeout=60)
+            assert process.returncode == 0
+        finally:
+            process.kill()
 
 
 def test_the_address_is_one_that_others_dial(tmp_path, monkeypatch):
     monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
     dtp.Identity.generate().save(key := str(tmp_path / "one.pem"))
-    process, address = shared(str(tmp_path / "one.db"), key, "-l", "tcp://0.0.0.0:0")
-    process.stdin.close()
-    assert process.wait(20) == 0
-    process.stdout.close()
-    assert "@0.0.0.0:" not in address
+    with shared(str(tmp_path / "one.db"), key, "-l", "tcp://0.0.0.0:0") as address:
+        assert "@0.0.0.0:" not in address
 
 
 def test_a_file_is_at_whoever_shares_it(tmp_path, monkeypatch):
@@ -52,9 +57,10 @@ def test_a_file_is_at_whoever_shares_it(tmp_path, monkeypatch):
     secret = tmp_path / "team.key"
     secret.write_text("a long enough secret\n")
     secret.chmod(0o600)
-    first, address = shared(one, keys[0], "--key-file", secret)
-    second, _ = shared(other, keys[1], "-b", address, "--key", "a long enough secret")
-    try:
+    with (
+        shared(one, keys[0], "--key-file", secret) as address,
+        shared(other, keys[1], "-b", address, "--key", "a long enough secret"),
+    ):
         for _ in range(200):
             if (
                 "Milk"
@@ -65,11 +71,6 @@ def test_a_file_is_at_whoever_shares_it(tmp_path, monkeypatch):
                 break
         else:
             raise AssertionError("it did not come")
-    finally:
-        for process in (first, second):
-            process.stdin.close()
-            assert process.wait(20) == 0
-            process.stdout.close()
 
 
 def test_keys_that_can_not_be(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def server(command, port):
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait()
 
 
 @pytest.fixture

@@ -146,18 +146,18 @@ def test_a_terminal_shows_who_is_there(tmp_path: Path) -> None:
         address = first.until(r"dtp\+tcp://dtp1\w+@127\.0\.0\.1:\d+")[0]
         first.until("nobody yet; another 'dtp node' on this network shows up here")
         second = Terminal(tmp_path / "second", *alone, "--echo", "--announce", "echo", "--bootstrap", address)
-        hidden = None
+        hidden = contextlib.ExitStack()
         try:
             first.until(r"1 peer, 1 link")
             first.until(r"dtp1\S+ +from +echo +tcp://127\.0\.0\.1:\d+")
             second.until(r"dtp1\S+ +to +tcp://127\.0\.0\.1:\d+")
-            hidden = subprocess.Popen([sys.executable, "-P", "-c", HIDDEN, address], stdin=subprocess.PIPE)
+            program = [sys.executable, "-P", "-c", HIDDEN, address]
+            hidden.enter_context(subprocess.Popen(program, stdin=subprocess.PIPE))
             first.until(r"2 links")
             first.until(r"dtp1\S+ +from +127\.0\.0\.1\s")  # nobody can dial it, and it is linked
         finally:
-            assert second.end() == 130
-            if hidden is not None:
-                hidden.communicate(timeout=PATIENCE)
+            with hidden:  # it ends with its input
+                assert second.end() == 130
         first.until(r"1 peer, 0 links|0 peers, 0 links")
     finally:
         assert first.end() == 130

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import child_process
 
 from dtp.daemon.process.control import Control
 
@@ -56,10 +57,11 @@ def screen(short: Path) -> Callable[..., Any]:
     return run
 
 
-async def dtpd(*arguments: Path | str, **how: Any) -> asyncio.subprocess.Process:
+def dtpd(*arguments: Path | str, **how: Any) -> Any:
+    """Run `dtpd` until the block ends."""
     command = (sys.executable, "-P", "-c", "from dtp.cli.daemon import main; main()", *map(str, arguments))
     env = {**os.environ, **how.pop("env", {})}
-    return await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, env=env, **how)
+    return child_process(*command, stdin=asyncio.subprocess.DEVNULL, env=env, **how)
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("top",), ("top", "--json")])
@@ -69,11 +71,11 @@ def test_a_screen_that_nobody_reads_ends_like_sigpipe(
     async def scenario(file: Path) -> None:
         reading, writing = os.pipe()
         os.close(reading)
-        try:
-            shown = await dtpd(*arguments, "-c", file, stdout=writing, stderr=asyncio.subprocess.PIPE)
-        finally:
-            os.close(writing)
-        _, errors = await shown.communicate()
+        with os.fdopen(writing, "wb") as closed:
+            pipes = {"stdout": closed, "stderr": asyncio.subprocess.PIPE}
+            async with dtpd(*arguments, "-c", file, **pipes) as shown:
+                closed.close()
+                _, errors = await shown.communicate()
         assert (shown.returncode, errors) == (141, b"")
 
     screen(scenario)
@@ -82,19 +84,18 @@ def test_a_screen_that_nobody_reads_ends_like_sigpipe(
 def test_top_without_a_terminal_prints_each_look(screen: Callable[..., Any]) -> None:
     async def scenario(file: Path) -> None:
         reading, writing = os.pipe()
-        with os.fdopen(reading, "rb") as shown:
-            try:
-                top = await dtpd("top", "--interval", "0.1", "-c", file, stdout=writing)
-            finally:
-                os.close(writing)
-            watchdog = asyncio.get_running_loop().call_later(PATIENCE, top.kill)
-            looks = 0
-            while looks < 2:
-                line = await asyncio.to_thread(shown.readline)
-                assert line, "it has ended"
-                looks += line.startswith(b"in 0 B/s")
-        assert await top.wait() == 141
-        watchdog.cancel()
+        with os.fdopen(writing, "wb") as closed, os.fdopen(reading, "rb") as shown:
+            async with dtpd("top", "--interval", "0.1", "-c", file, stdout=closed) as top:
+                closed.close()
+                watchdog = asyncio.get_running_loop().call_later(PATIENCE, top.kill)
+                looks = 0
+                while looks < 2:
+                    line = await asyncio.to_thread(shown.readline)
+                    assert line, "it has ended"
+                    looks += line.startswith(b"in 0 B/s")
+                shown.close()
+                assert await top.wait() == 141
+                watchdog.cancel()
 
     screen(scenario)
 
@@ -104,8 +105,8 @@ def test_what_an_encoding_does_not_know_is_spelled_out(screen: Callable[..., Any
     env = {"PYTHONIOENCODING": encoding, "COLUMNS": "60"}
 
     async def scenario(file: Path) -> None:
-        shown = await dtpd("status", "-c", file, stdout=asyncio.subprocess.PIPE, env=env)
-        said, _ = await shown.communicate()
+        async with dtpd("status", "-c", file, stdout=asyncio.subprocess.PIPE, env=env) as shown:
+            said, _ = await shown.communicate()
         assert shown.returncode == 0
         assert b"\\u2603" in said
 
@@ -115,21 +116,19 @@ def test_what_an_encoding_does_not_know_is_spelled_out(screen: Callable[..., Any
 def test_top_gives_the_cursor_back_when_it_is_ended(screen: Callable[..., Any]) -> None:
     async def scenario(file: Path) -> None:
         ours, its = os.openpty()
-        with os.fdopen(ours, "rb", buffering=0) as terminal:
-            try:
-                top = await dtpd("top", "-c", file, stdout=its, env={"TERM": "xterm"})
-            finally:
-                os.close(its)
-            watchdog = asyncio.get_running_loop().call_later(PATIENCE, top.kill)
-            shown = b""
-            while b"in 0 B/s" not in shown:
-                shown += await asyncio.to_thread(terminal.read, 4096)
-            top.send_signal(signal.SIGTERM)
-            with contextlib.suppress(OSError):  # what a terminal says whose other end is closed
-                while more := await asyncio.to_thread(terminal.read, 4096):
-                    shown += more
-        assert await top.wait() == 143
-        watchdog.cancel()
+        with os.fdopen(its, "wb") as closed, os.fdopen(ours, "rb", buffering=0) as terminal:
+            async with dtpd("top", "-c", file, stdout=closed, env={"TERM": "xterm"}) as top:
+                closed.close()
+                watchdog = asyncio.get_running_loop().call_later(PATIENCE, top.kill)
+                shown = b""
+                while b"in 0 B/s" not in shown:
+                    shown += await asyncio.to_thread(terminal.read, 4096)
+                top.send_signal(signal.SIGTERM)
+                with contextlib.suppress(OSError):  # what a terminal says whose other end is closed
+                    while more := await asyncio.to_thread(terminal.read, 4096):
+                        shown += more
+                assert await top.wait() == 143
+                watchdog.cancel()
         assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0
 
     screen(scenario)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from children import child_process
 from stream_pairs import ME
 
 import dtp
@@ -54,12 +55,10 @@ def test_a_program_that_ends_behind_close_prints_nothing(wait: str, carrier: str
         async with await dtp.start_server(
             echo, url, identity=ME, limits=replace(DEFAULT, resume=3600)
         ) as server:
-            program = await asyncio.create_subprocess_exec(
-                *[sys.executable, "-P", "-c", PROGRAM.format(wait=wait), str(server.address)],
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            said = await program.communicate()
+            program = (sys.executable, "-P", "-c", PROGRAM.format(wait=wait), str(server.address))
+            pipe = asyncio.subprocess.PIPE
+            async with child_process(*program, stdout=pipe, stderr=pipe) as child:
+                said = await child.communicate()
             async with asyncio.timeout(120):  # a client that says nothing is waited for an hour
                 await ended.wait()
             return said

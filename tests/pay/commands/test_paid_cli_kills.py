@@ -51,12 +51,14 @@ def fetch_across_a_kill(server: Any, client: Any, data: Any, *options: Any) -> A
         where = ("--listen", f"tcp://127.0.0.1:{free.getsockname()[1]}")
     with contextlib.ExitStack() as stack:
         with server.serving("--file", folder, *where, *PRICED, kill=True) as (address, _):
-            receiving = subprocess.Popen(
-                client.command("recv", f"{address}/big.iso", *options, "--json"),
-                env=client.env,
-                cwd=client.folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+            receiving = stack.enter_context(
+                subprocess.Popen(
+                    client.command("recv", f"{address}/big.iso", *options, "--json"),
+                    env=client.env,
+                    cwd=client.folder,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
             )
             stack.callback(receiving.kill)
             while receiving.poll() is None and not (part.exists() and part.stat().st_size > 20_000_000):

@@ -476,15 +476,17 @@ def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path: Pat
     Store(path).close()
     served = Usage()
     for lines in (1, 2, 3, 5, 8, 13):
-        running = [
-            subprocess.Popen([sys.executable, "-c", _LEASING, path], stdout=subprocess.PIPE) for _ in range(2)
-        ]
-        for each in running:
-            told = [each.stdout.readline() for _ in range(lines)]
-            each.kill()
-            told += each.communicate()[0].splitlines()
-            for line in filter(None, told):
-                served = served.plus(*map(int, line.split()))
+        with contextlib.ExitStack() as stack:
+            command = [sys.executable, "-c", _LEASING, path]
+            running = [
+                stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE)) for _ in range(2)
+            ]
+            for each in running:
+                told = [each.stdout.readline() for _ in range(lines)]
+                each.kill()
+                told += each.communicate()[0].splitlines()
+                for line in filter(None, told):
+                    served = served.plus(*map(int, line.split()))
         with Store(path) as store:
             counted = store.pass_used("0xpass", 3)
         assert not any(served.above(counted))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +25,16 @@ CHILD = textwrap.dedent("""
 """)
 
 
-def other_process(path: Any, channel: Any) -> Any:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, path, channel], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    return process, process.stdout.readline().strip() == "True"
-
-
-def end(process: Any, how: Any) -> None:
-    process.kill() if how == "killed" else process.stdin.close()
-    process.wait(30)
-    for each in (process.stdin, process.stdout):
-        each.close()
+@contextlib.contextmanager
+def other_process(path: Any, channel: Any, how: Any = "ended") -> Iterator[Any]:
+    """Another process that holds a channel, if it can, until it is "ended" or "killed"; gives whether it does."""
+    command = [sys.executable, "-c", CHILD, path, channel]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:  # its end closes its standard input, by which the process ends
+        yield process.stdout.readline().strip() == "True"
+        if how == "killed":
+            process.kill()
 
 
 def test_a_store_is_what_a_server_needs(tmp_path: Path) -> None:
@@ -69,14 +69,12 @@ def test_stores_in_memory_are_not_shared() -> None:
 def test_one_process_at_a_time_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
     path = str(tmp_path / "pay.sqlite")
     for how in ("ended", "killed"):
-        process, took = other_process(path, CHANNEL)
         mine = Holds(path)
-        assert took
-        assert not mine.hold_channel(CHANNEL)
-        assert mine.hold_channel(OTHER)
-        end(process, how)
+        with other_process(path, CHANNEL, how) as took:
+            assert took
+            assert not mine.hold_channel(CHANNEL)
+            assert mine.hold_channel(OTHER)
         assert mine.hold_channel(CHANNEL)
-        again, took = other_process(path, CHANNEL)
-        assert not took
-        end(again, "ended")
+        with other_process(path, CHANNEL) as took:
+            assert not took
         mine.close()

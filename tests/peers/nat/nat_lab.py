@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 _NUMBERS = itertools.count()
 
@@ -77,6 +78,7 @@ class Lab:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
+        self._started: list[subprocess.Popen[str]] = []
 
     def name(self, host: str) -> str:
         """The namespace of a host."""
@@ -85,6 +87,20 @@ class Lab:
     def command(self, host: str, *command: str) -> list[str]:
         """`command` as it runs on a host."""
         return ["ip", "netns", "exec", self.name(host), *command]
+
+    def start(self, host: str, *command: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a program on a host, which is killed with the lab where it hasn't ended by then; `options` are
+        `Popen`'s."""
+        started = subprocess.Popen(self.command(host, *command), text=True, **options)
+        self._started.append(started)
+        return started
+
+    def kill_started(self) -> None:
+        """Kill what runs on the hosts still, as where a test has failed: nobody else would wait for it."""
+        for each in self._started:
+            each.kill()
+            with each:  # its pipes are closed, and it is waited for
+                pass
 
     def forward_tcp(self, nat: str, host: str) -> None:
         """Have a NAT send on to `host` what comes from outside by TCP."""
@@ -128,6 +144,7 @@ def lab(kind_a: str, kind_b: str, outside: str = "203.0.113") -> Iterator[Lab]:
             _join(made, host, nat, number, kind, f"{outside}.1{number}")
         yield made
     finally:
+        made.kill_started()
         for host in hosts:
             subprocess.run(["ip", "netns", "del", made.name(host)], capture_output=True, check=False)
 

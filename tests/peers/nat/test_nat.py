@@ -20,10 +20,8 @@ class Node:
     """A program on a host of the lab, `nat_node.py` or another one, ended by closing its input."""
 
     def __init__(self, place: Lab, host: str, *arguments: str, program: Path = PROGRAM) -> None:
-        command = place.command(host, sys.executable, str(program), *arguments)
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process = place.start(host, sys.executable, str(program), *arguments, **pipes)
 
     def line(self) -> dict[str, Any]:
         assert self.process.stdout is not None

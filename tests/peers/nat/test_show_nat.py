@@ -28,12 +28,12 @@ OUTSIDE = "11.5.0"
 def running(place: Lab, host: str, home: Path, code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
     """A command on a host of the lab, ended at the end."""
     home.mkdir()
-    process = subprocess.Popen(
-        place.command(host, sys.executable, "-c", code, *words),
+    process = place.start(
+        host,
+        *(sys.executable, "-c", code, *words),
         env=os.environ | {"DTP_HOME": str(home), "DTP_DISCOVER": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
     )
     try:
         yield process
