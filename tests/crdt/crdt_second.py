@@ -10,8 +10,8 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-import list_reference
 import msgpack
+from reference import list_reference
 
 from dtp.identity import bech32
 

@@ -7,12 +7,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import list_reference
 import pytest
 from crdt_replicas import Wall, author, contents, replica
 from crdt_second import LIST_EDIT, Model, decode
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import list_reference
 
 from dtp.core import crdt as core
 from dtp.core.errors import EncodingError, StateLimit

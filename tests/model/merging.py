@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import list_reference
-import text_reference
 from cards import cuts_of
 from crdt_second import ADD, LIST_EDIT, TEXT_EDIT, TOTAL, VALUES_PUT, Op
 from plain import Signed, read_value
-from text_reference import Id, Operation
+from reference import list_reference, text_reference
+from reference.text_reference import Id, Operation
 from verdicts import Author, revocations
 
 #: (soul, key) -> kind -> what is there.

@@ -7,11 +7,10 @@ import itertools
 import random
 from typing import Any
 
-import list_reference
 import pytest
-import text_reference
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import list_reference, text_reference
 
 from dtp.core.sequence import TextFormat, TextMemory, TextReference, TextStale, TextWaiting
 from dtp.crdt import GraphValueError, Link

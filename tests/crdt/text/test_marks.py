@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import mark_reference
 import pytest
-import text_reference
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import mark_reference, text_reference
 from text_checks import patched
 
 from dtp.crdt import GraphValueError

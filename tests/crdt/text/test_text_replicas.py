@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.text_reference import Delete, Insert, Model, decode, encode
 from text_checks import exchange, patched
-from text_reference import Delete, Insert, Model, decode, encode
 
 from dtp.crdt.list import List
 from dtp.crdt.text import (

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from text_reference import Delete, Id, Insert, Model, Operation, decode, encode, put
+from reference.text_reference import Delete, Id, Insert, Model, Operation, decode, encode, put
 
 from dtp.core.sequence import TextFull
 from dtp.crdt.text import Text, TextFormat

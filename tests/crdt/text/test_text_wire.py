@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.text_reference import Malformed, Model, canonical, decode, encode, encode_version
 from text_checks import exchange, patched
-from text_reference import Malformed, Model, canonical, decode, encode, encode_version
 from text_vectors import FILE, MALFORMED, history
 
 from dtp.core.sequence import TextMemory

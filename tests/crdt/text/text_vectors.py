@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from mark_reference import marking, shown
-from text_reference import Delete, Insert, Model, canonical, encode_version
+from reference.mark_reference import marking, shown
+from reference.text_reference import Delete, Insert, Model, canonical, encode_version
 
 FILE = Path(__file__).parents[3] / "docs" / "vectors" / "text.json"
 ABOUT = (

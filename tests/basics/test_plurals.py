@@ -7,7 +7,7 @@ import pytest
 
 from dtp.plurals import count_of
 
-DTP = Path(__file__).parents[1] / "dtp"
+DTP = Path(__file__).parents[2] / "dtp"
 
 
 @pytest.mark.parametrize(

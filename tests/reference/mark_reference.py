@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from text_reference import (
+from reference.text_reference import (
     MARK,
     Delete,
     Id,

@@ -5,7 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from text_reference import Id, Insert, Model, Node, Operation, Reader, apply_known, decode, put, references
+from reference.text_reference import (
+    Id,
+    Insert,
+    Model,
+    Node,
+    Operation,
+    Reader,
+    apply_known,
+    decode,
+    put,
+    references,
+)
 
 MARKER, PLACE, VALUE = 0xC1, 0, 1
 
