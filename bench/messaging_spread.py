@@ -21,7 +21,8 @@ from bench import machine
 from dtp.gossip import PROTOCOL, Gossip, Topic
 from dtp.identity import Identity
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Act, Membership, Operation
+from dtp.messaging.conversation.membership import Membership
+from dtp.messaging.conversation.operations import Act, Operation
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.group_topics import LINKED, TOPIC, topic_key

@@ -15,7 +15,7 @@ from dtp.cli.output import print_line, print_result
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.escaping import escape_text
-from dtp.messaging.conversation.membership import MemberRole
+from dtp.messaging.conversation.operations import MemberRole
 from dtp.messaging.person.group import Group as People
 from dtp.messaging.person.group import History
 from dtp.messaging.person.messenger import Messenger

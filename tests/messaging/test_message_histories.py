@@ -20,7 +20,7 @@ from mortal import FUSE, Killed, make_mortal
 from post_office import known_identity
 
 from dtp.messaging.conversation.events import EventKind
-from dtp.messaging.conversation.membership import Act, Past
+from dtp.messaging.conversation.operations import Act, Past
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.ends.keys import DeviceKeys, KeyBundle
 from dtp.messaging.errors import KeysForged

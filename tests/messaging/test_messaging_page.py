@@ -17,7 +17,7 @@ from nacl.bindings import crypto_box_seal_open, crypto_scalarmult_base, crypto_s
 from dtp.identity import Card
 from dtp.messaging.cards import ContactCard, safety_code, safety_number
 from dtp.messaging.conversation.events import EventKind
-from dtp.messaging.conversation.membership import Act, Operation
+from dtp.messaging.conversation.operations import Act, Operation
 from dtp.messaging.ends.envelope import open_envelope
 from dtp.messaging.ends.keys import DeviceKeys
 from dtp.messaging.mailbox.protocol import MailboxOp, Refusal, encode, parse_answer, parse_request

@@ -13,7 +13,7 @@ from village import NOW, Village, villages
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import MAX_ADDRESS_BYTES, MAX_MAILBOXES
 from dtp.messaging.conversation.events import MAX_ATTACHMENTS, MAX_TEXT_BYTES, Event, EventKind
-from dtp.messaging.conversation.membership import MAX_BYTES, MAX_PARENTS, Act, Operation
+from dtp.messaging.conversation.operations import MAX_BYTES, MAX_PARENTS, Act, Operation
 from dtp.messaging.ends.envelope import MAX_PAYLOAD
 from dtp.messaging.errors import MessageTooLong
 

@@ -10,7 +10,7 @@ from post_office import known_identity
 
 from dtp.identity import Account, Device
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Operation
+from dtp.messaging.conversation.operations import Operation
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.person.correspondence import Correspondence
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from dtp.messaging.conversation.membership import Operation
+    from dtp.messaging.conversation.operations import Operation
 
 #: Times that a group is read, at most, until retirements count as having seen what removals had: who makes a chain of
 #: these would have others read it for hours.

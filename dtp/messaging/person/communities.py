@@ -17,14 +17,8 @@ from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import (
-    MAX_INVITATIONS,
-    MAX_MEMBERS,
-    Act,
-    Invitation,
-    MemberRole,
-    Past,
-)
+from dtp.messaging.conversation.members import MAX_INVITATIONS, MAX_MEMBERS, Invitation
+from dtp.messaging.conversation.operations import Act, MemberRole, Past
 from dtp.messaging.errors import MessageError
 from dtp.messaging.packing import domain_tag, pack, unpack
 from dtp.messaging.person.notices import Notice, What

@@ -17,7 +17,8 @@ from dtp.identity import Account, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import ACCESS_BYTES
 from dtp.messaging.conversation.events import HISTORY, MAX_EVENT_BYTES, MESSAGES, Event, EventKind
-from dtp.messaging.conversation.membership import Act, MemberRole, Membership, Operation
+from dtp.messaging.conversation.membership import Membership
+from dtp.messaging.conversation.operations import Act, MemberRole, Operation
 from dtp.messaging.conversation.state import Said, Shown, show_messages
 from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from dtp.messaging.cards import ContactCard, ContactCardError
-from dtp.messaging.conversation.membership import Act, Membership, Operation
+from dtp.messaging.conversation.membership import Membership
+from dtp.messaging.conversation.operations import Act, Operation
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence

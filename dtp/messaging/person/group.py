@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from dtp.messaging.conversation.membership import MAX_PAST, Act, MemberRole, Operation, Past
+from dtp.messaging.conversation.operations import MAX_PAST, Act, MemberRole, Operation, Past
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.communities import InviteLink
 from dtp.messaging.person.delivery import now_ms

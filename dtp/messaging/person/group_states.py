@@ -15,14 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from dtp.errors import PeerError
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import (
-    MAX_OPERATIONS,
-    GroupMembers,
-    Membership,
-    MembershipError,
-    Operation,
-    operation_id,
-)
+from dtp.messaging.conversation.members import GroupMembers
+from dtp.messaging.conversation.membership import MAX_OPERATIONS, Membership
+from dtp.messaging.conversation.operations import MembershipError, Operation, operation_id
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.packing import pack, unpack, unpack_saved
 from dtp.messaging.person.attachments import seal_bytes

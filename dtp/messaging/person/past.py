@@ -18,7 +18,8 @@ from dtp.messaging.conversation.events import (
     Event,
     EventKind,
 )
-from dtp.messaging.conversation.membership import MAX_PAST, Membership, Past
+from dtp.messaging.conversation.membership import Membership
+from dtp.messaging.conversation.operations import MAX_PAST, Past
 from dtp.messaging.conversation.state import Said, condense_events
 from dtp.messaging.person.notices import Notice, What
 

@@ -101,17 +101,24 @@ class Group:
 
     def _find_valid(self, void: set[bytes]) -> list[bytes]:
         void = set(void)
-        while True:
-            valid: list[bytes] = []
-            for name in self.order:
-                if name not in void and self._is_allowed(
-                    name, [each for each in valid if each in self.seen[name]]
-                ):
-                    valid.append(name)
+        for _ in range(16):
+            valid = self._find_allowed([each for each in self.order if each not in void])
             further = self._of_removed(valid)
             if not further:
                 return valid
-            void |= further
+            void |= further[0][1]
+        valid, last = self._find_allowed([each for each in self.order if each not in void]), set[bytes]()
+        for removal, done in self._of_removed(valid):
+            if removal not in last:
+                last |= done
+        return self._find_allowed([each for each in valid if each not in last])
+
+    def _find_allowed(self, names: list[bytes]) -> list[bytes]:
+        valid: list[bytes] = []
+        for name in names:
+            if self._is_allowed(name, [each for each in valid if each in self.seen[name]]):
+                valid.append(name)
+        return valid
 
     def _is_allowed(self, name: bytes, before: list[bytes]) -> bool:
         told, roles = self.placed[name], self._roles(before)
@@ -135,20 +142,22 @@ class Group:
             if placed[each].act == REMOVE and placed[each].subject != placed[each].author
         ]
 
-    def _of_removed(self, valid: list[bytes]) -> set[bytes]:
-        """Return what those removed did meanwhile, by the removal of who is in for longest that finds something."""
+    def _of_removed(self, valid: list[bytes]) -> list[tuple[bytes, set[bytes]]]:
+        """Return removals with what those removed did meanwhile, where they did something, by who is in for longest
+        first."""
         arrived = [self._brought_in(self.placed[each]) for each in valid]
 
         def since(removal: bytes) -> int:
             return arrived.index(self.placed[removal].author)
 
+        found = []
         removals = self._removals(valid)
         for removal in sorted(removals, key=lambda each: (since(each), self.order.index(each))):
             subject = self.placed[removal].subject
             theirs = [each for each in valid if self.placed[each].author == subject]
             if void := {each for each in theirs if self._apart(each, removal)}:
-                return void
-        return set()
+                found.append((removal, void))
+        return found
 
     def _brought_in(self, told: Read) -> bytes:
         return {CREATE: told.author, ADD: told.subject}.get(told.act, b"")
@@ -166,10 +175,10 @@ class Group:
 
     def _roles(self, valid: list[bytes]) -> dict[bytes, int]:
         roles = {}
+        removals = [each for each in valid if self.placed[each].act == REMOVE]
         for name in valid:
             told = self.placed[name]
             subject = told.author if told.act == CREATE else told.subject
-            removals = [each for each in valid if self.placed[each].act == REMOVE]
             about = {each for each in removals if self.placed[each].subject == subject}
             if told.act in (CREATE, ADD) and about <= self.seen[name]:
                 roles[subject] = ADMINISTRATOR if told.act == CREATE else told.role

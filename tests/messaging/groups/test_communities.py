@@ -15,7 +15,7 @@ from post_office import PostOffice, acquainted, post_office, take, wait_notice
 
 from dtp.errors import PeerError
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import MemberRole
+from dtp.messaging.conversation.operations import MemberRole
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.communities import InviteLink, LinkMalformed, prove_join
 from dtp.messaging.person.delivery import now_ms

@@ -11,7 +11,7 @@ import pytest
 from village import Village, villages
 
 from dtp.messaging.conversation.events import EventKind
-from dtp.messaging.conversation.membership import Act
+from dtp.messaging.conversation.operations import Act
 from dtp.messaging.person.group_topics import GroupTopics
 from dtp.messaging.person.spreading import PRESENT_MS
 

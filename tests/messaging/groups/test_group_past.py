@@ -15,7 +15,7 @@ from village import NOW, Village, villages
 
 from dtp.identity import Account, Device
 from dtp.messaging.conversation.events import MAX_CLOCK, Event, EventKind
-from dtp.messaging.conversation.membership import Act, MemberRole, Past
+from dtp.messaging.conversation.operations import Act, MemberRole, Past
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import MessageError

@@ -8,7 +8,7 @@ import pytest
 from mortal import FUSE, Killed, make_mortal
 from village import Village, villages
 
-from dtp.messaging.conversation.membership import Act, Past
+from dtp.messaging.conversation.operations import Act, Past
 
 COUNT = 12
 

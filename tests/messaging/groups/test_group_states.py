@@ -12,7 +12,7 @@ from village import NOW, Village, villages
 from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Act, MemberRole, Operation
+from dtp.messaging.conversation.operations import Act, MemberRole, Operation
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.packing import pack
 from dtp.messaging.person.correspondence import Correspondence

@@ -10,7 +10,7 @@ import pytest
 from village import NOW, Village, villages
 
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Act, Past
+from dtp.messaging.conversation.operations import Act, Past
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.person.store import MessageStore
 

@@ -12,13 +12,8 @@ from hypothesis import strategies as st
 from second_membership import Group, name_of
 
 from dtp.identity import Account, Card, Device, Identity
-from dtp.messaging.conversation.membership import (
-    Act,
-    MemberRole,
-    Membership,
-    MembershipError,
-    Operation,
-)
+from dtp.messaging.conversation.membership import Membership
+from dtp.messaging.conversation.operations import Act, MemberRole, MembershipError, Operation
 from dtp.messaging.conversation.retirements import MAX_READINGS
 
 #: Ann has an old device, which is stolen, and a new one; Ben administers as well, Mal is the thief's accomplice.

@@ -12,7 +12,7 @@ from village import Village, villages
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Act, MemberRole, Operation
+from dtp.messaging.conversation.operations import Act, MemberRole, Operation
 from dtp.messaging.ends.order import resend_after
 
 

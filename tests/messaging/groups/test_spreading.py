@@ -15,7 +15,7 @@ from village import Village, villages
 
 import dtp
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.membership import Act
+from dtp.messaging.conversation.operations import Act
 from dtp.messaging.ends.olm import MegolmOpener, MegolmSealer
 from dtp.messaging.ends.spread import SpreadSender
 from dtp.messaging.errors import MessageError, StoreFailed
