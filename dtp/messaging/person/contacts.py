@@ -38,6 +38,8 @@ class Contact:
     blocked: bool = False
     #: How it is called here; "" as it calls itself.
     nickname: str = ""
+    #: Of a stranger who hasn't written: who has named them; b"" else.
+    named_by: bytes = b""
 
     @property
     def person(self) -> bytes:
@@ -57,7 +59,8 @@ class Contact:
     def save(self) -> bytes:
         """Return it as bytes."""
         pending = self.pending.encode() if self.pending else b""
-        return pack([self.card.encode(), pending, self.verified, self.stranger, self.blocked, self.nickname])
+        flags = (self.verified, self.stranger, self.blocked)
+        return pack([self.card.encode(), pending, *flags, self.nickname, self.named_by])
 
     @classmethod
     def load(cls, saved: bytes) -> Self:
@@ -87,6 +90,13 @@ class Contacts:
         for device in contact.card.devices:
             self._routes[device] = contact.person
 
+    def drop_contact(self, contact: Contact) -> None:
+        """Forget a contact."""
+        self._by_person.pop(contact.person, None)
+        for device in contact.card.devices:
+            if self._routes.get(device) == contact.person:
+                del self._routes[device]
+
     def is_waiting(self, person: bytes) -> bool:
         """True while another key of a contact waits to be accepted."""
         contact = self._by_person.get(person)
@@ -97,11 +107,13 @@ class Contacts:
         contact = self._by_person.get(self._routes.get(device, b""))
         return contact if contact is not None and device in contact.card.devices else None
 
-    def add_card(self, card: ContactCard, *, stranger: bool = False) -> tuple[Contact, CardChange]:
+    def add_card(
+        self, card: ContactCard, *, stranger: bool = False, named_by: bytes = b""
+    ) -> tuple[Contact, CardChange]:
         """Add or update a contact by a card, and return it and what has changed."""
         known = self._by_person.get(card.person)
         if known is None:
-            contact = Contact(card, stranger=stranger)
+            contact = Contact(card, stranger=stranger, named_by=named_by)
             self.put_contact(contact)
             return contact, CardChange.ADDED
         newest = known.pending or known.card

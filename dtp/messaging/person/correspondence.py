@@ -28,6 +28,7 @@ from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
 from dtp.messaging.person.former_devices import FormerDevices
 from dtp.messaging.person.group_states import GroupStates
+from dtp.messaging.person.introductions import Introductions
 from dtp.messaging.person.missed import MissedEvents
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.past import GroupPast
@@ -41,8 +42,6 @@ _NOTICES: Final = {
     CardChange.WAITS: What.CONSENT_NEEDED,
     CardChange.OLDER: What.OLDER_CARD,
 }
-#: Strangers that are kept as contacts until they are answered, added or blocked.
-_STRANGERS: Final = 1000
 
 
 class Correspondence:
@@ -70,6 +69,7 @@ class Correspondence:
         self.spreading = Spreading(self)
         self.former_devices = FormerDevices(self)
         self.group_states = GroupStates(self)
+        self.introductions = Introductions(self)
         self.past = GroupPast(self)
         self.missed = MissedEvents(self)
         try:
@@ -280,16 +280,6 @@ class Correspondence:
                 self.past.show_held(group)
         return accepted
 
-    @property
-    def has_room_for_strangers(self) -> bool:
-        """True while one more stranger is kept as a contact; members of our groups aren't counted."""
-        fellows = self.group_states.list_fellows()
-        return sum(each.stranger and each.person not in fellows for each in self.contacts) < _STRANGERS
-
-    def take_stranger(self, card: ContactCard) -> None:
-        """Keep who is new to us as a contact, within a transaction."""
-        self.take_contact(card, stranger=True)
-
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
         found = self.contacts.get_contact(person)
@@ -301,10 +291,24 @@ class Correspondence:
         self.contacts.put_contact(contact)
         self.store.put_contact(contact.person, contact.save())
 
-    def take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, CardChange]:
+    def update_within(self, contact: Contact, **changes: Any) -> None:
+        """Keep a contact with other fields, within a transaction."""
+        self._put_contact(replace(contact, **changes))
+
+    def drop_contact(self, contact: Contact) -> None:
+        """Forget somebody who has never written, within a transaction."""
+        for device in contact.card.devices:
+            if self.store.load_peer(device) is not None:
+                self.desk.forget_device(device)
+        self.contacts.drop_contact(contact)
+        self.store.drop_contact(contact.person)
+
+    def take_contact(
+        self, card: ContactCard, *, stranger: bool, named_by: bytes = b""
+    ) -> tuple[Contact, CardChange]:
         """Return a card's contact and what has changed, kept within a transaction."""
         before = self.contacts.get_contact(card.person)
-        contact, change = self.contacts.add_card(card, stranger=stranger)
+        contact, change = self.contacts.add_card(card, stranger=stranger, named_by=named_by)
         if change not in (CardChange.NOTHING, CardChange.OLDER):
             self._put_contact(contact)
         gone = (before.devices - contact.devices) if before else set()
@@ -629,11 +633,11 @@ class Correspondence:
         is_own = device in self.own_devices and self.desk.peer_of(device).person in (b"", self.person)
         if device not in card.devices and not is_own:
             return []
-        is_known = self.contacts.get_contact(card.person) is not None
-        if not is_known and not self.has_room_for_strangers:
+        if not is_own and not self.introductions.may_write(card.person):
             return []
         contact, change = self.take_contact(card, stranger=not is_own)
         if not is_own:
+            self.introductions.note_written(card.person)
             self.desk.note_person(device, card.person)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []

@@ -7,12 +7,14 @@ operation, all that was built on it would count for nobody who joins.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.conversation.membership import Membership
 from dtp.messaging.conversation.operations import Act, Operation
+from dtp.messaging.packing import pack, unpack_saved
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 #: By person and device, a card that named the device.
 FormerCards = Mapping[tuple[bytes, bytes], bytes]
 
-#: Former devices of one group that are remembered.
+#: Former devices of one group that are remembered, and of one account in it.
 _MOST: Final = 256
+_MOST_OF_ACCOUNT: Final = 16
 
 
 class FormerDevices:
@@ -70,22 +73,36 @@ class FormerDevices:
         named = set(card.devices).intersection(gone)
         for group, membership in self._mail.groups.items() if named else ():
             for device in named.intersection(each.device for each in membership.operations.values()):
-                self._put_card(group, device, card)
+                self._put_card(group, device, card, self._mail.person)
 
-    def _put_card(self, group: bytes, device: bytes, card: ContactCard) -> None:
-        if self._mail.store.count_names(_name(group)) < _MOST:
-            self._mail.store.put_value(_name(group, device, card.person), card.public().encode())
+    def _put_card(self, group: bytes, device: bytes, card: ContactCard, teller: bytes) -> None:
+        """Keep a card. Where there are too many, whoever has shown most loses one: it may be of devices that nobody
+        else has heard of."""
+        store, own = self._mail.store, _name(group, device, card.person)
+        names = [each for each in store.list_names(_name(group)) if each != own]
+        if sum(each.endswith(card.person.hex()) for each in names) >= _MOST_OF_ACCOUNT:
+            return
+        if len(names) >= _MOST:
+            tellers = {each: _read(store.get_value(each) or b"")[1] for each in names}
+            count = Counter(tellers.values())
+            greediest = max(count, key=lambda each: count[each])
+            if count[greediest] <= count[teller] + 1:
+                return
+            store.drop_value(next(each for each in names if tellers[each] == greediest))
+        store.put_value(own, pack([card.public().encode(), teller]))
 
     def _get(self, group: bytes, device: bytes, person: bytes) -> bytes | None:
         """Return the card of a person that named a device; it had a shorter name in files of November 2026."""
         for name in (_name(group, device, person), _name(group, device)):
             saved = self._mail.store.get_value(name)
-            if saved is not None and ContactCard.parse(saved).person == person:
-                return saved
+            if saved is not None and ContactCard.parse(_read(saved)[0]).person == person:
+                return _read(saved)[0]
         return None
 
-    def keep_shown(self, group: bytes, cards: Iterable[bytes], operations: Iterable[Operation]) -> None:
-        """Keep cards that somebody has shown of devices that signed some of these operations."""
+    def keep_shown(
+        self, group: bytes, teller: bytes, cards: Iterable[bytes], operations: Iterable[Operation]
+    ) -> None:
+        """Keep cards that a person has shown of devices that signed some of these operations."""
         signers = {(each.device, each.author) for each in operations}
         for encoded in cards:
             try:
@@ -95,7 +112,7 @@ class FormerDevices:
             # Anybody may name another's device: it is theirs in what they have signed.
             for device in card.devices:
                 if (device, card.person) in signers:
-                    self._put_card(group, device, card)
+                    self._put_card(group, device, card, teller)
 
     def list_cards(self, membership: Membership) -> FormerCards:
         """Return the cards of devices that have signed a group's operations and aren't their authors' now."""
@@ -119,6 +136,15 @@ class FormerDevices:
     def spoke_for(self, group: bytes, device: bytes, person: bytes) -> bool:
         """True for a device that was a person's once, as that person has signed."""
         return self._get(group, device, person) is not None
+
+
+def _read(saved: bytes) -> tuple[bytes, bytes]:
+    """Return a card that is kept and who has shown it: b"" in files of November 2026, which have the card alone."""
+    match unpack_saved(saved):
+        case [bytes(card), bytes(teller)]:
+            return card, teller
+        case _:
+            return saved, b""
 
 
 def _name(group: bytes, device: bytes = b"", person: bytes = b"") -> str:

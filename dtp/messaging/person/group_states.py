@@ -178,9 +178,8 @@ class GroupStates:
                 self._mail.store.add_wanted_state(group, device, pack(fields["state"]))
                 self.is_wanted = True
         else:
-            self._take_cards(fields.get("cards", []))
-            is_own = person == self._mail.person
-            notices = self._add_state(group, fields["operations"], fields.get("former", []), is_own=is_own)
+            self._mail.introductions.take_cards(person, fields.get("cards", []))
+            notices = self._add_state(group, person, fields["operations"], fields.get("former", []))
             self._note_missing(group, device, person, fields["operations"], now_ms)
             return notices
         return []
@@ -193,24 +192,20 @@ class GroupStates:
             self.send_state(group, [device], now_ms, once=False)
             self._send(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
 
-    def _take_cards(self, cards: list[bytes]) -> None:
-        for each in cards:
-            card = ContactCard.parse(each)
-            if card.person != self._mail.person:
-                self._mail.take_contact(card, stranger=self._mail.contacts.get_contact(card.person) is None)
-
     def _add_state(
-        self, group: bytes, encoded: list[bytes], former: list[bytes], *, is_own: bool = False
+        self, group: bytes, teller: bytes, encoded: list[bytes], former: list[bytes]
     ) -> list[Notice]:
-        """Return what operations change. One of our own devices may show cards of devices that are gone."""
+        """Return what operations change that a person tells. One of our own devices may show cards of devices that
+        are gone."""
         mail, operations = self._mail, list[Operation]()
+        is_own = teller == mail.person
         for each in encoded:
             with contextlib.suppress(MembershipError):
                 operations.append(Operation.parse(each))
         membership = mail.groups.get(group) or Membership(group)
         was, before, changed = membership.members, membership.counts, False
         if is_own or mail.person not in was.roles:
-            mail.former_devices.keep_shown(group, former, operations)
+            mail.former_devices.keep_shown(group, teller, former, operations)
 
         def is_authors(operation: Operation) -> bool:
             was_authors = is_own and mail.former_devices.spoke_for(group, operation.device, operation.author)
@@ -327,10 +322,9 @@ class GroupStates:
                 raise StateMalformed("a group's state is malformed, or of another version")
         with self._mail.transaction():
             self._mail.store.drop_wanted_state(wanted.group, wanted.device)
-            self._take_cards(cards)
-            notices = self._add_state(
-                wanted.group, operations, former, is_own=wanted.device in self._mail.own_devices
-            )
+            teller = self._mail.desk.peer_of(wanted.device).person
+            self._mail.introductions.take_cards(teller, cards)
+            notices = self._add_state(wanted.group, teller, operations, former)
             return notices + self.take_notices()
 
 

@@ -60,8 +60,8 @@ class PostTray:
             if sum(not self._is_friend(each) for each in waiting) >= self.most:
                 return PostTaken.FULL, []
         with mail.transaction():
-            if card is not None and contact is None and mail.has_room_for_strangers:
-                mail.take_stranger(card)
+            if card is not None and contact is None and mail.introductions.has_room_for_strangers:
+                mail.take_contact(card, stranger=True)
             event = Event(EventKind.POST, mail.person, store.next_clock(sender), now_ms, told, mark)
             store.add_said(sender, Said(sender, event), unread=True, held=False, vanishes=0)
         return PostTaken.NEW, [Notice(What.MESSAGE, sender, sender, mark)]

@@ -236,11 +236,15 @@ class MessageStore:
             "INSERT OR REPLACE INTO state VALUES (?, ?)", (name, self._rows.seal(value, "state", name))
         )
 
-    def count_names(self, prefix: str) -> int:
-        """Return how many values are kept under names that begin so."""
-        query = "SELECT COUNT(*) FROM state WHERE name >= ? AND name < ?"
-        ((count,),) = self._database.select_rows(query, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
-        return int(count)
+    def drop_value(self, name: str) -> None:
+        """Forget a value."""
+        self._db.execute("DELETE FROM state WHERE name = ?", (name,))
+
+    def list_names(self, prefix: str) -> list[str]:
+        """Return the names that begin so under which values are kept."""
+        query = "SELECT name FROM state WHERE name >= ? AND name < ?"
+        rows = self._database.select_rows(query, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
+        return [name for (name,) in rows]
 
     def load_peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
         """Return a device's saved state, the person that it says it is of, and whether it has got our card."""
@@ -363,6 +367,10 @@ class MessageStore:
         """Keep what is known of a person."""
         sealed = self._rows.seal(saved, "contacts", person)
         self._db.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?)", (person, sealed))
+
+    def drop_contact(self, person: bytes) -> None:
+        """Forget a person."""
+        self._db.execute("DELETE FROM contacts WHERE person = ?", (person,))
 
     def load_groups(self) -> dict[bytes, bytes]:
         """Return the saved groups, by id."""

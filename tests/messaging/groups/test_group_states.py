@@ -60,10 +60,10 @@ def test_members_of_our_groups_take_no_room_from_strangers(tmp_path: Path) -> No
         cards.append(ContactCard(identity.id.key, None, NOW, 0, "", PLACES).signed_by(identity))
     with alice.transaction():
         for each in cards:
-            alice.take_stranger(each)
-    assert not alice.has_room_for_strangers
+            alice.take_contact(each, stranger=True)
+    assert not alice.introductions.has_room_for_strangers
     alice.create_group("choir", [each.person for each in cards[:500]], NOW)
-    assert alice.has_room_for_strangers
+    assert alice.introductions.has_room_for_strangers
     alice.close()
 
 

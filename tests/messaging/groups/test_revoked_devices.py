@@ -225,7 +225,7 @@ def test_somebody_elses_card_hides_none_by_which_a_device_was_anothers(
     with bob.transaction():
         bob.former_devices.keep_card(card, [phone])
         operation = Operation.sign(known_identity("phone"), theirs.person, Act.NAME, parents=[group])
-        bob.former_devices.keep_shown(group, [theirs.encode()], [operation])
+        bob.former_devices.keep_shown(group, bob.person, [theirs.encode()], [operation])
         bob.take_contact(alice.card, stranger=False)
     at.revoke("alice", "phone")
     at.deliver()

@@ -1,0 +1,93 @@
+"""People whom somebody else has named to us: their cards come with groups, before what they have done there.
+
+Whoever writes can name as many as they like. So those who aren't in a group with us have places of their own, which
+nobody takes from people who write themselves, nor from those whom others name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.person.contacts import Contact
+
+if TYPE_CHECKING:
+    from dtp.messaging.person.correspondence import Correspondence
+
+#: People who are named by one contact of ours, and by all strangers together, and aren't in a group with us: twice
+#: what a group of 1,000 needs, of which others have done something, too.
+MAX_NAMED: Final = 2048
+#: Strangers who have written to us, and are kept as contacts until they are answered, added or blocked.
+MAX_STRANGERS: Final = 1000
+
+
+class Introductions:
+    """A part of a correspondence. Within transactions."""
+
+    def __init__(self, mail: Correspondence) -> None:
+        self._mail = mail
+        self.most_named, self.most_strangers = MAX_NAMED, MAX_STRANGERS
+
+    @property
+    def has_room_for_strangers(self) -> bool:
+        """True while one more stranger is kept who writes; members of our groups aren't counted."""
+        fellows = self._mail.group_states.list_fellows()
+        waiting = (
+            each.stranger and not each.named_by and not each.blocked and each.person not in fellows
+            for each in self._mail.contacts
+        )
+        return sum(waiting) < self.most_strangers
+
+    def may_write(self, person: bytes) -> bool:
+        """Return whether somebody who writes is kept as a contact: one more stranger, or who is that already."""
+        contact = self._mail.contacts.get_contact(person)
+        if contact is not None and not (contact.named_by and contact.stranger):
+            return True
+        return person in self._mail.group_states.list_fellows() or self.has_room_for_strangers
+
+    def note_written(self, person: bytes) -> None:
+        """Note that somebody whom others have named has written."""
+        contact = self._mail.contacts.get_contact(person)
+        if contact is not None and contact.named_by:
+            self._mail.update_within(contact, named_by=b"")
+
+    def take_cards(self, teller: bytes, cards: Iterable[bytes]) -> bool:
+        """Keep cards that a person has told. Return False if there was no room for some of them."""
+        mail, parsed = self._mail, [ContactCard.parse(each) for each in cards]
+        others = [each for each in parsed if each.person != mail.person]
+        is_known = {each.person: mail.contacts.get_contact(each.person) is not None for each in others}
+        named, taken = ({} if all(is_known.values()) else self._list_named(teller)), True
+        for card in others:
+            if mail.contacts.get_contact(card.person) is not None:
+                mail.take_contact(card, stranger=False)
+            elif self._make_room(teller, named):
+                contact, _ = mail.take_contact(card, stranger=True, named_by=teller)
+                named.setdefault(teller, []).append(contact)
+            else:
+                taken = False
+        return taken
+
+    def _list_named(self, teller: bytes) -> dict[bytes, list[Contact]]:
+        """Return by teller whom they have named, of those who share places with this one."""
+        fellows, is_shared = self._mail.group_states.list_fellows(), self._is_stranger(teller)
+        named: dict[bytes, list[Contact]] = {}
+        for each in self._mail.contacts:
+            is_named = each.stranger and each.named_by and each.person not in fellows
+            if is_named and (each.named_by == teller or (is_shared and self._is_stranger(each.named_by))):
+                named.setdefault(each.named_by, []).append(each)
+        return named
+
+    def _is_stranger(self, person: bytes) -> bool:
+        contact = self._mail.contacts.get_contact(person)
+        return person != self._mail.person and (contact is None or contact.stranger)
+
+    def _make_room(self, teller: bytes, named: dict[bytes, list[Contact]]) -> bool:
+        """Return whether there is room for one more: where there isn't, whoever has named most loses one."""
+        if teller == self._mail.person or sum(map(len, named.values())) < self.most_named:
+            return True
+        greediest = max(named.values(), key=len)
+        if greediest is not named.get(teller) and len(greediest) <= len(named.get(teller, ())):
+            return False
+        self._mail.drop_contact(greediest.pop(0))
+        return True
