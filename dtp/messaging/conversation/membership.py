@@ -12,7 +12,7 @@ from typing import Final
 from dtp.messaging.conversation.members import GroupMembers
 from dtp.messaging.conversation.operations import MAX_PARENTS, Act, MembershipError, Operation, Past
 from dtp.messaging.conversation.placed import PlacedOperations
-from dtp.messaging.conversation.reading import GroupReader, Reading
+from dtp.messaging.conversation.reading import GroupReader, GroupReading
 from dtp.messaging.conversation.retirements import Retired
 
 #: Operations of a group, at most.
@@ -41,7 +41,7 @@ class Membership:
         self._behind: dict[bytes, dict[bytes, None]] = {}
         #: Those that may have their place now.
         self._ready: list[bytes] = []
-        self._found: Reading | None = None
+        self._found: GroupReading | None = None
 
     def _list_known(self) -> list[Operation]:
         return [*self.operations.values(), *self._waiting.values()]
@@ -179,7 +179,7 @@ class Membership:
         """By person and device, the operations by which people have retired devices."""
         return self._read().retired
 
-    def _read(self) -> Reading:
+    def _read(self) -> GroupReading:
         if self._found is None:
             self._found = self._reader.read(self._doubted)
         return self._found

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dtp.messaging.conversation.operations import Act, Operation
 
 
-class Placed(NamedTuple):
+class PlacedOperation(NamedTuple):
     """An operation that has its place; `past` are the bits of those that it has seen, `about` of those among them
     that say what its author and its subject may do. Sorted as operations are read."""
 
@@ -29,11 +29,11 @@ class PlacedOperations:
     """The operations of one group that have their place. `place` adds one, after all that it has seen."""
 
     def __init__(self) -> None:
-        self.by_id: dict[bytes, Placed] = {}
+        self.by_id: dict[bytes, PlacedOperation] = {}
         #: All of them, in an order that agrees with what was seen, the same for everybody.
-        self.in_order: list[Placed] = []
+        self.in_order: list[PlacedOperation] = []
         #: By person, what brings them in, in that order, and the bits of it: whether or not it counts.
-        self._arrivals: dict[bytes, list[Placed]] = {}
+        self._arrivals: dict[bytes, list[PlacedOperation]] = {}
         self._arrival_bits: dict[bytes, int] = {}
         #: By person, the bits of removals of them, and of what they have done.
         self._removal_bits: dict[bytes, int] = {}
@@ -41,7 +41,7 @@ class PlacedOperations:
         #: By removal by somebody else, the bits of what the removed one did without having seen it, nor it that; and
         #: by person the removals.
         self._meanwhile: dict[bytes, int] = {}
-        self._removals: dict[bytes, list[Placed]] = {}
+        self._removals: dict[bytes, list[PlacedOperation]] = {}
         #: The bits of invitations, of what takes them back, and of who is let in by them.
         self.invitation_bits = 0
         #: By who is let in by an invitation, which.
@@ -74,11 +74,11 @@ class PlacedOperations:
         """Return the bits of removals of a person."""
         return self._removal_bits.get(person, 0)
 
-    def arrivals_of(self, person: bytes) -> list[Placed]:
+    def arrivals_of(self, person: bytes) -> list[PlacedOperation]:
         """Return what brings a person in, in order."""
         return self._arrivals.get(person, [])
 
-    def list_removals(self, valid: int) -> Iterator[tuple[Placed, int]]:
+    def list_removals(self, valid: int) -> Iterator[tuple[PlacedOperation, int]]:
         """Yield removals by somebody else that are among the valid ones, with the bits of what of these the removed
         one did meanwhile, where there is any."""
         for called, meanwhile in self._meanwhile.items():
@@ -86,7 +86,7 @@ class PlacedOperations:
             if removal.bit & valid and meanwhile & valid:
                 yield removal, meanwhile & valid
 
-    def list_removals_of(self, persons: Iterable[bytes], valid: int) -> Iterator[Placed]:
+    def list_removals_of(self, persons: Iterable[bytes], valid: int) -> Iterator[PlacedOperation]:
         """Yield removals of these persons by somebody else that are among the valid ones."""
         for person in persons:
             yield from (each for each in self._removals.get(person, ()) if each.bit & valid)
@@ -112,7 +112,7 @@ class PlacedOperations:
             return False
         about = past & (self._bits_about(operation.author, past) | self._bits_about(operation.subject, past))
         bit = 1 << len(self.by_id)
-        placed = Placed(past.bit_count(), operation.id, bit, past, about, operation)
+        placed = PlacedOperation(past.bit_count(), operation.id, bit, past, about, operation)
         self.by_id[operation.id] = placed
         bisect.insort(self.in_order, placed)
         self._note_author(placed)
@@ -127,14 +127,14 @@ class PlacedOperations:
         )
         return bits | self.invitation_bits if by_invitation else bits
 
-    def _note_author(self, placed: Placed) -> None:
+    def _note_author(self, placed: PlacedOperation) -> None:
         author = placed.operation.author
         for removal in self._removals.get(author, ()):
             if not placed.past & removal.bit:
                 self._meanwhile[removal.id] |= placed.bit
         self._author_bits[author] = self._author_bits.get(author, 0) | placed.bit
 
-    def _note_act(self, placed: Placed) -> None:
+    def _note_act(self, placed: PlacedOperation) -> None:
         operation, bit = placed.operation, placed.bit
         if (person := operation.brings_in) is not None:
             bisect.insort(self._arrivals.setdefault(person, []), placed)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from dtp.messaging.conversation.members import MAX_MEMBERS, MAX_ROOMS, GroupMembers, Invitation
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation, Past
-from dtp.messaging.conversation.placed import Placed, PlacedOperations
+from dtp.messaging.conversation.placed import PlacedOperation, PlacedOperations
 from dtp.messaging.conversation.retirements import MAX_READINGS, Retired, find_retirements
 
 #: Removals after each of which all is read again, at most; then those that are left are taken together. Who has
@@ -24,7 +24,7 @@ _JUDGED: Final = 4
 _ADMITTED: Final = 64
 
 
-class Reading(NamedTuple):
+class GroupReading(NamedTuple):
     """What the operations that have their place come to: `valid` are those that count, in order."""
 
     members: GroupMembers
@@ -41,7 +41,7 @@ class GroupReader:
         self._judged: dict[tuple[bytes, int], bool] = {}
         self._admitted: dict[int, dict[bytes, set[bytes]]] = {}
 
-    def read(self, doubted: Container[bytes]) -> Reading:
+    def read(self, doubted: Container[bytes]) -> GroupReading:
         """Return what the operations come to; those `doubted` aren't accepted."""
         placed, statements = self._placed, _Statements(self._placed, doubted)
         for _ in range(MAX_READINGS):
@@ -54,7 +54,7 @@ class GroupReader:
         roles = self._find_roles(counting, valid, invitations)
         past = self._find_past(counting, valid, invitations, roles)
         members = GroupMembers(_find_name(counting), roles, _find_rooms(counting), invitations, past)
-        return Reading(members, retired, counting)
+        return GroupReading(members, retired, counting)
 
     # ---- which of them count -----------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class GroupReader:
                 return _role_of(each.operation)
         return None
 
-    def _is_let_in(self, arrival: Placed, view: int) -> bool:
+    def _is_let_in(self, arrival: PlacedOperation, view: int) -> bool:
         told = self._placed.admissions.get(arrival.id)
         return told is None or arrival.operation.subject in self._find_admitted_in(view).get(told, ())
 
@@ -119,7 +119,7 @@ class GroupReader:
             self._admitted[key] = self._find_admitted(seen, self._find_invitations(seen))
         return self._admitted[key]
 
-    def _list_by_seniority(self, valid: int) -> list[tuple[Placed, int]]:
+    def _list_by_seniority(self, valid: int) -> list[tuple[PlacedOperation, int]]:
         """Return removals by somebody else that count, each with the bits of what the removed one did without having
         seen it, nor it that; none without.
 

@@ -32,6 +32,7 @@ class FormerDevices:
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
+        self.most = _MOST
 
     def retire(self, before: ContactCard, now_ms: int) -> None:
         """Say in our groups which devices have gone from our own card since `before`, and which are ours again."""
@@ -82,7 +83,7 @@ class FormerDevices:
         names = [each for each in store.list_names(_name(group)) if each != own]
         if sum(each.endswith(card.person.hex()) for each in names) >= _MOST_OF_ACCOUNT:
             return
-        if len(names) >= _MOST:
+        if len(names) >= self.most:
             tellers = {each: _read(store.get_value(each) or b"")[1] for each in names}
             count = Counter(tellers.values())
             greediest = max(count, key=lambda each: count[each])

@@ -173,7 +173,7 @@ def kept_former(at: Village, shown: list[tuple[ContactCard, Identity]]) -> int:
 def test_one_account_takes_few_of_the_places_of_former_devices(village: Callable[..., Village]) -> None:
     """Whoever had many devices took all 256 of a group, and who joined didn't read what others had built on."""
     at = village("alice", "bob", "mallory")
-    flood, wanted = account_cards(300), account_cards(1)
+    flood, wanted = account_cards(20), account_cards(1)
     show_former(at, "mallory", flood)
     show_former(at, "mallory", wanted)
     assert kept_former(at, flood) == 16
@@ -184,10 +184,11 @@ def test_who_shows_most_former_devices_loses_them_to_whom_others_show(
     village: Callable[..., Village],
 ) -> None:
     at = village("alice", "bob", "mallory")
-    flood, wanted = [account_cards(1)[0] for _ in range(300)], [account_cards(1)[0] for _ in range(100)]
+    flood, wanted = [account_cards(1)[0] for _ in range(30)], [account_cards(1)[0] for _ in range(8)]
+    at.people["alice"].former_devices.most = 20
     show_former(at, "mallory", flood)
-    assert kept_former(at, flood) == 256
+    assert kept_former(at, flood) == 20
     show_former(at, "bob", wanted)
     show_former(at, "mallory", flood)
-    assert kept_former(at, wanted) == 100
-    assert kept_former(at, flood) == 156
+    assert kept_former(at, wanted) == 8
+    assert kept_former(at, flood) == 12
