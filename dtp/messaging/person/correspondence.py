@@ -33,6 +33,7 @@ from dtp.messaging.person.missed import MissedEvents
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.past import GroupPast
 from dtp.messaging.person.post_tray import PostTray
+from dtp.messaging.person.quotas import Allowances, MessageQuotas
 from dtp.messaging.person.spreading import Spreading
 
 _NOTICES: Final = {
@@ -58,6 +59,7 @@ class Correspondence:
         *,
         account: Account | None = None,
         consent: Consent = "tell",
+        quotas: MessageQuotas | None = None,
     ) -> None:
         self.desk = Desk(path, identity, now_ms)
         self.store = self.desk.store
@@ -72,6 +74,7 @@ class Correspondence:
         self.introductions = Introductions(self)
         self.past = GroupPast(self)
         self.missed = MissedEvents(self)
+        self.allowances = Allowances(self, quotas or MessageQuotas())
         try:
             self._load(now_ms)
         except BaseException:
@@ -290,18 +293,6 @@ class Correspondence:
     def _put_contact(self, contact: Contact) -> None:
         self.contacts.put_contact(contact)
         self.store.put_contact(contact.person, contact.save())
-
-    def update_within(self, contact: Contact, **changes: Any) -> None:
-        """Keep a contact with other fields, within a transaction."""
-        self._put_contact(replace(contact, **changes))
-
-    def drop_contact(self, contact: Contact) -> None:
-        """Forget somebody who has never written, within a transaction."""
-        for device in contact.card.devices:
-            if self.store.load_peer(device) is not None:
-                self.desk.forget_device(device)
-        self.contacts.drop_contact(contact)
-        self.store.drop_contact(contact.person)
 
     def take_contact(
         self, card: ContactCard, *, stranger: bool, named_by: bytes = b""
@@ -568,6 +559,8 @@ class Correspondence:
             for device in received.acknowledged:
                 received.resends |= self.missed.send_missed(device, now_ms)
             notices += self.group_states.take_notices()
+            if received.newcomers:
+                self.introductions.forget_unnamed(received.newcomers)
         return received, notices
 
     def _take_delivered(self, device: bytes, message: bytes) -> list[Notice]:
@@ -606,7 +599,7 @@ class Correspondence:
         if event.kind is EventKind.COPY:
             return self._take_copy(person, event)
         if event.kind is EventKind.PAST:
-            return self.past.process_event(device, person, event)
+            return self.past.process_event(device, person, event, now_ms)
         if event.kind is EventKind.MEMBERSHIP:
             return self.group_states.process_event(device, person, event, now_ms)
         if event.kind is EventKind.READ:
@@ -675,7 +668,7 @@ class Correspondence:
 
     def take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Keep, within a transaction, what a device of a person has said, and return what that is to the program."""
-        contact = self.contacts.get_contact(person)
+        contact, group = self.contacts.get_contact(person), None
         held = contact is not None and device not in contact.card.devices
         conversation = event.conversation
         if person != self.person and conversation == self.person:
@@ -685,6 +678,8 @@ class Correspondence:
             held = held or person not in (group.members.roles if group else {})
             if group is None and contact is not None and not contact.stranger:
                 self.group_states.note_unknown(conversation, device, now_ms)
+        if why := self.allowances.refuse_event(person, conversation, group, len(event.encode())):
+            return self.allowances.tell(person, conversation, why, now_ms)
         is_text = event.kind is EventKind.TEXT and person != self.person
         vanishes = 0
         if person == self.person and (seconds := event.fields.get("disappear", 0)):

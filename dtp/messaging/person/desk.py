@@ -64,6 +64,8 @@ class ReceivedEnvelopes:
     acknowledged: set[bytes] = field(default_factory=set)
     #: Devices that have begun anew: they may not know any more whose we are.
     renewed: set[bytes] = field(default_factory=set)
+    #: Devices of which nothing had come before.
+    newcomers: set[bytes] = field(default_factory=set)
     #: True where something has to be sent again at once.
     resends: bool = False
     #: Envelopes that were not for this device, changed on the way, or made wrong by their sender.
@@ -171,6 +173,14 @@ class Desk:
         peer.person, peer.introduced = b"", False
         self.store.drop_device(device)
         self._save_device(device)
+
+    def drop_devices(self, devices: Iterable[bytes]) -> None:
+        """Forget, within a transaction, all that there is of some devices."""
+        for device in devices:
+            self._peers.pop(device, None)
+            self._changed.discard(device)
+            self.store.drop_device(device)
+            self.store.drop_peer(device)
 
     # ---- keys --------------------------------------------------------------------------------------------------
 
@@ -328,6 +338,7 @@ class Desk:
         sealed = Sealed.parse(open_envelope(envelope, self.identity))
         device = sealed.sender
         remote = self.peer_of(device).remote
+        is_new = not remote.streams
         try:
             opened = remote.open_sealed(self.local, sealed, now_ms + SKEW_MS)
         except NotOpened:
@@ -336,6 +347,8 @@ class Desk:
                 changed.add(device)
             return
         changed.add(device)
+        if is_new:
+            received.newcomers.add(device)
         received.payloads += [(device, each) for each in opened.payloads]
         if opened.fleeting:
             received.fleeting.append((device, opened.fleeting))

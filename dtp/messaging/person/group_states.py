@@ -178,7 +178,10 @@ class GroupStates:
                 self._mail.store.add_wanted_state(group, device, pack(fields["state"]))
                 self.is_wanted = True
         else:
-            self._mail.introductions.take_cards(person, fields.get("cards", []))
+            if why := self._mail.allowances.refuse_group(person, group):
+                return self._mail.allowances.tell(person, group, why, now_ms)
+            if not self._mail.introductions.take_cards(person, fields.get("cards", [])):
+                self._notices += self._mail.allowances.tell(person, group, "cards of too many people", now_ms)
             notices = self._add_state(group, person, fields["operations"], fields.get("former", []))
             self._note_missing(group, device, person, fields["operations"], now_ms)
             return notices
@@ -323,6 +326,8 @@ class GroupStates:
         with self._mail.transaction():
             self._mail.store.drop_wanted_state(wanted.group, wanted.device)
             teller = self._mail.desk.peer_of(wanted.device).person
+            if self._mail.allowances.refuse_group(teller, wanted.group):
+                return self.take_notices()
             self._mail.introductions.take_cards(teller, cards)
             notices = self._add_state(wanted.group, teller, operations, former)
             return notices + self.take_notices()

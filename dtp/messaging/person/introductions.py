@@ -6,7 +6,8 @@ nobody takes from people who write themselves, nor from those whom others name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dtp.messaging.cards import ContactCard
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MAX_NAMED: Final = 2048
 #: Strangers who have written to us, and are kept as contacts until they are answered, added or blocked.
 MAX_STRANGERS: Final = 1000
+#: Devices that have written, and haven't said whose they are: their card comes first, as a rule.
+MAX_UNNAMED: Final = 2000
 
 
 class Introductions:
@@ -28,6 +31,7 @@ class Introductions:
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
         self.most_named, self.most_strangers = MAX_NAMED, MAX_STRANGERS
+        self.most_unnamed = MAX_UNNAMED
 
     @property
     def has_room_for_strangers(self) -> bool:
@@ -50,7 +54,17 @@ class Introductions:
         """Note that somebody whom others have named has written."""
         contact = self._mail.contacts.get_contact(person)
         if contact is not None and contact.named_by:
-            self._mail.update_within(contact, named_by=b"")
+            heard = replace(contact, named_by=b"")
+            self._mail.contacts.put_contact(heard)
+            self._mail.store.put_contact(person, heard.save())
+
+    def forget_unnamed(self, newcomers: Container[bytes]) -> None:
+        """Forget devices of nobody's who haven't said whose they are, once there are too many: but for those that
+        have just come. Whoever is forgotten begins anew where nothing answers."""
+        mail, devices = self._mail, self._mail.store.list_unnamed_devices()
+        if len(devices) > self.most_unnamed:
+            known = {*mail.card.devices, *(device for each in mail.contacts for device in each.devices)}
+            mail.desk.drop_devices(each for each in devices if each not in newcomers and each not in known)
 
     def take_cards(self, teller: bytes, cards: Iterable[bytes]) -> bool:
         """Keep cards that a person has told. Return False if there was no room for some of them."""
@@ -89,5 +103,12 @@ class Introductions:
         greediest = max(named.values(), key=len)
         if greediest is not named.get(teller) and len(greediest) <= len(named.get(teller, ())):
             return False
-        self._mail.drop_contact(greediest.pop(0))
+        self._drop_contact(greediest.pop(0))
         return True
+
+    def _drop_contact(self, contact: Contact) -> None:
+        for device in contact.card.devices:
+            if self._mail.store.load_peer(device) is not None:
+                self._mail.desk.forget_device(device)
+        self._mail.contacts.drop_contact(contact)
+        self._mail.store.drop_contact(contact.person)

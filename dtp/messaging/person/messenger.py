@@ -34,6 +34,7 @@ from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.postage import Postage, Stamping
 from dtp.messaging.person.posts import ChainPosts, PostCollector
+from dtp.messaging.person.quotas import MessageQuotas
 from dtp.messaging.person.rent import Rent, Renting
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
@@ -169,7 +170,7 @@ class Messenger:
     first; with `stamp_mib` above 0 strangers pay for so many MiB of our room instead. `rent` is what mailboxes that
     have a price are paid for room; nothing without. `postage` pays others' stamps, as far as `allow_stamps` says.
     `posts` is where messages through the chain are taken from. `topics` spreads messages of large groups to members
-    who are there.
+    who are there. `quotas` is how much is kept of what others send.
     """
 
     def __init__(
@@ -189,10 +190,11 @@ class Messenger:
         postage: Postage | None = None,
         posts: ChainPosts | None = None,
         topics: GroupTopics | None = None,
+        quotas: MessageQuotas | None = None,
         connect: ConnectMailbox = connect_plainly,
     ) -> None:
         self.identity = identity
-        self._store, self._account, self._consent = store, account, consent
+        self._store, self._account, self._consent, self._quotas = store, account, consent, quotas
         self._mailboxes, self._name = mailboxes, name
         self._receipts = read_receipts
         self._bits, self._stamp_mib, self._postage = stamp_bits, stamp_mib, postage
@@ -219,7 +221,7 @@ class Messenger:
         """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
         loop = asyncio.get_running_loop()
-        opened = partial(Correspondence, account=self._account, consent=self._consent)
+        opened = partial(Correspondence, account=self._account, consent=self._consent, quotas=self._quotas)
         where = (self._store, self.identity, now_ms())
         self.correspondence = await loop.run_in_executor(self._thread, opened, *where)
         self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._on_notices)

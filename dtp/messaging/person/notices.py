@@ -33,6 +33,8 @@ class What(Enum):
     PAST_TOLD = "past-told"
     #: Somebody wanted to join a group by an invitation that doesn't let them in; `detail` is why.
     JOIN_REFUSED = "join-refused"
+    #: Somebody sends more than is kept of them; `detail` says of what. The rest isn't kept.
+    QUOTA_EXCEEDED = "quota-exceeded"
     REPAIRED = "repaired"
     RENEWED = "renewed"
     #: Somebody has called, and nobody has answered; `detail` is why, as of `Reason`.

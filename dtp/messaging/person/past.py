@@ -36,9 +36,6 @@ _TRAIL_MS: Final = 86_400_000
 _LATER_MS: Final = 600_000
 #: ... and for which a device that collects nothing is waited for.
 _PATIENCE_MS: Final = 30 * 86_400_000
-#: Events, and bytes, that are taken of what one member tells.
-_MOST: Final = 4 * MAX_PAST
-_MOST_BYTES: Final = 64 << 20
 
 
 class GroupPast:
@@ -172,7 +169,7 @@ class GroupPast:
 
     # ---- taking ------------------------------------------------------------------------------------------------
 
-    def process_event(self, device: bytes, person: bytes, event: Event) -> list[Notice]:
+    def process_event(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Keep what a member tells of the past, where an operation of theirs gives it to us."""
         mail, group, conversation = self._mail, event.fields["group"], event.conversation
         contact = mail.contacts.get_contact(person)
@@ -181,10 +178,10 @@ class GroupPast:
             held = mail.store.has_wanted_state(group, device)  # what says so is to be fetched
             if not held:
                 return []
-        count, size = mail.store.past.count_told(person)
         told = event.fields["said"]
-        if count + len(told) > _MOST or size + sum(len(each) for _, each in told) > _MOST_BYTES:
-            return []
+        size = sum(len(each) for _, each in told)
+        if why := mail.allowances.refuse_told(person, len(told), size):
+            return mail.allowances.tell(person, conversation, why, now_ms)
         new = 0
         for sender, encoded in told:
             try:

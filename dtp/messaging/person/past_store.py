@@ -103,13 +103,3 @@ class PastStore:
         self._database.execute(
             "DELETE FROM past_gifts WHERE device = ? AND conversation = ?", (device, conversation)
         )
-
-    # ---- taking ------------------------------------------------------------------------------------------------
-
-    def count_told(self, teller: bytes) -> tuple[int, int]:
-        """Return how many events somebody has told that are here, and their bytes."""
-        ((count, size),) = self._database.select_rows(
-            "SELECT COUNT(*), COALESCE(SUM(LENGTH(event)), 0) FROM said WHERE told = ? AND told != x''",
-            teller,
-        )
-        return count, size

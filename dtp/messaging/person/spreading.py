@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Ms for which who has said that it reads along is taken to do so.
 PRESENT_MS: Final = 600_000
+#: Groups that aren't known here, or of which it isn't, in which a device has sealed something for us.
+_UNKNOWN_LANES: Final = 8
 #: Senders of whom what came last is held in memory.
 _CACHED: Final = 1024
 
@@ -189,9 +191,19 @@ class Spreading:
             self._lanes.popitem(last=False)
         return found
 
+    def _has_room_for_lane(self, group: bytes, device: bytes) -> bool:
+        """Return whether something is kept that a device seals for a group: of each that isn't known here, or of
+        which it isn't, there may be a megabyte that waits for its turn."""
+        if self.may_spread(group, device):
+            return True
+        others = [each for each in self._mail.store.list_lanes(device) if not self.may_spread(each, device)]
+        return group in others or len(others) < _UNKNOWN_LANES
+
     def take_sealed(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Return what a message has brought that came by mailbox. Raise `PeerError` for one that can't be opened."""
         group, fields = event.conversation, event.fields
+        if not self._has_room_for_lane(group, device):
+            return self._mail.allowances.tell(person, group, "messages of too many unknown groups", now_ms)
         lane = self._get_lane(group, device)
         payloads = lane.receive_by_mailbox(group, fields["sealed"], fields["key"], fields["oldest"])
         return self._process_payloads(group, device, person, lane, payloads, now_ms)

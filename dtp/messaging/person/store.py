@@ -26,6 +26,7 @@ from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
 from dtp.messaging.person.missed_store import MISSED_TABLE, MissedStore
 from dtp.messaging.person.past_store import PastStore
+from dtp.messaging.person.usage import UsageStore
 
 #: SQLite's id of the file: "dtpc".
 _APPLICATION: Final = 0x64747063
@@ -108,6 +109,8 @@ _LATER_SCHEMA: Final = (
     conversation BLOB NOT NULL, device BLOB NOT NULL, file BLOB NOT NULL, due INTEGER NOT NULL,
     tries INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, device)
 ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS spread_lanes_device ON spread_lanes (device)",
+    "CREATE INDEX IF NOT EXISTS peers_unnamed ON peers (person) WHERE person = x''",
 )
 
 
@@ -148,6 +151,7 @@ class MessageStore:
         self.past = PastStore(self._database)
         self.missed = MissedStore(self._database)
         self.held = HeldEvents(self._database, self._rows)
+        self.usage = UsageStore(self._database)
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
         self._owner = owner
         self._sealed = 0
@@ -165,6 +169,9 @@ class MessageStore:
             if "told" not in [name for _, name, *_ in database.execute("PRAGMA table_info(said)")]:
                 database.execute(_TOLD)
             for each in _LATER_SCHEMA:
+                database.execute(each)
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+            for each in UsageStore.list_statements(tables):
                 database.execute(each)
         instance, place, self._sealed = unpack_saved(self.get_value("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
@@ -264,6 +271,14 @@ class MessageStore:
         """Keep what is known of a device."""
         values = (device, self._rows.seal(state, "peers", device, person), person, introduced)
         self._db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)", values)
+
+    def list_unnamed_devices(self) -> list[bytes]:
+        """Return the devices that haven't said of whom they are."""
+        return [each for (each,) in self._database.select_rows("SELECT device FROM peers WHERE person = x''")]
+
+    def drop_peer(self, device: bytes) -> None:
+        """Forget what is known of a device."""
+        self._db.execute("DELETE FROM peers WHERE device = ?", (device,))
 
     # ---- what goes out -----------------------------------------------------------------------------------------
 
@@ -575,6 +590,11 @@ class MessageStore:
         """Keep that."""
         values = group, device, self._rows.seal(state, "lanes", group, device)
         self._db.execute("INSERT OR REPLACE INTO spread_lanes VALUES (?, ?, ?)", values)
+
+    def list_lanes(self, device: bytes) -> list[bytes]:
+        """Return the groups in which a device has spread something."""
+        rows = self._database.select_rows("SELECT conversation FROM spread_lanes WHERE device = ?", device)
+        return [each for (each,) in rows]
 
     def load_readers(self, group: bytes) -> dict[bytes, tuple[int, int]]:
         """Return by device up to which number it has what we spread in a group, or was given it by mailbox; and when

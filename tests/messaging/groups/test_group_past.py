@@ -22,6 +22,7 @@ from dtp.messaging.errors import MessageError
 from dtp.messaging.person import past as past_module
 from dtp.messaging.person.group import past_of
 from dtp.messaging.person.notices import What
+from dtp.messaging.person.quotas import MessageQuotas
 
 DAY = 86_400_000
 ALL = Past()
@@ -351,12 +352,12 @@ def test_a_message_with_more_about_it_than_an_envelope_takes_is_given_with_less(
     assert (told.text, len(told.reactions)) == (60_000 * "x", 0)
 
 
-def test_a_flood_of_what_was_never_said_ends(village: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_what_was_never_said_ends(village: Make) -> None:
     at = village("alice", "bob", "carol")
     group = at.group("alice", "bob")
     admit(at, "alice", "carol", group)
     at.deliver()
-    monkeypatch.setattr(past_module, "_MOST", 20)
+    at.people["carol"].allowances.quotas = MessageQuotas(told_events=20)
     for number in range(5):
         tell(
             at,
@@ -367,8 +368,7 @@ def test_a_flood_of_what_was_never_said_ends(village: Make, monkeypatch: pytest.
             of="bob",
         )
     assert len(at.texts("carol", group)) == 16
-    monkeypatch.setattr(past_module, "_MOST", 1000)
-    monkeypatch.setattr(past_module, "_MOST_BYTES", 20_000)
+    at.people["carol"].allowances.quotas = MessageQuotas(told_bytes=20_000)
     for _ in range(5):
         tell(at, "alice", "carol", group, text(group, 8000 * "x"), of="bob")
     assert sum(len(each) for each in at.texts("carol", group)) < 20_000
