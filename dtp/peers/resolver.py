@@ -91,19 +91,22 @@ class PeerResolver(Resolver):
         ]
 
     async def find(self, peer: PeerId, patience: float) -> PeerRecord | None:
-        """Return the first record that a finder has within `patience` seconds, and take it up in the book."""
+        """Return the first record that a finder has within `patience` seconds, and take it up in the book; or one
+        that somebody tells meanwhile, as a node does that has just been linked."""
         if not self.finders:
             return None
         asked = {start_task(each.find(peer), name="dtp-find"): each for each in self.finders}
-        pending = set(asked)
+        told = start_task(self._wait_told(peer), name="dtp-find-told")
+        pending = {told, *asked}
         try:
             async with asyncio.timeout(patience):
-                while pending:
+                while pending & asked.keys():
                     done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
                         record = _found(task, peer)
                         if record is not None:
-                            self.book.learn_record(record, asked[task].source, asked[task].teller)
+                            if task is not told:
+                                self.book.learn_record(record, asked[task].source, asked[task].teller)
                             return record
         except TimeoutError:
             pass
@@ -112,6 +115,20 @@ class PeerResolver(Resolver):
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
         return None
+
+    async def _wait_told(self, peer: PeerId) -> PeerRecord:
+        """Return the next record of `peer` that the book learns."""
+        told: asyncio.Future[PeerRecord] = asyncio.get_running_loop().create_future()
+
+        def note(record: PeerRecord) -> None:
+            if record.peer == peer and not told.done():
+                told.set_result(record)
+
+        end = self.book.on_change(note)
+        try:
+            return await told
+        finally:
+            end()
 
     def advice(self, address: Address) -> str:
         """Return what makes a peer findable; "" if `address` names none."""

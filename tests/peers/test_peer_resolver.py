@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError
 from dtp.identity import Identity, PeerId
@@ -73,6 +75,30 @@ def test_first_finder_that_knows_counts() -> None:
 
 def test_nobody_is_waited_for_for_long() -> None:
     assert resolved(Found(record("tcp://a:1"), after=99))[:2] == ([], PATIENCE)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_who_is_told_of_while_finders_look_is_found_by_that(is_known: bool) -> None:
+    """A node that has just been linked tells of its peers, and the DHT may know nobody at all."""
+    book = PeerBook(clock=lambda: NOW)
+    told, after = record("tcp://told:1", at=NOW + 1), PATIENCE_KNOWN / 2
+    if is_known:
+        book.learn_record(record("tcp://old:1"), "cache")
+
+    async def main() -> None:
+        loop, slow = asyncio.get_running_loop(), Found(None, after=99)
+        loop.call_later(after / 2, book.learn_record, record("tcp://b:1", by=BOB), "b")
+        loop.call_later(after, book.learn_record, told, "b")
+        found = await PeerResolver(book, [slow, Found(None)]).resolve(AT_ALICE)
+        assert found[0].address.carrier_url == "tcp://told:1"
+        assert loop.time() == after
+        assert slow.cancelled
+        assert (
+            await PeerResolver(book, [Found(None)]).find(BOB.id, PATIENCE) is None
+        )  # nobody is waited for then
+        assert loop.time() == after
+
+    clock.run(main())
 
 
 def test_who_moved_long_ago_is_found_when_asked_again() -> None:

@@ -19,6 +19,7 @@ from nat_node import say, until_told
 from dtp.errors import CarrierError
 from dtp.net.connection import Connection
 from dtp.net.relay import copy
+from dtp.net.resolver import NotResolved
 from dtp.node.node import Node
 
 
@@ -80,11 +81,12 @@ async def mapped(bootstrap: str) -> None:
 
 
 async def connected(node: Node, address: str) -> Connection:
-    """Connect as soon as its record is here: at first others may have the one from before it had a place."""
+    """Connect as soon as its record is here: at first nobody may have told of it, or others have the one from before
+    it had a place."""
     while True:
         try:
             return await node.connect(address)
-        except CarrierError:
+        except (CarrierError, NotResolved):
             await asyncio.sleep(0.2)
 
 
@@ -147,7 +149,7 @@ if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
 
     async def main() -> None:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):  # the test, which would say less, has 300
             roles = (public, hidden, mapped, asking, talking, member)
             await {each.__name__: each for each in roles}[role](*arguments)
 
