@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -79,15 +80,26 @@ C_SOCKETS["dtp_core/sockets.c"] |= {"poll.h", "sys/epoll.h", "sys/socket.h", "sy
 LEVEL = {name: row for row, names in enumerate(ROWS) for name in names}
 
 
+#: What imports modules by a name that isn't in an import.
+IMPORT_CALLS = ("import_module", "__import__")
+
+
 def place(file: str) -> str:
     """`dtp/net/address.py` -> `net`, `dtp/errors.py` -> `errors`."""
     return Path(file).parts[1].removesuffix(".py")
 
 
+@lru_cache(1)
+def parsed(source: str) -> ast.Module:
+    """A source, parsed once for all that is looked for in it."""
+    return ast.parse(source)
+
+
 def imported(file: str, source: str) -> Iterator[str]:
     """Every module that the file names in an import, also by `import_module`, as absolute dotted names."""
     package = list(Path(file).parent.parts)
-    for node in ast.walk(ast.parse(source)):
+    calls = any(each in source for each in IMPORT_CALLS)
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,10 +108,7 @@ def imported(file: str, source: str) -> Iterator[str]:
             if module != "dtp":  # `from dtp import errors` is about `errors`
                 yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
-            "import_module",
-            "__import__",
-        ):
+        elif calls and isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in IMPORT_CALLS:
             yield from (
                 arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
             )
@@ -141,9 +150,9 @@ STARTS_TASKS = {"create_task", "ensure_future"}
 
 def bare_tasks(file: str, source: str) -> list[str]:
     """Where the file starts a task whose end perhaps nobody looks at."""
-    if file == TASKS:
+    if file == TASKS or not any(each in source for each in STARTS_TASKS):
         return []
-    tree = ast.parse(source)
+    tree = parsed(source)
     groups = {
         ast.unparse(item.optional_vars)
         for node in ast.walk(tree)
@@ -167,11 +176,6 @@ def bare_tasks(file: str, source: str) -> list[str]:
         if isinstance(node, ast.ImportFrom) and STARTS_TASKS & {alias.name for alias in node.names}:
             found.append(f"{file}:{node.lineno}: tasks are started by dtp.tasks")
     return found
-
-
-@pytest.mark.parametrize("file", sources(PACKAGE, "*.py"))
-def test_file_starts_no_task_by_itself(file: str) -> None:
-    assert bare_tasks(file, (ROOT / file).read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,11 @@ def test_a_group_may_start_its_own_tasks() -> None:
 
 @pytest.mark.parametrize("file", sources(PACKAGE, "*.py"))
 def test_file_keeps_the_rules(file: str) -> None:
-    assert faults(file, (ROOT / file).read_text()) == []
+    """It imports from below it, starts no task by itself, and says what it is for."""
+    source = (ROOT / file).read_text()
+    assert faults(file, source) == []
+    assert bare_tasks(file, source) == []
+    assert not source or ast.get_docstring(parsed(source)), f"{file} must start with a docstring"
 
 
 @pytest.mark.parametrize(
@@ -206,11 +214,6 @@ def test_file_keeps_the_rules(file: str) -> None:
 )
 def test_folder_has_a_place(folder: str) -> None:
     assert folder in LEVEL
-
-
-@pytest.mark.parametrize("file", [f for f in sources(PACKAGE, "*.py") if (ROOT / f).stat().st_size])
-def test_file_says_what_it_is_for(file: str) -> None:
-    assert ast.get_docstring(ast.parse((ROOT / file).read_text())), f"{file} must start with a docstring"
 
 
 @pytest.mark.parametrize("file", [f for f in sources(C_CORE, "*.[ch]") if Path(f).parent == Path("dtp_core")])

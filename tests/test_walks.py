@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,13 +27,21 @@ def defined(tree: ast.AST) -> Iterator[str]:
 
 
 FILES = {path.relative_to(ROOT / "dtp").as_posix(): path for path in sorted((ROOT / "dtp").rglob("*.py"))}
-NAMES = {name: set(defined(ast.parse(path.read_text()))) for name, path in FILES.items()}
-CLASSES = {
-    node.name: name
-    for name, path in FILES.items()
-    for node in ast.parse(path.read_text()).body
-    if isinstance(node, ast.ClassDef)
-}
+
+
+@cache
+def names_in(name: str) -> set[str]:
+    """What a file of the code defines. Parsed when it is asked for, not by each worker that imports this."""
+    return set(defined(ast.parse(FILES[name].read_text())))
+
+
+@cache
+def classes() -> dict[str, str]:
+    """The classes, and in which file each is."""
+    found = (
+        (re.findall(r"^class (\w+)", path.read_text(), re.MULTILINE), name) for name, path in FILES.items()
+    )
+    return {each: name for several, name in found for each in several}
 
 
 @pytest.mark.parametrize("walk", list(WALKS))
@@ -41,11 +50,13 @@ def test_what_a_walk_names_is_there(walk: str) -> None:
     quoted = [each.partition("(")[0] for each in re.findall(r"`([^`]+)`", WALKS[walk])]
     places = {each for each in quoted if "/" in each and each.endswith(".py")}
     assert places <= FILES.keys()
-    near = places | {CLASSES[each.partition(".")[0]] for each in quoted if each.partition(".")[0] in CLASSES}
-    assert {each.partition(".")[0] for each in quoted if re.match(r"[A-Z]\w+\.", each)} <= CLASSES.keys()
+    near = places | {
+        classes()[each.partition(".")[0]] for each in quoted if each.partition(".")[0] in classes()
+    }
+    assert {each.partition(".")[0] for each in quoted if re.match(r"[A-Z]\w+\.", each)} <= classes().keys()
     folders = {each for each in quoted if "/" in each and not each.endswith(".py")}
     assert all((ROOT / each).is_dir() or (ROOT / "dtp" / each).is_dir() for each in folders)
-    known = set().union(*(NAMES[each] for each in near))
+    known = set().union(*map(names_in, near))
     rooms = {path.name for path in ROOT.iterdir() if path.is_dir()}
     missing = [
         each
@@ -70,7 +81,7 @@ def test_where_new_things_go_is_there() -> None:
     assert [each for each in quoted if "PACKAGE" not in each and not (ROOT / each).exists()] == []
     within = re.findall(r"`(\w+)` in `dtp/([^` ]+\.py)`", ROWS)
     assert len(within) > 10
-    assert [(name, path) for name, path in within if name not in NAMES[path]] == []
+    assert [(name, path) for name, path in within if name not in names_in(path)] == []
 
 
 def test_each_room_has_a_row() -> None:
