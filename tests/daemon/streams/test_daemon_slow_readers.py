@@ -28,6 +28,8 @@ PIECE = bytes(65536)
 STILL = 25
 #: A connection's window is that of four streams.
 DEAF = 3
+#: Of what a program takes, so much is to be seen.
+NOTICED = 128 * 1024
 
 HEAD = b"Host: x\r\n\r\n"
 #: What the windows of HTTP/2 are opened by, as far as they go.
@@ -142,6 +144,30 @@ def test_who_reads_nothing_stops_its_backend_and_nobody_else(run: Run, kind: str
             await pair.exposed.ledger.wait_empty()
             while fountain.pouring:  # noqa: ASYNC110 - the backend hears of it by itself
                 await asyncio.sleep(0.01)
+
+    run(scenario)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="needs TCP_NOTSENT_LOWAT")
+def test_what_a_program_takes_is_seen_while_much_waits_for_it(run: Run) -> None:
+    """The kernel kept MiB for a program, and told of room again when a third of that was taken: whoever read steadily
+    at 2 Mbit/s took nothing for seconds, by what was seen, and was cut off with those who read nothing."""
+    asked, start, piece = ASKED["tcp"]
+
+    async def scenario(pair: Pair) -> None:
+        fountain, loop = Fountain(start, piece), asyncio.get_running_loop()
+        async with Backend(fountain.serve) as backend:
+            port = await pair.start(expose_kind(backend.port, kind="tcp"))
+            with await asyncio.to_thread(_deaf, port, asked) as program:
+                program.setblocking(False)
+                await _filled(fountain)
+                (session,) = pair.forwarded.ledger.open
+                unread, taken = session.stream.unread, 0
+                while taken < 4 * NOTICED:
+                    taken += len(await loop.sock_recv(program, NOTICED))
+                while session.stream.unread >= unread:  # noqa: ASYNC110 - nothing tells of it
+                    await asyncio.sleep(0.01)
+            await pair.exposed.ledger.wait_empty()
 
     run(scenario)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from dtp.core import dial, sockets_supported
 from dtp.daemon.config.values import LocalPlace
-from dtp.daemon.relays.sockets import local_congestion, undialled
+from dtp.daemon.relays.sockets import bound_unsent, local_congestion, undialled
 
 
 @lru_cache(maxsize=1024)
@@ -37,6 +37,9 @@ def connect_now(place: LocalPlace) -> socket.socket | None:
     if address is None:
         return None
     try:
-        return dial(address, place.port, local_congestion())
+        sock = dial(address, place.port, local_congestion())
+        if sock is not None:
+            bound_unsent(sock)
     except OSError as error:  # nobody listens, no descriptors, or an address of nobody
         raise undialled(str(place), error) from error
+    return sock
