@@ -338,6 +338,13 @@ class Stream:
         """
         self._outlet.delay_acks(self.id)
 
+    def tell_credit_often(self) -> None:
+        """Tell the peer of each 64th of the window that was read, not of each quarter.
+
+        For whoever is between the two and goes by that, as a relay, which ends circuits that take nothing.
+        """
+        self._outlet.tell_credit_often(self.id)
+
     @property
     def write_error(self) -> DtpError | None:
         """Why nothing more can be written, such as `StreamReset` when the peer wants no more; None while it can."""

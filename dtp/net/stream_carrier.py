@@ -23,6 +23,7 @@ class StreamCarrier(PushedCarrier):
     def __init__(self, stream: Stream, *, source: str, remote: str) -> None:
         super().__init__(source, remote, ReceiveBuffer())
         self._stream = stream
+        stream.tell_credit_often()
         self._blocked = False
         self._attached = False
         #: Called once, when it has ended.

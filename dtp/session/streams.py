@@ -15,6 +15,8 @@ from dtp.session.reassembly import Reassembly
 #: A stream may be ahead of its reader by this part of the connection's window in any case, and so much of that is
 #: worth telling where little is left.
 LEAST_PART = 64
+#: Times in a window that credit is told for a stream, and for one of which somebody wants to see what is read.
+USUAL, OFTEN = 4, 64
 #: Pieces below this are joined before they are sealed: a C call per write costs more than the copy.
 SMALL = 4096
 _JOIN = 64 * 1024
@@ -218,6 +220,7 @@ class ReceiveHalf:
         "ended",
         "final",
         "grant_at",
+        "grants",
         "highest",
         "limit",
         "next",
@@ -228,7 +231,8 @@ class ReceiveHalf:
     def __init__(self, window: int) -> None:
         self.window = window
         self.limit = window  # offset up to which the peer may send
-        self.grant_at = window // 4  # when the application has read so far, more credit is worth telling
+        self.grants = USUAL
+        self.grant_at = window // USUAL  # when the application has read so far, more credit is worth telling
         self._looked_at = 0  # how far it had read when that was looked at last
         self.next = 0  # all below was received in order
         self.highest = 0  # highest offset seen, for the connection's credit
@@ -329,15 +333,20 @@ class ReceiveHalf:
         ):
             return False
         before, ahead = self.limit, self.window
-        step = ahead // 4
+        step = ahead // self.grants
         if 2 * room < window:
             least = min(ahead, window // LEAST_PART)
             read = min(self.consumed - self._looked_at, ahead // 16)
             ahead = min(ahead, max(least, min(room, self.limit - self.consumed + read + read // 4)))
-            step = max(1, ahead // 16)
+            step = max(1, ahead // max(16, self.grants))
         self.limit = max(before, self.consumed + ahead)
         self._looked_at, self.grant_at = self.consumed, self.consumed + step
         return self.limit > before
+
+    def grant_often(self) -> None:
+        """Have credit told each time that a little was read."""
+        self.grants = OFTEN
+        self.grant_at = min(self.grant_at, self.consumed + self.window // OFTEN)
 
     @property
     def is_short(self) -> bool:

@@ -131,6 +131,10 @@ class Outlet:
         """Acknowledge late what comes on a stream while it is little."""
         self._session.delay_acks(stream_id)
 
+    def tell_credit_often(self, stream_id: int) -> None:
+        """Tell of credit for a stream as soon as a little was read."""
+        self._session.tell_credit_often(stream_id)
+
     def queued_bytes(self, stream_id: int) -> int:
         """Return the bytes of a stream that were written and not yet sealed."""
         return self._session.queued_bytes(stream_id)

@@ -236,6 +236,8 @@ class _Circuit:
     async def _pass_on(self, source: Stream, sink: Stream) -> None:
         """Forward as fast as `sink` takes it: a peer that doesn't read stops only its own circuit."""
         relay = self._relay
+        # In small steps, so that it is seen soon what a slow reader takes.
+        sink.set_low_mark(max(0, sink.connection.limits.write_high - _PIECE))
         while data := await source.read(_PIECE):
             now = self._loop.time()
             self._left -= len(data)

@@ -20,6 +20,7 @@ from dtp.identity import Identity
 from dtp.net.address import Address, AddressError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.net.stream_carrier import StreamCarrier
 from dtp.peers.reach.errors import ReachMalformed, ReachRefusal, RelayRefused, RelayUrlError
 from dtp.peers.reach.messages import (
     FIELDS,
@@ -413,6 +414,39 @@ def test_a_crowd_that_reads_nothing_keeps_nobody_from_the_same_peer() -> None:
             for each in filling:
                 each.cancel()
             await asyncio.gather(*filling, return_exceptions=True)
+
+    run(main())
+
+
+def test_who_reads_slowly_by_a_relay_is_in_nobody_s_way() -> None:
+    """What they had read was told by each MiB: at 100 KB a second nothing was seen of it for ten seconds, and they
+    were over after two, as those that read nothing."""
+
+    async def read_slowly(stream: Stream) -> None:
+        with suppress(DtpError):
+            while await stream.read(10_000):  # noqa: ASYNC110 - it is slow
+                await asyncio.sleep(0.1)
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            there = await eve_reserved(stack)
+            crowd = [await join(stack, there, Identity.generate()) for _ in range(6)]
+            for stream, _ in crowd:
+                StreamCarrier(stream, source="", remote="")  # as a node has it
+            busy = [asyncio.create_task(fill(incoming)) for _, incoming in crowd]
+            busy += [asyncio.create_task(read_slowly(stream)) for stream, _ in crowd]
+            await asyncio.sleep(60)
+            assert relay.book.circuits == len(crowd)
+            assert not relay.counters["over"]
+            async with asyncio.timeout(60):
+                stream, incoming = await join(stack, there, ALICE)
+                incoming.write(bytes(1_000_000))
+                assert len(await stream.readexactly(1_000_000)) == 1_000_000
+            for each in busy:
+                each.cancel()
+            await asyncio.gather(*busy, return_exceptions=True)
 
     run(main())
 
