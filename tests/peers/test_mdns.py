@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from ipaddress import IPv4Network
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,11 @@ from dtp.testing.pairs import ALICE, BOB
 
 pytest.importorskip("zeroconf", reason="zeroconf is needed: pip install 'dtp-sockets[lan]'")
 
-from dtp.peers.lan.mdns import Mdns
+from zeroconf import DNSOutgoing, ServiceInfo
+from zeroconf.const import _FLAGS_AA, _FLAGS_QR_RESPONSE
+
+from dtp.peers.lan.mdns import TYPE, Mdns
+from dtp.peers.lan.on_link import LinkFilter
 
 NETWORK = PrivateNetwork(bytes(32))
 
@@ -61,6 +68,62 @@ def test_nonsense_is_counted() -> None:
     for properties in ({}, {b"r0": b"x" * 250}, {b"r0": None}, {b"r%d" % n: bytes(250) for n in range(9)}):
         assert reader.receive_properties(dict(properties)) is None
     assert reader.counters == {"peer-record": 4}
+
+
+def answer_of_a_node() -> bytes:
+    """Return the packet by which a node says its record to all."""
+    place: dict[str, Any] = {"addresses": [bytes((127, 0, 0, 9))], "port": 9, "server": "here.local."}
+    info = ServiceInfo(TYPE, f"here.{TYPE}", properties=dict(said(None)), **place)
+    answer = DNSOutgoing(_FLAGS_QR_RESPONSE | _FLAGS_AA)
+    for each in (info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses()):
+        answer.add_answer_at_time(each, 0)
+    (packet,) = answer.packets()
+    return packet
+
+
+@pytest.mark.parametrize(
+    ("source", "is_heard"), [("8.8.8.8", False), ("10.77.0.1", False), ("127.0.0.9", True)]
+)
+def test_who_is_not_on_this_link_is_no_neighbour(source: str, *, is_heard: bool) -> None:
+    """A packet to the port of mDNS comes from anywhere."""
+
+    async def main() -> None:
+        async with Mdns(PeerBook(), interfaces=("lo",)) as here:
+            assert here._zeroconf is not None
+            (reader,) = here._zeroconf.zeroconf.engine.readers[:1]
+            heard = asyncio.ensure_future(here.find(ALICE.id))
+            await asyncio.sleep(0)
+            reader.transport.get_protocol().datagram_received(answer_of_a_node(), (source, 5353))
+            assert here.counters["off-link"] == (not is_heard)
+            if is_heard:
+                assert await heard is not None
+            heard.cancel()
+
+    asyncio.run(main())
+
+
+def test_who_has_moved_to_another_network_hears_its_new_neighbours() -> None:
+    networks = [IPv4Network("192.168.1.0/24")]
+    heard = list[str]()
+
+    class Listener(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            heard.append(addr[0])
+
+    async def main() -> None:
+        counters = Counter[str]()
+        link = LinkFilter(Listener(), counters, lambda: list(networks))
+        for each in ("192.168.1.7", "192.168.2.7"):
+            link.datagram_received(b"", (each, 5353))
+        networks[0] = IPv4Network("192.168.2.0/24")
+        link.datagram_received(b"", ("192.168.2.8", 5353))  # asked for seldom
+        await asyncio.sleep(10)
+        for each in ("192.168.2.9", "192.168.1.9"):
+            link.datagram_received(b"", (each, 5353))
+        assert heard == ["192.168.1.7", "192.168.2.9"]
+        assert counters == {"off-link": 3}
+
+    clock.run(main())
 
 
 @pytest.mark.slow

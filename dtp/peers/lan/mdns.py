@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 from dtp.carriers.nearness import Nearness
@@ -20,6 +20,7 @@ from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.interfaces import own_addresses
+from dtp.peers.lan.on_link import LinkFilter
 from dtp.peers.private import NONCE_SIZE, NotOfNetwork, PrivateNetwork
 from dtp.peers.record import PeerRecord, PeerRecordError
 from dtp.tasks import TaskSet
@@ -87,6 +88,10 @@ class Mdns:
 
         ips = sorted(set(own_addresses(self._interfaces).values()))
         self._zeroconf = AsyncZeroconf(interfaces=ips or ["127.0.0.1"], ip_version=IPVersion.V4Only)
+        await self._zeroconf.zeroconf.async_wait_for_start()
+        for reader in self._zeroconf.zeroconf.engine.readers:
+            listener = cast(asyncio.DatagramProtocol, reader.transport.get_protocol())
+            reader.transport.set_protocol(LinkFilter(listener, self.counters))
         self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, TYPE, handlers=[self._on_change])
         return self
 

@@ -1,0 +1,65 @@
+"""What comes from this link: who is elsewhere says nothing by mDNS (RFC 6762, section 11), or could be taken for a
+neighbour by one packet to its port. Needs `ifaddr`, which zeroconf brings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+#: Seconds between two looks at the networks of this machine: a flood from elsewhere would cost one for each packet.
+_LOOK: Final = 10.0
+
+
+def own_networks() -> list[ipaddress.IPv4Network]:
+    """Return the IPv4 networks that this machine has an interface in."""
+    import ifaddr
+
+    return [
+        ipaddress.IPv4Network((each.ip, each.network_prefix), strict=False)
+        for adapter in ifaddr.get_adapters()
+        for each in adapter.ips
+        if isinstance(each.ip, str)
+    ]
+
+
+class LinkFilter(asyncio.DatagramProtocol):
+    """Gives `listener` the datagrams that come from this link, and counts the others as "off-link"."""
+
+    def __init__(
+        self,
+        listener: asyncio.DatagramProtocol,
+        counters: Counter[str],
+        networks: Callable[[], list[ipaddress.IPv4Network]] = own_networks,
+    ) -> None:
+        self._listener, self._counters, self._list_networks = listener, counters, networks
+        self._networks = networks()
+        self._looked = asyncio.get_running_loop().time()
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        """Receive a datagram from a host and port."""
+        if self._is_on_link(str(addr[0])):
+            self._listener.datagram_received(data, addr)
+        else:
+            self._counters["off-link"] += 1
+
+    def error_received(self, exc: Exception) -> None:
+        """Note what the network says of something that was sent."""
+        self._listener.error_received(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the socket is closed."""
+        self._listener.connection_lost(exc)
+
+    def _is_on_link(self, host: str) -> bool:
+        address = ipaddress.IPv4Address(host)
+        if any(address in each for each in self._networks):
+            return True
+        now = asyncio.get_running_loop().time()
+        if now - self._looked < _LOOK:
+            return False
+        self._networks, self._looked = self._list_networks(), now  # the machine may have moved
+        return any(address in each for each in self._networks)
