@@ -43,6 +43,7 @@ from dtp.peers.reach.reach import Reach
 from dtp.peers.reach.relay_client import ConnectRelay
 from dtp.peers.record import PeerRecord, host_of_endpoint
 from dtp.peers.resolver import PeerResolver
+from dtp.peers.surroundings import LOOK, Surroundings
 from dtp.session.limits import DEFAULT, Limits
 from dtp.tasks import SupervisedTask, TaskSet
 
@@ -86,6 +87,11 @@ class NodeLimits:
     #: Between two looks at neighbours' clocks. A difference is told at the second: after a machine has slept, old
     #: messages come first.
     clock_look: float = 60.0
+    #: Between two looks whether this machine's clock was set or it is in other networks, at least; they come before
+    #: peers are dialled, and cost a quarter of a millisecond.
+    surroundings_look: float = 1.0
+    #: ... and at most: nobody else notices while nothing happens. One more time a minute that the node wakes up.
+    longest_surroundings_look: float = LOOK
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +149,14 @@ class Node:
         listener: Listener | None = None,
         map_ports: bool = True,
         connect_relay: ConnectRelay | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """`lan` are further arguments of `Lan`, such as `interfaces` and `port`; `dht` of `Dht`, such as
         `bind`: by default its socket is at the address that the node listens at, at any port.
 
         A node that others can't dial asks the router for ports by UPnP (with the extra `dtp-sockets[upnp]`), unless
         `map_ports` is False, and takes a place at a linked node that relays. `connect_relay` gives connections to
-        relays, for those that have a price.
+        relays, for those that have a price. `surroundings` are this machine's clock and networks.
         """
         listen, discover, announce = _each(listen or ()), _each(discover), _each(announce)
         bootstrap = (bootstrap,) if isinstance(bootstrap, Address) else _each(bootstrap)
@@ -195,12 +202,13 @@ class Node:
         #: What others can see and use; `leave` ends it before the rest.
         self._mesh = AsyncExitStack()
         #: The peers that are known.
-        self.book = PeerBook()
+        self._surroundings = surroundings or Surroundings()
+        self.book = PeerBook(clock=self._surroundings.wall)
         self._links: PeerLinks | None = None
         hosts = [host_of_endpoint(each) for each in self._endpoints]
         hosts += [each.host for each in self._bootstrap]
-        self._finding = PeerFinding(self.identity, self.book, discover, hosts)
-        self._clock = ClockWatch(self.limits.clock_look)
+        self._finding = PeerFinding(self.identity, self.book, discover, hosts, self._surroundings.wall)
+        self._clock = ClockWatch(self.limits.clock_look, self._surroundings.wall)
         self._exchange = PeerExchange(self.book, lambda: self.record, self._clock.clocks)
         self._push = RecordPush(self._exchange, lambda: self.links)
         self._topics: Topics | None = None
@@ -210,6 +218,8 @@ class Node:
         #: Whether it was found, and logged, that another node goes by this identity.
         self.has_twin = False
         self._suspects = False
+        #: When it was looked last whether the clock or the networks are others.
+        self._looked = -math.inf
 
     # ---- life -------------------------------------------------------------------------------------------
 
@@ -295,6 +305,7 @@ class Node:
 
     def _begin(self, stack: AsyncExitStack) -> None:
         now = asyncio.get_running_loop().time()
+        self.book.note_addresses(self._surroundings.addresses)
         for address in self._bootstrap:
             self._upkeep.add_bootstrap(address, now)
         self._renew()
@@ -538,19 +549,37 @@ class Node:
         self._wake.set()
         log.info("lost: %r", link)
 
+    def _look_around(self, now: float) -> None:
+        """Make use of a clock that was set, or of other networks: the record and what is known may be of before."""
+        self._looked = now
+        changes = self._surroundings.look()
+        self.book.note_addresses(self._surroundings.addresses)
+        if changes.was_clock_set:
+            for known in self.book:  # those that didn't hold until now
+                self._on_record(known.record)
+        if any(changes):
+            self._renew()
+            if self.lan is not None:
+                self.lan.ask_everybody()
+
     async def _run_upkeep(self) -> None:
         """Dial the peers that are due, sign a new record in time, look at what others say of the time."""
         loop = asyncio.get_running_loop()
         renewal = loop.time() + self.limits.renewal
         while True:
             now = loop.time()
+            if now - self._looked >= self.limits.surroundings_look:
+                self._look_around(now)
             if now >= renewal:
                 self._renew()
                 renewal = now + self.limits.renewal
             for target in self._upkeep.take_due(now):
                 self._tasks.start(self._dial_target(target), name="dtp-node-dial")
             self._wake.clear()
-            wait = min(renewal, self._upkeep.next_time(), self._clock.look(now, len(self.links))) - now
+            look = min(
+                self._clock.look(now, len(self.links)), self._looked + self.limits.longest_surroundings_look
+            )
+            wait = min(renewal, self._upkeep.next_time(), look) - now
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait == math.inf else max(wait, 0.0)):
                     await self._wake.wait()

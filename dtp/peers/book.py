@@ -19,7 +19,7 @@ from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
 from dtp.peers.passing_on import may_be_passed_on, where_it_leads
-from dtp.peers.record import PeerRecord, PeerRecordError
+from dtp.peers.record import MAX_SKEW, PeerRecord, PeerRecordError
 from dtp.replacing import replace_file
 
 log = logging.getLogger("dtp.peers")
@@ -30,7 +30,7 @@ SIZE: Final = 4096
 PROVEN: Final = 3072
 #: The bytes that a file on disk may have: `SIZE` records of the largest size.
 _MAX_FILE: Final = 8 * 1024 * 1024
-_VERSION: Final = 2
+_VERSION: Final = 3
 _NEARNESSES: Final = frozenset(Nearness)
 #: Seconds between two times that a full book looks for records that have ended.
 _SWEEP: Final = 60.0
@@ -67,6 +67,14 @@ class Known:
         """Return whether somebody so near may be told."""
         return may_be_passed_on(self.leads, self.teller, hearer)
 
+    def is_valid(self, now: float) -> bool:
+        """Return whether the record holds at Unix time `now`."""
+        return self.record.expires > now and not self.is_from_future(now)
+
+    def is_from_future(self, now: float) -> bool:
+        """Return whether it will hold once a clock is right that says `now`, and is behind."""
+        return self.record.sequence / 1000 > now + MAX_SKEW
+
 
 #: Called with the record that is new, or that has ended.
 OnChange = Callable[[PeerRecord], object]
@@ -97,6 +105,8 @@ class PeerBook:
         self._listeners: list[OnChange] = []
         self._nearer_listeners: list[OnChange] = []
         self._changed = False
+        #: The addresses of this machine where it was told what is known.
+        self._addresses = frozenset[str]()
         self._swept = -_SWEEP
         if path is not None:
             self.load(path)
@@ -108,7 +118,7 @@ class PeerBook:
         """Iterate over the peers with valid records; those that were reached come last."""
         now = self._clock()
         return iter(
-            [each for part in (self._new, self._proven) for each in part.values() if _holds(each, now)]
+            [each for part in (self._new, self._proven) for each in part.values() if each.is_valid(now)]
         )
 
     def on_change(self, callback: OnChange) -> Callable[[], None]:
@@ -131,7 +141,8 @@ class PeerBook:
             return False
         part = self._proven if record.peer in self._proven else self._new
         known = part.get(record.peer)
-        if known is not None and not record.supersedes(known.record):
+        # One from the future was taken, or kept, while this clock was another: nobody else takes it now.
+        if known is not None and not known.is_from_future(now) and not record.supersedes(known.record):
             self.counters["stale"] += record != known.record
             if record == known.record and teller < known.teller:
                 part[record.peer] = replace(known, teller=teller)
@@ -167,7 +178,7 @@ class PeerBook:
     def get_known(self, peer: PeerId) -> Known | None:
         """Return the entry of `peer`, or None if there is no valid record."""
         known = self._proven.get(peer) or self._new.get(peer)
-        return known if known is not None and _holds(known, self._clock()) else None
+        return known if known is not None and known.is_valid(self._clock()) else None
 
     def mark_useful(self, peer: PeerId) -> None:
         """Note that `peer` was reached: its record is kept in preference to those that nobody has tried."""
@@ -186,7 +197,7 @@ class PeerBook:
         now = self._clock()
         for part in (self._proven, self._new):
             for each in reversed(part.values()):
-                if name in each.record.services and _holds(each, now):
+                if name in each.record.services and each.is_valid(now):
                     yield each
 
     def forget_peer(self, peer: PeerId) -> None:
@@ -194,12 +205,25 @@ class PeerBook:
         found = self._new.pop(peer, None) or self._proven.pop(peer, None)
         self._changed = self._changed or found is not None
 
+    def note_addresses(self, addresses: frozenset[str]) -> None:
+        """Note the addresses that this machine has now. Where one is gone it has left a network: what was told there
+        counts as told from anywhere, for at the same addresses are others now."""
+        has_left = not self._addresses <= addresses
+        self._changed = self._changed or addresses != self._addresses
+        self._addresses = addresses
+        if not has_left:
+            return
+        for part in (self._new, self._proven):
+            for peer, each in part.items():
+                if each.teller is Nearness.NETWORK:
+                    part[peer] = replace(each, teller=Nearness.ANYWHERE)
+
     def _make_room(self, now: float) -> None:
         if len(self) <= self._size:
             return
         if not self._swept <= now < self._swept + _SWEEP:  # else each of a flood would cost a look at all
             self._swept = now
-            ended = [peer for peer, each in self._new.items() if not _holds(each, now)]
+            ended = [peer for peer, each in self._new.items() if not each.is_valid(now)]
             for peer in ended:
                 del self._new[peer]
         while len(self) > self._size:
@@ -228,30 +252,50 @@ class PeerBook:
         return self._changed
 
     def snapshot(self) -> bytes:
-        """Return the book's file. Peers that were reached come last, so that the end of the file counts most."""
+        """Return the book's file. Peers that were reached come last, so that the end of the file counts most.
+
+        Records from the future are kept, since the clock may be behind; all are where none holds, since it may be
+        ahead.
+        """
+        now = self._clock()
+        known = [each for part in (self._new, self._proven) for each in part.values()]
+        if any(each.is_valid(now) for each in known):
+            known = [each for each in known if each.is_valid(now) or each.is_from_future(now)]
         entries = [
-            [known.record.encoded, known.source, known.record.peer in self._proven, known.teller]
-            for known in self
+            [each.record.encoded, each.source, each.record.peer in self._proven, each.teller]
+            for each in known
         ]
-        packed: bytes = msgpack.packb([_VERSION, entries])
+        packed: bytes = msgpack.packb([_VERSION, sorted(self._addresses), entries])
         return packed
 
     def load(self, path: Path) -> None:
         """Add the records of a book's file, and save this book there from now on. Skip what can't be read.
 
-        Each record proves itself: what others have written to the file is refused as from anywhere.
+        Each record proves itself: what others have written to the file is refused as from anywhere. Those that don't
+        hold now are kept until the clock is set, as many machines start with one that is wrong.
         """
         self.path = path
-        entries = _read_entries(path)
+        addresses, entries = _read_file(path)
+        self._addresses = frozenset(each for each in addresses if isinstance(each, str))
         for entry in entries[: self._size]:
             match entry:
                 case [bytes(data), str(source), bool(proven), int(teller)] if teller in _NEARNESSES:
-                    record = self.learn_encoded(data, source, Nearness(teller))
-                    if record is not None and proven:
-                        self.mark_useful(record.peer)
+                    self._add_kept(data, source, proven, Nearness(teller))
                 case _:
                     self.counters["peer-record"] += 1
         self._changed = False
+
+    def _add_kept(self, data: bytes, source: str, proven: bool, teller: Nearness) -> None:
+        try:
+            record = PeerRecord.decode(data, now=None)
+        except PeerRecordError as fault:
+            self.counters[fault.code] += 1
+            return
+        if record.peer in self._new or record.peer in self._proven:
+            return
+        self._new[record.peer] = Known(record, source[:_MAX_SOURCE], self._clock(), teller)
+        if proven:
+            self.mark_useful(record.peer)
 
 
 def _call_from_here_on(listeners: list[OnChange], callback: OnChange) -> Callable[[], None]:
@@ -264,25 +308,25 @@ def _call_from_here_on(listeners: list[OnChange], callback: OnChange) -> Callabl
     return end
 
 
-def _read_entries(path: Path) -> list[object]:
-    """Return the entries of a book's file, or no entries if there is no such file or it isn't a book."""
+def _read_file(path: Path) -> tuple[list[object], list[object]]:
+    """Return the addresses and the entries of a book's file, or none if there is no such file or it isn't a book."""
     try:
         if path.stat().st_size > _MAX_FILE:
             raise ValueError("it is too large")
         match msgpack.unpackb(path.read_bytes()):
-            case [int(version), [*entries]] if version == _VERSION:
-                return entries
+            case [int(version), [*addresses], [*entries]] if version == _VERSION:
+                return addresses, entries
         raise ValueError("it is of another version")
     except FileNotFoundError:
-        return []
+        return [], []
     except (OSError, ValueError, msgpack.UnpackException) as fault:
         log.warning("the peers in %s can't be read, and are found anew: %s", path, fault)
-        return []
+        return [], []
 
 
 def look_up(path: Path, peer: PeerId) -> PeerRecord | None:
     """Return the record of one peer in a book's file, or None if there is no valid one. Check only its signature."""
-    for entry in _read_entries(path):
+    for entry in _read_file(path)[1]:
         match entry:
             case [bytes(data), _, _, _] if peer.key in data[:64]:
                 try:
@@ -304,7 +348,3 @@ def write_book(path: Path, data: bytes) -> None:
         raise BookNotKept(
             f"can't write {os.fspath(path)}, where the peers that are known are kept: {error.strerror}"
         ) from error
-
-
-def _holds(known: Known, now: float) -> bool:
-    return known.record.expires > now

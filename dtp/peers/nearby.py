@@ -27,6 +27,7 @@ from dtp.peers.lan.multicast import Lan
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import MAX_ADDRESSES, PeerRecord
 from dtp.peers.resolver import PeerResolver
+from dtp.peers.surroundings import Surroundings
 from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.peers")
@@ -89,23 +90,23 @@ async def answering(
 
     What only this machine can dial is told to this machine alone. Yields None if there is no LAN.
     """
-    reached = dialled_urls(urls)[:MAX_ADDRESSES]
-    outside = [each for each in reached if not _is_loopback(each)]
+    listened = list(urls)
+    reached = _list_told(listened)
     if not reached:
         yield None
         return
     named = tuple(services) if to_all else ()
-    lan = Lan(PeerBook(), interfaces=() if outside else ("lo",))
+    lan = Lan(PeerBook(), interfaces=("lo",) if all(map(_is_loopback, reached)) else ())
 
     def signed() -> PeerRecord:
-        return PeerRecord.sign(
-            identity, now=time.time(), ttl=_TTL, addresses=outside or reached, services=named
-        )
+        told = _list_told(listened)
+        return PeerRecord.sign(identity, now=time.time(), ttl=_TTL, addresses=told, services=named)
 
     async def renew() -> None:
+        surroundings = Surroundings()
         while True:
             lan.publish(signed(), to_all=to_all)
-            await asyncio.sleep(_RENEWAL)
+            await surroundings.wait_change(_RENEWAL)
 
     try:
         await lan.__aenter__()
@@ -121,6 +122,12 @@ async def answering(
         await task.stop()
         lan.withdraw(PeerRecord.sign(identity, now=time.time(), ttl=60))
         await lan.__aexit__()
+
+
+def _list_told(urls: Iterable[str]) -> list[str]:
+    """Return where others dial what listens at these URLs; where nobody can, where this machine does."""
+    reached = dialled_urls(urls)[:MAX_ADDRESSES]
+    return [each for each in reached if not _is_loopback(each)] or reached
 
 
 def _is_loopback(url: str) -> bool:

@@ -16,6 +16,7 @@ import pytest
 
 import dtp
 from dtp.carriers.errors import ListenError
+from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.gossip import PROTOCOL, Gossip
 from dtp.identity import Identity
@@ -24,11 +25,12 @@ from dtp.node.exchange import PeerExchange
 from dtp.node.finding import SUCCESSION, PeerFinding
 from dtp.node.node import NodeError, NodeLimits
 from dtp.node.upkeep import UpkeepLimits
-from dtp.peers.book import PeerBook
+from dtp.peers.book import BOOK, PeerBook
 from dtp.peers.clocks import PeerClocks
 from dtp.peers.links import NODE_SERVICE, PeerLinks
 from dtp.peers.private import PrivateNetwork
-from dtp.peers.record import PeerRecord
+from dtp.peers.record import PeerRecord, PeerRecordError
+from dtp.peers.surroundings import Surroundings
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
@@ -388,6 +390,53 @@ def test_a_clock_that_most_neighbours_differ_from_is_said(
     with caplog.at_level("WARNING", logger="dtp.node"):
         run(main())
     assert [each.__dict__["fields"]["event"] for each in caplog.records] == ["clock-differs"]
+
+
+@pytest.mark.parametrize("wrong", [-365 * 86_400.0, -86_400.0, 86_400.0])
+def test_a_node_is_found_and_finds_once_its_machine_s_clock_is_set(wrong: float, tmp_path: Path) -> None:
+    """It signs its record anew, and dials those whom it knew before, though they were refused when it started."""
+    ahead = [wrong]
+    surroundings = Surroundings(wall=lambda: time.time() + ahead[0])
+    limits = NodeLimits(longest_surroundings_look=0.1)
+
+    async def main() -> None:
+        quiet: dict[str, Any] = {"listen": HERE, "discover": ()}
+        async with dtp.Node(identity=BOB, **quiet) as bob:
+            book = PeerBook(tmp_path / BOOK)
+            book.learn_record(bob.record, "lan", Nearness.MACHINE)
+            await book.save()
+            node = dtp.Node(identity=ALICE, store=tmp_path, surroundings=surroundings, limits=limits, **quiet)
+            async with node:
+                with pytest.raises(PeerRecordError):
+                    node.record.check_time(time.time())
+                assert node.peers() == []
+                ahead[0] = 0.0
+                await until(lambda: node.links.get(BOB.id))
+                node.record.check_time(time.time())
+
+    run(main())
+
+
+def test_a_node_announces_itself_anew_where_its_machine_has_moved(lan: dict[str, object]) -> None:
+    addresses = [frozenset({"127.0.0.1"})]
+    surroundings = Surroundings(list_addresses=lambda: addresses[0])
+    limits = NodeLimits(longest_surroundings_look=0.1)
+
+    async def main() -> None:
+        async with dtp.Node(listen=HERE, lan=lan, surroundings=surroundings, limits=limits) as node:
+            before = node.record
+            addresses[0] = frozenset({"127.0.0.1", "192.168.1.5"})
+            await until(lambda: node.record.supersedes(before))
+            node.book.learn_record(PeerRecord.sign(BOB, now=time.time()), "lan", Nearness.NETWORK)
+            addresses[0] = frozenset({"127.0.0.1"})
+
+            def is_from_elsewhere() -> bool:
+                known = node.book.get_known(BOB.id)
+                return known is not None and known.teller is Nearness.ANYWHERE
+
+            await until(is_from_elsewhere)
+
+    run(main())
 
 
 async def _be_ahead(stack: AsyncExitStack, node: dtp.Node, by: str) -> None:

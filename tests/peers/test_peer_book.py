@@ -210,13 +210,15 @@ def test_file_is_trusted_no_more_than_a_stranger(tmp_path: Path) -> None:
     path = tmp_path / "peers"
     forged = forge(record(BOB).encoded)
     entries = [[record(ALICE).encoded, "lan", True, 2], [forged, "lan", True, 2], "nonsense", [1, 2, 3]]
-    path.write_bytes(msgpack.packb([2, entries]))
+    path.write_bytes(msgpack.packb([3, [], entries]))
     book = PeerBook(path, clock=Clock())
     assert [each.record.peer for each in book] == [ALICE.id]
     assert book.counters == {"peer-record-forged": 1, "peer-record": 2}
 
 
-@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x91" * 2000, msgpack.packb([3, []]), bytes(9 << 20)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xc1", b"\x91" * 2000, msgpack.packb([4, [], []]), bytes(9 << 20)]
+)
 def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "peers"
     path.write_bytes(content)
@@ -225,7 +227,7 @@ def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
 
 def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "peers"
-    path.write_bytes(msgpack.packb([2, [[record(ALICE).encoded, "lan", True, 2], bytes(9 << 20)]]))
+    path.write_bytes(msgpack.packb([3, [], [[record(ALICE).encoded, "lan", True, 2], bytes(9 << 20)]]))
     assert len(PeerBook(path, clock=Clock())) == 0
 
 
@@ -255,3 +257,71 @@ def test_a_full_book_looks_for_records_that_have_ended_once_a_minute() -> None:
     clock.now = Clock.now - 3600  # set back
     book.learn_record(record(Identity.generate(), at=clock.now), "lan")
     assert len(book) <= 10
+
+
+YEAR = 365 * 86_400.0
+
+
+@pytest.mark.parametrize("wrong", [-YEAR, -3600.0, YEAR])
+def test_peers_are_known_again_though_the_clock_was_wrong_when_the_machine_started(
+    wrong: float, tmp_path: Path
+) -> None:
+    """Many machines have no clock of their own: theirs is set after they have started."""
+    book = PeerBook(tmp_path / "peers", clock=Clock())
+    for each in (ALICE, BOB):
+        book.learn_record(record(each), "lan", Nearness.NETWORK)
+    book.mark_useful(ALICE.id)
+    asyncio.run(book.save())
+    clock = Clock()
+    clock.now = Clock.now + wrong
+    started = PeerBook(tmp_path / "peers", clock=clock)
+    assert list(started) == []
+    started.note_addresses(frozenset({"192.168.1.5"}))  # so that there is something to save
+    asyncio.run(started.save())
+    clock.now = Clock.now
+    for again in (started, PeerBook(tmp_path / "peers", clock=Clock())):
+        assert [each.record.peer for each in again] == [BOB.id, ALICE.id]
+        assert known_of(again, BOB.id).teller is Nearness.NETWORK
+
+
+def test_what_has_ended_is_not_kept_on_the_disk_for_ever(tmp_path: Path) -> None:
+    clock = Clock()
+    book = PeerBook(tmp_path / "peers", clock=clock)
+    book.learn_record(record(ALICE, at=Clock.now - 550), "lan")
+    clock.now = Clock.now + 100
+    book.learn_record(record(BOB, at=clock.now), "lan")
+    asyncio.run(book.save())
+    assert len(PeerBook(tmp_path / "peers", clock=clock)) == 1
+
+
+def test_a_record_of_a_clock_that_was_ahead_gives_way_to_one_of_now() -> None:
+    clock = Clock()
+    clock.now = Clock.now + YEAR
+    book = PeerBook(clock=clock)
+    book.learn_record(record(BOB, at=clock.now), "lan")
+    clock.now = Clock.now
+    assert book.get(BOB.id) is None
+    assert list(book) == []
+    assert book.learn_record(record(BOB), "lan")
+    assert book.get(BOB.id) == record(BOB)
+
+
+def test_who_was_told_of_in_another_network_counts_as_told_from_anywhere(tmp_path: Path) -> None:
+    """At the same private addresses are others there, and neighbours there would take it as this node's word."""
+    book, carol = PeerBook(tmp_path / "peers", clock=Clock()), Identity.generate()
+    book.note_addresses(frozenset({"127.0.0.1", "192.168.1.5"}))
+    book.learn_record(record(ALICE), "lan", Nearness.NETWORK)
+    book.learn_record(record(BOB), "lan", Nearness.MACHINE)
+    book.mark_useful(ALICE.id)
+    book.note_addresses(frozenset({"127.0.0.1", "192.168.1.5", "10.0.0.5"}))  # another one besides
+    assert known_of(book, ALICE.id).teller is Nearness.NETWORK
+    asyncio.run(book.save())
+    again = PeerBook(tmp_path / "peers", clock=Clock())
+    for each in (book, again):  # it has moved while it ran, or while it didn't
+        each.note_addresses(frozenset({"127.0.0.1", "10.0.0.5"}))
+        assert known_of(each, ALICE.id).teller is Nearness.ANYWHERE
+        assert known_of(each, BOB.id).teller is Nearness.MACHINE
+        each.learn_record(record(carol), "lan", Nearness.NETWORK)
+        each.learn_record(record(ALICE), "lan", Nearness.NETWORK)  # it is here, too
+        each.note_addresses(frozenset({"127.0.0.1", "10.0.0.5"}))
+        assert known_of(each, carol.id).teller is known_of(each, ALICE.id).teller is Nearness.NETWORK

@@ -20,7 +20,7 @@ from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.interfaces import own_addresses
-from dtp.peers.lan.on_link import LinkFilter
+from dtp.peers.lan.on_link import LinkFilter, ListNetworks, own_networks
 from dtp.peers.private import NONCE_SIZE, NotOfNetwork, PrivateNetwork
 from dtp.peers.record import PeerRecord, PeerRecordError
 from dtp.tasks import TaskSet
@@ -60,9 +60,15 @@ class Mdns:
     source: ClassVar[str] = "mdns"
 
     def __init__(
-        self, book: PeerBook, *, network: PrivateNetwork | None = None, interfaces: tuple[str, ...] = ()
+        self,
+        book: PeerBook,
+        *,
+        network: PrivateNetwork | None = None,
+        interfaces: tuple[str, ...] = (),
+        list_networks: ListNetworks = own_networks,
     ) -> None:
-        """`interfaces` are names; by default all that have an IPv4 address. Raise `MdnsMissing`."""
+        """`interfaces` are names; by default all that have an IPv4 address. What comes from none of `list_networks`
+        isn't heard. Raise `MdnsMissing`."""
         try:
             import zeroconf.asyncio  # noqa: F401  # said here, before anything is open
         except ImportError:
@@ -70,7 +76,7 @@ class Mdns:
         self.book = book
         #: What was dropped, by why.
         self.counters: Counter[str] = Counter()
-        self._network, self._interfaces = network, interfaces
+        self._network, self._interfaces, self._list_networks = network, interfaces, list_networks
         #: Others in this network, or on this machine where it hears by no interface but that of loopback.
         self.teller = Nearness.MACHINE if set(interfaces) == {"lo"} else Nearness.NETWORK
         #: A new name each time: it says nothing of who it is, nor that it was here before.
@@ -91,7 +97,7 @@ class Mdns:
         await self._zeroconf.zeroconf.async_wait_for_start()
         for reader in self._zeroconf.zeroconf.engine.readers:
             listener = cast(asyncio.DatagramProtocol, reader.transport.get_protocol())
-            reader.transport.set_protocol(LinkFilter(listener, self.counters))
+            reader.transport.set_protocol(LinkFilter(listener, self.counters, self._list_networks))
         self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, TYPE, handlers=[self._on_change])
         return self
 

@@ -8,10 +8,13 @@ import asyncio
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 #: Seconds between two looks at the networks of this machine: a flood from elsewhere would cost one for each packet.
 _LOOK: Final = 10.0
+
+#: Gives the networks of this machine.
+ListNetworks: TypeAlias = Callable[[], list[ipaddress.IPv4Network]]
 
 
 def own_networks() -> list[ipaddress.IPv4Network]:
@@ -33,10 +36,10 @@ class LinkFilter(asyncio.DatagramProtocol):
         self,
         listener: asyncio.DatagramProtocol,
         counters: Counter[str],
-        networks: Callable[[], list[ipaddress.IPv4Network]] = own_networks,
+        list_networks: ListNetworks = own_networks,
     ) -> None:
-        self._listener, self._counters, self._list_networks = listener, counters, networks
-        self._networks = networks()
+        self._listener, self._counters, self._list_networks = listener, counters, list_networks
+        self._networks = list_networks()
         self._looked = asyncio.get_running_loop().time()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:

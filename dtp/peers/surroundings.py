@@ -1,0 +1,61 @@
+"""What a node lives in and that changes under it: this machine's clock, and the networks that it is in."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from dtp.peers.lan.interfaces import own_addresses
+
+#: Seconds between two looks: until then others have what is of before.
+LOOK: Final = 60.0
+#: Seconds by which the clock has to be off from what went by: less is what NTP does all the time.
+SET: Final = 10.0
+
+
+class Changes(NamedTuple):
+    """What has changed since the last look."""
+
+    #: The clock was set, or has gone on while the machine slept.
+    was_clock_set: bool
+    #: The machine has other addresses.
+    has_moved: bool
+
+
+def network_addresses() -> frozenset[str]:
+    """Return the IPv4 addresses of this machine."""
+    return frozenset(own_addresses().values())
+
+
+class Surroundings:
+    """This machine's clock and networks. `look` says what has changed."""
+
+    def __init__(
+        self,
+        *,
+        wall: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+        list_addresses: Callable[[], frozenset[str]] = network_addresses,
+    ) -> None:
+        """`wall` gives Unix time; `steady` seconds that nobody sets, and that stop while the machine sleeps."""
+        self.wall = wall
+        self._steady, self._list_addresses = steady, list_addresses
+        self._offset = wall() - steady()
+        #: The machine's addresses at the last look.
+        self.addresses = list_addresses()
+
+    def look(self) -> Changes:
+        """Return what has changed since the last look, or since it was made."""
+        offset, addresses = self.wall() - self._steady(), self._list_addresses()
+        found = Changes(abs(offset - self._offset) > SET, addresses != self.addresses)
+        self._offset, self.addresses = offset, addresses
+        return found
+
+    async def wait_change(self, within: float) -> None:
+        """Return after `within` seconds, or soon after something has changed."""
+        for _ in range(max(1, round(within / LOOK))):
+            await asyncio.sleep(LOOK)
+            if any(self.look()):
+                return
