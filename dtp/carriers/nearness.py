@@ -86,6 +86,19 @@ def context_for_all() -> Context | None:
 
 
 @lru_cache(maxsize=4096)
+def network_of_host(host: str) -> str:
+    """Return the network on the internet that an IP address is in, IPv4 /24 or IPv6 /48: as far as anybody can tell
+    it has one owner. Empty for names, and for all other addresses, of which everybody has as many as they like."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return ""
+    if _of_host(host) is not Nearness.ANYWHERE:
+        return ""
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
+
+
+@lru_cache(maxsize=4096)
 def _of_host(host: str) -> Nearness:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

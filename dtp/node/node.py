@@ -27,6 +27,7 @@ from dtp.node.clock import ClockWatch
 from dtp.node.exchange import PROTOCOL as PEER_EXCHANGE
 from dtp.node.exchange import PUSH_PROTOCOL, PeerExchange, RecordPush
 from dtp.node.finding import SUCCESSION, WAYS, PeerFinding, dht_host
+from dtp.node.networks import network_of_link, networks_of_record
 from dtp.node.places import LinkedRelays
 from dtp.node.reaching import NodeReach
 from dtp.node.upkeep import PeerUpkeep, Target, UpkeepLimits
@@ -311,8 +312,7 @@ class Node:
         self._renew()
         if self.lan is not None:
             self.lan.ask_everybody()
-        for known in self.book:
-            self._on_record(known.record)
+        self._wish_for_known()
         stack.push_async_callback(self._tasks.stop)
         for task in (self._keeper, self._writer, self._push):
             stack.push_async_callback(task.stop)
@@ -483,6 +483,11 @@ class Node:
         if self._finding.record is not None:
             self._renew()
 
+    def _wish_for_known(self) -> None:
+        """Make use of the book: of those first that this node has dialled before, since anybody may name others."""
+        for known in reversed(list(self.book)[-self.limits.upkeep.remembered :]):
+            self._on_record(known.record)
+
     def _on_record(self, record: PeerRecord) -> None:
         self._changed.set()
         if record.peer == self.identity.id and self._finding.is_of_another(record):
@@ -492,7 +497,9 @@ class Node:
                 self._upkeep.remove_peer(record.peer)
             return
         self._finding.on_record(record)
-        self._upkeep.add_peer(record.peer, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        is_met = self.book.is_useful(record.peer)
+        self._upkeep.add_peer(record.peer, now, networks_of_record(record), is_met=is_met)
         self._wake.set()
 
     def _on_nearer(self, record: PeerRecord) -> None:
@@ -526,11 +533,12 @@ class Node:
         )
 
     def _on_link(self, link: PeerLink) -> None:
-        self._upkeep.on_link(link.peer)
+        network = network_of_link(link)
+        self._upkeep.on_link(link.peer, network, outgoing=link.outgoing)
         if self._reach is not None:
             self._reach.on_link(link)
-        self.book.mark_useful(link.peer)
-        if link.outgoing:
+        if link.outgoing:  # who has come may be anybody, as often as they like
+            self.book.mark_useful(link.peer, network)
             link.connection.keep_within(self.listener.held)
             asking = self._exchange.keep_asking(link, lambda: len(self.links))
             self._tasks.start(asking, name="dtp-node-exchange")
@@ -555,8 +563,7 @@ class Node:
         changes = self._surroundings.look()
         self.book.note_addresses(self._surroundings.addresses)
         if changes.was_clock_set:
-            for known in self.book:  # those that didn't hold until now
-                self._on_record(known.record)
+            self._wish_for_known()  # those that didn't hold until now
         if any(changes):
             self._renew()
             if self.lan is not None:

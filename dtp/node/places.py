@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from dtp.carriers.nearness import network_of_host
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import PeerId
 from dtp.net.address import Address
@@ -133,20 +134,13 @@ def list_proven_ways(link: PeerLink | None, record: PeerRecord | None) -> list[R
 def choose_voices(links: Iterable[PeerLink], relay: PeerId) -> list[PeerLink]:
     """Return the links by which peers are asked about a place at `relay`: those that this node dialled, as anybody
     can come, and one at random of each network, whose owner may be many."""
-    by_network: dict[bytes, list[PeerLink]] = {}
+    by_network: dict[str, list[PeerLink]] = {}
     for link in links:
         if link.outgoing and not link.closed and link.peer != relay:
-            by_network.setdefault(_network_of(link.source), []).append(link)
+            # Addresses of none, and relays, are one: they cost nothing.
+            by_network.setdefault(network_of_host(link.source.partition("/")[0]), []).append(link)
     networks = random.sample(list(by_network.values()), min(PLACE_VOICES, len(by_network)))
     return [random.choice(each) for each in networks]
-
-
-def _network_of(source: str) -> bytes:
-    """Return the network on the internet from which somebody comes; empty for all that are in none: addresses of
-    others, and relays, cost nothing."""
-    from dtp.peers.dht.addresses import subnet_of  # with which comes the DHT
-
-    return subnet_of((source.partition("/")[0], 1))
 
 
 def judge_place(own: bool | None, said: Collection[bool]) -> bool | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import PeerId
 from dtp.net.address import Address
+from dtp.node.networks import NAMES
 
 #: What is dialled: a peer that the book knows, or an address that was given.
 Target = PeerId | Address
@@ -22,6 +23,11 @@ class UpkeepLimits:
 
     #: Links that a node dials for by itself: a full mesh of 50 (see `dtp.gossip`), and some more.
     wanted: int = 64
+    #: Links of one network on the internet (IPv4 /24, IPv6 /48), or by one relay, that count as links, and to which
+    #: this node dials more: as many identities as somebody likes are at one address.
+    per_network: int = 8
+    #: Links that this node dials in any case: all that have come may be one's.
+    chosen: int = 16
     #: Of two nodes that hear of each other the one with the larger identity waits so long, for one dial is enough; as
     #: long as a hello and a handshake take on a LAN, since only this side may have heard.
     courtesy: float = 0.025
@@ -42,10 +48,19 @@ class _Wish:
     at: float
     pause: float
     is_bootstrap: bool
-    #: There was a link to it.
+    #: There was a link to it that this side has dialled.
     is_met: bool = False
+    #: The networks and relays in which it is dialled.
+    networks: frozenset[str] = frozenset()
     #: How near they were who had told where it is when it was dialled in vain: what is nearer wasn't tried.
     told: Nearness = Nearness.PROCESS
+
+
+class _Linked(NamedTuple):
+    """A link: the networks and relays that it counts for, and whether this side has dialled."""
+
+    networks: frozenset[str]
+    outgoing: bool
 
 
 class PeerUpkeep:
@@ -56,31 +71,49 @@ class PeerUpkeep:
         self._me = me
         self._wishes: OrderedDict[Target, _Wish] = OrderedDict()
         self._dialling: set[Target] = set()
-        self._linked: set[PeerId] = set()
+        self._linked: dict[PeerId, _Linked] = {}
+        #: Links of each network and relay.
+        self._of_network: Counter[str] = Counter()
 
     def add_bootstrap(self, address: Address, now: float) -> None:
         """Add an address that the node always keeps a link to."""
         self._wishes[address] = _Wish(now, self.limits.first_pause, is_bootstrap=True)
 
-    def add_peer(self, peer: PeerId, now: float) -> None:
-        """Add a node that was found: link to it while there are few links."""
-        if peer == self._me or peer in self._wishes:
+    def add_peer(
+        self, peer: PeerId, now: float, networks: frozenset[str] = frozenset(), *, is_met: bool = False
+    ) -> None:
+        """Add a node that was found: link to it while there are few links, and few in the `networks` where it is
+        dialled. Who `is_met` was dialled before, and isn't forgotten for others who weren't."""
+        if peer == self._me:
+            return
+        if peer in self._wishes:
+            self._wishes[peer].networks = networks
             return
         wait = 0.0 if self._me < peer else self.limits.courtesy
-        self._wishes[peer] = _Wish(now + wait, self.limits.first_pause, is_bootstrap=False)
+        wish = _Wish(
+            now + wait, self.limits.first_pause, is_bootstrap=False, is_met=is_met, networks=networks
+        )
+        self._wishes[peer] = wish
         if len(self._wishes) > self.limits.remembered:
-            del self._wishes[next(key for key, wish in self._wishes.items() if not wish.is_bootstrap)]
+            others = [key for key, wish in self._wishes.items() if not wish.is_bootstrap]
+            del self._wishes[next((key for key in others if not self._wishes[key].is_met), others[0])]
 
-    def on_link(self, peer: PeerId) -> None:
-        """Note that there is a link to `peer`, whoever dialled."""
-        self._linked.add(peer)
+    def on_link(self, peer: PeerId, network: str = "", *, outgoing: bool = True) -> None:
+        """Note that there is a link to `peer` in a network or by a relay, and whether this side has dialled."""
+        found = {network} - {""}
         for target, wish in self._wishes.items():
-            wish.is_met = wish.is_met or _peer_of(target) == peer
+            if outgoing and _peer_of(target) == peer:
+                wish.is_met = True
+                found |= {NAMES} & wish.networks if network else set()
+        self._linked[peer] = _Linked(frozenset(found), outgoing)
+        self._of_network.update(found)
 
     def on_lost(self, peer: PeerId, now: float, *, unwanted: bool = False) -> None:
         """Note that the link to `peer` is over: it is dialled again soon, or where it was `unwanted` as after a dial
         that failed: it may be thrown out by others who were thrown out for it."""
-        self._linked.discard(peer)
+        linked = self._linked.pop(peer, None)
+        if linked is not None:
+            self._of_network -= Counter(linked.networks)
         for target, wish in self._wishes.items():
             if _peer_of(target) != peer:
                 continue
@@ -97,11 +130,13 @@ class PeerUpkeep:
     def take_due(self, now: float) -> list[Target]:
         """Return the targets to dial now, and mark them as being dialled."""
         found: list[Target] = []
+        few, taken = self._has_few(), self._taken_networks()
         for target, wish in self._wishes.items():
             if len(self._dialling) >= self.limits.at_once:
                 break
-            if wish.at <= now and self._is_wanted(target, wish):
+            if wish.at <= now and self._is_wanted(target, wish, few, taken):
                 self._dialling.add(target)
+                taken.update(wish.networks)
                 found.append(target)
         return found
 
@@ -134,15 +169,33 @@ class PeerUpkeep:
         """Return when `take_due` has something; infinity for never."""
         if len(self._dialling) >= self.limits.at_once:
             return _NEVER
-        return min(
-            (wish.at for target, wish in self._wishes.items() if self._is_wanted(target, wish)),
-            default=_NEVER,
+        few, taken = self._has_few(), self._taken_networks()
+        wanted = (
+            wish.at for target, wish in self._wishes.items() if self._is_wanted(target, wish, few, taken)
         )
+        return min(wanted, default=_NEVER)
 
-    def _is_wanted(self, target: Target, wish: _Wish) -> bool:
+    def _has_few(self) -> bool:
+        """Return whether there are too few links, not counting more of one network than may be somebody's."""
+        links = self._linked.values()
+        counted = sum(not each.networks for each in links)
+        counted += sum(min(each, self.limits.per_network) for each in self._of_network.values())
+        chosen = min(self.limits.chosen, self.limits.wanted)
+        return counted < self.limits.wanted or sum(each.outgoing for each in links) < chosen
+
+    def _taken_networks(self) -> Counter[str]:
+        """Return how many there are in each network, with those that are being dialled."""
+        taken = Counter(self._of_network)
+        for each in self._dialling:
+            if each in self._wishes:
+                taken.update(self._wishes[each].networks)
+        return taken
+
+    def _is_wanted(self, target: Target, wish: _Wish, few: bool, taken: Counter[str]) -> bool:
         if target in self._dialling or _peer_of(target) in self._linked:
             return False
-        return wish.is_bootstrap or len(self._linked) < self.limits.wanted
+        room = all(taken[each] < self.limits.per_network for each in wish.networks)
+        return wish.is_bootstrap or (few and room)
 
 
 def _peer_of(target: Target) -> PeerId | None:

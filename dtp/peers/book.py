@@ -57,6 +57,8 @@ class Known:
     learned: float
     #: How near the nearest is of those who told it: what it says is dialled for others only if it is no nearer.
     teller: Nearness = Nearness.ANYWHERE
+    #: The network on the internet, or the relay, in which it was reached last.
+    network: str = ""
     #: How near what it says is: worked out once, since each exchange may go through the whole book.
     leads: frozenset[Nearness] = field(init=False)
 
@@ -150,7 +152,8 @@ class PeerBook:
                 for callback in list(self._nearer_listeners):
                     callback(record)
             return False
-        part[record.peer] = Known(record, source[:_MAX_SOURCE], now, teller)
+        network = "" if known is None else known.network
+        part[record.peer] = Known(record, source[:_MAX_SOURCE], now, teller, network)
         if known is None:
             self._make_room(now)
         self._changed = True
@@ -180,17 +183,29 @@ class PeerBook:
         known = self._proven.get(peer) or self._new.get(peer)
         return known if known is not None and known.is_valid(self._clock()) else None
 
-    def mark_useful(self, peer: PeerId) -> None:
-        """Note that `peer` was reached: its record is kept in preference to those that nobody has tried."""
+    def mark_useful(self, peer: PeerId, network: str = "") -> None:
+        """Note that `peer` was reached, in a network on the internet or by a relay: its record is kept in preference
+        to those that nobody has tried. Where there are too many, one of the network that has most gives way."""
         known = self._new.pop(peer, None) or self._proven.get(peer)
         if known is None:
             return
-        self._proven[peer] = known
+        self._proven[peer] = replace(known, network=network)
         self._proven.move_to_end(peer)
         if len(self._proven) > self._proven_size:
-            oldest, entry = self._proven.popitem(last=False)
-            self._new[oldest] = entry
+            spare = self._find_spare()
+            self._new[spare] = self._proven.pop(spare)
         self._changed = True
+
+    def is_useful(self, peer: PeerId) -> bool:
+        """Return whether `peer` was reached."""
+        return peer in self._proven
+
+    def _find_spare(self) -> PeerId:
+        """Return who of those that were reached is missed least: the oldest of the network that has most."""
+        counts = Counter(each.network for each in self._proven.values())
+        counts[""] = 1  # these are as many as there are addresses
+        most = max(counts.values())
+        return next(peer for peer, each in self._proven.items() if counts[each.network] == most)
 
     def find_service(self, name: str) -> Iterator[Known]:
         """Iterate over the entries of those that say that they have this service, those of use first."""
@@ -262,7 +277,7 @@ class PeerBook:
         if any(each.is_valid(now) for each in known):
             known = [each for each in known if each.is_valid(now) or each.is_from_future(now)]
         entries = [
-            [each.record.encoded, each.source, each.record.peer in self._proven, each.teller]
+            [each.record.encoded, each.source, each.record.peer in self._proven, each.teller, each.network]
             for each in known
         ]
         packed: bytes = msgpack.packb([_VERSION, sorted(self._addresses), entries])
@@ -279,13 +294,15 @@ class PeerBook:
         self._addresses = frozenset(each for each in addresses if isinstance(each, str))
         for entry in entries[: self._size]:
             match entry:
-                case [bytes(data), str(source), bool(proven), int(teller)] if teller in _NEARNESSES:
-                    self._add_kept(data, source, proven, Nearness(teller))
+                case [bytes(data), str(source), bool(proven), int(teller), str(network)] if (
+                    teller in _NEARNESSES
+                ):
+                    self._add_kept(data, source, Nearness(teller), network if proven else None)
                 case _:
                     self.counters["peer-record"] += 1
         self._changed = False
 
-    def _add_kept(self, data: bytes, source: str, proven: bool, teller: Nearness) -> None:
+    def _add_kept(self, data: bytes, source: str, teller: Nearness, reached: str | None) -> None:
         try:
             record = PeerRecord.decode(data, now=None)
         except PeerRecordError as fault:
@@ -294,8 +311,8 @@ class PeerBook:
         if record.peer in self._new or record.peer in self._proven:
             return
         self._new[record.peer] = Known(record, source[:_MAX_SOURCE], self._clock(), teller)
-        if proven:
-            self.mark_useful(record.peer)
+        if reached is not None:
+            self.mark_useful(record.peer, reached)
 
 
 def _call_from_here_on(listeners: list[OnChange], callback: OnChange) -> Callable[[], None]:
@@ -328,7 +345,7 @@ def look_up(path: Path, peer: PeerId) -> PeerRecord | None:
     """Return the record of one peer in a book's file, or None if there is no valid one. Check only its signature."""
     for entry in _read_file(path)[1]:
         match entry:
-            case [bytes(data), _, _, _] if peer.key in data[:64]:
+            case [bytes(data), *_] if peer.key in data[:64]:
                 try:
                     record = PeerRecord.decode(data, now=time.time())
                 except PeerRecordError as fault:

@@ -15,7 +15,7 @@ LOOK: Final = 60.0
 SET: Final = 10.0
 
 
-class Changes(NamedTuple):
+class SurroundingsChange(NamedTuple):
     """What has changed since the last look."""
 
     #: The clock was set, or has gone on while the machine slept.
@@ -46,10 +46,10 @@ class Surroundings:
         #: The machine's addresses at the last look.
         self.addresses = list_addresses()
 
-    def look(self) -> Changes:
+    def look(self) -> SurroundingsChange:
         """Return what has changed since the last look, or since it was made."""
         offset, addresses = self.wall() - self._steady(), self._list_addresses()
-        found = Changes(abs(offset - self._offset) > SET, addresses != self.addresses)
+        found = SurroundingsChange(abs(offset - self._offset) > SET, addresses != self.addresses)
         self._offset, self.addresses = offset, addresses
         return found
 

@@ -209,7 +209,12 @@ def test_book_is_read_again(tmp_path: Path) -> None:
 def test_file_is_trusted_no_more_than_a_stranger(tmp_path: Path) -> None:
     path = tmp_path / "peers"
     forged = forge(record(BOB).encoded)
-    entries = [[record(ALICE).encoded, "lan", True, 2], [forged, "lan", True, 2], "nonsense", [1, 2, 3]]
+    entries = [
+        [record(ALICE).encoded, "lan", True, 2, ""],
+        [forged, "lan", True, 2, ""],
+        "nonsense",
+        [1, 2, 3],
+    ]
     path.write_bytes(msgpack.packb([3, [], entries]))
     book = PeerBook(path, clock=Clock())
     assert [each.record.peer for each in book] == [ALICE.id]
@@ -227,7 +232,7 @@ def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
 
 def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "peers"
-    path.write_bytes(msgpack.packb([3, [], [[record(ALICE).encoded, "lan", True, 2], bytes(9 << 20)]]))
+    path.write_bytes(msgpack.packb([3, [], [[record(ALICE).encoded, "lan", True, 2, ""], bytes(9 << 20)]]))
     assert len(PeerBook(path, clock=Clock())) == 0
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dtp.peers.surroundings import LOOK, SET, Changes, Surroundings
+from dtp.peers.surroundings import LOOK, SET, Surroundings, SurroundingsChange
 from dtp.testing import clock
 
 
@@ -33,7 +33,7 @@ def test_time_that_goes_by_is_no_change() -> None:
     for _ in range(100):
         machine.go_on(60)
         machine.unix += SET / 2  # as NTP has it go faster for a while
-        assert here.look() == Changes(was_clock_set=False, has_moved=False)
+        assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=False)
 
 
 @pytest.mark.parametrize("by", [-365 * 86_400.0, -60.0, 60.0, 86_400.0])
@@ -41,9 +41,9 @@ def test_a_clock_that_was_set_or_a_machine_that_slept_is_noticed_once(by: float)
     machine = Machine()
     here = machine.surroundings()
     machine.go_on(60, slept=by)
-    assert here.look() == Changes(was_clock_set=True, has_moved=False)
+    assert here.look() == SurroundingsChange(was_clock_set=True, has_moved=False)
     machine.go_on(60)
-    assert here.look() == Changes(was_clock_set=False, has_moved=False)
+    assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=False)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_other_addresses_are_noticed_once(addresses: set[str]) -> None:
     machine = Machine()
     here = machine.surroundings()
     machine.addresses = frozenset(addresses)
-    assert here.look() == Changes(was_clock_set=False, has_moved=True)
+    assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=True)
     assert here.addresses == addresses
-    assert here.look() == Changes(was_clock_set=False, has_moved=False)
+    assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=False)
 
 
 def test_what_waits_for_a_change_waits_no_longer() -> None:

@@ -1,0 +1,158 @@
+"""Somebody with many identities on few addresses keeps no node from others: by links, by the book, by a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from dtp.identity import Identity, PeerId
+from dtp.node.networks import NAMES, network_of_link, networks_of_record
+from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
+from dtp.peers.book import PeerBook
+from dtp.peers.record import PeerRecord
+from dtp.testing.pairs import ALICE, BOB
+
+LIMITS = UpkeepLimits(courtesy=0.0)
+LAIR = "6.6.6.0/24"
+
+
+def crowd(count: int) -> list[PeerId]:
+    return [Identity.generate().id for _ in range(count)]
+
+
+def dial_all(keep: PeerUpkeep, networks: dict[PeerId, str]) -> list[PeerId]:
+    """Have all that are wanted be there, until nobody is; return who was linked, in order."""
+    linked = list[PeerId]()
+    while due := keep.take_due(0.0):
+        for each in due:
+            assert isinstance(each, PeerId)
+            keep.on_link(each, networks[each])
+            keep.on_dialled(each, each, 0.0)
+            linked.append(each)
+    return linked
+
+
+def test_identities_of_one_network_get_few_of_the_links_that_a_node_dials() -> None:
+    keep, sybils, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(500), crowd(40)
+    networks = dict.fromkeys(sybils, LAIR)
+    networks |= {each: f"5.0.{number}.0/24" for number, each in enumerate(honest)}
+    for each in [*sybils, *honest]:
+        keep.add_peer(each, 0.0, frozenset({networks[each]}))
+    linked = dial_all(keep, networks)
+    assert set(honest) <= set(linked)
+    assert len(set(linked) & set(sybils)) == LIMITS.per_network
+
+
+def test_who_has_come_from_one_network_keeps_a_node_from_dialling_nobody() -> None:
+    keep, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(40)
+    for each in crowd(384):
+        keep.on_link(each, LAIR, outgoing=False)
+    networks = {each: f"5.0.{number}.0/24" for number, each in enumerate(honest)}
+    for each in honest:
+        keep.add_peer(each, 0.0, frozenset({networks[each]}))
+    assert set(dial_all(keep, networks)) == set(honest)
+
+
+def test_a_node_dials_some_itself_wherever_those_have_come_from() -> None:
+    keep, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(40)
+    for number, each in enumerate(crowd(384)):
+        keep.on_link(each, f"6.6.{number % 250}.0/24", outgoing=False)
+    networks = {each: f"5.0.{number}.0/24" for number, each in enumerate(honest)}
+    for each in honest:
+        keep.add_peer(each, 0.0, frozenset({networks[each]}))
+    assert LIMITS.chosen <= len(dial_all(keep, networks)) < LIMITS.chosen + LIMITS.at_once
+
+
+def test_names_are_one_network_wherever_they_lead() -> None:
+    keep, sybils = PeerUpkeep(ALICE.id, LIMITS), crowd(100)
+    for each in sybils:
+        keep.add_peer(each, 0.0, frozenset({NAMES}))
+    linked = dial_all(keep, {each: f"6.6.{number}.0/24" for number, each in enumerate(sybils)})
+    assert len(linked) == LIMITS.per_network
+
+
+def test_neighbours_of_this_network_are_not_counted_together() -> None:
+    """Nor where each has a port of the router as well, at its one address."""
+    keep, neighbours = PeerUpkeep(ALICE.id, LIMITS), crowd(50)
+    for each in neighbours:
+        keep.add_peer(each, 0.0, frozenset({"5.5.5.0/24"}))
+    assert dial_all(keep, dict.fromkeys(neighbours, "")) == neighbours
+
+
+def test_who_is_gone_makes_place_for_others_there() -> None:
+    keep, sybils = PeerUpkeep(ALICE.id, LIMITS), crowd(20)
+    for each in sybils:
+        keep.add_peer(each, 0.0, frozenset({LAIR}))
+    (first, *_) = dial_all(keep, dict.fromkeys(sybils, LAIR))
+    assert keep.take_due(0.0) == []
+    keep.on_lost(first, 0.0, unwanted=True)
+    assert len(keep.take_due(0.0)) == 1
+
+
+def test_a_flood_of_names_of_peers_forgets_nobody_that_was_dialled() -> None:
+    keep, friends = PeerUpkeep(ALICE.id, UpkeepLimits(courtesy=0.0, remembered=100)), crowd(20)
+    for each in friends:
+        keep.add_peer(each, 0.0, is_met=True)
+    for each in crowd(300):
+        keep.on_link(each, LAIR, outgoing=False)
+        keep.add_peer(each, 0.0, frozenset({LAIR}))
+    assert set(dial_all(keep, defaultdict(str))) >= set(friends)
+
+
+def signed(identity: Identity, *urls: str) -> PeerRecord:
+    return PeerRecord.sign(identity, now=time.time(), addresses=urls)
+
+
+@pytest.mark.parametrize(
+    ("urls", "networks"),
+    [
+        (["tcp://5.6.7.8:1", "quic://5.6.7.9:1"], {"5.6.7.0/24"}),
+        (["tcp://[2a00:1450:4001:1::1]:1"], {"2a00:1450:4001::/48"}),
+        (["tcp://192.168.1.5:1", "tcp://127.0.0.1:1", "tcp://localhost:1", "unheard-of://5.6.7.8:1"], set()),
+        (["tcp://a.example:1", "ws://b.example:1/x"], {NAMES}),
+        ([f"relay://5.6.7.8:1?relay={ALICE.id}&target={BOB.id}"], {f"relay:{ALICE.id.short}"}),
+        (["relay://5.6.7.8:1"], set()),
+    ],
+)
+def test_the_networks_that_a_record_names(urls: list[str], networks: set[str]) -> None:
+    assert networks_of_record(signed(BOB, *urls)) == networks
+
+
+@pytest.mark.parametrize(
+    ("source", "network"),
+    [
+        ("5.6.7.8", "5.6.7.0/24"),
+        ("2a00:1450:4001:1::/64", "2a00:1450:4001::/48"),
+        ("192.168.1.5", ""),
+        ("memory", ""),
+        (f"relay:{ALICE.id.short}", f"relay:{ALICE.id.short}"),
+    ],
+)
+def test_the_network_of_a_link(source: str, network: str) -> None:
+    class Link:
+        def __init__(self) -> None:
+            self.source = source
+
+    assert network_of_link(Link()) == network  # type: ignore[arg-type]
+
+
+def test_a_book_that_is_refilled_by_one_network_still_knows_others_after_a_restart(tmp_path: Path) -> None:
+    book = PeerBook(tmp_path / "peers", size=60, proven=40)
+    honest, sybils = [Identity.generate() for _ in range(20)], [Identity.generate() for _ in range(200)]
+    for number, each in enumerate(honest):
+        book.learn_record(signed(each, f"tcp://5.0.{number}.1:1"), "exchange")
+        book.mark_useful(each.id, f"5.0.{number}.0/24")
+    for each in sybils:
+        book.learn_record(signed(each, "tcp://6.6.6.6:1"), "exchange")
+        book.mark_useful(each.id, LAIR)
+        book.learn_record(signed(each, "tcp://6.6.6.6:1"), "exchange")  # a new one: it is where it was
+    asyncio.run(book.save())
+    for each in (book, PeerBook(tmp_path / "peers", size=60, proven=40)):
+        assert {known.record.peer for known in each if each.is_useful(known.record.peer)} >= {
+            friend.id for friend in honest
+        }
+        assert len(each) <= 60
