@@ -56,6 +56,7 @@ class ShowKeeper:
         reading = partial(shows.read_at_news, self._news, _LOOK, self._read_show)
         self._reader = SupervisedTask(reading, name="dtp-show-read", foreseen=(ChainError,))
         self._keeper = SupervisedTask(self._post_repeatedly, name="dtp-show-keeper", foreseen=(ChainError,))
+        self._judging = SupervisedTask(self._judge_repeatedly, name="dtp-show-air")
         self._lock = asyncio.Lock()
         #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
         self._doubtful = False
@@ -87,14 +88,18 @@ class ShowKeeper:
         """The slot that now is in."""
         return self.slots.current_slot(self.show, self._clock_ms())
 
+    @property
+    def _tasks(self) -> tuple[SupervisedTask, ...]:
+        return self._follower, self._reader, self._keeper, self._judging
+
     async def __aenter__(self) -> ShowKeeper:
         self._judge_now()
-        for each in (self._follower, self._reader, self._keeper):
+        for each in self._tasks:
             each.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for each in (self._follower, self._reader, self._keeper):
+        for each in self._tasks:
             await each.stop()
         try:
             await self.post_owed()
@@ -135,6 +140,12 @@ class ShowKeeper:
             self.air = air
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
+
+    async def _judge_repeatedly(self) -> None:
+        """Look at the time, also while a node hangs that was asked something."""
+        while True:
+            await asyncio.sleep(_TICK)
+            self._judge_now()
 
     async def _follow_show(self) -> None:
         async for _ in shows.events_of(self._chain, self.show.id):

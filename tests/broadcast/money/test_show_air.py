@@ -307,10 +307,11 @@ def away_rows():
     return [[cell.strip() for cell in row] for row in rows[1:]]
 
 
+@pytest.mark.parametrize("hangs", [False, True])
 @pytest.mark.parametrize("batch", [1, 2, 10])
 @pytest.mark.parametrize("row", away_rows(), ids=lambda row: row[0])
-def test_while_the_node_is_away_what_is_sent_unpaid_is_as_the_table_says(monkeypatch, batch, row):
-    """Else a producer would send an hour for nothing, and those who pay would hear it for nothing."""
+def test_while_the_node_is_away_what_is_sent_unpaid_is_as_the_table_says(monkeypatch, batch, row, hangs):
+    """Else a producer would send an hour for nothing, and those who pay would hear it so. A node may also hang."""
     away = {"n - 1": batch - 1, "n + 1": batch + 1, "2 n": 2 * batch, "10 n": 10 * batch}[row[0]]
     unpaid, second = {"0": (0, 0), "1, and a second": (1, 1), "up to 1, and a second": (1, 1)}[row[1]]
     sent = 0.0
@@ -327,7 +328,7 @@ def test_while_the_node_is_away_what_is_sent_unpaid_is_as_the_table_says(monkeyp
         before = (await chain.read_show(None, "")).show.posted
         while (await chain.read_show(None, "")).show.posted == before:
             await sleep(0.25)
-        chain.away = True
+        chain.away, chain.hangs = True, hangs
         await sleep(away * SLOT)
         assert (keeper.air == Air.ON_AIR) == (away <= batch + 1)
         chain.away = False
@@ -356,7 +357,7 @@ class OnChain:
         slot_ms = terms.get("slot_ms", 1000)
         off = replace(FUNDED, **terms)
         self.versions = [off, replace(off, state=ShowState.ON_AIR, pot=pot, due_ms=self.now_ms + slot_ms)]
-        self.away = False
+        self.away, self.hangs = False, False
         #: How many of the newest versions the node doesn't know.
         self.unknown = self.ended = 0
         for name in ("read_show", "post", "events_of", "expire"):
@@ -370,12 +371,15 @@ class OnChain:
     def show(self):
         return self.versions[-1]
 
-    def _answer(self):
+    async def _answer(self):
         if self.away:
+            if self.hangs:
+                while self.away:  # noqa: ASYNC110  # a node that comes back tells nobody
+                    await asyncio.sleep(0.5)
             raise ChainError("the node is away")
 
     async def read_show(self, chain, id):
-        self._answer()
+        await self._answer()
         at = max(0, len(self.versions) - 1 - self.unknown)
         return Found(self.versions[at], "0x2::sui::SUI", at)
 
@@ -385,7 +389,7 @@ class OnChain:
             yield None
 
     async def post(self, chain, found, cap, hashes):
-        self._answer()
+        await self._answer()
         first, show = self.show.posted, self.show
         backlog = (show.batch - 1) * show.slot_ms
         show = replace(show, due_ms=max(show.due_ms, self.now_ms - backlog))
