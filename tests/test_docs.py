@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import click
@@ -34,6 +35,9 @@ DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "decisions").glob("*.md")]
 )
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+#: Examples whose many programs take seconds of processor time.
+TAKE_SECONDS = {"paid_answers", "tip_line"}
 
 #: Seconds after which a program has hung; the longest takes 14 of processor time, on a machine that may be busy.
 PATIENCE = 240
@@ -95,8 +99,11 @@ def test_code_in_the_guide():
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in EXAMPLES if not path.stem.startswith(HAVE_THEIR_OWN_TEST)],
-    ids=lambda path: path.stem,
+    [
+        pytest.param(path, marks=[pytest.mark.slow] * (path.stem in TAKE_SECONDS), id=path.stem)
+        for path in EXAMPLES
+        if not path.stem.startswith(HAVE_THEIR_OWN_TEST)
+    ],
 )  # those of several processes are run by tests/node/test_mesh_examples.py and tests/messaging/test_*_example.py
 def test_examples_run_by_themselves(path):
     assert run_python(path, timeout=PATIENCE)
@@ -266,13 +273,26 @@ def test_the_table_of_codes_of_dtpd_is_that_of_the_code():
 
 def test_codes_of_errors_are_spelled_in_one_way():
     """Words in small letters, with hyphens between them."""
-    codes = []
-    for path in (ROOT / "dtp").rglob("*.py"):
-        for found in ast.walk(ast.parse(path.read_text())):
-            if isinstance(found, ast.ClassDef):
-                codes += [code for each in found.body if (code := code_of(each)) is not None]
+    codes = [code for _, _, several in classes_of_the_code() for code in several]
     assert len(codes) > 200
     assert [code for code in codes if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", code)] == []
+
+
+@cache
+def classes_of_the_code():
+    """Each class, with its methods and the texts that it gives to `code`; the code is parsed once for all tests."""
+    found = []
+    for path in (ROOT / "dtp").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                methods = [
+                    each.name
+                    for each in node.body
+                    if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+                ]
+                codes = [code for each in node.body if (code := code_of(each)) is not None]
+                found.append((node.name, methods, codes))
+    return found
 
 
 def code_of(statement):
@@ -338,14 +358,7 @@ def test_the_files_and_methods_that_the_architecture_names_are_there():
     assert [
         each for each in sorted(files) if not any((at / each).exists() for at in (ROOT, ROOT / "dtp"))
     ] == []
-    defined = set()
-    for path in (ROOT / "dtp").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                parts = [
-                    each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
-                ]
-                defined |= {(node.name, each.name) for each in parts}
+    defined = {(name, each) for name, methods, _ in classes_of_the_code() for each in methods}
     named = set(_MEMBER.findall(text))
     assert len(named) > 12
     bases = {("Session", "receive_records"): "Receiving"}  # a part of it, in a file of its own
