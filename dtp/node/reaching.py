@@ -22,6 +22,7 @@ from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener
+from dtp.node.networks import network_of_link
 from dtp.node.places import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -33,7 +34,7 @@ from dtp.node.places import (
 )
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
-from dtp.peers.reach.dialability import Dialability, is_outside, urls_to_try
+from dtp.peers.reach.dialability import Dialability, DialReport, From, is_outside, urls_to_try
 from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
 from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach, is_relay
 from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace, Reservation
@@ -51,6 +52,8 @@ RECHECK: Final = 1800.0
 RETRY: Final = 30.0
 #: Carriers that `dtp.net.listener.listen` doesn't open for a node.
 _OWN: Final = ("quic:", "relay:")
+#: Carriers that come in only where whoever dials reaches the listener: by UDP a NAT lets in whoever was sent to.
+_THROUGH_NO_NAT: Final = ("tcp", "ws", "wss")
 
 
 class NodeReach:
@@ -226,7 +229,9 @@ class NodeReach:
         if outside:
             # A NAT may let in by UDP whoever was sent to before, as this peer was, by the DHT if by nothing else.
             reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped]
-        self.dialability.add_report(link.peer, reached, outside=outside)
+        place = From.AFAR if link.nearness is Nearness.ANYWHERE else From.BEHIND_NAT if outside else From.HERE
+        report = DialReport(place, tuple(reached), network_of_link(link), _has_come(link))
+        self.dialability.add_report(link.peer, report)
         self._update_reach()
 
     def _update_reach(self) -> None:
@@ -300,6 +305,12 @@ class NodeReach:
         await self._places.close()
         await self._stack.aclose()
         await self.reach.close()
+
+
+def _has_come(link: PeerLink) -> bool:
+    """Return True if a peer has dialled this node by a carrier that no NAT lets in that isn't told to."""
+    carriers = link.connection.stats.carriers
+    return not link.outgoing and any(urlsplit(each).scheme in _THROUGH_NO_NAT for each in carriers)
 
 
 def _is_relayed(connection: Connection) -> bool:

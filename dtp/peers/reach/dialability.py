@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,26 +17,53 @@ from dtp.identity import PeerId
 _DIALLED: Final = ("tcp", "quic", "ws")
 
 
-class Dialability:
-    """What peers have found who tried to dial this node. Each counts once, with its last word; bounded.
+class From(IntEnum):
+    """From where somebody dials the node who says what came of it: where there are some from farther away, only they
+    count, since neighbours on its network reach it in any case."""
 
-    Those who see the node at an address that isn't one of its own are outside, behind a NAT from it: where there are
-    any, only they count, since neighbours on its network reach it in any case.
-    """
+    #: This network, or this machine.
+    HERE = 0
+    #: Outside by its own word: it sees the node at an address that isn't one of its own, so through a NAT.
+    BEHIND_NAT = 1
+    #: The internet, as its address shows, wherever it says that it sees the node.
+    AFAR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DialReport:
+    """What one peer has found."""
+
+    place: From
+    #: The URLs at which it has reached the node: none if it could not.
+    reached: tuple[str, ...] = ()
+    #: The network on the internet that it is in, which has one voice; "" for others, each of which has one.
+    network: str = ""
+    #: It has come by itself, by a carrier that passes no NAT: so the node can be dialled, whatever it says.
+    has_come: bool = False
+
+    @property
+    def can_dial(self) -> bool:
+        """Whether it reaches the node."""
+        return self.has_come or bool(self.reached)
+
+
+class Dialability:
+    """What peers have found who tried to dial this node. Each counts once, with its last word, and so does each
+    network on the internet, since identities there cost nothing; bounded."""
 
     #: Peers whose word is kept.
     MOST: Final = 64
 
     def __init__(self) -> None:
-        self._said: OrderedDict[PeerId, tuple[bool, tuple[str, ...]]] = OrderedDict()
+        self._said: OrderedDict[PeerId, DialReport] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._said)
 
-    def add_report(self, peer: PeerId, reached: Collection[str], *, outside: bool) -> None:
-        """Note the URLs at which `peer` has reached the node: none if it could not."""
+    def add_report(self, peer: PeerId, report: DialReport) -> None:
+        """Note what `peer` has found."""
         self._said.pop(peer, None)
-        self._said[peer] = (outside, tuple(reached))
+        self._said[peer] = report
         if len(self._said) > self.MOST:
             self._said.popitem(last=False)
 
@@ -43,9 +72,10 @@ class Dialability:
         self._said.pop(peer, None)
 
     @property
-    def _counted_reports(self) -> list[tuple[str, ...]]:
-        outside = [reached for is_outside, reached in self._said.values() if is_outside]
-        return outside or [reached for _, reached in self._said.values()]
+    def _counted_reports(self) -> list[DialReport]:
+        farthest = max((each.place for each in self._said.values()), default=From.HERE)
+        voices = {each.network or peer: each for peer, each in self._said.items() if each.place is farthest}
+        return list(voices.values())
 
     @property
     def verdict(self) -> bool | None:
@@ -53,12 +83,12 @@ class Dialability:
         counted = self._counted_reports
         if not counted:
             return None
-        return 2 * sum(1 for reached in counted if reached) >= len(counted)
+        return 2 * sum(each.can_dial for each in counted) >= len(counted)
 
     @property
     def urls(self) -> list[str]:
         """Where those who count have reached it, what most have first."""
-        found = Counter(url for reached in self._counted_reports for url in reached)
+        found = Counter(url for each in self._counted_reports for url in each.reached)
         return [url for url, _ in found.most_common()]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.identity import Identity, PeerId
-from dtp.peers.reach.dialability import Dialability, is_outside, urls_to_try
+from dtp.peers.reach.dialability import Dialability, DialReport, From, is_outside, urls_to_try
 
 PEERS = [Identity(number.to_bytes(32)).id for number in range(100)]
 HERE = "tcp://192.0.2.7:9000"
@@ -16,44 +16,92 @@ def test_nobody_has_tried() -> None:
     assert Dialability().urls == []
 
 
-def test_neighbours_count_until_somebody_outside_has_tried() -> None:
+def said(*reports: DialReport) -> Dialability:
     found = Dialability()
-    found.add_report(PEERS[0], ["tcp://10.0.0.2:9000"], outside=False)
+    for peer, each in zip(PEERS, reports, strict=False):
+        found.add_report(peer, each)
+    return found
+
+
+def outside(*reached: str, network: str = "", has_come: bool = False) -> DialReport:
+    return DialReport(From.BEHIND_NAT, reached, network, has_come)
+
+
+def afar(number: int, *reached: str, has_come: bool = False) -> DialReport:
+    return DialReport(From.AFAR, reached, f"5.0.{number}.0/24", has_come)
+
+
+def test_neighbours_count_until_somebody_outside_has_tried() -> None:
+    found = said(DialReport(From.HERE, ("tcp://10.0.0.2:9000",)))
     assert found.verdict is True
-    found.add_report(PEERS[1], [], outside=True)
+    found.add_report(PEERS[1], outside())
     assert found.verdict is False
     assert found.urls == []
-    found.add_report(PEERS[1], [HERE], outside=True)  # its last word
+    found.add_report(PEERS[1], outside(HERE))  # its last word
     assert found.verdict is True
     assert found.urls == [HERE]
 
 
-def test_one_liar_among_many_decides_nothing() -> None:
-    found = Dialability()
-    for peer in PEERS[:5]:
-        found.add_report(peer, [HERE], outside=True)
-    found.add_report(PEERS[6], [], outside=True)
+@pytest.mark.parametrize(("honest", "liars", "verdict"), [(HERE, (), True), ("", (HERE,), False)])
+def test_fewer_liars_than_others_decide_nothing(honest: str, liars: tuple[str, ...], verdict: object) -> None:
+    told, lied = (honest,) * bool(honest), liars
+    assert said(*[outside(*told)] * 5, *[outside(*lied)] * 4).verdict is verdict
+    near = [afar(number, *told) for number in range(5)]
+    assert said(*near, *[afar(number, *lied) for number in range(5, 9)]).verdict is verdict
+
+
+@pytest.mark.parametrize(("honest", "liar"), [((HERE,), ()), ((), (HERE,))])
+def test_as_many_identities_as_one_likes_are_one_voice(
+    honest: tuple[str, ...], liar: tuple[str, ...]
+) -> None:
+    others = [afar(number, *honest) for number in range(2)]
+    assert said(*others, *[afar(9, *liar) for _ in range(50)]).verdict is bool(honest)
+
+
+def test_who_says_to_be_outside_does_not_outweigh_those_whose_address_shows_it() -> None:
+    """Where a node has a public address of its own, honest peers see it there, and a liar sees it elsewhere."""
+    honest = [afar(number, HERE) for number in range(3)]
+    assert said(*honest, outside(), outside()).verdict is True
+    assert said(*honest, afar(9)).verdict is True
+
+
+def test_who_has_come_shows_that_one_can_whatever_it_says() -> None:
+    found = said(afar(1, has_come=True), afar(2))
     assert found.verdict is True
-    found = Dialability()
-    for peer in PEERS[:5]:
-        found.add_report(peer, [], outside=True)
-    found.add_report(PEERS[6], [HERE], outside=True)
-    assert found.verdict is False
+    assert found.urls == []  # it may be a way that others haven't
+    assert said(afar(1), afar(2), afar(3, has_come=True)).verdict is False
 
 
-@given(st.lists(st.tuples(st.sampled_from(PEERS), st.booleans(), st.booleans())))
-def test_it_is_bounded_and_each_counts_once(said: list[tuple[PeerId, bool, bool]]) -> None:
+REPORTS = st.builds(
+    DialReport,
+    st.sampled_from(From),
+    st.sampled_from([(), (HERE,)]),
+    st.sampled_from(["", "5.0.1.0/24", "5.0.2.0/24"]),
+    st.booleans(),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(PEERS), REPORTS)))
+def test_it_is_bounded_and_each_counts_once(told: list[tuple[PeerId, DialReport]]) -> None:
     found = Dialability()
-    last: dict[PeerId, tuple[bool, bool]] = {}
-    for peer, outside, reached in said:
-        found.add_report(peer, [HERE] if reached else [], outside=outside)
-        last.pop(peer, None)
-        last[peer] = (outside, reached)
-    kept = list(last.values())[-Dialability.MOST :]
-    counted = [reached for outside, reached in kept if outside] or [reached for _, reached in kept]
+    last: list[tuple[PeerId, DialReport]] = []
+    for peer, report in told:
+        found.add_report(peer, report)
+        last = [each for each in last if each[0] != peer] + [(peer, report)]
+    kept = last[-Dialability.MOST :]
     assert len(found) == len(kept) <= Dialability.MOST
-    assert found.verdict is (None if not counted else sum(counted) * 2 >= len(counted))
-    assert found.urls == ([HERE] if any(counted) else [])
+    counted = [
+        report
+        for at, (_, report) in enumerate(kept)
+        if all(report.place >= other.place for _, other in kept)
+        and not any(
+            report.network and (later.network, later.place) == (report.network, report.place)
+            for _, later in kept[at + 1 :]
+        )
+    ]
+    dialled = [bool(each.reached) or each.has_come for each in counted]
+    assert found.verdict is (None if not counted else sum(dialled) * 2 >= len(dialled))
+    assert found.urls == ([HERE] if any(each.reached for each in counted) else [])
 
 
 @pytest.mark.parametrize(
