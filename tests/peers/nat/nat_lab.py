@@ -149,6 +149,44 @@ def lab(kind_a: str, kind_b: str, outside: str = "203.0.113") -> Iterator[Lab]:
             subprocess.run(["ip", "netns", "del", made.name(host)], capture_output=True, check=False)
 
 
+@contextlib.contextmanager
+def lan(*hosts: str) -> Iterator[Lab]:
+    """Make hosts of one LAN, at 10.3.0.1 and so on, and take it away at the end. The namespace `switch` has a port
+    for each, `toHOST`, at which all passes that the host says and hears."""
+    made = Lab(f"dtp{os.getpid()}x{next(_NUMBERS)}")
+    try:
+        for host in ("switch", *hosts):
+            _run("ip", "netns", "add", made.name(host))
+            made.ip(host, "link", "set", "lo", "up")
+        made.ip("switch", "link", "add", "br0", "type", "bridge")
+        made.ip("switch", "link", "set", "br0", "up")
+        for number, host in enumerate(hosts, 1):
+            port = f"to{host}"
+            made.ip(
+                "switch",
+                "link",
+                "add",
+                port,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                made.name(host),
+            )
+            made.ip("switch", "link", "set", port, "master", "br0")
+            made.ip("switch", "link", "set", port, "up")
+            made.ip(host, "addr", "add", f"10.3.0.{number}/24", "dev", "eth0")
+            made.ip(host, "link", "set", "eth0", "up")
+            made.ip(host, "route", "add", "224.0.0.0/4", "dev", "eth0")
+        yield made
+    finally:
+        made.kill_started()
+        for host in ("switch", *hosts):
+            subprocess.run(["ip", "netns", "del", made.name(host)], capture_output=True, check=False)
+
+
 def _join(made: Lab, host: str, nat: str, number: int, kind: str, outside: str) -> None:
     inside, router = f"10.{number}.0.2", f"10.{number}.0.1"
     made.ip(nat, "link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", made.name(host))
