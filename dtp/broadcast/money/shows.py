@@ -18,7 +18,7 @@ from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
-from dtp.chain.node.made import check_made
+from dtp.chain.node.made import check_made, only_one
 from dtp.chain.node.networks import LOCALNET, NETWORKS
 from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import EntryKind, ProducerCap, Show, ShowShare
@@ -29,6 +29,8 @@ from dtp.sui.names import parse_type
 
 #: Slots that are posted at once by default: gas is a tenth of what single ones cost.
 BATCH: Final = 10
+#: Shares that one transaction takes back.
+_REFUNDED_AT_ONCE: Final = 64
 
 
 class NoShare(ChainError):
@@ -236,7 +238,8 @@ class Refund:
 
 
 async def refund(chain: ChainClient, id: Id) -> list[Refund]:
-    """Take back what is unspent of all shares of the account. Of a show on air slots that have begun are paid.
+    """Take back what is unspent of all shares of the account, of many at once. Of a show on air slots that have begun
+    are paid.
 
     Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets stand.
     """
@@ -244,13 +247,17 @@ async def refund(chain: ChainClient, id: Id) -> list[Refund]:
     held = await shares_of(chain, id, chain.address)
     if not held:
         raise NoShare(f"{chain.address} holds no share or ticket of {found.show.id}")
-    done = []
-    for share in held:
+    done = list[Refund]()
+    for begin in range(0, len(held), _REFUNDED_AT_ONCE):
+        some = [each.id for each in held[begin : begin + _REFUNDED_AT_ONCE]]
         program = Program()
-        program.transfer([module.take_back(program, found.show.id, share.id, coin=found.coin)], chain.address)
+        coins = [module.take_back(program, found.show.id, each, coin=found.coin) for each in some]
+        program.transfer(coins, chain.address)
         executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
-        back = chain.event_in(executed, module.SCHEMA, module.Returned)
-        done.append(Refund(share.id, back.amount, back.paid))
+        told = chain.events_in(executed, module.SCHEMA, module.Returned)
+        for share in some:
+            back = only_one(executed, [each for each in told if each.share == share], "Returned event")
+            done.append(Refund(share, back.amount, back.paid))
     return done
 
 

@@ -25,6 +25,7 @@ from dtp.broadcast.sealed.admission import Refusal
 from dtp.broadcast.sealed.issuing import KeyIssuer
 from dtp.broadcast.sealed.keys import open_key
 from dtp.chain import Program
+from dtp.chain import show as show_module
 from dtp.chain.pass_ import PassAccount
 from dtp.chain.signer import KeySigner
 from dtp.identity import Identity
@@ -315,5 +316,28 @@ def test_of_an_account_with_thousands_of_shares_the_first_ones_are_read(client, 
             held = await shows.shares_of(listener, id, listener.address)
             assert len(held) == 5
             assert await shows.shares_of(listener, id, listener.address, most=3) == held[:3]
+
+    chain_run(work())
+
+
+@pytest.mark.slow
+def test_very_many_shares_come_back_by_few_transactions(client, wallet, calls):
+    """One for each took an hour for those who had paid in a MIST at a time."""
+
+    async def work():
+        async with client(wallet()) as listener:
+            id, _ = await shows.create(listener, ME.id.key, ShowTerms(slot_ms=3_600_000, rate=10**6))
+            program = Program()
+            coins = program.split(program.gas, range(1, 131))
+            held = [show_module.contribute(program, id, each) for each in coins]
+            program.transfer(held, listener.address)
+            await listener.execute(program)
+            shares = [each.id for each in await shows.shares_of(listener, id, listener.address)]
+            before = calls.count["execute"]
+            back = await shows.refund(listener, id)
+            assert calls.count["execute"] - before == 3
+            assert [each.share for each in back] == shares
+            assert sorted(each.amount for each in back) == list(range(1, 131))
+            assert (await shows.read_show(listener, id)).show.pot == 0
 
     chain_run(work())

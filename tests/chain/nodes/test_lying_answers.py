@@ -156,13 +156,17 @@ def test_events_that_a_node_hides_or_repeats_are_a_named_error(client, wallet, c
             plan, _ = await passes.make_plan(chain, *sold, keep_mode=True, price=5, period_ms=60_000)
             show, _ = await shows.create(chain, KEY, shows.ShowTerms(slot_ms=1000, rate=1))
             deadline = int((await chain.service_info()).timestamp_ms or 0) + 3_600_000
+            paid = []  # one for each time that something is taken back
+            for _ in range(2):
+                paid.append((await shows.create(chain, KEY, shows.ShowTerms(slot_ms=1000, rate=100)))[0])
+                await shows.fund(chain, paid[-1], 5)
             making = (
                 lambda: make_host(chain),
                 lambda: passes.make_plan(chain, *sold, keep_mode=True, price=5, period_ms=60_000),
                 lambda: shows.create(chain, KEY, shows.ShowTerms(slot_ms=1000, rate=1)),
                 lambda: shows.fund(chain, show, 5),
                 lambda: shows.ask(chain, show, EntryKind.TIP, 5, b"for you"),
-                lambda: shows.refund(chain, show),
+                lambda: shows.refund(chain, paid.pop()),
                 lambda: shows.collect(chain, show),
                 lambda: lock_reward(chain, Identity.generate().id, 1000, deadline_ms=deadline),
             )
