@@ -28,7 +28,7 @@ from dtp.errors import LocalError
 from dtp.identity import Identity
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
-PATIENCE = 90
+PATIENCE = 240
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dtp.chain.host import Mode, RateLimit, Role, Terms
 from dtp.chain.resolver import service_number
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
-PATIENCE = 100
+PATIENCE = 240
 #: As long as a beacon can be fresh, so that nothing goes stale by itself.
 DAY_MS = 86_400_000
 

@@ -15,7 +15,7 @@ from dtp.cli import main
 from dtp.localnet.grpc.localnet import LocalnetThread
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
-PATIENCE = 60
+PATIENCE = 240
 
 
 class Program:

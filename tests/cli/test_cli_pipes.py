@@ -8,7 +8,7 @@ import sys
 import pytest
 
 #: Seconds; only a failing test waits so long.
-PATIENCE = 60
+PATIENCE = 240
 
 
 def shell(redirections, *arguments):

@@ -37,9 +37,10 @@ def server(command, port):
     """A program that listens at a port, until it is no longer needed."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(500):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        while True:  # as long as it takes on a machine that is busy
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
                 break
+            assert process.poll() is None
             time.sleep(0.02)
         yield
     finally:

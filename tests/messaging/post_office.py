@@ -15,7 +15,7 @@ from dtp.messaging.person.messenger import Message, Messenger
 from dtp.messaging.person.notices import Notice, What
 
 #: Seconds after which a test has failed that waits for something.
-LIMIT = 60
+LIMIT = 240
 
 
 class PostOffice:

@@ -14,7 +14,7 @@ from typing import Any
 from dtp.identity import Identity
 from dtp.pay.terms import Prices
 
-PATIENCE = 100
+PATIENCE = 240
 
 
 class Home:

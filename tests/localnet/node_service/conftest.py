@@ -10,7 +10,7 @@ from dtp.chain import host as hosts
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.localnet.grpc.messages import library
 
-PATIENCE = 60
+PATIENCE = 240
 
 
 def run(work):

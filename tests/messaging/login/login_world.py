@@ -28,7 +28,7 @@ from dtp.messaging.login.vault import Vault, make_key, wrap_key
 
 SERVER = Identity(bytes([21]) * 32, bytes([22]) * 32)
 #: Seconds after which a test has failed that waits for something.
-LIMIT = 60
+LIMIT = 240
 #: Unix time in seconds.
 NOW = 1_800_000_000
 PASSWORD = "correct horse battery"

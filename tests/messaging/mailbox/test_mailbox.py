@@ -61,7 +61,7 @@ from dtp.net.connection import Connection
 
 SERVER = Identity(bytes([3]) * 32, bytes([12]) * 32)
 #: Seconds after which a test has failed that waits for something.
-LIMIT = 60
+LIMIT = 240
 
 
 def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> SqliteMailbox:

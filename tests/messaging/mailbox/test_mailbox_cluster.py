@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(NATS is None, reason="nats-server is missing: apt install nats-server"),
 ]
 #: Seconds after which a test has failed that waits for something.
-LIMIT = 90
+LIMIT = 240
 NAME = "mail"
 
 

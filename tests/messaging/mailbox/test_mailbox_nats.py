@@ -44,7 +44,7 @@ pytestmark = [
     pytest.mark.skipif(NATS is None, reason="nats-server is missing: apt install nats-server"),
 ]
 #: Seconds after which a test has failed that waits for something.
-LIMIT = 60
+LIMIT = 240
 
 
 class Server:

@@ -19,7 +19,7 @@ from dtp.testing.pairs import ALICE, BOB
 
 #: Of so many records each byte is a frame: of two streams in turn, so that none continues the one before it.
 RECORDS = 200
-PATIENCE = 60
+PATIENCE = 240
 
 
 def records() -> list[list[Outgoing]]:

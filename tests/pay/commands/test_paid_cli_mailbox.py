@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ..homes import PATIENCE
+
 pytestmark = pytest.mark.slow
 
 
@@ -19,7 +21,7 @@ def mailbox(home: Any, *arguments: Any) -> Iterator[Any]:
     """A mailbox that sells room; gives the address that goes into cards."""
     command = home.command("mailbox", "serve", "--json", "--listen", "tcp://127.0.0.1:0", *arguments)
     process = subprocess.Popen(command, env=home.env, cwd=home.folder, stdout=subprocess.PIPE)
-    watchdog = threading.Timer(100, process.kill)
+    watchdog = threading.Timer(PATIENCE, process.kill)
     watchdog.start()
     try:
         address = json.loads(process.stdout.readline())["address"]

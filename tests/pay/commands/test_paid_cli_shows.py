@@ -20,7 +20,7 @@ import pytest
 
 from dtp.broadcast.format import Position
 
-from ..homes import Home
+from ..homes import PATIENCE, Home
 
 HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
 #: What a show sends: a word ten times a second.
@@ -42,7 +42,7 @@ class Running:
     def __init__(self, home: Any, *arguments: Any, **pipes: Any) -> None:
         pipes = {"stdout": subprocess.PIPE, **pipes}
         self.process = subprocess.Popen(home.command(*arguments), env=home.env, cwd=home.folder, **pipes)
-        self._watchdog = threading.Timer(100, self.process.kill)
+        self._watchdog = threading.Timer(PATIENCE, self.process.kill)
         self._watchdog.start()
 
     def event(self, name: Any, **fields: Any) -> Any:
@@ -257,7 +257,7 @@ def first_line(home: Any, show: Any, *options: Any) -> Any:
     """Listen until something is heard."""
     command = home.command("show", "listen", show, *HERE, *options)
     with subprocess.Popen(command, env=home.env, cwd=home.folder, stdout=subprocess.PIPE) as heard:
-        watchdog = threading.Timer(100, heard.kill)
+        watchdog = threading.Timer(PATIENCE, heard.kill)
         watchdog.start()
         line = heard.stdout.readline()
         watchdog.cancel()
