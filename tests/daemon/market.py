@@ -149,7 +149,7 @@ budget = {budget}
 
 async def is_up(url: str) -> None:
     """Until the database has begun."""
-    for _ in range(100):
+    for _ in range(2400):
         store = make(url, "host")
         with contextlib.suppress(StateError):
             await store.open()
@@ -157,15 +157,6 @@ async def is_up(url: str) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("it never began")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Until a condition holds that nothing reports."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never held")
 
 
 def pool_of(pair: Pair) -> Pool:

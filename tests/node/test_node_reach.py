@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from conditions import until
 
 import dtp
 from dtp.net.connection import Connection
@@ -30,12 +31,6 @@ async def echo(connection: Connection) -> None:
 
 def on_sockets(main) -> None:
     run(main, loop_factory=asyncio.SelectorEventLoop)
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def place_at(relay: Node) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from conditions import until
 from rich.console import Console
 
 from dtp.cli.daemon_mesh import node_parts
@@ -39,12 +40,6 @@ ALONE = 'discover = []\nstore = "{store}"\n'
 
 def on_sockets(main: Coroutine[Any, Any, Any]) -> None:
     clock.run(main, loop_factory=asyncio.SelectorEventLoop)
-
-
-async def until(condition: Callable[..., Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 class Far:

@@ -14,12 +14,12 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from browsers import dump
+from conditions import until
 
 from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon.config.values import LocalPlace
@@ -39,12 +39,6 @@ async def main():
 asyncio.run(main())
 """
 DTP = "from dtp.cli import main; main(prog_name='dtp')"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.slow

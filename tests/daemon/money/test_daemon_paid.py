@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from chain_resolver.conftest import client, deployments, net, network, wallet
+from conditions import until
 
 from dtp.chain import KeySigner, Program, host
 from dtp.chain.heartbeat import EndpointsApart
@@ -32,7 +33,7 @@ from dtp.session.limits import Limits
 
 from ..conftest import FAR, NEAR, OTHER, Backend, Pair, Run, config, echo
 from ..databases import postgresql_url
-from ..market import FILE, MIB, MakeClient, Market, pool_of, push, until, vouchers
+from ..market import FILE, MIB, MakeClient, Market, pool_of, push, vouchers
 from ..programs import place
 from ..streams.test_daemon_relay import exchange
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from chain_resolver.conftest import client, deployments, net, network
+from conditions import until
 
 from dtp.carriers.errors import ListenError
 from dtp.chain import Program, host
@@ -20,7 +21,7 @@ from dtp.daemon.server import Daemon
 from dtp.localnet.grpc.localnet import LocalnetThread
 
 from ..conftest import FAR, NEAR, Backend, Pair, Run, config, echo
-from ..market import HOST, MakeClient, Market, get, until, web
+from ..market import HOST, MakeClient, Market, get, web
 from ..programs import free_port
 from ..streams.test_daemon_relay import exchange, expose
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import pytest
 from chain_resolver.conftest import client, deployments, net, network, wallet
+from conditions import until
 
 from dtp.chain import Program, pass_
 from dtp.chain.host import Mode, Terms
@@ -24,7 +25,7 @@ from dtp.pay.passes import buy
 from dtp.pay.terms import QUOTA_USED_UP
 
 from ..conftest import NEAR, Backend, Pair, Run, config, echo
-from ..market import Market, pool_of, until, web
+from ..market import Market, pool_of, web
 from ..streams.test_daemon_relay import exchange
 
 __all__ = ["client", "deployments", "net", "network", "wallet"]

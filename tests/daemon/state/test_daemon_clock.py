@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from conditions import until
 
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import LocalPlace
@@ -19,7 +20,6 @@ from dtp.daemon.workers.parent import Workers
 
 from ..conftest import NEAR, Backend, Pair, Run, echo
 from ..streams.test_daemon_relay import exchange, expose
-from .test_daemon_state import known
 
 HOUR = 3600.0
 #: A Wednesday.
@@ -72,17 +72,17 @@ def test_a_ban_follows_the_clock_forward_and_backward(run: Run, calendar: Callab
             caller = str(NEAR.id)
             assert await passes(port)
             await pair.far.ban(caller, NOON + HOUR)
-            await known(lambda: not pair.far.callers)
+            await until(lambda: not pair.far.callers)
             for jump, is_banned in [(0.5, True), (2, False), (-100, True), (0, True)]:
                 calendar(NOON + jump * HOUR)
                 assert (caller in pair.far.get_status()["bans"]) is is_banned
                 denied = pair.exposed.denials["ban"]
                 if is_banned:
                     await pair.far.ban(caller, NOON + HOUR)  # whoever is here is looked at again
-                    await known(lambda: not pair.far.callers)
-                    await known(lambda denied=denied: pair.exposed.denials["ban"] > denied)
+                    await until(lambda: not pair.far.callers)
+                    await until(lambda denied=denied: pair.exposed.denials["ban"] > denied)  # type: ignore[misc]
                 else:
-                    await known(lambda: pair.far.callers)
+                    await until(lambda: pair.far.callers)
                     assert await passes(port)
 
     run(scenario)
@@ -113,11 +113,11 @@ def test_health_checks_do_not_notice(calendar: Callable[..., Any]) -> None:
             health.watch("api", balancer, Health(every=0.01, timeout=5.0, fall=2, rise=2))
         )
         calendar(NOON + 1000 * HOUR)
-        await known(lambda: not one.healthy)
+        await until(lambda: not one.healthy)
         calendar(NOON - 1000 * HOUR)
         server = await asyncio.start_server(lambda _, writer: writer.close(), place.host, place.port)
         async with server:
-            await known(lambda: one.healthy)
+            await until(lambda: one.healthy)
             for jump in (1000, -1000):
                 calendar(NOON + jump * HOUR)
                 assert one.is_usable(time.monotonic())

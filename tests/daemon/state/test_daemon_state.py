@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
+from conditions import until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -266,15 +267,6 @@ def test_what_was_of_another_period_is_dropped() -> None:
     assert quota.take_pending(160) == (1, {_ME: Used(1, 0)})
 
 
-async def known(condition: Callable[..., Any]) -> None:
-    """Until a condition holds that nothing reports."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never held")
-
-
 def test_a_quota_outlives_the_daemon(run: Run, tmp_path: Path) -> None:
     """Used up, restarted: the caller is asked about when it comes, and refused."""
 
@@ -293,7 +285,7 @@ def test_a_quota_outlives_the_daemon(run: Run, tmp_path: Path) -> None:
             pair.far = pair.make(pair.far_config(pair.expose, url), FAR)
             await pair.far.start()
             (quota,) = [policy for _, policy in pair.far._policies.iter_quotas()]
-            await known(lambda: _ME in quota._counts and quota._counts[_ME].requests)
+            await until(lambda: _ME in quota._counts and quota._counts[_ME].requests)
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"still too much")
             assert pair.exposed.denials["quota"] >= 1
@@ -408,7 +400,7 @@ def test_daemons_share_rates_and_bans(run: Run, url: str, tmp_path: Path) -> Non
             await near.start()
             (forwarded,) = near.forwarded.values()
             port = int(forwarded.places[0].rpartition(":")[2])
-            await known(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))  # type: ignore[union-attr]
+            await until(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))  # type: ignore[union-attr]
             passed = []
             for number in range(12):
                 try:
@@ -423,17 +415,17 @@ def test_daemons_share_rates_and_bans(run: Run, url: str, tmp_path: Path) -> Non
                     now = time.monotonic()
                     return all(r._requests.get_arrival(None, now) - now > wanted - 300 for r in (one, other))
 
-                await known(is_told)
+                await until(is_told)
             assert passed == [True] * 6 + [False] * 6
             (caller,) = second.callers
             assert not caller.closed
             await pair.far.ban(str(near.identity.id), time.time() + 3600)
             assert pair.far.get_status()["bans"].keys() == {str(near.identity.id)}
-            await known(lambda: caller.closed)
-            await known(lambda: second.exposed["api"].denials["ban"])
+            await until(lambda: caller.closed)
+            await until(lambda: second.exposed["api"].denials["ban"])
             await second.ban(str(near.identity.id), 0.0)
-            await known(lambda: not pair.far.get_status()["bans"])
-            await known(lambda: second.callers)
+            await until(lambda: not pair.far.get_status()["bans"])
+            await until(lambda: second.callers)
             await near.close()
             await second.close()
 
@@ -500,19 +492,19 @@ def test_whether_the_state_can_be_had_is_known(
         assert pair.far.get_status()["state_up"] is True
         assert "state_up" not in pair.near.get_status()
         store.fault = StateError("gone fishing")
-        await known(lambda: store.refused > 3)
+        await until(lambda: store.refused > 3)
         assert pair.far.get_status()["state_up"] is False
         store.fault = None
-        await known(lambda: pair.far.get_status()["state_up"])
+        await until(lambda: pair.far.get_status()["state_up"])
 
     run(scenario)
     assert caplog.text.count("gone fishing") == 1
     assert caplog.text.count("the state can be shared again") == 1
 
 
-@pytest.mark.parametrize("until", [FOR_EVER, 0.0])
+@pytest.mark.parametrize("ends", [FOR_EVER, 0.0])
 def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(
-    run: Run, tmp_path: Path, until: float
+    run: Run, tmp_path: Path, ends: float
 ) -> None:
     """The disk was full: the other daemon never heard of it, nor that it was taken back."""
     alice = str(NEAR.id)
@@ -525,17 +517,17 @@ def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(
             pair.far_config(pair.expose), OTHER, patience=SOON, make_store=lambda url, name: store.shared
         )
         await second.start()
-        await second.ban(alice, 0.0 if until else FOR_EVER)
-        await known(lambda: bool(pair.far.get_status()["bans"]) is not bool(until))
+        await second.ban(alice, 0.0 if ends else FOR_EVER)
+        await until(lambda: bool(pair.far.get_status()["bans"]) is not bool(ends))
         store.fault = StateError("disk is full")
         with pytest.raises(StateError, match=r"holds at this daemon.*disk is full"):
-            await pair.far.ban(alice, until)
-        await known(lambda: store.refused > 3)
-        assert bool(pair.far.get_status()["bans"]) is bool(until)
-        assert bool(second.get_status()["bans"]) is not bool(until)
+            await pair.far.ban(alice, ends)
+        await until(lambda: store.refused > 3)
+        assert bool(pair.far.get_status()["bans"]) is bool(ends)
+        assert bool(second.get_status()["bans"]) is not bool(ends)
         store.fault = None
-        await known(lambda: bool(second.get_status()["bans"]) is bool(until))
-        assert bool(pair.far.get_status()["bans"]) is bool(until)
+        await until(lambda: bool(second.get_status()["bans"]) is bool(ends))
+        assert bool(pair.far.get_status()["bans"]) is bool(ends)
         await second.close()
 
     run(scenario)

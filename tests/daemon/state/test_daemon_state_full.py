@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 import small_disk
+from conditions import until
 from rich.console import Console
 
 from dtp.cli.daemon_status import show
@@ -33,7 +34,6 @@ from ..conftest import FAR, Pair, Run, config
 from ..crew import Crew
 from ..process.test_daemon_workers import DIRECT, start, workers_of
 from ..streams.test_daemon_relay import expose
-from .test_daemon_state import known
 
 SOON = Patience(exchange=0.01, again=0.01)
 
@@ -61,7 +61,7 @@ def test_a_full_disk_is_told_by_a_daemon_that_has_nothing_to_write(run: Run, tmp
         status = pair.far.get_status()
         assert (status["state_up"], status["state_trouble"]) == (True, "")
         small_disk.fill(folder)
-        await known(lambda: not pair.far.get_status()["state_up"])
+        await until(lambda: not pair.far.get_status()["state_up"])
         status = pair.far.get_status()
         why = f"{folder}/state.db: database or disk is full"
         assert status["state_trouble"] == why
@@ -69,7 +69,7 @@ def test_a_full_disk_is_told_by_a_daemon_that_has_nothing_to_write(run: Run, tmp
         assert f"state away: {why}" in text_of(status)
         assert "\ndtpd_state_up 0.0\n" in metrics.exposition(Mock(get_status=lambda **_: status)).decode()
         small_disk.make_room(folder)
-        await known(lambda: pair.far.get_status()["state_up"])
+        await until(lambda: pair.far.get_status()["state_up"])
         assert pair.far.get_status()["state_trouble"] == ""
         assert "state away" not in text_of(pair.far.get_status())
 

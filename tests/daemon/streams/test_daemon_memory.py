@@ -6,12 +6,12 @@ import asyncio
 import gc
 import os
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from conditions import until
 
 import dtp
 from dtp.daemon.process.memory import (
@@ -54,14 +54,6 @@ async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     """A server of HTTP with one answer."""
     while await reader.readuntil(b"\r\n\r\n"):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
-
-
-async def until(condition: Callable[..., Any]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never held")
 
 
 def test_who_holds_most_goes_first(run: Run, caplog: pytest.LogCaptureFixture) -> None:
