@@ -221,7 +221,7 @@ class Core:
         wall = now + self.wall_offset
         if time_ms > (wall + self.limits.future) * 1000:
             return "message-future"
-        if time_ms < (wall - self.limits.stale) * 1000 or time_ms <= self.seen.floor_ms:
+        if time_ms < (wall - self.limits.stale) * 1000 or self.seen.is_too_old(time_ms, wall):
             return "message-stale"
         return ""
 

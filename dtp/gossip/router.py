@@ -492,7 +492,7 @@ class Router:
             if not left or parsed.time_ms < state.history_since:
                 return "past-unasked"  # it may have been asked for by who has left and come back since
             neighbour.past_wanted[parsed.topic] = left - 1
-            return "message-stale" if parsed.time_ms <= core.seen.floor_ms else ""
+            return "message-stale" if core.seen.is_too_old(parsed.time_ms, now + core.wall_offset) else ""
         if reason:
             self._asking.note_refused(parsed.id, parsed.time_ms, now)
         return reason

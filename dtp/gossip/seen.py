@@ -15,11 +15,11 @@ class SeenCache:
     """Ids of messages that were taken, for as long as one of them could be taken again.
 
     A message older than `stale` seconds is refused for its age, so ids are needed no longer than that. When there
-    are more than the cache holds, the oldest go, and `floor_ms` rises past every message that could be among them:
-    what is older is refused, rather than taken twice.
+    are more than the cache holds, the oldest go, and what is no newer than any that could be among them is refused,
+    rather than taken twice. What was remembered by a clock that was ahead is forgotten when it has been set back.
     """
 
-    __slots__ = ("_future", "_ids", "_keep", "_most", "floor_ms")
+    __slots__ = ("_floor_ms", "_future", "_ids", "_keep", "_most")
 
     def __init__(self, limits: GossipLimits) -> None:
         self._most = limits.seen
@@ -28,7 +28,7 @@ class SeenCache:
         # Ordered: a plain dict that lost its first entries is looked through for the next one, 40 us a message.
         self._ids: OrderedDict[bytes, float] = OrderedDict()
         #: Messages not after this time (Unix milliseconds) are refused.
-        self.floor_ms = 0
+        self._floor_ms = 0
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -43,12 +43,20 @@ class SeenCache:
         for _ in range(_AT_ONCE):
             oldest = next(iter(ids))
             arrived = ids[oldest]
-            if len(ids) > self._most:
+            if arrived > wall + self._future:
+                pass  # of a clock that was ahead: else it stayed as long, and all behind it
+            elif len(ids) > self._most:
                 # Its author may have dated it into the future, as far as messages are taken.
-                self.floor_ms = max(self.floor_ms, int((arrived + self._future) * 1000))
+                self._floor_ms = max(self._floor_ms, int((arrived + self._future) * 1000))
             elif arrived + self._keep > wall:
                 return
             del ids[oldest]
+
+    def is_too_old(self, time_ms: int, wall: float) -> bool:
+        """Return whether a message of this time (Unix milliseconds) may be one that was forgotten."""
+        if self._floor_ms > (wall + self._future) * 1000:  # the clock was ahead
+            self._floor_ms = 0
+        return time_ms <= self._floor_ms
 
     def discard(self, message_id: bytes) -> None:
         """Remove an id, so that the message may come again: it wasn't accepted after all."""

@@ -1,0 +1,56 @@
+"""What was remembered while a node's clock was wrong harms nothing once it is right."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from dtp.gossip.limits import DEFAULT
+from dtp.gossip.seen import SeenCache
+from dtp.testing.swarm import WALL, GossipSwarm
+
+T = "weather"
+DAY = 86_400.0
+
+
+def pair(ahead):
+    """Return a swarm of two linked nodes, the first with a clock that is so far ahead, and few that it remembers."""
+    swarm = GossipSwarm(7, limits=replace(DEFAULT, seen=200))
+    wrong, right = swarm.add_node(), swarm.add_node(T)
+    wrong.router.set_wall(WALL + ahead)
+    wrong.join(T)
+    swarm.link_nodes(wrong, right)
+    swarm.run_for(1)
+    return swarm, wrong, right
+
+
+@pytest.mark.parametrize("ahead", [-365 * DAY, -DAY, -600.0, 600.0, DAY, 365 * DAY])
+def test_a_node_takes_messages_again_once_its_clock_is_set(ahead):
+    """However many it had written itself meanwhile, and however many come then."""
+    swarm, wrong, right = pair(ahead)
+    for number in range(30):
+        wrong.publish(T, b"own %d" % number)
+    right.publish(T, b"refused as of another time")
+    swarm.run_for(1)
+    assert wrong.data == []
+    wrong.router.set_wall(WALL)
+    for number in range(300):
+        right.publish(T, b"now %d" % number)
+        swarm.run_for(1)
+    # What was refused is told again, so that it may come, too.
+    assert Counter(wrong.data) - Counter([b"refused as of another time"]) == Counter(
+        b"now %d" % number for number in range(300)
+    )
+    wrong.publish(T, b"here again")
+    swarm.run_for(1)
+    assert right.data[-1:] == [b"here again"]
+
+
+def test_ids_of_a_clock_that_was_ahead_are_forgotten_in_time():
+    limits = replace(DEFAULT, seen=1000)
+    seen = SeenCache(limits)
+    for number in range(10):
+        seen.add(b"ahead %d" % number, WALL + DAY)
+    for number in range(600):
+        seen.add(b"now %d" % number, WALL + number)
+    assert len(seen) <= limits.stale + 2 * limits.future + 1
