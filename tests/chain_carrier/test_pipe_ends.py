@@ -34,6 +34,7 @@ from dtp.chain.pipes.where import PipeEndpoint, PipeStalledError
 from dtp.testing.clock import run
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**32),

@@ -409,6 +409,7 @@ def test_objects_with_their_fields(shell, call, alice, net):
     assert "is not an address" in shell("chain", "object", "zz", code=3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("node") is None or not (ROOT / "move/node_modules").is_dir(),
     reason="needs Node, and `npm ci` in move/",

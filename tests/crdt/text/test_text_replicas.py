@@ -115,6 +115,7 @@ def test_all_come_to_the_same_bytes(rng: random.Random, count: int, steps: int) 
     assert str(loaded) == str(texts[0])
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.integers(2, 5), st.sampled_from([40, 120, 200]))
 def test_compacting_or_not_makes_no_difference(rng: random.Random, count: int, steps: int) -> None:
     texts = [replica.text for replica in history(rng, count, steps, compacting=True)]

@@ -495,6 +495,7 @@ def test_the_page_names_the_versions_that_there_are() -> None:
     assert ",".join(as_csv.HEAD) in page
 
 
+@pytest.mark.slow
 def test_what_takes_long_goes_on_beside_the_loop_and_is_of_one_time(tmp_path: Path) -> None:
     """Money moves at each turn of the loop; what is exported adds up, and an import comes in as a whole."""
 

@@ -142,6 +142,7 @@ async def flipped(tmp_path: Path, seeds: range, flips: int, *, closed: bool) -> 
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_flipped_byte_is_never_shown_as_data(tmp_path: Path, *, closed: bool) -> None:
     async def main() -> None:

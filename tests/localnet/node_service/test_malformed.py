@@ -121,6 +121,7 @@ messages = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(method=st.sampled_from(METHODS), data=messages)
 def test_messages_with_any_content(net, v2, method, data):
@@ -136,6 +137,7 @@ def services():
         yield Services(node)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the classes warn of their old fields
 @settings(max_examples=500)
 @given(data=st.data())

@@ -153,6 +153,7 @@ def test_nothing_there(function: str) -> None:
     assert check("places", function, []).failure in ("ABORTED", "VECTOR_OPERATION_ERROR")
 
 
+@pytest.mark.slow
 @given(st.integers(0, 3), st.integers(0, 6), st.integers(0, 5))
 def test_enums(kind: int, n: int, by: int) -> None:
     check("shapes", "areas", [number(kind, 8), number(n, 64), number(by, 64)])
@@ -169,6 +170,7 @@ def test_type_names() -> None:
     check("generic", "names", [])
 
 
+@pytest.mark.slow
 @given(near(64), st.binary(max_size=5), st.booleans())
 def test_generic_structs(x: int, y: bytes, z: bool) -> None:
     check("generic", "swapped", [number(x, 64), text(y)])

@@ -203,6 +203,7 @@ def test_a_removal_that_does_not_count_keeps_nobody_out() -> None:
     assert not group(CREATE, ADD_BEN, ADD_CID, forbidden).was_removed(DAN)
 
 
+@pytest.mark.slow
 def test_nobody_from_outside_fills_a_group() -> None:
     """Whoever had a link knew enough to sign so many operations that no other had room."""
     made = group(CREATE, ADD_BEN)
