@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
 from dtp.broadcast.errors import ProducerEquivocated
@@ -25,7 +24,7 @@ class Verifier:
         self.announcement = announcement
         #: Set once the producer has signed two chains.
         self.proof: Equivocation | None = None
-        self._known: OrderedDict[int, Segment] = OrderedDict()
+        self._known: dict[int, Segment] = {}
         self._remembered = remembered
 
     def check(self, manifest: bytes) -> Segment:
@@ -44,8 +43,8 @@ class Verifier:
         self._compare_known(segment)
         # Only heads are compared: the hashes of all pieces would be 64 KiB more for each.
         self._known[segment.number] = segment.with_hashes(())
-        while len(self._known) > self._remembered:
-            self._known.popitem(last=False)
+        while len(self._known) > self._remembered:  # the newest stay: old ones may be sent again to hide them
+            del self._known[min(self._known)]
         return segment
 
     def accept_proof(self, proof: Equivocation) -> None:

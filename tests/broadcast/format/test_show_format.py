@@ -297,6 +297,19 @@ def test_a_proof_with_a_forged_head_proves_nothing():
         Equivocation.decode(bytes(proof), announcement)
 
 
+def test_old_segments_that_are_sent_again_hide_no_second_chain():
+    """A neighbour in league with its producer sent old ones, until the newest weren't known any more."""
+    announcement, old = stream_of(*(b"%d" % each for each in range(20)))
+    verifier = Verifier(announcement, remembered=5)
+    for each in old:
+        verifier.check(each.encoded)
+    for each in old[:10]:
+        verifier.check(each.encoded)
+    _, others = stream_of(*(b"%d" % each for each in range(18)), b"another", announcement=announcement)
+    with pytest.raises(ProducerEquivocated):
+        verifier.check(others[18].encoded)
+
+
 def test_remembered_heads_are_bounded():
     announcement, segments = stream_of(*[b"x"] * 6)
     verifier = Verifier(announcement, remembered=2)
