@@ -19,7 +19,8 @@ needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="needs Node, and `n
 
 
 @pytest.fixture(autouse=True)
-def _attached(monkeypatch: pytest.MonkeyPatch) -> None:
+def _attached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))  # `info` also says where a package is used
     row = dtp.cli.CommandRow("dtp.cli.move:move", "Move packages.")
     monkeypatch.setitem(dtp.cli.COMMANDS, "move", row)
 
