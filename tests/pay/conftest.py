@@ -223,6 +223,8 @@ class Market:
 
     def height(self) -> Any:
         """The newest checkpoint of a localnet."""
+        if self.chain.localnet is None:
+            pytest.skip("what is in checkpoints is read in a localnet of this process")
         return self.chain.localnet.run(lambda node: node.find_checkpoint().sequence)
 
     def sent(self, since: Any, *addresses: Any) -> Any:

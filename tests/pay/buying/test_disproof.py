@@ -67,6 +67,8 @@ def test_what_another_program_of_the_wallet_took_the_coin_of_is_given_back_to_th
     """Ten honest refusals reached the limit of a day."""
 
     async def scenario(market: Market) -> None:
+        if market.chain.localnet is None:
+            pytest.skip("ten openings that fail take more than a test's wallet has on a real network")
         await market.serve(give)
         buyer = await market.buyer()
         other = await market.client(buyer["wallet"])

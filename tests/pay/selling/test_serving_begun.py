@@ -61,7 +61,10 @@ def test_what_is_asked_for_is_begun(market: Play, tmp_path: Path) -> None:
         direct, piped = serving.listener.urls
         assert [urlsplit(each).scheme for each in (direct, piped)] == ["tcp", "pipe"]
         assert serving.book.limits == book
-        assert serving.gate.now_ms() == market.chain.now_ms()
+        most_ms = (
+            0 if market.chain.localnet is not None else 60_000
+        )  # a real chain's clock was read a while ago
+        assert abs(serving.gate.now_ms() - market.chain.now_ms()) <= most_ms
         assert serving.firewall.rules is not None  # known before anybody can come
         with pytest.raises(ClosedInHandshake):  # who hasn't the key
             await connect(Address.direct(me.id, direct, "files"))
