@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from rewriting import rewrite_part
 
 # The benchmark, which some tests are about, isn't installed; at the end, so that `dtp` stays the installed one.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -80,12 +79,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if (folder := config.stash.get(_TEMPORARY, None)) is not None:
         del os.environ["PYTEST_DEBUG_TEMPROOT"]
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Share the work before all tests are imported; a part of them takes no time."""
-    if session.config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        rewrite_part(session.config, Path(__file__).parent)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
