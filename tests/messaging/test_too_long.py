@@ -13,7 +13,7 @@ from village import NOW, Village, villages
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import MAX_ADDRESS_BYTES, MAX_MAILBOXES
 from dtp.messaging.conversation.events import MAX_ATTACHMENTS, MAX_TEXT_BYTES, Event, EventKind
-from dtp.messaging.conversation.operations import MAX_BYTES, MAX_PARENTS, Act, Operation
+from dtp.messaging.conversation.operations import MAX_BYTES, MAX_PARENTS, Act, MemberRole, Operation
 from dtp.messaging.ends.envelope import MAX_PAYLOAD
 from dtp.messaging.errors import MessageTooLong
 
@@ -45,10 +45,11 @@ def test_a_message_with_too_many_long_names_is_refused_and_the_next_one_goes_out
 
 
 def test_a_group_with_operations_and_cards_as_long_as_they_may_be_takes_a_new_member(village: Make) -> None:
-    """A member made some hundred of them, and whoever added somebody sent nothing any more to anybody."""
+    """An administrator made some hundred of them, and whoever added somebody sent nothing any more to anybody."""
     at = village("alice", "bob", "carol")
     alice, bob = at.people["alice"], at.people["bob"]
     group = at.group("alice", "bob")
+    alice.change_group(group, Act.ADD, at.now, subject=bob.person, role=MemberRole.ADMINISTRATOR)
     for number in range(MAX_PARENTS):
         alice.change_group(group, Act.NAME, at.now, text=f"{number}")
     at.deliver()

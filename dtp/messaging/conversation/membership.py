@@ -6,17 +6,32 @@ what came before it. What the placed ones come to is read in `reading`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container
+from itertools import islice
 from typing import Final
 
 from dtp.messaging.conversation.members import GroupMembers
-from dtp.messaging.conversation.operations import MAX_PARENTS, Act, MembershipError, Operation, Past
+from dtp.messaging.conversation.operations import (
+    MAX_PARENTS,
+    Act,
+    MemberRole,
+    MembershipError,
+    Operation,
+    Past,
+)
 from dtp.messaging.conversation.placed import PlacedOperations
 from dtp.messaging.conversation.reading import GroupReader, GroupReading
 from dtp.messaging.conversation.retirements import Retired
 
-#: Operations of a group, at most.
+#: Operations of a group, at most; and of one account, where it has a say there, and where it hasn't.
 MAX_OPERATIONS: Final = 4096
+MAX_OF_ADMINISTRATOR: Final = MAX_OPERATIONS // 2
+MAX_OF_MEMBER: Final = 128
+#: The last places are for those who have administered the group for longest, so many for each: whoever else fills a
+#: group can be removed.
+RESERVED: Final = 512
+_SENIORS: Final = 8
 
 
 class Membership:
@@ -41,6 +56,12 @@ class Membership:
         self._behind: dict[bytes, dict[bytes, None]] = {}
         #: Those that may have their place now.
         self._ready: list[bytes] = []
+        #: How many accepted operations there are of each account, and how many others of each device.
+        self._count_of = Counter[bytes]()
+        #: What somebody with a say has built on and that isn't here, or wasn't.
+        self._vouched: set[bytes] = set()
+        #: Who is in the group by what was read last.
+        self._roles: dict[bytes, MemberRole] = {}
         self._found: GroupReading | None = None
 
     def _list_known(self) -> list[Operation]:
@@ -63,26 +84,53 @@ class Membership:
 
     @property
     def heads(self) -> list[bytes]:
-        """The operations that no other has seen yet: the parents of the next one. Of too many, those that have seen
-        most: who makes lots of them hides nothing else."""
-        seen = {parent for each in self.operations.values() for parent in each.parents}
-        by_seen = self._placed.by_id
-        unseen = sorted(self.operations.keys() - seen, key=lambda each: (-by_seen[each].seen, each))
-        return sorted(unseen[:MAX_PARENTS])
+        """The operations that count and that no other one of these has seen yet: the parents of the next one. Of too
+        many, those that have seen most: who makes lots of them hides nothing else."""
+        return self.list_heads()
 
-    def add_operation(self, operation: Operation, is_authors: Callable[[Operation], bool]) -> bool:
+    def list_heads(self, own: bytes = b"") -> list[bytes]:
+        """Return `heads`, and those of a person's operations that don't count: who says which of their devices are
+        gone has seen what these did.
+
+        What a member does that they may not is built on by nobody: whoever hasn't heard of it misses nothing.
+        """
+        signers = {
+            (each.author, each.device) for each in self.operations.values() if each.act is not Act.RETIRE
+        }
+        seen, heads = 0, []
+        valid = {each.id for each in self._read().valid}
+        for each in reversed(self._placed.in_order):
+            operation = each.operation
+            says_nothing = (
+                operation.act is Act.RETIRE and (operation.author, operation.subject) not in signers
+            )
+            is_named = operation.author == own or (each.id in valid and not says_nothing)
+            if is_named and not seen & each.bit:
+                heads.append(each.id)
+                seen |= each.past
+        return sorted(heads[:MAX_PARENTS])
+
+    def add_operation(
+        self, operation: Operation, is_authors: Callable[[Operation], bool], *, kept: bool = False
+    ) -> bool:
         """Take an operation. Return whether something counts or has its place that didn't before.
 
-        `is_authors` says whether its device is its author's. Raise `MembershipError` for one of another group.
+        `is_authors` says whether its device is its author's; one that is `kept` had room before. Raise
+        `MembershipError` for one of another group.
         """
         if operation.act is Act.CREATE and operation.id != self.group:
             raise MembershipError("an operation creates another group than the one it came for")
         if operation.id in self.operations or operation.id in self._waiting:
             known = self._doubted.get(operation.id)
             return known is not None and self._accept([known], is_authors)
-        if not self._make_room(is_authors(operation)):
+        accepted = is_authors(operation)
+        if not kept and not (self._has_share(operation, accepted) and self._make_room(operation, accepted)):
             return False
         self._waiting[operation.id] = self._doubted[operation.id] = operation
+        self._count_of[operation.device] += 1
+        has_say = accepted and self._role_of(operation.author) is not MemberRole.MEMBER
+        if has_say or operation.id in self._vouched:
+            self._vouched.update(each for each in operation.parents if each not in self.operations)
         for parent in operation.parents:
             if parent not in self.operations:
                 self._behind.setdefault(parent, {})[operation.id] = None
@@ -97,14 +145,36 @@ class Membership:
     def withdraw(self, person: bytes, devices: Container[bytes]) -> None:
         """Accept no longer what devices have signed that turned out not to be their person's."""
         signed = [each for each in self._list_known() if each.author == person and each.device in devices]
-        self._doubted |= {each.id: each for each in signed}
+        for each in signed:
+            if each.id not in self._doubted:
+                self._doubted[each.id] = each
+                self._count_of[each.author] -= 1
+                self._count_of[each.device] += 1
         self._found = None
 
-    def _make_room(self, accepted: bool) -> bool:
+    def _has_share(self, operation: Operation, accepted: bool) -> bool:
+        """True if one more operation of its author is taken, or of its device while that isn't its author's: no
+        member stops a group by what they do there. Where somebody else with a say has built on one, it is taken."""
+        count = self._count_of[operation.author if accepted else operation.device]
+        if count < MAX_OF_MEMBER or operation.id in self._vouched or not self.operations:
+            return True
+        if accepted and self._role_of(operation.author) is MemberRole.MEMBER:
+            self._read()  # it may have changed
+        has_say = accepted and self._role_of(operation.author) is not MemberRole.MEMBER
+        return has_say and count < MAX_OF_ADMINISTRATOR
+
+    def _role_of(self, person: bytes) -> MemberRole:
+        """Return a person's role by what was read last; a member's where they have none."""
+        return self._roles.get(person, MemberRole.MEMBER)
+
+    def _make_room(self, operation: Operation, accepted: bool) -> bool:
         """True if one more operation is taken. For an accepted one a place is made, where one has none that wasn't
         accepted, or is by nobody of the group."""
-        if len(self.operations) + len(self._waiting) < MAX_OPERATIONS:
+        count = len(self.operations) + len(self._waiting)
+        if count < MAX_OPERATIONS - RESERVED:
             return True
+        if operation.id in self._vouched:
+            return count < 2 * MAX_OPERATIONS
         if not accepted:
             return False
         roles = self.members.roles
@@ -112,11 +182,15 @@ class Membership:
             if each.author not in roles or (name in self._doubted and name not in self._due):
                 self._forget_waiting(each)
                 return True
-        return False
+        seniors = [each for each, role in roles.items() if role is MemberRole.ADMINISTRATOR][:_SENIORS]
+        late = [each.author for each in islice(self.operations.values(), MAX_OPERATIONS - RESERVED, None)]
+        is_senior = operation.author in seniors and late.count(operation.author) < RESERVED // _SENIORS
+        return is_senior and count < MAX_OPERATIONS
 
     def _forget_waiting(self, operation: Operation) -> None:
         del self._waiting[operation.id]
-        self._doubted.pop(operation.id, None)
+        is_doubted = self._doubted.pop(operation.id, None) is not None
+        self._count_of[operation.device if is_doubted else operation.author] -= 1
         self._due.pop(operation.id, None)
         for parent in operation.parents:
             if (behind := self._behind.get(parent)) is not None:
@@ -133,6 +207,8 @@ class Membership:
         changed = False
         for operation in filter(is_authors, doubted):
             del self._doubted[operation.id]
+            self._count_of[operation.device] -= 1
+            self._count_of[operation.author] += 1
             changed |= operation.id in self.operations
             self._mark_due(operation.id)
         before = len(self.operations)
@@ -182,6 +258,7 @@ class Membership:
     def _read(self) -> GroupReading:
         if self._found is None:
             self._found = self._reader.read(self._doubted)
+            self._roles = self._found.members.roles
         return self._found
 
     def list_seen_by_additions_of(self, person: bytes) -> set[bytes]:

@@ -498,7 +498,9 @@ class Correspondence:
     def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation:
         """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds."""
         membership = self.groups[group]
-        operation = Operation.sign(self.identity, self.person, act, parents=membership.heads, **what)
+        operation = Operation.sign(
+            self.identity, self.person, act, parents=membership.list_heads(self.person), **what
+        )
         before = set(self.devices_of(group))
         membership.add_operation(operation, self.is_authors)
         self.group_states.save_operations(membership)

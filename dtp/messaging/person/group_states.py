@@ -87,9 +87,9 @@ class GroupStates:
     def load(self, group: Membership, operations: Iterable[bytes]) -> None:
         """Add to a group what `save_operations` has kept of it: these were accepted when they came."""
         for each in operations:
-            group.add_operation(Operation.parse(each), lambda operation: True)
+            group.add_operation(Operation.parse(each), lambda operation: True, kept=True)
         for each in unpack_saved(self._mail.store.get_value(_refused(group.group)) or pack([])):
-            group.add_operation(Operation.parse(each), lambda operation: False)
+            group.add_operation(Operation.parse(each), lambda operation: False, kept=True)
 
     def list_fellows(self) -> set[bytes]:
         """Return who is in a group with us."""

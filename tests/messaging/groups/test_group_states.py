@@ -259,6 +259,8 @@ def test_what_somebody_has_told_one_member_alone_cuts_nobody_off(village: Callab
     at = village("alice", "bob", "mallory", "carol", least=0)
     alice, bob, mallory = (at.people[each] for each in ("alice", "bob", "mallory"))
     group = at.group("alice", "bob", "mallory")
+    alice.change_group(group, Act.ADD, at.now, subject=mallory.person, role=MemberRole.ADMINISTRATOR)
+    at.deliver()
     hidden = Operation.sign(
         mallory.identity, mallory.person, Act.NAME, text="x", parents=alice.groups[group].heads
     )
@@ -277,6 +279,22 @@ def test_what_somebody_has_told_one_member_alone_cuts_nobody_off(village: Callab
     at.now += resend_after(9)
     assert bob.group_states.take_wanted(at.now) == []
     assert at.waiting("bob") == []
+
+
+def test_what_a_member_may_not_do_is_built_on_by_nobody_whom_they_tell_it(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "mallory", "carol", least=0)
+    alice, bob, mallory = (at.people[each] for each in ("alice", "bob", "mallory"))
+    group = at.group("alice", "bob", "mallory")
+    heads = alice.groups[group].heads
+    hidden = Operation.sign(mallory.identity, mallory.person, Act.NAME, text="x", parents=heads)
+    at.pass_on("mallory", "alice", group, hidden)
+    assert hidden.id in alice.groups[group].operations
+    alice.change_group(group, Act.ADD, at.now, subject=at.people["carol"].person)
+    at.deliver()
+    assert bob.groups[group].members == alice.groups[group].members
+    assert at.people["carol"].person in bob.groups[group].members.roles
 
 
 def test_what_exists_nowhere_is_asked_for_three_times(village: Callable[..., Village]) -> None:

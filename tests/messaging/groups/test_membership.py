@@ -5,6 +5,7 @@ from __future__ import annotations
 import cProfile
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from ends_world import identity
@@ -14,7 +15,13 @@ from second_membership import Group
 
 from dtp.identity import Identity
 from dtp.messaging.conversation.members import GroupMembers, Invitation
-from dtp.messaging.conversation.membership import MAX_OPERATIONS, Membership
+from dtp.messaging.conversation.membership import (
+    MAX_OF_ADMINISTRATOR,
+    MAX_OF_MEMBER,
+    MAX_OPERATIONS,
+    RESERVED,
+    Membership,
+)
 from dtp.messaging.conversation.operations import Act, MemberRole, MembershipError, Operation
 
 PEOPLE = [identity(each) for each in range(1, 7)]
@@ -363,3 +370,87 @@ def test_operations_that_come_in_the_wrong_order_are_placed_one_by_one() -> None
             made.add_operation(each, yes)
     assert made.operations.keys() == {each.id for each in operations}
     assert sum(each.callcount for each in profile.getstats()) < 100 * len(operations)
+
+
+# ---- members who fill a group -------------------------------------------------------------------------------------
+
+
+_NUMBERS = itertools.count(MAX_OPERATIONS)
+
+
+def flood(made: Membership, number: int, count: int, of: bytes) -> list[Operation]:
+    """Have somebody do nothing much as often as that, and return what was told."""
+    done = [sparse(number, [of], next(_NUMBERS)) for _ in range(count)]
+    for each in done:
+        made.add_operation(each, yes)
+    return done
+
+
+def test_a_member_who_may_nothing_fills_no_group_and_is_built_on_by_nobody() -> None:
+    """Any member could do 4,096 things that don't count, and nobody could be added or removed any more."""
+    made, other = group(CREATE, ADD_BEN, ADD_CID), group(CREATE, ADD_BEN, ADD_CID)
+    flood(made, 2, MAX_OPERATIONS, ADD_CID.id)
+    flood(other, 2, MAX_OPERATIONS, ADD_CID.id)  # another one hears of other ones
+    assert len(made.operations) == len(other.operations) == 3 + MAX_OF_MEMBER
+    assert made.heads == [ADD_CID.id]
+    removes = make(0, Act.REMOVE, made.heads, CID)
+    for each in (made, other):
+        assert each.add_operation(removes, yes)
+        assert each.members.roles.keys() == {ANN, BEN}
+        assert flood(each, 2, 1, removes.id)[0].id not in each.operations
+
+
+def test_what_others_sign_in_somebodys_name_takes_none_of_their_places() -> None:
+    made = group(CREATE, ADD_BEN, ADD_CID)
+    for at in range(2 * MAX_OF_MEMBER):
+        forged = replace(sparse(1, [ADD_CID.id], at), device=DAN)
+        made.add_operation(forged, yes)
+    assert len(made.refused) == MAX_OF_MEMBER
+    assert made.add_operation(make(1, Act.NAME, made.heads), yes)
+
+
+def test_one_administrator_fills_half_of_a_group_and_two_leave_room_to_remove_them() -> None:
+    add_cid = make(0, Act.ADD, [ADD_BEN.id], CID, MemberRole.ADMINISTRATOR)
+    begun = (CREATE, ADD_BEN, add_cid)
+    made = group(*begun)
+    flood(made, 1, MAX_OPERATIONS, add_cid.id)
+    assert len(made.operations) == MAX_OF_ADMINISTRATOR + 3  # with what Ann has done
+    assert made.add_operation(make(2, Act.ADD, [add_cid.id], DAN), yes)
+    flood(made, 2, MAX_OPERATIONS, add_cid.id)
+    assert MAX_OPERATIONS - RESERVED <= len(made.operations) < MAX_OPERATIONS
+    assert not made.add_operation(make(3, Act.REMOVE, made.heads, DAN), yes)
+    for subject in (BEN, CID):
+        assert made.add_operation(make(0, Act.REMOVE, made.heads, subject), yes)
+    assert made.members.roles.keys() == {ANN, DAN}
+    assert made.add_operation(make(0, Act.ADD, made.heads, PEOPLE[4].id.key), yes)
+    for _ in range(RESERVED):
+        made.add_operation(make(0, Act.NAME, made.heads), yes)
+    assert len(made.operations) < MAX_OPERATIONS
+
+
+def test_what_an_administrator_has_built_on_is_taken_by_who_was_told_others() -> None:
+    """Two administrators tell each member other things, so that each has no more room for those of others."""
+    add_cid = make(0, Act.ADD, [ADD_BEN.id], CID, MemberRole.ADMINISTRATOR)
+    begun = (CREATE, ADD_BEN, add_cid)
+    made, other = group(*begun), group(*begun)
+    told = flood(made, 1, MAX_OPERATIONS, add_cid.id)
+    flood(other, 1, MAX_OPERATIONS, add_cid.id)
+    flood(other, 2, MAX_OPERATIONS, add_cid.id)
+    removal = make(0, Act.REMOVE, made.heads, BEN)
+    assert made.add_operation(removal, yes)
+    other.add_operation(removal, yes)
+    assert other.is_waiting(removal.id)
+    for each in told:  # as who is asked for it gives it
+        other.add_operation(each, yes)
+    assert removal.id in other.operations
+    assert BEN not in other.members.roles
+
+
+def test_a_group_that_was_kept_has_room_for_all_of_it() -> None:
+    made = group(CREATE, ADD_BEN, ADD_CID)
+    flood(made, 1, 2 * MAX_OF_MEMBER, ADD_CID.id)
+    made.add_operation(make(0, Act.REMOVE, made.heads, BEN), yes)
+    read = Membership(CREATE.id)
+    for each in made.operations.values():
+        read.add_operation(each, yes, kept=True)
+    assert read.operations.keys() == made.operations.keys()
