@@ -34,6 +34,7 @@ from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.past import GroupPast
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.quotas import Allowances, MessageQuotas
+from dtp.messaging.person.reading import ReadMessages
 from dtp.messaging.person.spreading import Spreading
 
 _NOTICES: Final = {
@@ -75,6 +76,7 @@ class Correspondence:
         self.past = GroupPast(self)
         self.missed = MissedEvents(self)
         self.allowances = Allowances(self, quotas or MessageQuotas())
+        self.reading = ReadMessages(self)
         try:
             self._load(now_ms)
         except BaseException:
@@ -394,23 +396,7 @@ class Correspondence:
 
         Return whether it is new.
         """
-        found = self.store.find_message(message, sender)
-        if found is None:
-            return False
-        conversation, sender, event = found
-        with self.transaction():
-            if not self.store.mark_read(sender, message):
-                return False
-            self._begin_to_vanish(sender, event, now_ms)
-            contact = self.contacts.get_contact(sender)
-            told = [*contact.card.devices] if tell and contact and not contact.pending else []
-            read = Event(EventKind.READ, conversation, 0, now_ms, {"targets": [message]})
-            self.enqueue_event([*told, *self.own_devices], read, now_ms)
-        return True
-
-    def _begin_to_vanish(self, sender: bytes, event: Event, now_ms: int) -> None:
-        if seconds := event.fields.get("disappear", 0):
-            self.store.set_vanishing(sender, event.id, now_ms + seconds * 1000)
+        return self.reading.mark_read(message, now_ms, tell=tell, sender=sender)
 
     def delete_vanished(self, now_ms: int) -> int:
         """Delete messages that were to disappear by now. Return their number."""
@@ -605,7 +591,7 @@ class Correspondence:
         if event.kind is EventKind.MEMBERSHIP:
             return self.group_states.process_event(device, person, event, now_ms)
         if event.kind is EventKind.READ:
-            return self._take_read(device, person, event, now_ms)
+            return self.reading.take_read(device, person, event, now_ms)
         if event.kind is EventKind.JOIN:
             return self.communities.take_join(person, event, now_ms)
         if event.kind is EventKind.CALL:
@@ -647,18 +633,6 @@ class Correspondence:
         self.store.add_said(event.conversation, said, unread=False, held=False, vanishes=0)
         return [Notice(What.CHANGED, said.sender, event.conversation, inner.id)]
 
-    def _take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
-        notices = []
-        for message in event.fields["targets"]:
-            for conversation, sender, said in self.store.find_messages(message):
-                if person == self.person:
-                    self.store.mark_read(sender, message)
-                    self._begin_to_vanish(sender, said, now_ms)
-                elif sender == self.person:
-                    self.store.add_receipt(message, person, device, read=True)
-                    notices.append(Notice(What.READ, person, conversation, message))
-        return notices
-
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
         """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
         contact = self.contacts.get_contact(person)
@@ -690,5 +664,6 @@ class Correspondence:
         if not self.store.add_said(conversation, said, unread=is_text, held=held, vanishes=vanishes) or held:
             return []
         self.past.note_said(conversation, said, now_ms)
+        read = self.reading.take_said(said, now_ms)
         target = event.fields.get("target", event.id)
-        return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target)]
+        return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target), *read]

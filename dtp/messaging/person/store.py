@@ -26,6 +26,7 @@ from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
 from dtp.messaging.person.missed_store import MISSED_TABLE, MissedStore
 from dtp.messaging.person.past_store import PastStore
+from dtp.messaging.person.reading import EARLY_READS_TABLE, EarlyReads
 from dtp.messaging.person.usage import UsageStore
 
 #: SQLite's id of the file: "dtpc".
@@ -83,6 +84,7 @@ _TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
 _LATER_SCHEMA: Final = (
     HELD_ASIDE,
     MISSED_TABLE,
+    EARLY_READS_TABLE,
     "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
     "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
     """CREATE TABLE IF NOT EXISTS past_gifts (
@@ -104,6 +106,7 @@ _LATER_SCHEMA: Final = (
     conversation BLOB NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL, sealed BLOB NOT NULL,
     key BLOB NOT NULL, due INTEGER NOT NULL, published INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, number)
 ) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS vanished_clocks (conversation BLOB PRIMARY KEY, clock INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS states_given (key BLOB PRIMARY KEY, state BLOB NOT NULL, ends INTEGER NOT NULL)",
     """CREATE TABLE IF NOT EXISTS states_wanted (
     conversation BLOB NOT NULL, device BLOB NOT NULL, file BLOB NOT NULL, due INTEGER NOT NULL,
@@ -150,6 +153,7 @@ class MessageStore:
         self.path = self._database.path
         self.past = PastStore(self._database)
         self.missed = MissedStore(self._database)
+        self.early_reads = EarlyReads(self._database)
         self.held = HeldEvents(self._database, self._rows)
         self.usage = UsageStore(self._database)
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
@@ -510,16 +514,14 @@ class MessageStore:
 
     def find_messages(self, message: bytes) -> list[tuple[bytes, bytes, Event]]:
         """Return conversations, senders and events of all messages with this id, those that were told last."""
-        rows = self._database.select_rows(
-            f"SELECT {_SAID} FROM said WHERE {IS_MESSAGE} ORDER BY told", {"id": message}
-        )
+        query = f"SELECT {_SAID} FROM said WHERE {IS_MESSAGE} ORDER BY told"
+        rows = self._database.select_rows(query, {"id": message})
         return [(row[3], row[1], self._open_said(row).event) for row in rows]
 
     def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
         """Return conversation, sender and id of the messages that nobody has marked as read, oldest first."""
-        return self._database.select_rows(
-            "SELECT conversation, sender, id FROM said WHERE unread AND NOT held ORDER BY rowid"
-        )
+        query = "SELECT conversation, sender, id FROM said WHERE unread AND NOT held ORDER BY rowid"
+        return self._database.select_rows(query)
 
     def list_unread_senders(self, kind: EventKind) -> list[bytes]:
         """Return the senders of messages of a kind that nobody has marked as read, each as often as it wrote one."""
@@ -546,11 +548,10 @@ class MessageStore:
         return [each for (each,) in rows]
 
     def next_clock(self, conversation: bytes) -> int:
-        """Return the clock of what is said next in a conversation: above all others, as long as there is one."""
-        ((found,),) = self._database.select_rows(
-            "SELECT MAX(clock) FROM said WHERE conversation = ?", conversation
-        )
-        return min((found or 0) + 1, MAX_CLOCK)
+        """Return the clock of what is said next in a conversation: above all, and what has disappeared, if it can."""
+        query, tables = "SELECT MAX(clock) FROM {} WHERE conversation = ?", ("said", "vanished_clocks")
+        found = [self._database.select_rows(query.format(each), conversation) for each in tables]
+        return min(max(clock or 0 for ((clock,),) in found) + 1, MAX_CLOCK)
 
     def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
         """Return conversations and events that were sent since a time."""
@@ -567,6 +568,11 @@ class MessageStore:
 
     def delete_vanished(self, now_ms: int) -> int:
         """Delete messages that were to disappear by now, and events about them. Return their number."""
+        self._db.execute(
+            "INSERT INTO vanished_clocks SELECT conversation, MAX(clock) FROM said WHERE vanishes AND vanishes <= ? "
+            "GROUP BY conversation ON CONFLICT DO UPDATE SET clock = MAX(clock, excluded.clock)",
+            (now_ms,),
+        )
         gone = self._db.execute(
             "DELETE FROM said WHERE vanishes AND vanishes <= ? RETURNING id", (now_ms,)
         ).fetchall()

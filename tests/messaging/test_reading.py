@@ -1,0 +1,108 @@
+"""What was read, on which of a person's devices, and who hears of it: also before the message itself comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from village import Village, villages
+
+from dtp.messaging.conversation.events import EventKind
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
+    with villages(tmp_path) as make:
+        yield make
+
+
+def hold_back(at: Village, name: str) -> list[bytes]:
+    """Return what waits for somebody, which comes later."""
+    return at.boxes.pop(at.people[name].identity.id.key)
+
+
+def send_all(at: Village, *names: str) -> None:
+    for each in names:
+        for sealed in at.people[each].desk.seal_due(at.now):
+            at.boxes.setdefault(sealed.device, []).append(sealed.envelope)
+
+
+def begin(village: Callable[..., Village]) -> Village:
+    at = village("alice", "phone", "bob", least=100)
+    at.share_account("alice", "phone")
+    for writer, reader in (("alice", "bob"), ("phone", "bob"), ("bob", "alice")):
+        at.say(writer, at.people[reader].person, "hello")
+        at.deliver()
+    for each in at.people.values():
+        for _, _, message in each.store.list_unread():
+            each.mark_read(message, at.now, tell=False)
+    at.deliver()
+    return at
+
+
+@pytest.mark.parametrize("disappear", [0, 60])
+def test_what_was_read_on_one_device_is_read_on_the_other_that_gets_it_later(
+    village: Callable[..., Village], disappear: int
+) -> None:
+    """It was unread there for ever, and never disappeared."""
+    at = begin(village)
+    alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    fields = {"text": "see you at eight", **({"disappear": disappear} if disappear else {})}
+    message = bob.send_event(alice.person, EventKind.TEXT, fields, at.now).event.id
+    send_all(at, "bob")
+    late = hold_back(at, "phone")
+    at.deliver()
+    assert alice.mark_read(message, at.now, tell=True)
+    at.deliver()
+    phone.receive(late, at.now)
+    assert not phone.store.list_unread()
+    assert [each.text for each in phone.read_history(bob.person)][-1] == "see you at eight"
+    assert phone.delete_vanished(at.now + HOUR) == bool(disappear)
+
+
+def test_a_receipt_counts_for_a_message_that_another_device_has_written_and_comes_later(
+    village: Callable[..., Village],
+) -> None:
+    """Only the device that had written it knew that it was read."""
+    at = begin(village)
+    alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    message = phone.send_event(bob.person, EventKind.TEXT, {"text": "see you at eight"}, at.now).event.id
+    send_all(at, "phone")
+    late = hold_back(at, "alice")
+    at.deliver()
+    assert bob.mark_read(message, at.now, tell=True)
+    at.deliver()
+    assert alice.store.read_receipts(message) == {}
+    alice.receive(late, at.now)
+    assert alice.store.read_receipts(message) == {bob.person: True}
+
+
+def test_so_much_is_kept_of_what_was_read_before_it_came(village: Callable[..., Village]) -> None:
+    at = begin(village)
+    store, bob = at.people["alice"].store, at.people["bob"]
+    with store.transaction():
+        for number in range(1200):
+            store.early_reads.note_read(number.to_bytes(16, "big"), bob.person, bob.identity.id.key)
+        store.early_reads.note_read(bytes(16), at.people["alice"].person, bob.identity.id.key)
+    for kept in ([0, *range(200, 1200)], []):  # what was taken is gone
+        with store.transaction():
+            taken = [n for n in range(1200) if store.early_reads.take_readers(n.to_bytes(16, "big"))]
+        assert taken == kept
+
+
+def test_what_is_said_after_something_has_disappeared_comes_behind_it(
+    village: Callable[..., Village],
+) -> None:
+    """Whoever hadn't read the one showed both in any order."""
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"].person
+    first = alice.send_event(bob, EventKind.TEXT, {"text": "first", "disappear": 60}, at.now)
+    assert alice.delete_vanished(at.now + HOUR) == 1
+    second = alice.send_event(bob, EventKind.TEXT, {"text": "second"}, at.now + HOUR)
+    assert second.event.clock > first.event.clock
+    at.now += HOUR
+    at.deliver()
+    assert at.texts("bob", alice.person) == ["first", "second"]
