@@ -18,6 +18,7 @@ from dtp.peers.dht.ids import node_id
 from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.dht.node import DhtNode
 from dtp.peers.dht.records import Record, RecordKind
+from dtp.peers.dht.store import HeldRecord
 from dtp.peers.dht.walks import GetWalk
 from dtp.testing.dht import DhtSwarm, global_host
 
@@ -86,7 +87,7 @@ class _SybilTable:
 class _SybilStore:
     """What a sybil keeps: nothing, though it says so."""
 
-    def get(self, kind: int, target: bytes) -> list[Record]:
+    def list_held(self, kind: int, target: bytes) -> list[HeldRecord]:
         """Return nothing."""
         return []
 
