@@ -121,6 +121,34 @@ def remove(name: str, person: str, **who: Any) -> None:
 
 @group.command()
 @click.argument("name")
+@messenger_options
+def leave(name: str, **who: Any) -> None:
+    """Leave a group: nothing written there from now on comes to you. Somebody in it can add you again."""
+
+    async def work(messenger: Messenger, found: People) -> None:
+        await found.leave()
+
+    _run(name, work, **who)
+    print_result({"left": name}, f"you aren't in {escape_text(name)} any more")
+
+
+@group.command()
+@click.argument("name")
+@click.argument("new_name")
+@messenger_options
+def rename(name: str, new_name: str, **who: Any) -> None:
+    """Give a group another name, for everybody in it."""
+
+    async def work(messenger: Messenger, found: People) -> None:
+        await found.rename(new_name)
+
+    _run(name, work, **who)
+    said = f"{escape_text(name)} is called {escape_text(new_name)} now"
+    print_result({"group": new_name, "before": name}, said)
+
+
+@group.command()
+@click.argument("name")
 @click.argument("text", nargs=-1, required=True)
 @messenger_options
 def send(name: str, text: tuple[str, ...], **who: Any) -> None:

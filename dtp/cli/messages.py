@@ -106,6 +106,7 @@ def card(
         "card": made.text,
     }
     print_result(record, f"card of {made.person_name} written to {output}" if output else made.text)
+    _warn_without_mailbox(made)
 
 
 @message.command()
@@ -213,6 +214,7 @@ def send(
         if stamp.up_to is not None:
             await messenger.allow_stamps(to, stamp.up_to)
         delivered = await deliver(messenger, wait)
+        _warn_without_mailbox(messenger.card)
         return said, delivered, tell_stamps(messenger)
 
     said, delivered, waits = run(with_messenger(stamp.open_messenger(**who), work))
@@ -341,6 +343,12 @@ async def _print_message(each: Message, save: Path | None) -> None:
     by += f" (as {escape_text(each.teller_name)} says)" if each.told_by else ""
     said = f"{escape_text(each.sender_name)}{by}{where}: {text}{names}"
     print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
+
+
+def _warn_without_mailbox(card: ContactCard) -> None:
+    if not card.mailboxes:
+        said = "your card names no mailbox, so nobody can write to you: 'dtp message card --mailbox ADDRESS' sets one"
+        print_note({"mailboxes": 0}, said)
 
 
 def _post_words(each: Message) -> str:

@@ -23,8 +23,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "DTP_HOME": str(home)}
 
 
-def call(home: Path, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
-    """Return what a command has printed as JSON."""
+def run(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[bytes]:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "dtp", *arguments, "--json"],
         env=environment(home),
@@ -32,7 +31,12 @@ def call(home: Path, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
         timeout=PATIENCE,
     )
     assert done.returncode == code, done.stderr.decode()
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return done
+
+
+def call(home: Path, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    """Return what a command has printed as JSON."""
+    return [json.loads(line) for line in run(home, *arguments, code=code).stdout.splitlines()]
 
 
 @pytest.fixture
@@ -96,8 +100,27 @@ def test_a_message_an_attachment_and_a_group(person: Callable[[str], Path], tmp_
     (listed,) = call(alice, "group", "list")
     assert listed["members"] == {"bob": "administrator", "you": "member"}
     call(alice, "group", "remove", "choir", "bob", code=3)
+    call(alice, "group", "rename", "choir", "band", code=3)  # members may not
+    assert call(bob, "group", "rename", "choir", "band") == [{"group": "band", "before": "choir"}]
+    call(alice, "message", "read")
+    call(alice, "group", "leave", "band")
+    call(bob, "message", "read")
+    (listed,) = call(bob, "group", "list")
+    assert (listed["name"], listed["members"]) == ("band", {"you": "administrator"})
     (contact,) = call(alice, "message", "contacts")
     assert (contact["name"], contact["state"]) == ("bob", "contact")
+
+
+def test_who_has_no_mailbox_is_told_that_nobody_can_answer(
+    person: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bob, home = person("bob"), tmp_path / "mute"
+    home.mkdir()
+    call(home, "keygen")
+    call(home, "message", "add", str(bob / "card"))
+    for words in (("message", "card"), ("message", "send", "bob", "hello")):
+        assert '{"mailboxes": 0}' in run(home, *words).stderr.decode()
+    assert "mailboxes" not in run(bob, "message", "card").stderr.decode()
 
 
 def test_a_new_member_is_given_the_past(person: Callable[[str], Path]) -> None:

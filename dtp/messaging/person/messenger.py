@@ -436,7 +436,9 @@ class Messenger:
             found = {each for each, names in called.items() if to.casefold() in map(str.casefold, names)}
         if len(found) > 1:
             raise MessageError(f"several are called {to!r} here: name who is meant by dtp1... or dtpa1...")
-        return found.pop() if found else self.correspondence.get_contact(to.encode()).person
+        if not found:
+            raise UnknownContact(f"nobody of this name is known here: {to!r}; add their card first")
+        return found.pop()
 
     # ---- messages ----------------------------------------------------------------------------------------------
 
