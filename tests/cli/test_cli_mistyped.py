@@ -212,7 +212,6 @@ def test_a_port_that_is_taken_is_something_here_everywhere() -> None:
     "words",
     [
         ["message", "card", "--name", "a\udcff", "--mailbox", f"dtp+tcp://{PEER}@127.0.0.1:1/dtp.mailbox"],
-        ["message", "history", "a\udcff"],
         ["message", "send", "alice", "a\udcff"],
         ["account", "create", "--recovery", "r.pem", f"{PEER}=a\udcff"],
     ],
@@ -230,6 +229,16 @@ def test_bytes_of_a_command_line_that_are_no_text_are_named(
         assert (done.exit_code, "isn't text: it has bytes that aren't UTF-8" in done.stderr) == (2, True), (
             done.output
         )
+
+
+def test_nobody_has_a_name_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTP_HOME", str(tmp_path))
+    assert CliRunner().invoke(main, ["keygen"]).exit_code == 0
+    done = CliRunner().invoke(main, ["message", "history", "a\udcff"])
+    assert (done.exit_code, done.stderr) == (
+        3,
+        "dtp: nobody of this name is known here: 'a\\udcff'; add their card first\n",
+    )
 
 
 def test_the_exit_codes_of_dtpd_are_those_of_its_page() -> None:
