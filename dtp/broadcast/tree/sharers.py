@@ -59,6 +59,9 @@ class Sharers(Generic[K]):
         others = list(islice((each for each in here if each != who.peer), most))
         found = list[str]()
         for peer in others:
-            keys = here[peer] = here.pop(peer)
+            keys, before = here[peer], len(found)
             found += self._listeners[next(iter(keys))].nearby
+            if before and len(found) > most:
+                break  # it comes first the next time, with all its addresses
+            here[peer] = here.pop(peer)
         return found[:most]

@@ -102,6 +102,20 @@ def test_those_from_one_ip_address_are_told_of_in_turn():
     assert sharers.list_nearby(teller(0), 4) == []
 
 
+@pytest.mark.parametrize("others", [2, 4, 5, 8])
+@pytest.mark.parametrize("addresses", [1, 2, 3, 4])
+def test_all_addresses_of_those_from_one_ip_address_are_told_in_turn(others, addresses):
+    """A computer has several, and one of them is the right one."""
+    sharers, said = Sharers(), set[str]()
+    for number in range(1, others + 1):
+        here = [f"{number} at {each}" for each in range(addresses)]
+        sharers.add(number, teller(number, *here))
+        said |= {*here}
+    told = [sharers.list_nearby(teller(99), 4) for _ in range(others)]
+    assert {each for some in told for each in some} == said
+    assert all(len(each) == min(4, len(said)) for each in told)
+
+
 def test_who_has_two_places_is_told_of_until_it_has_left_both():
     sharers = Sharers()
     sharers.add("one", teller(1, "here"))
