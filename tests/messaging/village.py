@@ -91,6 +91,9 @@ class Village:
                 received, _ = mail.receive(self.boxes.pop(mail.identity.id.key, []), self.now)
                 for device, payload in mail.spreading.take_answers(self.now):
                     self._post(mail, device, payload)
+                for device in received.repairs:
+                    mail.desk.begin_session(device, self._bundle(device))
+                    self._post(mail, device, b"", repair=True)
                 for device in received.answers:
                     self._post(mail, device, b"")
 
@@ -98,19 +101,21 @@ class Village:
         """Return keys to begin a session by."""
         return KeyBundle(self.people[name].desk.local.keys)
 
+    def _bundle(self, device: bytes) -> KeyBundle:
+        return next(self.bundle(name) for name, mail in self.people.items() if mail.identity.id.key == device)
+
     def _send(self, mail: Correspondence) -> bool:
         mail.spreading.hand_over_due(self.now)
         mail.past.give_due(self.now)
-        devices = {each.identity.id.key: each for each in self.people.values()}
         for device in mail.desk.devices_without_session(self.now):
-            mail.desk.begin_session(device, KeyBundle(devices[device].desk.local.keys))
+            mail.desk.begin_session(device, self._bundle(device))
         sealed = mail.desk.seal_due(self.now)
         for each in sealed:
             self.boxes.setdefault(each.device, []).append(each.envelope)
         return bool(sealed)
 
-    def _post(self, mail: Correspondence, device: bytes, payload: bytes) -> None:
-        outbound = mail.desk.seal_answer(device, payload=payload)
+    def _post(self, mail: Correspondence, device: bytes, payload: bytes, *, repair: bool = False) -> None:
+        outbound = mail.desk.seal_answer(device, payload=payload, repair=repair)
         if outbound is not None:
             self.boxes.setdefault(device, []).append(outbound.envelope)
 

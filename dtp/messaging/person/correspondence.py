@@ -531,7 +531,7 @@ class Correspondence:
         """Return what envelopes have brought, stored: they may be acknowledged now."""
         notices: list[Notice | CallSignalled] = []
         with self.transaction():
-            received = self.desk.open_envelopes(envelopes, now_ms)
+            received = self.desk.open_envelopes(envelopes, now_ms, self._is_acquainted)
             for device in received.renewed:
                 self.desk.introduce_again(device, self.card_event(self.card, now_ms).encode())
                 received.resends = True
@@ -550,6 +550,13 @@ class Correspondence:
             if received.newcomers:
                 self.introductions.forget_unnamed(received.newcomers)
         return received, notices
+
+    def _is_acquainted(self, device: bytes) -> bool:
+        """True for a device that our card names, or that of a contact or of somebody who is in a group with us."""
+        contact = self.contacts.owner_of(device)
+        if contact is None or contact.blocked:
+            return device in self.own_devices
+        return not contact.stranger or contact.person in self.group_states.list_fellows()
 
     def _take_delivered(self, device: bytes, message: bytes) -> list[Notice]:
         contact = self.contacts.owner_of(device)

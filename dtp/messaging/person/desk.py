@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -315,15 +315,21 @@ class Desk:
 
     # ---- receiving ---------------------------------------------------------------------------------------------
 
-    def open_envelopes(self, envelopes: Iterable[bytes], now_ms: int) -> ReceivedEnvelopes:
-        """Return what envelopes have brought, within a transaction that has to store that as well."""
+    def open_envelopes(
+        self, envelopes: Iterable[bytes], now_ms: int, is_known: Callable[[bytes], bool]
+    ) -> ReceivedEnvelopes:
+        """Return what envelopes have brought, within a transaction that has to store that as well.
+
+        What can't be opened is worth a new session if its device has written before, or `is_known` says so: this file
+        may be from before there was a session with it.
+        """
         received = ReceivedEnvelopes()
         changed: set[bytes] = set()
         for envelope in envelopes:
             if not self.store.is_new(hashlib.blake2b(envelope, digest_size=16).digest()):
                 continue
             try:
-                self._open_envelope(envelope, now_ms, received, changed)
+                self._open_envelope(envelope, now_ms, is_known, received, changed)
             except PeerError:
                 received.broken += 1
         for device in changed:
@@ -333,7 +339,12 @@ class Desk:
         return received
 
     def _open_envelope(
-        self, envelope: bytes, now_ms: int, received: ReceivedEnvelopes, changed: set[bytes]
+        self,
+        envelope: bytes,
+        now_ms: int,
+        is_known: Callable[[bytes], bool],
+        received: ReceivedEnvelopes,
+        changed: set[bytes],
     ) -> None:
         sealed = Sealed.parse(open_envelope(envelope, self.identity))
         device = sealed.sender
@@ -342,7 +353,8 @@ class Desk:
         try:
             opened = remote.open_sealed(self.local, sealed, now_ms + SKEW_MS)
         except NotOpened:
-            if self.store.load_peer(device) is not None and remote.begins_repair(now_ms):
+            is_worth_it = self.store.load_peer(device) is not None or is_known(device)
+            if is_worth_it and remote.begins_repair(now_ms):
                 received.repairs.append(device)
                 changed.add(device)
             return

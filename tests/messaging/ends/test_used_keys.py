@@ -24,9 +24,11 @@ def texts(mail: Correspondence, other: Correspondence) -> list[str]:
     return [each.text for each in mail.read_history(other.person)]
 
 
-def test_what_is_sealed_by_a_used_key_comes_a_little_later(tmp_path: Path) -> None:
-    village = Village(tmp_path, "alice", "bob", "carol")
-    alice, bob, carol = village.people.values()
+def test_what_a_stranger_seals_by_a_used_key_comes_a_little_later(tmp_path: Path) -> None:
+    """Alice fetches no keys of theirs: from a contact it comes at once."""
+    village = Village(tmp_path, "bob", "carol", "alice", acquainted=False)
+    bob, carol, alice = village.people.values()
+    carol.add_contact(alice.card, village.now)
     twice = bundle_of(alice)
     for sender, text in ((bob, "one"), (carol, "two")):
         sender.desk.begin_session(alice.desk.local.key, twice)

@@ -1,0 +1,104 @@
+"""Sessions that are made anew, where something comes that none opens: with whom, and with whom not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from village import Village, villages
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
+    with villages(tmp_path) as make:
+        yield make
+
+
+def back_up(at: Village, name: str) -> None:
+    at.people[name].close()
+    shutil.copy(at.folder / f"{name}.db", at.folder / "backup")
+    at.people[name] = at.open(name)
+
+
+def restore(at: Village, name: str) -> None:
+    at.people[name].close()
+    shutil.copy(at.folder / "backup", at.folder / f"{name}.db")
+    at.people[name] = at.open(name)
+    assert at.people[name].desk.renewed
+
+
+def say_across_a_backup(at: Village, writer: str, reader: str, conversation: bytes) -> list[str]:
+    """Return what somebody reads who was restored to a backup from before any session with the writer's device."""
+    device = at.people[writer].identity.id.key
+    assert at.people[reader].store.load_peer(device) is None
+    back_up(at, reader)
+    at.say(writer, conversation, "lost with the file")
+    at.deliver()
+    restore(at, reader)
+    assert at.people[reader].store.load_peer(device) is None
+    at.say(writer, conversation, "after the backup")
+    at.deliver()
+    return [
+        shown.text
+        for each in at.people[reader].store.list_conversations()
+        for shown in at.people[reader].read_history(each)
+    ]
+
+
+def share_account(village: Callable[..., Village]) -> Village:
+    at = village("alice", "phone", "carol", least=100)
+    at.share_account("alice", "phone")
+    return at
+
+
+def test_a_contact_who_was_restored_hears_of_a_device_whose_session_the_backup_lacks(
+    village: Callable[..., Village],
+) -> None:
+    """It was sent again and again, and never opened, until the contact wrote to that device."""
+    at = share_account(village)
+    assert say_across_a_backup(at, "phone", "carol", at.people["carol"].person) == ["after the backup"]
+
+
+def test_a_device_of_ours_that_was_restored_hears_of_another(village: Callable[..., Village]) -> None:
+    at = share_account(village)
+    assert say_across_a_backup(at, "phone", "alice", at.people["carol"].person) == ["after the backup"]
+
+
+def test_a_member_who_was_restored_hears_of_another_whom_others_have_named(
+    village: Callable[..., Village],
+) -> None:
+    at = village("bob", "carol", "dave", least=100, acquainted=False)
+    group = at.group("bob", "carol", "dave")
+    contact = at.people["carol"].get_contact(at.people["dave"].person)
+    assert contact.stranger
+    assert say_across_a_backup(at, "dave", "carol", group) == ["after the backup"]
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["unknown", "named by somebody"])
+def test_no_keys_are_fetched_of_strangers(village: Callable[..., Village], *, named: bool) -> None:
+    """Whoever says that they are somebody's device would have as many fetched as they like."""
+    at = village("alice", "mallory", least=100, acquainted=False)
+    alice, mallory = at.people["alice"], at.people["mallory"]
+    person, device = mallory.person, mallory.identity.id.key
+    mallory.add_contact(alice.card, at.now)
+    mallory.desk.begin_session(alice.identity.id.key, at.bundle("alice"))
+    at.people["other"] = at.open("other", of="alice")
+    alice.desk.local = at.people["other"].desk.local  # which has no key of that session
+    alice.contacts.drop_contact(alice.get_contact(person))
+    if named:
+        with alice.transaction():
+            alice.take_contact(mallory.card, stranger=True, named_by=alice.person)
+    at.say("mallory", alice.person, "hello")
+    (sealed, *_) = mallory.desk.seal_due(at.now)
+    received, _ = alice.receive([sealed.envelope], at.now)
+    assert received.repairs == []
+    assert alice.store.load_peer(device) is None
+    if named:
+        alice.update_contact(person, stranger=False)
+        (sealed, *_) = mallory.desk.seal_due(at.now + HOUR)
+        received, _ = alice.receive([sealed.envelope], at.now + HOUR)
+        assert received.repairs == [device]
