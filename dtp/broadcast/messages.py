@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from dtp.broadcast.errors import ShowMessageError
+from dtp.broadcast.format.announcement import SHOW_SIZE
 from dtp.broadcast.format.merkle import HASH_SIZE
 from dtp.broadcast.format.segment import MAX_SIZE, PIECE_SIZE, SIGNED_SIZE
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
@@ -217,7 +218,7 @@ def build(message: Message) -> bytes:
         case Full(others):
             return _frame(FrameKind.FULL, msgpack.packb({"others": _fitting(others)}))
         case KeyWanted(claims, epoch):
-            rows = [[each.account, each.time_ms, each.signature] for each in claims]
+            rows = [[each.account, each.time_ms, each.signature, each.ticket] for each in claims]
             return _frame(FrameKind.KEY_WANTED, msgpack.packb({"claims": rows, "epoch": epoch}))
         case KeysGiven(keys):
             return _frame(
@@ -300,13 +301,15 @@ def _key_wanted(body: bytes) -> Message:
     claims, fields = [], _map(body)
     for each in _rows(fields, "claims", MAX_CLAIMS):
         match each:
-            case [bytes(account), int(time_ms), bytes(signature)] if 0 <= time_ms <= _MAX_NUMBER:
+            case [bytes(account), int(time_ms), bytes(signature), bytes(ticket)] if (
+                0 <= time_ms <= _MAX_NUMBER and len(ticket) in (0, SHOW_SIZE)
+            ):
                 try:
-                    claims.append(SeatClaim(PeerId(account).key, time_ms, signature))
+                    claims.append(SeatClaim(PeerId(account).key, time_ms, signature, ticket))
                 except PeerIdError:
                     raise ShowMessageError("a claim names something that is not an account") from None
             case _:
-                raise ShowMessageError("a claim is an account, a time and a signature")
+                raise ShowMessageError("a claim is an account, a time, a signature and a ticket or nothing")
     epoch = _number(fields, "epoch")
     if epoch >= 2**32:
         raise ShowMessageError("a key is asked for without the number of an epoch")

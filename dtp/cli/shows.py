@@ -60,6 +60,7 @@ from dtp.cli.shows_sealing import (
     parse_peer,
     parse_peers,
     sealing_options,
+    ticket_option,
 )
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
@@ -339,6 +340,7 @@ def _tell_recording_fault(fault: RecordingError) -> None:
 @identity_options("--identity", "-i")
 @chain_options
 @buying_options
+@ticket_option
 @verbose_option
 @json_option
 def listen(
@@ -360,6 +362,7 @@ def listen(
     account: WalletOptions,
     payment: PaymentOptions,
     key_lasts: float,
+    ticket: bytes | None,
     **place: Any,
 ) -> None:
     """Listen to a show: its bytes go to standard output, with --json a line for each segment. It ends with the show.
@@ -393,7 +396,7 @@ def listen(
         *addresses,
         identity=me,
         node_identity=None if identity.named or me is not owner else Identity.generate(),
-        claims=claims_of(account, owner, me.id),
+        claims=claims_of(account, owner, me.id, ticket),
         buy=buyer_of(payment, me),
         key_lasts=key_lasts,
         producer=producer,

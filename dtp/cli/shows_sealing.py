@@ -187,8 +187,28 @@ def sealing_options(command: _Function) -> _Function:
     return result
 
 
-def claims_of(account: WalletOptions, identity: Identity, listener: PeerId) -> Claims:
-    """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's."""
+def _ticket(ctx: click.Context, param: click.Parameter, text: str | None) -> bytes | None:
+    from dtp.chain.model import id_bytes
+    from dtp.sui.names import SuiNameError
+
+    try:
+        return None if text is None else id_bytes(text)
+    except SuiNameError as fault:
+        raise click.BadParameter(str(fault)) from None
+
+
+ticket_option = click.option(
+    "--ticket",
+    callback=_ticket,
+    metavar="ID",
+    help="Your ticket or share, as 'dtp show buy' and 'fund' print it: the producer finds it also where its account "
+    "holds thousands.",
+)
+
+
+def claims_of(account: WalletOptions, identity: Identity, listener: PeerId, ticket: bytes | None) -> Claims:
+    """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's. They name
+    `ticket`, where it is given."""
 
     def sign(show: bytes) -> Sequence[SeatClaim]:
         from dtp.broadcast.money.tickets import seat_claim
@@ -200,6 +220,6 @@ def claims_of(account: WalletOptions, identity: Identity, listener: PeerId) -> C
             raise SignerError(
                 "another program holds this wallet's key, so it can't lend its ticket: name another one"
             )
-        return [seat_claim(signer, show, listener, int(time.time() * 1000))]
+        return [seat_claim(signer, show, listener, int(time.time() * 1000), ticket)]
 
     return sign

@@ -13,7 +13,7 @@ from dtp.broadcast.money.audience import seal_text
 from dtp.carriers.nearness import Nearness
 from dtp.chain import Executed, Program
 from dtp.chain import show as module
-from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type
+from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type, is_type
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Argument
@@ -225,6 +225,16 @@ async def shares_of(chain: ChainClient, id: Id, holder: Id, *, most: int | None 
     wanted = canonical_id(id)
     held = await chain.owned(module.SCHEMA, ShowShare, holder, most=most)
     return [each for each in held if each.show == wanted]
+
+
+async def shares_named(chain: ChainClient, id: Id, holder: Id, share: Id) -> list[ShowShare]:
+    """Return the share or ticket of this id; nothing where the account doesn't hold it, or it is none of the show."""
+    data = (await chain.objects([share])).get(canonical_id(share))
+    kind = chain.type_of(module.SCHEMA, ShowShare)
+    if data is None or data.owner.address != canonical_id(holder) or not is_type(data.type, kind):
+        return []
+    found = chain.decode(module.SCHEMA, ShowShare, data)
+    return [found] if found.show == canonical_id(id) else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from dtp.broadcast.money import shows
 from dtp.broadcast.sealed.admission import KeyAdmission, Refusal, SeatClaim, claim_statement
-from dtp.chain.model import Id, canonical_id
+from dtp.chain.model import Id, canonical_id, id_bytes
 from dtp.chain.node.client import ChainClient
 from dtp.chain.show import Show, ShowShare
 from dtp.chain.signer import KeySigner
@@ -37,10 +37,15 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def seat_claim(signer: KeySigner, show: bytes, peer: PeerId, time_ms: int) -> SeatClaim:
-    """Return an account's word that `peer` listens with its tickets. Raise `SignerError` for no Ed25519 key."""
+def seat_claim(
+    signer: KeySigner, show: bytes, peer: PeerId, time_ms: int, ticket: Id | None = None
+) -> SeatClaim:
+    """Return an account's word that `peer` listens with its tickets. Raise `SignerError` for no Ed25519 key.
+
+    `ticket` is one that the account has, or a share: it is found also where the account has thousands of objects.
+    """
     signature = signer.sign_statement(claim_statement(show, peer, time_ms))
-    return SeatClaim(signer.public_key, time_ms, signature)
+    return SeatClaim(signer.public_key, time_ms, signature, b"" if ticket is None else id_bytes(ticket))
 
 
 class _Seat:
@@ -93,19 +98,22 @@ class Seats(KeyAdmission):
         self._seats: OrderedDict[str, _Seat] = OrderedDict()
 
     @abstractmethod
-    async def _list_tickets(self, accounts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return the ids of the tickets that each of these accounts has. Raise `ChainError`."""
+    async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
+        """Return the ids of the tickets that each of these accounts has, of those that its claims name (which anybody
+        can write) and of others. Raise `ChainError`."""
 
     async def refused(self, asking: Mapping[PeerId, Sequence[SeatClaim]]) -> dict[PeerId, Refusal]:
         """Return those who have no ticket, or whose ticket another one has by now."""
         latest = self._clock_ms() + AHEAD_MS
         late = {peer for peer, claims in asking.items() if any(each.time_ms > latest for each in claims)}
         wanted: dict[str, list[tuple[int, PeerId]]] = {}
+        said: dict[str, set[str]] = {}
         for peer, claims in asking.items():
             if peer not in late:
-                for account, when in self._list_accounts(peer, claims).items():
+                for account, (when, ids) in self._list_accounts(peer, claims).items():
                     wanted.setdefault(account, []).append((when, peer))
-        tickets = await self._list_tickets(list(wanted))
+                    said.setdefault(account, set()).update(ids)
+        tickets = await self._list_tickets(said)
         found = [
             ([self._get_seat(id) for id in tickets[each]], wanted[each])
             for each in wanted
@@ -137,13 +145,18 @@ class Seats(KeyAdmission):
             self._seats.popitem(last=False)
         return seat
 
-    def _list_accounts(self, peer: PeerId, claims: Iterable[SeatClaim]) -> dict[str, int]:
-        """Return the accounts that a listener speaks for, and since when: its own from ever."""
-        found = {peer.sui_address: 0}
+    def _list_accounts(
+        self, peer: PeerId, claims: Iterable[SeatClaim]
+    ) -> dict[str, tuple[int, Sequence[str]]]:
+        """Return the accounts that a listener speaks for, since when (its own from ever), and the tickets of it that
+        it names."""
+        found: dict[str, tuple[int, Sequence[str]]] = {peer.sui_address: (0, ())}
         for each in claims:
             if each.is_of(self._show, peer):
                 account = PeerId(each.account).sui_address
-                found[account] = max(each.time_ms, found.get(account, 0))
+                when, named = found.get(account, (0, ()))
+                more = (canonical_id(each.ticket),) if each.ticket else ()
+                found[account] = max(each.time_ms, when), (*named, *more)
         return found
 
 
@@ -154,7 +167,7 @@ class TicketHolders(Seats):
         self._id, self._chain = canonical_id(show), chain
         super().__init__(bytes.fromhex(self._id.removeprefix("0x")), clock_ms)
 
-    async def _list_tickets(self, accounts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
         if not accounts:
             return {}
         show = (await shows.read_show(self._chain, self._id)).show
@@ -163,6 +176,9 @@ class TicketHolders(Seats):
         async def list_good(account: str) -> list[str]:
             async with room:
                 held = await shows.shares_of(self._chain, self._id, account, most=_MOST_OF_ONE)
+                # One by one: what isn't a ticket may be large.
+                for each in {*accounts[account]} - {each.id for each in held}:
+                    held += await shows.shares_named(self._chain, self._id, account, each)
             return [each.id for each in held if _is_good(show, each)]
 
         return dict(zip(accounts, await asyncio.gather(*map(list_good, accounts)), strict=True))
@@ -181,7 +197,7 @@ class PassHolders(Seats):
         super().__init__(show, clock_ms)
         self._chain, self._plan = chain, canonical_id(plan)
 
-    async def _list_tickets(self, accounts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
         plan, _ = await passes.read_plan(self._chain, self._plan)
         epoch = (await self._chain.epoch()).epoch
         found: dict[str, list[str]] = {each: [] for each in accounts}

@@ -38,6 +38,9 @@ class SeatClaim:
     #: Unix ms by the listener's clock.
     time_ms: int
     signature: bytes
+    #: The id of a ticket of the account, where the producer is to look at that; else empty. It isn't signed: whose it
+    #: is the chain says.
+    ticket: bytes = b""
 
     def is_of(self, show: bytes, peer: PeerId) -> bool:
         """True when the account has signed it for this show and this listener."""

@@ -37,7 +37,8 @@ _PURCHASE: Final = 60.0
 #: What helps, by why there is no key.
 _ADVICE: Final = {
     Refusal.NOT_INVITED: "its producer has to invite your identity",
-    Refusal.NO_TICKET: "buy one with 'dtp show buy' or 'dtp show fund', and listen with the wallet that holds it",
+    Refusal.NO_TICKET: "buy one with 'dtp show buy' or 'dtp show fund', and listen with the wallet that holds it; "
+    "where that holds thousands, name it with --ticket",
     Refusal.TICKET_IN_USE: "another identity listens with your ticket; buy one more, or begin here again: later, if "
     "it went from one to another often",
     Refusal.CLOCK: "the clock of this machine is wrong: set it",

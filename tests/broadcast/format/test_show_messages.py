@@ -34,7 +34,11 @@ MESSAGES = st.one_of(
     ).map(lambda places: m.RoomReport(tuple(places))),
     st.lists(
         st.builds(
-            SeatClaim, st.sampled_from(PEERS).map(lambda peer: peer.key), NUMBERS, st.binary(max_size=64)
+            SeatClaim,
+            st.sampled_from(PEERS).map(lambda peer: peer.key),
+            NUMBERS,
+            st.binary(max_size=64),
+            st.sampled_from([b"", bytes(32)]),
         ),
         max_size=8,
     ).flatmap(lambda claims: st.integers(0, 2**32 - 1).map(lambda epoch: m.KeyWanted(tuple(claims), epoch))),
@@ -77,6 +81,13 @@ def test_changed_messages_are_a_message_or_a_named_error(message, data):
 def test_heads_that_are_none(head):
     with pytest.raises(ShowMessageError):
         m.parse_head(head)
+
+
+@pytest.mark.parametrize("size", [1, 31, 33])
+def test_a_claim_names_one_ticket_or_none(size):
+    frame = m.build(m.KeyWanted((SeatClaim(PEERS[0].key, 5, bytes(64), bytes(size)),)))
+    with pytest.raises(ShowMessageError, match="a ticket or nothing"):
+        m.parse(m.FrameKind.KEY_WANTED, frame[m.HEAD.size :])
 
 
 def test_addresses_past_the_bounds_are_left_out():

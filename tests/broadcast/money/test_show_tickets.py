@@ -26,8 +26,11 @@ from dtp.broadcast.sealed.issuing import KeyIssuer
 from dtp.broadcast.sealed.keys import open_key
 from dtp.chain import Program
 from dtp.chain import show as show_module
+from dtp.chain.model import id_bytes
 from dtp.chain.pass_ import PassAccount
+from dtp.chain.show import Contributed
 from dtp.chain.signer import KeySigner
+from dtp.cli.shows_sealing import claims_of
 from dtp.identity import Identity
 from dtp.pay import passes
 
@@ -242,6 +245,14 @@ def test_a_claim_that_is_copied_is_of_no_use():
     assert asked(Sold(ALICE=1), CAROL=[other]) == {"CAROL": Refusal.NO_TICKET}
 
 
+def test_a_claim_of_the_command_line_names_the_ticket_that_was_said():
+    said = claims_of(SimpleNamespace(wallet=None), ALICE, BOB.id, bytes([7]) * 32)
+    (named,) = said(bytes(32))
+    assert named.ticket == bytes([7]) * 32
+    assert asked(Sold(ALICE=1), BOB=[named]) == {"BOB": Refusal.CLOCK}  # by today's clock
+    assert claims_of(SimpleNamespace(wallet=None), ALICE, BOB.id, None)(bytes(32))[0].ticket == b""
+
+
 def test_clocks_may_differ_and_the_future_may_not_be_claimed():
     assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 10**12 + AHEAD_MS)]) == {"BOB": None}
     assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 10**12 + 1 + AHEAD_MS)]) == {"BOB": Refusal.CLOCK}
@@ -316,6 +327,45 @@ def test_of_an_account_with_thousands_of_shares_the_first_ones_are_read(client, 
             held = await shows.shares_of(listener, id, listener.address)
             assert len(held) == 5
             assert await shows.shares_of(listener, id, listener.address, most=3) == held[:3]
+
+    chain_run(work())
+
+
+@pytest.mark.slow
+def test_who_is_sent_thousands_of_shares_hears_with_the_ticket_that_it_names(client, wallet):
+    """Sending them is cheap, and the chain may list them before the one that was paid."""
+    alice, signer = ALICE.id.sui_address, KeySigner.from_identity(ALICE)
+
+    async def make_shares(chain, show, count, to):
+        program = Program()
+        coins = program.split(program.gas, [1] * count)
+        program.transfer([show_module.contribute(program, show, each) for each in coins], to)
+        executed = await chain.execute(program)
+        return [each.share for each in chain.events_in(executed, show_module.SCHEMA, Contributed)]
+
+    async def work():
+        async with client(wallet(20 * 10**9)) as chain:
+            terms = ShowTerms(slot_ms=3_600_000, rate=10**6)
+            (id, _), (other, _) = [await shows.create(chain, ME.id.key, terms) for _ in range(2)]
+            for _ in range(9):
+                await make_shares(chain, other, 500, alice)
+            paid = max(await make_shares(chain, id, 250, chain.address))  # the last of very many
+            program = Program()
+            program.transfer([paid], alice)
+            await chain.execute(program)
+            assert await shows.shares_of(chain, id, alice, most=4096) == []
+            holders = TicketHolders(chain, id)
+
+            async def ask_with(ticket, listener=BOB):
+                named = seat_claim(signer, id_bytes(id), listener.id, 5, ticket)
+                return (await holders.refused({listener.id: [named]})).get(listener.id)
+
+            assert await ask_with(None) == Refusal.NO_TICKET
+            assert await ask_with(paid) is None
+            (another,) = await make_shares(chain, id, 1, chain.address)
+            (worthless,) = await make_shares(chain, other, 1, alice)
+            for each in another, worthless, id, "0x5":  # nobody's, of another show, none
+                assert await ask_with(each, CAROL) == Refusal.NO_TICKET
 
     chain_run(work())
 

@@ -200,8 +200,9 @@ def test_a_show_with_tickets_is_heard_by_who_has_one(people: Any, broadcast: Any
     sale = ("--ticket", "0.01SUI", "--at-least", "1", "--length", "1h", "--start-by", start_by.isoformat())
     show = producer.run("show", "create", *sale)[0]["show"]
     broadcast(producer, show)
-    listener.run("show", "buy", show)
-    assert first_line(listener, show) == b"word\n"
+    (bought,) = listener.run("show", "buy", show)
+    assert first_line(listener, show, "--ticket", bought["ticket"]) == b"word\n"
+    listener.run("show", "listen", show, *HERE, "--ticket", "none", code=2)
     # Another identity hears nothing, unless the holder's wallet says that it listens with the ticket.
     listener.run("keygen", "--identity", "other.pem")
     said = refusal(listener, "show", "listen", show, *HERE, "--identity", "other.pem")
