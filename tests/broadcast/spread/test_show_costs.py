@@ -1,10 +1,9 @@
 """What a message costs who sends it: as much however many listen. Counted in lines that are gone through."""
 
 import asyncio
-import contextlib
-import sys
 
 import pytest
+from counting import counting_lines
 from shows import ME
 from simulated import Network
 
@@ -21,27 +20,6 @@ from dtp.identity import Identity
 from dtp.testing import clock
 
 HOME = "93.184.215.14"
-
-
-@contextlib.contextmanager
-def counting_lines():
-    """How many lines of what serves shows are gone through."""
-    lines = [0]
-
-    def trace(frame, event, _):
-        if "/dtp/broadcast/" not in frame.f_code.co_filename:
-            return None
-        lines[0] += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield lines
-    finally:
-        sys.settrace(before)
-
-
 #: What one who comes from one place with all others says of where it serves others.
 SAYS = {
     "nothing": lambda peer: (),
@@ -70,7 +48,7 @@ def test_a_word_costs_as_much_however_many_listen(says):
         tasks = [asyncio.ensure_future(listen()) for _ in range(listeners)]
         while feeder.listeners < listeners:  # noqa: ASYNC110  # who is let in tells nobody
             await asyncio.sleep(0.1)
-        with counting_lines() as lines:
+        with counting_lines("dtp/broadcast") as lines:
             counting = True
             await asyncio.sleep(3)
         for each in tasks:
@@ -132,7 +110,7 @@ def test_a_word_of_room_costs_as_much_however_many_have_told_of_some():
         rooms = Rooms()
         for each in range(tellers):
             rooms.set_places(each, [FreePlace(f"{each} {at}", 2, at) for at in range(16)])
-        with counting_lines() as lines:
+        with counting_lines("dtp/broadcast") as lines:
             rooms.set_places(0, [FreePlace("another", 1, 0)])
             rooms.choose_places()
             rooms.list_nearest(0)
@@ -148,7 +126,7 @@ def test_to_say_where_there_is_room_costs_as_much_however_many_listen():
         ranking = Ranking(10_000)
         for each in range(listeners):
             ranking.add(each, ShowListener(Identity(each.to_bytes(32, "big")).id, HOME, (f"at {each}",)))
-        with counting_lines() as lines:
+        with counting_lines("dtp/broadcast") as lines:
             told = [ranking.count_serving(at / 100) for at in range(150)]
         assert told == [listeners] * 150
         return lines[0]

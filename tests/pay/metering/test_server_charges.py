@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import counting_lines
 
 from dtp.pay import messages
 from dtp.pay.client.payer import said
@@ -294,25 +292,6 @@ def test_a_key_is_told_for_its_price_only(tmp_path: Path, trick: Any) -> None:
 # ---- who declines, or says nothing -------------------------------------------------------------------------------
 
 
-@contextmanager
-def counting_lines() -> Iterator[Any]:
-    """How many lines of this package are gone through."""
-    lines = [0]
-
-    def trace(frame: Any, event: Any, _: Any) -> Any:
-        if "/dtp/pay/" not in frame.f_code.co_filename:
-            return None
-        lines[0] += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield lines
-    finally:
-        sys.settrace(before)
-
-
 def test_to_decline_again_and_again_costs_as_much_however_many_wait(tmp_path: Path) -> None:
     """Each took steps by all that waited, of which a client needs 14 bytes."""
 
@@ -320,14 +299,14 @@ def test_to_decline_again_and_again_costs_as_much_however_many_wait(tmp_path: Pa
         charges = await ask(meter, *[1] * 4000)
         await pay(meter, wire, 1)
         await asyncio.gather(charges[0])
-        with counting_lines() as lines:
+        with counting_lines("dtp/pay") as lines:
             for number in range(2, 1002):
                 wire.on_meter(build(messages.Decline(number)))
         assert len(asked_of(wire)) == 1002
         assert lines[0] < 1000 * 500
         for each in charges:
             each.cancel()
-        with counting_lines() as lines:
+        with counting_lines("dtp/pay") as lines:
             await asyncio.gather(*charges, return_exceptions=True)
         assert lines[0] < 4000 * 50
 
