@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from post_office import known_identity
-from village import NOW, Village, villages
+from village import NOW, Village
 
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import Act, Operation
@@ -24,12 +24,6 @@ from dtp.messaging.person.quotas import MessageQuotas
 from dtp.messaging.person.store import MessageStore
 
 OWNER = known_identity("owner")
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
-    with villages(tmp_path) as make:
-        yield make
 
 
 def write(at: Village, name: str, to: str, conversation: bytes, text: str = "x") -> list[Notice]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from village import Village, villages
+from village import Village
 
 from dtp.messaging.conversation.events import EventKind
 
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
-    with villages(tmp_path) as make:
-        yield make
 
 
 def hold_back(at: Village, name: str) -> list[bytes]:

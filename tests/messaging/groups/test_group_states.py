@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
-from village import NOW, Village, villages
+from village import NOW, Village
 
 from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
@@ -21,12 +21,6 @@ from dtp.messaging.person.notices import What
 
 PLACES = ("dtp+tcp://dtp1qqqq@box:1",)
 KIB = 1024
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
-    with villages(tmp_path) as make:
-        yield make
 
 
 def wanted_by(at: Village, name: str) -> list[WantedState]:

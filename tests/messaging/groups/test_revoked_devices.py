@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
 from post_office import known_identity
-from village import Village, villages
+from village import Village
 
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation
 from dtp.messaging.ends.order import resend_after
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
-    with villages(tmp_path) as make:
-        yield make
 
 
 def begin(village: Callable[..., Village], *others: str) -> tuple[Village, bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from post_office import PostOffice, known_identity, post_office, take
-from village import Village, villages
+from village import Village
 
 import dtp
 from dtp.messaging.conversation.events import Event, EventKind
@@ -23,12 +23,6 @@ from dtp.messaging.person.group_topics import GroupTopics
 from dtp.messaging.person.messenger import Messenger
 
 HOUR = 3_600_000
-
-
-@pytest.fixture
-def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
-    with villages(tmp_path) as make:
-        yield make
 
 
 def test_a_message_is_sealed_once_and_by_mailbox_to_those_alone_who_are_not_there(
