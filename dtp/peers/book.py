@@ -127,6 +127,20 @@ class PeerBook:
         """Call `callback` with each record that is new from here on. Return what ends that."""
         return _call_from_here_on(self._listeners, callback)
 
+    async def wait_record(self, peer: PeerId) -> PeerRecord:
+        """Return the next new record of a peer, once there is one."""
+        told: asyncio.Future[PeerRecord] = asyncio.get_running_loop().create_future()
+
+        def note(record: PeerRecord) -> None:
+            if record.peer == peer and not told.done():
+                told.set_result(record)
+
+        end = self.on_change(note)
+        try:
+            return await told
+        finally:
+            end()
+
     def on_nearer(self, callback: OnChange) -> Callable[[], None]:
         """Call `callback` with each record that was known, and that somebody nearer tells than all who did. Return
         what ends that."""

@@ -96,7 +96,7 @@ class PeerResolver(Resolver):
         if not self.finders:
             return None
         asked = {start_task(each.find(peer), name="dtp-find"): each for each in self.finders}
-        told = start_task(self._wait_told(peer), name="dtp-find-told")
+        told = start_task(self.book.wait_record(peer), name="dtp-find-told")
         pending = {told, *asked}
         try:
             async with asyncio.timeout(patience):
@@ -115,20 +115,6 @@ class PeerResolver(Resolver):
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
         return None
-
-    async def _wait_told(self, peer: PeerId) -> PeerRecord:
-        """Return the next record of `peer` that the book learns."""
-        told: asyncio.Future[PeerRecord] = asyncio.get_running_loop().create_future()
-
-        def note(record: PeerRecord) -> None:
-            if record.peer == peer and not told.done():
-                told.set_result(record)
-
-        end = self.book.on_change(note)
-        try:
-            return await told
-        finally:
-            end()
 
     def advice(self, address: Address) -> str:
         """Return what makes a peer findable; "" if `address` names none."""

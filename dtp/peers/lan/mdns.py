@@ -136,23 +136,14 @@ class Mdns:
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
         """Return the record of `peer` that was received, or is within `PATIENCE` seconds; else None."""
-        heard: asyncio.Future[PeerRecord] = asyncio.get_running_loop().create_future()
-
-        def learned(record: PeerRecord) -> None:
-            if record.peer == peer and not heard.done():
-                heard.set_result(record)
-
-        end = self.book.on_change(learned)
+        known = self.book.get_known(peer)
+        if known is not None and known.source == self.source:
+            return known.record
         try:
-            known = self.book.get_known(peer)
-            if known is not None and known.source == self.source:
-                return known.record
             async with asyncio.timeout(PATIENCE):
-                return await heard
+                return await self.book.wait_record(peer)
         except TimeoutError:
             return None
-        finally:
-            end()
 
     # ---- what is heard ----------------------------------------------------------------------------------
 
