@@ -592,7 +592,7 @@ class Correspondence:
         if not person or not self._may_write(device, person):
             return []
         if event.kind is EventKind.COPY:
-            return self._take_copy(person, event)
+            return self._take_copy(person, event, now_ms)
         if event.kind is EventKind.PAST:
             return self.past.process_event(device, person, event, now_ms)
         if event.kind is EventKind.MEMBERSHIP:
@@ -630,15 +630,15 @@ class Correspondence:
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
 
-    def _take_copy(self, person: bytes, event: Event) -> list[Notice]:
+    def _take_copy(self, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         if person != self.person:
             return []
         inner = Event.parse(event.fields["event"])
         if inner.kind not in HISTORY | MESSAGES:
             return []
         said = Said(event.fields["sender"], inner, event.fields.get("told", b""))
-        self.store.add_said(event.conversation, said, unread=False, held=False, vanishes=0)
-        return [Notice(What.CHANGED, said.sender, event.conversation, inner.id)]
+        _, read = self.reading.keep_said(event.conversation, said, now_ms, unread=False)
+        return [Notice(What.CHANGED, said.sender, event.conversation, inner.id), *read]
 
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
         """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
@@ -664,13 +664,10 @@ class Correspondence:
         if why := self.allowances.refuse_event(person, conversation, group, len(event.encode())):
             return self.allowances.tell(person, conversation, why, now_ms)
         is_text = event.kind is EventKind.TEXT and person != self.person
-        vanishes = 0
-        if person == self.person and (seconds := event.fields.get("disappear", 0)):
-            vanishes = now_ms + seconds * 1000
         said = Said(person, event)
-        if not self.store.add_said(conversation, said, unread=is_text, held=held, vanishes=vanishes) or held:
+        is_new, read = self.reading.keep_said(conversation, said, now_ms, unread=is_text, held=held)
+        if not is_new:
             return []
         self.past.note_said(conversation, said, now_ms)
-        read = self.reading.take_said(said, now_ms)
         target = event.fields.get("target", event.id)
         return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target), *read]

@@ -5,6 +5,7 @@ Who has read a message may say so before the message itself comes, since both ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from dtp.messaging.conversation.events import Event, EventKind
@@ -15,10 +16,13 @@ from dtp.messaging.person.notices import Notice, What
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-EARLY_READS_TABLE: Final = """CREATE TABLE IF NOT EXISTS early_reads (
+EARLY_READS: Final = (
+    """CREATE TABLE IF NOT EXISTS early_reads (
     number INTEGER PRIMARY KEY AUTOINCREMENT, message BLOB NOT NULL, person BLOB NOT NULL, device BLOB NOT NULL,
     UNIQUE (message, person, device)
-)"""
+)""",
+    "CREATE INDEX IF NOT EXISTS early_reads_person ON early_reads (person)",
+)
 #: Messages of which each person may say that they were read before these are here. The oldest are forgotten.
 _EARLY: Final = 1000
 
@@ -29,24 +33,24 @@ class EarlyReads:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def note_read(self, message: bytes, person: bytes, device: bytes) -> None:
-        """Note that a device of a person has said that a message was read."""
-        self._database.execute(
-            "INSERT OR IGNORE INTO early_reads (message, person, device) VALUES (?, ?, ?)",
-            (message, person, device),
-        )
+    def note_read(self, messages: Iterable[bytes], person: bytes, device: bytes) -> None:
+        """Note that a device of a person has said that messages were read."""
+        for message in messages:
+            self._database.execute(
+                "INSERT OR IGNORE INTO early_reads (message, person, device) VALUES (?, ?, ?)",
+                (message, person, device),
+            )
         self._database.execute(
             "DELETE FROM early_reads WHERE person = ?1 AND number <= (SELECT number FROM early_reads "
             "WHERE person = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)",
             (person, _EARLY),
         )
 
-    def take_readers(self, message: bytes) -> list[tuple[bytes, bytes]]:
-        """Remove and return persons and devices who have said that a message was read."""
+    def list_readers(self, message: bytes) -> list[tuple[bytes, bytes]]:
+        """Return persons and devices who have said that a message was read. It stays noted: what comes first by this
+        id may be somebody else's."""
         query = "SELECT person, device FROM early_reads WHERE message = ? ORDER BY number"
-        if readers := self._database.select_rows(query, message):
-            self._database.execute("DELETE FROM early_reads WHERE message = ?", (message,))
-        return readers
+        return self._database.select_rows(query, message)
 
 
 class ReadMessages:
@@ -79,32 +83,43 @@ class ReadMessages:
     def take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Process what a device says that was read, within a transaction."""
         store, contact, notices = self._mail.store, self._mail.contacts.get_contact(person), list[Notice]()
+        early = []
         for message in event.fields["targets"]:
-            if store.find_messages(message):
-                notices += self._note_read(device, person, message, now_ms)
-            elif contact is None or not contact.stranger:
-                store.early_reads.note_read(message, person, device)
+            found = store.find_messages(message)
+            if not found:
+                early.append(message)
+            for conversation, sender, said in found:
+                if person == self._mail.person:
+                    if store.mark_read(sender, message):
+                        notices.append(Notice(What.CHANGED, person, conversation, message))
+                    self._begin_to_vanish(sender, said, now_ms)
+                elif sender == self._mail.person:
+                    notices.append(self._take_receipt(device, person, conversation, message))
+        if early and (contact is None or not contact.stranger):
+            store.early_reads.note_read(early, person, device)
         return notices
 
-    def take_said(self, said: Said, now_ms: int) -> list[Notice]:
-        """Process, within a transaction, what was said before of a message that has come now."""
-        notices = []
-        for person, device in self._mail.store.early_reads.take_readers(said.event.id):
-            notices += self._note_read(device, person, said.event.id, now_ms)
-        return notices
+    def _take_receipt(self, device: bytes, person: bytes, conversation: bytes, message: bytes) -> Notice:
+        self._mail.store.add_receipt(message, person, device, read=True)
+        return Notice(What.READ, person, conversation, message)
 
-    def _note_read(self, device: bytes, person: bytes, message: bytes, now_ms: int) -> list[Notice]:
-        """Return what is new of that; nothing where the message isn't here."""
-        mail, notices = self._mail, []
-        for conversation, sender, said in mail.store.find_messages(message):
-            if person == mail.person:
-                if mail.store.mark_read(sender, message):
-                    notices.append(Notice(What.CHANGED, person, conversation, message))
-                self._begin_to_vanish(sender, said, now_ms)
-            elif sender == mail.person:
-                mail.store.add_receipt(message, person, device, read=True)
-                notices.append(Notice(What.READ, person, conversation, message))
-        return notices
+    def keep_said(
+        self, conversation: bytes, said: Said, now_ms: int, *, unread: bool, held: bool = False
+    ) -> tuple[bool, list[Notice]]:
+        """Return whether what has come is new and shown, and who had read it before; keep it, within a transaction.
+
+        It is kept as read where another device of ours has said so.
+        """
+        store, own, event = self._mail.store, self._mail.person, said.event
+        readers = store.early_reads.list_readers(event.id)
+        was_read = any(person == own for person, _ in readers)
+        seconds = event.fields.get("disappear", 0)
+        vanishes = now_ms + seconds * 1000 if seconds and (was_read or said.sender == own) else 0
+        is_unread = unread and not was_read
+        is_new = store.add_said(conversation, said, unread=is_unread, held=held, vanishes=vanishes)
+        others = [each for each in readers if each[0] != own] if is_new and said.sender == own else []
+        read = [self._take_receipt(device, person, conversation, event.id) for person, device in others]
+        return is_new and not held, read
 
     def _begin_to_vanish(self, sender: bytes, event: Event, now_ms: int) -> None:
         if seconds := event.fields.get("disappear", 0):

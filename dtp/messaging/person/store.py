@@ -26,7 +26,7 @@ from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
 from dtp.messaging.person.missed_store import MISSED_TABLE, MissedStore
 from dtp.messaging.person.past_store import PastStore
-from dtp.messaging.person.reading import EARLY_READS_TABLE, EarlyReads
+from dtp.messaging.person.reading import EARLY_READS, EarlyReads
 from dtp.messaging.person.usage import UsageStore
 
 #: SQLite's id of the file: "dtpc".
@@ -84,7 +84,7 @@ _TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
 _LATER_SCHEMA: Final = (
     HELD_ASIDE,
     MISSED_TABLE,
-    EARLY_READS_TABLE,
+    *EARLY_READS,
     "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
     "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
     """CREATE TABLE IF NOT EXISTS past_gifts (
