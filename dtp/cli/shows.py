@@ -316,8 +316,17 @@ def _tell_recording_fault(fault: RecordingError) -> None:
 # ---- listening ---------------------------------------------------------------------------------------------
 
 
+def _check_show_alone(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[str, ...]:
+    shows = [each for each in texts if each.startswith("0x")]
+    if shows and len(texts) > 1:
+        raise click.UsageError(
+            f"give a SHOW of the chain alone, or addresses and which show has to be heard there: --show {shows[0]}"
+        )
+    return texts
+
+
 @show.command()
-@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS|SHOW...")
+@click.argument("addresses", nargs=-1, required=True, callback=_check_show_alone, metavar="ADDRESS|SHOW...")
 @click.option("--producer", callback=parse_peer, metavar="dtp1...",
               help="Who must have signed the show. [default: whose the first address is]")  # fmt: skip
 @click.option("--show", "show_id", metavar="ID", help="Which show it must be. [default: whichever is there]")

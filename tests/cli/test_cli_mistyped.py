@@ -41,6 +41,13 @@ def test_what_is_mistyped_is_answered_with_what_is_like_it(
     assert (done.exit_code, meant in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_show_of_the_chain_beside_an_address_is_answered_with_the_option_for_it(order: int) -> None:
+    both = [f"dtp+tcp://{PEER}@127.0.0.1:9/show", "0x" + "5" * 64]
+    done = CliRunner().invoke(main, ["show", "listen", *both[::order]])
+    assert (done.exit_code, "--show 0x555" in done.stderr) == (2, True), done.stderr
+
+
 def test_nothing_is_guessed_for_what_is_like_nothing() -> None:
     done = CliRunner().invoke(main, ["zzzz"])
     assert (done.exit_code, "Did you mean" in done.stderr) == (2, False)
