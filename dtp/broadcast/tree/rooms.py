@@ -34,9 +34,11 @@ class Rooms:
     def set_places(self, who: Hashable, places: Sequence[FreePlace]) -> None:
         """Note what `who` has told of; what it told before counts no more."""
         self._forget_sent(who)
-        self._told[who] = tuple(
-            replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH
-        )
+        told = tuple(replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH)
+        if told:
+            self._told[who] = told
+        else:  # who has none would take the turn of one that has
+            self._told.pop(who, None)
         self._ranked = None
 
     def forget_places(self, who: Hashable) -> None:

@@ -21,6 +21,8 @@ class Sharers(Generic[K]):
 
     def __init__(self) -> None:
         self._listeners: dict[K, ShowListener] = {}
+        #: Of those that serve anywhere, who are looked at first.
+        self._anywhere: dict[K, None] = {}
         #: Of those that serve in their own network, by where they come from and by identity.
         self._nearby: defaultdict[str, dict[PeerId, set[K]]] = defaultdict(dict)
 
@@ -28,12 +30,15 @@ class Sharers(Generic[K]):
         """Add one who listens, until `remove`."""
         if listener.addresses or listener.nearby:
             self._listeners[key] = listener
+        if listener.addresses:
+            self._anywhere[key] = None
         if listener.nearby:
             self._nearby[listener.source].setdefault(listener.peer, set()).add(key)
 
     def remove(self, key: K) -> None:
         """Forget one who is gone. Nothing happens where it isn't here."""
         listener = self._listeners.pop(key, None)
+        self._anywhere.pop(key, None)
         if listener is None or not listener.nearby:
             return
         here = self._nearby[listener.source]
@@ -45,12 +50,12 @@ class Sharers(Generic[K]):
 
     def put_last(self, key: K) -> None:
         """Look at this one behind all others: it was seen to serve nobody."""
-        if (listener := self._listeners.pop(key, None)) is not None:
-            self._listeners[key] = listener
+        if key in self._anywhere:
+            self._anywhere[key] = self._anywhere.pop(key)
 
     def iter_listeners(self) -> Iterator[tuple[K, ShowListener]]:
-        """Give the first ones of those that say where they serve others."""
-        return islice(self._listeners.items(), _LOOKED)
+        """Give the first ones of those that say where they serve others anywhere."""
+        return ((key, self._listeners[key]) for key in islice(self._anywhere, _LOOKED))
 
     def list_nearby(self, who: ShowListener, most: int) -> list[str]:
         """Return the private addresses of others that come from where `who` does, of all in turn. Whether they serve

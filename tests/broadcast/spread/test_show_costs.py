@@ -105,6 +105,26 @@ def test_who_has_two_places_is_told_of_until_it_has_left_both():
     assert sharers.list_nearby(teller(2), 4) == []
 
 
+def test_who_serves_anywhere_is_found_behind_many_who_serve_at_home_alone():
+    sharers = Sharers()
+    for number in range(100):
+        sharers.add(number, teller(number, f"at {number}"))
+    relay = ShowListener(ME.id, HOME, ("anywhere",))
+    sharers.add("relay", relay)
+    assert list(sharers.iter_listeners()) == [("relay", relay)]
+    assert sharers.list_nearby(teller(0), 2) == ["at 1", "at 2"]
+
+
+def test_many_who_tell_that_there_is_no_room_hide_nobodys():
+    """Relays that are full say so, and anybody may."""
+    rooms = Rooms()
+    for each in range(100):
+        rooms.set_places(each, [FreePlace("mine", 1)] * (each % 2))
+        rooms.set_places(each, [])
+    rooms.set_places("relay", [FreePlace("free", 4)])
+    assert rooms.choose_places() == ["free"]
+
+
 def test_a_word_of_room_costs_as_much_however_many_have_told_of_some():
     def lines_of(tellers):
         rooms = Rooms()
