@@ -93,8 +93,10 @@ class Lender:
         for name in self._store.lenders() - {self._name}:
             lock = _lock_of(self._store, name)
             if not self._is_alive(name) and lock is not None and lock.take():
-                self._store.forget_lender(name)
-                lock.release()
+                try:
+                    self._store.forget_lender(name)
+                finally:
+                    lock.release()  # or it would count as alive
 
     def _is_alive(self, name: str) -> bool:
         lock = _lock_of(self._store, name)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from dtp.chain.resolver import service_number
+from dtp.daemon.paying.lender import Lender
+from dtp.daemon.paying.signed import PaidService
+from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
 
-from ..http.test_daemon_calls import TO, buyer, sign
+from ..http.test_daemon_calls import HOST, TO, buyer, sign
 
 MOST = 1000
+SERVICES = [PaidService(HOST, service_number("api"))]
 
 
 class Other:
@@ -88,6 +94,28 @@ def test_what_may_be_added_to_a_channel_of_another_process_is_lent_by_nobody_els
         assert one.left == MOST - 50 - 700
         assert other.tell("end", "a") == 130
         assert (one.left, one.spent) == (MOST - 130, 130)
+
+
+def test_what_a_killed_process_had_lent_is_lent_no_more_once_it_could_not_be_forgotten(
+    tmp_path: Path,
+) -> None:
+    """Whoever was to forget it kept its lock, so that it counted as alive: no process could lend it until that one
+    ended."""
+    path = tmp_path / "pay.sqlite"
+    with Store(path) as store, other_daemon(path) as other, closing(sqlite3.connect(path)) as disk:
+        one = buyer(store, MOST, None, [0.0])
+        assert other.tell("lend", "a", 600) == 600
+        other.kill()
+        disk.execute("CREATE TRIGGER full BEFORE DELETE ON loans BEGIN SELECT RAISE(ABORT, 'full'); END")
+        (killed,) = store.lenders()
+        with closing(Lender(store)) as lender:
+            with pytest.raises(StoreError, match="full"):
+                lender.lend("b", "c", SERVICES, lambda: 1)
+            assert one.left == MOST
+            disk.execute("DROP TRIGGER full")
+            assert lender.lend("b", "c", SERVICES, lambda: 300) == 300
+            assert one.left == MOST - 300
+            assert killed not in store.lenders()
 
 
 @pytest.mark.parametrize("seed", range(3))
