@@ -264,7 +264,7 @@ class SessionState:
         self._consumed_total += size
         if receive.consumed >= receive.grant_at:
             self._raise_credit(stream)
-        if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at:
+        if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at or self._short:
             self._grant_connection()
 
     def _raise_credit(self, stream: SessionStream) -> None:
@@ -285,17 +285,20 @@ class SessionState:
 
     def _give_connection_credit(self, size: int) -> None:
         self._consumed_total += size
-        if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at:
+        if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at or self._short:
             self._grant_connection()
 
     def _grant_connection(self) -> None:
-        """Raise the credit of all streams, where it is worth telling: by a quarter of the window, or where the peer
-        has nearly none left by as much again as it has."""
+        """Raise the credit of all streams, where it is worth telling: by a quarter of the window, where the peer has
+        nearly none left by as much again as it has, or where half is left and some streams have less than theirs."""
         window = self.limits.connection_window
         limit = min(self._consumed_total + window, self._receive_stop)
         left = self._receive_limit - self._received_total
-        if self._consumed_total < self._grant_at and limit - self._receive_limit < max(
-            left, window // LEAST_PART
+        restores = bool(self._short) and 2 * (self._consumed_total + window - self._received_total) >= window
+        if (
+            not restores
+            and self._consumed_total < self._grant_at
+            and limit - self._receive_limit < max(left, window // LEAST_PART)
         ):
             return
         if limit > self._receive_limit:
@@ -304,7 +307,7 @@ class SessionState:
             self._windows[CONNECTION] = None
         if limit < self._receive_stop:
             self._grant_at = self._consumed_total + window // 4
-        if self._short and 2 * self._room >= window:
+        if restores:
             self._restore_windows()
 
     def _restore_windows(self) -> None:

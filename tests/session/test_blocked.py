@@ -140,3 +140,37 @@ def test_who_had_little_while_others_held_much_has_its_window_again_when_they_ha
         pair.server.consume_data(each, pair.server.unread_bytes(each))
     pair.settle()
     assert exchange_line(pair, lines, 8 * KIB)
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("left", [1500, 3000])
+@pytest.mark.parametrize("held", [0.3, 0.4, 0.48])
+@pytest.mark.parametrize("parts", [(2, 4, 4), (3, 3, 3), (2, 2)])
+def test_half_of_the_window_is_left_by_what_was_read_not_by_what_was_told(
+    parts: tuple[int, ...], held: float, left: int, over: bool
+) -> None:
+    """While some hold less than half and read nothing, what the others had read was too little to tell, and who
+    waited for a line had as little as before: for ever. So, too, where those others are over when it is read."""
+    pair = SessionPair(LIMITS, LIMITS)
+    lines = pair.client.open_stream()
+    for _ in range(4):
+        assert exchange_line(pair, lines, 4 * KIB)
+    for _ in range(2):
+        pair.client.write_stream(pair.client.open_stream(), bytes(int(held * WINDOW / 2)))
+    others = [pair.client.open_stream() for _ in range(5)]
+    size = (int((1 - held) * WINDOW) - left) // 60 * 12
+    for each in others:
+        pair.client.write_stream(each, bytes(size))
+    pair.settle()
+    for _ in range(200):
+        assert exchange_line(pair, lines, 100)
+    if over:
+        for each in others:
+            pair.client.reset_stream(each, 1)
+            pair.server.reset_stream(each, 1)
+        pair.settle()
+    for part in parts:
+        for each in others:
+            pair.server.consume_data(each, size // part)
+            pair.settle()
+    assert exchange_line(pair, lines, 4 * KIB)
