@@ -16,7 +16,7 @@ class Air(StrEnum):
     #: There is money or there are tickets, and not enough.
     FUNDING = "funding"
     ON_AIR = "on air"
-    #: It was on air, and the pot is below one slot.
+    #: It was on air, and the pot is below one slot; or its producer can't post what was sent.
     PAUSED = "paused"
     ENDED = "ended"
 

@@ -161,7 +161,6 @@ class ShowKeeper:
     async def _post_repeatedly(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            self._judge_now()
             if self._end_wanted() and self.show.state != ShowState.ENDED:
                 await self.post_owed()
                 await shows.end(self._chain, self.show.id)
