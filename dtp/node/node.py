@@ -606,10 +606,12 @@ class Node:
             if isinstance(target, Address):
                 self._told.add(target)
         finally:
-            self._upkeep.on_dialled(target, peer, asyncio.get_running_loop().time(), told)
+            spare = self._upkeep.on_dialled(target, peer, asyncio.get_running_loop().time(), told)
             if not isinstance(target, Address):
                 self._note_told(target)  # who was asked meanwhile may be nearer
             self._wake.set()
+        if spare is not None:
+            await self.links.disconnect(spare)
 
     async def _save_book(self) -> None:
         """Write the book some time after it has changed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -28,6 +30,11 @@ class UpkeepLimits:
     per_network: int = 8
     #: Links that this node dials in any case: all that have come may be one's.
     chosen: int = 16
+    #: Between two dials of peers for which there is no room. Where a cut has parted some of one network each half has
+    #: all the links that it wants, and would dial nobody on the other side when that is there again.
+    further_pause: float = 60.0
+    #: Links that come of these; then the newest makes room for the next.
+    further: int = 8
     #: Of two nodes that hear of each other the one with the larger identity waits so long, for one dial is enough; as
     #: long as a hello and a handshake take on a LAN, since only this side may have heard.
     courtesy: float = 0.025
@@ -72,8 +79,9 @@ class PeerUpkeep:
         self._wishes: OrderedDict[Target, _Wish] = OrderedDict()
         self._dialling: set[Target] = set()
         self._linked: dict[PeerId, _Linked] = {}
-        #: Links of each network and relay.
-        self._of_network: Counter[str] = Counter()
+        #: Those that are dialled, or linked, though there was no room, in that order.
+        self._further: list[PeerId] = []
+        self._next_further = _NEVER
 
     def add_bootstrap(self, address: Address, now: float) -> None:
         """Add an address that the node always keeps a link to."""
@@ -89,6 +97,7 @@ class PeerUpkeep:
         if peer in self._wishes:
             self._wishes[peer].networks = networks
             return
+        self._next_further = min(self._next_further, now + self.limits.further_pause)
         wait = 0.0 if self._me < peer else self.limits.courtesy
         wish = _Wish(
             now + wait, self.limits.first_pause, is_bootstrap=False, is_met=is_met, networks=networks
@@ -106,14 +115,13 @@ class PeerUpkeep:
                 wish.is_met = True
                 found |= {NAMES} & wish.networks if network else set()
         self._linked[peer] = _Linked(frozenset(found), outgoing)
-        self._of_network.update(found)
 
     def on_lost(self, peer: PeerId, now: float, *, unwanted: bool = False) -> None:
         """Note that the link to `peer` is over: it is dialled again soon, or where it was `unwanted` as after a dial
         that failed: it may be thrown out by others who were thrown out for it."""
-        linked = self._linked.pop(peer, None)
-        if linked is not None:
-            self._of_network -= Counter(linked.networks)
+        self._linked.pop(peer, None)
+        if peer in self._further and peer not in self._dialling:
+            self._further.remove(peer)
         for target, wish in self._wishes.items():
             if _peer_of(target) != peer:
                 continue
@@ -130,14 +138,24 @@ class PeerUpkeep:
     def take_due(self, now: float) -> list[Target]:
         """Return the targets to dial now, and mark them as being dialled."""
         found: list[Target] = []
+        further: list[tuple[PeerId, _Wish]] = []
         few, taken = self._has_few(), self._taken_networks()
         for target, wish in self._wishes.items():
-            if len(self._dialling) >= self.limits.at_once:
-                break
-            if wish.at <= now and self._is_wanted(target, wish, few, taken):
-                self._dialling.add(target)
-                taken.update(wish.networks)
-                found.append(target)
+            if wish.at > now or not self._is_open(target):
+                continue
+            if self._is_wanted(wish, few, taken):
+                if len(self._dialling) < self.limits.at_once:
+                    self._dialling.add(target)
+                    taken.update(wish.networks)
+                    found.append(target)
+            elif isinstance(target, PeerId):
+                further.append((target, wish))
+        if further and now >= self._next_further:
+            self._next_further = now + self.limits.further_pause
+            chosen = _choose_fairly(further)
+            self._dialling.add(chosen)
+            self._further.append(chosen)
+            found.append(chosen)
         return found
 
     def on_told(self, peer: PeerId, teller: Nearness, now: float) -> None:
@@ -149,16 +167,24 @@ class PeerUpkeep:
 
     def on_dialled(
         self, target: Target, peer: PeerId | None, now: float, told: Nearness = Nearness.PROCESS
-    ) -> None:
+    ) -> PeerId | None:
         """Note that a dial has ended: with a link to `peer`, or with None. They who had `told` where it is were so
-        near."""
+        near. Return the peer whose link is to be ended, since that one needs the room."""
         self._dialling.discard(target)
         wish = self._wishes.get(target)
-        if wish is None:
-            return
-        if peer is None:
+        if peer is None and wish is not None:
             wish.told = told
             self._put_off(wish, now)
+        return self._make_room(target) if isinstance(target, PeerId) and target in self._further else None
+
+    def _make_room(self, new: PeerId) -> PeerId | None:
+        """Return who makes room for a further peer that was dialled; None while there is some, or it hasn't come."""
+        linked = self._linked.get(new)
+        if linked is None or not linked.outgoing:
+            self._further.remove(new)
+            return None
+        others = [each for each in self._further if each != new and each not in self._dialling]
+        return others[-1] if len(others) >= self.limits.further else None
 
     def _put_off(self, wish: _Wish, now: float) -> None:
         limits = self.limits
@@ -167,35 +193,60 @@ class PeerUpkeep:
 
     def next_time(self) -> float:
         """Return when `take_due` has something; infinity for never."""
-        if len(self._dialling) >= self.limits.at_once:
-            return _NEVER
         few, taken = self._has_few(), self._taken_networks()
-        wanted = (
-            wish.at for target, wish in self._wishes.items() if self._is_wanted(target, wish, few, taken)
-        )
-        return min(wanted, default=_NEVER)
+        is_full, first = len(self._dialling) >= self.limits.at_once, _NEVER
+        for target, wish in self._wishes.items():
+            if not self._is_open(target):
+                continue
+            if not self._is_wanted(wish, few, taken):
+                first = min(first, max(wish.at, self._next_further))
+            elif not is_full:
+                first = min(first, wish.at)
+        return first
 
     def _has_few(self) -> bool:
-        """Return whether there are too few links, not counting more of one network than may be somebody's."""
-        links = self._linked.values()
-        counted = sum(not each.networks for each in links)
-        counted += sum(min(each, self.limits.per_network) for each in self._of_network.values())
+        """Return whether there are too few links, or too few that this side has dialled."""
         chosen = min(self.limits.chosen, self.limits.wanted)
-        return counted < self.limits.wanted or sum(each.outgoing for each in links) < chosen
+        links = self._linked.values()
+        dialled = [each for each in links if each.outgoing]
+        return self._count_links(links) < self.limits.wanted or self._count_links(dialled) < chosen
+
+    def _count_links(self, links: Iterable[_Linked]) -> int:
+        """Return how many links these are, not counting more of one network than may be somebody's."""
+        of_none, of_network = 0, Counter[str]()
+        for each in links:
+            of_none += not each.networks
+            of_network.update(each.networks)
+        return of_none + sum(min(each, self.limits.per_network) for each in of_network.values())
 
     def _taken_networks(self) -> Counter[str]:
-        """Return how many there are in each network, with those that are being dialled."""
-        taken = Counter(self._of_network)
+        """Return how many this side has dialled, or dials, in each network: who has come from there, or by the same
+        relay, keeps it from dialling nobody."""
+        taken = Counter[str]()
+        for linked in self._linked.values():
+            if linked.outgoing:
+                taken.update(linked.networks)
         for each in self._dialling:
             if each in self._wishes:
                 taken.update(self._wishes[each].networks)
         return taken
 
-    def _is_wanted(self, target: Target, wish: _Wish, few: bool, taken: Counter[str]) -> bool:
-        if target in self._dialling or _peer_of(target) in self._linked:
-            return False
+    def _is_open(self, target: Target) -> bool:
+        return target not in self._dialling and _peer_of(target) not in self._linked
+
+    def _is_wanted(self, wish: _Wish, few: bool, taken: Counter[str]) -> bool:
         room = all(taken[each] < self.limits.per_network for each in wish.networks)
         return wish.is_bootstrap or (few and room)
+
+
+def _choose_fairly(peers: Iterable[tuple[PeerId, _Wish]]) -> PeerId:
+    """Return one of these at random: as often one that was dialled before as one that wasn't, and of each network as
+    often as of another, since anybody may name as many as they like."""
+    by_network: dict[bool, dict[frozenset[str], list[PeerId]]] = {}
+    for peer, wish in peers:
+        by_network.setdefault(wish.is_met, {}).setdefault(wish.networks, []).append(peer)
+    networks = random.choice(list(by_network.values()))
+    return random.choice(random.choice(list(networks.values())))
 
 
 def _peer_of(target: Target) -> PeerId | None:
