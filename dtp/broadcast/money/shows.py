@@ -261,8 +261,10 @@ async def refund(chain: ChainClient, id: Id) -> list[Refund]:
     for begin in range(0, len(held), _REFUNDED_AT_ONCE):
         some = [each.id for each in held[begin : begin + _REFUNDED_AT_ONCE]]
         program = Program()
-        coins = [module.take_back(program, found.show.id, each, coin=found.coin) for each in some]
-        program.transfer(coins, chain.address)
+        first, *others = (module.take_back(program, found.show.id, each, coin=found.coin) for each in some)
+        if others:  # a coin for each share would cost more, and stay in the account's way
+            program.merge(first, others)
+        program.transfer([first], chain.address)
         executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
         told = chain.events_in(executed, module.SCHEMA, module.Returned)
         for share in some:

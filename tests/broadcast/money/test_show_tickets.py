@@ -26,7 +26,7 @@ from dtp.broadcast.sealed.issuing import KeyIssuer
 from dtp.broadcast.sealed.keys import open_key
 from dtp.chain import Program
 from dtp.chain import show as show_module
-from dtp.chain.model import id_bytes
+from dtp.chain.model import SUI_COIN, id_bytes
 from dtp.chain.pass_ import PassAccount
 from dtp.chain.show import Contributed
 from dtp.chain.signer import KeySigner
@@ -386,6 +386,11 @@ def test_very_many_shares_come_back_by_few_transactions(client, wallet, calls):
             before = calls.count["execute"]
             back = await shows.refund(listener, id)
             assert calls.count["execute"] - before == 3
+            coins = [
+                each
+                async for each in listener.owned_objects(listener.address, f"0x2::coin::Coin<{SUI_COIN}>")
+            ]
+            assert len(coins) <= 4  # not one for each share
             assert [each.share for each in back] == shares
             assert sorted(each.amount for each in back) == list(range(1, 131))
             assert (await shows.read_show(listener, id)).show.pot == 0
