@@ -79,11 +79,13 @@ class Dialability:
 
     @property
     def verdict(self) -> bool | None:
-        """True if it can be dialled, as at least half of those say who count; None before anybody has tried."""
+        """True if it can be dialled, as at least half of those say who count, and it is known where; None before
+        anybody has tried."""
         counted = self._counted_reports
         if not counted:
             return None
-        return 2 * sum(each.can_dial for each in counted) >= len(counted)
+        is_known = any(each.reached for each in counted)  # else it came by a port that only others know of
+        return is_known and 2 * sum(each.can_dial for each in counted) >= len(counted)
 
     @property
     def urls(self) -> list[str]:

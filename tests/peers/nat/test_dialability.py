@@ -66,10 +66,17 @@ def test_who_says_to_be_outside_does_not_outweigh_those_whose_address_shows_it()
 
 
 def test_who_has_come_shows_that_one_can_whatever_it_says() -> None:
-    found = said(afar(1, has_come=True), afar(2))
+    assert said(afar(1, has_come=True), afar(2, HERE), afar(3), afar(4)).verdict is True
+    assert said(afar(1, has_come=True), afar(2), afar(3, HERE), afar(4), afar(5)).verdict is False
+
+
+def test_who_has_come_at_a_port_that_this_node_does_not_know_leaves_it_hidden() -> None:
+    """As where a container's port is another outside: it would give back the place at which others find it."""
+    found = said(*[afar(number, has_come=True) for number in range(5)])
+    assert found.verdict is False
+    found.add_report(PEERS[0], afar(0, HERE, has_come=True))
     assert found.verdict is True
-    assert found.urls == []  # it may be a way that others haven't
-    assert said(afar(1), afar(2), afar(3, has_come=True)).verdict is False
+    assert found.urls == [HERE]
 
 
 REPORTS = st.builds(
@@ -100,8 +107,9 @@ def test_it_is_bounded_and_each_counts_once(told: list[tuple[PeerId, DialReport]
         )
     ]
     dialled = [bool(each.reached) or each.has_come for each in counted]
-    assert found.verdict is (None if not counted else sum(dialled) * 2 >= len(dialled))
     assert found.urls == ([HERE] if any(each.reached for each in counted) else [])
+    is_enough = bool(found.urls) and sum(dialled) * 2 >= len(dialled)
+    assert found.verdict is (is_enough if counted else None)
 
 
 @pytest.mark.parametrize(
