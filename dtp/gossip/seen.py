@@ -16,7 +16,7 @@ class SeenCache:
 
     A message older than `stale` seconds is refused for its age, so ids are needed no longer than that. When there
     are more than the cache holds, the oldest go, and what is no newer than any that could be among them is refused,
-    rather than taken twice. What was remembered by a clock that was ahead is forgotten when it has been set back.
+    rather than taken twice. What was remembered by a clock that was far ahead is forgotten when it has been set back.
     """
 
     __slots__ = ("_floor_ms", "_future", "_ids", "_keep", "_most")
@@ -43,8 +43,8 @@ class SeenCache:
         for _ in range(_AT_ONCE):
             oldest = next(iter(ids))
             arrived = ids[oldest]
-            if arrived > wall + self._future:
-                pass  # of a clock that was ahead: else it stayed as long, and all behind it
+            if arrived > wall + self._keep:
+                pass  # of a clock that was ahead: else it stayed as long, and all behind it; nobody has it by then
             elif len(ids) > self._most:
                 # Its author may have dated it into the future, as far as messages are taken.
                 self._floor_ms = max(self._floor_ms, int((arrived + self._future) * 1000))

@@ -46,6 +46,38 @@ def test_a_node_takes_messages_again_once_its_clock_is_set(ahead):
     assert right.data[-1:] == [b"here again"]
 
 
+@pytest.mark.parametrize("is_author_ahead", [False, True])
+@pytest.mark.parametrize("ahead", [20.0, 60.0, 110.0])
+def test_messages_come_once_though_the_clock_was_ahead_and_is_set_back(ahead, is_author_ahead):
+    swarm = GossipSwarm(7, limits=DEFAULT)
+    reader, author = swarm.add_node(T), swarm.add_node(T)
+    reader.router.set_wall(WALL + ahead)
+    author.router.set_wall(WALL + ahead * is_author_ahead)
+    swarm.link_nodes(reader, author)
+    swarm.run_for(1)
+    for number in range(5):
+        author.publish(T, b"%d" % number)
+    swarm.run_for(1)
+    for each in (reader, author):
+        each.router.set_wall(WALL)
+    for number in range(5, 35):  # for longer than what came before is refused as of the future
+        author.publish(T, b"%d" % number)
+        late = swarm.add_node(T)
+        swarm.link_nodes(author, late)
+        swarm.link_nodes(late, reader)
+        swarm.run_for(10)
+    assert Counter(reader.data) == Counter(b"%d" % number for number in range(35))
+
+
+@pytest.mark.parametrize("ahead", [20.0, 60.0, 110.0])
+def test_an_id_is_kept_while_its_message_could_be_taken_again_though_the_clock_was_set_back(ahead):
+    seen = SeenCache(DEFAULT)
+    seen.add(b"dated as far ahead as messages are taken", WALL + ahead)
+    for number in range(int(ahead + DEFAULT.future + DEFAULT.stale)):
+        seen.add(b"now %d" % number, WALL + number)
+    assert b"dated as far ahead as messages are taken" in seen
+
+
 def test_ids_of_a_clock_that_was_ahead_are_forgotten_in_time():
     limits = replace(DEFAULT, seen=1000)
     seen = SeenCache(limits)
