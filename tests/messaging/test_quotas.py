@@ -122,6 +122,18 @@ def test_groups_that_one_person_tells_of_and_we_are_not_in_are_bounded(
         assert at.is_member("alice", at.group("bob", "alice")), number
 
 
+def test_groups_that_we_were_in_are_not_counted(village: Callable[..., Village]) -> None:
+    """Who had made many groups that we have left by now couldn't add us to another one."""
+    at = village("alice", "bob", least=0)
+    limit(at, "alice", groups=2)
+    for number in range(6):
+        group = at.group("bob", "alice")
+        assert at.is_member("alice", group), number
+        at.people["alice"].change_group(group, Act.REMOVE, at.now, subject=at.people["alice"].person)
+        at.deliver()
+        assert not at.is_member("alice", group)
+
+
 def test_messages_of_unknown_large_groups_are_bounded(village: Callable[..., Village]) -> None:
     at = village("alice", "mallory", least=0)
     alice, mallory = at.people["alice"], at.people["mallory"]

@@ -252,6 +252,8 @@ class GroupStates:
         """Return what has changed in a group, and show what was held back until then."""
         mail, group, members = self._mail, membership.group, membership.members
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
+        if mail.person in members.roles and mail.person not in was.roles:
+            mail.allowances.note_joined(group)
         if mail.person in was.roles:  # who is new hears of none before
             notices += [self._tell_given(group, person) for person in members.past.keys() - was.past.keys()]
         accepted = {person for person in members.roles if not mail.contacts.is_waiting(person)}

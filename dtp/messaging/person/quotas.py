@@ -44,7 +44,7 @@ class MessageQuotas:
     #: Of what each person tells of what was said in groups before we came; of strangers as above.
     told_events: int | None = 4 * MAX_PAST
     told_bytes: int | None = 64 << 20
-    #: Groups that one person has told of and we aren't in.
+    #: Groups that one person has told of and we haven't been in.
     groups: int | None = 64
 
     def __post_init__(self) -> None:
@@ -102,18 +102,18 @@ class Allowances:
         if person == mail.person or most is None or group in mail.groups:
             return ""
         prefix = f"told {person.hex()} "
-        told = [each.removeprefix(prefix) for each in store.list_names(prefix)]
-        waiting = [each for each in told if not self._is_member(bytes.fromhex(each))]
-        if len(waiting) >= most and group.hex() not in waiting:
-            return f"more than {most} groups that we aren't in"
-        for each in set(told).difference(waiting):
-            store.drop_value(prefix + each)
-        store.put_value(prefix + group.hex(), b"")
+        name, told = prefix + group.hex(), store.list_names(prefix)
+        if name not in told:
+            if len(told) >= most:
+                return f"more than {most} groups that we haven't been in"
+            store.put_value(name, b"")
         return ""
 
-    def _is_member(self, group: bytes) -> bool:
-        membership = self._mail.groups.get(group)
-        return membership is not None and self._mail.person in membership.members.roles
+    def note_joined(self, group: bytes) -> None:
+        """Note that we are in a group: whoever has told of it may tell of another one."""
+        for name in self._mail.store.list_names("told "):
+            if name.endswith(group.hex()):
+                self._mail.store.drop_value(name)
 
     def tell(self, person: bytes, conversation: bytes, why: str, now_ms: int) -> list[Notice]:
         """Return what the program is told of who goes beyond: once a day of each person and reason."""
