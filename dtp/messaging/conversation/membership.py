@@ -7,7 +7,7 @@ what came before it. What the placed ones come to is read in `reading`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from itertools import islice
 from typing import Final
 
@@ -58,8 +58,6 @@ class Membership:
         self._ready: list[bytes] = []
         #: How many accepted operations there are of each account, and how many others of each device.
         self._count_of = Counter[bytes]()
-        #: What somebody with a say has built on and that isn't here, or wasn't.
-        self._vouched: set[bytes] = set()
         #: Who is in the group by what was read last.
         self._roles: dict[bytes, MemberRole] = {}
         self._found: GroupReading | None = None
@@ -120,7 +118,7 @@ class Membership:
         """
         if operation.act is Act.CREATE and operation.id != self.group:
             raise MembershipError("an operation creates another group than the one it came for")
-        if operation.id in self.operations or operation.id in self._waiting:
+        if operation.id in self:
             known = self._doubted.get(operation.id)
             return known is not None and self._accept([known], is_authors)
         accepted = is_authors(operation)
@@ -128,9 +126,6 @@ class Membership:
             return False
         self._waiting[operation.id] = self._doubted[operation.id] = operation
         self._count_of[operation.device] += 1
-        has_say = accepted and self._role_of(operation.author) is not MemberRole.MEMBER
-        if has_say or operation.id in self._vouched:
-            self._vouched.update(each for each in operation.parents if each not in self.operations)
         for parent in operation.parents:
             if parent not in self.operations:
                 self._behind.setdefault(parent, {})[operation.id] = None
@@ -156,16 +151,49 @@ class Membership:
         """True if one more operation of its author is taken, or of its device while that isn't its author's: no
         member stops a group by what they do there. Where somebody else with a say has built on one, it is taken."""
         count = self._count_of[operation.author if accepted else operation.device]
-        if count < MAX_OF_MEMBER or operation.id in self._vouched or not self.operations:
+        if count < MAX_OF_MEMBER or not self.operations or self._is_built_on(operation.id):
             return True
-        if accepted and self._role_of(operation.author) is MemberRole.MEMBER:
-            self._read()  # it may have changed
-        has_say = accepted and self._role_of(operation.author) is not MemberRole.MEMBER
-        return has_say and count < MAX_OF_ADMINISTRATOR
+        if not accepted:
+            return False
+        if count < self._limit_of(operation.author):
+            return True
+        self._read()  # it may have changed
+        return count < self._limit_of(operation.author)
 
-    def _role_of(self, person: bytes) -> MemberRole:
-        """Return a person's role by what was read last; a member's where they have none."""
-        return self._roles.get(person, MemberRole.MEMBER)
+    def _limit_of(self, author: bytes) -> int:
+        """Return how many operations of an account are taken, by what was read last.
+
+        What counts that somebody has done while they had a say isn't held against them when they have none any more:
+        they may leave, and retire their devices. Nobody can remove who has administered the group for longest.
+        """
+        if self._has_say(author):
+            first = next(iter(self._list_seniors(self._roles)), None)
+            return MAX_OPERATIONS if author == first else MAX_OF_ADMINISTRATOR
+        done = sum(each.author == author and each.act is not Act.RETIRE for each in self._read().valid)
+        return min(MAX_OF_MEMBER + done, MAX_OF_ADMINISTRATOR)
+
+    def _has_say(self, person: bytes) -> bool:
+        """True for an administrator or moderator, by what was read last."""
+        return self._roles.get(person, MemberRole.MEMBER) is not MemberRole.MEMBER
+
+    @staticmethod
+    def _list_seniors(roles: Mapping[bytes, MemberRole]) -> list[bytes]:
+        """Return who has administered the group for longest, in that order."""
+        return [each for each, role in roles.items() if role is MemberRole.ADMINISTRATOR][:_SENIORS]
+
+    def _is_built_on(self, operation: bytes) -> bool:
+        """True if somebody with a say has done something that has seen an operation, and waits for it."""
+        if operation not in self._behind:
+            return False
+        self._read()
+        found, later = {operation}, [operation]
+        while later:
+            for each in self._behind.get(later.pop(), {}).keys() - found:
+                if each not in self._doubted and self._has_say(self._waiting[each].author):
+                    return True
+                found.add(each)
+                later.append(each)
+        return False
 
     def _make_room(self, operation: Operation, accepted: bool) -> bool:
         """True if one more operation is taken. For an accepted one a place is made, where one has none that wasn't
@@ -173,7 +201,7 @@ class Membership:
         count = len(self.operations) + len(self._waiting)
         if count < MAX_OPERATIONS - RESERVED:
             return True
-        if operation.id in self._vouched:
+        if self._is_built_on(operation.id):
             return count < 2 * MAX_OPERATIONS
         if not accepted:
             return False
@@ -182,9 +210,11 @@ class Membership:
             if each.author not in roles or (name in self._doubted and name not in self._due):
                 self._forget_waiting(each)
                 return True
-        seniors = [each for each, role in roles.items() if role is MemberRole.ADMINISTRATOR][:_SENIORS]
         late = [each.author for each in islice(self.operations.values(), MAX_OPERATIONS - RESERVED, None)]
-        is_senior = operation.author in seniors and late.count(operation.author) < RESERVED // _SENIORS
+        is_senior = (
+            operation.author in self._list_seniors(roles)
+            and late.count(operation.author) < RESERVED // _SENIORS
+        )
         return is_senior and count < MAX_OPERATIONS
 
     def _forget_waiting(self, operation: Operation) -> None:
@@ -197,6 +227,10 @@ class Membership:
                 behind.pop(operation.id, None)
                 if not behind:
                     del self._behind[parent]
+
+    def __contains__(self, operation: bytes) -> bool:
+        """True for an operation that was taken, whether or not it has its place."""
+        return operation in self.operations or operation in self._waiting
 
     def is_waiting(self, operation: bytes) -> bool:
         """True if an operation would have its place, but for some that it has seen and that haven't come."""

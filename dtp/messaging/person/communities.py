@@ -137,7 +137,8 @@ class Communities:
         if why:
             return [Notice(What.JOIN_REFUSED, person, group, detail=why)]
         told = event.fields["invitation"].hex()
-        self._mail.make_operation(group, Act.ADD, now_ms, subject=person, text=told)
+        if self._mail.make_operation(group, Act.ADD, now_ms, subject=person, text=told) is None:
+            return [Notice(What.JOIN_REFUSED, person, group, detail="full")]
         return [Notice(What.GROUP_CHANGED, person, group, detail=membership.members.name)]
 
     def _why_not(self, invitation: Invitation | None, person: bytes, event: Event, now_ms: int) -> str:

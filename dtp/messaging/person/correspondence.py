@@ -453,7 +453,10 @@ class Correspondence:
     ) -> Operation:
         """Do something to a group, and return the operation. Raise `MessageError` if we may not."""
         with self.transaction():
-            return self.make_operation(group, act, now_ms, subject=subject, text=text, role=role)
+            operation = self.make_operation(group, act, now_ms, subject=subject, text=text, role=role)
+            if operation is None:
+                raise MessageError("you have done as many things in this group as are kept: make another one")
+        return operation
 
     def make_operation(
         self,
@@ -464,8 +467,8 @@ class Correspondence:
         subject: bytes = b"",
         text: str = "",
         role: MemberRole = MemberRole.MEMBER,
-    ) -> Operation:
-        """Make a group's operation within a transaction, as `change_group` does."""
+    ) -> Operation | None:
+        """Make a group's operation within a transaction, as `change_group` does. Return None if there is no room."""
         membership = self.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
@@ -477,18 +480,21 @@ class Correspondence:
             self.get_contact(subject)
         self.former_devices.retire_signers(group, now_ms)
         operation = self.say_operation(group, act, now_ms, subject=subject, text=text, role=role)
-        if (past := membership.past_of(operation)) is not None:
+        if operation is not None and (past := membership.past_of(operation)) is not None:
             self.past.begin_giving(membership, subject, past, now_ms)
         return operation
 
-    def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation:
-        """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds."""
+    def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation | None:
+        """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds. Return
+        it; None if there is no room for one more of ours: nobody else would take it, either."""
         membership = self.groups[group]
         operation = Operation.sign(
             self.identity, self.person, act, parents=membership.list_heads(self.person), **what
         )
         before = set(self.devices_of(group))
         membership.add_operation(operation, self.is_authors)
+        if operation.id not in membership:
+            return None
         self.group_states.save_operations(membership)
         after = set(self.devices_of(group))
         self.group_states.send_state(group, after - before, now_ms)

@@ -12,8 +12,10 @@ from village import NOW, Village
 from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.membership import MAX_OF_MEMBER
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation
 from dtp.messaging.ends.order import resend_after
+from dtp.messaging.errors import MessageError
 from dtp.messaging.packing import pack
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.group_states import StateMalformed, WantedState
@@ -273,6 +275,22 @@ def test_what_somebody_has_told_one_member_alone_cuts_nobody_off(village: Callab
     at.now += resend_after(9)
     assert bob.group_states.take_wanted(at.now) == []
     assert at.waiting("bob") == []
+
+
+def test_who_has_done_too_much_in_a_group_is_told_that_nothing_more_counts(
+    village: Callable[..., Village],
+) -> None:
+    """They were told that they had left, and were still in it."""
+    at = village("alice", "bob", least=0)
+    bob = at.people["bob"]
+    group = at.group("alice", "bob")
+    heads = bob.groups[group].heads
+    for _ in range(MAX_OF_MEMBER):
+        junk = Operation.sign(bob.identity, bob.person, Act.NAME, text="x", parents=heads)
+        bob.groups[group].add_operation(junk, bob.is_authors)
+    with pytest.raises(MessageError, match="as many"):
+        bob.change_group(group, Act.REMOVE, at.now, subject=bob.person)
+    assert at.is_member("bob", group)
 
 
 def test_what_a_member_may_not_do_is_built_on_by_nobody_whom_they_tell_it(

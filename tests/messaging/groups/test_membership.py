@@ -429,7 +429,41 @@ def test_one_administrator_fills_half_of_a_group_and_two_leave_room_to_remove_th
     assert len(made.operations) < MAX_OPERATIONS
 
 
-def test_what_an_administrator_has_built_on_is_taken_by_who_was_told_others() -> None:
+def test_who_was_an_administrator_may_leave_and_retire_devices_whatever_they_have_done() -> None:
+    """Whoever had done more than a member may do could do nothing any more, not even leave."""
+    made = group(CREATE, ADD_BEN, ADD_CID)
+    done = flood(made, 1, 2 * MAX_OF_MEMBER, ADD_CID.id)
+    assert done[-1].id in made.operations
+    assert made.add_operation(make(0, Act.ADD, made.heads, BEN, MemberRole.MEMBER), yes)
+    flood(made, 1, MAX_OF_MEMBER // 2, ADD_CID.id)
+    assert made.add_operation(make(1, Act.REMOVE, made.heads, BEN), yes)
+    assert BEN not in made.members.roles
+    before = len(made.operations)
+    (left,) = [each.id for each in made.operations.values() if each.act is Act.REMOVE]
+    flood(made, 1, 2 * MAX_OF_MEMBER, left)
+    assert len(made.operations) <= before + MAX_OF_MEMBER
+
+
+@pytest.mark.slow
+def test_who_was_an_administrator_takes_no_more_places_by_not_having_seen_that() -> None:
+    made = group(CREATE, ADD_BEN, ADD_CID, make(0, Act.ADD, [ADD_CID.id], BEN, MemberRole.MEMBER))
+    flood(made, 1, MAX_OPERATIONS, ADD_CID.id)
+    assert len(made.operations) == 3 + MAX_OF_ADMINISTRATOR
+
+
+def test_who_has_administered_a_group_for_longest_is_not_locked_out() -> None:
+    """A group of one administrator came to nothing with half of what there is room for."""
+    made = group(CREATE, ADD_BEN, ADD_CID)
+    flood(made, 0, MAX_OF_ADMINISTRATOR, ADD_CID.id)
+    removal = make(0, Act.REMOVE, [ADD_CID.id], CID)
+    assert made.add_operation(removal, yes)
+    assert CID not in made.members.roles
+    flood(made, 0, MAX_OPERATIONS, removal.id)
+    assert MAX_OPERATIONS - RESERVED <= len(made.operations) < MAX_OPERATIONS
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_an_administrator_has_built_on_is_taken_by_who_was_told_others(restarted: bool) -> None:
     """Two administrators tell each member other things, so that each has no more room for those of others."""
     add_cid = make(0, Act.ADD, [ADD_BEN.id], CID, MemberRole.ADMINISTRATOR)
     begun = (CREATE, ADD_BEN, add_cid)
@@ -441,6 +475,11 @@ def test_what_an_administrator_has_built_on_is_taken_by_who_was_told_others() ->
     assert made.add_operation(removal, yes)
     other.add_operation(removal, yes)
     assert other.is_waiting(removal.id)
+    if restarted:
+        kept = [*other.operations.values(), removal]
+        other = Membership(CREATE.id)
+        for each in kept:
+            other.add_operation(each, yes, kept=True)
     for each in told:  # as who is asked for it gives it
         other.add_operation(each, yes)
     assert removal.id in other.operations
