@@ -18,7 +18,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
-from dtp.peers.passing_on import may_be_passed_on, where_it_leads
+from dtp.peers.passing_on import hosts_of, local_networks, may_be_passed_on, where_it_leads
 from dtp.peers.record import MAX_SKEW, PeerRecord, PeerRecordError
 from dtp.replacing import replace_file
 
@@ -236,15 +236,18 @@ class PeerBook:
 
     def note_addresses(self, addresses: frozenset[str]) -> None:
         """Note the addresses that this machine has now. Where one is gone it has left a network: what was told there
-        counts as told from anywhere, for at the same addresses are others now."""
-        has_left = not self._addresses <= addresses
+        counts as told from anywhere, for at the same addresses are others now. What is in a network where it still
+        has its address was not told there alone."""
+        has_left, stays = not self._addresses <= addresses, local_networks(self._addresses & addresses)
         self._changed = self._changed or addresses != self._addresses
         self._addresses = addresses
         if not has_left:
             return
         for part in (self._new, self._proven):
             for peer, each in part.items():
-                if each.teller is Nearness.NETWORK:
+                if each.teller is Nearness.NETWORK and stays.isdisjoint(
+                    local_networks(hosts_of(each.record))
+                ):
                     part[peer] = replace(each, teller=Nearness.ANYWHERE)
 
     def _make_room(self, now: float) -> None:

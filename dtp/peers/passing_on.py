@@ -3,7 +3,8 @@ or ask what it says of their network, though it was told from farther away."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -31,6 +32,25 @@ where_it_leads_again: Final = lru_cache(maxsize=_REMEMBERED)(where_it_leads)
 def may_be_passed_on(leads: Collection[Nearness], teller: Nearness, hearer: Nearness) -> bool:
     """Return whether what was told by somebody as near as `teller` may be told to whoever is as near as `hearer`."""
     return hearer >= teller or not any(hearer <= each < teller for each in leads)
+
+
+def hosts_of(record: PeerRecord) -> list[str]:
+    """Return the hosts at which a record has its peer dialled, as far as this version does."""
+    found = []
+    for url in record.addresses:
+        with contextlib.suppress(AddressError):
+            found.append(Address.direct(record.peer, url).host)
+    return found
+
+
+def local_networks(hosts: Iterable[str]) -> set[str]:
+    """Return the networks other than the internet in which these IPv4 addresses are, as /24: what is in a larger one
+    counts as elsewhere."""
+    return {
+        host.rpartition(".")[0]
+        for host in hosts
+        if "." in host and Nearness.of_host(host) is Nearness.NETWORK
+    }
 
 
 def _where_url_leads(peer: PeerId, url: str) -> frozenset[Nearness]:

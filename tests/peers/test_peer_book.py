@@ -330,3 +330,22 @@ def test_who_was_told_of_in_another_network_counts_as_told_from_anywhere(tmp_pat
         each.learn_record(record(ALICE), "lan", Nearness.NETWORK)  # it is here, too
         each.note_addresses(frozenset({"127.0.0.1", "10.0.0.5"}))
         assert known_of(each, carol.id).teller is known_of(each, ALICE.id).teller is Nearness.NETWORK
+
+
+def test_a_virtual_network_that_goes_takes_no_neighbour_of_another_network_with_it() -> None:
+    """As of containers, or a VPN, that come and go; the same addresses are on other machines."""
+    book, carol = PeerBook(clock=Clock()), Identity.generate()
+    book.note_addresses(frozenset({"127.0.0.1", "192.168.1.5", "172.17.0.1", "5.0.0.1"}))
+    told = {
+        ALICE: ("tcp://192.168.1.9:1", "tcp://172.17.0.1:1"),
+        BOB: ("tcp://172.17.0.9:1", "tcp://127.0.0.1:1", "tcp://[192.168.1.9", "unheard-of://192.168.1.9:1"),
+        carol: ("tcp://172.17.0.8:1", "tcp://5.0.0.2:1"),
+    }
+    for identity, urls in told.items():
+        signed = PeerRecord.sign(identity, now=Clock.now, addresses=urls)
+        book.learn_record(signed, "lan", Nearness.NETWORK)
+    book.note_addresses(frozenset({"127.0.0.1", "192.168.1.5", "5.0.0.1"}))
+    assert known_of(book, ALICE.id).teller is Nearness.NETWORK
+    assert known_of(book, BOB.id).teller is known_of(book, carol.id).teller is Nearness.ANYWHERE
+    book.note_addresses(frozenset({"127.0.0.1", "192.168.1.77"}))  # another network of the same numbers
+    assert known_of(book, ALICE.id).teller is Nearness.ANYWHERE
