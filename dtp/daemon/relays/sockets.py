@@ -33,9 +33,10 @@ _UNPACED = b"reno"
 #: Bytes that the kernel keeps for a program or backend behind those that it has taken. What it takes is seen by that:
 #: else the kernel keeps MiB, and says that it has room again when a third of that is taken. Who reads steadily at
 #: 2 Mbit/s took nothing for 3 s then, by what was seen, as those do who hold up others (`dtp.net.stuck`). A transfer
-#: of 600 MB took as much of the processor as without.
+#: of 600 MB took as much of the processor as without. Only on Linux: by the option macOS tells of room later, and a
+#: write fills its whole buffer all the same.
 UNSENT = 128 * 1024
-_UNSENT_OPTION = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_UNSENT_OPTION = socket.TCP_NOTSENT_LOWAT if sys.platform == "linux" else None
 #: Seconds until a Unix socket whose queue is full is tried again.
 _QUEUE_FULL = 0.02
 
@@ -99,7 +100,7 @@ def local_congestion() -> bytes | None:
 
 
 def bound_unsent(sock: socket.socket) -> None:
-    """Have the kernel keep no more than `UNSENT` bytes of a TCP socket that it can't send yet."""
+    """Have the kernel keep no more than `UNSENT` bytes of a TCP socket that it can't send yet, on Linux."""
     if _UNSENT_OPTION is not None:
         with contextlib.suppress(OSError):  # it was reset, as whoever uses it hears
             sock.setsockopt(socket.IPPROTO_TCP, _UNSENT_OPTION, UNSENT)
