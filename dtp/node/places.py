@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from dtp.carriers.nearness import network_of_host
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import PeerId
-from dtp.net.address import Address
+from dtp.net.address import Address, AddressError
 from dtp.net.listener import Listener
 from dtp.net.resolver import Candidate, Resolver, for_service
 from dtp.peers.links import PeerLink
@@ -60,9 +60,12 @@ def list_ways(record: PeerRecord | None) -> list[Address]:
     then. Empty where it doesn't, or there is no record."""
     if record is None or RELAY_SERVICE not in record.services:
         return []
-    urls = [url for url in record.addresses if urlsplit(url).scheme in (*PROTOCOLS, "memory")]
-    urls.sort(key=lambda url: not url.startswith("quic:"))
-    return [Address.direct(record.peer, url, RELAY_SERVICE) for url in urls]
+    found = []
+    for url in record.addresses:
+        with contextlib.suppress(AddressError):  # whoever signed the record wrote what they liked
+            found.append(Address.direct(record.peer, url, RELAY_SERVICE))
+    found = [each for each in found if urlsplit(each.carrier_url).scheme in (*PROTOCOLS, "memory")]
+    return sorted(found, key=lambda each: not each.carrier_url.startswith("quic:"))
 
 
 def list_other_ways(

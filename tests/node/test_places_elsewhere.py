@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import dtp
 from dtp.net.address import Address
 from dtp.node.finding import PeerFinding
-from dtp.node.places import MOST_RELAYS, PLACE_TIME, LinkedRelays, list_other_ways, take_first
+from dtp.node.places import MOST_RELAYS, PLACE_TIME, LinkedRelays, list_other_ways, list_ways, take_first
 from dtp.peers.book import PeerBook
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.relay_client import RelayPlace
 from dtp.peers.record import MAX_ADDRESSES, PeerRecord
 from dtp.testing.clock import run
+from dtp.testing.pairs import ALICE
 
 ME, RELAY = dtp.Identity(bytes(range(32))), dtp.Identity(bytes(range(1, 33)))
 URLS = ("tcp://192.0.2.7:9001", "tcp://10.0.0.7:9001", "quic://10.0.0.7:9000", "quic://192.0.2.7:9000")
@@ -86,3 +88,12 @@ def test_of_a_machine_with_many_networks_places_at_relays_stay_in_the_record() -
     finding.publish_record((*own, place), (NODE_SERVICE,), 3600.0)
     assert finding.record is not None
     assert list(finding.record.addresses) == [*own[: MAX_ADDRESSES - 1], place]
+
+
+def test_a_relay_whose_record_names_what_is_no_address_is_asked_at_the_others() -> None:
+    """Else one linked node would keep this one from all relays."""
+    nonsense = ["tcp://[192.0.2.7", "quic://192.0.2.7:99999", "tcp://", "://"]
+    record = PeerRecord.sign(
+        ALICE, now=time.time(), addresses=[*nonsense, "tcp://192.0.2.7:1"], services=[RELAY_SERVICE]
+    )
+    assert [way.carrier_url for way in list_ways(record)] == ["tcp://192.0.2.7:1"]

@@ -100,7 +100,9 @@ def urls_to_try(seen: str, urls: Iterable[str], more: Sequence[str] = ()) -> lis
     A peer dials only where it sees the node: the ports at which it listens (`urls`) at that host, `more` of that host
     (ports that a router has given), and a UDP port as it is seen, which a NAT may have for everybody.
     """
-    host = urlsplit(seen).hostname or ""
+    host = _host_of(seen)
+    if not host:
+        return []
     found = [url for url in more if urlsplit(url).hostname == host]
     found += [seen] if seen.startswith("quic:") else []
     for url in urls:
@@ -112,8 +114,16 @@ def urls_to_try(seen: str, urls: Iterable[str], more: Sequence[str] = ()) -> lis
 
 def is_outside(seen: str, own: Collection[str]) -> bool:
     """Return True if a peer that sees the node at `seen`, none of its `own` IP addresses, does so through a NAT."""
-    host = urlsplit(seen).hostname or ""
+    host = _host_of(seen)
     try:
         return not ipaddress.ip_address(host).is_loopback and host not in own
     except ValueError:  # no IP address: a relay, or a carrier within this machine
         return False
+
+
+def _host_of(seen: str) -> str:
+    """Return the host of where a peer says that it sees the node; empty if that is no URL."""
+    try:
+        return urlsplit(seen).hostname or ""
+    except ValueError:
+        return ""

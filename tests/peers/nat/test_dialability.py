@@ -149,3 +149,10 @@ def test_ports_of_the_router_are_tried_where_they_are_at_the_same_host() -> None
 )
 def test_outside_is_who_sees_another_address_than_one_of_ours(seen: str, outside: bool) -> None:
     assert is_outside(seen, {"10.0.0.2"}) is outside
+
+
+@pytest.mark.parametrize("seen", ["tcp://[192.0.2.7", "tcp://", "nowhere"])
+def test_who_says_that_it_sees_the_node_nowhere_has_nothing_to_try(seen: str) -> None:
+    """What a peer says is any text; one that fails here would end the search for a relay."""
+    assert urls_to_try(seen, [HERE]) == []
+    assert not is_outside(seen, [])
