@@ -54,3 +54,18 @@ def test_a_run_says_what_it_left_out_and_leaves_nothing(tmp_path: Path, workers:
     assert "1 test was deselected; those that take seconds each run with" in done.stdout
     assert not [path for path in folder.rglob("*") if path.is_file()]
     assert not {path for path in set(Path("/tmp").glob("dtp-*")) - before if list(path.rglob("left"))}
+
+
+@pytest.mark.parametrize("script", ["run", "nightly"])
+def test_a_release_is_tested_where_a_unit_sees_the_program(tmp_path: Path, script: str) -> None:
+    """What the unit starts has another /tmp and /var/tmp: below one of these its tests were skipped each time."""
+    lines = (TESTS.parent / ".ci" / script).read_text().splitlines()
+    (line,) = [each for each in lines if each.startswith("work=")]
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    told = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary)}
+    done = subprocess.run(
+        ["bash", "-euc", f'{line}; echo "$work"'], env=told, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).parent == home
