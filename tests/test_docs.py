@@ -273,9 +273,9 @@ def test_the_table_of_codes_of_dtpd_is_that_of_the_code():
 
 def test_codes_of_errors_are_spelled_in_one_way():
     """Words in small letters, with hyphens between them."""
-    codes = [code for _, _, several in classes_of_the_code() for code in several]
+    codes = [(name, code) for name, _, several in classes_of_the_code() for code in several]
     assert len(codes) > 200
-    assert [code for code in codes if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", code)] == []
+    assert [(name, code) for name, code in codes if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", code)] == []
 
 
 @cache

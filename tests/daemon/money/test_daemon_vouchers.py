@@ -295,9 +295,8 @@ def test_the_ends_of_a_session_of_postgresql_notice_each_other_s_death(postgresq
 
 
 def test_a_database_that_is_away() -> None:
-    vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
     with pytest.raises(StoreError, match="PostgreSQL") as caught:
-        vouchers.PostgresVouchers("postgresql://u:secret@127.0.0.1:1/x")
+        PostgresVouchers("postgresql://u:secret@127.0.0.1:1/x")
     assert "secret" not in str(caught.value)
     assert exit_code(caught.value) == 5
 
@@ -318,12 +317,11 @@ def test_a_database_that_says_nothing_any_more(postgresql_url: str) -> None:
 
 def test_a_database_that_refuses_for_good(postgresql_url: str) -> None:
     """A wrong name was a fault that might pass, so that a daemon was begun anew each second for ever."""
-    vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
-    opened(lambda: vouchers.PostgresVouchers(postgresql_url)).close()
+    opened(lambda: PostgresVouchers(postgresql_url)).close()
     with pytest.raises(
         StateUnusable, match=r"\[chain\] the vouchers in PostgreSQL: .*there is no such database"
     ):
-        vouchers.PostgresVouchers(f"{postgresql_url}_nosuch")
+        PostgresVouchers(f"{postgresql_url}_nosuch")
 
 
 @pytest.mark.parametrize(
