@@ -34,7 +34,7 @@ from dtp.node.places import (
 )
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
-from dtp.peers.reach.dialability import Dialability, DialReport, From, is_outside, urls_to_try
+from dtp.peers.reach.dialability import Dialability, DialOrigin, DialReport, is_outside, urls_to_try
 from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
 from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach, is_relay
 from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace, Reservation
@@ -229,8 +229,10 @@ class NodeReach:
         if outside:
             # A NAT may let in by UDP whoever was sent to before, as this peer was, by the DHT if by nothing else.
             reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped]
-        place = From.AFAR if link.nearness is Nearness.ANYWHERE else From.BEHIND_NAT if outside else From.HERE
-        report = DialReport(place, tuple(reached), network_of_link(link), _has_come(link))
+        origin = DialOrigin.BEHIND_NAT if outside else DialOrigin.HERE
+        if link.nearness is Nearness.ANYWHERE:
+            origin = DialOrigin.AFAR
+        report = DialReport(origin, tuple(reached), network_of_link(link), _has_come(link))
         self.dialability.add_report(link.peer, report)
         self._update_reach()
 

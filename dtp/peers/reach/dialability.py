@@ -17,9 +17,9 @@ from dtp.identity import PeerId
 _DIALLED: Final = ("tcp", "quic", "ws")
 
 
-class From(IntEnum):
-    """From where somebody dials the node who says what came of it: where there are some from farther away, only they
-    count, since neighbours on its network reach it in any case."""
+class DialOrigin(IntEnum):
+    """Where a peer is that reports whether it can dial the node. Only those farthest away count, since neighbours on
+    its network reach it in any case."""
 
     #: This network, or this machine.
     HERE = 0
@@ -33,7 +33,7 @@ class From(IntEnum):
 class DialReport:
     """What one peer has found."""
 
-    place: From
+    origin: DialOrigin
     #: The URLs at which it has reached the node: none if it could not.
     reached: tuple[str, ...] = ()
     #: The network on the internet that it is in, which has one voice; "" for others, each of which has one.
@@ -73,8 +73,8 @@ class Dialability:
 
     @property
     def _counted_reports(self) -> list[DialReport]:
-        farthest = max((each.place for each in self._said.values()), default=From.HERE)
-        voices = {each.network or peer: each for peer, each in self._said.items() if each.place is farthest}
+        farthest = max((each.origin for each in self._said.values()), default=DialOrigin.HERE)
+        voices = {each.network or peer: each for peer, each in self._said.items() if each.origin is farthest}
         return list(voices.values())
 
     @property

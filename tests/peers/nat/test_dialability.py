@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.identity import Identity, PeerId
-from dtp.peers.reach.dialability import Dialability, DialReport, From, is_outside, urls_to_try
+from dtp.peers.reach.dialability import Dialability, DialOrigin, DialReport, is_outside, urls_to_try
 
 PEERS = [Identity(number.to_bytes(32)).id for number in range(100)]
 HERE = "tcp://192.0.2.7:9000"
@@ -24,15 +24,15 @@ def said(*reports: DialReport) -> Dialability:
 
 
 def outside(*reached: str, network: str = "", has_come: bool = False) -> DialReport:
-    return DialReport(From.BEHIND_NAT, reached, network, has_come)
+    return DialReport(DialOrigin.BEHIND_NAT, reached, network, has_come)
 
 
 def afar(number: int, *reached: str, has_come: bool = False) -> DialReport:
-    return DialReport(From.AFAR, reached, f"5.0.{number}.0/24", has_come)
+    return DialReport(DialOrigin.AFAR, reached, f"5.0.{number}.0/24", has_come)
 
 
 def test_neighbours_count_until_somebody_outside_has_tried() -> None:
-    found = said(DialReport(From.HERE, ("tcp://10.0.0.2:9000",)))
+    found = said(DialReport(DialOrigin.HERE, ("tcp://10.0.0.2:9000",)))
     assert found.verdict is True
     found.add_report(PEERS[1], outside())
     assert found.verdict is False
@@ -81,7 +81,7 @@ def test_who_has_come_at_a_port_that_this_node_does_not_know_leaves_it_hidden() 
 
 REPORTS = st.builds(
     DialReport,
-    st.sampled_from(From),
+    st.sampled_from(DialOrigin),
     st.sampled_from([(), (HERE,)]),
     st.sampled_from(["", "5.0.1.0/24", "5.0.2.0/24"]),
     st.booleans(),
@@ -100,9 +100,9 @@ def test_it_is_bounded_and_each_counts_once(told: list[tuple[PeerId, DialReport]
     counted = [
         report
         for at, (_, report) in enumerate(kept)
-        if all(report.place >= other.place for _, other in kept)
+        if all(report.origin >= other.origin for _, other in kept)
         and not any(
-            report.network and (later.network, later.place) == (report.network, report.place)
+            report.network and (later.network, later.origin) == (report.network, report.origin)
             for _, later in kept[at + 1 :]
         )
     ]
