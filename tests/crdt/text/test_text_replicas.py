@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference.text_reference import Delete, Insert, Model, decode, encode
+from reference.text_reference import Delete, Insert, Model, decode, encode, put
 from text_checks import exchange, patched
 
 from dtp.crdt.list import List
@@ -461,9 +461,9 @@ def test_deleting_again_what_is_deleted_costs_nothing(ranges: int) -> None:
     again = b""
     for number in range(times):
         first = number % ranges * part
-        again += b"\x0a" + leb128(part) + leb128(count + number * part - first)
+        again += b"\x0a" + put(part) + put(count + number * part - first)
     operations = b"\x98" + b"\x84" * (count - 1) + again + b"\x03"
-    message = b"\xd1\x01\x01A\x01\x00" + operations + b"\x00" + leb128(count) + b"x" * count
+    message = b"\xd1\x01\x01A\x01\x00" + operations + b"\x00" + put(count) + b"x" * count
     text = Text(b"B")
     text.merge(message)  # 10 ms; walking over 8,000 pieces 8,000 times took 2 s
     assert str(text) == ""
@@ -487,9 +487,9 @@ def test_overlapping_deletions_in_any_order(seed: int) -> None:
         first = rng.randint(0, 2000 - count)
         gone |= {chr(0x4E00 + first + i) for i in range(count)}
         down = rng.random() < 0.5
-        operation = bytes([0x12 | down << 2 | (count == 1) << 7]) + (leb128(count) if count > 1 else b"")
+        operation = bytes([0x12 | down << 2 | (count == 1) << 7]) + (put(count) if count > 1 else b"")
         named = b"\x02\x02%02d\x01A\x01\x00" % number
-        target = b"\x01" + leb128(first + count - 1 if down else first)
+        target = b"\x01" + put(first + count - 1 if down else first)
         messages.append(b"\xd1" + named + operation + target + b"\x03\x00\x00")
     texts = [Text(b"X"), Text(b"Y")]
     for text in texts:
@@ -502,7 +502,7 @@ def test_overlapping_deletions_in_any_order(seed: int) -> None:
     texts[0].compact([])
     assert str(texts[0]) == str(Text.load(texts[0].save(), b"Z")) == left
     with pytest.raises(TextReference):  # a deletion isn't a character, whatever stands before it
-        texts[1].merge(b"\xd1\x02\x02zz\x01A\x01\x00\x12" + leb128(2002) + b"\x01\x00\x03\x00\x00")
+        texts[1].merge(b"\xd1\x02\x02zz\x01A\x01\x00\x12" + put(2002) + b"\x01\x00\x03\x00\x00")
     assert str(texts[1]) == ""  # those before it are, each by an operation of its own
 
 
@@ -529,14 +529,6 @@ def test_a_deletion_of_what_is_partly_here_deletes_that() -> None:
     assert (str(alone), alone.waiting) == ("a!", 0)
     assert alone.save() == deleting.save()
     alone.check_structure()
-
-
-def leb128(number: int) -> bytes:
-    out = b""
-    while number > 127:
-        out += bytes([number & 127 | 128])
-        number >>= 7
-    return out + bytes([number])
 
 
 def test_patches_of_changes_and_a_state_behind_them() -> None:

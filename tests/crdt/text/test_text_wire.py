@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference.text_reference import Malformed, Model, canonical, decode, encode, encode_version
+from reference.text_reference import Malformed, Model, canonical, decode, encode, encode_version, put
 from text_checks import exchange, patched
 from text_vectors import FILE, MALFORMED, history
 
@@ -160,33 +160,25 @@ def test_damaged_messages(seed: int, rng: random.Random) -> None:
         Text.load(text.save(), b"again").check_structure()
 
 
-def number(n: int) -> bytes:
-    out = bytearray()
-    while n >= 128:
-        out.append(n & 127 | 128)
-        n >>= 7
-    return bytes([*out, n])
-
-
-HUGE = number(2**31 - 3)
+HUGE = put(2**31 - 3)
 
 
 @pytest.mark.parametrize(
     ("message", "limits"),
     [
-        pytest.param(b"\xd1" + number(2**32), {}, id="authors"),
+        pytest.param(b"\xd1" + put(2**32), {}, id="authors"),
         pytest.param(
             b"\xd1\x01\x01A\x01\x00" + bytes([0x19]) + HUGE + b"\x03\x00\x00", {}, id="dead characters"
         ),
         pytest.param(b"\xd1\x01\x01A\x01\x00" + bytes([0x18]) + HUGE + b"\x03\x00\x01a", {}, id="characters"),
-        pytest.param(b"\xd2\x01\x01A" + HUGE + number(2**32), {}, id="spans"),
+        pytest.param(b"\xd2\x01\x01A" + HUGE + put(2**32), {}, id="spans"),
         pytest.param(
             b"\xd2\x01\x01A" + HUGE + b"\x01\x11" + HUGE + b"\x00\x00\x00\x00", {}, id="a dead base"
         ),
-        pytest.param(b"\xd1\x00\x00" + number(2**60), {}, id="text"),
+        pytest.param(b"\xd1\x00\x00" + put(2**60), {}, id="text"),
         pytest.param(
             b"\xd1"
-            + number(20000)
+            + put(20000)
             + b"".join(b"\x02" + i.to_bytes(2, "big") for i in range(20000))
             + b"\x00\x00",
             {"memory_limit": 100_000},
