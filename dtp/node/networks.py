@@ -23,18 +23,23 @@ def network_of_link(link: PeerLink) -> str:
     return source if source.startswith(_RELAYED) else network_of_host(source.partition("/")[0])
 
 
-def networks_of_record(record: PeerRecord) -> frozenset[str]:
-    """Return the networks and relays in which a record has its peer dialled."""
-    return frozenset(_network_of_url(record.peer, url) for url in record.addresses) - {""}
+def networks_of_record(record: PeerRecord, teller: Nearness) -> frozenset[str]:
+    """Return the networks and relays in which a record has its peer dialled that somebody so near has told. Empty for
+    one that is dialled in this network or on this machine, wherever else it is."""
+    places = [_place_of_url(record.peer, url) for url in record.addresses]
+    if any(teller <= nearness < Nearness.ANYWHERE for nearness, _ in places):
+        return frozenset()
+    return frozenset(network for _, network in places) - {""}
 
 
-def _network_of_url(peer: PeerId, url: str) -> str:
+def _place_of_url(peer: PeerId, url: str) -> tuple[Nearness, str]:
+    """Return how near a place is, and its network or relay on the internet."""
     try:
         if url.startswith(_RELAYED):
-            return source_of(RelayPlace.parse(url).relay)
+            return Nearness.ANYWHERE, source_of(RelayPlace.parse(url).relay)
         address = Address.direct(peer, url)
     except (AddressError, RelayUrlError):  # this version doesn't dial it
-        return ""
+        return Nearness.ANYWHERE, ""
     if address.nearness is not Nearness.ANYWHERE:
-        return ""
-    return network_of_host(address.host) if is_ip_address(address.host) else NAMES
+        return address.nearness, ""
+    return Nearness.ANYWHERE, network_of_host(address.host) if is_ip_address(address.host) else NAMES

@@ -497,10 +497,13 @@ class Node:
                 self._upkeep.remove_peer(record.peer)
             return
         self._finding.on_record(record)
-        now = asyncio.get_running_loop().time()
-        is_met = self.book.is_useful(record.peer)
-        self._upkeep.add_peer(record.peer, now, networks_of_record(record), is_met=is_met)
+        self._wish_for(record)
         self._wake.set()
+
+    def _wish_for(self, record: PeerRecord) -> None:
+        peer, now = record.peer, asyncio.get_running_loop().time()
+        networks = networks_of_record(record, self._finding.teller_of(peer))
+        self._upkeep.add_peer(peer, now, networks, is_met=self.book.is_useful(peer))
 
     def _on_nearer(self, record: PeerRecord) -> None:
         """Make use of what a record says that wasn't dialled, or asked, since it was told from afar alone."""
@@ -508,6 +511,7 @@ class Node:
         if record.peer == self.identity.id or NODE_SERVICE not in record.services:
             return
         self._finding.on_record(record)
+        self._wish_for(record)
         self._note_told(record.peer)
         self._wake.set()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId
 from dtp.node.networks import NAMES, network_of_link, networks_of_record
 from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
@@ -119,7 +120,25 @@ def signed(identity: Identity, *urls: str) -> PeerRecord:
     ],
 )
 def test_the_networks_that_a_record_names(urls: list[str], networks: set[str]) -> None:
-    assert networks_of_record(signed(BOB, *urls)) == networks
+    assert networks_of_record(signed(BOB, *urls), Nearness.ANYWHERE) == networks
+
+
+@pytest.mark.parametrize(
+    ("url", "teller", "is_counted"),
+    [
+        ("tcp://192.168.1.5:1", Nearness.NETWORK, False),
+        ("tcp://192.168.1.5:1", Nearness.ANYWHERE, True),
+        ("tcp://127.0.0.1:1", Nearness.MACHINE, False),
+        ("tcp://127.0.0.1:1", Nearness.NETWORK, True),
+        ("tcp://5.6.7.9:1", Nearness.NETWORK, True),
+    ],
+)
+def test_a_neighbour_is_not_counted_with_those_at_its_relay(
+    url: str, teller: Nearness, is_counted: bool
+) -> None:
+    """Where this node dials it in this network; a stranger has nothing there dialled."""
+    record = signed(BOB, "tcp://5.6.7.8:1", url)
+    assert networks_of_record(record, teller) == ({"5.6.7.0/24"} if is_counted else set())
 
 
 @pytest.mark.parametrize(
