@@ -135,6 +135,22 @@ def test_a_copy_of_what_was_read_elsewhere_disappears(village: Callable[..., Vil
     assert alice.delete_vanished(at.now + HOUR) == 1
 
 
+def test_what_has_disappeared_and_comes_again_disappears_again(village: Callable[..., Village]) -> None:
+    """Its sender was restored to a backup from before it had come: it was unread once more, and stayed."""
+    at = begin(village)
+    alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    said = bob.send_event(alice.person, EventKind.TEXT, {"text": "at eight", "disappear": 60}, at.now)
+    at.deliver()
+    assert alice.mark_read(said.event.id, at.now, tell=False)
+    at.deliver()
+    for mail in (alice, phone):
+        assert mail.delete_vanished(at.now + HOUR) == 1
+        with mail.transaction():
+            mail.take_said(bob.identity.id.key, bob.person, said.event, at.now + HOUR)
+        assert not mail.store.list_unread()
+        assert mail.delete_vanished(at.now + 2 * HOUR) == 1
+
+
 def test_what_somebody_else_says_by_the_same_id_takes_nothing_from_what_was_read(
     village: Callable[..., Village],
 ) -> None:

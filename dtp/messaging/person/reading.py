@@ -28,7 +28,7 @@ _EARLY: Final = 1000
 
 
 class EarlyReads:
-    """What was read of messages that aren't here yet: a part of a `MessageStore`, within a transaction of that."""
+    """What was read of messages that aren't here yet, or any more. A part of a `MessageStore`, in transactions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -122,5 +122,8 @@ class ReadMessages:
         return is_new and not held, read
 
     def _begin_to_vanish(self, sender: bytes, event: Event, now_ms: int) -> None:
+        mail = self._mail
         if seconds := event.fields.get("disappear", 0):
-            self._mail.store.set_vanishing(sender, event.id, now_ms + seconds * 1000)
+            mail.store.set_vanishing(sender, event.id, now_ms + seconds * 1000)
+            # Where its sender is restored to a backup, it may come again once it has disappeared.
+            mail.store.early_reads.note_read([event.id], mail.person, mail.identity.id.key)
