@@ -102,3 +102,22 @@ def test_no_keys_are_fetched_of_strangers(village: Callable[..., Village], *, na
         (sealed, *_) = mallory.desk.seal_due(at.now + HOUR)
         received, _ = alice.receive([sealed.envelope], at.now + HOUR)
         assert received.repairs == [device]
+
+
+def test_two_who_were_restored_hear_of_each_other(village: Callable[..., Village]) -> None:
+    """The one took nothing of the other, who believed that it knows whose the messages are."""
+    at = village("alice", "bob", least=100)
+    alice, bob = (at.people[each].person for each in ("alice", "bob"))
+    back_up(at, "bob")
+    at.say("alice", bob, "lost with the file")
+    at.deliver()
+    before = (at.folder / "backup").read_bytes()
+    back_up(at, "alice")
+    at.say("alice", bob, "lost with the file, too")
+    at.deliver()
+    restore(at, "alice")
+    (at.folder / "backup").write_bytes(before)
+    restore(at, "bob")
+    at.say("alice", bob, "after the backups")
+    at.deliver()
+    assert at.texts("bob", alice) == ["after the backups"]

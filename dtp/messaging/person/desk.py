@@ -112,6 +112,7 @@ class Desk:
                 peer = self.peer_of(device)
                 peer.remote.sessions = []
                 peer.remote.outgoing = Outgoing(self.store.renumber_device(device), 0)
+                peer.introduced = False  # the other may be restored as well
                 self._save_device(device)
 
     def close(self) -> None:
