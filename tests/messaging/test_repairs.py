@@ -112,6 +112,7 @@ def test_two_who_were_restored_hear_of_each_other(village: Callable[..., Village
     at.say("alice", bob, "lost with the file")
     at.deliver()
     before = (at.folder / "backup").read_bytes()
+    at.say("alice", bob, "waits in the backup")
     back_up(at, "alice")
     at.say("alice", bob, "lost with the file, too")
     at.deliver()
@@ -120,4 +121,4 @@ def test_two_who_were_restored_hear_of_each_other(village: Callable[..., Village
     restore(at, "bob")
     at.say("alice", bob, "after the backups")
     at.deliver()
-    assert at.texts("bob", alice) == ["after the backups"]
+    assert at.texts("bob", alice) == ["waits in the backup", "after the backups"]

@@ -15,6 +15,7 @@ from typing import Final
 
 from dtp.errors import PeerError
 from dtp.identity import Identity
+from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import HISTORY, Event, EventKind
 from dtp.messaging.ends.device import LocalDevice, save_key
 from dtp.messaging.ends.envelope import MAX_PAYLOAD, Sealed, open_envelope
@@ -108,12 +109,21 @@ class Desk:
             instance = self.store.begin_instance()
             self.local = LocalDevice.create_instance(self.identity, instance, now_ms, after=after)
             self.store.put_value("device", self.local.save())
+            card = self.store.get_value("card") or b""
             for device in self.store.list_devices():
                 peer = self.peer_of(device)
                 peer.remote.sessions = []
-                peer.remote.outgoing = Outgoing(self.store.renumber_device(device), 0)
-                peer.introduced = False  # the other may be restored as well
+                # Where nothing waits, our card goes with what is said next.
+                peer.introduced = peer.introduced and bool(card and self.store.count_waiting(device))
+                count = self.store.renumber_device(device, first=int(peer.introduced))
+                if peer.introduced:  # the other may be restored as well, and take nothing without our card
+                    self.store.add_outgoing(device, 0, b"", self._introduce(card, now_ms))
+                peer.remote.outgoing = Outgoing(count + peer.introduced, 0)
                 self._save_device(device)
+
+    def _introduce(self, card: bytes, now_ms: int) -> bytes:
+        """Return the event that tells a card of ours."""
+        return Event(EventKind.CARD, ContactCard.parse(card).person, 0, now_ms, {"card": card}).encode()
 
     def close(self) -> None:
         """Close the file."""

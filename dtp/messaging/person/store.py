@@ -356,12 +356,12 @@ class MessageStore:
         self._db.execute("DELETE FROM outbox WHERE device = ?", (device,))
         self.missed.drop_device(device)
 
-    def renumber_device(self, device: bytes) -> int:
-        """Number the payloads that wait for a device anew, from 0. Return how many there are."""
+    def renumber_device(self, device: bytes, *, first: int) -> int:
+        """Number the payloads that wait for a device anew, from `first`. Return how many there are."""
         rows = self._db.execute(
             "DELETE FROM outbox WHERE device = ? RETURNING number, message, payload", (device,)
         ).fetchall()
-        for number, (before, message, payload) in enumerate(sorted(rows)):
+        for number, (before, message, payload) in enumerate(sorted(rows), first):
             self.add_outgoing(device, number, message, self._rows.open(payload, "outbox", device, before))
         return len(rows)
 
