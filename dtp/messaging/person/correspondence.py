@@ -93,11 +93,21 @@ class Correspondence:
                 self.store.put_value("card", self.card.encode())
         else:
             self.card = ContactCard.parse(saved)
-        if self.account is not None and self.card.account != self.account.card:
-            self.set_profile(self.card.name, self.card.mailboxes, now_ms)
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
+        if self.account is not None:  # once contacts and groups are there, which are told
+            self.change_account(self._newest_account(self.account), now_ms)
+
+    def _newest_account(self, given: Account) -> Account:
+        known = self.card.account
+        if known is None or not known.supersedes(given.card):
+            return given
+        if known.key != given.card.key:
+            raise MessageError(
+                f"another key is that of {known.name} by now: give that one, with its newest card"
+            )
+        return Account(given.identity, known)
 
     def _load_lists(self) -> None:
         self.contacts = Contacts(self.contacts.consent)

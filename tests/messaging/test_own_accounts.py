@@ -1,0 +1,66 @@
+"""A person's own account, which changes while no program runs: who hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from post_office import known_identity
+from village import Village
+
+from dtp.identity import Account, Device
+from dtp.messaging.errors import MessageError
+
+
+def rotate(account: Account, *devices: Device) -> Account:
+    key, recovery = known_identity("key2"), known_identity("recovery2").id
+    return Account.rotate(account.card, known_identity("recovery"), key, recovery, devices)
+
+
+def reopen(at: Village, name: str, account: Account) -> None:
+    at.people[name].close()
+    at.people[name] = at.open(name, account=account)
+
+
+def test_who_opens_a_device_with_another_key_of_the_account_tells_contacts(
+    village: Callable[..., Village],
+) -> None:
+    """By 'dtp account rotate' or 'add' the account changes while no program runs: nobody heard of it."""
+    at = village("alice", "bob", least=100)
+    at.share_account("alice")
+    at.people["bob"].add_contact(at.people["alice"].card, at.now)
+    at.people["alice"].add_contact(at.people["bob"].card, at.now)
+    at.say("alice", at.people["bob"].person, "by the first key")
+    at.deliver()
+    alice = at.people["alice"]
+    assert alice.account is not None
+    other = rotate(alice.account, *alice.account.card.devices)
+    reopen(at, "alice", other)
+    at.deliver()
+    assert at.people["bob"].get_contact(alice.person).card.key == other.identity.id.key
+
+
+def test_an_older_file_of_the_account_takes_no_device_out(village: Callable[..., Village]) -> None:
+    """A copy of it, or a backup, made the card name fewer devices, which were forgotten."""
+    at = village("alice", "phone", "bob", least=100)
+    at.share_account("alice")
+    before = at.people["alice"].account
+    assert before is not None
+    at.people["alice"].change_account(before.add(known_identity("phone").id, "phone"), at.now)
+    reopen(at, "alice", before)
+    newest = at.people["alice"].account
+    assert newest is not None
+    assert newest.card.names(known_identity("phone").id.key)
+    assert at.people["alice"].card.account == newest.card
+    at.people["alice"].change_account(rotate(newest, *newest.card.devices), at.now)
+    with pytest.raises(MessageError, match="another key"):
+        reopen(at, "alice", newest)
+
+
+def test_an_account_that_does_not_name_the_device_is_refused(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", least=100)
+    account = Account.create(known_identity("key"), known_identity("recovery").id, [])
+    with pytest.raises(MessageError, match="doesn't name this device"):
+        reopen(at, "alice", account)
+    at.people["alice"] = at.open("alice")
+    assert at.people["alice"].person == known_identity("alice").id.key
