@@ -172,7 +172,12 @@ static int refers(dtp_text *t, uint32_t who, const wire_op *op, id *lack)
     }
     if (op->op.kind >= DELETE_UP) {
         uint32_t low = op->op.kind == DELETE_UP ? op->op.a.seq : op->op.a.seq - (op->len - 1);
-        return has(t, make_id(op->op.a.agent, low), op->len, lack);
+        code = has(t, make_id(op->op.a.agent, low), op->len, lack);
+        if (op->op.kind == DELETE_UP) { /* with the next of these the next deletion can be applied */
+            uint32_t next = t->agents[op->op.a.agent].next;
+            lack->seq = (op->op.a.seq > next ? op->op.a.seq : next) + 1;
+        }
+        return code;
     }
     if (op->op.a.agent != NOBODY)
         code = has(t, op->op.a, 1, lack);

@@ -506,7 +506,9 @@ def test_overlapping_deletions_in_any_order(seed: int) -> None:
     assert str(texts[1]) == ""  # those before it are, each by an operation of its own
 
 
-def test_a_deletion_of_what_is_partly_here_deletes_that() -> None:
+@pytest.mark.parametrize("comes_first", [False, True])
+def test_a_deletion_of_what_is_partly_here_deletes_that(comes_first: bool) -> None:
+    """Also where it came before any of it."""
     typing, deleting = Text(b"typing"), Text(b"deleting")
     typing.insert(0, "abc")
     first = typing.take_changes()
@@ -517,6 +519,8 @@ def test_a_deletion_of_what_is_partly_here_deletes_that() -> None:
     deletion = deleting.take_changes()
     deleting.insert(1, "!")
     alone = Text(b"reader")
+    if comes_first:
+        alone.merge(deletion)
     alone.merge(first)
     for _ in range(3):  # it waits once, however often it comes
         patches = alone.apply(deletion)
