@@ -206,9 +206,19 @@ ticket_option = click.option(
 )
 
 
-def claims_of(account: WalletOptions, identity: Identity, listener: PeerId, ticket: bytes | None) -> Claims:
+def claims_of(
+    account: WalletOptions,
+    identity: Identity,
+    listener: PeerId,
+    ticket: bytes | None,
+    clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+) -> Claims:
     """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's. They name
-    `ticket`, where it is given."""
+    `ticket`, where it is given.
+
+    All are of the time at which this is called: another device that begins later keeps the seat that it takes.
+    """
+    began_ms = clock_ms()
 
     def sign(show: bytes) -> Sequence[SeatClaim]:
         from dtp.broadcast.money.tickets import seat_claim
@@ -220,6 +230,6 @@ def claims_of(account: WalletOptions, identity: Identity, listener: PeerId, tick
             raise SignerError(
                 "another program holds this wallet's key, so it can't lend its ticket: name another one"
             )
-        return [seat_claim(signer, show, listener, int(time.time() * 1000), ticket)]
+        return [seat_claim(signer, show, listener, began_ms, ticket)]
 
     return sign

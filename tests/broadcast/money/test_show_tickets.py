@@ -81,7 +81,7 @@ def test_a_ticket_is_used_once_by_whom_its_holder_has_named_last():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_ticket_that_several_share_is_heard_by_as_many_as_there_are_tickets(count):
-    """Each key's time all who have a copy name themselves again, as `dtp show listen` does."""
+    """Each key's time all who have a copy name themselves again, though `dtp show listen` doesn't."""
     tickets, listeners = Sold(ALICE=count), ["ALICE", "BOB", "CAROL"]
     heard = dict.fromkeys(listeners, 0)
     for _minute in range(240):
@@ -251,6 +251,22 @@ def test_a_claim_of_the_command_line_names_the_ticket_that_was_said():
     assert named.ticket == bytes([7]) * 32
     assert asked(Sold(ALICE=1), BOB=[named]) == {"BOB": Refusal.CLOCK}  # by today's clock
     assert claims_of(SimpleNamespace(wallet=None), ALICE, BOB.id, None)(bytes(32))[0].ticket == b""
+
+
+def test_a_device_that_lost_its_seat_to_another_one_does_not_take_it_back_by_itself():
+    """Two of one owner took it from each other with each key, until neither could be chosen for ten minutes."""
+    tickets, wallet, now_ms = Sold(ALICE=1), SimpleNamespace(wallet=None), itertools.count(10**12)
+    laptop, phone = (claims_of(wallet, ALICE, each.id, None, now_ms.__next__) for each in (BOB, CAROL))
+    show = bytes(32)
+    assert asked(tickets, BOB=laptop(show)) == {"BOB": None}
+    for _key in range(3 * MOVES):
+        told = asked(tickets, BOB=laptop(show), CAROL=phone(show))
+        assert told == {"BOB": Refusal.TICKET_IN_USE, "CAROL": None}
+    again = claims_of(wallet, ALICE, BOB.id, None, now_ms.__next__)  # its owner begins there anew
+    assert asked(tickets, BOB=again(show), CAROL=phone(show)) == {
+        "BOB": None,
+        "CAROL": Refusal.TICKET_IN_USE,
+    }
 
 
 def test_clocks_may_differ_and_the_future_may_not_be_claimed():
