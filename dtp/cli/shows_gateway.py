@@ -51,7 +51,9 @@ async def page_of(
             from dtp.broadcast.money.watching import ShowWatcher, dismissed_of
 
             id = "0x" + on_air.announcement.show.hex()
-            watcher = ShowWatcher(chain, id, on_air.identity, dismissed_of(id))
+            keeper = on_air.keeper
+            air = None if keeper is None else lambda: keeper.air
+            watcher = ShowWatcher(chain, id, on_air.identity, dismissed_of(id), air)
             await stack.enter_async_context(watcher)
             money, dismiss = watcher.make_page, watcher.dismiss_entry
         gateway = Gateway(on_air.held, *place, open=on_air.open_segment, money=money, dismiss=dismiss)

@@ -378,15 +378,16 @@ def end(show_id: str, unposted: bool, account: WalletOptions) -> None:
 def status(show_id: str, account: WalletOptions) -> None:
     """Show how a show stands: on air or not, its pot, what the next slot brings."""
     from dtp.broadcast.money import shows
-    from dtp.broadcast.money.air import state_on_chain
+    from dtp.broadcast.money.air import count_unposted, state_on_chain
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         found = await shows.read_show(chain, show_id)
-        show = found.show
+        show, chain_ms = found.show, (await chain.service_info()).timestamp_ms
         air = str(state_on_chain(show, 0))
         record = {**record_of(show), "hint": show.hint.decode(errors="replace"), "coin": found.coin}
         record["key"] = show.key.hex()
-        return {"air": air, "next_slot": show.next_slot, **record}
+        unposted = 0 if chain_ms is None else count_unposted(show, chain_ms)
+        return {"air": air, "next_slot": show.next_slot, "unposted": unposted, **record}
 
     record = account.run_connected(work, signing=False)
     print_result(record, table(status_rows(record)))
@@ -485,6 +486,9 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
         rows["in the pot"] = sums["pot"]
     rows["next slot"] = sums["next_slot"]
     rows["posted"] = f"{count_of(record['posted'], 'slot')}, up to {record['batch']} at once"
+    if record["unposted"] > record["batch"]:
+        silent = span(record["unposted"] * record["slot_ms"])
+        rows["posted"] += f"; none for {silent}: its producer is away, or can't post"
     rows["paid so far"] = f"{sums['released']}, and {sums['tipped']} of tips and questions"
     rows["to collect"] = sums["earned"]
     rows["given back"] = sums["returned"]

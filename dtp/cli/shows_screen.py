@@ -36,8 +36,13 @@ def screen(page: Mapping[str, Any], lines: int) -> Group:
         paid = each["amount"] + (f" (raised {each['raised']}x)" if each["raised"] else "")
         table.add_row(str(each["number"]), each["kind"], paid, Text(each["text"]))
     left_out = page["more"] + len(page["line"]) - len(shown)
+    air = Text(page["air"], style="bold")
+    if page["is_unposted"]:
+        air.append("   no slots are posted, so nobody pays for them: its producer isn't there, or can't post")
+    if page["old_s"] is not None:
+        air.append(f"   the chain hasn't answered for {page['old_s']:.0f} s", style="dim")
     parts = [
-        Text(page["air"], style="bold"),
+        air,
         Text("   ".join(head)),
         Text(),
         table if shown else Text("nobody has asked yet"),

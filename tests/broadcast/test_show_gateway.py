@@ -98,7 +98,7 @@ async def on_gateway(film, look, *, end=True, media="video/mp4", **options):
 MONEY = {
     "show": "0xabc", "air": "on air", "pot": "1 SUI", "next_slot": "0.1 SUI", "slot_s": 30.0, "paid": "2 SUI",
     "tips": "0 SUI", "rate": "0.1 SUI", "lasts_s": 90.0, "starts_at": "0.2 SUI", "tickets": None, "ticket": None,
-    "start_by_ms": None, "more": 7,
+    "start_by_ms": None, "more": 7, "is_unposted": False, "old_s": None,
     "line": [
         {"number": 3, "kind": "question", "amount": "1 SUI", "raised": 2, "text": "<b>why?</b>"},
         {"number": 0, "kind": "tip", "amount": "0.5 SUI", "raised": 0, "text": "thank you"},
@@ -211,6 +211,25 @@ def test_a_page_says_why_nothing_comes_and_asks_for_no_money_once_it_is_over(fil
     assert "next slot" not in page
     page = run(on_gateway(film, lambda url: dump(url, 20_000), money=lambda: {**over, "is_unspent": True}))
     assert 'What is unspent comes back with</span> <code id="how">dtp show refund 0xabc' in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("money", "told", "air"),
+    [
+        (None, "nothing comes now: its producer is quiet, or away", ""),
+        (MONEY, "nothing comes now: its producer is quiet, or away", "on air"),
+        ({**MONEY, "is_unposted": True}, "paused: no slots are posted, so nobody pays for them", "paused"),
+        ({**MONEY, "old_s": 90.0}, "The chain hasn't answered for 1 min 30 s", "on air"),
+    ],
+)
+def test_a_page_says_that_nothing_comes_though_the_chain_has_the_show_on_air(film, money, told, air):
+    """It said "live, and authentic" for ever, also where the producer's node was away and it had stopped sending."""
+    options = {} if money is None else {"money": lambda: money}
+    page = run(on_gateway(film, lambda url: dump(url, 20_000), end=False, **options))
+    assert told in page
+    assert "live, and authentic" not in page
+    assert page.partition('data-air="')[2].partition('"')[0] == air
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from dtp.cli.shows_screen import screen
 #: As `ShowWatcher.make_page` gives it.
 PAGE = {
     "air": "on air", "pot": "1 SUI", "next_slot": "0.1 SUI", "paid": "2 SUI", "tips": "0.5 SUI",
-    "tickets": None, "more": 7,
+    "tickets": None, "more": 7, "is_unposted": False, "old_s": None,
     "line": [
         {"number": 3, "kind": "question", "amount": "1 SUI", "raised": 2, "text": "[bold]why?[/bold]"},
         {"number": 0, "kind": "tip", "amount": "0.5 SUI", "raised": 0, "text": "thank you"},
@@ -36,6 +36,11 @@ def test_it_says_how_the_show_stands_and_what_was_asked_the_best_paid_first():
     assert lines[6].strip() == "and 7 more, for less"
 
 
+def test_it_says_where_nobody_pays_and_where_the_chain_is_away():
+    assert "nobody pays" in shown({**PAGE, "air": "paused", "is_unposted": True})[0]
+    assert "the chain hasn't answered for 40 s" in shown({**PAGE, "old_s": 40.4})[0]
+
+
 @pytest.mark.parametrize(("lines", "left_out"), [(7, 8), (1, 8), (24, 7)])
 def test_what_the_terminal_has_no_room_for_is_counted(lines, left_out):
     assert shown(PAGE, lines)[-1].strip() == f"and {left_out} more, for less"
@@ -52,8 +57,8 @@ STATUS = {
     "id": "0x1", "air": "on air", "hint": "",
     "key": "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
     "slot_ms": 30_000, "batch": 10, "rate": 10,
-    "start_pot": 20, "ticket_price": 0, "pot": 0, "next_slot": 10, "posted": 0, "released": 0, "tipped": 0,
-    "earned": 0, "returned": 0, "asked": 0, "prices": [0, 0, 0], "coin": "0x2::sui::SUI",
+    "start_pot": 20, "ticket_price": 0, "pot": 0, "next_slot": 10, "posted": 0, "unposted": 0, "released": 0,
+    "tipped": 0, "earned": 0, "returned": 0, "asked": 0, "prices": [0, 0, 0], "coin": "0x2::sui::SUI",
 }  # fmt: skip
 
 
@@ -82,3 +87,14 @@ def test_a_status_says_how_long_a_pot_lasts_that_pays_for_a_slot(pot, told):
 def test_a_show_without_a_price_takes_any_amount_and_not_none():
     rows = status_rows({**STATUS, "rate": 1000, "air": "off", "prices": [0, 500, 0]})
     assert rows["the least"] == "tip any amount, request 0.0000005 SUI, question any amount"
+
+
+@pytest.mark.parametrize(
+    ("unposted", "told"),
+    [
+        (10, "5 slots, up to 10 at once"),
+        (20, "5 slots, up to 10 at once; none for 10 minutes: its producer is away, or can't post"),
+    ],
+)
+def test_a_status_says_where_a_producer_posts_nothing(unposted, told):
+    assert status_rows({**STATUS, "posted": 5, "unposted": unposted})["posted"] == told

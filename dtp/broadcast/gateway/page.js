@@ -5,11 +5,15 @@ const at = (id) => document.getElementById(id);
 const video = at("video");
 // Behind what is live, so that a segment that is late stops nothing.
 const BEHIND_MS = 2000;
+// After so long without a segment, and than the newest one lasts, it is said that nothing comes.
+const QUIET_MS = 10000;
 // Known a moment after the init data was taken, be it the last that the page appends.
 video.addEventListener("resize", () => { video.dataset.size = video.videoWidth + "x" + video.videoHeight; });
 let source = null, buffer = null, init = null, next = null, appended = 0, over = false;
 // Why nothing is played; it stays on the page until something is.
 let trouble = "";
+// The newest segment, and when it came.
+let edge = null, edgeAt = 0;
 
 // The codecs as the init data has them: avcC for H.264 (ISO/IEC 14496-15), hvcC is not played by most browsers.
 function codecsOf(bytes, media) {
@@ -107,7 +111,19 @@ async function play(state) {
 }
 
 function isOnAir(state) {
-  return state.money === null || state.money.air === "on air";
+  return state.money === null || airOf(state) === "on air";
+}
+
+function isQuiet(state) {
+  const now = performance.now(), newest = state.segments.at(-1);
+  if (state.edge !== edge) [edge, edgeAt] = [state.edge, now];
+  return now - edgeAt > QUIET_MS + (newest ? newest.ms : 0);
+}
+
+// The chain says "on air" also where the producer is away. What comes is paid once it is posted.
+function airOf(state) {
+  const money = state.money;
+  return money.air === "on air" && money.is_unposted && isQuiet(state) ? "paused" : money.air;
 }
 
 const OFF_AIR = {
@@ -115,6 +131,7 @@ const OFF_AIR = {
   funding: "off air, until there is enough for it",
   paused: "paused, until somebody pays for more",
 };
+const UNPOSTED = "paused: no slots are posted, so nobody pays for them";
 
 // By the clock here, which may be wrong: the chain has the last word.
 function isTooLate(money) {
@@ -129,13 +146,19 @@ function show(state) {
   // Anybody can send a show again that has been; clocks may differ.
   const hours = state.edge_ms === null ? 0 : (Date.now() - state.edge_ms) / 3600000;
   status.textContent = hours > 1.5 ? "authentic, and sent " + hours.toFixed(1) + " hours ago" : "live, and authentic";
-  if (state.money !== null && state.money.air in OFF_AIR) status.textContent = OFF_AIR[state.money.air];
+  if (isQuiet(state)) status.textContent = "nothing comes now: its producer is quiet, or away";
+  if (state.money !== null && airOf(state) in OFF_AIR) {
+    status.textContent = airOf(state) === "paused" && state.money.is_unposted ? UNPOSTED : OFF_AIR[airOf(state)];
+  }
   if (state.money !== null && isTooLate(state.money)) status.textContent = "off air: too few tickets were sold in time";
   if (state.ended) status.textContent = "the show is over";
   delete status.dataset.fault;
   if (state.fault || trouble) tellTrouble(state.fault ? "stopped: " + state.fault : trouble);
   at("money").hidden = at("air").hidden = state.money === null;
-  if (state.money !== null) showMoney(state.money, state.moderated_here);
+  if (state.money !== null) {
+    at("air").textContent = at("air").dataset.air = airOf(state);
+    showMoney(state.money, state.moderated_here);
+  }
 }
 
 function tellTrouble(text) {
@@ -149,8 +172,8 @@ function seconds(count) {
 }
 
 function showMoney(money, moderated) {
-  at("air").textContent = money.air;
-  at("air").dataset.air = money.air;
+  at("old").hidden = money.old_s === null;
+  at("old").textContent = `The chain hasn't answered for ${seconds(money.old_s || 0)}: this is how it stood then.`;
   const rows = [];
   if (money.tickets) {
     rows.push(["tickets sold", `${money.tickets.sold} of ${money.tickets.wanted} that it takes`], ["a ticket", money.ticket]);

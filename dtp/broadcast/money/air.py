@@ -80,6 +80,14 @@ def state_on_chain(show: Show, owed: int) -> Air:
     return Air.FUNDING if show.pot or show.tickets else Air.OFF
 
 
+def count_unposted(show: Show, chain_ms: int) -> int:
+    """Return how many slots of a show on air are over by the chain's clock, and not posted: above a batch its
+    producer isn't there, or can't post."""
+    if show.state != ShowState.ON_AIR:
+        return 0
+    return max(0, (chain_ms - show.due_ms) // show.slot_ms + 1)
+
+
 class Slots:
     """Which slot it is, and what is to be posted for those that are over: a value. Times are Unix ms of the producer.
 

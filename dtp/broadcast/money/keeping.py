@@ -25,6 +25,9 @@ _TICK = 0.25
 _LOOK = 10.0
 #: What the chain says of slots that it may take later, or of fewer.
 _NOT_NOW = (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR)
+#: What is said of a chain that doesn't answer, and why.
+_CANT_POST = "slots can't be posted, which is tried again: %s"
+_CANT_TELL = "whether the show can start yet isn't known, which is asked again: %s"
 
 
 class ShowKeeper:
@@ -60,6 +63,8 @@ class ShowKeeper:
         self._lock = asyncio.Lock()
         #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
         self._doubtful = False
+        #: What was said of the chain as it stands: once, however often it is tried again.
+        self._warned = set[str]()
         #: When the chain is asked again whether it is too late to start.
         self._look_again = -math.inf
         self.air = Air.OFF
@@ -178,8 +183,13 @@ class ShowKeeper:
         try:
             if ((await self._chain.service_info()).timestamp_ms or 0) > show.start_by_ms:
                 await self._end_unstarted()
+            self._warned.discard(_CANT_TELL)
         except ChainError as fault:  # who waits longer each time would post no slots of one that starts
-            log.warning("whether the show can start yet isn't known, which is asked again: %s", fault)
+            self._warn_once(_CANT_TELL, fault)
+
+    def _warn_once(self, words: str, fault: ChainError) -> None:
+        log.log(logging.INFO if words in self._warned else logging.WARNING, words, fault)
+        self._warned.add(words)
 
     async def _end_unstarted(self) -> None:
         await self._read_show()
@@ -204,7 +214,7 @@ class ShowKeeper:
                     "slots are posted a little later: %s", fault
                 )  # clocks differ, or the pot has just ended
             except ChainError as fault:
-                log.warning("slots can't be posted, which is tried again: %s", fault)
+                self._warn_once(_CANT_POST, fault)
 
     async def post_owed(self) -> None:
         """Post all slots that are over by the chain's time, so that nothing is owed when the show ends then.
@@ -228,6 +238,7 @@ class ShowKeeper:
     async def _post(self, hashes: list[bytes]) -> None:
         self._doubtful = True
         posted = await shows.post(self._chain, self.found, self._cap, hashes)
+        self._warned.discard(_CANT_POST)
         self.slots.note_posted(posted.first + len(posted.hashes))
         await self._read_again()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from dtp.broadcast.money import shows
-from dtp.broadcast.money.air import state_on_chain
+from dtp.broadcast.money.air import Air, count_unposted, state_on_chain
 from dtp.broadcast.money.audience import AudienceLine
 from dtp.broadcast.producing import parse_show
 from dtp.chain import OLDEST
@@ -26,6 +27,8 @@ from dtp.tasks import SupervisedTask
 SHOWN: Final = 50
 #: Seconds between two looks at the chain, beside its events: the pot moves with the slots that are posted.
 _LOOK: Final = 5.0
+#: Seconds after which it is said that the chain hasn't answered.
+_OLD: Final = 4 * _LOOK
 
 
 class Dismissed:
@@ -65,18 +68,25 @@ class ShowWatcher:
         id: str,
         identity: Identity | None = None,
         dismissed: Dismissed | None = None,
+        air: Callable[[], Air] | None = None,
     ) -> None:
-        """`identity` is the producer's, for what is sealed to it. `dismissed` is what it has moderated before."""
-        self._chain, self._id, self._dismissed = chain, id, dismissed
+        """`identity` is the producer's, for what is sealed to it. `dismissed` is what it has moderated before. `air`
+        is how the show stands for its producer, who sends nothing that it can't post: the chain doesn't know that."""
+        self._chain, self._id, self._dismissed, self._air = chain, id, dismissed, air
         self.line = AudienceLine(identity)
         for number in () if dismissed is None else dismissed.numbers:
             self.line.dismiss(number)
         self._found: shows.Found | None = None
+        #: Slots that are over and not posted, and when the chain said so, by the loop's clock.
+        self._unposted, self._read_at = 0, 0.0
         self._news = asyncio.Event()
         self._tasks = [
             SupervisedTask(self._follow_events, name="dtp-show-line", foreseen=(ChainError,)),
             SupervisedTask(
-                partial(shows.read_at_news, self._news, _LOOK, self._read_show), name="dtp-show-look"
+                partial(shows.read_at_news, self._news, _LOOK, self._read_show),
+                name="dtp-show-look",
+                longest_pause=_LOOK,
+                foreseen=(ChainError,),
             ),
         ]
 
@@ -102,7 +112,10 @@ class ShowWatcher:
                 self._news.set()
 
     async def _read_show(self) -> None:
-        self._found = await shows.read_show(self._chain, self._id)
+        found = await shows.read_show(self._chain, self._id)
+        chain_ms = (await self._chain.service_info()).timestamp_ms
+        self._unposted = 0 if chain_ms is None else count_unposted(found.show, chain_ms)
+        self._found, self._read_at = found, asyncio.get_running_loop().time()
 
     def dismiss_entry(self, number: int) -> None:
         """Remove an entry for good, which was answered or isn't wanted. Raises `ConfigError`."""
@@ -114,9 +127,17 @@ class ShowWatcher:
         """Return how the show stands, in words: sums have their coin."""
         assert self._found is not None, "only while it is open"
         show, coin = self._found.show, self._found.coin
+        told = state_on_chain(show, 0)
+        air = told if self._air is None else self._air()
+        is_paused = air == Air.PAUSED and told == Air.ON_AIR
+        old_s = asyncio.get_running_loop().time() - self._read_at
         shown = {
             "show": show.id,
-            "air": str(state_on_chain(show, 0)),
+            "air": str(air),
+            #: Nobody pays now, since no slots are posted: the producer can't, or isn't there.
+            "is_unposted": is_paused or self._unposted > show.batch,
+            #: Seconds since the chain has said all this, None where it has just done so.
+            "old_s": old_s if old_s >= _OLD else None,
             "pot": money(show.pot, coin),
             "is_unspent": show.pot > 0,
             "next_slot": money(show.next_slot, coin),

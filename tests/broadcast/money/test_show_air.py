@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, state_on_chain
 from dtp.broadcast.money.keeping import ShowKeeper
 from dtp.broadcast.money.shows import Found, read_at_news
+from dtp.broadcast.money.watching import ShowWatcher
 from dtp.chain.show import FIRST_HEAD, Show, ShowState, SlotsPosted
 from dtp.errors import ChainError
 from dtp.testing import clock
@@ -383,7 +385,7 @@ class OnChain:
         at = max(0, len(self.versions) - 1 - self.unknown)
         return Found(self.versions[at], "0x2::sui::SUI", at)
 
-    async def events_of(self, chain, id):
+    async def events_of(self, chain, id, start=None):
         while True:
             await asyncio.sleep(0.7)
             yield None
@@ -452,3 +454,50 @@ def test_a_producers_clock_that_is_set_makes_no_slots_and_takes_none_away(monkey
         assert keeper.air == Air.ON_AIR
 
     assert keep(monkeypatch, 10_000, scenario).posted == 95
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+def test_a_page_says_that_nobody_pays_while_its_producer_is_away(monkeypatch, batch):
+    """It said "on air" for as long as there was money."""
+
+    async def test():
+        chain = OnChain(monkeypatch, 10**6, batch=batch)
+        async with ShowWatcher(chain, "0x1") as watcher:
+            told = [watcher.make_page()["is_unposted"]]
+            for _ in range(20):
+                await asyncio.sleep(1)
+                told.append(watcher.make_page()["is_unposted"])
+            assert watcher.make_page()["air"] == "on air"
+            return told
+
+    told = clock.run(test())
+    assert told.index(True) in range(batch + 1, batch + 3)
+    assert not any(told[: batch + 1])
+    assert all(told[batch + 2 :])
+
+
+def test_a_producers_page_says_that_it_is_off_the_air_while_slots_cant_be_posted(monkeypatch, caplog):
+    """The chain can't say so, as it is away; it said "on air", and tracebacks stood in the terminal."""
+
+    async def scenario(chain, wall, keeper):
+        async with ShowWatcher(chain, "0x1", air=lambda: keeper.air) as watcher:
+            await asyncio.sleep(30)
+            page = watcher.make_page()
+            assert (page["air"], page["is_unposted"], page["old_s"]) == ("on air", False, None)
+            chain.away = True
+            await asyncio.sleep(60)
+            page = watcher.make_page()
+            assert (page["air"], page["is_unposted"]) == ("paused", True)
+            assert 55 <= page["old_s"] <= 65
+            chain.away = False
+            await asyncio.sleep(30)
+            page = watcher.make_page()
+            assert (page["air"], page["is_unposted"], page["old_s"]) == ("on air", False, None)
+
+    keep(monkeypatch, 10**6, scenario)
+    assert not [each for each in caplog.records if each.exc_info]
+    warned = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
+    assert warned.count(CANT_POST) == 1
+
+
+CANT_POST = "slots can't be posted, which is tried again: the node is away"

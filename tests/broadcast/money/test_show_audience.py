@@ -1,6 +1,7 @@
 """The audience line: sorted by what was paid, bounded, moderated, sealed where it should be."""
 
 import asyncio
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,8 +124,11 @@ def test_what_a_node_tells_again_after_a_bad_answer_counts_once(monkeypatch):
     monkeypatch.setattr(shows, "events_of", events_of)
     monkeypatch.setattr(shows, "read_show", read_show)
 
+    async def service_info():
+        return SimpleNamespace(timestamp_ms=None)
+
     async def test():
-        async with ShowWatcher(None, "0x1") as watcher:
+        async with ShowWatcher(SimpleNamespace(service_info=service_info), "0x1") as watcher:
             watcher.dismiss_entry(7)
             await asyncio.sleep(60)
             assert len(told) == 4
