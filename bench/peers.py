@@ -76,9 +76,9 @@ async def hello(count: int, network: PrivateNetwork | None) -> list[float]:
         here = Lan(PeerBook(), interfaces=("lo",), port=_PORT, network=network)
         there = Lan(PeerBook(), interfaces=("lo",), port=_PORT, network=network)
         async with here, there:
-            here.publish(_record(who), to_all=False)
+            here.publish_record(_record(who), to_all=False)
             began = time.perf_counter()
-            if await there.find(who.id) is not None:
+            if await there.find_record(who.id) is not None:
                 found.append(time.perf_counter() - began)
     return found
 
@@ -116,14 +116,14 @@ async def mdns(count: int, *, late: bool) -> list[float]:
         async with Mdns(PeerBook(), interfaces=("lo",)) as here, AsyncExitStack() as stack:
             there = Mdns(PeerBook(), interfaces=("lo",))
             if late:
-                here.publish(_record(who))
+                here.publish_record(_record(who))
                 await asyncio.sleep(3)
             began = time.perf_counter()
             await stack.enter_async_context(there)
             if not late:
                 began = time.perf_counter()
-                here.publish(_record(who))
-            while await there.find(who.id) is None:
+                here.publish_record(_record(who))
+            while await there.find_record(who.id) is None:
                 pass
             found.append(time.perf_counter() - began)
     return found

@@ -168,7 +168,7 @@ async def _find_on_lan(peer: PeerId, network: PrivateNetwork | None) -> Known | 
     book = PeerBook()
     async with Lan(book, network=network) as lan:
         with _spinner(f"looking for {peer.short} on the LAN"):
-            return None if await lan.find(peer) is None else book.get_known(peer)
+            return None if await lan.find_record(peer) is None else book.get_known(peer)
 
 
 async def _find_in_dht(

@@ -76,7 +76,7 @@ class DhtFinder:
         """How near they are who answer, as far as they may be."""
         return self._how_near()
 
-    async def find(self, peer: PeerId) -> PeerRecord | None:
+    async def find_record(self, peer: PeerId) -> PeerRecord | None:
         """Return the newest record of `peer` that the DHT has; None if it has none."""
         return await self._dht.find(peer)
 
@@ -154,9 +154,9 @@ class PeerFinding:
         self._first = self._first or self.record.sequence
         self._signed.append(self.record)
         if self.lan is not None:
-            self.lan.publish(self.record, to_all=True)
+            self.lan.publish_record(self.record, to_all=True)
         if self.mdns is not None:
-            self.mdns.publish(self.record)
+            self.mdns.publish_record(self.record)
         self.publish()
 
     def is_of_another(self, record: PeerRecord) -> bool:
@@ -225,7 +225,7 @@ class PeerFinding:
     def _say_goodbye(self, lan: Lan) -> None:
         """Tell the LAN that the node goes, by a record without addresses."""
         if self.record is not None and self.says_goodbye:
-            lan.withdraw(PeerRecord.sign(self.identity, now=self._next_moment(), ttl=60))
+            lan.withdraw_record(PeerRecord.sign(self.identity, now=self._next_moment(), ttl=60))
 
     def _next_moment(self) -> float:
         """Return the time, and later than the record before: two in one millisecond would be one. Where that one is

@@ -170,7 +170,7 @@ class Node:
         if relay:
             from dtp.peers.reach.relay import Relay  # with its limits a part of a node's memory
 
-            self.services.setdefault(RELAY_SERVICE, Relay().serve)
+            self.services.setdefault(RELAY_SERVICE, Relay().serve_connection)
         if NODE_SERVICE in self.services:
             raise NodeError(f"the service {NODE_SERVICE!r} is the node's own; choose another name")
         for name in announce:

@@ -100,7 +100,7 @@ class NodeReach:
     def use_links(self, links: PeerLinks) -> None:
         """Answer on these links, and ask by them."""
         self._links = links
-        links.protocols[REACH_PROTOCOL] = self.reach.serve
+        links.protocols[REACH_PROTOCOL] = self.reach.serve_stream
         self.reach.list_ways = lambda relay: list_proven_ways(links.get(relay), self._record_of(relay))
 
     async def open(self, listener: Listener, urls: Sequence[str]) -> None:
@@ -175,7 +175,9 @@ class NodeReach:
         while not connection.closed and _is_relayed(connection):
             try:
                 with dialled_as_told(teller):
-                    if await self.reach.upgrade(connection, link or await self._link_to(connection)):
+                    if await self.reach.upgrade_connection(
+                        connection, link or await self._link_to(connection)
+                    ):
                         return
             except DtpError as error:
                 log.info("%r stays relayed: %s", connection, error)
@@ -217,11 +219,11 @@ class NodeReach:
         if not link.outgoing and link.source.startswith("relay:"):
             return
         try:
-            seen = await self.reach.observe(link)
+            seen = await self.reach.ask_endpoint(link)
             if not seen:
                 return
             tried = urls_to_try(seen, self._listening_urls(), self._mapped)
-            reached = await self.reach.check(link, tried) if tried else []
+            reached = await self.reach.check_urls(link, tried) if tried else []
         except (DtpError, EOFError, TimeoutError) as error:
             log.info("%r doesn't say whether it can dial this node: %s", link, error)
             return

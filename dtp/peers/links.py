@@ -151,7 +151,7 @@ class PeerLinks:
         #: What was refused or went wrong, by what it was.
         self.counters: Counter[str] = Counter()
         self._psk, self._connection_limits = psk, connection_limits
-        self._dial = dial or self._connect
+        self._dial = dial or self._connect_address
         self._links: OrderedDict[PeerId, PeerLink] = OrderedDict()
         self._teller_of = teller_of
         self._dialling: dict[tuple[PeerId, Nearness | None], asyncio.Task[PeerLink]] = {}
@@ -233,10 +233,10 @@ class PeerLinks:
         link = PeerLink(connection, outgoing=True, since=connection.loop.time())
         kept = self._add_link(link)
         if kept is link:
-            self._tasks.start(self._serve(link), name="dtp-link")
+            self._tasks.start(self._serve_link(link), name="dtp-link")
         return kept
 
-    async def _connect(self, address: Address) -> Connection:
+    async def _connect_address(self, address: Address) -> Connection:
         return await connect(
             address,
             identity=self.identity,
@@ -263,7 +263,7 @@ class PeerLinks:
             connection.abort(CloseCode.BUSY, why, detail=CloseDetail.ALL_AT_WORK)
             return
         if self._add_link(link) is link:
-            await self._serve(link)
+            await self._serve_link(link)
 
     def _make_room(self, link: PeerLink) -> bool:
         """Return True if one more may come in. When all places are taken, the newest of the source that has most goes
@@ -326,7 +326,7 @@ class PeerLinks:
 
     # ---- streams ----------------------------------------------------------------------------------------
 
-    async def _serve(self, link: PeerLink) -> None:
+    async def _serve_link(self, link: PeerLink) -> None:
         """Accept the streams that the peer opens, until the connection is over."""
         try:
             async for stream in link.connection:

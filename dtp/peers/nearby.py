@@ -105,7 +105,7 @@ async def answering(
     async def renew() -> None:
         surroundings = Surroundings()
         while True:
-            lan.publish(signed(), to_all=to_all)
+            lan.publish_record(signed(), to_all=to_all)
             await surroundings.wait_change(_RENEWAL)
 
     try:
@@ -120,7 +120,7 @@ async def answering(
         yield lan
     finally:
         await task.stop()
-        lan.withdraw(PeerRecord.sign(identity, now=time.time(), ttl=60))
+        lan.withdraw_record(PeerRecord.sign(identity, now=time.time(), ttl=60))
         await lan.__aexit__()
 
 

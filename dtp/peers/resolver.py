@@ -39,7 +39,7 @@ class Finder(Protocol):
     def teller(self) -> Nearness:
         """How near they are who answer, as far as they may be."""
 
-    async def find(self, peer: PeerId) -> PeerRecord | None:
+    async def find_record(self, peer: PeerId) -> PeerRecord | None:
         """Return the record of `peer`, None if nobody knows it. May be cancelled."""
 
 
@@ -79,7 +79,7 @@ class PeerResolver(Resolver):
         peer = address.peer
         assert peer is not None
         known = self.book.get(peer)
-        found = await self.find(peer, patience)
+        found = await self.find_record(peer, patience)
         records = [found] if found is not None and (known is None or found.supersedes(known)) else []
         records += [known] if known is not None else []
         urls = dict.fromkeys(url for record in records for url in record.addresses)
@@ -90,12 +90,12 @@ class PeerResolver(Resolver):
             for priority, each in enumerate(direct)
         ]
 
-    async def find(self, peer: PeerId, patience: float) -> PeerRecord | None:
+    async def find_record(self, peer: PeerId, patience: float) -> PeerRecord | None:
         """Return the first record that a finder has within `patience` seconds, and take it up in the book; or one
         that somebody tells meanwhile, as a node does that has just been linked."""
         if not self.finders:
             return None
-        asked = {start_task(each.find(peer), name="dtp-find"): each for each in self.finders}
+        asked = {start_task(each.find_record(peer), name="dtp-find"): each for each in self.finders}
         told = start_task(self.book.wait_record(peer), name="dtp-find-told")
         pending = {told, *asked}
         try:

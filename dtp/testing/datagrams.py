@@ -17,10 +17,10 @@ _Endpoint: TypeAlias = tuple[str, int]
 class DatagramValue(Protocol):
     """What a network carries for: a value with datagrams and time in, and datagrams out."""
 
-    def receive(self, data: bytes, source: _Endpoint, now: float) -> None:
+    def receive_datagram(self, data: bytes, source: _Endpoint, now: float) -> None:
         """Take a datagram in."""
 
-    def advance(self, now: float) -> None:
+    def handle_timers(self, now: float) -> None:
         """Do what is due."""
 
     def next_time(self) -> float | None:
@@ -103,10 +103,10 @@ class DatagramNetwork:
                 self.counts["to nobody"] += data is not None
                 continue
             if data is not None:
-                node.receive(data, source, self.now)
+                node.receive_datagram(data, source, self.now)
             elif self._wakes.get(endpoint) == when:
                 del self._wakes[endpoint]
-                node.advance(self.now)
+                node.handle_timers(self.now)
             else:
                 continue
             self.carry_due(endpoint)

@@ -84,7 +84,7 @@ class DhtSwarm:
         self.nodes[endpoint] = node
         self.network.add_node(endpoint, node)
         if bootstrap:
-            node.join(bootstrap, self.now)
+            node.join_network(bootstrap, self.now)
             self.network.carry_due(endpoint)
         return endpoint
 
@@ -136,7 +136,7 @@ class DhtSwarm:
         identity = self.nodes[endpoint].identity
         signed = Mutable.sign(identity, value, name=name, sequence=sequence, now=self.unix, **sign)
         record = Record.from_value(signed)
-        stored = self.run_operation(endpoint, lambda node, now: node.publish(record, now))
+        stored = self.run_operation(endpoint, lambda node, now: node.publish_record(record, now))
         if not stored.nodes + stored.newer:
             raise ValueError("nobody has stored the record")
         return record
@@ -144,6 +144,6 @@ class DhtSwarm:
     def get_value(self, endpoint: Endpoint, record: Record) -> bytes | None:
         """Return the newest value at a record's place, as the node there finds it; None where it finds none."""
         found = self.run_operation(
-            endpoint, lambda node, now: node.get(RecordKind.MUTABLE, record.target, now)
+            endpoint, lambda node, now: node.get_records(RecordKind.MUTABLE, record.target, now)
         )
         return found[0].value.value if found else None

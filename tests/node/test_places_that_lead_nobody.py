@@ -119,7 +119,7 @@ def test_a_relay_that_leads_others_here_keeps_its_place_and_is_tried_seldom() ->
 
     async def main() -> None:
         counted = Counted()
-        services = {RELAY_SERVICE: counted.serve}
+        services = {RELAY_SERVICE: counted.serve_connection}
         good = Node(listen=["memory://good"], services=services, announce=[RELAY_SERVICE], **QUIET)
         async with good, Node(listen=[place_at(good, "good")], **QUIET) as hidden:
             await until(lambda: relays_of(hidden))

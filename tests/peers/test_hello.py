@@ -40,12 +40,12 @@ def announcing(
 ) -> HelloNode:
     """A node that has just said its first hello, if it does."""
     made = node(network)
-    made.publish(record(identity), 0.0, to_all=to_all)
+    made.publish_record(record(identity), 0.0, to_all=to_all)
     return made
 
 
 def hears(listener: HelloNode, data: bytes, now: float = 0.0) -> PeerRecord | None:
-    return listener.receive(data, HERE, now, UNIX)
+    return listener.receive_datagram(data, HERE, now, UNIX)
 
 
 def test_hello_is_heard_at_once() -> None:
@@ -61,7 +61,7 @@ def test_newcomer_hears_everybody_who_says_so_to_all() -> None:
     newcomer.send_ask(None)
     ((ask, _),) = sent(newcomer)
     for each in (loud, quiet):
-        each.receive(ask, THERE, 10.0, UNIX)
+        each.receive_datagram(ask, THERE, 10.0, UNIX)
     ((answer, to),) = sent(loud)
     assert to is None  # to the group: an ask with a forged source brings nobody anything
     assert hears(newcomer, answer) == record()
@@ -73,7 +73,7 @@ def test_who_is_known_by_name_answers_to_the_asker_alone() -> None:
     asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
     for each in (quiet, stranger):
-        each.receive(ask, THERE, 1.0, UNIX)
+        each.receive_datagram(ask, THERE, 1.0, UNIX)
     ((answer, to),) = sent(quiet)
     assert to == THERE
     assert hears(asker, answer) == record()
@@ -94,14 +94,14 @@ def test_ask_does_not_say_whom_it_is_for() -> None:
 def test_no_answer_is_longer_than_its_ask() -> None:
     long = PeerRecord.sign(ALICE, now=UNIX, addresses=[f"tcp://{'a' * 200}:{n + 1}" for n in range(4)])
     quiet, asker = node(), node()
-    quiet.publish(long, 0.0, to_all=False)
+    quiet.publish_record(long, 0.0, to_all=False)
     asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
     assert len(ask) == ASK_SIZE
-    quiet.receive(ask, THERE, 0.0, UNIX)
+    quiet.receive_datagram(ask, THERE, 0.0, UNIX)
     ((answer, _),) = sent(quiet)
     assert len(long.encoded) + 6 == len(answer) <= len(ask)
-    quiet.receive(ask[: len(answer) - 1], THERE, 0.0, UNIX)
+    quiet.receive_datagram(ask[: len(answer) - 1], THERE, 0.0, UNIX)
     assert sent(quiet) == []
     assert quiet.counters == {"short-ask": 1}
 
@@ -113,7 +113,7 @@ def test_whatever_is_asked_an_address_gets_no_more_than_it_sent(size: int, netwo
     asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
     data = ask[:size]
-    quiet.receive(data, THERE, 0.0, UNIX)
+    quiet.receive_datagram(data, THERE, 0.0, UNIX)
     assert sum(len(answer) for answer, _ in sent(quiet)) <= len(data)
 
 
@@ -124,8 +124,8 @@ def test_flood_of_asks_makes_one_hello_a_second() -> None:
         now = 10 + step / 100
         asker.send_ask(None)
         ((ask, _),) = sent(asker)
-        loud.receive(ask, (f"192.0.2.{step % 250}", 1), now, UNIX)
-        loud.tick(now)
+        loud.receive_datagram(ask, (f"192.0.2.{step % 250}", 1), now, UNIX)
+        loud.send_due(now)
         hellos += sent(loud)
     assert len(hellos) == 10
 
@@ -133,7 +133,7 @@ def test_flood_of_asks_makes_one_hello_a_second() -> None:
 def test_flood_of_one_source_leaves_others_heard() -> None:
     listener = node()
     for step in range(10_000):
-        listener.receive(b"nonsense", ("192.0.2.66", step), step / 10_000, UNIX)
+        listener.receive_datagram(b"nonsense", ("192.0.2.66", step), step / 10_000, UNIX)
     assert listener.counters["flood"] > 9_800
     assert hears(listener, sent(announcing())[0][0], 1.0) == record()
 
@@ -141,14 +141,14 @@ def test_flood_of_one_source_leaves_others_heard() -> None:
 def test_memory_for_sources_is_bounded() -> None:
     listener = node(sources=8)
     for step in range(1000):
-        listener.receive(b"x", (f"198.51.100.{step}", 1), 0.0, UNIX)
+        listener.receive_datagram(b"x", (f"198.51.100.{step}", 1), 0.0, UNIX)
     assert len(listener._sources) == 8
 
 
 def test_flood_of_many_sources_is_bounded_in_sum() -> None:
     listener = node()
     hello = sent(announcing())[0][0]
-    heard = [listener.receive(hello, (f"host{n}", 1), 0.0, UNIX) for n in range(2000)]
+    heard = [listener.receive_datagram(hello, (f"host{n}", 1), 0.0, UNIX) for n in range(2000)]
     assert sum(each is not None for each in heard) == HelloLimits().all_burst
 
 
@@ -194,7 +194,7 @@ def test_holders_of_the_key_find_each_other() -> None:
     quiet, asker = announcing(network=NETWORK, to_all=False), node(NETWORK)
     asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
-    quiet.receive(ask, THERE, 0.0, UNIX)
+    quiet.receive_datagram(ask, THERE, 0.0, UNIX)
     ((answer, to),) = sent(quiet)
     assert to == THERE
     assert hears(asker, answer) == record()
@@ -211,7 +211,7 @@ def test_others_learn_nothing_and_tell_nothing() -> None:
         stranger.send_ask(ALICE.id)
         stranger.send_ask(None)
         for ask, _ in sent(stranger):
-            loud.receive(ask, THERE, 5.0, UNIX)
+            loud.receive_datagram(ask, THERE, 5.0, UNIX)
         assert sent(loud) == []
 
 
@@ -239,7 +239,7 @@ def test_hellos_come_again_and_then_seldom() -> None:
     loud, times = announcing(), [0.0]
     for _ in range(12):
         times.append(loud.next_time())
-        loud.tick(times[-1])
+        loud.send_due(times[-1])
     assert len(sent(loud)) == 13
     assert times[:3] == [0.0, 1.0, 4.0]
     assert all(270 <= later - earlier <= 330 for earlier, later in itertools.pairwise(times[2:]))
@@ -248,18 +248,18 @@ def test_hellos_come_again_and_then_seldom() -> None:
 def test_quiet_node_never_wakes() -> None:
     assert announcing(to_all=False).next_time() == math.inf
     loud = announcing()
-    loud.withdraw()
+    loud.withdraw_record()
     assert loud.next_time() == math.inf
-    loud.tick(1e9)
+    loud.send_due(1e9)
     assert len(sent(loud)) == 1
 
 
 def test_new_record_is_said_within_a_second() -> None:
     loud = announcing()
     newer = record(at=UNIX + 1)
-    loud.publish(newer, 0.2, to_all=True)
+    loud.publish_record(newer, 0.2, to_all=True)
     assert loud.next_time() == 1.0
-    loud.tick(1.0)
+    loud.send_due(1.0)
     assert [data for data, _ in sent(loud)][-1].endswith(newer.encoded)
 
 
@@ -268,7 +268,7 @@ def test_goodbye_is_said_at_once() -> None:
     last = PeerRecord.sign(ALICE, now=UNIX + 1, ttl=60)
     for each in (loud, quiet):
         sent(each)
-        each.withdraw(last)
+        each.withdraw_record(last)
     ((goodbye, to),) = sent(loud)
     assert (goodbye[6:], to) == (last.encoded, None)
     assert sent(quiet) == []  # nobody was told that it is here

@@ -130,11 +130,11 @@ def test_peer_is_found_by_mdns(network: PrivateNetwork | None) -> None:
         book = PeerBook()
         async with Mdns(PeerBook(), network=network) as here, Mdns(book, network=network) as there:
             mine = record()
-            here.publish(mine)
+            here.publish_record(mine)
             async with asyncio.timeout(30):
-                while await there.find(ALICE.id) is None:
+                while await there.find_record(ALICE.id) is None:
                     pass
             assert book.get(ALICE.id) == mine
-            assert await there.find(BOB.id) is None
+            assert await there.find_record(BOB.id) is None
 
     clock.run(main(), loop_factory=asyncio.new_event_loop)

@@ -50,15 +50,15 @@ def test_peer_is_found_by_name(port: int, network: PrivateNetwork | None) -> Non
         book = PeerBook()
         async with lan(PeerBook(), port, network) as here, lan(book, port, network) as there:
             said = record()
-            here.publish(said, to_all=False)
+            here.publish_record(said, to_all=False)
             async with asyncio.timeout(30):
                 while (
-                    found := await there.find(ALICE.id)
+                    found := await there.find_record(ALICE.id)
                 ) is None:  # where the machine is busy, a second is short
                     pass
             assert found == said
             assert book.get(ALICE.id) == said
-            assert await there.find(BOB.id) is None
+            assert await there.find_record(BOB.id) is None
 
     run(main())
 
@@ -78,8 +78,8 @@ def test_a_hello_from_afar_counts_as_told_from_there_also_where_somebody_waits_f
     class Answered(Lan):
         answer: Socket
 
-        async def find(self, peer: PeerId) -> PeerRecord | None:
-            finding = asyncio.ensure_future(super().find(peer))
+        async def find_record(self, peer: PeerId) -> PeerRecord | None:
+            finding = asyncio.ensure_future(super().find_record(peer))
             await asyncio.sleep(0)  # it waits now
             self._on_readable(cast(Any, self.answer))
             return await finding
@@ -90,10 +90,10 @@ def test_a_hello_from_afar_counts_as_told_from_there_also_where_somebody_waits_f
             assert isinstance(here, Answered)
             resolver = PeerResolver(book, [here])
             said = HelloNode(random=random.randbytes)
-            said.publish(record(), 0.0, to_all=True)
+            said.publish_record(record(), 0.0, to_all=True)
             for source, nearness in (("8.8.8.8", Nearness.ANYWHERE), ("192.168.1.7", Nearness.NETWORK)):
                 here.answer = Socket(source, said)
-                assert await resolver.find(ALICE.id, 30) is not None
+                assert await resolver.find_record(ALICE.id, 30) is not None
                 known = book.get_known(ALICE.id)
                 assert known is not None
                 assert known.teller is nearness
@@ -107,7 +107,7 @@ def test_everybody_is_heard(port: int) -> None:
         heard = asyncio.Event()
         book.on_change(lambda _: heard.set())
         async with lan(PeerBook(), port) as here, lan(book, port) as there:
-            here.publish(record(), to_all=True)
+            here.publish_record(record(), to_all=True)
             there.ask_everybody()
             await asyncio.wait_for(heard.wait(), 30)
             (known,) = book
@@ -121,8 +121,8 @@ def test_without_the_key_nothing_is_heard(port: int) -> None:
         stranger = PeerBook()
         network = PrivateNetwork.generate()
         async with lan(PeerBook(), port, network) as here, lan(stranger, port) as there:
-            here.publish(record(), to_all=True)
-            assert await there.find(ALICE.id) is None
+            here.publish_record(record(), to_all=True)
+            assert await there.find_record(ALICE.id) is None
             assert len(stranger) == 0
             assert there.hello.counters["not-of-network"] > 0
 
@@ -134,12 +134,12 @@ def test_neighbour_that_says_anothers_old_record_again_changes_nothing(port: int
         book = PeerBook()
         old, new = record(time.time() - 60), record()
         async with lan(PeerBook(), port) as here, lan(PeerBook(), port) as mallory, lan(book, port) as there:
-            here.publish(new, to_all=False)
+            here.publish_record(new, to_all=False)
             while book.get(ALICE.id) != new:
-                await there.find(ALICE.id)
-            mallory.publish(old, to_all=True)  # it says so to all, and answers whoever asks for Alice
+                await there.find_record(ALICE.id)
+            mallory.publish_record(old, to_all=True)  # it says so to all, and answers whoever asks for Alice
             while not book.counters["stale"]:
-                await there.find(ALICE.id)
+                await there.find_record(ALICE.id)
             assert book.get(ALICE.id) == new
 
     run(main())
@@ -148,8 +148,8 @@ def test_neighbour_that_says_anothers_old_record_again_changes_nothing(port: int
 def test_interface_that_is_not_there_stops_nobody(port: int) -> None:
     async def main() -> None:
         async with Lan(PeerBook(), interfaces=("nosuch0",), port=port) as here:
-            here.publish(record(), to_all=True)
-            assert await here.find(BOB.id) is None
+            here.publish_record(record(), to_all=True)
+            assert await here.find_record(BOB.id) is None
 
     run(main())
 

@@ -35,7 +35,7 @@ class Found:
         self.answer, self.after = answer, after
         self.cancelled = False
 
-    async def find(self, peer: PeerId) -> PeerRecord | None:
+    async def find_record(self, peer: PeerId) -> PeerRecord | None:
         try:
             await asyncio.sleep(self.after)
         except asyncio.CancelledError:
@@ -94,7 +94,7 @@ def test_who_is_told_of_while_finders_look_is_found_by_that(is_known: bool) -> N
         assert loop.time() == after
         assert slow.cancelled
         assert (
-            await PeerResolver(book, [Found(None)]).find(BOB.id, PATIENCE) is None
+            await PeerResolver(book, [Found(None)]).find_record(BOB.id, PATIENCE) is None
         )  # nobody is waited for then
         assert loop.time() == after
 

@@ -76,7 +76,7 @@ async def find_line(line: PeerId, *, bootstrap: Sequence[str] = ()) -> ContactCa
     """
     book = PeerBook()
     async with Lan(book) as lan:
-        record = await lan.find(line)
+        record = await lan.find_record(line)
     for url in record.addresses if record else ():
         try:
             async with asyncio.timeout(_PATIENCE):

@@ -65,10 +65,10 @@ class Tokens:
         epoch = int(now / self._lifetime)
         if epoch != self._epoch:
             self._epoch = epoch
-            self._keys = {each: self._derive(each) for each in (epoch, epoch - 1)}
+            self._keys = {each: self._derive_secret(each) for each in (epoch, epoch - 1)}
         return epoch
 
-    def _derive(self, epoch: int) -> bytes:
+    def _derive_secret(self, epoch: int) -> bytes:
         return hashlib.blake2b(
             epoch.to_bytes(8, "big", signed=True), key=self._secret, digest_size=32
         ).digest()

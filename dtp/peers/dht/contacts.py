@@ -28,7 +28,7 @@ class RoundTrips:
         self.mean = 0.0
         self.deviation = 0.0
 
-    def observe(self, seconds: float) -> None:
+    def observe_round_trip(self, seconds: float) -> None:
         """Update the mean and the deviation with one round trip."""
         if not self.mean:
             self.mean, self.deviation = seconds, seconds / 2
@@ -105,7 +105,7 @@ class KnownContacts:
     def __len__(self) -> int:
         return len(self._contacts)
 
-    def get(self, data: bytes, teller: Endpoint) -> NodeContact | None:
+    def get_contact(self, data: bytes, teller: Endpoint) -> NodeContact | None:
         """Return the contact for an entry of an answer from `teller`, or None if `teller` can't know of it."""
         found = self._contacts.get(data)
         if found is not None:

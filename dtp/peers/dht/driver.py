@@ -135,8 +135,8 @@ class Dht:
             subnets=self._seal is None,
             limits=self._limits,
         )
-        self._loop.add_reader(self._socket.fileno(), self._read)
-        self._flush()
+        self._loop.add_reader(self._socket.fileno(), self._read_datagrams)
+        self._flush_queue()
         if self._bootstrap:
             self._joiner.start()
         return self
@@ -161,9 +161,9 @@ class Dht:
     async def _keep_joined(self) -> None:
         while True:
             if not len(self.node.table):
-                found = [each for one in self._bootstrap for each in await self._resolve(one)]
-                self.node.join(found, self._now())
-                self._flush()
+                found = [each for one in self._bootstrap for each in await self._resolve_endpoint(one)]
+                self.node.join_network(found, self._loop_time())
+                self._flush_queue()
                 await self._tell_if_alone()
             await asyncio.sleep(self._limits.join_every)
 
@@ -178,7 +178,7 @@ class Dht:
             places = ", ".join(map(format_endpoint, self._bootstrap))
             log.warning("no node of the DHT answers at %s; it is tried again from time to time", places)
 
-    async def _resolve(self, endpoint: Endpoint) -> list[Endpoint]:
+    async def _resolve_endpoint(self, endpoint: Endpoint) -> list[Endpoint]:
         assert self._socket is not None
         host, port = endpoint
         try:
@@ -198,14 +198,14 @@ class Dht:
 
     # ------------------------------------------------------------------------------------------------ datagrams
 
-    def _now(self) -> float:
+    def _loop_time(self) -> float:
         return self._loop.time()
 
-    def _read(self) -> None:
+    def _read_datagrams(self) -> None:
         sock, node = self._socket, self._node
         assert sock is not None
         assert node is not None
-        now = self._now()
+        now = self._loop_time()
         for _ in range(_PER_TURN):
             try:
                 data, address = sock.recvfrom(MAX_DATAGRAM + _SEAL_SIZE + 1)
@@ -219,10 +219,10 @@ class Dht:
                 node.counts["datagrams of other networks"] += 1
                 continue
             host = address[0]
-            node.receive(opened, (host[7:] if host.startswith(_MAPPED) else host, address[1]), now)
-        self._flush()
+            node.receive_datagram(opened, (host[7:] if host.startswith(_MAPPED) else host, address[1]), now)
+        self._flush_queue()
 
-    def _flush(self) -> None:
+    def _flush_queue(self) -> None:
         """Send what is queued, set the results of operations that have ended, and set the timer."""
         node, sock = self._node, self._socket
         if node is None or sock is None:
@@ -249,15 +249,15 @@ class Dht:
             if self._timer.when() == when and not self._timer.cancelled():
                 return
             self._timer.cancel()
-        self._timer = None if when is None else self._loop.call_at(when, self._wake)
+        self._timer = None if when is None else self._loop.call_at(when, self._handle_timer)
 
-    def _wake(self) -> None:
+    def _handle_timer(self) -> None:
         self._timer = None
         if self._socket is not None and self._node is not None:
-            now = self._now()
+            now = self._loop_time()
             self._node.set_unix(now, time.time())
-            self._node.advance(now)
-            self._flush()
+            self._node.handle_timers(now)
+            self._flush_queue()
 
     # ----------------------------------------------------------------------------------------------- operations
 
@@ -284,18 +284,18 @@ class Dht:
     async def _wait_result(self, operation: int) -> Any:
         future = self._results[operation] = self._loop.create_future()
         try:
-            self._flush()
+            self._flush_queue()
             return await future
         finally:
             self._results.pop(operation, None)
 
-    async def _publish(self, record: Record) -> int:
+    async def _publish_record(self, record: Record) -> int:
         held, _ = self.node.published.get((record.kind, record.target), (None, 0.0))
         if held is not None and held.order > record.order and not held.is_from_future(time.time()):
             raise _superseded(held, record)
         self.node.publish_later(record)  # whoever is alone now may not be later
         await self.wait_joined()
-        stored: StoredCount = await self._wait_result(self.node.publish(record, self._now()))
+        stored: StoredCount = await self._wait_result(self.node.publish_record(record, self._loop_time()))
         if stored.newer:
             await self._check_newest(record)
         if not stored.nodes:
@@ -304,26 +304,26 @@ class Dht:
 
     async def _check_newest(self, record: Record) -> None:
         """Raise `DhtSuperseded` if others have a newer record of ours: their word alone is not proof."""
-        found = await self._get(record.kind, record.target)
+        found = await self._get_records(record.kind, record.target)
         newest = next((each for each in found if each.author == record.author), record)
         if newest.order > record.order:
-            self.node.withdraw(record.kind, record.target)
+            self.node.withdraw_record(record.kind, record.target)
             raise _superseded(newest, record)
 
-    async def _get(self, kind: RecordKind, target: bytes) -> list[Record]:
+    async def _get_records(self, kind: RecordKind, target: bytes) -> list[Record]:
         await self.wait_joined()
-        found: list[Record] = await self._wait_result(self.node.get(kind, target, self._now()))
+        found: list[Record] = await self._wait_result(self.node.get_records(kind, target, self._loop_time()))
         return found
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
         """Return the newest record of a peer; None if nobody knows one. Raise `DhtAlone`."""
-        found = await self._get(RecordKind.PEER, peer_target(peer.key))
+        found = await self._get_records(RecordKind.PEER, peer_target(peer.key))
         return found[0].value if found and isinstance(found[0].value, PeerRecord) else None
 
     def set_barred(self, barred: bool) -> None:
         """Serve nobody while `barred`: a check elsewhere has found that others can't reach this machine."""
         self.node.set_barred(barred)
-        self._flush()
+        self._flush_queue()
 
     async def publish(self, record: PeerRecord) -> int:
         """Publish our own record, and republish it, signed anew as it ages; return how many nodes have it so far.
@@ -331,7 +331,7 @@ class Dht:
         Raise `DhtError` if it is another peer's record, `DhtAlone` if nobody stores it.
         """
         self.publish_later(record)
-        return await self._publish(Record.from_value(record))
+        return await self._publish_record(Record.from_value(record))
 
     def publish_later(self, record: PeerRecord) -> None:
         """Publish our own record as soon as there are other nodes, and wait for nothing: from now on `provide` works.
@@ -353,7 +353,7 @@ class Dht:
         a value with a higher one is there, `DhtAlone` where nobody stores it.
         """
         unix = time.time()
-        return await self._publish(
+        return await self._publish_record(
             Record.from_value(
                 Mutable.sign(self.identity, value, name=name, sequence=sequence, now=unix, ttl=ttl)
             )
@@ -361,7 +361,7 @@ class Dht:
 
     async def get(self, peer: PeerId, name: str) -> Mutable | None:
         """Return the newest value of a peer under a name; None if nobody knows one. Raise `DhtAlone`."""
-        found = await self._get(RecordKind.MUTABLE, mutable_target(peer.key, name))
+        found = await self._get_records(RecordKind.MUTABLE, mutable_target(peer.key, name))
         return found[0].value if found and isinstance(found[0].value, Mutable) else None
 
     async def provide(self, content_hash: bytes, *, ttl: float = DEFAULT_TTL) -> int:
@@ -374,18 +374,18 @@ class Dht:
             raise DhtError(
                 "those who look for the content must be able to find this node: publish your record first"
             )
-        return await self._publish(
+        return await self._publish_record(
             Record.from_value(Provider.sign(self.identity, content_hash, now=time.time(), ttl=ttl))
         )
 
     def withdraw(self, content_hash: bytes) -> None:
         """Stop announcing that we have the content. Records that were announced expire within a day."""
-        self.node.withdraw(RecordKind.PROVIDER, provider_target(content_hash))
+        self.node.withdraw_record(RecordKind.PROVIDER, provider_target(content_hash))
 
     async def providers(self, content_hash: bytes) -> list[PeerRecord]:
         """Return the records of peers that say that they have the content, 20 at most; those that can't be found are
         left out. What they give is to be compared with the hash. Raise `DhtAlone`."""
-        found = await self._get(RecordKind.PROVIDER, provider_target(content_hash))
+        found = await self._get_records(RecordKind.PROVIDER, provider_target(content_hash))
         peers = [each.value.peer for each in found[:_PROVIDERS] if isinstance(each.value, Provider)]
         records = await asyncio.gather(*(self.find(each) for each in peers))
         return [each for each in records if each is not None]
@@ -397,10 +397,10 @@ class Dht:
         """
         try:
             endpoint = parse_endpoint(record.dht)
-            self.node.ping_node(record.peer.key, endpoint, self._now())
+            self.node.ping_node(record.peer.key, endpoint, self._loop_time())
         except (DhtError, ValueError):
             self.node.counts["nodes that can't be"] += 1
-        self._flush()
+        self._flush_queue()
 
     @property
     def farthest(self) -> Nearness:

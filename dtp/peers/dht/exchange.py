@@ -98,21 +98,23 @@ class Exchange:
         """
         if len(self._pending) >= self._limits.pending:
             self.counts["too many questions"] += 1
-            self._timers.start(now, lambda when: on_outcome(contact, QuestionOutcome.FAILED, None, when))
+            self._timers.start_timer(
+                now, lambda when: on_outcome(contact, QuestionOutcome.FAILED, None, when)
+            )
             return
         transaction = self._random.randbytes(TRANSACTION_SIZE)
         question = Question(kind, transaction, self._identity.id.key, args, contact.token, self.client)
-        timer = self._timers.start(
+        timer = self._timers.start_timer(
             now + self._timeout_for(contact), lambda when: self._on_timeout(transaction, when)
         )
         self._pending[transaction] = _Pending(question, contact, on_outcome, now, timer, now)
-        self._send(encode(question), contact)
+        self._send_datagram(encode(question), contact)
 
     def note_met(self, endpoint: Endpoint) -> None:
         """Note that who is there has answered, or has asked and is who it says: it may tell this node of others."""
         self.farthest = max(self.farthest, Nearness.of_host(endpoint[0]))
 
-    def _send(self, data: bytes, contact: NodeContact) -> None:
+    def _send_datagram(self, data: bytes, contact: NodeContact) -> None:
         self.counts["asked"] += 1
         self._outbox.append((data, contact.endpoint))
 
@@ -127,12 +129,14 @@ class Exchange:
         wait = self._timeout_for(pending.contact)
         if not pending.again:
             pending.again = True
-            self._send(
+            self._send_datagram(
                 self._sign_question(pending) if pending.proven_to else encode(pending.question),
                 pending.contact,
             )
             rest = max(wait * (self._limits.give_up - 1), self._limits.shortest_patience)
-            pending.timer = self._timers.start(now + rest, lambda when: self._on_timeout(transaction, when))
+            pending.timer = self._timers.start_timer(
+                now + rest, lambda when: self._on_timeout(transaction, when)
+            )
             pending.on_outcome(pending.contact, QuestionOutcome.STALLED, None, now)
             return
         self.counts["unanswered"] += 1
@@ -153,7 +157,7 @@ class Exchange:
 
     # -------------------------------------------------------------------------------------------------- answers
 
-    def receive(self, answer: DhtAnswer, source: Endpoint, now: float) -> None:
+    def receive_answer(self, answer: DhtAnswer, source: Endpoint, now: float) -> None:
         """Process an answer. One that answers no question of ours is only counted."""
         pending = self._pending.get(answer.transaction)
         if pending is None or pending.contact.endpoint != source:
@@ -178,8 +182,8 @@ class Exchange:
         if answer.token:
             contact.token = answer.token
         if not pending.again:  # else nobody knows which of the two was answered (Karn)
-            contact.round_trips.observe(now - pending.sent)
-            self._round_trips.observe(now - pending.sent)
+            contact.round_trips.observe_round_trip(now - pending.sent)
+            self._round_trips.observe_round_trip(now - pending.sent)
         self._finish_question(answer.transaction, QuestionOutcome.ANSWERED, answer, now)
 
     def _identify_contact(self, contact: NodeContact, key: bytes) -> NodeContact:
@@ -209,14 +213,14 @@ class Exchange:
             pending.question = replace(pending.question, kind=DatagramKind.PING, args=())
         pending.proven_to = retry.key
         if not pending.again:
-            self._round_trips.observe(now - pending.sent)
+            self._round_trips.observe_round_trip(now - pending.sent)
         pending.sent, pending.again = now, False
         transaction = retry.transaction
         pending.timer.cancel()
-        pending.timer = self._timers.start(
+        pending.timer = self._timers.start_timer(
             now + self._timeout_for(contact), lambda when: self._on_timeout(transaction, when)
         )
-        self._send(self._sign_question(pending), contact)
+        self._send_datagram(self._sign_question(pending), contact)
 
     def _sign_question(self, pending: _Pending) -> bytes:
         proof = self._identity.sign(question_to_sign(pending.question, pending.proven_to))

@@ -65,8 +65,8 @@ class Lookup:
         self._asked = 0
         self._together = False
         for each in seeds:
-            self._add(each, _SEEDS)
-        self._sort()
+            self._add_candidate(each, _SEEDS)
+        self._sort_nearest()
 
     # --------------------------------------------------------------------------------------------- what to do
 
@@ -172,9 +172,9 @@ class Lookup:
         candidate.state = _State.ANSWERED
         before = len(self._nearest)
         for each, _ in zip(told, range(self._limits.k), strict=False):
-            self._add(each, candidate.path)
+            self._add_candidate(each, candidate.path)
         if len(self._nearest) != before:
-            self._sort()
+            self._sort_nearest()
 
     def on_stalled(self, contact: NodeContact) -> None:
         """Note that `contact` takes longer than it should. It may still answer."""
@@ -190,7 +190,7 @@ class Lookup:
             self._nearest.remove(candidate)
             self._of_subnet[candidate.heard_on, contact.subnet] -= 1
 
-    def _add(self, contact: NodeContact, path: int) -> None:
+    def _add_candidate(self, contact: NodeContact, path: int) -> None:
         if contact.id in self._candidates or contact.id in self._left_out:
             return
         if (
@@ -204,5 +204,5 @@ class Lookup:
         self._candidates[contact.id] = candidate
         self._nearest.append(candidate)
 
-    def _sort(self) -> None:
+    def _sort_nearest(self) -> None:
         self._nearest.sort(key=lambda each: each.distance)

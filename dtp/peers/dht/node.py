@@ -83,7 +83,7 @@ class DhtNode:
         self._operations = 0
         self._only_client, self._barred = client, False
         self._timers = Timers()
-        known = KnownContacts(limits.known, self.table.get)
+        known = KnownContacts(limits.known, self.table.get_contact)
         self._exchange = Exchange(identity, limits, self._timers, self._sends, known, random)
         self._exchange.counts = self.counts
         self._network = WalkNetwork(own, limits, self._exchange, self.table, known, subnets, self.counts)
@@ -108,7 +108,7 @@ class DhtNode:
         """Set the Unix time at `now`: the system's clock may be set, while `now` only goes on."""
         self._network.unix_offset = self._server.unix_offset = unix - now
 
-    def receive(self, data: bytes, source: Endpoint, now: float) -> None:
+    def receive_datagram(self, data: bytes, source: Endpoint, now: float) -> None:
         """Process a datagram. A malformed one is only counted."""
         if scope_of(source) is None:
             self.counts["datagrams from nowhere"] += 1
@@ -120,23 +120,23 @@ class DhtNode:
             return
         match message:
             case Question():
-                self._serve(message, source, now)
+                self._answer_question(message, source, now)
             case DhtAnswer():
-                self._exchange.receive(message, source, now)
+                self._exchange.receive_answer(message, source, now)
             case ProbePacket(nonce):
                 self.reachability.on_probe(nonce, source, now)
 
-    def _serve(self, question: Question, source: Endpoint, now: float) -> None:
+    def _answer_question(self, question: Question, source: Endpoint, now: float) -> None:
         if question.key == self.identity.id.key:
             self.counts["questions of ourselves"] += 1
             return
-        sends, standing = self._server.receive(question, source, now)
+        sends, standing = self._server.answer_question(question, source, now)
         self._sends += sends
         if standing is TokenStanding.PEER:
             self.note_met(source)
             contact = self._network.known.contact_at(question.key, source)
             if question.client:
-                self.table.remove(contact, now)
+                self.table.remove_contact(contact, now)
             else:
                 self._network.on_contact(contact, now)
 
@@ -144,9 +144,9 @@ class DhtNode:
         """Return when `advance` is to be called; None for never."""
         return self._timers.next_time()
 
-    def advance(self, now: float) -> None:
+    def handle_timers(self, now: float) -> None:
         """Do what is due at `now`."""
-        self._timers.advance(now)
+        self._timers.run_due(now)
 
     def take_sends(self) -> Outbox:
         """Return the datagrams that are to be sent, and to whom, in order."""
@@ -161,9 +161,9 @@ class DhtNode:
 
     # ------------------------------------------------------------------------------------------------ operations
 
-    def join(self, endpoints: Iterable[Endpoint], now: float) -> None:
+    def join_network(self, endpoints: Iterable[Endpoint], now: float) -> None:
         """Find others by nodes at these endpoints, whoever they are; go on as long as nobody is found."""
-        self._upkeep.join(endpoints, now)
+        self._upkeep.join_network(endpoints, now)
 
     def ping_node(self, key: bytes, endpoint: Endpoint, now: float) -> None:
         """Ping a node that was named by somebody else, and add it if it answers."""
@@ -176,7 +176,7 @@ class DhtNode:
         LookupWalk(self._network, target, self._make_callback(number)).start(now)
         return number
 
-    def get(self, kind: RecordKind, target: bytes, now: float) -> int:
+    def get_records(self, kind: RecordKind, target: bytes, now: float) -> int:
         """Look records up; return the operation's number. `OperationEnded` has a list of `Record`."""
         number = self._next_operation()
         walk = GetWalk(self._network, kind, target, self._make_callback(number))
@@ -187,22 +187,22 @@ class DhtNode:
         walk.start(now)
         return number
 
-    def put(self, record: Record, now: float) -> int:
+    def put_record(self, record: Record, now: float) -> int:
         """Give a record to the nodes nearest to it; return the operation's number. `OperationEnded` has `Stored`."""
         number = self._next_operation()
         PutWalk(self._network, record, self._make_callback(number), lambda now: None).start(now)
         return number
 
-    def publish(self, record: Record, now: float) -> int:
+    def publish_record(self, record: Record, now: float) -> int:
         """Put a record of our own, and republish it, signed anew as it ages, until `withdraw`."""
         self._upkeep.published[record.kind, record.target] = (record, now)
-        return self.put(record, now)
+        return self.put_record(record, now)
 
     def publish_later(self, record: Record) -> None:
         """Publish a record of our own within half a minute after the first other node is found."""
         self._upkeep.published[record.kind, record.target] = (record, -math.inf)
 
-    def withdraw(self, kind: RecordKind, target: bytes) -> None:
+    def withdraw_record(self, kind: RecordKind, target: bytes) -> None:
         """Stop publishing our record there. It expires by itself."""
         self._upkeep.published.pop((kind, target), None)
 

@@ -45,7 +45,7 @@ class Reachability:
         most = self.observed.most_common(1)
         return most[0][0] if most else None
 
-    def observe(self, answer: DhtAnswer, teller: NodeContact, now: float) -> None:
+    def observe_endpoint(self, answer: DhtAnswer, teller: NodeContact, now: float) -> None:
         """Note where a PONG says that we are. The first one starts the checks."""
         endpoint = unpack_endpoint(answer.args[0])
         if scope_of(endpoint) != scope_of(teller.endpoint):
@@ -56,11 +56,11 @@ class Reachability:
             self.observed[endpoint] += 1
         if not self._begun:
             self._begun = True
-            self._timers.start(now + self._network.limits.shortest_timeout, self._check)
+            self._timers.start_timer(now + self._network.limits.shortest_timeout, self._check_endpoint)
 
-    def _check(self, now: float) -> None:
+    def _check_endpoint(self, now: float) -> None:
         limits = self._network.limits
-        self._timers.start(now + limits.check, self._check)
+        self._timers.start_timer(now + limits.check, self._check_endpoint)
         endpoint = self.endpoint
         if endpoint is not None and scope_of(endpoint) is not Scope.GLOBAL:
             self._decided(True, now)
@@ -69,7 +69,7 @@ class Reachability:
         contacts = list(self._network.table)
         for each in self._random.sample(contacts, min(len(contacts), limits.check_askers)):
             self._network.ask_contact(each, DatagramKind.CHECK, (self._nonce,), self._on_check_answer, now)
-        self._timers.start(now + limits.check_patience, self._finish_check)
+        self._timers.start_timer(now + limits.check_patience, self._finish_check)
 
     def _on_check_answer(
         self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float

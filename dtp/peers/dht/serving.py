@@ -80,7 +80,7 @@ class DhtServer:
         self.unix_offset = 0.0
         self.counts: Counter[str] = Counter()
 
-    def receive(
+    def answer_question(
         self, question: Question, source: Endpoint, now: float
     ) -> tuple[list[tuple[bytes, Endpoint]], TokenStanding]:
         """Return what is to be sent for a question from `source`, and what its asker has proven."""
@@ -88,14 +88,14 @@ class DhtServer:
         standing = self._tokens.check_token(question.token, where, question.key, now)
         self.counts["questions"] += 1
         if standing < TokenStanding.PEER_BEFORE and not (standing and question.proof):
-            return self._retry(question, source, where, now), TokenStanding.NOTHING
+            return self._make_retry(question, source, where, now), TokenStanding.NOTHING
         proven = standing >= TokenStanding.PEER_BEFORE
         if not proven and not self._is_proven(question, source, now):
             return [], TokenStanding.NOTHING
         if not self._peers.try_take(question.key, now):
-            return self._refuse(question, source, StoreVerdict.BUSY, proven), TokenStanding.NOTHING
+            return self._make_refusal(question, source, StoreVerdict.BUSY, proven), TokenStanding.NOTHING
         if self.client and question.kind is not DatagramKind.PING:
-            return self._refuse(question, source, StoreVerdict.CLIENT, proven), standing
+            return self._make_refusal(question, source, StoreVerdict.CLIENT, proven), standing
         room = MAX_DATAGRAM - _OVERHEAD - (0 if proven else _PROOF)
         kind, args, extra = self._make_answer(question, source, room, now)
         token = b"" if standing is TokenStanding.PEER else self._tokens.peer_token(where, question.key, now)
@@ -108,7 +108,7 @@ class DhtServer:
 
     # ------------------------------------------------------------------------------------------------ strangers
 
-    def _retry(
+    def _make_retry(
         self, question: Question, source: Endpoint, where: bytes, now: float
     ) -> list[tuple[bytes, Endpoint]]:
         if not self._strangers.try_take(subnet_of(source) or where, now):
@@ -141,7 +141,7 @@ class DhtServer:
         self.counts["proofs" if good else "forged questions"] += 1
         return good
 
-    def _refuse(
+    def _make_refusal(
         self, question: Question, source: Endpoint, why: StoreVerdict, proven: bool
     ) -> list[tuple[bytes, Endpoint]]:
         """Return a refusal for an asker that has proven itself; nothing for others, as it would need a signature."""
@@ -238,7 +238,7 @@ class DhtServer:
         if self._table.closer_than_us(target) >= self._limits.far * self._limits.k:
             verdict = StoreVerdict.FAR
         else:
-            verdict = self._store.add(record, subnet_of(source), now, Nearness.of_host(source[0]))
+            verdict = self._store.add_record(record, subnet_of(source), now, Nearness.of_host(source[0]))
         self.counts[f"records: {verdict.name.lower()}"] += 1
         return verdict, record.target
 

@@ -51,7 +51,7 @@ class RecordStore:
     def __iter__(self) -> Iterator[HeldRecord]:
         return iter([held for each in self._held.values() for held in each.values()])
 
-    def get(self, kind: int, target: bytes) -> list[Record]:
+    def get_records(self, kind: int, target: bytes) -> list[Record]:
         """Return what is kept there: one record at most, but for providers."""
         return [held.record for held in self.list_held(kind, target)]
 
@@ -59,14 +59,14 @@ class RecordStore:
         """Return what `get` does, and what is known of each."""
         return list(self._held.get((kind, target), {}).values())
 
-    def add(
+    def add_record(
         self, record: Record, source: bytes, now: float, teller: Nearness = Nearness.ANYWHERE
     ) -> StoreVerdict:
         """Keep a record that is genuine and holds, as somebody gave it who is so near; return what became of it."""
         place = self._held.get((record.kind, record.target), {})
         held = place.get(record.author)
         if held is not None:
-            return self._replace(held, record, now, teller)
+            return self._replace_record(held, record, now, teller)
         if record.kind is not RecordKind.PROVIDER and place:
             return StoreVerdict.BAD  # a target is its author's alone: nobody else's record is at it
         if self._of_author[record.author] >= self._limits.per_author:
@@ -77,19 +77,19 @@ class RecordStore:
             return StoreVerdict.FULL
         if not self._make_room(record):
             return StoreVerdict.FULL
-        self._insert(HeldRecord(record, source, now, teller))
+        self._insert_record(HeldRecord(record, source, now, teller))
         return StoreVerdict.STORED
 
-    def _replace(self, held: HeldRecord, record: Record, now: float, teller: Nearness) -> StoreVerdict:
+    def _replace_record(self, held: HeldRecord, record: Record, now: float, teller: Nearness) -> StoreVerdict:
         if record.order < held.record.order:
             return StoreVerdict.OLDER
-        self.remove(held)
+        self.remove_record(held)
         if not self._make_room(record):  # it is larger than the one before
-            self._insert(held)
+            self._insert_record(held)
             return StoreVerdict.FULL
         if record == held.record:
             teller = min(teller, held.teller)
-        self._insert(HeldRecord(record, held.source, now, teller))
+        self._insert_record(HeldRecord(record, held.source, now, teller))
         return StoreVerdict.STORED
 
     def _make_room_at(self, place: dict[bytes, HeldRecord], source: bytes) -> bool:
@@ -98,7 +98,9 @@ class RecordStore:
         most, count = of_source.most_common(1)[0]
         if of_source[source] >= count:
             return False
-        self.remove(min((h for h in place.values() if h.source == most), key=lambda held: held.record.order))
+        self.remove_record(
+            min((h for h in place.values() if h.source == most), key=lambda held: held.record.order)
+        )
         return True
 
     def _make_room(self, record: Record) -> bool:
@@ -110,7 +112,7 @@ class RecordStore:
             farthest, kind, target = self._find_farthest()
             if -farthest <= distance:
                 return False
-            self.remove(next(iter(self._held[kind, target].values())))
+            self.remove_record(next(iter(self._held[kind, target].values())))
         return True
 
     def _find_farthest(self) -> tuple[int, int, bytes]:
@@ -122,7 +124,7 @@ class RecordStore:
     def _distance_of(self, record: Record) -> int:
         return int.from_bytes(record.target, "big") ^ self._own
 
-    def _insert(self, held: HeldRecord) -> None:
+    def _insert_record(self, held: HeldRecord) -> None:
         record = held.record
         place = record.kind, record.target
         if place not in self._held:
@@ -137,7 +139,7 @@ class RecordStore:
         self._count += 1
         self.size += len(record.encoded)
 
-    def remove(self, held: HeldRecord) -> None:
+    def remove_record(self, held: HeldRecord) -> None:
         """Forget a record that is kept."""
         record = held.record
         place = self._held[record.kind, record.target]
@@ -155,5 +157,5 @@ class RecordStore:
         """Forget what has ended at Unix time `unix`; return how many."""
         ended = [held for held in self if held.record.expires <= unix]
         for held in ended:
-            self.remove(held)
+            self.remove_record(held)
         return len(ended)

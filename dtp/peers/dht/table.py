@@ -49,7 +49,7 @@ class RoutingTable:
     def __contains__(self, contact: NodeContact) -> bool:
         return self._contacts.get(contact.id) is contact
 
-    def get(self, node: int) -> NodeContact | None:
+    def get_contact(self, node: int) -> NodeContact | None:
         """Return the contact with this id, or None."""
         return self._contacts.get(node)
 
@@ -101,7 +101,7 @@ class RoutingTable:
         if held is not None:  # the same node elsewhere: whoever is there may be a relay of somebody else
             if not held.failures and now - held.seen < self._limits.questionable:
                 return None
-            self.remove(held, now, replace=False)
+            self.remove_contact(held, now, replace=False)
         number = self.shared_bits(contact.id)
         bucket = self._buckets.get(number)
         if bucket is None:
@@ -109,7 +109,7 @@ class RoutingTable:
         if not self._has_place_for(contact, bucket):
             return None
         if len(bucket.contacts) < self._limits.k:
-            self._insert(contact, bucket)
+            self._insert_contact(contact, bucket)
             return None
         bucket.waiting[contact.id] = contact
         bucket.waiting.move_to_end(contact.id)
@@ -129,14 +129,14 @@ class RoutingTable:
         same = sum(each.subnet == contact.subnet for each in bucket.contacts.values())
         return same < self._limits.per_subnet
 
-    def _insert(self, contact: NodeContact, bucket: Bucket) -> None:
+    def _insert_contact(self, contact: NodeContact, bucket: Bucket) -> None:
         bucket.contacts[contact.id] = contact
         self._contacts[contact.id] = contact
         bucket.waiting.pop(contact.id, None)
         if self._is_limited(contact):
             self._of_subnet[contact.subnet] += 1
 
-    def remove(self, contact: NodeContact, now: float, *, replace: bool = True) -> None:
+    def remove_contact(self, contact: NodeContact, now: float, *, replace: bool = True) -> None:
         """Take a contact out, if it is in, and give its place to the newest that waits."""
         number = self.shared_bits(contact.id)
         bucket = self._buckets.get(number)
@@ -155,7 +155,7 @@ class RoutingTable:
         while replace and bucket.waiting and len(bucket.contacts) < self._limits.k:
             newest = bucket.waiting.popitem()[1]
             if self._has_place_for(newest, bucket):
-                self._insert(newest, bucket)
+                self._insert_contact(newest, bucket)
         if not bucket.contacts and not bucket.waiting:
             del self._buckets[number]
 

@@ -39,7 +39,7 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap) - self.cancelled
 
-    def start(self, when: float, call: Callable[[float], object]) -> Timer:
+    def start_timer(self, when: float, call: Callable[[float], object]) -> Timer:
         """Return a timer that calls `call(now)` once `advance` has come to `when`."""
         timer = Timer(self, when, call)
         self._count += 1
@@ -58,7 +58,7 @@ class Timers:
             self.cancelled -= 1
         return heap[0][0] if heap else None
 
-    def advance(self, now: float) -> None:
+    def run_due(self, now: float) -> None:
         """Call what is due, in order."""
         while (when := self.next_time()) is not None and when <= now:
             timer = heapq.heappop(self._heap)[2]

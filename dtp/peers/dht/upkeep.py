@@ -58,12 +58,12 @@ class TableUpkeep:
 
     def start(self, now: float) -> None:
         """Begin."""
-        self._timers.start(now + self._every, self._probe)
-        self._timers.start(now + _LOOK, self._republish_due)
+        self._timers.start_timer(now + self._every, self._probe_silent)
+        self._timers.start_timer(now + _LOOK, self._republish_due)
 
     # ----------------------------------------------------------------------------------------------- joining
 
-    def join(self, endpoints: Iterable[Endpoint], now: float) -> None:
+    def join_network(self, endpoints: Iterable[Endpoint], now: float) -> None:
         """Find others by these endpoints, again and again as long as there are none."""
         self._bootstrap = list(endpoints)
         if not self._joining:
@@ -76,7 +76,7 @@ class TableUpkeep:
             return
         for each in self._bootstrap:
             self._network.ask_contact(NodeContact(b"", each), DatagramKind.PING, (), self._on_pong, now)
-        self._timers.start(now + self._pause, self._try_to_join)
+        self._timers.start_timer(now + self._pause, self._try_to_join)
         self._pause = min(2 * self._pause, self._network.limits.bootstrap_longest)
 
     def ping_contact(self, contact: NodeContact, now: float) -> None:
@@ -88,7 +88,7 @@ class TableUpkeep:
     ) -> None:
         if answer is None or answer.kind is not DatagramKind.PONG:
             return
-        self._reachability.observe(answer, contact, now)
+        self._reachability.observe_endpoint(answer, contact, now)
         self._pause = self._network.limits.bootstrap_shortest
         own = self._network.own.to_bytes(SIZE, "big")
         LookupWalk(self._network, own, self._found_neighbours).start(now)
@@ -99,22 +99,22 @@ class TableUpkeep:
             return
         farthest = self._network.table.shared_bits(nearest[0].id)
         for bits in range(min(farthest, BITS - 1)):
-            self._refresh(bits, now)
+            self._refresh_bucket(bits, now)
 
     # ---------------------------------------------------------------------------------------------- contacts
 
-    def _probe(self, now: float) -> None:
+    def _probe_silent(self, now: float) -> None:
         """Ping the contact that was silent longest, refresh the stalest bucket; join again if there is no contact."""
         limits = self._network.limits
         contact = self._network.table.silent_longest()
         if contact is not None and now - contact.seen >= min(self._every, limits.questionable):
             self._network.ask_contact(contact, DatagramKind.PING, (), self._on_probe_answer, now)
         elif contact is None and self._bootstrap:
-            self.join(self._bootstrap, now)
+            self.join_network(self._bootstrap, now)
         stale = self._network.table.stalest_bucket(now)
         if stale is not None:
-            self._refresh(stale, now)
-        self._timers.start(now + self._every, self._probe)
+            self._refresh_bucket(stale, now)
+        self._timers.start_timer(now + self._every, self._probe_silent)
 
     def _on_probe_answer(
         self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
@@ -123,13 +123,13 @@ class TableUpkeep:
         if outcome is QuestionOutcome.ANSWERED:
             self._every = min(_SLOWER * self._every, limits.probe_longest)
             if answer is not None and answer.kind is DatagramKind.PONG:
-                self._reachability.observe(answer, contact, now)
+                self._reachability.observe_endpoint(answer, contact, now)
         elif outcome is QuestionOutcome.FAILED:
             self._every = max(self._every * _SOONER, limits.probe_shortest)
             if contact in self._network.table:
                 self._network.ask_contact(contact, DatagramKind.PING, (), self._on_probe_answer, now)
 
-    def _refresh(self, bits: int, now: float) -> None:
+    def _refresh_bucket(self, bits: int, now: float) -> None:
         """Look up a random id that shares exactly `bits` leading bits with ours."""
         rest = BITS - bits - 1
         own = self._network.own ^ (1 << rest)
@@ -143,7 +143,7 @@ class TableUpkeep:
         limits = self._network.limits
         unix = now + self._network.unix_offset
         self._network.counts["records ended"] += self._store.drop_expired(unix)
-        self._timers.start(now + _LOOK, self._republish_due)
+        self._timers.start_timer(now + _LOOK, self._republish_due)
         if not len(self._network.table):
             return  # it stays due
         due = now - limits.republish
@@ -151,7 +151,7 @@ class TableUpkeep:
         for key, (record, last) in list(self.published.items()):
             if last <= due and given < _AT_ONCE:
                 given += 1
-                self.published[key] = (self._renew(record, unix), now)
+                self.published[key] = (self._renew_record(record, unix), now)
                 self._put_record(self.published[key][0], now)
         for held in self._store:
             late = due - held.given
@@ -160,7 +160,7 @@ class TableUpkeep:
                 held.given = now
                 self._put_record(held.record, now, held.teller)
 
-    def _renew(self, record: Record, unix: float) -> Record:
+    def _renew_record(self, record: Record, unix: float) -> Record:
         """Return our own record, signed anew where less than half its time is left, or while nobody takes it, since
         this machine's clock was ahead when it was signed."""
         value = sign_again(record.value, self._author, unix)

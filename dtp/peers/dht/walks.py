@@ -62,12 +62,12 @@ class WalkNetwork:
     def _on_failed(self, contact: NodeContact, now: float) -> None:
         contact.failed = now
         if contact.failures >= self.limits.failures:
-            self.table.remove(contact, now)
+            self.table.remove_contact(contact, now)
 
     def _on_answered(self, contact: NodeContact, answer: DhtAnswer | None, now: float) -> None:
         if answer is not None and answer.kind is DatagramKind.REFUSED:
             if answer.args[0] == StoreVerdict.CLIENT:
-                self.table.remove(contact, now)
+                self.table.remove_contact(contact, now)
             return
         self.on_contact(contact, now)
 
@@ -83,7 +83,7 @@ class WalkNetwork:
         """Return the contacts that an answer from `teller` names. Raise `MessageError`."""
         found = []
         for each in split_entries(data):
-            contact = self.known.get(each, teller)
+            contact = self.known.get_contact(each, teller)
             if contact is None:
                 self.counts["nodes that can't be"] += 1
             elif not contact.failures or now - contact.failed > _SHUNNED:
@@ -134,9 +134,9 @@ class LookupWalk:
             kind, args = self._make_question(each)
             self._network.ask_contact(each, kind, args, self._on_outcome, now)
         if self.lookup.finished:
-            self._finish(now)
+            self._finish_walk(now)
 
-    def _finish(self, now: float) -> None:
+    def _finish_walk(self, now: float) -> None:
         self._ended = True
         self._done(self.lookup.closest_answered(self._network.limits.k), now)
 
@@ -160,7 +160,7 @@ class LookupWalk:
                 told = self._network.decode_contacts(answer.args[_NODES[answer.kind]], contact.endpoint, now)
             except MessageError:
                 self._network.counts["wrong answers"] += 1
-                self._network.table.remove(contact, now)
+                self._network.table.remove_contact(contact, now)
                 self.lookup.on_failed(contact)
             else:
                 self.lookup.on_answered(contact, told)
@@ -240,16 +240,16 @@ class GetWalk(LookupWalk):
             except DhtRecordError as fault:  # who tells of such is not asked again
                 what = "another record" if type(fault) is _AnotherRecord else fault.code
                 self._network.counts[f"answers refused: {what}"] += 1
-                self._network.table.remove(contact, now)
+                self._network.table.remove_contact(contact, now)
                 self.lookup.on_failed(contact)
                 return
         if not records:
             self._lacking.append(contact)
             return
         for record in records:
-            self._add(record, contact)
+            self._add_record(record, contact)
         if len(set(self._tellers.values())) >= self._network.limits.paths and not self._ended:
-            self._finish(now)
+            self._finish_walk(now)
 
     def _decode_checked(self, data: bytes, now: float) -> Record:
         """Return the decoded record. Raise `DhtRecordError` if it is invalid or not the one that was asked for."""
@@ -258,7 +258,7 @@ class GetWalk(LookupWalk):
             raise _AnotherRecord("a record that was not asked for")
         return record
 
-    def _add(self, record: Record, contact: NodeContact) -> None:
+    def _add_record(self, record: Record, contact: NodeContact) -> None:
         held = self._records.get(record.author)
         path = self.lookup.path_of(contact)
         if held is None or record.order > held.order:

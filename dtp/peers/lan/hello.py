@@ -99,18 +99,18 @@ class HelloNode:
 
     # ---- what is said -----------------------------------------------------------------------------------
 
-    def publish(self, record: PeerRecord, now: float, *, to_all: bool) -> None:
+    def publish_record(self, record: PeerRecord, now: float, *, to_all: bool) -> None:
         """Announce `record` from now on: with `to_all` to the group and to asks for everybody, else only to asks for
         this peer, whose senders know it."""
         self._record, self._to_all = record, to_all
         self._again = [now + each for each in self.limits.again]
         self._next = max(now, self._last + self.limits.pause) if to_all else _NEVER
-        self.tick(now)
+        self.send_due(now)
 
-    def withdraw(self, last: PeerRecord | None = None) -> None:
+    def withdraw_record(self, last: PeerRecord | None = None) -> None:
         """Announce nothing from now on, after `last`: a record without addresses, sent if the group was told."""
         if last is not None and self._to_all:
-            self._send(_head(HELLO) + last.encoded, None)
+            self._queue_datagram(_head(HELLO) + last.encoded, None)
         self._record, self._next = None, _NEVER
 
     def send_ask(self, peer: PeerId | None) -> None:
@@ -118,18 +118,18 @@ class HelloNode:
         nonce = self._random(NONCE)
         body = nonce + (_EVERYBODY if peer is None else blind_peer(peer, nonce))
         size = 0 if peer is None else ASK_SIZE
-        self._send((_head(ASK) + body).ljust(size, b"\0"), None)
+        self._queue_datagram((_head(ASK) + body).ljust(size, b"\0"), None)
 
     def next_time(self) -> float:
         """Return when `tick` has something to do; infinity for never."""
         return self._next
 
-    def tick(self, now: float) -> None:
+    def send_due(self, now: float) -> None:
         """Send the hello that is due, if one is."""
         if now < self._next or self._record is None:
             return
         self._last = now
-        self._send(_head(HELLO) + self._record.encoded, None)
+        self._queue_datagram(_head(HELLO) + self._record.encoded, None)
         self._again = [each for each in self._again if each > now]
         # Nodes that began together must not go on together.
         spread = 0.9 + 0.2 * int.from_bytes(self._random(2)) / 0xFFFF
@@ -137,7 +137,9 @@ class HelloNode:
 
     # ---- what is heard ----------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, source: Source, now: float, unix_time: float) -> PeerRecord | None:
+    def receive_datagram(
+        self, data: bytes, source: Source, now: float, unix_time: float
+    ) -> PeerRecord | None:
         """Return the record of a hello; None for an ask, and for a datagram that is dropped and counted."""
         if not self._is_within_rate(source[0], now):
             self.counters["flood"] += 1
@@ -188,7 +190,7 @@ class HelloNode:
         if wanted == _EVERYBODY:
             if self._to_all:  # to the group: nobody's address gets what it hasn't asked for
                 self._next = min(self._next, max(now, self._last + self.limits.pause))
-                self.tick(now)
+                self.send_due(now)
         elif wanted == blind_peer(record.peer, nonce):
             answer = self._seal_datagram(_head(HELLO) + record.encoded)
             if len(answer) > size:
@@ -207,7 +209,7 @@ class HelloNode:
             return False
         return self._all.try_take(now, self.limits.all_burst, self.limits.all_rate)
 
-    def _send(self, data: bytes, to: Source | None) -> None:
+    def _queue_datagram(self, data: bytes, to: Source | None) -> None:
         self.outgoing.append((self._seal_datagram(data), to))
 
     def _seal_datagram(self, data: bytes) -> bytes:

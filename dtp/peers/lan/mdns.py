@@ -109,11 +109,11 @@ class Mdns:
             await self._zeroconf.async_unregister_all_services()
             await self._zeroconf.async_close()
 
-    def publish(self, record: PeerRecord) -> None:
+    def publish_record(self, record: PeerRecord) -> None:
         """Announce `record` from now on. A task does it, which takes about a second."""
-        self._tasks.start(self._publish(record), name="dtp-mdns-publish")
+        self._tasks.start(self._publish_record(record), name="dtp-mdns-publish")
 
-    async def _publish(self, record: PeerRecord) -> None:
+    async def _publish_record(self, record: PeerRecord) -> None:
         from zeroconf.asyncio import AsyncServiceInfo
 
         assert self._zeroconf is not None, "mDNS is not open"
@@ -134,7 +134,7 @@ class Mdns:
                 await (await self._zeroconf.async_update_service(info))
             self._said = info
 
-    async def find(self, peer: PeerId) -> PeerRecord | None:
+    async def find_record(self, peer: PeerId) -> PeerRecord | None:
         """Return the record of `peer` that was received, or is within `PATIENCE` seconds; else None."""
         known = self.book.get_known(peer)
         if known is not None and known.source == self.source:

@@ -68,18 +68,18 @@ class Lan:
     async def __aenter__(self) -> Lan:
         self._loop = asyncio.get_running_loop()
         try:
-            self._open()
+            self._open_sockets()
         except OSError as fault:
-            self._close()
+            self._close_sockets()
             raise ListenError(f"the LAN can't be heard at {self._group}:{self._port}: {fault}") from fault
         for each in self._sockets:
             self._loop.add_reader(each, self._on_readable, each)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._close()
+        self._close_sockets()
 
-    def _open(self) -> None:
+    def _open_sockets(self) -> None:
         hears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sockets.append(hears)
         hears.setblocking(False)
@@ -91,9 +91,9 @@ class Lan:
         says.setblocking(False)
         says.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
         says.bind(("", 0))
-        self._join()
+        self._join_group()
 
-    def _join(self) -> None:
+    def _join_group(self) -> None:
         """Join the group wherever it is not joined yet: interfaces come and go."""
         for index, name in socket.if_nameindex():
             if index in self._indexes or (self._interfaces and name not in self._interfaces):
@@ -106,23 +106,26 @@ class Lan:
 
     # ---- what is said and asked -------------------------------------------------------------------------
 
-    def publish(self, record: PeerRecord, *, to_all: bool) -> None:
-        """Announce `record` from now on: to everybody, or to those who ask for this peer (`HelloNode.publish`)."""
-        self._join()
-        self.hello.publish(record, self._now(), to_all=to_all)
-        self._flush()
+    def publish_record(self, record: PeerRecord, *, to_all: bool) -> None:
+        """Announce `record` from now on: to everybody, or to those who ask for this peer.
 
-    def withdraw(self, last: PeerRecord) -> None:
+        See `HelloNode.publish_record`.
+        """
+        self._join_group()
+        self.hello.publish_record(record, self._loop_time(), to_all=to_all)
+        self._flush_queue()
+
+    def withdraw_record(self, last: PeerRecord) -> None:
         """Announce nothing from now on, after `last`: a record without addresses."""
-        self.hello.withdraw(last)
-        self._flush()
+        self.hello.withdraw_record(last)
+        self._flush_queue()
 
     def ask_everybody(self) -> None:
         """Ask everybody for a hello; records that come are added to the book."""
         self.hello.send_ask(None)
-        self._flush()
+        self._flush_queue()
 
-    async def find(self, peer: PeerId) -> PeerRecord | None:
+    async def find_record(self, peer: PeerId) -> PeerRecord | None:
         """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds."""
         assert self._loop is not None, "the LAN is not open"
         answer: asyncio.Future[PeerRecord] = self._loop.create_future()
@@ -130,7 +133,7 @@ class Lan:
         try:
             for _ in range(round(PATIENCE / _ASK_AGAIN)):
                 self.hello.send_ask(peer)
-                self._flush()
+                self._flush_queue()
                 done, _pending = await asyncio.wait([answer], timeout=_ASK_AGAIN)
                 if done:
                     return answer.result()
@@ -153,30 +156,30 @@ class Lan:
                 log.info("the LAN: %s", fault)
                 break
             self.heard, self.heard_bytes = self.heard + 1, self.heard_bytes + len(data)
-            record = self.hello.receive(data, source[:2], self._now(), time.time())
+            record = self.hello.receive_datagram(data, source[:2], self._loop_time(), time.time())
             if record is not None:
                 self.book.learn_record(record, f"{self.source} {source[0]}", _how_near(str(source[0])))
                 for each in self._waiting.get(record.peer, ()):
                     if not each.done():
                         each.set_result(record)
-        self._flush()
+        self._flush_queue()
 
-    def _flush(self) -> None:
+    def _flush_queue(self) -> None:
         """Send queued datagrams, and set the timer."""
         outgoing, self.hello.outgoing = self.hello.outgoing, []
         for data, to in outgoing:
             if to is not None:
-                self._send(data, to)
+                self._send_datagram(data, to)
                 continue
             for index in self._indexes:
-                self._send(data, (self._group, self._port), index)
+                self._send_datagram(data, (self._group, self._port), index)
         at = self.hello.next_time()
         if self._timer is not None:
             self._timer.cancel()
         assert self._loop is not None
-        self._timer = None if at == math.inf else self._loop.call_at(at, self._tick)
+        self._timer = None if at == math.inf else self._loop.call_at(at, self._handle_timer)
 
-    def _send(self, data: bytes, to: tuple[str, int], index: int | None = None) -> None:
+    def _send_datagram(self, data: bytes, to: tuple[str, int], index: int | None = None) -> None:
         says = self._sockets[1]
         try:
             if index is not None:
@@ -188,17 +191,17 @@ class Lan:
             return
         self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(data)
 
-    def _tick(self) -> None:
+    def _handle_timer(self) -> None:
         self._timer = None
-        self._join()
-        self.hello.tick(self._now())
-        self._flush()
+        self._join_group()
+        self.hello.send_due(self._loop_time())
+        self._flush_queue()
 
-    def _now(self) -> float:
+    def _loop_time(self) -> float:
         assert self._loop is not None, "the LAN is not open"
         return self._loop.time()
 
-    def _close(self) -> None:
+    def _close_sockets(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         for each in self._sockets:

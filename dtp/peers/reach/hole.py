@@ -45,13 +45,13 @@ class Hole:
     def on_opened(self) -> None:
         """Dial once more, now that the peer's NAT is open: the first packet was lost there."""
         if self._tasks and self._again is None:
-            self._again = self._start(self._place)
+            self._again = self._start_dial(self._place)
 
     def _try_place(self, place: tuple[str, int]) -> None:
         if place not in self._tasks:
-            self._tasks[place] = self._start(place)
+            self._tasks[place] = self._start_dial(place)
 
-    def _start(self, place: tuple[str, int]) -> asyncio.Task[QuicCarrier]:
+    def _start_dial(self, place: tuple[str, int]) -> asyncio.Task[QuicCarrier]:
         self._changed.set()
         return start_task(self._endpoint.dial(place, f"quic://{format_host(*place)}"), name="dtp-hole")
 

@@ -69,21 +69,21 @@ class PortMapping:
         self._make_client = make_client
         self._router: Any = None
         self._outside = self._lifetime = 0
-        self._renewing = SupervisedTask(self._renew, name="dtp-port-mapping")
+        self._renewing = SupervisedTask(self._renew_mapping, name="dtp-port-mapping")
         #: Host and port as others dial them, such as "192.0.2.7:9000"; "" while it isn't open.
         self.address = ""
 
     async def __aenter__(self) -> PortMapping:
         """Ask for it. Raise `PortMappingError`, `MissingLibraryError`."""
         self._router = self._make_client()
-        host = await self._call(self._find)
+        host = await self._run_in_thread(self._find_router)
         try:
             is_public = ipaddress.ip_address(host).is_global
         except ValueError:
             raise PortMappingError(f"the router has no address: it says {host[:64]!r}") from None
         if not is_public:
             raise PortMappingError(f"the router's own address is {host}: it is behind another NAT")
-        await self._call(self._request_port)
+        await self._run_in_thread(self._request_port)
         self.address = format_host(host, self._outside)
         self._renewing.start()
         return self
@@ -92,11 +92,11 @@ class PortMapping:
         await self._renewing.stop()
         self.address = ""
         try:
-            await self._call(lambda: self._router.deleteportmapping(self._outside, self._protocol))
+            await self._run_in_thread(lambda: self._router.deleteportmapping(self._outside, self._protocol))
         except PortMappingError as error:
             log.info("%s; the mapping ends by itself", error)
 
-    def _find(self) -> str:
+    def _find_router(self) -> str:
         router = self._router
         router.discoverdelay = SEARCH
         try:
@@ -109,13 +109,13 @@ class PortMapping:
     def _request_port(self) -> None:
         """Ask for the port that the router gave, again, or for one: its errors don't say what it would give."""
         if self._outside:
-            self._add(self._outside, self._lifetime)
+            self._add_mapping(self._outside, self._lifetime)
             return
         others = [random.randrange(1024, 1 << 16) for _ in range(_OTHERS)]
         wanted = [(port, LIFETIME) for port in (self._port, *others)]
         for outside, lifetime in (*wanted, (self._port, 0)):  # 0: for good, as some routers give them only
             try:
-                self._add(outside, lifetime)
+                self._add_mapping(outside, lifetime)
             except PortMappingError as error:
                 refusal = error
             else:
@@ -123,19 +123,19 @@ class PortMapping:
                 return
         raise refusal
 
-    def _add(self, outside: int, lifetime: int) -> None:
+    def _add_mapping(self, outside: int, lifetime: int) -> None:
         router = self._router
         try:
             router.addportmapping(outside, self._protocol, router.lanaddr, self._port, _NAME, "", lifetime)
         except Exception as error:  # the library raises that itself
             raise PortMappingError(f"no port of the router: {error}") from error
 
-    async def _renew(self) -> None:
+    async def _renew_mapping(self) -> None:
         while True:
             await asyncio.sleep(self._pause)
-            await self._call(self._request_port)
+            await self._run_in_thread(self._request_port)
 
-    async def _call(self, work: Callable[[], T]) -> T:
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, since the library waits for the network; its errors have no type of their own."""
         try:
             return await asyncio.to_thread(work)

@@ -92,7 +92,7 @@ class Reach:
         #: Attempts to get direct carriers, how they ended, and questions that were refused.
         self.counters: Counter[str] = Counter()
         self._punches = PunchBook(limits)
-        self._connect_relay = connect_relay or self._connect
+        self._connect_relay = connect_relay or self._connect_address
         self._client = RelayClient(self._connect_relay)
         self._kind = relay_kind(identity, self._connect_relay)
         self._endpoint: QuicEndpoint | None = None
@@ -178,12 +178,12 @@ class Reach:
             return None
         return found[0][4] if found else None
 
-    async def _connect(self, address: Address) -> Connection:
+    async def _connect_address(self, address: Address) -> Connection:
         return await connect(address, identity=self.identity, psk=self._psk, dial_carrier=self.dial_carrier)
 
     # ---- a direct carrier instead of the relay ------------------------------------------------------------
 
-    async def upgrade(self, connection: Connection, link: PeerLink) -> bool:
+    async def upgrade_connection(self, connection: Connection, link: PeerLink) -> bool:
         """Get `connection`, which this side has dialled through a relay, a direct carrier; True if it has one.
 
         `link` is a link to the same peer, be it `connection`'s own. The relayed carrier goes once the direct one is
@@ -276,7 +276,7 @@ class Reach:
 
     # ---- what others see ------------------------------------------------------------------------------------
 
-    async def observe(self, link: PeerLink) -> str:
+    async def ask_endpoint(self, link: PeerLink) -> str:
         """Return where the peer of `link` sees this node, such as "quic://192.0.2.7:9000"; "" through a relay."""
         async with asyncio.timeout(PATIENCE):
             stream = await link.open(REACH_PROTOCOL)
@@ -287,7 +287,7 @@ class Reach:
             self.observations.add_observation(link.peer, seen)
         return str(seen)
 
-    async def check(self, link: PeerLink, urls: Sequence[str]) -> list[str]:
+    async def check_urls(self, link: PeerLink, urls: Sequence[str]) -> list[str]:
         """Return those of `urls` at which the peer of `link` has reached this node. It dials only where it sees this
         node anyway: others' addresses are left out. Raise `RelayRefused` if it doesn't."""
         async with asyncio.timeout(PATIENCE + CHECK_TIME):
@@ -318,7 +318,7 @@ class Reach:
 
     # ---- others ask -----------------------------------------------------------------------------------------
 
-    async def serve(self, link: PeerLink, stream: Stream) -> None:
+    async def serve_stream(self, link: PeerLink, stream: Stream) -> None:
         """Answer what a peer asks on one stream of `REACH_PROTOCOL`: the handler for `PeerLinks.protocols`."""
         async with asyncio.timeout(PATIENCE):
             kind, fields = await read(stream)

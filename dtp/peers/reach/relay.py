@@ -1,8 +1,8 @@
 """A relay: it joins a stream of whoever dials with one of whoever has a reservation, and reads neither.
 
 Source: docs/wire.md, "Reach". Both ends shake hands through it, so it sees ciphertext, and whom it joins with whom.
-`Relay.serve` is the handler of a service, by convention `RELAY_SERVICE`; where that service has a price, each side
-pays for the connection by which it comes, as for any other service (`dtp.serve`).
+`Relay.serve_connection` is the handler of a service, by convention `RELAY_SERVICE`; where that service has a price,
+each side pays for the connection by which it comes, as for any other service (`dtp.serve`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Relay:
         self._looking: asyncio.Task[None] | None = None
         self._tasks = TaskSet()
 
-    async def serve(self, connection: Connection) -> None:
+    async def serve_connection(self, connection: Connection) -> None:
         """Serve one connection until it ends: the handler of a service."""
         tasks = TaskSet()
         try:
@@ -57,7 +57,7 @@ class Relay:
                 tasks.start(self.answer_stream(connection, stream), name="dtp-relay")
         finally:
             await tasks.stop()
-            self._release(connection)
+            self._release_reservation(connection)
 
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
         """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
@@ -67,11 +67,11 @@ class Relay:
         self._requests[connection] += 1
         await self._serve_request(connection, stream)
 
-    def _release(self, connection: Connection) -> None:
+    def _release_reservation(self, connection: Connection) -> None:
         """Release the reservation of the connection's peer, if it was made by this connection."""
         if self._reserved.get(connection.peer) is connection:
             del self._reserved[connection.peer]
-            self.book.release(connection.peer)
+            self.book.release_reservation(connection.peer)
 
     async def _serve_request(self, connection: Connection, stream: Stream) -> None:
         waiting = True
@@ -88,11 +88,11 @@ class Relay:
             async with asyncio.timeout(self.book.limits.answer):
                 kind, fields = await read(stream)
             if kind is ReachKind.RESERVE and not fields[0]:
-                self._release(connection)
+                self._release_reservation(connection)
                 stream.write(encode(ReachKind.RESERVED, 0, "", 0, 0))
                 stream.close()
             elif kind is ReachKind.RESERVE:
-                self._reserve(connection, stream)
+                self._grant_reservation(connection, stream)
             elif kind is ReachKind.CONNECT:
                 target = PeerId(fields[0])
                 source = source_group(connection.source)
@@ -101,7 +101,7 @@ class Relay:
                     send_refusal(stream, refusal)
                     return
                 try:
-                    await self._join(connection, stream, target, served)
+                    await self._join_circuit(connection, stream, target, served)
                 finally:
                     self.book.close_circuit(target, source)
             else:
@@ -114,10 +114,10 @@ class Relay:
         finally:
             served()
 
-    def _reserve(self, connection: Connection, stream: Stream) -> None:
+    def _grant_reservation(self, connection: Connection, stream: Stream) -> None:
         limits = self.book.limits
         source = source_group(connection.source)
-        refusal = self.book.reserve(connection.peer, source, connection.loop.time())
+        refusal = self.book.grant_reservation(connection.peer, source, connection.loop.time())
         if refusal is not None:
             send_refusal(stream, refusal)
             return
@@ -135,17 +135,19 @@ class Relay:
 
     async def _release_at_end(self, connection: Connection) -> None:
         await connection.wait_closed()
-        self._release(connection)
+        self._release_reservation(connection)
 
-    async def stop(self) -> None:
+    async def forget_reservations(self) -> None:
         """Forget all reservations. Idempotent."""
         await self._tasks.stop()
 
-    async def _join(self, connection: Connection, stream: Stream, target: PeerId, served: object) -> None:
+    async def _join_circuit(
+        self, connection: Connection, stream: Stream, target: PeerId, served: object
+    ) -> None:
         """Ask the target to accept, then forward in both directions until the circuit is over."""
         there = self._reserved.get(target)
         if there is None or there.closed:
-            self.book.release(target)
+            self.book.release_reservation(target)
             send_refusal(stream, ReachRefusal.NO_RESERVATION)
             return
         limits = self.book.limits
@@ -207,7 +209,7 @@ class _Circuit:
         code, why = CIRCUIT_BROKEN, "broken"
         try:
             async with asyncio.timeout(limits.circuit_time):
-                await self._watch(both)
+                await self._watch_directions(both)
             code, why = 0, "ended"
         except (_HadEnough, TimeoutError):
             code, why = CIRCUIT_OVER, "over"
@@ -221,7 +223,7 @@ class _Circuit:
             for stream in self._streams if why != "ended" else ():
                 stream.reset(code)
 
-    async def _watch(self, both: list[asyncio.Task[None]]) -> None:
+    async def _watch_directions(self, both: list[asyncio.Task[None]]) -> None:
         """Wait for both directions. Raise what ends one of them, and `_HadEnough` when nothing moves any more."""
         idle = self._relay.book.limits.circuit_idle
         waiting: set[asyncio.Future[None]] = {*both, self._ended}

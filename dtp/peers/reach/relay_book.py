@@ -70,20 +70,20 @@ class RelayBook:
         """How many are open."""
         return self._circuits_to.total()
 
-    def reserve(self, peer: PeerId, source: str, now: float) -> ReachRefusal | None:
+    def grant_reservation(self, peer: PeerId, source: str, now: float) -> ReachRefusal | None:
         """Give `peer` a reservation, or more time for the one it has."""
         self._forget_old(now)
         if peer not in self._until:
             if len(self._until) >= self.limits.reservations:
-                return self._refuse(ReachRefusal.FULL)
+                return self._count_refusal(ReachRefusal.FULL)
             if self._sources[source] >= self.limits.reservations_per_source:
-                return self._refuse(ReachRefusal.TOO_MANY)
-        self.release(peer)
+                return self._count_refusal(ReachRefusal.TOO_MANY)
+        self.release_reservation(peer)
         self._until[peer] = (now + self.limits.lifetime, source)
         self._sources[source] += 1
         return None
 
-    def release(self, peer: PeerId) -> None:
+    def release_reservation(self, peer: PeerId) -> None:
         """Remove the reservation of `peer`. Idempotent."""
         held = self._until.pop(peer, None)
         if held is not None:
@@ -95,17 +95,17 @@ class RelayBook:
         """Give `source` a circuit to `target`; then `close_circuit` has to follow."""
         limits = self.limits
         if not self._may_dial(source, now):
-            return self._refuse(ReachRefusal.TOO_OFTEN)
+            return self._count_refusal(ReachRefusal.TOO_OFTEN)
         held = self._until.get(target)
         if held is None or held[0] < now:
-            return self._refuse(ReachRefusal.NO_RESERVATION)
+            return self._count_refusal(ReachRefusal.NO_RESERVATION)
         if self.circuits >= limits.circuits:
-            return self._refuse(ReachRefusal.FULL)
+            return self._count_refusal(ReachRefusal.FULL)
         crowded = self._circuits_to[target] >= limits.circuits_per_peer
         if crowded or self._circuits_from[source] >= limits.circuits_per_source:
-            return self._refuse(ReachRefusal.TOO_MANY)
+            return self._count_refusal(ReachRefusal.TOO_MANY)
         if self.bytes_left(target, now) <= 0:
-            return self._refuse(ReachRefusal.USED_UP)
+            return self._count_refusal(ReachRefusal.USED_UP)
         self._circuits_to[target] += 1
         self._circuits_from[source] += 1
         return None
@@ -146,8 +146,8 @@ class RelayBook:
     def _forget_old(self, now: float) -> None:
         for peer, (until, _) in list(self._until.items()):
             if until < now:
-                self.release(peer)
+                self.release_reservation(peer)
 
-    def _refuse(self, refusal: ReachRefusal) -> ReachRefusal:
+    def _count_refusal(self, refusal: ReachRefusal) -> ReachRefusal:
         self.refused[refusal] += 1
         return refusal

@@ -225,7 +225,7 @@ class Reservation(CarrierListener):
         """Get the first reservation, and keep it from then on. Raise `ListenError`, `RelayRefused`."""
         try:
             self.connection = await self._connect(self._place.address)
-            await self._reserve(self.connection)
+            await self._request_reservation(self.connection)
         except (*_GONE, asyncio.CancelledError) as error:
             if self.connection is not None:
                 self.connection.abort()
@@ -244,8 +244,8 @@ class Reservation(CarrierListener):
         connection = self.connection
         if connection is None or connection.closed:
             connection = self.connection = await self._connect(self._place.address)
-            await self._reserve(connection)
-        renewing = self._streams.start(self._renew(connection), name="dtp-reservation-renew")
+            await self._request_reservation(connection)
+        renewing = self._streams.start(self._renew_reservation(connection), name="dtp-reservation-renew")
         connection.on_peer_away = self._leave_relay
         try:
             async for stream in connection:
@@ -258,7 +258,7 @@ class Reservation(CarrierListener):
         """End a connection whose relay is about to end, once no circuit is left: the relay would wait for that."""
         self._streams.start(_end_when_unused(connection), name="dtp-reservation-leaves")
 
-    async def _reserve(self, connection: Connection, wanted: int = 3600) -> int:
+    async def _request_reservation(self, connection: Connection, wanted: int = 3600) -> int:
         async with asyncio.timeout(PATIENCE):
             stream = await connection.open_stream()
             stream.write(encode(ReachKind.RESERVE, wanted))
@@ -267,10 +267,10 @@ class Reservation(CarrierListener):
         self.observed = seen
         return int(seconds)
 
-    async def _renew(self, connection: Connection) -> None:
+    async def _renew_reservation(self, connection: Connection) -> None:
         try:
             while True:
-                seconds = await self._reserve(connection)
+                seconds = await self._request_reservation(connection)
                 await asyncio.sleep(max(1.0, seconds * _RENEW))
         except (DtpError, EOFError, TimeoutError) as error:
             log.info("relay %s gives no more time: %s", self._place.relay.short, error)
@@ -303,7 +303,7 @@ class Reservation(CarrierListener):
         if connection is not None and not connection.closed:
             has_circuits = connection.stats.streams > 0  # asked now: what follows takes a stream of its own
             with contextlib.suppress(DtpError, EOFError, TimeoutError):
-                await self._reserve(connection, 0)
+                await self._request_reservation(connection, 0)
             if has_circuits:
                 _LINGERING.setdefault(connection.loop, TaskSet(_ignore)).start(
                     _end_when_unused(connection), name="dtp-relay-lingers"

@@ -393,7 +393,7 @@ def test_media_goes_by_a_relay_where_the_ends_have_no_other_way(
 
     async def main(at: PostOffice) -> None:
         relay = dtp.Identity.generate()
-        services = {RELAY_SERVICE: Relay().serve}
+        services = {RELAY_SERVICE: Relay().serve_connection}
         async with (
             await dtp.listen("tcp://127.0.0.1:0", services, identity=relay) as listener,
             acquainted(at, await at.open()) as (alice, bob),

@@ -83,7 +83,7 @@ def place_of(serving: Any) -> Any:
 def test_both_ends_pay_the_relay_for_what_passes(market: Play) -> None:
     async def scenario(market: Market) -> None:
         relay = Relay()
-        serving = await market.serve(relay.serve, service=RELAY_SERVICE, terms=RELAYED)
+        serving = await market.serve(relay.serve_connection, service=RELAY_SERVICE, terms=RELAYED)
         alice, bob = Identity.generate(), Identity.generate()
         before = await market.balance(market.server_wallet.address)
         reserving = Paying(market, await market.buyer(), bob, server_streams=32)
@@ -113,7 +113,7 @@ def test_both_ends_pay_the_relay_for_what_passes(market: Play) -> None:
 
 def test_who_does_not_pay_gets_no_place_and_dials_nobody(market: Play) -> None:
     async def scenario(market: Market) -> None:
-        serving = await market.serve(Relay().serve, service=RELAY_SERVICE, terms=RELAYED)
+        serving = await market.serve(Relay().serve_connection, service=RELAY_SERVICE, terms=RELAYED)
         me, nobody = Identity.generate(), Identity.generate().id
         async with await dtp.listen([], {"echo": echo}, identity=me) as listener:
             with pytest.raises(ListenError, match="this service is paid"):
@@ -130,7 +130,7 @@ def test_who_does_not_pay_gets_no_place_and_dials_nobody(market: Play) -> None:
 def test_a_circuit_ends_where_the_budget_does_and_nobody_pays_more(market: Play) -> None:
     async def scenario(market: Market) -> None:
         relay = Relay()
-        serving = await market.serve(relay.serve, service=RELAY_SERVICE, terms=RELAYED)
+        serving = await market.serve(relay.serve_connection, service=RELAY_SERVICE, terms=RELAYED)
         alice, bob = Identity.generate(), Identity.generate()
         reserving = Paying(market, await market.buyer(), bob, server_streams=32)
         # Enough for a channel and its smallest sums, not for what is to be said.
@@ -160,7 +160,7 @@ def test_a_circuit_ends_where_the_budget_does_and_nobody_pays_more(market: Play)
 def test_a_node_pays_for_its_place(market: Play) -> None:
     async def scenario(market: Market) -> None:
         relay = Relay()
-        serving = await market.serve(relay.serve, service=RELAY_SERVICE, terms=RELAYED)
+        serving = await market.serve(relay.serve_connection, service=RELAY_SERVICE, terms=RELAYED)
         me = Identity.generate()
         paying = Paying(market, await market.buyer(), me, server_streams=32)
         async with Node(

@@ -48,7 +48,7 @@ class Stranger:
         self._count = 0
 
     def say(self, data: bytes) -> list[tuple[bytes, Endpoint]]:
-        self.node.receive(data, self.source, self.now)
+        self.node.receive_datagram(data, self.source, self.now)
         return self.node.take_sends()
 
     def question(self, kind: DatagramKind, *args: object, proof: bool = False) -> Question:
@@ -302,16 +302,16 @@ class Liar:
         self._swarm, self._node, self._lie = swarm, node, lie
         self._questions: dict[bytes, Question] = {}
 
-    def receive(self, data: bytes, source: Endpoint, now: float) -> None:
+    def receive_datagram(self, data: bytes, source: Endpoint, now: float) -> None:
         try:
             message = decode(data)
             if isinstance(message, Question):
                 self._questions[message.transaction] = message
         finally:
-            self._node.receive(data, source, now)
+            self._node.receive_datagram(data, source, now)
 
-    def advance(self, now: float) -> None:
-        self._node.advance(now)
+    def handle_timers(self, now: float) -> None:
+        self._node.handle_timers(now)
 
     def next_time(self) -> float | None:
         return self._node.next_time()
@@ -398,7 +398,7 @@ def test_nodes_that_say_that_they_store_and_don_t_are_made_up_for() -> None:
 
     swarm, honest = swarm_with(14, 5, lie)
     for place in [each for each in swarm.nodes if each not in honest]:
-        swarm.nodes[place].store.add = lambda *what: StoreVerdict.STORED  # type: ignore[method-assign]
+        swarm.nodes[place].store.add_record = lambda *what: StoreVerdict.STORED  # type: ignore[method-assign]
     record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
 
@@ -491,7 +491,9 @@ def surrounded(*, all_lie: bool) -> tuple[DhtSwarm, Endpoint, Record, Counter[En
     swarm.add_nodes(59)
     swarm.run_for(5)
     record = swarm.put_value(next(iter(swarm.nodes)), b"here")
-    keeps = {where for where, node in swarm.nodes.items() if node.store.get(record.kind, record.target)}
+    keeps = {
+        where for where, node in swarm.nodes.items() if node.store.get_records(record.kind, record.target)
+    }
     place = int.from_bytes(record.target, "big")
 
     def first_of(where: Endpoint) -> set[Endpoint]:
@@ -534,7 +536,7 @@ def test_a_lookup_begins_once_more_only_once_and_asks_nobody_twice() -> None:
 
 def test_who_knows_nobody_does_not_begin_once_more() -> None:
     node = a_node()
-    node.get(RecordKind.MUTABLE, bytes(32), 1000.0)
+    node.get_records(RecordKind.MUTABLE, bytes(32), 1000.0)
     assert [event.result for event in node.take_events() if isinstance(event, OperationEnded)] == [[]]
     assert not node.counts["lookups once more"]
 
@@ -577,12 +579,12 @@ def test_answers_that_nobody_asked_for_change_nothing() -> None:
 
 def test_an_answer_from_another_address_is_not_the_answer() -> None:
     node = a_node()
-    node.join([("60.1.1.1", 4000)], 1000.0)
+    node.join_network([("60.1.1.1", 4000)], 1000.0)
     ((data, _),) = node.take_sends()
     question = decode(data)
     assert isinstance(question, Question)
     retry = encode(DhtAnswer(DatagramKind.RETRY, question.transaction, token=bytes(16), key=MALLORY.id.key))
-    node.receive(retry, ("60.2.2.2", 4000), 1000.1)
+    node.receive_datagram(retry, ("60.2.2.2", 4000), 1000.1)
     assert node.take_sends() == []
     assert node.counts["answers to nothing"] == 1
 
@@ -596,31 +598,31 @@ def test_whoever_names_the_key_that_is_looked_for_has_to_sign_with_it(own_name: 
     question = decode(node.take_sends()[0][0])
     assert isinstance(question, Question)
     retry = DhtAnswer(DatagramKind.RETRY, question.transaction, token=b"t" * 16, key=other.id.key)
-    node.receive(encode(retry), there, 1000.1)
+    node.receive_datagram(encode(retry), there, 1000.1)
     question = decode(node.take_sends()[0][0])
     assert isinstance(question, Question)
     name = MALLORY if own_name else other
     answer = DhtAnswer(DatagramKind.PONG, question.transaction, (bytes(6),), b"n" * 16, name.id.key)
     answer = replace(answer, proof=MALLORY.sign(answer_to_sign(answer, question.key)))
-    node.receive(encode(answer), there, 1000.2)
+    node.receive_datagram(encode(answer), there, 1000.2)
     assert node.counts["impostors"] == 1
     assert len(node.table) == 0
 
 
 def test_a_node_that_asks_for_proof_again_and_again_gets_one() -> None:
     node = a_node()
-    node.join([("60.1.1.1", 4000)], 1000.0)
+    node.join_network([("60.1.1.1", 4000)], 1000.0)
     ((data, there),) = node.take_sends()
     question = decode(data)
     assert isinstance(question, Question)
     retry = encode(DhtAnswer(DatagramKind.RETRY, question.transaction, token=b"t" * 16, key=MALLORY.id.key))
-    node.receive(retry, there, 1000.1)
+    node.receive_datagram(retry, there, 1000.1)
     assert len(node.take_sends()) == 1
-    node.receive(retry, there, 1000.2)
+    node.receive_datagram(retry, there, 1000.2)
     assert node.take_sends() == []
     assert node.counts["answers to nothing"] == 1
     for later in (1010.0, 1020.0):
-        node.advance(later)
+        node.handle_timers(later)
     assert node.counts["unanswered"] == 1
 
 

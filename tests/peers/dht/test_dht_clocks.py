@@ -40,8 +40,8 @@ def test_what_was_published_by_a_clock_that_was_ahead_is_found_once_it_is_right(
     else:
         value = Provider.sign(node.identity, bytes(32), now=wrong)
     record = Record.from_value(value)
-    swarm.run_operation(here, lambda node, now: node.publish(record, now))
-    get = lambda node, now: node.get(kind, record.target, now)  # noqa: E731
+    swarm.run_operation(here, lambda node, now: node.publish_record(record, now))
+    get = lambda node, now: node.get_records(kind, record.target, now)  # noqa: E731
     assert swarm.run_operation(there, get) == []
     node.set_unix(swarm.now, swarm.unix)
     swarm.run_for(DEFAULT_LIMITS.republish + 60)

@@ -92,7 +92,7 @@ def test_questions_that_wait_for_answers_are_bounded_and_end() -> None:
     assert node.counts["too many questions"] == 45
     while (due := node.next_time()) is not None and due < 1030.0:
         now = due
-        node.advance(now)
+        node.handle_timers(now)
     node.take_sends()
     assert node.counts["unanswered"] == 5
     assert ask_many() == 5
@@ -181,32 +181,32 @@ def test_what_strangers_say_of_a_network_is_given_on_to_nobody_there(
                 assert isinstance(asked, Question)
                 stored_at.update({host} if asked.kind is DatagramKind.STORE else ())
                 kind, args = answers[asked.kind]
-                node.receive(encode(DhtAnswer(kind, asked.transaction, args)), (host, port), now)
+                node.receive_datagram(encode(DhtAnswer(kind, asked.transaction, args)), (host, port), now)
 
-    node.get(record.kind, record.target, 1001.0)
+    node.get_records(record.kind, record.target, 1001.0)
     answer_all(1001.0)
     assert stored_at == given
     stored_at.clear()
     for _ in range(400):
         due = node.next_time()
         assert due is not None
-        node.advance(due)
+        node.handle_timers(due)
         answer_all(due)
     assert stored_at == given
 
 
 def test_somebody_who_plays_our_own_questions_back_is_nobody() -> None:
     node = a_node()
-    node.join([("60.1.1.1", 4000)], 1000.0)
+    node.join_network([("60.1.1.1", 4000)], 1000.0)
     ((data, _),) = node.take_sends()
-    node.receive(data, ("60.1.1.1", 4000), 1000.1)
+    node.receive_datagram(data, ("60.1.1.1", 4000), 1000.1)
     assert node.take_sends() == []
     assert node.counts["questions of ourselves"] == 1
 
 
 def test_a_probe_that_was_not_asked_for_proves_nothing() -> None:
     node = a_node()
-    node.receive(b"\xd7\x07" + bytes(8), ("60.1.1.1", 4000), 1000.0)
+    node.receive_datagram(b"\xd7\x07" + bytes(8), ("60.1.1.1", 4000), 1000.0)
     assert node.counts["probes for nothing"] == 1
     assert node.take_events() == []
     assert RecordKind.PEER == 1

@@ -107,9 +107,9 @@ def test_a_value_with_a_lower_sequence_is_refused_by_name_wherever_the_newer_one
 def test_who_says_without_proof_that_there_is_a_newer_value_keeps_nobody_from_putting() -> None:
     async def main() -> None:
         async with nodes(3) as (alice, bob, liar):
-            liar.node.store.add = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
+            liar.node.store.add_record = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
             assert await alice.put(b"x", name="n", sequence=1) == 1
-            bob.node.store.add = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
+            bob.node.store.add_record = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
             with pytest.raises(DhtAlone):
                 await alice.put(b"x", name="other", sequence=1)
             assert alice.stats().published == 2  # they are given again later
@@ -202,7 +202,7 @@ def test_an_operation_under_way_ends_when_the_node_is_closed() -> None:
         async with nodes(3) as (alice, bob, carol):
             await bob.close()
             await carol.close()
-            alice.node.join([], 0.0)
+            alice.node.join_network([], 0.0)
             looking = asyncio.ensure_future(alice.get(bob.identity.id, "x"))
             await asyncio.sleep(0)
             await alice.close()

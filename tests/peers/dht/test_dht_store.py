@@ -42,10 +42,10 @@ def test_the_newest_sequence_stays() -> None:
     (alice,) = people(1)
     store = RecordStore(0, DhtLimits())
     new, old = mutable(alice, sequence=2), mutable(alice, sequence=1)
-    assert store.add(old, b"", 1.0) is StoreVerdict.STORED
-    assert store.add(new, b"", 2.0) is StoreVerdict.STORED
-    assert store.add(old, b"", 3.0) is StoreVerdict.OLDER  # a replay
-    assert store.get(RecordKind.MUTABLE, new.target) == [new]
+    assert store.add_record(old, b"", 1.0) is StoreVerdict.STORED
+    assert store.add_record(new, b"", 2.0) is StoreVerdict.STORED
+    assert store.add_record(old, b"", 3.0) is StoreVerdict.OLDER  # a replay
+    assert store.get_records(RecordKind.MUTABLE, new.target) == [new]
     assert len(store) == 1
     assert store.size == len(new.encoded)
 
@@ -54,12 +54,12 @@ def test_an_author_and_a_sender_use_up_only_their_own_room() -> None:
     alice, bob, *others = people(12)
     store = RecordStore(0, DhtLimits(per_author=3, per_source=5))
     for number in range(3):
-        assert store.add(mutable(alice, f"n{number}"), b"a", 1.0) is StoreVerdict.STORED
-    assert store.add(mutable(alice, "n3"), b"b", 1.0) is StoreVerdict.FULL
-    assert store.add(mutable(bob), b"b", 1.0) is StoreVerdict.STORED
-    verdicts = [store.add(mutable(each), b"c", 1.0) for each in others]
+        assert store.add_record(mutable(alice, f"n{number}"), b"a", 1.0) is StoreVerdict.STORED
+    assert store.add_record(mutable(alice, "n3"), b"b", 1.0) is StoreVerdict.FULL
+    assert store.add_record(mutable(bob), b"b", 1.0) is StoreVerdict.STORED
+    verdicts = [store.add_record(mutable(each), b"c", 1.0) for each in others]
     assert verdicts == [StoreVerdict.STORED] * 5 + [StoreVerdict.FULL] * 5
-    assert store.add(mutable(others[-1]), b"d", 1.0) is StoreVerdict.STORED
+    assert store.add_record(mutable(others[-1]), b"d", 1.0) is StoreVerdict.STORED
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 400)), max_size=40))
@@ -81,7 +81,7 @@ def test_bounds_and_sums_hold_whatever_comes(stored: list[tuple[int, int, int]])
     store = RecordStore(77, limits)
     authors = people(6)
     for number, name, size in stored:
-        store.add(mutable(authors[number], f"n{name}", sequence=size, size=size), b"", 1.0)
+        store.add_record(mutable(authors[number], f"n{name}", sequence=size, size=size), b"", 1.0)
         assert len(store) <= limits.records
         assert store.size <= limits.record_bytes
         assert store.size == sum(len(held.record.encoded) for held in store)
@@ -92,23 +92,23 @@ def test_the_farthest_makes_place_for_what_is_nearer() -> None:
     store = RecordStore(0, DhtLimits(records=5))
     records = sorted((mutable(each) for each in people(12)), key=lambda each: each.target)  # our id is 0
     for each in records[3:8]:
-        store.add(each, b"", 1.0)
-    assert store.add(records[9], b"", 1.0) is StoreVerdict.FULL
-    assert store.add(records[0], b"", 1.0) is StoreVerdict.STORED
-    assert store.get(RecordKind.MUTABLE, records[7].target) == []
+        store.add_record(each, b"", 1.0)
+    assert store.add_record(records[9], b"", 1.0) is StoreVerdict.FULL
+    assert store.add_record(records[0], b"", 1.0) is StoreVerdict.STORED
+    assert store.get_records(RecordKind.MUTABLE, records[7].target) == []
     assert len(store) == 5
 
 
 def test_many_providers_of_one_content_push_out_their_own_kind() -> None:
     honest, *sybils = people(12)
     store = RecordStore(0, DhtLimits(providers=6))
-    store.add(provider(honest), b"honest", 1.0)
-    verdicts = [store.add(provider(each), b"sybils", 1.0) for each in sybils]
+    store.add_record(provider(honest), b"honest", 1.0)
+    verdicts = [store.add_record(provider(each), b"sybils", 1.0) for each in sybils]
     assert verdicts[:5] == [StoreVerdict.STORED] * 5
     assert set(verdicts[5:]) == {StoreVerdict.FULL}
     late = people(1, seed=9)[0]
-    assert store.add(provider(late), b"elsewhere", 1.0) is StoreVerdict.STORED
-    authors = {each.author for each in store.get(RecordKind.PROVIDER, provider(honest).target)}
+    assert store.add_record(provider(late), b"elsewhere", 1.0) is StoreVerdict.STORED
+    authors = {each.author for each in store.get_records(RecordKind.PROVIDER, provider(honest).target)}
     assert {honest.id.key, late.id.key} < authors
     assert len(authors) == 6
 
@@ -116,8 +116,8 @@ def test_many_providers_of_one_content_push_out_their_own_kind() -> None:
 def test_what_has_ended_is_forgotten() -> None:
     alice, bob = people(2)
     store = RecordStore(0, DhtLimits())
-    store.add(mutable(alice, ttl=60), b"", 1.0)
-    store.add(mutable(bob, ttl=600), b"", 1.0)
+    store.add_record(mutable(alice, ttl=60), b"", 1.0)
+    store.add_record(mutable(bob, ttl=600), b"", 1.0)
     assert store.drop_expired(NOW + 59) == 0
     assert store.drop_expired(NOW + 60) == 1
     assert [held.record.author for held in store] == [bob.id.key]
@@ -167,13 +167,13 @@ def test_a_token_is_good_for_its_address_and_key_and_for_two_lifetimes() -> None
 def test_timers_are_called_in_order_and_once(planned: list[tuple[float, bool]]) -> None:
     timers, called = Timers(), []
     for number, (when, cancelled) in enumerate(planned):
-        timer = timers.start(when, lambda now, number=number: called.append(number))
+        timer = timers.start_timer(when, lambda now, number=number: called.append(number))
         if cancelled:
             timer.cancel()
             timer.cancel()
     kept = [number for number, (_, cancelled) in enumerate(planned) if not cancelled]
     assert len(timers) == len(kept)
-    timers.advance(100.0)
+    timers.run_due(100.0)
     assert called == sorted(kept, key=lambda number: planned[number][0])
     assert timers.next_time() is None
 
@@ -181,7 +181,7 @@ def test_timers_are_called_in_order_and_once(planned: list[tuple[float, bool]]) 
 def test_cancelled_timers_don_t_pile_up() -> None:
     timers = Timers()
     for _ in range(10_000):
-        timers.start(1e9, lambda now: None).cancel()
+        timers.start_timer(1e9, lambda now: None).cancel()
     assert len(timers._heap) < 1000
     assert len(timers) == 0
 
@@ -190,13 +190,13 @@ def test_timeouts_follow_the_round_trips() -> None:
     limits, trips = DhtLimits(), RoundTrips()
     assert trips.current_timeout(limits) == limits.first_timeout
     for _ in range(50):
-        trips.observe(0.08)
+        trips.observe_round_trip(0.08)
     # All alike: later than any of them by something, or a question is asked again as its answer comes.
     assert 0.08 + limits.shortest_timeout <= trips.current_timeout(limits) < 0.1
     for _ in range(50):
-        trips.observe(0.0001)
+        trips.observe_round_trip(0.0001)
     assert trips.current_timeout(limits) == pytest.approx(limits.shortest_timeout, abs=0.001)
-    trips.observe(60.0)
+    trips.observe_round_trip(60.0)
     assert trips.current_timeout(limits) == limits.longest_timeout
 
 
@@ -274,10 +274,10 @@ def test_a_full_store_looks_at_what_it_keeps_no_more_than_once_for_a_record() ->
     (alice,) = people(1)
     records = [mutable(alice, f"n{number}") for number in range(1500)]
     for record in records[:500]:
-        assert store.add(record, b"", 1.0) is StoreVerdict.STORED
+        assert store.add_record(record, b"", 1.0) is StoreVerdict.STORED
     own.times.clear()
     for record in records[500:]:
-        store.add(record, b"", 1.0)
+        store.add_record(record, b"", 1.0)
     assert len(own.times) <= 3 * 1000
     nearest = sorted(records, key=lambda record: int.from_bytes(record.target, "big"))[:500]
     assert {held.record for held in store} == set(nearest)
@@ -287,13 +287,13 @@ def test_records_that_are_replaced_or_end_leave_nothing() -> None:
     (alice,) = people(1)
     store = RecordStore(0, DhtLimits(records=40))
     for sequence in range(1, 2000):
-        store.add(mutable(alice, f"n{sequence % 30}", sequence, ttl=60 + sequence % 30), b"", 1.0)
+        store.add_record(mutable(alice, f"n{sequence % 30}", sequence, ttl=60 + sequence % 30), b"", 1.0)
         if not sequence % 500:
             store.drop_expired(NOW + 75)
     kept = {held.record.target for held in store}
     assert len(store) == len(kept) <= 30
     for number in range(100):
-        store.add(mutable(alice, f"m{number}"), b"", 1.0)
+        store.add_record(mutable(alice, f"m{number}"), b"", 1.0)
     assert len(store) == 40
 
 
@@ -306,6 +306,6 @@ def test_a_record_that_is_replaced_again_and_again_makes_room_for_nearer_ones() 
     for times in range(1, 200):
         store = RecordStore(0, DhtLimits(records=1))
         for each in versions[:times]:
-            assert store.add(each, b"", 1.0) is StoreVerdict.STORED
-        assert store.add(near, b"", 1.0) is StoreVerdict.STORED
+            assert store.add_record(each, b"", 1.0) is StoreVerdict.STORED
+        assert store.add_record(near, b"", 1.0) is StoreVerdict.STORED
         assert [held.record for held in store] == [near]

@@ -40,7 +40,7 @@ def test_a_newer_value_replaces_and_an_older_one_does_not() -> None:
     swarm.put_value(here, b"new", sequence=2)
     record = swarm.put_value(here, b"older", sequence=1)
     assert swarm.get_value(there, record) == b"new"
-    stored = swarm.run_operation(there, lambda node, now: node.put(record, now))
+    stored = swarm.run_operation(there, lambda node, now: node.put_record(record, now))
     assert (stored.nodes, stored.newer >= DEFAULT_LIMITS.enough) == (0, True)  # said apart
 
 
@@ -49,14 +49,16 @@ def test_peers_and_providers_are_found() -> None:
     here, there, *_ = swarm.nodes
     identity = swarm.nodes[here].identity
     told = Record.from_value(PeerRecord.sign(identity, now=swarm.unix, addresses=["tcp://192.0.2.7:9000"]))
-    assert swarm.run_operation(here, lambda node, now: node.publish(told, now)).nodes >= 8
-    found = swarm.run_operation(there, lambda node, now: node.get(RecordKind.PEER, told.target, now))
+    assert swarm.run_operation(here, lambda node, now: node.publish_record(told, now)).nodes >= 8
+    found = swarm.run_operation(there, lambda node, now: node.get_records(RecordKind.PEER, told.target, now))
     assert [each.value.addresses for each in found] == [("tcp://192.0.2.7:9000",)]
     content = bytes(range(32))
     for place in list(swarm.nodes)[:5]:
         offer = Record.from_value(Provider.sign(swarm.nodes[place].identity, content, now=swarm.unix))
-        swarm.run_operation(place, lambda node, now, offer=offer: node.publish(offer, now))
-    found = swarm.run_operation(there, lambda node, now: node.get(RecordKind.PROVIDER, offer.target, now))
+        swarm.run_operation(place, lambda node, now, offer=offer: node.publish_record(offer, now))
+    found = swarm.run_operation(
+        there, lambda node, now: node.get_records(RecordKind.PROVIDER, offer.target, now)
+    )
     expected = {swarm.nodes[place].identity.id.key for place in list(swarm.nodes)[:5]}
     assert {each.author for each in found} == expected
 
@@ -66,7 +68,7 @@ def test_what_nobody_has_put_is_not_found() -> None:
     target = bytes(32)
     assert (
         swarm.run_operation(
-            next(iter(swarm.nodes)), lambda node, now: node.get(RecordKind.MUTABLE, target, now)
+            next(iter(swarm.nodes)), lambda node, now: node.get_records(RecordKind.MUTABLE, target, now)
         )
         == []
     )
@@ -111,7 +113,7 @@ def test_dead_contacts_leave_the_tables() -> None:
     dead = list(swarm.nodes)[3]
     gone = swarm.remove_node(dead)
     swarm.run_for(120)
-    held = [node for node in swarm.nodes.values() if node.table.get(gone.table.own) is not None]
+    held = [node for node in swarm.nodes.values() if node.table.get_contact(gone.table.own) is not None]
     assert held == []
 
 
@@ -137,9 +139,9 @@ def test_another_node_at_a_known_endpoint_is_not_taken_for_the_one_before() -> N
     for _ in range(3):
         swarm.put_value(here, b"x")
     assert swarm.nodes[here].counts["impostors"] >= 1
-    assert swarm.nodes[here].table.get(swarm.nodes[there].table.own) is None
+    assert swarm.nodes[here].table.get_contact(swarm.nodes[there].table.own) is None
     swarm.run_for(60)
-    assert all(node.table.get(DhtNode(before, now=0, unix=0, random=swarm.random).table.own) is None
+    assert all(node.table.get_contact(DhtNode(before, now=0, unix=0, random=swarm.random).table.own) is None
                for node in swarm.nodes.values())  # fmt: skip
 
 
@@ -153,7 +155,9 @@ def test_records_are_published_again_and_outlive_all_that_had_them() -> None:
         swarm.run_for(60)
     newest = list(swarm.nodes)[-1]
     assert swarm.get_value(newest, record) == b"still here"
-    found = swarm.run_operation(newest, lambda node, now: node.get(RecordKind.MUTABLE, record.target, now))
+    found = swarm.run_operation(
+        newest, lambda node, now: node.get_records(RecordKind.MUTABLE, record.target, now)
+    )
     assert found[0].expires > record.expires  # signed anew, for it would have ended
 
 
@@ -177,7 +181,7 @@ def test_what_is_withdrawn_ends_by_itself() -> None:
     swarm = grown(8, limits=DhtLimits(republish=60.0))
     here, there, *_ = swarm.nodes
     record = swarm.put_value(here, b"x", ttl=300)
-    swarm.nodes[here].withdraw(record.kind, record.target)
+    swarm.nodes[here].withdraw_record(record.kind, record.target)
     swarm.run_for(400)
     assert swarm.get_value(there, record) is None
 
@@ -191,7 +195,7 @@ def test_a_client_asks_and_is_in_nobody_s_table() -> None:
     assert swarm.get_value(here, record) == b"by a client"
     assert swarm.get_value(client, record) == b"by a client"
     own = swarm.nodes[client].table.own
-    assert all(node.table.get(own) is None for node in swarm.nodes.values())
+    assert all(node.table.get_contact(own) is None for node in swarm.nodes.values())
     assert swarm.nodes[client].client
 
 
@@ -270,7 +274,7 @@ def test_the_only_node_that_serves_tells_of_its_own_records() -> None:
     clients = [swarm.add_node(seed, client=True) for _ in range(2)]
     swarm.run_for(5)
     assert [swarm.get_value(where, record) for where in clients] == [b"x"] * 2
-    swarm.nodes[seed].withdraw(record.kind, record.target)
+    swarm.nodes[seed].withdraw_record(record.kind, record.target)
     assert swarm.get_value(clients[0], record) is None
 
 
@@ -312,7 +316,7 @@ def test_a_record_too_large_beside_a_proof_is_fetched_all_the_same() -> None:
         PeerRecord.sign(swarm.nodes[here].identity, now=swarm.unix, addresses=addresses)
     )
     assert len(record.encoded) > 900
-    swarm.run_operation(here, lambda node, now: node.publish(record, now))
+    swarm.run_operation(here, lambda node, now: node.publish_record(record, now))
     swarm.run_for(1)
     newcomer = swarm.add_node()  # knows nobody, so its first questions go with proofs
     for place in (here, there):
@@ -321,7 +325,9 @@ def test_a_record_too_large_beside_a_proof_is_fetched_all_the_same() -> None:
     swarm.run_for(1)
     for each in swarm.nodes[newcomer].contacts:
         each.token, each.proven = bytes(16), False
-    found = swarm.run_operation(newcomer, lambda node, now: node.get(RecordKind.PEER, record.target, now))
+    found = swarm.run_operation(
+        newcomer, lambda node, now: node.get_records(RecordKind.PEER, record.target, now)
+    )
     assert [each.encoded for each in found] == [record.encoded]
 
 

@@ -54,7 +54,7 @@ class TableMachine(RuleBasedStateMachine):
     def remove(self, number: int, subnet: int) -> None:
         one = self.a_contact(number, subnet)
         others = {each for each in self.table if each is not one}
-        self.table.remove(one, self.now)
+        self.table.remove_contact(one, self.now)
         assert one not in self.table
         assert others <= set(self.table)
 
@@ -113,7 +113,7 @@ def test_old_contacts_stay_and_newcomers_wait() -> None:
     table = RoutingTable(OWN, LIMITS)
     contacts = fill(table)
     assert list(table) == contacts[: LIMITS.k]
-    table.remove(contacts[0], 1001.0)
+    table.remove_contact(contacts[0], 1001.0)
     assert set(table) == {*contacts[1 : LIMITS.k], contacts[-1]}  # the newest that waited
 
 

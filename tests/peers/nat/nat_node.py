@@ -57,7 +57,9 @@ async def relay() -> None:
     service = Relay()
     me = dtp.Identity.generate()
     async with await listen(
-        ["quic://203.0.113.1:7000", "tcp://203.0.113.1:7000"], {RELAY_SERVICE: service.serve}, identity=me
+        ["quic://203.0.113.1:7000", "tcp://203.0.113.1:7000"],
+        {RELAY_SERVICE: service.serve_connection},
+        identity=me,
     ):
         say(relay=f"relay://203.0.113.1:7000?relay={me.id}&via=quic")
         await until_told()
@@ -76,7 +78,7 @@ async def node(me: dtp.Identity) -> tuple[Reach, PeerLinks, dtp.Listener]:
         return await connect(address, identity=me, dial_carrier=reach.dial_carrier)
 
     links = PeerLinks(me, dial=dial)
-    links.protocols[REACH_PROTOCOL] = reach.serve
+    links.protocols[REACH_PROTOCOL] = reach.serve_stream
     listener = await listen([], {NODE_SERVICE: links.accept, "echo": echo}, identity=me)
     await reach.listen(listener, "quic://0.0.0.0:9000")
     return reach, links, listener
@@ -117,7 +119,7 @@ async def client(text: str, pieces: str = str(PIECES)) -> None:
             began = loop.time()
 
             async def upgrade() -> tuple[bool, float]:
-                return await reach.upgrade(connection, link), loop.time() - began
+                return await reach.upgrade_connection(connection, link), loop.time() - began
 
             upgrading = asyncio.ensure_future(upgrade())
             await talk(int(pieces))
@@ -125,7 +127,7 @@ async def client(text: str, pieces: str = str(PIECES)) -> None:
             say(direct=direct, seconds=seconds, carriers=connection.stats.carriers)
             await talk(3)
             say(whole=sent.digest() == heard.digest(), resumes=connection.stats.resumes)
-        say(seen=await reach.observe(link), counters=reach.counters)
+        say(seen=await reach.ask_endpoint(link), counters=reach.counters)
         await links.close()
         await reach.close()
 

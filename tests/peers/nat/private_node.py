@@ -53,7 +53,7 @@ async def stranger(peer: str, host: str) -> None:
     async with node:
         assert node.lan is not None
         node.lan.ask_everybody()
-        answers = [await node.lan.find(there)]
+        answers = [await node.lan.find_record(there)]
         why = []
         for port in ("tcp", "quic"):
             try:

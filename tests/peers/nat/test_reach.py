@@ -122,7 +122,7 @@ async def linked(
     for identity in (ALICE, BOB):
         reach = Reach(identity)
         links = PeerLinks(identity)
-        links.protocols[REACH_PROTOCOL] = reach.serve
+        links.protocols[REACH_PROTOCOL] = reach.serve_stream
         listener = await dtp.listen(url, {NODE_SERVICE: links.accept}, identity=identity)
         await stack.enter_async_context(listener)
         stack.push_async_callback(links.close)
@@ -142,7 +142,7 @@ def on_sockets(main) -> None:
 def test_a_peer_says_where_it_sees_us() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack, linked(stack) as (link, alice, _):
-            seen = await alice.observe(link)
+            seen = await alice.ask_endpoint(link)
             assert seen.startswith("tcp://127.0.0.1:")
             assert alice.observations.observed_urls() == [seen]
 
@@ -158,9 +158,9 @@ def test_a_peer_dials_back_what_is_ours_and_nothing_else_and_not_too_often() -> 
             victim = await asyncio.start_server(lambda r, w: dialled.append("victim"), "127.0.0.2", 0)
             elsewhere = f"tcp://127.0.0.2:{victim.sockets[0].getsockname()[1]}"
             nobody = "tcp://127.0.0.1:1"
-            assert await alice.check(link, [elsewhere, nobody, own]) == [own]
+            assert await alice.check_urls(link, [elsewhere, nobody, own]) == [own]
             with pytest.raises(RelayRefused) as refused:
-                await alice.check(link, [own])
+                await alice.check_urls(link, [own])
             assert refused.value.number == ReachRefusal.TOO_OFTEN
             assert bob.counters["checks-refused"] == 1
             victim.close()
@@ -175,7 +175,7 @@ def test_a_peer_that_answers_as_another_is_not_reached() -> None:
         async with AsyncExitStack() as stack, linked(stack) as (link, alice, _):
             other = await dtp.listen("tcp://127.0.0.1:0", identity=Identity.generate())
             await stack.enter_async_context(other)
-            assert await alice.check(link, other.urls) == []
+            assert await alice.check_urls(link, other.urls) == []
 
     on_sockets(main())
 
@@ -213,7 +213,7 @@ def test_packets_are_refused_to_whom_no_relay_knows_and_other_kinds_of_questions
 def test_a_connection_that_is_direct_is_left_as_it_is() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack, linked(stack) as (link, alice, _):
-            assert not await alice.upgrade(link.connection, link)
+            assert not await alice.upgrade_connection(link.connection, link)
             assert len(link.connection.stats.carriers) == 1
             assert link.connection.drop_carriers(lambda carrier: True) == 0  # the only one stays
 

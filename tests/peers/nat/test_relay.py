@@ -84,7 +84,7 @@ def test_carriers_over_a_relay_keep_the_contract() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay(replace(RelayLimits(), dials=1000))
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             dialling = await client(stack)
             kind = CarrierKind("relay", dialling.dial, relay_kind(BOB).listen)
             await check_carrier(kind, URL, transfer=300_000, patience=1e6, middle=True)
@@ -97,7 +97,7 @@ def test_an_address_by_a_relay_is_dialled_like_any_other() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             listener = await reserved(stack)
             address = listener.address("echo")
             assert Address.parse(str(address)) == address == ADDRESS
@@ -117,7 +117,9 @@ def test_a_program_that_ends_says_goodbye_to_the_relay_by_which_it_has_dialled()
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            listener = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            listener = await dtp.listen(
+                "memory://relay", {RELAY_SERVICE: Relay().serve_connection}, identity=RELAY
+            )
             await stack.enter_async_context(listener)
             await reserved(stack)
             async with dtp.connect(ADDRESS, identity=ALICE):
@@ -153,12 +155,16 @@ def test_a_relay_that_ends_waits_for_circuits_and_for_no_reservation() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            listener = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            listener = await dtp.listen(
+                "memory://relay", {RELAY_SERVICE: Relay().serve_connection}, identity=RELAY
+            )
             await reserved(stack)
             began = loop.time()
             await listener.close(grace=60)
             assert loop.time() - began < 2
-            listener = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            listener = await dtp.listen(
+                "memory://relay", {RELAY_SERVICE: Relay().serve_connection}, identity=RELAY
+            )
             await asyncio.sleep(60)  # the place is there again
             connection = await stack.enter_async_context(dtp.connect(ADDRESS, identity=ALICE))
             stream = await connection.open_stream()
@@ -180,7 +186,9 @@ def test_who_gives_its_place_back_ends_its_connection_to_the_relay() -> None:
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            relay = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            relay = await dtp.listen(
+                "memory://relay", {RELAY_SERVICE: Relay().serve_connection}, identity=RELAY
+            )
             await stack.enter_async_context(relay)
             listener = await reserved(stack)
             assert len(relay.connections) == 1
@@ -194,12 +202,14 @@ def test_who_gives_its_place_back_ends_its_connection_to_the_relay() -> None:
 def test_a_reservation_comes_back_after_the_relay_was_gone(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            first = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            first = await dtp.listen(
+                "memory://relay", {RELAY_SERVICE: Relay().serve_connection}, identity=RELAY
+            )
             await reserved(stack)
             await first.close()
             with pytest.raises(CarrierError):
                 await dtp.connect(ADDRESS, identity=ALICE)
-            await relaying(stack, Relay().serve)
+            await relaying(stack, Relay().serve_connection)
             await asyncio.sleep(30)
             async with dtp.connect(ADDRESS, identity=ALICE) as connection:
                 assert connection.peer == BOB.id
@@ -252,14 +262,14 @@ def test_no_relay_there() -> None:
 def test_the_book_bounds_reservations_in_all_and_for_a_source_and_forgets_old_ones() -> None:
     book = RelayBook(replace(RelayLimits(), reservations=3, reservations_per_source=2, lifetime=100))
     peers = [Identity.generate().id for _ in range(5)]
-    assert [book.reserve(peer, "s", 0) for peer in peers[:3]] == [None, None, ReachRefusal.TOO_MANY]
-    assert book.reserve(peers[0], "s", 50) is None  # once more, not another
-    assert book.reserve(peers[2], "t", 0) is None
-    assert book.reserve(peers[3], "u", 0) is ReachRefusal.FULL
-    assert book.reserve(peers[3], "s", 101) is None  # two of them are over
+    assert [book.grant_reservation(peer, "s", 0) for peer in peers[:3]] == [None, None, ReachRefusal.TOO_MANY]
+    assert book.grant_reservation(peers[0], "s", 50) is None  # once more, not another
+    assert book.grant_reservation(peers[2], "t", 0) is None
+    assert book.grant_reservation(peers[3], "u", 0) is ReachRefusal.FULL
+    assert book.grant_reservation(peers[3], "s", 101) is None  # two of them are over
     assert book.reservations == 2
-    book.release(peers[3])
-    book.release(peers[3])
+    book.release_reservation(peers[3])
+    book.release_reservation(peers[3])
     assert book.reservations == 1
 
 
@@ -275,8 +285,8 @@ def test_the_book_bounds_circuits_dials_and_bytes() -> None:
     )
     book = RelayBook(limits)
     one, two, other = (Identity.generate().id for _ in range(3))
-    book.reserve(one, "x", 0)
-    book.reserve(two, "y", 0)
+    book.grant_reservation(one, "x", 0)
+    book.grant_reservation(two, "y", 0)
     assert book.open_circuit(other, "a", 0) is ReachRefusal.NO_RESERVATION
     assert [book.open_circuit(one, "a", 0) for _ in range(3)] == [None, None, ReachRefusal.TOO_MANY]
     assert book.open_circuit(two, "a", 0) is ReachRefusal.TOO_MANY  # of its source
@@ -287,7 +297,7 @@ def test_the_book_bounds_circuits_dials_and_bytes() -> None:
     assert not book.count_bytes(two, 2, 0)
     assert book.open_circuit(two, "c", 0) is ReachRefusal.USED_UP
     assert book.open_circuit(two, "c", DAY + 1) is ReachRefusal.NO_RESERVATION
-    book.reserve(two, "y", DAY)
+    book.grant_reservation(two, "y", DAY)
     assert book.open_circuit(two, "c", DAY + 1) is None
     assert [book.open_circuit(other, "d", 0) for _ in range(7)][-2:] == [
         ReachRefusal.NO_RESERVATION,
@@ -309,7 +319,7 @@ def test_a_circuit_ends_with_its_bytes_and_others_go_on() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay(replace(RelayLimits(), circuit_bytes=300_000))
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             await reserved(stack)
             quiet = await stack.enter_async_context(dtp.connect(ADDRESS, identity=ALICE))
             stream, incoming = await raw_circuit(stack)
@@ -337,7 +347,7 @@ def test_a_circuit_ends_with_its_time(limit: str) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay(replace(RelayLimits(), **{limit: 5.0}))
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             listener = await reserved(stack)
             dialling = await client(stack)
             await dialling.dial(RelayPlace.parse(listener.urls[0]).url_for(BOB.id))
@@ -357,7 +367,7 @@ def test_who_reads_nothing_stops_its_own_circuit_alone() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             held: list[Connection] = []
 
             async def never_read(connection: Connection) -> None:
@@ -401,7 +411,7 @@ def test_a_crowd_that_reads_nothing_keeps_nobody_from_the_same_peer() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             there = await eve_reserved(stack)
             crowd = [await join(stack, there, Identity.generate()) for _ in range(6)]
             filling = [asyncio.create_task(fill(incoming)) for _, incoming in crowd]
@@ -430,7 +440,7 @@ def test_who_reads_slowly_by_a_relay_is_in_nobody_s_way() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             there = await eve_reserved(stack)
             crowd = [await join(stack, there, Identity.generate()) for _ in range(6)]
             for stream, _ in crowd:
@@ -458,7 +468,7 @@ def test_circuits_that_come_and_go_leave_others_their_patience() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             there = await eve_reserved(stack)
             for _ in range(6):
                 ends = await join(stack, there, Identity.generate())
@@ -486,7 +496,7 @@ def test_what_nobody_reads_is_not_kept_by_the_relay() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             stream, _ = await raw_circuit(stack)
             with pytest.raises(TimeoutError):  # noqa: PT012
                 async with asyncio.timeout(60):
@@ -508,7 +518,7 @@ def test_floods_are_refused_by_number() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay(replace(RelayLimits(), reservations=2, dials=5))
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             await reserved(stack)
             connection = await stack.enter_async_context(
                 dtp.connect(Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE), identity=EVE)
@@ -533,7 +543,7 @@ def test_requests_that_say_nothing_are_bounded_for_a_connection_and_end() -> Non
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             connection = await stack.enter_async_context(
                 dtp.connect(Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE), identity=EVE)
             )
@@ -553,7 +563,7 @@ def test_a_peer_that_takes_nobody_costs_the_dialler_an_error() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             mute = await stack.enter_async_context(
                 dtp.connect(Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE), identity=EVE)
             )
@@ -569,7 +579,7 @@ def test_reserving_for_nothing_releases_what_there_was() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             relay = Relay()
-            await relaying(stack, relay.serve)
+            await relaying(stack, relay.serve_connection)
             listener = await reserved(stack)
             assert relay.book.reservations == 1
             await listener.close()
