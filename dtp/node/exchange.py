@@ -124,7 +124,7 @@ class PeerExchange:
                 return
             if not place:
                 self._note_time(link.peer, data)
-            self._book.learn_encoded(data, "exchange", link.nearness)
+            self._book.learn_encoded(data, f"exchange {link.source}", link.nearness)
         stream.stop()  # what comes beyond isn't read
 
     def _note_time(self, peer: PeerId, data: bytes) -> None:

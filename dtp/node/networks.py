@@ -23,6 +23,13 @@ def network_of_link(link: PeerLink) -> str:
     return source if source.startswith(_RELAYED) else network_of_host(source.partition("/")[0])
 
 
+def network_of_teller(source: str) -> str:
+    """Return the network of who told a record, by its source in the book such as "exchange 192.0.2.7": those of one
+    on the internet count as one; so do all of a way such as "dht" that doesn't say who has told."""
+    where = source.partition(" ")[2]
+    return network_of_host(where.partition("/")[0]) or where or source
+
+
 def networks_of_record(record: PeerRecord, teller: Nearness) -> frozenset[str]:
     """Return the networks and relays in which a record has its peer dialled that somebody so near has told. Empty for
     one that is dialled in this network or on this machine, wherever else it is."""

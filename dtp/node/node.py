@@ -27,7 +27,7 @@ from dtp.node.clock import ClockWatch
 from dtp.node.exchange import PROTOCOL as PEER_EXCHANGE
 from dtp.node.exchange import PUSH_PROTOCOL, PeerExchange, RecordPush
 from dtp.node.finding import SUCCESSION, WAYS, PeerFinding, dht_host
-from dtp.node.networks import network_of_link, networks_of_record
+from dtp.node.networks import network_of_link, network_of_teller, networks_of_record
 from dtp.node.places import LinkedRelays
 from dtp.node.reaching import NodeReach
 from dtp.node.upkeep import PeerUpkeep, Target, UpkeepLimits
@@ -272,13 +272,20 @@ class Node:
         await reach.open(listener, self._listen)
         stack.callback(self.book.on_change(self._on_record))
         stack.callback(self.book.on_nearer(self._on_nearer))
+        stack.callback(self.book.on_told(self._on_told))
         stack.callback(links.listen(self._on_link, self._on_lost))
         links.protocols[PEER_EXCHANGE] = self._exchange.serve
         links.protocols[PUSH_PROTOCOL] = self._exchange.serve_push
         from dtp.node.topics import Topics
 
         self._topics = Topics(
-            self.identity, self.book, links, lambda: self.record, self.limits.gossip, self._clock.clocks
+            self.identity,
+            self.book,
+            links,
+            lambda: self.record,
+            self.limits.gossip,
+            self._clock.clocks,
+            self._surroundings.wall,
         )
         stack.callback(resolver.finders.clear)
         dht = {"bind": (dht_host(listener.urls), 0), **self._options["dht"]}
@@ -502,8 +509,17 @@ class Node:
 
     def _wish_for(self, record: PeerRecord) -> None:
         peer, now = record.peer, asyncio.get_running_loop().time()
-        networks = networks_of_record(record, self._finding.teller_of(peer))
-        self._upkeep.add_peer(peer, now, networks, is_met=self.book.is_useful(peer))
+        known = self.book.get_known(peer)
+        self._upkeep.add_peer(
+            peer,
+            now,
+            networks_of_record(record, self._finding.teller_of(peer)),
+            is_met=self.book.is_useful(peer),
+            teller="" if known is None else network_of_teller(known.source),
+        )
+
+    def _on_told(self, record: PeerRecord, source: str) -> None:
+        self._upkeep.add_teller(record.peer, network_of_teller(source))
 
     def _on_nearer(self, record: PeerRecord) -> None:
         """Make use of what a record says that wasn't dialled, or asked, since it was told from afar alone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -32,9 +31,12 @@ class Topics:
         own: Callable[[], PeerRecord],
         limits: GossipLimits,
         clocks: PeerClocks,
+        wall: Callable[[], float],
     ) -> None:
-        """`own` gives what the node says of itself; `clocks` is told what neighbours say of the time."""
-        self.gossip = Gossip(identity, limits=limits, clocks=clocks)
+        """`own` gives what the node says of itself; `clocks` is told what neighbours say of the time; `wall` is this
+        machine's clock, Unix time in seconds."""
+        self.gossip = Gossip(identity, limits=limits, clocks=clocks, wall=wall)
+        self._wall = wall
         self._shares: GraphShares | None = None
         self._providers: Providers | None = None
         self._identity, self._book, self._links, self._own = identity, book, links, own
@@ -80,11 +82,13 @@ class Topics:
         Raise `PeerRecordError`.
         """
         try:
-            record = PeerRecord.decode(data, now=time.time())
+            record = PeerRecord.decode(data, now=self._wall())
         except (PeerRecordExpired, PeerRecordFromFuture) as fault:  # clocks differ: nobody has lied
             self._book.counters[fault.code] += 1
             return None
-        self._book.learn_record(record, "gossip", self._nearness(sender))
+        link = self._links.get(sender)
+        where = "" if link is None else f" {link.source}"
+        self._book.learn_record(record, f"gossip{where}", self._nearness(sender))
         return record.peer
 
 

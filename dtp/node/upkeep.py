@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, count, zip_longest
 from typing import Final, NamedTuple
 
 from dtp.carriers.nearness import Nearness
@@ -17,6 +18,10 @@ from dtp.node.networks import NAMES
 #: What is dialled: a peer that the book knows, or an address that was given.
 Target = PeerId | Address
 _NEVER: Final = math.inf
+#: The queue of those that were linked before, and of those that nobody else has named.
+_PROVEN: Final = ""
+#: Networks that are remembered to have named a peer.
+_MOST_TELLERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,10 @@ class UpkeepLimits:
     #: an address that is somebody else's: a thousand of them come to one dial in 3.5 s there, not to three a second.
     longest_unmet: float = 3600.0
     #: Dials at once: each is a handshake of about a millisecond here.
-    at_once: int = 8
+    at_once: int = 16
+    #: ... and of them those of peers that were linked before; and those of others that one network has named: where
+    #: nothing answers each takes 10 s, and anybody may name a thousand.
+    per_teller: int = 8
     #: Peers that are remembered to be dialled; the one that was heard of longest ago goes first.
     remembered: int = 1024
 
@@ -61,6 +69,13 @@ class _Wish:
     networks: frozenset[str] = frozenset()
     #: How near they were who had told where it is when it was dialled in vain: what is nearer wasn't tried.
     told: Nearness = Nearness.PROCESS
+    #: Who has named it, by network; empty where nobody else has.
+    tellers: set[str] = field(default_factory=set)
+
+    @property
+    def queues(self) -> Collection[str]:
+        """In which queues it waits: of its tellers, who may have made it up, or of what has proven itself."""
+        return (_PROVEN,) if self.is_met or self.is_bootstrap else self.tellers or (_PROVEN,)
 
 
 class _Linked(NamedTuple):
@@ -82,16 +97,26 @@ class PeerUpkeep:
         #: Those that are dialled, or linked, though there was no room, in that order.
         self._further: list[PeerId] = []
         self._next_further = _NEVER
+        #: Which queue a dial was taken from last, by the number of that dial.
+        self._served: dict[str, int] = {}
+        self._dials = count()
 
     def add_bootstrap(self, address: Address, now: float) -> None:
         """Add an address that the node always keeps a link to."""
         self._wishes[address] = _Wish(now, self.limits.first_pause, is_bootstrap=True)
 
     def add_peer(
-        self, peer: PeerId, now: float, networks: frozenset[str] = frozenset(), *, is_met: bool = False
+        self,
+        peer: PeerId,
+        now: float,
+        networks: frozenset[str] = frozenset(),
+        *,
+        is_met: bool = False,
+        teller: str = "",
     ) -> None:
         """Add a node that was found: link to it while there are few links, and few in the `networks` where it is
-        dialled. Who `is_met` was dialled before, and isn't forgotten for others who weren't."""
+        dialled. Who `is_met` was dialled before, and isn't forgotten for others who weren't. `teller` is the network
+        of who named it."""
         if peer == self._me:
             return
         if peer in self._wishes:
@@ -102,10 +127,26 @@ class PeerUpkeep:
         wish = _Wish(
             now + wait, self.limits.first_pause, is_bootstrap=False, is_met=is_met, networks=networks
         )
+        wish.tellers.update({teller} - {""})
         self._wishes[peer] = wish
         if len(self._wishes) > self.limits.remembered:
-            others = [key for key, wish in self._wishes.items() if not wish.is_bootstrap]
-            del self._wishes[next((key for key in others if not self._wishes[key].is_met), others[0])]
+            del self._wishes[self._find_spare()]
+
+    def add_teller(self, peer: PeerId, teller: str) -> None:
+        """Note that somebody in another network names a peer as well."""
+        wish = self._wishes.get(peer)
+        if wish is not None and teller and len(wish.tellers) < _MOST_TELLERS:
+            wish.tellers.add(teller)
+
+    def _find_spare(self) -> Target:
+        """Return who is missed least: of those that there never was a link to one whose teller has named most, the
+        oldest of these that have failed most often."""
+        others = [(target, wish) for target, wish in self._wishes.items() if not wish.is_bootstrap]
+        unmet = [each for each in others if not each[1].is_met]
+        if not unmet:
+            return others[0][0]
+        counts = Counter(chain.from_iterable(wish.queues for _, wish in unmet))
+        return max(unmet, key=lambda each: (min(counts[queue] for queue in each[1].queues), each[1].pause))[0]
 
     def on_link(self, peer: PeerId, network: str = "", *, outgoing: bool = True) -> None:
         """Note that there is a link to `peer` in a network or by a relay, and whether this side has dialled."""
@@ -139,14 +180,17 @@ class PeerUpkeep:
         """Return the targets to dial now, and mark them as being dialled."""
         found: list[Target] = []
         further: list[tuple[PeerId, _Wish]] = []
-        few, taken = self._has_few(), self._taken_networks()
-        for target, wish in self._wishes.items():
-            if wish.at > now or not self._is_open(target):
-                continue
+        if len(self._dialling) >= self.limits.at_once and now < self._next_further:
+            return found
+        few, taken, busy = self._has_few(), self._taken_networks(), self._busy_queues()
+        due = [each for each in self._wishes.items() if each[1].at <= now and self._is_open(each[0])]
+        for queue, target, wish in self._order_fairly(due):
             if self._is_wanted(wish, few, taken):
-                if len(self._dialling) < self.limits.at_once:
+                if len(self._dialling) < self.limits.at_once and self._has_share(wish, busy):
                     self._dialling.add(target)
+                    self._served[queue] = next(self._dials)
                     taken.update(wish.networks)
+                    busy.update(wish.queues)
                     found.append(target)
             elif isinstance(target, PeerId):
                 further.append((target, wish))
@@ -157,6 +201,34 @@ class PeerUpkeep:
             self._further.append(chosen)
             found.append(chosen)
         return found
+
+    def _order_fairly(self, due: Iterable[tuple[Target, _Wish]]) -> Iterator[tuple[str, Target, _Wish]]:
+        """Yield each of these once: those that were linked before, then one of each teller in turn, beginning with
+        the one that was served longest ago; and of each who has failed least often first."""
+        queues: dict[str, list[tuple[Target, _Wish]]] = {_PROVEN: []}
+        for target, wish in due:
+            for queue in wish.queues:
+                queues.setdefault(queue, []).append((target, wish))
+        self._served = {queue: number for queue, number in self._served.items() if queue in queues}
+        for waiting in queues.values():
+            waiting.sort(key=lambda each: each[1].pause)
+        yield from ((_PROVEN, target, wish) for target, wish in queues.pop(_PROVEN))
+        order = sorted(queues, key=lambda queue: self._served.get(queue, -1))
+        passed = set[Target]()
+        for row in zip_longest(*(queues[queue] for queue in order)):
+            for queue, each in zip(order, row, strict=True):
+                if each is not None and each[0] not in passed:
+                    passed.add(each[0])
+                    yield queue, *each
+
+    def _busy_queues(self) -> Counter[str]:
+        """Return how many of each queue are dialled."""
+        wishes = (self._wishes[each] for each in self._dialling if each in self._wishes)
+        return Counter(chain.from_iterable(wish.queues for wish in wishes))
+
+    def _has_share(self, wish: _Wish, busy: Counter[str]) -> bool:
+        """Return whether one of the queues of a peer may have one more dialled."""
+        return wish.is_bootstrap or any(busy[queue] < self.limits.per_teller for queue in wish.queues)
 
     def on_told(self, peer: PeerId, teller: Nearness, now: float) -> None:
         """Note that somebody so near tells where a peer is: it is dialled now if those who told when it was dialled
@@ -193,14 +265,14 @@ class PeerUpkeep:
 
     def next_time(self) -> float:
         """Return when `take_due` has something; infinity for never."""
-        few, taken = self._has_few(), self._taken_networks()
+        few, taken, busy = self._has_few(), self._taken_networks(), self._busy_queues()
         is_full, first = len(self._dialling) >= self.limits.at_once, _NEVER
         for target, wish in self._wishes.items():
             if not self._is_open(target):
                 continue
             if not self._is_wanted(wish, few, taken):
                 first = min(first, max(wish.at, self._next_further))
-            elif not is_full:
+            elif not is_full and self._has_share(wish, busy):
                 first = min(first, wish.at)
         return first
 

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 import msgpack
 
@@ -39,6 +39,8 @@ BOOK: Final = "peers.book"
 #: Where a record came from is shown to people; longer texts are cut.
 _MAX_SOURCE: Final = 64
 
+C = TypeVar("C")
+
 
 class BookNotKept(LocalError):
     """The file of the book can't be written."""
@@ -51,7 +53,7 @@ class Known:
     """What a book has of a peer."""
 
     record: PeerRecord
-    #: Who told it: "lan", "dht", "gossip", "cache"...
+    #: Who told it: "lan 192.0.2.7", "exchange 192.0.2.7", "dht"...
     source: str
     #: Unix time when it came.
     learned: float
@@ -80,6 +82,8 @@ class Known:
 
 #: Called with the record that is new, or that has ended.
 OnChange = Callable[[PeerRecord], object]
+#: Called with a record, and with who told it.
+OnTold = Callable[[PeerRecord, str], object]
 
 
 class PeerBook:
@@ -106,6 +110,7 @@ class PeerBook:
         self._proven: OrderedDict[PeerId, Known] = OrderedDict()
         self._listeners: list[OnChange] = []
         self._nearer_listeners: list[OnChange] = []
+        self._told_listeners: list[OnTold] = []
         self._changed = False
         #: The addresses of this machine where it was told what is known.
         self._addresses = frozenset[str]()
@@ -146,9 +151,21 @@ class PeerBook:
         what ends that."""
         return _call_from_here_on(self._nearer_listeners, callback)
 
+    def on_told(self, callback: OnTold) -> Callable[[], None]:
+        """Call `callback` with each record that is new or is known already, and with who told it. Return what ends
+        that."""
+        return _call_from_here_on(self._told_listeners, callback)
+
     def learn_record(self, record: PeerRecord, source: str, teller: Nearness = Nearness.ANYWHERE) -> bool:
         """Add a record that somebody told who is so near; the nearest of those who tell the same counts. Return True
         if it is newer than the one that was known of its peer."""
+        is_newer = self._learn(record, source, teller)
+        if is_newer or self.get(record.peer) == record:
+            for callback in list(self._told_listeners):
+                callback(record, source)
+        return is_newer
+
+    def _learn(self, record: PeerRecord, source: str, teller: Nearness) -> bool:
         now = self._clock()
         try:
             record.check_time(now)
@@ -332,7 +349,7 @@ class PeerBook:
             self.mark_useful(record.peer, reached)
 
 
-def _call_from_here_on(listeners: list[OnChange], callback: OnChange) -> Callable[[], None]:
+def _call_from_here_on(listeners: list[C], callback: C) -> Callable[[], None]:
     listeners.append(callback)
 
     def end() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 import time
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId
-from dtp.node.networks import NAMES, network_of_link, networks_of_record
+from dtp.node.networks import NAMES, network_of_link, network_of_teller, networks_of_record
 from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
 from dtp.peers.book import PeerBook
 from dtp.peers.record import PeerRecord
@@ -102,6 +105,94 @@ def test_a_flood_of_names_of_peers_forgets_nobody_that_was_dialled() -> None:
         keep.on_link(each, LAIR, outgoing=False)
         keep.add_peer(each, 0.0, frozenset({LAIR}))
     assert set(dial_all(keep, defaultdict(str))) >= set(friends)
+
+
+def dial_slowly(keep: PeerUpkeep, honest: list[PeerId], until: float) -> dict[PeerId, float]:
+    """Have honest ones be there after 0.1 s, and others answer nothing for 10 s; return when each was linked."""
+    linked, answers, now, numbers = dict[PeerId, float](), list[tuple[float, int, PeerId]](), 0.0, count()
+    while len(linked) < len(honest):
+        now = min(max(now, keep.next_time()), answers[0][0] if answers else math.inf)
+        assert now <= until, len(linked)
+        if answers and answers[0][0] <= now:
+            _, _, peer = heapq.heappop(answers)
+            if peer in honest:
+                keep.on_link(peer, "somewhere")
+                linked[peer] = now
+            keep.on_dialled(peer, peer if peer in honest else None, now)
+        for peer in keep.take_due(now):
+            assert isinstance(peer, PeerId)
+            heapq.heappush(answers, (now + (0.1 if peer in honest else 10.0), next(numbers), peer))
+    return linked
+
+
+def at_distinct_networks(keep: PeerUpkeep, peers: list[PeerId], teller: str, now: float = 0.0) -> None:
+    for number, each in enumerate(peers):
+        place = frozenset({f"7.{number // 250}.{number % 250}.0/24"})
+        keep.add_peer(each, now, place, teller=teller)
+
+
+@pytest.mark.parametrize("named", [100, 1000])
+def test_who_names_many_that_answer_nothing_holds_up_nobody_else(named: int) -> None:
+    """One neighbour with a thousand names held up all that were heard of later for four hours."""
+    keep, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(20)
+    at_distinct_networks(keep, crowd(named), LAIR)
+    at_distinct_networks(keep, honest, "5.5.5.0/24", 1.0)
+    assert max(dial_slowly(keep, honest, 60.0).values()) < 60
+
+
+def test_nor_by_naming_those_first_whom_others_name() -> None:
+    keep, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(20)
+    at_distinct_networks(keep, [*crowd(900), *honest], LAIR)
+    for each in honest:
+        keep.add_teller(each, "5.5.5.0/24")
+    dial_slowly(keep, honest, 60.0)
+
+
+def test_nor_from_as_many_networks_as_there_are_dials_at_once() -> None:
+    keep, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(20)
+    for number in range(LIMITS.at_once):
+        at_distinct_networks(keep, crowd(60), f"6.6.{number}.0/24")
+    at_distinct_networks(keep, honest, "5.5.5.0/24", 1.0)
+    dial_slowly(keep, honest, 300.0)
+
+
+def test_a_flood_of_names_forgets_nobody_that_others_have_named() -> None:
+    keep, honest = PeerUpkeep(ALICE.id, UpkeepLimits(courtesy=0.0, remembered=100)), crowd(20)
+    at_distinct_networks(keep, honest, "5.5.5.0/24")
+    at_distinct_networks(keep, crowd(1000), LAIR)
+    dial_slowly(keep, honest, 60.0)
+
+
+def test_who_was_linked_before_comes_first_and_leaves_some_dials_to_others() -> None:
+    keep, friends, newcomers = PeerUpkeep(ALICE.id, LIMITS), crowd(100), crowd(100)
+    at_distinct_networks(keep, newcomers, LAIR)
+    for number, each in enumerate(friends):
+        keep.add_peer(each, 0.0, frozenset({f"5.0.{number}.0/24"}), is_met=True)
+    due = keep.take_due(0.0)
+    assert due == [*friends[: LIMITS.per_teller], *newcomers[: LIMITS.per_teller]]
+
+
+def test_dials_that_have_their_share_are_not_due() -> None:
+    keep = PeerUpkeep(ALICE.id, LIMITS)
+    at_distinct_networks(keep, crowd(100), LAIR)
+    assert len(keep.take_due(0.0)) == LIMITS.per_teller
+    assert keep.take_due(0.0) == []
+    assert keep.next_time() >= UpkeepLimits().further_pause
+
+
+@pytest.mark.parametrize(
+    ("source", "network"),
+    [
+        ("exchange 6.6.6.6", LAIR),
+        ("gossip 6.6.6.7", LAIR),
+        ("exchange 2a00:1450:4001:1::/64", "2a00:1450:4001::/48"),
+        ("lan 192.168.1.5", "192.168.1.5"),
+        ("exchange relay:dtp1abc", "relay:dtp1abc"),
+        ("dht", "dht"),
+    ],
+)
+def test_who_told_a_record_counts_by_network(source: str, network: str) -> None:
+    assert network_of_teller(source) == network
 
 
 def signed(identity: Identity, *urls: str) -> PeerRecord:

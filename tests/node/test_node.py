@@ -185,7 +185,7 @@ def test_newcomer_learns_of_others_from_its_seed() -> None:
                 await until(lambda: other.links.get(one.identity.id) or one.links.get(other.identity.id))
                 known = other.book.get_known(one.identity.id)
                 assert known is not None
-                assert (known.record, known.source) == (one.record, "exchange")
+                assert (known.record, known.source) == (one.record, "exchange 127.0.0.1")
 
     run(main())
 

@@ -72,7 +72,7 @@ class FromBob:
     peer = BOB.id
 
     def __init__(self, nearness: Nearness = Nearness.ANYWHERE) -> None:
-        self.nearness = nearness
+        self.nearness, self.source = nearness, "192.0.2.7"
 
 
 def forge(encoded: bytes) -> bytes:
@@ -267,7 +267,7 @@ class Dialled:
     """A link that this side dialled, to a node that knows another one from the second time on; it notes when it was
     asked."""
 
-    peer, nearness = BOB.id, Nearness.ANYWHERE
+    peer, nearness, source = BOB.id, Nearness.ANYWHERE, "192.0.2.7"
 
     def __init__(self) -> None:
         self.asked: list[float] = []
