@@ -31,6 +31,19 @@ def restore(at: Village, name: str) -> None:
     assert at.people[name].desk.renewed
 
 
+def answer_all(at: Village, writer: str, reader: str) -> list[bytes]:
+    """Return what somebody answers to what is due to them now, where that stays under way."""
+    mail, other = at.people[reader], at.people[writer].identity.id.key
+    for device in at.people[writer].desk.devices_without_session(at.now):
+        at.people[writer].desk.begin_session(device, at.bundle(reader))
+    received, _ = mail.receive([each.envelope for each in at.people[writer].desk.seal_due(at.now)], at.now)
+    if received.repairs:
+        mail.desk.begin_session(other, at.bundle(writer))
+    answer = mail.desk.seal_answer(other, repair=bool(received.repairs))
+    assert answer is not None
+    return [answer.envelope]
+
+
 def say_across_a_backup(at: Village, writer: str, reader: str, conversation: bytes) -> list[str]:
     """Return what somebody reads who was restored to a backup from before any session with the writer's device."""
     device = at.people[writer].identity.id.key
@@ -122,3 +135,62 @@ def test_two_who_were_restored_hear_of_each_other(village: Callable[..., Village
     at.say("alice", bob, "after the backups")
     at.deliver()
     assert at.texts("bob", alice) == ["waits in the backup", "after the backups"]
+
+
+def test_what_an_instance_of_before_a_backup_has_got_is_sent_again_to_the_restored_one(
+    village: Callable[..., Village],
+) -> None:
+    """What it had said came late, and counted: the message was never sent again, and neither was the card."""
+    at = village("alice", "bob", least=100)
+    alice, bob = (at.people[each] for each in ("alice", "bob"))
+    back_up(at, "bob")
+    at.say("alice", bob.person, "see you at eight")
+    late = answer_all(at, "alice", "bob")
+    restore(at, "bob")
+    at.now += HOUR
+    repair = answer_all(at, "alice", "bob")
+    alice.receive([*repair, *late], at.now)
+    at.now += HOUR
+    at.deliver()
+    assert at.texts("bob", alice.person) == ["see you at eight"]
+
+
+def test_who_was_restored_hears_of_whom_a_session_was_begun_by_newer_keys(
+    village: Callable[..., Village],
+) -> None:
+    """The mailbox gives the keys of the new instance before anything comes of it."""
+    at = village("alice", "bob", least=100)
+    alice, bob = (at.people[each].person for each in ("alice", "bob"))
+    back_up(at, "bob")
+    at.say("alice", bob, "lost with the file")
+    at.deliver()
+    restore(at, "bob")
+    at.people["alice"].desk.begin_session(at.people["bob"].identity.id.key, at.bundle("bob"))
+    at.say("alice", bob, "after the backup")
+    at.deliver()
+    assert at.texts("bob", alice) == ["after the backup"]
+
+
+def test_what_an_instance_of_before_a_backup_has_heard_in_a_topic_is_given_to_the_restored_one(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob")
+    group = at.group("alice", "bob")
+    at.say("alice", group, "first")
+    at.hear("bob", "alice", group, *at.published("alice"))
+    at.deliver()
+    back_up(at, "bob")
+    at.people["bob"].spreading.joined.add(group)
+    at.say("alice", group, "second")
+    at.hear("bob", "alice", group, *at.published("alice"))
+    alice, device = at.people["alice"], at.people["alice"].identity.id.key
+    ((_, have),) = at.people["bob"].spreading.take_answers(at.now)
+    late = at.people["bob"].desk.seal_answer(device, payload=have)
+    assert late is not None
+    restore(at, "bob")
+    at.say("bob", group, "restored")
+    at.deliver()
+    alice.receive([late.envelope], at.now)
+    at.now += HOUR
+    at.deliver()
+    assert sorted(at.texts("bob", group)) == ["first", "restored", "second"]

@@ -164,6 +164,8 @@ class RemoteDevice:
         raise NotOpened("an envelope is of a session that isn't known here, or was opened before")
 
     def _receive(self, local: LocalDevice, letter: Letter) -> Opened:
+        # Of another instance than the newest: the device was restored since, and lacks what came before.
+        is_late = self.keys is not None and letter.instance != self.keys.instance
         renewed = bool(self.streams) and letter.instance not in self.streams
         stream = self.streams.pop(letter.instance, None) or DeviceStream()
         self.streams[letter.instance] = stream
@@ -175,9 +177,9 @@ class RemoteDevice:
             self.owes_answer = True
         if letter.repair:
             self.owes_answer = True
-        fleeting = letter.payload if letter.number is None else b""
+        fleeting = letter.payload if letter.number is None and not is_late else b""
         instance, upto = letter.received
-        is_ours = instance == local.instance
+        is_ours = instance == local.instance and not is_late
         news = is_ours and self.outgoing.acknowledge(upto)
         if letter.repair:
             return Opened(payloads, self.outgoing.unacknowledged, news, fleeting, renewed)

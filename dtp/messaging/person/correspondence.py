@@ -549,7 +549,7 @@ class Correspondence:
         with self.transaction():
             received = self.desk.open_envelopes(envelopes, now_ms, self._is_acquainted)
             for device in received.renewed:
-                self.desk.introduce_again(device, self.card_event(self.card, now_ms).encode())
+                self.desk.introduce_again(device)
                 received.resends = True
             for device, message in received.delivered:
                 notices += self._take_delivered(device, message)

@@ -109,21 +109,22 @@ class Desk:
             instance = self.store.begin_instance()
             self.local = LocalDevice.create_instance(self.identity, instance, now_ms, after=after)
             self.store.put_value("device", self.local.save())
-            card = self.store.get_value("card") or b""
             for device in self.store.list_devices():
                 peer = self.peer_of(device)
                 peer.remote.sessions = []
                 # Where nothing waits, our card goes with what is said next.
-                peer.introduced = peer.introduced and bool(card and self.store.count_waiting(device))
+                peer.introduced = peer.introduced and self.store.count_waiting(device) > 0
                 count = self.store.renumber_device(device, first=int(peer.introduced))
                 if peer.introduced:  # the other may be restored as well, and take nothing without our card
-                    self.store.add_outgoing(device, 0, b"", self._introduce(card, now_ms))
+                    self.store.add_outgoing(device, 0, b"", self._introduction())
                 peer.remote.outgoing = Outgoing(count + peer.introduced, 0)
                 self._save_device(device)
 
-    def _introduce(self, card: bytes, now_ms: int) -> bytes:
-        """Return the event that tells a card of ours."""
-        return Event(EventKind.CARD, ContactCard.parse(card).person, 0, now_ms, {"card": card}).encode()
+    def _introduction(self) -> bytes:
+        """Return the event that tells our card, as of when that was made."""
+        encoded = self.store.get_value("card") or b""
+        card = ContactCard.parse(encoded)
+        return Event(EventKind.CARD, card.person, 0, card.sequence, {"card": encoded}).encode()
 
     def close(self) -> None:
         """Close the file."""
@@ -206,8 +207,11 @@ class Desk:
     def begin_session(self, device: bytes, bundle: KeyBundle) -> None:
         """Begin a session with a device. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then."""
         peer = self.peer_of(device)
+        before = peer.remote.keys
         peer.remote.begin_session(self.local, bundle)
         with self.store.transaction():
+            if before is not None and before.instance != bundle.keys.instance:
+                self.introduce_again(device)
             self._save_device(device)
 
     # ---- sending -----------------------------------------------------------------------------------------------
@@ -239,8 +243,8 @@ class Desk:
                 peer.introduced = True
             self.store.add_outgoing(device, outgoing.allot_number(), shown, payload)
 
-    def introduce_again(self, device: bytes, introduction: bytes) -> None:
-        """Send our card, within `transaction`, to a device that has begun anew: in front of all that waits for it.
+    def introduce_again(self, device: bytes) -> None:
+        """Send our card, within a transaction, to a device that has begun anew: in front of all that waits for it.
 
         It goes in the place of the last message that the device has acknowledged, since what it was restored to may
         be from before our card came: without that it would take nothing of ours.
@@ -248,8 +252,8 @@ class Desk:
         peer = self.peer_of(device)
         number = peer.remote.outgoing.reopen_last() if peer.introduced else None
         if number is not None:
-            self.store.add_outgoing(device, number, b"", introduction)
-            self._changed.add(device)
+            self.store.add_outgoing(device, number, b"", self._introduction())
+            self._save_device(device)
 
     def devices_without_session(self, now_ms: int) -> list[bytes]:
         """Return the devices for which something is due, and with which a session has to begin before: there is none,
