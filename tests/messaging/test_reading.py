@@ -59,12 +59,15 @@ def test_what_was_read_on_one_device_is_read_on_the_other_that_gets_it_later(
     assert phone.delete_vanished(at.now + HOUR) == bool(disappear)
 
 
+@pytest.mark.parametrize("stranger", [False, True])
 def test_a_receipt_counts_for_a_message_that_another_device_has_written_and_comes_later(
-    village: Callable[..., Village],
+    village: Callable[..., Village], *, stranger: bool
 ) -> None:
-    """Only the device that had written it knew that it was read."""
+    """Only the device that had written it knew that it was read. A new device takes its person's contacts for
+    strangers until it is told."""
     at = begin(village)
     alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    alice.update_contact(bob.person, stranger=stranger)
     message = phone.send_event(bob.person, EventKind.TEXT, {"text": "see you at eight"}, at.now).event.id
     send_all(at, "phone")
     late = hold_back(at, "alice")
@@ -151,8 +154,9 @@ def test_what_has_disappeared_and_comes_again_disappears_again(village: Callable
         assert mail.delete_vanished(at.now + 2 * HOUR) == 1
 
 
+@pytest.mark.parametrize("first", [False, True])
 def test_what_somebody_else_says_by_the_same_id_takes_nothing_from_what_was_read(
-    village: Callable[..., Village],
+    village: Callable[..., Village], *, first: bool
 ) -> None:
     at = begin(village, "carol")
     alice, phone, bob, carol = (at.people[each] for each in ("alice", "phone", "bob", "carol"))
@@ -160,13 +164,31 @@ def test_what_somebody_else_says_by_the_same_id_takes_nothing_from_what_was_read
     send_all(at, "bob")
     late = hold_back(at, "phone")
     at.deliver()
-    assert alice.mark_read(message, at.now, tell=True)
-    at.deliver()
     same = Event(EventKind.TEXT, phone.person, 1, at.now, {"text": "not this"}, message)
-    carol.say_to_devices([phone.identity.id.key], same, at.now)
-    at.deliver()
+    for is_read in (not first, first):
+        if is_read:
+            assert alice.mark_read(message, at.now, tell=True)
+        else:
+            carol.say_to_devices([phone.identity.id.key], same, at.now)
+        at.deliver()
     phone.receive(late, at.now)
     assert bob.person not in [sender for _, sender, _ in phone.store.list_unread()]
+
+
+def test_what_somebody_else_says_by_the_same_id_takes_no_receipt(village: Callable[..., Village]) -> None:
+    at = begin(village, "carol")
+    alice, phone, bob, carol = (at.people[each] for each in ("alice", "phone", "bob", "carol"))
+    message = phone.send_event(bob.person, EventKind.TEXT, {"text": "at eight"}, at.now).event.id
+    send_all(at, "phone")
+    late = hold_back(at, "alice")
+    at.deliver()
+    same = Event(EventKind.TEXT, alice.person, 1, at.now, {"text": "not this"}, message)
+    carol.say_to_devices([alice.identity.id.key], same, at.now)
+    at.deliver()
+    assert bob.mark_read(message, at.now, tell=True)
+    at.deliver()
+    alice.receive(late, at.now)
+    assert alice.store.read_receipts(message) == {bob.person: True}
 
 
 def test_so_much_is_kept_of_what_was_read_before_it_came(village: Callable[..., Village]) -> None:

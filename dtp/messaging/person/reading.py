@@ -82,21 +82,24 @@ class ReadMessages:
 
     def take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Process what a device says that was read, within a transaction."""
-        store, contact, notices = self._mail.store, self._mail.contacts.get_contact(person), list[Notice]()
-        early = []
+        store, own, notices, early = self._mail.store, self._mail.person, list[Notice](), []
         for message in event.fields["targets"]:
-            found = store.find_messages(message)
+            # Others may have said something by the same id: that isn't what was read.
+            found = [
+                each
+                for each in store.find_messages(message)
+                if (each[0] == event.conversation if person == own else each[1] == own)
+            ]
             if not found:
                 early.append(message)
             for conversation, sender, said in found:
-                if person == self._mail.person:
-                    if store.mark_read(sender, message):
-                        notices.append(Notice(What.CHANGED, person, conversation, message))
-                    self._begin_to_vanish(sender, said, now_ms)
-                elif sender == self._mail.person:
+                if person != own:
                     notices.append(self._take_receipt(device, person, conversation, message))
-        if early and (contact is None or not contact.stranger):
-            store.early_reads.note_read(early, person, device)
+                    continue
+                if store.mark_read(sender, message):
+                    notices.append(Notice(What.CHANGED, person, conversation, message))
+                self._begin_to_vanish(sender, said, now_ms)
+        store.early_reads.note_read(early, person, device)
         return notices
 
     def _take_receipt(self, device: bytes, person: bytes, conversation: bytes, message: bytes) -> Notice:
