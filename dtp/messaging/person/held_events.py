@@ -69,7 +69,9 @@ class HeldEvents:
             "SELECT told, event, conversation FROM said WHERE sender = ? AND id = ?", sender, event
         )
         return all(
-            by and (told, encoded) < (by, self._rows.open(sealed, "said", sender, event, conversation))
+            by
+            and (told != sender, told, encoded)
+            < (by != sender, by, self._rows.open(sealed, "said", sender, event, conversation))
             for by, sealed, conversation in rows
         )
 

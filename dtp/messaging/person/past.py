@@ -185,9 +185,7 @@ class GroupPast:
         new = 0
         for sender, encoded in told:
             try:
-                # What is the teller's own came by a session with their device, as what they write does.
-                teller = b"" if sender == person else person
-                said = Said(sender, Event.parse(encoded), teller)
+                said = Said(sender, Event.parse(encoded), person)
             except PeerError:
                 continue
             if self._is_takable(said, conversation):

@@ -495,7 +495,9 @@ class MessageStore:
     def _open_said(self, row: tuple[bytes, bytes, bytes, bytes, bytes]) -> Said:
         """Return what is kept as `_SAID` has it."""
         event, *place, told = row
-        return Said(row[1], Event.parse(self._rows.open(event, "said", *place)), told)
+        # What is the teller's own came by a session with their device, as what they write does.
+        teller = b"" if told == row[1] else told
+        return Said(row[1], Event.parse(self._rows.open(event, "said", *place)), teller)
 
     def find_said(self, event: bytes, sender: bytes) -> list[tuple[bytes, Said]]:
         """Return the conversation and what a sender has said by this id, where it is kept and doesn't vanish."""

@@ -317,6 +317,32 @@ def test_what_is_written_before_its_sender_has_heard_of_the_new_member_is_given_
     assert not store.past.has_due(group, [at.people["carol"].identity.id.key])
 
 
+def test_what_is_new_is_news_also_where_another_device_of_its_sender_has_given_it_before(
+    village: Make,
+) -> None:
+    """It was taken for old, so that nobody was told of it."""
+    at = village("alice", "phone", "bob", "carol")
+    at.share_account("alice", "phone")
+    group = at.group("alice", "bob")
+    admit(at, "alice", "carol", group)
+    at.deliver()
+    at.say("phone", group, "hello carol")
+    at.deliver()
+    new = event(at, "phone", group, EventKind.TEXT, text="welcome")
+    for sealed in at.people["phone"].desk.seal_due(at.now):
+        if sealed.device != at.people["carol"].identity.id.key:  # that one the mailbox loses
+            at.boxes.setdefault(sealed.device, []).append(sealed.envelope)
+    at.deliver()
+    at.now += DAY // 2
+    at.deliver()
+    carol, alice = at.people["carol"], at.people["alice"].person
+    assert [(each.text, each.told) for each in shown(at, "carol", group)] == [
+        ("hello carol", b""),
+        ("welcome", b""),
+    ]
+    assert carol.store.list_unread()[-1:] == [(group, alice, new)]
+
+
 def test_much_comes_in_pieces_and_no_more_waits_than_a_mailbox_takes(village: Make) -> None:
     at = village("alice", "bob", "carol")
     group = at.group("alice", "bob")
@@ -352,7 +378,8 @@ def test_a_message_with_more_about_it_than_an_envelope_takes_is_given_with_less(
     assert (told.text, len(told.reactions)) == (60_000 * "x", 0)
 
 
-def test_a_flood_of_what_was_never_said_ends(village: Make) -> None:
+@pytest.mark.parametrize("author", ["bob", "alice"], ids=["of another", "of the teller"])
+def test_a_flood_of_what_was_never_said_ends(village: Make, author: str) -> None:
     at = village("alice", "bob", "carol")
     group = at.group("alice", "bob")
     admit(at, "alice", "carol", group)
@@ -365,12 +392,12 @@ def test_a_flood_of_what_was_never_said_ends(village: Make) -> None:
             "carol",
             group,
             *(text(group, "flood", 10 * number + each) for each in range(8)),
-            of="bob",
+            of=author,
         )
     assert len(at.texts("carol", group)) == 16
     at.people["carol"].allowances.quotas = MessageQuotas(told_bytes=20_000)
     for _ in range(5):
-        tell(at, "alice", "carol", group, text(group, 8000 * "x"), of="bob")
+        tell(at, "alice", "carol", group, text(group, 8000 * "x"), of=author)
     assert sum(len(each) for each in at.texts("carol", group)) < 20_000
 
 
