@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import re
@@ -197,9 +198,22 @@ def fund(show_id: str, amount: str, coin: str | None, account: WalletOptions) ->
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         share, executed = await shows.fund(chain, show_id, units, coin=paid_in)
+        _remember(chain, show_id, share)
         return {"share": share, **executed_record(executed)}
 
     _print(account.run_connected(work))
+
+
+def _remember(chain: ChainClient, show: str, share: str) -> None:
+    """Keep a share for `dtp show listen`, which names it. It is bought also where that can't be written."""
+    from dtp.broadcast.money.bought import bought_here
+    from dtp.errors import ConfigError
+
+    try:
+        bought_here(show).add_ticket(chain.address, share)
+    except ConfigError as fault:
+        told = {"event": "not-remembered", "why": str(fault)}
+        print_line(told, f"{fault}: name it where you listen, with --ticket {share}", err=True)
 
 
 def _paid_in(coin: str | None) -> str:
@@ -222,6 +236,7 @@ def buy(show_id: str, most: str | None, coin: str | None, account: WalletOptions
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         share, executed = await shows.buy(chain, show_id, most=agreed, coin=paid_in)
+        _remember(chain, show_id, share)
         return {"ticket": share, **executed_record(executed)}
 
     _print(account.run_connected(work))
@@ -316,10 +331,16 @@ def refund(show_id: str, account: WalletOptions) -> None:
     not posted yet, a batch at most.
     """
     from dtp.broadcast.money import shows
+    from dtp.broadcast.money.bought import bought_here
+    from dtp.errors import ConfigError
 
     async def work(chain: ChainClient) -> tuple[list[shows.Refund], str]:
         coin = (await shows.read_show(chain, show_id)).coin
-        return await shows.refund(chain, show_id), coin
+        done = await shows.refund(chain, show_id)
+        with contextlib.suppress(ConfigError):  # they are gone from the chain anyhow
+            for each in done:
+                bought_here(show_id).remove_ticket(chain.address, each.share)
+        return done, coin
 
     done, coin = account.run_connected(work)
     if wants_json():

@@ -26,6 +26,7 @@ from dtp.net.address import Address
 if TYPE_CHECKING:
     from dtp.broadcast.producing import Broadcast
     from dtp.chain import ChainClient
+    from dtp.chain.model import Id
     from dtp.net.connection import Connection
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -202,7 +203,7 @@ ticket_option = click.option(
     callback=_ticket,
     metavar="ID",
     help="Your ticket or share, as 'dtp show buy' and 'fund' print it: the producer finds it also where its account "
-    "holds thousands.",
+    "holds thousands. [default: what was bought on this machine]",
 )
 
 
@@ -214,13 +215,14 @@ def claims_of(
     clock_ms: Callable[[], int] = lambda: int(time.time() * 1000),
 ) -> Claims:
     """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's. They name
-    `ticket`, where it is given.
+    `ticket` where it is given, else what the account has bought on this machine.
 
     All are of the time at which this is called: another device that begins later keeps the seat that it takes.
     """
     began_ms = clock_ms()
 
     def sign(show: bytes) -> Sequence[SeatClaim]:
+        from dtp.broadcast.money.bought import bought_here
         from dtp.broadcast.money.tickets import seat_claim
         from dtp.chain.errors import SignerError
         from dtp.chain.signer import KeySigner
@@ -230,6 +232,9 @@ def claims_of(
             raise SignerError(
                 "another program holds this wallet's key, so it can't lend its ticket: name another one"
             )
-        return [seat_claim(signer, show, listener, began_ms, ticket)]
+        named: Sequence[Id | None] = [ticket]
+        if ticket is None:
+            named = bought_here(show).list_newest(signer.address) or named
+        return [seat_claim(signer, show, listener, began_ms, each) for each in named]
 
     return sign

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import time
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ import pytest
 from chain_resolver.hosts import run as chain_run
 from shows import ME
 
+from dtp.broadcast.messages import MAX_CLAIMS
 from dtp.broadcast.money import shows
+from dtp.broadcast.money.bought import bought_here
 from dtp.broadcast.money.shows import ShowTerms
 from dtp.broadcast.money.tickets import (
     AHEAD_MS,
@@ -251,6 +254,28 @@ def test_a_claim_of_the_command_line_names_the_ticket_that_was_said():
     assert named.ticket == bytes([7]) * 32
     assert asked(Sold(ALICE=1), BOB=[named]) == {"BOB": Refusal.CLOCK}  # by today's clock
     assert claims_of(SimpleNamespace(wallet=None), ALICE, BOB.id, None)(bytes(32))[0].ticket == b""
+
+
+def test_a_claim_of_the_command_line_names_what_was_bought_on_this_machine():
+    """Else a stranger's gifts would hide it, unless one knew to say which ticket it is."""
+    show, account = bytes([17]) * 32, ALICE.id.sui_address
+    said = claims_of(SimpleNamespace(wallet=None), ALICE, BOB.id, None)
+    bought = bought_here(show)
+    tickets = [bytes([at]) * 32 for at in range(1, MAX_CLAIMS + 2)]
+    for at, each in enumerate(tickets):
+        bought.add_ticket(account, each)
+        os.utime(bought.path_of(account, each), (at, at))
+    bought.add_ticket(CAROL.id.sui_address, bytes([99]) * 32)
+    claims = said(show)
+    assert [each.ticket for each in claims] == tickets[:0:-1]  # the newest
+    assert [
+        each.ticket for each in claims_of(SimpleNamespace(wallet=None), ALICE, BOB.id, tickets[0])(show)
+    ] == [tickets[0]]
+    assert [each.ticket for each in said(bytes(32))] == [b""]  # of another show nothing
+    for each in tickets:
+        bought.remove_ticket(account, each)
+    bought.remove_ticket(account, tickets[0])
+    assert [each.ticket for each in said(show)] == [b""]
 
 
 def test_a_device_that_lost_its_seat_to_another_one_does_not_take_it_back_by_itself():
