@@ -274,9 +274,8 @@ class Feeder:
 
     def _doubt_listeners(self, now: float) -> None:
         """Have those measured who only say that they serve others: somebody else wants their places."""
-        for standing, stream in self._ranking.list_standings(now):
-            if standing is Standing.SAYS:
-                self._listeners[stream].doubted.set()
+        for stream in self._ranking.list_doubted(now):
+            self._listeners[stream].doubted.set()
 
     async def _measure_doubted(self, stream: Stream, served: _Served, on_trial: bool) -> None:
         """Measure a listener each time that others want its place; one on trial at once, ahead of all others."""

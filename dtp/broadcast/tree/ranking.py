@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Hashable, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
@@ -21,8 +21,9 @@ T = TypeVar("T")
 MEASURED: Final = 60.0
 #: Listeners, and places that they come from, of which something is remembered.
 _MOST: Final = 1024
-#: Listeners of which it is counted anew each time how many may serve others; of more once a second.
+#: Listeners that are looked at anew each time that somebody comes; of more once a second.
 _COUNTED: Final = 64
+_COUNT_AGAIN: Final = 1.0
 #: Seconds until somebody who comes from where one didn't serve is tried again; doubled each time, up to `MEASURED`.
 _AGAIN: Final = 1.0
 
@@ -40,6 +41,10 @@ class Standing(IntEnum):
     SERVES = 3
     #: The producer has named it as a relay.
     NAMED = 4
+
+
+#: Above the rank of everybody.
+_HIGHEST: Final = (Standing.NAMED, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,18 @@ def check_relays(relays: Collection[PeerId], places: int) -> None:
         raise LocalError(f"a fan-out of {places} has no room for {count_of(count, 'relay')}: raise it")
 
 
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What all who are here do for others."""
+
+    #: How many serve others, or may.
+    serving: int
+    #: The rank of the one who goes first.
+    lowest: tuple[Standing, bool]
+    #: Each standing that somebody from a source has.
+    known: Set[tuple[Standing, str]]
+
+
 class Ranking(Generic[K]):
     """Gives the places of one who serves a show.
 
@@ -78,8 +95,10 @@ class Ranking(Generic[K]):
         self._here: dict[K, ShowListener] = {}
         self._measured: OrderedDict[str, tuple[bool, float]] = OrderedDict()
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        #: How many may serve others, and until when that is taken for right.
-        self._serving = 0, -math.inf
+        self._peers = Counter[PeerId]()
+        #: What was found when all were looked at, and until when that is taken for right.
+        self._survey = _Survey(0, _HIGHEST, frozenset()), -math.inf
+        self._doubt_again = -math.inf
 
     def __len__(self) -> int:
         return len(self._here)
@@ -87,10 +106,15 @@ class Ranking(Generic[K]):
     def add(self, key: K, listener: ShowListener) -> None:
         """Give `listener` a place, until `remove`."""
         self._here[key] = listener
+        self._peers[listener.peer] += 1
 
     def remove(self, key: K) -> None:
         """Free the place of a listener. Nothing happens where it has none."""
-        self._here.pop(key, None)
+        gone = self._here.pop(key, None)
+        if gone is not None:
+            self._peers[gone.peer] -= 1
+            if not self._peers[gone.peer]:
+                del self._peers[gone.peer]
 
     def get_standing(self, listener: ShowListener, now: float) -> Standing:
         """Return what a listener does for others, were this its only place."""
@@ -113,11 +137,28 @@ class Ranking(Generic[K]):
 
     def count_serving(self, now: float) -> int:
         """Return how many are here who serve others, or may; where very many are, as it was a second ago."""
-        count, until = self._serving
+        return self._look_at_all(now).serving
+
+    def list_doubted(self, now: float) -> list[K]:
+        """Return those here who say that they serve others, and weren't measured: somebody else wants their places.
+        Where very many are here, nobody for a second after that."""
+        if len(self) > _COUNTED and now < self._doubt_again:
+            return []
+        self._doubt_again = now + _COUNT_AGAIN
+        return [key for standing, key in self.list_standings(now) if standing is Standing.SAYS]
+
+    def _look_at_all(self, now: float) -> _Survey:
+        """Return what all who are here do; where very many are, as it was a second ago: anybody may come and ask."""
+        found, until = self._survey
         if len(self) <= _COUNTED or now >= until:
-            count = sum(each >= Standing.SAYS for each, _ in self.list_standings(now))
-            self._serving = count, now + 1.0
-        return count
+            serving, lowest, known = 0, _HIGHEST, set[tuple[Standing, str]]()
+            for rank, key in self._list_ranks(now):
+                serving += rank[0] >= Standing.SAYS
+                lowest = min(lowest, rank)
+                known.add((rank[0], self._here[key].source))
+            found = _Survey(serving, lowest, known)
+            self._survey = found, now + _COUNT_AGAIN
+        return found
 
     def _list_ranks(self, now: float) -> list[tuple[tuple[Standing, bool], K]]:
         """Return the standing of each who is here, and whether nobody else from its source came with that before."""
@@ -128,27 +169,19 @@ class Ranking(Generic[K]):
             seen.add(mine)
         return found
 
-    def _is_alone(self, listener: ShowListener, standing: Standing, now: float) -> bool:
-        """Return whether nobody here has this standing, and the listener's source."""
-        return all(
-            self._here[key].source != listener.source
-            for each, key in self.list_standings(now)
-            if each is standing
-        )
-
     def may_enter(self, listener: ShowListener, now: float) -> bool:
         """Return True if a listener that comes is let in now."""
         if len(self) != self.places or not self.places:
             return len(self) < self.places
-        if any(each.peer == listener.peer for each in self._here.values()):
+        if listener.peer in self._peers:
             return False
-        mine, lowest = self.get_standing(listener, now), min(each for each, _ in self._list_ranks(now))
+        mine, here = self.get_standing(listener, now), self._look_at_all(now)
         if mine is not Standing.SAYS:
-            return lowest < (mine, self._is_alone(listener, mine, now))
+            return here.lowest < (mine, (mine, listener.source) not in here.known)
         if self._failed.get(listener.source, (0, now))[1] > now:
             return False
-        crowded = lowest == (Standing.SERVES, False)
-        return lowest[0] < mine or (crowded and self._is_alone(listener, Standing.SERVES, now))
+        crowded = here.lowest == (Standing.SERVES, False)
+        return here.lowest[0] < mine or (crowded and (Standing.SERVES, listener.source) not in here.known)
 
     def find_surplus(self, now: float) -> K | None:
         """Return who has to go, of equals the one that came last; None while there is room, and while the one too

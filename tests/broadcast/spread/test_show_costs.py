@@ -159,6 +159,40 @@ def test_to_say_where_there_is_room_costs_as_much_however_many_listen():
     assert ranking.count_serving(0.1) == 0
 
 
+def test_whether_one_has_a_place_costs_as_much_however_many_have_one():
+    """Anybody may come and ask: at ten thousand places each one who came held up all others for 36 ms."""
+
+    def lines_of(places):
+        ranking = Ranking(places)
+        for each in range(places):
+            listener = ShowListener(
+                Identity(each.to_bytes(32, "big")).id, f"{each}", (f"at {each}",) * (each % 2)
+            )
+            ranking.add(each, listener)
+        comes = [ShowListener(Identity(bytes([each]) * 32).id, HOME, ("mine",)) for each in range(1, 101)]
+        with counting_lines("dtp/broadcast") as lines:
+            let_in = [ranking.may_enter(each, at / 200) for at, each in enumerate(comes)]
+            doubted = [len(ranking.list_doubted(at / 200)) for at in range(100)]
+        assert let_in == [True] * 100
+        assert sum(doubted) == places // 2 * (1 if places > 64 else 100)
+        return lines[0]
+
+    assert lines_of(600) < 2 * lines_of(64)
+
+
+def test_who_has_two_places_has_one_when_the_other_is_free():
+    ranking, twice = Ranking(2), ShowListener(Identity(bytes(32)).id, HOME, ())
+    for key in "one", "two":
+        ranking.add(key, twice)
+    ranking.remove("one")
+    ranking.remove("one")
+    ranking.add("another", ShowListener(Identity(bytes([1]) * 32).id, HOME, ()))
+    assert not ranking.may_enter(twice, 0.0)
+    ranking.remove("two")
+    ranking.add("third", ShowListener(Identity(bytes([2]) * 32).id, HOME, ()))
+    assert ranking.may_enter(ShowListener(twice.peer, "elsewhere", ()), 0.0)
+
+
 def test_all_who_have_told_of_room_have_their_turn():
     """Also where more have told than are looked at, and some name places that aren't there, again and again."""
     rooms, sent = Rooms(), set()
