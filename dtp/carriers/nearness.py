@@ -98,6 +98,11 @@ def network_of_host(host: str) -> str:
     return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))
 
 
+def network_of_source(source: str) -> str:
+    """Return the network on the internet that somebody is in whose carrier has this `source`; else the source."""
+    return network_of_host(source.partition("/")[0]) or source
+
+
 @lru_cache(maxsize=4096)
 def _of_host(host: str) -> Nearness:
     try:

@@ -12,18 +12,17 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.errors import DtpError, PeerError
 from dtp.gossip.channel import NeighbourSink
 from dtp.gossip.core import CutOff, Delivered, MembersChanged, RecordsOffered, Verdict
 from dtp.gossip.errors import TopicError
 from dtp.gossip.frames import PROTOCOL
 from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits, ScoreWeights
 from dtp.gossip.message import ID_SIZE, Message, content_of, hash_content, sign_batch
+from dtp.gossip.named import ConnectPeer, Named, NamedPeers, count_members
 from dtp.gossip.router import Router
 from dtp.gossip.topics import ROOM, Overflow, Topic, Validator
 from dtp.identity import Identity, PeerId
-from dtp.net.address import AddressError
-from dtp.net.resolver import NotResolved
 from dtp.net.turns.budget import TurnBudget
 from dtp.peers.clocks import PeerClocks
 from dtp.tasks import TaskSet
@@ -41,12 +40,6 @@ _LONGEST_REOPEN: Final = 60.0
 _LAST_WORD: Final = 1.0
 #: Steps of neighbours that have sent much at once, in a turn of the loop that stays short.
 _TURN: Final = 16
-#: Others that are dialled at once because somebody named them.
-_DIALS: Final = 4
-#: Peers that were named, and that are remembered to have been dialled.
-_NAMED: Final = 1024
-#: Seconds until one that couldn't be dialled may be again.
-_DIAL_PAUSE: Final = 60.0
 
 
 class GossipLink(Protocol):
@@ -68,8 +61,8 @@ class GossipLink(Protocol):
 LearnRecord = Callable[[bytes, PeerId], PeerId | None]
 #: Returns the signed record of a peer for another to hear, if there is one.
 RecordOf = Callable[[PeerId, PeerId], bytes | None]
-#: Connects to a peer that somebody named.
-ConnectPeer = Callable[[PeerId], Any]
+#: Returns in which networks and by which relays a peer is dialled on the internet.
+NetworksOf = Callable[[PeerId], frozenset[str]]
 
 
 class Gossip:
@@ -112,10 +105,8 @@ class Gossip:
         self.turns: TurnBudget
         self._loop: asyncio.AbstractEventLoop | None = None
         self._learn: LearnRecord | None = None
-        self._connect: ConnectPeer | None = None
-        self._dialled: dict[bytes, float] = {}
-        self._dialling = 0
-        self._dial_slots = asyncio.Semaphore(_DIALS)
+        self._networks_of: NetworksOf = lambda peer: frozenset()
+        self._named: NamedPeers | None = None
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -141,6 +132,8 @@ class Gossip:
             async with asyncio.timeout(_LAST_WORD):
                 await asyncio.gather(*(each.wait_delivered() for each in channels))
         await self._tasks.stop()
+        if self._named is not None:
+            await self._named.stop()
         self._loop = None
         if self._timer is not None:  # now, since what was done above may have set it again
             self._timer.cancel()
@@ -263,12 +256,16 @@ class Gossip:
         record_of: RecordOf | None = None,
         learn: LearnRecord | None = None,
         connect: ConnectPeer | None = None,
+        networks_of: NetworksOf | None = None,
     ) -> None:
         """Exchange records of peers: give those of `record_of`, take others by `learn`, and `connect` to them.
 
-        Up to `limits.full_mesh` members of a topic become neighbours, so that small topics are one hop.
+        Up to `limits.full_mesh` members of a topic become neighbours, so that small topics are one hop; of networks
+        on the internet in which somebody isn't dialled, as `networks_of` says, few count.
         """
-        self._learn, self._connect = learn, connect
+        self._learn, self._networks_of = learn, networks_of or self._networks_of
+        if connect is not None:
+            self._named = NamedPeers(connect, is_wanted=self._is_wanted, now=self._now, counts=self.counts)
         if record_of is not None:
             given = record_of
 
@@ -296,38 +293,17 @@ class Gossip:
                 self._router.count_bad_record(offered.sender)
                 log.debug("a record that %s gave: %s", PeerId(offered.sender).short, error)
                 continue
-            if peer is not None:
-                self._dial_if_wanted(peer, offered.topic)
+            if peer is not None and self._named is not None:
+                self._named.add(Named(peer, offered.topic), self._router.source_of(offered.sender))
 
-    def _dial_if_wanted(self, peer: PeerId, topic: bytes) -> None:
-        assert self._loop is not None
-        now = self._loop.time()
-        if (
-            self._connect is None
-            or peer.key in self._channels
-            or peer == self.identity.id
-            or self._dialling >= _DIALS * 16
-            or self._dialled.get(peer.key, -_DIAL_PAUSE) + _DIAL_PAUSE > now
-            or len(self._router.members_of(topic)) >= self.limits.full_mesh
-        ):
-            return
-        self._dialled.pop(peer.key, None)
-        self._dialled[peer.key] = now
-        while len(self._dialled) > _NAMED:
-            del self._dialled[next(iter(self._dialled))]
-        self._dialling += 1
-        self._tasks.start(self._dial_named(peer), name="dtp-gossip-dial")
-
-    async def _dial_named(self, peer: PeerId) -> None:
-        try:
-            async with self._dial_slots:
-                if peer.key not in self._channels and self._connect is not None:
-                    await self._connect(peer)
-        except (CarrierError, PeerError, NotResolved, AddressError) as error:
-            self.counts["dial-failed"] += 1
-            log.debug("%s, whom a neighbour named: %s", peer.short, error)
-        finally:
-            self._dialling -= 1
+    def _is_wanted(self, named: Named) -> bool:
+        """Return whether a member of a topic that somebody has named is to become a neighbour."""
+        if self._loop is None or named.peer.key in self._channels or named.peer == self.identity.id:
+            return False
+        sources = [self._router.source_of(each) for each in self._router.members_of(named.topic)]
+        limits = self.limits
+        count = count_members(sources, self._networks_of(named.peer), limits.per_network)
+        return count < limits.full_mesh
 
     # ---- topics -------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,9 @@ class GossipLimits:
     message: int = 256 * KIB
     #: Neighbours of a topic up to which everybody sends to everybody in one hop: a mesh of 8 would take two or three.
     full_mesh: int = 50
+    #: ... of which so many of one network on the internet count, or of one relay, where a member elsewhere is to be
+    #: linked: somebody may be there many times.
+    per_network: int = 8
     #: Seconds from a neighbour's coming, or from one record of it that its topics' other members were told of, to the
     #: next: by then it has linked to those that it can reach, and one that signs without end costs little.
     introduce: float = 10.0

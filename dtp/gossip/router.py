@@ -141,6 +141,11 @@ class Router:
         state = self._core.topics.get(topic)
         return frozenset() if state is None else frozenset(state.mesh)
 
+    def source_of(self, peer: bytes) -> str:
+        """Return the IP address of a neighbour, or what else its carrier says; "" for an unknown one."""
+        neighbour = self._core.neighbours.get(peer)
+        return "" if neighbour is None else neighbour.source
+
     def score_of(self, peer: bytes) -> float:
         """Return the score of a neighbour; 0 for an unknown one."""
         return self._core.scores[peer]

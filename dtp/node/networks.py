@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dtp.carriers.nearness import Nearness, network_of_host
+from dtp.carriers.nearness import Nearness, network_of_host, network_of_source
 from dtp.identity import PeerId
 from dtp.net.address import Address, AddressError, is_ip_address
 from dtp.peers.links import PeerLink
@@ -26,8 +26,7 @@ def network_of_link(link: PeerLink) -> str:
 def network_of_teller(source: str) -> str:
     """Return the network of who told a record, by its source in the book such as "exchange 192.0.2.7": those of one
     on the internet count as one; so do all of a way such as "dht" that doesn't say who has told."""
-    where = source.partition(" ")[2]
-    return network_of_host(where.partition("/")[0]) or where or source
+    return network_of_source(source.partition(" ")[2]) or source
 
 
 def networks_of_record(record: PeerRecord, teller: Nearness) -> frozenset[str]:

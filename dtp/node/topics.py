@@ -10,6 +10,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.gossip import PROTOCOL as GOSSIP
 from dtp.gossip import Gossip, GossipLimits
 from dtp.identity import Identity, PeerId
+from dtp.node.networks import networks_of_record
 from dtp.peers.book import PeerBook
 from dtp.peers.clocks import PeerClocks
 from dtp.peers.links import PeerLinks
@@ -46,7 +47,10 @@ class Topics:
         self._providers = providers
         await stack.enter_async_context(self.gossip)
         self.gossip.exchange_records(
-            record_of=self._record_of, learn=self._learn_record, connect=self._links.connect_told
+            record_of=self._record_of,
+            learn=self._learn_record,
+            connect=self._links.connect_told,
+            networks_of=self._networks_of,
         )
         stack.callback(self._book.on_change(lambda record: self.gossip.renew_record(record.peer)))
         self._links.protocols[GOSSIP] = self.gossip.serve
@@ -71,6 +75,10 @@ class Topics:
             return self._own().encoded
         known = self._book.get_known(peer)
         return known.record.encoded if known is not None and known.is_for(self._nearness(hearer)) else None
+
+    def _networks_of(self, peer: PeerId) -> frozenset[str]:
+        known = self._book.get_known(peer)
+        return frozenset() if known is None else networks_of_record(known.record, known.teller)
 
     def _nearness(self, peer: PeerId) -> Nearness:
         link = self._links.get(peer)

@@ -1,13 +1,24 @@
-"""What a neighbour names is dialled beside what others name, and holds up nobody: whole nodes on a small internet."""
+"""Whom neighbours name, of a topic or otherwise: up to 51 members are all linked, also in one network; and who names
+many, or comes many times from one address, keeps a node from nobody else. Whole nodes on a small internet."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
+import pytest
 from small_internet import Internet
 
-from dtp.identity import Identity
+import dtp
+from dtp.carriers.errors import DialError
+from dtp.gossip import GossipLimits
+from dtp.gossip.named import DIALS, PAUSE, Named, NamedPeers, count_members
+from dtp.identity import Identity, PeerId
 from dtp.node.exchange import PUSH_PROTOCOL
+from dtp.node.node import NodeLimits
+from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.links import NODE_SERVICE, PeerLink
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
@@ -39,3 +50,170 @@ def test_a_neighbour_that_names_hundreds_who_answer_nothing_keeps_a_node_from_no
                 assert victim.links.get(newcomer.identity.id) is not None
 
     clock.run(main())
+
+
+#: Whoever has them links to nobody for itself: what is linked was named in a topic.
+ALONE = UpkeepLimits(wanted=0, chosen=0, further_pause=math.inf)
+
+
+async def join_topic(stack: AsyncExitStack, node: AbstractAsyncContextManager[dtp.Node]) -> dtp.Node:
+    opened = await stack.enter_async_context(node)
+    await stack.enter_async_context(opened.topic("team"))
+    return opened
+
+
+async def open_in_one_network(stack: AsyncExitStack, internet: Internet, count: int) -> list[dtp.Node]:
+    """Open nodes that have a topic and know the first one. A node dials eight of one network for itself."""
+    nodes = list[dtp.Node]()
+    for number in range(count):
+        bootstrap = [nodes[0].address] if nodes else []
+        nodes.append(await join_topic(stack, internet.node(f"5.5.5.{number}", bootstrap=bootstrap)))
+    await asyncio.sleep(10)
+    return nodes
+
+
+@pytest.mark.slow
+def test_fifty_one_members_in_one_network_are_one_hop() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            nodes = await open_in_one_network(stack, Internet(), 51)
+            assert {len(node.gossip.peers) for node in nodes} == {50}
+
+    clock.run(main())
+
+
+def is_even(host: str) -> bool:
+    return int(host.rpartition(".")[2]) % 2 == 0
+
+
+def test_members_in_one_network_are_one_hop_again_after_a_cut() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            internet = Internet()
+            nodes = await open_in_one_network(stack, internet, 14)
+            assert {len(node.gossip.peers) for node in nodes} == {13}
+            internet.passes = lambda one, other: is_even(one) == is_even(other)
+            internet.cut()
+            await asyncio.sleep(120)
+            assert {len(node.gossip.peers) for node in nodes} == {6}
+            internet.passes = lambda one, other: True
+            await asyncio.sleep(90)
+            assert {len(node.gossip.peers) for node in nodes} == {13}
+
+    clock.run(main())
+
+
+def test_many_members_at_one_address_keep_a_node_from_no_member_elsewhere() -> None:
+    async def main() -> None:
+        internet = Internet()
+        limits = NodeLimits(upkeep=ALONE, gossip=GossipLimits(full_mesh=8, per_network=2))
+        waits = NodeLimits(upkeep=ALONE, gossip=GossipLimits(full_mesh=0))  # dials nobody
+        async with AsyncExitStack() as stack:
+            friend = await join_topic(stack, internet.node("5.0.0.1", limits=limits))
+            other = await join_topic(stack, internet.node("5.0.1.1", limits=waits))
+            await friend.links.connect(other.address)
+            newcomer = await join_topic(stack, internet.node("5.0.2.1", limits=limits))
+            for port in range(8):
+                one = await join_topic(stack, internet.node("6.6.6.6", port=port + 1, limits=waits))
+                await one.links.connect(newcomer.address)
+            await asyncio.sleep(5)
+            await newcomer.links.connect(friend.address)
+            await asyncio.sleep(5)
+            assert other.identity.id in newcomer.gossip.peers
+
+    clock.run(main())
+
+
+# ---- one neighbour's beside another's ------------------------------------------------------------------------------
+
+
+LIAR, FRIEND = "6.6.6.6", "5.5.5.5"
+
+
+class Dials:
+    """Dials that answer at once, but for those of `silent` ones, which fail after 10 s."""
+
+    def __init__(self) -> None:
+        self.silent = set[PeerId]()
+        self.linked = dict[PeerId, float]()
+        self.most = 0
+        self._under_way = 0
+        self.counts = Counter[str]()
+        loop = asyncio.get_running_loop()
+        self.named = NamedPeers(
+            self.connect,
+            is_wanted=lambda each: each.peer not in self.linked,
+            now=loop.time,
+            counts=self.counts,
+        )
+
+    async def connect(self, peer: PeerId) -> None:
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
+        try:
+            if peer in self.silent:
+                await asyncio.sleep(10)
+                raise DialError("no answer")
+            self.linked[peer] = asyncio.get_running_loop().time()
+        finally:
+            self._under_way -= 1
+
+    def name(self, peers: list[PeerId], source: str) -> None:
+        for each in peers:
+            self.named.add(Named(each, b"team"), source)
+
+
+def crowd(count: int) -> list[PeerId]:
+    return [Identity.generate().id for _ in range(count)]
+
+
+@pytest.mark.parametrize("is_named_by_liar_first", [False, True])
+def test_a_member_that_names_many_who_answer_nothing_holds_up_no_other(
+    *, is_named_by_liar_first: bool
+) -> None:
+    async def main() -> None:
+        dials, members = Dials(), crowd(49)
+        for _ in range(20):
+            silent = crowd(100)
+            dials.silent.update(silent)
+            dials.name([*silent, *members] if is_named_by_liar_first else silent, LIAR)
+            await asyncio.sleep(3)
+        before = asyncio.get_running_loop().time()
+        dials.name(members, FRIEND)
+        await asyncio.sleep(1)
+        assert dials.linked.keys() >= set(members)
+        assert max(dials.linked.values()) < before + 1
+        assert dials.most <= DIALS
+        assert dials.counts["dial-failed"] > 0
+        await dials.named.stop()
+
+    clock.run(main())
+
+
+def test_who_could_not_be_dialled_is_not_again_for_a_minute() -> None:
+    async def main() -> None:
+        dials, (silent,) = Dials(), crowd(1)
+        dials.silent.add(silent)
+        for _ in range(6):
+            dials.name([silent], FRIEND)
+            await asyncio.sleep(PAUSE / 4)
+        assert dials.counts == {"dial-failed": 2}
+        await dials.named.stop()
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize(
+    ("sources", "networks", "counted"),
+    [
+        (["6.6.6.6"] * 50, {"5.5.5.0/24"}, 8),
+        (["6.6.6.6"] * 50, {"6.6.6.0/24"}, 50),
+        (["6.6.6.6"] * 50, set(), 8),
+        ([f"6.6.{number}.6" for number in range(50)], set(), 50),
+        (["192.168.1.5", "127.0.0.1", "memory"] * 10, {"5.5.5.0/24"}, 30),
+        (["relay:dtp1abc"] * 50, {"relay:dtp1abc"}, 50),
+        (["relay:dtp1abc"] * 50, {"relay:dtp1xyz"}, 8),
+    ],
+)
+def test_of_another_network_few_members_count(sources: list[str], networks: set[str], counted: int) -> None:
+    assert count_members(sources, frozenset(networks), 8) == counted
