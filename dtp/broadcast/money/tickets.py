@@ -18,7 +18,7 @@ from dtp.chain.signer import KeySigner
 from dtp.identity import PeerId
 from dtp.pay import passes
 
-#: How far a claim's time may be ahead of the producer's clock, ms. A later claim counts more, so it is bounded.
+#: How far a claim's time may be ahead of the producer's clock, ms, and of the chain's. A later claim counts more.
 AHEAD_MS: Final = 120_000
 #: How often a ticket may go to another listener than the one that has it, at once, and ms until it may once more:
 #: else all who share it would have every key, each by naming itself again, or by passing it on.
@@ -102,9 +102,13 @@ class Seats(KeyAdmission):
         """Return the ids of the tickets that each of these accounts has, of those that its claims name (which anybody
         can write) and of others. Raise `ChainError`."""
 
+    async def _read_time(self) -> int:
+        """Return the time against which claims are held, Unix ms. Raise `ChainError`."""
+        return self._clock_ms()
+
     async def refused(self, asking: Mapping[PeerId, Sequence[SeatClaim]]) -> dict[PeerId, Refusal]:
         """Return those who have no ticket, or whose ticket another one has by now."""
-        latest = self._clock_ms() + AHEAD_MS
+        latest = await self._read_time() + AHEAD_MS
         late = {peer for peer, claims in asking.items() if any(each.time_ms > latest for each in claims)}
         wanted: dict[str, list[tuple[int, PeerId]]] = {}
         said: dict[str, set[str]] = {}
@@ -160,12 +164,23 @@ class Seats(KeyAdmission):
         return found
 
 
-class TicketHolders(Seats):
+class _ChainSeats(Seats):
+    """Seats of which the chain knows. It knows the time, too: by a clock that is behind all would be refused."""
+
+    def __init__(self, chain: ChainClient, show: bytes, clock_ms: Callable[[], int]) -> None:
+        super().__init__(show, clock_ms)
+        self._chain = chain
+
+    async def _read_time(self) -> int:
+        return max(self._clock_ms(), (await self._chain.service_info()).timestamp_ms or 0)
+
+
+class TicketHolders(_ChainSeats):
     """Those who hold tickets of a ticketed show, or shares of a funded one with money in them."""
 
     def __init__(self, chain: ChainClient, show: Id, clock_ms: Callable[[], int] = _now_ms) -> None:
-        self._id, self._chain = canonical_id(show), chain
-        super().__init__(bytes.fromhex(self._id.removeprefix("0x")), clock_ms)
+        self._id = canonical_id(show)
+        super().__init__(chain, bytes.fromhex(self._id.removeprefix("0x")), clock_ms)
 
     async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
         if not accounts:
@@ -188,14 +203,14 @@ def _is_good(show: Show, share: ShowShare) -> bool:
     return not show.rate or show.unspent_of(share) > 0
 
 
-class PassHolders(Seats):
+class PassHolders(_ChainSeats):
     """Those who hold a pass of a plan that is good now."""
 
     def __init__(
         self, chain: ChainClient, plan: Id, show: bytes, clock_ms: Callable[[], int] = _now_ms
     ) -> None:
-        super().__init__(show, clock_ms)
-        self._chain, self._plan = chain, canonical_id(plan)
+        super().__init__(chain, show, clock_ms)
+        self._plan = canonical_id(plan)
 
     async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
         plan, _ = await passes.read_plan(self._chain, self._plan)

@@ -40,7 +40,7 @@ _ADVICE: Final = {
     Refusal.NO_TICKET: "buy one with 'dtp show buy' or 'dtp show fund', and listen with the wallet that holds it; "
     "where that holds thousands, name it with --ticket",
     Refusal.TICKET_IN_USE: "another identity listens with your ticket; buy one more, or begin here again: later, if "
-    "it went from one to another often",
+    "it went from one to another often. If you did begin here last, the clock of this machine is behind: set it",
     Refusal.CLOCK: "the clock of this machine is wrong: set it",
     Refusal.FOR_SALE: "keys are sold: listen with a budget",
     Refusal.NOT_NOW: "its producer can't ask the chain now; try again later",

@@ -316,9 +316,13 @@ def test_a_pass_admits_its_holder_while_it_is_good(monkeypatch):
     async def epoch():
         return SimpleNamespace(epoch=1)
 
+    async def service_info():
+        return SimpleNamespace(timestamp_ms=None)
+
     monkeypatch.setattr(passes, "read_plan", plan_of)
     monkeypatch.setattr(passes, "accounts_of", passes_of)
-    holders = PassHolders(SimpleNamespace(epoch=epoch), "0x9", bytes(32), lambda: hour)
+    chain = SimpleNamespace(epoch=epoch, service_info=service_info)
+    holders = PassHolders(chain, "0x9", bytes(32), lambda: hour)
     told = {"ALICE": None, "BOB": Refusal.NO_TICKET, "CAROL": Refusal.NO_TICKET}
     assert asked(holders, ALICE=[], BOB=[], CAROL=[]) == told
 
@@ -354,6 +358,27 @@ def test_a_ticket_that_goes_through_20_accounts_of_the_chain_counts_as_one(clien
             assert await ask_for_keys(issuer, accounts[-1]) == Refusal.NO_TICKET
             await shows.buy(chains[-1], id)
             assert await ask_for_keys(issuer, accounts[-1]) is None
+
+    chain_run(work())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behind_ms", [600_000, 366 * 86_400_000])
+def test_a_producer_whose_clock_is_behind_admits_who_comes_at_the_chains_time(client, wallet, behind_ms):
+    """It refused all that have a ticket, and told them that their clocks were wrong."""
+
+    async def work():
+        async with client(wallet()) as chain:
+            id, _ = await shows.create(chain, ME.id.key, ShowTerms(slot_ms=3_600_000, rate=100))
+            program = Program()
+            (coin,) = program.split(program.gas, [10])
+            program.transfer([show_module.contribute(program, id, coin)], ALICE.id.sui_address)
+            await chain.execute(program)
+            time_ms = (await chain.service_info()).timestamp_ms
+            holders = TicketHolders(chain, id, lambda: time_ms - behind_ms)
+            for ahead, why in (AHEAD_MS - 60_000, None), (AHEAD_MS + 600_000, Refusal.CLOCK):
+                said = claim(ALICE, BOB, time_ms + ahead, show=id_bytes(id))
+                assert (await holders.refused({BOB.id: [said]})).get(BOB.id) == why
 
     chain_run(work())
 
