@@ -106,18 +106,38 @@ async def asking(bootstrap: str, peer: str) -> None:
         await until_told()
 
 
+class CarrierChanges:
+    """Counts how often a connection that was relayed has become direct. The link to the same peer becomes so as well,
+    in its own time, and isn't counted."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.made = 0
+        self._is_direct = False
+        self._upgrade = connection.on_carrier
+        connection.on_carrier = self._note
+        self._note(connection)
+
+    def _note(self, connection: Connection) -> None:
+        is_direct = any(url.startswith("quic:") for url in connection.stats.carriers)
+        self.made += is_direct and not self._is_direct
+        self._is_direct = is_direct
+        if self._upgrade is not None:
+            self._upgrade(connection)
+
+
 async def talking(bootstrap: str, peer: str) -> None:
-    """Says when its carriers change while it talks, and how many were made direct by then; at last, once all that was
-    said has come back, how much that was."""
+    """Says when its carriers change while it talks, and how often it has become direct by then; at last, once all
+    that was said has come back, how much that was."""
     async with behind_nat(bootstrap) as node:
         await until(lambda: len(node.links) > 0)
         async with await connected(node, f"dtp://{peer}/echo") as connection:
+            changes = CarrierChanges(connection)
             stream = await connection.open_stream()
             told = asyncio.create_task(until_told())
             said: dict[str, Any] = {}
             pieces = 0
             while not told.done():
-                now = {"carriers": list(connection.stats.carriers), "made": node.reach.counters["direct"]}
+                now = {"carriers": list(connection.stats.carriers), "made": changes.made}
                 if said != now:
                     said = now
                     say(**said)

@@ -63,7 +63,7 @@ def test_a_node_that_others_reach_takes_no_place() -> None:
 
 
 def await_carriers(talking: Node, wanted: Callable[[list[str]], bool], made: int = 0) -> list[str]:
-    """Return the carriers of a node that talks as soon as they are so, and so many have been made direct."""
+    """Return the carriers of a node that talks as soon as they are so, and it has become direct so often."""
     while not wanted((said := talking.line())["carriers"]) or said["made"] < made:
         pass
     return said["carriers"]
@@ -96,10 +96,11 @@ def talking_through(place: Lab) -> Iterator[Node]:
 
 @pytest.mark.parametrize("nat", ["nata", "natb"])
 def test_where_a_nat_gets_another_address_the_connection_goes_on_and_is_direct_again(nat: str) -> None:
+    """The link to the same peer isn't waited for: where a try fails it is made again half a minute later."""
     with lab("port-restricted", "port-restricted") as place, talking_through(place) as talking:
-        await_carriers(talking, is_direct, made=2)  # its connection, and its link
+        await_carriers(talking, is_direct, made=1)
         place.move_nat(nat, {"nata": "203.0.113.11", "natb": "203.0.113.12"}[nat], "203.0.113.77")
-        (direct,) = await_carriers(talking, is_direct, made=4)
+        (direct,) = await_carriers(talking, is_direct, made=2)
         assert direct.startswith("quic://203.0.113.77:" if nat == "natb" else "quic://203.0.113.12:")
 
 
