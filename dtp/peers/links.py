@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from dtp.carriers.crowd import source_group
-from dtp.carriers.nearness import Nearness, dialled_as_told, who_tells
+from dtp.carriers.nearness import Nearness, dialled_as_told, network_of_source, who_tells
 from dtp.errors import DtpError, LimitError, LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -266,20 +266,19 @@ class PeerLinks:
             await self._serve_link(link)
 
     def _make_room(self, link: PeerLink) -> bool:
-        """Return True if one more may come in. When all places are taken, the newest of the source that has most goes
-        if that has more than the one that comes: peers that share a NAT are equal to others until places are few."""
+        """Return True if one more may come in. When all places are taken, the newest goes of the source that has most
+        if that has more than the one that comes; else of the network that has most. So peers that share a NAT are
+        equal to others until places are few, and who has many addresses doesn't take them all."""
         incoming = [each for each in self._links.values() if not each.outgoing]
         if len(incoming) < self.limits.incoming and len(self._links) < self.limits.links:
             return True
-        by_source = Counter(each.source for each in incoming)
-        if not by_source:
+        spare = _find_newest_of_most(incoming, link, lambda each: each.source) or _find_newest_of_most(
+            incoming, link, lambda each: network_of_source(each.source)
+        )
+        if spare is None:
             return False
-        source, most = by_source.most_common(1)[0]
-        if most <= by_source[link.source] + 1:
-            return False
-        newest = next(each for each in reversed(incoming) if each.source == source)
         self.counters["made-room"] += 1
-        self._end_link(newest, CloseCode.BUSY, "others need the place", CloseDetail.PLACE_GIVEN)
+        self._end_link(spare, CloseCode.BUSY, "others need the place", CloseDetail.PLACE_GIVEN)
         return True
 
     # ---- one for each peer ------------------------------------------------------------------------------
@@ -387,6 +386,19 @@ class PeerLinks:
         await self._tasks.stop()
         await asyncio.gather(*(each.handlers.stop() for each in links))
         await asyncio.gather(*(each.connection.wait_gone() for each in links))
+
+
+def _find_newest_of_most(
+    links: Sequence[PeerLink], new: PeerLink, group_of: Callable[[PeerLink], str]
+) -> PeerLink | None:
+    """Return the newest link of the group that has most; None where that of the new link would have as many then."""
+    groups = Counter(map(group_of, links))
+    if not groups:
+        return None
+    group, most = groups.most_common(1)[0]
+    if most <= groups[group_of(new)] + 1:
+        return None
+    return next(each for each in reversed(links) if group_of(each) == group)
 
 
 def _address_of(target: PeerId | Address | str) -> Address:

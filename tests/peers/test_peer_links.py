@@ -257,6 +257,27 @@ def test_source_that_takes_most_places_makes_room_for_others() -> None:
     clock.run(main())
 
 
+def test_network_that_takes_most_places_makes_room_for_others() -> None:
+    """An address costs little where somebody has 256: a node's places for those who come are 384."""
+
+    async def main() -> None:
+        links = PeerLinks(SMALL, limits=LinkLimits(links=8, incoming=4))
+        crowd = [FromAfar(f"6.6.6.{number}") for number in range(4)]
+        others = [FromAfar("5.5.5.5"), FromAfar("192.168.1.5")]
+        late = [FromAfar("6.6.6.9"), FromAfar("8.8.8.8")]
+        tasks = []
+        for each in [*crowd, *others, *late]:
+            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+        assert [each.closed for each in crowd] == [False, True, True, True]
+        assert [each.closed for each in others] == [False, False]
+        assert [each.closed for each in late] == [True, False]
+        await links.close()
+        await asyncio.gather(*tasks)
+
+    clock.run(main())
+
+
 def test_node_has_no_link_to_itself() -> None:
     async def main() -> None:
         async with node(SMALL) as (one, where):
