@@ -18,7 +18,15 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
-from dtp.peers.passing_on import hosts_of, local_networks, may_be_passed_on, where_it_leads
+from dtp.peers.passing_on import (
+    has_left,
+    hosts_of,
+    keep_routers,
+    list_kept,
+    local_networks,
+    may_be_passed_on,
+    where_it_leads,
+)
 from dtp.peers.record import MAX_SKEW, PeerRecord, PeerRecordError
 from dtp.replacing import replace_file
 
@@ -112,7 +120,7 @@ class PeerBook:
         self._nearer_listeners: list[OnChange] = []
         self._told_listeners: list[OnTold] = []
         self._changed = False
-        #: The addresses of this machine where it was told what is known.
+        #: The addresses and routers of this machine where it was told what is known.
         self._addresses = frozenset[str]()
         self._swept = -_SWEEP
         if path is not None:
@@ -252,14 +260,14 @@ class PeerBook:
         self._changed = self._changed or found is not None
 
     def note_addresses(self, addresses: frozenset[str]) -> None:
-        """Note the addresses that this machine has now. Where one is gone it has left a network: what was told there
+        """Note the addresses and routers that this machine has now. Where it has left a network, what was told there
         counts as told from anywhere, for at the same addresses are others now. What is in a network where it still
-        has its address was not told there alone."""
-        has_left, stays = not self._addresses <= addresses, local_networks(self._addresses & addresses)
-        self._changed = self._changed or addresses != self._addresses
-        self._addresses = addresses
-        if not has_left:
+        is was not told there alone."""
+        before, self._addresses = self._addresses, keep_routers(self._addresses, addresses)
+        self._changed = self._changed or before != self._addresses
+        if not has_left(before, self._addresses):
             return
+        stays = list_kept(before, self._addresses)
         for part in (self._new, self._proven):
             for peer, each in part.items():
                 if each.teller is Nearness.NETWORK and stays.isdisjoint(

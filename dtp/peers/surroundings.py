@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dtp.peers.lan.interfaces import own_addresses
+from dtp.peers.lan.interfaces import own_addresses, own_routers
+from dtp.peers.passing_on import has_left, keep_routers, without_routers
 
 #: Seconds between two looks: until then others have what is of before.
 LOOK: Final = 60.0
@@ -20,13 +21,15 @@ class SurroundingsChange(NamedTuple):
 
     #: The clock was set, or has gone on while the machine slept.
     was_clock_set: bool
-    #: The machine has other addresses.
+    #: The machine has other addresses, or another router at the same address.
     has_moved: bool
 
 
 def network_addresses() -> frozenset[str]:
-    """Return the IPv4 addresses of this machine."""
-    return frozenset(own_addresses().values())
+    """Return the IPv4 addresses of this machine, and its routers as "hardware address@address": in another network it
+    may be given the address that it has in this one."""
+    routers = own_routers()
+    return frozenset({*own_addresses().values(), *(f"{router}@{ip}" for ip, router in routers.items())})
 
 
 class Surroundings:
@@ -43,13 +46,16 @@ class Surroundings:
         self.wall = wall
         self._steady, self._list_addresses = steady, list_addresses
         self._offset = wall() - steady()
-        #: The machine's addresses at the last look.
+        #: The machine's addresses and routers at the last look.
         self.addresses = list_addresses()
 
     def look(self) -> SurroundingsChange:
         """Return what has changed since the last look, or since it was made."""
-        offset, addresses = self.wall() - self._steady(), self._list_addresses()
-        found = SurroundingsChange(abs(offset - self._offset) > SET, addresses != self.addresses)
+        offset, addresses = self.wall() - self._steady(), keep_routers(self.addresses, self._list_addresses())
+        has_moved = without_routers(addresses) != without_routers(self.addresses)
+        found = SurroundingsChange(
+            abs(offset - self._offset) > SET, has_moved or has_left(self.addresses, addresses)
+        )
         self._offset, self.addresses = offset, addresses
         return found
 

@@ -349,3 +349,20 @@ def test_a_virtual_network_that_goes_takes_no_neighbour_of_another_network_with_
     assert known_of(book, BOB.id).teller is known_of(book, carol.id).teller is Nearness.ANYWHERE
     book.note_addresses(frozenset({"127.0.0.1", "192.168.1.77"}))  # another network of the same numbers
     assert known_of(book, ALICE.id).teller is Nearness.ANYWHERE
+
+
+def test_at_another_router_of_the_same_address_nobody_is_a_neighbour_any_more(tmp_path: Path) -> None:
+    """Also where the machine was off meanwhile; neighbours of other networks stay."""
+    book = PeerBook(tmp_path / "peers", clock=Clock())
+    own = {"127.0.0.1", "192.168.1.5", "172.17.0.1"}
+    book.note_addresses(frozenset({*own, "02:00:00:00:00:01@192.168.1.1"}))
+    for identity, host in ((ALICE, "192.168.1.9"), (BOB, "172.17.0.9")):
+        signed = PeerRecord.sign(identity, now=Clock.now, addresses=[f"tcp://{host}:1"])
+        book.learn_record(signed, "lan", Nearness.NETWORK)
+    book.note_addresses(frozenset(own))  # it hasn't spoken with its router for a while
+    asyncio.run(book.save())
+    for each in (book, PeerBook(tmp_path / "peers", clock=Clock())):
+        assert known_of(each, ALICE.id).teller is Nearness.NETWORK
+        each.note_addresses(frozenset({*own, "02:00:00:00:00:02@192.168.1.1"}))
+        assert known_of(each, ALICE.id).teller is Nearness.ANYWHERE
+        assert known_of(each, BOB.id).teller is Nearness.NETWORK

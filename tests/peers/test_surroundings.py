@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 
 import pytest
 
+from dtp.peers.lan.interfaces import find_routers, own_routers
 from dtp.peers.surroundings import LOOK, SET, Surroundings, SurroundingsChange
 from dtp.testing import clock
 
@@ -56,6 +59,61 @@ def test_other_addresses_are_noticed_once(addresses: set[str]) -> None:
     assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=True)
     assert here.addresses == addresses
     assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=False)
+
+
+def test_another_router_at_the_same_address_is_another_network_and_one_that_says_nothing_is_not() -> None:
+    """A laptop is given 192.168.1.5 at home and in the office."""
+    machine = Machine()
+    here = machine.surroundings()
+    own, home, office = machine.addresses, "02:00:00:00:00:01@192.168.1.1", "02:00:00:00:00:02@192.168.1.1"
+    for routers, has_moved in [
+        ({home}, False),  # it is spoken with for the first time
+        (set(), False),
+        ({home}, False),
+        (set(), False),
+        ({office}, True),
+        ({office}, False),
+    ]:
+        machine.addresses = own | routers
+        assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=has_moved)
+    machine.addresses = frozenset({"127.0.0.1", "10.0.0.5"})
+    assert here.look().has_moved
+    assert here.addresses == machine.addresses
+
+
+ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+wlan0\t00000000\t{gateway}\t0003\t0\t0\t0\t00000000\t0\t0\t0
+wlan0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+"""
+NEIGHBOURS = """IP address       HW type     Flags       HW address            Mask     Device
+192.168.1.9      0x1         0x2         02:00:00:00:00:09     *        wlan0
+192.168.1.1      0x1         {flags}         02:00:00:00:00:01     *        {device}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "device", "found"),
+    [
+        ("0x2", "wlan0", {"192.168.1.1": "02:00:00:00:00:01"}),
+        ("0x6", "wlan0", {"192.168.1.1": "02:00:00:00:00:01"}),
+        ("0x0", "wlan0", {}),
+        ("0x2", "eth0", {}),
+    ],
+)
+def test_routers_are_those_of_the_routes_that_have_answered(
+    flags: str, device: str, found: dict[str, str]
+) -> None:
+    gateway = int.from_bytes(socket.inet_aton("192.168.1.1"), sys.byteorder)
+    neighbours = NEIGHBOURS.format(flags=flags, device=device)
+    assert find_routers(ROUTES.format(gateway=f"{gateway:08X}"), neighbours) == found
+    assert find_routers("", "") == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")
+def test_routers_of_this_machine_are_addresses_and_hardware_addresses() -> None:
+    for ip, router in own_routers().items():
+        assert socket.inet_aton(ip)
+        assert len(bytes.fromhex(router.replace(":", ""))) >= 6
 
 
 def test_what_waits_for_a_change_waits_no_longer() -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from dtp.net.reachable import is_any, own_ip
 
 #: Documentation's multicast group (RFC 6676): a route to it is asked for, and nothing is sent.
 _ASKED = ("233.252.0.1", 9)
+#: The flag of a neighbour whose hardware address is known (`ATF_COM`).
+_IS_COMPLETE = 0x2
 
 
 def multicast_interface(index: int) -> bytes:
@@ -38,6 +42,31 @@ def own_addresses(names: tuple[str, ...] = ()) -> dict[str, str]:
                 continue  # it is down, or has no address
             found[name] = str(probe.getsockname()[0])
     return {name: ip for name, ip in found.items() if not is_any(ip)}
+
+
+def own_routers() -> dict[str, str]:
+    """Return the hardware address of each router through which this machine reaches other networks, by its IPv4
+    address, as far as it has been spoken with. Empty where the system isn't Linux."""
+    try:
+        routes, neighbours = Path("/proc/net/route").read_text(), Path("/proc/net/arp").read_text()
+    except OSError:
+        return {}
+    return find_routers(routes, neighbours)
+
+
+def find_routers(routes: str, neighbours: str) -> dict[str, str]:
+    """Return the same from the text of Linux' tables of routes and of neighbours."""
+    rows = [line.split() for line in routes.splitlines()[1:]]
+    gateways = {
+        (row[0], socket.inet_ntoa(int(row[2], 16).to_bytes(4, sys.byteorder)))
+        for row in rows
+        if len(row) > 2 and int(row[2], 16)
+    }
+    found: dict[str, str] = {}
+    for row in (line.split() for line in neighbours.splitlines()[1:]):
+        if len(row) > 5 and (row[5], row[0]) in gateways and int(row[2], 16) & _IS_COMPLETE:
+            found[row[0]] = min(row[3], found.get(row[0], row[3]))
+    return found
 
 
 def dialled_urls(urls: Iterable[str]) -> list[str]:
