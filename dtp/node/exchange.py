@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
@@ -32,8 +33,11 @@ MOST: Final = 16
 #: the same time as it did, or had no address then, weren't passed on the first time.
 AGAIN: Final = 2.0
 LONGEST_AGAIN: Final = 1800.0
-#: Links at which it asks no more: by so many others it hears of who else there is.
+#: Links that it has dialled at which it asks no more: by so many others it hears of who else there is.
 ENOUGH: Final = 8
+#: Records that are given first of one network on the internet, or of one relay: whoever has many identities there can
+#: always have them be those that were reached last.
+OF_ONE_NETWORK: Final = 2
 #: Seconds from one push to the next: several changes that come together, as at the beginning, make two.
 PUSH_PAUSE: Final = 1.0
 #: Seconds that a push to one peer may take: who doesn't read it in time gets the next one.
@@ -49,7 +53,7 @@ class PeerExchange:
 
     async def keep_asking(self, link: PeerLink, links: Callable[[], int]) -> None:
         """Exchange over a link that this side dialled, now and later until it ends: later only while `links` says
-        that there are few."""
+        that it has few others that it has dialled."""
         await self.exchange_records(link)
         pause = AGAIN
         while True:
@@ -98,18 +102,24 @@ class PeerExchange:
 
     def _records_for(self, link: PeerLink) -> Iterator[PeerRecord]:
         """Yield our own record, then the one known of the peer, which so hears of another node with its identity,
-        then those of nodes that name the node's service; those that were reached come first. What was told from
-        farther away than the peer says nothing of the peer's network."""
+        then those of nodes that name the node's service; those that were reached come first, but of one network only
+        `OF_ONE_NETWORK`. What was told from farther away than the peer says nothing of the peer's network."""
         own, peer = self._own(), link.peer
         yield own
         known = self._book.get(peer)
         if known is not None:
             yield known
-        others = self._book.find_service(NODE_SERVICE)
-        for each in others:
+        given, others = Counter[str](), list[PeerRecord]()
+        for each in self._book.find_service(NODE_SERVICE):
             record = each.record
-            if record.addresses and record.peer not in (peer, own.peer) and each.is_for(link.nearness):
+            if not record.addresses or record.peer in (peer, own.peer) or not each.is_for(link.nearness):
+                continue
+            if given[each.network] < OF_ONE_NETWORK:
+                given.update({each.network} - {""})
                 yield record
+            else:
+                others.append(record)
+        yield from others
 
     async def _read_records(self, link: PeerLink, stream: Stream, most: int = MOST) -> None:
         for place in range(most):

@@ -560,7 +560,7 @@ class Node:
         if link.outgoing:  # who has come may be anybody, as often as they like
             self.book.mark_useful(link.peer, network)
             link.connection.keep_within(self.listener.held)
-            asking = self._exchange.keep_asking(link, lambda: len(self.links))
+            asking = self._exchange.keep_asking(link, self._upkeep.count_dialled)
             self._tasks.start(asking, name="dtp-node-exchange")
         self._changed.set()
         self._wake.set()

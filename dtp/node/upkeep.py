@@ -276,12 +276,14 @@ class PeerUpkeep:
                 first = min(first, wish.at)
         return first
 
+    def count_dialled(self) -> int:
+        """Return how many links this side has dialled, not counting more of one network than may be somebody's."""
+        return self._count_links(each for each in self._linked.values() if each.outgoing)
+
     def _has_few(self) -> bool:
         """Return whether there are too few links, or too few that this side has dialled."""
         chosen = min(self.limits.chosen, self.limits.wanted)
-        links = self._linked.values()
-        dialled = [each for each in links if each.outgoing]
-        return self._count_links(links) < self.limits.wanted or self._count_links(dialled) < chosen
+        return self._count_links(self._linked.values()) < self.limits.wanted or self.count_dialled() < chosen
 
     def _count_links(self, links: Iterable[_Linked]) -> int:
         """Return how many links these are, not counting more of one network than may be somebody's."""

@@ -23,6 +23,9 @@ from dtp.peers.links import NODE_SERVICE, PeerLink
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
 
+#: Whoever has them links to nobody for itself: what is linked was named in a topic.
+ALONE = UpkeepLimits(wanted=0, chosen=0, further_pause=math.inf)
+
 
 async def name_many(link: PeerLink, count: int, now: float) -> None:
     """Name peers by their records, each elsewhere, where nothing answers."""
@@ -52,8 +55,23 @@ def test_a_neighbour_that_names_hundreds_who_answer_nothing_keeps_a_node_from_no
     clock.run(main())
 
 
-#: Whoever has them links to nobody for itself: what is linked was named in a topic.
-ALONE = UpkeepLimits(wanted=0, chosen=0, further_pause=math.inf)
+def test_who_has_come_keeps_a_node_from_asking_nobody_again() -> None:
+    """Eight that came, of one address, and the first node was never asked again who else there is."""
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        async with AsyncExitStack() as stack:
+            seed = await stack.enter_async_context(internet.node("5.0.0.1", limits=waits))
+            node = await stack.enter_async_context(internet.node("5.0.1.1", bootstrap=[seed.address]))
+            for port in range(8):
+                one = await stack.enter_async_context(internet.node("6.6.6.6", port=port + 1, limits=waits))
+                await one.links.connect(node.address)
+            other = internet.node("5.0.2.1", limits=waits, bootstrap=[seed.address])
+            late = await stack.enter_async_context(other)
+            await asyncio.sleep(60)
+            assert node.links.get(late.identity.id) is not None
+
+    clock.run(main())
 
 
 async def join_topic(stack: AsyncExitStack, node: AbstractAsyncContextManager[dtp.Node]) -> dtp.Node:

@@ -153,6 +153,20 @@ def test_what_is_wrong_is_counted(comes: bytes, counter: str) -> None:
     assert len(known) == 0
 
 
+def test_of_one_network_no_more_than_two_come_before_those_of_others() -> None:
+    """Somebody there breaks links off, so that its own are those that were reached last."""
+    known, honest, crowd = book(), *([Identity.generate() for _ in range(count)] for count in (12, 20))
+    for number, identity in enumerate(honest):
+        known.learn_record(record(identity), "lan")
+        known.mark_useful(identity.id, f"5.0.{number}.0/24")
+    for identity in crowd:
+        known.learn_record(record(identity), "lan")
+        known.mark_useful(identity.id, "6.6.6.0/24")
+    went = served(known, b"").went
+    assert all(framed(record(each).encoded) in went for each in honest)
+    assert sum(framed(record(each).encoded) in went for each in crowd) == exchange.MOST - 1 - len(honest)
+
+
 def test_no_more_is_taken_or_given_than_the_bound() -> None:
     known = book()
     pipe = served(known, framed(*(record(Identity.generate()).encoded for _ in range(100))))
