@@ -1,4 +1,4 @@
-/// What our packages and tests use of `sui::coin`.
+/// What our packages and tests use of `sui::coin`, and packages on top of them.
 module sui::coin;
 
 use sui::balance::Balance;
@@ -13,6 +13,10 @@ public native fun value<T>(self: &Coin<T>): u64;
 public native fun from_balance<T>(balance: Balance<T>, ctx: &mut TxContext): Coin<T>;
 
 public native fun into_balance<T>(coin: Coin<T>): Balance<T>;
+
+public native fun split<T>(self: &mut Coin<T>, split_amount: u64, ctx: &mut TxContext): Coin<T>;
+
+public native fun join<T>(self: &mut Coin<T>, c: Coin<T>);
 
 public native fun zero<T>(ctx: &mut TxContext): Coin<T>;
 
