@@ -96,11 +96,16 @@ def _draw_picture(path: Path, target: Path, form: str) -> Path:
 
 
 def _redraw(image: Any, found: Image, form: str) -> Image:
-    """Return a picture of the same pixels and nothing else: no profile, no text, no palette."""
-    mode = _MODES.get(found.mode, "RGB")
-    if form == "JPEG" and mode == "RGBA":
-        mode = "RGB"
-    plain = found.convert(mode)
+    """Return a picture of the same pixels and nothing else: no profile, no text, no palette, and no colours where one
+    sees through it, which editors leave of what was erased."""
+    if found.mode.startswith("I;16"):
+        found = found.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    plain = found.convert("RGBA" if "transparency" in found.info else _MODES.get(found.mode, "RGB"))
+    if plain.mode == "RGBA":
+        seen = plain.getchannel("A").point(lambda alpha: 255 if alpha else 0)
+        plain = image.composite(plain, image.new("RGBA", plain.size), seen)
+    if form == "JPEG" and plain.mode == "RGBA":
+        plain = image.alpha_composite(image.new("RGBA", plain.size, "white"), plain).convert("RGB")
     made: Image = image.frombytes(plain.mode, plain.size, plain.tobytes())
     return made
 

@@ -147,3 +147,52 @@ def test_bombs_do_not_go_off(tmp_path: Path, out: Path):
         file.truncate(1 << 40)
     with pytest.raises(MetadataKept):
         strip_files([huge], out)
+
+
+HIDDEN, SHOWN = (200, 30, 40), (10, 120, 60)
+
+
+def half_hidden(mode: str) -> tuple[Image.Image, dict[str, object]]:
+    """Return a picture whose left half was erased, and what it is saved with: the colours are still there."""
+    drawn = Image.new("RGB", (20, 10), SHOWN)
+    drawn.paste(HIDDEN, (0, 0, 10, 10))
+    if mode == "RGB":
+        return drawn, {"transparency": HIDDEN}
+    if mode == "P":
+        flat = drawn.convert("P", palette=Image.Palette.ADAPTIVE, colors=2)
+        return flat, {"transparency": flat.getpixel((0, 0))}
+    if mode == "L":
+        grey = drawn.convert("L")
+        return grey, {"transparency": grey.getpixel((0, 0))}
+    alpha = Image.new("L", drawn.size, 255)
+    alpha.paste(0, (0, 0, 10, 10))
+    made = drawn.convert("LA" if mode == "LA" else "RGBA")
+    made.putalpha(alpha)
+    return made, {}
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "jpg"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_what_was_erased_from_a_picture_is_not_under_what_shows_through(
+    tmp_path: Path, out: Path, mode: str, kind: str
+):
+    made, options = half_hidden(mode)
+    path = tmp_path / f"erased.{kind}"
+    made.save(path, format="PNG", **options)
+    with Image.open(path) as before:
+        assert before.convert("RGBA").getpixel((2, 2))[3] == 0
+        shown = before.convert("RGBA").getpixel((15, 5))
+    (file,) = strip_files([path], out)
+    with Image.open(file) as after:
+        erased, left = after.convert("RGBA").getpixel((2, 2)), after.convert("RGBA").getpixel((15, 5))
+    nothing = (255, 255, 255, 255) if kind == "jpg" else (0, 0, 0, 0)
+    for found, wanted, away in ((erased, nothing, 3 if kind == "jpg" else 1), (left, shown, 8)):
+        assert max(abs(one - other) for one, other in zip(found, wanted, strict=True)) < away
+
+
+def test_pictures_of_sixteen_bits_look_as_before(tmp_path: Path, out: Path):
+    deep = Image.new("I;16", (8, 8), 40_000)
+    deep.save(tmp_path / "deep.png")
+    (made,) = strip_files([tmp_path / "deep.png"], out)
+    with Image.open(made) as found:
+        assert found.convert("L").getpixel((3, 3)) == pytest.approx(40_000 / 257, abs=1)
