@@ -439,7 +439,8 @@ def _of_the_chain(
     """
 
     async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...], Nearness]:
-        from dtp.broadcast.money.shows import check_hint, how_near_is, read_show
+        from dtp.broadcast.money.shows import check_hint, read_show
+        from dtp.chain.node.networks import how_near_is
         from dtp.chain.show import ShowState
 
         found = (await read_show(chain, id)).show
@@ -465,7 +466,8 @@ def _of_the_chain(
 
 async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> None:
     """While a show isn't heard, look whether the chain says by now that it is heard elsewhere."""
-    from dtp.broadcast.money.shows import how_near_is, read_show
+    from dtp.broadcast.money.shows import read_show
+    from dtp.chain.node.networks import how_near_is
 
     while True:
         await asyncio.sleep(_LOOK)

@@ -327,7 +327,7 @@ def send(
         await send_tip(chain, *place, words, said, fee=await read_fee(chain, *place, fee))
 
     async def through_mailbox() -> None:
-        async with Tipster(await _find(line, bootstrap), words) as tipster:
+        async with await _find_tipster(line, bootstrap, words) as tipster:
             await tipster.send(said, attachments=attach, as_is=as_is)
 
     if place is not None and attach:
@@ -353,15 +353,19 @@ def _chain_place(line: str) -> tuple[str, str] | None:
     return (address.host_object, address.service) if address.host_object is not None else None
 
 
-async def _find(line: str, bootstrap: tuple[str, ...]) -> ContactCard:
+async def _find_tipster(line: str, bootstrap: tuple[str, ...], words: TipWords) -> Tipster:
+    """Return a tip to the line that is meant, by its card."""
     from dtp.messaging.tips.finding import TIP_SERVICE, ask_card, find_line
 
     if line.startswith("dtp1"):
-        return await find_line(PeerId.parse(line), bootstrap=bootstrap)
+        found = await find_line(PeerId.parse(line), bootstrap=bootstrap)
+        return Tipster(found.card, words, teller=found.teller)
     if line.startswith(("dtp+", "dtp://")):
         address = Address.parse(line)
-        return await ask_card(address if address.service else address.with_service(TIP_SERVICE))
-    return ContactCard.parse_text(read_card_text(line))
+        return Tipster(
+            await ask_card(address if address.service else address.with_service(TIP_SERVICE)), words
+        )
+    return Tipster(ContactCard.parse_text(read_card_text(line)), words)
 
 
 # ---- reading, at both ends -------------------------------------------------------------------------------------
@@ -469,7 +473,7 @@ async def _print_tip(line: TipLine, tip: Tip, fetch: tuple[Path | None, int], *,
 async def _read_answers(
     line: str, bootstrap: tuple[str, ...], words: TipWords, fetch: tuple[Path | None, int]
 ) -> None:
-    async with Tipster(await _find(line, bootstrap), words) as tipster:
+    async with await _find_tipster(line, bootstrap, words) as tipster:
         seen = await tipster.read()
         for letter in seen.letters:
             files = tipster.attachments(letter)

@@ -264,11 +264,11 @@ def is_dialled_as_told(told: str | Address, teller: Nearness = Nearness.PROCESS)
     )
 
 
-def check_told(text: str) -> None:
-    """Raise `AddressError` for an address that `is_dialled_as_told` is false for."""
-    if not is_dialled_as_told(text):
+def check_told(told: str | Address) -> None:
+    """Raise `AddressError` for an address that `is_dialled_as_told` is false for, whoever tells of it."""
+    if not is_dialled_as_told(told):
         raise AddressError(
-            f"{text} was told by somebody else, and is of this machine, uses what is on it, or costs money to dial: "
+            f"{told} was told by somebody else, and is of this machine, uses what is on it, or costs money to dial: "
             "dial it yourself if that is meant"
         )
 

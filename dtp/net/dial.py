@@ -17,7 +17,7 @@ from dtp.carriers.nearness import Nearness, dialled_as_told, who_tells
 from dtp.core import served_suites
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address, AddressError
+from dtp.net.address import Address, AddressError, check_told
 from dtp.net.connection import Connection
 from dtp.net.driver import ClosedInHandshake, LinkDriver, OnEstablished
 from dtp.net.resolver import Candidate, Resolver, default_resolvers, in_order, resolve_all, resolve_others
@@ -113,7 +113,10 @@ class Dialer:
         """Dial the candidates, or `candidate` alone, in order until a handshake succeeds; `take_over` is called then
         and there, because records may follow at once. Whoever hasn't answered after `STAGGER` seconds has the next
         one dialled beside it. Where none leads anywhere resolvers are asked for others, once. Raises the last
-        candidate's error, or what `take_over` raised."""
+        candidate's error, or what `take_over` raised; `AddressError` where somebody else told of what isn't dialled
+        for them."""
+        if self.teller is not None:
+            check_told(self.address)
         with dialled_as_told(self.teller):
             if candidate is not None:
                 await self._dial_first(self._keep_told([candidate]), resume, take_over)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
 
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.identity import Account, Device, Identity, PeerId
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.cards import ContactCard
@@ -185,9 +186,9 @@ def test_places_of_this_machine_and_those_that_cost_money_arent_dialled_for_a_ca
 ) -> None:
     async def main() -> None:
         address = place.format(known_identity("there").id)
-        with pytest.raises(AddressError, match="told by somebody else"):
+        with dialled_as_told(Nearness.PROCESS), pytest.raises(AddressError, match="told by somebody else"):
             await connect_plainly(address, None)
         with pytest.raises(AddressError, match="told by somebody else"):
-            await PacketTunnel().dial(address)
+            await PacketTunnel().dial(address, Nearness.PROCESS)
 
     clock.run(main())

@@ -19,6 +19,7 @@ import pytest
 from mortal import FUSE, Killed, make_mortal
 from post_office import known_identity
 
+from dtp.carriers.nearness import Nearness
 from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.conversation.operations import Act, Past
 from dtp.messaging.conversation.state import Shown
@@ -241,7 +242,9 @@ class History:
                 told = (person.key, piece, 10_000_000, person.mail.access, self.now // 1000)
                 assert not store.put_piece(*told).refusal
 
-    async def try_each(self, places: tuple[str, ...], ask: Callable[[Any], Awaitable[bool]]) -> bool:
+    async def try_each(
+        self, places: tuple[str, ...], teller: Nearness, ask: Callable[[Any], Awaitable[bool]]
+    ) -> bool:
         """As `MailboxPool` does it."""
         for box in self.reached(places):
             if await ask(Pieces(self.boxes[box])):
@@ -251,7 +254,7 @@ class History:
     def fetch(self, person: Person) -> None:
         for wanted in person.do(person.mail.group_states.take_wanted, self.now, kill=self.maybe_kill()):
             size, key, roots = wanted.fields
-            places, _ = person.mail.find_route(wanted.device)
+            places = person.mail.find_route(wanted.device).mailboxes
             file = Attachment("state", size, key, roots, places, self)  # type: ignore[arg-type]
             try:
                 state = asyncio.run(file.read(limit=MAX_STATE))
@@ -268,7 +271,7 @@ class History:
         return found
 
     def begin(self, person: Person, device: bytes) -> bool:
-        for box in self.reached(person.mail.find_route(device)[0]):
+        for box in self.reached(person.mail.find_route(device).mailboxes):
             taken = self.boxes[box].take_keys(device)
             if taken is None:
                 continue
@@ -281,7 +284,7 @@ class History:
         return False
 
     def deposit(self, person: Person, sealed: Outbound) -> bool:
-        addresses, access = person.mail.find_route(sealed.device)
+        addresses, access, _ = person.mail.find_route(sealed.device)
         for box in self.reached(addresses):
             luck = self.chance.random()
             if luck < 0.05:  # it says that it keeps that, and doesn't

@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 from dtp.broadcast.money.audience import seal_text
 from dtp.carriers.nearness import Nearness
@@ -19,7 +18,6 @@ from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made, only_one
-from dtp.chain.node.networks import LOCALNET, NETWORKS
 from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import EntryKind, ProducerCap, Show, ShowShare
 from dtp.errors import ChainError
@@ -55,17 +53,6 @@ class ShowTerms:
     batch: int = BATCH
     #: The least for a tip, a request and a question.
     prices: tuple[int, int, int] = (0, 0, 0)
-
-
-def how_near_is(chain: ChainClient) -> Nearness:
-    """Return how near they are who write to a chain, once it has answered: where its nodes are, of what `dtp
-    localnet` serves, and of the network `localnet`; of others anywhere, also where a node of them runs here."""
-    network, info = chain.endpoints.network, chain.endpoints.info
-    is_own = network.name == LOCALNET or (info is not None and info.chain == LOCALNET)
-    if not is_own or chain.chain_id in {each.chain_id for each in NETWORKS.values() if each.chain_id}:
-        return Nearness.ANYWHERE
-    hosts = (urlsplit(each).hostname or "" for each in network.endpoints)
-    return min(map(Nearness.of_host, hosts))
 
 
 def check_hint(where: str, teller: Nearness) -> None:

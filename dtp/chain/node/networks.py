@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
+from dtp.carriers.nearness import Nearness
 from dtp.chain.errors import NetworkError
 from dtp.chain.node._wire import parse_url
+
+if TYPE_CHECKING:
+    from dtp.chain.node.client import ChainClient
 
 #: The network that whatever serves on this machine's usual port is. Nodes of `dtp localnet` say so of their chain.
 LOCALNET: Final = "localnet"
@@ -49,6 +54,17 @@ NETWORKS: Final = {
         "mainnet", ("https://fullnode.mainnet.sui.io",), "4btiuiMPvEENsttpZC7CZ53DruC3MAgfznDbASZ7DR6S"
     ),
 }
+
+
+def how_near_is(chain: ChainClient) -> Nearness:
+    """Return how near they are who write to a chain, once it has answered: where its nodes are, of what `dtp
+    localnet` serves, and of the network `localnet`; of others anywhere, also where a node of them runs here."""
+    network, info = chain.endpoints.network, chain.endpoints.info
+    is_own = network.name == LOCALNET or (info is not None and info.chain == LOCALNET)
+    if not is_own or chain.chain_id in {each.chain_id for each in NETWORKS.values() if each.chain_id}:
+        return Nearness.ANYWHERE
+    hosts = (urlsplit(each).hostname or "" for each in network.endpoints)
+    return min(map(Nearness.of_host, hosts))
 
 
 def find_network(text: str | None = None) -> Network:

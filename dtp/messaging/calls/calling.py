@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import ClassVar, Final, Self
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, PeerError
 from dtp.messaging.calls.book import CallBook, Command, Connect, Missed, Phase, SendSignal, Tell
 from dtp.messaging.calls.signals import CallMalformed, Reason, Signal
@@ -216,7 +217,7 @@ class Calls:
 
     async def answer(self, call: ActiveCall, offer: str, relay: str, media: Media) -> None:
         """Answer a call that rings: `ActiveCall.answer`."""
-        tunnel = await self._dial_tunnel(relay) if relay else None
+        tunnel = await self._dial_tunnel(relay, call.contact.nearness) if relay else None
         try:
             if tunnel is not None:
                 media.use_tunnel(tunnel)
@@ -233,12 +234,12 @@ class Calls:
         self._tasks.start(self._watch(call, media), name="dtp-calls-media")
         self._run_commands(commands)
 
-    async def _dial_tunnel(self, relay: str) -> PacketTunnel | None:
+    async def _dial_tunnel(self, relay: str, teller: Nearness) -> PacketTunnel | None:
         """Return a tunnel to who calls; None if its place isn't reached: there may be a direct way."""
         tunnel = PacketTunnel()
         await tunnel.open_port()
         try:
-            await tunnel.dial(relay)
+            await tunnel.dial(relay, teller)
         except (DtpError, TimeoutError) as fault:
             log.info("the relay of a call isn't reached: %s", fault)
             await tunnel.close()

@@ -12,9 +12,10 @@ import contextlib
 import os
 from typing import Final
 
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
 from dtp.identity import Identity
-from dtp.net.address import Address, check_told
+from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.listener import Listener, listen
@@ -76,11 +77,11 @@ class PacketTunnel(asyncio.DatagramProtocol):
             self._connections.append(connection)
             await self._pass_on(connection)
 
-    async def dial(self, address: str) -> None:
-        """Connect to who listens, as the other end says. Raise as `connect`, and `TimeoutError`."""
-        check_told(address)
+    async def dial(self, address: str, teller: Nearness) -> None:
+        """Connect to who listens, as the other end says, who is so near. Raise as `connect`, and `TimeoutError`."""
         async with asyncio.timeout(_PATIENCE):
-            connection = await connect(Address.parse(address))
+            with dialled_as_told(teller):
+                connection = await connect(Address.parse(address))
         self._connections.append(connection)
         self._tasks.start(self._pass_on(connection), name="dtp-calls-tunnel")
 

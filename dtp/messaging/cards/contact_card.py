@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import PeerError
 from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
 from dtp.identity.card import account_name
 from dtp.identity.keys import SIGNATURE_SIZE
 from dtp.messaging.packing import domain_tag, is_number, pack, unpack
+from dtp.net.address import Address, AddressError
 
 CONTACT_DOMAIN: Final = b"dtp.contact.v1"
 VERSION: Final = 1
@@ -74,6 +76,12 @@ class ContactCard:
         """Which of two cards of a person is newer: the larger."""
         generation, number = (self.account.generation, self.account.sequence) if self.account else (1, 0)
         return generation, number, self.sequence, self.signature
+
+    @property
+    def nearness_by_hand(self) -> Nearness:
+        """How near they count as who have handed it over, whom the user has chosen: as in our network, or as near as
+        a mailbox that it names."""
+        return min((Nearness.NETWORK, *map(_nearness_of, self.mailboxes)))
 
     def supersedes(self, other: ContactCard) -> bool:
         """True if this is newer than `other` of the same person."""
@@ -170,6 +178,13 @@ class ContactCard:
 
 def _is_address(told: object) -> bool:
     return isinstance(told, str) and 0 < len(told.encode()) <= MAX_ADDRESS_BYTES and told.isprintable()
+
+
+def _nearness_of(mailbox: str) -> Nearness:
+    try:
+        return Address.parse(mailbox).nearness
+    except AddressError:  # it leads nowhere
+        return Nearness.ANYWHERE
 
 
 def _peer(key: bytes) -> PeerId:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Self
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
@@ -40,12 +41,14 @@ class MailboxGone(CarrierError):
 @dataclass(frozen=True, slots=True)
 class RoomPrice:
     """What a mailbox asks of recipients: the smallest units of SUI for a MiB and month, where that is paid ("" while
-    nobody can), what is kept for nothing, bytes, and for how long behind what was paid, seconds."""
+    nobody can), what is kept for nothing, bytes, and for how long behind what was paid, seconds. `teller` is how near
+    the mailbox is that says so."""
 
     mib_month: int
     door: str
     free_bytes: int
     grace: int
+    teller: Nearness = Nearness.ANYWHERE
 
 
 class MailboxClient:
@@ -78,6 +81,11 @@ class MailboxClient:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await self.connection.close()
+
+    @property
+    def nearness(self) -> Nearness:
+        """How near the mailbox is, and so at least those who leave something there."""
+        return Nearness.of_source(self.connection.source)
 
     @property
     def closed(self) -> bool:
@@ -218,7 +226,7 @@ class MailboxClient:
             raise
         match told:
             case [price, str(door), free, grace, *_] if all(map(is_number, (price, free, grace))) and price:
-                return RoomPrice(price, door, free, grace)
+                return RoomPrice(price, door, free, grace, self.nearness)
         raise MailboxMalformed("an answer without a price")
 
     async def reserve(self, device: bytes, mib: int, months: int, stamp: bytes = b"") -> Status:

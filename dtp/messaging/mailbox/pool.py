@@ -3,64 +3,74 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Final
+from weakref import WeakValueDictionary
 
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
-from dtp.net.address import check_told
+
+log = logging.getLogger("dtp.messaging")
 
 #: Mailboxes to which a connection is kept.
 _MOST: Final = 64
 #: Seconds for a connection, and twice that for an answer.
 _PATIENCE: Final = 15.0
 
-#: Connects to a mailbox: as a device, or with None as nobody.
+#: Connects to a mailbox: as a device, or with None as nobody; as told within `dialled_as_told`.
 ConnectMailbox = Callable[[str, Identity | None], Awaitable[MailboxClient]]
+#: A mailbox, and how near they are who told of it: another one's connection isn't used for it.
+_Place = tuple[str, Nearness | None]
 
 
 async def connect_plainly(address: str, identity: Identity | None) -> MailboxClient:
-    """Return a conversation with the mailbox at an address. Raise `AddressError` for another one's that is of this
-    machine or costs money to dial."""
-    if identity is None:
-        check_told(address)
+    """Return a conversation with the mailbox at an address. Raise as `MailboxClient.connect`."""
     return await MailboxClient.connect(address, identity=identity)
 
 
 class MailboxPool:
-    """Conversations with mailboxes by their addresses. `close` ends them."""
+    """Conversations with mailboxes by their addresses. `close` ends them.
 
-    def __init__(self, connect: ConnectMailbox) -> None:
-        self._connect = connect
-        self._clients: OrderedDict[str, MailboxClient] = OrderedDict()
-        self._locks: dict[str, asyncio.Lock] = {}
+    `own` are those of our own: they are dialled whoever names them. Others as told, by somebody so near.
+    """
 
-    async def get(self, address: str) -> MailboxClient:
-        """Return a conversation with a mailbox. Raise what connecting raises, and `TimeoutError`."""
-        async with self._locks.setdefault(address, asyncio.Lock()):
-            client = self._clients.pop(address, None)
+    def __init__(self, connect: ConnectMailbox, own: Container[str] = ()) -> None:
+        self._connect, self._own = connect, own
+        self._clients: OrderedDict[_Place, MailboxClient] = OrderedDict()
+        self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
+
+    async def get(self, address: str, teller: Nearness) -> MailboxClient:
+        """Return a conversation with a mailbox. Raise what connecting raises, such as `AddressError` for one that
+        isn't dialled for who told of it, and `TimeoutError`."""
+        place = address, None if address in self._own else teller
+        async with self._locks.setdefault(place, asyncio.Lock()):
+            client = self._clients.pop(place, None)
             if client is None or client.closed:
                 async with asyncio.timeout(_PATIENCE):
-                    client = await self._connect(address, None)
-            self._clients[address] = client
+                    with dialled_as_told(place[1]):
+                        client = await self._connect(address, None)
+            self._clients[place] = client
             if len(self._clients) > _MOST:
                 _, oldest = self._clients.popitem(last=False)
                 await oldest.close()
             return client
 
     async def try_each(
-        self, addresses: tuple[str, ...], ask: Callable[[MailboxClient], Awaitable[bool]]
+        self, addresses: tuple[str, ...], teller: Nearness, ask: Callable[[MailboxClient], Awaitable[bool]]
     ) -> bool:
-        """Call `ask` with one mailbox after another until it is true. Return False if it never is."""
+        """Call `ask` with one mailbox after another, as somebody so near tells of them, until it is true. Return
+        False if it never is."""
         for address in addresses:
             try:
                 async with asyncio.timeout(2 * _PATIENCE):
-                    if await ask(await self.get(address)):
+                    if await ask(await self.get(address, teller)):
                         return True
-            except (DtpError, TimeoutError):  # the next one may do it
-                continue
+            except (DtpError, TimeoutError) as fault:  # the next one may do it
+                log.info("the mailbox %s: %s", address, fault or "no answer in time")
         return False
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, ClassVar, Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import LimitError, PeerError
 from dtp.files.names import PART_SUFFIX
 from dtp.messaging.errors import MessageError
@@ -212,6 +213,8 @@ class Attachment:
     roots: tuple[bytes, ...]
     mailboxes: tuple[str, ...]
     pool: MailboxPool
+    #: How near they are who name the mailboxes.
+    teller: Nearness = Nearness.ANYWHERE
 
     async def save(self, path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Path:
         """Return the path at which the file is now.
@@ -299,6 +302,6 @@ class Attachment:
             found = await client.get_piece(digest)
             return piece_hash(found) == digest
 
-        if not await self.pool.try_each(self.mailboxes, ask):
+        if not await self.pool.try_each(self.mailboxes, self.teller, ask):
             raise AttachmentGone(f"no mailbox has a piece of {self.name}, or not any more")
         return found

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
+from dtp.carriers.nearness import Nearness, dialled_as_told
+from dtp.chain.node.networks import how_near_is
 from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId, PeerIdError
 from dtp.messaging.cards import ContactCard, ContactCardError
@@ -38,11 +40,24 @@ class CardEnded(PeerError):
     code: ClassVar[str] = "card-ended"
 
 
+class FoundCard(NamedTuple):
+    """A card that a source has given, and how near they may be who told it."""
+
+    card: ContactCard
+    teller: Nearness
+
+
 class CardSource:
     """Finds cards of people, and tells others of ours: this one knows nothing, others say what they do.
 
     Each method raises `DtpError` where the source can't be asked.
     """
+
+    @property
+    def teller(self) -> Nearness:
+        """How near they are who have given the cards that were found, as far as they may be: mailboxes that a card
+        names aren't dialled where they are nearer."""
+        return Nearness.ANYWHERE
 
     async def find(self, person: bytes) -> ContactCard | None:
         """Return the newest card of a person that is found, which the person has signed; None if none is."""
@@ -65,6 +80,11 @@ class DhtCards(CardSource):
 
     def __init__(self, dht: Dht) -> None:
         self._dht = dht
+
+    @property
+    def teller(self) -> Nearness:
+        """As far as the farthest node of the DHT that was met."""
+        return self._dht.farthest
 
     async def find(self, person: bytes) -> ContactCard | None:
         """Return the newest card of a person that devices have put there."""
@@ -112,6 +132,11 @@ class ChainCards(CardSource):
         self._connect = connect
         self._directory = ""
 
+    @property
+    def teller(self) -> Nearness:
+        """Anywhere, but for a chain of one's own."""
+        return how_near_is(self._chain)
+
     async def _find_published(self, account: bytes) -> PublishedCard | None:
         from dtp.chain.card import find_card, find_directory
 
@@ -133,7 +158,8 @@ class ChainCards(CardSource):
         return max(found, key=lambda each: each.order) if found else None
 
     async def _ask_mailbox(self, mailbox: str, published: PublishedCard) -> list[ContactCard]:
-        client = await self._connect(mailbox, None)
+        with dialled_as_told(self.teller):
+            client = await self._connect(mailbox, None)
         found = []
         try:
             for device in published.contents.devices:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, Self
 
+from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.packing import pack, unpack_saved
 
@@ -40,6 +41,8 @@ class Contact:
     nickname: str = ""
     #: Of a stranger who hasn't written: who has named them; b"" else.
     named_by: bytes = b""
+    #: How near they are who have told where it is: its mailboxes are dialled as told by them.
+    nearness: Nearness = Nearness.ANYWHERE
 
     @property
     def person(self) -> bytes:
@@ -60,13 +63,17 @@ class Contact:
         """Return it as bytes."""
         pending = self.pending.encode() if self.pending else b""
         flags = (self.verified, self.stranger, self.blocked)
-        return pack([self.card.encode(), pending, *flags, self.nickname, self.named_by])
+        return pack([self.card.encode(), pending, *flags, self.nickname, self.named_by, int(self.nearness)])
 
     @classmethod
     def load(cls, saved: bytes) -> Self:
         """Return what `save` gave. Raise `StoreFailed`."""
-        card, pending, *rest = unpack_saved(saved)
-        return cls(ContactCard.parse(card), ContactCard.parse(pending) if pending else None, *rest)
+        card, pending, verified, stranger, blocked, nickname, named_by, nearness = unpack_saved(saved)
+        waiting = ContactCard.parse(pending) if pending else None
+        return cls(
+            *(ContactCard.parse(card), waiting, verified, stranger, blocked, nickname, named_by),
+            nearness=Nearness(nearness),
+        )
 
 
 class Contacts:
@@ -108,14 +115,22 @@ class Contacts:
         return contact if contact is not None and device in contact.card.devices else None
 
     def add_card(
-        self, card: ContactCard, *, stranger: bool = False, named_by: bytes = b""
+        self, card: ContactCard, teller: Nearness, *, stranger: bool = False, named_by: bytes = b""
     ) -> tuple[Contact, CardChange]:
-        """Add or update a contact by a card, and return it and what has changed."""
+        """Add or update a contact by a card that somebody so near tells, and return it and what has changed."""
         known = self._by_person.get(card.person)
         if known is None:
-            contact = Contact(card, stranger=stranger, named_by=named_by)
+            contact = Contact(card, stranger=stranger, named_by=named_by, nearness=teller)
             self.put_contact(contact)
             return contact, CardChange.ADDED
+        contact, change = self._update_card(known, card)
+        if change is not CardChange.OLDER and teller < contact.nearness:
+            contact = replace(contact, nearness=teller)
+            self.put_contact(contact)
+        return contact, change
+
+    def _update_card(self, known: Contact, card: ContactCard) -> tuple[Contact, CardChange]:
+        """Update a known contact by a card."""
         newest = known.pending or known.card
         if not card.supersedes(newest):
             return self._with_access(known, card)

@@ -10,8 +10,9 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import PeerError
 from dtp.identity import Account, Identity
 from dtp.messaging.cards import ContactCard
@@ -44,6 +45,14 @@ _NOTICES: Final = {
     CardChange.WAITS: What.CONSENT_NEEDED,
     CardChange.OLDER: What.OLDER_CARD,
 }
+
+
+class Route(NamedTuple):
+    """Where a device gets its messages: mailboxes, what these know us by, and how near they are who have told."""
+
+    mailboxes: tuple[str, ...]
+    access: bytes
+    teller: Nearness
 
 
 class Correspondence:
@@ -239,25 +248,28 @@ class Correspondence:
 
     # ---- whom we know ------------------------------------------------------------------------------------------
 
-    def add_contact(self, card: ContactCard, now_ms: int) -> Contact:
-        """Return the contact of a card that was handed over. Raise `MessageError` for our own."""
+    def add_contact(self, card: ContactCard, now_ms: int, *, teller: Nearness | None = None) -> Contact:
+        """Return the contact of a card that was handed over, or that somebody so near has told. Raise `MessageError`
+        for our own."""
         if card.person == self.person:
             raise MessageError("that is your own card: give it to others")
+        near = card.nearness_by_hand if teller is None else teller
         with self.transaction():
-            contact, _ = self.take_contact(card, stranger=False)
+            contact, _ = self.take_contact(card, near, stranger=False)
             if contact.stranger:
                 contact = replace(contact, stranger=False)
                 self._put_contact(contact)
         return contact
 
-    def take_found_card(self, card: ContactCard, now_ms: int) -> list[Notice]:
-        """Return what a card changes that was found of somebody we know, or of ourselves; others' change nothing."""
+    def take_found_card(self, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
+        """Return what a card changes that was found of somebody we know, or of ourselves; others' change nothing.
+        Those who tell of it may be so near."""
         if card.person == self.person:
             return self._take_own_found(card, now_ms)
         if self.contacts.get_contact(card.person) is None:
             return []
         with self.transaction():
-            contact, change = self.take_contact(card, stranger=False)
+            contact, change = self.take_contact(card, teller, stranger=False)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
 
@@ -307,12 +319,13 @@ class Correspondence:
         self.store.put_contact(contact.person, contact.save())
 
     def take_contact(
-        self, card: ContactCard, *, stranger: bool, named_by: bytes = b""
+        self, card: ContactCard, teller: Nearness, *, stranger: bool, named_by: bytes = b""
     ) -> tuple[Contact, CardChange]:
-        """Return a card's contact and what has changed, kept within a transaction."""
+        """Return the contact of a card that somebody so near tells, and what has changed, kept within a
+        transaction."""
         before = self.contacts.get_contact(card.person)
-        contact, change = self.contacts.add_card(card, stranger=stranger, named_by=named_by)
-        if change not in (CardChange.NOTHING, CardChange.OLDER):
+        contact, change = self.contacts.add_card(card, teller, stranger=stranger, named_by=named_by)
+        if contact != before:
             self._put_contact(contact)
         gone = (before.devices - contact.devices) if before else set()
         if before is not None:
@@ -413,14 +426,14 @@ class Correspondence:
         with self.transaction():
             return self.store.delete_vanished(now_ms)
 
-    def find_route(self, device: bytes) -> tuple[tuple[str, ...], bytes]:
-        """Return the mailboxes of the person whose device that is, and what they know us by; none for nobody's."""
+    def find_route(self, device: bytes) -> Route:
+        """Return where the person gets messages whose device that is; nowhere for nobody's."""
         if device in self.card.devices:
-            return self.card.mailboxes, self.access
+            return Route(self.card.mailboxes, self.access, Nearness.NETWORK)
         contact = self.contacts.owner_of(device)
         if contact is None or contact.blocked:
-            return (), b""
-        return contact.card.mailboxes, contact.card.access
+            return Route((), b"", Nearness.ANYWHERE)
+        return Route(contact.card.mailboxes, contact.card.access, contact.nearness)
 
     def read_history(
         self, conversation: bytes, message: bytes = b"", *, last: int | None = None
@@ -515,7 +528,7 @@ class Correspondence:
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
         """Ask who invites for the place that an invitation offers."""
         with self.transaction():
-            self.take_contact(card, stranger=False)
+            self.take_contact(card, card.nearness_by_hand, stranger=False)
             self.enqueue_event(card.devices, event, now_ms)
 
     def speaks_for(self, device: bytes, person: bytes) -> bool:
@@ -542,9 +555,10 @@ class Correspondence:
     # ---- what comes --------------------------------------------------------------------------------------------
 
     def receive(
-        self, envelopes: Iterable[bytes], now_ms: int
+        self, envelopes: Iterable[bytes], now_ms: int, *, teller: Nearness = Nearness.ANYWHERE
     ) -> tuple[ReceivedEnvelopes, list[Notice | CallSignalled]]:
-        """Return what envelopes have brought, stored: they may be acknowledged now."""
+        """Return what envelopes have brought, stored: they may be acknowledged now. Whoever has left them is at least
+        as near as `teller`."""
         notices: list[Notice | CallSignalled] = []
         with self.transaction():
             received = self.desk.open_envelopes(envelopes, now_ms, self._is_acquainted)
@@ -555,7 +569,7 @@ class Correspondence:
                 notices += self._take_delivered(device, message)
             for device, payload in received.payloads:
                 try:
-                    notices += self._receive_event(device, Event.parse(payload), now_ms)
+                    notices += self._receive_event(device, Event.parse(payload), teller, now_ms)
                 except PeerError:
                     received.broken += 1
             for device, payload in received.fleeting:
@@ -601,9 +615,11 @@ class Correspondence:
         contact = self.contacts.get_contact(person)
         return contact is not None and not contact.blocked and device in contact.devices
 
-    def _receive_event(self, device: bytes, event: Event, now_ms: int) -> Sequence[Notice | CallSignalled]:
+    def _receive_event(
+        self, device: bytes, event: Event, teller: Nearness, now_ms: int
+    ) -> Sequence[Notice | CallSignalled]:
         if event.kind is EventKind.CARD:
-            return self._take_card(device, ContactCard.parse(event.fields["card"]), now_ms)
+            return self._take_card(device, ContactCard.parse(event.fields["card"]), teller, now_ms)
         person = self.desk.peer_of(device).person
         if not person or not self._may_write(device, person):
             return []
@@ -625,7 +641,7 @@ class Correspondence:
             return []
         return self.take_said(device, person, event, now_ms)
 
-    def _take_card(self, device: bytes, card: ContactCard, now_ms: int) -> list[Notice]:
+    def _take_card(self, device: bytes, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
         """Process a card: of the device's own person, or one that a device of ours passes on."""
         if card.person == self.person:
             if device not in card.devices:
@@ -639,7 +655,8 @@ class Correspondence:
             return []
         if not is_own and not self.introductions.may_write(card.person):
             return []
-        contact, change = self.take_contact(card, stranger=not is_own)
+        near = self.introductions.nearness_of(self.person) if is_own else teller
+        contact, change = self.take_contact(card, near, stranger=not is_own)
         if not is_own:
             self.introductions.note_written(card.person)
             self.desk.note_person(device, card.person)

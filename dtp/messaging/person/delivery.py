@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, LimitError, PeerError
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
@@ -62,7 +63,6 @@ class Delivery:
         self._mail = correspondence
         self._connect = connect
         self._on_notices = on_notices
-        self.pool = MailboxPool(connect)
         self._wake = asyncio.Event()
         #: Set while all that could be delivered now is.
         self.settled = asyncio.Event()
@@ -77,6 +77,7 @@ class Delivery:
         self._answer_timer: asyncio.TimerHandle | None = None
         self._delivering = SupervisedTask(self._deliver_always, name="dtp-messages-deliver")
         self._collecting: dict[str, SupervisedTask] = {}
+        self.pool = MailboxPool(connect, own=self._collecting)
         #: The conversations by which this device collects, by address: they are there once its keys are published.
         self.own: dict[str, MailboxClient] = {}
         #: Looks at each of them now and then: what room costs there, and whether that is paid.
@@ -260,7 +261,7 @@ class Delivery:
 
     async def _take_signals(self, client: MailboxClient) -> None:
         while True:
-            await self._receive([await client.connection.recv_datagram()])
+            await self._receive([await client.connection.recv_datagram()], client.nearness)
 
     async def _take_pushes(self, client: MailboxClient) -> bool:
         """Take what was pushed; False at the end."""
@@ -270,13 +271,14 @@ class Delivery:
             pushes.append(client.pushes.get_nowait())
         kept = [each[1] for each in pushes if each is not None]
         if kept:
-            await self._receive([each.envelope for each in kept])
+            await self._receive([each.envelope for each in kept], client.nearness)
             await client.acknowledge([each.id for each in kept])
             self.took.set()
         return pushes[-1] is not None
 
-    async def _receive(self, envelopes: list[bytes]) -> None:
-        received, notices = await self.run_in_thread(self._mail.receive, envelopes, now_ms())
+    async def _receive(self, envelopes: list[bytes], teller: Nearness) -> None:
+        receive = partial(self._mail.receive, teller=teller)
+        received, notices = await self.run_in_thread(receive, envelopes, now_ms())
         self._on_notices(notices)
         if any(isinstance(each, Notice) and each.what is What.OWN_CARD for each in notices):
             self.collect_from(self._mail.card.mailboxes)
@@ -370,10 +372,10 @@ class Delivery:
 
     async def _fetch_state(self, wanted: WantedState) -> None:
         """Fetch a group's state from the mailboxes of who has told of it."""
-        places, _ = self._mail.find_route(wanted.device)
+        route = self._mail.find_route(wanted.device)
         try:
             size, key, roots = wanted.fields
-            file = Attachment("state", size, key, roots, places, self.pool)
+            file = Attachment("state", size, key, roots, route.mailboxes, self.pool, route.teller)
             async with self._fetching:
                 state = await file.read(limit=MAX_STATE)
                 notices = await self.run_in_thread(self._mail.group_states.take_fetched, wanted, state)
@@ -395,14 +397,14 @@ class Delivery:
 
     async def _begin_session(self, device: bytes) -> bool:
         """Begin a session with a device by the keys in its mailboxes. Return whether that was done."""
-        addresses, _ = self._mail.find_route(device)
+        route = self._mail.find_route(device)
 
         async def ask(client: MailboxClient) -> bool:
             bundle = await client.get_keys(device, now_ms())
             await self.run_in_thread(self._mail.desk.begin_session, device, bundle)
             return True
 
-        return await self.pool.try_each(addresses, ask)
+        return await self.pool.try_each(route.mailboxes, route.teller, ask)
 
     async def _begin_soon(self, device: bytes) -> None:
         """Begin a session with a device, or put off what waits for it."""
@@ -437,7 +439,7 @@ class Delivery:
             self._mail.desk.not_sent(each, now_ms())
 
     async def _send_anywhere(self, outbound: Outbound) -> None:
-        addresses, access = self._mail.find_route(outbound.device)
+        addresses, access, teller = self._mail.find_route(outbound.device)
 
         async def deposit(client: MailboxClient) -> bool:
             to, envelope = outbound.device, outbound.envelope
@@ -449,7 +451,7 @@ class Delivery:
                 await self.on_stamp_needed(client, outbound, refused)
             return True
 
-        if not await self.pool.try_each(addresses, deposit):
+        if not await self.pool.try_each(addresses, teller, deposit):
             await self.run_in_thread(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
         else:
             self._note_answered(outbound.device)
@@ -459,7 +461,7 @@ class Delivery:
         await asyncio.gather(*(self._send_signal(device, payload) for device in devices))
 
     async def _send_signal(self, device: bytes, payload: bytes) -> None:
-        addresses, access = self._mail.find_route(device)
+        addresses, access, teller = self._mail.find_route(device)
         outbound = await self.run_in_thread(self._mail.desk.seal_answer, device, payload=payload)
         if outbound is None:
             return
@@ -469,7 +471,7 @@ class Delivery:
             await client.signal(device, envelope, access)
             return True
 
-        await self.pool.try_each(addresses, ask)
+        await self.pool.try_each(addresses, teller, ask)
 
 
 def now_ms() -> int:

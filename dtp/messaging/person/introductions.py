@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.person.contacts import Contact
 
@@ -66,17 +67,25 @@ class Introductions:
             known = {*mail.card.devices, *(device for each in mail.contacts for device in each.devices)}
             mail.desk.drop_devices(each for each in devices if each not in newcomers and each not in known)
 
+    def nearness_of(self, person: bytes) -> Nearness:
+        """Return how near somebody counts as who tells of others, or of a file: our own devices as in our network."""
+        if person == self._mail.person:
+            return Nearness.NETWORK
+        contact = self._mail.contacts.get_contact(person)
+        return Nearness.ANYWHERE if contact is None else contact.nearness
+
     def take_cards(self, teller: bytes, cards: Iterable[bytes]) -> bool:
         """Keep cards that a person has told. Return False if there was no room for some of them."""
         mail, parsed = self._mail, [ContactCard.parse(each) for each in cards]
         others = [each for each in parsed if each.person != mail.person]
         is_known = {each.person: mail.contacts.get_contact(each.person) is not None for each in others}
+        near = self.nearness_of(teller)
         named, taken = ({} if all(is_known.values()) else self._list_named(teller)), True
         for card in others:
             if mail.contacts.get_contact(card.person) is not None:
-                mail.take_contact(card, stranger=False)
+                mail.take_contact(card, near, stranger=False)
             elif self._make_room(teller, named):
-                contact, _ = mail.take_contact(card, stranger=True, named_by=teller)
+                contact, _ = mail.take_contact(card, near, stranger=True, named_by=teller)
                 named.setdefault(teller, []).append(contact)
             else:
                 taken = False

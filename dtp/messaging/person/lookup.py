@@ -10,7 +10,7 @@ from typing import Final
 
 from dtp.errors import DtpError
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.person.card_sources import CardEnded, CardRolledBack, CardSource
+from dtp.messaging.person.card_sources import CardEnded, CardRolledBack, CardSource, FoundCard
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import Delivery, now_ms
 from dtp.messaging.person.notices import Notice
@@ -61,21 +61,21 @@ class LookUp:
                 async with asyncio.timeout(_REFRESH):
                     await self._changed.wait()
 
-    async def find_card(self, person: bytes) -> ContactCard | None:
+    async def find_card(self, person: bytes) -> FoundCard | None:
         """Return the newest card of a person that any source has and none refuses, or None."""
-        found: list[ContactCard] = []
+        found: list[FoundCard] = []
         for source in self._sources:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     card = await source.find(person)
                 if card is not None:
                     await self.check_card(card)
-                    found.append(card)
+                    found.append(FoundCard(card, source.teller))
             except (CardRolledBack, CardEnded) as fault:
                 log.warning("%s; another source may have a newer one", fault)
             except (DtpError, TimeoutError) as fault:
                 log.warning("%s can't be asked for a card: %s", type(source).__name__, fault)
-        return max(found, key=lambda each: each.order) if found else None
+        return max(found, key=lambda each: each.card.order) if found else None
 
     async def check_card(self, card: ContactCard) -> None:
         """Raise `CardRolledBack` or `CardEnded` if a source knows that a card counts no more."""
@@ -100,7 +100,7 @@ class LookUp:
     async def look_for_newer(self) -> None:
         """Look for newer cards of ours and of whom we know; what that changes is given as notices."""
         for person in (self._mail.person, *(each.person for each in self._mail.contacts)):
-            card = await self.find_card(person)
-            if card is not None:
-                found = await self._delivery.run_in_thread(self._mail.take_found_card, card, now_ms())
-                self._on_notices(found)
+            found = await self.find_card(person)
+            if found is not None:
+                take = self._mail.take_found_card
+                self._on_notices(await self._delivery.run_in_thread(take, *found, now_ms()))

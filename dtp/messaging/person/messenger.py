@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Identity, PeerId
 from dtp.identity.card import parse_account
 from dtp.messaging.calls.signals import Reason, Signal
@@ -108,11 +109,18 @@ class Message:
     @property
     def attachments(self) -> list[Attachment]:
         """The files that came with it. `save` fetches one."""
-        pool = self._messenger.delivery.pool
+        pool, teller = self._messenger.delivery.pool, self._nearness
         return [
-            Attachment(name, size, key, tuple(roots), tuple(places), pool)
+            Attachment(name, size, key, tuple(roots), tuple(places), pool, teller)
             for name, size, key, roots, places in self._shown.files
         ]
+
+    @property
+    def _nearness(self) -> Nearness:
+        """How near they are who say where its files are: of what we forward that is who wrote it."""
+        who = (self._shown.told or self._shown.sender, self.forwarded_from if self.own else None)
+        introductions = self._messenger.correspondence.introductions
+        return max(introductions.nearness_of(each) for each in who if each)
 
     async def mark_read(self) -> None:
         """Say that it was read: it isn't given again by `async for`, and its sender is told unless that is off."""
@@ -348,12 +356,13 @@ class Messenger:
         except UnknownContact:
             if isinstance(name, str) and not name.startswith(("dtp1", "dtpa1")):
                 raise
-        card = await self.lookup.find_card(self.conversation_of(name))
-        if card is None:
+        found = await self.lookup.find_card(self.conversation_of(name))
+        if found is None:
             raise UnknownContact(
                 f"no card of {name if isinstance(name, str) else 'that person'} is found anywhere"
             )
-        return await self.delivery.run_in_thread(self.correspondence.add_contact, card, now_ms())
+        add = partial(self.correspondence.add_contact, teller=found.teller)
+        return await self.delivery.run_in_thread(add, found.card, now_ms())
 
     async def refresh_cards(self) -> None:
         """Look for newer cards of whom we know, and for one of ours, now; else it is done every six hours."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
+    from dtp.messaging.person.card_sources import FoundCard
     from dtp.messaging.person.correspondence import Correspondence
 
 #: Posts of strangers that wait to be read: as many as a mailbox keeps of theirs.
@@ -45,10 +45,10 @@ class PostTray:
             self._mail.store.put_value(place, cursor.encode())
 
     def process_post(
-        self, sender: bytes, mark: bytes, told: dict[str, Any], now_ms: int, *, card: ContactCard | None
+        self, sender: bytes, mark: bytes, told: dict[str, Any], now_ms: int, *, found: FoundCard | None
     ) -> tuple[PostTaken, list[Notice]]:
         """Keep a post, and return what became of it: once for each `mark`. `sender` is who has the wallet by a card
-        on the chain, else the wallet; `card` is that person's, if it was found and they are new to us."""
+        on the chain, else the wallet; `found` is that person's card, if it was found and they are new to us."""
         mail, store = self._mail, self._mail.store
         if store.has_said(sender, mark):
             return PostTaken.KNOWN, []
@@ -60,8 +60,8 @@ class PostTray:
             if sum(not self._is_friend(each) for each in waiting) >= self.most:
                 return PostTaken.FULL, []
         with mail.transaction():
-            if card is not None and contact is None and mail.introductions.has_room_for_strangers:
-                mail.take_contact(card, stranger=True)
+            if found is not None and contact is None and mail.introductions.has_room_for_strangers:
+                mail.take_contact(*found, stranger=True)
             event = Event(EventKind.POST, mail.person, store.next_clock(sender), now_ms, told, mark)
             store.add_said(sender, Said(sender, event), unread=True, held=False, vanishes=0)
         return PostTaken.NEW, [Notice(What.MESSAGE, sender, sender, mark)]

@@ -206,15 +206,15 @@ class PostCollector:
     async def _process_post(self, posts: ChainPosts, post: ReceivedPost) -> PostTaken:
         wallet = bytes.fromhex(post.sender.removeprefix("0x"))
         sender = await posts.find_owner(post.sender) or wallet
-        card = None
+        found = None
         if sender != wallet and self._mail.contacts.get_contact(sender) is None:
-            card = await self._lookup.find_card(sender)
+            found = await self._lookup.find_card(sender)
         mark = hashlib.blake2b(post.transaction.encode(), digest_size=ID_BYTES, person=b"dtp.post").digest()
         text = post.data.decode(errors="replace").encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
         told = {"text": text, "wallet": wallet, "transaction": post.transaction}
         tray = self._mail.post_tray
         taken, notices = await self._delivery.run_in_thread(
-            tray.process_post, sender, mark, told, now_ms(), card=card
+            tray.process_post, sender, mark, told, now_ms(), found=found
         )
         self._on_notices(notices)
         return taken

@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from dtp.carriers.nearness import dialled_as_told
 from dtp.errors import DtpError
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.client import MailboxClient, RoomPrice
 from dtp.messaging.mailbox.limits import DAY, MIB, MONTH
-from dtp.messaging.mailbox.protocol import MailboxRefused
+from dtp.messaging.mailbox.protocol import MailboxMalformed, MailboxRefused
 from dtp.messaging.mailbox.store import Status, add_room
 from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.delivery import Delivery, now_ms
 from dtp.messaging.person.notices import Notice, What
+from dtp.net.address import Address
 
 if TYPE_CHECKING:
     from dtp.chain.node.client import ChainClient
@@ -209,6 +211,14 @@ class Renting:
             self._on_notices([notice])
 
 
+def check_door(told: str) -> None:
+    """Raise `MailboxMalformed` unless a mailbox's door is the service of a host object and nothing else: its options
+    would choose the network on which it is paid, and which nodes are asked."""
+    door = Address.parse(told)
+    if door.host_object is None or door.query:
+        raise MailboxMalformed(f"a door that isn't the service of a host object: {told[:80]}")
+
+
 class RoomPurchase:
     """Room bought at a mailbox's door, once: `agreed` from when the payment was agreed to.
 
@@ -242,18 +252,20 @@ class RoomPurchase:
         from dtp.pay.dial import connect
         from dtp.pay.terms import Spending
 
-        connection = await connect(
-            self._asked.door,
-            wallet=self._rent.wallet,
-            budget=self._units * self._asked.mib_month,
-            network=self._rent.network,
-            store=self._rent.store,
-            keep=None,
-            most_per_request=self._asked.mib_month,
-            most_per_mib=0,
-            on_charge=self._agree_to_charge,
-            spending=Spending(charge_units=0),
-        )
+        check_door(self._asked.door)
+        with dialled_as_told(self._asked.teller):
+            connection = await connect(
+                self._asked.door,
+                wallet=self._rent.wallet,
+                budget=self._units * self._asked.mib_month,
+                network=self._rent.network,
+                store=self._rent.store,
+                keep=None,
+                most_per_request=self._asked.mib_month,
+                most_per_mib=0,
+                on_charge=self._agree_to_charge,
+                spending=Spending(charge_units=0),
+            )
         client = MailboxClient(await connection.open_stream())
         try:
             return await client.reserve(device, self._rent.mib, self._rent.months, stamp)

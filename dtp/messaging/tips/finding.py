@@ -7,12 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.cards.contact_card import MAX_BYTES
 from dtp.messaging.packing import pack_frame, read_frame, unpack
-from dtp.messaging.person.card_sources import DhtCards
+from dtp.messaging.person.card_sources import DhtCards, FoundCard
 from dtp.messaging.tips.errors import LineUnreached
 from dtp.messaging.tips.line import TipLine
 from dtp.net.address import Address
@@ -69,24 +70,29 @@ async def ask_card(address: Address | str) -> ContactCard:
     return card
 
 
-async def find_line(line: PeerId, *, bootstrap: Sequence[str] = ()) -> ContactCard:
-    """Return the card of a line that is found by its name: on the LAN, else by `bootstrap`, nodes of the DHT.
+async def find_line(line: PeerId, *, bootstrap: Sequence[str] = ()) -> FoundCard:
+    """Return the card of a line that is found by its name, and how near they are who tell: on the LAN, else by
+    `bootstrap`, nodes of the DHT.
 
     Who hasn't the name can't tell whom the LAN is asked for; nodes of the DHT can. Raise `LineUnreached`.
     """
     book = PeerBook()
     async with Lan(book) as lan:
         record = await lan.find_record(line)
+    known = book.get_known(line)
+    teller = Nearness.ANYWHERE if known is None else known.teller
     for url in record.addresses if record else ():
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await ask_card(Address.direct(line, url, TIP_SERVICE))
+                with dialled_as_told(teller):
+                    return FoundCard(await ask_card(Address.direct(line, url, TIP_SERVICE)), teller)
         except (DtpError, TimeoutError) as fault:
             log.info("the line at %s: %s", url, fault)
     if bootstrap:
         async with Dht(Identity.generate(), client=True, bind=("0.0.0.0", 0), bootstrap=bootstrap) as dht:
-            found = await DhtCards(dht).find(line.key)
-        if found is not None:
-            return found
+            source = DhtCards(dht)
+            card = await source.find(line.key)
+            if card is not None:
+                return FoundCard(card, source.teller)
     where = "on this network, nor in the DHT" if bootstrap else "on this network"
     raise LineUnreached(f"nobody says where {line} is {where}: ask for the line's card")

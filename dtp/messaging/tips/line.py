@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard
@@ -60,10 +60,10 @@ class TipLine:
         self.identity = identity
         self._path, self._mailboxes, self._name = store, mailboxes, name
         self._bits, self._connect = stamp_bits, connect
-        self.pool = MailboxPool(connect)
-        #: There from `async with` on; `_places` are the mailboxes that the card has ever named.
+        #: There from `async with` on; `_places` are the mailboxes that the card has ever named, and the pool's own.
         self.card: ContactCard
         self._places: list[str] = []
+        self.pool = MailboxPool(connect, own=self._places)
         self.store: LineStore
 
     async def __aenter__(self) -> Self:
@@ -100,7 +100,7 @@ class TipLine:
             raise TipError(f"{self._path} is the store of another line, {before.person_name}")
         name = self._name if self._name is not None else before.name if before else ""
         places = self._mailboxes if self._mailboxes is not None else before.mailboxes if before else ()
-        self._places = self.store.add_mailboxes([*places, *(before.mailboxes if before else ())])
+        self._places[:] = self.store.add_mailboxes([*places, *(before.mailboxes if before else ())])
         if before is not None and (before.name, before.mailboxes) == (name, tuple(places)):
             return before
         sequence = max(now_ms(), before.sequence + 1 if before else 0)
@@ -245,8 +245,7 @@ class TipLine:
     def attachments(self, letter: TipLetter) -> list[Attachment]:
         """Return the files of a letter. `save` fetches one, up to the bytes that it is given: from the line's own
         mailboxes alone, since whoever runs another one would learn where the owner is."""
-        found = attachments_of(letter, self.pool)
-        return [replace(each, mailboxes=self._keep_own(each.mailboxes)) for each in found]
+        return attachments_of(letter, self.pool, self._places)
 
     def _keep_own(self, told: Iterable[str]) -> tuple[str, ...]:
         """Return those of some mailboxes, which somebody else names, that the line's card has named."""
@@ -311,7 +310,7 @@ class TipLine:
             await client.deposit_with_work(to.device, envelope, seconds=LIFETIME, access=to.access)
             return True
 
-        if not await self.pool.try_each(self._keep_own(to.mailboxes), ask):
+        if not await self.pool.try_each(self._keep_own(to.mailboxes), Nearness.ANYWHERE, ask):
             raise LineUnreached(
                 "no mailbox of the tip takes the answer now; it is kept, and sent with the next"
             )
@@ -334,10 +333,15 @@ class TipLine:
         raise LineUnreached("none of the line's mailboxes can be reached, which keep attachments")
 
 
-def attachments_of(letter: TipLetter, pool: MailboxPool) -> list[Attachment]:
-    """Return the files of a letter."""
+def attachments_of(
+    letter: TipLetter, pool: MailboxPool, known: Collection[str], teller: Nearness = Nearness.ANYWHERE
+) -> list[Attachment]:
+    """Return the files of a letter, to be fetched from `known` mailboxes alone, whichever it names. `teller` is how
+    near they are who told of those."""
     return [
-        Attachment(name, size, key, tuple(roots), tuple(places), pool)
+        Attachment(
+            name, size, key, tuple(roots), tuple(each for each in places if each in known), pool, teller
+        )
         for name, size, key, roots, places in letter.files
     ]
 

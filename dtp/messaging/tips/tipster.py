@@ -7,12 +7,15 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
+from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
+from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.ends.keys import INSTANCE_BYTES, NO_RATCHET, DeviceKeys
 from dtp.messaging.errors import EnvelopeBroken, MessageError
+from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool, connect_plainly
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
 from dtp.messaging.mailbox.store import Tray, access_hash
@@ -41,16 +44,26 @@ class Seen:
 
 
 class Tipster:
-    """A tip to a line, by its card. `async with` ends what was connected. Nothing is kept on this machine."""
+    """A tip to a line, by its card. `async with` ends what was connected. Nothing is kept on this machine.
+
+    `teller` is how near they are who told the card, where it wasn't handed over: mailboxes that are nearer, and those
+    of this machine, or that cost money to dial, aren't dialled.
+    """
 
     def __init__(
-        self, card: ContactCard, words: TipWords | None = None, *, connect: ConnectMailbox = connect_plainly
+        self,
+        card: ContactCard,
+        words: TipWords | None = None,
+        *,
+        teller: Nearness | None = None,
+        connect: ConnectMailbox = connect_plainly,
     ) -> None:
         if card.account is not None:
             raise TipError("that is a person's card, not a line's: write to it with 'dtp message send'")
         self.card = card
         self.words = words or TipWords.generate()
-        self._connect = connect
+        self.teller = card.nearness_by_hand if teller is None else teller
+        self._dial = connect
         self.pool = MailboxPool(connect)
 
     async def __aenter__(self) -> Self:
@@ -58,6 +71,10 @@ class Tipster:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self.pool.close()
+
+    async def _connect(self, address: str, identity: Identity | None) -> MailboxClient:
+        with dialled_as_told(self.teller):
+            return await self._dial(address, identity)
 
     @property
     def reply_to(self) -> ReplyTo:
@@ -176,15 +193,16 @@ class Tipster:
         return letter if letter.sender == self.card.key else None
 
     def attachments(self, letter: TipLetter) -> list[Attachment]:
-        """Return the files of a letter. `save` fetches one, up to the bytes that it is given."""
-        return attachments_of(letter, self.pool)
+        """Return the files of a letter. `save` fetches one, up to the bytes that it is given: from the mailboxes of
+        the line's card alone, since the owner of another one would learn where whoever has the words is."""
+        return attachments_of(letter, self.pool, self.card.mailboxes, self.teller)
 
     async def forget(self) -> None:
         """Have the line's mailboxes forget the tip, and all answers that they keep. What was told stays told."""
         for address in self.card.mailboxes:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    client: Any = await self._connect(address, self.words.device)
+                    client = await self._connect(address, self.words.device)
                     try:
                         await client.leave()
                     finally:

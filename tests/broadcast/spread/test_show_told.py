@@ -12,11 +12,11 @@ import dtp
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import Feeder
-from dtp.broadcast.money.shows import check_hint, how_near_is
+from dtp.broadcast.money.shows import check_hint
 from dtp.broadcast.parents import MOST, Parents
 from dtp.broadcast.sealed.opening import KeyBuyer
 from dtp.carriers.nearness import Nearness, who_tells
-from dtp.chain.node.networks import NETWORKS, Network
+from dtp.chain.node.networks import NETWORKS, Network, how_near_is
 from dtp.identity import Identity
 from dtp.testing import clock
 

@@ -114,7 +114,7 @@ def test_a_line_is_found_on_this_network_by_its_name(tmp_path: Path, monkeypatch
     async def scenario() -> None:
         async with serving(config(tmp_path, ALONE)) as daemon:
             await seen(lambda: not tips_of(daemon).unreached)
-            assert (await find_line(FAR.id)).key == FAR.id.key
+            assert (await find_line(FAR.id)).card.key == FAR.id.key
 
     run_scenario(scenario)
 

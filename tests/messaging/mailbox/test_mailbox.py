@@ -30,6 +30,7 @@ from mailbox_stores import (
 )
 
 import dtp
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.messaging.database import Database
 from dtp.messaging.ends.device import LocalDevice
@@ -347,7 +348,7 @@ def test_room_costs_what_the_mailbox_says_and_is_paid_at_its_door_alone() -> Non
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE)
             mailbox.door = "dtp://0x1/dtp.mailbox"
-            assert await anybody.price() == RoomPrice(7, mailbox.door, 4096, 60)
+            assert await anybody.price() == RoomPrice(7, mailbox.door, 4096, 60, Nearness.PROCESS)
             wrong = ((0, 1), (1, 0), (1, limits.months + 1), (limits.recipient_bytes, 1))
             for mib, months in (*wrong, (1, 1)):
                 with pytest.raises(MailboxRefused) as refused:

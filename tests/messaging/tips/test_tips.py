@@ -185,7 +185,7 @@ def test_a_line_is_found_in_the_dht_by_its_name(tmp_path):
         seed = await office.enter(Dht(Identity.generate(), bind=("127.0.0.1", 0)))
         dht = await office.enter(Dht(LINE, bind=("127.0.0.1", 0), bootstrap=[seed.endpoint]))
         await DhtCards(dht).publish(owner.card)
-        assert (await find_line(LINE.id, bootstrap=[seed.endpoint])).person == LINE.id.key
+        assert (await find_line(LINE.id, bootstrap=[seed.endpoint])).card.person == LINE.id.key
         with pytest.raises(LineUnreached):
             await find_line(Identity.generate().id, bootstrap=[seed.endpoint])
 

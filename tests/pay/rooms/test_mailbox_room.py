@@ -135,7 +135,9 @@ def test_anybody_pays_for_a_device_and_pays_for_nothing_beside_that(market: Play
             options = {"budget": 50 * PRICE, "most_per_mib": 0, "on_charge": agree, **buyer}
             connection = await dtp.connect(made.mailbox.door, **options)
             client = MailboxClient(await connection.open_stream())
-            assert await client.price() == RoomPrice(PRICE, made.mailbox.door, LIMITS.free_bytes, 7 * DAY)
+            assert await client.price() == RoomPrice(
+                PRICE, made.mailbox.door, LIMITS.free_bytes, 7 * DAY, client.nearness
+            )
             status = await client.reserve(ALICE.id.key, 2, 3)
             assert status.reserved == 2 * MIB
             assert units == [(6, 6 * PRICE)]
