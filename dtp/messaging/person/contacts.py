@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
+from dtp.messaging.errors import MessageError
 from dtp.messaging.packing import pack, unpack_saved
 
 #: What happens when a contact's key was replaced: "tell" goes on and says so, "ask" waits for consent.
 Consent = Literal["tell", "ask"]
+
+
+def find_called(name: str, ranks: Iterable[Mapping[bytes, Iterable[str]]]) -> bytes | None:
+    """Return who is called so, None for nobody: of the first rank that has anybody, however the name is typed.
+
+    The first rank is what the user calls others: there alone capital letters count, between names that are alike.
+    Others choose their names so as to be taken for somebody else: raise `MessageError` where several have the same.
+    """
+    wanted = _compared(name)
+    for number, called in enumerate(ranks):
+        found = {each for each, names in called.items() if wanted and wanted in map(_compared, names)}
+        if len(found) > 1 and number == 0:
+            found = {each for each in found if name in called[each]} or found
+        if len(found) > 1:
+            raise MessageError(
+                f"several are called {name!r} here: name who is meant by dtp1... or dtpa1..., or call them otherwise"
+            )
+        if found:
+            return found.pop()
+    return None
+
+
+def _compared(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 class CardChange(Enum):

@@ -47,6 +47,12 @@ class Group:
         return self._messenger.correspondence.groups[self.id].members.name
 
     @property
+    def maker(self) -> bytes:
+        """Who has made it, b"" where that hasn't come yet."""
+        made = self._messenger.correspondence.groups[self.id].operations.get(self.id)
+        return b"" if made is None else made.author
+
+    @property
     def members(self) -> dict[bytes, MemberRole]:
         """Who is in it, ourselves among them, and what they may."""
         return dict(self._messenger.correspondence.groups[self.id].members.roles)

@@ -26,7 +26,7 @@ from dtp.messaging.mailbox.pool import ConnectMailbox, connect_plainly
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.card_sources import CardSource
 from dtp.messaging.person.communities import InviteLink
-from dtp.messaging.person.contacts import Consent, Contact
+from dtp.messaging.person.contacts import Consent, Contact, find_called
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.group import Group, Room
@@ -418,7 +418,8 @@ class Messenger:
     def conversation_of(self, to: Person | Group | Room) -> bytes:
         """Return the 32 bytes of a person or group. Raise `UnknownContact` for a name that nobody has here.
 
-        Capital letters of a name count only where several are called alike without them.
+        What people are called here counts first, then what contacts and their groups call themselves, then strangers'
+        names (`find_called`). Raise `MessageError` for several.
         """
         match to:
             case Contact() | ContactCard():
@@ -435,19 +436,25 @@ class Messenger:
             return parse_account(to)
         if to.startswith("dtp1"):
             return PeerId.parse(to).key
-        called: dict[bytes, tuple[str, ...]] = {
-            each.person: (each.nickname, each.card.name) for each in self.contacts
-        }
-        called |= {each.id: (each.name,) for each in self.groups}
-        called |= {room.id: (f"{each.name}/{room.name}",) for each in self.groups for room in each.rooms}
-        found = {each for each, names in called.items() if to in names}
-        if not found:  # people write names as they like
-            found = {each for each, names in called.items() if to.casefold() in map(str.casefold, names)}
-        if len(found) > 1:
-            raise MessageError(f"several are called {to!r} here: name who is meant by dtp1... or dtpa1...")
-        if not found:
+        found = find_called(to, self._list_names())
+        if found is None:
             raise UnknownContact(f"nobody of this name is known here: {to!r}; add their card first")
-        return found.pop()
+        return found
+
+    def _list_names(self) -> tuple[dict[bytes, tuple[str, ...]], ...]:
+        """Return what people, groups and rooms are called: by us, by contacts, by strangers."""
+        ours: dict[bytes, tuple[str, ...]] = {each.person: (each.nickname,) for each in self.contacts}
+        theirs: dict[bytes, tuple[str, ...]] = {}
+        others: dict[bytes, tuple[str, ...]] = {}
+        for contact in self.contacts:
+            (others if contact.stranger else theirs)[contact.person] = (contact.card.name,)
+        for group in self.groups:
+            maker = self.find_contact(group.maker)
+            is_strangers = maker is None or maker.stranger
+            names = ours if group.maker == self.card.person else others if is_strangers else theirs
+            names[group.id] = (group.name,)
+            names |= {room.id: (f"{group.name}/{room.name}",) for room in group.rooms}
+        return ours, theirs, others
 
     # ---- messages ----------------------------------------------------------------------------------------------
 
