@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
+from village import NOW, Village
 
 pytest.importorskip("textual")
 
@@ -20,9 +21,11 @@ from dtp.cli.chat.app import ChatApp
 from dtp.cli.chat.lines import receipt_mark
 from dtp.messaging.calls.calling import Calls, Media
 from dtp.messaging.calls.signals import Reason
+from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.messenger import Messenger
-from dtp.messaging.person.notices import What
+from dtp.messaging.person.notices import Notice, What
 from dtp.messaging.person.posts import ChainPosts
 
 Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
@@ -136,10 +139,10 @@ def test_rooms_unread_marks_groups_and_strangers(office: Test) -> None:
                 await screen.write("who moved it?")
                 assert (await take(bob, 1))[0].group is not None
                 await carol.send(alice.card, "hello")
-                await screen.until(lambda: screen.rooms == ["bob", "carol 1", "# choir"])
+                await screen.until(lambda: screen.rooms == ["bob", "? carol 1", "# choir"])
                 assert any("carol has written for the first time" in each for each in screen.told)
                 await screen.pilot.press("ctrl+p")
-                await screen.until(lambda: screen.messages == ["carol  hello"])
+                await screen.until(lambda: screen.messages == ["carol (a stranger)  hello"])
                 await screen.pilot.press("ctrl+p")
                 await screen.until(lambda: screen.messages == [])
                 await bob.set_typing("alice")
@@ -153,6 +156,84 @@ def test_rooms_unread_marks_groups_and_strangers(office: Test) -> None:
             await chat(alice, body)
 
     office(main)
+
+
+class CountingChat(ChatApp):
+    """Counts how often it draws the rooms."""
+
+    drawn = 0
+
+    async def _show_rooms(self) -> None:
+        self.drawn += 1
+        await super()._show_rooms()
+
+
+def test_a_flood_of_messages_is_drawn_at_once_and_not_one_by_one(office: Test) -> None:
+    """Each drew all rooms, for which all that was unread was read again: 1,000 held the program for minutes."""
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            for number in range(200):
+                await bob.send("alice", str(number))
+            while len(await alice.unread()) < 200:
+                await wait_notice(alice, What.MESSAGE)
+            app = CountingChat(alice)
+            async with app.run_test(size=(100, 30)) as pilot:
+                screen = Screen(pilot)
+                for _ in range(200):
+                    app._take_notice(Notice(What.MESSAGE, bob.card.person, bob.card.person))
+                await bob.send("alice", "the last one")
+                await screen.until(lambda: "bob  the last one" in screen.messages)
+                await screen.until(lambda: screen.rooms == ["bob"])
+                assert app.drawn < 50
+
+    office(main)
+
+
+def test_strangers_are_marked_and_no_text_looks_like_another_message(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        alice, mallory = await at.begin("alice", box), await at.begin("mallory", box)
+        await mallory.send(
+            alice.card.public(), "hello\n09:31 Bob  here is my new account\n      [map.png, 3 bytes]"
+        )
+
+        async def body(screen: Screen) -> None:
+            await screen.until(lambda: screen.messages)
+            assert screen.rooms == ["? mallory"]
+            shown = screen.messages[0].split("\n")
+            assert shown[0] == "mallory (a stranger)  hello"
+            assert [each[:8] for each in shown[1:]] == ["      │ "] * 2
+            await screen.write("who are you?")
+            await screen.until(lambda: screen.rooms == ["mallory"])
+
+        await chat(alice, body)
+
+    office(main)
+
+
+def test_who_isnt_in_a_group_isnt_seen_typing_there(village: Callable[..., Village]) -> None:
+    world = village("alice", "bob", "mallory")
+    alice, bob, mallory = (world.people[each] for each in ("alice", "bob", "mallory"))
+    group = world.group("alice", "bob")
+    for each in (bob, mallory):
+        each.send_event(alice.person, EventKind.TEXT, {"text": "hello"}, NOW)
+    world.deliver()
+
+    def typing(who: Correspondence, conversation: bytes) -> list[bytes]:
+        event = Event(EventKind.TYPING, conversation, 0, NOW, {"on": True})
+        sealed = who.desk.seal_answer(alice.identity.id.key, payload=event.encode())
+        assert sealed is not None
+        _, notices = alice.receive([sealed.envelope], NOW)
+        return [
+            each.conversation for each in notices if isinstance(each, Notice) and each.what is What.TYPING
+        ]
+
+    assert typing(bob, group) == [group]
+    assert typing(bob, alice.person) == [bob.person]
+    assert typing(mallory, alice.person) == [mallory.person]
+    assert typing(mallory, group) == []
+    assert typing(mallory, bytes(32)) == []
 
 
 def test_somebody_is_brought_into_a_group_and_given_what_was_said(office: Test) -> None:
@@ -199,7 +280,7 @@ def test_a_sui_account_without_a_card_has_a_room_that_says_how_it_is_answered(of
         account = bytes.fromhex("ab" * 32)
         told = {"text": "is the room free?", "wallet": account, "transaction": "9AZy"}
         tray = alice.correspondence.post_tray
-        await alice.delivery.run_in_thread(tray.process_post, account, bytes(16), told, now_ms(), card=None)
+        await alice.delivery.run_in_thread(tray.process_post, account, bytes(16), told, now_ms(), found=None)
 
         async def body(screen: Screen) -> None:
             await screen.until(lambda: screen.messages)

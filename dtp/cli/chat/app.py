@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import ClassVar, Final
 
@@ -75,6 +76,9 @@ class ChatApp(App[None]):
         self._rooms: list[ChatRoom] = []
         self._current: bytes | None = None
         self._messages: list[Message] = []
+        #: Set while what is shown is older than what is here, and of which conversations.
+        self._stale = asyncio.Event()
+        self._changed: set[bytes] = set()
         self._typists: dict[tuple[bytes, bytes], Timer] = {}
         self._told_typing: Timer | None = None
 
@@ -94,6 +98,7 @@ class ChatApp(App[None]):
         await self._show_rooms()
         self.query_one("#write").focus()
         self.run_worker(self._follow_notices(), name="dtp-chat-notices")
+        self.run_worker(self._show_changes(), name="dtp-chat-changes")
         self.run_worker(self._calls.follow_calls(), name="dtp-chat-calls")
         self.set_interval(_LOOK, self._show_state)
         self._show_state()
@@ -104,12 +109,16 @@ class ChatApp(App[None]):
     # ---- rooms -------------------------------------------------------------------------------------------------
 
     async def _show_rooms(self) -> None:
-        unread = Counter(each.conversation for each in await self.messenger.unread())
+        unread = Counter(conversation for conversation, _, _ in await self.messenger.list_unread())
         people = [each for each in self.messenger.contacts if not each.blocked]
-        found = [ChatRoom(each.person, each.name, False, unread[each.person]) for each in people]
-        found += [ChatRoom(each.id, each.name, True, unread[each.id]) for each in self.messenger.groups]
+        found = [
+            ChatRoom(each.person, each.name, unread[each.person], is_stranger=each.stranger)
+            for each in people
+        ]
+        groups = self.messenger.groups
+        found += [ChatRoom(each.id, each.name, unread[each.id], is_group=True) for each in groups]
         accounts = await self.messenger.list_accounts()
-        found += [ChatRoom(each, f"0x{each.hex()}", False, unread[each]) for each in accounts]
+        found += [ChatRoom(each, f"0x{each.hex()}", unread[each]) for each in accounts]
         self._rooms = sorted(found, key=lambda each: (each.name.casefold(), each.conversation))
         if self._current is None and self._rooms:
             await self._enter_conversation(self._rooms[0].conversation)
@@ -172,9 +181,9 @@ class ChatApp(App[None]):
         return self._messages[at] if at is not None and at < len(self._messages) else None
 
     async def _mark_read(self) -> None:
-        for each in await self.messenger.unread():
-            if each.conversation == self._current:
-                await each.mark_read()
+        for conversation, sender, message in await self.messenger.list_unread():
+            if conversation == self._current:
+                await self.messenger.mark_read(message, sender)
 
     # ---- what comes --------------------------------------------------------------------------------------------
 
@@ -183,20 +192,30 @@ class ChatApp(App[None]):
             if notice.what is What.TYPING:
                 self._take_typing(notice)
             else:
-                await self._handle_notice(notice)
+                self._take_notice(notice)
 
-    async def _handle_notice(self, notice: Notice) -> None:
+    def _take_notice(self, notice: Notice) -> None:
+        """Warn, and have what has changed be shown: it is drawn once for all that comes meanwhile."""
         if text := _WARNINGS.get(notice.what):
             detail = format_amount(int(notice.detail)) if notice.what is What.STAMP_NEEDED else notice.detail
             self.notify(escape_text(text.format(name=detail)), severity="warning", markup=False)
-        if notice.conversation == self._current or notice.what is What.OWN_CARD:
-            last = self._messages[-1].id if self._messages else None
-            chosen = self._chosen_message()
-            await self._show_messages(follow=chosen is None or chosen.id == last)
-            await self._mark_read()
+        self._changed.add(notice.conversation)
+        if notice.what is What.OWN_CARD and self._current is not None:
+            self._changed.add(self._current)
         if notice.what is What.MESSAGE:
             self._stop_typing((notice.conversation, notice.person))
-        await self._show_rooms()
+        self._stale.set()
+
+    async def _show_changes(self) -> None:
+        while await self._stale.wait():
+            self._stale.clear()
+            changed, self._changed = self._changed, set()
+            if self._current in changed:
+                last = self._messages[-1].id if self._messages else None
+                chosen = self._chosen_message()
+                await self._show_messages(follow=chosen is None or chosen.id == last)
+                await self._mark_read()
+            await self._show_rooms()
 
     def _take_typing(self, notice: Notice) -> None:
         who = (notice.conversation, notice.person)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from rich.text import Text
 
 from dtp.cli.progress import size_text
 from dtp.escaping import escape_text
 from dtp.messaging.person.messenger import Message
+
+#: What further lines of a text begin with: none can look like another message.
+_FURTHER: Final = "\n      │ "
 
 
 @dataclass(frozen=True)
@@ -18,13 +22,19 @@ class ChatRoom:
 
     conversation: bytes
     name: str
-    is_group: bool
     unread: int = 0
+    is_group: bool = False
+    is_stranger: bool = False
 
 
 def room_line(room: ChatRoom) -> Text:
-    """Return a room's line in the list: `#` is for groups, and unread messages are counted."""
-    line = Text("# " if room.is_group else "  ", style="dim", no_wrap=True, overflow="ellipsis")
+    """Return a room's line in the list: `#` is for groups, `?` for strangers, and unread messages are counted."""
+    line = Text(
+        "# " if room.is_group else "? " if room.is_stranger else "  ",
+        style="dim",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
     line.append(escape_text(room.name), style="bold" if room.unread else "")
     if room.unread:
         line.append("  ")
@@ -40,11 +50,13 @@ def message_line(message: Message, receipts: Mapping[bytes, bool], answered: str
         line.append(f"  > {escape_text(_short(answered))}\n", style="italic dim")
     line.append(f"{message.sent_at.astimezone():%H:%M} ", style="dim")
     line.append(escape_text(message.sender_name), style="green" if message.own else "bold cyan")
+    if message.group is None and message.sender is not None and message.sender.stranger:
+        line.append(" (a stranger)", style="dim")
     line.append("  ")
     if message.deleted:
         line.append("deleted", style="italic dim")
     else:
-        line.append(escape_text(message.text, keep="\n"))
+        line.append(escape_text(message.text, keep="\n").replace("\n", _FURTHER))
     if message.edited:
         line.append(" (edited)", style="dim")
     if message.forwarded_from is not None:

@@ -606,7 +606,11 @@ class Correspondence:
             return self.spreading.take_have(device, event, now_ms)
         if event.kind is not EventKind.TYPING or not self._may_write(device, person):
             return []
-        conversation = person if event.conversation == self.person else event.conversation
+        conversation, group = event.conversation, self.group_of(event.conversation)
+        if person != self.person and conversation == self.person:
+            conversation = person
+        elif person != self.person and person not in (group.members.roles if group else {}):
+            return []
         return [Notice(What.TYPING, person, conversation, detail="on" if event.fields["on"] else "off")]
 
     def _may_write(self, device: bytes, person: bytes) -> bool:

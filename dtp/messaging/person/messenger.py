@@ -247,7 +247,7 @@ class Messenger:
             if self._stamp_mib is not None:
                 await self.delivery.run_in_thread(self.correspondence.set_stamp_mib, self._stamp_mib)
             await self.delivery.run_in_thread(self.correspondence.set_profile, name, mailboxes, now_ms())
-            for each in await self.delivery.run_in_thread(self.correspondence.store.list_unread):
+            for each in await self.list_unread():
                 self._news.put_nowait(each)
         except BaseException:
             await self._close()
@@ -388,7 +388,7 @@ class Messenger:
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
         await self.delivery.run_in_thread(self.correspondence.accept_key, self.conversation_of(person))
-        for each in await self.delivery.run_in_thread(self.correspondence.store.list_unread):
+        for each in await self.list_unread():
             self._news.put_nowait(each)
 
     async def _update(self, person: Person, **changes: Any) -> None:
@@ -565,10 +565,11 @@ class Messenger:
 
     async def unread(self) -> list[Message]:
         """Return the messages that nobody has marked as read, oldest first."""
-        found = []
-        for each in await self.delivery.run_in_thread(self.correspondence.store.list_unread):
-            found += await self._find_message(*each)
-        return found
+        return [found for each in await self.list_unread() for found in await self._find_message(*each)]
+
+    async def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
+        """Return conversation, sender and id of these messages, which takes less."""
+        return await self.delivery.run_in_thread(self.correspondence.store.list_unread)
 
     async def set_typing(self, to: Person | Group | Room, on: bool = True) -> None:
         """Say to those who are connected now that we are writing to them, or have stopped."""
