@@ -163,9 +163,9 @@ class CountingChat(ChatApp):
 
     drawn = 0
 
-    async def _show_rooms(self) -> None:
+    async def show_rooms(self) -> None:
         self.drawn += 1
-        await super()._show_rooms()
+        await super().show_rooms()
 
 
 def test_a_flood_of_messages_is_drawn_at_once_and_not_one_by_one(office: Test) -> None:
@@ -181,7 +181,7 @@ def test_a_flood_of_messages_is_drawn_at_once_and_not_one_by_one(office: Test) -
             async with app.run_test(size=(100, 30)) as pilot:
                 screen = Screen(pilot)
                 for _ in range(200):
-                    app._take_notice(Notice(What.MESSAGE, bob.card.person, bob.card.person))
+                    app.take_notice(Notice(What.MESSAGE, bob.card.person, bob.card.person))
                 await bob.send("alice", "the last one")
                 await screen.until(lambda: "bob  the last one" in screen.messages)
                 await screen.until(lambda: screen.rooms == ["bob"])

@@ -95,7 +95,7 @@ class ChatApp(App[None]):
 
     async def on_mount(self) -> None:
         """Show what there is, and begin to listen."""
-        await self._show_rooms()
+        await self.show_rooms()
         self.query_one("#write").focus()
         self.run_worker(self._follow_notices(), name="dtp-chat-notices")
         self.run_worker(self._show_changes(), name="dtp-chat-changes")
@@ -108,7 +108,8 @@ class ChatApp(App[None]):
 
     # ---- rooms -------------------------------------------------------------------------------------------------
 
-    async def _show_rooms(self) -> None:
+    async def show_rooms(self) -> None:
+        """Draw the rooms as they are now."""
         unread = Counter(conversation for conversation, _, _ in await self.messenger.list_unread())
         people = [each for each in self.messenger.contacts if not each.blocked]
         found = [
@@ -136,7 +137,7 @@ class ChatApp(App[None]):
         await self._show_messages(follow=True)
         await self._mark_read()
         self._show_typing()
-        await self._show_rooms()
+        await self.show_rooms()
 
     async def action_change_room(self, step: int) -> None:
         """Enter the next room, or the one before."""
@@ -192,9 +193,9 @@ class ChatApp(App[None]):
             if notice.what is What.TYPING:
                 self._take_typing(notice)
             else:
-                self._take_notice(notice)
+                self.take_notice(notice)
 
-    def _take_notice(self, notice: Notice) -> None:
+    def take_notice(self, notice: Notice) -> None:
         """Warn, and have what has changed be shown: it is drawn once for all that comes meanwhile."""
         if text := _WARNINGS.get(notice.what):
             detail = format_amount(int(notice.detail)) if notice.what is What.STAMP_NEEDED else notice.detail
@@ -215,7 +216,7 @@ class ChatApp(App[None]):
                 chosen = self._chosen_message()
                 await self._show_messages(follow=chosen is None or chosen.id == last)
                 await self._mark_read()
-            await self._show_rooms()
+            await self.show_rooms()
 
     def _take_typing(self, notice: Notice) -> None:
         who = (notice.conversation, notice.person)
@@ -281,4 +282,4 @@ class ChatApp(App[None]):
         if done:
             self.notify(escape_text(done, keep="\n"), markup=False)
         await self._show_messages(follow=True)
-        await self._show_rooms()
+        await self.show_rooms()
