@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import shutil
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from mortal import FUSE, Killed, make_mortal
+from mortal import FUSE, Killed
 from post_office import known_identity
 
 from dtp.carriers.nearness import Nearness
@@ -42,10 +42,7 @@ QUIET = 14
 TOGETHER = 100
 _T = TypeVar("_T")
 
-
-@pytest.fixture(autouse=True)
-def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_mortal(monkeypatch)
+pytestmark = pytest.mark.usefixtures("mortal")
 
 
 class Person:
@@ -100,27 +97,37 @@ class History:
     def __init__(self, folder: Path, seed: int) -> None:
         self.chance: random.Random = Certain()
         self.now = NOW
-        self.boxes = {name: SqliteMailbox() for name in BOXES}
+        self.boxes = {name: self.open_box() for name in BOXES}
         self.away: set[str] = set()
         self.seen: list[tuple[bytes, bytes]] = []
-        self.people = {name: Person(folder, name, NOW) for name in self.names}
+        self.people = {name: self.open_person(folder, name) for name in self.names}
         self.number = 0
         #: What is under way in the group's topic: to whom, by whom, and the message.
         self.spread: list[tuple[str, bytes, bytes]] = []
-        for each in self.people.values():
-            each.mail.set_profile(each.name, BOXES, NOW)
-            for box in BOXES:
-                self.publish(each, box)
-        for each in self.people.values():
-            for other in self.people.values():
-                if other is not each:
-                    each.mail.add_contact(other.mail.card, NOW)
-        others = [each.key for each in self.people.values() if each.name in self.members[1:]]
+        self.get_acquainted()
+        others = [self.people[each].mail.person for each in self.members[1:]]
         if self.fetches:
             self.people["alice"].mail.group_states.most_sent = 0
         self.group = self.people["alice"].mail.create_group("choir", others, NOW)
         self.read_along()
         self.chance = random.Random(seed)
+
+    def open_box(self) -> SqliteMailbox:
+        return SqliteMailbox()
+
+    def open_person(self, folder: Path, name: str) -> Person:
+        return Person(folder, name, NOW)
+
+    def get_acquainted(self) -> None:
+        """Have everybody say where they are, and add everybody else."""
+        for each in self.people.values():
+            each.mail.set_profile(each.mail.card.name or each.name, BOXES, NOW)
+            for box in BOXES:
+                self.publish(each, box)
+        for each in self.people.values():
+            for other in self.people.values():
+                if other.mail.person != each.mail.person:
+                    each.mail.add_contact(other.mail.card, NOW)
 
     def read_along(self) -> None:
         for each in self.people.values():
@@ -221,7 +228,7 @@ class History:
                 self.away ^= {box}
             case 1:  # it has lost its disk, and all that it has promised to keep
                 self.boxes[box].close()
-                self.boxes[box] = SqliteMailbox()
+                self.boxes[box] = self.open_box()
             case 2 if self.seen:  # it gives again what it has given before
                 recipient, envelope = self.chance.choice(self.seen)
                 self.boxes[box].deposit([Deposit(recipient, envelope, 10_000_000)], self.now // 1000)
@@ -321,7 +328,7 @@ class History:
                 kill=self.maybe_kill(),
             )
         if self.chance.random() < 0.8:
-            for device, payload in person.mail.spreading.take_answers(self.now):
+            for device, payload in sorted(person.mail.spreading.take_answers(self.now)):
                 outbound = person.do(
                     person.mail.desk.seal_answer, device, payload=payload, kill=self.maybe_kill()
                 )
@@ -335,7 +342,7 @@ class History:
         person.do(person.mail.spreading.hand_over_due, self.now, kill=self.maybe_kill())
         person.do(person.mail.past.give_due, self.now, kill=self.maybe_kill())
         repairs, person.repairs = person.repairs, set()
-        for device in repairs:
+        for device in sorted(repairs):
             if self.begin(person, device):
                 self.answer(person, device, repair=True)
         for device in desk.devices_without_session(self.now):
@@ -346,7 +353,7 @@ class History:
                 if not self.deposit(person, each):
                     person.do(desk.not_sent, each, self.now + MINUTE, kill=self.maybe_kill())
         answers, person.answers = person.answers, set()
-        for device in answers:
+        for device in sorted(answers):
             self.answer(person, device)
 
     def answer(self, person: Person, device: bytes, *, repair: bool = False) -> None:
@@ -474,13 +481,16 @@ class LargePastHistory(PastHistory):
 
 def live(folder: Path, seed: int, kind: type[History] = History) -> None:
     folder.mkdir()
-    history = kind(folder, seed)
-    try:
-        history.run()
-        history.check()
-    finally:
-        history.close()
-        shutil.rmtree(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        # Ids decide who is read first of what is said, or done in a group, at the same time.
+        patch.setattr(secrets, "token_bytes", random.Random(seed).randbytes)
+        history = kind(folder, seed)
+        try:
+            history.run()
+            history.check()
+        finally:
+            history.close()
+            shutil.rmtree(folder)
 
 
 def chosen(default: range) -> range:
@@ -500,17 +510,6 @@ def live_all(folder: Path, seeds: range, kind: type[History] = History) -> None:
         except BaseException:
             print(f"HISTORIES={seed}:{seed + 1}")
             raise
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: programs are killed here, not machines, and disks take long."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir=memory, prefix="dtp-histories-") as made:
-        yield Path(made)
 
 
 def test_nothing_is_lost_doubled_or_out_of_order(folder: Path) -> None:

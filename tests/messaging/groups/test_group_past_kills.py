@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mortal import FUSE, Killed, make_mortal
+from mortal import FUSE, Killed
 from village import Village, villages
 
 from dtp.messaging.conversation.operations import Act, Past
 
 COUNT = 12
 
-
-@pytest.fixture(autouse=True)
-def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_mortal(monkeypatch)
+pytestmark = pytest.mark.usefixtures("mortal")
 
 
 def made(at: Village) -> bytes:
