@@ -584,6 +584,8 @@ class Node:
         self.book.note_addresses(self._surroundings.addresses)
         if changes.was_clock_set:
             self._wish_for_known()  # those that didn't hold until now
+        if changes.has_moved:
+            self._upkeep.on_moved(now)
         if any(changes):
             self._renew()
             if self.lan is not None:

@@ -172,6 +172,11 @@ class PeerUpkeep:
                 wish.pause = self.limits.first_pause
                 wish.at = max(wish.at, now + (self.limits.first_pause if self._me < peer else 2.0))
 
+    def on_moved(self, now: float) -> None:
+        """Note that the machine is in another network: whoever could not be dialled may be reached from here."""
+        for wish in self._wishes.values():
+            wish.at, wish.pause = min(wish.at, now), self.limits.first_pause
+
     def remove_peer(self, peer: PeerId) -> None:
         """Remove a peer that has announced that it goes."""
         self._wishes.pop(peer, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -48,14 +49,20 @@ class Surroundings:
         self._offset = wall() - steady()
         #: The machine's addresses and routers at the last look.
         self.addresses = list_addresses()
+        #: Until then routers aren't looked at: a neighbour that poses as one would have the node move each second.
+        self._next_router = -math.inf
 
     def look(self) -> SurroundingsChange:
         """Return what has changed since the last look, or since it was made."""
-        offset, addresses = self.wall() - self._steady(), keep_routers(self.addresses, self._list_addresses())
+        now, listed = self._steady(), self._list_addresses()
+        offset = self.wall() - now
+        if now < self._next_router:
+            listed = without_routers(listed)
+        addresses = keep_routers(self.addresses, listed)
         has_moved = without_routers(addresses) != without_routers(self.addresses)
-        found = SurroundingsChange(
-            abs(offset - self._offset) > SET, has_moved or has_left(self.addresses, addresses)
-        )
+        if has_left(self.addresses, addresses) and not has_moved:
+            has_moved, self._next_router = True, now + LOOK
+        found = SurroundingsChange(abs(offset - self._offset) > SET, has_moved)
         self._offset, self.addresses = offset, addresses
         return found
 

@@ -41,6 +41,8 @@ class Internet:
 
     def __init__(self) -> None:
         self.passes: Callable[[str, str], bool] = lambda one, other: True
+        #: What a machine says that its addresses are, by the host that it listens at, where that isn't the one.
+        self.addresses: dict[str, set[str]] = {}
         #: How often somebody has dialled.
         self.dials = 0
         self._places: dict[str, Accept] = {}
@@ -100,7 +102,7 @@ class Internet:
         around = Surroundings(
             wall=self.wall,
             steady=asyncio.get_running_loop().time,
-            list_addresses=lambda: frozenset({host}),
+            list_addresses=lambda: frozenset(self.addresses.get(host, {host})),
         )
 
         async def accept(connection: Connection) -> None:

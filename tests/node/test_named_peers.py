@@ -90,6 +90,25 @@ async def open_in_one_network(stack: AsyncExitStack, internet: Internet, count: 
     return nodes
 
 
+def test_a_machine_that_was_in_no_network_links_at_once_when_it_is_in_one() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            internet = Internet()
+            nodes = await open_in_one_network(stack, internet, 4)
+            laptop = nodes[-1]
+            internet.passes = lambda one, other: "5.5.5.3" not in (one, other)
+            internet.addresses["5.5.5.3"] = set()
+            internet.cut()
+            await asyncio.sleep(3000)
+            assert not laptop.gossip.peers
+            internet.passes = lambda one, other: True
+            del internet.addresses["5.5.5.3"]
+            await asyncio.sleep(65)  # until it looks
+            assert len(laptop.gossip.peers) == 3
+
+    clock.run(main())
+
+
 @pytest.mark.slow
 def test_fifty_one_members_in_one_network_are_one_hop() -> None:
     async def main() -> None:

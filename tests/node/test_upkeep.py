@@ -109,6 +109,23 @@ def test_peer_that_has_no_place_is_dialled_less_and_less() -> None:
     assert keep.next_time() == now + limits.first_pause
 
 
+def test_where_the_machine_has_moved_all_are_dialled_again_at_once() -> None:
+    """A laptop that was in no network for an hour waited five minutes more for those that it knows."""
+    keep, peers, now = PeerUpkeep(SMALL), crowd(3), 0.0
+    keep.add_bootstrap(SEED, now)
+    for each in peers:
+        keep.add_peer(each, now, is_met=True)
+    while now < 3600:
+        for target in keep.take_due(now):
+            keep.on_dialled(target, None, now)
+        now = keep.next_time()
+    keep.on_moved(now - 100)
+    assert set(keep.take_due(now - 100)) == {SEED, *peers}
+    for target in (SEED, *peers):
+        keep.on_dialled(target, None, now - 90)
+    assert keep.next_time() == now - 90 + UpkeepLimits().first_pause
+
+
 def test_peer_that_said_goodbye_is_not() -> None:
     keep = PeerUpkeep(SMALL)
     keep.add_peer(LARGE, 0.0)

@@ -76,6 +76,10 @@ def test_another_router_at_the_same_address_is_another_network_and_one_that_says
     ]:
         machine.addresses = own | routers
         assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=has_moved)
+    for seconds, has_moved in [(LOOK - 1, False), (1, True)]:  # a neighbour poses as the router
+        machine.go_on(seconds)
+        machine.addresses = own | {home}
+        assert here.look() == SurroundingsChange(was_clock_set=False, has_moved=has_moved)
     machine.addresses = frozenset({"127.0.0.1", "10.0.0.5"})
     assert here.look().has_moved
     assert here.addresses == machine.addresses
