@@ -25,6 +25,9 @@ from dtp.testing import clock
 sys.path.insert(0, str(Path(__file__).parent))
 from nodes import WALL, identity, joined, node, nodes, until
 
+#: Bytes before the body of a frame.
+FRAME_HEAD = 4
+
 
 def run(main):
     """Run a test's coroutine function with a stack for what it opens."""
@@ -394,6 +397,30 @@ def test_forged_records_are_counted_against_who_gave_them():
         await until(lambda: sum(one.gossip.counts["record-refused"] for one in made[1:]) >= 1)
         assert min(one.gossip.score(made[0].id) for one in made[1:]) < 0
         assert dialled == []
+
+    run(main)
+
+
+def test_all_frames_of_a_turn_go_in_one_record_of_a_link():
+    async def main(stack):
+        made = await stack.enter_async_context(nodes(2))
+        pairs = [await joined(stack, made, name) for name in ("a", "b", "c")]
+        (link,) = made[0].links
+
+        async def overhead_of(*turns):
+            """Return how many bytes go beside the frames of messages, of three topics."""
+            await asyncio.sleep(60)  # what was told before has gone
+            before = link.connection.stats.bytes_sent
+            for turn in turns:
+                for author, _ in turn:
+                    await author.publish(b"21.5")
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            sent = link.connection.stats.bytes_sent - before
+            messages = [await reader.read() for _, reader in pairs]
+            return sent - sum(FRAME_HEAD + len(message.encoded) for message in messages)
+
+        assert 3 * await overhead_of(pairs) == await overhead_of(*([pair] for pair in pairs)) > 0
 
     run(main)
 

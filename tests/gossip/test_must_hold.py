@@ -482,9 +482,9 @@ def test_who_gets_all_by_asking_may_ask_for_as_much_as_is_held():
 
 def test_no_penalty_for_peers_that_share_an_address():
     for source in ("127.0.0.1", "192.168.1.7", "10.0.0.9", "fe80::1", "8.8.8.8"):
-        swarm = GossipSwarm(
-            20, weights=replace(DEFAULT_WEIGHTS, shared_address=-10.0 if source != "8.8.8.8" else 0.0)
-        )
+        weight = DEFAULT_WEIGHTS.shared_address if source == "8.8.8.8" else -10.0
+        weights = replace(DEFAULT_WEIGHTS, shared_address=weight, shared_address_free=0)
+        swarm = GossipSwarm(20, weights=weights)
         nodes = [swarm.add_node(T) for _ in range(16)]
         for at, one in enumerate(nodes):
             for other in nodes[:at]:
