@@ -35,7 +35,9 @@ from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.cli.stamps import StampOffer, stamp_options, tell_stamps
 from dtp.escaping import escape_text
 from dtp.messaging.cards import ContactCard
+from dtp.messaging.errors import MessageError
 from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB
+from dtp.messaging.person.attachments import AttachmentBroken, AttachmentGone, AttachmentTooLarge
 from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.plurals import count_of
@@ -313,9 +315,7 @@ async def _print_messages(messenger: Messenger, count: int | None, save: Path | 
 
 
 async def _print_message(each: Message, save: Path | None) -> None:
-    if save:
-        make_folder(save)
-    files = [str(await one.save(save)) for one in each.attachments] if save else []
+    files = await _save_files(each, save) if save else []
     group, room = each.group, each.room
     record = {
         "message": each.id.hex(),
@@ -341,8 +341,26 @@ async def _print_message(each: Message, save: Path | None) -> None:
     text = "(deleted)" if each.deleted else escape_text(each.text)
     by = "" if not each.wallet else f" ({_post_words(each)})"
     by += f" (as {escape_text(each.teller_name)} says)" if each.told_by else ""
+    by += " (a stranger)" if group is None and each.is_strangers else ""
     said = f"{escape_text(each.sender_name)}{by}{where}: {text}{names}"
     print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
+
+
+async def _save_files(each: Message, folder: Path) -> list[str]:
+    """Return where a message's files are now. What can't be had is said, and keeps nothing else from being read; of
+    strangers nothing is fetched, who could fill the disk."""
+    make_folder(folder)
+    found = []
+    for one in each.attachments:
+        if each.is_strangers:
+            why = "it is a stranger's: answer or add them, and fetch it by 'dtp message history NAME --save FOLDER'"
+            print_note({"attachment": one.name, "code": "stranger"}, f"{escape_text(one.name)}: {why}")
+            continue
+        try:
+            found.append(str(await one.save(folder)))
+        except (AttachmentTooLarge, AttachmentGone, AttachmentBroken, MessageError) as fault:
+            print_note({"attachment": one.name, "code": fault.code}, escape_text(str(fault)))
+    return found
 
 
 def _warn_without_mailbox(card: ContactCard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from dtp import Identity
+from dtp import Identity, Messenger
+from dtp.messaging.conversation.events import EventKind
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 120
@@ -71,6 +73,37 @@ def person(tmp_path: Path, mailbox: str) -> Callable[[str], Path]:
         return home
 
     return make
+
+
+def test_files_of_strangers_and_files_that_are_gone_keep_nothing_from_being_read(
+    person: Callable[[str], Path], tmp_path: Path, mailbox: str
+) -> None:
+    alice, bob, mallory = person("alice"), person("bob"), person("mallory")
+    call(bob, "message", "add", str(alice / "card"))
+
+    async def send_lie() -> None:
+        """Have a contact tell of a file that no mailbox has."""
+        options: dict[str, Any] = {"identity": Identity.generate(), "mailboxes": [mailbox], "name": "dave"}
+        async with Messenger(store=tmp_path / "dave.db", **options) as dave:
+            await asyncio.to_thread(call, bob, "message", "add", dave.card.text)
+            contact = await dave.add_contact((bob / "card").read_text())
+            file = ["gone.txt", 3, bytes(32), [bytes(32)], [mailbox]]
+            await dave.send_event(contact.person, EventKind.TEXT, {"text": "hello", "files": [file]})
+            await dave.wait_delivered()
+
+    asyncio.run(send_lie())
+    for each in (alice, mallory):
+        (each / "map.txt").write_text("left, then left")
+        call(each, "message", "add", str(bob / "card"))
+        call(each, "message", "send", "bob", "the map", "--attach", str(each / "map.txt"))
+    saved = tmp_path / "saved"
+    told = run(bob, "message", "read", "--save", str(saved))
+    read = sorted(map(json.loads, told.stdout.splitlines()), key=lambda each: str(each["sender"]))
+    assert [(each["sender"], each["stranger"], len(each["saved"])) for each in read] == [
+        ("alice", False, 1), ("dave", False, 0), ("mallory", True, 0)
+    ]  # fmt: skip
+    assert [each.name for each in saved.iterdir()] == ["map.txt"]
+    assert {json.loads(each)["code"] for each in told.stderr.splitlines()} == {"attachment-gone", "stranger"}
 
 
 def test_a_message_an_attachment_and_a_group(person: Callable[[str], Path], tmp_path: Path) -> None:

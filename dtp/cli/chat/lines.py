@@ -50,7 +50,7 @@ def message_line(message: Message, receipts: Mapping[bytes, bool], answered: str
         line.append(f"  > {escape_text(_short(answered))}\n", style="italic dim")
     line.append(f"{message.sent_at.astimezone():%H:%M} ", style="dim")
     line.append(escape_text(message.sender_name), style="green" if message.own else "bold cyan")
-    if message.group is None and message.sender is not None and message.sender.stranger:
+    if message.group is None and message.is_strangers and not message.wallet:
         line.append(" (a stranger)", style="dim")
     line.append("  ")
     if message.deleted:

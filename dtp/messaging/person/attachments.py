@@ -38,9 +38,12 @@ DEFAULT_LIMIT: Final = 1 << 30
 #: Pieces that are read, and asked for, at a time.
 _ASKED: Final = 16
 _NONCE: Final = 24
-#: Bytes of a name that are kept: a number and ".part" fit behind them into the 255 that file systems take.
+#: Bytes of a name that are kept: a number, the attachment's mark and ".part" fit behind them into the 255 that file
+#: systems take.
 _MAX_STEM, _MAX_SUFFIX = 200, 30
 _INDEX, _CONTENT = 1, 0
+#: Bytes by which what has come of an attachment is known.
+_MARK: Final = 4
 
 
 class AttachmentBroken(PeerError):
@@ -216,12 +219,20 @@ class Attachment:
     #: How near they are who name the mailboxes.
     teller: Nearness = Nearness.ANYWHERE
 
+    @property
+    def mark(self) -> str:
+        """What is in the name of what has come of it, and of no other file: `NAME.part` may be what a browser loads
+        now, or somebody's own, and its sender chooses the name."""
+        told = self.key + b"".join(self.roots)
+        return hashlib.blake2b(told, digest_size=_MARK, person=b"dtp.part").hexdigest()
+
     async def save(self, path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Path:
         """Return the path at which the file is now.
 
         Where `path` is a folder, the file is stored in it under its name, or with a number behind it: the sender
         chooses the name, so nothing in the folder is replaced, and no hidden file made. Otherwise the file is at
-        `path`, in place of what was there. What came before it broke off is at `NAME.part`, and isn't fetched again.
+        `path`, in place of what was there. What came before it broke off is at `NAME.MARK.part` (`mark`), and isn't
+        fetched again.
         Raise `AttachmentTooLarge` for more than `limit` bytes, before anything is fetched; `AttachmentGone`,
         `AttachmentBroken`, `MessageError` where it can't be stored.
         """
@@ -253,7 +264,7 @@ class Attachment:
 
     async def _fetch(self, target: Path, hashes: list[bytes]) -> Path:
         """Return where the whole file is that will be `target`. Raise `OSError` where it can't be stored."""
-        part = target.with_name(target.name + PART_SUFFIX)
+        part = target.with_name(f"{target.name}.{self.mark}{PART_SUFFIX}")
         have = await asyncio.to_thread(self._count_kept, part, hashes)
         with part.open("r+b" if have else "wb") as file:
             file.truncate(have * PIECE)
@@ -264,7 +275,7 @@ class Attachment:
         return part
 
     def _count_kept(self, part: Path, hashes: list[bytes]) -> int:
-        """Return how many pieces at the beginning of `part` are this file's: another of its name may have left it."""
+        """Return how many pieces at the beginning of `part` are as they were sent."""
         try:
             with part.open("rb") as file:
                 for number, digest in enumerate(hashes):

@@ -53,6 +53,11 @@ class Group:
         return b"" if made is None else made.author
 
     @property
+    def is_strangers(self) -> bool:
+        """True for one that a stranger has made."""
+        return self._messenger.is_stranger(self.maker)
+
+    @property
     def members(self) -> dict[bytes, MemberRole]:
         """Who is in it, ourselves among them, and what they may."""
         return dict(self._messenger.correspondence.groups[self.id].members.roles)

@@ -96,6 +96,12 @@ class Message:
         return self._shown.sender == self._messenger.card.person
 
     @property
+    def is_strangers(self) -> bool:
+        """True for what a stranger has written to us, or anybody in a group that a stranger has made."""
+        group = self.group
+        return group.is_strangers if group is not None else self._messenger.is_stranger(self._shown.sender)
+
+    @property
     def group(self) -> Group | None:
         """The group it was written in, None for a conversation of two."""
         return self._messenger.find_group(self.conversation)
@@ -332,6 +338,11 @@ class Messenger:
         """Return a contact by its 32 bytes, None for nobody who is known."""
         return self.correspondence.contacts.get_contact(person)
 
+    def is_stranger(self, person: bytes) -> bool:
+        """True for who has written without having been added here, or answered; and for who isn't known."""
+        contact = self.find_contact(person)
+        return person != self.card.person and (contact is None or contact.stranger)
+
     def find_group(self, group: bytes) -> Group | None:
         """Return a group by its 32 bytes, or by those of a room of it, or None."""
         found = self.correspondence.group_of(group)
@@ -449,9 +460,7 @@ class Messenger:
         for contact in self.contacts:
             (others if contact.stranger else theirs)[contact.person] = (contact.card.name,)
         for group in self.groups:
-            maker = self.find_contact(group.maker)
-            is_strangers = maker is None or maker.stranger
-            names = ours if group.maker == self.card.person else others if is_strangers else theirs
+            names = others if group.is_strangers else ours if group.maker == self.card.person else theirs
             names[group.id] = (group.name,)
             names |= {room.id: (f"{group.name}/{room.name}",) for room in group.rooms}
         return ours, theirs, others
