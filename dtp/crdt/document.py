@@ -81,18 +81,18 @@ class Nested:
             return self._replica.text(value.soul)
         return (NestedMap if kind == "m" else NestedList)(self._replica, value.soul, self._depth + 1)
 
-    def _check(self, value: Any) -> None:
+    def _check_value(self, value: Any) -> None:
         """Raise what forbids a value as a part of this, so that nothing is made of one that can't be whole."""
         check_value(value, self._depth)
 
-    def _fill(self, soul: str, value: Any) -> None:
+    def _fill_part(self, soul: str, value: Any) -> None:
         """Put what a part is made of at its soul, where nothing is."""
         replica, depth = self._replica, self._depth + 1
         if isinstance(value, NewText):
             if value:
                 replica.text(soul).insert(0, str(value))
         elif isinstance(value, Mapping):
-            NestedMap(replica, soul, depth)._update(value)
+            NestedMap(replica, soul, depth)._put_all(value)
         else:
             NestedList(replica, soul, depth)._insert_all(0, list(value))
 
@@ -176,29 +176,29 @@ class NestedMap(Nested, MutableMapping[str, Any]):
         return [self._view_of(parts.kind_in_map(self.soul, key, one), one) for one in found]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._update({key: value})
+        self._put_all({key: value})
 
     def update(  # type: ignore[override]
         self, other: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any
     ) -> None:
         """Put all of these, as `dict.update` does. Nothing is written if one of the values can't be."""
-        self._update(dict(other, **more))
+        self._put_all(dict(other, **more))
 
-    def _update(self, new: Mapping[str, Any]) -> None:
+    def _put_all(self, new: Mapping[str, Any]) -> None:
         new = {key: copy_plain(value) for key, value in new.items()}
         for key, value in new.items():
             check_key(key)
-            self._check(value)
+            self._check_value(value)
         for key, value in new.items():
             self._empty_at(key)
             kind = part_kind(value)
             if kind is None:
                 self._replica.map(self.soul)[key] = value
             else:
-                self._fill(parts.in_map(self.soul, key, kind), value)
-                self._make(key, kind)  # last: under rules the part may be refused
+                self._fill_part(parts.in_map(self.soul, key, kind), value)
+                self._make_part(key, kind)  # last: under rules the part may be refused
 
-    def _make(self, key: str, kind: parts.Kind) -> None:
+    def _make_part(self, key: str, kind: parts.Kind) -> None:
         self._replica.map(self.soul)[key] = Link(parts.in_map(self.soul, key, kind))
 
     def _empty_at(self, key: str) -> None:
@@ -250,7 +250,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
         soul = parts.in_map(self.soul, key, kind)
         if Link(soul) not in self._replica.map(self.soul).conflicts(key):
             check_value(_EMPTY[kind], self._depth)
-            self._make(key, kind)
+            self._make_part(key, kind)
         return self._view_of(kind, Link(soul))
 
     def to_plain(self) -> dict[str, Any]:
@@ -263,21 +263,21 @@ class NestedList(Nested, MutableSequence[Any]):
 
     __slots__ = ()
 
-    def _items(self) -> Any:
+    def _element_list(self) -> Any:
         return self._replica.list(self.soul)
 
     def _to_shown(self, value: Value) -> Any:
         return self._view_of(parts.kind_in_list(self.soul, value), value)
 
     def __len__(self) -> int:
-        return len(self._items())
+        return len(self._element_list())
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
     @overload
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
-        found = self._items()[index]
+        found = self._element_list()[index]
         return [self._to_shown(one) for one in found] if isinstance(index, slice) else self._to_shown(found)
 
     def insert(self, index: int, value: Any) -> None:
@@ -291,8 +291,8 @@ class NestedList(Nested, MutableSequence[Any]):
     def _insert_all(self, position: int, new: list[Any]) -> None:
         new = [copy_plain(value) for value in new]
         for value in new:
-            self._check(value)
-        self._items()[position:position] = [self._make_value(value) for value in new]
+            self._check_value(value)
+        self._element_list()[position:position] = [self._make_value(value) for value in new]
 
     def _make_value(self, value: Any) -> Value:
         """Return what stands in the list for a value, which is filled if it is a part."""
@@ -300,20 +300,20 @@ class NestedList(Nested, MutableSequence[Any]):
         if kind is None:
             return value
         soul = parts.in_list(self.soul, self._replica.random(parts.NONCE), kind)
-        self._fill(soul, value)
+        self._fill_part(soul, value)
         return Link(soul)
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
         if isinstance(index, slice):
             raise NestingError("a list in a document has no assignment of slices: insert and delete")
         value = copy_plain(value)
-        self._check(value)
-        old = self._items()[index]
-        self._items()[index] = self._make_value(value)
+        self._check_value(value)
+        old = self._element_list()[index]
+        self._element_list()[index] = self._make_value(value)
         self._empty_part(parts.kind_in_list(self.soul, old), old)
 
     def __delitem__(self, index: int | slice) -> None:
-        items = self._items()
+        items = self._element_list()
         old = items[index] if isinstance(index, slice) else [items[index]]
         del items[index]
         for one in old:
@@ -336,7 +336,7 @@ class NestedList(Nested, MutableSequence[Any]):
 
     def move(self, old: int, new: int) -> None:
         """Move the element at index `old` so that it is at index `new` then, with all its parts."""
-        self._items().move(old, new)
+        self._element_list().move(old, new)
 
     def to_plain(self) -> list[Any]:
         """Return all of it as a list of dicts, lists and values, texts as `NewText`. What is deeper stays a link."""

@@ -94,10 +94,10 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
             if step == 1:
                 return self.read(start, max(start, stop))
             return self.read(0, len(self))[index]
-        at = self._index(index)
+        at = self._checked_index(index)
         return values.decode(self.read_encoded(at, at + 1))
 
-    def _index(self, index: int) -> int:
+    def _checked_index(self, index: int) -> int:
         count = len(self)
         if not -count <= index < count:
             raise IndexError(f"a list of {count} elements has no {index}")
@@ -107,17 +107,17 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
 
     def insert(self, index: int, value: Value) -> None:
         """Insert before `index`, as `list.insert` does. Raises `GraphValueError`, `TextMemory`, `TextFull`."""
-        self._insert(slice(index, None).indices(len(self))[0], [value])
+        self._insert_elements(slice(index, None).indices(len(self))[0], [value])
 
     def append(self, value: Value) -> None:
         """Insert at the end."""
-        self._insert(len(self), [value])
+        self._insert_elements(len(self), [value])
 
     def extend(self, values: Iterable[Value]) -> None:
         """Insert all at the end, in one go."""
-        self._insert(len(self), list(values))
+        self._insert_elements(len(self), list(values))
 
-    def _insert(self, position: int, items: list[Value]) -> None:
+    def _insert_elements(self, position: int, items: list[Value]) -> None:
         encoded = b"".join(map(_encode, items))
         try:
             self.insert_encoded(position, encoded)
@@ -132,7 +132,7 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
         if isinstance(index, slice):
             self._set_slice(index, list(value))
         else:
-            self._assign_value(self._index(index), value)
+            self._assign_value(self._checked_index(index), value)
 
     def _assign_value(self, position: int, value: Value) -> None:
         try:
@@ -147,41 +147,41 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
             raise ValueError(f"{len(new)} values for an extended slice of {len(places)}")
         self._check_permitted(places, new)
         if step == 1:
-            self._delete(start, len(places))
-            self._insert(start, new)
+            self._delete_elements(start, len(places))
+            self._insert_elements(start, new)
             return
         for at, value in zip(places, new, strict=True):
             self._assign_value(at, value)
 
     def __delitem__(self, index: int | slice) -> None:
         if not isinstance(index, slice):
-            self._delete(self._index(index), 1)
+            self._delete_elements(self._checked_index(index), 1)
             return
         start, stop, step = index.indices(len(self))
         if step == 1:
-            self._delete(start, max(0, stop - start))
+            self._delete_elements(start, max(0, stop - start))
             return
         places = range(start, stop, step)
         self._check_permitted(places, [])
         for at in sorted(places, reverse=True):
-            self._delete(at, 1)
+            self._delete_elements(at, 1)
 
     def _check_permitted(self, places: range, new: list[Value]) -> None:
         """Raise what an edit in several steps, of these elements and with these values, would raise half-way."""
         List(b"trial").extend(new)
 
-    def _delete(self, position: int, count: int) -> None:
+    def _delete_elements(self, position: int, count: int) -> None:
         self.delete_range(position, count)
 
     def clear(self) -> None:
         """Remove all elements."""
-        self._delete(0, len(self))
+        self._delete_elements(0, len(self))
 
     def move(self, old: int, new: int) -> None:
         """Move the element at index `old` so that it is at index `new` then. Raises `IndexError`."""
-        self._move(self._index(old), self._index(new))
+        self._move_element(self._checked_index(old), self._checked_index(new))
 
-    def _move(self, old: int, new: int) -> None:
+    def _move_element(self, old: int, new: int) -> None:
         self.move_stamped(old, new, self._clock())
 
     # ---- replicating

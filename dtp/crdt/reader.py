@@ -36,7 +36,7 @@ class ChangeReader(Generic[T]):
         self._there.set()
         self._forget(self)
 
-    async def _wait(self) -> bool:
+    async def _wait_change(self) -> bool:
         """Wait until there is something to read; False when there will be nothing more."""
         while not self._has_more():
             if self._closed:
@@ -49,7 +49,7 @@ class ChangeReader(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        if not await self._wait():
+        if not await self._wait_change():
             raise StopAsyncIteration
         return self._take_next()
 

@@ -94,9 +94,9 @@ class Replica:
         random: Callable[[int], bytes] = os.urandom,
         graph: str = "",
     ) -> None:
-        self._begin(GraphCore(author, random(16)), author, clock, random, AccessState(graph))
+        self._take_state(GraphCore(author, random(16)), author, clock, random, AccessState(graph))
 
-    def _begin(
+    def _take_state(
         self,
         state: GraphCore,
         author: bytes,
@@ -176,12 +176,12 @@ class Replica:
     def _put_rows(self, rows: list[tuple[str, str, Value] | tuple[str, str]]) -> None:
         encoded = values.encode_rows(rows)
         if self.recorder is None:
-            self._put(encoded)
+            self._put_encoded(encoded)
             return
         with self.recorder.record_registers(rows):
-            self._put(encoded)
+            self._put_encoded(encoded)
 
-    def _put(self, rows: bytes) -> None:
+    def _put_encoded(self, rows: bytes) -> None:
         if self.refusal is not None:
             raise self.refusal
         clock = self.clock
@@ -237,7 +237,7 @@ class Replica:
             before = self.permits.permit_op(kind, soul, key, value)
             with self.core.trust_own():
                 if before:
-                    self._put(values.encode_rows(before))
+                    self._put_encoded(values.encode_rows(before))
                 return self._do_now(kind, soul, key, value)
 
     def _do_now(self, kind: int, soul: str, key: str, value: bytes) -> bool:
@@ -565,7 +565,7 @@ class Replica:
         """Return the state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
         if self._ready or self.sequences.has_unsent:
             raise StateLimit("commit what was made here before the state is saved")
-        return values.encode((self.core.save(), self.sequences.save(), self.access.save()))
+        return values.encode((self.core.save(), self.sequences.save_sequences(), self.access.save_state()))
 
     @property
     def must_rebuild(self) -> bool:
@@ -609,12 +609,12 @@ class Replica:
             ]
             for *_, stable in saved:
                 Version.decode(stable)
-            access = AccessState.load(graph, known)
+            access = AccessState.load_state(graph, known)
         except (ValueError, TypeError, KeyError, IndexError, GrantError, RulesError, TextFormat) as error:
             raise EncodingError("not a valid state") from error
         replica = cls.__new__(cls)
-        replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random, access)
-        replica.sequences.load(saved)
+        replica._take_state(GraphCore.load(author, merged, random(16)), author, clock, random, access)
+        replica.sequences.load_sequences(saved)
         for number in range(replica.core.author_count):  # also those whose frames wait still
             replica.core.set_owner(number, owner_name(replica.author_key(number)).encode())
         return replica

@@ -234,7 +234,7 @@ class Replicated(SequenceHandle):
         self._anchors.add(anchor)
         return before + (visible and anchor._side == "left")
 
-    def identify(self, position: int) -> tuple[bytes, int]:
+    def identify_element(self, position: int) -> tuple[bytes, int]:
         """Return who made what is at a position, as the sequence names its author, and its number."""
         if not 0 <= position < len(self):
             raise TextRange(f"{position} is not within a text of {len(self)} characters")

@@ -38,7 +38,7 @@ class SequenceChanges(ChangeReader[SequenceChange]):
         super().__init__(forget)
         self._pending: deque[SequenceChange] = deque()
 
-    def notify(self, change: SequenceChange) -> None:
+    def notify_reader(self, change: SequenceChange) -> None:
         """Have the reader hear of a change."""
         self._pending.append(change)
         self._there.set()

@@ -83,7 +83,7 @@ class SequenceOwner(Protocol):
 class _InGraph(Replicated):
     """What a text and a list of a replica have in common: who may edit, who hears of edits."""
 
-    def bind(self, name: Name, owner: SequenceOwner) -> None:
+    def bind_owner(self, name: Name, owner: SequenceOwner) -> None:
         """Have `owner` asked before each edit made here, and told after it."""
         self.name = name
         self._owner = owner
@@ -99,13 +99,13 @@ class _InGraph(Replicated):
         """The key that it is at."""
         return self.name[2]
 
-    def contents(self) -> Sequence[Any]:
+    def comparable_contents(self) -> Sequence[Any]:
         """Return all of it, to be compared."""
         raise NotImplementedError
 
     def replace_by(self, other: _InGraph) -> None:
         """Hold what the other does; neither may be used by itself afterwards."""
-        before, marked = (self.contents(), self._formats_of()) if self._listeners else ((), [])
+        before, marked = (self.comparable_contents(), self._formats_of()) if self._listeners else ((), [])
         self._text, self._state, self._out = other._text, other._state, other._out
         if self._listeners:
             gone = [Format(0, len(self), dict.fromkeys(one.attributes)) for one in marked]
@@ -165,7 +165,7 @@ class _InGraph(Replicated):
     def _notify_readers(self, patches: Sequence[Any], formats: Sequence[Format], *, is_local: bool) -> None:
         if patches or formats:
             for changes in self._listeners:
-                changes.notify(SequenceChange(list(patches), is_local, tuple(formats)))
+                changes.notify_reader(SequenceChange(list(patches), is_local, tuple(formats)))
 
     def _on_edited(self, patches: Sequence[Any], formats: Sequence[Format] = ()) -> None:
         self._notify_readers(patches, formats, is_local=True)
@@ -178,7 +178,7 @@ class GraphText(_InGraph, Text):
     Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
     """
 
-    def contents(self) -> str:
+    def comparable_contents(self) -> str:
         return str(self)
 
     def _difference_from(self, before: Sequence[Any]) -> list[Patch]:
@@ -249,27 +249,27 @@ class GraphList(_InGraph, List):
     Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
     """
 
-    def bind(self, name: Name, owner: SequenceOwner) -> None:
-        super().bind(name, owner)
+    def bind_owner(self, name: Name, owner: SequenceOwner) -> None:
+        super().bind_owner(name, owner)
         self._clock = owner.next_stamp
 
     def __repr__(self) -> str:
         return f"<list {self.soul!r}{f' {self.key!r}' if self.key else ''} of {len(self)}>"
 
-    def contents(self) -> list[bytes]:
+    def comparable_contents(self) -> list[bytes]:
         """Return the elements as bytes, by which 1 and True are different."""
         return [values.encode(value) for value in self]
 
     def _difference_from(self, before: Sequence[Any]) -> list[ListPatch]:
         return [
             ListPatch(position, deleted, list(map(values.decode, inserted)))
-            for position, deleted, inserted in difference(before, self.contents())
+            for position, deleted, inserted in difference(before, self.comparable_contents())
         ]
 
-    def _insert(self, position: int, items: list[Value]) -> None:
+    def _insert_elements(self, position: int, items: list[Value]) -> None:
         self._owner.check_edit(self.name, items)
         with self._record_edit("record_insert", position, len(items)):
-            super()._insert(position, items)
+            super()._insert_elements(position, items)
         self._on_edited([ListPatch(position, 0, self._as_read(items))] if items else [])
 
     def _record_edit(self, what: _Edit, *place: int) -> AbstractContextManager[Any]:
@@ -290,17 +290,17 @@ class GraphList(_InGraph, List):
         super()._check_permitted(places, new)
         self._owner.check_edit(self.name, new, map(self.made_by, places))
 
-    def _delete(self, position: int, count: int) -> None:
+    def _delete_elements(self, position: int, count: int) -> None:
         self._owner.check_edit(self.name, (), map(self.made_by, range(position, position + count)))
         with self._record_edit("record_delete", position, count):
-            super()._delete(position, count)
+            super()._delete_elements(position, count)
         self._on_edited([ListPatch(position, count, [])] if count else [])
 
-    def _move(self, old: int, new: int) -> None:
+    def _move_element(self, old: int, new: int) -> None:
         self._owner.check_edit(self.name, (), map(self.made_by, [old]))
         value = self[old] if self._listeners else None
         with self._record_edit("record_move", old, new):
-            super()._move(old, new)
+            super()._move_element(old, new)
         self._on_edited([ListPatch(old, 1, []), ListPatch(new, 0, [value])] if old != new else [])
 
 
@@ -369,7 +369,7 @@ class Sequences:
 
     def _merged_sequence(self, name: Name) -> GraphText | GraphList:
         found = _CLASSES[name[0]](self._agent)
-        found.bind(name, self._owner)
+        found.bind_owner(name, self._owner)
         if name in self._saved:
             found.merge(self._saved[name])
             for edit in self._waiting.get(name, ()):
@@ -460,7 +460,7 @@ class Sequences:
         since = self._owner.seen_anew(author)
         return author + since.to_bytes(8, "big") if since else author
 
-    def compact(self, name: Name, reports: Mapping[bytes, Version]) -> int:
+    def compact_sequence(self, name: Name, reports: Mapping[bytes, Version]) -> int:
         """Forget what these authors, which are all others that may still write, have seen; how many characters.
 
         `reports` are versions that they told in their frames, all before which was taken here. Nothing is forgotten
@@ -496,7 +496,7 @@ class Sequences:
         self._touched.clear()
         self.stale = False
 
-    def save(self) -> list[Saved]:
+    def save_sequences(self) -> list[Saved]:
         """Return all texts in which something was written, in the order of their names."""
         found = [
             (
@@ -526,7 +526,7 @@ class Sequences:
         text = self._open.get(name)
         return self._saved[name] if text is None else text.save()
 
-    def load(self, saved: list[Saved]) -> None:
+    def load_sequences(self, saved: list[Saved]) -> None:
         """Take over what `save` gave."""
         for space, soul, key, text, waiting, asked, stable in saved:
             name = space, soul, key

@@ -101,7 +101,7 @@ class Text(Replicated, TextHandle):
             raise LocalError("a text has slices without a step only")
         return start, max(start, end)
 
-    def _index(self, position: int) -> int:
+    def _checked_index(self, position: int) -> int:
         at = position + len(self) if position < 0 else position
         if not 0 <= at < len(self):
             raise TextRange(f"{position} is not within a text of {len(self)} characters")
@@ -114,7 +114,7 @@ class Text(Replicated, TextHandle):
     def __getitem__(self, place: int | slice) -> str:
         if isinstance(place, slice):
             return self.read(*self._slice_bounds(place))
-        at = self._index(place)
+        at = self._checked_index(place)
         return self.read(at, at + 1)
 
     def __setitem__(self, place: int | slice, text: str) -> None:
@@ -122,7 +122,7 @@ class Text(Replicated, TextHandle):
         if isinstance(place, slice):
             start, end = self._slice_bounds(place)
         else:
-            start = self._index(place)
+            start = self._checked_index(place)
             end = start + 1
         self.replace(start, end - start, text)
 
@@ -131,7 +131,7 @@ class Text(Replicated, TextHandle):
             start, end = self._slice_bounds(place)
             self.delete(start, end - start)
         else:
-            self.delete(self._index(place))
+            self.delete(self._checked_index(place))
 
     def append(self, text: str) -> None:
         """Insert at the end."""

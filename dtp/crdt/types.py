@@ -27,7 +27,7 @@ class _View:
         self.soul = soul
         self.key = key
 
-    def _read(self, space: int, key: str | None = None) -> list[list[Any]]:
+    def _read_space(self, space: int, key: str | None = None) -> list[list[Any]]:
         text = values.encode_name(self.key if key is None else key)
         return values.decode(self._replica.core.read_space(space, values.encode_name(self.soul), text))  # type: ignore[no-any-return]
 
@@ -110,7 +110,9 @@ class Node(Registers):
 
     def links(self, key: str) -> list[str]:
         """Return the souls that this node links to by `key`, sorted."""
-        return sorted({value.soul for _, _, value in self._read(core.SET, key) if isinstance(value, Link)})
+        return sorted(
+            {value.soul for _, _, value in self._read_space(core.SET, key) if isinstance(value, Link)}
+        )
 
     def relationship(self, key: str, to: str | Node) -> Relationship:
         """Return the properties of the link to another node, whether or not there is one."""
@@ -170,14 +172,14 @@ class Counter(_View):
     @property
     def value(self) -> int:
         """The sum."""
-        return sum(total for _, total in self._read(core.COUNTER))
+        return sum(total for _, total in self._read_space(core.COUNTER))
 
     def __int__(self) -> int:
         return self.value
 
     def by_author(self) -> dict[bytes, int]:
         """Return what each author (public key) added."""
-        return {self._replica.author_key(author): total for author, total in self._read(core.COUNTER)}
+        return {self._replica.author_key(author): total for author, total in self._read_space(core.COUNTER)}
 
 
 class Set(_View, MutableSet[Value]):
@@ -189,7 +191,7 @@ class Set(_View, MutableSet[Value]):
     __slots__ = ()
 
     def _distinct_values(self) -> dict[bytes, Value]:
-        return {values.encode(value): value for _, _, value in self._read(core.SET)}
+        return {values.encode(value): value for _, _, value in self._read_space(core.SET)}
 
     def __contains__(self, value: object) -> bool:
         return values.encode(value) in self._distinct_values()
@@ -230,7 +232,7 @@ class MultiValue(_View):
     @property
     def values(self) -> list[Value]:
         """All values, the latest first."""
-        return _siblings(self._replica, self._read(core.VALUES))
+        return _siblings(self._replica, self._read_space(core.VALUES))
 
     @property
     def value(self) -> Value:
@@ -273,7 +275,7 @@ class Map(_View, MutableMapping[str, Value]):
 
     def conflicts(self, key: str) -> list[Value]:
         """Return all values of the key, the latest first; more than one when they were written at the same time."""
-        return _siblings(self._replica, self._read(core.VALUES, key))
+        return _siblings(self._replica, self._read_space(core.VALUES, key))
 
 
 #: Name of a type -> its class.

@@ -60,7 +60,7 @@ class Watch(ChangeReader[Change]):
 
     async def wait(self) -> bool:
         """Wait until something has changed, and forget what; False when there will be no more."""
-        is_there = await self._wait()
+        is_there = await self._wait_change()
         self._pending.clear()
         return is_there
 

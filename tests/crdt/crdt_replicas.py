@@ -60,6 +60,6 @@ def contents(one: Replica) -> dict[tuple[str, str, int], Any]:
                         (one.author_key(by), clock): msgpack.packb(value) for by, clock, value in entries
                     }
         for key in msgpack.unpackb(one.core.read_keys(core.LIST, name)):
-            if items := one.list(soul, key).contents():
+            if items := one.list(soul, key).comparable_contents():
                 found[soul, key, core.LIST] = items
     return found

@@ -284,7 +284,7 @@ def test_a_state_whose_access_is_none(known: object) -> None:
     merged, texts, _ = values.decode(replica(0).save())
     with pytest.raises(EncodingError):
         Replica.load(KEYS[0], values.encode([merged, texts, known]), clock=Clock(Wall()))
-    assert AccessState.load("", [[], [], [], []]).save() == [[], [], [], []]
+    assert AccessState.load_state("", [[], [], [], []]).save_state() == [[], [], [], []]
 
 
 def test_others_revoke_to_no_effect() -> None:

@@ -145,7 +145,7 @@ class Ruling:
         """Return whether the author has shipped this document."""
         return root in self._shipped or root in self.access.author_state(self.author).shipped
 
-    def copy(self) -> Ruling:
+    def copy_ruling(self) -> Ruling:
         """Return one that can be tried further while this one stays as it is."""
         kept = {name: copy.copy(getattr(self, name)) for name in _OVERLAYS}
         kept["_grants"] = {owner: dict(grants) for owner, grants in self._grants.items()}
@@ -535,21 +535,21 @@ class AccessState:
 
     # ---- as bytes -----------------------------------------------------------------------------------------------
 
-    def save(self) -> list[Any]:
+    def save_state(self) -> list[Any]:
         """Return the same on all replicas that saw the same: documents, authors, revocations, accounts."""
         authors = [[author, *_write(self.authors[author])] for author in sorted(self.authors)]
         authors = [author for author in authors if any(author[1:])]
         documents = [self.documents[root].document for root in sorted(self.documents)]
         revoked = sorted([*key, cut.to_value()] for key, cut in self.revoked.items())
-        return [documents, authors, revoked, self.accounts.save()]
+        return [documents, authors, revoked, self.accounts.save_accounts()]
 
     @classmethod
-    def load(cls, graph: str, saved: list[Any]) -> AccessState:
+    def load_state(cls, graph: str, saved: list[Any]) -> AccessState:
         """Return what `save` gave. Raises what reading lists may: `ValueError`, `TypeError`, `KeyError`,
         `GrantError`."""
         access = cls(graph)
         documents, authors, revoked, accounts = saved
-        access.accounts.load(accounts)
+        access.accounts.load_accounts(accounts)
         for document in documents:
             rules = language.read(document)
             access.documents[language.root_of(rules.kind, document)] = rules

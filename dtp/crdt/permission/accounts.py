@@ -238,14 +238,14 @@ class KnownAccounts:
 
     # ---- as bytes -----------------------------------------------------------------------------------------------
 
-    def save(self) -> list[Any]:
+    def save_accounts(self) -> list[Any]:
         """Return the same on all replicas that saw the same."""
         return [
             [name, one.generation, sorted(one.named), sorted([*each] for each in one.clocks.items())]
             for name, one in sorted(self.standings.items())
         ]
 
-    def load(self, saved: Iterable[Any]) -> None:
+    def load_accounts(self, saved: Iterable[Any]) -> None:
         """Take what `save` gave."""
         for name, generation, named, clocks in saved:
             self.standings[name] = AccountStanding(generation, frozenset(named), dict(clocks))

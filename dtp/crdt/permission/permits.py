@@ -133,7 +133,7 @@ class Permits:
 
     def _begin_trial(self) -> Ruling:
         mine = self._mine
-        return self._replica.access.begin_ruling(self._replica.author) if mine is None else mine.copy()
+        return self._replica.access.begin_ruling(self._replica.author) if mine is None else mine.copy_ruling()
 
     def _next_clock(self) -> int:
         """Return what the next op will have."""
@@ -168,7 +168,7 @@ class Permits:
             rules = self.rules.get(root) or replica.access.documents.get(root)
             if root != op.soul and rules is not None and not trial.has_shipped(root):
                 rows.append((root, DOCUMENT_KEY, rules.document))
-        elif self.needs_permit(op.soul) and trial.copy().judge_op(op) == core.VOID:
+        elif self.needs_permit(op.soul) and trial.copy_ruling().judge_op(op) == core.VOID:
             rows = self._card_for(root_of(op.soul)) if is_of_account(op.soul) else self._grant_for(trial, op)
         for at, (soul, key, *value) in enumerate(rows):
             self._judge_op(trial, self._make_op(Kind.REGISTER_PUT, soul, key, behind + at, value=value))
@@ -202,21 +202,25 @@ class Permits:
     def _written_values(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
         """Return what the op will say."""
         if kind is Kind.COUNTER_TOTAL:
-            return [value[0] + sum(total for by, total in self._read(core.COUNTER, soul, key) if by == 0)]
+            return [
+                value[0] + sum(total for by, total in self._read_space(core.COUNTER, soul, key) if by == 0)
+            ]
         return [] if kind is Kind.SET_REMOVE else value
 
     def _removed_dots(self, kind: Kind, soul: str, key: str, value: bytes) -> tuple[tuple[bytes, int], ...]:
         """Return what the op will remove."""
         if kind in (Kind.SET_ADD, Kind.SET_REMOVE):
             found = [
-                (by, at) for by, at, one in self._read(core.SET, soul, key) if values.encode(one) == value
+                (by, at)
+                for by, at, one in self._read_space(core.SET, soul, key)
+                if values.encode(one) == value
             ]
         elif kind in (Kind.VALUES_PUT, Kind.VALUES_REMOVE):
-            found = [(by, at) for by, at, _ in self._read(core.VALUES, soul, key)]
+            found = [(by, at) for by, at, _ in self._read_space(core.VALUES, soul, key)]
         else:
             found = []
         return tuple((self._replica.author_key(by), at) for by, at in found)
 
-    def _read(self, space: int, soul: str, key: str) -> list[Any]:
+    def _read_space(self, space: int, soul: str, key: str) -> list[Any]:
         names = values.encode_name(soul), values.encode_name(key)
         return values.decode(self._replica.core.read_space(space, *names))  # type: ignore[no-any-return]

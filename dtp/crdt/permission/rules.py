@@ -220,9 +220,9 @@ class Rules:
     def __init__(self, kind: str, rules: Iterable[Rule]) -> None:
         self.kind = kind
         self.rules = tuple(rules)
-        self._check()
+        self._check_bounds()
 
-    def _check(self) -> None:
+    def _check_bounds(self) -> None:
         if not _KIND.fullmatch(self.kind):
             raise RulesError(
                 f"a kind is 1 to 32 of a-z, 0-9, - and _, and begins with a letter: {self.kind!r}"

@@ -287,7 +287,7 @@ def _values(replica: Replica, one: Item) -> bool:
 def _list(replica: Replica, one: Item) -> bool:
     """Replace the items of a list: what is the same at the front and at the back stays, with who wrote it."""
     kept = replica.list(one.soul, one.key)
-    patches = difference(kept.contents(), [values.encode(value) for value in one.value])
+    patches = difference(kept.comparable_contents(), [values.encode(value) for value in one.value])
     for at, deleted, inserted in patches:
         kept[at : at + deleted] = list(map(values.decode, inserted))
     return bool(patches)

@@ -129,10 +129,10 @@ def _sequence(space: Literal["text", "list"]) -> Callable[[Replica, str, str, An
         if space == "text":
             text = replica.text(soul, key)
             text.insert(0, content)
-            return (*text.identify(0), len(content))
+            return (*text.identify_element(0), len(content))
         elements = replica.list(soul, key)
         elements[:0] = list(content)
-        return (*elements.identify(0), len(content))
+        return (*elements.identify_element(0), len(content))
 
     return write
 

@@ -100,11 +100,11 @@ class _Work:
         """Return the text or list with it, as all would have merged it, and what that changes."""
         name = _EDITED[op.kind], op.soul, op.key
         shown = self.copy.sequences.open_sequence(name)
-        before = shown.contents()
+        before = shown.comparable_contents()
         with shown.changes() as changes:
             self.copy.sequences.apply_edit(name, op.edit or op.value, op.author)
             formats = [one for change in changes.take_told() for one in change.formats]
-        patches = difference(before, shown.contents())
+        patches = difference(before, shown.comparable_contents())
         if op.kind is Kind.TEXT_EDIT:
             text = self.graph.text(op.soul, op.key)
             text.edit([(at, count, new) for at, count, new in patches])

@@ -144,7 +144,7 @@ def _contents(replica: Replica, soul: str) -> dict[tuple[int, str], Any]:
     for key in values.decode(replica.core.read_keys(core.TEXT, name)):
         found[core.TEXT, key] = str(replica.text(soul, key))
     for key in values.decode(replica.core.read_keys(core.LIST, name)):
-        found[core.LIST, key] = replica.list(soul, key).contents()
+        found[core.LIST, key] = replica.list(soul, key).comparable_contents()
     return found
 
 

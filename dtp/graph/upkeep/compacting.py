@@ -60,5 +60,5 @@ def compact_texts(replica: Replica, others: Iterable[bytes]) -> int:
         }
         if all(reports.values()):
             known = {author: one for author, one in reports.items() if one}
-            forgotten += replica.sequences.compact(name, known)
+            forgotten += replica.sequences.compact_sequence(name, known)
     return forgotten
