@@ -115,7 +115,7 @@ def sealed_and_opened(folder: str, count: int, together: int) -> tuple[float, fl
 def registered(store: MailboxStore, identity: Identity) -> None:
     """Have a mailbox keep things for a device."""
     local = LocalDevice.create_instance(identity, os.urandom(16), now_ms())
-    store.publish(identity.id.key, local.keys.sequence, local.keys.encoded, [])
+    store.publish_keys(identity.id.key, local.keys.sequence, local.keys.encoded, [])
     store.set_access(identity.id.key, access_hash(ACCESS), 0)
 
 
@@ -128,11 +128,11 @@ def mailbox_store(store: MailboxStore, count: int) -> tuple[float, float]:
 
     def keep() -> None:
         for start in range(0, count, 64):
-            store.deposit(deposits[start : start + 64], now)
+            store.add_envelopes(deposits[start : start + 64], now)
 
     def fetch() -> None:
         after = 0
-        while kept := store.fetch(key, Tray.KNOWN, after, 256, 1 << 20):
+        while kept := store.fetch_envelopes(key, Tray.KNOWN, after, 256, 1 << 20):
             after = kept[-1].id
 
     found = rate(count, keep), rate(count, fetch)
@@ -156,14 +156,14 @@ async def mailbox_over_tcp(folder: str, count: int) -> tuple[float, float]:
 
         async def deposit(envelope: bytes) -> None:
             async with room:
-                await anybody.deposit(key, envelope, seconds=1000, access=ACCESS)
+                await anybody.deposit_envelope(key, envelope, seconds=1000, access=ACCESS)
 
         began = time.perf_counter()
         await asyncio.gather(*map(deposit, envelopes))
         stored = count / (time.perf_counter() - began)
         device = await MailboxClient.connect(address, identity=identity)
         began, after = time.perf_counter(), 0
-        while kept := await device.fetch(after=after):
+        while kept := await device.fetch_envelopes(after=after):
             after = kept[-1].id
         fetched = count / (time.perf_counter() - began)
         await anybody.close()
@@ -250,9 +250,9 @@ def fill(path: str, count: int, connected: int) -> list[Identity]:
     present = [Identity.generate() for _ in range(connected)]
     devices = [each.id.key for each in present] + [os.urandom(32) for _ in range(count - connected)]
     for device in devices:
-        store.publish(device, 1, local.keys.encoded, [])
+        store.publish_keys(device, 1, local.keys.encoded, [])
         store.set_access(device, access_hash(ACCESS), 0)
-    store.deposit([Deposit(each, os.urandom(512), 1000, ACCESS) for each in devices], int(time.time()))
+    store.add_envelopes([Deposit(each, os.urandom(512), 1000, ACCESS) for each in devices], int(time.time()))
     store.close()
     return present
 
@@ -275,7 +275,7 @@ async def mailbox_memory(count: int, connected: int) -> float:
             clients = []
             for identity in present:
                 clients.append(await MailboxClient.connect(address, identity=identity))
-                await clients[-1].watch(Tray.KNOWN)
+                await clients[-1].watch_tray(Tray.KNOWN)
             status = await asyncio.to_thread(Path(f"/proc/{process.pid}/status").read_text)
             for each in clients:
                 await each.close()

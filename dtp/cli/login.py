@@ -139,7 +139,7 @@ def invite(store: str | None, secrets: str | None, name: str, days: int) -> None
     code, expires = make_recovery_code(), int(time.time()) + days * _DAY
     kept = _open_store(store, secrets)
     try:
-        kept.invite(invitation_hash(code), normalize_name(name) if name else "", expires)
+        kept.add_invitation(invitation_hash(code), normalize_name(name) if name else "", expires)
     finally:
         kept.close()
     print_result({"invitation": code, "name": name, "expires": expires}, code)

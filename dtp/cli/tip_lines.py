@@ -188,7 +188,7 @@ async def _publish(dht: Dht | None, line: TipLine) -> None:
     if dht is not None:
         from dtp.messaging.person.card_sources import DhtCards
 
-        await DhtCards(dht).publish(line.card)
+        await DhtCards(dht).publish_card(line.card)
 
 
 def _print_line(line: TipLine, output: str | None) -> None:

@@ -59,7 +59,7 @@ class Database:
         except (OSError, sqlite3.Error) as fault:
             raise _not_opened(self.path, fault) from fault
         try:
-            self._prepare(application, schema)
+            self._prepare_schema(application, schema)
         except _FAULTS as fault:
             self._db.close()
             raise _not_opened(self.path, fault) from fault
@@ -67,7 +67,7 @@ class Database:
             self._db.close()
             raise
 
-    def _prepare(self, application: int, schema: str) -> None:
+    def _prepare_schema(self, application: int, schema: str) -> None:
         ((found,),) = self._db.execute("PRAGMA application_id")
         ((tables,),) = self._db.execute("SELECT COUNT(*) FROM sqlite_master")
         if found != application and (found or tables):

@@ -42,27 +42,27 @@ class Shelf(CardSource):
         self.published: list[ContactCard] = []
         self.refused: set[bytes] = set()
 
-    async def find(self, person: bytes) -> ContactCard | None:
+    async def find_card(self, person: bytes) -> ContactCard | None:
         return self.cards.get(person)
 
-    async def check(self, card: ContactCard) -> None:
+    async def check_card(self, card: ContactCard) -> None:
         if card.signature in self.refused:
             raise CardRolledBack("it is older than this source knows")
 
-    async def publish(self, card: ContactCard) -> None:
+    async def publish_card(self, card: ContactCard) -> None:
         self.published.append(card)
 
 
 class Broken(CardSource):
     """Can't be asked."""
 
-    async def find(self, person: bytes) -> ContactCard | None:
+    async def find_card(self, person: bytes) -> ContactCard | None:
         raise MessageError("away")
 
-    async def check(self, card: ContactCard) -> None:
+    async def check_card(self, card: ContactCard) -> None:
         raise MessageError("away")
 
-    async def publish(self, card: ContactCard) -> None:
+    async def publish_card(self, card: ContactCard) -> None:
         raise MessageError("away")
 
 
@@ -93,7 +93,7 @@ def test_two_people_find_each_other_in_the_dht(office: Test) -> None:
                 await bob.find_person("alicia")
             large = replace(alice.card, mailboxes=tuple("x" * 250 for _ in range(8)))
             with pytest.raises(MessageError, match="fewer mailboxes"):
-                await DhtCards(dhts[0]).publish(large)
+                await DhtCards(dhts[0]).publish_card(large)
 
     office(main)
 
@@ -110,18 +110,18 @@ def test_an_account_is_found_in_the_dht_by_its_devices(office: Test) -> None:
             account = Account.create(key, recovery.id, [Device(laptop.id.key, "laptop")])
             mine, theirs = (DhtCards(each) for each in dhts)
             card = ContactCard(key.id.key, account.card, 5, 0, "Alice", ("dtp+tcp://box",)).signed_by(key)
-            assert await theirs.find(card.person) is None
+            assert await theirs.find_card(card.person) is None
             record = PeerRecord.sign(laptop, now=time.time(), dht=dhts[0].endpoint)
             await dhts[0].publish(record)
-            await mine.publish(card)
-            assert await theirs.find(card.person) == card
+            await mine.publish_card(card)
+            assert await theirs.find_card(card.person) == card
             forger = dhts[1]  # says that it is a device of the account, and isn't
             await forger.publish(PeerRecord.sign(forger.identity, now=time.time(), dht=forger.endpoint))
             await forger.provide(account_content(card.person))
             for forged in (b"nonsense", replace(card, sequence=9).encode()):
                 sequence = forged[0]
                 await forger.put(forged, name=DHT_NAME, sequence=sequence)
-                assert await theirs.find(card.person) == card
+                assert await theirs.find_card(card.person) == card
 
     office(main)
 

@@ -67,7 +67,7 @@ def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(tmp_path: Path) -> No
             asked += 1
             raise MailboxRefused(Refusal.CLOCK_DIFFERS)
 
-        client.publish = refuse  # type: ignore[method-assign]
+        client.publish_keys = refuse  # type: ignore[method-assign]
         return client
 
     async def main(at: PostOffice) -> None:
@@ -132,7 +132,7 @@ def test_who_wrote_by_keys_of_a_clock_that_was_ahead_is_written_to_by_its_right_
         again = LocalDevice.create_instance(bob.identity, bytes(16), right)
         first = RemoteDevice(alice.identity.id.key)
         first.begin_session(again, village.bundle("alice"))
-        alice.receive([first.seal_payload(again, 0, b"hello")], right)
+        alice.receive_envelopes([first.seal_payload(again, 0, b"hello")], right)
         assert alice.desk.peer_of(device).remote.keys == again.keys
 
 

@@ -181,7 +181,7 @@ class History:
     def is_quiet(self) -> bool:
         """True if nothing waits anywhere, to be sent, fetched or said."""
         waiting = [each.envelope for box in self.boxes.values() for person in self.people.values()
-                   for tray in Tray for each in box.fetch(person.key, tray, 0, 1, 1 << 22)]  # fmt: skip
+                   for tray in Tray for each in box.fetch_envelopes(person.key, tray, 0, 1, 1 << 22)]  # fmt: skip
         people = self.people.values()
         due = [each.name for each in people if each.mail.store.next_due() is not None]
         given = [each.name for each in people if each.mail.store.past.load_givings()]
@@ -231,7 +231,7 @@ class History:
                 self.boxes[box] = self.open_box()
             case 2 if self.seen:  # it gives again what it has given before
                 recipient, envelope = self.chance.choice(self.seen)
-                self.boxes[box].deposit([Deposit(recipient, envelope, 10_000_000)], self.now // 1000)
+                self.boxes[box].add_envelopes([Deposit(recipient, envelope, 10_000_000)], self.now // 1000)
             case _:
                 raise Killed
 
@@ -239,10 +239,10 @@ class History:
 
     def publish(self, person: Person, box: str) -> None:
         store, desk = self.boxes[box], person.mail.desk
-        status = store.status(person.key)
+        status = store.device_status(person.key)
         count = 3 if status is None or status.one_time_keys < 2 else 0
         keys, one_time = person.do(desk.keys_to_publish, count, self.now, kill=self.maybe_kill())
-        store.publish(person.key, DeviceKeys.parse(keys).sequence, keys, one_time)
+        store.publish_keys(person.key, DeviceKeys.parse(keys).sequence, keys, one_time)
         store.set_access(person.key, access_hash(person.mail.access), 0)
         for pieces in person.do(person.mail.group_states.list_pieces, self.now, kill=self.maybe_kill()):
             for piece in pieces:
@@ -297,7 +297,7 @@ class History:
             if luck < 0.05:  # it says that it keeps that, and doesn't
                 return True
             told = Deposit(sealed.device, sealed.envelope, 10_000_000, access)
-            (outcome,) = self.boxes[box].deposit([told], self.now // 1000)
+            (outcome,) = self.boxes[box].add_envelopes([told], self.now // 1000)
             if outcome.refusal:
                 continue
             self.seen.append((sealed.device, sealed.envelope))
@@ -365,15 +365,19 @@ class History:
         for box in self.reached(BOXES):
             self.publish(person, box)
             store = self.boxes[box]
-            kept = [each for tray in Tray for each in store.fetch(person.key, tray, 0, 100, 1 << 22)]
+            kept = [
+                each for tray in Tray for each in store.fetch_envelopes(person.key, tray, 0, 100, 1 << 22)
+            ]
             if self.chance.random() < 0.2:
                 self.chance.shuffle(kept)
             envelopes = [each.envelope for each in kept]
-            received, _ = person.do(person.mail.receive, envelopes, self.now, kill=self.maybe_kill())
+            received, _ = person.do(
+                person.mail.receive_envelopes, envelopes, self.now, kill=self.maybe_kill()
+            )
             person.answers |= received.answers
             person.repairs |= set(received.repairs)
             if self.chance.random() < 0.9:  # else the connection is cut before it is acknowledged
-                store.acknowledge(person.key, [each.id for each in kept])
+                store.acknowledge_envelopes(person.key, [each.id for each in kept])
 
     # ---- what was promised -------------------------------------------------------------------------------------
 

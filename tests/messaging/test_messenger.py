@@ -69,7 +69,7 @@ def test_what_was_on_its_way_when_a_program_ended_goes_out_the_next_time(office:
     started = asyncio.Event()
 
     class Waiting(MailboxClient):
-        async def deposit(self, *told: Any, **options: Any) -> None:
+        async def deposit_envelope(self, *told: Any, **options: Any) -> None:
             started.set()
             await asyncio.Event().wait()
 
@@ -236,7 +236,9 @@ def test_an_upload_goes_on_where_it_broke_off(office: Test, tmp_path: Path) -> N
             assert counts["put_piece"] == 22  # and the index
             store = at.mailboxes["box"].store
             (first,) = await alice.history("bob")
-            gone = [each for number, each in enumerate(await first.attachments[0]._index()) if number % 2]
+            gone = [
+                each for number, each in enumerate(await first.attachments[0]._read_index()) if number % 2
+            ]
             with store._database.transaction() as db:  # as if it had broken off
                 db.executemany("DELETE FROM pieces WHERE hash = ?", [(each,) for each in gone])
             client = alice.delivery.own[box]
@@ -303,7 +305,7 @@ def test_attachments_are_sealed_resumed_and_bounded(office: Test, tmp_path: Path
             copy = (await bob.history(bob.card.person))[-1]
             assert copy.forwarded_from == alice.card.person
             store = at.mailboxes["box"].store
-            store.expire(10**11)
+            store.expire_envelopes(10**11)
             with pytest.raises(AttachmentGone):
                 await big.save(tmp_path / "later")
 
@@ -378,7 +380,7 @@ def test_strangers_pay_with_work_and_wait_in_their_own_tray(office: Test) -> Non
         assert sender.stranger
         store = at.mailboxes["box"].store
         assert at.mailboxes["box"].counters["refused:stamp_needed"] == 2  # the card, and the text
-        assert store.fetch(bob.identity.id.key, Tray.STRANGERS, 0, 9, 1 << 20) == []
+        assert store.fetch_envelopes(bob.identity.id.key, Tray.STRANGERS, 0, 9, 1 << 20) == []
         await message.reply("now I do")
         await take(eve, 1)
         known = bob.find_contact(eve.card.person)
@@ -615,7 +617,7 @@ def test_groups_in_which_members_come_and_go(office: Test) -> None:
         with pytest.raises(MessageError, match="any more"):
             await carols.send("am I still here?")
         await carol.delivery.run_in_thread(speak_anyway, carol, group.id, "am I still here?")
-        carol.delivery.wake()
+        carol.delivery.wake_up()
         await carol.wait_delivered()
         await dans.send("hello")
         for each in (alice, bob):

@@ -142,7 +142,7 @@ def test_messages_of_unknown_large_groups_are_bounded(village: Callable[..., Vil
         group, sender = os.urandom(32), SpreadSender(b"i" * 16)
         sender.begin_session(NOW)
         said = Event(EventKind.TEXT, group, 1, NOW, {"text": "x"})
-        number, key, sealed = sender.seal(group, said.encode())
+        number, key, sealed = sender.seal_message(group, said.encode())
         event = Event(EventKind.SEALED, group, 0, NOW, {"sealed": sealed, "key": key, "oldest": number})
         with alice.transaction():
             found += alice.spreading.take_sealed(device, mallory.person, event, NOW)

@@ -53,7 +53,7 @@ def test_what_was_read_on_one_device_is_read_on_the_other_that_gets_it_later(
     at.deliver()
     assert alice.mark_read(message, at.now, tell=True)
     at.deliver()
-    phone.receive(late, at.now)
+    phone.receive_envelopes(late, at.now)
     assert not phone.store.list_unread()
     assert [each.text for each in phone.read_history(bob.person)][-1] == "see you at eight"
     assert phone.delete_vanished(at.now + HOUR) == bool(disappear)
@@ -75,7 +75,7 @@ def test_a_receipt_counts_for_a_message_that_another_device_has_written_and_come
     assert bob.mark_read(message, at.now, tell=True)
     at.deliver()
     assert alice.store.read_receipts(message) == {}
-    alice.receive(late, at.now)
+    alice.receive_envelopes(late, at.now)
     assert alice.store.read_receipts(message) == {bob.person: True}
 
 
@@ -92,9 +92,9 @@ def test_what_was_read_before_it_was_known_who_is_in_a_group_is_read(village: Ca
     at.deliver()
     assert alice.mark_read(message, at.now, tell=True)
     at.deliver()
-    phone.receive(late, at.now)
+    phone.receive_envelopes(late, at.now)
     assert phone.read_history(group) == []
-    phone.receive(state, at.now)
+    phone.receive_envelopes(state, at.now)
     assert [each.text for each in phone.read_history(group)] == ["at eight"]
     assert not phone.store.list_unread()
     assert phone.delete_vanished(at.now + HOUR) == 1
@@ -116,7 +116,7 @@ def test_a_receipt_counts_for_a_message_that_another_device_has_copied(
     tablet.say_to_devices([alice.identity.id.key], copy, at.now)
     at.deliver()
     assert alice.store.read_receipts(said.event.id) == {bob.person: True}
-    alice.receive(late, at.now)
+    alice.receive_envelopes(late, at.now)
     assert alice.store.read_receipts(said.event.id) == {bob.person: True}
 
 
@@ -171,7 +171,7 @@ def test_what_somebody_else_says_by_the_same_id_takes_nothing_from_what_was_read
         else:
             carol.say_to_devices([phone.identity.id.key], same, at.now)
         at.deliver()
-    phone.receive(late, at.now)
+    phone.receive_envelopes(late, at.now)
     assert bob.person not in [sender for _, sender, _ in phone.store.list_unread()]
 
 
@@ -187,7 +187,7 @@ def test_what_somebody_else_says_by_the_same_id_takes_no_receipt(village: Callab
     at.deliver()
     assert bob.mark_read(message, at.now, tell=True)
     at.deliver()
-    alice.receive(late, at.now)
+    alice.receive_envelopes(late, at.now)
     assert alice.store.read_receipts(message) == {bob.person: True}
 
 

@@ -36,7 +36,9 @@ def answer_all(at: Village, writer: str, reader: str) -> list[bytes]:
     mail, other = at.people[reader], at.people[writer].identity.id.key
     for device in at.people[writer].desk.devices_without_session(at.now):
         at.people[writer].desk.begin_session(device, at.bundle(reader))
-    received, _ = mail.receive([each.envelope for each in at.people[writer].desk.seal_due(at.now)], at.now)
+    received, _ = mail.receive_envelopes(
+        [each.envelope for each in at.people[writer].desk.seal_due(at.now)], at.now
+    )
     if received.repairs:
         mail.desk.begin_session(other, at.bundle(writer))
     answer = mail.desk.seal_answer(other, repair=bool(received.repairs))
@@ -107,13 +109,13 @@ def test_no_keys_are_fetched_of_strangers(village: Callable[..., Village], *, na
             alice.take_contact(mallory.card, stranger=True, named_by=alice.person)
     at.say("mallory", alice.person, "hello")
     (sealed, *_) = mallory.desk.seal_due(at.now)
-    received, _ = alice.receive([sealed.envelope], at.now)
+    received, _ = alice.receive_envelopes([sealed.envelope], at.now)
     assert received.repairs == []
     assert alice.store.load_peer(device) is None
     if named:
         alice.update_contact(person, stranger=False)
         (sealed, *_) = mallory.desk.seal_due(at.now + HOUR)
-        received, _ = alice.receive([sealed.envelope], at.now + HOUR)
+        received, _ = alice.receive_envelopes([sealed.envelope], at.now + HOUR)
         assert received.repairs == [device]
 
 
@@ -149,7 +151,7 @@ def test_what_an_instance_of_before_a_backup_has_got_is_sent_again_to_the_restor
     restore(at, "bob")
     at.now += HOUR
     repair = answer_all(at, "alice", "bob")
-    alice.receive([*repair, *late], at.now)
+    alice.receive_envelopes([*repair, *late], at.now)
     at.now += HOUR
     at.deliver()
     assert at.texts("bob", alice.person) == ["see you at eight"]
@@ -190,7 +192,7 @@ def test_what_an_instance_of_before_a_backup_has_heard_in_a_topic_is_given_to_th
     restore(at, "bob")
     at.say("bob", group, "restored")
     at.deliver()
-    alice.receive([late.envelope], at.now)
+    alice.receive_envelopes([late.envelope], at.now)
     at.now += HOUR
     at.deliver()
     assert sorted(at.texts("bob", group)) == ["first", "restored", "second"]

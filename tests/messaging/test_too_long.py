@@ -82,5 +82,5 @@ def test_a_group_with_operations_and_cards_as_long_as_they_may_be_takes_a_new_me
         for each in waiting:
             alice.desk.put_off(each, at.now + 1)
     while sealed := alice.desk.seal_due(at.now):
-        carol.receive([each.envelope for each in sealed if each.device == device], at.now)
+        carol.receive_envelopes([each.envelope for each in sealed if each.device == device], at.now)
     assert carol.groups[group].members == alice.groups[group].members

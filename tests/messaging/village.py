@@ -88,7 +88,7 @@ class Village:
         """Carry all letters to whom they are for, until nobody has more to say."""
         while sum(self._send(each) for each in self.people.values()) or self.boxes:
             for mail in self.people.values():
-                received, _ = mail.receive(self.boxes.pop(mail.identity.id.key, []), self.now)
+                received, _ = mail.receive_envelopes(self.boxes.pop(mail.identity.id.key, []), self.now)
                 for device, payload in mail.spreading.take_answers(self.now):
                     self._post(mail, device, payload)
                 for device in received.repairs:

@@ -50,7 +50,7 @@ class Box:
         return sum(each[1].most_signed for each in lanes)
 
     async def status(self) -> Any:
-        return await self.mailbox.keeper.run_in_store(self.mailbox.store.status, ALICE.id.key)
+        return await self.mailbox.keeper.run_in_store(self.mailbox.store.device_status, ALICE.id.key)
 
 
 @asynccontextmanager

@@ -144,6 +144,6 @@ class TipService:
         if dht is None:
             return
         try:
-            await DhtCards(dht).publish(self.line.card)
+            await DhtCards(dht).publish_card(self.line.card)
         except DtpError as fault:  # the next time it may
             log.warning("the DHT doesn't take the card of the line for tips: %s", fault)

@@ -121,7 +121,7 @@ class CallBook:
 
     # ---- what the program does -----------------------------------------------------------------------------------
 
-    def begin(
+    def begin_call(
         self,
         call: bytes,
         person: bytes,
@@ -144,7 +144,7 @@ class CallBook:
             Tell(call, Phase.CALLING),
         ]
 
-    def answer(self, call: bytes, description: str, now: int) -> list[Command]:
+    def answer_call(self, call: bytes, description: str, now: int) -> list[Command]:
         """Answer a call that rings. Raise `CallError` if it doesn't any more."""
         ringing = self._require_ringing(call)
         ringing.phase, ringing.deadline = Phase.ANSWERED, now + self.connect_ms
@@ -156,7 +156,7 @@ class CallBook:
             Tell(call, Phase.ANSWERED),
         ]
 
-    def refuse(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
+    def refuse_call(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
         """Refuse a call that rings, on all devices. Raise `CallError` if it doesn't any more."""
         ringing = self._require_ringing(call)
         return [
@@ -190,7 +190,7 @@ class CallBook:
             held.deadline = now + HEAR_MS
         return []
 
-    def tick(self, now: int) -> list[Command]:
+    def handle_timer(self, now: int) -> list[Command]:
         """Give up what has waited for too long."""
         held = self.current
         if held is None or held.deadline is None or now < held.deadline:
@@ -203,7 +203,7 @@ class CallBook:
 
     # ---- what comes ----------------------------------------------------------------------------------------------
 
-    def receive(
+    def receive_signal(
         self, device: bytes, person: bytes, signal: Signal, *, own: bool, sent: int, now: int
     ) -> list[Command]:
         """Take a signal of a person's device, which the caller has made sure of; `own` is one of our others."""
@@ -233,7 +233,7 @@ class CallBook:
         return []
 
     def _on_offer(self, device: bytes, person: bytes, signal: Signal, sent: int, now: int) -> list[Command]:
-        if signal.call in self._over or self._current_call(signal.call) or not self._admit(person, now):
+        if signal.call in self._over or self._current_call(signal.call) or not self._admit_offer(person, now):
             return []
         if now - sent > self.ring_ms + SKEW_MS:
             self._mark_over(signal.call)
@@ -314,7 +314,7 @@ class CallBook:
         while len(self._over) > _REMEMBERED:
             self._over.popitem(last=False)
 
-    def _admit(self, person: bytes, now: int) -> bool:
+    def _admit_offer(self, person: bytes, now: int) -> bool:
         """Return whether a person hasn't called too often within a minute."""
         recent = [each for each in self._offers.pop(person, []) if now - each < 60_000]
         admitted = len(recent) < OFFERS_A_MINUTE

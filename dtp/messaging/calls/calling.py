@@ -91,11 +91,11 @@ class ActiveCall:
 
     async def answer(self, media: Media) -> None:
         """Answer it, with this end of media. Raise `CallError` if it rings no more, and as `Media.answer`."""
-        await self._calls.answer(self, self._offer, self._relay, media)
+        await self._calls.answer_call(self, self._offer, self._relay, media)
 
     async def refuse(self) -> None:
         """Refuse it, on all our devices. Raise `CallError` if it doesn't ring any more."""
-        self._calls.refuse(self.id)
+        self._calls.refuse_call(self.id)
 
     async def hang_up(self) -> None:
         """End it. Nothing happens where it is over."""
@@ -204,7 +204,7 @@ class Calls:
             description = await media.offer()
             call = secrets.token_bytes(ID_BYTES)
             called = [each for each in devices if each not in own]
-            commands = self._book.begin(call, named, called, description, self._clock(), relay=relay)
+            commands = self._book.begin_call(call, named, called, description, self._clock(), relay=relay)
         except BaseException:
             await media.close()
             if tunnel is not None:
@@ -215,23 +215,23 @@ class Calls:
         self._run_commands(commands)
         return made
 
-    async def answer(self, call: ActiveCall, offer: str, relay: str, media: Media) -> None:
+    async def answer_call(self, call: ActiveCall, offer: str, relay: str, media: Media) -> None:
         """Answer a call that rings: `ActiveCall.answer`."""
         tunnel = await self._dial_tunnel(relay, call.contact.nearness) if relay else None
         try:
             if tunnel is not None:
                 media.use_tunnel(tunnel)
             description = await media.answer(offer)
-            commands = self._book.answer(call.id, description, self._clock())
+            commands = self._book.answer_call(call.id, description, self._clock())
         except BaseException as fault:
             await media.close()
             if tunnel is not None:
                 await tunnel.close()
             if isinstance(fault, CallMalformed) and call.phase is Phase.RINGING:
-                self._run_commands(self._book.refuse(call.id, Reason.FAILED))
+                self._run_commands(self._book.refuse_call(call.id, Reason.FAILED))
             raise
         call.media, call.tunnel = media, tunnel
-        self._tasks.start(self._watch(call, media), name="dtp-calls-media")
+        self._tasks.start(self._watch_media(call, media), name="dtp-calls-media")
         self._run_commands(commands)
 
     async def _dial_tunnel(self, relay: str, teller: Nearness) -> PacketTunnel | None:
@@ -246,9 +246,9 @@ class Calls:
             return None
         return tunnel
 
-    def refuse(self, call: bytes) -> None:
+    def refuse_call(self, call: bytes) -> None:
         """Refuse a call that rings: `ActiveCall.refuse`."""
-        self._run_commands(self._book.refuse(call))
+        self._run_commands(self._book.refuse_call(call))
 
     def hang_up(self, call: bytes) -> None:
         """End a call: `ActiveCall.hang_up`."""
@@ -264,7 +264,7 @@ class Calls:
             return
         sent, now = told.event.sent_ms, self._clock()
         self._run_commands(
-            self._book.receive(told.device, told.person, signal, own=told.own, sent=sent, now=now),
+            self._book.receive_signal(told.device, told.person, signal, own=told.own, sent=sent, now=now),
             signal=signal,
             person=told.person,
         )
@@ -279,7 +279,7 @@ class Calls:
                 case Missed():
                     self.messenger.tell_missed_call(command.person, command.reason)
                 case Connect():
-                    self._connect(command.description)
+                    self._accept_answer(command.description)
                 case Tell(call, Phase.RINGING) if signal is not None:
                     self._current = ActiveCall(self, call, person, signal.description, signal.relay)
                     if self._ringing.full():
@@ -298,21 +298,21 @@ class Calls:
             self._current = None
             self._tasks.start(_close(call), name="dtp-calls-close")
 
-    def _connect(self, description: str) -> None:
+    def _accept_answer(self, description: str) -> None:
         call = self._current
         if call is not None and call.media is not None:
-            self._tasks.start(self._accept(call, call.media, description), name="dtp-calls-media")
+            self._tasks.start(self._accept_media(call, call.media, description), name="dtp-calls-media")
 
-    async def _accept(self, call: ActiveCall, media: Media, description: str) -> None:
+    async def _accept_media(self, call: ActiveCall, media: Media, description: str) -> None:
         try:
             await media.accept(description)
         except CallMalformed as fault:
             log.info("a call has ended: %s", fault)
             self._run_commands(self._book.media_failed(call.id))
             return
-        await self._watch(call, media)
+        await self._watch_media(call, media)
 
-    async def _watch(self, call: ActiveCall, media: Media) -> None:
+    async def _watch_media(self, call: ActiveCall, media: Media) -> None:
         if await media.wait_up():
             self._run_commands(self._book.media_is_up(call.id))
             await media.wait_down()
@@ -326,11 +326,11 @@ class Calls:
             self._timer = None
         if (due := self._book.deadline) is not None:
             pause = max(due - self._clock(), 0) / 1000
-            self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._handle_timer)
 
-    def _tick(self) -> None:
+    def _handle_timer(self) -> None:
         self._timer = None
-        self._run_commands(self._book.tick(self._clock()))
+        self._run_commands(self._book.handle_timer(self._clock()))
 
     async def _send_always(self) -> None:
         """Send signals in their order."""

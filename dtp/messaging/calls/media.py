@@ -70,7 +70,7 @@ class MediaEnd(Media):
 
     async def offer(self) -> str:
         """Return this end's description. Raise `MediaUnusable`."""
-        connection = self._open()
+        connection = self._open_connection()
         self._add_tracks(connection)
         sending = {track.kind for track in self._sent}
         for kind in _KINDS:
@@ -81,7 +81,7 @@ class MediaEnd(Media):
 
     async def answer(self, offer: str) -> str:
         """Return this end's description for another's offer, and begin. Raise `MediaUnusable`, `CallMalformed`."""
-        connection = self._open()
+        connection = self._open_connection()
         await self._set_remote(connection, offer, "offer")
         self._add_tracks(connection)
         try:
@@ -117,7 +117,7 @@ class MediaEnd(Media):
         except (*_UNREADABLE, InvalidStateError) as fault:
             raise CallMalformed(f"a description of media can't be read: {fault}") from None
 
-    def _open(self) -> RTCPeerConnection:
+    def _open_connection(self) -> RTCPeerConnection:
         try:
             from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
         except ImportError:

@@ -73,7 +73,7 @@ class MediaRecorder:
             return
         self._pending += 1
         loop = asyncio.get_running_loop()
-        loop.run_in_executor(self._thread, self._try_write, self._write, kind, frame).add_done_callback(
+        loop.run_in_executor(self._thread, self._try_write, self._write_frame, kind, frame).add_done_callback(
             self._on_written
         )
 
@@ -89,7 +89,7 @@ class MediaRecorder:
             self._fault = self._fault or f"{self._path}: {fault}"
             log.warning("a call isn't recorded any more: %s", self._fault)
 
-    def _write(self, kind: str, frame: Any) -> None:
+    def _write_frame(self, kind: str, frame: Any) -> None:
         frames = {kind: frame}
         if not self._streams:
             self._first.setdefault(kind, frame)
@@ -117,11 +117,11 @@ class MediaRecorder:
     async def close(self) -> str:
         """Finish the file, and return what went wrong with it; "" for nothing. Idempotent."""
         if self._container is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._try_write, self._finish)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._try_write, self._finish_file)
         self._thread.shutdown(wait=False)
         return self._fault
 
-    def _finish(self) -> None:
+    def _finish_file(self) -> None:
         container, self._container = self._container, None
         with contextlib.closing(self._file), contextlib.closing(container):
             for stream in self._streams.values():

@@ -67,11 +67,11 @@ class PacketTunnel(asyncio.DatagramProtocol):
         """Take a place at a relay, or listen at another URL, for one connection. Return the address to tell."""
         identity = Identity.generate()
         name = f"call-{base64.b32encode(os.urandom(_NAME_SIZE)).decode().lower()}"
-        self._listener = await listen([], {name: self._accept}, identity=identity)
+        self._listener = await listen([], {name: self._accept_end}, identity=identity)
         await self._listener.add(url, relay_kind(identity) if url.startswith("relay:") else None)
         return str(self._listener.addresses[0].with_service(name))
 
-    async def _accept(self, connection: Connection) -> None:
+    async def _accept_end(self, connection: Connection) -> None:
         """Accept an end of the tunnel. Several devices may answer: ICE and DTLS find out which has the call."""
         if len(self._connections) < _MAX_CONNECTIONS:
             self._connections.append(connection)

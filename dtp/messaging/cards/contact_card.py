@@ -143,7 +143,7 @@ class ContactCard:
                 raise ContactCardError("a card is malformed")
         if len(signature) != SIGNATURE_SIZE or len(access) not in (0, ACCESS_BYTES):
             raise ContactCardError("a card is malformed")
-        card = cls._read(body, signature, access)
+        card = cls._from_body(body, signature, access)
         if card.body != body:
             raise ContactCardError("a card isn't in its shortest form")
         if not _peer(card.key).verify(signature, domain_tag(CONTACT_DOMAIN) + body):
@@ -151,7 +151,7 @@ class ContactCard:
         return card
 
     @classmethod
-    def _read(cls, body: bytes, signature: bytes, access: bytes) -> ContactCard:
+    def _from_body(cls, body: bytes, signature: bytes, access: bytes) -> ContactCard:
         match unpack(body, ContactCardError, "a card"):
             case [int(version), *_] if version != VERSION:
                 raise ContactCardError(f"a card of version {version}; {VERSION} is spoken here")

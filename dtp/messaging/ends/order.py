@@ -95,7 +95,7 @@ class Outgoing:
         """True while so much waits for the device that nothing more is taken."""
         return self.waiting >= MAX_UNACKNOWLEDGED
 
-    def acknowledge(self, upto: int) -> bool:
+    def acknowledge_up_to(self, upto: int) -> bool:
         """Note that all below `upto` has come. Return whether that is new; what can't be true is ignored."""
         if not self.acknowledged < upto <= self.next:
             return False

@@ -133,7 +133,7 @@ class RemoteDevice:
         Raise `NotOpened` if no session opens it, `EnvelopeBroken` and `KeysForged` for what its sender made wrong:
         what was received before is as it was.
         """
-        instance, session, text, keys = self._decrypt(local, sealed)
+        instance, session, text, keys = self._decrypt_letter(local, sealed)
         letter = Letter.parse(text)
         if (letter.sender, letter.recipient, letter.instance) != (self.device, local.key, instance):
             raise EnvelopeBroken("a letter is of other devices than the session it came by")
@@ -141,9 +141,9 @@ class RemoteDevice:
             self.keys = keys
         self._put_first(instance, session)
         self.repairs = 0
-        return self._receive(local, letter)
+        return self._receive_letter(local, letter)
 
-    def _decrypt(
+    def _decrypt_letter(
         self, local: LocalDevice, sealed: Sealed
     ) -> tuple[bytes, OlmSession, bytes, DeviceKeys | None]:
         known = self.sessions
@@ -163,7 +163,7 @@ class RemoteDevice:
                 continue
         raise NotOpened("an envelope is of a session that isn't known here, or was opened before")
 
-    def _receive(self, local: LocalDevice, letter: Letter) -> Opened:
+    def _receive_letter(self, local: LocalDevice, letter: Letter) -> Opened:
         # Of another instance than the newest: the device was restored since, and lacks what came before.
         is_late = self.keys is not None and letter.instance != self.keys.instance
         renewed = bool(self.streams) and letter.instance not in self.streams
@@ -180,7 +180,7 @@ class RemoteDevice:
         fleeting = letter.payload if letter.number is None and not is_late else b""
         instance, upto = letter.received
         is_ours = instance == local.instance and not is_late
-        news = is_ours and self.outgoing.acknowledge(upto)
+        news = is_ours and self.outgoing.acknowledge_up_to(upto)
         if letter.repair:
             return Opened(payloads, self.outgoing.unacknowledged, news, fleeting, renewed)
         wanted = self.outgoing.find_held(letter.wanted) if is_ours else []

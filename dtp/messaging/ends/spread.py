@@ -47,7 +47,7 @@ class SpreadSender:
         """Begin another session: who has the key of the one before opens nothing that is sealed from now on."""
         self.sealer, self.sealed, self.began_ms = MegolmSealer(), 0, now_ms
 
-    def seal(self, group: bytes, payload: bytes) -> tuple[int, bytes, bytes]:
+    def seal_message(self, group: bytes, payload: bytes) -> tuple[int, bytes, bytes]:
         """Return the number of a message, the key that opens it and those after it, and the message.
 
         Raise `MessageTooLong`; nothing is changed then.

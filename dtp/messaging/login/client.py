@@ -173,18 +173,18 @@ class LoginSession:
         """Have a new password; the recovery code stays. Whoever else is logged in is so no more."""
         password = check_new_password(new)
         credential = await self._wire.make_credential(self.name, Slot.PASSWORD, password, self._key)
-        await self._set([credential], self.vault.with_changes(), self._key)
+        await self._set_credentials([credential], self.vault.with_changes(), self._key)
 
     async def renew(self, new: str) -> str:
         """Have a new password, a new recovery code, which is returned, and a new key of the vault: what to do when
         somebody may have the old ones. Whoever else is logged in is so no more."""
         password, code, key = check_new_password(new), make_recovery_code(), make_key()
         credentials = await _both(self._wire, self.name, password, code, key)
-        await self._set(credentials, self.vault.with_changes(), key)
+        await self._set_credentials(credentials, self.vault.with_changes(), key)
         self.recovery_code = code
         return code
 
-    async def _set(self, credentials: list[Credential], vault: Vault, key: bytes) -> None:
+    async def _set_credentials(self, credentials: list[Credential], vault: Vault, key: bytes) -> None:
         rows = [each.to_row() for each in credentials]
         await self._wire.send_request(
             LoginOp.SET_CREDENTIALS, rows, vault.version, vault.seal(key, self.name)

@@ -64,10 +64,10 @@ class LoginServer:
         for row in self.store.list_logins(int(unix)):
             self.sessions.log_in(row)
 
-    def expire(self, unix: float) -> None:
+    def expire_keys(self, unix: float) -> None:
         """Forget what is over. Raise `StoreFailed`."""
-        self.sessions.expire(unix)
-        self.store.expire(int(unix))
+        self.sessions.expire_sessions(unix)
+        self.store.expire_rows(int(unix))
 
     def answer_request(
         self, conversation: LoginConversation, op: LoginOp, fields: list[Any], now: Moment
@@ -121,7 +121,7 @@ class LoginConversation:
         secrets = self._server.store.secrets
         return Refusal.DONE, secrets.respond_to_registration(request, credential_id(name, slot))
 
-    def _register(
+    def _register_account(
         self,
         now: Moment,
         name: str,
@@ -297,7 +297,7 @@ def _is_signed(identity: bytes, signature: bytes, statement: bytes) -> bool:
 
 _HANDLERS: Final[dict[LoginOp, Callable[..., Answer]]] = {
     LoginOp.REGISTER_START: LoginConversation._register_start,
-    LoginOp.REGISTER: LoginConversation._register,
+    LoginOp.REGISTER: LoginConversation._register_account,
     LoginOp.LOGIN_START: LoginConversation._login_start,
     LoginOp.LOGIN_FINISH: LoginConversation._login_finish,
     LoginOp.PUT_VAULT: LoginConversation._put_vault,

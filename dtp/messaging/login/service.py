@@ -74,7 +74,7 @@ class LoginService:
     async def _run_expiry(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
-            await self.run_in_store(self.server.expire, self.now())
+            await self.run_in_store(self.server.expire_keys, self.now())
 
     async def serve(self, connection: Connection) -> None:
         """Serve one connection until it ends: the handler of a service."""

@@ -52,12 +52,12 @@ class Sessions:
         """Return what account a key is logged in to at `now`, Unix time in seconds."""
         with self._lock:
             row = self._rows.get(key)
-            if row is None or not self._counts(row, now):
+            if row is None or not self._is_valid(row, now):
                 rows = (self._rows[each] for each in self._keys.get(key, ()))
-                row = next((each for each in rows if self._counts(each, now)), None)
+                row = next((each for each in rows if self._is_valid(each, now)), None)
         return None if row is None else Login(row.name, row.identity)
 
-    def _counts(self, row: LoginRow, now: float) -> bool:
+    def _is_valid(self, row: LoginRow, now: float) -> bool:
         return row.since <= now + SET_BACK and now < row.until <= now + self._longest
 
     def log_in(self, row: LoginRow) -> None:
@@ -83,8 +83,8 @@ class Sessions:
             for key in self._keys.get(identity, set()) - {but}:
                 self.log_out(key)
 
-    def expire(self, now: float) -> None:
+    def expire_sessions(self, now: float) -> None:
         """Forget those that don't count at `now`."""
         with self._lock:
-            for key in [key for key, row in self._rows.items() if not self._counts(row, now)]:
+            for key in [key for key, row in self._rows.items() if not self._is_valid(row, now)]:
                 self.log_out(key)

@@ -257,12 +257,12 @@ class LoginStore:
 
     # ---- invitations -------------------------------------------------------------------------------------------
 
-    def invite(self, invitation: bytes, name: str, expires: int) -> None:
+    def add_invitation(self, invitation: bytes, name: str, expires: int) -> None:
         """Keep an invitation by its hash, for one name or any (""), until `expires`, Unix time in seconds."""
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO invitations VALUES (?, ?, ?)", (invitation, name, expires))
 
-    def expire(self, now: int) -> None:
+    def expire_rows(self, now: int) -> None:
         """Forget invitations and tries that are over, and keys that have not logged in for long.
 
         What a clock has written that was ahead counts as written now; a login of then has ended, and one that lasts

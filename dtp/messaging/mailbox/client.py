@@ -63,7 +63,7 @@ class MailboxClient:
         #: What the mailbox pushes: the tray and the envelope; None at the end.
         self.pushes: asyncio.Queue[tuple[Tray, KeptEnvelope] | None] = asyncio.Queue(MAX_PUSHED)
         self._watching = False
-        self._reading = start_task(self._read(), name="dtp-mailbox-answers")
+        self._reading = start_task(self._read_answers(), name="dtp-mailbox-answers")
 
     @classmethod
     async def connect(
@@ -92,7 +92,7 @@ class MailboxClient:
         """True once nothing can be asked any more."""
         return self._reading.done() or self.connection.closed
 
-    async def _read(self) -> None:
+    async def _read_answers(self) -> None:
         fault: DtpError = MailboxGone("the mailbox has ended the conversation")
         try:
             while body := await read(self._stream, MAX_ANSWER):
@@ -141,7 +141,7 @@ class MailboxClient:
 
     # ---- for those who deposit ---------------------------------------------------------------------------------
 
-    async def deposit(
+    async def deposit_envelope(
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b"", stamp: bytes = b""
     ) -> None:
         """Have an envelope kept for a device. It is on the mailbox's disk when this returns."""
@@ -153,12 +153,12 @@ class MailboxClient:
         """Deposit with the stamp that the mailbox asks strangers for: up to `MAX_BITS`, made in a thread. One that is
         to be paid is up to the caller: `MailboxRefused` says what it costs."""
         try:
-            await self.deposit(recipient, envelope, seconds=seconds, access=access)
+            await self.deposit_envelope(recipient, envelope, seconds=seconds, access=access)
         except MailboxRefused as refused:
             if refused.refusal is not Refusal.STAMP_NEEDED or refused.stamp_mib or refused.detail > MAX_BITS:
                 raise
             stamp = await asyncio.to_thread(make_stamp, recipient, envelope, refused.detail)
-            await self.deposit(recipient, envelope, seconds=seconds, access=access, stamp=stamp)
+            await self.deposit_envelope(recipient, envelope, seconds=seconds, access=access, stamp=stamp)
 
     async def get_keys(self, device: bytes, now_ms: int) -> KeyBundle:
         """Return a device's keys, checked, and a one-time key that nobody else gets. Raise `KeysForged`."""
@@ -175,7 +175,7 @@ class MailboxClient:
                 return ContactCard.parse(card)
         raise MailboxMalformed("an answer without a card")
 
-    async def signal(self, recipient: bytes, envelope: bytes, access: bytes) -> None:
+    async def send_signal(self, recipient: bytes, envelope: bytes, access: bytes) -> None:
         """Pass on an envelope that is of the moment, to a device that is connected; nothing is kept."""
         await self.send_request(MailboxOp.SIGNAL, recipient, envelope, access)
 
@@ -199,7 +199,7 @@ class MailboxClient:
 
     # ---- for the device ----------------------------------------------------------------------------------------
 
-    async def publish(self, keys: bytes, one_time: list[bytes]) -> None:
+    async def publish_keys(self, keys: bytes, one_time: list[bytes]) -> None:
         """Publish this device's keys: what begins its being kept for here."""
         await self.send_request(MailboxOp.PUBLISH, keys, one_time)
 
@@ -212,11 +212,11 @@ class MailboxClient:
         """Have the card of this device's person given to whoever asks, without what it says to acquaintances."""
         await self.send_request(MailboxOp.PUT_CARD, card.public().encode())
 
-    async def status(self) -> Status:
+    async def get_status(self) -> Status:
         """Return what waits for this device."""
         return _status(await self.send_request(MailboxOp.STATUS))
 
-    async def price(self) -> RoomPrice | None:
+    async def get_price(self) -> RoomPrice | None:
         """Return what room costs here, None where it costs nothing."""
         try:
             told = await self.send_request(MailboxOp.PRICE)
@@ -229,29 +229,31 @@ class MailboxClient:
                 return RoomPrice(price, door, free, grace, self.nearness)
         raise MailboxMalformed("an answer without a price")
 
-    async def reserve(self, device: bytes, mib: int, months: int, stamp: bytes = b"") -> Status:
+    async def reserve_room(self, device: bytes, mib: int, months: int, stamp: bytes = b"") -> Status:
         """Pay for so many MiB and months, for any device: on a connection through the mailbox's door, whose payer
         is asked. A `stamp`, 16 bytes that are made up for it, lets strangers' envelopes in then; one that was paid
         already isn't paid again."""
         return _status(await self.send_request(MailboxOp.RESERVE, device, mib, months, stamp))
 
-    async def fetch(self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000) -> list[KeptEnvelope]:
+    async def fetch_envelopes(
+        self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000
+    ) -> list[KeptEnvelope]:
         """Return what waits, oldest first. It stays until it is acknowledged."""
         match await self.send_request(MailboxOp.FETCH, int(tray), after, most):
             case [[*rows], *_]:
                 return [_kept(each) for each in rows]
         raise MailboxMalformed("an answer without envelopes")
 
-    async def acknowledge(self, ids: list[int]) -> None:
+    async def acknowledge_envelopes(self, ids: list[int]) -> None:
         """Have envelopes forgotten that are stored here."""
         await self.send_request(MailboxOp.ACKNOWLEDGE, ids)
 
-    async def watch(self, tray: Tray = Tray.KNOWN, *, after: int = 0) -> None:
+    async def watch_tray(self, tray: Tray = Tray.KNOWN, *, after: int = 0) -> None:
         """Have what waits and what comes pushed: `pushes` has it from now on."""
         self._watching = True
         await self.send_request(MailboxOp.WATCH, int(tray), after)
 
-    async def leave(self) -> None:
+    async def forget_device(self) -> None:
         """Have the mailbox forget this device and all that it keeps for it."""
         await self.send_request(MailboxOp.LEAVE)
 

@@ -29,21 +29,21 @@ class Keeper:
         """Return what `work` does in the store's thread. Raise what it raises."""
         return await self._loop.run_in_executor(self._thread, work, *arguments)
 
-    async def deposit(self, deposit: Deposit) -> Outcome:
+    async def add_envelope(self, deposit: Deposit) -> Outcome:
         """Return what became of a deposit, once it is on the disk. Raise `StoreFailed`."""
         answer: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting.append((deposit, answer))
         if not self._tasks:
-            self._tasks.start(self._write(), name="dtp-mailbox-write")
+            self._tasks.start(self._write_deposits(), name="dtp-mailbox-write")
         return await answer
 
-    async def _write(self) -> None:
+    async def _write_deposits(self) -> None:
         """Write all that waits, and what comes meanwhile, in as few transactions as that takes."""
         while self._waiting:
             batch, self._waiting = self._waiting, []
             deposits = [each for each, _ in batch]
             try:
-                outcomes = await self.run_in_store(self.store.deposit, deposits, int(time.time()))
+                outcomes = await self.run_in_store(self.store.add_envelopes, deposits, int(time.time()))
             except StoreFailed as fault:
                 for _, answer in batch:
                     if not answer.done():

@@ -82,11 +82,11 @@ class Line:
         self._thread.start()
         self._closed = False
         try:
-            self.run_in_loop(self._open(), "opened")
+            self.run_in_loop(self._open_stream(), "opened")
         except StoreFailed:
             self.close()
             raise
-        self._follower = asyncio.run_coroutine_threadsafe(self._follow(), self._loop)
+        self._follower = asyncio.run_coroutine_threadsafe(self._keep_connected(), self._loop)
 
     def close(self) -> None:
         """Disconnect. Idempotent."""
@@ -98,7 +98,7 @@ class Line:
             self._loop.close()
 
     async def _end_loop(self) -> None:
-        await self._disconnect()
+        await self._drop_connection()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
@@ -117,13 +117,13 @@ class Line:
         except _FAULTS as fault:
             silent = isinstance(fault, TimeoutError)
             if silent:
-                await self._disconnect()
+                await self._drop_connection()
             raise _failed(fault, what) from fault
 
     # ---- the connection ----------------------------------------------------------------------------------------
 
-    async def _open(self) -> None:
-        await self._disconnect()
+    async def _open_stream(self) -> None:
+        await self._drop_connection()
         client = await _connect_client(self._servers)
         self._client, self._index, self._is_read = client, (index := StreamIndex()), False
         _check_payload(client, self._most_bytes)
@@ -181,7 +181,7 @@ class Line:
         if found.config.discard != DiscardPolicy.NEW:
             await stream.update_stream(found.config, discard=DiscardPolicy.NEW)
 
-    async def _disconnect(self) -> None:
+    async def _drop_connection(self) -> None:
         client, self._client, self._stream = self._client, None, None
         for _, waiting in self._told:
             if not waiting.done():
@@ -190,16 +190,16 @@ class Line:
         if client is not None and not client.is_closed:
             await _let_go(client)
 
-    async def _follow(self) -> None:
+    async def _keep_connected(self) -> None:
         """Connect again whenever that was lost: what others keep is to be pushed."""
         while True:
             await asyncio.sleep(_PAUSE)
             if self._client is not None and not self._client.is_closed:
                 continue
             try:
-                await self._open()
+                await self._open_stream()
             except (*_FAULTS, StoreFailed):
-                await self._disconnect()
+                await self._drop_connection()
                 continue
             if self.came is not None:
                 self.came(b"")  # whatever came before is found by looking

@@ -60,7 +60,7 @@ class NatsMailbox(MailboxStore):
     def close(self) -> None:
         self._line.close()
 
-    def watch(self, came: Callable[[bytes], None]) -> None:
+    def watch_others(self, came: Callable[[bytes], None]) -> None:
         self._line.came = came
 
     # ---- devices -----------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class NatsMailbox(MailboxStore):
             await self._line.catch_up()
         return kept
 
-    def publish(
+    def publish_keys(
         self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
     ) -> Outcome:
         def renewed(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
@@ -150,7 +150,7 @@ class NatsMailbox(MailboxStore):
         self._line.run_in_loop(self._change_record(device, look), "read")
         return found[0] if found else None
 
-    def leave(self, device: bytes) -> None:
+    def forget_device(self, device: bytes) -> None:
         async def leave() -> None:
             *rest, last = self._line.index.all_of(device) or [0]
             await self._line.forget_rows(rest)
@@ -158,10 +158,12 @@ class NatsMailbox(MailboxStore):
 
         self._line.run_in_loop(leave(), "written")
 
-    def status(self, device: bytes) -> Status | None:
+    def device_status(self, device: bytes) -> Status | None:
         return self._query_index(lambda: self._line.index.get_status(device))
 
-    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
+    def reserve_room(
+        self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b""
+    ) -> Status | None:
         def more(facts: Facts, record: _Record) -> tuple[Facts, _Record]:
             reserved, until = add_room((facts.reserved, facts.paid_until), size, seconds, now)
             if stamp:
@@ -171,7 +173,7 @@ class NatsMailbox(MailboxStore):
             return replace(facts, reserved=reserved, paid_until=until), record
 
         self._line.run_in_loop(self._change_record(device, more), "written")
-        return self.status(device)
+        return self.device_status(device)
 
     def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
         async def look() -> StampFacts | None:
@@ -216,7 +218,7 @@ class NatsMailbox(MailboxStore):
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
-    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+    def add_envelopes(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
         async def deposit() -> list[Outcome]:
             recipients: dict[bytes, Recipient | None] = {}
             outcomes: list[Outcome] = []
@@ -269,7 +271,9 @@ class NatsMailbox(MailboxStore):
         )
         return DONE, Row(device, digest, tray, now, expires, size)
 
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
+    def fetch_envelopes(
+        self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int
+    ) -> list[KeptEnvelope]:
         async def fetch() -> list[KeptEnvelope]:
             rows: list[tuple[int, Row]] = []
             left = most_bytes
@@ -287,13 +291,13 @@ class NatsMailbox(MailboxStore):
 
         return self._line.run_in_loop(fetch(), "read")
 
-    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
+    def acknowledge_envelopes(self, device: bytes, ids: Sequence[int]) -> None:
         async def acknowledge() -> None:
             await self._line.forget_rows(self._line.index.numbers_of(device, ids))
 
         self._line.run_in_loop(acknowledge(), "written")
 
-    def expire(self, now: int) -> int:
+    def expire_envelopes(self, now: int) -> int:
         async def expire() -> int:
             over = self._line.index.list_expired(now, SWEEP)
             await self._line.forget_rows(over)

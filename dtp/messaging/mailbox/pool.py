@@ -43,7 +43,7 @@ class MailboxPool:
         self._clients: OrderedDict[_Place, MailboxClient] = OrderedDict()
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
 
-    async def get(self, address: str, teller: Nearness) -> MailboxClient:
+    async def get_client(self, address: str, teller: Nearness) -> MailboxClient:
         """Return a conversation with a mailbox. Raise what connecting raises, such as `AddressError` for one that
         isn't dialled for who told of it, and `TimeoutError`."""
         place = address, None if address in self._own else teller
@@ -67,7 +67,7 @@ class MailboxPool:
         for address in addresses:
             try:
                 async with asyncio.timeout(2 * _PATIENCE):
-                    if await ask(await self.get(address, teller)):
+                    if await ask(await self.get_client(address, teller)):
                         return True
             except (DtpError, TimeoutError) as fault:  # the next one may do it
                 log.info("the mailbox %s: %s", address, fault or "no answer in time")

@@ -121,7 +121,7 @@ class PostgresMailbox(MailboxStore):
         self._listener: threading.Thread | None = None
         self._db: _Database | None = None
         try:
-            with self._transaction("opened") as database:
+            with self._open_transaction("opened") as database:
                 database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
                 database.execute(_SCHEMA)
         except StoreFailed as error:
@@ -137,7 +137,7 @@ class PostgresMailbox(MailboxStore):
             if self._db is not None:
                 self._db.close()
 
-    def _connect(self) -> _Database:
+    def _connect_database(self) -> _Database:
         if self._closed.is_set():
             raise StoreFailed("this mailbox is closed")
         database: _Database = psycopg.connect(self._url, autocommit=True, **ALIVE)
@@ -146,11 +146,11 @@ class PostgresMailbox(MailboxStore):
         return database
 
     @contextmanager
-    def _transaction(self, what: str = "written") -> Iterator[_Database]:
+    def _open_transaction(self, what: str = "written") -> Iterator[_Database]:
         with self._one_at_a_time:
             try:
                 if self._db is None or self._db.closed:
-                    self._db = self._connect()
+                    self._db = self._connect_database()
                 with self._guard(self._db.fileno(), self._url), self._db.transaction():
                     yield self._db
             except psycopg.Error as error:
@@ -160,22 +160,22 @@ class PostgresMailbox(MailboxStore):
                 raise kind(f"the mailbox in PostgreSQL could not be {what}: {first_line(error)}") from error
 
     def _select_rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._transaction("read") as database:
+        with self._open_transaction("read") as database:
             return database.execute(query, values).fetchall()
 
     # ---- what others have kept ---------------------------------------------------------------------------------
 
-    def watch(self, came: Callable[[bytes], None]) -> None:
+    def watch_others(self, came: Callable[[bytes], None]) -> None:
         if self._listener is None:
             self._listener = threading.Thread(
-                target=self._listen, args=(came,), name="dtp-mailbox-listen", daemon=True
+                target=self._listen_for_news, args=(came,), name="dtp-mailbox-listen", daemon=True
             )
             self._listener.start()
 
-    def _listen(self, came: Callable[[bytes], None]) -> None:
+    def _listen_for_news(self, came: Callable[[bytes], None]) -> None:
         while not self._closed.is_set():
             try:
-                with self._connect() as database:
+                with self._connect_database() as database:
                     with self._guard(database.fileno(), self._url):
                         database.execute(f"LISTEN {_CHANNEL}")
                     came(b"")  # whatever came before is found by looking
@@ -187,10 +187,10 @@ class PostgresMailbox(MailboxStore):
 
     # ---- devices -----------------------------------------------------------------------------------------------
 
-    def publish(
+    def publish_keys(
         self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
     ) -> Outcome:
-        with self._transaction() as database:
+        with self._open_transaction() as database:
             found = database.execute(
                 "SELECT id, sequence, keys FROM dtp_mailbox_recipients WHERE device = %s FOR UPDATE",
                 (device,),
@@ -245,7 +245,7 @@ class PostgresMailbox(MailboxStore):
         )
 
     def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
-        with self._transaction() as database:
+        with self._open_transaction() as database:
             found = database.execute(
                 "SELECT id, keys FROM dtp_mailbox_recipients WHERE device = %s", (device,)
             ).fetchone()
@@ -259,16 +259,18 @@ class PostgresMailbox(MailboxStore):
             return found[1], one[0] if one else b""
 
     def set_access(self, device: bytes, access: bytes, bits: int, stamp_mib: int = 0) -> Outcome:
-        return self._set(
+        return self._update_device(
             "UPDATE dtp_mailbox_recipients SET access = %s, bits = %s, stamp_mib = %s WHERE device = %s",
             *(access, bits, stamp_mib, device),
         )
 
     def put_card(self, device: bytes, card: bytes) -> Outcome:
-        return self._set("UPDATE dtp_mailbox_recipients SET card = %s WHERE device = %s", card, device)
+        return self._update_device(
+            "UPDATE dtp_mailbox_recipients SET card = %s WHERE device = %s", card, device
+        )
 
-    def _set(self, query: str, *values: Any) -> Outcome:
-        with self._transaction() as database:
+    def _update_device(self, query: str, *values: Any) -> Outcome:
+        with self._open_transaction() as database:
             changed = database.execute(query, values).rowcount
         return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
 
@@ -276,8 +278,8 @@ class PostgresMailbox(MailboxStore):
         rows = self._select_rows("SELECT card FROM dtp_mailbox_recipients WHERE device = %s", device)
         return rows[0][0] if rows else None
 
-    def leave(self, device: bytes) -> None:
-        with self._transaction() as database:
+    def forget_device(self, device: bytes) -> None:
+        with self._open_transaction() as database:
             found = database.execute(_RECIPIENT, (device,)).fetchone()
             if found is None:
                 return
@@ -285,7 +287,7 @@ class PostgresMailbox(MailboxStore):
                 database.execute(f"DELETE FROM dtp_mailbox_{table} WHERE recipient = %s", (found[0],))
             database.execute("DELETE FROM dtp_mailbox_recipients WHERE device = %s", (device,))
 
-    def status(self, device: bytes) -> Status | None:
+    def device_status(self, device: bytes) -> Status | None:
         rows = self._select_rows(
             "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM dtp_mailbox_one_time WHERE recipient = "
             "dtp_mailbox_recipients.id), reserved, paid_until FROM dtp_mailbox_recipients WHERE device = %s",
@@ -293,8 +295,10 @@ class PostgresMailbox(MailboxStore):
         )
         return Status(*rows[0]) if rows else None
 
-    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
-        with self._transaction() as database:
+    def reserve_room(
+        self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b""
+    ) -> Status | None:
+        with self._open_transaction() as database:
             row = database.execute(_RECIPIENT, (device,)).fetchone()
             if row is not None:
                 known = Recipient(*row)
@@ -309,10 +313,10 @@ class PostgresMailbox(MailboxStore):
                         "DO UPDATE SET uses = excluded.uses, expires = excluded.expires",
                         (known.id, stamp, self.limits.stamp_uses, now + self.limits.lifetime),
                     )
-        return self.status(device)
+        return self.device_status(device)
 
     def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
-        with self._transaction("read") as database:
+        with self._open_transaction("read") as database:
             row = database.execute(f"SELECT {_FIELDS} WHERE device = %s", (device,)).fetchone()
             if row is None:
                 return None
@@ -332,8 +336,8 @@ class PostgresMailbox(MailboxStore):
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
-    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
-        with self._transaction() as database:
+    def add_envelopes(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+        with self._open_transaction() as database:
             recipients = self._lock_recipients(database, {each.recipient for each in deposits})
             stamps = self._load_stamps(database, recipients, deposits, now)
             used: Counter[_Stamp] = Counter()
@@ -347,7 +351,7 @@ class PostgresMailbox(MailboxStore):
                     used.update(each for each in _stamp_of(recipients, each) if each in stamps)
             if rows:
                 _use_stamps(database, used)
-                self._insert(database, rows)
+                self._insert_envelopes(database, rows)
                 devices = [
                     (_CHANNEL, each.recipient.hex())
                     for each, outcome in zip(deposits, outcomes, strict=True)
@@ -400,7 +404,7 @@ class PostgresMailbox(MailboxStore):
         digest = hashlib.blake2b(deposit.envelope, digest_size=16).digest()
         return DONE, (recipient.id, int(tray), now, expires, digest, deposit.envelope)
 
-    def _insert(self, database: _Database, rows: list[tuple[Any, ...]]) -> None:
+    def _insert_envelopes(self, database: _Database, rows: list[tuple[Any, ...]]) -> None:
         kept = database.execute(
             "INSERT INTO dtp_mailbox_envelopes (recipient, tray, received, expires, digest, body) "
             "SELECT recipient, tray, received, expires, digest, body FROM unnest(%s::bigint[], %s::smallint[], "
@@ -411,7 +415,9 @@ class PostgresMailbox(MailboxStore):
         ).fetchall()
         _count(database, kept, 1)
 
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
+    def fetch_envelopes(
+        self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int
+    ) -> list[KeptEnvelope]:
         rows = self._select_rows(
             "SELECT id, received, body FROM dtp_mailbox_envelopes WHERE recipient = "
             "(SELECT id FROM dtp_mailbox_recipients WHERE device = %s) AND tray = %s AND id > %s ORDER BY id "
@@ -420,8 +426,8 @@ class PostgresMailbox(MailboxStore):
         )
         return take_fitting(rows, most_bytes)
 
-    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
-        with self._transaction() as database:
+    def acknowledge_envelopes(self, device: bytes, ids: Sequence[int]) -> None:
+        with self._open_transaction() as database:
             found = database.execute(_RECIPIENT, (device,)).fetchone()
             if found is None:
                 return
@@ -432,8 +438,8 @@ class PostgresMailbox(MailboxStore):
             ).fetchall()
             _count(database, gone, -1)
 
-    def expire(self, now: int) -> int:
-        with self._transaction() as database:
+    def expire_envelopes(self, now: int) -> int:
+        with self._open_transaction() as database:
             over = database.execute(
                 "(SELECT recipient FROM dtp_mailbox_envelopes WHERE expires <= %(now)s LIMIT %(most)s) UNION "
                 "(SELECT recipient FROM dtp_mailbox_pieces WHERE expires <= %(now)s LIMIT %(most)s)",
@@ -478,7 +484,7 @@ class PostgresMailbox(MailboxStore):
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 
     def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
-        with self._transaction() as database:
+        with self._open_transaction() as database:
             row = database.execute(_RECIPIENT, (recipient,)).fetchone()
             owner = None if row is None else Recipient(*row)
             if owner is None or owner.tray_for(access) is Tray.STRANGERS:

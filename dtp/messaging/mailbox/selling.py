@@ -64,7 +64,7 @@ class RoomSeller:
     ) -> None:
         """`begin` is a call of `selling_room`; `on_begun` is told each time it sells."""
         self._mailbox, self._begin, self._on_begun = mailbox, begin, on_begun
-        self._task = SupervisedTask(self._run, name="dtp-mailbox-room")
+        self._task = SupervisedTask(self._keep_selling, name="dtp-mailbox-room")
 
     def start(self) -> None:
         """Begin to sell. Idempotent."""
@@ -74,7 +74,7 @@ class RoomSeller:
         """End that, and claim what is worth its gas. Idempotent."""
         await self._task.stop()
 
-    async def _run(self) -> None:
+    async def _keep_selling(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             try:

@@ -99,7 +99,7 @@ class Mailbox:
         if self._keeper is None:
             self._keeper = Keeper(self.store)
             loop = asyncio.get_running_loop()
-            self.store.watch(lambda device: _soon(loop, self.notify_watchers, device))
+            self.store.watch_others(lambda device: _soon(loop, self.notify_watchers, device))
             self._sweeping.start()
         return self._keeper
 
@@ -127,7 +127,7 @@ class Mailbox:
                     "the clock is wrong. What waits is kept for longer"
                 )
             told = age.is_behind
-            while await self.keeper.run_in_store(self.store.expire, now):
+            while await self.keeper.run_in_store(self.store.expire_envelopes, now):
                 pass
             await asyncio.sleep(_SWEEP)
 
@@ -168,7 +168,7 @@ class Mailbox:
         for each in (one for group in watching for one in group):
             each.news.set()
 
-    def signal(self, device: bytes, envelope: bytes) -> bool:
+    def pass_signal(self, device: bytes, envelope: bytes) -> bool:
         """Pass on what is of the moment, as a datagram. Return whether anybody is there."""
         watching = self._watchers.get(device, ())
         for each in watching:
@@ -224,15 +224,15 @@ class _Conversation:
     async def _handle_request(self, number: int, op: MailboxOp, fields: list[Any]) -> None:
         """Answer a request. Its place is free once the answer is on its way: who reads none is asked no more."""
         try:
-            await self._handle(number, op, fields)
+            await self._send_answer(number, op, fields)
         finally:
             self._room.release()
 
-    async def _handle(self, number: int, op: MailboxOp, fields: list[Any]) -> None:
+    async def _send_answer(self, number: int, op: MailboxOp, fields: list[Any]) -> None:
         counters = self._mailbox.counters
         counters[op.name.lower()] += 1
         try:
-            answer = await self._answer(op, fields)
+            answer = await self._call_handler(op, fields)
         except StoreFailed as fault:
             log.error("the mailbox can't keep something: %s", fault)
             answer = (Refusal.NOT_STORED,)
@@ -243,35 +243,37 @@ class _Conversation:
         self._stream.write(encode(number, *answer))
         await self._stream.drain()
 
-    async def _answer(self, op: MailboxOp, fields: list[Any]) -> tuple[Any, ...]:
+    async def _call_handler(self, op: MailboxOp, fields: list[Any]) -> tuple[Any, ...]:
         limiter = self._mailbox.limiters.get(op)
-        if limiter is not None and not limiter.try_take(self._source, self._now()):
+        if limiter is not None and not limiter.try_take(self._source, self._loop_time()):
             return (Refusal.TOO_OFTEN,)
         return await _HANDLERS[op](self, *fields)
 
-    def _now(self) -> float:
+    def _loop_time(self) -> float:
         return self.connection.loop.time()
 
     # ---- by anybody --------------------------------------------------------------------------------------------
 
-    async def _deposit(
+    async def _deposit_envelope(
         self, recipient: bytes, envelope: bytes, seconds: int, access: bytes, stamp: bytes
     ) -> tuple[object, ...]:
         if len(envelope) not in SIZES or not _is_access(access):
             return (Refusal.MALFORMED,)
-        outcome = await self._mailbox.keeper.deposit(Deposit(recipient, envelope, seconds, access, stamp))
+        outcome = await self._mailbox.keeper.add_envelope(
+            Deposit(recipient, envelope, seconds, access, stamp)
+        )
         if not outcome.refusal:
             self._mailbox.notify_watchers(recipient)
         if outcome.refusal:
             return outcome.refusal, outcome.detail, outcome.stamp_mib
         return (outcome.refusal,)
 
-    async def _keys(self, device: bytes) -> tuple[object, ...]:
-        found = await self._run(self._mailbox.store.take_keys, device)
+    async def _take_keys(self, device: bytes) -> tuple[object, ...]:
+        found = await self._run_in_store(self._mailbox.store.take_keys, device)
         return (Refusal.DONE, *found) if found else (Refusal.UNKNOWN_RECIPIENT,)
 
     async def _get_card(self, device: bytes) -> tuple[object, ...]:
-        found = await self._run(self._mailbox.store.get_card, device)
+        found = await self._run_in_store(self._mailbox.store.get_card, device)
         if found is None:
             return (Refusal.UNKNOWN_RECIPIENT,)
         return (Refusal.DONE, found) if found else (Refusal.MISSING,)
@@ -282,43 +284,47 @@ class _Conversation:
         store = self._mailbox.store
         if not 0 < len(piece) <= store.limits.piece or not _is_access(access):
             return (Refusal.MALFORMED,)
-        outcome = await self._run(store.put_piece, recipient, piece, seconds, access, int(time.time()))
+        outcome = await self._run_in_store(
+            store.put_piece, recipient, piece, seconds, access, int(time.time())
+        )
         return (outcome.refusal,)
 
     async def _get_piece(self, digest: bytes) -> tuple[object, ...]:
-        piece = await self._run(self._mailbox.store.get_piece, digest)
+        piece = await self._run_in_store(self._mailbox.store.get_piece, digest)
         return (Refusal.MISSING,) if piece is None else (Refusal.DONE, piece)
 
     async def _has_pieces(self, digests: list[Any]) -> tuple[object, ...]:
         if not all(isinstance(each, bytes) for each in digests):
             return (Refusal.MALFORMED,)
-        return Refusal.DONE, await self._run(self._mailbox.store.has_pieces, digests)
+        return Refusal.DONE, await self._run_in_store(self._mailbox.store.has_pieces, digests)
 
-    async def _signal(self, recipient: bytes, envelope: bytes, access: bytes) -> tuple[object, ...]:
+    async def _signal_device(self, recipient: bytes, envelope: bytes, access: bytes) -> tuple[object, ...]:
         if len(envelope) not in SIZES[:4] or not _is_access(access):
             return (Refusal.MALFORMED,)
-        if not await self._run(self._mailbox.store.has_access, recipient, access):
+        if not await self._run_in_store(self._mailbox.store.has_access, recipient, access):
             return (Refusal.UNKNOWN_RECIPIENT,)
-        return (Refusal.DONE if self._mailbox.signal(recipient, envelope) else Refusal.AWAY,)
+        return (Refusal.DONE if self._mailbox.pass_signal(recipient, envelope) else Refusal.AWAY,)
 
-    async def _price(self) -> tuple[object, ...]:
+    async def _get_price(self) -> tuple[object, ...]:
         limits, door = self._mailbox.store.limits, self._mailbox.door
         if not limits.price_mib_month:
             return (Refusal.MISSING,)
         return Refusal.DONE, limits.price_mib_month, door, limits.free_bytes, limits.grace
 
-    async def _reserve(self, device: bytes, mib: int, months: int, stamp: bytes) -> tuple[object, ...]:
+    async def _reserve_room(self, device: bytes, mib: int, months: int, stamp: bytes) -> tuple[object, ...]:
         """Have room paid for, by who has come through the door, and keep it: what was paid counts for any device."""
         mailbox, store = self._mailbox, self._mailbox.store
         if not 1 <= mib <= store.limits.recipient_bytes // MIB or not 1 <= months <= store.limits.months:
             return (Refusal.MALFORMED,)
         if len(stamp) not in (0, PAID_BYTES):
             return (Refusal.MALFORMED,)
-        if (before := await self._run(store.status, device)) is None:
+        if (before := await self._run_in_store(store.device_status, device)) is None:
             return (Refusal.UNKNOWN_RECIPIENT,)
         hashed = paid_hash(stamp) if stamp else b""
         if stamp:
-            facts: StampFacts = await self._run(store.look_up_stamp, device, hashed, int(time.time()))
+            facts: StampFacts = await self._run_in_store(
+                store.look_up_stamp, device, hashed, int(time.time())
+            )
             if facts.uses:  # it was paid, and the answer was lost
                 return (Refusal.DONE, *_status_fields(before))
             if refused := _why_unsold(facts, mib * months):
@@ -328,7 +334,7 @@ class _Conversation:
         mailbox.counters["mib_months"] += mib * months
         seconds, now = months * MONTH, int(time.time())
         try:
-            found = await self._run(store.reserve, device, mib * MIB, seconds, now, hashed)
+            found = await self._run_in_store(store.reserve_room, device, mib * MIB, seconds, now, hashed)
         except StoreFailed:
             log.error("%d MiB were paid for %s, and aren't noted: do it by hand", mib, PeerId(device))
             raise
@@ -336,7 +342,7 @@ class _Conversation:
 
     # ---- by the device -----------------------------------------------------------------------------------------
 
-    async def _publish(self, keys: bytes, one_time: list[Any]) -> tuple[object, ...]:
+    async def _publish_keys(self, keys: bytes, one_time: list[Any]) -> tuple[object, ...]:
         told = DeviceKeys.parse(keys)
         if told.device != self._device or not all(
             isinstance(each, bytes) and len(each) == _ONE_TIME_BYTES for each in one_time
@@ -350,11 +356,13 @@ class _Conversation:
         ):  # from the future they could never be forgotten, and ended ones are of no use to anybody
             return (Refusal.CLOCK_DIFFERS,)
         store = self._mailbox.store
-        is_new = await self._run(store.status, self._device) is None  # it takes a place
-        if is_new and not self._mailbox.new_devices.try_take(self._source, self._now()):
+        is_new = await self._run_in_store(store.device_status, self._device) is None  # it takes a place
+        if is_new and not self._mailbox.new_devices.try_take(self._source, self._loop_time()):
             return (Refusal.TOO_OFTEN,)
         latest = now_ms + SKEW_MS
-        outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time, latest)
+        outcome = await self._run_in_store(
+            store.publish_keys, self._device, told.sequence, keys, one_time, latest
+        )
         return (outcome.refusal,)
 
     async def _set_access(self, access: bytes, bits: int, stamp_mib: int) -> tuple[object, ...]:
@@ -362,10 +370,10 @@ class _Conversation:
             return (Refusal.MALFORMED,)
         store = self._mailbox.store
         most = min(stamp_mib, store.limits.recipient_bytes // MIB)  # a stamp for more room couldn't be paid
-        outcome = await self._run(store.set_access, self._device, access, bits, most)
+        outcome = await self._run_in_store(store.set_access, self._device, access, bits, most)
         return (outcome.refusal,)
 
-    async def _fetch(self, tray: int, after: int, most: int) -> tuple[object, ...]:
+    async def _fetch_tray(self, tray: int, after: int, most: int) -> tuple[object, ...]:
         if tray not in tuple(Tray):
             return (Refusal.MALFORMED,)
         kept = await self._fetch_kept(Tray(tray), after, most)
@@ -374,24 +382,24 @@ class _Conversation:
     async def _fetch_kept(self, tray: Tray, after: int, most: int) -> list[KeptEnvelope]:
         most = min(most, 1024)
         keeper, store = self._mailbox.keeper, self._mailbox.store
-        return await keeper.run_in_store(store.fetch, self._device, tray, after, most, FETCH_BYTES)
+        return await keeper.run_in_store(store.fetch_envelopes, self._device, tray, after, most, FETCH_BYTES)
 
-    async def _acknowledge(self, ids: list[Any]) -> tuple[object, ...]:
+    async def _acknowledge_envelopes(self, ids: list[Any]) -> tuple[object, ...]:
         if not all(type(each) is int and 0 <= each < 2**63 for each in ids):
             return (Refusal.MALFORMED,)
-        await self._run(self._mailbox.store.acknowledge, self._device, ids)
+        await self._run_in_store(self._mailbox.store.acknowledge_envelopes, self._device, ids)
         self._pushed.difference_update(ids)
         self.news.set()
         return (Refusal.DONE,)
 
-    async def _status(self) -> tuple[object, ...]:
-        found = await self._run(self._mailbox.store.status, self._device)
+    async def _get_status(self) -> tuple[object, ...]:
+        found = await self._run_in_store(self._mailbox.store.device_status, self._device)
         if found is None:
             return (Refusal.UNKNOWN_RECIPIENT,)
         return Refusal.DONE, *_status_fields(found)
 
-    async def _leave(self) -> tuple[object, ...]:
-        await self._run(self._mailbox.store.leave, self._device)
+    async def _forget_device(self) -> tuple[object, ...]:
+        await self._run_in_store(self._mailbox.store.forget_device, self._device)
         return (Refusal.DONE,)
 
     async def _put_card(self, card: bytes) -> tuple[object, ...]:
@@ -399,24 +407,24 @@ class _Conversation:
         if self._device not in told.devices or told.access:
             return (Refusal.MALFORMED,)
         store = self._mailbox.store
-        before = await self._run(store.get_card, self._device)
+        before = await self._run_in_store(store.get_card, self._device)
         if before:
             kept = ContactCard.parse(before)
             if kept.supersedes(told):
                 return (Refusal.OLDER_KEYS,)
-        return ((await self._run(store.put_card, self._device, card)).refusal,)
+        return ((await self._run_in_store(store.put_card, self._device, card)).refusal,)
 
-    async def _watch(self, tray: int, after: int) -> tuple[object, ...]:
+    async def _watch_tray(self, tray: int, after: int) -> tuple[object, ...]:
         if tray not in tuple(Tray) or tray in self._after:
             return (Refusal.MALFORMED,)
         if not self._after:
             self._mailbox.add_watcher(self._device, self)
-            self._tasks.start(self._push(), name="dtp-mailbox-push")
+            self._tasks.start(self._push_envelopes(), name="dtp-mailbox-push")
         self._after[Tray(tray)] = after
         self.news.set()
         return (Refusal.DONE,)
 
-    async def _push(self) -> None:
+    async def _push_envelopes(self) -> None:
         """Send what waits, and what comes, as long as not too much of it is unacknowledged."""
         limits = self._mailbox.store.limits
         while True:
@@ -433,7 +441,7 @@ class _Conversation:
                         self._stream.write(encode(0, tray, each.id, each.received, each.envelope))
                     await self._stream.drain()
 
-    async def _run(self, work: Callable[..., Any], *arguments: object) -> Any:
+    async def _run_in_store(self, work: Callable[..., Any], *arguments: object) -> Any:
         return await self._mailbox.keeper.run_in_store(work, *arguments)
 
 
@@ -464,21 +472,21 @@ def _is_access(access: bytes) -> bool:
 
 
 _HANDLERS: Final[dict[MailboxOp, Callable[..., Awaitable[tuple[Any, ...]]]]] = {
-    MailboxOp.DEPOSIT: _Conversation._deposit,
-    MailboxOp.KEYS: _Conversation._keys,
-    MailboxOp.PUBLISH: _Conversation._publish,
+    MailboxOp.DEPOSIT: _Conversation._deposit_envelope,
+    MailboxOp.KEYS: _Conversation._take_keys,
+    MailboxOp.PUBLISH: _Conversation._publish_keys,
     MailboxOp.SETTINGS: _Conversation._set_access,
-    MailboxOp.FETCH: _Conversation._fetch,
-    MailboxOp.ACKNOWLEDGE: _Conversation._acknowledge,
-    MailboxOp.WATCH: _Conversation._watch,
+    MailboxOp.FETCH: _Conversation._fetch_tray,
+    MailboxOp.ACKNOWLEDGE: _Conversation._acknowledge_envelopes,
+    MailboxOp.WATCH: _Conversation._watch_tray,
     MailboxOp.PUT_PIECE: _Conversation._put_piece,
     MailboxOp.GET_PIECE: _Conversation._get_piece,
     MailboxOp.HAS_PIECES: _Conversation._has_pieces,
-    MailboxOp.STATUS: _Conversation._status,
-    MailboxOp.SIGNAL: _Conversation._signal,
-    MailboxOp.LEAVE: _Conversation._leave,
+    MailboxOp.STATUS: _Conversation._get_status,
+    MailboxOp.SIGNAL: _Conversation._signal_device,
+    MailboxOp.LEAVE: _Conversation._forget_device,
     MailboxOp.PUT_CARD: _Conversation._put_card,
     MailboxOp.CARD: _Conversation._get_card,
-    MailboxOp.PRICE: _Conversation._price,
-    MailboxOp.RESERVE: _Conversation._reserve,
+    MailboxOp.PRICE: _Conversation._get_price,
+    MailboxOp.RESERVE: _Conversation._reserve_room,
 }

@@ -108,7 +108,7 @@ class SqliteMailbox(MailboxStore):
 
     # ---- devices -----------------------------------------------------------------------------------------------
 
-    def publish(
+    def publish_keys(
         self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
     ) -> Outcome:
         with self._database.transaction() as db:
@@ -183,14 +183,14 @@ class SqliteMailbox(MailboxStore):
         rows = self._database.select_rows("SELECT card FROM recipients WHERE device = ?", device)
         return rows[0][0] if rows else None
 
-    def leave(self, device: bytes) -> None:
+    def forget_device(self, device: bytes) -> None:
         with self._database.transaction() as db:
             found = db.execute("SELECT id FROM recipients WHERE device = ?", (device,)).fetchone()
             for table in ("envelopes", "one_time", "pieces", "stamps") if found else ():
                 db.execute(f"DELETE FROM {table} WHERE recipient = ?", found)
             db.execute("DELETE FROM recipients WHERE device = ?", (device,))
 
-    def status(self, device: bytes) -> Status | None:
+    def device_status(self, device: bytes) -> Status | None:
         rows = self._database.select_rows(
             "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM one_time WHERE recipient = recipients.id), "
             "reserved, paid_until FROM recipients WHERE device = ?",
@@ -198,7 +198,9 @@ class SqliteMailbox(MailboxStore):
         )
         return Status(*rows[0]) if rows else None
 
-    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
+    def reserve_room(
+        self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b""
+    ) -> Status | None:
         with self._database.transaction() as db:
             found = db.execute(
                 "SELECT id, reserved, paid_until FROM recipients WHERE device = ?", (device,)
@@ -212,7 +214,7 @@ class SqliteMailbox(MailboxStore):
                 if stamp:
                     good = self.limits.stamp_uses, now + self.limits.lifetime
                     db.execute("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)", (number, stamp, *good))
-        return self.status(device)
+        return self.device_status(device)
 
     def look_up_stamp(self, device: bytes, stamp: bytes, now: int) -> StampFacts | None:
         rows = self._database.select_rows(_RECIPIENT, device)
@@ -231,7 +233,7 @@ class SqliteMailbox(MailboxStore):
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
-    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+    def add_envelopes(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
         if not self._has_disk():
             return [Outcome(Refusal.NOT_STORED)] * len(deposits)
         with self._database.transaction() as db:
@@ -265,7 +267,9 @@ class SqliteMailbox(MailboxStore):
             db.execute("DELETE FROM stamps WHERE recipient = ? AND hash = ? AND uses = 0", of)
         return DONE
 
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
+    def fetch_envelopes(
+        self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int
+    ) -> list[KeptEnvelope]:
         rows = self._database.select_rows(
             "SELECT id, received, body FROM envelopes WHERE recipient = "
             "(SELECT id FROM recipients WHERE device = ?) AND tray = ? AND id > ? ORDER BY id LIMIT ?",
@@ -273,7 +277,7 @@ class SqliteMailbox(MailboxStore):
         )
         return take_fitting(rows, most_bytes)
 
-    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
+    def acknowledge_envelopes(self, device: bytes, ids: Sequence[int]) -> None:
         # Not synced: a thousand members of a group acknowledge one by one, and what a power cut brings back is pushed
         # once more to who knows it by its hash.
         with self._database.transaction(synced=False) as db:
@@ -288,7 +292,7 @@ class SqliteMailbox(MailboxStore):
                 for tray, size in gone:
                     _add(db, found[0], tray, -1, -size)
 
-    def expire(self, now: int) -> int:
+    def expire_envelopes(self, now: int) -> int:
         with self._database.transaction() as db:
             gone = db.execute(
                 "DELETE FROM envelopes WHERE id IN (SELECT id FROM envelopes WHERE expires <= ? LIMIT ?) "

@@ -101,7 +101,7 @@ class MailboxStore(ABC):
     def close(self) -> None:
         """Let go of it. Idempotent."""
 
-    def watch(self, came: Callable[[bytes], None]) -> None:  # noqa: B027 - most engines have nothing to tell
+    def watch_others(self, came: Callable[[bytes], None]) -> None:  # noqa: B027 - most engines have nothing to tell
         """Have `came` called, in any thread, with a device for which another process has kept something; b"" where
         it isn't known for which. An engine that one process has alone never calls it.
         """
@@ -109,7 +109,7 @@ class MailboxStore(ABC):
     # ---- devices -----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def publish(
+    def publish_keys(
         self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes], latest: int = MAX_NUMBER
     ) -> Outcome:
         """Keep a device's keys, and one-time keys besides those that are left: of newer keys in their place. Keys of
@@ -136,15 +136,17 @@ class MailboxStore(ABC):
         """Return the card of the device's person; b"" if it has given none, None for an unknown device."""
 
     @abstractmethod
-    def leave(self, device: bytes) -> None:
+    def forget_device(self, device: bytes) -> None:
         """Forget a device and all that is kept for it."""
 
     @abstractmethod
-    def status(self, device: bytes) -> Status | None:
+    def device_status(self, device: bytes) -> Status | None:
         """Return what waits for a device, None for one that isn't known here."""
 
     @abstractmethod
-    def reserve(self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b"") -> Status | None:
+    def reserve_room(
+        self, device: bytes, size: int, seconds: int, now: int, stamp: bytes = b""
+    ) -> Status | None:
         """Note that `size` bytes were paid for a device for so many seconds more, and return how that stands; None
         for a device that isn't known here. What is left of less counts for as long as it has paid for this much;
         more stays as large (`add_room`). Who has paid has the `stamp` with this hash for that, if any: it is good for
@@ -161,22 +163,24 @@ class MailboxStore(ABC):
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+    def add_envelopes(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
         """Keep envelopes, all in one transaction. What is there already is kept once. A paid stamp that lets a
         stranger's envelope in is good for one less."""
 
     @abstractmethod
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
+    def fetch_envelopes(
+        self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int
+    ) -> list[KeptEnvelope]:
         """Return what waits for a device in a tray, oldest first: those numbered above `after`, `most` at most, and
         no more than `most_bytes` but for the first. It stays until it is acknowledged."""
 
     @abstractmethod
-    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
+    def acknowledge_envelopes(self, device: bytes, ids: Sequence[int]) -> None:
         """Forget envelopes of a device, which has them. Others' numbers are ignored. A power cut may bring some
         back."""
 
     @abstractmethod
-    def expire(self, now: int) -> int:
+    def expire_envelopes(self, now: int) -> int:
         """Forget what has been kept for long enough by `now`, a thousand of it at most. Return how many those were.
 
         That time is noted, where it is later than what was noted by `NOTED` seconds.

@@ -237,15 +237,15 @@ class Attachment:
         `AttachmentBroken`, `MessageError` where it can't be stored.
         """
         self._check_size(limit)
-        hashes = await self._index()
+        hashes = await self._read_index()
         folder = Path(path)
         try:
             if not await asyncio.to_thread(os.path.isdir, folder):
-                part = await self._fetch(folder, hashes)
+                part = await self._fetch_pieces(folder, hashes)
                 await asyncio.to_thread(os.replace, part, folder)
                 return folder
             target = await asyncio.to_thread(_unused_path, folder, self.name)
-            part = await self._fetch(target, hashes)
+            part = await self._fetch_pieces(target, hashes)
             return await asyncio.to_thread(_name_unused, part, folder, self.name)
         except OSError as fault:
             raise MessageError(f"{self.name} can't be stored at {path}: {fault.strerror}") from fault
@@ -254,7 +254,7 @@ class Attachment:
         """Return what is in the file. Raise `AttachmentTooLarge` before anything is fetched, `AttachmentGone`,
         `AttachmentBroken`."""
         self._check_size(limit)
-        return b"".join([each async for each in self._iter_pieces(await self._index(), 0)])
+        return b"".join([each async for each in self._iter_pieces(await self._read_index(), 0)])
 
     def _check_size(self, limit: int) -> None:
         if self.size > min(limit, MAX_BYTES):
@@ -262,7 +262,7 @@ class Attachment:
                 f"{self.name} has {self.size} bytes; {limit} are taken: give a higher limit"
             )
 
-    async def _fetch(self, target: Path, hashes: list[bytes]) -> Path:
+    async def _fetch_pieces(self, target: Path, hashes: list[bytes]) -> Path:
         """Return where the whole file is that will be `target`. Raise `OSError` where it can't be stored."""
         part = target.with_name(f"{target.name}.{self.mark}{PART_SUFFIX}")
         have = await asyncio.to_thread(self._count_kept, part, hashes)
@@ -286,26 +286,26 @@ class Attachment:
             return 0
         return len(hashes)
 
-    async def _index(self) -> list[bytes]:
+    async def _read_index(self) -> list[bytes]:
         count = -(-self.size // PIECE)
         if len(self.roots) != -(-count // _INDEXED):
             raise AttachmentBroken("an attachment's index isn't as long as its size says")
         hashes = b""
         for number, root in enumerate(self.roots):
-            hashes += _open(self.key, _INDEX, number, await self._get(root))
+            hashes += _open(self.key, _INDEX, number, await self._get_piece(root))
         if len(hashes) != count * _HASH:
             raise AttachmentBroken("an attachment has not as many pieces as its size says")
         return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
 
     async def _iter_pieces(self, hashes: list[bytes], first: int) -> AsyncIterator[bytes]:
         for number in range(first, len(hashes)):
-            data = _open(self.key, _CONTENT, number, await self._get(hashes[number]))
+            data = _open(self.key, _CONTENT, number, await self._get_piece(hashes[number]))
             wanted = min(PIECE, self.size - number * PIECE)
             if not wanted <= len(data) < wanted + _STEP:
                 raise AttachmentBroken("a piece of an attachment isn't as long as its size says")
             yield data[:wanted]
 
-    async def _get(self, digest: bytes) -> bytes:
+    async def _get_piece(self, digest: bytes) -> bytes:
         found = b""
 
         async def ask(client: MailboxClient) -> bool:

@@ -59,14 +59,14 @@ class CardSource:
         names aren't dialled where they are nearer."""
         return Nearness.ANYWHERE
 
-    async def find(self, person: bytes) -> ContactCard | None:
+    async def find_card(self, person: bytes) -> ContactCard | None:
         """Return the newest card of a person that is found, which the person has signed; None if none is."""
         return None
 
-    async def check(self, card: ContactCard) -> None:
+    async def check_card(self, card: ContactCard) -> None:
         """Raise `CardRolledBack` or `CardEnded` if this source knows that a card counts no more."""
 
-    async def publish(self, card: ContactCard) -> None:
+    async def publish_card(self, card: ContactCard) -> None:
         """Let others find our card, the part of it that is for everybody."""
 
 
@@ -86,7 +86,7 @@ class DhtCards(CardSource):
         """As far as the farthest node of the DHT that was met."""
         return self._dht.farthest
 
-    async def find(self, person: bytes) -> ContactCard | None:
+    async def find_card(self, person: bytes) -> ContactCard | None:
         """Return the newest card of a person that devices have put there."""
         found = [await self._of_device(person, person)]
         for record in await self._dht.providers(account_content(person)):
@@ -102,7 +102,7 @@ class DhtCards(CardSource):
             return None
         return card if card is not None and card.person == person and device in card.devices else None
 
-    async def publish(self, card: ContactCard) -> None:
+    async def publish_card(self, card: ContactCard) -> None:
         """Put the card there, and keep it there while the node runs."""
         from dtp.peers.dht.errors import DhtSuperseded
         from dtp.peers.dht.records import MAX_VALUE
@@ -144,7 +144,7 @@ class ChainCards(CardSource):
             self._directory = await find_directory(self._chain)
         return await find_card(self._chain, self._directory, account)
 
-    async def find(self, person: bytes) -> ContactCard | None:
+    async def find_card(self, person: bytes) -> ContactCard | None:
         """Return the newest card that the mailboxes of an account have, and the chain doesn't contradict."""
         published = await self._find_published(person)
         if published is None:
@@ -171,7 +171,7 @@ class ChainCards(CardSource):
             await client.close()
         return found
 
-    async def check(self, card: ContactCard) -> None:
+    async def check_card(self, card: ContactCard) -> None:
         """Raise `CardRolledBack` for a card by a key that the account has no more, `CardEnded`."""
         if card.account is not None and (published := await self._find_published(card.person)) is not None:
             _compare(card, published)

@@ -87,12 +87,12 @@ class Correspondence:
         self.allowances = Allowances(self, quotas or MessageQuotas())
         self.reading = ReadMessages(self)
         try:
-            self._load(now_ms)
+            self._load_state(now_ms)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, now_ms: int) -> None:
+    def _load_state(self, now_ms: int) -> None:
         saved = self.store.get_value("card")
         self.access = self.store.get_value("access") or secrets.token_bytes(ACCESS_BYTES)
         if saved is None:
@@ -125,8 +125,8 @@ class Correspondence:
         self.groups = {}
         for group, operations in self.store.load_groups().items():
             self.groups[group] = Membership(group)
-            self.group_states.load(self.groups[group], unpack_saved(operations))
-        self.past.reload()
+            self.group_states.load_group(self.groups[group], unpack_saved(operations))
+        self.past.reload_givings()
         self.group_states.take_notices()  # of what was undone
 
     def close(self) -> None:
@@ -140,8 +140,8 @@ class Correspondence:
             with self.desk.transaction():
                 yield
         except BaseException:
-            self.desk.reload()
-            self.spreading.reload()
+            self.desk.reload_devices()
+            self.spreading.reload_state()
             if (saved := self.store.get_value("card")) is not None:
                 self.card = ContactCard.parse(saved)
             self._load_lists()
@@ -217,8 +217,8 @@ class Correspondence:
         self.former_devices.keep_card(before, gone)
         for device in gone:
             self.desk.forget_device(device)
-        self.former_devices.retire(before, now_ms)  # which others read before the card
-        self.group_states.reconsider(card.person, gone)
+        self.former_devices.retire_devices(before, now_ms)  # which others read before the card
+        self.group_states.reconsider_groups(card.person, gone)
         everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
         known = [each for each in [*everybody, *self.own_devices] if self.desk.peer_of(each).introduced]
         self.desk.enqueue_event(known, self.card_event(card, now_ms), b"")
@@ -333,7 +333,7 @@ class Correspondence:
         for device in gone:
             self.desk.forget_device(device)
         if before is None or before.devices != contact.devices:
-            self.group_states.reconsider(card.person, gone)
+            self.group_states.reconsider_groups(card.person, gone)
         return contact, change
 
     # ---- what is said here -------------------------------------------------------------------------------------
@@ -554,7 +554,7 @@ class Correspondence:
 
     # ---- what comes --------------------------------------------------------------------------------------------
 
-    def receive(
+    def receive_envelopes(
         self, envelopes: Iterable[bytes], now_ms: int, *, teller: Nearness = Nearness.ANYWHERE
     ) -> tuple[ReceivedEnvelopes, list[Notice | CallSignalled]]:
         """Return what envelopes have brought, stored: they may be acknowledged now. Whoever has left them is at least

@@ -152,7 +152,7 @@ class Delivery:
         if self.own.get(address) is client:
             del self.own[address]
 
-    def wake(self) -> None:
+    def wake_up(self) -> None:
         """Deliver what waits, soon: something was said here, or has changed."""
         self.deliver_soon()
         self.woken.set()
@@ -177,19 +177,19 @@ class Delivery:
                 log.info("the mailbox %s can't be reached: %s", address, fault)
             else:
                 pause = _FIRST_PAUSE
-                await self._collect(address, client)
+                await self._collect_envelopes(address, client)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
 
-    async def _collect(self, address: str, client: MailboxClient) -> None:
+    async def _collect_envelopes(self, address: str, client: MailboxClient) -> None:
         """Collect from one mailbox until its connection ends."""
         signals = TaskSet(lambda task, fault: None)  # they end with the connection
         try:
-            await self._publish(client)
-            if self._mail.stamp_mib and await client.price() is None:
+            await self._publish_keys(client)
+            if self._mail.stamp_mib and await client.get_price() is None:
                 self._on_notices([Notice(What.STAMPS_NOT_SOLD, detail=address)])
-            await client.watch(Tray.KNOWN)
-            await client.watch(Tray.STRANGERS)
+            await client.watch_tray(Tray.KNOWN)
+            await client.watch_tray(Tray.STRANGERS)
             self.own[address] = client
             self.reached.set()
             signals.start(self._take_signals(client), name="dtp-messages-signals")
@@ -211,13 +211,13 @@ class Delivery:
             self._clock_told.add(address)
             self._on_notices([Notice(What.CLOCK_DIFFERS, detail=address)])
 
-    async def _publish(self, client: MailboxClient) -> None:
+    async def _publish_keys(self, client: MailboxClient) -> None:
         left = 0
         with contextlib.suppress(MailboxRefused):
-            left = (await client.status()).one_time_keys
+            left = (await client.get_status()).one_time_keys
         count = _ONE_TIME - left if left < _FEW else 0
         keys, one_time = await self.run_in_thread(self._mail.desk.keys_to_publish, count, now_ms())
-        await client.publish(keys, one_time)
+        await client.publish_keys(keys, one_time)
         await client.set_access(access_hash(self._mail.access), self._mail.stamp_bits, self._mail.stamp_mib)
         with contextlib.suppress(MailboxRefused):  # another device of ours has told it of a newer one
             await client.put_card(self._mail.card)
@@ -250,18 +250,18 @@ class Delivery:
 
     async def _publish_once(self, client: MailboxClient) -> None:
         with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
-            await self._publish(client)
+            await self._publish_keys(client)
 
     async def _keep_up(self, address: str, client: MailboxClient) -> None:
         while True:
             if self.on_kept_up is not None:
                 await self.on_kept_up(address, client)
             await asyncio.sleep(_KEEP_UP)
-            await self._publish(client)
+            await self._publish_keys(client)
 
     async def _take_signals(self, client: MailboxClient) -> None:
         while True:
-            await self._receive([await client.connection.recv_datagram()], client.nearness)
+            await self._receive_envelopes([await client.connection.recv_datagram()], client.nearness)
 
     async def _take_pushes(self, client: MailboxClient) -> bool:
         """Take what was pushed; False at the end."""
@@ -271,13 +271,13 @@ class Delivery:
             pushes.append(client.pushes.get_nowait())
         kept = [each[1] for each in pushes if each is not None]
         if kept:
-            await self._receive([each.envelope for each in kept], client.nearness)
-            await client.acknowledge([each.id for each in kept])
+            await self._receive_envelopes([each.envelope for each in kept], client.nearness)
+            await client.acknowledge_envelopes([each.id for each in kept])
             self.took.set()
         return pushes[-1] is not None
 
-    async def _receive(self, envelopes: list[bytes], teller: Nearness) -> None:
-        receive = partial(self._mail.receive, teller=teller)
+    async def _receive_envelopes(self, envelopes: list[bytes], teller: Nearness) -> None:
+        receive = partial(self._mail.receive_envelopes, teller=teller)
         received, notices = await self.run_in_thread(receive, envelopes, now_ms())
         self._on_notices(notices)
         if any(isinstance(each, Notice) and each.what is What.OWN_CARD for each in notices):
@@ -301,14 +301,14 @@ class Delivery:
     async def _deliver_always(self) -> None:
         while True:
             self._wake.clear()
-            due = await self._deliver()
+            due = await self._deliver_due()
             if not self._wake.is_set() and not self._asking:
                 self.settled.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due):
                     await self._wake.wait()
 
-    async def _deliver(self) -> float:
+    async def _deliver_due(self) -> float:
         """Deliver what is due. Return the seconds until something is again, as far as is known."""
         desk = self._mail.desk
         self._take_results()
@@ -468,7 +468,7 @@ class Delivery:
         envelope = outbound.envelope
 
         async def ask(client: MailboxClient) -> bool:
-            await client.signal(device, envelope, access)
+            await client.send_signal(device, envelope, access)
             return True
 
         await self.pool.try_each(addresses, teller, ask)

@@ -86,7 +86,7 @@ class Desk:
         try:
             saved = self.store.get_value("device")
             if saved is None:
-                self._begin(now_ms, 0)
+                self._create_device(now_ms, 0)
             else:
                 self.local = LocalDevice.load(identity, saved)
                 if self.store.restored:
@@ -95,7 +95,7 @@ class Desk:
             self.store.close()
             raise
 
-    def _begin(self, now_ms: int, after: int) -> None:
+    def _create_device(self, now_ms: int, after: int) -> None:
         with self.store.transaction():
             self.local = LocalDevice.create_instance(
                 self.identity, self.store.begin_instance(), now_ms, after=after
@@ -164,7 +164,7 @@ class Desk:
             for device in changed:
                 self._save_device(device)
 
-    def reload(self) -> None:
+    def reload_devices(self) -> None:
         """Reload what is on the disk, after a transaction that failed."""
         self._peers.clear()
         self._changed.clear()

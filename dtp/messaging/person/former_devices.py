@@ -34,7 +34,7 @@ class FormerDevices:
         self._mail = mail
         self.most = _MOST
 
-    def retire(self, before: ContactCard, now_ms: int) -> None:
+    def retire_devices(self, before: ContactCard, now_ms: int) -> None:
         """Say in our groups which devices have gone from our own card since `before`, and which are ours again."""
         card = self._mail.card
         if (
@@ -48,7 +48,7 @@ class FormerDevices:
             retired = [device for person, device in membership.retired if person == card.person]
             again = [each for each in retired if each in card.devices]
             if self._is_ours(membership):
-                self._say(group, [each for each in gone if each not in retired] + again, now_ms)
+                self._say_retired(group, [each for each in gone if each not in retired] + again, now_ms)
 
     def retire_signers(self, group: bytes, now_ms: int) -> None:
         """Say in a group, before we act there, which devices have signed for us that aren't ours any more."""
@@ -56,7 +56,7 @@ class FormerDevices:
         if card.account is not None and self._mail.identity.id.key in card.devices:
             signers = {each.device for each in membership.operations.values() if each.author == card.person}
             told = {device for person, device in membership.retired if person == card.person}
-            self._say(group, sorted(signers.difference(told, card.devices)), now_ms)
+            self._say_retired(group, sorted(signers.difference(told, card.devices)), now_ms)
 
     def _is_ours(self, membership: Membership) -> bool:
         """True for a group that we are in, or have done something to."""
@@ -64,7 +64,7 @@ class FormerDevices:
         is_member = person in membership.members.roles
         return is_member or any(each.author == person for each in membership.operations.values())
 
-    def _say(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
+    def _say_retired(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
         account = self._mail.card.account
         for device in devices:
             self._mail.say_operation(group, Act.RETIRE, now_ms, subject=device, card=account)
@@ -92,7 +92,7 @@ class FormerDevices:
             store.drop_value(next(each for each in names if tellers[each] == greediest))
         store.put_value(own, pack([card.public().encode(), teller]))
 
-    def _get(self, group: bytes, device: bytes, person: bytes) -> bytes | None:
+    def _get_card(self, group: bytes, device: bytes, person: bytes) -> bytes | None:
         """Return the card of a person that named a device; it had a shorter name in files of November 2026."""
         for name in (_name(group, device, person), _name(group, device)):
             saved = self._mail.store.get_value(name)
@@ -120,10 +120,10 @@ class FormerDevices:
         found = {}
         for each in membership.operations.values():
             if not self._mail.speaks_for(each.device, each.author):
-                found[each.author, each.device] = self._get(membership.group, each.device, each.author)
+                found[each.author, each.device] = self._get_card(membership.group, each.device, each.author)
         return {signer: card for signer, card in found.items() if card}
 
-    def accept(self, membership: Membership) -> bool:
+    def accept_former(self, membership: Membership) -> bool:
         """Accept what devices have signed that are gone and that nobody has retired, while we aren't in the group:
         what who adds us had seen, and what is ours. Return whether that changes something."""
         seen, own = membership.list_seen_by_additions_of(self._mail.person), self._mail.person
@@ -136,7 +136,7 @@ class FormerDevices:
 
     def spoke_for(self, group: bytes, device: bytes, person: bytes) -> bool:
         """True for a device that was a person's once, as that person has signed."""
-        return self._get(group, device, person) is not None
+        return self._get_card(group, device, person) is not None
 
 
 def _read(saved: bytes) -> tuple[bytes, bytes]:

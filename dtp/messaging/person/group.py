@@ -93,7 +93,7 @@ class Group:
         link = await messenger.delivery.run_in_thread(
             invite, self.id, now_ms(), lasts_ms=lasts_ms, uses=uses, past=past
         )
-        messenger.delivery.wake()
+        messenger.delivery.wake_up()
         return str(link.text)
 
     async def revoke(self, link: str) -> None:
@@ -149,7 +149,7 @@ class Group:
         messenger = self._messenger
         change = messenger.correspondence.change_group
         made = await messenger.delivery.run_in_thread(change, self.id, act, now_ms(), **what)
-        messenger.delivery.wake()
+        messenger.delivery.wake_up()
         return made
 
 

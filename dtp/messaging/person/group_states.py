@@ -84,7 +84,7 @@ class GroupStates:
         if refused or self._mail.store.get_value(name):
             self._mail.store.put_value(name, pack(refused))
 
-    def load(self, group: Membership, operations: Iterable[bytes]) -> None:
+    def load_group(self, group: Membership, operations: Iterable[bytes]) -> None:
         """Add to a group what `save_operations` has kept of it: these were accepted when they came."""
         for each in operations:
             group.add_operation(Operation.parse(each), lambda operation: True, kept=True)
@@ -122,7 +122,7 @@ class GroupStates:
         file, _ = seal_bytes("state", state, key)
         self._mail.store.add_given_state(key, state, now_ms + _LIFETIME_MS)
         self.is_given = True
-        self._send(group, devices, {"operations": [], "state": file}, now_ms)
+        self._send_operations(group, devices, {"operations": [], "state": file}, now_ms)
 
     def send_some(
         self,
@@ -146,15 +146,17 @@ class GroupStates:
         for part in parts:
             more = sum(map(len, part.values()))
             if size and size + more > _TOGETHER:
-                self._send(group, devices, fields, now_ms)
+                self._send_operations(group, devices, fields, now_ms)
                 fields, size = {"operations": []}, 0
             for name, blob in part.items():
                 fields.setdefault(name, []).append(blob)
             size += more
         if size:
-            self._send(group, devices, fields, now_ms)
+            self._send_operations(group, devices, fields, now_ms)
 
-    def _send(self, group: bytes, devices: Iterable[bytes], fields: dict[str, Any], now_ms: int) -> None:
+    def _send_operations(
+        self, group: bytes, devices: Iterable[bytes], fields: dict[str, Any], now_ms: int
+    ) -> None:
         self._mail.enqueue_event(devices, Event(EventKind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
 
     def list_pieces(self, now_ms: int) -> list[list[bytes]]:
@@ -193,7 +195,7 @@ class GroupStates:
         is_members = membership is not None and person in membership.members.roles
         if is_members and not self._mail.store.count_waiting(device):
             self.send_state(group, [device], now_ms, once=False)
-            self._send(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
+            self._send_operations(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
 
     def _add_state(
         self, group: bytes, teller: bytes, encoded: list[bytes], former: list[bytes]
@@ -226,9 +228,9 @@ class GroupStates:
     def _accept_former(self, membership: Membership, was: GroupMembers) -> bool:
         """Accept what devices that are gone have signed, if we weren't in the group before. Return whether that
         changes something."""
-        return self._mail.person not in was.roles and self._mail.former_devices.accept(membership)
+        return self._mail.person not in was.roles and self._mail.former_devices.accept_former(membership)
 
-    def reconsider(self, person: bytes, gone: Container[bytes]) -> None:
+    def reconsider_groups(self, person: bytes, gone: Container[bytes]) -> None:
         """Read groups again after a person's card has changed, from which these devices have gone.
 
         What those have signed counts where it came before we knew; not in groups in which we aren't yet.
@@ -297,7 +299,7 @@ class GroupStates:
         if not is_missing or tries > _ASKED:
             self._mail.store.drop_wanted_state(group, device)
         else:
-            self._send(group, [device], {"operations": [], "ask": True}, now_ms)
+            self._send_operations(group, [device], {"operations": [], "ask": True}, now_ms)
 
     def take_wanted(self, now_ms: int) -> list[WantedState]:
         """Return the states that are to be fetched now: later again, unless `take_fetched` is called before. One
@@ -313,7 +315,7 @@ class GroupStates:
                     continue
                 found.append(WantedState(group, device, file))
                 if tries >= _TRIES:
-                    self._send(group, [device], {"operations": [], "ask": True}, now_ms)
+                    self._send_operations(group, [device], {"operations": [], "ask": True}, now_ms)
         return found
 
     def take_fetched(self, wanted: WantedState, state: bytes) -> list[Notice]:

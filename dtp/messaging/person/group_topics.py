@@ -66,7 +66,7 @@ class TopicSpreader:
         self._spreading = delivery.correspondence.spreading
         self._open: dict[bytes, Topic] = {}
         self._reading: dict[bytes, SupervisedTask] = {}
-        self._task = SupervisedTask(self._run, name="dtp-messages-spread")
+        self._task = SupervisedTask(self._keep_spreading, name="dtp-messages-spread")
         self._answering: asyncio.TimerHandle | None = None
         delivery.on_received = self._answer_soon
         if topics is not None:
@@ -88,13 +88,13 @@ class TopicSpreader:
         if self._answering is not None:
             self._answering.cancel()
 
-    async def _run(self) -> None:
+    async def _keep_spreading(self) -> None:
         assert self._topics is not None
         while True:
             self._delivery.woken.clear()
             await self._join_topics(self._topics)
             for group, _, sealed in await self._delivery.run_in_thread(self._spreading.take_unpublished):
-                await self._publish(group, sealed)
+                await self._publish_message(group, sealed)
             await self._delivery.woken.wait()
 
     async def _join_topics(self, topics: GroupTopics) -> None:
@@ -106,11 +106,11 @@ class TopicSpreader:
         for group in self._reading.keys() - large:
             await self._reading.pop(group).stop()
         for group in large - self._reading.keys():
-            reading = SupervisedTask(partial(self._read, topics, group), name="dtp-messages-topic")
+            reading = SupervisedTask(partial(self._read_topic, topics, group), name="dtp-messages-topic")
             self._reading[group] = reading
             reading.start()
 
-    async def _publish(self, group: bytes, sealed: bytes) -> None:
+    async def _publish_message(self, group: bytes, sealed: bytes) -> None:
         if (topic := self._open.get(group)) is not None:
             try:
                 await topic.publish(sealed, patience=_PATIENCE)
@@ -122,7 +122,7 @@ class TopicSpreader:
 
     # ---- one topic ---------------------------------------------------------------------------------------------
 
-    async def _read(self, topics: GroupTopics, group: bytes) -> None:
+    async def _read_topic(self, topics: GroupTopics, group: bytes) -> None:
         topic = topics.node.topic(
             TOPIC,
             key=topic_key(group),

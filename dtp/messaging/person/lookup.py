@@ -67,7 +67,7 @@ class LookUp:
         for source in self._sources:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    card = await source.find(person)
+                    card = await source.find_card(person)
                 if card is not None:
                     await self.check_card(card)
                     found.append(FoundCard(card, source.teller))
@@ -82,7 +82,7 @@ class LookUp:
         for source in self._sources:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await source.check(card)
+                    await source.check_card(card)
             except (CardRolledBack, CardEnded):
                 raise
             except (DtpError, TimeoutError) as fault:
@@ -93,7 +93,7 @@ class LookUp:
         for source in self._sources:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await source.publish(self._mail.card)
+                    await source.publish_card(self._mail.card)
             except (DtpError, TimeoutError) as fault:
                 log.warning("%s doesn't take our card: %s", type(source).__name__, fault)
 

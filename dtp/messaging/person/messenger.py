@@ -256,7 +256,7 @@ class Messenger:
             for each in await self.list_unread():
                 self._news.put_nowait(each)
         except BaseException:
-            await self._close()
+            await self._close_store()
             raise
         if self.correspondence.desk.renewed:
             self._on_notices([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
@@ -273,9 +273,9 @@ class Messenger:
         await self.lookup.stop()
         await self.stamping.stop()
         await self.delivery.stop()
-        await self._close()
+        await self._close_store()
 
-    async def _close(self) -> None:
+    async def _close_store(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.correspondence.close)
         self._thread.shutdown(wait=False)
 
@@ -290,7 +290,7 @@ class Messenger:
             if each.what is What.OWN_CARD:
                 self.lookup.publish_soon()
             if each.what is What.GROUP_CHANGED:
-                self.delivery.wake()
+                self.delivery.wake_up()
             if each.what is What.MESSAGE:
                 self._news.put_nowait((each.conversation, each.person, each.message))
             if self._notices.full():
@@ -305,7 +305,7 @@ class Messenger:
         """Send a signal about a call to these devices. For `Calls`."""
         event = Event(EventKind.CALL, self.card.person, 0, now_ms(), signal.to_fields())
         await self.delivery.run_in_thread(self.correspondence.say_to_devices, tuple(devices), event, now_ms())
-        self.delivery.wake()
+        self.delivery.wake_up()
 
     # ---- who ---------------------------------------------------------------------------------------------------
 
@@ -386,15 +386,15 @@ class Messenger:
 
     async def block(self, person: Person) -> None:
         """Take nothing of somebody any more, and tell them nothing."""
-        await self._update(person, blocked=True)
+        await self._update_contact(person, blocked=True)
 
     async def unblock(self, person: Person) -> None:
         """Take what somebody writes again."""
-        await self._update(person, blocked=False)
+        await self._update_contact(person, blocked=False)
 
     async def rename_contact(self, person: Person, nickname: str) -> None:
         """Call somebody something else, here."""
-        await self._update(person, nickname=nickname)
+        await self._update_contact(person, nickname=nickname)
 
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
@@ -402,7 +402,7 @@ class Messenger:
         for each in await self.list_unread():
             self._news.put_nowait(each)
 
-    async def _update(self, person: Person, **changes: Any) -> None:
+    async def _update_contact(self, person: Person, **changes: Any) -> None:
         await self.delivery.run_in_thread(
             self.correspondence.update_contact, self.conversation_of(person), **changes
         )
@@ -419,7 +419,7 @@ class Messenger:
         """Return whether a scanned code of a contact is right, and remember that it was."""
         right = compare_code(code, self.card, self._newest_card(person))
         if right:
-            await self._update(person, verified=True)
+            await self._update_contact(person, verified=True)
         return right
 
     def _newest_card(self, person: Person) -> ContactCard:
@@ -530,7 +530,7 @@ class Messenger:
         said = await self.delivery.run_in_thread(
             self.correspondence.send_event, conversation, kind, fields, now_ms()
         )
-        self.delivery.wake()
+        self.delivery.wake_up()
         return said.event
 
     async def _upload_file(self, path: Path) -> list[Any]:
@@ -568,7 +568,7 @@ class Messenger:
         """Wait until all is here that waits in our mailboxes now: in those that can be reached."""
         await self.wait_reached()
         for client in list(self.delivery.own.values()):
-            while (await client.status()).count:
+            while (await client.get_status()).count:
                 await self.delivery.took.wait()
                 self.delivery.took.clear()
 
@@ -591,7 +591,7 @@ class Messenger:
         """Say that a message was read, by its id; `sender` is the person whose it is, where several may have it."""
         mark, tell = self.correspondence.mark_read, self._receipts
         if await self.delivery.run_in_thread(mark, message, now_ms(), tell=tell, sender=sender):
-            self.delivery.wake()
+            self.delivery.wake_up()
 
     async def history(self, conversation: Person | Group | Room, *, last: int | None = None) -> list[Message]:
         """Return the messages of a conversation as they are now, in the order that all its members see: all, or the
@@ -626,7 +626,7 @@ class Messenger:
         """Return a new group of these people, which we administer."""
         persons = [self.conversation_of(each) for each in people]
         group = await self.delivery.run_in_thread(self.correspondence.create_group, name, persons, now_ms())
-        self.delivery.wake()
+        self.delivery.wake_up()
         return Group(self, group)
 
     async def join_group(self, link: str) -> None:
@@ -637,7 +637,7 @@ class Messenger:
         told = InviteLink.parse(link)
         await self.lookup.check_card(told.card)
         await self.delivery.run_in_thread(self.correspondence.communities.ask_to_join, told, now_ms())
-        self.delivery.wake()
+        self.delivery.wake_up()
 
     async def approve_device(
         self, device: PeerId, label: str = "", *, history: timedelta | None = None
@@ -652,7 +652,7 @@ class Messenger:
             await self.delivery.run_in_thread(
                 self.correspondence.missed.send_history, device.key, since, now_ms()
             )
-            self.delivery.wake()
+            self.delivery.wake_up()
         return self.card
 
     async def revoke_device(self, device: PeerId) -> None:
@@ -664,7 +664,7 @@ class Messenger:
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
         await self.delivery.run_in_thread(self.correspondence.join_account, told, now_ms())
         self.delivery.collect_from(self.card.mailboxes)
-        self.delivery.wake()
+        self.delivery.wake_up()
 
     @property
     def account(self) -> Account | None:
@@ -681,6 +681,6 @@ class Messenger:
 
     async def _change_account(self, account: Account) -> None:
         await self.delivery.run_in_thread(self.correspondence.change_account, account, now_ms())
-        self.delivery.wake()
+        self.delivery.wake_up()
         self.delivery.publish_again()
         self.lookup.publish_soon()

@@ -49,7 +49,7 @@ class MissedEvents:
     def _send_events(self, device: bytes, missed: list[bytes], now_ms: int) -> None:
         mail = self._mail
         if b"" in missed:
-            self._introduce(device, now_ms)
+            self._introduce_device(device, now_ms)
             self._give_groups(device, now_ms)
         allowed: dict[bytes, bool] = {}
         for each in missed:
@@ -62,7 +62,7 @@ class MissedEvents:
                 elif allowed[conversation]:
                     mail.enqueue_event([device], said.event, now_ms)
 
-    def _introduce(self, device: bytes, now_ms: int) -> None:
+    def _introduce_device(self, device: bytes, now_ms: int) -> None:
         peer = self._mail.desk.peer_of(device)
         if not peer.introduced:  # our card is newer than the one that it has
             card = self._mail.card_event(self._mail.card, now_ms)

@@ -48,7 +48,7 @@ class GroupPast:
         #: True while something is due that waits until what was given before has come.
         self.waits = False
 
-    def reload(self) -> None:
+    def reload_givings(self) -> None:
         """Reload what is on the disk."""
         self._givings = self._mail.store.past.load_givings()
 
@@ -68,7 +68,7 @@ class GroupPast:
                 authors.add(author)
                 for device in devices:
                     mail.store.past.schedule_message(conversation, device, message, clock, now_ms)
-        self.reload()
+        self.reload_givings()
         known = [mail.contacts.get_contact(each) for each in authors - members.roles.keys()]
         cards = [each.card.public() for each in known if each is not None]
         mail.group_states.send_some(membership.group, devices, [], cards, now_ms)
@@ -101,7 +101,7 @@ class GroupPast:
                     self._give_to(device, now_ms)
                 for conversation, person in over:
                     store.past.end_giving(conversation, person, self._devices_of(person))
-            self.reload()
+            self.reload_givings()
         self.waits = bool(store.past.list_due_devices(now_ms))
 
     def _list_over(self, now_ms: int) -> list[tuple[bytes, bytes]]:

@@ -194,15 +194,17 @@ class Stamping:
         stamp = ledger.find_stamp(*place)
         if stamp is None or stamp.state is StampState.WITHHELD:
             if _is_first(outbound, ledger) and outbound not in self._met:
-                asked = await client.price()
+                asked = await client.get_price()
                 if outbound not in self._met:  # a stamp may have been paid meanwhile
                     self._pay_soon(place, asked, refused.stamp_mib, withheld=stamp is not None)
             raise refused
         try:
-            await client.deposit(outbound.device, outbound.envelope, seconds=LIFETIME, stamp=stamp.secret)
+            await client.deposit_envelope(
+                outbound.device, outbound.envelope, seconds=LIFETIME, stamp=stamp.secret
+            )
         except MailboxRefused as again:
             if again.refusal is Refusal.STAMP_NEEDED and again.stamp_mib and await self._note_over(stamp):
-                self._notify(What.STAMP_WITHHELD, place, str(client.connection.peer))
+                self._notify_once(What.STAMP_WITHHELD, place, str(client.connection.peer))
             raise
         await self._note_used(stamp, outbound)
 
@@ -263,17 +265,17 @@ class Stamping:
         if contact is None or device in self._paying:
             return
         if withheld:
-            self._notify(What.STAMP_WITHHELD, place, str(PeerId(mailbox)))
+            self._notify_once(What.STAMP_WITHHELD, place, str(PeerId(mailbox)))
             return
         if asked is None or not asked.door:
-            self._notify(What.STAMP_UNPAID, place, "their mailbox asks for one, and sells none now")
+            self._notify_once(What.STAMP_UNPAID, place, "their mailbox asks for one, and sells none now")
             return
         if 0 <= now_ms() // 1000 - self._failed.get(place, 0) < _AGAIN:  # a clock may be set back
             return
         price = mib * asked.mib_month
         under_way = sum(each for person, each in self._paying.values() if person == contact.person)
         if self._postage is None or price > self._read_ledger().left.get(contact.person, 0) - under_way:
-            self._notify(What.STAMP_NEEDED, place, str(price))
+            self._notify_once(What.STAMP_NEEDED, place, str(price))
             return
         self._paying[device] = contact.person, price
         self._note_met(device)
@@ -312,12 +314,12 @@ class Stamping:
         except (DtpError, TimeoutError) as fault:
             if not purchase.agreed:  # nothing was signed
                 self._failed[place] = now_ms() // 1000
-                self._notify(What.STAMP_UNPAID, place, str(fault) or "nobody answered in time")
+                self._notify_once(What.STAMP_UNPAID, place, str(fault) or "nobody answered in time")
                 return False
         if not purchase.agreed:  # it was given
             price = 0
             await note(0)
-        self._notify(What.STAMP_PAID, place, str(price))
+        self._notify_once(What.STAMP_PAID, place, str(price))
         return True
 
     async def _note_paid(self, person: bytes, price: int, stamp: Stamp) -> bool:
@@ -338,7 +340,7 @@ class Stamping:
 
     async def _send_soon(self, device: bytes) -> None:
         await self._delivery.run_in_thread(self._mail.desk.send_now, device)
-        self._delivery.wake()
+        self._delivery.wake_up()
 
     def _read_ledger(self) -> PostageLedger:
         return PostageLedger.decode(self._mail.store.get_value(_KEPT), self._mail.desk.local.instance)
@@ -353,7 +355,7 @@ class Stamping:
         async with self._changing:
             await self._delivery.run_in_thread(put)
 
-    def _notify(self, what: What, place: tuple[bytes, bytes], detail: str) -> None:
+    def _notify_once(self, what: What, place: tuple[bytes, bytes], detail: str) -> None:
         device, mailbox = place
         contact = self._mail.contacts.owner_of(device)
         person = b"" if contact is None else contact.person

@@ -140,7 +140,7 @@ class PostCollector:
         )
         self._on_notices = on_notices
         self._one_at_a_time = asyncio.Lock()
-        self._task = SupervisedTask(self._run, name="dtp-messages-posts")
+        self._task = SupervisedTask(self._keep_collecting, name="dtp-messages-posts")
 
     @property
     def has_place(self) -> bool:
@@ -156,7 +156,7 @@ class PostCollector:
         """End that."""
         await self._task.stop()
 
-    async def _run(self) -> None:
+    async def _keep_collecting(self) -> None:
         while True:
             try:
                 await self.collect()
@@ -169,9 +169,9 @@ class PostCollector:
         if self._posts is None:
             return 0
         async with self._one_at_a_time:
-            return await self._collect(self._posts)
+            return await self._collect_posts(self._posts)
 
-    async def _collect(self, posts: ChainPosts) -> int:
+    async def _collect_posts(self, posts: ChainPosts) -> int:
         from dtp.chain.errors import HistoryPruned
         from dtp.chain.events import Cursor
 

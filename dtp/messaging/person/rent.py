@@ -127,7 +127,7 @@ class Renting:
     async def read_room(self, address: str) -> tuple[Status, RoomPrice | None]:
         """Return how our room in a mailbox stands that is connected, and what it costs. Raise as its client does."""
         client = self._delivery.own[address]
-        return await client.status(), await client.price()
+        return await client.get_status(), await client.get_price()
 
     async def pay_due(self, address: str, client: MailboxClient, *, again: bool = False) -> None:
         """Pay for room in a mailbox if that is due, and notify of what came of it. With `again` also one that hasn't
@@ -141,7 +141,7 @@ class Renting:
 
         try:
             async with asyncio.timeout(_ANSWER):
-                asked, status = await client.price(), await client.status()
+                asked, status = await client.get_price(), await client.get_status()
         except (MailboxRefused, TimeoutError) as fault:
             log.info("what room costs at %s isn't known: %s", address, fault)
             return
@@ -153,9 +153,9 @@ class Renting:
             assert asked is not None
             await self._pay_room(rent, address, asked, status, now)
         elif verdict is RoomVerdict.TOO_DEAR:
-            self._notify(What.ROOM_TOO_DEAR, address)
+            self._notify_once(What.ROOM_TOO_DEAR, address)
         elif verdict is RoomVerdict.WITHHELD:
-            self._notify(What.ROOM_WITHHELD, address)
+            self._notify_once(What.ROOM_WITHHELD, address)
 
     async def _note_shown(self, address: str, status: Status, now: int) -> Paid | None:
         """Return what was paid to a mailbox, None for nothing; with what it shows of that now."""
@@ -177,11 +177,11 @@ class Renting:
         try:
             shown = await RoomPurchase(rent, asked, note).buy_room(self._mail.identity.id.key)
         except (DtpError, TimeoutError) as fault:
-            self._notify(What.ROOM_UNPAID, address, str(fault) or "nobody answered in time")
+            self._notify_once(What.ROOM_UNPAID, address, str(fault) or "nobody answered in time")
             return
         await self._note_shown(address, shown, now)
         day = f"{datetime.fromtimestamp(shown.paid_until, UTC):%Y-%m-%d}"
-        self._notify(What.ROOM_PAID, address, f"{rent.mib} MiB until {day}")
+        self._notify_once(What.ROOM_PAID, address, f"{rent.mib} MiB until {day}")
 
     def list_paid(self) -> dict[str, Paid]:
         """Return what was paid, by the address of the mailbox."""
@@ -204,7 +204,7 @@ class Renting:
         """What was told last of each mailbox."""
         return list(self._told.values())
 
-    def _notify(self, what: What, address: str, why: str = "") -> None:
+    def _notify_once(self, what: What, address: str, why: str = "") -> None:
         notice = Notice(what, detail=f"{address}: {why}" if why else address)
         if self._told.get(address) != notice:
             self._told[address] = notice
@@ -268,6 +268,6 @@ class RoomPurchase:
             )
         client = MailboxClient(await connection.open_stream())
         try:
-            return await client.reserve(device, self._rent.mib, self._rent.months, stamp)
+            return await client.reserve_room(device, self._rent.mib, self._rent.months, stamp)
         finally:
             await client.close()

@@ -42,7 +42,7 @@ class Spreading:
         self.answers: set[tuple[bytes, bytes]] = set()
         self._lanes: OrderedDict[tuple[bytes, bytes], SpreadLane] = OrderedDict()
 
-    def reload(self) -> None:
+    def reload_state(self) -> None:
         """Reload what is on the disk, after a transaction that failed."""
         self._lanes.clear()
 
@@ -105,7 +105,7 @@ class Spreading:
             sender.begin_session(now_ms)  # nobody has its key before it is given by mailbox
             readers = {device: (upto, 0) for device, (upto, _) in readers.items() if device in wanted}
             store.put_readers(group, readers)
-        number, key, sealed = sender.seal(group, event.encode())
+        number, key, sealed = sender.seal_message(group, event.encode())
         store.put_value(_name(group), sender.save(mail.desk.local.save_key))
         mail.desk.note_sealed()
         store.put_readers(group, dict.fromkeys(wanted - readers.keys(), (number, 0)))

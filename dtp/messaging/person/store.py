@@ -163,12 +163,12 @@ class MessageStore:
         self.restored = ""
         try:
             self._take_lock()
-            self._load()
+            self._load_instance()
         except BaseException:
             self.close()
             raise
 
-    def _load(self) -> None:
+    def _load_instance(self) -> None:
         with self._database.transaction() as database:
             if "told" not in [name for _, name, *_ in database.execute("PRAGMA table_info(said)")]:
                 database.execute(_TOLD)
@@ -180,7 +180,7 @@ class MessageStore:
         instance, place, self._sealed = unpack_saved(self.get_value("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
             self._witness = Witness(self.path, instance, self._owner, done=_DONE)
-            self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._inode()) or ""
+            self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._file_inode()) or ""
 
     def _take_lock(self) -> None:
         if self.path == ":memory:":
@@ -194,7 +194,7 @@ class MessageStore:
                 f"another program has {self.path}, such as `dtp message watch`: end that one first"
             )
 
-    def _inode(self) -> int:
+    def _file_inode(self) -> int:
         with suppress(OSError):
             return os.stat(self.path).st_ino
         return 0
@@ -212,7 +212,7 @@ class MessageStore:
         return instance
 
     def _put_file(self, instance: bytes) -> None:
-        self.put_value("file", pack([instance, self._inode(), self._sealed]))
+        self.put_value("file", pack([instance, self._file_inode(), self._sealed]))
 
     def note_sealed(self, instance: bytes) -> None:
         """Count, within `writing`, that something is sealed: a copy from before is known by that."""

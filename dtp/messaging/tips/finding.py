@@ -91,7 +91,7 @@ async def find_line(line: PeerId, *, bootstrap: Sequence[str] = ()) -> FoundCard
     if bootstrap:
         async with Dht(Identity.generate(), client=True, bind=("0.0.0.0", 0), bootstrap=bootstrap) as dht:
             source = DhtCards(dht)
-            card = await source.find(line.key)
+            card = await source.find_card(line.key)
             if card is not None:
                 return FoundCard(card, source.teller)
     where = "on this network, nor in the DHT" if bootstrap else "on this network"

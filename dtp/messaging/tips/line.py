@@ -110,7 +110,7 @@ class TipLine:
         self.store.put_card(card.encode())
         return card
 
-    async def _run(self, work: Any, *arguments: Any) -> Any:
+    async def _run_in_thread(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.to_thread(work, *arguments)
 
     # ---- mailboxes ---------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class TipLine:
 
         Raise `LineUnreached` if none of them does.
         """
-        made_ms, newest = (await self._run(self.store.sealing_keys, self.identity, now_ms()))[0]
+        made_ms, newest = (await self._run_in_thread(self.store.sealing_keys, self.identity, now_ms()))[0]
         # An instance tells nothing of a device without a ratchet: it is the same for the same key.
         keys = DeviceKeys(
             *(self.identity.id.key, newest.static_public[:INSTANCE_BYTES], made_ms),
@@ -128,10 +128,10 @@ class TipLine:
             sealing=newest.static_public,
             fallback=NO_RATCHET,
         ).signed_by(self.identity)
-        access = access_hash(await self._run(self.store.load_access))
+        access = access_hash(await self._run_in_thread(self.store.load_access))
 
         async def ask(client: MailboxClient) -> bool:
-            await client.publish(keys.encoded, [])
+            await client.publish_keys(keys.encoded, [])
             await client.set_access(access, self._bits)
             try:
                 await client.put_card(self.card)
@@ -173,7 +173,9 @@ class TipLine:
         What can't be read is forgotten as well, and counted nowhere: anybody can write anything. Where no more tips
         are kept (`MAX_TIPS`), letters of others stay where they are. Raise `LineUnreached`, `StoreFailed`.
         """
-        keys = [each for _, each in await self._run(self.store.sealing_keys, self.identity, now_ms())]
+        keys = [
+            each for _, each in await self._run_in_thread(self.store.sealing_keys, self.identity, now_ms())
+        ]
 
         async def ask(client: MailboxClient) -> int:
             return sum([await self._collect_tray(client, tray, keys) for tray in Tray])
@@ -182,11 +184,11 @@ class TipLine:
 
     async def _collect_tray(self, client: MailboxClient, tray: Tray, keys: list[Identity]) -> int:
         new, after = 0, 0
-        while (kept := await client.fetch(tray, after=after, most=_BATCH)) and kept[-1].id > after:
+        while (kept := await client.fetch_envelopes(tray, after=after, most=_BATCH)) and kept[-1].id > after:
             after = kept[-1].id
-            outcomes = await self._run(self._take_all, kept, keys)
+            outcomes = await self._run_in_thread(self._take_all, kept, keys)
             done = [each.id for each, outcome in zip(kept, outcomes, strict=True) if outcome is not None]
-            await client.acknowledge(done)
+            await client.acknowledge_envelopes(done)
             new += sum(map(bool, outcomes))
         return new
 
@@ -212,35 +214,37 @@ class TipLine:
         `LetterForged` for what isn't one.
         """
         letter = TipLetter.from_padded(data, self.identity.id.key)
-        outcome: bool | None = await self._run(lambda: self.store.add_letter(letter, now_ms(), post=post))
+        outcome: bool | None = await self._run_in_thread(
+            lambda: self.store.add_letter(letter, now_ms(), post=post)
+        )
         return outcome
 
     # ---- tips --------------------------------------------------------------------------------------------------
 
     async def tips(self) -> list[Tip]:
         """Return all tips, oldest first."""
-        found: list[Tip] = await self._run(self.store.list_tips)
+        found: list[Tip] = await self._run_in_thread(self.store.list_tips)
         return found
 
     async def find_tip(self, key: PeerId) -> Tip:
         """Return the tip of a one-time key. Raise `TipError` for none."""
-        found: Tip | None = await self._run(self.store.get_tip, key.key)
+        found: Tip | None = await self._run_in_thread(self.store.get_tip, key.key)
         if found is None:
             raise TipError(f"there is no tip by {key} here")
         return found
 
     async def letters(self, tip: Tip) -> list[KeptLetter]:
         """Return what was written under a tip, in order."""
-        found: list[KeptLetter] = await self._run(self.store.list_letters, tip.key)
+        found: list[KeptLetter] = await self._run_in_thread(self.store.list_letters, tip.key)
         return found
 
     async def mark_read(self, tip: Tip) -> None:
         """Note that all was read that was written under a tip."""
-        await self._run(self.store.mark_read, tip.key)
+        await self._run_in_thread(self.store.mark_read, tip.key)
 
     async def forget(self, tip: Tip) -> None:
         """Delete a tip and all that was written under it, here."""
-        await self._run(self.store.delete_tip, tip.key)
+        await self._run_in_thread(self.store.delete_tip, tip.key)
 
     def attachments(self, letter: TipLetter) -> list[Attachment]:
         """Return the files of a letter. `save` fetches one, up to the bytes that it is given: from the line's own
@@ -275,30 +279,30 @@ class TipLine:
         letter.seal(
             self.identity, self.identity.static_public
         )  # too long a text is refused before it is kept
-        number = await self._run(self.store.put_answer, letter)
-        await self._send(tip, letter, number)
+        number = await self._run_in_thread(self.store.put_answer, letter)
+        await self._send_letter(tip, letter, number)
         return letter
 
     async def keep_sent(self, letter: TipLetter) -> None:
         """Keep an answer that went another way than by a mailbox."""
-        number = await self._run(self.store.put_answer, letter)
-        await self._run(self.store.mark_sent, number)
+        number = await self._run_in_thread(self.store.put_answer, letter)
+        await self._run_in_thread(self.store.mark_sent, number)
 
     async def send_waiting(self) -> int:
         """Send the answers that no mailbox has taken yet. Return how many still wait."""
-        waiting: list[KeptLetter] = await self._run(self.store.list_waiting)
+        waiting: list[KeptLetter] = await self._run_in_thread(self.store.list_waiting)
         left = 0
         for each in waiting:
-            tip: Tip | None = await self._run(self.store.get_tip, each.letter.recipient)
+            tip: Tip | None = await self._run_in_thread(self.store.get_tip, each.letter.recipient)
             if tip is None:  # forgotten meanwhile
                 continue
             try:
-                await self._send(tip, each.letter, each.id)
+                await self._send_letter(tip, each.letter, each.id)
             except LineUnreached:
                 left += 1
         return left
 
-    async def _send(self, tip: Tip, letter: TipLetter, number: int) -> None:
+    async def _send_letter(self, tip: Tip, letter: TipLetter, number: int) -> None:
         to = tip.reply_to
         assert to is not None
         try:
@@ -314,12 +318,15 @@ class TipLine:
             raise LineUnreached(
                 "no mailbox of the tip takes the answer now; it is kept, and sent with the next"
             )
-        await self._run(self.store.mark_sent, number)
+        await self._run_in_thread(self.store.mark_sent, number)
 
     async def _upload_files(self, paths: list[Path]) -> list[Any]:
         if not paths:
             return []
-        secret, access = await self._run(self.store.upload_secret), await self._run(self.store.load_access)
+        secret, access = (
+            await self._run_in_thread(self.store.upload_secret),
+            await self._run_in_thread(self.store.load_access),
+        )
         for address in self.card.mailboxes:
             try:
                 client = await self._connect(address, self.identity)

@@ -95,7 +95,7 @@ class Tipster:
         for address in self.card.mailboxes:
             try:
                 async with asyncio.timeout(_SENDING if paths else 2 * PATIENCE):
-                    return await self._send(address, text, paths)
+                    return await self._send_by_mailbox(address, text, paths)
             except TimeoutError:
                 faults.append(f"{address}: no answer in time")
             except MessageError:  # of what is to be sent, whatever the mailbox
@@ -105,12 +105,12 @@ class Tipster:
                 faults.append(f"{address}: {fault}")
         raise LineUnreached("; ".join(faults) or "the line's card names no mailbox")
 
-    async def _send(self, address: str, text: str, paths: list[Path]) -> TipLetter:
+    async def _send_by_mailbox(self, address: str, text: str, paths: list[Path]) -> TipLetter:
         """Send it by one mailbox: as the tip's device where that collects, as nobody where the letter is left."""
         words, device = self.words, self.words.device.id.key
         client = await self._connect(address, words.device)
         try:
-            await client.publish(self._keys(), [])
+            await client.publish_keys(self._encoded_keys(), [])
             await client.set_access(access_hash(words.access), 0)
             files = await upload_files(paths, client, address, device, words.access, words.upload_secret)
         finally:
@@ -126,7 +126,7 @@ class Tipster:
             await client.close()
         return letter
 
-    def _keys(self) -> bytes:
+    def _encoded_keys(self) -> bytes:
         device = self.words.device
         keys = DeviceKeys(
             *(device.id.key, device.static_public[:INSTANCE_BYTES], now_ms()),
@@ -147,7 +147,7 @@ class Tipster:
         for address in self.card.mailboxes:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    letters = await self._read(address)
+                    letters = await self._read_mailbox(address)
             except (DtpError, TimeoutError) as fault:
                 faults.append(f"{address}: {fault or 'no answer in time'}")
                 continue
@@ -160,12 +160,12 @@ class Tipster:
             raise TipError("no mailbox of this line knows a tip with these words: are they for another line?")
         return Seen(sorted(found.values(), key=lambda each: (each.sent_ms, each.nonce)), not faults)
 
-    async def _read(self, address: str) -> list[TipLetter] | None:
+    async def _read_mailbox(self, address: str) -> list[TipLetter] | None:
         """Return the letters of one mailbox, None if it doesn't know the tip."""
         client = await self._connect(address, self.words.device)
         try:
             try:
-                await client.status()
+                await client.get_status()
             except MailboxRefused as refused:
                 if refused.refusal is Refusal.UNKNOWN_RECIPIENT:
                     return None
@@ -173,17 +173,19 @@ class Tipster:
             letters: list[TipLetter] = []
             after = 0
             while len(letters) < _ANSWERS and (
-                kept := await client.fetch(Tray.KNOWN, after=after, most=_BATCH)
+                kept := await client.fetch_envelopes(Tray.KNOWN, after=after, most=_BATCH)
             ):
                 if kept[-1].id <= after:
                     break
                 after = kept[-1].id
-                letters += [letter for each in kept if (letter := self._open(each.envelope)) is not None]
+                letters += [
+                    letter for each in kept if (letter := self._open_letter(each.envelope)) is not None
+                ]
             return letters
         finally:
             await client.close()
 
-    def _open(self, envelope: bytes) -> TipLetter | None:
+    def _open_letter(self, envelope: bytes) -> TipLetter | None:
         """Return a letter of the line; None for what anybody else has put there."""
         try:
             letter = TipLetter.open(envelope, self.words.key, self.words.key.id.key)
@@ -204,7 +206,7 @@ class Tipster:
                 async with asyncio.timeout(PATIENCE):
                     client = await self._connect(address, self.words.device)
                     try:
-                        await client.leave()
+                        await client.forget_device()
                     finally:
                         await client.close()
             except (DtpError, TimeoutError) as fault:

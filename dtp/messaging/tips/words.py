@@ -64,22 +64,22 @@ class TipWords:
     @cached_property
     def key(self) -> Identity:
         """The key that signs what the tip says and what it is rewarded by; answers are sealed to its static key."""
-        return Identity(self._derive(b"sign", 32), self._derive(b"seal", 32))
+        return Identity(self._derive_bytes(b"sign", 32), self._derive_bytes(b"seal", 32))
 
     @cached_property
     def device(self) -> Identity:
         """Who collects answers from mailboxes: another key, since the chain and the owner see the tip's."""
-        return Identity(self._derive(b"post", 32), self._derive(b"dial", 32))
+        return Identity(self._derive_bytes(b"post", 32), self._derive_bytes(b"dial", 32))
 
     @cached_property
     def access(self) -> bytes:
         """What the mailbox knows the line's owner by."""
-        return self._derive(b"access", ACCESS_BYTES)
+        return self._derive_bytes(b"access", ACCESS_BYTES)
 
     @cached_property
     def upload_secret(self) -> bytes:
         """What the keys of attachments come from."""
-        return self._derive(b"files", 32)
+        return self._derive_bytes(b"files", 32)
 
-    def _derive(self, what: bytes, size: int) -> bytes:
+    def _derive_bytes(self, what: bytes, size: int) -> bytes:
         return hashlib.blake2b(what, key=self.entropy, digest_size=size, person=b"dtp.tip.words").digest()

@@ -71,27 +71,27 @@ def test_an_account_is_found_by_the_chain_and_a_card_from_before_a_rotation_is_r
             directory, owner, mailbox = await card.find_directory(chain), Owner(), Mailbox()
             source = ChainCards(chain, mailbox.connect)
             first = owner.card(1)
-            assert await source.find(first.person) is None
-            await source.check(first)  # the chain knows nothing of it
+            assert await source.find_card(first.person) is None
+            await source.check_card(first)  # the chain knows nothing of it
             found = await owner.publish(chain, directory)
             mailbox.cards[owner.laptop.id.key] = owner.card(2)
-            assert await source.find(first.person) == owner.card(2)
+            assert await source.find_card(first.person) == owner.card(2)
             mailbox.cards[owner.laptop.id.key] = Owner().card(9)  # somebody else's
-            assert await source.find(first.person) is None
+            assert await source.find_card(first.person) is None
             turn = owner.rotate()
             program = Program()
             card.rotate(program, found.id, turn)
             await chain.execute(program)
             with pytest.raises(CardRolledBack):
-                await source.check(first)
-            await source.check(owner.card(1))
+                await source.check_card(first)
+            await source.check_card(owner.card(1))
             ended = EndStatement(directory, first.person, 2)
             program = Program()
             card.revoke(program, found.id, owner.recovery.sign(card.end_bytes(ended)))
             await chain.execute(program)
             with pytest.raises(CardEnded):
-                await source.check(owner.card(3))
+                await source.check_card(owner.card(3))
             with contextlib.suppress(CardEnded):
-                assert await source.find(first.person) is None
+                assert await source.find_card(first.person) is None
 
     run(scenario())

@@ -127,7 +127,7 @@ def test_a_node_with_the_dht_puts_the_lines_card_there(
     async def publish(cards: DhtCards, card: ContactCard) -> None:
         published.append(card)
 
-    monkeypatch.setattr(DhtCards, "publish", publish)
+    monkeypatch.setattr(DhtCards, "publish_card", publish)
     node = '[node]\ndiscover = ["dht"]\ndht = "127.0.0.1:0"\nmap-ports = false\n'
 
     async def scenario() -> None:

@@ -51,7 +51,7 @@ def receive(
     book: CallBook, person: bytes, number: int, signal: Signal, *, sent: int = 0, now: int = 0
 ) -> list[Command]:
     own = person == (ALICE if book.device[:1] == b"A" else BOB)
-    return book.receive(name(person, number), person, signal, own=own, sent=sent, now=now)
+    return book.receive_signal(name(person, number), person, signal, own=own, sent=sent, now=now)
 
 
 def reasons(commands: list[Command]) -> list[Reason | None]:
@@ -92,17 +92,17 @@ class World:
         person = BOB if device[:1] == b"A" else ALICE
         book = self.devices[device]
         if book.current is None:
-            self.do(device, book.begin(call_id(number), person, self.of_person(person), OFFER, self.now))
+            self.do(device, book.begin_call(call_id(number), person, self.of_person(person), OFFER, self.now))
 
     def answer(self, device: bytes) -> None:
         book = self.devices[device]
         if book.current is not None and book.current.phase is Phase.RINGING:
-            self.do(device, book.answer(book.current.id, ANSWER, self.now))
+            self.do(device, book.answer_call(book.current.id, ANSWER, self.now))
 
     def refuse(self, device: bytes) -> None:
         book = self.devices[device]
         if book.current is not None and book.current.phase is Phase.RINGING:
-            self.do(device, book.refuse(book.current.id))
+            self.do(device, book.refuse_call(book.current.id))
 
     def hang_up(self, device: bytes) -> None:
         book = self.devices[device]
@@ -116,12 +116,12 @@ class World:
         sender, to = way
         own = sender[:1] == to[:1]
         book = self.devices[to]
-        self.do(to, book.receive(sender, sender[:1] * 32, signal, own=own, sent=sent, now=self.now))
+        self.do(to, book.receive_signal(sender, sender[:1] * 32, signal, own=own, sent=sent, now=self.now))
 
     def pass_time(self, ms: int) -> None:
         self.now += ms
         for device, book in self.devices.items():
-            self.do(device, book.tick(self.now))
+            self.do(device, book.handle_timer(self.now))
 
     def settle(self) -> None:
         while self.queues:
@@ -215,7 +215,7 @@ def test_a_refusal_on_one_device_ends_it_on_all() -> None:
 
 def test_a_busy_device_leaves_the_others_ringing_and_all_busy_is_busy() -> None:
     book = CallBook(name(ALICE, 0))
-    book.begin(call_id(1), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
+    book.begin_call(call_id(1), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
     busy = Signal(call_id(1), SignalAct.END, reason=Reason.BUSY)
     assert receive(book, BOB, 0, busy) == []
     assert reasons(receive(book, BOB, 1, busy)) == [Reason.BUSY]
@@ -223,10 +223,10 @@ def test_a_busy_device_leaves_the_others_ringing_and_all_busy_is_busy() -> None:
 
 def test_no_answer_in_time_is_told_to_all() -> None:
     book = CallBook(name(ALICE, 0))
-    book.begin(call_id(1), BOB, [name(BOB, 0)], OFFER, 1000)
+    book.begin_call(call_id(1), BOB, [name(BOB, 0)], OFFER, 1000)
     assert book.deadline == 1000 + RING_MS
-    assert book.tick(1000 + RING_MS - 1) == []
-    end, told = book.tick(1000 + RING_MS)
+    assert book.handle_timer(1000 + RING_MS - 1) == []
+    end, told = book.handle_timer(1000 + RING_MS)
     assert end == SendSignal((name(BOB, 0),), Signal(call_id(1), SignalAct.END, reason=Reason.NO_ANSWER))
     assert told == Tell(call_id(1), Phase.OVER, Reason.NO_ANSWER)
     assert book.deadline is None
@@ -235,7 +235,7 @@ def test_no_answer_in_time_is_told_to_all() -> None:
 def test_media_that_ends_waits_for_the_reason() -> None:
     for heard in (True, False):
         book = CallBook(name(ALICE, 0))
-        book.begin(call_id(1), BOB, [name(BOB, 0)], OFFER, 0)
+        book.begin_call(call_id(1), BOB, [name(BOB, 0)], OFFER, 0)
         receive(book, BOB, 0, Signal(call_id(1), SignalAct.ANSWER, ANSWER))
         book.media_is_up(call_id(1))
         assert book.media_broke_off(call_id(1), 100) == []
@@ -243,7 +243,7 @@ def test_media_that_ends_waits_for_the_reason() -> None:
             end = Signal(call_id(1), SignalAct.END, reason=Reason.HUNG_UP)
             assert reasons(receive(book, BOB, 0, end)) == [Reason.HUNG_UP]
         else:
-            assert reasons(book.tick(100 + HEAR_MS)) == [Reason.FAILED]
+            assert reasons(book.handle_timer(100 + HEAR_MS)) == [Reason.FAILED]
 
 
 def test_both_call_each_other_at_once_and_one_call_is_left() -> None:
@@ -265,7 +265,7 @@ def test_both_call_each_other_at_once_and_one_call_is_left() -> None:
 
 def test_forged_answers_change_nothing() -> None:
     book = CallBook(name(ALICE, 0))
-    book.begin(call_id(1), BOB, [name(BOB, 0)], OFFER, 0)
+    book.begin_call(call_id(1), BOB, [name(BOB, 0)], OFFER, 0)
     answer = Signal(call_id(1), SignalAct.ANSWER, ANSWER)
     assert receive(book, MALLORY, 0, answer) == []  # somebody else who has got to know the call's id
     assert receive(book, BOB, 7, answer) == []  # a device that wasn't called
@@ -279,7 +279,7 @@ def test_forged_answers_change_nothing() -> None:
 def test_only_the_caller_says_who_got_it_and_only_the_other_end_hangs_up() -> None:
     book = CallBook(name(BOB, 0))
     receive(book, ALICE, 0, Signal(call_id(1), SignalAct.OFFER, OFFER))
-    book.answer(call_id(1), ANSWER, 0)
+    book.answer_call(call_id(1), ANSWER, 0)
     taken = Signal(call_id(1), SignalAct.TAKEN, device=name(BOB, 9))
     assert receive(book, MALLORY, 0, taken) == []
     assert receive(book, ALICE, 5, taken) == []
@@ -296,12 +296,12 @@ def test_replays_ring_no_second_time_and_answer_nothing_again() -> None:
     offer = Signal(call_id(1), SignalAct.OFFER, OFFER)
     assert Tell(call_id(1), Phase.RINGING) in receive(book, ALICE, 0, offer)
     assert receive(book, ALICE, 0, offer) == []
-    book.refuse(call_id(1))
+    book.refuse_call(call_id(1))
     assert receive(book, ALICE, 0, offer) == []
     with pytest.raises(CallError):
-        book.answer(call_id(1), ANSWER, 0)
+        book.answer_call(call_id(1), ANSWER, 0)
     caller = CallBook(name(ALICE, 0))
-    caller.begin(call_id(2), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
+    caller.begin_call(call_id(2), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
     answer = Signal(call_id(2), SignalAct.ANSWER, ANSWER)
     assert receive(caller, BOB, 0, answer) != []
     assert receive(caller, BOB, 0, answer) == []
@@ -340,7 +340,7 @@ def test_what_is_remembered_of_many_people_is_bounded() -> None:
     for each in range(3000):
         person = each.to_bytes(32, "big")
         offer = Signal(each.to_bytes(16, "big"), SignalAct.OFFER, OFFER)
-        book.receive(person, person, offer, own=False, sent=0, now=0)
+        book.receive_signal(person, person, offer, own=False, sent=0, now=0)
     assert book.remembered <= 2048
 
 

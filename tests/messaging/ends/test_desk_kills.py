@@ -34,13 +34,13 @@ def exchange(here: Correspondence, there: Correspondence, now_ms: int) -> None:
         bundle = KeyBundle.parse(keys, one_time[0], device=device, now_ms=now_ms)
         here.desk.begin_session(device, bundle)
     while sealed := here.desk.seal_due(now_ms):
-        received, _ = there.receive([each.envelope for each in sealed], now_ms)
+        received, _ = there.receive_envelopes([each.envelope for each in sealed], now_ms)
         answers: list[Outbound | None] = [there.desk.seal_answer(each) for each in received.answers]
         for device in received.repairs:
             keys, one_time = here.desk.keys_to_publish(1, now_ms)
             there.desk.begin_session(device, KeyBundle.parse(keys, one_time[0], device=device, now_ms=now_ms))
             answers.append(there.desk.seal_answer(device, repair=True))
-        here.receive([each.envelope for each in answers if each], now_ms)
+        here.receive_envelopes([each.envelope for each in answers if each], now_ms)
 
 
 def say(here: Correspondence, to: ContactCard, text: str, said: int) -> None:

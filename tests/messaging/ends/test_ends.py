@@ -341,10 +341,10 @@ def test_a_stream_holds_no_more_than_its_window() -> None:
 
 def test_what_can_not_be_true_of_acknowledgements_is_ignored() -> None:
     outgoing = Outgoing(5, 2)
-    assert not outgoing.acknowledge(6)
-    assert not outgoing.acknowledge(1)
+    assert not outgoing.acknowledge_up_to(6)
+    assert not outgoing.acknowledge_up_to(1)
     assert outgoing.find_held([0, 1, 2, 4, 4, 9]) == [2, 4]
-    assert outgoing.acknowledge(5)
+    assert outgoing.acknowledge_up_to(5)
     assert outgoing.unacknowledged == []
 
 

@@ -40,6 +40,6 @@ def test_a_first_message_with_keys_that_nothing_can_be_sealed_to_is_not_opened(t
         village.say("bob", alice.person, "hello")
         bob.desk.begin_session(alice.person, village.bundle("alice"))
         sealed = [each.envelope for each in bob.desk.seal_due(village.now)]
-        received, _ = alice.receive(sealed, village.now)
+        received, _ = alice.receive_envelopes(sealed, village.now)
         assert (received.broken, received.answers) == (len(sealed), set())
         assert not alice.desk.peer_of(bob.person).remote.has_session

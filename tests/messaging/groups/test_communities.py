@@ -122,7 +122,7 @@ def test_a_link_is_of_who_has_it_and_not_of_who_saw_it_used(office: Test) -> Non
             await bob.delivery.run_in_thread(
                 bob.correspondence.say_to_devices, [alice.identity.id.key], event, now_ms()
             )
-            bob.delivery.wake()
+            bob.delivery.wake_up()
             assert (await wait_notice(alice, What.JOIN_REFUSED)).detail == "forged"
 
     office(main)

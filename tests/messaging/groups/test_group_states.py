@@ -131,7 +131,7 @@ def test_who_is_no_member_is_answered_nothing_and_members_once_at_a_time(
                 mail.enqueue_event([alice.identity.id.key], ask, at.now)
         mail.desk.begin_session(alice.identity.id.key, at.bundle("alice")) if answers == 0 else None
         letters = [each.envelope for each in mail.desk.seal_due(at.now)]
-        alice.receive(letters, at.now)
+        alice.receive_envelopes(letters, at.now)
         assert len(at.waiting("alice")) == answers
 
 

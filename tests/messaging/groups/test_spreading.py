@@ -182,7 +182,7 @@ def test_what_is_spread_in_one_group_is_not_of_another(village: Callable[..., Vi
         event = Event(EventKind.TEXT, conversation, 1, at.now, {"text": "elsewhere"})
         with alice.transaction():
             sender = SpreadSender(alice.desk.local.instance)
-            _, key, sealed = sender.seal(group, event.encode())
+            _, key, sealed = sender.seal_message(group, event.encode())
             told = Event(EventKind.SEALED, group, 0, at.now, {"sealed": sealed, "key": key, "oldest": 0})
             alice.enqueue_event([bob.identity.id.key], told, at.now)
         at.deliver()

@@ -153,8 +153,8 @@ def test_invitations(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
         service = await world.serve(registration="invited")
         store = service.server.store
-        store.invite(invitation_hash("for anybody"), "", NOW + 10)
-        store.invite(invitation_hash("for bob"), "bob", NOW + 10)
+        store.add_invitation(invitation_hash("for anybody"), "", NOW + 10)
+        store.add_invitation(invitation_hash("for bob"), "bob", NOW + 10)
         for name, invitation in (("alice", ""), ("alice", "for bob"), ("bob", "forged")):
             with pytest.raises(LoginRefused) as refused:
                 await world.register(name, invitation=invitation)
@@ -164,7 +164,7 @@ def test_invitations(tmp_path: Path) -> None:
         with pytest.raises(LoginRefused) as refused:  # used up
             await world.register("dave", invitation="for anybody")
         assert refused.value.refusal is Refusal.NOT_INVITED
-        store.invite(invitation_hash("late"), "", NOW)
+        store.add_invitation(invitation_hash("late"), "", NOW)
         with pytest.raises(LoginRefused):
             await world.register("dave", invitation="late")
 

@@ -124,7 +124,7 @@ def test_a_server_that_is_begun_again_has_not_forgotten_the_guesses(tmp_path: Pa
     for _ in range(3):
         desk.server.store.close()
         desk = Rebooted(LoginServer(LoginStore(tmp_path / "box.sqlite"), SERVER.id), desk.steady)
-        desk.server.expire(desk.now.unix)
+        desk.server.expire_keys(desk.now.unix)
         code, wait = desk.caller().begin("alice")[1]
         assert code is Refusal.TOO_OFTEN
         assert limits.account_pause - 1 < wait <= limits.account_pause + 1
@@ -149,11 +149,11 @@ def test_a_flood_of_names_leaves_as_many_tries_as_are_remembered(tmp_path: Path)
     store = LoginStore(tmp_path / "box.sqlite", LoginLimits(remembered=10))
     for number in range(30):
         store.note_tries(f"n{number}", 1000.0 + number)
-    store.expire(1025)
+    store.expire_rows(1025)
     assert [number for number in range(30) if store.tries_until(f"n{number}")] == [*range(26, 30)]
     for number in range(30):
         store.note_tries(f"n{number}", 2000.0 + number)
-    store.expire(1026)
+    store.expire_rows(1026)
     assert [number for number in range(30) if store.tries_until(f"n{number}")] == [*range(20, 30)]
     store.close()
 

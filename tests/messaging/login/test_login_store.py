@@ -115,11 +115,11 @@ def test_accounts_and_keys_are_bounded() -> None:
 def test_what_is_over_is_forgotten() -> None:
     desk = Desk.make()
     store = desk.server.store
-    store.invite(invitation_hash("x"), "", NOW + 10)
+    store.add_invitation(invitation_hash("x"), "", NOW + 10)
     caller = desk.caller()
     assert caller.register("alice") == (Refusal.DONE,)
     assert caller.login("alice")[0] is Refusal.DONE
-    desk.server.expire(NOW + 10**9)
+    desk.server.expire_keys(NOW + 10**9)
     assert len(desk.server.sessions) == 0
     assert store.list_logins(NOW + 10**9) == []
     desk.server.registration = "invited"
@@ -140,7 +140,7 @@ def test_a_login_by_a_clock_that_was_ahead_has_ended_once_the_clock_is_right(tmp
     assert desk.server.sessions.find(key, desk.now.unix)
     desk.ahead = 0
     assert desk.server.sessions.find(key, desk.now.unix) is None
-    desk.server.expire(desk.now.unix)
+    desk.server.expire_keys(desk.now.unix)
     assert desk.server.sessions.find(key, desk.now.unix + year) is None
     assert desk.server.store.list_logins(int(desk.now.unix)) == []
     assert caller.login("alice")[0] is Refusal.DONE
@@ -165,7 +165,7 @@ def test_a_short_login_by_a_clock_that_was_ahead_lasts_no_longer(
         desk.server = LoginServer(desk.server.store, desk.server.identity)
         desk.server.load_sessions(desk.now.unix)
     assert desk.server.sessions.find(key, desk.now.unix) is None
-    desk.server.expire(desk.now.unix)
+    desk.server.expire_keys(desk.now.unix)
     assert desk.server.sessions.find(key, desk.now.unix + 5 * 86_400 + 1) is None
     assert desk.server.store.list_logins(int(desk.now.unix)) == []
     desk.server.store.close()
@@ -184,5 +184,5 @@ def test_who_is_logged_in() -> None:
     sessions.log_out(two)
     sessions.log_out(two)
     assert sessions.find(SERVER.id.key, 1) is None
-    sessions.expire(10)
+    sessions.expire_sessions(10)
     assert len(sessions) == 0

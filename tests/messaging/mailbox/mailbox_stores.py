@@ -35,7 +35,7 @@ class Registered(Protocol):
 def register_alice(store: MailboxStore, bits: int = 0) -> None:
     """Have a store keep things for Alice's device."""
     device = local(ALICE)
-    store.publish(ALICE.id.key, device.keys.sequence, device.keys.encoded, device.make_one_time_keys(3))
+    store.publish_keys(ALICE.id.key, device.keys.sequence, device.keys.encoded, device.make_one_time_keys(3))
     store.set_access(ALICE.id.key, access_hash(ACCESS), bits)
 
 
@@ -45,16 +45,16 @@ def known(number: int, size: int = 512, seconds: int = 1000) -> Deposit:
 
 def check_each_envelope_is_kept_once_in_order_until_it_is_acknowledged(registered: Registered) -> None:
     store = registered()
-    outcomes = store.deposit([known(1), known(2), known(1)], NOW)
+    outcomes = store.add_envelopes([known(1), known(2), known(1)], NOW)
     assert [each.refusal for each in outcomes] == [Refusal.DONE] * 3
-    kept = store.fetch(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20)
+    kept = store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20)
     assert [each.envelope for each in kept] == [envelope(1), envelope(2)]
-    assert store.fetch(ALICE.id.key, Tray.KNOWN, kept[0].id, 10, 1 << 20) == kept[1:]
-    store.acknowledge(BOB.id.key, [kept[0].id])  # which isn't Bob's
-    assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20)) == 2
-    store.acknowledge(ALICE.id.key, [kept[0].id, kept[0].id, 999])
-    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20) == kept[1:]
-    status = store.status(ALICE.id.key)
+    assert store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, kept[0].id, 10, 1 << 20) == kept[1:]
+    store.acknowledge_envelopes(BOB.id.key, [kept[0].id])  # which isn't Bob's
+    assert len(store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20)) == 2
+    store.acknowledge_envelopes(ALICE.id.key, [kept[0].id, kept[0].id, 999])
+    assert store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20) == kept[1:]
+    status = store.device_status(ALICE.id.key)
     assert status is not None
     assert (status.count, status.bytes, status.one_time_keys) == (1, 512, 3)
 
@@ -62,38 +62,41 @@ def check_each_envelope_is_kept_once_in_order_until_it_is_acknowledged(registere
 def check_quotas_are_for_each_device_and_less_for_strangers(registered: Registered) -> None:
     store = registered(MailboxLimits(envelopes=4, strangers=2))
     stranger = [Deposit(ALICE.id.key, envelope(each), 1000) for each in range(10, 13)]
-    refused = [each.refusal for each in store.deposit(stranger, NOW)]
+    refused = [each.refusal for each in store.add_envelopes(stranger, NOW)]
     assert refused == [Refusal.DONE, Refusal.DONE, Refusal.FULL]
-    refused = [each.refusal for each in store.deposit([known(1), known(2), known(3)], NOW)]
+    refused = [each.refusal for each in store.add_envelopes([known(1), known(2), known(3)], NOW)]
     assert refused == [Refusal.DONE, Refusal.DONE, Refusal.FULL]
-    assert [each.envelope for each in store.fetch(ALICE.id.key, Tray.STRANGERS, 0, 9, 1 << 20)] == [
+    assert [each.envelope for each in store.fetch_envelopes(ALICE.id.key, Tray.STRANGERS, 0, 9, 1 << 20)] == [
         envelope(10),
         envelope(11),
     ]
-    (found,) = store.deposit([Deposit(BOB.id.key, envelope(), 9)], NOW)
+    (found,) = store.add_envelopes([Deposit(BOB.id.key, envelope(), 9)], NOW)
     assert found.refusal is Refusal.UNKNOWN_RECIPIENT
 
 
 def check_strangers_need_a_stamp_for_just_this_envelope(registered: Registered) -> None:
     store = registered(bits=8)
-    (refused,) = store.deposit([Deposit(ALICE.id.key, envelope(1), 9)], NOW)
+    (refused,) = store.add_envelopes([Deposit(ALICE.id.key, envelope(1), 9)], NOW)
     assert (refused.refusal, refused.detail) == (Refusal.STAMP_NEEDED, 8)
     stamp = make_stamp(ALICE.id.key, envelope(1), 8)
     assert stamp_bits(ALICE.id.key, envelope(1), stamp) >= 8
     others = [Deposit(ALICE.id.key, envelope(each), 9, stamp=stamp) for each in range(2, 40)]
-    assert sum(each.refusal is Refusal.DONE for each in store.deposit(others, NOW)) <= 3
+    assert sum(each.refusal is Refusal.DONE for each in store.add_envelopes(others, NOW)) <= 3
     wrong = Deposit(ALICE.id.key, envelope(1), 9, b"x" * 16, stamp)  # a wrong access is none
-    assert store.deposit([wrong], NOW)[0].refusal is Refusal.DONE
-    assert store.fetch(ALICE.id.key, Tray.STRANGERS, 0, 1, 1)[0].envelope == envelope(1)
+    assert store.add_envelopes([wrong], NOW)[0].refusal is Refusal.DONE
+    assert store.fetch_envelopes(ALICE.id.key, Tray.STRANGERS, 0, 1, 1)[0].envelope == envelope(1)
 
 
 def check_a_mailbox_may_ask_strangers_for_more_work_than_its_owners_do(registered: Registered) -> None:
     store = registered(MailboxLimits(stamp_bits=9), bits=4)
-    (refused,) = store.deposit([Deposit(ALICE.id.key, envelope(1), 9)], NOW)
+    (refused,) = store.add_envelopes([Deposit(ALICE.id.key, envelope(1), 9)], NOW)
     assert (refused.refusal, refused.detail) == (Refusal.STAMP_NEEDED, 9)
     stamp = make_stamp(ALICE.id.key, envelope(1), 9)
-    assert store.deposit([Deposit(ALICE.id.key, envelope(1), 9, stamp=stamp)], NOW)[0].refusal is Refusal.DONE
-    assert store.deposit([known(2)], NOW)[0].refusal is Refusal.DONE  # whoever is known needs none
+    assert (
+        store.add_envelopes([Deposit(ALICE.id.key, envelope(1), 9, stamp=stamp)], NOW)[0].refusal
+        is Refusal.DONE
+    )
+    assert store.add_envelopes([known(2)], NOW)[0].refusal is Refusal.DONE  # whoever is known needs none
 
 
 STAMP = b"s" * 16
@@ -109,7 +112,7 @@ def find_stamp(store: MailboxStore, now: int = NOW, device: bytes = ALICE.id.key
 
 
 def pay_stamp(store: MailboxStore, now: int = NOW, stamp: bytes = STAMP) -> None:
-    store.reserve(ALICE.id.key, 1 << 20, 50, now, paid_hash(stamp))
+    store.reserve_room(ALICE.id.key, 1 << 20, 50, now, paid_hash(stamp))
 
 
 def check_a_paid_stamp_lets_so_many_envelopes_of_strangers_in(registered: Registered) -> None:
@@ -117,30 +120,30 @@ def check_a_paid_stamp_lets_so_many_envelopes_of_strangers_in(registered: Regist
     store.set_access(ALICE.id.key, access_hash(ACCESS), 4, 3)
     work = Deposit(ALICE.id.key, envelope(1), 9, stamp=make_stamp(ALICE.id.key, envelope(1), 8))
     for each in (work, paid(1)):  # work is none, and what nobody has paid
-        (refused,) = store.deposit([each], NOW)
+        (refused,) = store.add_envelopes([each], NOW)
         assert (refused.refusal, refused.detail, refused.stamp_mib) == (Refusal.STAMP_NEEDED, 0, 3)
     assert find_stamp(store) == StampFacts(3, 0, True)
     assert find_stamp(store, device=BOB.id.key) is None
     pay_stamp(store)
     assert find_stamp(store) == StampFacts(3, 2, True)
     of_friend = Deposit(ALICE.id.key, envelope(9), 9, ACCESS, STAMP)
-    refusals = [each.refusal for each in store.deposit([of_friend, paid(1), paid(2), paid(3)], NOW)]
+    refusals = [each.refusal for each in store.add_envelopes([of_friend, paid(1), paid(2), paid(3)], NOW)]
     assert refusals == [Refusal.DONE] * 3 + [Refusal.STAMP_NEEDED]
     assert find_stamp(store) == StampFacts(3, 0, True)
-    kept = store.fetch(ALICE.id.key, Tray.STRANGERS, 0, 9, 1 << 20)
+    kept = store.fetch_envelopes(ALICE.id.key, Tray.STRANGERS, 0, 9, 1 << 20)
     assert [each.envelope for each in kept] == [envelope(1), envelope(2)]
 
 
 def check_a_paid_stamp_is_of_one_recipient_and_ends(registered: Registered) -> None:
     store = registered(STAMPED)
     bob = local(BOB)
-    store.publish(BOB.id.key, bob.keys.sequence, bob.keys.encoded, [])
+    store.publish_keys(BOB.id.key, bob.keys.sequence, bob.keys.encoded, [])
     for each in (ALICE, BOB):
         store.set_access(each.id.key, access_hash(ACCESS), 0, 1)
     pay_stamp(store)
-    assert store.deposit([paid(1, BOB.id.key)], NOW)[0].refusal is Refusal.STAMP_NEEDED
-    assert store.deposit([paid(1)], NOW + 99)[0].refusal is Refusal.DONE
-    assert store.deposit([paid(2)], NOW + 100)[0].refusal is Refusal.STAMP_NEEDED
+    assert store.add_envelopes([paid(1, BOB.id.key)], NOW)[0].refusal is Refusal.STAMP_NEEDED
+    assert store.add_envelopes([paid(1)], NOW + 99)[0].refusal is Refusal.DONE
+    assert store.add_envelopes([paid(2)], NOW + 100)[0].refusal is Refusal.STAMP_NEEDED
     assert find_stamp(store, NOW + 100) == StampFacts(1, 0, True)
 
 
@@ -150,24 +153,24 @@ def check_paid_stamps_are_bounded_and_leave_with_their_device(registered: Regist
     pay_stamp(store)
     pay_stamp(store, NOW + 50, b"t" * 16)
     assert find_stamp(store, NOW + 50) == StampFacts(1, 2, False)
-    store.expire(NOW + 100)
+    store.expire_envelopes(NOW + 100)
     assert find_stamp(store, NOW + 100) == StampFacts(1, 0, True)
     pay_stamp(store, NOW + 100)
-    store.leave(ALICE.id.key)
+    store.forget_device(ALICE.id.key)
     register_alice(store)
     assert find_stamp(store, NOW + 100) == StampFacts(0, 0, True)
 
 
 def check_what_is_kept_for_long_enough_goes_and_makes_room(registered: Registered) -> None:
     store = registered(MailboxLimits(lifetime=50, envelopes=2))
-    store.deposit([known(1, seconds=10), known(2, seconds=10**9)], NOW)
+    store.add_envelopes([known(1, seconds=10), known(2, seconds=10**9)], NOW)
     store.put_piece(ALICE.id.key, b"piece", 10, ACCESS, NOW)
-    assert store.expire(NOW + 9) == 0
-    assert store.expire(NOW + 10) == 2
+    assert store.expire_envelopes(NOW + 9) == 0
+    assert store.expire_envelopes(NOW + 10) == 2
     assert store.get_piece(piece_hash(b"piece")) is None
-    assert store.deposit([known(3)], NOW)[0].refusal is Refusal.DONE
-    assert store.expire(NOW + 50) == 2
-    status = store.status(ALICE.id.key)
+    assert store.add_envelopes([known(3)], NOW)[0].refusal is Refusal.DONE
+    assert store.expire_envelopes(NOW + 50) == 2
+    status = store.device_status(ALICE.id.key)
     assert status is not None
     assert (status.count, status.bytes, status.strangers) == (0, 0, 0)
 
@@ -175,12 +178,12 @@ def check_what_is_kept_for_long_enough_goes_and_makes_room(registered: Registere
 def check_up_to_when_things_were_forgotten_is_noted(registered: Registered) -> None:
     store = registered()
     assert store.last_expiry() is None
-    store.deposit([known(1)], NOW)
+    store.add_envelopes([known(1)], NOW)
     assert store.last_expiry() == 0
     for told, noted in ((NOW, NOW), (NOW + NOTED - 1, NOW), (NOW - 10**6, NOW), (NOW + NOTED, NOW + NOTED)):
-        assert store.expire(told) == 0
+        assert store.expire_envelopes(told) == 0
         assert store.last_expiry() == noted
-    assert store.expire(NOW + 2 * NOTED) == 1
+    assert store.expire_envelopes(NOW + 2 * NOTED) == 1
     assert store.last_expiry() is None
     store.put_piece(ALICE.id.key, b"piece", 10, ACCESS, NOW)
     assert store.last_expiry() == NOW + 2 * NOTED
@@ -193,14 +196,16 @@ def check_a_one_time_key_is_given_once_and_older_keys_are_refused(registered: Re
     assert len(given) == 3
     assert store.take_keys(ALICE.id.key) == (keys, b"")
     older = local(ALICE, NOW * 1000 - 1)
-    refused = store.publish(ALICE.id.key, older.keys.sequence, older.keys.encoded, [])
+    refused = store.publish_keys(ALICE.id.key, older.keys.sequence, older.keys.encoded, [])
     assert refused.refusal is Refusal.OLDER_KEYS
     told = older.keys.sequence, older.keys.encoded, older.make_one_time_keys(1)
-    assert store.publish(ALICE.id.key, *told, NOW * 1000).refusal is Refusal.OLDER_KEYS
-    assert not store.publish(ALICE.id.key, *told, NOW * 1000 - 1).refusal  # what is there is from the future
+    assert store.publish_keys(ALICE.id.key, *told, NOW * 1000).refusal is Refusal.OLDER_KEYS
+    assert not store.publish_keys(
+        ALICE.id.key, *told, NOW * 1000 - 1
+    ).refusal  # what is there is from the future
     assert store.take_keys(ALICE.id.key)[0] == older.keys.encoded  # type: ignore[index]
     newer = local(ALICE, NOW * 1000 + 1, b"j" * 16)
-    store.publish(ALICE.id.key, newer.keys.sequence, newer.keys.encoded, newer.make_one_time_keys(1))
+    store.publish_keys(ALICE.id.key, newer.keys.sequence, newer.keys.encoded, newer.make_one_time_keys(1))
     assert store.take_keys(ALICE.id.key)[0] == newer.keys.encoded  # type: ignore[index]
     assert store.take_keys(BOB.id.key) is None
 
@@ -209,43 +214,45 @@ def check_one_time_keys_of_an_instance_before_are_not_given_out(registered: Regi
     store = registered()
     newer = local(ALICE, NOW * 1000 + 1, b"j" * 16)
     (one,) = newer.make_one_time_keys(1)
-    store.publish(ALICE.id.key, newer.keys.sequence, newer.keys.encoded, [one])
+    store.publish_keys(ALICE.id.key, newer.keys.sequence, newer.keys.encoded, [one])
     assert store.take_keys(ALICE.id.key) == (newer.keys.encoded, one)
     assert store.take_keys(ALICE.id.key) == (newer.keys.encoded, b"")
 
 
 def check_a_device_that_leaves_leaves_nothing(registered: Registered) -> None:
     store = registered()
-    store.deposit([known(1)], NOW)
+    store.add_envelopes([known(1)], NOW)
     store.put_piece(ALICE.id.key, b"piece", 10, ACCESS, NOW)
-    store.leave(ALICE.id.key)
-    store.leave(ALICE.id.key)
-    assert store.status(ALICE.id.key) is None
+    store.forget_device(ALICE.id.key)
+    store.forget_device(ALICE.id.key)
+    assert store.device_status(ALICE.id.key) is None
     assert store.get_piece(piece_hash(b"piece")) is None
     registered_again = local(ALICE)
-    store.publish(ALICE.id.key, 1, registered_again.keys.encoded, [])
-    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 99999) == []
+    store.publish_keys(ALICE.id.key, 1, registered_again.keys.encoded, [])
+    assert store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 99999) == []
 
 
 def check_a_mailbox_with_enough_recipients_takes_no_more(registered: Registered) -> None:
     store = registered(MailboxLimits(recipients=1))
     bob = local(BOB)
-    assert store.publish(BOB.id.key, 1, bob.keys.encoded, []).refusal is Refusal.FULL
+    assert store.publish_keys(BOB.id.key, 1, bob.keys.encoded, []).refusal is Refusal.FULL
 
 
 def check_devices_whose_keys_have_ended_make_room_unless_something_waits(registered: Registered) -> None:
     store = registered(MailboxLimits(recipients=1))
     later = local(BOB, NOW * 1000 + LIFETIME_MS + 1)
-    store.deposit([known(1)], NOW)
-    assert store.publish(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal is Refusal.FULL
-    store.acknowledge(ALICE.id.key, [store.fetch(ALICE.id.key, Tray.KNOWN, 0, 1, 1 << 20)[0].id])
+    store.add_envelopes([known(1)], NOW)
+    assert store.publish_keys(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal is Refusal.FULL
+    store.acknowledge_envelopes(
+        ALICE.id.key, [store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 1, 1 << 20)[0].id]
+    )
     soon = local(BOB, NOW * 1000 + LIFETIME_MS)
-    assert store.publish(BOB.id.key, soon.keys.sequence, soon.keys.encoded, []).refusal is Refusal.FULL
-    assert not store.publish(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal
-    assert store.status(ALICE.id.key) is None
+    assert store.publish_keys(BOB.id.key, soon.keys.sequence, soon.keys.encoded, []).refusal is Refusal.FULL
+    assert not store.publish_keys(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal
+    assert store.device_status(ALICE.id.key) is None
     alice = local(ALICE, later.keys.sequence)
     told = (alice.keys.sequence, alice.keys.encoded, [])
-    assert store.publish(ALICE.id.key, *told).refusal is Refusal.FULL
+    assert store.publish_keys(ALICE.id.key, *told).refusal is Refusal.FULL
 
 
 def check_pieces_are_for_who_is_known_and_within_the_quota(registered: Registered) -> None:
@@ -263,18 +270,21 @@ def check_who_pays_for_no_room_has_little_and_loses_nothing_that_is_there(regist
     store = registered(limits)
 
     def refusals(now: int, *numbers: int) -> list[Refusal]:
-        return [each.refusal for each in store.deposit([known(each, seconds=10**6) for each in numbers], now)]
+        return [
+            each.refusal
+            for each in store.add_envelopes([known(each, seconds=10**6) for each in numbers], now)
+        ]
 
     assert refusals(NOW, 1, 2, 3) == [Refusal.DONE, Refusal.DONE, Refusal.NOT_PAID]
     assert store.put_piece(ALICE.id.key, b"x", 9, ACCESS, NOW).refusal is Refusal.NOT_PAID
-    assert store.reserve(BOB.id.key, 2048, 50, NOW) is None  # of whom nothing is known
-    status = store.reserve(ALICE.id.key, 2048, 50, NOW)
+    assert store.reserve_room(BOB.id.key, 2048, 50, NOW) is None  # of whom nothing is known
+    status = store.reserve_room(ALICE.id.key, 2048, 50, NOW)
     assert status is not None
     assert (status.reserved, status.paid_until) == (2048, NOW + 50)
     assert refusals(NOW + 149, 3) == [Refusal.DONE]  # within the grace
     assert refusals(NOW + 150, 4) == [Refusal.NOT_PAID]
-    assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20)) == 3
-    store.reserve(ALICE.id.key, 8192, 50, NOW + 150)
+    assert len(store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20)) == 3
+    store.reserve_room(ALICE.id.key, 8192, 50, NOW + 150)
     assert refusals(NOW + 150, *range(4, 10)) == [Refusal.DONE] * 5 + [Refusal.FULL]  # all that anybody has
     assert registered_again(store, limits) == (8192, NOW + 200)
 
@@ -282,23 +292,23 @@ def check_who_pays_for_no_room_has_little_and_loses_nothing_that_is_there(regist
 def registered_again(store: MailboxStore, limits: MailboxLimits) -> tuple[int, int]:
     """Return what a device has paid for once it has published its keys again."""
     register_alice(store)
-    status = store.status(ALICE.id.key)
+    status = store.device_status(ALICE.id.key)
     assert status is not None
     return status.reserved, status.paid_until
 
 
 def check_what_is_left_of_room_counts_for_another_size(registered: Registered) -> None:
     store = registered(MailboxLimits(price_mib_month=1))
-    store.reserve(ALICE.id.key, 1000, 100, NOW)
+    store.reserve_room(ALICE.id.key, 1000, 100, NOW)
     for size, room in (
         (1000, (1000, NOW + 200)),
         (4000, (4000, NOW + 60 + 100 + 35)),
         (1000, (4000, NOW + 60 + 100 + 35 + 25)),  # nobody makes another's room smaller
     ):
-        status = store.reserve(ALICE.id.key, size, 100, NOW + 60)
+        status = store.reserve_room(ALICE.id.key, size, 100, NOW + 60)
         assert status is not None
         assert (status.reserved, status.paid_until) == room
-    status = store.reserve(ALICE.id.key, 1000, 100, NOW + 220)  # when that is over
+    status = store.reserve_room(ALICE.id.key, 1000, 100, NOW + 220)  # when that is over
     assert status is not None
     assert (status.reserved, status.paid_until) == (1000, NOW + 320)
 
@@ -306,9 +316,9 @@ def check_what_is_left_of_room_counts_for_another_size(registered: Registered) -
 def check_strangers_leave_half_of_the_room_to_who_is_known(registered: Registered) -> None:
     store = registered(MailboxLimits(price_mib_month=1, free_bytes=2048))
     strangers = [Deposit(ALICE.id.key, envelope(each), 1000) for each in range(10, 14)]
-    refused = [each.refusal for each in store.deposit(strangers, NOW)]
+    refused = [each.refusal for each in store.add_envelopes(strangers, NOW)]
     assert refused == [Refusal.DONE, Refusal.DONE, Refusal.FULL, Refusal.FULL]
-    refused = [each.refusal for each in store.deposit([known(1), known(2), known(3)], NOW)]
+    refused = [each.refusal for each in store.add_envelopes([known(1), known(2), known(3)], NOW)]
     assert refused == [Refusal.DONE, Refusal.DONE, Refusal.NOT_PAID]
 
 
@@ -316,10 +326,10 @@ def check_who_has_paid_is_not_forgotten_for_another(registered: Registered) -> N
     store = registered(MailboxLimits(recipients=1, price_mib_month=1))
     later = local(BOB, NOW * 1000 + LIFETIME_MS + 1)
     until = NOW + LIFETIME_MS // 1000 + 1
-    store.reserve(ALICE.id.key, 512, until - NOW, NOW)
-    assert store.publish(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal is Refusal.FULL
+    store.reserve_room(ALICE.id.key, 512, until - NOW, NOW)
+    assert store.publish_keys(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal is Refusal.FULL
     after = local(BOB, (until + 1) * 1000)
-    assert not store.publish(BOB.id.key, after.keys.sequence, after.keys.encoded, []).refusal
+    assert not store.publish_keys(BOB.id.key, after.keys.sequence, after.keys.encoded, []).refusal
 
 
 def check_a_card_is_kept_for_a_device_that_is_known(registered: Registered) -> None:
@@ -329,7 +339,7 @@ def check_a_card_is_kept_for_a_device_that_is_known(registered: Registered) -> N
     for card in (b"card", b"another"):
         assert store.put_card(ALICE.id.key, card).refusal is Refusal.DONE
         assert store.get_card(ALICE.id.key) == card
-    store.leave(ALICE.id.key)
+    store.forget_device(ALICE.id.key)
     assert store.get_card(ALICE.id.key) is None
 
 
@@ -339,7 +349,7 @@ def check_no_quota_is_passed(stores: Sequence[MailboxStore], most: int) -> None:
 
     def write(store: MailboxStore, number: int) -> None:
         for at in range(0, 60, 3):
-            kept = store.deposit([known(1000 * number + at + each) for each in range(3)], NOW)
+            kept = store.add_envelopes([known(1000 * number + at + each) for each in range(3)], NOW)
             outcomes.extend(each.refusal for each in kept)
 
     writers = [threading.Thread(target=write, args=(store, at)) for at, store in enumerate(stores)]
@@ -347,7 +357,7 @@ def check_no_quota_is_passed(stores: Sequence[MailboxStore], most: int) -> None:
         each.start()
     for each in writers:
         each.join()
-    status = stores[0].status(ALICE.id.key)
+    status = stores[0].device_status(ALICE.id.key)
     assert status is not None
     assert (status.count, status.bytes) == (most, 512 * most)
     assert outcomes.count(Refusal.DONE) == most
@@ -363,7 +373,7 @@ def check_a_stamp_is_used_up_once(stores: Sequence[MailboxStore], uses: int) -> 
     outcomes: list[Refusal] = []
 
     def write(store: MailboxStore, number: int) -> None:
-        outcomes.extend(store.deposit([paid(1000 * number + at)], NOW)[0].refusal for at in range(uses))
+        outcomes.extend(store.add_envelopes([paid(1000 * number + at)], NOW)[0].refusal for at in range(uses))
 
     writers = [threading.Thread(target=write, args=(store, at)) for at, store in enumerate(stores)]
     for each in writers:

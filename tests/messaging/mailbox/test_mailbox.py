@@ -91,15 +91,15 @@ def test_a_file_gets_smaller_when_what_was_kept_is_over(tmp_path: Path) -> None:
     path = tmp_path / "box.sqlite"
     store = SqliteMailbox(path)
     device = local(ALICE)
-    store.publish(ALICE.id.key, device.keys.sequence, device.keys.encoded, [])
+    store.publish_keys(ALICE.id.key, device.keys.sequence, device.keys.encoded, [])
     store.set_access(ALICE.id.key, access_hash(ACCESS), 0)
-    store.deposit([known(each, 65_536) for each in range(40)], NOW)
-    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 1, 1)
-    while store.expire(NOW + 1000):
+    store.add_envelopes([known(each, 65_536) for each in range(40)], NOW)
+    assert store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 1, 1)
+    while store.expire_envelopes(NOW + 1000):
         pass
     for _ in range(8):  # a piece at a time, beside what else it does
-        store.deposit([known(99)], NOW)
-        store.expire(NOW + 1000)
+        store.add_envelopes([known(99)], NOW)
+        store.expire_envelopes(NOW + 1000)
     store.close()
     assert path.stat().st_size < 40 * 65_536 / 4
 
@@ -121,15 +121,15 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
     def live(number: int) -> None:
         store = SqliteMailbox(tmp_path / f"{number}.sqlite")
         said = os.open(tmp_path / f"{number}.said", os.O_CREAT | os.O_WRONLY)
-        store.publish(ALICE.id.key, device.keys.sequence, device.keys.encoded, one_time)
+        store.publish_keys(ALICE.id.key, device.keys.sequence, device.keys.encoded, one_time)
         store.set_access(ALICE.id.key, access_hash(ACCESS), 0)
         os.write(said, b"r")
         for each in range(2):
-            store.deposit([known(2 * each), known(2 * each + 1)], NOW)
+            store.add_envelopes([known(2 * each), known(2 * each + 1)], NOW)
             os.write(said, b"d")
-        store.acknowledge(ALICE.id.key, [1])
+        store.acknowledge_envelopes(ALICE.id.key, [1])
         os.write(said, b"a")
-        store.expire(NOW + 1000)
+        store.expire_envelopes(NOW + 1000)
 
     for number, killed in deaths(live):
         try:
@@ -137,8 +137,8 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         except FileNotFoundError:
             said = ""
         store = SqliteMailbox(tmp_path / f"{number}.sqlite")
-        found = [each.id for each in store.fetch(ALICE.id.key, Tray.KNOWN, 0, 99, 1 << 20)]
-        told = store.status(ALICE.id.key)
+        found = [each.id for each in store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 99, 1 << 20)]
+        told = store.device_status(ALICE.id.key)
         assert (told.count if told else 0) == len(found)
         if "r" in said:
             assert told is not None
@@ -184,7 +184,7 @@ def run(work: Awaitable[None]) -> None:
 
 async def register(client: MailboxClient, identity: Identity, bits: int = 0) -> LocalDevice:
     device = local(identity, int(time.time() * 1000))
-    await client.publish(device.keys.encoded, device.make_one_time_keys(2))
+    await client.publish_keys(device.keys.encoded, device.make_one_time_keys(2))
     await client.set_access(access_hash(ACCESS), bits)
     return device
 
@@ -197,11 +197,11 @@ def test_deposited_by_anybody_pushed_to_the_device_and_forgotten_when_acknowledg
             bundle = await anybody.get_keys(ALICE.id.key, int(time.time() * 1000))
             assert bundle.keys == device.keys
             assert bundle.one_time
-            await anybody.deposit(ALICE.id.key, envelope(1), seconds=100, access=ACCESS)
-            await alice.watch()
+            await anybody.deposit_envelope(ALICE.id.key, envelope(1), seconds=100, access=ACCESS)
+            await alice.watch_tray()
             await asyncio.gather(
                 *(
-                    anybody.deposit(ALICE.id.key, envelope(each), seconds=100, access=ACCESS)
+                    anybody.deposit_envelope(ALICE.id.key, envelope(each), seconds=100, access=ACCESS)
                     for each in range(2, 600)
                 )
             )
@@ -210,9 +210,9 @@ def test_deposited_by_anybody_pushed_to_the_device_and_forgotten_when_acknowledg
                 tray, kept = await alice.pushes.get() or pytest.fail("the mailbox is gone")
                 assert tray is Tray.KNOWN
                 got.append(kept.envelope)
-                await alice.acknowledge([kept.id])
+                await alice.acknowledge_envelopes([kept.id])
             assert got == [envelope(each) for each in range(1, 600)]
-            status = await alice.status()
+            status = await alice.get_status()
             assert (status.count, status.bytes) == (0, 0)
 
     run(main())
@@ -224,12 +224,12 @@ def test_not_more_is_pushed_than_is_acknowledged() -> None:
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE)
             for each in range(10):
-                await anybody.deposit(ALICE.id.key, envelope(each), seconds=100, access=ACCESS)
-            await alice.watch()
+                await anybody.deposit_envelope(ALICE.id.key, envelope(each), seconds=100, access=ACCESS)
+            await alice.watch_tray()
             first = [await alice.pushes.get() for _ in range(4)]
-            await alice.status()  # an answer that comes after whatever was pushed before
+            await alice.get_status()  # an answer that comes after whatever was pushed before
             assert alice.pushes.empty()
-            await alice.acknowledge([kept.id for _, kept in first if kept])  # type: ignore[misc]
+            await alice.acknowledge_envelopes([kept.id for _, kept in first if kept])  # type: ignore[misc]
             assert (await alice.pushes.get())[1].envelope == envelope(4)  # type: ignore[index]
 
     run(main())
@@ -240,18 +240,18 @@ def test_what_is_not_acknowledged_comes_again() -> None:
         async with serving(SqliteMailbox(), "again") as (_, client):
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE)
-            await anybody.deposit(ALICE.id.key, envelope(1), seconds=100, access=ACCESS)
-            assert [each.envelope for each in await alice.fetch()] == [envelope(1)]
+            await anybody.deposit_envelope(ALICE.id.key, envelope(1), seconds=100, access=ACCESS)
+            assert [each.envelope for each in await alice.fetch_envelopes()] == [envelope(1)]
             await alice.close()
             back = await client(ALICE)
-            (kept,) = await back.fetch()
+            (kept,) = await back.fetch_envelopes()
             assert kept.envelope == envelope(1)
-            await back.acknowledge([kept.id])
-            assert await back.fetch() == []
+            await back.acknowledge_envelopes([kept.id])
+            assert await back.fetch_envelopes() == []
             stranger = await client(BOB)
-            assert await stranger.fetch() == []  # each has its own
+            assert await stranger.fetch_envelopes() == []  # each has its own
             with pytest.raises(MailboxRefused) as refused:
-                await stranger.status()
+                await stranger.get_status()
             assert refused.value.refusal is Refusal.UNKNOWN_RECIPIENT
 
     run(main())
@@ -269,14 +269,14 @@ def test_refusals_have_codes_and_the_conversation_goes_on() -> None:
                     await work
                 return refused.value.refusal
 
-            deposit = anybody.deposit
+            deposit = anybody.deposit_envelope
             assert await refusal(deposit(ALICE.id.key, b"odd size", seconds=9)) is Refusal.MALFORMED
             assert await refusal(deposit(BOB.id.key, envelope(), seconds=9)) is Refusal.UNKNOWN_RECIPIENT
             assert await refusal(deposit(ALICE.id.key, envelope(), seconds=9)) is Refusal.STAMP_NEEDED
             await deposit(ALICE.id.key, envelope(), seconds=9, stamp=make_stamp(ALICE.id.key, envelope(), 12))
-            assert await refusal(anybody.signal(ALICE.id.key, envelope(), ACCESS)) is Refusal.AWAY
+            assert await refusal(anybody.send_signal(ALICE.id.key, envelope(), ACCESS)) is Refusal.AWAY
             assert (
-                await refusal(anybody.signal(ALICE.id.key, envelope(), b"w" * 16))
+                await refusal(anybody.send_signal(ALICE.id.key, envelope(), b"w" * 16))
                 is Refusal.UNKNOWN_RECIPIENT
             )
             assert await refusal(anybody.get_piece(bytes(32))) is Refusal.MISSING
@@ -287,10 +287,10 @@ def test_refusals_have_codes_and_the_conversation_goes_on() -> None:
                 await refusal(deposit(ALICE.id.key, envelope(8), seconds=9, access=ACCESS))
                 is Refusal.TOO_OFTEN
             )
-            assert await refusal(anybody.publish(local(ALICE).keys.encoded, [])) is Refusal.MALFORMED
-            assert await refusal(alice.publish(b"made up", [])) is Refusal.MALFORMED
+            assert await refusal(anybody.publish_keys(local(ALICE).keys.encoded, [])) is Refusal.MALFORMED
+            assert await refusal(alice.publish_keys(b"made up", [])) is Refusal.MALFORMED
             assert mailbox.counters["refused:too_often"] == 2
-            assert (await alice.status()).strangers == 1
+            assert (await alice.get_status()).strangers == 1
 
     run(main())
 
@@ -300,10 +300,10 @@ def test_signals_are_passed_on_and_not_kept() -> None:
         async with serving(SqliteMailbox(), "signals") as (_, client):
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE)
-            await alice.watch()
-            await anybody.signal(ALICE.id.key, envelope(5), ACCESS)
+            await alice.watch_tray()
+            await anybody.send_signal(ALICE.id.key, envelope(5), ACCESS)
             assert await alice.connection.recv_datagram() == envelope(5)
-            assert (await alice.status()).count == 0
+            assert (await alice.get_status()).count == 0
 
     run(main())
 
@@ -320,8 +320,8 @@ def test_what_is_kept_is_synced_and_what_is_forgotten_is_not(monkeypatch: pytest
     store = SqliteMailbox()
     register_alice(store)
     monkeypatch.setattr(Database, "transaction", transaction)
-    store.deposit([known(1)], NOW)
-    store.acknowledge(ALICE.id.key, [1])
+    store.add_envelopes([known(1)], NOW)
+    store.acknowledge_envelopes(ALICE.id.key, [1])
     assert synced == [True, False]
 
 
@@ -348,16 +348,16 @@ def test_room_costs_what_the_mailbox_says_and_is_paid_at_its_door_alone() -> Non
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE)
             mailbox.door = "dtp://0x1/dtp.mailbox"
-            assert await anybody.price() == RoomPrice(7, mailbox.door, 4096, 60, Nearness.PROCESS)
+            assert await anybody.get_price() == RoomPrice(7, mailbox.door, 4096, 60, Nearness.PROCESS)
             wrong = ((0, 1), (1, 0), (1, limits.months + 1), (limits.recipient_bytes, 1))
             for mib, months in (*wrong, (1, 1)):
                 with pytest.raises(MailboxRefused) as refused:
-                    await anybody.reserve(ALICE.id.key, mib, months)
+                    await anybody.reserve_room(ALICE.id.key, mib, months)
                 expected = Refusal.NOT_PAID if (mib, months) == (1, 1) else Refusal.MALFORMED
                 assert refused.value.refusal is expected
-            assert (await alice.status()).reserved == 0
+            assert (await alice.get_status()).reserved == 0
         async with serving(SqliteMailbox(), "free") as (_, client):
-            assert await (await client()).price() is None
+            assert await (await client()).get_price() is None
 
     run(main())
 
@@ -382,14 +382,14 @@ def test_malformed_requests_end_their_stream_alone() -> None:
                 with pytest.raises(dtp.StreamReset):
                     await stream.read()
             assert mailbox.counters["malformed"] == len(bad) + 1
-            assert (await alice.status()).count == 0
+            assert (await alice.get_status()).count == 0
 
     run(main())
 
 
 def test_a_disk_that_is_full_is_said_and_nothing_is_promised(tmp_path: Path) -> None:
     class Full(SqliteMailbox):
-        def deposit(self, *arguments: object) -> list[object]:  # type: ignore[override]
+        def add_envelopes(self, *arguments: object) -> list[object]:  # type: ignore[override]
             raise StoreFailed("the disk is full")
 
     async def main() -> None:
@@ -397,7 +397,7 @@ def test_a_disk_that_is_full_is_said_and_nothing_is_promised(tmp_path: Path) -> 
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE)
             with pytest.raises(MailboxRefused) as refused:
-                await anybody.deposit(ALICE.id.key, envelope(1), seconds=9, access=ACCESS)
+                await anybody.deposit_envelope(ALICE.id.key, envelope(1), seconds=9, access=ACCESS)
             assert refused.value.refusal is Refusal.NOT_STORED
 
     run(main())
@@ -415,7 +415,7 @@ def test_a_mailbox_that_answers_nonsense_is_found_out() -> None:
             for ask, fault in (("get_keys", KeysForged), ("fetch", MailboxMalformed)):
                 client = await MailboxClient.connect(address, identity=ALICE)
                 with pytest.raises(fault):
-                    await (client.get_keys(BOB.id.key, 0) if ask == "get_keys" else client.fetch())
+                    await (client.get_keys(BOB.id.key, 0) if ask == "get_keys" else client.fetch_envelopes())
                 await client.close()
 
     run(main())
@@ -444,9 +444,9 @@ def test_a_mailbox_that_pushes_what_nobody_asked_for_is_left(watched: bool, size
 
     async def main() -> None:
         async with flooded(size) as client:
-            await (client.watch() if watched else client.leave())
+            await (client.watch_tray() if watched else client.forget_device())
             with pytest.raises(MailboxGone):
-                await client.status()
+                await client.get_status()
             assert await client.pushes.get() is None
 
     run(main())
@@ -457,10 +457,10 @@ def test_a_mailbox_that_pushes_more_than_is_acknowledged_is_left() -> None:
 
     async def main() -> None:
         async with flooded(512) as client:
-            await client.watch()
+            await client.watch_tray()
             assert await client.pushes.get()
             with pytest.raises(MailboxGone):
-                await client.acknowledge([1])
+                await client.acknowledge_envelopes([1])
 
     run(main())
 
@@ -470,7 +470,7 @@ def test_who_takes_what_is_pushed_learns_of_the_end_however_much_waits() -> None
 
     async def main() -> None:
         async with flooded(512) as client:
-            await client.watch()
+            await client.watch_tray()
             while not client.pushes.full():
                 await asyncio.to_thread(bool)
             await client.close()
@@ -508,7 +508,7 @@ def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> Non
             for away in (7200, -61 * DAY):  # seconds that its clock is away from the mailbox's
                 keys = local(ALICE, (int(time.time()) + away) * 1000).keys
                 with pytest.raises(MailboxRefused) as refused:
-                    await alice.publish(keys.encoded, [])
+                    await alice.publish_keys(keys.encoded, [])
                 assert refused.value.refusal is Refusal.CLOCK_DIFFERS
 
     run(main())
@@ -530,7 +530,7 @@ def test_who_reads_no_answers_is_given_few() -> None:
             await register(alice, ALICE)
             await asyncio.gather(
                 *(
-                    other.deposit(ALICE.id.key, envelope(each, 65_536), seconds=99, access=ACCESS)
+                    other.deposit_envelope(ALICE.id.key, envelope(each, 65_536), seconds=99, access=ACCESS)
                     for each in range(20)
                 )
             )
@@ -540,7 +540,7 @@ def test_who_reads_no_answers_is_given_few() -> None:
                 for number in range(1, 11):
                     stream.write(encode(number, int(MailboxOp.FETCH), 0, 0, 20))
             for _ in range(200):
-                await reading.status()
+                await reading.get_status()
             assert 0 < mailbox.counters["fetch"] < 30  # what a client's window takes, and one more
 
     run(main())
@@ -555,12 +555,12 @@ def test_what_devices_say_of_themselves_is_limited_by_source() -> None:
             alice = await client(ALICE)
             await register(alice, ALICE)  # keys and settings
             await register(alice, ALICE)
-            for ask in (alice.set_access(b"", 0), alice.publish(b"", []), alice.leave()):
+            for ask in (alice.set_access(b"", 0), alice.publish_keys(b"", []), alice.forget_device()):
                 with pytest.raises(MailboxRefused) as refused:
                     await ask
                 assert refused.value.refusal is Refusal.TOO_OFTEN
-            await alice.deposit(ALICE.id.key, envelope(1), seconds=9, access=ACCESS)
-            assert (await alice.status()).count == 1
+            await alice.deposit_envelope(ALICE.id.key, envelope(1), seconds=9, access=ACCESS)
+            assert (await alice.get_status()).count == 1
 
     run(main())
 
@@ -578,13 +578,13 @@ def test_a_disk_that_gets_full_within_a_write_has_all_that_was_promised(tmp_path
         kept = 0
         with contextlib.suppress(StoreFailed):
             while kept < 1000:
-                outcomes = store.deposit([known(kept + each, 4096) for each in range(step)], NOW)
+                outcomes = store.add_envelopes([known(kept + each, 4096) for each in range(step)], NOW)
                 assert {each.refusal for each in outcomes} == {Refusal.DONE}
                 kept += step
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert 0 < kept < 1000
         said.write_text(str(kept))
-        assert store.deposit([known(5000)], NOW)[0].refusal is Refusal.DONE  # room again
+        assert store.add_envelopes([known(5000)], NOW)[0].refusal is Refusal.DONE  # room again
 
     child = os.fork()
     if not child:
@@ -596,11 +596,11 @@ def test_a_disk_that_gets_full_within_a_write_has_all_that_was_promised(tmp_path
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with contextlib.closing(SqliteMailbox(path)) as store:
-        found = store.fetch(ALICE.id.key, Tray.KNOWN, 0, 2000, 1 << 30)
+        found = store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 2000, 1 << 30)
         kept = int(said.read_text())
         expected = [known(each, 4096).envelope for each in range(kept)]
         assert [each.envelope for each in found[:kept]] == expected
-        status = store.status(ALICE.id.key)
+        status = store.device_status(ALICE.id.key)
         assert status is not None
         assert (status.count, status.bytes) == (len(found), sum(len(each.envelope) for each in found))
 
@@ -617,13 +617,15 @@ def test_two_processes_with_one_file_pass_no_quota_by_each_other(tmp_path: Path)
 def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path) -> None:
     store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1 << 62))
     register_alice(store)
-    assert [each.refusal for each in store.deposit([known(1), known(2)], NOW)] == [Refusal.NOT_STORED] * 2
+    assert [each.refusal for each in store.add_envelopes([known(1), known(2)], NOW)] == [
+        Refusal.NOT_STORED
+    ] * 2
     assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.NOT_STORED
     assert store.put_card(ALICE.id.key, b"card").refusal is Refusal.NOT_STORED
-    assert store.status(ALICE.id.key) is None  # nor a new device
+    assert store.device_status(ALICE.id.key) is None  # nor a new device
     store.close()
     store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1))
     register_alice(store)
-    assert [each.refusal for each in store.deposit([known(1)], NOW)] == [Refusal.DONE]
+    assert [each.refusal for each in store.add_envelopes([known(1)], NOW)] == [Refusal.DONE]
     assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.DONE
     store.close()

@@ -27,8 +27,8 @@ class Told(SqliteMailbox):
         self.times: asyncio.Queue[int] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
 
-    def expire(self, now: int) -> int:
-        found = super().expire(now)
+    def expire_envelopes(self, now: int) -> int:
+        found = super().expire_envelopes(now)
         self.loop.call_soon_threadsafe(self.times.put_nowait, now)
         return found
 
@@ -40,7 +40,7 @@ async def sweep(path: Path) -> tuple[int, int]:
         assert mailbox.keeper is not None
         at = await store.times.get()
         await mailbox.stop()
-        status = store.status(ALICE.id.key)
+        status = store.device_status(ALICE.id.key)
         return at, status.count if status else 0
 
 
@@ -52,7 +52,7 @@ def test_a_mailbox_whose_clock_jumps_ahead_keeps_what_waits(
     monkeypatch.setattr(time, "time", lambda: now[0])
     with contextlib.closing(SqliteMailbox(path)) as store:
         register_alice(store)
-        store.deposit([known(1, seconds=10**9)], NOW)
+        store.add_envelopes([known(1, seconds=10**9)], NOW)
     assert asyncio.run(sweep(path)) == (NOW, 1)
     now[0] += 400 * DAY
     assert asyncio.run(sweep(path)) == (NOW, 1)
@@ -60,7 +60,7 @@ def test_a_mailbox_whose_clock_jumps_ahead_keeps_what_waits(
     now[0] -= 400 * DAY - 60
     assert asyncio.run(sweep(path)) == (NOW, 1)
     with contextlib.closing(SqliteMailbox(path)) as store:
-        assert store.expire(NOW + LIFETIME) == 1
+        assert store.expire_envelopes(NOW + LIFETIME) == 1
     now[0] += 400 * DAY  # nothing waits, so nothing is lost by a wrong clock
     assert asyncio.run(sweep(path)) == (NOW + 400 * DAY + 60, 0)
 

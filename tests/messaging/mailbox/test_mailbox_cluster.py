@@ -150,7 +150,7 @@ def opened(cluster: Cluster) -> NatsMailbox:
 def everything(store: NatsMailbox) -> list[bytes]:
     found: list[bytes] = []
     after = 0
-    while kept := store.fetch(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20):
+    while kept := store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20):
         found += [each.envelope for each in kept]
         after = kept[-1].id
     return found
@@ -167,7 +167,7 @@ def test_each_server_goes_in_turn_during_use_and_nothing_is_lost_or_doubled(
         def write() -> None:
             for number in itertools.count():
                 deposits = [known(number), known(10_000 + number)]
-                assert tried(lambda both=deposits: store.deposit(both, NOW)) == [DONE, DONE]  # type: ignore[misc]
+                assert tried(lambda both=deposits: store.add_envelopes(both, NOW)) == [DONE, DONE]  # type: ignore[misc]
                 kept.append(number)
                 if over.wait(0.01):
                     return
@@ -200,19 +200,20 @@ def test_a_stream_that_is_full_refuses_and_drops_nothing(cluster: Cluster) -> No
 
         def fill() -> None:
             for number in range(1000):
-                store.deposit([known(number)], NOW)
+                store.add_envelopes([known(number)], NOW)
                 stored.append(envelope(number))
 
         with pytest.raises(StoreAway, match="maximum bytes"):
             fill()
         assert 0 < len(stored) < 200
         assert everything(store) == stored
-        (first, *_) = store.fetch(ALICE.id.key, Tray.KNOWN, 0, 1, 9)
+        (first, *_) = store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 1, 9)
         assert first.envelope == stored[0]
         with closing(NatsMailbox(cluster.url)) as again:
             assert everything(again) == stored
-        store.acknowledge(
-            ALICE.id.key, [each.id for each in store.fetch(ALICE.id.key, Tray.KNOWN, 0, 50, 1 << 20)]
+        store.acknowledge_envelopes(
+            ALICE.id.key,
+            [each.id for each in store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 50, 1 << 20)],
         )
-        tried(lambda: store.deposit([known(5000)], NOW))
+        tried(lambda: store.add_envelopes([known(5000)], NOW))
         assert everything(store) == [*stored[50:], envelope(5000)]

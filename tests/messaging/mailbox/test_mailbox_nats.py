@@ -96,7 +96,7 @@ def test_a_store_in_jetstream(check: Callable[[Registered], None], url: str) -> 
 
 
 def fetched(store: MailboxStore, after: int = 0, most: int = 64) -> list[bytes]:
-    return [each.envelope for each in store.fetch(ALICE.id.key, Tray.KNOWN, after, most, 1 << 20)]
+    return [each.envelope for each in store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, after, most, 1 << 20)]
 
 
 def test_several_writers_overlook_and_double_nothing(url: str) -> None:
@@ -107,8 +107,8 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
 
     def write(number: int) -> None:
         for at in range(20):
-            stores[number].deposit([known(1000 * number + 10 * at + each) for each in range(5)], NOW)
-            stores[number].deposit([known(7)], NOW)  # all of them
+            stores[number].add_envelopes([known(1000 * number + 10 * at + each) for each in range(5)], NOW)
+            stores[number].add_envelopes([known(7)], NOW)  # all of them
 
     writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
     for each in writers:
@@ -117,10 +117,10 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
     after = 0
     # Read beside the writers: what is passed over never comes.
     while any(each.is_alive() for each in writers):
-        kept = stores[0].fetch(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
+        kept = stores[0].fetch_envelopes(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
         found += [each.envelope for each in kept]
         after = kept[-1].id if kept else after
-    wait_until(lambda: stores[0].status(ALICE.id.key).count == 301)  # type: ignore[union-attr]
+    wait_until(lambda: stores[0].device_status(ALICE.id.key).count == 301)  # type: ignore[union-attr]
     found += fetched(stores[0], after, 999)
     assert len(set(found)) == len(found) == 301
     for each in stores:
@@ -130,7 +130,7 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
 def test_one_time_keys_are_given_once_by_several_processes(url: str) -> None:
     with closing(NatsMailbox(url)) as one, closing(NatsMailbox(url)) as other:
         register_alice(one)
-        wait_until(lambda: other.status(ALICE.id.key) is not None)
+        wait_until(lambda: other.device_status(ALICE.id.key) is not None)
         given: list[bytes] = []
 
         def take(store: MailboxStore) -> None:
@@ -161,17 +161,17 @@ def test_processes_tell_each_other_what_came_and_what_went(url: str) -> None:
     came = threading.Event()
     with closing(NatsMailbox(url)) as one, closing(NatsMailbox(url)) as other:
         register_alice(one)
-        other.watch(lambda device: came.set() if device == ALICE.id.key else None)
-        one.deposit([known(1)], NOW)
+        other.watch_others(lambda device: came.set() if device == ALICE.id.key else None)
+        one.add_envelopes([known(1)], NOW)
         assert came.wait(LIMIT)
-        (kept,) = other.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9)
-        other.acknowledge(ALICE.id.key, [kept.id])
+        (kept,) = other.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 9)
+        other.acknowledge_envelopes(ALICE.id.key, [kept.id])
         wait_until(lambda: not fetched(one))
-        status = one.status(ALICE.id.key)
+        status = one.device_status(ALICE.id.key)
         assert status is not None
         assert (status.count, status.bytes) == (0, 0)
-        other.leave(ALICE.id.key)
-        wait_until(lambda: one.status(ALICE.id.key) is None)
+        other.forget_device(ALICE.id.key)
+        wait_until(lambda: one.device_status(ALICE.id.key) is None)
 
 
 def wait_until(done: Callable[[], object]) -> None:
@@ -184,30 +184,30 @@ def wait_until(done: Callable[[], object]) -> None:
 def test_what_was_kept_is_there_after_the_server_was_killed_and_began_again(tmp_path: Path) -> None:
     with Server(tmp_path, "-js") as server, closing(NatsMailbox(server.url)) as store:
         register_alice(store)
-        store.deposit([known(1), known(2)], NOW)
+        store.add_envelopes([known(1), known(2)], NOW)
         looked = threading.Event()
         server.kill()
         with pytest.raises(StoreAway, match="could not be written"):
-            store.deposit([known(3)], NOW)
-        store.watch(lambda device: None if device else looked.set())
+            store.add_envelopes([known(3)], NOW)
+        store.watch_others(lambda device: None if device else looked.set())
         server.start()
         assert looked.wait(LIMIT)
         assert fetched(store) == [known(1).envelope, known(2).envelope]
-        assert [each.refusal for each in store.deposit([known(3), known(1)], NOW)] == [0, 0]
+        assert [each.refusal for each in store.add_envelopes([known(3), known(1)], NOW)] == [0, 0]
         assert len(fetched(store)) == 3
     with pytest.raises(StoreFailed, match="closed"):
-        store.status(ALICE.id.key)
+        store.device_status(ALICE.id.key)
 
 
 def test_nothing_is_said_to_be_missing_while_the_index_is_read_anew(tmp_path: Path) -> None:
     with Server(tmp_path, "-js") as server, closing(NatsMailbox(server.url)) as store:
         register_alice(store)
-        store.deposit([known(number) for number in range(300)], NOW)
+        store.add_envelopes([known(number) for number in range(300)], NOW)
         store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW)
         server.kill()
         server.start()
         questions: list[Callable[[], bool]] = [
-            lambda: store.deposit([known(7)], NOW) == [DONE],
+            lambda: store.add_envelopes([known(7)], NOW) == [DONE],
             lambda: store.get_piece(piece_hash(b"piece")) == b"piece",
             lambda: len(fetched(store, most=10)) == 10,
             lambda: store.take_keys(ALICE.id.key) is not None,
@@ -226,13 +226,13 @@ def test_a_stream_that_is_not_found_says_nothing_of_what_is_in_it(url: str) -> N
     """A server says so also while its cluster has no leader: here somebody has deleted the stream."""
     with closing(NatsMailbox(url)) as store:
         register_alice(store)
-        assert store.deposit([known(1)], NOW) == [DONE]
-        (kept,) = store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20)
+        assert store.add_envelopes([known(1)], NOW) == [DONE]
+        (kept,) = store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20)
         asyncio.run(delete_stream(url))
         for ask in (
             lambda: store.take_keys(ALICE.id.key),
-            lambda: store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20),
-            lambda: store.acknowledge(ALICE.id.key, [kept.id]),
+            lambda: store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20),
+            lambda: store.acknowledge_envelopes(ALICE.id.key, [kept.id]),
             lambda: store.set_access(ALICE.id.key, b"", 0),
         ):
             with pytest.raises(StoreAway, match="stream not found"):
@@ -243,8 +243,10 @@ def test_an_index_that_lacks_what_the_stream_has_is_not_used(server: Server, url
     """As a server of a cluster does that has just begun: it tells of the last messages, and never of the first."""
     with closing(NatsMailbox(url)) as store:
         register_alice(store)
-        assert store.deposit([known(number) for number in range(9)], NOW) == [DONE] * 9
-        store.acknowledge(ALICE.id.key, [store.fetch(ALICE.id.key, Tray.KNOWN, 0, 1, 1 << 20)[0].id])
+        assert store.add_envelopes([known(number) for number in range(9)], NOW) == [DONE] * 9
+        store.acknowledge_envelopes(
+            ALICE.id.key, [store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 1, 1 << 20)[0].id]
+        )
     with Forgetful(server.port) as between:
         through = url.replace(str(server.port), str(between.port))
         with pytest.raises(StoreAway, match="tells of 6 of 9 messages"):
@@ -314,9 +316,9 @@ def test_a_server_that_stops_without_a_word_is_away(tmp_path: Path) -> None:
         os.kill(server.process.pid, signal.SIGSTOP)
         os.waitpid(server.process.pid, os.WUNTRACED)  # until all its threads have stopped
         with pytest.raises(StoreAway):
-            store.deposit([known(1)], NOW)
+            store.add_envelopes([known(1)], NOW)
         with pytest.raises(StoreAway):
-            store.status(ALICE.id.key)
+            store.device_status(ALICE.id.key)
 
 
 def test_why_a_server_is_of_no_use_is_said(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
 
     def write(number: int) -> None:
         for at in range(20):
-            stores[number].deposit([known(1000 * number + 10 * at + each) for each in range(5)], NOW)
-            stores[number].deposit([known(7)], NOW)  # all of them
+            stores[number].add_envelopes([known(1000 * number + 10 * at + each) for each in range(5)], NOW)
+            stores[number].add_envelopes([known(7)], NOW)  # all of them
 
     writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for each in writers:
@@ -77,16 +77,16 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
     found: list[bytes] = []
     after = 0
     while len(found) < 4 * 100 + 1:  # read beside the writers: what is passed over never comes
-        kept = stores[0].fetch(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
+        kept = stores[0].fetch_envelopes(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
         found += [each.envelope for each in kept]
         after = kept[-1].id if kept else after
         if not kept and not any(each.is_alive() for each in writers):
-            kept = stores[0].fetch(ALICE.id.key, Tray.KNOWN, after, 1, 1 << 20)
+            kept = stores[0].fetch_envelopes(ALICE.id.key, Tray.KNOWN, after, 1, 1 << 20)
             assert kept, f"{len(found)} of 401"
     for each in writers:
         each.join()
     assert len(set(found)) == len(found) == 401
-    status = stores[1].status(ALICE.id.key)
+    status = stores[1].device_status(ALICE.id.key)
     assert status is not None
     assert (status.count, status.bytes) == (401, 401 * 512)
     for each in stores:
@@ -151,14 +151,16 @@ def test_a_lost_connection_is_made_again_and_a_server_that_is_away_is_said(url: 
             "WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
         with pytest.raises(StoreFailed, match="could not be"):
-            store.deposit([known(1)], NOW)
-    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9) == []  # nothing was promised, nothing is there
-    store.deposit([known(1)], NOW)
-    assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9)) == 1
+            store.add_envelopes([known(1)], NOW)
+    assert (
+        store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 9) == []
+    )  # nothing was promised, nothing is there
+    store.add_envelopes([known(1)], NOW)
+    assert len(store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 9)) == 1
     assert store.has_access(ALICE.id.key, ACCESS)
     store.close()
     with pytest.raises(StoreFailed, match="closed"):
-        store.deposit([known(1)], NOW)
+        store.add_envelopes([known(1)], NOW)
     with pytest.raises(StoreAway, match="could not be opened"):
         open_store("postgresql://dtp:secret@127.0.0.1:1/none")
 
@@ -184,7 +186,7 @@ def test_a_server_that_says_nothing_any_more_is_away(url: str) -> None:
             await asyncio.to_thread(register_alice, store)
             stop()
             with pytest.raises(StoreAway, match="could not be written"):
-                await asyncio.to_thread(store.deposit, [known(1)], NOW)
+                await asyncio.to_thread(store.add_envelopes, [known(1)], NOW)
             await asyncio.to_thread(store.close)
 
     asyncio.run(asyncio.wait_for(main(), LIMIT))
@@ -202,9 +204,9 @@ def test_what_takes_long_is_waited_for_while_the_server_answers(url: str) -> Non
         register_alice(store)
         with psycopg.connect(url) as other:
             other.execute("LOCK TABLE dtp_mailbox_recipients")
-            depositing = threading.Thread(target=store.deposit, args=([known(1)], NOW))
+            depositing = threading.Thread(target=store.add_envelopes, args=([known(1)], NOW))
             depositing.start()
             for _ in range(3):
                 assert looks.acquire(timeout=LIMIT)
         depositing.join(LIMIT)
-        assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9)) == 1
+        assert len(store.fetch_envelopes(ALICE.id.key, Tray.KNOWN, 0, 9, 9)) == 1

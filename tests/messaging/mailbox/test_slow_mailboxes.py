@@ -140,7 +140,7 @@ def test_what_is_of_the_moment_is_passed_on_to_who_is_there(tmp_path: Path) -> N
     """One by one: who came behind such a mailbox heard it too late."""
 
     async def main(at: PostOffice) -> None:
-        held = Held("signal")
+        held = Held("send_signal")
         alice, bob, carol = await meet(at, held)
         for each in (alice, carol):
             await bob.send(each.card, "hello")

@@ -97,15 +97,15 @@ class Endless:
     def __init__(self, envelope: bytes) -> None:
         self._envelope, self.asked = envelope, 0
 
-    async def fetch(self, tray: Tray, *, after: int, most: int) -> list[KeptEnvelope]:
+    async def fetch_envelopes(self, tray: Tray, *, after: int, most: int) -> list[KeptEnvelope]:
         self.asked += 1
         assert self.asked < 100
         return [KeptEnvelope(7, NOW // 1000, self._envelope)] * most
 
-    async def status(self) -> Status:
+    async def get_status(self) -> Status:
         return Status(1, 1, 1, 0)
 
-    async def acknowledge(self, ids: list[int]) -> None:
+    async def acknowledge_envelopes(self, ids: list[int]) -> None:
         pass
 
     async def close(self) -> None:

@@ -184,7 +184,7 @@ def test_a_line_is_found_in_the_dht_by_its_name(tmp_path):
         owner = await opened(office, await office.open())
         seed = await office.enter(Dht(Identity.generate(), bind=("127.0.0.1", 0)))
         dht = await office.enter(Dht(LINE, bind=("127.0.0.1", 0), bootstrap=[seed.endpoint]))
-        await DhtCards(dht).publish(owner.card)
+        await DhtCards(dht).publish_card(owner.card)
         assert (await find_line(LINE.id, bootstrap=[seed.endpoint])).card.person == LINE.id.key
         with pytest.raises(LineUnreached):
             await find_line(Identity.generate().id, bootstrap=[seed.endpoint])
@@ -210,7 +210,7 @@ def test_the_mailbox_has_neither_the_tips_key_nor_what_it_says_and_sizes_tell_li
             async with Tipster(owner.card, WORDS) as tipster:
                 await tipster.send(text)
             async with await _client(office, LINE) as client:
-                envelopes[text] = (await client.fetch(Tray.STRANGERS))[-1].envelope
+                envelopes[text] = (await client.fetch_envelopes(Tray.STRANGERS))[-1].envelope
         assert {len(each) for each in envelopes.values()} == {4096}
         await owner.collect()
         await owner.answer((await owner.tips())[0], "a word that is nowhere else")
@@ -307,7 +307,9 @@ def test_a_flood_of_first_contacts_costs_work_and_fills_nothing_but_a_tray(tmp_p
         assert await owner.collect() == 1
         async with await _client(office) as client:  # a letter without the work
             with pytest.raises(DtpError, match="stamp"):
-                await client.deposit(LINE.id.key, seal_envelope(b"x", LINE.static_public), seconds=60)
+                await client.deposit_envelope(
+                    LINE.id.key, seal_envelope(b"x", LINE.static_public), seconds=60
+                )
 
     run(test, tmp_path, "flood")
 
@@ -333,7 +335,7 @@ def test_letters_by_others_to_others_replayed_or_broken_change_nothing(tmp_path)
         async with Tipster(owner.card, WORDS) as tipster:
             await tipster.send("once")
         async with await _client(office, LINE) as client:
-            (genuine,) = await client.fetch(Tray.STRANGERS)
+            (genuine,) = await client.fetch_envelopes(Tray.STRANGERS)
         assert await owner.collect() == 1
         newest = owner.store.sealing_keys(LINE, 0)[0][1]
         other = Identity.generate()
@@ -354,7 +356,7 @@ def test_letters_by_others_to_others_replayed_or_broken_change_nothing(tmp_path)
         assert tip.reply_to is not None
         assert tip.reply_to.device == WORDS.device.id.key
         async with await _client(office, LINE) as client:
-            assert (await client.status()).count == 0  # and nothing of it is left
+            assert (await client.get_status()).count == 0  # and nothing of it is left
 
     run(test, tmp_path, "forged")
 
@@ -406,7 +408,7 @@ def test_whoever_learns_where_answers_go_can_put_no_words_into_the_owners_mouth(
             ):
                 async with await _client(office) as client:
                     envelope = letter.seal(key, to.sealing)
-                    await client.deposit(to.device, envelope, seconds=60, access=to.access)
+                    await client.deposit_envelope(to.device, envelope, seconds=60, access=to.access)
             assert (await tipster.read()).letters == []
 
     run(test, tmp_path, "mouth")

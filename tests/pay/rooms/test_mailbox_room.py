@@ -105,7 +105,7 @@ def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market: Play, b
     async def scenario(market: Market) -> None:
         async with box(market) as made:
             store = made.mailbox.store
-            store.reserve = lambda device, *_: store.status(device)
+            store.reserve_room = lambda device, *_: store.device_status(device)
             for number in range(2):
                 async with made.messenger("alice", ALICE, await made.rent()) as alice:
                     whats = ROOM if number else ROOM[1:]
@@ -135,10 +135,10 @@ def test_anybody_pays_for_a_device_and_pays_for_nothing_beside_that(market: Play
             options = {"budget": 50 * PRICE, "most_per_mib": 0, "on_charge": agree, **buyer}
             connection = await dtp.connect(made.mailbox.door, **options)
             client = MailboxClient(await connection.open_stream())
-            assert await client.price() == RoomPrice(
+            assert await client.get_price() == RoomPrice(
                 PRICE, made.mailbox.door, LIMITS.free_bytes, 7 * DAY, client.nearness
             )
-            status = await client.reserve(ALICE.id.key, 2, 3)
+            status = await client.reserve_room(ALICE.id.key, 2, 3)
             assert status.reserved == 2 * MIB
             assert units == [(6, 6 * PRICE)]
             assert connection.paid == 6 * PRICE
@@ -153,7 +153,7 @@ def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market: Play, boun
 
     async def scenario(market: Market) -> None:
         async with box(market) as made:
-            store, reserve = made.mailbox.store, made.mailbox.store.reserve
+            store, reserve = made.mailbox.store, made.mailbox.store.reserve_room
 
             def reshape(device: Any, size: Any, seconds: Any, now: Any, stamp: Any) -> Any:
                 reserve(device, size, seconds, now)
@@ -161,9 +161,9 @@ def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market: Play, boun
                 with store._database.transaction() as db:
                     shape = mib * MIB, now + left, device
                     db.execute("UPDATE recipients SET reserved = ?, paid_until = ? WHERE device = ?", shape)
-                return store.status(device)
+                return store.device_status(device)
 
-            store.reserve = reshape
+            store.reserve_room = reshape
             async with made.messenger("alice", ALICE, await made.rent()) as alice:
                 await alice.wait_reached()
                 for _ in range(3):
@@ -189,7 +189,7 @@ def test_nobody_makes_the_room_of_another_smaller(market: Play, bound: Any) -> N
                 **await market.buyer(),
             )
             client = MailboxClient(await connection.open_stream())
-            after = await client.reserve(ALICE.id.key, 1, 1)
+            after = await client.reserve_room(ALICE.id.key, 1, 1)
             await client.close()
             assert (after.reserved, after.paid_until) == (
                 before.reserved,

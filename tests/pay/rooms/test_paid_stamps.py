@@ -155,7 +155,7 @@ def test_a_mailbox_that_lets_nothing_in_by_a_stamp_is_paid_once(market: Play, bo
         async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
             await alice.wait_reached()
             card = alice.card.public()
-            with answering(made.mailbox.store, reserve=lambda reserve, *of: reserve(*of[:4])):
+            with answering(made.mailbox.store, reserve_room=lambda reserve, *of: reserve(*of[:4])):
                 mailbox = str(dtp.Address.parse(made.address).peer)
                 assert (await write(made, card, 9 * STAMP, What.STAMP_WITHHELD)).detail == mailbox
                 made.mailbox.door += "?via=tcp"  # another door is the same mailbox
@@ -180,7 +180,7 @@ def test_a_stamp_is_not_paid_twice_where_the_answer_is_lost(market: Play) -> Non
     async def scenario(market: Market) -> None:
         async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
             await alice.wait_reached()
-            with answering(made.mailbox.store, reserve=note_and_fail):
+            with answering(made.mailbox.store, reserve_room=note_and_fail):
                 await write(made, alice.card.public(), 9 * STAMP, What.STAMP_PAID)
             async with made.messenger("bob", BOB, postage=await made.postage()):
                 assert (await first(alice)).text == "hello"
@@ -203,15 +203,15 @@ def test_a_good_stamp_is_not_charged_again_and_costs_no_less(
                 (MIBS - 1, b"s" * 16, Refusal.STAMP_NEEDED),
             ):
                 with pytest.raises(MailboxRefused) as refused:
-                    await client.reserve(ALICE.id.key, mib, 1, stamp)
+                    await client.reserve_room(ALICE.id.key, mib, 1, stamp)
                 assert refused.value.refusal is why
             assert (refused.value.stamp_mib, connection.paid) == (MIBS, 0)
-            first_time = await client.reserve(ALICE.id.key, MIBS, 1, b"s" * 16)
-            assert await client.reserve(ALICE.id.key, MIBS, 1, b"s" * 16) == first_time
+            first_time = await client.reserve_room(ALICE.id.key, MIBS, 1, b"s" * 16)
+            assert await client.reserve_room(ALICE.id.key, MIBS, 1, b"s" * 16) == first_time
             assert connection.paid == STAMP
             await alice.delivery.own[made.address].set_access(b"", 0)  # and now she takes none
             with pytest.raises(MailboxRefused) as refused:
-                await client.reserve(ALICE.id.key, MIBS, 1, b"t" * 16)
+                await client.reserve_room(ALICE.id.key, MIBS, 1, b"t" * 16)
             assert (refused.value.refusal, connection.paid) == (Refusal.MISSING, STAMP)
             await client.close()
 
@@ -448,7 +448,7 @@ def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
 
             async def connect(address: str, identity: Any) -> MailboxClient:
                 client = await connect_plainly(address, identity)
-                genuine = client.price
+                genuine = client.get_price
 
                 async def price() -> Any:
                     own = len(asked)
@@ -458,7 +458,7 @@ def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
                     return await genuine()
 
                 if identity is None:
-                    client.price = price
+                    client.get_price = price
                 return client
 
             def is_paid() -> bool:
@@ -552,7 +552,7 @@ def test_a_mailbox_that_lets_nothing_in_is_not_paid_again_a_month_later(
         async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
             await alice.wait_reached()
             card = alice.card.public()
-            with answering(made.mailbox.store, reserve=lambda reserve, *of: reserve(*of[:4])):
+            with answering(made.mailbox.store, reserve_room=lambda reserve, *of: reserve(*of[:4])):
                 await write(made, card, 9 * STAMP, What.STAMP_WITHHELD)
                 monkeypatch.setattr(postage_module, "now_ms", lambda: now_ms() + 40 * 86_400_000)
                 async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
@@ -607,7 +607,7 @@ def test_what_was_let_in_before_a_restart_is_not_paid_once_more(market: Play) ->
             refused = made.mailbox.counters["refused:stamp_needed"]
             async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
                 await bob.delivery.run_in_thread(send_again, bob.correspondence.desk)
-                bob.delivery.wake()
+                bob.delivery.wake_up()
                 while made.mailbox.counters["refused:stamp_needed"] < refused + 6:
                     await bob.delivery.run_in_thread(lambda: None)
                 assert not [each for each in bob.stamping.last_notices if each.what is What.STAMP_PAID]

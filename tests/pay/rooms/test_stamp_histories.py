@@ -88,8 +88,8 @@ class World:
         self.model = Model([Recipient(), Recipient()])
         self.stack = AsyncExitStack()
         store = made.mailbox.store
-        self._reserve = store.reserve
-        store.reserve = self._reserve_or_not
+        self._reserve = store.reserve_room
+        store.reserve_room = self._reserve_or_not
 
     def _reserve_or_not(self, device: Any, size: Any, seconds: Any, now: Any, stamp: Any) -> Any:
         return self._reserve(device, size, seconds, now, b"" if self.model.withholding else stamp)
@@ -157,7 +157,7 @@ class World:
                         await self.bob.delivery.run_in_thread(
                             self.bob.correspondence.desk.send_now, key.id.key
                         )
-                    self.bob.delivery.wake()
+                    self.bob.delivery.wake_up()
                     await self.bob.wait_reached()
                     found = self.made.signed(), [await self.look(number) for number in range(2)]
         except TimeoutError:
@@ -165,7 +165,7 @@ class World:
 
     async def look(self, number: int) -> Any:
         device = self.keys[number].id.key
-        status = await self.made.mailbox.keeper.run_in_store(self.made.mailbox.store.status, device)
+        status = await self.made.mailbox.keeper.run_in_store(self.made.mailbox.store.device_status, device)
         told = [each for each in self.bob.stamping.last_notices if each.person == device]
         waits = self.model.people[number].waits
         last = told[-1] if told and waits else None
