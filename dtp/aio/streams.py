@@ -146,10 +146,12 @@ class StreamServer(asyncio.AbstractServer):
         self._finished: asyncio.Future[None] = self._loop.create_future()
         self._idle: asyncio.Future[None] | None = None
 
-    async def _listen(
+    async def _start_listening(
         self, urls: str | Sequence[str], identity: Identity, options: ListenOptions
     ) -> StreamServer:
-        self._listener = await listen(urls, {self._service: self._serve}, identity=identity, **options)
+        self._listener = await listen(
+            urls, {self._service: self._serve_connection}, identity=identity, **options
+        )
         return self
 
     @property
@@ -176,7 +178,7 @@ class StreamServer(asyncio.AbstractServer):
 
     # ---- connections come in ----------------------------------------------------------------------------
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve_connection(self, connection: Connection) -> None:
         if self._closing is not None:
             return
         transports = self._transports[connection] = set[StreamTransport]()
@@ -230,11 +232,11 @@ class StreamServer(asyncio.AbstractServer):
     def close(self) -> None:
         """Accept nothing more; streams that are open go on. Idempotent."""
         if self._closing is None:
-            self._closing = start_task(self._close(), name="dtp-server-close", loop=self._loop)
+            self._closing = start_task(self._close_connections(), name="dtp-server-close", loop=self._loop)
             if self._serving_forever is not None and not self._serving_forever.done():
                 self._serving_forever.cancel()
 
-    async def _close(self) -> None:
+    async def _close_connections(self) -> None:
         for connection, transports in list(self._transports.items()):
             if not transports:
                 self._transports.pop(connection)
@@ -282,7 +284,7 @@ async def create_server(
     As `loop.create_server` of asyncio. `service` is the name that clients have to ask for, `"*"` takes any.
     `options` and errors are those of `dtp.listen`.
     """
-    return await StreamServer(protocol_factory, service)._listen(urls, identity, options)
+    return await StreamServer(protocol_factory, service)._start_listening(urls, identity, options)
 
 
 async def start_server(

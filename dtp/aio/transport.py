@@ -80,7 +80,7 @@ class StreamTransport(transports._FlowControlMixin):
         self.set_protocol(protocol)
         limits = connection.limits
         self.set_write_buffer_limits(limits.write_high, min(limits.write_low, limits.write_high))
-        self._call(protocol.connection_made, self)
+        self._call_protocol(protocol.connection_made, self)
         stream.attach_sink(self)
         if stream._write_error is not None:
             self.stream_writable()
@@ -100,7 +100,7 @@ class StreamTransport(transports._FlowControlMixin):
         """Return the protocol that is served."""
         return self._protocol
 
-    def _call(self, method: Callable[..., Any], *args: object) -> Any:
+    def _call_protocol(self, method: Callable[..., Any], *args: object) -> Any:
         """Call the protocol, which is foreign code: what it raises ends this stream and nothing else."""
         try:
             return method(*args)
@@ -138,23 +138,23 @@ class StreamTransport(transports._FlowControlMixin):
     def _give_held(self) -> None:
         held = self._held
         while held and not self._paused:
-            self._deliver(held.popleft())
+            self._deliver_data(held.popleft())
         if self._eof and not self._eof_told and not self._paused and not self._closing:
             self._tell_eof()
 
-    def _deliver(self, data: bytes | memoryview) -> None:
+    def _deliver_data(self, data: bytes | memoryview) -> None:
         size = len(data)
         if self._buffered:
-            size = self._call(self._fill, data) or 0
+            size = self._call_protocol(self._fill_buffer, data) or 0
             if size < len(data):
                 self._held.appendleft(memoryview(data)[size:])
                 if self._closing:
                     self._drop_buffered()
         else:
-            self._call(self._protocol.data_received, data)  # type: ignore[attr-defined]
+            self._call_protocol(self._protocol.data_received, data)  # type: ignore[attr-defined]
         self._stream.consumed(size)
 
-    def _fill(self, data: bytes | memoryview) -> int:
+    def _fill_buffer(self, data: bytes | memoryview) -> int:
         """Hand `data` to a `BufferedProtocol` until it pauses; how much it has taken."""
         protocol: Any = self._protocol
         view = memoryview(data)
@@ -171,7 +171,7 @@ class StreamTransport(transports._FlowControlMixin):
 
     def _tell_eof(self) -> None:
         self._eof_told = True
-        if not self._call(self._protocol.eof_received):  # type: ignore[attr-defined]
+        if not self._call_protocol(self._protocol.eof_received):  # type: ignore[attr-defined]
             self.close()
         elif self._write_error is not None:
             self._connection_lost(None if self._stream._delivered else self._write_error)
@@ -290,7 +290,7 @@ class StreamTransport(transports._FlowControlMixin):
     def _tell_lost(self, error: Exception | None) -> None:
         self._ending = None
         try:
-            self._call(self._protocol.connection_lost, error)
+            self._call_protocol(self._protocol.connection_lost, error)
         finally:
             if self._on_lost is not None:
                 self._on_lost(self)
@@ -303,7 +303,7 @@ class StreamTransport(transports._FlowControlMixin):
         elif self._paused or self._held:
             self._held.append(data)
         else:
-            self._deliver(data)
+            self._deliver_data(data)
 
     def stream_eof(self) -> None:
         self._eof = True

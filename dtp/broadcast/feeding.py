@@ -265,7 +265,7 @@ class Feeder:
             ]
             self._hand_on_surplus()
             try:
-                self._greet(stream)
+                self._greet_listener(stream)
                 await self._feed_listener(stream, hello)
             finally:
                 for each in beside:
@@ -323,7 +323,7 @@ class Feeder:
 
     async def _answer_ask(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
         """Send one who wants only some segments what it asks for, in its turn."""
-        self._greet(stream, who)
+        self._greet_listener(stream, who)
         async with self._asks.take_turn(who.source):
             await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE))
 
@@ -395,7 +395,7 @@ class Feeder:
         others = self._other_addresses(stream, who)
         frames.write(stream, m.SenderState(self.path[: m.MAX_PATH], others, room))
 
-    def _greet(self, stream: Stream, who: ShowListener | None = None) -> None:
+    def _greet_listener(self, stream: Stream, who: ShowListener | None = None) -> None:
         frames.write(stream, m.Announced(self.held.announcement.encoded))
         self._say_state(stream, who)
 

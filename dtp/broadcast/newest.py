@@ -38,7 +38,7 @@ class NewestStreams:
         show = announcement.producer.key, announcement.show
         if show in self._newest or len(self._newest) < MOST:
             known = self._newest.get(show, announcement.time_ms)
-            self._newest[show] = max(known, announcement.time_ms, key=self._rank)
+            self._newest[show] = max(known, announcement.time_ms, key=self._rank_by_time)
 
     def note_own(self, announcement: Announcement, address: str) -> None:
         """Note that its producer itself has this stream, at an address where it has proven its key. What it had there
@@ -49,17 +49,17 @@ class NewestStreams:
         """Note that its producer has published this stream in a topic: who sends older messages of it again changes
         nothing."""
         known = self._own.get(_TOPIC)
-        if known is None or self._rank(known.time_ms) < self._rank(announcement.time_ms):
+        if known is None or self._rank_by_time(known.time_ms) < self._rank_by_time(announcement.time_ms):
             self._own[_TOPIC] = announcement
 
     def has_newer(self, announcement: Announcement) -> bool:
         """Return whether another stream counts, and not this one."""
         own = [each for each in self._own.values() if each.producer == announcement.producer]
         if own:
-            counts = max(own, key=lambda each: self._rank(each.time_ms))
+            counts = max(own, key=lambda each: self._rank_by_time(each.time_ms))
             return counts.encoded != announcement.encoded and counts.stream != announcement.stream
         newest = self._newest.get((announcement.producer.key, announcement.show), announcement.time_ms)
-        return self._rank(newest) > self._rank(announcement.time_ms)
+        return self._rank_by_time(newest) > self._rank_by_time(announcement.time_ms)
 
-    def _rank(self, time_ms: int) -> tuple[bool, int]:
+    def _rank_by_time(self, time_ms: int) -> tuple[bool, int]:
         return time_ms <= self._now_ms() + _AHEAD, time_ms

@@ -67,14 +67,14 @@ class Recorder:
             while left:
                 left = left[self._file.write(left) :]
         except OSError as fault:
-            self._fail(fault)
+            self._report_fault(fault)
             with contextlib.suppress(OSError):  # what is there of the last segment is read as the end, too
                 self._file.truncate(self._size)
         else:
             self._hash.update(data)
             self._size += len(data)
 
-    def _fail(self, fault: OSError) -> None:
+    def _report_fault(self, fault: OSError) -> None:
         self.fault = RecordingError(f"can't record to {self.path}: {fault.strerror}")
         self._on_fault(self.fault)
 
@@ -85,7 +85,7 @@ class Recorder:
                 with self._file as file:
                     os.fsync(file.fileno())
             except OSError as fault:
-                self._fail(fault)
+                self._report_fault(fault)
             self._file = None
         return self._hash.hexdigest()
 

@@ -67,12 +67,12 @@ class ServerTls:
         """Raises as `server_context`. `clock` is Unix time."""
         self._url, self._cert, self._key = url, cert, key
         self._clock, self._told = clock, 0.0
-        self._seen = self._look()
+        self._seen = self._look_at_files()
         self._context = server_context(url, cert, key)
         self._ends = self._read_end()
         self._tell_end()
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
+    def _look_at_files(self) -> list[tuple[int, int, int] | None]:
         found: list[tuple[int, int, int] | None] = []
         for path in filter(None, (self._cert, self._key)):
             try:
@@ -86,7 +86,7 @@ class ServerTls:
     @property
     def context(self) -> ssl.SSLContext:
         """What the next connection is to use. Files that can't be used leave it as it was, which is logged once."""
-        seen = self._look()
+        seen = self._look_at_files()
         if seen != self._seen:
             self._seen = seen
             try:

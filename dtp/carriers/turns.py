@@ -155,7 +155,7 @@ class PacketTurns:
     def note_due(self, taker: Taker) -> None:
         """Have a taker do what is due (`take_rest`), in the next turn or one to come."""
         self._put_waiting(self._get_line(taker, own=True))
-        self._schedule()
+        self._schedule_turn()
 
     def _get_line(self, taker: Taker, *, own: bool) -> _Line:
         line = self._lines.get((taker, own))
@@ -207,7 +207,7 @@ class PacketTurns:
         for line in later:
             self._put_waiting(line)
         if self._count_waiting():
-            self._schedule()
+            self._schedule_turn()
 
     def _count_waiting(self) -> int:
         """Return how many accounts have lines that wait."""
@@ -223,7 +223,7 @@ class PacketTurns:
             self._served = waiting[0] if waiting else None
         return self._served
 
-    def _schedule(self) -> None:
+    def _schedule_turn(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._go_on, context=context_for_all())
@@ -327,7 +327,7 @@ class SharedTurns(PacketTurns):
 
     def give_soon(self) -> None:
         """Give packets away in the next turn: each carrier reads by itself, and each of them would have begun one."""
-        self._schedule()
+        self._schedule_turn()
 
     @property
     def is_full(self) -> bool:
@@ -339,9 +339,9 @@ class SharedTurns(PacketTurns):
         self._left -= frames
         if not self._renewing:
             self._renewing = True
-            self._loop.call_soon(self._renew)
+            self._loop.call_soon(self._renew_allowance)
 
-    def _renew(self) -> None:
+    def _renew_allowance(self) -> None:
         self._left, self._renewing = AT_ONCE, False
 
 

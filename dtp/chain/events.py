@@ -286,7 +286,7 @@ class EventFollower:
                 if followed is not None:
                     yield followed
             if last in ("CHECKPOINT_BOUND", "CURSOR_BOUND") and end is not None:
-                self._advance(Cursor(end - 1, position=self._cursor_now().position))
+                self._advance_cursor(Cursor(end - 1, position=self._cursor_now().position))
                 return
             if last not in ("ITEM_LIMIT", "SCAN_LIMIT"):
                 if end is None:
@@ -319,16 +319,16 @@ class EventFollower:
         event = frame.event
         if event is None:
             if frame.covered is not None:
-                self._advance(Cursor(frame.covered, position=frame.cursor))
+                self._advance_cursor(Cursor(frame.covered, position=frame.cursor))
             elif frame.cursor:
                 self.cursor = replace(self._cursor_now(), position=frame.cursor)
             return None
         if event.checkpoint is None or event.transaction_index is None:
             raise NodeRefused("the node sent an event without its place in the chain", MALFORMED)
         cursor = Cursor(event.checkpoint, event.transaction_index, event.index, frame.cursor)
-        return Followed(event, cursor) if self._advance(cursor) else None
+        return Followed(event, cursor) if self._advance_cursor(cursor) else None
 
-    def _advance(self, cursor: Cursor) -> bool:
+    def _advance_cursor(self, cursor: Cursor) -> bool:
         if cursor.place <= self._cursor_now().place:
             return False
         self.cursor = cursor
@@ -337,7 +337,7 @@ class EventFollower:
 
     # ------------------------------------------------------------------------------------------ by checkpoints
 
-    def _matches(self, event: ChainEvent) -> bool:
+    def _matches_event(self, event: ChainEvent) -> bool:
         fitting = not self._types or any(fits(event.type, wanted) for wanted in self._types)
         return fitting and self._sender in ("", event.sender)
 
@@ -363,8 +363,8 @@ class EventFollower:
                 await self._chain.endpoints.sleep(self._chain.endpoints.retry.pause(0))
                 continue
             for event in found.events:
-                if self._matches(event):
+                if self._matches_event(event):
                     followed = self._advance_over(EventFrame(event, b"", None))
                     if followed is not None:
                         yield followed
-            self._advance(Cursor(number))
+            self._advance_cursor(Cursor(number))

@@ -358,7 +358,7 @@ class HostDirectory:
             return known
         task = self._fetching.get(id)
         if task is None:
-            task = self._fetching[id] = start_task(self._fetch(id, known), name=f"dtp-host-{id[:10]}")
+            task = self._fetching[id] = start_task(self._fetch_host(id, known), name=f"dtp-host-{id[:10]}")
             task.add_done_callback(lambda done: self._on_fetched(id, done))
         # Whoever gives up waiting must not take the answer away from the others.
         return await asyncio.shield(task)
@@ -421,7 +421,7 @@ class HostDirectory:
         while len(self._known) > self._max_hosts:
             self._known.popitem(last=False)
 
-    async def _fetch(self, id: str, before: HostState | None) -> HostState:
+    async def _fetch_host(self, id: str, before: HostState | None) -> HostState:
         async with self._open_client() as chain:
             found = await read_host(chain, id, beacon=before.host.beacon if before else "", clock=self._clock)
             self._tell_upgradable(chain)

@@ -50,7 +50,7 @@ class RootGroup(CommandGroup):
         """Run the command; see `dtp.cli.output` for what an error becomes."""
         json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far
         try:
-            return self._invoke(ctx, list(ctx.args))
+            return self._invoke_command(ctx, list(ctx.args))
         except DtpError as error:
             ctx.exit(self.report_error(error, ctx))
         except PermissionError as error:  # of merely looking whether something is there, too
@@ -77,7 +77,7 @@ class RootGroup(CommandGroup):
                 ctx.exit(output.EXIT_USAGE)
             ctx.exit(output.EXIT_INTERRUPTED)
 
-    def _invoke(self, ctx: click.Context, words: list[str]) -> Any:
+    def _invoke_command(self, ctx: click.Context, words: list[str]) -> Any:
         """Run the command. Names of files may have any bytes; what is used as text and has none is a wrong word."""
         try:
             return super().invoke(ctx)

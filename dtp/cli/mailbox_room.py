@@ -83,7 +83,7 @@ class RoomOffer:
                 assert chain.signer is not None
                 options: dict[str, Any] = {"wallet": chain.signer, "network": chain, "host": self.host}
                 options |= {"identity": listening.identity, "hint": self.hint, "psk": listening.psk}
-                async with selling_room(mailbox, urls=self._places(listening), **options) as serving:
+                async with selling_room(mailbox, urls=self._payment_places(listening), **options) as serving:
                     yield serving
 
         seller = RoomSeller(mailbox, begin, _print_door)
@@ -93,7 +93,7 @@ class RoomOffer:
         finally:
             await seller.stop()
 
-    def _places(self, listening: Listening) -> list[str]:
+    def _payment_places(self, listening: Listening) -> list[str]:
         """Return where it is paid: other ports of the places where messages are left, if nothing was said."""
         if self.pay_listen:
             return list(self.pay_listen)

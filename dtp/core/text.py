@@ -134,7 +134,7 @@ class TextHandle(SequenceHandle):
             fault = self._make_error(code)
             raise type(fault)(f"{fault}; {done[0]} of {len(pieces)} edits took place")
 
-    def _step(self, *, is_open: bool) -> None:
+    def _step_undo(self, *, is_open: bool) -> None:
         code = lib.dtp_text_step(self._text, is_open)
         if code:
             raise self._make_error(code)
@@ -201,7 +201,7 @@ class TextHandle(SequenceHandle):
     def __str__(self) -> str:
         return self.read(0, self._state.length)
 
-    def _convert(self, position: int, unit: int, to: int) -> int:
+    def _convert_position(self, position: int, unit: int, to: int) -> int:
         if position < 0:
             raise TextRange(f"{position} is not a position")
         found = lib.dtp_text_convert(self._text, position, unit, to)
@@ -211,21 +211,21 @@ class TextHandle(SequenceHandle):
 
     def utf8_offset(self, position: int) -> int:
         """Return the position (in code points) as an offset into the text's UTF-8. Raises `TextRange`."""
-        return self._convert(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF8_BYTES)
+        return self._convert_position(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF8_BYTES)
 
     def utf16_offset(self, position: int) -> int:
         """Return the position as an offset in UTF-16 code units, as JavaScript and LSP count. Raises `TextRange`."""
-        return self._convert(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF16_UNITS)
+        return self._convert_position(position, lib.DTP_TEXT_POINTS, lib.DTP_TEXT_UTF16_UNITS)
 
     def from_utf8(self, offset: int) -> int:
         """Return the position of an offset into UTF-8; one inside a character gives that character. Raises
         `TextRange`."""
-        return self._convert(offset, lib.DTP_TEXT_UTF8_BYTES, lib.DTP_TEXT_POINTS)
+        return self._convert_position(offset, lib.DTP_TEXT_UTF8_BYTES, lib.DTP_TEXT_POINTS)
 
     def from_utf16(self, offset: int) -> int:
         """Return the position of an offset in UTF-16 code units; between surrogates: their character. Raises
         `TextRange`."""
-        return self._convert(offset, lib.DTP_TEXT_UTF16_UNITS, lib.DTP_TEXT_POINTS)
+        return self._convert_position(offset, lib.DTP_TEXT_UTF16_UNITS, lib.DTP_TEXT_POINTS)
 
     def _read_patches(self) -> list[Patch]:
         state = self._state

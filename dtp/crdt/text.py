@@ -274,13 +274,13 @@ class Text(Replicated, TextHandle):
 
         By itself a step goes on while typing, or deleting, goes on where it stopped, up to the end of a line.
         """
-        self._step(is_open=False)
+        self._step_undo(is_open=False)
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
         """Make all edits inside one undo step."""
-        self._step(is_open=True)
+        self._step_undo(is_open=True)
         try:
             yield
         finally:
-            self._step(is_open=False)
+            self._step_undo(is_open=False)

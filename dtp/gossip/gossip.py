@@ -121,8 +121,8 @@ class Gossip:
         """Leave all topics. Neighbours get what was published first, as far as they read within a second."""
         await self.flush()
         for topic in list(self._topics.values()):
-            topic._leave()
-        self._flush()
+            topic._leave_topic()
+        self._flush_turn()
         for bridge in self._bridges:
             await bridge.stop()
         channels = list(self._channels.values())
@@ -137,15 +137,15 @@ class Gossip:
         self._loop = None
         if self._timer is not None:  # now, since what was done above may have set it again
             self._timer.cancel()
-        self._wake()
+        self._wake_waiters()
 
-    def _now(self) -> float:
+    def _loop_time(self) -> float:
         if self._loop is None:
             raise TopicError("gossip isn't running; use it within 'async with'")
         return self._loop.time()
 
     def _set_wall(self) -> None:
-        self._router.set_wall(self._wall() - self._now())
+        self._router.set_wall(self._wall() - self._loop_time())
 
     def _set_timer(self) -> None:
         if self._loop is None:
@@ -155,13 +155,13 @@ class Gossip:
             if self._timer.when() <= due:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._tick)
+        self._timer = self._loop.call_at(due, self._handle_timer)
 
-    def _tick(self) -> None:
+    def _handle_timer(self) -> None:
         self._timer = None
         self._set_wall()
-        self._router.tick(self._now())
-        self._flush()
+        self._router.tick(self._loop_time())
+        self._flush_turn()
 
     # ---- what can be asked --------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class Gossip:
 
         A second stream with the same neighbour takes the place of the first.
         """
-        now, peer = self._now(), stream.connection.peer.key
+        now, peer = self._loop_time(), stream.connection.peer.key
         if (before := self._channels.pop(peer, None)) is not None:
             before.close()
         if peer == self.identity.id.key or not self._router.add_peer(
@@ -247,7 +247,7 @@ class Gossip:
         if self._channels.get(channel.peer) is channel:
             del self._channels[channel.peer]
             if self._loop is not None:
-                self._router.remove_peer(channel.peer, self._now())
+                self._router.remove_peer(channel.peer, self._loop_time())
                 self._schedule_flush()
 
     def exchange_records(
@@ -265,7 +265,9 @@ class Gossip:
         """
         self._learn, self._networks_of = learn, networks_of or self._networks_of
         if connect is not None:
-            self._named = NamedPeers(connect, is_wanted=self._is_wanted, now=self._now, counts=self.counts)
+            self._named = NamedPeers(
+                connect, is_wanted=self._is_wanted, now=self._loop_time, counts=self.counts
+            )
         if record_of is not None:
             given = record_of
 
@@ -279,7 +281,7 @@ class Gossip:
     def renew_record(self, peer: PeerId) -> None:
         """Send a neighbour's new record to others soon: to those that have a small topic with it, and no link."""
         if self._loop is not None:
-            self._router.renew_record(peer.key, self._now())
+            self._router.renew_record(peer.key, self._loop_time())
             self._set_timer()
 
     def _on_records_offered(self, offered: RecordsOffered) -> None:
@@ -338,8 +340,8 @@ class Gossip:
             room=room,
         )
 
-    def _join(self, topic: Topic) -> None:
-        now = self._now()
+    def _join_topic(self, topic: Topic) -> None:
+        now = self._loop_time()
         if topic.wire_name in self._topics:
             raise TopicError(f"the topic {topic.name!r} is joined already")
         validate = None
@@ -372,14 +374,14 @@ class Gossip:
             verdict = await awaited
         finally:
             if self._loop is not None:
-                self._router.set_verdict(message.id, verdict, self._now())
+                self._router.set_verdict(message.id, verdict, self._loop_time())
                 self._schedule_flush()
 
-    def _leave(self, topic: Topic) -> None:
+    def _leave_topic(self, topic: Topic) -> None:
         if self._topics.get(topic.wire_name) is topic:
             del self._topics[topic.wire_name]
             if self._loop is not None:
-                self._router.leave(topic.wire_name, self._now())
+                self._router.leave(topic.wire_name, self._loop_time())
                 self._schedule_flush()
             self._full.discard(topic.wire_name)
             for bridge in self._bridges:
@@ -399,7 +401,7 @@ class Gossip:
             return False
         has_room = self._room.get(topic.wire_name)
         if has_room is None:
-            has_room = self._room[topic.wire_name] = self._router.has_room(topic.wire_name, self._now())
+            has_room = self._room[topic.wire_name] = self._router.has_room(topic.wire_name, self._loop_time())
         return has_room
 
     async def _wait_room(self) -> None:
@@ -411,7 +413,7 @@ class Gossip:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
-    def _wake(self) -> None:
+    def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -433,7 +435,7 @@ class Gossip:
         return hash_content(content)[:ID_SIZE]
 
     def _sign_queued(self) -> None:
-        now = self._now()
+        now = self._loop_time()
         unsigned, self._unsigned = self._unsigned, {}
         self._unsigned_count = self._unsigned_size = 0
         for contents in unsigned.values():
@@ -444,9 +446,9 @@ class Gossip:
         """Wait until what was published is on its way to the neighbours that read at all."""
         if self._loop is None:
             return
-        self._flush()
+        self._flush_turn()
         while any(
-            self._router.queued_bytes(peer) and not self._router.is_stalled(peer, self._now())
+            self._router.queued_bytes(peer) and not self._router.is_stalled(peer, self._loop_time())
             for peer in self._channels
         ):
             await self._wait_room()
@@ -456,9 +458,9 @@ class Gossip:
     def _schedule_flush(self) -> None:
         if not self._flushing and self._loop is not None:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_turn)
 
-    def _flush(self) -> None:
+    def _flush_turn(self) -> None:
         """End a turn: sign what was published, deliver what came, send what is queued, in one record a link."""
         self._flushing = False
         if self._loop is None:
@@ -478,14 +480,14 @@ class Gossip:
 
     def _update_paused(self) -> None:
         self._room.clear()
-        paused = bool(self._full) or self._router.is_congested(self._now())
+        paused = bool(self._full) or self._router.is_congested(self._loop_time())
         if paused != self._is_paused:
             self._is_paused = paused
             if not paused:
                 for channel in list(self._channels.values()):
                     channel.resume()
         if self._waiters:
-            self._wake()
+            self._wake_waiters()
 
     @property
     def is_paused(self) -> bool:
@@ -499,7 +501,7 @@ class Gossip:
                 self._schedule_flush()
 
     def _receive_frames(self, peer: bytes, found: list[tuple[int, bytes]]) -> None:
-        self._router.receive(peer, found, self._now())
+        self._router.receive(peer, found, self._loop_time())
         self._take_events()
         if self._router.has_ready or self._room or self._waiters or self._is_paused:
             self._schedule_flush()
@@ -511,7 +513,7 @@ class Gossip:
             if type(event) is Delivered:
                 topic = self._topics.get(event.topic)
                 if topic is not None:
-                    topic._deliver(event.message)
+                    topic._deliver_message(event.message)
                     if topic.overflow == "wait" and topic.is_full:
                         self._full.add(event.topic)
                         self._is_paused = True
@@ -522,7 +524,7 @@ class Gossip:
             elif isinstance(event, RecordsOffered):
                 self._on_records_offered(event)
             elif isinstance(event, MembersChanged):
-                self._wake()
+                self._wake_waiters()
 
     # ---- brokers ------------------------------------------------------------------------------------------------
 
@@ -547,5 +549,5 @@ class Gossip:
         if bridge in self._bridges:
             await self.flush()
             self._bridges.remove(bridge)
-            self._router.remove_peer(bridge.peer, self._now())
+            self._router.remove_peer(bridge.peer, self._loop_time())
             await bridge.stop()

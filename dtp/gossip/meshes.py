@@ -278,7 +278,7 @@ class Meshes:
             self._keep_outgoing(state, now)
             if self._beats % _OPPORTUNISTIC_BEATS == 0:
                 self._graft_better(state, now)
-        self._announce(state, now)
+        self._announce_neighbours(state, now)
 
     def _graft_some(self, state: TopicState, now: float, count: int, least: float = 0.0) -> None:
         core = self._core
@@ -355,7 +355,7 @@ class Meshes:
         if middle < core.scores.weights.opportunistic:
             self._graft_some(state, now, _OPPORTUNISTIC_PEERS, middle + 1e-9)
 
-    def _announce(self, state: TopicState, now: float) -> None:
+    def _announce_neighbours(self, state: TopicState, now: float) -> None:
         """Send NEIGHBOURS to members, if the peers have changed to whom own messages go."""
         core = self._core
         least = core.scores.weights.publish

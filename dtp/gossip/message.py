@@ -221,11 +221,11 @@ class SignatureChecks:
             else:
                 self.known += 1
         if wanted:
-            verdicts = self._verify(wanted)
+            verdicts = self._verify_messages(wanted)
             found = [verdicts[name] if one is None else one for name, one in zip(names, found, strict=True)]
         return [bool(one) for one in found]
 
-    def _verify(self, wanted: dict[bytes, SignedMessage]) -> dict[bytes, bool]:
+    def _verify_messages(self, wanted: dict[bytes, SignedMessage]) -> dict[bytes, bool]:
         self.checked += len(wanted)
         verdicts = dict(zip(wanted, are_genuine(list(wanted.values())), strict=True))
         for name, is_genuine in verdicts.items():

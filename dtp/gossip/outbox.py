@@ -47,17 +47,17 @@ class Outbox:
         """Queue a control frame, and return True if there was room."""
         if self.size > self._limits.queue_hard + _CONTROL:
             return False
-        self._put(b"", frame, now)
+        self._put_frame(b"", frame, now)
         return True
 
     def try_put_message(self, message_id: bytes, frame: bytes, now: float) -> bool:
         """Queue a message, and return True if there was room."""
         if self.size + len(frame) > self._limits.queue_hard:
             return False
-        self._put(message_id, frame, now)
+        self._put_frame(message_id, frame, now)
         return True
 
-    def _put(self, message_id: bytes, frame: bytes, now: float) -> None:
+    def _put_frame(self, message_id: bytes, frame: bytes, now: float) -> None:
         if not self._frames:
             self._moved = now
         self._frames.append((message_id, frame))

@@ -83,7 +83,7 @@ class Topic:
     async def __aenter__(self) -> Topic:
         if self._state != "new":
             raise TopicError("a topic is joined once; make another of the same name")
-        self._gossip._join(self)
+        self._gossip._join_topic(self)
         self._state = "joined"
         return self
 
@@ -91,11 +91,11 @@ class Topic:
         """Leave. What was published is sent first, as far as neighbours read."""
         if self._state == "joined":
             await self._gossip.flush()
-        self._leave()
+        self._leave_topic()
 
-    def _leave(self) -> None:
+    def _leave_topic(self) -> None:
         if self._state == "joined":
-            self._gossip._leave(self)
+            self._gossip._leave_topic(self)
         self._state = "left"
         while self._readers:
             reader = self._readers.popleft()
@@ -164,7 +164,7 @@ class Topic:
         message = self._waiting.popleft()
         self._size -= len(message.data)
         if self._waiting and self._readers:
-            self._wake()
+            self._wake_reader()
         if self.overflow == "wait":
             self._gossip._on_room_made()
         return message
@@ -194,21 +194,21 @@ class Topic:
         """True if no further message has room."""
         return len(self._waiting) >= self._room or self._size >= ROOM_BYTES
 
-    def _deliver(self, message: Message) -> None:
+    def _deliver_message(self, message: Message) -> None:
         if self.is_full and self.overflow != "wait":
             self._gossip.counts["dropped-by-reader"] += 1
             self.dropped += 1
             self._unsaid += 1
             if self.overflow == "raise":
-                self._wake()
+                self._wake_reader()
                 return
             self._size -= len(self._waiting.popleft().data)
         self._waiting.append(message)
         self._size += len(message.data)
         if self._readers:
-            self._wake()
+            self._wake_reader()
 
-    def _wake(self) -> None:
+    def _wake_reader(self) -> None:
         while self._readers:
             reader = self._readers.popleft()
             if not reader.done():

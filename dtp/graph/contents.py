@@ -201,9 +201,9 @@ class Contents:
         document, `parts_too` puts its parts in place of the links to them.
         """
         self.check_here(soul)
-        return (parts.read_with_parts if parts_too else parts.with_relationships)(soul, self._everything)
+        return (parts.read_with_parts if parts_too else parts.with_relationships)(soul, self._read_all)
 
-    def _everything(self, soul: str) -> dict[str, dict[str, Any]]:
+    def _read_all(self, soul: str) -> dict[str, dict[str, Any]]:
         if parts.is_relationship(soul) and self._replica.core.soul_number(values.encode_name(soul)) is None:
             return {}
         if self.is_private(soul):

@@ -136,8 +136,8 @@ class Graph(Contents):
             IntakeParts(
                 self._lock,
                 self._readers,
-                self._save,
-                self._rebuild,
+                self._save_frames,
+                self._rebuild_state,
                 self._notify_readers,
                 self._notify_listeners,
                 self._flush_later,
@@ -276,7 +276,7 @@ class Graph(Contents):
     async def _flush_soon(self) -> None:
         self._flush = None
         try:
-            await self._commit()
+            await self._commit_changes()
         except (NotOwner, RuleBroken) as error:
             self._refused = error
         except DtpError as error:
@@ -392,18 +392,18 @@ class Graph(Contents):
         stored is kept, and the next commit tries again. Raises `RuleBroken` and `NotOwner` for edits of texts that
         became too much, or were revoked, before they were signed: they are taken back.
         """
-        await self._commit()
+        await self._commit_changes()
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
 
-    async def _commit(self) -> None:
+    async def _commit_changes(self) -> None:
         async with self._lock:
             try:
                 self.sign()
             finally:
-                await self._save(synced=True)
-                await self._rebuild()
+                await self._save_frames(synced=True)
+                await self._rebuild_state()
             self._failure = None
             self._readers.on_stored()
 
@@ -465,7 +465,7 @@ class Graph(Contents):
         """
         await self.intake.take_proof(first, second)
 
-    async def _rebuild(self) -> None:
+    async def _rebuild_state(self) -> None:
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""
         await self.admission.apply_bans()
         while self._replica.must_rebuild:
@@ -475,7 +475,7 @@ class Graph(Contents):
                 self._refused = error
                 self.sign()
             version = self._replica.version
-            await self._save(synced=True)
+            await self._save_frames(synced=True)
             whole = self._replica.sequences.stale or self._replica.access.is_outdated
             rebuild = partial(loading.rebuild_replica, whole=whole)
             fresh = await self.frames.ask_store(rebuild, self.frames.store, self._replica.empty_copy())
@@ -632,13 +632,13 @@ class Graph(Contents):
                 if self.damage is before:  # else it was mended while it was read
                     if not repair:
                         raise
-                    await self.frames.ask_store(self.frames.store.rewrite)
+                    await self.frames.ask_store(self.frames.store.rewrite_file)
                 await self.look_again()
                 return await self.frames.ask_store(verify, self.frames.store)
 
     # ---- the store ------------------------------------------------------------------------------------------
 
-    async def _save(self, *, synced: bool) -> None:
+    async def _save_frames(self, *, synced: bool) -> None:
         """Store what isn't yet. What fails stays, for the next time."""
         told = bool(self.frames.unsaved)
         while self.frames.unsaved:
@@ -659,7 +659,7 @@ class Graph(Contents):
         for; how many were dropped, 0 where the store can't."""
         async with self._lock:
             self.check_writable()
-            dropped = await self.frames.ask_store(self.frames.store.replace, parts)
+            dropped = await self.frames.ask_store(self.frames.store.replace_frames, parts)
             self.admission.count_author_again(parts[0].author)
             return dropped
 
@@ -680,7 +680,7 @@ class Graph(Contents):
         self._since_state += size
 
     def _store_some(self, some: list[Envelope | Summary], synced: bool) -> None:  # beside the loop
-        self.frames.store.add(some, synced=synced)
+        self.frames.store.add_frames(some, synced=synced)
         own = [one.sequence for one in some if one.author == self.identity.id.key]
         if own and self.behind is None:
             self.frames.store.remember_signed(self.identity.id.key, own[-1])

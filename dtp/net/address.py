@@ -446,12 +446,12 @@ class _Parser:
 
     def parse(self, known: PeerId | None) -> Address:
         try:
-            return self._parse(known)
+            return self._parse_address(known)
         except AddressError as error:
             # Every complaint quotes the text, so that it can be found in a file or a command.
             raise AddressError(f"{self.text!r}: {error}") from None
 
-    def _parse(self, known: PeerId | None) -> Address:
+    def _parse_address(self, known: PeerId | None) -> Address:
         for place, char in enumerate(self.text, 1):
             if char.isspace() or unicodedata.category(char) in ("Cc", "Cs"):
                 raise AddressError(f"character {place} ({char!r}) can't be in an address; a space is %20")

@@ -359,7 +359,7 @@ class Connection:
         """
         dropped = [] if self._error is not None else self._drivers.list_unwanted(unwanted)
         for driver in dropped:
-            driver.close()
+            driver.close_carrier()
             self._carrier_lost(driver, None)
         return len(dropped)
 

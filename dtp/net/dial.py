@@ -166,7 +166,7 @@ class Dialer:
         def take_first(driver: LinkDriver, established: Established) -> None:
             nonlocal is_taken
             if is_taken:
-                driver.close()
+                driver.close_carrier()
             else:
                 take_over(driver, established)
                 is_taken = True
@@ -252,13 +252,13 @@ class Dialer:
 
         def established(driver: LinkDriver, result: Established) -> None:
             if done.done():  # nobody waits any more
-                driver.close()
+                driver.close_carrier()
                 return
             self.known.learn_key(result.peer, result.split.remote_static)
             try:
                 take_over(driver, result)
             except PeerError as error:
-                driver.close()
+                driver.close_carrier()
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -278,7 +278,7 @@ class Dialer:
             resume=resume,
         )
         driver = LinkDriver(loop, carrier, handshake, established, failed)
-        driver.start()
+        driver.start_carrier()
         try:
             await done
         except asyncio.CancelledError:

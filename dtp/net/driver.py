@@ -189,7 +189,7 @@ class LinkDriver:
         self._backlog: Buffer | None = None  # whole records that wait for a turn, and how far it is taken
         self._backlog_at = self._backlog_end = 0
 
-    def start(self) -> None:
+    def start_carrier(self) -> None:
         """Start the carrier, and send what the handshake begins with."""
         self.carrier.start(self)
         self._send_handshake()
@@ -247,7 +247,7 @@ class LinkDriver:
         self.carrier.start(self)
         if refusal is not None:
             self.carrier.write(memoryview(bytes(2) + int(refusal).to_bytes(2)))
-        self.close()
+        self.close_carrier()
 
     @property
     def _unread(self) -> Unread | None:
@@ -328,7 +328,9 @@ class LinkDriver:
         handshake = self._handshake
         unanswered = isinstance(handshake, ServerHandshake) and not handshake.has_answered
         if self.carrier.has_ended() if unanswered else self.carrier.broken_off():
-            self.abort(ClosedInHandshake(f"{self.carrier.remote} has gone before its turn in the handshake"))
+            self.abort_carrier(
+                ClosedInHandshake(f"{self.carrier.remote} has gone before its turn in the handshake")
+            )
             return None
         self.carrier.resume_reading()
         self.take_waiting()
@@ -461,13 +463,13 @@ class LinkDriver:
             on_failed, self._on_failed = self._on_failed, None
             on_failed(self, error)
 
-    def close(self) -> None:
+    def close_carrier(self) -> None:
         """Let the carrier send what was written, then end it. Idempotent."""
         self.closed = True
         self._tail = b""
         self.carrier.close()
 
-    def abort(self, error: Exception) -> None:
+    def abort_carrier(self, error: Exception) -> None:
         """End the carrier now; before a connection took over, `error` is reported. Idempotent."""
         self.closed = True
         self._tail = b""

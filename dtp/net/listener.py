@@ -216,22 +216,27 @@ class Listener:
         self._make_leave(carrier.descriptor)
         handshake = ServerHandshake(self._endpoint, os.urandom)
         driver = LinkDriver(
-            self._loop, carrier, handshake, self._on_established, self._on_failed, self.half_open.discard
+            self._loop,
+            carrier,
+            handshake,
+            self._on_established,
+            self._on_failed,
+            self.half_open.forget_driver,
         )
         if not self._limits.connections or not self.half_open.make_room(carrier.source):
             self._say_failed(carrier.source, Crowded("too many half-open or open connections"))
             # Where a pre-shared key is wanted nobody hears anything without it.
             driver.refuse_handshake(Refusal.BUSY if self._endpoint.psk is None else None)
             return
-        self.half_open.add(driver)
-        driver.start()
+        self.half_open.add_driver(driver)
+        driver.start_carrier()
 
     def _on_failed(self, driver: LinkDriver, error: Exception) -> None:
         self._say_failed(driver.carrier.source, error)
 
     def _on_established(self, driver: LinkDriver, established: Established) -> None:
         if self._closed:
-            driver.abort(CarrierError("the listener is closed"))
+            driver.abort_carrier(CarrierError("the listener is closed"))
             return
         if self._is_for_another(driver, established):
             return
@@ -357,9 +362,9 @@ class Listener:
     ) -> None:
         """Take a carrier whose handshake was done by a neighbour; see `LinkDriver.adopt_carrier`."""
         driver = LinkDriver(
-            self._loop, carrier, None, self._on_established, self._on_failed, self.half_open.discard
+            self._loop, carrier, None, self._on_established, self._on_failed, self.half_open.forget_driver
         )
-        self.half_open.add(driver)
+        self.half_open.add_driver(driver)
         driver.adopt_carrier(established, unsent, received)
 
     def _resume_connection(self, driver: LinkDriver, established: Established) -> None:
@@ -497,7 +502,7 @@ class Listener:
             self._waiter.set_result(None)
         for driver in self.half_open:
             if driver.connection is None:
-                driver.abort(CarrierError("the listener is closed"))
+                driver.abort_carrier(CarrierError("the listener is closed"))
         connections = self.connections
         if grace != 0:
             await asyncio.gather(*(each.go_away() for each in connections if not each.closed))

@@ -46,9 +46,9 @@ class StuckStreams:
         """Look until cancelled: who has been in the way for `patience` seconds is ended."""
         while True:
             await asyncio.sleep(patience / LOOKS)
-            self.look()
+            self.end_stuck()
 
-    def look(self) -> None:
+    def end_stuck(self) -> None:
         """Look once, and end who has been in the way for so long."""
         before, self._found = self._found, {}
         at_work = self._at_work()

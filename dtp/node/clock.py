@@ -27,7 +27,7 @@ class ClockWatch:
         """Return how most clocks differ, None if they don't. `now` is the loop's time."""
         return self.clocks.find_difference(self._clock() - now)
 
-    def look(self, now: float, links: int) -> float:
+    def check_clock(self, now: float, links: int) -> float:
         """Log a difference that lasts; return when to look again, with so many links."""
         found = self.find_difference(now)
         if found is None:

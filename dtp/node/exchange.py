@@ -77,14 +77,14 @@ class PeerExchange:
         except (DtpError, EOFError) as fault:  # the other side has none of it, or went
             log.info("no exchange of peers with %r: %s", link, fault)
 
-    async def serve(self, link: PeerLink, stream: Stream) -> None:
+    async def serve_stream(self, link: PeerLink, stream: Stream) -> None:
         """Exchange over a stream that the peer has opened: for `PeerLinks.protocols`."""
         self._write_records(link, stream)
         stream.write_eof()
         await self._read_records(link, stream)
         await stream.flush()
 
-    async def push(self, link: PeerLink) -> None:
+    async def push_record(self, link: PeerLink) -> None:
         """Send this node's new record to a linked peer. A failure is logged."""
         try:
             async with asyncio.timeout(PUSH_PATIENCE), await link.open(PUSH_PROTOCOL) as stream:
@@ -178,7 +178,7 @@ class RecordPush:
             await self._changed.wait()
             self._changed.clear()
             for link in self._links():
-                self._pushes.start(self._exchange.push(link), name="dtp-node-push-link")
+                self._pushes.start(self._exchange.push_record(link), name="dtp-node-push-link")
             await asyncio.sleep(PUSH_PAUSE)
 
 

@@ -157,7 +157,7 @@ class PeerFinding:
             self.lan.publish_record(self.record, to_all=True)
         if self.mdns is not None:
             self.mdns.publish_record(self.record)
-        self.publish()
+        self.publish_to_dht()
 
     def is_of_another(self, record: PeerRecord) -> bool:
         """True if a record of this identity was signed since this node started, but neither by it nor by a process
@@ -177,13 +177,13 @@ class PeerFinding:
         """Return how near they are by whom others are found: those of this network may have led the DHT farther."""
         return self._first_finders if self.dht is None else max(self._first_finders, self.dht.farthest)
 
-    def publish(self) -> None:
+    def publish_to_dht(self) -> None:
         """Publish the record in the DHT, if there is one; while this node is alone there, once another is found."""
         if self.dht is not None and self.record is not None:
             self.dht.publish_later(self.record)  # at once: what the program provides in this turn needs it
-            self._tasks.start(self._publish(self.dht, self.record), name="dtp-node-publish")
+            self._tasks.start(self._publish_to_dht(self.dht, self.record), name="dtp-node-publish")
 
-    async def _publish(self, dht: Dht, record: PeerRecord) -> None:
+    async def _publish_to_dht(self, dht: Dht, record: PeerRecord) -> None:
         from dtp.peers.dht import DhtSuperseded
 
         try:
@@ -203,14 +203,14 @@ class PeerFinding:
             was_alone = not len(self.dht.node.table)
             self.dht.add_node(record)
             if was_alone:
-                self._tasks.start(self._join(self.dht), name="dtp-node-join")
+                self._tasks.start(self._wait_joined(self.dht), name="dtp-node-join")
 
-    async def _join(self, dht: Dht) -> None:
+    async def _wait_joined(self, dht: Dht) -> None:
         try:
             await dht.wait_joined()
         except DtpError as fault:
             log.info("the DHT: %s", fault)
-        self.publish()
+        self.publish_to_dht()
 
     def _dht_endpoint(self) -> str:
         """Return the DHT's endpoint as others on the networks of this machine reach it; "" if there is none."""

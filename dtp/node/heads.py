@@ -376,7 +376,7 @@ class HeadsPlan:
         if not actions and not self.is_fetching:
             actions = self._next_searches(now)
         actions += [
-            self._begin(ProbeNeighbour(peer))
+            self._begin_action(ProbeNeighbour(peer))
             for peer, each in self._neighbours.items()
             if each.busy is None and each.poll_at <= now and each.ready_at <= now
         ]
@@ -426,13 +426,13 @@ class HeadsPlan:
         best = chosen[0]
         whole = [peer for peer in chosen if not ready[peer].other][: self._limits.fetches]
         if weights[best] < self._limits.split or best not in whole:
-            return [self._begin(Fetch(best))]
+            return [self._begin_action(Fetch(best))]
         others = min(len(self._neighbours), self._limits.fetches) - len(whole)
         if others > 0 and now < ready[best].since + self._limits.gather:
             self._gathering_until = ready[best].since + self._limits.gather
             return []
         if len(whole) < 2:
-            return [self._begin(Fetch(best))]
+            return [self._begin_action(Fetch(best))]
         return self._split_authors(whole, {peer: ready[peer].missing_from(ours, out) for peer in whole}, ours)
 
     def _split_authors(
@@ -449,7 +449,7 @@ class HeadsPlan:
             loads[peer] += last[author] - ours.get(author, 0)
             source[author] = peer
         return [
-            self._begin(Fetch(peer, frozenset(a for a, other in source.items() if other != peer)))
+            self._begin_action(Fetch(peer, frozenset(a for a, other in source.items() if other != peer)))
             for peer in peers
             if loads[peer]
         ]
@@ -474,7 +474,7 @@ class HeadsPlan:
             if ready and len(claim.asked) < self._limits.asked:
                 peer = self._random.choice(ready)
                 claim.asked.add(peer)
-                return [self._begin(ProbeNeighbour(peer))]
+                return [self._begin_action(ProbeNeighbour(peer))]
             self._end_round(announcer, claim, now)
         return []
 
@@ -485,7 +485,7 @@ class HeadsPlan:
         if claim.rounds >= self._limits.rounds:
             del self._claims[announcer]  # the polls go on, and so does what is announced next
 
-    def _begin(self, action: ProbeNeighbour | Fetch) -> Action:
+    def _begin_action(self, action: ProbeNeighbour | Fetch) -> Action:
         neighbour, claim = self._neighbours[action.peer], self._claims.get(action.peer, _Claim())
         neighbour.busy = action
         neighbour.promised, neighbour.promised_other = dict(claim.heads), claim.other

@@ -227,14 +227,14 @@ class Node:
     async def __aenter__(self) -> Node:
         """Open it. Raise `ListenError` for an address that can't be had, `NetworkKeyError` for no key."""
         async with AsyncExitStack() as stack:
-            await self._open(stack)
+            await self._open_parts(stack)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def _open(self, stack: AsyncExitStack) -> None:
+    async def _open_parts(self, stack: AsyncExitStack) -> None:
         network = None
         if self._private is not None:  # a passphrase takes a while: not on the loop
             network = await asyncio.to_thread(PrivateNetwork.parse, self._private)
@@ -268,13 +268,13 @@ class Node:
             listener = await self._listen_itself(links, reach.other_urls(self._listen))
             stack.push_async_callback(listener.close)
         self._listener = listener
-        stack.push_async_callback(reach.leave)
+        stack.push_async_callback(reach.release_places)
         await reach.open(listener, self._listen)
         stack.callback(self.book.on_change(self._on_record))
         stack.callback(self.book.on_nearer(self._on_nearer))
         stack.callback(self.book.on_told(self._on_told))
         stack.callback(links.listen(self._on_link, self._on_lost))
-        links.protocols[PEER_EXCHANGE] = self._exchange.serve
+        links.protocols[PEER_EXCHANGE] = self._exchange.serve_stream
         links.protocols[PUSH_PROTOCOL] = self._exchange.serve_push
         from dtp.node.topics import Topics
 
@@ -292,7 +292,7 @@ class Node:
         options = {**self._options, "dht": dht}
         resolver.finders += await self._finding.open(stack, network, self._endpoints, options)
         await self._topics.open(stack, self._finding.dht)
-        self._begin(stack)
+        self._begin_upkeep(stack)
 
     async def _listen_itself(self, links: PeerLinks, urls: Sequence[str]) -> Listener:
         return await listen(
@@ -311,12 +311,12 @@ class Node:
         self._finding.says_goodbye = goodbye
         await self._mesh.aclose()
 
-    def _begin(self, stack: AsyncExitStack) -> None:
+    def _begin_upkeep(self, stack: AsyncExitStack) -> None:
         now = asyncio.get_running_loop().time()
         self.book.note_addresses(self._surroundings.addresses)
         for address in self._bootstrap:
             self._upkeep.add_bootstrap(address, now)
-        self._renew()
+        self._renew_record()
         if self.lan is not None:
             self.lan.ask_everybody()
         self._wish_for_known()
@@ -473,9 +473,9 @@ class Node:
     def announce(self, services: str | Collection[str]) -> None:
         """Announce these services from now on, and the node's addresses anew: its listener may have changed."""
         self._announce = _each(services)
-        self._renew()
+        self._renew_record()
 
-    def _renew(self) -> None:
+    def _renew_record(self) -> None:
         """Sign a new record of the node, and announce it."""
         reached = [] if self._reach is None else self._reach.urls
         self._finding.publish_record(
@@ -488,7 +488,7 @@ class Node:
         if self._finding.dht is not None:
             self._finding.dht.set_barred(self.dialability.verdict is False)
         if self._finding.record is not None:
-            self._renew()
+            self._renew_record()
 
     def _wish_for_known(self) -> None:
         """Make use of the book: of those first that this node has dialled before, since anybody may name others."""
@@ -587,7 +587,7 @@ class Node:
         if changes.has_moved:
             self._upkeep.on_moved(now)
         if any(changes):
-            self._renew()
+            self._renew_record()
             if self.lan is not None:
                 self.lan.ask_everybody()
 
@@ -600,13 +600,14 @@ class Node:
             if now - self._looked >= self.limits.surroundings_look:
                 self._look_around(now)
             if now >= renewal:
-                self._renew()
+                self._renew_record()
                 renewal = now + self.limits.renewal
             for target in self._upkeep.take_due(now):
                 self._tasks.start(self._dial_target(target), name="dtp-node-dial")
             self._wake.clear()
             look = min(
-                self._clock.look(now, len(self.links)), self._looked + self.limits.longest_surroundings_look
+                self._clock.check_clock(now, len(self.links)),
+                self._looked + self.limits.longest_surroundings_look,
             )
             wait = min(renewal, self._upkeep.next_time(), look) - now
             with contextlib.suppress(TimeoutError):

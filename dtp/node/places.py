@@ -169,17 +169,17 @@ class LoopDelay:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
-        self._look()
+        self._measure_delay()
 
     def _look_later(self) -> None:
         self._due = self._loop.time() + LOOK
         self._timer = self._loop.call_at(self._due, self._on_time)
 
     def _on_time(self) -> None:
-        self._look()
+        self._measure_delay()
         self._look_later()
 
-    def _look(self) -> None:
+    def _measure_delay(self) -> None:
         self.most = max(self.most, self._loop.time() - self._due)
 
 
@@ -230,11 +230,11 @@ class RelayPlaces:
         """Give what comes by places to this listener."""
         self._listener = listener
 
-    def keep(self, url: str) -> None:
+    def keep_place(self, url: str) -> None:
         """Have a place where the user has said, as soon as there is one, for as long as it leads somebody here."""
         self._tasks.start(self._take_in_time(url), name="dtp-node-relay")
 
-    async def find(self) -> bool:
+    async def find_place(self) -> bool:
         """Take a place at a linked relay, unless there is one that works; return whether there is one."""
         if any(place.works for place in self._places.values()):
             return True
@@ -242,12 +242,12 @@ class RelayPlaces:
         self._left = {relay: since for relay, since in self._left.items() if now < since + PLACE_RECHECK}
         known = {place.where.relay for place in self._places.values()} | self._left.keys()
         urls = [place.own_url for place in self._list_relays() if place.relay not in known]
-        return await take_first(urls, lambda url: self._take(url, chosen=True))
+        return await take_first(urls, lambda url: self._take_place(url, chosen=True))
 
     async def give_back(self, *, chosen: bool = False) -> None:
         """Give all places back, or those that nobody has named if `chosen`."""
         for url in [url for url, place in self._places.items() if place.chosen or not chosen]:
-            await self._release(url)
+            await self._release_place(url)
 
     async def close(self) -> None:
         """Ask for no place, and try none any more. Idempotent."""
@@ -255,11 +255,11 @@ class RelayPlaces:
 
     async def _take_in_time(self, url: str) -> None:
         pause = FIRST_PAUSE
-        while not await self._take(url, chosen=False):
+        while not await self._take_place(url, chosen=False):
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _take(self, url: str, *, chosen: bool) -> bool:
+    async def _take_place(self, url: str, *, chosen: bool) -> bool:
         assert self._listener is not None
         try:
             own = await self._reach.reserve(self._listener, url)
@@ -267,11 +267,11 @@ class RelayPlaces:
             log.info("no place at %s yet: %s", url, error)
             return False
         place = self._places[own] = _Place(RelayPlace.parse(own), chosen)
-        self._tasks.start(self._watch(url, own, place), name="dtp-node-place")
+        self._tasks.start(self._watch_place(url, own, place), name="dtp-node-place")
         self._on_change()
         return True
 
-    async def _release(self, url: str) -> None:
+    async def _release_place(self, url: str) -> None:
         del self._places[url]
         if self._listener is not None:
             await self._listener.remove(url)
@@ -279,7 +279,7 @@ class RelayPlaces:
 
     # ---- whether they lead here ---------------------------------------------------------------------------------
 
-    async def _watch(self, url: str, own: str, place: _Place) -> None:
+    async def _watch_place(self, url: str, own: str, place: _Place) -> None:
         """Try a place until it is given back."""
         loop = asyncio.get_running_loop()
         failures, pause, tried = 0, CHECK_PAUSE, loop.time()
@@ -300,7 +300,7 @@ class RelayPlaces:
             pause = CHECK_PAUSE if failures < PLACE_FAILURES else LONGEST_PAUSE
             if failures == PLACE_FAILURES:
                 log.warning("relay %s gives a place, and leads nobody here", place.where.relay)
-            if failures >= PLACE_FAILURES and await self._replace(own, place):
+            if failures >= PLACE_FAILURES and await self._replace_place(own, place):
                 break
         if not place.chosen:
             await asyncio.sleep(PLACE_RECHECK)
@@ -318,11 +318,11 @@ class RelayPlaces:
             own = True
         return judge_place(own, [each for each in said if each is not None])
 
-    async def _replace(self, own: str, place: _Place) -> bool:
+    async def _replace_place(self, own: str, place: _Place) -> bool:
         """Give a place back that leads nobody here, if another is wanted and found; return whether it has gone."""
         place.works = False
-        if not self._is_wanted() or not await self.find() or self._places.get(own) is not place:
+        if not self._is_wanted() or not await self.find_place() or self._places.get(own) is not place:
             return False
         self._left[place.where.relay] = asyncio.get_running_loop().time()
-        await self._release(own)
+        await self._release_place(own)
         return True

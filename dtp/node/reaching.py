@@ -117,7 +117,7 @@ class NodeReach:
                 await self.reach.listen(listener, url)
         for url in urls:
             if url.startswith("relay:"):
-                self._places.keep(url)
+                self._places.keep_place(url)
 
     def _on_silent(self, connection: Connection) -> None:
         """Find out what else has lost its way with this connection: the others to the same peer, and places at
@@ -252,7 +252,7 @@ class NodeReach:
         if not self._mapped:
             await self._map_ports()
         pause = FIRST_PAUSE
-        while self.dialability.verdict is not True and not await self._places.find():
+        while self.dialability.verdict is not True and not await self._places.find_place():
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         while self.dialability.verdict is not True:
@@ -291,7 +291,7 @@ class NodeReach:
 
     # ---- the end ----------------------------------------------------------------------------------------------
 
-    async def leave(self) -> None:
+    async def release_places(self) -> None:
         """Give places at relays and ports of the router back, and ask for none. What came by them goes on.
         Idempotent."""
         await self._tasks.stop()

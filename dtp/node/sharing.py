@@ -200,7 +200,7 @@ class GraphShares:
         finally:
             turn.release()
 
-    async def serve(self, link: NodeLink, stream: Stream) -> bool:
+    async def serve_stream(self, link: NodeLink, stream: Stream) -> bool:
         """Serve a stream that a node opened for `PROTOCOL`. What it does wrong ends the stream alone.
 
         Return True for one about presence: the share has it for as long as both share the graph, one for each graph.
@@ -212,7 +212,7 @@ class GraphShares:
         self._serving[peer] += 1
         present: GraphShare | None = None
         try:
-            present = await self._serve(peer, stream)
+            present = await self._serve_stream(peer, stream)
         except (ConnectionClosed, StreamReset, asyncio.IncompleteReadError, TimeoutError):
             stream.reset()
         except PeerError as error:
@@ -224,7 +224,7 @@ class GraphShares:
                 del self._serving[peer]
         return present is not None and present.presence.take_stream(peer, stream)
 
-    async def _serve(self, peer: bytes, stream: Stream) -> GraphShare | None:
+    async def _serve_stream(self, peer: bytes, stream: Stream) -> GraphShare | None:
         """Serve a stream, but for one about presence: then return the share that it is for."""
         async with asyncio.timeout(self.limits.stall):
             head = await stream.readexactly(_TOKEN + 1)
@@ -300,7 +300,7 @@ class GraphShare:
         async with self._current:
             self._current.notify_all()
 
-    def _now(self) -> float:
+    def _loop_time(self) -> float:
         return asyncio.get_running_loop().time()
 
     def _own_heads(self) -> tuple[dict[bytes, int], bytes]:
@@ -321,7 +321,7 @@ class GraphShare:
     def _on_link(self, link: NodeLink) -> None:
         # Of a link that was there before the share, the other side may have asked when nothing was shared here.
         is_joining = not self._forget
-        self._plan.on_link_up(link.peer.key, self._now(), outgoing=link.outgoing or is_joining)
+        self._plan.on_link_up(link.peer.key, self._loop_time(), outgoing=link.outgoing or is_joining)
         self._wake.set()
 
     def _on_lost(self, link: NodeLink) -> None:
@@ -358,7 +358,7 @@ class GraphShare:
             self.counts["agreed"] > 0
             and not self._plan.missing_from(ours, self._unwanted_authors())
             and not self._plan.is_fetching
-            and not self._plan.is_asking(self._now())
+            and not self._plan.is_asking(self._loop_time())
         )
 
     async def fetch(self, ref: BlobRef) -> Blob:
@@ -379,7 +379,7 @@ class GraphShare:
                     await self._fetch_from(ref, record.peer)
         if not blob.is_here:
             raise BlobAbsent("nobody who shares the graph and can be reached has the blob")
-        await self._provide([ref.id])
+        await self._provide_ids([ref.id])
         return blob
 
     async def _fetch_from(self, ref: BlobRef, peer: PeerId) -> None:
@@ -437,7 +437,7 @@ class GraphShare:
                     raise
             finally:
                 if not takes:
-                    self._plan.on_frames_refused(peer, self._now())
+                    self._plan.on_frames_refused(peer, self._loop_time())
                     self._wake.set()
         elif kind != _PRESENCE:
             raise HeadsError("a stream for a shared graph is for something unknown")
@@ -469,7 +469,7 @@ class GraphShare:
             decode(data, most=self.limits.announced)
         except HeadsError:
             return None
-        if self._plan.may_announce(author.key, self._now()):
+        if self._plan.may_announce(author.key, self._loop_time()):
             return True
         self.counts["ignored"] += 1
         return False
@@ -483,13 +483,13 @@ class GraphShare:
                 continue
             self.counts["heard"] += 1
             ours, digest = self._own_heads()
-            self._plan.on_announcement(message.author.key, said, ours, digest, self._now())
+            self._plan.on_announcement(message.author.key, said, ours, digest, self._loop_time())
             self._wake.set()
         self._reader.retire()  # the topic was left
 
-    async def _announce(self) -> None:
+    async def _announce_heads(self) -> None:
         ours, digest = self._own_heads()
-        said = self._plan.next_announcement(ours, lambda: digest, self._now())
+        said = self._plan.next_announcement(ours, lambda: digest, self._loop_time())
         if said is None:
             return
         try:
@@ -504,15 +504,17 @@ class GraphShare:
         while not self.graph.closed and self.failure is None:
             self._wake.clear()
             ours, digest = self._own_heads()
-            for action in self._plan.next_actions(ours, digest, self._unwanted_authors(), self._now()):
+            for action in self._plan.next_actions(ours, digest, self._unwanted_authors(), self._loop_time()):
                 self._tasks.start(self._run_action(action), name="dtp-share-action")
             if not any(task.get_name() == "dtp-share-announce" for task in self._tasks):
-                self._tasks.start(self._announce(), name="dtp-share-announce")
+                self._tasks.start(self._announce_heads(), name="dtp-share-announce")
             await self._provide_blobs()
             async with self._current:
                 self._current.notify_all()
             try:
-                async with asyncio.timeout_at(max(self._plan.next_time(self._now()), self._now() + 0.001)):
+                async with asyncio.timeout_at(
+                    max(self._plan.next_time(self._loop_time()), self._loop_time() + 0.001)
+                ):
                     await self._wake.wait()
             except TimeoutError:
                 continue
@@ -548,13 +550,13 @@ class GraphShare:
                 log.error("graph %r is shared no more: %s", self.graph.name, error)
         finally:
             if self._plan.busy_with(peer) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                self._plan.on_failed(peer, self._now())
+                self._plan.on_failed(peer, self._loop_time())
             self._wake.set()
 
     def _on_failed(self, peer: bytes, error: Exception, *, for_long: bool = False) -> None:
         self.counts["failed"] += 1
         log.debug("sharing %r with %s: %s", self.graph.name, PeerId(peer).short, error)
-        self._plan.on_failed(peer, self._now(), for_long=for_long)
+        self._plan.on_failed(peer, self._loop_time(), for_long=for_long)
 
     def link_to(self, peer: bytes) -> NodeLink:
         """Return the link to a peer. Raise `NotShared` if it is over."""
@@ -569,7 +571,7 @@ class GraphShare:
         self.counts["probed"] += 1
         ours, digest = self._own_heads()
         self.counts["agreed"] += said.digest == digest
-        self._plan.on_answer(peer, said, ours, digest, self._now())
+        self._plan.on_answer(peer, said, ours, digest, self._loop_time())
 
     async def _sync_with(self, peer: bytes, without: frozenset[bytes]) -> None:
         stream = await self.open(self.link_to(peer))
@@ -584,17 +586,17 @@ class GraphShare:
                 setattr(self.exchanged, field, getattr(self.exchanged, field) + getattr(exchanged, field))
         self.counts["synced"] += 1
         self.counts["agreed"] += 1
-        self._plan.on_fetched(peer, self._own_heads()[0], self._unwanted_authors(), self._now())
+        self._plan.on_fetched(peer, self._own_heads()[0], self._unwanted_authors(), self._loop_time())
 
     async def _wait_moving(self, work: asyncio.Task[None], exchanged: Exchanged) -> None:
         """Wait for a sync, as long as it moves. Raise `TimeoutError`."""
-        unhurried = self._now() + self.limits.unhurried
+        unhurried = self._loop_time() + self.limits.unhurried
         async with asyncio.timeout(self.limits.longest_sync):
             while not work.done():
                 before = exchanged.bytes_received + exchanged.bytes_sent
                 await asyncio.wait({work}, timeout=self.limits.stall)
                 moved = exchanged.bytes_received + exchanged.bytes_sent - before
-                least = self.limits.least if self._now() > unhurried else 1
+                least = self.limits.least if self._loop_time() > unhurried else 1
                 if not work.done() and moved < least:
                     raise TimeoutError(f"only {moved} bytes in {self.limits.stall:g} s")
         await work
@@ -603,13 +605,13 @@ class GraphShare:
 
     async def _provide_blobs(self) -> None:
         """Announce the blobs that are here, at most once in `ShareLimits.poll` seconds."""
-        now = self._now()
+        now = self._loop_time()
         if self._shares.providers is not None and now >= self._provide_at:
             self._provide_at = now + self.limits.poll
             refs = await asyncio.to_thread(lambda: [ref.id for ref in self.graph.blobs.store.stored_refs()])
-            await self._provide(refs)
+            await self._provide_ids(refs)
 
-    async def _provide(self, ids: Iterable[bytes]) -> None:
+    async def _provide_ids(self, ids: Iterable[bytes]) -> None:
         """Announce blobs that are here to the providers' table."""
         providers = self._shares.providers
         if providers is None:

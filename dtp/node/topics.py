@@ -63,7 +63,7 @@ class Topics:
             from dtp.node.sharing import PROTOCOL, GraphShares
 
             self._shares = GraphShares(self._identity, self._links, providers=self._providers)
-            self._links.protocols[PROTOCOL] = self._shares.serve
+            self._links.protocols[PROTOCOL] = self._shares.serve_stream
         return self._shares
 
     def share(self, stack: AsyncExitStack, graph: Graph, topic: str, key: bytes | str | None) -> Sharing:
@@ -74,13 +74,13 @@ class Topics:
         if peer == self._identity.id:
             return self._own().encoded
         known = self._book.get_known(peer)
-        return known.record.encoded if known is not None and known.is_for(self._nearness(hearer)) else None
+        return known.record.encoded if known is not None and known.is_for(self._nearness_of(hearer)) else None
 
     def _networks_of(self, peer: PeerId) -> frozenset[str]:
         known = self._book.get_known(peer)
         return frozenset() if known is None else networks_of_record(known.record, known.teller)
 
-    def _nearness(self, peer: PeerId) -> Nearness:
+    def _nearness_of(self, peer: PeerId) -> Nearness:
         link = self._links.get(peer)
         return Nearness.ANYWHERE if link is None else link.nearness
 
@@ -96,7 +96,7 @@ class Topics:
             return None
         link = self._links.get(sender)
         where = "" if link is None else f" {link.source}"
-        self._book.learn_record(record, f"gossip{where}", self._nearness(sender))
+        self._book.learn_record(record, f"gossip{where}", self._nearness_of(sender))
         return record.peer
 
 

@@ -32,7 +32,7 @@ class FakeResolver(Resolver):
         await asyncio.sleep(0)  # as a real one does: whoever calls must bear a switch of tasks here
         if self.error is not None:
             raise self.error
-        return self._candidates(address, self.known)
+        return self._known_candidates(address, self.known)
 
     def keep_back(self, address: Address, count: int) -> None:
         """Say the last `count` places of an address only when asked again."""
@@ -41,9 +41,11 @@ class FakeResolver(Resolver):
 
     async def resolve_again(self, address: Address) -> list[Candidate]:
         """Return the candidates that it has kept back."""
-        return self._candidates(address, self._later)
+        return self._known_candidates(address, self._later)
 
-    def _candidates(self, address: Address, known: Mapping[Address, Sequence[Address]]) -> list[Candidate]:
+    def _known_candidates(
+        self, address: Address, known: Mapping[Address, Sequence[Address]]
+    ) -> list[Candidate]:
         places = known.get(replace(address, service="", query=()), ())
         return [
             Candidate(

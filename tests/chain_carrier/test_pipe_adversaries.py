@@ -401,7 +401,7 @@ def test_a_server_that_was_started_anew_says_so(client, wallet):
             # The old process is gone without a word; a new one follows the same pipes.
             hub = PipeHub.hub_of(made.server)
             hub._users = 0
-            hub._stop()
+            hub._stop_ends()
             tuned(made.server)
             accepted = asyncio.Queue()
             anew = await listen(made.url, accepted.put_nowait, chain=made.server)

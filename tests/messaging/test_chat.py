@@ -224,7 +224,7 @@ def test_who_isnt_in_a_group_isnt_seen_typing_there(village: Callable[..., Villa
         event = Event(EventKind.TYPING, conversation, 0, NOW, {"on": True})
         sealed = who.desk.seal_answer(alice.identity.id.key, payload=event.encode())
         assert sealed is not None
-        _, notices = alice.receive([sealed.envelope], NOW)
+        _, notices = alice.receive_envelopes([sealed.envelope], NOW)
         return [
             each.conversation for each in notices if isinstance(each, Notice) and each.what is What.TYPING
         ]

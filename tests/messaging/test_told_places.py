@@ -191,15 +191,15 @@ def test_a_place_told_by_the_network_is_dialled_and_by_others_it_isnt() -> None:
             pool = MailboxPool(connect_plainly, own=[HERE])
             for _ in range(2):
                 with pytest.raises(AddressError, match="nearer than"):
-                    await pool.get(trap, Nearness.NETWORK)
+                    await pool.get_client(trap, Nearness.NETWORK)
             assert secret.came == 0
             with pytest.raises(CarrierError):
-                await pool.get(trap, Nearness.MACHINE)
+                await pool.get_client(trap, Nearness.MACHINE)
             assert secret.came == 1
             with pytest.raises(CarrierError):  # nobody listens there
-                await pool.get(HERE, Nearness.ANYWHERE)
+                await pool.get_client(HERE, Nearness.ANYWHERE)
             with pytest.raises(AddressError, match="told by somebody else"):
-                await pool.get(f"dtp+unix://{THERE}@/run/x.sock", Nearness.PROCESS)
+                await pool.get_client(f"dtp+unix://{THERE}@/run/x.sock", Nearness.PROCESS)
 
     asyncio.run(main())
 

@@ -97,7 +97,7 @@ class Node:
         resolver = FakeResolver(known)
         self.links = PeerLinks(self.identity, resolvers=[resolver])
         self.shares = GraphShares(self.identity, self.links, limits=limits, random=Random(self.name))
-        self.links.protocols[PROTOCOL] = self.shares.serve
+        self.links.protocols[PROTOCOL] = self.shares.serve_stream
         self.links.listen(lambda link: None, self._count)
         enter = self._stack.enter_async_context
         self.graph = await enter(

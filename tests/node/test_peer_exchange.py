@@ -90,7 +90,9 @@ def served(book: PeerBook, comes: bytes, nearness: Nearness = Nearness.ANYWHERE)
 
     async def main() -> None:
         exchanger = PeerExchange(book, lambda: mine, PeerClocks())
-        await exchanger.serve(cast(PeerLink, cast(Any, FromBob(nearness))), cast(Stream, cast(Any, pipe)))
+        await exchanger.serve_stream(
+            cast(PeerLink, cast(Any, FromBob(nearness))), cast(Stream, cast(Any, pipe))
+        )
 
     clock.run(main())
     return pipe
@@ -248,7 +250,7 @@ def test_a_peer_that_takes_no_stream_keeps_nobody_from_being_told_and_is_given_u
         push = RecordPush(exchanger, lambda: cast(Any, [stuck, other]))
         push.start()
         push.on_record_changed()
-        await exchanger.push(cast(PeerLink, cast(Any, stuck)))
+        await exchanger.push_record(cast(PeerLink, cast(Any, stuck)))
         ended.append(asyncio.get_running_loop().time())
         await push.stop()
 

@@ -273,7 +273,7 @@ def places_after(
             on_change=lambda: None,
         )
         places.use_listener(FakeListener())  # type: ignore[arg-type]
-        assert await places.find()
+        assert await places.find_place()
         await asyncio.sleep(seconds)
         await places.close()
         return [RelayPlace.parse(url).relay.short for url in places]

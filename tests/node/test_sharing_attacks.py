@@ -326,7 +326,7 @@ def test_a_small_sync_may_take_longer_than_one_that_has_stalled() -> None:
     async def main() -> None:
         async with World("a", "b") as world:
             await world.start()
-            serve = world["b"].shares.serve
+            serve = world["b"].shares.serve_stream
             world["b"].links.protocols[PROTOCOL] = lambda link, stream: serve(
                 link, cast(Any, SlowStream(stream))
             )

@@ -113,19 +113,19 @@ def test_a_difference_that_lasts_is_logged_once(caplog: pytest.LogCaptureFixture
         return [each.__dict__["fields"] for each in caplog.records]
 
     with caplog.at_level(logging.WARNING, logger="dtp.node"):
-        assert watch.look(NOW, 2) == math.inf
-        assert watch.look(NOW, 3) == NOW + PAUSE
+        assert watch.check_clock(NOW, 2) == math.inf
+        assert watch.check_clock(NOW, 3) == NOW + PAUSE
         note(watch.clocks, 3, 90.0)
-        watch.look(NOW, 3)
+        watch.check_clock(NOW, 3)
         unix += PAUSE / 2
-        watch.look(NOW + PAUSE / 2, 3)
+        watch.check_clock(NOW + PAUSE / 2, 3)
         assert told() == []
         for step in (1, 2, 3):
             unix = OFFSET + NOW + step * PAUSE
-            assert watch.look(NOW + step * PAUSE, 3) == NOW + (step + 1) * PAUSE
+            assert watch.check_clock(NOW + step * PAUSE, 3) == NOW + (step + 1) * PAUSE
         assert told() == [{"event": "clock-differs", "seconds": 90}]
         unix += 90  # the clock is set; and later back
-        watch.look(NOW + 4 * PAUSE - PAUSE, 3)
+        watch.check_clock(NOW + 4 * PAUSE - PAUSE, 3)
         unix -= 90
-        watch.look(NOW + 4 * PAUSE, 3)
+        watch.check_clock(NOW + 4 * PAUSE, 3)
         assert len(told()) == 1

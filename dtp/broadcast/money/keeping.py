@@ -206,7 +206,7 @@ class ShowKeeper:
                 if self._doubtful:
                     await self._read_again()
                 while hashes := self.slots.due_hashes(self.show, self._clock_ms()):
-                    await self._post(hashes)
+                    await self._post_slots(hashes)
             except MoveAborted as fault:
                 if fault.error not in _NOT_NOW:
                     raise
@@ -227,7 +227,7 @@ class ShowKeeper:
             most = self.show.batch
             while hashes := self.slots.due_hashes(self.show, self._clock_ms(), closing=True)[:most]:
                 try:
-                    await self._post(hashes)
+                    await self._post_slots(hashes)
                 except MoveAborted as fault:
                     if fault.error not in _NOT_NOW:
                         raise
@@ -235,7 +235,7 @@ class ShowKeeper:
                     most = len(hashes) // 2
                     await self._read_again()
 
-    async def _post(self, hashes: list[bytes]) -> None:
+    async def _post_slots(self, hashes: list[bytes]) -> None:
         self._doubtful = True
         posted = await shows.post(self._chain, self.found, self._cap, hashes)
         self._warned.discard(_CANT_POST)

@@ -204,7 +204,7 @@ class NodeRpc:
                 if channel is not self._channel:
                     channel.close()
 
-    async def _call(self, service: str, method: str, message: Any) -> Any:
+    async def _call_method(self, service: str, method: str, message: Any) -> Any:
         async def asked() -> Any:
             with self._translate_errors(), self._channel_for_call() as channel:
                 stub = getattr(library().v2, service)(channel, timeout=self.timeout)
@@ -217,7 +217,7 @@ class NodeRpc:
     async def service_info(self) -> model.ServiceInfo:
         """Return what the node says of itself."""
         v2 = library().v2
-        answer = await self._call("LedgerServiceStub", "get_service_info", v2.GetServiceInfoRequest())
+        answer = await self._call_method("LedgerServiceStub", "get_service_info", v2.GetServiceInfoRequest())
         with self._read_errors():
             return model.ServiceInfo(
                 chain_id=answer.chain_id or "",
@@ -233,7 +233,7 @@ class NodeRpc:
         """Return an epoch, the current one if no number is given."""
         v2 = library().v2
         mask = _mask("epoch", "reference_gas_price", "start", "protocol_config.protocol_version")
-        answer = await self._call(
+        answer = await self._call_method(
             "LedgerServiceStub", "get_epoch", v2.GetEpochRequest(epoch=number, read_mask=mask)
         )
         with self._read_errors():
@@ -250,7 +250,7 @@ class NodeRpc:
         """Return the newest versions (or exactly `version`) of those objects that are there."""
         v2 = library().v2
         requests = [v2.GetObjectRequest(object_id=each, version=version) for each in ids]
-        answer = await self._call(
+        answer = await self._call_method(
             "LedgerServiceStub",
             "batch_get_objects",
             v2.BatchGetObjectsRequest(requests=requests, read_mask=_mask(*OBJECT_MASK)),
@@ -263,7 +263,7 @@ class NodeRpc:
         """Return the value of an object as the node renders it in JSON, None where it doesn't. Raises `NotFound`."""
         v2 = library().v2
         request = v2.GetObjectRequest(object_id=id, version=version, read_mask=_mask("json"))
-        answer = await self._call("LedgerServiceStub", "get_object", request)
+        answer = await self._call_method("LedgerServiceStub", "get_object", request)
         with self._read_errors():
             found = answer.object.json
             return None if found is None else from_value(found)
@@ -273,7 +273,7 @@ class NodeRpc:
         v2 = library().v2
         request = v2.GetTransactionRequest(digest=digest, read_mask=_mask(*EXECUTED_MASK))
         try:
-            answer = await self._call("LedgerServiceStub", "get_transaction", request)
+            answer = await self._call_method("LedgerServiceStub", "get_transaction", request)
         except NotFound:
             return None
         with self._read_errors():
@@ -284,7 +284,7 @@ class NodeRpc:
         v2 = library().v2
         request = v2.GetTransactionRequest(digest=digest, read_mask=_mask("digest", "transaction.bcs"))
         try:
-            answer = await self._call("LedgerServiceStub", "get_transaction", request)
+            answer = await self._call_method("LedgerServiceStub", "get_transaction", request)
         except NotFound:
             return None
         with self._read_errors():
@@ -296,7 +296,7 @@ class NodeRpc:
         v2 = library().v2
         request = v2.GetCheckpointRequest(sequence_number=sequence, read_mask=_mask(*_CHECKPOINT_MASK))
         try:
-            answer = await self._call("LedgerServiceStub", "get_checkpoint", request)
+            answer = await self._call_method("LedgerServiceStub", "get_checkpoint", request)
         except NotFound:
             return None
         with self._read_errors():
@@ -316,7 +316,7 @@ class NodeRpc:
             page_token=page_token,
             read_mask=_mask(*OBJECT_MASK),
         )
-        answer = await self._call("StateServiceStub", "list_owned_objects", request)
+        answer = await self._call_method("StateServiceStub", "list_owned_objects", request)
         with self._read_errors():
             return [answers.object_data(each) for each in answer.objects], answer.next_page_token or None
 
@@ -331,7 +331,7 @@ class NodeRpc:
             page_token=page_token,
             read_mask=_mask("kind", "parent", "field_id", "name", "value", "value_type", "child_id"),
         )
-        answer = await self._call("StateServiceStub", "list_dynamic_fields", request)
+        answer = await self._call_method("StateServiceStub", "list_dynamic_fields", request)
         with self._read_errors():
             return [
                 answers.dynamic_field(each) for each in answer.dynamic_fields
@@ -341,7 +341,7 @@ class NodeRpc:
         """Return what an address has of a coin."""
         v2 = library().v2
         request = v2.GetBalanceRequest(owner=owner, coin_type=coin)
-        answer = await self._call("StateServiceStub", "get_balance", request)
+        answer = await self._call_method("StateServiceStub", "get_balance", request)
         with self._read_errors():
             return answers.balance(answer.balance)
 
@@ -351,14 +351,14 @@ class NodeRpc:
         """Return a page of all that an address has, and the token of the next page."""
         v2 = library().v2
         request = v2.ListBalancesRequest(owner=owner, page_token=page_token)
-        answer = await self._call("StateServiceStub", "list_balances", request)
+        answer = await self._call_method("StateServiceStub", "list_balances", request)
         with self._read_errors():
             return [answers.balance(each) for each in answer.balances], answer.next_page_token or None
 
     async def package(self, id: str) -> model.PackageInfo:
         """Return a published package."""
         v2 = library().v2
-        answer = await self._call(
+        answer = await self._call_method(
             "MovePackageServiceStub", "get_package", v2.GetPackageRequest(package_id=id)
         )
         with self._read_errors():
@@ -393,7 +393,7 @@ class NodeRpc:
             checks=choices.ENABLED if checks else choices.DISABLED,
             do_gas_selection=select_gas,
         )
-        answer = await self._call("TransactionExecutionServiceStub", "simulate_transaction", request)
+        answer = await self._call_method("TransactionExecutionServiceStub", "simulate_transaction", request)
         with self._read_errors():
             return answers.outcome(answer.transaction, answer.command_outputs)
 
@@ -405,7 +405,7 @@ class NodeRpc:
             signatures=[v2.UserSignature(bcs=v2.Bcs(value=each)) for each in signatures],
             read_mask=_mask(*EXECUTED_MASK),
         )
-        answer = await self._call("TransactionExecutionServiceStub", "execute_transaction", request)
+        answer = await self._call_method("TransactionExecutionServiceStub", "execute_transaction", request)
         with self._read_errors():
             return answers.outcome(answer.transaction)
 

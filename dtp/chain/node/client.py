@@ -514,7 +514,7 @@ class ChainClient:
     ) -> ExecutionOutcome:
         async with held:
             try:
-                outcome = await self._submit(data, (signature,))
+                outcome = await self._submit_transaction(data, (signature,))
             except OutcomeUnknown:
                 raise  # all of its gas may be gone
             except ChainError:
@@ -538,7 +538,7 @@ class ChainClient:
 
     async def resubmit(self, unknown: OutcomeUnknown) -> Executed:
         """Send the identical bytes of a transaction whose outcome is unknown again. Raises as `execute` does."""
-        outcome = await self._submit(unknown.transaction, unknown.signatures)
+        outcome = await self._submit_transaction(unknown.transaction, unknown.signatures)
         self._remember_objects(outcome, None)
         await self._note_gas(outcome.executed)
         return self._check_succeeded(outcome)
@@ -567,7 +567,7 @@ class ChainClient:
 
     # -------------------------------------------------------------------------------------------- executing
 
-    async def _submit(self, data: bytes, signatures: tuple[bytes, ...]) -> ExecutionOutcome:
+    async def _submit_transaction(self, data: bytes, signatures: tuple[bytes, ...]) -> ExecutionOutcome:
         """Send the bytes until it is known what became of them."""
         digest = format_digest(transaction_digest(data))
         retry = self.endpoints.retry

@@ -117,7 +117,7 @@ class PipeCarrier(Carrier):
             return
         self.outgoing.drop_uncut()
         self._end.send_control(Flags.RESET, self.number)
-        self._finish()
+        self._finish_carrier()
         receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
         if receiver is not None:
             self._loop.call_soon(receiver.carrier_lost, None)
@@ -168,9 +168,9 @@ class PipeCarrier(Carrier):
 
     def _deliver_soon(self) -> None:
         if self._delivery is None and (self._receiver is not None or self._state is CarrierState.CLOSING):
-            self._delivery = self._loop.call_soon(self._deliver)
+            self._delivery = self._loop.call_soon(self._deliver_incoming)
 
-    def _deliver(self) -> None:
+    def _deliver_incoming(self) -> None:
         self._delivery = None
         room = _TURN
         while (
@@ -210,12 +210,12 @@ class PipeCarrier(Carrier):
 
     def _connection_lost(self, error: CarrierError | None) -> None:
         """End and report it. Only from the loop."""
-        self._finish()
+        self._finish_carrier()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.carrier_lost(error)
 
-    def _finish(self) -> None:
+    def _finish_carrier(self) -> None:
         self._state = CarrierState.ENDED
         for handle in (self._linger, self._delivery):
             if handle is not None:

@@ -147,7 +147,7 @@ class PipeHub:
         """Use it no more."""
         self._users -= 1
         if not self._users:
-            self._ending = self._loop.call_later(self.timing.keep, self._stop)
+            self._ending = self._loop.call_later(self.timing.keep, self._stop_ends)
 
     def leave(self, end: ChannelEnd) -> None:
         """Let go as `release` does, as soon as what the carrier of this end said last is on the chain."""
@@ -169,7 +169,7 @@ class PipeHub:
         self.ends.remove(end.where.channel)
         self._start_task(end.stop(), "dtp-pipes-stop")
 
-    def _stop(self) -> None:
+    def _stop_ends(self) -> None:
         ends = self.ends.clear()
         self._ending = None
         self._feed.stop()

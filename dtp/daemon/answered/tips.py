@@ -101,7 +101,7 @@ class TipService:
             await say_card(self.line, stream)
 
     async def _keep_up(self) -> None:
-        while not self._here():  # noqa: ASYNC110  # it begins before the daemon listens
+        while not self._own_urls():  # noqa: ASYNC110  # it begins before the daemon listens
             await asyncio.sleep(_LISTENS)
         async with self._found_on_lan():
             await self._keep_up_found()
@@ -111,7 +111,7 @@ class TipService:
         while True:
             try:
                 if self._box is not None:
-                    await self.line.move(self._here()[:MAX_MAILBOXES])
+                    await self.line.move(self._own_urls()[:MAX_MAILBOXES])
                 await self.line.publish()
                 await self._publish_in_dht()
                 self.letters += await self.line.collect()
@@ -127,7 +127,7 @@ class TipService:
 
     # ---- where it is -------------------------------------------------------------------------------------------
 
-    def _here(self) -> list[str]:
+    def _own_urls(self) -> list[str]:
         """Return where others reach this service; nothing before the daemon listens."""
         urls = [each.carrier_url for each in self._studio.addresses()]
         me = self._studio.identity.id

@@ -134,7 +134,7 @@ class Section:
         self._asked: list[str] = []
         self._failed: set[str] = set()
 
-    def _ask(self, key: str) -> None:
+    def _note_key(self, key: str) -> None:
         self._asked.append(key)
         table = next((part for part in reversed(self.path) if isinstance(part, str)), "")
         self.document.known.add((table, key))
@@ -150,7 +150,7 @@ class Section:
 
     def read_setting(self, key: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
         """Return the setting `key`, as `read` makes it of the TOML value (`Wrong` when it can't), or `default`."""
-        self._ask(key)
+        self._note_key(key)
         if key not in self._values:
             if default is _REQUIRED:
                 self.note_mistake(f"{key} is missing in {self.spell_table()}")
@@ -169,7 +169,7 @@ class Section:
 
     def take_all(self, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
         """Return the setting `key`, an array or a single value, each element by `read`; empty if it isn't there."""
-        self._ask(key)
+        self._note_key(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
         found = []
@@ -183,14 +183,14 @@ class Section:
 
     def get_section(self, key: str) -> Section | None:
         """Return the table at `key`, None if it isn't there."""
-        self._ask(key)
+        self._note_key(key)
         if key not in self._values:
             return None
         return self._section_below(key, (key,), self._values[key])
 
     def iter_sections(self, key: str) -> Iterator[Section]:
         """Each table of the array at `key`; a table that stands alone is one, too."""
-        self._ask(key)
+        self._note_key(key)
         values = self._values.get(key, [])
         several = isinstance(values, list)
         for number, value in enumerate(values if several else [values]):

@@ -49,9 +49,9 @@ class ReplacedProcesses:
         for number, descriptor in enumerate(descriptors, 1):
             os.set_inheritable(descriptor, False)
             sock = socket.socket(fileno=descriptor)
-            self._channels[-number] = WorkerChannel(sock, {}, partial(self._forget, -number))
+            self._channels[-number] = WorkerChannel(sock, {}, partial(self._forget_process, -number))
 
-    def _forget(self, number: int) -> None:
+    def _forget_process(self, number: int) -> None:
         del self._channels[number]
 
     def introduce(self) -> list[socket.socket]:
@@ -68,7 +68,7 @@ class ReplacedProcesses:
         """Return the number of the process that has this connection; None if there is none, or it doesn't answer."""
         known = list(self._channels.items())
         answers = await asyncio.gather(
-            *(self._ask(each, "has", connection=connection_id) for _, each in known)
+            *(self._ask_process(each, "has", connection=connection_id) for _, each in known)
         )
         return next(
             (number for (number, _), answer in zip(known, answers, strict=True) if answer is True), None
@@ -77,7 +77,7 @@ class ReplacedProcesses:
     async def ban(self, caller: str, until: float) -> None:
         """Have a caller kept out there as well, whose streams may be open there yet."""
         known = list(self._channels.values())
-        await asyncio.gather(*(self._ask(each, "ban", caller=caller, until=until) for each in known))
+        await asyncio.gather(*(self._ask_process(each, "ban", caller=caller, until=until) for each in known))
 
     def give_carrier(self, owner: int, descriptors: Sequence[int], fields: Mapping[str, Any]) -> None:
         """Send a carrier there; the descriptors stay the caller's. One that has ended meanwhile takes nothing."""
@@ -89,7 +89,7 @@ class ReplacedProcesses:
 
     note_closed = note_opened
 
-    async def _ask(self, channel: WorkerChannel, do: str, **fields: Any) -> object:
+    async def _ask_process(self, channel: WorkerChannel, do: str, **fields: Any) -> object:
         """Return the answer; None where there is none in time, or it can't be done."""
         try:
             async with asyncio.timeout(self._patience):

@@ -318,7 +318,7 @@ class Pool:
                     loop.time() - began >= self._quiet or not isinstance(error, NotResolved | ResolveFailed)
                 )
                 if is_news:
-                    self._tell("not-connected", str(error), log.warning)
+                    self._log_event("not-connected", str(error), log.warning)
                 told = told or is_news
                 await asyncio.sleep(_pause_after(failures, error))
                 failures += 1
@@ -333,7 +333,7 @@ class Pool:
             del connection  # nothing of it is kept while this waits
             if was_given:
                 if not given:
-                    self._tell("place-given", GIVEN, log.info)
+                    self._log_event("place-given", GIVEN, log.info)
                 await self._wait_wanted()
             elif loop.time() - since >= STEADY:
                 failures = 0
@@ -349,7 +349,7 @@ class Pool:
             self.trouble = GIVEN
             await self._dialled.wait()
 
-    def _tell(self, event: str, why: str, say: Callable[..., None]) -> None:
+    def _log_event(self, event: str, why: str, say: Callable[..., None]) -> None:
         fields = {"event": event, "to": str(self.addresses[0]), "why": why}
         say("%s: %s", self.addresses[0], why, extra={"fields": fields})
 

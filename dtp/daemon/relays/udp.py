@@ -244,7 +244,7 @@ class UdpSession:
 
     def stream_eof(self) -> None:
         """End: the other end has heard nothing for long, or is about to end."""
-        self._leave()
+        self._leave_session()
 
     def stream_error(self, error: DtpError) -> None:
         """End: the other end refused or broke off."""
@@ -265,9 +265,9 @@ class UdpSession:
 
     def finish(self, end: Ending) -> None:
         """End it. It has no end of its own: silence is one, and so is this."""
-        self._leave()
+        self._leave_session()
 
-    def _leave(self) -> None:
+    def _leave_session(self) -> None:
         """Have the other end begin anew, and end once what is under way has come."""
         if not (self.leaving or self.ended):
             self.leaving = True

@@ -271,4 +271,4 @@ class CarrierBridge:
         """Send what was written, then end the carrier: the connection gave it up."""
         self._watcher.remove_reader(self._sock.fileno())
         self._watcher.remove_writer(self._sock.fileno())
-        self._driver.close()
+        self._driver.close_carrier()

@@ -105,7 +105,7 @@ class Bridge:
         """Connect, and become a neighbour."""
         await self.engine.start(self._on_messages, self._on_return)
         gossip = self._gossip
-        gossip.router.add_peer(self.peer, gossip._now(), outgoing=True, is_bridge=True)
+        gossip.router.add_peer(self.peer, gossip._loop_time(), outgoing=True, is_bridge=True)
         self._sender.start()
 
     async def stop(self) -> None:
@@ -123,9 +123,9 @@ class Bridge:
         if topic.key is None and not self._plain:
             self._gossip.counts["engine-not-private"] += 1
             return
-        self._tasks.start(self._join(topic.wire_name), name="dtp-gossip-engine-join")
+        self._tasks.start(self._join_topic(topic.wire_name), name="dtp-gossip-engine-join")
 
-    async def _join(self, topic: bytes) -> None:
+    async def _join_topic(self, topic: bytes) -> None:
         try:
             await self.engine.subscribe(topic)
         except EngineError as error:
@@ -167,10 +167,10 @@ class Bridge:
         """Fetch what the broker kept while it was away, now that it is back."""
         for topic in sorted(self._topics):
             self._gossip.router.expect_past(self.peer, topic, since_ms)
-            work = self._fetch(topic, since_ms, self._gossip.limits.history)
+            work = self._fetch_history(topic, since_ms, self._gossip.limits.history)
             self._tasks.start(work, name="dtp-gossip-engine-past")
 
-    async def _fetch(self, topic: bytes, since_ms: int, most: int) -> None:
+    async def _fetch_history(self, topic: bytes, since_ms: int, most: int) -> None:
         try:
             messages = await self.engine.read_history(topic, since_ms, most)
         except EngineError as error:
@@ -203,7 +203,7 @@ class Bridge:
                 if parsed.id in self._came:
                     self._gossip.counts["engine-spared"] += 1
                 else:
-                    await self._send(parsed)
+                    await self._send_message(parsed)
 
     def _take_frames(self, now: float) -> bool:
         """Take what the router has; return whether there was anything."""
@@ -214,7 +214,7 @@ class Bridge:
                 self._queue_message(Parsed(body), now)
             elif kind == GossipFrameType.HISTORY:
                 topic, since_ms, most = frames.read_history(body)
-                self._tasks.start(self._fetch(topic, since_ms, most), name="dtp-gossip-engine-past")
+                self._tasks.start(self._fetch_history(topic, since_ms, most), name="dtp-gossip-engine-past")
         if data:
             self._gossip._schedule_flush()  # there is room again
         return bool(data)
@@ -226,7 +226,7 @@ class Bridge:
         else:
             self._kept_back.append((now + random.uniform(_FIRST, _LAST), parsed))
 
-    async def _send(self, parsed: Parsed) -> None:
+    async def _send_message(self, parsed: Parsed) -> None:
         try:
             await self.engine.send(parsed.topic, parsed.id, parsed.encoded)
         except EngineError as error:

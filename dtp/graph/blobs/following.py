@@ -43,7 +43,7 @@ class BlobFollowing:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._forget = graph.listen(self._look_again)
-        self._task = start_task(self._run(), name="dtp-graph-blobs")
+        self._task = start_task(self._keep_following(), name="dtp-graph-blobs")
 
     @property
     def missing(self) -> frozenset[BlobRef]:
@@ -75,7 +75,7 @@ class BlobFollowing:
         self._settled.clear()
         self._wake.set()
 
-    async def _run(self) -> None:
+    async def _keep_following(self) -> None:
         while not self._graph.closed:
             self._wake.clear()
             wanted = self._wanted_refs()

@@ -161,7 +161,7 @@ class BlobStore:
             listing = Listing(size, hashes)
             ref = BlobRef(listing.blob_id(), size)
             self._write_list(ref, listing)
-            self._publish(path, ref)
+            self._publish_blob(path, ref)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise StoreError(f"a blob could not be written: {error.strerror}") from error
@@ -184,7 +184,7 @@ class BlobStore:
         finally:
             self._writing.discard(path.name)
 
-    def _publish(self, path: Path, ref: BlobRef) -> None:
+    def _publish_blob(self, path: Path, ref: BlobRef) -> None:
         os.replace(path, self._path_of(ref.id.hex()))
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -199,7 +199,9 @@ class BlobStore:
         try:
             if self.read_listing(ref) is None:
                 self._write_list(ref, listing)
-            return Incoming(self._path_of(f"{ref.id.hex()}.part"), listing, partial(self._publish, ref=ref))
+            return Incoming(
+                self._path_of(f"{ref.id.hex()}.part"), listing, partial(self._publish_blob, ref=ref)
+            )
         except OSError as error:
             raise _failed("written", ref, error) from error
 

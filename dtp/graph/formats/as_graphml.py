@@ -264,18 +264,18 @@ class _Reading:
             } | data
             for id, text in given.items():
                 key = self._keys[id]
-                self._put(items, Item(soul, key.name, key.kind, key.parse_value(text)))
+                self._put_item(items, Item(soul, key.name, key.kind, key.parse_value(text)))
         for attributes, data, directed in self._edges:
             given = {id: t for id, t in defaults.items() if self._keys[id].domain in ("edge", "all")} | data
-            self._link(items, attributes, given, directed=directed)
+            self._put_link(items, attributes, given, directed=directed)
         return FoundItems(list(items.values()), [LeftOut(what, why) for what, why in self._left.items()])
 
-    def _put(self, items: _Items, one: Item) -> None:
+    def _put_item(self, items: _Items, one: Item) -> None:
         if one[:3] in items:
             raise ContentsError(f"{one.kind} {one.key!r} of {one.soul!r} is there twice")
         items[one.soul, one.key, one.kind] = one
 
-    def _link(
+    def _put_link(
         self,
         items: _Items,
         attributes: dict[str, str],
@@ -298,7 +298,7 @@ class _Reading:
             if source is None or target is None or not self._nodes.keys() >= {source, target}:
                 raise ContentsError(f"an edge from {source!r} to {target!r}, and one of them is not a node")
             if attributes.get(f"{OURS} kind") == "register":
-                self._put(items, Item(source, label, "register", Link(target)))
+                self._put_item(items, Item(source, label, "register", Link(target)))
                 self._put_properties(items, (source, label, target), properties)
                 continue
             links = items.setdefault((source, label, "set"), Item(source, label, "set", []))

@@ -107,7 +107,7 @@ class Chains:
             if envelope.sequence <= tip.sequence:
                 return False
         elif envelope.previous != tip.hash:
-            self._compare(self._read(envelope.author, tip.sequence), envelope)
+            self._compare_frames(self._read(envelope.author, tip.sequence), envelope)
             if isinstance(envelope, Skipped):
                 raise HistoryUnclear(
                     f"a peer skips frames of {envelope.author.hex()} that don't go on with what is here"
@@ -163,7 +163,7 @@ class Chains:
         place = theirs.first_sequence
         while place <= last:
             ours = self._find_standing(theirs.author, place)
-            self._compare(ours, theirs)
+            self._compare_frames(ours, theirs)
             place = last + 1 if ours is None else ours.sequence + 1
         if isinstance(theirs, Summary):
             self._agreed[theirs.signature] = None
@@ -181,7 +181,7 @@ class Chains:
             self._near = near, sequence
         return near
 
-    def _compare(self, ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
+    def _compare_frames(self, ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
         if ours is not None and self._comparing.are_contradictory(ours, theirs):
             raise Equivocation(
                 f"author {theirs.author.hex()} signed two histories at {theirs.sequence}; keep the proof, and don't "
@@ -193,7 +193,7 @@ class Chains:
         key = envelope.author, envelope.first_sequence
         size = len(envelope.body)
         if key in self._held:
-            self._compare(self._held[key], envelope)
+            self._compare_frames(self._held[key], envelope)
         elif len(self._held) < MAX_HELD and self._held_bytes + size <= MAX_HELD_BYTES:
             self._held[key] = envelope
             self._held_bytes += size

@@ -165,7 +165,7 @@ class Model:
         """Its node, of which everything can be read and written as it is."""
         return self.graph.node(self.soul)
 
-    def _bind(self, graph: Graph, soul: str) -> Self:
+    def _bind_node(self, graph: Graph, soul: str) -> Self:
         self._graph, self._soul = graph, soul
         self._state: tuple[int, ModelState] | None = None
         return self
@@ -174,7 +174,7 @@ class Model:
     def at(cls, graph: Graph, soul: str) -> Self:
         """Return the node at a soul as this model, whatever is there. Raises `NotSealed` for a private node."""
         graph.check_public(soul)
-        return cls.__new__(cls)._bind(graph, soul)
+        return cls.__new__(cls)._bind_node(graph, soul)
 
     @classmethod
     def in_(cls, graph: Graph, *, place: str = "") -> Models[Self]:
@@ -338,7 +338,7 @@ class Models(Generic[M]):
         if self._model.version > 1:
             registers[VERSION] = self._model.version
         self._graph.put_many([(soul, key, value) for key, value in registers.items()])
-        return model._bind(self._graph, soul)
+        return model._bind_node(self._graph, soul)
 
     def remove(self, model: M) -> None:
         """Delete a model's node, with all that is there."""
@@ -359,14 +359,14 @@ class Models(Generic[M]):
         except KeyError:
             return None
 
-    def _souls(self) -> list[str]:
+    def _model_souls(self) -> list[str]:
         return [one for one in self._graph.souls(self._prefix) if not self._graph.is_private(one)]
 
     def __iter__(self) -> Iterator[M]:
-        return (self._model.at(self._graph, soul) for soul in self._souls())
+        return (self._model.at(self._graph, soul) for soul in self._model_souls())
 
     def __len__(self) -> int:
-        return len(self._souls())
+        return len(self._model_souls())
 
     def where(self, condition: str, **parameters: Value) -> list[M]:
         """Return those that meet a condition of openCypher, in which the node is n: `where("n.stars > $s", s=3)`.
@@ -419,7 +419,7 @@ class Models(Generic[M]):
         next migration leaves one. What people wrote is never replaced, and older programs go on with it.
         """
         count, left = 0, {}
-        for soul in self._souls():
+        for soul in self._model_souls():
             try:
                 count += migrating.migrate(
                     self._graph.replica,

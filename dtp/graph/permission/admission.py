@@ -323,7 +323,7 @@ class Admission:
         async with self._inside.lock:
             head = self._inside.chains().heads.get(author)
             size = 0 if head is None else await self._graph.frames.stored_bytes(author, 1, head.sequence)
-            await self._inside.run(self._store.purge, author)
+            await self._inside.run(self._store.purge_author, author)
             self._inside.chains().forget_author(author)
             await asyncio.to_thread(self._graph.passed.remove_summary, author)
         return size
@@ -436,7 +436,7 @@ class Admission:
                 reason = await self._why_not(envelope, pending, is_new=is_new_author)
             if reason:
                 out[author] = reason
-                self._refuse(author, reason, len(envelope.body))
+                self._count_refusal(author, reason, len(envelope.body))
             else:
                 taken.append(envelope)
         if self.refused.envelopes > 2 * self._kept_at:
@@ -511,7 +511,7 @@ class Admission:
         self._usage.pop(author, None)
         self._strangers_bytes = None
 
-    def _refuse(self, author: bytes, reason: str, size: int) -> None:
+    def _count_refusal(self, author: bytes, reason: str, size: int) -> None:
         if reason != BANNED and len(self._full) < _MOST:
             self._full.add(author)
         if self.refused.count_refused(author, reason, size) and reason != BANNED:

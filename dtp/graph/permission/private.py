@@ -298,7 +298,7 @@ class PrivateNode(MutableMapping[str, Value]):
         """Return what a sealed value is bound to."""
         return values.encode([VALUE_DOMAIN, self._graph.name, self.soul, name, number, author])
 
-    def _open(self, ring: Ring, name: str, data: Value, author: bytes) -> tuple[str, Value]:
+    def _open_value(self, ring: Ring, name: str, data: Value, author: bytes) -> tuple[str, Value]:
         """Return key and value. Raises `SealBroken`."""
         from nacl.exceptions import CryptoError
         from nacl.secret import Aead
@@ -330,7 +330,7 @@ class PrivateNode(MutableMapping[str, Value]):
     def open_hidden(self, name: str) -> tuple[str, Value]:
         """Return the key that has a hidden name, which has to be there, and its value. Raises `SealBroken`."""
         node = self._graph.replica.node(self.soul)
-        return self._open(self._open_ring(), name, node[name], node.written(name)[0])
+        return self._open_value(self._open_ring(), name, node[name], node.written(name)[0])
 
     def __setitem__(self, key: str, value: Value) -> None:
         from nacl.secret import Aead
@@ -356,7 +356,7 @@ class PrivateNode(MutableMapping[str, Value]):
         found: dict[str, Value] = {}
         for name, data in node.to_dict().items():
             try:
-                key, value = self._open(ring, name, data, node.written(name)[0])
+                key, value = self._open_value(ring, name, data, node.written(name)[0])
             except SealBroken:
                 continue
             found[key] = value

@@ -106,9 +106,9 @@ class Presence:
             if self._timer.when() <= when:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._publish)
+        self._timer = self._loop.call_at(when, self._publish_state)
 
-    def _publish(self) -> None:
+    def _publish_state(self) -> None:
         """Sign what one is, as long as there is anybody to be told."""
         self._timer = None
         if not self._roster.links:
@@ -118,7 +118,7 @@ class Presence:
         graph = self._graph
         state = sign(graph.identity, graph.name, self._session, self._sequence, self._wall_ms(), self._value)
         self._roster.publish(state)
-        self._wake()
+        self._wake_links()
         if self._value:
             self._publish_at(self._published + RENEWED)
 
@@ -157,15 +157,15 @@ class Presence:
         for reader in self._readers:
             reader.notify(key, state)
         if state is not None and self._sweep is None:
-            self._sweep = self._loop.call_later(LIFE, self._expire)
+            self._sweep = self._loop.call_later(LIFE, self._expire_states)
 
-    def _expire(self) -> None:
+    def _expire_states(self) -> None:
         now = self._loop.time()
         until = self._roster.expire(now)
-        self._wake()
+        self._wake_links()
         self._sweep = None
         if until is not None and not self._graph.closed:
-            self._sweep = self._loop.call_at(max(until, now + _SWEEP), self._expire)
+            self._sweep = self._loop.call_at(max(until, now + _SWEEP), self._expire_states)
 
     # ---- links --------------------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Presence:
         """Note that a link has ended."""
         del self._wakes[link]
         self._roster.detach_link(link)
-        self._wake()
+        self._wake_links()
 
     def filter_wanted(self, link: PresencePeer, states: list[PresenceState]) -> list[PresenceState]:
         """Return those states that are worth checking; what becomes of the others is counted."""
@@ -201,19 +201,19 @@ class Presence:
         now, wall = self._loop.time(), self._wall_ms()
         for state in states:
             self._roster.add_state(link, state, now, wall)
-        self._wake()
+        self._wake_links()
 
     def remove_states(self, link: PresencePeer, keys: list[Key]) -> None:
         """Note that a peer says that these are not there any more, as far as it knows."""
         for key in keys:
             self._roster.remove_state(link, key)
-        self._wake()
+        self._wake_links()
 
     def count_broken(self) -> None:
         """Note that a peer was given up for what it sent."""
         self._roster.counts["broken"] += 1
 
-    def _wake(self) -> None:
+    def _wake_links(self) -> None:
         for link, wake in self._wakes.items():
             if link.pending:
                 wake.set()
@@ -224,7 +224,7 @@ class Presence:
         self._forget()
         self._value = b""
         if self._state:
-            self._publish()  # a last word
+            self._publish_state()  # a last word
         for timer in (self._timer, self._sweep):
             if timer is not None:
                 timer.cancel()

@@ -61,7 +61,7 @@ class Queries:
     ) -> list[Row]:
         """Return the rows of a query. Raises `QueryError`."""
         meter = Meter(budget, given_up=given_up)
-        query, expressions = self._compile(text, parameters, meter)
+        query, expressions = self._compile_query(text, parameters, meter)
         meter.begin()
         counted = self._count_pattern(query, expressions, meter)
         if counted is not None:
@@ -78,11 +78,11 @@ class Queries:
                         for _ in _bounded(query.run({}), meter):
                             pass
                     return rows_of_plan(expressions.plan, self.index, profile=expressions.profiling)
-                return self._results(query, query.run({}), meter)
+                return self._to_results(query, query.run({}), meter)
         except (RecursionError, MemoryError, OverflowError) as error:
             raise QueryError(f"this can't be worked out: {error}") from error
 
-    def _results(self, query: Query, rows: Iterator[Bound], meter: Meter) -> list[Row]:
+    def _to_results(self, query: Query, rows: Iterator[Bound], meter: Meter) -> list[Row]:
         return [
             {name: self._to_result(row[name]) for name in query.columns}
             for row in list(_bounded(rows, meter))
@@ -98,7 +98,7 @@ class Queries:
         if found is None:
             return None
         with self.index.count_with(meter):
-            return self._results(query, asked.project_rows(expressions, found), meter)
+            return self._to_results(query, asked.project_rows(expressions, found), meter)
 
     def _count_pattern(self, query: Query, expressions: Expressions, meter: Meter) -> Row | None:
         """Return the row of a query that only counts how often a pattern is there, where the core can."""
@@ -112,7 +112,7 @@ class Queries:
     def explain_query(self, text: str, parameters: Mapping[str, Value]) -> str:
         """Return the SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null
         there."""
-        _, expressions = self._compile(text, parameters, Meter(_USUAL))
+        _, expressions = self._compile_query(text, parameters, Meter(_USUAL))
         self.index.refresh()
         lines: list[str] = []
         for match in (step.match for step in expressions.plan if step.match is not None):
@@ -123,7 +123,9 @@ class Queries:
             ]
         return "\n".join(lines)
 
-    def _compile(self, text: str, parameters: Mapping[str, Value], meter: Meter) -> tuple[Query, Expressions]:
+    def _compile_query(
+        self, text: str, parameters: Mapping[str, Value], meter: Meter
+    ) -> tuple[Query, Expressions]:
         """Return the query, and what compiled it, which has its plan."""
         self.index.begin_query()
         expressions = Expressions(text, parameters, self.index, meter)

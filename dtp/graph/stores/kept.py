@@ -146,7 +146,7 @@ class KeptFrames:
     async def read_parts(self, parts: Iterable[tuple[bytes, int, int]]) -> list[bytes]:
         """Return the stored envelopes of each (author, first sequence, last), one part behind the other."""
         self._check_open()
-        return await self.ask_store(lambda: [one for part in parts for one in self.store.read(*part)])
+        return await self.ask_store(lambda: [one for part in parts for one in self.store.read_frames(*part)])
 
     async def read_over(self, author: bytes, last: int) -> list[bytes]:
         """Return the stored summary that stands for an author's frame and for some behind it, if there is one."""
@@ -179,7 +179,7 @@ class KeptFrames:
         unsaved = self.unsaved.get((author, sequence))
         if unsaved is not None:
             return unsaved
-        found = self.store.read(author, sequence, sequence)
+        found = self.store.read_frames(author, sequence, sequence)
         return loading.decode_stored(self.store, found[0]) if found else None
 
     def _find_stored(self, author: bytes, sequence: int) -> Envelope | Summary | None:

@@ -198,7 +198,7 @@ def iter_stored(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
     """Yield all that a store has kept of an author, in order. Raises `StoreError`."""
     at = 1
     while True:
-        some = store.read(author, at, at + READ - 1)
+        some = store.read_frames(author, at, at + READ - 1)
         for data in some:
             one = decode_stored(store, data)
             yield one
@@ -230,7 +230,7 @@ def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
 def load_replica(store: Store, identity: Identity, clock: Clock | None) -> Replica:
     """Return the replica that the store's frames give, but for those of hidden authors. They were checked before they
     were stored."""
-    state, later = store.load()
+    state, later = store.load_saved()
     author = identity.id.key
     replica = Replica(author, clock=clock, graph=store.name)
     if state is not None:

@@ -111,7 +111,7 @@ class PostgresStore(Store):
         with self._one_at_a_time:
             try:
                 if self._db is None or self._db.closed:
-                    self._db = self._connect()
+                    self._db = self._connect_database()
                 with self._guard(self._db.fileno(), self._url):
                     yield self._db
             except psycopg.Error as error:
@@ -120,20 +120,20 @@ class PostgresStore(Store):
                 kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreError
                 raise kind(f"the graph in PostgreSQL could not be {what}: {first_line(error)}") from error
 
-    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def _connect_database(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._closed.is_set():
             raise StoreError("this store is closed")
         database = psycopg.connect(self._url, autocommit=True, **ALIVE)
         try:
             with self._guard(database.fileno(), self._url):
                 database.execute(ALIVE_THERE)
-                self._begin(database)
+                self._begin_store(database)
         except BaseException:
             database.close()
             raise
         return database
 
-    def _begin(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
+    def _begin_store(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
         with database.transaction():
             database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
             database.execute(_SCHEMA)
@@ -151,31 +151,31 @@ class PostgresStore(Store):
         if row[1] != FORMAT:
             raise StoreError(f"the graph {self.name!r} in PostgreSQL is not of format {FORMAT}")
         self._graph, self._schema = row[0], row[2].encode()
-        lock = self._lock(b"writer", self._writer)
+        lock = self._lock_key(b"writer", self._writer)
         held = database.execute("SELECT pg_try_advisory_lock(%s)", (lock,)).fetchone()
         if held != (True,):
             raise StoreError(
                 "another program writes to this graph as this identity; give each one of its own"
             )
-        database.execute("SELECT pg_advisory_lock_shared(%s)", (self._lock(b"writers"),))
+        database.execute("SELECT pg_advisory_lock_shared(%s)", (self._lock_key(b"writers"),))
 
     @contextmanager
-    def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _open_transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """Give one that nobody else has for this graph at the same time."""
         with self._use_connection("written") as database, database.transaction():
             if not synced:
                 database.execute("SET LOCAL synchronous_commit = off")
-            database.execute("SELECT pg_advisory_xact_lock(%s)", (self._lock(b"graph"),))
+            database.execute("SELECT pg_advisory_xact_lock(%s)", (self._lock_key(b"graph"),))
             yield database
 
-    def _lock(self, what: bytes, *of: bytes) -> int:
+    def _lock_key(self, what: bytes, *of: bytes) -> int:
         """Return the number of an advisory lock; the schema is in it, as all of a database share those numbers."""
         return _lock_number(what, self._schema, self.name.encode(), *of)
 
     # ---- frames ---------------------------------------------------------------------------------------------
 
-    def load(self) -> Loaded:
-        with self._transaction(synced=False) as database:
+    def load_saved(self) -> Loaded:
+        with self._open_transaction(synced=False) as database:
             row = database.execute(
                 "SELECT arrival, digest, state FROM dtp_graph_states WHERE graph = %s AND writer = %s",
                 (self._graph, self._writer),
@@ -213,9 +213,9 @@ class PostgresStore(Store):
             ).fetchall()
         return (envelope for (envelope,) in rows)
 
-    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
+    def add_frames(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         known = self._arrival
-        with self._transaction(synced=synced) as database:
+        with self._open_transaction(synced=synced) as database:
             others = self._read_after(database, known)
             arrival, added = self._arrival, 0
             self._arrival = known  # should the transaction fail
@@ -231,7 +231,7 @@ class PostgresStore(Store):
         self._arrival = arrival
         self._news += others
 
-    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+    def read_frames(self, author: bytes, first: int, last: int) -> list[bytes]:
         with self._use_connection("read") as database:
             rows = database.execute(
                 "SELECT envelope FROM dtp_graph_frames "
@@ -249,9 +249,9 @@ class PostgresStore(Store):
             ).fetchone()
             return None if row is None else row[0]
 
-    def replace(self, parts: list[Signed]) -> int:
+    def replace_frames(self, parts: list[Signed]) -> int:
         author, upto = parts[0].author, parts[-1].sequence
-        with self._transaction(synced=True) as database:
+        with self._open_transaction(synced=True) as database:
             rows = database.execute(
                 "SELECT sequence, arrival FROM dtp_graph_frames WHERE graph = %s AND author = %s AND sequence <= %s "
                 "ORDER BY sequence",
@@ -290,7 +290,7 @@ class PostgresStore(Store):
         return bytes(row[0])
 
     def set_part(self, part: bytes, own: bytes) -> None:
-        with self._transaction(synced=True) as database:
+        with self._open_transaction(synced=True) as database:
             if self._has_company(database):
                 raise GraphError(_ALONE)
             database.execute(
@@ -310,7 +310,7 @@ class PostgresStore(Store):
 
     def _has_company(self, database: psycopg.Connection[tuple[Any, ...]]) -> bool:
         """Return whether another program has the graph open to write: each has a lock that others can share."""
-        lock = self._lock(b"writers")
+        lock = self._lock_key(b"writers")
         return database.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone() != (True,)
 
     def release_space(self) -> None:
@@ -321,7 +321,7 @@ class PostgresStore(Store):
         if self._news:  # what isn't taken in yet is not in the state either
             return
         digest = hashlib.blake2b(state, digest_size=32).digest()
-        with self._transaction(synced=False) as database:
+        with self._open_transaction(synced=False) as database:
             database.execute(
                 "INSERT INTO dtp_graph_states VALUES (%(g)s, %(w)s, %(a)s, %(d)s, %(s)s) "
                 "ON CONFLICT (graph, writer) DO UPDATE SET arrival = %(a)s, digest = %(d)s, state = %(s)s",
@@ -346,7 +346,7 @@ class PostgresStore(Store):
         return None if row is None else row[0]
 
     def save_policy(self, policy: bytes, forget_state: bool) -> None:
-        with self._transaction(synced=True) as database:
+        with self._open_transaction(synced=True) as database:
             database.execute(
                 "INSERT INTO dtp_graph_policies VALUES (%(g)s, %(d)s) "
                 "ON CONFLICT (graph) DO UPDATE SET data = %(d)s",
@@ -356,8 +356,8 @@ class PostgresStore(Store):
                 database.execute("DELETE FROM dtp_graph_states WHERE graph = %s", (self._graph,))
                 database.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, str(self._graph)))
 
-    def purge(self, author: bytes) -> None:
-        with self._transaction(synced=True) as database:
+    def purge_author(self, author: bytes) -> None:
+        with self._open_transaction(synced=True) as database:
             # the last number of arrival stays given: by it other programs know what is new
             database.execute(
                 "UPDATE dtp_graph_frames SET arrival = "
@@ -373,7 +373,7 @@ class PostgresStore(Store):
             database.execute("DELETE FROM dtp_graph_states WHERE graph = %s", (self._graph,))
 
     def add_proof(self, proof: Proof) -> None:
-        with self._transaction(synced=True) as database:
+        with self._open_transaction(synced=True) as database:
             database.execute(
                 "INSERT INTO dtp_graph_proofs VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 (self._graph, proof.author, proof.first.encode(), proof.second.encode()),
@@ -388,18 +388,18 @@ class PostgresStore(Store):
     # ---- what others add ------------------------------------------------------------------------------------
 
     def read_added(self) -> list[bytes]:
-        with self._transaction(synced=False) as database:
+        with self._open_transaction(synced=False) as database:
             found = self._read_after(database, self._arrival)
         found, self._news = self._news + found, []
         return found
 
     def watch_news(self, on_news: Callable[[], None]) -> None:
         self._listener = threading.Thread(
-            target=self._listen, args=(on_news,), name="dtp-graph-listen", daemon=True
+            target=self._listen_for_news, args=(on_news,), name="dtp-graph-listen", daemon=True
         )
         self._listener.start()
 
-    def _listen(self, on_news: Callable[[], None]) -> None:
+    def _listen_for_news(self, on_news: Callable[[], None]) -> None:
         """Listen until the store is closed. A broken connection is made anew, and `on_news` is called then, too."""
         while not self._closed.is_set():
             try:
@@ -440,7 +440,7 @@ class PostgresReader(PostgresStore):
         self._is_loaded = False
         super().__init__(url, name, writer)
 
-    def _begin(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
+    def _begin_store(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
         if self._db is not None and not self._is_loaded:
             raise StoreError("the connection to PostgreSQL was lost while a graph was opened; open it again")
         database.execute("SET default_transaction_read_only = on")
@@ -461,7 +461,7 @@ class PostgresReader(PostgresStore):
             )
         self._graph = row[0]
 
-    def load(self) -> Loaded:
+    def load_saved(self) -> Loaded:
         with self._use_connection("read") as database:
             row = database.execute(
                 "SELECT arrival, digest, state FROM dtp_graph_states WHERE graph = %s ORDER BY arrival DESC LIMIT 1",
@@ -479,7 +479,7 @@ class PostgresReader(PostgresStore):
                 database.execute("COMMIT")
 
     @contextmanager
-    def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _open_transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         raise GraphReadOnly("the graph in PostgreSQL was opened to read")
         yield
 

@@ -48,7 +48,7 @@ class SqliteReader(SqliteStore):
             raise
         return database
 
-    def _check(self, name: str | None) -> None:
+    def _check_file(self, name: str | None) -> None:
         with self._translate_errors("opened"):
             try:
                 self._check_damage(name)
@@ -92,7 +92,7 @@ class SqliteReader(SqliteStore):
                 self._db.execute("COMMIT")
 
     @contextmanager
-    def _transaction(self, *, synced: bool) -> Iterator[None]:
+    def _open_transaction(self, *, synced: bool) -> Iterator[None]:
         raise GraphReadOnly(f"{self._path} was opened to read")
         yield
 

@@ -92,7 +92,7 @@ class SqliteStore(Store):
             self._lock.release()
             raise StoreError(f"{self._path} can't be opened: {error}") from error
         try:
-            self._check(name)
+            self._check_file(name)
         except BaseException:
             self._db.close()
             self._lock.release()
@@ -129,11 +129,11 @@ class SqliteStore(Store):
         database.text_factory = _decode
         return database
 
-    def _check(self, name: str | None) -> None:
+    def _check_file(self, name: str | None) -> None:
         """Look at what is there, all of it if it wasn't closed; mend it if it is damaged."""
         logged = pages_in_log(self._path)
         try:
-            self._begin(name)
+            self._begin_store(name)
             lost = logged > self._fetch_one("PRAGMA wal_checkpoint(PASSIVE)", column=1) if logged else False
             is_whole = not lost and self._has_what_its_state_has() and (not logged or self._is_whole())
         except sqlite3.OperationalError as error:
@@ -145,7 +145,7 @@ class SqliteStore(Store):
         if name not in (None, self.name):
             raise StoreError(f"{self._path} keeps a graph of another name, {self.name!r}")
 
-    def _begin(self, name: str | None) -> None:
+    def _begin_store(self, name: str | None) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         prepare(self._db, self._path, name or "")
         self._read_tables()
@@ -191,7 +191,7 @@ class SqliteStore(Store):
         self.damage = found if self.damage is None else found.with_earlier(self.damage)
         self._db = self._connected_to_write()
         with self._translate_errors("opened"):
-            self._begin(name)
+            self._begin_store(name)
         log.warning("%s: %s", self._path, found)
         self._on_damage()
 
@@ -206,7 +206,7 @@ class SqliteStore(Store):
                 self._mend_file(self.name)
             return work()
 
-    def rewrite(self) -> None:
+    def rewrite_file(self) -> None:
         with self._translate_errors("mended"):
             self._mend_file(self.name)
 
@@ -251,7 +251,7 @@ class SqliteStore(Store):
     def rejoin_aside(self, author: bytes) -> bytes | None:
         if not any(one[0] == author for one in self._gaps):
             return None
-        with self._transaction(synced=True):
+        with self._open_transaction(synced=True):
             last = self._last_sequence(author)
             rows = self._db.execute(
                 f"SELECT {RUN} FROM aside WHERE author = ? AND sequence > ? ORDER BY sequence", (author, last)
@@ -294,8 +294,8 @@ class SqliteStore(Store):
         return 0 if self._path == ":memory:" else self._witness_of(author).count_signed()
 
     def adopt_author(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
-        with self._transaction(synced=True):
-            self._insert(list(instead))
+        with self._open_transaction(synced=True):
+            self._insert_frames(list(instead))
             self._db.execute("DELETE FROM aside WHERE author = ?", (author,))
             self._db.execute("DELETE FROM state")
             self._instance, self._inode = new_instance(self._path)
@@ -326,7 +326,7 @@ class SqliteStore(Store):
         return StoreError(f"{self._path} could not be {what}: {error}{hint}")
 
     @contextmanager
-    def _transaction(self, *, synced: bool) -> Iterator[None]:
+    def _open_transaction(self, *, synced: bool) -> Iterator[None]:
         with self._translate_errors("written"):
             self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
@@ -338,12 +338,12 @@ class SqliteStore(Store):
                     self._db.execute("ROLLBACK")
                 raise
 
-    def load(self) -> Loaded:
+    def load_saved(self) -> Loaded:
         arrival, state = self._run_mending("read", self._read_state)
         return Loaded(state, self._read_later(arrival))
 
     def load_again(self) -> Loaded:
-        return self.load()
+        return self.load_saved()
 
     def _read_state(self) -> tuple[int, bytes | None]:
         row = self._db.execute("SELECT arrival, digest, state FROM state").fetchone()
@@ -389,18 +389,18 @@ class SqliteStore(Store):
         rows = self._run_mending("read", partial(self._check_rows, _NEWEST))
         return (envelope for _, _, envelope, _, _ in rows)
 
-    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
+    def add_frames(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         envelopes = list(envelopes)
         made: dict[bytes, int] = {}
-        with self._transaction(synced=synced):
+        with self._open_transaction(synced=synced):
             for key in {envelope.author for envelope in envelopes} - self._authors.keys():
                 made[key] = self._fetch_one("INSERT INTO authors (key) VALUES (?) RETURNING id", key)
-            self._insert(envelopes, made)
+            self._insert_frames(envelopes, made)
             arrival = self._fetch_one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
         self._authors.update(made)
         self._arrival = arrival
 
-    def _insert(self, envelopes: list[Signed], made: Mapping[bytes, int] | None = None) -> None:
+    def _insert_frames(self, envelopes: list[Signed], made: Mapping[bytes, int] | None = None) -> None:
         numbers = {**self._authors, **made} if made else self._authors
         self._db.executemany(
             "INSERT INTO frames (author, sequence, envelope, sum) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -411,7 +411,7 @@ class SqliteStore(Store):
             ),
         )
 
-    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+    def read_frames(self, author: bytes, first: int, last: int) -> list[bytes]:
         last = min(last, (1 << 63) - 1)
         rows = self._run_mending(
             "read", lambda: self._check_rows(_FRAMES_OF, self._authors.get(author), first, last)
@@ -424,9 +424,9 @@ class SqliteStore(Store):
         )
         return rows[0][2] if rows else None
 
-    def replace(self, parts: list[Signed]) -> int:
+    def replace_frames(self, parts: list[Signed]) -> int:
         author = self._authors.get(parts[0].author)
-        with self._transaction(synced=True):
+        with self._open_transaction(synced=True):
             rows = self._db.execute(
                 "SELECT sequence, arrival FROM frames WHERE author = ? AND sequence <= ? ORDER BY sequence",
                 (author, parts[-1].sequence),
@@ -457,7 +457,7 @@ class SqliteStore(Store):
             return part_of(self._db)
 
     def set_part(self, part: bytes, own: bytes) -> None:
-        with self._transaction(synced=True):
+        with self._open_transaction(synced=True):
             write_part(self._db, part)
             skipped = self._db.execute(
                 "SELECT author, MIN(sequence) FROM frames WHERE substr(envelope, 1, 2) = ? AND author IS NOT ? "
@@ -489,7 +489,7 @@ class SqliteStore(Store):
 
     def save_state(self, state: bytes) -> None:
         digest = hashlib.blake2b(state, digest_size=32).digest()
-        with self._transaction(synced=False):
+        with self._open_transaction(synced=False):
             self._db.execute(
                 "INSERT OR REPLACE INTO state (only, arrival, digest, state) VALUES (1, ?, ?, ?)",
                 (self._arrival, digest, state),
@@ -512,13 +512,13 @@ class SqliteStore(Store):
         return None if data is None else self._check_whole(data)
 
     def save_policy(self, policy: bytes, forget_state: bool) -> None:
-        with self._transaction(synced=True):
+        with self._open_transaction(synced=True):
             self._db.execute("INSERT OR REPLACE INTO policy VALUES (1, ?)", (policy,))
             if forget_state:
                 self._db.execute("DELETE FROM state")
 
-    def purge(self, author: bytes) -> None:
-        with self._transaction(synced=True):
+    def purge_author(self, author: bytes) -> None:
+        with self._open_transaction(synced=True):
             self._db.execute("DELETE FROM state")
             self._db.execute("DELETE FROM frames WHERE author = ?", (self._authors.get(author),))
             self._db.execute("DELETE FROM authors WHERE key = ?", (author,))
@@ -532,7 +532,7 @@ class SqliteStore(Store):
             self._find_gaps()
 
     def add_proof(self, proof: Proof) -> None:
-        with self._transaction(synced=True):
+        with self._open_transaction(synced=True):
             self._db.execute(
                 "INSERT OR IGNORE INTO proofs VALUES (?, ?, ?)",
                 (proof.author, proof.first.encode(), proof.second.encode()),

@@ -86,7 +86,7 @@ class Store(ABC):
     damage: Damage | None = None
 
     @abstractmethod
-    def load(self) -> Loaded:
+    def load_saved(self) -> Loaded:
         """Return what is there. The first call."""
 
     def on_loaded(self) -> None:
@@ -104,14 +104,14 @@ class Store(ABC):
     def newest_envelopes(self) -> Iterator[bytes]:
         """Yield the last envelope of each author."""
         for author, last in self.last_sequences().items():
-            yield from self.read(author, last, last)
+            yield from self.read_frames(author, last, last)
 
     @abstractmethod
-    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
+    def add_frames(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         """Keep them, all or none. One whose (author, sequence) is there already is left out."""
 
     @abstractmethod
-    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+    def read_frames(self, author: bytes, first: int, last: int) -> list[bytes]:
         """Return what an author signed that ends with one of these sequences, in order, as far as it is there."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Store(ABC):
         """Return the first that an author signed and that ends with this sequence or a later one."""
 
     @abstractmethod
-    def replace(self, parts: list[Signed]) -> int:
+    def replace_frames(self, parts: list[Signed]) -> int:
         """Put parts, from an author's first frame on and without gaps, in the place of all up to the last of them,
         all or none; how many fewer there are. 0, and nothing was done, where they don't fit what is there."""
 
@@ -140,7 +140,9 @@ class Store(ABC):
         """Return bytes of what `read` would give."""
         step = 256
         starts = range(first, last + 1, step)
-        return sum(len(one) for at in starts for one in self.read(author, at, min(last, at + step - 1)))
+        return sum(
+            len(one) for at in starts for one in self.read_frames(author, at, min(last, at + step - 1))
+        )
 
     def author_sizes(self) -> dict[bytes, int]:
         """Return author -> bytes of its envelopes."""
@@ -155,7 +157,7 @@ class Store(ABC):
         """Keep whom this graph takes in; with `forget_state` no state stays, as it may have what is hidden now."""
 
     @abstractmethod
-    def purge(self, author: bytes) -> None:
+    def purge_author(self, author: bytes) -> None:
         """Remove all of an author, for good: the store takes less room then. No kept state is left."""
 
     @abstractmethod
@@ -174,7 +176,7 @@ class Store(ABC):
         """Have `on_damage` called, from any thread, when damage was found and mended: some frames may be gone."""
         return
 
-    def rewrite(self) -> None:
+    def rewrite_file(self) -> None:
         """Write the store anew from what can be read of it. Raises `StoreError` where it can't be."""
         raise StoreError("only a graph in a file can be mended; sync a new one with a peer")
 
@@ -240,20 +242,20 @@ class MemoryStore(Store):
         self._policy: bytes | None = None
         self._part: bytes | None = None
 
-    def load(self) -> Loaded:
+    def load_saved(self) -> Loaded:
         return Loaded(None, iter(list(self._frames.values())))
 
     def last_sequences(self) -> dict[bytes, int]:
         return {author: sequences[-1] for author, sequences in self._sequences.items()}
 
-    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
+    def add_frames(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         for envelope in envelopes:
             key = envelope.author, envelope.sequence
             if key not in self._frames:
                 self._frames[key] = envelope.encode()
                 insort(self._sequences.setdefault(envelope.author, []), envelope.sequence)
 
-    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+    def read_frames(self, author: bytes, first: int, last: int) -> list[bytes]:
         sequences = self._sequences.get(author, [])
         some = sequences[bisect_left(sequences, first) : bisect_left(sequences, last + 1)]
         return [self._frames[author, sequence] for sequence in some]
@@ -263,7 +265,7 @@ class MemoryStore(Store):
         at = bisect_left(sequences, sequence)
         return self._frames[author, sequences[at]] if at < len(sequences) else None
 
-    def replace(self, parts: list[Signed]) -> int:
+    def replace_frames(self, parts: list[Signed]) -> int:
         author, upto = parts[0].author, parts[-1].sequence
         sequences = self._sequences.get(author, [])
         end = bisect_left(sequences, upto + 1)
@@ -282,7 +284,7 @@ class MemoryStore(Store):
     def save_policy(self, policy: bytes, forget_state: bool) -> None:
         self._policy = policy
 
-    def purge(self, author: bytes) -> None:
+    def purge_author(self, author: bytes) -> None:
         for sequence in self._sequences.pop(author, []):
             del self._frames[author, sequence]
         self._proofs.pop(author, None)

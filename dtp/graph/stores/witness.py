@@ -83,13 +83,13 @@ class Witness:
         soon: a crash that loses it only makes it remember less."""
         if self._descriptor is None:
             with contextlib.suppress(OSError):
-                self._begin()
+                self._open_file()
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.pwrite(self._descriptor, sequence.to_bytes(_NUMBER, "big"), 0)
         self.sequence = sequence
 
-    def _begin(self) -> None:
+    def _open_file(self) -> None:
         make_private_folder(self._file.parent)
         make_private_file(self._file)
         self._descriptor = os.open(self._file, os.O_RDWR | os.O_CLOEXEC)

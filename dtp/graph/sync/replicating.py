@@ -117,7 +117,7 @@ class _Session:
         try:
             await self._graph.commit()  # what was made just now is part of what there is
             agreed = self._graph.agreed.get(self._peer)
-            await self._send(self._side.start(self._graph.frames.heads(), agreed=agreed))
+            await self._send_message(self._side.start(self._graph.frames.heads(), agreed=agreed))
             await self._tell_refused()
             proof = self._graph.forks.get(self._peer)
             if proof is not None:
@@ -163,7 +163,7 @@ class _Session:
 
     # ---- sending ------------------------------------------------------------------------------------------------
 
-    async def _send(self, message: bytes) -> None:
+    async def _send_message(self, message: bytes) -> None:
         self._stream.write(len(message).to_bytes(4, "big") + message)
         self.exchanged.bytes_sent += 4 + len(message)
         await self._stream.drain()
@@ -183,7 +183,7 @@ class _Session:
             if self._terms.is_whole and self._side.theirs.is_whole:
                 await self._offer_summaries()
             if not said_done:
-                await self._send(self._side.encode_done())
+                await self._send_message(self._side.encode_done())
                 said_done = True
             if not self._live:
                 return
@@ -193,7 +193,7 @@ class _Session:
             one for one in self._full if self._graph.waiting_frames(one) <= core.DEFERRED_FRAMES // 2
         ]:
             self._full.discard(author)
-            await self._send(self._side.encode_again(author, self._graph.frames.last_of(author)))
+            await self._send_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
 
     async def _tell_refused(self) -> None:
         """Tell the peer of whom nothing is wanted, and of whom something is again."""
@@ -201,9 +201,9 @@ class _Session:
         unwanted = self._graph.admission.unwanted | self._without | early
         fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
-            await self._send(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
+            await self._send_message(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
         for author in sorted(self._unwanted - unwanted):
-            await self._send(self._side.encode_again(author, self._graph.frames.last_of(author)))
+            await self._send_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
         self._unwanted = (self._unwanted & unwanted) | set(fresh)
 
     async def _send_missing(self) -> None:
@@ -266,7 +266,7 @@ class _Session:
                 continue
             if upto > self._offered.get(author, 0) and self._side.peer_has(author, upto):
                 self._offered[author] = upto
-                await self._send(protocol.encode_offer(author, upto, passed.size_of(author)))
+                await self._send_message(protocol.encode_offer(author, upto, passed.size_of(author)))
 
     async def _consider_offer(self, author: bytes, sequence: int, size: int) -> None:
         """Take an offer of what is all here, if it is half as large as the frames or less, or one's word is asked
@@ -293,7 +293,7 @@ class _Session:
             and (stored is None or graph.offering.may_take_again(author, stored))
         ):
             self._taking[author] = Taking(author, sequence, size)
-            await self._send(self._side.encode_want(author, sequence))
+            await self._send_message(self._side.encode_want(author, sequence))
 
     async def _send_summaries(self, author: bytes, sequence: int) -> None:
         if self._offered.get(author, 0) < sequence:
@@ -303,8 +303,8 @@ class _Session:
         ):  # else there is a newer one, which is offered or was
             parts = await self._graph.frames.ask_store(self._graph.passed.parts_of, author)
             for message in protocol.encode_frames(parts):
-                await self._send(message)
-        await self._send(self._side.encode_done())
+                await self._send_message(message)
+        await self._send_message(self._side.encode_done())
 
     async def _send_lost(self, told: list[tuple[bytes, int, int]]) -> None:
         here = self._graph.frames.last_of
@@ -315,7 +315,7 @@ class _Session:
         for author, _, last in parts if is_whole else ():
             over = await self._graph.frames.read_over(author, last)
             await self._send_some(over)
-        await self._send(self._side.encode_done())
+        await self._send_message(self._side.encode_done())
 
     async def _take_passed(self, data: list[bytes]) -> list[bytes]:
         """Keep the parts of summaries of everything; return what else there is."""
@@ -337,7 +337,7 @@ class _Session:
 
     async def _send_some(self, some: list[bytes]) -> None:
         for message in protocol.encode_frames(some):
-            await self._send(message)
+            await self._send_message(message)
         self.exchanged.sent += len(some)
 
     # ---- receiving ----------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class _Session:
                 await self._graph.take_proof(*step.forked)
             await self._catch_up()  # before the peer hears that all is stored
             for reply in step.replies:
-                await self._send(reply)
+                await self._send_message(reply)
             if step.envelopes:
                 data = await self._take_passed(step.envelopes) if self._taking else step.envelopes
                 await self._take_envelopes(data)
@@ -368,7 +368,9 @@ class _Session:
                 await self._send_lost(step.lost)
             if step.told:
                 if not self._is_told and self._graph.frames.lost():
-                    await self._send(self._side.encode_lost(self._graph.frames.lost()[: protocol.MAX_LOST]))
+                    await self._send_message(
+                        self._side.encode_lost(self._graph.frames.lost()[: protocol.MAX_LOST])
+                    )
                 self._is_told = True
                 knows = self._side.theirs.gives is None and self._side.peer_has(
                     self._own, max(1, self._owned)
@@ -435,7 +437,7 @@ class _Session:
             log.warning("%s is not followed further for now: %s", author.hex(), error)
 
     async def _send_proof(self, proof: Proof) -> None:
-        await self._send(self._side.encode_forked(proof.first.encode(), proof.second.encode()))
+        await self._send_message(self._side.encode_forked(proof.first.encode(), proof.second.encode()))
 
 
 def _gives_all(theirs: SyncTerms, part: Part | None) -> bool:

@@ -266,9 +266,9 @@ class Pruner:
             and not self._graph.closed
         ):
             self._grown = 0
-            self._task = start_task(self._prune(), name="dtp-graph-prune")
+            self._task = start_task(self._prune_store(), name="dtp-graph-prune")
 
-    async def _prune(self) -> None:
+    async def _prune_store(self) -> None:
         try:
             await prune(self._graph, at_once=False)
             vector = self._graph.frames.vector()

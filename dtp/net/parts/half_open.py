@@ -52,18 +52,18 @@ class HalfOpen:
         drawn = self._crowd.draw_one(source)
         if drawn is None:  # a limit is 0
             return False
-        drawn.abort(Crowded("others wanted to come in, and this one was half-open"))
+        drawn.abort_carrier(Crowded("others wanted to come in, and this one was half-open"))
         return True
 
-    def add(self, driver: LinkDriver) -> None:
+    def add_driver(self, driver: LinkDriver) -> None:
         """Abort it unless its handshake ends in time."""
         source = driver.carrier.source
         patience = max(self._limits.handshake, carriers.patience(driver.carrier.scheme))
         expired = HandshakeError(f"no handshake from {source} in {patience:g} s")
-        self._timers[driver] = self._loop.call_later(patience, driver.abort, expired)
+        self._timers[driver] = self._loop.call_later(patience, driver.abort_carrier, expired)
         self._crowd.add(driver, source)
 
-    def discard(self, driver: LinkDriver) -> None:
+    def forget_driver(self, driver: LinkDriver) -> None:
         """Forget one whose handshake is over, or that is gone. Idempotent."""
         if self._crowd.discard(driver):
             self._timers.pop(driver).cancel()

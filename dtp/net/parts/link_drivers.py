@@ -53,14 +53,14 @@ class LinkDrivers(list[LinkDriver]):
             if driver.link is link:
                 self.remove(driver)
                 if link.attached:
-                    driver.abort(CarrierError("another carrier has taken its place"))
+                    driver.abort_carrier(CarrierError("another carrier has taken its place"))
                 else:
-                    driver.close()
+                    driver.close_carrier()
 
     def close_all(self) -> None:
         """Have all send what was written, and end. Each goes when it has."""
         for driver in self:
-            driver.close()
+            driver.close_carrier()
 
     def settle_all(self) -> None:
         """None of them is half-open any more."""

@@ -82,7 +82,7 @@ class Resumption:
                 await self._waiters.wait_for("carrier")
         finally:
             if not link.attached:  # whoever asked has given up, and would not know of it
-                driver.close()
+                driver.close_carrier()
 
     def start_redialing(
         self, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object

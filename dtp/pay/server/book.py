@@ -114,7 +114,7 @@ class ChannelBook:
         none."""
         task = self._reading.get(id)
         if task is None:
-            task = self._reading[id] = start_task(self._read(id), name="dtp-pay-channel")
+            task = self._reading[id] = start_task(self._read_channel(id), name="dtp-pay-channel")
             task.add_done_callback(lambda _: self._reading.pop(id, None))
         return await asyncio.shield(task)
 
@@ -126,7 +126,7 @@ class ChannelBook:
         while len(self._known) > self.limits.channels:
             self._known.popitem(last=False)
 
-    async def _read(self, id: str) -> Channel | None:
+    async def _read_channel(self, id: str) -> Channel | None:
         try:
             found = await self.chain.read(channel_module.SCHEMA, Channel, id)
         except (ObjectMissing, WrongObjectType, MalformedObject):

@@ -126,10 +126,10 @@ class Cashier:
 
         More often where channels leave less time for claims than that.
         """
-        self._task = SupervisedTask(lambda: self._run(interval), name="dtp-cashier")
+        self._task = SupervisedTask(lambda: self._keep_claiming(interval), name="dtp-cashier")
         self._task.start()
 
-    async def _run(self, interval: float) -> None:
+    async def _keep_claiming(self, interval: float) -> None:
         while True:
             self._wanted.clear()
             try:

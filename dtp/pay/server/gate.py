@@ -186,7 +186,7 @@ class TicketGate:
     async def admit(self, request: Request) -> AdmittedClient:
         """Return what is known of a request that may come in, for `listen(admit=...)`. Raises `Refuse`."""
         try:
-            return await self._admit(request)
+            return await self._admit_client(request)
         except TicketRefused as error:
             log.info("%s refused for service %r: %s", request.peer.short, request.service, error)
             raise Refuse(CloseCode.TICKET, str(error), detail=error.detail) from error
@@ -203,7 +203,7 @@ class TicketGate:
             log.warning("a ticket of %s can't be checked: %s", request.peer.short, error)
             raise Refuse(CloseCode.BUSY, "tickets can't be checked at the moment: try again later") from error
 
-    async def _admit(self, request: Request) -> AdmittedClient:
+    async def _admit_client(self, request: Request) -> AdmittedClient:
         ticket = parse_ticket(request.ticket)
         channel, keys = await self._verify_ticket(ticket, request)
         if channel.opened_ms <= self.restored_ms and self.own_ms() < self.unknown_until_ms:

@@ -168,7 +168,7 @@ class Ledger(ChannelAccount):
             )
         meter = None
         try:
-            meter = await self._begin(connection, admission, exposure, count_streams)
+            meter = await self._begin_meter(connection, admission, exposure, count_streams)
         except StoreError as error:  # else it is served what can't be paid
             log.warning("channel %s is not served: %s", admission.channel.id, error)
             raise store_away() from error
@@ -177,7 +177,7 @@ class Ledger(ChannelAccount):
                 self._holds.free(admission.channel.id)
         return meter
 
-    async def _begin(
+    async def _begin_meter(
         self, connection: Connection, admission: AdmittedClient, exposure: Exposure, count_streams: bool
     ) -> ServerMeter | None:
         channel, number = admission.channel, admission.lane.lane

@@ -211,7 +211,7 @@ class ServerMeter(MeterDriver):
                     case messages.SendFrame(frame):
                         self._send_frame(frame)
                     case payee.CheckWanted(voucher, charge):
-                        self._check(voucher, charge)
+                        self._check_voucher(voucher, charge)
                     case payee.ChargePaid():
                         self._charge_ended(paid=True)
                         self._send_state()
@@ -253,7 +253,7 @@ class ServerMeter(MeterDriver):
         ):  # while one is being written none is heard, and then we look anyway
             self.watch.total = min(self.watch.total, self._hear_at)
 
-    def _check(self, signed: SignedVoucher, charge: int) -> None:
+    def _check_voucher(self, signed: SignedVoucher, charge: int) -> None:
         if not self._account.reserve(self, signed.voucher.amount):
             self.fail(VoucherRefused(Flaw.OVERDRAWN))
             return
@@ -302,7 +302,7 @@ class ServerMeter(MeterDriver):
         self._process_newest_voucher()
         for event in self.payee.take_events():
             if isinstance(event, payee.CheckWanted):
-                self._check(event.voucher, event.charge)
+                self._check_voucher(event.voucher, event.charge)
         self.spawn(self._end_connection())
 
     async def wait_checked(self) -> None:
@@ -331,7 +331,7 @@ class ServerMeter(MeterDriver):
         payee.check_units(units)
         self._raise_if_over()
         if preimage is not None:
-            await self._sell(units, preimage)
+            await self._sell_units(units, preimage)
             return
         await self._make_room(units)
         self._raise_if_overdue()
@@ -345,7 +345,7 @@ class ServerMeter(MeterDriver):
         self.process_turn()
         await self._wait_outcome(ask)
 
-    async def _sell(self, units: int, preimage: bytes) -> None:
+    async def _sell_units(self, units: int, preimage: bytes) -> None:
         """Charge under a lock, for one thing only; its key is kept before, in the place of the one before."""
         lane = self.payee.lane
         try:

@@ -106,7 +106,7 @@ class StoreFile:
             raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
         try:
             with self._write_transaction():
-                self._prepare()
+                self._prepare_schema()
         except BaseException:
             self._db.close()
             raise
@@ -124,7 +124,7 @@ class StoreFile:
             self._db.close()
             raise NoStore(f"no store at {self.path}: the file is something else, or empty")
 
-    def _prepare(self) -> None:
+    def _prepare_schema(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == FORMAT:
             return
@@ -171,11 +171,11 @@ class StoreFile:
     @contextmanager
     def _write_transaction(self) -> Iterator[None]:
         """Give one transaction: all of it or nothing."""
-        with self._lock, self._transaction(self._db):
+        with self._lock, self._open_transaction(self._db):
             yield
 
     @contextmanager
-    def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
+    def _open_transaction(self, db: sqlite3.Connection) -> Iterator[None]:
         try:
             db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as fault:
@@ -203,14 +203,14 @@ class StoreFile:
                 with self._write_transaction():
                     yield
                 return
-            self._sync("FULL")
+            self._set_sync("FULL")
             try:
                 with self._write_transaction():
                     yield
             finally:
-                self._sync("NORMAL")
+                self._set_sync("NORMAL")
 
-    def _sync(self, how: str) -> None:
+    def _set_sync(self, how: str) -> None:
         try:
             self._db.execute(f"PRAGMA synchronous={how}")
         except sqlite3.Error as fault:

@@ -93,7 +93,7 @@ class Journal(Generic[S_co]):
             return answer
         self._waiting.append(_Check(tuple(keys), signed, used, answer))
         if self._writing is None and len(self._waiting) == 1:
-            self._loop.call_soon(self._write)  # with what else comes in this turn of the loop
+            self._loop.call_soon(self._write_next)  # with what else comes in this turn of the loop
         return answer
 
     async def run(self, work: Callable[[S_co], T]) -> T:
@@ -123,7 +123,7 @@ class Journal(Generic[S_co]):
         self._closed = True
         self._thread.shutdown(wait=False)
 
-    def _write(self) -> None:
+    def _write_next(self) -> None:
         """Begin the next transaction. Nothing is under way, and something waits."""
         jobs, self._waiting = self._waiting, []
         answers = _do_now(self._prompt, jobs) if self._prompt is not None and len(jobs) <= _FEW else None
@@ -137,7 +137,7 @@ class Journal(Generic[S_co]):
     def _write_checks(self, jobs: list[_Check], done: asyncio.Future[list[_Answer]]) -> None:
         self._writing = None
         if self._waiting:
-            self._write()
+            self._write_next()
         fault = done.exception()
         if fault is not None:  # none that anybody foresaw: who waits isn't to wait for ever
             for job in jobs:

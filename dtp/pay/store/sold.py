@@ -77,7 +77,7 @@ class SoldStore(LoanStore):
             return None
         try:
             db = self._prompt or self._open_prompt()
-            with self._transaction(db):
+            with self._open_transaction(db):
                 return [_keep_received(db, each, used) for each, used in received]
         except StoreError as fault:
             if getattr(fault.__cause__, "sqlite_errorcode", 0) & PRIMARY == sqlite3.SQLITE_BUSY:

@@ -179,7 +179,7 @@ class Relay:
     async def _look_for_stuck(self) -> None:
         while self._circuits:
             await asyncio.sleep(self.book.limits.in_the_way / LOOKS)
-            self._stuck.look()
+            self._stuck.end_stuck()
 
 
 class _Circuit:

@@ -119,7 +119,7 @@ def test_a_wallet_that_is_an_identity_signs_and_posts(client, net, network, depl
 @pytest.fixture
 def node(monkeypatch):
     """Take the chain's node away from everybody, by `away`, and give it back."""
-    plain, there = NodeRpc._call, SimpleNamespace(away=False, asked=0)
+    plain, there = NodeRpc._call_method, SimpleNamespace(away=False, asked=0)
 
     async def call(wire, service, method, message):
         there.asked += 1
@@ -127,7 +127,7 @@ def node(monkeypatch):
             raise NodeUnavailable("the test has taken it away")
         return await plain(wire, service, method, message)
 
-    monkeypatch.setattr(NodeRpc, "_call", call)
+    monkeypatch.setattr(NodeRpc, "_call_method", call)
     return there
 
 

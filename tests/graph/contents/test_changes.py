@@ -90,10 +90,10 @@ class FullStore(SqliteStore):
 
     is_full = False
 
-    def add(self, some: Iterable[Signed], *, synced: bool) -> None:
+    def add_frames(self, some: Iterable[Signed], *, synced: bool) -> None:
         if self.is_full:
             raise StoreError("full")
-        super().add(some, synced=synced)
+        super().add_frames(some, synced=synced)
 
 
 def test_what_fails_to_be_stored_is_told_once_it_is(tmp_path: Path) -> None:

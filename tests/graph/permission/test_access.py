@@ -322,7 +322,7 @@ def test_revoked_while_the_graph_was_closed(tmp_path: Path) -> None:
         async with await Graph.open(
             path, identity=CAROL
         ) as carol:  # as if killed right after it had stored them
-            carol.frames.store.add([one for one in late if one.author == ALICE.id.key], synced=True)
+            carol.frames.store.add_frames([one for one in late if one.author == ALICE.id.key], synced=True)
             carol._since_state = 0
         async with await Graph.open(path, identity=CAROL) as carol:
             assert "k" not in carol.node(board)

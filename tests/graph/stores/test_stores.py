@@ -74,16 +74,16 @@ def chain(identity: Identity, count: int, graph: str = "") -> list[Envelope]:
 def test_what_was_added_is_there(opener: Opener) -> None:
     alice, bob = chain(ALICE, 5), chain(BOB, 3)
     with closing(opener()) as store:
-        state, later = store.load()
+        state, later = store.load_saved()
         assert (state, list(later), store.last_sequences()) == (None, [], {})
-        store.add([*alice[:2], bob[0]], synced=True)
-        store.add([alice[1], *alice[2:], *bob[1:]], synced=False)  # one of them is there already
-        store.add([], synced=False)
+        store.add_frames([*alice[:2], bob[0]], synced=True)
+        store.add_frames([alice[1], *alice[2:], *bob[1:]], synced=False)  # one of them is there already
+        store.add_frames([], synced=False)
         assert store.last_sequences() == {ALICE.id.key: 5, BOB.id.key: 3}
-        assert store.read(ALICE.id.key, 2, 4) == [one.encode() for one in alice[1:4]]
-        assert store.read(ALICE.id.key, 5, 1 << 70) == [alice[4].encode()]
-        assert store.read(CAROL.id.key, 1, 9) == []
-        assert store.read(BOB.id.key, 3, 1) == []
+        assert store.read_frames(ALICE.id.key, 2, 4) == [one.encode() for one in alice[1:4]]
+        assert store.read_frames(ALICE.id.key, 5, 1 << 70) == [alice[4].encode()]
+        assert store.read_frames(CAROL.id.key, 1, 9) == []
+        assert store.read_frames(BOB.id.key, 3, 1) == []
         assert [store.find_covering(ALICE.id.key, at) for at in (0, 3, 5, 6)] == [
             alice[0].encode(), alice[2].encode(), alice[4].encode(), None]  # fmt: skip
         assert store.find_covering(CAROL.id.key, 1) is None
@@ -102,27 +102,27 @@ def test_it_is_there_again_in_the_order_of_arrival(opener: Opener) -> None:
     with closing(opener()) as store:
         if isinstance(store, MemoryStore):
             pytest.skip("memory is gone with the process")
-        store.load()
-        store.add([alice[0], bob[0], alice[1]], synced=True)
+        store.load_saved()
+        store.add_frames([alice[0], bob[0], alice[1]], synced=True)
         store.save_state(b"the state of three")
-        store.add([bob[1], alice[2]], synced=False)
-        store.add([alice[3]], synced=False)
+        store.add_frames([bob[1], alice[2]], synced=False)
+        store.add_frames([alice[3]], synced=False)
     with closing(opener()) as store:
-        state, later = store.load()
+        state, later = store.load_saved()
         assert state == b"the state of three"
         assert list(later) == [one.encode() for one in (bob[1], alice[2], alice[3])]
         store.save_state(b"the state of all")
     with closing(opener()) as store:
-        state, later = store.load()
+        state, later = store.load_saved()
         assert (state, list(later)) == (b"the state of all", [])
 
 
 def test_whom_it_takes_in_is_kept_and_a_purged_author_is_gone(opener: Opener) -> None:
     alice, bob = chain(ALICE, 4), chain(BOB, 3)
     with closing(opener()) as store:
-        store.load()
+        store.load_saved()
         assert store.read_policy() is None
-        store.add([alice[0], bob[0], alice[1], bob[1], bob[2]], synced=True)
+        store.add_frames([alice[0], bob[0], alice[1], bob[1], bob[2]], synced=True)
         assert store.author_sizes() == {
             ALICE.id.key: sum(len(one.encode()) for one in alice[:2]),
             BOB.id.key: sum(len(one.encode()) for one in bob),
@@ -131,21 +131,21 @@ def test_whom_it_takes_in_is_kept_and_a_purged_author_is_gone(opener: Opener) ->
         store.save_policy(b"first", False)
         store.save_state(b"with Bob")
         store.save_policy(b"second", True)
-        store.purge(BOB.id.key)
-        store.purge(CAROL.id.key)  # of whom nothing is here
+        store.purge_author(BOB.id.key)
+        store.purge_author(CAROL.id.key)  # of whom nothing is here
         assert (store.last_sequences(), store.read_proofs()) == ({ALICE.id.key: 2}, [])
-        store.add([alice[2], bob[0]], synced=True)
+        store.add_frames([alice[2], bob[0]], synced=True)
         if isinstance(store, MemoryStore):
             assert store.read_policy() == b"second"
             return
     with closing(opener()) as store:
-        state, later = store.load()
+        state, later = store.load_saved()
         assert (state, store.read_policy()) == (None, b"second")
         assert sorted(later) == sorted(one.encode() for one in (*alice[:3], bob[0]))
         store.save_state(b"the state of all")
-        store.add([alice[3]], synced=True)
+        store.add_frames([alice[3]], synced=True)
     with closing(opener()) as store:
-        state, later = store.load()
+        state, later = store.load_saved()
         assert (state, list(later)) == (b"the state of all", [alice[3].encode()])
 
 
@@ -156,15 +156,15 @@ def test_programs_that_share_a_store_see_what_comes_after_a_purge(postgres: str)
     fresh(postgres)
     alice, bob = chain(ALICE, 3), chain(BOB, 2)
     with closing(PostgresStore(postgres, "", ALICE.id.key)) as one:
-        one.load()
+        one.load_saved()
         with closing(PostgresStore(postgres, "", BOB.id.key)) as other:
-            other.load()
-            one.add([alice[0], *bob], synced=True)
+            other.load_saved()
+            one.add_frames([alice[0], *bob], synced=True)
             assert len(other.read_added()) == 3
-            one.purge(BOB.id.key)
+            one.purge_author(BOB.id.key)
             with closing(PostgresStore(postgres, "", CAROL.id.key)) as third:
-                third.load()
-                third.add([alice[1]], synced=True)
+                third.load_saved()
+                third.add_frames([alice[1]], synced=True)
             assert alice[1].encode() in other.read_added()
             assert alice[1].encode() in one.read_added()
 
@@ -203,8 +203,8 @@ def test_what_fails_in_the_middle_was_not_added(opener: Opener) -> None:
     with closing(opener()) as store:
         if isinstance(store, MemoryStore):
             pytest.skip("nothing fails in memory")
-        store.load()
-        store.add(alice[:1], synced=True)
+        store.load_saved()
+        store.add_frames(alice[:1], synced=True)
 
         class Broken:
             author, sequence = ALICE.id.key, 3
@@ -214,10 +214,10 @@ def test_what_fails_in_the_middle_was_not_added(opener: Opener) -> None:
 
         broken: Any = Broken()
         with pytest.raises(ZeroDivisionError):
-            store.add([alice[1], broken], synced=True)
+            store.add_frames([alice[1], broken], synced=True)
         assert store.last_sequences() == {ALICE.id.key: 1}
-        store.add(alice[1:], synced=True)
-        assert store.read(ALICE.id.key, 1, 9) == [one.encode() for one in alice]
+        store.add_frames(alice[1:], synced=True)
+        assert store.read_frames(ALICE.id.key, 1, 9) == [one.encode() for one in alice]
         assert store.read_added() == []
 
 
@@ -258,7 +258,7 @@ def test_graphs_of_different_names_are_apart(url: str) -> None:
         closing(PostgresStore(url, "a", ALICE.id.key)) as a,
         closing(PostgresStore(url, "b", ALICE.id.key)) as b,
     ):
-        a.add(chain(ALICE, 2, "a"), synced=True)
+        a.add_frames(chain(ALICE, 2, "a"), synced=True)
         assert (a.last_sequences(), b.last_sequences(), b.read_added()) == ({ALICE.id.key: 2}, {}, [])
 
 
@@ -281,21 +281,21 @@ def test_a_state_is_of_nothing_that_was_overlooked(url: str) -> None:
         closing(PostgresStore(url, "", ALICE.id.key)) as one,
         closing(PostgresStore(url, "", BOB.id.key)) as other,
     ):
-        one.load()
-        other.load()
-        one.add(alice[:1], synced=True)
-        other.add(bob, synced=True)
-        one.add(alice[1:], synced=True)
+        one.load_saved()
+        other.load_saved()
+        one.add_frames(alice[:1], synced=True)
+        other.add_frames(bob, synced=True)
+        one.add_frames(alice[1:], synced=True)
         one.save_state(b"without Bob's")  # not kept
         assert one.read_added() == [each.encode() for each in bob]
         assert other.read_added() == [each.encode() for each in alice]
         assert one.read_added() == []
         one.save_state(b"with all")
     with closing(PostgresStore(url, "", ALICE.id.key)) as one:
-        state, later = one.load()
+        state, later = one.load_saved()
         assert (state, list(later)) == (b"with all", [])
     with closing(PostgresStore(url, "", BOB.id.key)) as other:
-        state, later = other.load()
+        state, later = other.load_saved()
         assert state is None
         assert list(later) == [each.encode() for each in (alice[0], *bob, alice[1])]
 
@@ -309,7 +309,7 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
     alice = chain(ALICE, 400)
     at, broke = 0, 0
     with closing(PostgresStore(url, "", ALICE.id.key)) as store:
-        store.load()
+        store.load_saved()
         for statement in range(8):
             store.last_sequences()  # connects again
             database = store._db
@@ -327,7 +327,7 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
             database.execute = dying  # type: ignore[method-assign, assignment]
             some = alice[at : at + 3]
             try:
-                store.add(some, synced=True)
+                store.add_frames(some, synced=True)
             except StoreError:
                 broke += 1
             del database.execute
@@ -335,7 +335,7 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
             assert there in (at, at + 3)
             at = there
         assert broke >= 5
-        assert store.read(ALICE.id.key, 1, at) == [one.encode() for one in alice[:at]]
+        assert store.read_frames(ALICE.id.key, 1, at) == [one.encode() for one in alice[:at]]
 
 
 WRITER = """
@@ -464,7 +464,7 @@ def test_what_takes_long_is_waited_for_while_the_server_answers(url: str) -> Non
 
     guard = partial(while_it_answers, every=0.01, ask=answers)
     with closing(PostgresStore(url, "", ALICE.id.key, guard=guard)) as store:
-        store.add(chain(ALICE, 2, "a"), synced=True)
+        store.add_frames(chain(ALICE, 2, "a"), synced=True)
         with psycopg.connect(url) as other:
             other.execute("LOCK TABLE dtp_graph_frames")
             reading = threading.Thread(target=lambda: found.append(store.last_sequences()))

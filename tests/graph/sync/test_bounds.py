@@ -70,8 +70,8 @@ def test_own_frames_are_synced_to_the_disk_and_those_of_others_are_not(tmp_path:
     added: list[tuple[bool, int]] = []
 
     class Noting(SqliteStore):
-        def add(self, some: Iterable[Signed], *, synced: bool) -> None:
-            super().add(some, synced=synced)
+        def add_frames(self, some: Iterable[Signed], *, synced: bool) -> None:
+            super().add_frames(some, synced=synced)
             added.append((synced, self._db.execute("PRAGMA synchronous").fetchone()[0]))
 
     async def main() -> None:

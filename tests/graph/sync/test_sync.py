@@ -278,7 +278,7 @@ def test_what_the_peer_does_wrong_ends_the_stream_and_nothing_else() -> None:
 
 def test_a_store_that_fails_ends_serving() -> None:
     class Full(MemoryStore):
-        def add(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+        def add_frames(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
             raise StoreError("the disk is full")
 
     async def main() -> None:

@@ -44,7 +44,7 @@ def test_any_answer(data):
     async def answered(service, method, message):
         return decode(kind, encode(answer))
 
-    wire._call = answered
+    wire._call_method = answered
     try:
         found = asyncio.run(ask(wire))
     except NodeRefused:
@@ -60,7 +60,7 @@ def test_empty_answers(name):
     async def answered(service, method, message):
         return kind()
 
-    wire._call = answered
+    wire._call_method = answered
     if name in ("service_info", "objects", "owned_objects", "dynamic_fields", "balances"):
         assert asyncio.run(ask(wire)) is not None
         return

@@ -46,8 +46,10 @@ class UnfaithfulBox(SqliteMailbox):
         super().__init__()
         self._history = history
 
-    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[KeptEnvelope]:
-        kept, chance = super().fetch(device, tray, after, most, most_bytes), self._history.chance
+    def fetch_envelopes(
+        self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int
+    ) -> list[KeptEnvelope]:
+        kept, chance = super().fetch_envelopes(device, tray, after, most, most_bytes), self._history.chance
         if chance.random() < 0.3:
             kept = [each for each in kept if chance.random() < 0.5]
         return kept + [each for each in kept if chance.random() < 0.1]

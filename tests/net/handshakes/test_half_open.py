@@ -23,9 +23,9 @@ class Driver:
         self.half_open = half_open
         self.error: Exception | None = None
 
-    def abort(self, error: Exception) -> None:
+    def abort_carrier(self, error: Exception) -> None:
         self.error = error
-        self.half_open.discard(self)  # type: ignore[arg-type]
+        self.half_open.forget_driver(self)  # type: ignore[arg-type]
 
 
 def run(scenario: Callable[[HalfOpen], None], limits: dict[str, int], draw: Callable[[int], int]) -> None:
@@ -39,7 +39,7 @@ def come(half_open: HalfOpen, source: str) -> Driver | None:
     driver = Driver(half_open, source)
     if not half_open.make_room(source):
         return None
-    half_open.add(driver)  # type: ignore[arg-type]
+    half_open.add_driver(driver)  # type: ignore[arg-type]
     return driver
 
 
@@ -88,8 +88,8 @@ def test_counts_and_bounds_hold_for_any_order() -> None:
                 come(half_open, f"192.0.2.{rng.randrange(8)}")
             elif here := list(half_open):
                 gone = rng.choice(here)
-                half_open.discard(gone)
-                half_open.discard(gone)
+                half_open.forget_driver(gone)
+                half_open.forget_driver(gone)
             known = Counter(each.carrier.source for each in half_open)
             assert half_open.by_source == known
             assert known.total() == len(half_open) <= 20
@@ -104,7 +104,7 @@ def test_whoever_takes_too_long_is_gone() -> None:
         slow, quick = come(half_open, "192.0.2.1"), come(half_open, "192.0.2.1")
         assert slow is not None
         assert quick is not None
-        half_open.discard(quick)  # type: ignore[arg-type]
+        half_open.forget_driver(quick)  # type: ignore[arg-type]
         await asyncio.sleep(DEFAULT.handshake + 1)
         assert isinstance(slow.error, HandshakeError)
         assert quick.error is None

@@ -47,7 +47,7 @@ def look(streams: list[Stream], looks: int, *, others_come: bool = False) -> lis
     """Look so often; return who was ended."""
     stuck = watch(streams, others_come=others_come)
     for _ in range(looks):
-        stuck.look()
+        stuck.end_stuck()
     return [each.is_cut for each in streams]
 
 
@@ -78,15 +78,15 @@ def test_a_window_that_moves_or_has_room_is_left_alone() -> None:
     streams = [Stream(one, size) for one in (moving, free) for size in (8 * MIB, 0)]
     stuck = watch(streams)
     for _ in range(10):
-        stuck.look()
+        stuck.end_stuck()
         moving.blocked_at = (moving.blocked_at or 0) + 1
     assert not any(each.is_cut for each in streams)
     for _ in range(2):
-        stuck.look()
+        stuck.end_stuck()
     moving.blocked_at = None  # somebody has read
-    stuck.look()
+    stuck.end_stuck()
     moving.blocked_at = 17 * MIB
-    stuck.look()
+    stuck.end_stuck()
     assert not any(each.is_cut for each in streams)
 
 
@@ -104,7 +104,7 @@ def test_who_reads_slowly_is_none_of_those() -> None:
     for looks in range(20):
         if looks == 10:
             streams.append(frozen)
-        stuck.look()
+        stuck.end_stuck()
         for each in players:
             each.unread -= 64 * 1024
     assert [each.is_cut for each in streams] == [False] * 4 + [True]

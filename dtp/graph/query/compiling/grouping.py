@@ -54,9 +54,9 @@ class Grouping(NamedTuple):
         """Yield the rows of the query, of what `Scanner.count_groups` gave."""
         with expressions.with_unknown_names():
             projection = Projection(expressions, self.returned, frozenset(self.keys), ends=True)
-        return projection.run(self._rows(found))
+        return projection.run(self._group_rows(found))
 
-    def _rows(self, found: Mapping[bytes, int]) -> Iterator[Bound]:
+    def _group_rows(self, found: Mapping[bytes, int]) -> Iterator[Bound]:
         groups, names = iter(found.items()), (*self.keys, TIMES)
         while some := list(islice(groups, _AT_ONCE)):
             told = map(to_query_value, values.decode_all(b"".join(data for data, _ in some)))

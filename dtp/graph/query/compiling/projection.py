@@ -98,7 +98,9 @@ class Projection:
         for item in self._items:
             if item.tree is not None and item.aggregates:
                 self._check_grouped(item.tree)
-        self._sorts = [self._sort(one) for one in child_trees(parts["order"])] if "order" in parts else []
+        self._sorts = (
+            [self._compile_sort(one) for one in child_trees(parts["order"])] if "order" in parts else []
+        )
         self._parts = parts
         self._skip = self._compile_number(parts["skip"]) if "skip" in parts else None
         self._limit = self._compile_number(parts["limit"]) if "limit" in parts else None
@@ -190,7 +192,7 @@ class Projection:
         for one in child_trees(tree):
             self._check_grouped(one, local)
 
-    def _sort(self, tree: Tree[Token]) -> tuple[Evaluate, bool]:
+    def _compile_sort(self, tree: Tree[Token]) -> tuple[Evaluate, bool]:
         expr = child_trees(tree)[0]
         down = bool(word_kinds(tree) & {"DESC", "DESCENDING"})
         return self._sorted_by(expr), down

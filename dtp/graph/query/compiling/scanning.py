@@ -120,7 +120,7 @@ class _Reader:
                 self._read_labels(at, label_names(one))
             elif one.data == "properties":
                 for key, value in map(child_trees, child_trees(one)):
-                    self._compare(at, name_of(key), "=", value)
+                    self._read_comparison(at, name_of(key), "=", value)
             else:
                 raise _OtherwiseError
         if groups > 1:
@@ -158,9 +158,9 @@ class _Reader:
             first, second = values.encode_name(one[1]), values.encode_name(other[1])
             self._scan.tests.append(Test(one[0], first, comparison, second, other[0]))
         elif one is not None:
-            self._compare(*one, comparison, parts[1])
+            self._read_comparison(*one, comparison, parts[1])
         elif other is not None:
-            self._compare(*other, _MIRRORED[comparison], parts[0])
+            self._read_comparison(*other, _MIRRORED[comparison], parts[0])
         else:
             raise _OtherwiseError
 
@@ -171,7 +171,7 @@ class _Reader:
         node = self._names.get(name_of(child_trees(child_trees(tree)[0])[0]))
         return None if node is None else (node, name_of(child_trees(tree)[1]))
 
-    def _compare(self, at: int, key: str, comparison: str, to: Tree[Token]) -> None:
+    def _read_comparison(self, at: int, key: str, comparison: str, to: Tree[Token]) -> None:
         if not is_steady(to) or self._expressions.free_names(to):
             raise _OtherwiseError
         value = self._expressions.compile(to, ())({})

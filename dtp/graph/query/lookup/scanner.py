@@ -73,7 +73,7 @@ class Scanner:
 
     def _count_matches(self, scan: Scan, meter: Meter, ask: Callable[..., Any]) -> int | None:
         total = 0
-        for found in self._slices(scan, scan.to_core(), _SLICE, meter, ask):
+        for found in self._found_slices(scan, scan.to_core(), _SLICE, meter, ask):
             if found is None:
                 return None
             total += found[0]
@@ -83,7 +83,7 @@ class Scanner:
         self, scan: Scan, keys: Collection[str], meter: Meter, ask: Callable[..., Any]
     ) -> Counter[bytes] | None:
         groups: Counter[bytes] = Counter()
-        for found in self._slices(scan, scan.to_core(columns=keys), _SLICE // 4, meter, ask):
+        for found in self._found_slices(scan, scan.to_core(columns=keys), _SLICE // 4, meter, ask):
             if found is None:
                 return None
             groups.update(values.decode_all(found[1]))
@@ -91,7 +91,7 @@ class Scanner:
             groups[values.encode(None) * len(keys)] += len(named)
         return groups
 
-    def _slices(
+    def _found_slices(
         self, scan: Scan, core: ScanCore, size: int, meter: Meter, ask: Callable[..., Any]
     ) -> Iterator[tuple[int, bytes] | None]:
         """Yield what the core finds, so many names at a time; None where it can't tell."""

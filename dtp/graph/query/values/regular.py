@@ -82,7 +82,7 @@ class _Parser:
     def _make_error(self, message: str, kind: type[QueryError] = QueryError) -> QueryError:
         return kind(f"{self._text[:80]!r} is not a regular expression: {message} (place {self._at})")
 
-    def _next(self) -> str:
+    def _next_character(self) -> str:
         if self._at >= len(self._text):
             raise self._make_error("something is missing at the end")
         self._at += 1
@@ -124,7 +124,7 @@ class _Parser:
         return least, most
 
     def _parse_one(self) -> _Part:
-        letter = self._next()
+        letter = self._next_character()
         if letter == "(":
             return self._parse_group()
         if letter == "[":
@@ -137,7 +137,7 @@ class _Parser:
             raise self._make_error(f"{letter} stands behind nothing; the sign itself is \\{letter}")
         if letter == "\\":
             if self._text[self._at : self._at + 1] in ("A", "z"):
-                return _Part(end="^" if self._next() == "A" else "$")
+                return _Part(end="^" if self._next_character() == "A" else "$")
             return _Part(self._parse_escape()._replace(folded=self._folded))
         return _Part(_Letters(frozenset(letter), folded=self._folded))
 
@@ -173,7 +173,7 @@ class _Parser:
         ranges: list[tuple[str, str]] = []
         functions: list[Callable[[str], bool]] = []
         first = True
-        while (letter := self._next()) != "]" or first:
+        while (letter := self._next_character()) != "]" or first:
             first = False
             if letter == "[" or (letter == "&" and self._is_next("&")):
                 raise self._make_error(
@@ -199,14 +199,14 @@ class _Parser:
         return False
 
     def _range_end(self) -> str:
-        letter = self._next()
+        letter = self._next_character()
         found = self._parse_escape() if letter == "\\" else _Letters(frozenset(letter))
         if len(found.single) != 1 or found.negated or letter == "[":
             raise self._make_error("a range ends with a letter")
         return next(iter(found.single))
 
     def _parse_escape(self) -> _Letters:
-        letter = self._next()
+        letter = self._next_character()
         if letter.lower() in _CLASSES:
             return _Letters(_CLASSES[letter.lower()], negated=letter.isupper())
         if letter in "pP":
@@ -247,7 +247,7 @@ class Regular:
         self._empty: list[list[tuple[int, str]]] = []
         self._pieces = 0
         self._last = self._new_state()
-        first = self._build(_Parser(text).parse(), self._last)
+        first = self._build_states(_Parser(text).parse(), self._last)
         self._first = self._closure_of({first}, "^")
         self._steps: dict[tuple[frozenset[int], str], frozenset[int]] = {}
         self._kept = 0
@@ -271,7 +271,7 @@ class Regular:
         self._empty.append([])
         return len(self._letters) - 1
 
-    def _build(self, part: _Part, then: int) -> int:
+    def _build_states(self, part: _Part, then: int) -> int:
         """Return the state before a part, behind which comes another."""
         self._pieces += 1
         if self._pieces > _STATES:
@@ -281,22 +281,22 @@ class Regular:
         if part.end:
             return self._new_join([(then, part.end)])
         if part.either:
-            return self._new_join([(self._build(one, then), "") for one in part.parts])
+            return self._new_join([(self._build_states(one, then), "") for one in part.parts])
         if part.times is None:
             for one in reversed(part.parts):
-                then = self._build(one, then)
+                then = self._build_states(one, then)
             return then
         (inner,), (least, most) = part.parts, part.times
         if most is None:
             loop = self._new_state()
-            self._empty[loop] += [(self._build(inner, loop), ""), (then, "")]
+            self._empty[loop] += [(self._build_states(inner, loop), ""), (then, "")]
             then = loop
         else:
             behind = then
             for _ in range(most - least):
-                then = self._new_join([(self._build(inner, then), ""), (behind, "")])
+                then = self._new_join([(self._build_states(inner, then), ""), (behind, "")])
         for _ in range(least):
-            then = self._build(inner, then)
+            then = self._build_states(inner, then)
         return then
 
     def _new_join(self, to: list[tuple[int, str]]) -> int:
