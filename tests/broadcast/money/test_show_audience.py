@@ -38,7 +38,7 @@ def test_the_best_paid_comes_first_and_others_raise():
     assert [each.number for each in line.ranked()] == [1, 2]
 
 
-@given(st.lists(st.integers(1, 1000), max_size=90))
+@given(st.lists(st.integers(1, 1000), min_size=30, max_size=90))
 def test_dust_buries_nothing(amounts):
     line = AudienceLine(most=4)
     for number, amount in enumerate(amounts):
@@ -58,6 +58,7 @@ def test_dust_buries_nothing(amounts):
             st.tuples(st.just("raise"), st.integers(0, 60)),
             st.tuples(st.just("dismiss"), st.integers(0, 60)),
         ),
+        min_size=30,
         max_size=150,
     )
 )
