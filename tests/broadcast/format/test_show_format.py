@@ -316,6 +316,10 @@ def test_remembered_heads_are_bounded():
     for each in segments:
         verifier.check(each.encoded)
     assert verifier.check(segments[0].encoded).number == 0  # forgotten, and good still
+    _, others = stream_of(*[b"y"] * 6, announcement=announcement)
+    assert verifier.check(others[1].encoded).number == 1  # what it would be held against is forgotten
+    with pytest.raises(ProducerEquivocated):
+        verifier.check(others[4].encoded)
 
 
 # ---- the producer's end ------------------------------------------------------------------------------------------

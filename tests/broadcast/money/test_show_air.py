@@ -259,6 +259,7 @@ def test_a_ticketed_show_that_cant_start_any_more_is_ended_by_the_chains_clock(m
             await asyncio.sleep(21)
             assert keeper.air == Air.ENDED
         assert chain.ended == 1
+        assert chain.asked_time <= 13  # each ten seconds
 
     clock.run(test())
 
@@ -361,7 +362,7 @@ class OnChain:
         self.versions = [off, replace(off, state=ShowState.ON_AIR, pot=pot, due_ms=self.now_ms + slot_ms)]
         self.away, self.hangs = False, False
         #: How many of the newest versions the node doesn't know.
-        self.unknown = self.ended = 0
+        self.unknown = self.ended = self.asked_time = 0
         for name in ("read_show", "post", "events_of", "expire"):
             monkeypatch.setattr(shows, name, getattr(self, name))
 
@@ -410,6 +411,7 @@ class OnChain:
         self.versions.append(replace(self.show, state=ShowState.ENDED))
 
     async def service_info(self):
+        self.asked_time += 1
         return SimpleNamespace(timestamp_ms=self.now_ms)
 
 

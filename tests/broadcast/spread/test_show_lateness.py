@@ -1,5 +1,6 @@
 """How far behind a segment is said to be, also where the newest of all isn't known."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shows import ME
@@ -7,7 +8,7 @@ from shows import ME
 from dtp.broadcast.format import Announcement, SegmentSigner
 from dtp.broadcast.hearing import Lateness, Order
 from dtp.broadcast.held import HeldSegments
-from dtp.broadcast.parents import Pace, Patience
+from dtp.broadcast.parents import LONGEST, Pace, Patience
 
 HOUR = 3_600_000
 
@@ -53,6 +54,29 @@ def test_a_producers_clock_that_is_set_back_makes_nothing_late():
         pace.note_piece(4)
         pace.note_whole(segment)
         assert not pace.late
+
+
+@pytest.mark.parametrize(("restless", "allowed"), [(0, 3.0), (1, 6.0), (9, LONGEST)])
+@pytest.mark.parametrize("clock", [-1e6, 0.0, 1e6])
+def test_a_neighbour_is_late_whose_segments_come_later_than_they_did(restless, allowed, clock):
+    """Whatever the producer's clock says; after one that was slow the next has twice the time."""
+    signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+    now = [0.0]
+    pace = Pace(Patience(late=3.0), lambda: now[0], restless)
+
+    def whole_after(number, delay):
+        now[0] = clock + number + delay
+        pace.note_whole(signer.sign(b"data", time_ms=1000 * number, duration_ms=1000))
+        return pace.late
+
+    assert not whole_after(1, 0.7)
+    assert not whole_after(2, 0.5)  # the least
+    assert not whole_after(3, 0.5 + allowed - 0.01)
+    assert whole_after(4, 0.5 + allowed + 0.01)
+    assert not whole_after(5, 0.5)
+    assert whole_after(6, 0.6 + allowed)
+    pace.note_looked()  # nobody does better: this is how late it is
+    assert not whole_after(7, 0.6 + allowed)
 
 
 def test_all_that_comes_at_once_is_behind_its_newest():
