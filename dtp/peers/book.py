@@ -18,15 +18,8 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
-from dtp.peers.passing_on import (
-    has_left,
-    hosts_of,
-    keep_routers,
-    list_kept,
-    local_networks,
-    may_be_passed_on,
-    where_it_leads,
-)
+from dtp.peers.own_networks import has_left, is_in, keep_routers, list_kept
+from dtp.peers.passing_on import hosts_of, may_be_passed_on, where_it_leads
 from dtp.peers.record import MAX_SKEW, PeerRecord, PeerRecordError
 from dtp.replacing import replace_file
 
@@ -120,7 +113,7 @@ class PeerBook:
         self._nearer_listeners: list[OnChange] = []
         self._told_listeners: list[OnTold] = []
         self._changed = False
-        #: The addresses and routers of this machine where it was told what is known.
+        #: This machine's addresses and routers (`dtp.peers.own_networks`) where it was told what is known.
         self._addresses = frozenset[str]()
         self._swept = -_SWEEP
         if path is not None:
@@ -270,8 +263,8 @@ class PeerBook:
         stays = list_kept(before, self._addresses)
         for part in (self._new, self._proven):
             for peer, each in part.items():
-                if each.teller is Nearness.NETWORK and stays.isdisjoint(
-                    local_networks(hosts_of(each.record))
+                if each.teller is Nearness.NETWORK and not any(
+                    is_in(host, stays) for host in hosts_of(each.record)
                 ):
                     part[peer] = replace(each, teller=Nearness.ANYWHERE)
 

@@ -4,7 +4,7 @@ or ask what it says of their network, though it was told from farther away."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Final
 
@@ -41,53 +41,6 @@ def hosts_of(record: PeerRecord) -> list[str]:
         with contextlib.suppress(AddressError):
             found.append(Address.direct(record.peer, url).host)
     return found
-
-
-def local_networks(hosts: Iterable[str]) -> set[str]:
-    """Return the networks other than the internet in which these IPv4 addresses are, as /24: what is in a larger one
-    counts as elsewhere."""
-    return {
-        host.rpartition(".")[0]
-        for host in hosts
-        if "." in host and Nearness.of_host(host) is Nearness.NETWORK
-    }
-
-
-def without_routers(addresses: Iterable[str]) -> frozenset[str]:
-    """Return those of a machine's addresses and routers that are its own addresses."""
-    return frozenset(each for each in addresses if "@" not in each)
-
-
-def keep_routers(before: Collection[str], now: Collection[str]) -> frozenset[str]:
-    """Return what a machine has now, and of what it had before the routers that it may still have: nothing is known
-    of a router that it hasn't spoken with for a while."""
-    known, networks = _routers_by_address(now), local_networks(without_routers(now))
-    kept = {
-        f"{router}@{ip}"
-        for ip, router in _routers_by_address(before).items()
-        if ip not in known and local_networks([ip]) <= networks
-    }
-    return frozenset({*now, *kept})
-
-
-def has_left(before: Collection[str], now: Collection[str]) -> bool:
-    """Return whether a machine has left a network: an address of its own is gone, or a router is another."""
-    return not without_routers(before) <= without_routers(now) or bool(_replaced_routers(before, now))
-
-
-def list_kept(before: Collection[str], now: Collection[str]) -> set[str]:
-    """Return the networks, as `local_networks` does, in which a machine was and still is."""
-    stays = local_networks(without_routers(before) & without_routers(now))
-    return stays - local_networks(_replaced_routers(before, now))
-
-
-def _replaced_routers(before: Collection[str], now: Collection[str]) -> list[str]:
-    routers = _routers_by_address(now)
-    return [ip for ip, each in _routers_by_address(before).items() if routers.get(ip, each) != each]
-
-
-def _routers_by_address(addresses: Iterable[str]) -> dict[str, str]:
-    return {ip: router for router, at, ip in (each.partition("@") for each in addresses) if at}
 
 
 def _where_url_leads(peer: PeerId, url: str) -> frozenset[Nearness]:

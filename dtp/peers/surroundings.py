@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dtp.peers.lan.interfaces import own_addresses, own_routers
-from dtp.peers.passing_on import has_left, keep_routers, without_routers
+from dtp.peers.lan.interfaces import find_network, find_routers, own_addresses, read_tables
+from dtp.peers.own_networks import has_left, keep_routers, without_routers
 
 #: Seconds between two looks: until then others have what is of before.
 LOOK: Final = 60.0
@@ -27,10 +27,15 @@ class SurroundingsChange(NamedTuple):
 
 
 def network_addresses() -> frozenset[str]:
-    """Return the IPv4 addresses of this machine, and its routers as "hardware address@address": in another network it
-    may be given the address that it has in this one."""
-    routers = own_routers()
-    return frozenset({*own_addresses().values(), *(f"{router}@{ip}" for ip, router in routers.items())})
+    """Return this machine's addresses and routers as `dtp.peers.own_networks` has them: in another network it may be
+    given the address that it has in this one. Only Linux says how large a network is, and which router it has."""
+    routes, neighbours = read_tables()
+    routers = find_routers(routes, neighbours)
+    found = {f"{router}@{ip}" for ip, router in routers.items()}
+    for ip in own_addresses().values():
+        network = find_network(routes, ip)
+        found.add(ip if network is None else f"{ip}/{network.prefixlen}")
+    return frozenset(found)
 
 
 class Surroundings:

@@ -366,3 +366,23 @@ def test_at_another_router_of_the_same_address_nobody_is_a_neighbour_any_more(tm
         each.note_addresses(frozenset({*own, "02:00:00:00:00:02@192.168.1.1"}))
         assert known_of(each, ALICE.id).teller is Nearness.ANYWHERE
         assert known_of(each, BOB.id).teller is Nearness.NETWORK
+
+
+@pytest.mark.parametrize(
+    ("own", "stays"),
+    [
+        ("10.1.0.5/16", True),
+        ("10.1.0.5/24", False),
+        ("10.1.0.5", False),
+        *[(text, False) for text in ("10.1.0.5/x", "10.1.0.5/99", "10.1.0", "fe80::1/64")],
+    ],
+)
+def test_neighbours_of_a_large_network_stay_when_another_one_goes(own: str, *, stays: bool) -> None:
+    """As of containers, which come and go on a server of a provider's network."""
+    book = PeerBook(clock=Clock())
+    book.note_addresses(frozenset({"127.0.0.1/8", own, "172.18.0.1/16"}))
+    book.learn_record(
+        PeerRecord.sign(ALICE, now=Clock.now, addresses=["tcp://10.1.7.9:1"]), "exchange", Nearness.NETWORK
+    )
+    book.note_addresses(frozenset({"127.0.0.1/8", own}))
+    assert (known_of(book, ALICE.id).teller is Nearness.NETWORK) is stays

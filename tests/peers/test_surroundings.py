@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import sys
 
 import pytest
 
-from dtp.peers.lan.interfaces import find_routers, own_routers
-from dtp.peers.surroundings import LOOK, SET, Surroundings, SurroundingsChange
+from dtp.peers.lan.interfaces import find_network, find_routers
+from dtp.peers.own_networks import without_routers
+from dtp.peers.surroundings import LOOK, SET, Surroundings, SurroundingsChange, network_addresses
 from dtp.testing import clock
 
 
@@ -85,10 +87,16 @@ def test_another_router_at_the_same_address_is_another_network_and_one_that_says
     assert here.addresses == machine.addresses
 
 
+def word(ip: str) -> str:
+    """Return an address as the kernel's table of routes has it."""
+    return f"{int.from_bytes(socket.inet_aton(ip), sys.byteorder):08X}"
+
+
 ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 wlan0\t00000000\t{gateway}\t0003\t0\t0\t0\t00000000\t0\t0\t0
-wlan0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+wlan0\t{own}\t00000000\t0001\t0\t0\t0\t{mask}\t0\t0\t0
 """
+OWN = {"own": word("192.168.1.0"), "mask": word("255.255.255.0")}
 NEIGHBOURS = """IP address       HW type     Flags       HW address            Mask     Device
 192.168.1.9      0x1         0x2         02:00:00:00:00:09     *        wlan0
 192.168.1.1      0x1         {flags}         02:00:00:00:00:01     *        {device}
@@ -107,17 +115,29 @@ NEIGHBOURS = """IP address       HW type     Flags       HW address            M
 def test_routers_are_those_of_the_routes_that_have_answered(
     flags: str, device: str, found: dict[str, str]
 ) -> None:
-    gateway = int.from_bytes(socket.inet_aton("192.168.1.1"), sys.byteorder)
     neighbours = NEIGHBOURS.format(flags=flags, device=device)
-    assert find_routers(ROUTES.format(gateway=f"{gateway:08X}"), neighbours) == found
+    assert find_routers(ROUTES.format(**OWN, gateway=word("192.168.1.1")), neighbours) == found
     assert find_routers("", "") == {}
 
 
+@pytest.mark.parametrize(
+    ("ip", "network"), [("192.168.1.5", "192.168.1.0/24"), ("10.1.7.5", "10.1.0.0/16"), ("172.17.0.1", None)]
+)
+def test_a_network_is_as_large_as_its_route_says(ip: str, network: str | None) -> None:
+    routes = ROUTES.format(**OWN, gateway="00000000") + "".join(
+        f"eth0\t{word('10.1.0.0')}\t00000000\t0001\t0\t0\t0\t{word(mask)}\t0\t0\t0\n"
+        for mask in ("255.255.0.0", "255.0.0.0")
+    )
+    found = find_network(routes, ip)
+    assert (None if found is None else str(found)) == network
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")
-def test_routers_of_this_machine_are_addresses_and_hardware_addresses() -> None:
-    for ip, router in own_routers().items():
-        assert socket.inet_aton(ip)
-        assert len(bytes.fromhex(router.replace(":", ""))) >= 6
+def test_this_machine_s_addresses_have_the_size_of_their_network() -> None:
+    own = without_routers(network_addresses())
+    assert own
+    for each in own:
+        assert ipaddress.IPv4Interface(each).ip == ipaddress.IPv4Address(each.partition("/")[0])
 
 
 def test_what_waits_for_a_change_waits_no_longer() -> None:

@@ -44,29 +44,43 @@ def own_addresses(names: tuple[str, ...] = ()) -> dict[str, str]:
     return {name: ip for name, ip in found.items() if not is_any(ip)}
 
 
-def own_routers() -> dict[str, str]:
-    """Return the hardware address of each router through which this machine reaches other networks, by its IPv4
-    address, as far as it has been spoken with. Empty where the system isn't Linux."""
+def read_tables() -> tuple[str, str]:
+    """Return Linux' tables of routes and of neighbours; empty ones where the system isn't Linux."""
     try:
-        routes, neighbours = Path("/proc/net/route").read_text(), Path("/proc/net/arp").read_text()
+        return Path("/proc/net/route").read_text(), Path("/proc/net/arp").read_text()
     except OSError:
-        return {}
-    return find_routers(routes, neighbours)
+        return "", ""
 
 
 def find_routers(routes: str, neighbours: str) -> dict[str, str]:
-    """Return the same from the text of Linux' tables of routes and of neighbours."""
-    rows = [line.split() for line in routes.splitlines()[1:]]
-    gateways = {
-        (row[0], socket.inet_ntoa(int(row[2], 16).to_bytes(4, sys.byteorder)))
-        for row in rows
-        if len(row) > 2 and int(row[2], 16)
-    }
+    """Return the hardware address of each router through which other networks are reached, by its IPv4 address, as
+    far as it has been spoken with."""
+    gateways = {(row[0], _ip(row[2])) for row in _rows(routes) if int(row[2], 16)}
     found: dict[str, str] = {}
     for row in (line.split() for line in neighbours.splitlines()[1:]):
         if len(row) > 5 and (row[5], row[0]) in gateways and int(row[2], 16) & _IS_COMPLETE:
             found[row[0]] = min(row[3], found.get(row[0], row[3]))
     return found
+
+
+def find_network(routes: str, ip: str) -> ipaddress.IPv4Network | None:
+    """Return the network that an address is in without a router between: the smallest that a route names."""
+    found = [
+        ipaddress.IPv4Network((_ip(row[1]), _ip(row[7])), strict=False)
+        for row in _rows(routes)
+        if not int(row[2], 16) and int(row[7], 16)
+    ]
+    found = [each for each in found if ipaddress.IPv4Address(ip) in each]
+    return max(found, key=lambda each: each.prefixlen, default=None)
+
+
+def _rows(routes: str) -> list[list[str]]:
+    rows = [line.split() for line in routes.splitlines()[1:]]
+    return [row for row in rows if len(row) > 7]
+
+
+def _ip(word: str) -> str:
+    return socket.inet_ntoa(int(word, 16).to_bytes(4, sys.byteorder))
 
 
 def dialled_urls(urls: Iterable[str]) -> list[str]:
