@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from dtp.cli.options import IdentitySource, allow_option, identity_options, psk_file_option
+from dtp.cli.output import print_note
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -43,6 +44,17 @@ class Listening:
     def temporary(self) -> bool:
         """True when the identity is for this run only, since there is no file yet."""
         return not self.source.named and not self.source.path.exists()
+
+    def keep_identity(self) -> None:
+        """Make the identity's file where there is none: for what others write down by its address, such as a mailbox
+        in people's cards. Say so, and also where the port would be another one the next time."""
+        if self.temporary:
+            Identity.generate().save(self.source.path)
+            made = f"made an identity, by which this is found from now on: {self.source.path}; keep a copy"
+            print_note({"event": "identity-made", "file": str(self.source.path)}, f"dtp: {made}")
+        if any(url.endswith(":0") for url in self.urls or (DEFAULT_URL,)):
+            said = "the port is another one the next time; name one, such as --listen tcp://0.0.0.0:9700"
+            print_note({"event": "port-changes"}, f"dtp: {said}")
 
     async def listen(
         self, handler: Callable[[Connection], Awaitable[None]], check: Callable[[Request], None]

@@ -88,8 +88,12 @@ def _store_options(command: Any) -> Any:
     return command
 
 
+def _store_path(store: str | None) -> Path:
+    return Path(store) if store else data_dir() / "login" / "logins.sqlite"
+
+
 def _open_store(store: str | None, secrets: str | None, limits: LoginLimits | None = None) -> LoginStore:
-    return LoginStore(store or data_dir() / "login" / "logins.sqlite", limits, secrets=secrets)
+    return LoginStore(_store_path(store), limits, secrets=secrets)
 
 
 @login.command()
@@ -112,6 +116,7 @@ def serve(
       dtp login serve --store /srv/logins.sqlite --secrets /etc/dtp/logins.key --registration invited
     """
     serve_for_long()
+    listening.keep_identity()
     run(_serve(_open_store(store, secrets, LoginLimits(accounts=accounts)), registration, listening))
 
 
@@ -137,6 +142,8 @@ async def _serve(store: LoginStore, registration: Any, listening: Listening) -> 
 def invite(store: str | None, secrets: str | None, name: str, days: int) -> None:
     """Make an invitation, for a server with --registration invited. It is good for one account."""
     code, expires = make_recovery_code(), int(time.time()) + days * _DAY
+    if not (path := _store_path(store)).exists():
+        print_note({"made": str(path)}, f"there were no logins yet; 'dtp login serve' with {path} takes it")
     kept = _open_store(store, secrets)
     try:
         kept.add_invitation(invitation_hash(code), normalize_name(name) if name else "", expires)

@@ -89,6 +89,7 @@ def serve(
         recipients=recipients, recipient_bytes=quota_mib * MIB, lifetime=days * DAY, stamp_bits=stamp_bits
     )
     serve_for_long()
+    listening.keep_identity()
     run(_serve(store or data_dir() / "mailbox.sqlite", room.limit(limits), room, listening))
 
 

@@ -15,7 +15,7 @@ from dtp.cli.messenger import (
     deliver,
     messenger_options,
     open_messenger,
-    reach,
+    publish_keys,
     read_card_text,
     show_qr,
     with_messenger,
@@ -126,7 +126,7 @@ def join(given: str, **who: Any) -> None:
 
     async def work(messenger: Messenger) -> ContactCard:
         await messenger.join(text)
-        await reach(messenger, WAIT)  # others need this device's keys there
+        await publish_keys(messenger)
         return messenger.card
 
     card = run(with_messenger(open_messenger(**who), work))

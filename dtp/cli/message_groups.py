@@ -10,15 +10,24 @@ import click
 
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
-from dtp.cli.messenger import WAIT, deliver, history_amount, messenger_options, open_messenger
+from dtp.cli.messenger import (
+    WAIT,
+    deliver,
+    history_amount,
+    messenger_options,
+    open_messenger,
+    with_warnings,
+)
 from dtp.cli.output import print_line, print_result
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.escaping import escape_text
 from dtp.messaging.conversation.operations import MemberRole
+from dtp.messaging.errors import MessageError
 from dtp.messaging.person.group import Group as People
 from dtp.messaging.person.group import History
 from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.names import contact_label
 
 history_option = click.option(
     "--history",
@@ -42,7 +51,7 @@ def group() -> None:
 
 def _run(name: str, work: Callable[[Messenger, People], Awaitable[Any]], **who: Any) -> Any:
     async def main() -> Any:
-        async with open_messenger(**who) as messenger:
+        async with with_warnings(open_messenger(**who)) as messenger:
             done = await work(messenger, _group(messenger, name))
             await deliver(messenger, WAIT)
             return done
@@ -52,13 +61,14 @@ def _run(name: str, work: Callable[[Messenger, People], Awaitable[Any]], **who: 
 
 def _group(messenger: Messenger, name: str) -> People:
     """Return the group of this name or id. Raise `NoGroup`."""
-    groups = messenger.groups
-    found = [each for each in groups if name in (each.name, each.id.hex())]
-    found = found or [each for each in groups if name.casefold() == each.name.casefold()]
-    if len(found) != 1:
-        why = "no group" if not found else "more than one group"
-        raise NoGroup(f"there is {why} called {name!r} here: see 'dtp group list'")
-    return found[0]
+    try:
+        found = messenger.find_group_called(name)
+    except MessageError:
+        several = f"several groups are called {name!r} here"
+        raise NoGroup(f"{several}: name one by its id, as 'dtp group list' has it") from None
+    if found is None:
+        raise NoGroup(f"there is no group called {name!r} here: see 'dtp group list'")
+    return found
 
 
 @group.command()
@@ -69,7 +79,7 @@ def create(name: str, people: tuple[str, ...], **who: Any) -> None:
     """Make a group of PEOPLE, who are contacts of yours. You administer it."""
 
     async def main() -> People:
-        async with open_messenger(**who) as messenger:
+        async with with_warnings(open_messenger(**who)) as messenger:
             made = await messenger.create_group(name, people)
             await deliver(messenger, WAIT)
             return made
@@ -223,7 +233,7 @@ def join(link: str, **who: Any) -> None:
     """Ask to be let into a group by a LINK. You are in once who invites has read their messages."""
 
     async def main() -> bool:
-        async with open_messenger(**who) as messenger:
+        async with with_warnings(open_messenger(**who)) as messenger:
             await messenger.join_group(link)
             return await deliver(messenger, WAIT)
 
@@ -236,21 +246,34 @@ def list_groups(**who: Any) -> None:
     """List your groups, and who is in them."""
 
     async def main() -> None:
-        async with open_messenger(**who) as messenger:
+        async with with_warnings(open_messenger(**who)) as messenger:
             for each in messenger.groups:
-                names = {}
-                rooms = [one.name for one in each.rooms]
-                for person, role in each.members.items():
-                    contact = messenger.find_contact(person)
-                    names[contact.name if contact else "you"] = role.name.lower()
-                told = ", ".join(
-                    escape_text(who) + (f" ({role})" if role != MemberRole.MEMBER.name.lower() else "")
-                    for who, role in names.items()
-                )
-                print_line(
-                    {"group": each.id.hex(), "name": each.name, "members": names, "rooms": rooms},
-                    f"{escape_text(each.name)}: {told}"
-                    + "".join(f"\n  {escape_text(each.name)}/{escape_text(one)}" for one in rooms),
-                )
+                _print_group(messenger, each)
 
     run(main())
+
+
+def _print_group(messenger: Messenger, listed: People) -> None:
+    members, told = [], []
+    for person, role in listed.members.items():
+        contact, word = messenger.find_contact(person), role.name.lower()
+        if contact is not None:
+            name, who, shown = (
+                contact.name,
+                contact.card.person_name,
+                contact_label(contact, messenger.contacts),
+            )
+        elif person == messenger.card.person:
+            name, who, shown = "you", messenger.card.person_name, "you"
+        else:  # the card hasn't come yet
+            name = who = shown = person.hex()
+        members.append({"name": name, "person": who, "role": word})
+        told.append(escape_text(shown) + (f" ({word})" if role is not MemberRole.MEMBER else ""))
+    rooms = [each.name for each in listed.rooms]
+    name = escape_text(listed.name)
+    alike = sum(each.name.casefold() == listed.name.casefold() for each in messenger.groups) > 1
+    print_line(
+        {"group": listed.id.hex(), "name": listed.name, "members": members, "rooms": rooms},
+        f"{name}{f' ({listed.id.hex()})' if alike else ''}: {', '.join(told)}"
+        + "".join(f"\n  {name}/{escape_text(each)}" for each in rooms),
+    )

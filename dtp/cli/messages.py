@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
@@ -14,6 +15,7 @@ import click
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.mailbox_room import rent
+from dtp.cli.message_changes import CHANGES, find_one, parse_message_id
 from dtp.cli.message_devices import COMMANDS
 from dtp.cli.messenger import (
     WAIT,
@@ -23,7 +25,7 @@ from dtp.cli.messenger import (
     messenger_options,
     node_option,
     open_messenger,
-    reach,
+    publish_keys,
     read_card_text,
     save_option,
     show_qr,
@@ -35,7 +37,7 @@ from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.cli.stamps import StampOffer, stamp_options, tell_stamps
 from dtp.escaping import escape_text
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.errors import MessageError
+from dtp.messaging.errors import MessageError, UnknownContact
 from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.person.attachments import AttachmentBroken, AttachmentGone, AttachmentTooLarge
 from dtp.messaging.person.contacts import Contact
@@ -87,7 +89,7 @@ def card(
 
     async def work(messenger: Messenger) -> ContactCard:
         if messenger.card.mailboxes:
-            await reach(messenger, WAIT)  # others need the keys there; the next command publishes them
+            await publish_keys(messenger)
         await deliver(messenger, WAIT)
         if who["bootstrap"] or who["chain"]:
             await messenger.lookup.publish_card()
@@ -179,6 +181,7 @@ def accept(person: str, **who: Any) -> None:
 @click.argument("text", nargs=-1)
 @click.option("--attach", "-a", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
               help="Attach a file; repeatable.")  # fmt: skip
+@click.option("--reply-to", "answered", metavar="MESSAGE", help="Answer a message, by its id.")
 @click.option("--disappear", type=duration(1, whole=True),
               help="Have it disappear so long after it was read.")  # fmt: skip
 @click.option("--wait", type=duration(), default=f"{WAIT:g}s", show_default=True,
@@ -189,12 +192,13 @@ def send(
     to: str,
     text: tuple[str, ...],
     attach: tuple[str, ...],
+    answered: str | None,
     disappear: int | None,
     wait: float,
     stamp: StampOffer,
     **who: Any,
 ) -> None:
-    """Write TEXT to a person (a name, dtp1..., dtpa1... or a card) or to a group of yours.
+    """Write TEXT to a person (a name, dtp1..., dtpa1..., a card or a file that has one) or to a group of yours.
 
     Who asks strangers to pay gets it with --stamp-up-to. What waits is sent then, too: TEXT may be left out.
 
@@ -206,15 +210,21 @@ def send(
     """
     if not text and not attach and stamp.up_to is None:
         raise click.UsageError("say what to write: TEXT or --attach")
+    answer = parse_message_id(answered) if answered is not None else None
 
     async def work(messenger: Messenger) -> tuple[str, bool, bool]:
         vanish = timedelta(seconds=disappear) if disappear else None
+        whom = _whom(messenger, to)
         said = ""
+        if answer is not None:
+            await find_one(messenger, answer)
         if text or attach:
-            sent = await messenger.send(to, " ".join(text), attachments=attach, disappear=vanish)
+            sent = await messenger.send(
+                whom, " ".join(text), attachments=attach, reply_to=answer, disappear=vanish
+            )
             said = sent.id.hex()
         if stamp.up_to is not None:
-            await messenger.allow_stamps(to, stamp.up_to)
+            await messenger.allow_stamps(whom, stamp.up_to)
         delivered = await deliver(messenger, wait)
         _warn_without_mailbox(messenger.card)
         return said, delivered, tell_stamps(messenger)
@@ -222,6 +232,21 @@ def send(
     said, delivered, waits = run(with_messenger(stamp.open_messenger(**who), work))
     why = "it waits for a stamp" if waits else "no mailbox could be reached; it is sent by the next command"
     print_result({"message": said or None, "sent": delivered}, "sent" if delivered else f"kept: {why}")
+
+
+def _whom(messenger: Messenger, to: str) -> str | ContactCard:
+    """Return who is written to: who is called so, or else the card in a file of this name."""
+    if os.path.isfile(to) and not _is_called(messenger, to):
+        return ContactCard.parse_text(read_card_text(to))
+    return to
+
+
+def _is_called(messenger: Messenger, name: str) -> bool:
+    try:
+        messenger.conversation_of(name)
+    except UnknownContact:
+        return False
+    return True
 
 
 @message.command()
@@ -253,9 +278,12 @@ def read(wait: float, save: Path | None, keep_unread: bool, **who: Any) -> None:
 @message.command()
 @click.argument("person")
 @click.option("-n", "--last", type=click.IntRange(min=1), metavar="COUNT", help="Only so many, the newest.")
+@click.option(
+    "--ids", is_flag=True, help="Show each message's id, by which it is answered, edited and deleted."
+)
 @save_option
 @messenger_options
-def history(person: str, last: int | None, save: Path | None, **who: Any) -> None:
+def history(person: str, last: int | None, ids: bool, save: Path | None, **who: Any) -> None:
     """Print the conversation with PERSON (a name, dtp1..., dtpa1...), a group or GROUP/ROOM, as this device has it.
 
     \b
@@ -266,7 +294,7 @@ def history(person: str, last: int | None, save: Path | None, **who: Any) -> Non
 
     async def work(messenger: Messenger) -> None:
         for each in await messenger.history(person, last=last):
-            await _print_message(each, save)
+            await _print_message(each, save, ids=ids)
 
     run(with_messenger(open_messenger(**who), work))
 
@@ -314,7 +342,7 @@ async def _print_messages(messenger: Messenger, count: int | None, save: Path | 
             return
 
 
-async def _print_message(each: Message, save: Path | None) -> None:
+async def _print_message(each: Message, save: Path | None, *, ids: bool = False) -> None:
     files = await _save_files(each, save) if save else []
     group, room = each.group, each.room
     record = {
@@ -328,7 +356,10 @@ async def _print_message(each: Message, save: Path | None) -> None:
         "group": group.name if group else None,
         "room": room.name if room else None,
         "text": each.text,
+        "edited": each.edited,
         "deleted": each.deleted,
+        "reply_to": each.reply_to.hex() if each.reply_to else None,
+        "reactions": each.named_reactions,
         "sent_at": each.sent_at.isoformat(),
         "attachments": [one.name for one in each.attachments],
         "saved": files,
@@ -338,12 +369,15 @@ async def _print_message(each: Message, save: Path | None) -> None:
     names = "".join(
         f"\n  [{escape_text(one.name)}, {count_of(one.size, 'byte')}]" for one in each.attachments
     )
-    text = "(deleted)" if each.deleted else escape_text(each.text)
+    names += "".join(
+        f"\n  {escape_text(emoji)} {escape_text(name)}" for name, emoji in each.named_reactions.items()
+    )
+    text = "(deleted)" if each.deleted else escape_text(each.text) + (" (edited)" if each.edited else "")
     by = "" if not each.wallet else f" ({_post_words(each)})"
     by += f" (as {escape_text(each.teller_name)} says)" if each.told_by else ""
-    by += " (a stranger)" if group is None and each.is_strangers else ""
-    said = f"{escape_text(each.sender_name)}{by}{where}: {text}{names}"
-    print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
+    said = f"{escape_text(each.sender_label)}{by}{where}: {text}{names}"
+    id_ = f"{each.id.hex()} " if ids else ""
+    print_line(record, f"{id_}{each.sent_at:%Y-%m-%d %H:%M} {said}")
 
 
 async def _save_files(each: Message, folder: Path) -> list[str]:
@@ -375,5 +409,5 @@ def _post_words(each: Message) -> str:
     return f"a post, {whose}; answer with 'dtp post answer', transaction {each.transaction}"
 
 
-for _command in (*COMMANDS, rent):
+for _command in (*COMMANDS, *CHANGES, rent):
     message.add_command(_command)

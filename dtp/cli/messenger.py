@@ -23,18 +23,36 @@ from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.group import History
 from dtp.messaging.person.messenger import Messenger
-from dtp.messaging.person.notices import What
+from dtp.messaging.person.names import contact_label
+from dtp.messaging.person.notices import Notice, What
 from dtp.tasks import start_task
 
 #: Seconds that a command waits until mailboxes have what it sends, or it has what they have.
 WAIT: Final = 10.0
 
-#: What is wrong at one's own mailbox: unless that is said, nobody can write, and nobody knows.
+#: What is wrong here or at one's own mailbox: unless that is said, nobody can write, and nobody knows.
 MAILBOX_WARNINGS: Final = {
     What.CLOCK_DIFFERS: "the clocks of this device and of {name} differ, and nobody can write to you: set yours",
     What.STAMPS_NOT_SOLD: "{name} sells no room, so no stranger can pay the stamp that you ask: name a mailbox with "
     "a price, or say 'dtp message card --stamp-mib 0'",
+    What.STORE_FAILED: "what comes can't be kept on this device, and stays in your mailboxes: {name}",
 }
+
+#: What has happened to people and devices, and nobody would see otherwise.
+PEOPLE_WARNINGS: Final = {
+    What.KEY_REPLACED: "{name} has another key: compare safety numbers ('dtp message contacts')",
+    What.CONSENT_NEEDED: "{name} has another key: compare safety numbers ('dtp message contacts'); what they write "
+    "waits until 'dtp message accept'",
+    What.OWN_KEY_REPLACED: "your account has another key, which its recovery key has signed: if that wasn't you, "
+    "tell everybody",
+    What.REVOKED: "this device isn't one of your account any more",
+    What.RENEWED: "this device has begun anew, with other keys: {name}",
+    What.PAST_GIVEN: "{name} is given what was said before in a group",
+    What.JOIN_REFUSED: "somebody wasn't let into a group by a link of yours: {name}",
+    What.QUOTA_EXCEEDED: "somebody sends more than is kept of them: {name}",
+    What.MISSED_CALL: "{who} has called, and nobody has answered",
+}
+_WARNINGS: Final = MAILBOX_WARNINGS | PEOPLE_WARNINGS
 
 
 save_option = click.option(
@@ -178,23 +196,36 @@ async def with_messenger(
 
 @asynccontextmanager
 async def with_warnings(opened: AbstractAsyncContextManager[Messenger]) -> AsyncIterator[Messenger]:
-    """Begin and end a messenger, and print what is wrong at its own mailboxes meanwhile."""
+    """Begin and end a messenger, and print what is wrong meanwhile, or has happened to people and devices."""
     async with opened as messenger:
-        telling = start_task(_tell_warnings(messenger), name="dtp-message-warnings")
+        told: set[Notice] = set()
+        telling = start_task(_tell_warnings(messenger, told), name="dtp-message-warnings")
         try:
             yield messenger
         finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
+            for each in messenger.take_notices():
+                _tell_warning(messenger, each, told)
 
 
-async def _tell_warnings(messenger: Messenger) -> None:
-    told = set()
+async def _tell_warnings(messenger: Messenger, told: set[Notice]) -> None:
     async for notice in messenger.notices():
-        if notice.what in MAILBOX_WARNINGS and notice not in told:  # it comes again with each connection
-            told.add(notice)
-            text = MAILBOX_WARNINGS[notice.what].format(name=escape_text(notice.detail))
-            print_note({"event": notice.what.value, "mailbox": notice.detail}, text)
+        _tell_warning(messenger, notice, told)
+
+
+def _tell_warning(messenger: Messenger, notice: Notice, told: set[Notice]) -> None:
+    if notice.what not in _WARNINGS or notice in told:  # it comes again with each connection
+        return
+    told.add(notice)
+    contact = messenger.find_contact(notice.person)
+    if notice.what in (What.CLOCK_DIFFERS, What.STAMPS_NOT_SOLD):
+        record = {"event": notice.what.value, "mailbox": notice.detail}
+    else:
+        person = contact.card.person_name if contact else None
+        record = {"event": notice.what.value, "person": person, "detail": notice.detail}
+    who = contact_label(contact, messenger.contacts) if contact else "somebody"
+    print_note(record, _WARNINGS[notice.what].format(name=escape_text(notice.detail), who=escape_text(who)))
 
 
 async def reach(messenger: Messenger, wait: float) -> bool:
@@ -204,6 +235,17 @@ async def reach(messenger: Messenger, wait: float) -> bool:
             await messenger.wait_reached()
             return True
     return False
+
+
+async def publish_keys(messenger: Messenger) -> None:
+    """Wait until one of the person's mailboxes has this device's keys, which others need; say so if none has."""
+    if not await reach(messenger, WAIT):
+        tried = list(messenger.card.mailboxes)
+        said = (
+            "no mailbox of your card has answered, and until one does nobody can write to you: "
+            + ", ".join(tried)
+        )
+        print_note({"reached": False, "mailboxes": tried}, escape_text(said))
 
 
 def read_card_text(given: str) -> str:

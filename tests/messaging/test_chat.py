@@ -143,6 +143,7 @@ def test_rooms_unread_marks_groups_and_strangers(office: Test) -> None:
                 assert any("carol has written for the first time" in each for each in screen.told)
                 await screen.pilot.press("ctrl+p")
                 await screen.until(lambda: screen.messages == ["carol (a stranger)  hello"])
+                assert screen.app.title == f"dtp chat: carol (stranger {carol.card.person_name})"
                 await screen.pilot.press("ctrl+p")
                 await screen.until(lambda: screen.messages == [])
                 await bob.set_typing("alice")
@@ -190,6 +191,34 @@ def test_a_flood_of_messages_is_drawn_at_once_and_not_one_by_one(office: Test) -
     office(main)
 
 
+def test_what_was_written_and_cannot_be_sent_is_not_lost(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+
+            async def body(screen: Screen) -> None:
+                line = screen.app.query_one("#write", Input)
+                await screen.write("x" * 70_000)
+                await screen.until(lambda: line.value)
+                assert line.value == "x" * 70_000
+                line.clear()
+                await screen.write("see you at eigth")
+                await screen.until(lambda: len(screen.messages) == 1)
+                await bob.send("alice", "when?")
+                await screen.until(lambda: len(screen.messages) == 2)
+                await screen.write("/edit see you at eight")  # the last one isn't hers, and nothing is marked
+                await screen.until(lambda: "eight (edited)" in screen.messages[0])
+                await screen.pilot.press("up")
+                await screen.write("/reply never mind")
+                await screen.until(lambda: len(screen.messages) == 3)
+                assert screen.lines("#messages")[2].startswith("  > see you at eight\n")
+                await screen.write("/block")
+                await screen.until(lambda: alice.contacts[0].blocked)
+
+            await chat(alice, body)
+
+    office(main)
+
+
 def test_strangers_are_marked_and_no_text_looks_like_another_message(office: Test) -> None:
     async def main(at: PostOffice) -> None:
         box = await at.open()
@@ -208,6 +237,27 @@ def test_strangers_are_marked_and_no_text_looks_like_another_message(office: Tes
             await screen.until(lambda: screen.rooms == ["mallory"])
 
         await chat(alice, body)
+
+    office(main)
+
+
+def test_who_leaves_a_group_in_the_chat_is_not_in_it(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            group = await alice.create_group("choir", ["bob"])
+            await wait_notice(bob, What.GROUP_CHANGED)
+
+            async def body(screen: Screen) -> None:
+                await screen.write("/leave")
+                await screen.until(lambda: any("not a group" in each for each in screen.told))
+                await screen.pilot.press("ctrl+n")
+                await screen.until(lambda: screen.app.title == "dtp chat: choir")
+                await screen.write("/remove bob")
+                await screen.until(lambda: bob.card.person not in group.members)
+                await screen.write("/leave")
+                await screen.until(lambda: group.members == {})
+
+            await chat(alice, body)
 
     office(main)
 
@@ -264,9 +314,8 @@ def test_somebody_is_brought_into_a_group_and_given_what_was_said(office: Test) 
 
             async def carols(screen: Screen) -> None:
                 await screen.pilot.press("ctrl+p")
-                await screen.until(
-                    lambda: screen.messages == ["bob  in May (as alice says)", "alice  the rehearsal moved"]
-                )
+                said = ["bob  in May (as alice says)", "alice  the rehearsal moved"]
+                await screen.until(lambda: screen.messages == said)
 
             await chat(carol, carols)
 

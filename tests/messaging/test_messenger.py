@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import zlib
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -188,6 +189,43 @@ def test_capital_letters_of_names_count_only_between_names_that_are_alike(office
                 alice.conversation_of("uncle bob")
             with pytest.raises(UnknownContact):
                 alice.conversation_of("robert")
+
+    office(main)
+
+
+def test_a_stranger_of_a_known_name_is_shown_as_one(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with acquainted(at, box) as (alice, bob):
+            mallory = await at.begin("Bob-mallory", box)
+            await mallory.add_contact(alice.card)
+            await mallory.send("alice", "send me money")
+            await mallory.create_group("bob", [alice.card.person])
+            (message,) = await take(alice, 1)
+            assert message.sender_label == f"Bob (stranger {mallory.card.person_name})"
+            await wait_notice(alice, What.GROUP_CHANGED)
+            assert alice.conversation_of("bob") == alice.conversation_of("BOB") == bob.card.person
+            await alice.add_contact(mallory.card)
+            assert message.sender_label == f"Bob ({mallory.card.person_name})"  # two are called so now
+            with pytest.raises(MessageError, match="several are called"):
+                alice.conversation_of("BOB")
+            await alice.rename_contact(mallory.card, "mallory")
+            assert message.sender_label == "mallory"
+
+    office(main)
+
+
+def test_who_can_keep_nothing_more_is_told_why_nothing_comes(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            other = sqlite3.connect(at.folder / "bob.db", isolation_level=None)
+            try:
+                other.execute("BEGIN EXCLUSIVE")
+                await alice.send("bob", "hello")
+                assert "locked" in (await wait_notice(bob, What.STORE_FAILED)).detail
+            finally:
+                other.close()
+            assert [each.text for each in await take(bob, 1)] == ["hello"]
 
     office(main)
 

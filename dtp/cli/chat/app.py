@@ -17,12 +17,14 @@ from dtp.chain.model import format_amount
 from dtp.cli.chat.calls import ChatCalls, MakeMedia
 from dtp.cli.chat.commands import CommandContext, find_command
 from dtp.cli.chat.lines import ChatRoom, message_line, room_line
-from dtp.cli.messenger import MAILBOX_WARNINGS
+from dtp.cli.messenger import MAILBOX_WARNINGS, PEOPLE_WARNINGS
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
 from dtp.messaging.calls.calling import Calls, Media
 from dtp.messaging.calls.media import MediaEnd
+from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.messenger import Message, Messenger
+from dtp.messaging.person.names import contact_label
 from dtp.messaging.person.notices import Notice, What
 
 #: Messages of a room that are shown.
@@ -32,16 +34,18 @@ _TYPING: Final = 6.0
 #: Seconds between two looks at whether a mailbox is reached.
 _LOOK: Final = 1.0
 
+#: Characters that somebody reads in a second.
+_READ: Final = 15
+
 #: What is told of, besides what the conversation shows.
 _WARNINGS: Final = {
-    What.KEY_REPLACED: "{name} has another key: compare safety numbers (dtp message contacts)",
+    **MAILBOX_WARNINGS,
+    **PEOPLE_WARNINGS,
     What.CONSENT_NEEDED: "{name} has another key. Messages wait until you write /accept in that room",
     What.CONTACT_ADDED: "{name} has written for the first time",
     What.PAST_GIVEN: "{name} is given what was said before",
-    What.RENEWED: "this device has begun anew, with other keys: {name}",
     What.STAMP_NEEDED: "they ask {name} of strangers: 'dtp message send NAME --stamp-up-to AMOUNT'",
     What.STAMP_UNPAID: "what you wrote waits for a stamp: {name}",
-    **MAILBOX_WARNINGS,
 }
 
 
@@ -65,6 +69,8 @@ class ChatApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("ctrl+n", "change_room(1)", "Next room"),
         ("ctrl+p", "change_room(-1)", "Previous room"),
+        ("up", "mark_message(-1)", "Mark a message"),
+        ("down", "mark_message(1)"),
         ("ctrl+q", "quit", "Quit"),
     ]
     ENABLE_COMMAND_PALETTE = False
@@ -113,7 +119,7 @@ class ChatApp(App[None]):
         unread = Counter(conversation for conversation, _, _ in await self.messenger.list_unread())
         people = [each for each in self.messenger.contacts if not each.blocked]
         found = [
-            ChatRoom(each.person, each.name, unread[each.person], is_stranger=each.stranger)
+            ChatRoom(each.person, self._label(each), unread[each.person], is_stranger=each.stranger)
             for each in people
         ]
         groups = self.messenger.groups
@@ -134,10 +140,21 @@ class ChatApp(App[None]):
 
     async def _enter_conversation(self, conversation: bytes) -> None:
         self._current = conversation
+        self.title = f"{self.TITLE}: {self._room_title(conversation)}"
         await self._show_messages(follow=True)
         await self._mark_read()
         self._show_typing()
         await self.show_rooms()
+
+    def _label(self, contact: Contact) -> str:
+        return contact_label(contact, self.messenger.contacts, brief=True)
+
+    def _room_title(self, conversation: bytes) -> str:
+        """Return who is written to: in full where several are called alike."""
+        if (contact := self.messenger.find_contact(conversation)) is not None:
+            return escape_text(contact_label(contact, self.messenger.contacts))
+        group = self.messenger.find_group(conversation)
+        return escape_text(group.name) if group else f"0x{conversation.hex()}"
 
     async def action_change_room(self, step: int) -> None:
         """Enter the next room, or the one before."""
@@ -145,6 +162,13 @@ class ChatApp(App[None]):
         if at:
             index = at.index(self._current) if self._current in at else 0
             await self._enter_conversation(at[(index + step) % len(at)])
+
+    def action_mark_message(self, step: int) -> None:
+        """Mark the message below, or above: commands are about it."""
+        listed = self.query_one("#messages", OptionList)
+        if self._messages:
+            at = len(self._messages) - 1 if listed.highlighted is None else listed.highlighted
+            listed.highlighted = min(max(at + step, 0), len(self._messages) - 1)
 
     async def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Called when a room was chosen, or a message, which the next command is about."""
@@ -165,11 +189,14 @@ class ChatApp(App[None]):
         texts = {each.id: each.text for each in self._messages}
         group = self.messenger.find_group(self._current)
         others = len(group.members) - 1 if group else 1
-        options = []
+        options, labels = [], dict[bytes, str]()
         for each in self._messages:
+            if (known := each.sender) is not None and known.person not in labels:
+                labels[known.person] = self._label(known)
+            sender = labels[known.person] if known else each.sender_name
             receipts = await each.receipts() if each.own else {}
             answered = texts.get(each.reply_to, "…") if each.reply_to else None
-            options.append(Option(message_line(each, receipts, answered, others), id=each.id.hex()))
+            options.append(Option(message_line(each, sender, receipts, answered, others), id=each.id.hex()))
         listed.clear_options()
         listed.add_options(options)
         ids = [each.id for each in self._messages]
@@ -199,7 +226,9 @@ class ChatApp(App[None]):
         """Warn, and have what has changed be shown: it is drawn once for all that comes meanwhile."""
         if text := _WARNINGS.get(notice.what):
             detail = format_amount(int(notice.detail)) if notice.what is What.STAMP_NEEDED else notice.detail
-            self.notify(escape_text(text.format(name=detail)), severity="warning", markup=False)
+            contact = self.messenger.find_contact(notice.person)
+            who = contact.name if contact else "somebody"
+            self.notify(escape_text(text.format(name=detail, who=who)), severity="warning", markup=False)
         self._changed.add(notice.conversation)
         if notice.what is What.OWN_CARD and self._current is not None:
             self._changed.add(self._current)
@@ -273,13 +302,18 @@ class ChatApp(App[None]):
             self.run_worker(self._run_line(text), name="dtp-chat-said")
 
     async def _run_line(self, text: str) -> None:
-        said = CommandContext(self.messenger, self._current, self._chosen_message(), self._calls)
+        said = CommandContext(
+            self.messenger, self._current, self._chosen_message(), self._calls, tuple(self._messages)
+        )
         try:
             done = await find_command(text)(said, text)
         except DtpError as fault:
             self.notify(escape_text(str(fault)), severity="error", markup=False)
+            line = self.query_one("#write", Input)
+            line.value = line.value or text  # to be written otherwise
             return
-        if done:
-            self.notify(escape_text(done, keep="\n"), markup=False)
+        if done:  # a help that is gone before it was read is none
+            shown = max(self.NOTIFICATION_TIMEOUT, len(done) / _READ)
+            self.notify(escape_text(done, keep="\n"), timeout=shown, markup=False)
         await self._show_messages(follow=True)
         await self.show_rooms()

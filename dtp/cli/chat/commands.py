@@ -13,34 +13,40 @@ import click
 from dtp.cli.chat.calls import ChatCalls
 from dtp.cli.chat.mistakes import ChatMistake
 from dtp.cli.messenger import history_amount, read_card_text
+from dtp.messaging.person.group import Group
 from dtp.messaging.person.messenger import Message, Messenger
 
 HELP: Final = """\
 /file PATH [TEXT]   send a file
 /save [FOLDER]      fetch the files of the marked message
 /reply TEXT         answer the marked message (up and down mark another)
-/edit TEXT          give your marked message another text
+/edit TEXT          give your marked message another text, or your last one where none is marked
 /delete             delete your marked message
 /react EMOJI        react to the marked message; without one, take it back
 /add CARD           add somebody, by the text of a card or a file
 /group NAME WHO...  make a group
+/leave              leave the group of this room
+/remove WHO         remove somebody from the group of this room
 /bring WHO [PAST]   add somebody to the group of this room; PAST is what was said before and they are
                     given: 7d, 100 (messages) or all
 /call [FILE]        call whom this room is with; FILE is sent in the place of camera and microphone
 /answer [FILE]      answer who is calling
 /hangup             end the call, or refuse it
+/block              take nothing more of whom this room is with
 /accept             accept another key of whom this room is with
 /help               this"""
 
 
 @dataclass(frozen=True)
 class CommandContext:
-    """Where something was written: the messenger, the room, the message that is marked, and the calls."""
+    """Where something was written: the messenger, the room, the message that is marked, the calls, and all messages
+    that are shown."""
 
     messenger: Messenger
     room: bytes | None
     marked: Message | None
     calls: ChatCalls
+    shown: tuple[Message, ...] = ()
 
     def chosen_room(self) -> bytes:
         """Return the room. Raise `ChatMistake` where there is none, or nothing can be written there."""
@@ -60,6 +66,20 @@ class CommandContext:
         if self.marked is None:
             raise ChatMistake("there is no message that this could be about")
         return self.marked
+
+    def own_message(self) -> Message:
+        """Return the message to change: the marked one, or our last one while the mark is where it was at first."""
+        marked = self.marked_message()
+        if marked.own or not self.shown or marked.id != self.shown[-1].id:
+            return marked
+        return next((each for each in reversed(self.shown) if each.own), marked)
+
+    def chosen_group(self) -> Group:
+        """Return the group of the room. Raise `ChatMistake` where it is none's."""
+        group = self.messenger.find_group(self.chosen_room())
+        if group is None:
+            raise ChatMistake("this room is not a group's: /group NAME WHO... makes one")
+        return group
 
 
 #: Does what was written; returns what to say of it, "" for nothing.
@@ -92,7 +112,7 @@ async def _reply(said: CommandContext, text: str) -> str:
 
 
 async def _edit(said: CommandContext, text: str) -> str:
-    await said.marked_message().edit(_rest(text, "/edit TEXT"))
+    await said.own_message().edit(_rest(text, "/edit TEXT"))
     return ""
 
 
@@ -123,15 +143,33 @@ async def _group(said: CommandContext, text: str) -> str:
 
 async def _bring(said: CommandContext, text: str) -> str:
     who, *past = _words(text, "/bring WHO [7d|100|all]", 1)
-    group = said.messenger.find_group(said.chosen_room())
-    if group is None:
-        raise ChatMistake("this room is not a group's: /group NAME WHO... makes one")
+    group = said.chosen_group()
     try:
         history = history_amount(past[0]) if past else None
     except click.UsageError as fault:
         raise ChatMistake(fault.message) from None
     await group.add(who, history=history)
     return f"{who} is in {group.name}"
+
+
+async def _leave(said: CommandContext, text: str) -> str:
+    group = said.chosen_group()
+    await group.leave()
+    return f"you aren't in {group.name} any more"
+
+
+async def _remove(said: CommandContext, text: str) -> str:
+    group, who = said.chosen_group(), _rest(text, "/remove WHO")
+    await group.remove(who)
+    return f"{who} isn't in {group.name} any more"
+
+
+async def _block(said: CommandContext, text: str) -> str:
+    room = said.chosen_room()
+    if (contact := said.messenger.find_contact(room)) is None:
+        raise ChatMistake("people are blocked in their own room: go there")
+    await said.messenger.block(room)
+    return f"{contact.name} is blocked; 'dtp message unblock' takes that back"
 
 
 async def _call(said: CommandContext, text: str) -> str:
@@ -177,6 +215,9 @@ _COMMANDS: Final[dict[str, Command]] = {
     "/add": _add,
     "/group": _group,
     "/bring": _bring,
+    "/leave": _leave,
+    "/remove": _remove,
+    "/block": _block,
     "/call": _call,
     "/answer": _answer,
     "/hangup": _hang_up,

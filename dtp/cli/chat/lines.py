@@ -18,7 +18,7 @@ _FURTHER: Final = "\n      │ "
 
 @dataclass(frozen=True)
 class ChatRoom:
-    """A conversation: with a person, or of a group."""
+    """A conversation: with a person, or of a group. `name` is what to show of it."""
 
     conversation: bytes
     name: str
@@ -42,14 +42,16 @@ def room_line(room: ChatRoom) -> Text:
     return line
 
 
-def message_line(message: Message, receipts: Mapping[bytes, bool], answered: str | None, others: int) -> Text:
-    """Return what is shown of a message. `receipts` say who has it, and has read it; `answered` is the text that it
-    answers; `others` is to how many people it went."""
+def message_line(
+    message: Message, sender: str, receipts: Mapping[bytes, bool], answered: str | None, others: int
+) -> Text:
+    """Return what is shown of a message of `sender`. `receipts` say who has it, and has read it; `answered` is the
+    text that it answers; `others` is to how many people it went."""
     line = Text()
     if answered is not None:
         line.append(f"  > {escape_text(_short(answered))}\n", style="italic dim")
     line.append(f"{message.sent_at.astimezone():%H:%M} ", style="dim")
-    line.append(escape_text(message.sender_name), style="green" if message.own else "bold cyan")
+    line.append(escape_text(sender), style="green" if message.own else "bold cyan")
     if message.group is None and message.is_strangers and not message.wallet:
         line.append(" (a stranger)", style="dim")
     line.append("  ")

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, LimitError, PeerError
 from dtp.identity import Identity
+from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool
 from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
@@ -198,6 +199,8 @@ class Delivery:
                 pass
         except DtpError as fault:
             log.info("the mailbox %s: %s", address, fault)
+            if isinstance(fault, StoreFailed):
+                self._on_notices([Notice(What.STORE_FAILED, detail=str(fault))])
             self._tell_clock(address, fault)
         finally:
             self.forget_own(address, client)

@@ -32,11 +32,13 @@ from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.group import Group, Room
 from dtp.messaging.person.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.lookup import LookUp
+from dtp.messaging.person.names import contact_label, find_group, rank_names
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.postage import Postage, Stamping
 from dtp.messaging.person.posts import ChainPosts, PostCollector
 from dtp.messaging.person.quotas import MessageQuotas
 from dtp.messaging.person.rent import Rent, Renting
+from dtp.net.address import Address
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
 Person = Contact | ContactCard | PeerId | bytes | str
@@ -85,10 +87,28 @@ class Message:
         return (self._messenger.card.name or "me") if self.own else f"0x{self._shown.sender.hex()}"
 
     @property
+    def sender_label(self) -> str:
+        """What to show of its sender: the name, and who it is where that is a stranger, or several have it."""
+        if self.sender is not None:
+            return contact_label(self.sender, self._messenger.contacts)
+        return self.sender_name
+
+    @property
     def teller_name(self) -> str:
         """What is called who has passed it on, "" for nobody."""
         teller = self._messenger.find_contact(self._shown.told)
         return teller.name if teller else self._shown.told.hex()
+
+    @property
+    def named_reactions(self) -> dict[str, str]:
+        """By what people are called, "you" among them: what they react with."""
+        return {self._label(person): emoji for person, emoji in self.reactions.items()}
+
+    def _label(self, person: bytes) -> str:
+        if person == self._messenger.card.person:
+            return "you"
+        contact = self._messenger.find_contact(person)
+        return contact_label(contact, self._messenger.contacts) if contact else person.hex()
 
     @property
     def own(self) -> bool:
@@ -232,7 +252,10 @@ class Messenger:
         self.spreader: TopicSpreader
 
     async def __aenter__(self) -> Self:
-        """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`."""
+        """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`, and `AddressError`
+        for a mailbox that is none."""
+        for mailbox in self._mailboxes or ():
+            Address.parse(mailbox)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
         loop = asyncio.get_running_loop()
         opened = partial(Correspondence, account=self._account, consent=self._consent, quotas=self._quotas)
@@ -447,23 +470,15 @@ class Messenger:
             return parse_account(to)
         if to.startswith("dtp1"):
             return PeerId.parse(to).key
-        found = find_called(to, self._list_names())
+        found = find_called(to, rank_names(self.contacts, self.groups, self.card.person))
         if found is None:
             raise UnknownContact(f"nobody of this name is known here: {to!r}; add their card first")
         return found
 
-    def _list_names(self) -> tuple[dict[bytes, tuple[str, ...]], ...]:
-        """Return what people, groups and rooms are called: by us, by contacts, by strangers."""
-        ours: dict[bytes, tuple[str, ...]] = {each.person: (each.nickname,) for each in self.contacts}
-        theirs: dict[bytes, tuple[str, ...]] = {}
-        others: dict[bytes, tuple[str, ...]] = {}
-        for contact in self.contacts:
-            (others if contact.stranger else theirs)[contact.person] = (contact.card.name,)
-        for group in self.groups:
-            names = others if group.is_strangers else ours if group.maker == self.card.person else theirs
-            names[group.id] = (group.name,)
-            names |= {room.id: (f"{group.name}/{room.name}",) for room in group.rooms}
-        return ours, theirs, others
+    def find_group_called(self, name: str) -> Group | None:
+        """Return the group that is called so, or that has this id in hexadecimal, None for none. Raise `MessageError`
+        where several are called so."""
+        return find_group(self.contacts, self.groups, self.card.person, name)
 
     # ---- messages ----------------------------------------------------------------------------------------------
 
@@ -524,6 +539,11 @@ class Messenger:
         with each message that was ever said in it."""
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, conversation, message)
         return [Message(self, conversation, each) for each in shown if each.sender == sender]
+
+    async def find_messages(self, message: bytes) -> list[Message]:
+        """Return the messages with this id, as they are now: one, or none, or what others have written by its id."""
+        known = await self.delivery.run_in_thread(self.correspondence.store.find_messages, message)
+        return [each for where, who, _ in known for each in await self._find_message(where, who, message)]
 
     async def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any]) -> Event:
         """Store and queue an event, and return it. Raise as `send` does."""
@@ -619,6 +639,10 @@ class Messenger:
         """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. For one loop."""
         while True:
             yield await self._notices.get()
+
+    def take_notices(self) -> list[Notice]:
+        """Return the notices that wait, which `notices` doesn't yield then."""
+        return [self._notices.get_nowait() for _ in range(self._notices.qsize())]
 
     # ---- groups and devices ------------------------------------------------------------------------------------
 

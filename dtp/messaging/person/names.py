@@ -1,0 +1,58 @@
+"""What to show of people and groups, so that nobody passes for another: people choose their own names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from dtp.messaging.person.contacts import find_called
+
+if TYPE_CHECKING:
+    from dtp.messaging.person.contacts import Contact
+    from dtp.messaging.person.group import Group
+
+
+def rank_names(
+    contacts: Iterable[Contact], groups: Iterable[Group], own: bytes
+) -> tuple[dict[bytes, tuple[str, ...]], ...]:
+    """Return what people, groups and rooms are called, as `find_called` takes it: by us, whose person is `own`, by
+    contacts, by strangers."""
+    ours: dict[bytes, tuple[str, ...]] = {}
+    theirs: dict[bytes, tuple[str, ...]] = {}
+    others: dict[bytes, tuple[str, ...]] = {}
+    for contact in contacts:
+        ours[contact.person] = (contact.nickname,)
+        (others if contact.stranger else theirs)[contact.person] = (contact.card.name,)
+    for group in groups:
+        names = others if group.is_strangers else ours if group.maker == own else theirs
+        names[group.id] = (group.name,)
+        names |= {room.id: (f"{group.name}/{room.name}",) for room in group.rooms}
+    return ours, theirs, others
+
+
+def find_group(contacts: Iterable[Contact], groups: Sequence[Group], own: bytes, name: str) -> Group | None:
+    """Return the group that is called so, or that has this id in hexadecimal, None for none. Raise `MessageError`
+    where several are called so."""
+    by_id = {each.id: each for each in groups}
+    found = next((each.id for each in groups if each.id.hex() == name), None)
+    if found is None:
+        ranks = rank_names(contacts, groups, own)
+        found = find_called(name, [{each: rank[each] for each in rank if each in by_id} for rank in ranks])
+    return None if found is None else by_id[found]
+
+
+def contact_label(contact: Contact, contacts: Iterable[Contact], *, brief: bool = False) -> str:
+    """Return what to show of a contact: its name, and who it is where that alone could be somebody else's.
+
+    With `brief` that of a stranger is left out, and another's shortened.
+    """
+    who = contact.card.person_name
+    if contact.stranger:
+        return (
+            contact.name if brief else f"{contact.name} (stranger{'' if contact.name == who else ' ' + who})"
+        )
+    name = contact.name.casefold()
+    alike = (each for each in contacts if not each.stranger and each.name.casefold() == name)
+    if all(each.person == contact.person for each in alike):
+        return contact.name
+    return f"{contact.name} ({who[:16] + '…' if brief else who})"
