@@ -82,7 +82,7 @@ def introduce(sender: Correspondence, others: list[Correspondence]) -> bytes:
         with each.transaction():
             each.spreading.take_sealed(sender.identity.id.key, sender.person, told, now_ms())
     with sender.store.transaction():
-        sender.store.put_readers(created.id, {each.identity.id.key: (1, now_ms()) for each in others})
+        sender.store.spread.put_readers(created.id, {each.identity.id.key: (1, now_ms()) for each in others})
     return created.id
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -110,6 +110,10 @@ class Database:
     def execute(self, query: str, values: Sequence[Any]) -> int:
         """Run a statement of the transaction that is open. Return how many rows it has changed."""
         return self._db.execute(query, values).rowcount
+
+    def execute_many(self, query: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement of the transaction that is open, for each of these rows of values."""
+        self._db.executemany(query, rows)
 
     def select_rows(self, query: str, *values: Any) -> list[Any]:
         """Return the rows of a query; its values are in order, or one mapping of their names."""

@@ -30,7 +30,7 @@ from dtp.messaging.mailbox.store import Deposit, access_hash
 from dtp.messaging.person.attachments import Attachment, AttachmentGone
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
-from dtp.messaging.person.group_states import MAX_STATE
+from dtp.messaging.person.groups.group_states import MAX_STATE
 
 NOW = 1_700_000_000_000
 MINUTE, DAY = 60_000, 86_400_000

@@ -25,7 +25,7 @@ from dtp.messaging.person.attachments import PIECE, AttachmentGone, AttachmentTo
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
-from dtp.messaging.person.store import MessageStore
+from dtp.messaging.person.storage.store import MessageStore
 
 Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
 

@@ -21,7 +21,7 @@ from dtp.messaging.ends.spread import SpreadSender
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.notices import Notice, What
 from dtp.messaging.person.quotas import MessageQuotas
-from dtp.messaging.person.store import MessageStore
+from dtp.messaging.person.storage.store import MessageStore
 
 OWNER = known_identity("owner")
 
@@ -146,7 +146,7 @@ def test_messages_of_unknown_large_groups_are_bounded(village: Callable[..., Vil
         event = Event(EventKind.SEALED, group, 0, NOW, {"sealed": sealed, "key": key, "oldest": number})
         with alice.transaction():
             found += alice.spreading.take_sealed(device, mallory.person, event, NOW)
-    assert len(alice.store.list_lanes(device)) == 8
+    assert len(alice.store.spread.list_lanes(device)) == 8
     assert count(found, What.QUOTA_EXCEEDED) == 1
 
 

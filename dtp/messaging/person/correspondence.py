@@ -24,19 +24,19 @@ from dtp.messaging.conversation.state import Said, Shown, show_messages
 from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
-from dtp.messaging.person.communities import Communities
 from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
-from dtp.messaging.person.former_devices import FormerDevices
-from dtp.messaging.person.group_states import GroupStates
-from dtp.messaging.person.introductions import Introductions
+from dtp.messaging.person.groups.communities import Communities
+from dtp.messaging.person.groups.former_devices import FormerDevices
+from dtp.messaging.person.groups.group_states import GroupStates
+from dtp.messaging.person.groups.introductions import Introductions
+from dtp.messaging.person.groups.past import GroupPast
+from dtp.messaging.person.groups.spreading import Spreading
 from dtp.messaging.person.missed import MissedEvents
 from dtp.messaging.person.notices import CallSignalled, Notice, What
-from dtp.messaging.person.past import GroupPast
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.quotas import Allowances, MessageQuotas
 from dtp.messaging.person.reading import ReadMessages
-from dtp.messaging.person.spreading import Spreading
 
 _NOTICES: Final = {
     CardChange.ADDED: What.CONTACT_ADDED,

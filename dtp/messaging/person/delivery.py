@@ -22,7 +22,7 @@ from dtp.messaging.mailbox.store import Tray, access_hash
 from dtp.messaging.person.attachments import Attachment, put_pieces
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
-from dtp.messaging.person.group_states import MAX_STATE, WantedState
+from dtp.messaging.person.groups.group_states import MAX_STATE, WantedState
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.tasks import SupervisedTask, TaskSet, start_task
 

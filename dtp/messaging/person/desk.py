@@ -23,7 +23,7 @@ from dtp.messaging.ends.keys import SKEW_MS, KeyBundle
 from dtp.messaging.ends.order import RENEW_TRIES, Outgoing, resend_after
 from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import MessageTooLong, NotOpened
-from dtp.messaging.person.store import MessageStore
+from dtp.messaging.person.storage.store import MessageStore
 
 #: Devices that are held in memory.
 _CACHED: Final = 1024

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dtp.messaging.conversation.operations import MAX_PAST, Act, MemberRole, Operation, Past
 from dtp.messaging.errors import MessageError
-from dtp.messaging.person.communities import InviteLink
 from dtp.messaging.person.delivery import now_ms
+from dtp.messaging.person.groups.communities import InviteLink
 
 if TYPE_CHECKING:
     from dtp.messaging.person.messenger import Message, Messenger, Person

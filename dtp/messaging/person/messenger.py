@@ -25,12 +25,12 @@ from dtp.messaging.mailbox.client import MailboxGone
 from dtp.messaging.mailbox.pool import ConnectMailbox, connect_plainly
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.card_sources import CardSource
-from dtp.messaging.person.communities import InviteLink
 from dtp.messaging.person.contacts import Consent, Contact, find_called
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.group import Group, Room
 from dtp.messaging.person.group_topics import GroupTopics, TopicSpreader
+from dtp.messaging.person.groups.communities import InviteLink
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.names import contact_label, find_group, rank_names
 from dtp.messaging.person.notices import CallSignalled, Notice, What

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from dtp.messaging.conversation.operations import MAX_PAST
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.notices import Notice, What
-from dtp.messaging.person.usage import KeptUsage
+from dtp.messaging.person.storage.usage import KeptUsage
 
 if TYPE_CHECKING:
     from dtp.messaging.conversation.membership import Membership

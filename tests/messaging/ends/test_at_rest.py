@@ -14,7 +14,7 @@ from dtp.messaging.at_rest import SealedRows
 from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.errors import StoreFailed, StoreUnusable
 from dtp.messaging.person.correspondence import Correspondence
-from dtp.messaging.person.store import IS_MESSAGE, MessageStore
+from dtp.messaging.person.storage.store import IS_MESSAGE, MessageStore
 from dtp.messaging.tips.letter import TipLetter
 from dtp.messaging.tips.line_store import LineStore
 

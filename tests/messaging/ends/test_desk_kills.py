@@ -17,7 +17,7 @@ from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
-from dtp.messaging.person.store import MessageStore
+from dtp.messaging.person.storage.store import MessageStore
 
 NOW = 1_700_000_000_000
 WEEK = 7 * 86_400_000
@@ -132,5 +132,5 @@ def test_a_file_from_before_there_were_large_groups_gets_what_they_need(tmp_path
     with contextlib.closing(MessageStore(path, bytes(32), bytes(32))) as store:
         assert store.next_due() is None
         with store.transaction():
-            store.put_lane(b"group", b"device", b"state")
-        assert store.load_lane(b"group", b"device") == b"state"
+            store.spread.put_lane(b"group", b"device", b"state")
+        assert store.spread.load_lane(b"group", b"device") == b"state"

@@ -17,9 +17,9 @@ from dtp.errors import PeerError
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import MemberRole
 from dtp.messaging.errors import MessageError
-from dtp.messaging.person.communities import InviteLink, LinkMalformed, prove_join
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.group import Group
+from dtp.messaging.person.groups.communities import InviteLink, LinkMalformed, prove_join
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
 

@@ -19,8 +19,8 @@ from dtp.messaging.conversation.operations import Act, MemberRole, Past
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import MessageError
-from dtp.messaging.person import past as past_module
 from dtp.messaging.person.group import past_of
+from dtp.messaging.person.groups import past as past_module
 from dtp.messaging.person.notices import What
 from dtp.messaging.person.quotas import MessageQuotas
 

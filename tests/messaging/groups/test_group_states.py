@@ -18,7 +18,7 @@ from dtp.messaging.ends.order import resend_after
 from dtp.messaging.errors import MessageError
 from dtp.messaging.packing import pack
 from dtp.messaging.person.correspondence import Correspondence
-from dtp.messaging.person.group_states import StateMalformed, WantedState
+from dtp.messaging.person.groups.group_states import StateMalformed, WantedState
 from dtp.messaging.person.notices import What
 
 PLACES = ("dtp+tcp://dtp1qqqq@box:1",)

@@ -12,7 +12,7 @@ from village import NOW, Village, villages
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import Act, Past
 from dtp.messaging.conversation.state import Said
-from dtp.messaging.person.store import MessageStore
+from dtp.messaging.person.storage.store import MessageStore
 
 GROUP, AUTHOR, ALICE, BEN = (bytes([each]) * 32 for each in (1, 2, 3, 4))
 

@@ -120,7 +120,7 @@ def test_a_restored_backup_seals_by_no_key_twice(village: Callable[..., Village]
     at.people["alice"] = at.open("alice")
     at.say("alice", group, "1")
     lost = at.published("alice")
-    (before,) = at.people["alice"].store.list_spread(group)
+    (before,) = at.people["alice"].store.spread.list_spread(group)
     at.hear("bob", "alice", group, *lost)
     at.people["alice"].close()
     shutil.copy(tmp_path / "backup", tmp_path / "alice.db")
@@ -256,7 +256,7 @@ async def wait_present(messenger: Messenger, group: bytes, count: int) -> None:
     with told_of_what_comes(messenger) as came:
         while True:
             readers = await messenger.delivery.run_in_thread(
-                messenger.correspondence.store.load_readers, group
+                messenger.correspondence.store.spread.load_readers, group
             )
             if sum(seen > 0 for _, seen in readers.values()) == count:
                 return

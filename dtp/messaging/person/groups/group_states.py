@@ -21,7 +21,7 @@ from dtp.messaging.conversation.operations import MembershipError, Operation, op
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.packing import pack, unpack, unpack_saved
 from dtp.messaging.person.attachments import seal_bytes
-from dtp.messaging.person.former_devices import FormerCards
+from dtp.messaging.person.groups.former_devices import FormerCards
 from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -23,11 +23,12 @@ from dtp.messaging.ends.keys import INSTANCE_BYTES
 from dtp.messaging.ends.order import RESEND_MS
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
-from dtp.messaging.person.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
-from dtp.messaging.person.missed_store import MISSED_TABLE, MissedStore
-from dtp.messaging.person.past_store import PastStore
 from dtp.messaging.person.reading import EARLY_READS, EarlyReads
-from dtp.messaging.person.usage import UsageStore
+from dtp.messaging.person.storage.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
+from dtp.messaging.person.storage.missed_store import MISSED_TABLE, MissedStore
+from dtp.messaging.person.storage.past_store import PastStore
+from dtp.messaging.person.storage.spread_store import SPREAD_TABLES, SpreadStore
+from dtp.messaging.person.storage.usage import UsageStore
 
 #: SQLite's id of the file: "dtpc".
 _APPLICATION: Final = 0x64747063
@@ -85,6 +86,7 @@ _LATER_SCHEMA: Final = (
     HELD_ASIDE,
     MISSED_TABLE,
     *EARLY_READS,
+    *SPREAD_TABLES,
     "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
     "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
     """CREATE TABLE IF NOT EXISTS past_gifts (
@@ -95,24 +97,12 @@ _LATER_SCHEMA: Final = (
     """CREATE TABLE IF NOT EXISTS past_givings (
     conversation BLOB NOT NULL, person BLOB NOT NULL, ends INTEGER NOT NULL, PRIMARY KEY (conversation, person)
 ) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS spread_lanes (
-    conversation BLOB NOT NULL, device BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (conversation, device)
-) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS spread_readers (
-    conversation BLOB NOT NULL, device BLOB NOT NULL, upto INTEGER NOT NULL, seen INTEGER NOT NULL,
-    PRIMARY KEY (conversation, device)
-) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS spread_waiting (
-    conversation BLOB NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL, sealed BLOB NOT NULL,
-    key BLOB NOT NULL, due INTEGER NOT NULL, published INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, number)
-) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS vanished_clocks (conversation BLOB PRIMARY KEY, clock INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS states_given (key BLOB PRIMARY KEY, state BLOB NOT NULL, ends INTEGER NOT NULL)",
     """CREATE TABLE IF NOT EXISTS states_wanted (
     conversation BLOB NOT NULL, device BLOB NOT NULL, file BLOB NOT NULL, due INTEGER NOT NULL,
     tries INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (conversation, device)
 ) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS spread_lanes_device ON spread_lanes (device)",
     "CREATE INDEX IF NOT EXISTS peers_unnamed ON peers (person) WHERE person = x''",
 )
 
@@ -125,17 +115,6 @@ class Waiting:
     number: int
     payload: bytes
     tries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A message that is spread in a group: its number, the id of what it says, the message as it was sealed, and the
-    key by which it and those after it are opened."""
-
-    number: int
-    message: bytes
-    sealed: bytes
-    key: bytes
 
 
 class MessageStore:
@@ -156,6 +135,7 @@ class MessageStore:
         self.early_reads = EarlyReads(self._database)
         self.held = HeldEvents(self._database, self._rows)
         self.usage = UsageStore(self._database)
+        self.spread = SpreadStore(self._database, self._rows)
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
         self._owner = owner
         self._sealed = 0
@@ -584,98 +564,6 @@ class MessageStore:
             gone,
         )
         return len(gone)
-
-    # ---- what is spread in large groups ------------------------------------------------------------------------
-
-    def load_lane(self, group: bytes, device: bytes) -> bytes | None:
-        """Return what is kept of the messages that a device spreads in a group, None for nothing."""
-        rows = self._database.select_rows(
-            "SELECT state FROM spread_lanes WHERE conversation = ? AND device = ?", group, device
-        )
-        return self._rows.open(rows[0][0], "lanes", group, device) if rows else None
-
-    def put_lane(self, group: bytes, device: bytes, state: bytes) -> None:
-        """Keep that."""
-        values = group, device, self._rows.seal(state, "lanes", group, device)
-        self._db.execute("INSERT OR REPLACE INTO spread_lanes VALUES (?, ?, ?)", values)
-
-    def list_lanes(self, device: bytes) -> list[bytes]:
-        """Return the groups in which a device has spread something."""
-        rows = self._database.select_rows("SELECT conversation FROM spread_lanes WHERE device = ?", device)
-        return [each for (each,) in rows]
-
-    def load_readers(self, group: bytes) -> dict[bytes, tuple[int, int]]:
-        """Return by device up to which number it has what we spread in a group, or was given it by mailbox; and when
-        it last said that it reads along, Unix time in ms."""
-        rows = self._database.select_rows(
-            "SELECT device, upto, seen FROM spread_readers WHERE conversation = ?", group
-        )
-        return {device: (upto, seen) for device, upto, seen in rows}
-
-    def load_reader(self, group: bytes, device: bytes) -> tuple[int, int] | None:
-        """Return that of one device, None for one that isn't spread to."""
-        rows = self._database.select_rows(
-            "SELECT upto, seen FROM spread_readers WHERE conversation = ? AND device = ?", group, device
-        )
-        return rows[0] if rows else None
-
-    def put_readers(self, group: bytes, readers: Mapping[bytes, tuple[int, int]]) -> None:
-        """Keep that, of these devices."""
-        self._db.executemany(
-            "INSERT OR REPLACE INTO spread_readers VALUES (?, ?, ?, ?)",
-            [(group, device, *state) for device, state in readers.items()],
-        )
-
-    def drop_readers(self, group: bytes, devices: Iterable[bytes]) -> None:
-        """Forget that, of these devices."""
-        self._db.executemany(
-            "DELETE FROM spread_readers WHERE conversation = ? AND device = ?",
-            [(group, each) for each in devices],
-        )
-
-    def add_spread(self, group: bytes, spread: Spread, due_ms: int) -> None:
-        """Keep what is to be spread in a group until all its readers have it."""
-        key = self._rows.seal(spread.key, "spread", group, spread.number)
-        values = (group, spread.number, spread.message, spread.sealed, key, due_ms)
-        self._db.execute("INSERT INTO spread_waiting VALUES (?, ?, ?, ?, ?, ?, 0)", values)
-
-    def list_spread(self, group: bytes) -> list[Spread]:
-        """Return what some reader of a group lacks, in order."""
-        rows = self._database.select_rows(
-            "SELECT number, message, sealed, key FROM spread_waiting WHERE conversation = ? ORDER BY number",
-            group,
-        )
-        return [
-            Spread(number, message, sealed, self._rows.open(key, "spread", group, number))
-            for number, message, sealed, key in rows
-        ]
-
-    def drop_spread(self, group: bytes) -> None:
-        """Forget what is to be spread in a group and none of its readers lacks any more."""
-        self._db.execute(
-            "DELETE FROM spread_waiting WHERE conversation = ?1 AND number < COALESCE("
-            "(SELECT MIN(upto) FROM spread_readers WHERE conversation = ?1), number + 1)",
-            (group,),
-        )
-
-    def list_overdue(self, now_ms: int, patience_ms: int) -> list[tuple[bytes, int]]:
-        """Return groups with the highest number that has waited for its readers for long enough: later than after
-        `patience_ms` is by a clock that was ahead."""
-        return self._database.select_rows(
-            "SELECT conversation, MAX(number) FROM spread_waiting WHERE due <= ? OR due > ? GROUP BY conversation",
-            *(now_ms, now_ms + patience_ms),
-        )
-
-    def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:
-        """Return groups, numbers and messages that weren't published yet, in order: they count as published now."""
-        rows = self._db.execute(
-            "UPDATE spread_waiting SET published = 1 WHERE NOT published RETURNING conversation, number, sealed"
-        ).fetchall()
-        return sorted(rows)
-
-    def set_overdue(self, group: bytes) -> None:
-        """Have what waits to be spread in a group given by mailbox now."""
-        self._db.execute("UPDATE spread_waiting SET due = 0 WHERE conversation = ?", (group,))
 
     # ---- receipts, and envelopes that were seen ----------------------------------------------------------------
 

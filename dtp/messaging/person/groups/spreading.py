@@ -14,7 +14,7 @@ from dtp.errors import PeerError
 from dtp.messaging.conversation.events import HISTORY, Event, EventKind
 from dtp.messaging.ends.spread import SpreadLane, SpreadSender
 from dtp.messaging.person.notices import Notice, What
-from dtp.messaging.person.store import Spread
+from dtp.messaging.person.storage.spread_store import Spread
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -78,7 +78,7 @@ class Spreading:
             return found
         if found is not None:
             self.give_by_mailbox(group)
-        self._mail.store.drop_readers(group, self._mail.store.load_readers(group))
+        self._mail.store.spread.drop_readers(group, self._mail.store.spread.load_readers(group))
         return SpreadSender(desk.local.instance)
 
     def enqueue_event(self, event: Event, devices: Iterable[bytes], now_ms: int) -> bool:
@@ -98,52 +98,52 @@ class Spreading:
     def _enqueue_sealed(self, group: bytes, event: Event, devices: Iterable[bytes], now_ms: int) -> None:
         mail, store = self._mail, self._mail.store
         sender, wanted = self._get_sender(group), set(devices)
-        readers = store.load_readers(group)
+        readers = store.spread.load_readers(group)
         gone = readers.keys() - wanted
         if gone or sender.is_due(now_ms):
-            store.drop_readers(group, gone)
+            store.spread.drop_readers(group, gone)
             sender.begin_session(now_ms)  # nobody has its key before it is given by mailbox
             readers = {device: (upto, 0) for device, (upto, _) in readers.items() if device in wanted}
-            store.put_readers(group, readers)
+            store.spread.put_readers(group, readers)
         number, key, sealed = sender.seal_message(group, event.encode())
         store.put_value(_name(group), sender.save(mail.desk.local.save_key))
         mail.desk.note_sealed()
-        store.put_readers(group, dict.fromkeys(wanted - readers.keys(), (number, 0)))
-        store.add_spread(group, Spread(number, event.id, sealed, key), now_ms + self.patience_ms)
+        store.spread.put_readers(group, dict.fromkeys(wanted - readers.keys(), (number, 0)))
+        store.spread.add_spread(group, Spread(number, event.id, sealed, key), now_ms + self.patience_ms)
         present = {each for each, (_, seen) in readers.items() if now_ms - PRESENT_MS < seen}
         self._hand_over(group, wanted - present, number, now_ms)
 
     def give_by_mailbox(self, group: bytes) -> None:
         """Give all that waits to be spread to those who lack it, by mailbox, and the next as well."""
         store = self._mail.store
-        waiting = store.list_spread(group)
+        waiting = store.spread.list_spread(group)
         if waiting:
-            self._hand_over(group, store.load_readers(group), waiting[-1].number, 0)
-        readers = store.load_readers(group)
+            self._hand_over(group, store.spread.load_readers(group), waiting[-1].number, 0)
+        readers = store.spread.load_readers(group)
         if any(seen for _, seen in readers.values()):
-            store.put_readers(group, {each: (upto, 0) for each, (upto, _) in readers.items()})
+            store.spread.put_readers(group, {each: (upto, 0) for each, (upto, _) in readers.items()})
 
     def hand_over_due(self, now_ms: int) -> None:
         """Give what has waited for long enough to those who lack it, by mailbox. One transaction."""
-        overdue = self._mail.store.list_overdue(now_ms, self.patience_ms)
+        overdue = self._mail.store.spread.list_overdue(now_ms, self.patience_ms)
         if overdue:
             with self._mail.transaction():
                 for group, number in overdue:
-                    self._hand_over(group, self._mail.store.load_readers(group), number, now_ms)
+                    self._hand_over(group, self._mail.store.spread.load_readers(group), number, now_ms)
 
     def hand_over_now(self, group: bytes) -> None:
         """Have `hand_over_due` give what waits in a group: nobody reads along. One transaction."""
         with self._mail.transaction():
-            self._mail.store.set_overdue(group)
+            self._mail.store.spread.set_overdue(group)
 
     def _hand_over(self, group: bytes, devices: Iterable[bytes], number: int, now_ms: int) -> None:
         """Give what waits up to a number to those of the devices that lack it, by mailbox, in its order."""
         store = self._mail.store
-        readers = store.load_readers(group)
+        readers = store.spread.load_readers(group)
         gone = [each for each in devices if not self._is_known(each)]
-        store.drop_readers(group, gone)
+        store.spread.drop_readers(group, gone)
         wanted = set(devices).difference(gone)
-        for spread in store.list_spread(group):
+        for spread in store.spread.list_spread(group):
             lacking: dict[int, list[bytes]] = {}
             for device in wanted:
                 if readers[device][0] <= spread.number <= number:
@@ -154,29 +154,29 @@ class Spreading:
                 self._mail.enqueue_event(those, told, now_ms, shown=spread.message)
                 for each in those:
                     readers[each] = (spread.number + 1, readers[each][1])
-        store.put_readers(group, {each: readers[each] for each in wanted})
-        store.drop_spread(group)
+        store.spread.put_readers(group, {each: readers[each] for each in wanted})
+        store.spread.drop_spread(group)
 
     def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:
         """Return groups, numbers and messages that are to be published in their topics. One transaction."""
         with self._mail.transaction():
-            return self._mail.store.take_unpublished()
+            return self._mail.store.spread.take_unpublished()
 
     def take_have(self, device: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Note what a device says that it has of ours, and return the receipts that follow."""
         store, group = self._mail.store, event.conversation
-        known = store.load_reader(group, device)
+        known = store.spread.load_reader(group, device)
         if known is None or event.fields["instance"] != self._mail.desk.local.instance:
             return []
         upto = max(known[0], min(event.fields["upto"], self._get_sender(group).next))
         person, notices = self._person_of(group, device), []
-        for each in store.list_spread(group) if upto > known[0] else ():
+        for each in store.spread.list_spread(group) if upto > known[0] else ():
             is_new = known[0] <= each.number < upto and person not in (b"", self._mail.person)
             if is_new and store.find_message(each.message, self._mail.person):
                 store.add_receipt(each.message, person, device, read=False)
                 notices.append(Notice(What.DELIVERED, person, group, each.message))
-        store.put_readers(group, {device: (upto, now_ms)})
-        store.drop_spread(group)
+        store.spread.put_readers(group, {device: (upto, now_ms)})
+        store.spread.drop_spread(group)
         return notices
 
     # ---- what comes --------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Spreading:
     def _get_lane(self, group: bytes, device: bytes) -> SpreadLane:
         found = self._lanes.pop((group, device), None)
         if found is None:
-            saved = self._mail.store.load_lane(group, device)
+            saved = self._mail.store.spread.load_lane(group, device)
             found = SpreadLane.load(saved, self._mail.desk.local.save_key) if saved else SpreadLane()
         self._lanes[group, device] = found
         if len(self._lanes) > _CACHED:
@@ -196,7 +196,9 @@ class Spreading:
         which it isn't, there may be a megabyte that waits for its turn."""
         if self.may_spread(group, device):
             return True
-        others = [each for each in self._mail.store.list_lanes(device) if not self.may_spread(each, device)]
+        others = [
+            each for each in self._mail.store.spread.list_lanes(device) if not self.may_spread(each, device)
+        ]
         return group in others or len(others) < _UNKNOWN_LANES
 
     def take_sealed(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
@@ -225,7 +227,7 @@ class Spreading:
     def _process_payloads(
         self, group: bytes, device: bytes, person: bytes, lane: SpreadLane, payloads: list[bytes], now_ms: int
     ) -> list[Notice]:
-        self._mail.store.put_lane(group, device, lane.save(self._mail.desk.local.save_key))
+        self._mail.store.spread.put_lane(group, device, lane.save(self._mail.desk.local.save_key))
         if self.least:
             self.answers.add((group, device))
         notices = []

@@ -1,0 +1,1 @@
+"""What a device's file has: contacts, messages, events that are held back or were missed, and how much of whom."""
