@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from village import Village, villages
 
+from dtp.carriers.nearness import Nearness
+
 HOUR = 3_600_000
 
 
@@ -106,7 +108,7 @@ def test_no_keys_are_fetched_of_strangers(village: Callable[..., Village], *, na
     alice.contacts.drop_contact(alice.get_contact(person))
     if named:
         with alice.transaction():
-            alice.take_contact(mallory.card, stranger=True, named_by=alice.person)
+            alice.take_contact(mallory.card, Nearness.ANYWHERE, stranger=True, named_by=alice.person)
     at.say("mallory", alice.person, "hello")
     (sealed, *_) = mallory.desk.seal_due(at.now)
     received, _ = alice.receive_envelopes([sealed.envelope], at.now)

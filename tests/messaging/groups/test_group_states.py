@@ -9,6 +9,7 @@ import pytest
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
 from village import NOW, Village
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
@@ -56,7 +57,7 @@ def test_members_of_our_groups_take_no_room_from_strangers(tmp_path: Path) -> No
         cards.append(ContactCard(identity.id.key, None, NOW, 0, "", PLACES).signed_by(identity))
     with alice.transaction():
         for each in cards:
-            alice.take_contact(each, stranger=True)
+            alice.take_contact(each, Nearness.ANYWHERE, stranger=True)
     assert not alice.introductions.has_room_for_strangers
     alice.create_group("choir", [each.person for each in cards[:500]], NOW)
     assert alice.introductions.has_room_for_strangers

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from village import NOW, Village, villages
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
@@ -128,7 +129,7 @@ def test_once_all_places_of_strangers_are_taken_who_is_named_does_not_write_eith
     alice, bob = at.people["alice"], at.people["bob"]
     with alice.transaction():
         for each in cards(MAX_STRANGERS):
-            alice.take_contact(each, stranger=True)
+            alice.take_contact(each, Nearness.ANYWHERE, stranger=True)
     alice.add_contact(at.people["mallory"].card, NOW)
     tell(at, "mallory", "alice", [bob.card.public()])
     assert known(at, "alice", [bob.card]) == 1

@@ -10,6 +10,7 @@ import pytest
 from post_office import known_identity
 from village import NOW, Village, villages
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
@@ -110,7 +111,7 @@ def test_what_was_missed_waits_for_a_key_to_be_accepted_and_for_nothing_that_has
                     alice.store.missed.add_event(bob.identity.id.key, number.to_bytes(16, "big"))
             village.say("alice", group, "last")
         alice.contacts.consent = "ask"
-        alice.take_found_card(replaced_key(bob, account), village.now)
+        alice.take_found_card(replaced_key(bob, account), Nearness.ANYWHERE, village.now)
         village.deliver()
         assert village.texts("bob", group) == []
         alice.accept_key(bob.person)

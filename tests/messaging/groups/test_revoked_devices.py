@@ -7,6 +7,7 @@ from collections.abc import Callable
 from post_office import known_identity
 from village import Village
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
@@ -122,7 +123,7 @@ def test_another_device_says_it_where_the_one_with_the_key_does_not_know_the_gro
     )
     alice.account = None  # it was the stolen phone that had the key, say
     tablet.change_account(recovered, at.now + 2)
-    alice.take_found_card(tablet.card.public(), at.now + 2)
+    alice.take_found_card(tablet.card.public(), Nearness.ANYWHERE, at.now + 2)
     assert (alice.person, known_identity("phone").id.key) in alice.groups[group].retired
     at.deliver()
     assert (alice.person, known_identity("phone").id.key) in bob.groups[group].retired
@@ -218,7 +219,7 @@ def test_somebody_elses_card_hides_none_by_which_a_device_was_anothers(
         bob.former_devices.keep_card(card, [phone])
         operation = Operation.sign(known_identity("phone"), theirs.person, Act.NAME, parents=[group])
         bob.former_devices.keep_shown(group, bob.person, [theirs.encode()], [operation])
-        bob.take_contact(alice.card, stranger=False)
+        bob.take_contact(alice.card, Nearness.ANYWHERE, stranger=False)
     at.revoke("alice", "phone")
     at.deliver()
     expected = {(alice.person, phone): card.public().encode()}
