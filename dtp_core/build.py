@@ -51,6 +51,7 @@ SOURCES = [
     "dtp_core/crdt_text_undo.c",
     "dtp_core/crdt_text_read.c",
     "dtp_core/crdt_text_wire.c",
+    "dtp_core/crdt_text_wait.c",
     "dtp_core/crdt_text_merge.c",
     "dtp_core/crdt_text_encode.c",
     "dtp_core/crdt_text_compact.c",

@@ -280,8 +280,17 @@ void array_pack(dtp_text *t, void *array, size_t *room, size_t count, size_t ite
 /* The same for all that grows with operations, and what is held for markers that were deleted. */
 void arrays_pack(dtp_text *t);
 
-/* ---- crdt_text_merge.c ----------------------------------------------------------------------------------- */
+/* ---- crdt_text_wait.c ------------------------------------------------------------------------------------ */
 
+enum { WAITS = 1 }; /* instead of a code: the operation was put aside */
+
+/* Put an operation aside until the author `lack.agent` has made `lack.seq`. */
+int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size, id lack);
+/* Put one that was taken out aside once more. */
+void wait_hang(dtp_text *t, waiting *w, id lack);
+/* Take out the first that needs no more than `made` of the author's operations; NULL: there is none. */
+waiting *wait_take(agent *a, uint32_t made);
+void wait_free(dtp_text *t, waiting *w);
 void waits_free(dtp_text *t);
 
 #endif

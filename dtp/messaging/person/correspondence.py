@@ -502,27 +502,9 @@ class Correspondence:
         if act is Act.ADD:
             self.get_contact(subject)
         self.former_devices.retire_signers(group, now_ms)
-        operation = self.say_operation(group, act, now_ms, subject=subject, text=text, role=role)
+        operation = self.group_states.say_operation(group, act, now_ms, subject=subject, text=text, role=role)
         if operation is not None and (past := membership.past_of(operation)) is not None:
             self.past.begin_giving(membership, subject, past, now_ms)
-        return operation
-
-    def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation | None:
-        """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds. Return
-        it; None if there is no room for one more of ours: nobody else would take it, either."""
-        membership = self.groups[group]
-        operation = Operation.sign(
-            self.identity, self.person, act, parents=membership.list_heads(self.person), **what
-        )
-        before = set(self.devices_of(group))
-        membership.add_operation(operation, self.is_authors)
-        if operation.id not in membership:
-            return None
-        self.group_states.save_operations(membership)
-        after = set(self.devices_of(group))
-        self.group_states.send_state(group, after - before, now_ms)
-        cards = [self.get_contact(operation.subject).card] if act is Act.ADD else []
-        self.group_states.send_some(group, before, [operation], cards, now_ms)
         return operation
 
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:

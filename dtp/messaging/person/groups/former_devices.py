@@ -67,7 +67,7 @@ class FormerDevices:
     def _say_retired(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
         account = self._mail.card.account
         for device in devices:
-            self._mail.say_operation(group, Act.RETIRE, now_ms, subject=device, card=account)
+            self._mail.group_states.say_operation(group, Act.RETIRE, now_ms, subject=device, card=account)
 
     def keep_card(self, card: ContactCard, gone: Iterable[bytes]) -> None:
         """Keep the card that named devices which are gone from it, for groups where they have signed something."""

@@ -17,7 +17,7 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.members import GroupMembers
 from dtp.messaging.conversation.membership import MAX_OPERATIONS, Membership
-from dtp.messaging.conversation.operations import MembershipError, Operation, operation_id
+from dtp.messaging.conversation.operations import Act, MembershipError, Operation, operation_id
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.packing import pack, unpack, unpack_saved
 from dtp.messaging.person.attachments import seal_bytes
@@ -153,6 +153,28 @@ class GroupStates:
             size += more
         if size:
             self._send_operations(group, devices, fields, now_ms)
+
+    def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation | None:
+        """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds. Return
+        it; None if there is no room for one more of ours: nobody else would take it, either."""
+        membership = self._mail.groups[group]
+        operation = Operation.sign(
+            self._mail.identity,
+            self._mail.person,
+            act,
+            parents=membership.list_heads(self._mail.person),
+            **what,
+        )
+        before = set(self._mail.devices_of(group))
+        membership.add_operation(operation, self._mail.is_authors)
+        if operation.id not in membership:
+            return None
+        self.save_operations(membership)
+        after = set(self._mail.devices_of(group))
+        self.send_state(group, after - before, now_ms)
+        cards = [self._mail.get_contact(operation.subject).card] if act is Act.ADD else []
+        self.send_some(group, before, [operation], cards, now_ms)
+        return operation
 
     def _send_operations(
         self, group: bytes, devices: Iterable[bytes], fields: dict[str, Any], now_ms: int
