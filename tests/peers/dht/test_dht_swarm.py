@@ -242,6 +242,21 @@ def test_a_node_behind_a_nat_becomes_a_client_and_serves_when_it_is_reached(by_p
     assert not node.client
 
 
+def test_a_node_that_is_barred_serves_nobody_whatever_its_own_checks_say() -> None:
+    swarm = DhtSwarm(7, limits=DhtLimits(check=60.0))
+    first = swarm.add_node()
+    node = swarm.nodes[swarm.add_node(first)]
+    swarm.run_for(70)
+    assert not node.client
+    node.set_barred(True)
+    assert node.client
+    swarm.run_for(130)  # on this network it is reached
+    assert node.client
+    node.set_barred(False)
+    swarm.run_for(70)
+    assert not node.client
+
+
 def test_a_node_without_anybody_tries_again() -> None:
     swarm = DhtSwarm(3)
     alone = swarm.add_node(("127.0.0.99", 4000))
