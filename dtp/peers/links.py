@@ -21,7 +21,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.resolver import Resolver
 from dtp.net.stream import Stream
-from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionLost, ConnectionRefused
 from dtp.session.limits import DEFAULT, Limits
 from dtp.tasks import TaskSet, start_task
 
@@ -50,6 +50,8 @@ class LinkLimits:
     streams: int = 64
     #: Seconds for the head of a stream: it is written with the stream's first bytes.
     head: float = 10.0
+    #: Seconds in which a link that a peer has dialled comes here after it has ended this side's in favour of that.
+    other_link: float = 2.0
     #: Seconds within which two dials are simultaneous: one handshake over a slow way.
     simultaneous: float = 10.0
 
@@ -222,11 +224,12 @@ class PeerLinks:
             raise TooManyLinks(f"{self.limits.links} links are open; close one, or raise LinkLimits.links")
         try:
             connection = await self._dial(address)
-        except DtpError:
-            known = None if address.peer is None else self._links.get(address.peer)
-            if known is None or known.closed:
+        except DtpError as error:
+            seconds = self.limits.other_link if _may_keep_another(error) else 0.0
+            known = None if address.peer is None else await self._wait_link(address.peer, seconds)
+            if known is None:
                 raise
-            return known  # the peer has dialled meanwhile, and keeps that link
+            return known
         if connection.peer == self.identity.id or self._closed:
             connection.abort()
             raise LocalError(OWN_IDENTITY if not self._closed else "this node is closed")
@@ -235,6 +238,23 @@ class PeerLinks:
         if kept is link:
             self._tasks.start(self._serve_link(link), name="dtp-link")
         return kept
+
+    async def _wait_link(self, peer: PeerId, seconds: float) -> PeerLink | None:
+        """Return the link to a peer once there is one; None if there is none in time."""
+        there: asyncio.Future[PeerLink] = asyncio.get_running_loop().create_future()
+
+        def note(link: PeerLink) -> None:
+            if link.peer == peer and not link.closed and not there.done():
+                there.set_result(link)
+
+        end = self.listen(note, lambda link: None)
+        try:
+            async with asyncio.timeout(seconds):
+                return await there
+        except TimeoutError:
+            return None
+        finally:
+            end()
 
     async def _connect_address(self, address: Address) -> Connection:
         return await connect(
@@ -399,6 +419,13 @@ def _find_newest_of_most(
     if most <= groups[group_of(new)] + 1:
         return None
     return next(each for each in reversed(links) if group_of(each) == group)
+
+
+def _may_keep_another(error: DtpError) -> bool:
+    """Return whether a dial may have failed since the peer has dialled meanwhile, and keeps that link."""
+    if isinstance(error, ConnectionRefused | ConnectionClosed):
+        return error.close_code == CloseCode.NORMAL
+    return isinstance(error, ConnectionLost)  # it was ended before it was confirmed, and isn't resumed
 
 
 def _address_of(target: PeerId | Address | str) -> Address:

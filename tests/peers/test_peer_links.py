@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import dtp
-from dtp.errors import LocalError
+from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.peers import links as module
 from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks, TooManyLinks
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, ConnectionRefused, StreamReset
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
@@ -136,6 +136,46 @@ def test_dial_that_the_peer_s_own_overtakes_gives_the_link_that_is_there() -> No
                 assert (link.peer, link.outgoing) == (LARGE.id, False)
                 assert await said(link, b"hello") == b"hello"
                 assert list(small) == [link]
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionLost("no such connection, or it was given up"),
+        ConnectionRefused(CloseCode.NORMAL, "there is another link"),
+    ],
+    ids=["lost", "ended"],
+)
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_dial_that_the_peer_has_ended_waits_a_little_for_the_link_that_it_keeps(
+    error: DtpError, *, comes: bool
+) -> None:
+    """On a busy machine it was here later than the dial had ended, and an operator was told of no link."""
+
+    async def main() -> None:
+        async with node(LARGE) as (large, where_large):
+            loop = asyncio.get_running_loop()
+            later = list[asyncio.Task[None]]()
+
+            async def link_back() -> None:
+                await asyncio.sleep(LinkLimits().other_link / 2)
+                await large.connect(where_small)
+
+            async def dial(address: Address) -> Connection:
+                if comes:
+                    later.append(asyncio.ensure_future(link_back()))
+                raise error
+
+            async with node(SMALL, dial=dial) as (small, where_small):
+                if comes:
+                    assert (await small.connect(where_large)).peer == LARGE.id
+                    await later[0]
+                else:
+                    with pytest.raises(type(error)):
+                        await small.connect(where_large)
+                    assert loop.time() == pytest.approx(LinkLimits().other_link, abs=0.1)
 
     clock.run(main())
 
