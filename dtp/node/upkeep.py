@@ -20,6 +20,8 @@ Target = PeerId | Address
 _NEVER: Final = math.inf
 #: The queue of those that were linked before, and of those that nobody else has named.
 _PROVEN: Final = ""
+#: The part of those that are remembered that makes room at once.
+_PART: Final = 32
 #: Networks that are remembered to have named a peer.
 _MOST_TELLERS: Final = 8
 
@@ -130,7 +132,8 @@ class PeerUpkeep:
         wish.tellers.update({teller} - {""})
         self._wishes[peer] = wish
         if len(self._wishes) > self.limits.remembered:
-            del self._wishes[self._find_spare()]
+            for spare in self._find_spares():
+                del self._wishes[spare]
 
     def add_teller(self, peer: PeerId, teller: str) -> None:
         """Note that somebody in another network names a peer as well."""
@@ -138,15 +141,21 @@ class PeerUpkeep:
         if wish is not None and teller and len(wish.tellers) < _MOST_TELLERS:
             wish.tellers.add(teller)
 
-    def _find_spare(self) -> Target:
-        """Return who is missed least: of those that there never was a link to one whose teller has named most, the
+    def _find_spares(self) -> list[Target]:
+        """Return who is missed least: of those that there never was a link to some whose teller has named most, the
         oldest of these that have failed most often."""
         others = [(target, wish) for target, wish in self._wishes.items() if not wish.is_bootstrap]
         unmet = [each for each in others if not each[1].is_met]
         if not unmet:
-            return others[0][0]
+            return [others[0][0]]
         counts = Counter(chain.from_iterable(wish.queues for _, wish in unmet))
-        return max(unmet, key=lambda each: (min(counts[queue] for queue in each[1].queues), each[1].pause))[0]
+
+        def spare(each: tuple[Target, _Wish]) -> tuple[int, float]:
+            _, wish = each
+            return min(counts[queue] for queue in wish.queues), wish.pause
+
+        most = max(1, self.limits.remembered // _PART)  # in one go: a look at all of them costs a millisecond
+        return [target for target, _ in sorted(unmet, key=spare, reverse=True)[:most]]
 
     def on_link(self, peer: PeerId, network: str = "", *, outgoing: bool = True) -> None:
         """Note that there is a link to `peer` in a network or by a relay, and whether this side has dialled."""
