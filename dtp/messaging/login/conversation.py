@@ -57,6 +57,8 @@ class LoginServer:
         self.accounts = Limiter(limits.account_tries, limits.account_pause, limits.remembered)
         self.sources = Limiter(limits.source_tries, limits.source_pause, limits.remembered)
         self.registrations = Limiter(limits.registrations, limits.registration_pause, limits.remembered)
+        #: By account, how often all who were logged in were logged out: conversations from before count no more.
+        self.endings: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def load_sessions(self, unix: float) -> None:
@@ -95,6 +97,7 @@ class _Begun:
     name: str
     credential: Credential
     counted: str
+    endings: int
 
 
 class LoginConversation:
@@ -103,8 +106,9 @@ class LoginConversation:
     def __init__(self, server: LoginServer, peer: PeerId, source: str) -> None:
         self._server, self._peer, self._source = server, peer, source
         self._begun: _Begun | None = None
-        #: The account, once logged in.
+        #: The account, once logged in, and how many endings it had had then.
         self._account: int | None = None
+        self._endings = 0
 
     # ---- accounts ----------------------------------------------------------------------------------------------
 
@@ -169,7 +173,8 @@ class LoginConversation:
             return refused
         credential = credential_id(name, slot)
         login = server.store.secrets.begin_login(request, credential, found.credential.record)
-        self._begun = _Begun(login, found.account, name, found.credential, counted)
+        endings = server.endings[found.account]
+        self._begun = _Begun(login, found.account, name, found.credential, counted, endings)
         return Refusal.DONE, login.response
 
     def _find_login(self, name: str, slot: int) -> tuple[FoundLogin, str]:
@@ -212,21 +217,25 @@ class LoginConversation:
         account = server.store.get_account(begun.account)
         if not hmac.compare_digest(proof, make_proof(key, b"client", *ends)) or account is None:
             return (Refusal.FAILED,)
+        if server.endings[account.id] != begun.endings:  # the password may be another one since
+            return (Refusal.FAILED,)
         self._forget_tries(begun.counted)
         since = int(now.unix)
         until = since + min(seconds or limits.session, limits.longest_session)
         for ended in server.store.log_in(account.id, self._peer.key, until, since):
             server.sessions.log_out(ended)
         server.sessions.log_in(LoginRow(self._peer.key, account.name, account.identity, until, since))
-        self._account = account.id
+        self._account, self._endings = account.id, begun.endings
         told = (account.identity, begun.credential.wrapped, account.version, account.vault, until)
         return Refusal.DONE, make_proof(key, b"server", *ends), *told
 
     def _own_account(self, now: Moment) -> StoredAccount | None:
-        """Return the account, or None if it is gone or this key isn't logged in to it any more."""
+        """Return the account, or None if it is gone or this key isn't logged in to it any more: as itself, since
+        whoever has the account's identity counts as logged in while others are."""
         account = None if self._account is None else self._server.store.get_account(self._account)
-        found = self._server.sessions.find(self._peer.key, now.unix)
-        if account is None or found is None or found.name != account.name:
+        found = self._server.sessions.find_own(self._peer.key, now.unix)
+        is_over = self._account is None or self._server.endings[self._account] != self._endings
+        if account is None or found is None or found.name != account.name or is_over:
             self._account = None
             return None
         return account
@@ -254,6 +263,8 @@ class LoginConversation:
         return (Refusal.DONE,) if there is None else (Refusal.OTHER_VERSION, there)
 
     def _end_others(self, number: int) -> None:
+        self._server.endings[number] += 1
+        self._endings += 1
         account = self._server.store.get_account(number)
         if account is not None:
             self._server.store.log_out(number, but=self._peer.key)

@@ -57,6 +57,13 @@ class Sessions:
                 row = next((each for each in rows if self._is_valid(each, now)), None)
         return None if row is None else Login(row.name, row.identity)
 
+    def find_own(self, key: bytes, now: float) -> Login | None:
+        """Return what account a key has logged in to by itself: not what it is the identity of, which counts while
+        any key of that is logged in."""
+        with self._lock:
+            row = self._rows.get(key)
+        return Login(row.name, row.identity) if row is not None and self._is_valid(row, now) else None
+
     def _is_valid(self, row: LoginRow, now: float) -> bool:
         return row.since <= now + SET_BACK and now < row.until <= now + self._longest
 

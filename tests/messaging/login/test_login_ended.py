@@ -1,0 +1,76 @@
+"""What a changed password ends: logins that had begun with the old one, and who is connected as the account."""
+
+from __future__ import annotations
+
+import pytest
+from login_world import PASSWORD, Caller, Desk
+
+from dtp.identity import Identity
+from dtp.messaging.login.protocol import LoginOp, Refusal, Slot
+from dtp.messaging.login.vault import make_key
+
+ACCOUNT = Identity.generate()
+
+
+def desk_of_alice() -> Desk:
+    desk = Desk.make()
+    assert desk.caller().register("alice", account=ACCOUNT) == (Refusal.DONE,)
+    return desk
+
+
+def change(caller: Caller, slot: Slot, password: str) -> tuple[object, ...]:
+    """Have another password, or recovery code."""
+    made = caller.credential("alice", slot, password, make_key())
+    (_, version, _) = caller.ask(LoginOp.GET_VAULT)
+    return caller.ask(LoginOp.SET_CREDENTIALS, [made.to_row()], version + 1, b"another vault")
+
+
+@pytest.mark.parametrize("slot", list(Slot))
+def test_a_login_that_began_before_the_password_changed_comes_to_nothing(slot: Slot) -> None:
+    """Whoever had the old one kept it waiting, and was let in by it later."""
+    desk = desk_of_alice()
+    owner, thief = desk.caller(), desk.caller()
+    login, (_, response) = thief.begin("alice")
+    finalization, key, _ = login.finish(response)
+    assert owner.login("alice")[0] is Refusal.DONE
+    assert change(owner, slot, "another one altogether") == (Refusal.DONE,)
+    sent = (finalization, thief.proof(key, "alice"), 0)
+    assert thief.ask(LoginOp.LOGIN_FINISH, *sent) == (Refusal.FAILED,)
+    assert thief.ask(LoginOp.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
+    assert owner.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
+
+
+@pytest.mark.parametrize("who", [ACCOUNT, None])
+@pytest.mark.parametrize("how", ["password", "log out"])
+def test_who_is_logged_in_as_the_account_itself_is_so_no_more(who: Identity | None, how: str) -> None:
+    """The account's identity counts while any key of it is logged in: whoever had it from the vault went on, and
+    could change the password again."""
+    desk = desk_of_alice()
+    owner, thief, other = desk.caller(), desk.caller(who), desk.caller(who)
+    for each in (thief, owner, other):
+        assert each.login("alice")[0] is Refusal.DONE
+    if how == "password":
+        assert change(owner, Slot.PASSWORD, "another one altogether") == (Refusal.DONE,)
+    else:
+        assert owner.ask(LoginOp.LOG_OUT, 1) == (Refusal.DONE,)
+        assert owner.login("alice")[0] is Refusal.DONE
+    for each in (thief, other):
+        assert each.ask(LoginOp.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
+        assert each.ask(LoginOp.PUT_VAULT, 3, b"the thief's") == (Refusal.NOT_LOGGED_IN,)
+        assert each.ask(LoginOp.SET_CREDENTIALS, [], 3, b"the thief's") == (Refusal.NOT_LOGGED_IN,)
+        assert each.ask(LoginOp.LEAVE) == (Refusal.NOT_LOGGED_IN,)
+    assert owner.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
+
+
+def test_who_is_logged_out_as_the_account_itself_is_so_though_others_are_logged_in() -> None:
+    desk = desk_of_alice()
+    owner, itself = desk.caller(), desk.caller(ACCOUNT)
+    second = desk.caller(ACCOUNT)
+    for each in (owner, itself, second):
+        assert each.login("alice", PASSWORD)[0] is Refusal.DONE
+    assert itself.ask(LoginOp.LOG_OUT, 0) == (Refusal.DONE,)
+    assert second.ask(LoginOp.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
+    assert owner.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
+    found = desk.server.sessions.find(ACCOUNT.id.key, desk.now.unix)
+    assert found is not None  # services take it for the account while the other is logged in
+    assert found.name == "alice"
