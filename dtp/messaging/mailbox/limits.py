@@ -66,6 +66,8 @@ class MailboxLimits:
     #: ... and questions for keys: each takes a one-time key away.
     key_questions: int = 100
     key_pause: float = 6.0
+    #: Envelopes that stamps of work have let in, which aren't kept a second time: filling that takes hours of work.
+    spent_stamps: int = 65_536
     #: Sources that are remembered.
     sources: int = 4096
     #: Requests of one connection that are answered at once, and envelopes pushed that aren't acknowledged,

@@ -35,7 +35,14 @@ from dtp.messaging.mailbox.protocol import (
     parse_request,
     read,
 )
-from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB, PAID_BYTES, paid_hash
+from dtp.messaging.mailbox.stamps import (
+    MAX_BITS,
+    MAX_STAMP_MIB,
+    NONCE_BYTES,
+    PAID_BYTES,
+    SpentStamps,
+    paid_hash,
+)
 from dtp.messaging.mailbox.store import Deposit, KeptEnvelope, MailboxStore, StampFacts, Status, Tray
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -68,6 +75,7 @@ class Mailbox:
         self.counters: Counter[str] = Counter()
         limits = store.limits
         self.new_devices = Limiter(limits.new_devices, limits.new_device_pause, limits.sources)
+        self.spent_stamps = SpentStamps(limits.spent_stamps)
         deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
         questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)
         changes = Limiter(limits.changes, limits.change_pause, limits.sources)
@@ -259,10 +267,15 @@ class _Conversation:
     ) -> tuple[object, ...]:
         if len(envelope) not in SIZES or not _is_access(access):
             return (Refusal.MALFORMED,)
+        spent, by_work = self._mailbox.spent_stamps, len(stamp) == NONCE_BYTES
+        if by_work and spent.has_let_in(recipient, envelope):  # it was kept, and may have been fetched since
+            return (Refusal.DONE,)
         outcome = await self._mailbox.keeper.add_envelope(
             Deposit(recipient, envelope, seconds, access, stamp)
         )
         if not outcome.refusal:
+            if by_work:
+                spent.note_let_in(recipient, envelope)
             self._mailbox.notify_watchers(recipient)
         if outcome.refusal:
             return outcome.refusal, outcome.detail, outcome.stamp_mib

@@ -6,6 +6,7 @@ A paid stamp is 16 bytes that its buyer makes up, and has the mailbox note for a
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from itertools import count
 from typing import Final
 
@@ -39,6 +40,29 @@ def make_stamp(recipient: bytes, envelope: bytes, bits: int) -> bytes:
         if int.from_bytes(tried.digest(), "big") < most:
             return nonce
     raise AssertionError("numbers don't end")
+
+
+class SpentStamps:
+    """What stamps of work have let in, the newest `most`: a stamp has no date, so it would let in the same envelope
+    again whenever that was fetched, and a tray could be filled for ever by the work of once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+
+    def has_let_in(self, recipient: bytes, envelope: bytes) -> bool:
+        """True for an envelope that `note_let_in` was told of."""
+        return _mark(recipient, envelope) in self._seen
+
+    def note_let_in(self, recipient: bytes, envelope: bytes) -> None:
+        """Note that an envelope was kept for a device."""
+        self._seen[_mark(recipient, envelope)] = None
+        if len(self._seen) > self._most:
+            self._seen.popitem(last=False)
+
+
+def _mark(recipient: bytes, envelope: bytes) -> bytes:
+    return hashlib.blake2b(recipient + envelope, digest_size=16, person=b"dtp.stamp.spent").digest()
 
 
 def paid_hash(stamp: bytes) -> bytes:

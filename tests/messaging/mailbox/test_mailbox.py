@@ -295,6 +295,29 @@ def test_refusals_have_codes_and_the_conversation_goes_on() -> None:
     run(main())
 
 
+def test_a_stamp_of_work_lets_in_an_envelope_once_also_when_it_was_fetched() -> None:
+    async def main() -> None:
+        limits = MailboxLimits(spent_stamps=2)
+        async with serving(SqliteMailbox(limits=limits), "once") as (mailbox, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE, bits=4)
+
+            async def deposit(number: int) -> int:
+                """Deposit an envelope, fetch what is there, and return how many envelopes that was."""
+                made = envelope(number)
+                stamp = make_stamp(ALICE.id.key, made, 4)
+                await anybody.deposit_envelope(ALICE.id.key, made, seconds=99, stamp=stamp)
+                kept = await alice.fetch_envelopes(Tray.STRANGERS)
+                await alice.acknowledge_envelopes([each.id for each in kept])
+                return len(kept)
+
+            assert [await deposit(each) for each in (1, 1, 2, 1, 2)] == [1, 0, 1, 0, 0]
+            assert [await deposit(each) for each in (3, 1)] == [1, 1]  # as many as are remembered
+            assert mailbox.counters["deposit"] == 7
+
+    run(main())
+
+
 def test_signals_are_passed_on_and_not_kept() -> None:
     async def main() -> None:
         async with serving(SqliteMailbox(), "signals") as (_, client):
