@@ -605,7 +605,7 @@ class Correspondence:
         self, device: bytes, event: Event, teller: Nearness, now_ms: int
     ) -> Sequence[Notice | CallSignalled]:
         if event.kind is EventKind.CARD:
-            return self._take_card(device, ContactCard.parse(event.fields["card"]), teller, now_ms)
+            return self._take_card(device, event, teller, now_ms)
         person = self.desk.peer_of(device).person
         if not person or not self._may_write(device, person):
             return []
@@ -627,8 +627,9 @@ class Correspondence:
             return []
         return self.take_said(device, person, event, now_ms)
 
-    def _take_card(self, device: bytes, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
+    def _take_card(self, device: bytes, event: Event, teller: Nearness, now_ms: int) -> list[Notice]:
         """Process a card: of the device's own person, or one that a device of ours passes on."""
+        card = ContactCard.parse(event.fields["card"])
         if card.person == self.person:
             if device not in card.devices:
                 return []
@@ -636,18 +637,9 @@ class Correspondence:
                 self._put_card(replace(card, access=self.access), now_ms)
             self.desk.note_person(device, card.person)
             return [Notice(What.OWN_CARD, card.person)] if is_newer else []
-        is_own = device in self.own_devices and self.desk.peer_of(device).person in (b"", self.person)
-        if device not in card.devices and not is_own:
-            return []
-        if not is_own and not self.introductions.may_write(card.person):
-            return []
-        near = self.introductions.nearness_of(self.person) if is_own else teller
-        contact, change = self.take_contact(card, near, stranger=not is_own)
-        if not is_own:
-            self.introductions.note_written(card.person)
-            self.desk.note_person(device, card.person)
-        what = _NOTICES.get(change)
-        return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
+        taken = self.introductions.take_card(device, card, event.fields, teller)
+        what = _NOTICES.get(taken[1]) if taken else None
+        return [Notice(what, card.person, card.person, detail=taken[0].name)] if taken and what else []
 
     def _take_copy(self, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         if person != self.person:

@@ -100,7 +100,10 @@ class MissedEvents:
         sent = 0
         with mail.transaction():
             for contact in mail.contacts:
-                mail.enqueue_event([device], mail.card_event(contact.card, now_ms), now_ms)
+                how = {"stranger": contact.stranger, "blocked": contact.blocked}
+                told = {"card": contact.card.encode(), **{name: True for name, holds in how.items() if holds}}
+                card = Event(EventKind.CARD, contact.person, 0, now_ms, told)
+                mail.enqueue_event([device], card, now_ms)
             for group in mail.groups:
                 mail.group_states.send_state(group, [device], now_ms)
             for conversation, said in mail.store.events_since(since_ms):

@@ -6,13 +6,13 @@ nobody takes from people who write themselves, nor from those whom others name.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.person.contacts import Contact
+from dtp.messaging.person.contacts import CardChange, Contact
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -44,6 +44,25 @@ class Introductions:
         )
         return sum(waiting) < self.most_strangers
 
+    def take_card(
+        self, device: bytes, card: ContactCard, fields: Mapping[str, Any], teller: Nearness
+    ) -> tuple[Contact, CardChange] | None:
+        """Keep the card of a device's person, or of a contact of ours that a device of ours tells of, and return what
+        has changed; None for another one, or where there is no room for strangers. `fields` are the event's."""
+        mail = self._mail
+        if device in mail.own_devices and mail.desk.peer_of(device).person in (b"", mail.person):
+            near = self.nearness_of(mail.person)
+            contact, change = mail.take_contact(card, near, stranger=fields.get("stranger", False))
+            if change is CardChange.ADDED and fields.get("blocked"):
+                contact = self._keep(replace(contact, blocked=True))
+            return contact, change
+        if device not in card.devices or not self.may_write(card.person):
+            return None
+        contact, change = mail.take_contact(card, teller, stranger=True)
+        self.note_written(card.person)
+        mail.desk.note_person(device, card.person)
+        return contact, change
+
     def may_write(self, person: bytes) -> bool:
         """Return whether somebody who writes is kept as a contact: one more stranger, or who is that already."""
         contact = self._mail.contacts.get_contact(person)
@@ -55,9 +74,12 @@ class Introductions:
         """Note that somebody whom others have named has written."""
         contact = self._mail.contacts.get_contact(person)
         if contact is not None and contact.named_by:
-            heard = replace(contact, named_by=b"")
-            self._mail.contacts.put_contact(heard)
-            self._mail.store.put_contact(person, heard.save())
+            self._keep(replace(contact, named_by=b""))
+
+    def _keep(self, contact: Contact) -> Contact:
+        self._mail.contacts.put_contact(contact)
+        self._mail.store.put_contact(contact.person, contact.save())
+        return contact
 
     def forget_unnamed(self, newcomers: Container[bytes]) -> None:
         """Forget devices of nobody's who haven't said whose they are, once there are too many: but for those that
