@@ -57,6 +57,7 @@ class LoginServer:
         self.accounts = Limiter(limits.account_tries, limits.account_pause, limits.remembered)
         self.sources = Limiter(limits.source_tries, limits.source_pause, limits.remembered)
         self.registrations = Limiter(limits.registrations, limits.registration_pause, limits.remembered)
+        self.changes = Limiter(limits.changes, limits.change_pause, limits.remembered)
         #: By account, how often all who were logged in were logged out: conversations from before count no more.
         self.endings: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -259,6 +260,9 @@ class LoginConversation:
             return (Refusal.NOT_LOGGED_IN,)
         if not vault:
             return (Refusal.MALFORMED,)
+        changes, counted = self._server.changes, str(account.id)
+        if not changes.try_take(counted, now.steady):
+            return _too_often(changes, counted, now)
         there = self._server.store.put_vault(account.id, version, vault, credentials)
         return (Refusal.DONE,) if there is None else (Refusal.OTHER_VERSION, there)
 

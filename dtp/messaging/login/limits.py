@@ -24,6 +24,10 @@ class LoginLimits:
     #: Accounts that one source makes at once, and one more for each pause: who asks which names are taken is as slow.
     registrations: int = 10
     registration_pause: float = 60.0
+    #: Changes of one account's vault and passwords at once, and one more for each pause: each waits for the disk, and
+    #: all accounts' logins with it.
+    changes: int = 60
+    change_pause: float = 1.0
     #: Names and sources that are remembered: an account's guesses are not forgotten for others'.
     remembered: int = 100_000
     #: Seconds that a login lasts, unless less is asked for, and at most.

@@ -1,4 +1,4 @@
-"""What a changed password ends: logins that had begun with the old one, and who is connected as the account."""
+"""What those may do who are logged in, and what a changed password ends: all that the old one has begun."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 from login_world import PASSWORD, Caller, Desk
 
 from dtp.identity import Identity
+from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.protocol import LoginOp, Refusal, Slot
 from dtp.messaging.login.vault import make_key
 
@@ -60,6 +61,18 @@ def test_who_is_logged_in_as_the_account_itself_is_so_no_more(who: Identity | No
         assert each.ask(LoginOp.SET_CREDENTIALS, [], 3, b"the thief's") == (Refusal.NOT_LOGGED_IN,)
         assert each.ask(LoginOp.LEAVE) == (Refusal.NOT_LOGGED_IN,)
     assert owner.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
+
+
+def test_nobody_keeps_all_others_from_the_disk_by_changing_their_own_vault() -> None:
+    desk = Desk.make(LoginLimits(changes=3, change_pause=10.0))
+    assert desk.caller().register("alice") == (Refusal.DONE,)
+    callers = [desk.caller(source=str(each)) for each in range(3)]
+    for each in callers:
+        assert each.login("alice")[0] is Refusal.DONE
+    told = [callers[at % 3].ask(LoginOp.PUT_VAULT, at + 2, b"a vault") for at in range(4)]
+    assert told == [*[(Refusal.DONE,)] * 3, (Refusal.TOO_OFTEN, 10)]
+    desk.steady += 10
+    assert callers[0].ask(LoginOp.PUT_VAULT, 5, b"a vault") == (Refusal.DONE,)
 
 
 def test_who_is_logged_out_as_the_account_itself_is_so_though_others_are_logged_in() -> None:
