@@ -239,12 +239,12 @@ static leaf *new_leaf_behind(dtp_text *t, leaf *l)
     return more;
 }
 
-/* When the leaf is full, move the upper half of its spans to a new one; where something is appended, only the last one: the leaf
- * stays full then. */
+/* When the leaf is full, move the upper half of its spans to a new one; where something is appended, only the last one, and
+ * where something is put in front of all or behind the first one, all but that: one of the two stays full then. */
 static void make_room(dtp_text *t, place *p)
 {
     leaf *l = p->leaf, *more;
-    uint32_t i, cut = p->i == LEAF ? LEAF - 1 : LEAF / 2;
+    uint32_t i, cut = p->i == LEAF ? LEAF - 1 : p->i <= 1 && p->off == 0 ? 1 : LEAF / 2;
     if (l->head.count < LEAF)
         return;
     more = new_leaf_behind(t, l);

@@ -521,7 +521,7 @@ def of_age(turns: int) -> dict[str, float]:
 
 
 #: Bytes for each operation, whatever was before: places are ids, and what is deleted is forgotten by `compact`.
-BYTES = {"front": 70, "gap": 70, "queue": 60, "move and assign": 150}
+BYTES = {"front": 45, "gap": 45, "queue": 60, "move and assign": 150}
 
 
 def test_lists_do_not_age() -> None:
