@@ -48,7 +48,10 @@ ON_SOCKETS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 
 
 def may_wait(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Return whether a call waits for something: a name is looked up only where it is no address."""
+    """Return whether a call waits for something: a name is looked up only where it is no address, and what the kernel
+    tells in files is on no disk."""
+    if event == "open" and str(arguments[0]).startswith("/proc/"):
+        return False
     if event in ON_SOCKETS:
         return bool(arguments[0].type == socket.SOCK_STREAM and arguments[0].gettimeout() != 0)
     if event == "socket.getaddrinfo":

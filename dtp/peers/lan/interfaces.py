@@ -7,13 +7,14 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from dtp.net.reachable import is_any, own_ip
 
 #: Documentation's multicast group (RFC 6676): a route to it is asked for, and nothing is sent.
 _ASKED = ("233.252.0.1", 9)
+#: What is read of a table: a router of a large network has megabytes of neighbours.
+_TABLE = 64 * 1024
 #: The flag of a neighbour whose hardware address is known (`ATF_COM`).
 _IS_COMPLETE = 0x2
 
@@ -45,11 +46,17 @@ def own_addresses(names: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def read_tables() -> tuple[str, str]:
-    """Return Linux' tables of routes and of neighbours; empty ones where the system isn't Linux."""
+    """Return Linux' tables of routes and of neighbours, `_TABLE` bytes of each; empty ones where the system isn't
+    Linux. They are the kernel's: no disk is waited for."""
     try:
-        return Path("/proc/net/route").read_text(), Path("/proc/net/arp").read_text()
+        return _read_table("/proc/net/route"), _read_table("/proc/net/arp")
     except OSError:
         return "", ""
+
+
+def _read_table(path: str) -> str:
+    with open(path) as file:
+        return file.read(_TABLE).rpartition("\n")[0]
 
 
 def find_routers(routes: str, neighbours: str) -> dict[str, str]:
