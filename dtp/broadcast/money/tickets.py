@@ -194,12 +194,13 @@ class TicketHolders(_ChainSeats):
                 # One by one: what isn't a ticket may be large.
                 for each in {*accounts[account]} - {each.id for each in held}:
                     held += await shows.shares_named(self._chain, self._id, account, each)
-            return [each.id for each in held if _is_good(show, each)]
+            return [each.id for each in held if is_good(show, each)]
 
         return dict(zip(accounts, await asyncio.gather(*map(list_good, accounts)), strict=True))
 
 
-def _is_good(show: Show, share: ShowShare) -> bool:
+def is_good(show: Show, share: ShowShare) -> bool:
+    """True if a share admits its holder: a ticket does to the end, one of a pot while something of it is unspent."""
     return not show.rate or show.unspent_of(share) > 0
 
 

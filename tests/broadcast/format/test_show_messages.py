@@ -169,7 +169,7 @@ def test_pauses_grow_and_those_of_no_use_are_forgotten():
     assert parents.addresses == ["given"]
 
 
-@given(st.lists(st.text(max_size=3), max_size=200))
+@given(st.lists(st.text(max_size=3), min_size=2 * MOST, max_size=200, unique=True))
 def test_what_is_remembered_is_bounded(told):
     parents = Parents(["given"])
     parents.avoid_addresses(["own"])

@@ -5,11 +5,13 @@ import itertools
 import os
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from chain_resolver.hosts import run as chain_run
 from shows import ME
+from test_show_air import FUNDED
 
 from dtp.broadcast.messages import MAX_CLAIMS
 from dtp.broadcast.money import shows
@@ -22,6 +24,7 @@ from dtp.broadcast.money.tickets import (
     PassHolders,
     Seats,
     TicketHolders,
+    is_good,
     seat_claim,
 )
 from dtp.broadcast.sealed.admission import Refusal
@@ -31,7 +34,7 @@ from dtp.chain import Program
 from dtp.chain import show as show_module
 from dtp.chain.model import SUI_COIN, id_bytes
 from dtp.chain.pass_ import PassAccount
-from dtp.chain.show import Contributed
+from dtp.chain.show import Contributed, ShowShare
 from dtp.chain.signer import KeySigner
 from dtp.cli.shows_sealing import claims_of
 from dtp.identity import Identity
@@ -292,6 +295,20 @@ def test_a_device_that_lost_its_seat_to_another_one_does_not_take_it_back_by_its
         "BOB": None,
         "CAROL": Refusal.TICKET_IN_USE,
     }
+
+
+@pytest.mark.parametrize(
+    ("terms", "state", "unspent"),
+    [
+        ({}, {"pot": 5, "shares": 10}, True),
+        ({}, {"pot": 0, "shares": 10}, False),  # all of it was spent
+        ({}, {"pot": 5, "shares": 10, "round": 1}, False),  # it was of a round before
+        ({"rate": 0}, {"pot": 0, "shares": 10}, True),  # a ticket, to the last slot
+    ],
+)
+def test_a_share_admits_while_something_of_it_is_unspent_and_a_ticket_to_the_end(terms, state, unspent):
+    show = replace(FUNDED, **terms, **state)
+    assert is_good(show, ShowShare("0x7", "0x1", 0, 10)) == unspent
 
 
 def test_clocks_may_differ_and_the_future_may_not_be_claimed():

@@ -141,3 +141,31 @@ def test_what_was_before_the_first_segment_is_passed_over_at_once(begins):
     held.add_own(signer.sign(b"two", time_ms=1, flags=Flag.START | Flag.LAST), b"two")
     heard = list(Order(held, lambda: 0, lambda: 0).take_ready())
     assert [(each.data, each.missed) for each in heard][-1] == (b"two", range(0 if begins else 1, FAR))
+
+
+def test_what_is_held_is_bounded_in_bytes_and_begins_with_what_is_needed():
+    """But for init data, and the newest segment, whatever its size."""
+    announcement = Announcement.sign(ME, bytes(32), time_ms=0)
+    signer, held = SegmentSigner(ME, announcement), HeldSegments(announcement, limit=100)
+    held.add_own(signer.sign(b"i" * 30, time_ms=0, flags=Flag.INIT), b"i" * 30)
+    for _ in range(20):
+        held.add_own(signer.sign(b"x" * 30, time_ms=1), b"x" * 30)
+        here = [number for number in range(held.edge + 1) if held.get_segment(number)]
+        assert here == [0, *range(max(1, held.edge - 1), held.edge + 1)]
+        assert held.is_lost(1) == (held.edge > 2)
+    held.add_own(signer.sign(b"x" * 500, time_ms=1), b"x" * 500)
+    assert [number for number in range(held.edge + 1) if held.get_segment(number)] == [0, held.edge]
+
+
+def test_gaps_that_a_neighbour_tells_of_are_bounded():
+    """Of more than a few thousand those count as lost that are before them."""
+    announcement, ((first, body),) = chain(b"one")
+    held = HeldSegments(announcement)
+    held.add_own(first, body)
+    for number in range(1, 40_000, 2):
+        held.add_gap(number, number)
+    lost = [number for number in range(40_002) if held.is_lost(number)]
+    assert 1 in lost
+    assert 2 in lost  # of which nobody has said anything: it is before all that is remembered
+    assert set(range(39_001, 40_000, 2)) <= set(lost)
+    assert not {39_000, 39_998, 40_001} & set(lost)
