@@ -25,6 +25,7 @@ from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.broadcast.money.audience import AudienceLine, Entry
+    from dtp.broadcast.money.shows import ShowTerms
     from dtp.chain import ChainClient
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -139,25 +140,21 @@ def create(
       dtp show create --rate 0.02SUI/min --slot 30s
       dtp show create --ticket 1SUI --at-least 50 --start-by 2026-12-24T20:00Z
     """
-    from dtp.broadcast.money.shows import ShowTerms
     from dtp.broadcast.money.shows import create as make
 
+    common: dict[str, Any] = {"slot_ms": slot, "batch": batch, "prices": _prices(prices)}
     if (rate is None) == (ticket is None):
         raise click.UsageError("give --rate for a funded show, or --ticket for a ticketed one")
-    common: dict[str, Any] = {"slot_ms": slot, "batch": batch, "prices": _prices(prices)}
     if rate is not None:
-        each = rate[0] * slot // rate[1]
-        terms = ShowTerms(rate=each, start_pot=start_pot or 2 * each, **common)
+        if at_least is not None or start_by is not None:
+            raise click.UsageError("--at-least and --start-by are for a show with tickets: leave out --rate")
+        terms = _funded_terms(rate, start_pot, **common)
     else:
         if at_least is None or start_by is None:
             raise click.UsageError("--ticket needs --at-least and --start-by")
-        terms = ShowTerms(
-            ticket_price=ticket or 0,
-            fewest=at_least,
-            start_by_ms=start_by,
-            slots=max(1, length // slot),
-            **common,
-        )
+        if start_pot is not None:
+            raise click.UsageError("--start-pot is for a show that is funded by --rate")
+        terms = _ticketed_terms(ticket or 0, at_least, start_by, length, **common)
     key = identity.load_identity().id.key
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -165,6 +162,32 @@ def create(
         return {"show": id, **executed_record(executed)}
 
     _print(account.run_connected(work))
+
+
+def _funded_terms(rate: tuple[int, int], start_pot: int | None, *, slot_ms: int, **common: Any) -> ShowTerms:
+    from dtp.broadcast.money.shows import ShowTerms
+
+    each = rate[0] * slot_ms // rate[1]
+    if not each:
+        raise click.UsageError("--rate comes to nothing for a slot: make it more, or --slot longer")
+    return ShowTerms(rate=each, start_pot=start_pot or 2 * each, slot_ms=slot_ms, **common)
+
+
+def _ticketed_terms(
+    price: int, fewest: int, start_by_ms: int, length_ms: int, *, slot_ms: int, **common: Any
+) -> ShowTerms:
+    from dtp.broadcast.money.shows import ShowTerms
+
+    if not price:
+        raise click.UsageError("--ticket has to cost something")
+    return ShowTerms(
+        ticket_price=price,
+        fewest=fewest,
+        start_by_ms=start_by_ms,
+        slots=max(1, length_ms // max(1, slot_ms)),
+        slot_ms=slot_ms,
+        **common,
+    )
 
 
 def _prices(texts: tuple[str, ...]) -> tuple[int, int, int]:
@@ -500,6 +523,7 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
             f"{record['tickets']} sold of {record['fewest']} that it takes, {sums['ticket_price']} each"
         )
         too_late = record["air"] in (Air.OFF, Air.FUNDING) and record["start_by_ms"] < 1000 * time.time()
+        rows["air"] += ", and can't start any more" * too_late
         rows["starts by"] = moment(record["start_by_ms"]) + (
             ": too few tickets in time, 'dtp show refund' brings the money back" if too_late else ""
         )

@@ -101,7 +101,7 @@ async def create(
         "hint": hint,
         "coin": coin,
     }
-    if terms.rate:
+    if not terms.ticket_price:
         pot = terms.start_pot or 2 * terms.rate
         made, cap = module.new_funded(program, key, rate=terms.rate, start_pot=pot, **common)
     else:

@@ -1,10 +1,12 @@
-"""What `dtp show watch` shows in a terminal."""
+"""What `dtp show watch` and `status` show in a terminal, and what `create` refuses."""
 
 import io
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from dtp.cli import main
 from dtp.cli.shows_money import status_rows
 from dtp.cli.shows_screen import screen
 
@@ -70,6 +72,7 @@ def test_a_status_says_when_too_few_tickets_were_sold_in_time(start_by_ms, air, 
     tickets = {"rate": 0, "tickets": 1, "fewest": 2, "slots": 3, "ticket_price": 10}
     rows = status_rows({**STATUS, **tickets, "start_by_ms": start_by_ms, "air": air})
     assert ("dtp show refund" in rows["starts by"]) == too_late
+    assert rows["air"] == (f"{air}, and can't start any more" if too_late else air)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,22 @@ def test_a_show_without_a_price_takes_any_amount_and_not_none():
 )
 def test_a_status_says_where_a_producer_posts_nothing(unposted, told):
     assert status_rows({**STATUS, "posted": 5, "unposted": unposted})["posted"] == told
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--rate 0SUI/min", "comes to nothing"),
+        ("--rate 1MIST/min --slot 30s", "comes to nothing"),
+        ("--rate 1SUI/min --at-least 3", "for a show with tickets"),
+        ("--rate 1SUI/min --start-by 2027-01-01T00:00Z", "for a show with tickets"),
+        ("--ticket 1SUI --at-least 3 --start-by 2027-01-01T00:00Z --start-pot 1SUI", "is funded by --rate"),
+        ("--ticket 0SUI --at-least 3 --start-by 2027-01-01T00:00Z", "has to cost something"),
+        ("--ticket 1SUI", "needs --at-least and --start-by"),
+        ("--rate 1SUI/min --ticket 1SUI", "for a ticketed one"),
+    ],
+)
+def test_terms_that_make_no_show_or_would_count_for_nothing_are_mistakes(options, told):
+    done = CliRunner().invoke(main, ["show", "create", *options.split()])
+    assert done.exit_code == 2
+    assert told in done.output
