@@ -1,4 +1,4 @@
-"""The money of `dtp show`: create, fund, buy, tip, ask, refund, collect, end, status, watch, dismiss."""
+"""The money of `dtp show`: create, fund, buy, give, tip, ask, refund, collect, end, status, watch, dismiss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import functools
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -227,6 +227,31 @@ def fund(show_id: str, amount: str, coin: str | None, account: WalletOptions) ->
     _print(account.run_connected(work))
 
 
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@click.argument("recipient", metavar="dtp1...|ADDRESS")
+@click.option(
+    "--ticket", metavar="ID", help="Which one, as 'dtp show buy' and 'fund' print it. [default: any ticket]"
+)
+@account_options
+def give(show_id: str, recipient: str, ticket: str | None, account: WalletOptions) -> None:
+    """Give a ticket or a share of yours to somebody: they hear the show with it, and what is unspent of it is theirs.
+
+    Whoever listens with it hears to the end of the present key, or of the next.
+    """
+    from dtp.broadcast.money import shows
+    from dtp.chain.model import canonical_id
+
+    to = canonical_id(recipient) if recipient.startswith("0x") else PeerId.parse(recipient).sui_address
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        given, executed = await shows.give_share(chain, show_id, to, ticket)
+        _forget(chain, show_id, [given])
+        return {"given": given, "to": to, **executed_record(executed)}
+
+    _print(account.run_connected(work))
+
+
 def _remember(chain: ChainClient, show: str, share: str) -> None:
     """Keep a share for `dtp show listen`, which names it. It is bought also where that can't be written."""
     from dtp.broadcast.money.bought import bought_here
@@ -237,6 +262,15 @@ def _remember(chain: ChainClient, show: str, share: str) -> None:
     except ConfigError as fault:
         told = {"event": "not-remembered", "why": str(fault)}
         print_line(told, f"{fault}: name it where you listen, with --ticket {share}", err=True)
+
+
+def _forget(chain: ChainClient, show: str, shares: Iterable[str]) -> None:
+    from dtp.broadcast.money.bought import bought_here
+    from dtp.errors import ConfigError
+
+    with contextlib.suppress(ConfigError):  # they are gone from the account anyhow
+        for each in shares:
+            bought_here(show).remove_ticket(chain.address, each)
 
 
 def _paid_in(coin: str | None) -> str:
@@ -354,15 +388,11 @@ def refund(show_id: str, account: WalletOptions) -> None:
     not posted yet, a batch at most.
     """
     from dtp.broadcast.money import shows
-    from dtp.broadcast.money.bought import bought_here
-    from dtp.errors import ConfigError
 
     async def work(chain: ChainClient) -> tuple[list[shows.Refund], str]:
         coin = (await shows.read_show(chain, show_id)).coin
         done = await shows.refund(chain, show_id)
-        with contextlib.suppress(ConfigError):  # they are gone from the chain anyhow
-            for each in done:
-                bought_here(show_id).remove_ticket(chain.address, each.share)
+        _forget(chain, show_id, [each.share for each in done])
         return done, coin
 
     done, coin = account.run_connected(work)
@@ -566,4 +596,4 @@ def _print_entry(entry: Entry, coin: str) -> None:
 
 
 #: The commands of this file, for the group `dtp show`.
-COMMANDS = (create, fund, buy, tip, ask, refund, collect, end, status, watch, dismiss)
+COMMANDS = (create, fund, buy, give, tip, ask, refund, collect, end, status, watch, dismiss)

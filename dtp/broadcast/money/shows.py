@@ -224,6 +224,28 @@ async def shares_named(chain: ChainClient, id: Id, holder: Id, share: Id) -> lis
     return [found] if found.show == canonical_id(id) else []
 
 
+async def give_share(
+    chain: ChainClient, id: Id, recipient: Id, share: Id | None = None
+) -> tuple[str, Executed]:
+    """Give a share or ticket to another account, with all that is unspent of it; return which. Of several tickets it
+    is any, where none is named.
+
+    Raise `NoShare` where the account doesn't hold it, and where it has several shares of a pot and none is named.
+    """
+    found = await read_show(chain, id)
+    if share is None:
+        held = await shares_of(chain, id, chain.address)
+    else:
+        held = await shares_named(chain, id, chain.address, share)
+    if not held:
+        raise NoShare(f"{chain.address} holds no such share or ticket of {found.show.id}")
+    if len(held) > 1 and not found.show.ticket_price:
+        raise NoShare(f"{chain.address} holds {len(held)} shares of {found.show.id}: say which one")
+    program = Program()
+    program.transfer([held[0].id], recipient)
+    return held[0].id, await to_its_end(lambda signed: chain.execute(program, signed=signed))
+
+
 @dataclass(frozen=True, slots=True)
 class Refund:
     """What a share has brought back."""

@@ -213,6 +213,30 @@ def test_a_show_with_tickets_is_heard_by_who_has_one(people: Any, broadcast: Any
 
 
 @pytest.mark.slow
+def test_a_ticket_that_is_given_away_is_somebody_elses(people: Any) -> None:
+    giver, friend = people
+    start_by = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    sale = ("--ticket", "0.01SUI", "--at-least", "1", "--length", "1h", "--start-by", start_by.isoformat())
+    show = giver.run("show", "create", *sale)[0]["show"]
+    (me,) = friend.run("id")
+    giver.run("show", "give", show, me["id"], code=6)
+    tickets = {giver.run("show", "buy", show)[0]["ticket"] for _ in range(2)}
+    giver.run("show", "give", show, "nobody", code=3)
+    giver.run("show", "give", show, me["id"], "--ticket", show, code=6)
+    first = min(tickets)
+    assert giver.run("show", "give", show, me["id"], "--ticket", first)[0]["given"] == first
+    assert {giver.run("show", "give", show, me["sui_address"])[0]["given"]} == tickets - {first}
+    giver.run("show", "refund", show, code=6)
+    (back,) = friend.run("show", "refund", show)
+    assert {each["share"] for each in back["shares"]} == tickets
+    pot = giver.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1h")[0]["show"]
+    shares = [giver.run("show", "fund", pot, "0.1SUI")[0]["share"] for _ in range(2)]
+    giver.run("show", "give", pot, me["id"], code=6)  # which one?
+    assert giver.run("show", "give", pot, me["id"], "--ticket", shares[1])[0]["given"] == shares[1]
+    assert giver.run("show", "give", pot, me["id"])[0]["given"] == shares[0]
+
+
+@pytest.mark.slow
 def test_a_producer_hears_its_own_show_and_what_comes_back_is_said(people: Any, broadcast: Any) -> None:
     producer, _ = people
     (made,) = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1h")
