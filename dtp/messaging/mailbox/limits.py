@@ -56,6 +56,10 @@ class MailboxLimits:
     #: Deposits of one source at once, and one more for each pause, seconds: several people write from one office.
     deposits: int = 1000
     deposit_pause: float = 0.02
+    #: KiB that one source leaves at once, and one more for each pause, where room costs nothing: 4 GiB, and as much
+    #: in a day. Devices cost nothing, either: with 1,000 of its own one source filled the disk in a night.
+    source_kib: int = 4 * 1024 * 1024
+    source_kib_pause: float = DAY / (4 * 1024 * 1024)
     #: New devices of one source: in the 60 days until those make room that have left, it doesn't get all places.
     new_devices: int = 1000
     new_device_pause: float = 60.0
@@ -91,11 +95,11 @@ class Limiter:
         self._tolerance, self._pause, self._most = burst * pause, pause, remembered
         self._due: OrderedDict[str, float] = OrderedDict()
 
-    def try_take(self, source: str, now: float) -> bool:
-        """Return True, and count it, if `source` may at time `now`, in seconds."""
-        due = max(self._due.pop(source, now), now) + self._pause
+    def try_take(self, source: str, now: float, count: int = 1) -> bool:
+        """Return True, and count it `count` times, if `source` may at time `now`, in seconds."""
+        due = max(self._due.pop(source, now), now) + count * self._pause
         allowed = due - now <= self._tolerance + _ROUNDING * self._pause
-        self._due[source] = due if allowed else due - self._pause
+        self._due[source] = due if allowed else due - count * self._pause
         while len(self._due) > self._most:
             self._due.popitem(last=False)
         return allowed

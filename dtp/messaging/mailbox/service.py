@@ -75,6 +75,7 @@ class Mailbox:
         self.counters: Counter[str] = Counter()
         limits = store.limits
         self.new_devices = Limiter(limits.new_devices, limits.new_device_pause, limits.sources)
+        self.volumes = Limiter(limits.source_kib, limits.source_kib_pause, limits.sources)
         self.spent_stamps = SpentStamps(limits.spent_stamps)
         deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
         questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)
@@ -260,6 +261,13 @@ class _Conversation:
     def _loop_time(self) -> float:
         return self.connection.loop.time()
 
+    def _may_leave(self, size: int) -> bool:
+        """Return whether this source may leave so many bytes more, and count them; where room is paid for, that
+        bounds them."""
+        if self._mailbox.store.limits.price_mib_month:
+            return True
+        return self._mailbox.volumes.try_take(self._source, self._loop_time(), -(-size // 1024))
+
     # ---- by anybody --------------------------------------------------------------------------------------------
 
     async def _deposit_envelope(
@@ -267,6 +275,8 @@ class _Conversation:
     ) -> tuple[object, ...]:
         if len(envelope) not in SIZES or not _is_access(access):
             return (Refusal.MALFORMED,)
+        if not self._may_leave(len(envelope)):
+            return (Refusal.TOO_OFTEN,)
         spent, by_work = self._mailbox.spent_stamps, len(stamp) == NONCE_BYTES
         if by_work and spent.has_let_in(recipient, envelope):  # it was kept, and may have been fetched since
             return (Refusal.DONE,)
@@ -297,6 +307,8 @@ class _Conversation:
         store = self._mailbox.store
         if not 0 < len(piece) <= store.limits.piece or not _is_access(access):
             return (Refusal.MALFORMED,)
+        if not self._may_leave(len(piece)):
+            return (Refusal.TOO_OFTEN,)
         outcome = await self._run_in_store(
             store.put_piece, recipient, piece, seconds, access, int(time.time())
         )

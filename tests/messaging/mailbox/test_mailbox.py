@@ -537,6 +537,25 @@ def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> Non
     run(main())
 
 
+def test_one_source_leaves_so_many_bytes_whatever_devices_it_has() -> None:
+    async def main() -> None:
+        limits = MailboxLimits(source_kib=3, source_kib_pause=1000.0)
+        async with serving(SqliteMailbox(limits=limits), "volume") as (_, client):
+            alice, bob = await client(ALICE), await client(BOB)
+            for each, who in ((alice, ALICE), (bob, BOB)):
+                await register(each, who)
+                await each.put_piece(who.id.key, who.id.key * 30, seconds=9, access=ACCESS)
+            await alice.deposit_envelope(ALICE.id.key, envelope(), seconds=9, access=ACCESS)
+            with pytest.raises(MailboxRefused) as refused:
+                await bob.deposit_envelope(BOB.id.key, envelope(), seconds=9, access=ACCESS)
+            assert refused.value.refusal is Refusal.TOO_OFTEN
+            with pytest.raises(MailboxRefused) as refused:
+                await bob.put_piece(BOB.id.key, b"x", seconds=9, access=ACCESS)
+            assert refused.value.refusal is Refusal.TOO_OFTEN
+
+    run(main())
+
+
 def test_one_source_never_has_all_places() -> None:
     """It had them in half an hour, for two months."""
     limits = MailboxLimits()
