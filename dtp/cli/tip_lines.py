@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -511,13 +511,23 @@ async def _print_letter(
     print_line(record, f"{at:%Y-%m-%d %H:%M} {who}: {escape_text(letter.text)}{names}{lock}")
 
 
+def stored_names(letter: TipLetter, names: Iterable[str]) -> list[str]:
+    """Return what a letter's files are called in a folder for all letters: as their sender calls them, behind what is
+    this letter's, and each for itself where two are called alike."""
+    found: list[str] = []
+    for number, name in enumerate(names, 1):
+        kept = f"{letter.nonce.hex()[:12]}-{name}"
+        found.append(f"{letter.nonce.hex()[:12]}-{number}-{name}" if kept in found else kept)
+    return found
+
+
 async def _save(files: list[Attachment], letter: TipLetter, folder: Path, limit: int) -> list[str]:
     """Return where files are now, each letter's under its own names. What can't be had is said, no more."""
     make_folder(folder)
     found = []
-    for each in files:
+    for each, name in zip(files, stored_names(letter, (each.name for each in files)), strict=True):
         try:
-            saved = await each.save(folder / f"{letter.nonce.hex()[:12]}-{each.name}", limit=limit)
+            saved = await each.save(folder / name, limit=limit)
         except (AttachmentTooLarge, AttachmentGone, AttachmentBroken, MessageError) as fault:
             print_note({"attachment": each.name, "code": fault.code}, str(fault))
         else:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from post_office import PostOffice, known_identity, post_office
 
 from dtp import Identity
+from dtp.cli.tip_lines import stored_names
 from dtp.errors import DtpError
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.ends.device import LocalDevice
@@ -546,3 +547,12 @@ def test_a_lock_that_is_none_isnt_shown_in_a_command(lock: str) -> None:
         TipLetter.parse(letter.sign(LINE), WORDS.key.id.key)
     good = TipLetter(LINE.id.key, WORDS.key.id.key, "thank you", lock="0x" + "5a" * 32)
     assert TipLetter.parse(good.sign(LINE), WORDS.key.id.key) == good
+
+
+def test_files_of_one_letter_that_are_called_alike_are_kept_both() -> None:
+    letter = TipLetter(LINE.id.key, WORDS.key.id.key, "two scans")
+    names = stored_names(letter, ["scan.jpg", "scan.jpg", "map.png", "scan.jpg"])
+    assert len(set(names)) == 4
+    assert [each.removeprefix(letter.nonce.hex()[:12]) for each in names] == [
+        "-scan.jpg", "-2-scan.jpg", "-map.png", "-4-scan.jpg"
+    ]  # fmt: skip
