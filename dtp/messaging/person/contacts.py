@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
@@ -100,6 +100,14 @@ class Contact:
             *(ContactCard.parse(card), waiting, verified, stranger, blocked, nickname, named_by),
             nearness=Nearness(nearness),
         )
+
+
+class Route(NamedTuple):
+    """Where a device gets its messages: mailboxes, what these know us by, and how near they are who have told."""
+
+    mailboxes: tuple[str, ...]
+    access: bytes
+    teller: Nearness
 
 
 class Contacts:

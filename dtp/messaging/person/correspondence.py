@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from dtp.carriers.nearness import Nearness
 from dtp.errors import PeerError
@@ -24,7 +24,7 @@ from dtp.messaging.conversation.state import Said, Shown, show_messages
 from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
-from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts
+from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts, Route
 from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
 from dtp.messaging.person.groups.communities import Communities
 from dtp.messaging.person.groups.former_devices import FormerDevices
@@ -45,14 +45,6 @@ _NOTICES: Final = {
     CardChange.WAITS: What.CONSENT_NEEDED,
     CardChange.OLDER: What.OLDER_CARD,
 }
-
-
-class Route(NamedTuple):
-    """Where a device gets its messages: mailboxes, what these know us by, and how near they are who have told."""
-
-    mailboxes: tuple[str, ...]
-    access: bytes
-    teller: Nearness
 
 
 class Correspondence:

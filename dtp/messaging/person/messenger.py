@@ -13,11 +13,9 @@ from typing import Any, Final, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Identity, PeerId
-from dtp.identity.card import parse_account
 from dtp.messaging.calls.signals import Reason, Signal
 from dtp.messaging.calls.signals import SignalAct as CallAct
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
-from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
@@ -25,14 +23,14 @@ from dtp.messaging.mailbox.client import MailboxGone
 from dtp.messaging.mailbox.pool import ConnectMailbox, connect_plainly
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.card_sources import CardSource
-from dtp.messaging.person.contacts import Consent, Contact, find_called
+from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.group import Group, Room
 from dtp.messaging.person.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.groups.communities import InviteLink
 from dtp.messaging.person.lookup import LookUp
-from dtp.messaging.person.names import contact_label, find_group, rank_names
+from dtp.messaging.person.names import contact_label, find_group, find_named
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.postage import Postage, Stamping
 from dtp.messaging.person.posts import ChainPosts, PostCollector
@@ -464,16 +462,7 @@ class Messenger:
                 return to.key
             case bytes():
                 return to
-        if to.startswith(TEXT_PREFIX):
-            return ContactCard.parse_text(to).person
-        if to.startswith("dtpa1"):
-            return parse_account(to)
-        if to.startswith("dtp1"):
-            return PeerId.parse(to).key
-        found = find_called(to, rank_names(self.contacts, self.groups, self.card.person))
-        if found is None:
-            raise UnknownContact(f"nobody of this name is known here: {to!r}; add their card first")
-        return found
+        return find_named(self.contacts, self.groups, self.card.person, to)
 
     def find_group_called(self, name: str) -> Group | None:
         """Return the group that is called so, or that has this id in hexadecimal, None for none. Raise `MessageError`

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from dtp.identity import PeerId
+from dtp.identity.card import parse_account
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.cards.contact_card import TEXT_PREFIX
+from dtp.messaging.errors import UnknownContact
 from dtp.messaging.person.contacts import find_called
 
 if TYPE_CHECKING:
@@ -28,6 +33,21 @@ def rank_names(
         names[group.id] = (group.name,)
         names |= {room.id: (f"{group.name}/{room.name}",) for room in group.rooms}
     return ours, theirs, others
+
+
+def find_named(contacts: Iterable[Contact], groups: Iterable[Group], own: bytes, text: str) -> bytes:
+    """Return the 32 bytes of whom a card as text, `dtp1...`, `dtpa1...` or a name means. Raise `UnknownContact` for a
+    name that nobody has here, `MessageError` for several, and what is wrong with the others."""
+    if text.startswith(TEXT_PREFIX):
+        return ContactCard.parse_text(text).person
+    if text.startswith("dtpa1"):
+        return parse_account(text)
+    if text.startswith("dtp1"):
+        return PeerId.parse(text).key
+    found = find_called(text, rank_names(contacts, groups, own))
+    if found is None:
+        raise UnknownContact(f"nobody of this name is known here: {text!r}; add their card first")
+    return found
 
 
 def find_group(contacts: Iterable[Contact], groups: Sequence[Group], own: bytes, name: str) -> Group | None:
