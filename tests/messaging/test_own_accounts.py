@@ -64,3 +64,66 @@ def test_an_account_that_does_not_name_the_device_is_refused(village: Callable[.
         reopen(at, "alice", account)
     at.people["alice"] = at.open("alice")
     assert at.people["alice"].person == known_identity("alice").id.key
+
+
+def test_who_makes_an_account_later_stays_the_same_person(village: Callable[..., Village]) -> None:
+    """Contacts had two of them, one a stranger, and what they wrote to the former one was lost."""
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    former = alice.person
+    bob.update_contact(former, nickname="Al")
+    at.say("alice", bob.person, "as an identity")
+    at.say("bob", former, "to the identity")
+    at.deliver()
+    at.say("bob", former, "on its way")
+    account = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(alice.identity.id.key)]
+    )
+    reopen(at, "alice", account)
+    alice = at.people["alice"]
+    at.deliver()
+    (contact,) = bob.contacts
+    assert (contact.person, contact.stranger, contact.nickname) == (alice.person, False, "Al")
+    at.say("bob", alice.person, "to the account")
+    at.say("alice", bob.person, "as an account")
+    at.deliver()
+    everything = ["as an identity", "to the identity", "on its way", "to the account", "as an account"]
+    assert sorted(at.texts("alice", bob.person)) == sorted(everything)
+    assert sorted(at.texts("bob", alice.person)) == sorted(everything)
+    assert alice.store.list_conversations() == [bob.person]
+    assert bob.store.list_conversations() == [alice.person]
+    own = [each.text for each in alice.read_history(bob.person) if each.sender == alice.person]
+    assert own == ["as an identity", "as an account"]
+    reopen(at, "alice", account)
+    assert at.texts("alice", bob.person) == at.texts("bob", alice.person)
+
+
+def test_who_is_blocked_stays_so_with_an_account(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    at.say("alice", bob.person, "hello")
+    at.deliver()
+    bob.update_contact(alice.person, blocked=True)
+    account = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(alice.identity.id.key)]
+    )
+    reopen(at, "alice", account)
+    at.say("alice", bob.person, "it's me")
+    at.deliver()
+    assert [each.blocked for each in bob.contacts] == [True]
+    assert [at.texts("bob", each) for each in bob.store.list_conversations()] == [["hello"]]
+
+
+def test_nobody_becomes_an_account_while_in_a_group_as_an_identity(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol", least=100)
+    group = at.group("bob", "alice", "carol")
+    account = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(known_identity("alice").id.key)]
+    )
+    with pytest.raises(MessageError, match="leave them first"):
+        reopen(at, "alice", account)
+    at.people["alice"] = at.open("alice")
+    assert at.is_member("alice", group)
+    at.say("alice", group, "still here")
+    at.deliver()
+    assert at.texts("bob", group) == ["still here"]

@@ -37,6 +37,7 @@ from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.quotas import Allowances, MessageQuotas
 from dtp.messaging.person.reading import ReadMessages
+from dtp.messaging.person.succession import Succession
 
 _NOTICES: Final = {
     CardChange.ADDED: What.CONTACT_ADDED,
@@ -78,6 +79,7 @@ class Correspondence:
         self.missed = MissedEvents(self)
         self.allowances = Allowances(self, quotas or MessageQuotas())
         self.reading = ReadMessages(self)
+        self.succession = Succession(self)
         try:
             self._load_state(now_ms)
         except BaseException:
@@ -203,6 +205,7 @@ class Correspondence:
 
     def _put_card(self, card: ContactCard, now_ms: int) -> None:
         before = self.card
+        self.succession.become(before, card)
         self.card = card
         self.store.put_value("card", card.encode())
         gone = set(before.devices) - set(card.devices)
@@ -250,7 +253,7 @@ class Correspondence:
             contact, _ = self.take_contact(card, near, stranger=False)
             if contact.stranger:
                 contact = replace(contact, stranger=False)
-                self._put_contact(contact)
+                self.put_contact(contact)
         return contact
 
     def take_found_card(self, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
@@ -283,7 +286,7 @@ class Correspondence:
         """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`."""
         with self.transaction():
             contact = replace(self.get_contact(person), **changes)
-            self._put_contact(contact)
+            self.put_contact(contact)
         return contact
 
     def accept_key(self, person: bytes) -> Contact:
@@ -293,7 +296,7 @@ class Correspondence:
             accepted = self.contacts.accept_card(person)
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
-            self._put_contact(accepted)
+            self.put_contact(accepted)
             self.store.held.release_person(person)
             for group in self.groups.values():
                 self.past.show_held(group)
@@ -306,7 +309,8 @@ class Correspondence:
             raise UnknownContact("nobody of this name is known here: add the card first")
         return found
 
-    def _put_contact(self, contact: Contact) -> None:
+    def put_contact(self, contact: Contact) -> None:
+        """Keep a contact, within a transaction."""
         self.contacts.put_contact(contact)
         self.store.put_contact(contact.person, contact.save())
 
@@ -318,7 +322,7 @@ class Correspondence:
         before = self.contacts.get_contact(card.person)
         contact, change = self.contacts.add_card(card, teller, stranger=stranger, named_by=named_by)
         if contact != before:
-            self._put_contact(contact)
+            self.put_contact(contact)
         gone = (before.devices - contact.devices) if before else set()
         if before is not None:
             self.former_devices.keep_card(before.card, gone)
@@ -383,7 +387,7 @@ class Correspondence:
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
             if contact is not None and contact.stranger:
-                self._put_contact(replace(contact, stranger=False))
+                self.put_contact(replace(contact, stranger=False))
         return said
 
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
@@ -581,7 +585,7 @@ class Correspondence:
         if event.kind is not EventKind.TYPING or not self._may_write(device, person):
             return []
         conversation, group = event.conversation, self.group_of(event.conversation)
-        if person != self.person and conversation == self.person:
+        if person != self.person and conversation in (self.person, *self.succession.former):
             conversation = person
         elif person != self.person and person not in (group.members.roles if group else {}):
             return []
@@ -657,7 +661,7 @@ class Correspondence:
         contact, group = self.contacts.get_contact(person), None
         held = contact is not None and device not in contact.card.devices
         conversation = event.conversation
-        if person != self.person and conversation == self.person:
+        if person != self.person and conversation in (self.person, *self.succession.former):
             conversation = person
         elif person != self.person or self.group_of(conversation) is not None:
             group = self.group_of(conversation)

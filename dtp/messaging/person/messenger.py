@@ -688,7 +688,8 @@ class Messenger:
         account = self.correspondence.account
         if account is None:
             raise MessageError(
-                "this device hasn't the account's key: give account=..., as 'dtp account' makes it"
+                "this device hasn't the account's key, as 'dtp account create' makes it: give --account FILE, or "
+                "account=..."
             )
         return account
 

@@ -404,15 +404,19 @@ def test_a_flood_of_what_was_never_said_ends(village: Make, author: str) -> None
 def test_a_device_that_is_new_is_told_who_has_told(village: Make) -> None:
     """What was only told came to a person's next device as if it had come by itself."""
     at = village("alice", "bob", "carol", "phone")
+    carol, phone = at.people["carol"], at.people["phone"]
+    account = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(carol.identity.id.key)]
+    )
+    carol.change_account(account, at.now)
+    for each in ("alice", "bob"):
+        at.people[each].add_contact(carol.card, at.now)
     group = at.group("alice", "bob")
     at.say("bob", group, "old")
     at.deliver()
     admit(at, "alice", "carol", group)
     at.deliver()
-    carol, phone = at.people["carol"], at.people["phone"]
-    devices = [Device(each.identity.id.key, "") for each in (carol, phone)]
-    account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
-    carol.change_account(account, at.now)
+    carol.change_account(account.add(phone.identity.id, "phone"), at.now)
     phone.join_account(carol.card, at.now)
     carol.missed.send_history(phone.identity.id.key, 0, at.now)
     at.deliver()

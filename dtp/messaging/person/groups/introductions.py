@@ -61,6 +61,8 @@ class Introductions:
         contact, change = mail.take_contact(card, teller, stranger=True)
         self.note_written(card.person)
         mail.desk.note_person(device, card.person)
+        if mail.succession.succeed_contact(device, contact):
+            return contact, CardChange.REPLACED
         return contact, change
 
     def may_write(self, person: bytes) -> bool:

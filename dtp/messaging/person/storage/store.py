@@ -27,6 +27,7 @@ from dtp.messaging.person.reading import EARLY_READS, EarlyReads
 from dtp.messaging.person.storage.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
 from dtp.messaging.person.storage.missed_store import MISSED_TABLE, MissedStore
 from dtp.messaging.person.storage.past_store import PastStore
+from dtp.messaging.person.storage.renamed_people import RenamedPeople
 from dtp.messaging.person.storage.spread_store import SPREAD_TABLES, SpreadStore
 from dtp.messaging.person.storage.usage import UsageStore
 
@@ -133,6 +134,7 @@ class MessageStore:
         self.past = PastStore(self._database)
         self.missed = MissedStore(self._database)
         self.early_reads = EarlyReads(self._database)
+        self.renamed = RenamedPeople(self._database, self._rows)
         self.held = HeldEvents(self._database, self._rows)
         self.usage = UsageStore(self._database)
         self.spread = SpreadStore(self._database, self._rows)

@@ -1,0 +1,35 @@
+"""What was said in the file of a device's messages, where somebody is known as somebody else from now on."""
+
+from __future__ import annotations
+
+from dtp.messaging.at_rest import SealedRows
+from dtp.messaging.database import Database
+
+
+class RenamedPeople:
+    """Whose is what was said. A part of a `MessageStore`; what it changes is within a transaction of that."""
+
+    def __init__(self, database: Database, rows: SealedRows) -> None:
+        self._database, self._rows = database, rows
+
+    def rename_person(self, before: bytes, after: bytes) -> None:
+        """Have all that a person has said, and what was said to them alone, be another's."""
+        for table in ("said", "held_aside"):
+            self._rename_rows(table, before, after)
+        for table in ("receipts", "early_reads"):
+            self._database.execute(
+                f"UPDATE OR REPLACE {table} SET person = ? WHERE person = ?", (after, before)
+            )
+
+    def _rename_rows(self, table: str, before: bytes, after: bytes) -> None:
+        query = f"SELECT sender, id, conversation, event FROM {table} WHERE sender = ? OR conversation = ?"
+        for sender, event, conversation, sealed in self._database.select_rows(query, before, before):
+            opened = self._rows.open(sealed, "said", sender, event, conversation)
+            whose = after if sender == before else sender
+            place = after if conversation == before else conversation
+            values = (whose, place, self._rows.seal(opened, "said", whose, event, place), sender, event)
+            self._database.execute(
+                f"UPDATE OR REPLACE {table} SET sender = ?, conversation = ?, event = ? "
+                "WHERE sender = ? AND id = ?",
+                values,
+            )
