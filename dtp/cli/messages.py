@@ -40,7 +40,7 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import MessageError, UnknownContact
 from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.person.attachments import AttachmentBroken, AttachmentGone, AttachmentTooLarge
-from dtp.messaging.person.contacts import Contact
+from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.plurals import count_of
 from dtp.tasks import start_task
@@ -66,6 +66,9 @@ def message() -> None:
 @click.option("--stamp-mib", type=click.IntRange(0, MAX_STAMP_MIB), metavar="MIB",
               help="Have strangers pay instead: for so much of your room in mailboxes that sell it. 0 ends "
               "it.")  # fmt: skip
+@click.option("--consent", type=click.Choice(("tell", "ask")),
+              help="What is done when a contact's key was replaced: it is told, as it is until you say; or what they "
+              "write waits until 'dtp message accept'.")  # fmt: skip
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the card into a file.")
 @click.option("--qr", is_flag=True, help="Show it as a QR code.")
 @messenger_options
@@ -74,6 +77,7 @@ def card(
     mailboxes: tuple[str, ...],
     stamp_bits: int | None,
     stamp_mib: int | None,
+    consent: Consent | None,
     public: bool,
     output: str | None,
     qr: bool,
@@ -96,7 +100,7 @@ def card(
         return messenger.card
 
     stamps = {"stamp_bits": stamp_bits, "stamp_mib": stamp_mib}
-    said: dict[str, Any] = {"name": name, "mailboxes": mailboxes or None, **stamps}
+    said: dict[str, Any] = {"name": name, "mailboxes": mailboxes or None, "consent": consent, **stamps}
     made = run(with_messenger(open_messenger(**who, **said), work))
     made = made.public() if public else made
     if output:

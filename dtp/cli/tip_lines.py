@@ -16,7 +16,7 @@ import click
 from dtp.cli.accounts import WalletOptions, account_options, tell_history
 from dtp.cli.joining import bootstrap_option, discover_option, listen_option, ways
 from dtp.cli.messenger import make_folder, read_card_text, save_option
-from dtp.cli.options import IdentitySource, identity_options, verbose_option
+from dtp.cli.options import IdentitySource, has_terminal, identity_options, verbose_option
 from dtp.cli.output import json_option, print_line, print_note, print_result, wants_json
 from dtp.cli.posts import identity_option, load_identity, read_fee
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
@@ -92,7 +92,11 @@ def read_words(ask_words: bool, words_file: str | None) -> TipWords | None:
                 return TipWords.parse(file.read(_MAX_WORDS_FILE))
         except (OSError, UnicodeDecodeError) as fault:
             raise ConfigError(f"can't read the words in {words_file}: {fault}") from None
-    return TipWords.parse(click.prompt("words", hide_input=True, err=True)) if ask_words else None
+    if not ask_words:
+        return None
+    if not has_terminal():
+        raise click.UsageError("words are asked for at a terminal and there is none; give --words-file")
+    return TipWords.parse(click.prompt("words", hide_input=True, err=True))
 
 
 def open_line(identity: Identity, store: str | None, **options: Any) -> TipLine:

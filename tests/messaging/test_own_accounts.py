@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from post_office import known_identity
-from village import Village
+from village import NOW, Village
 
 from dtp.identity import Account, Device
 from dtp.messaging.errors import MessageError
+from dtp.messaging.person.contacts import Consent
+from dtp.messaging.person.correspondence import Correspondence
 
 
 def rotate(account: Account, *devices: Device) -> Account:
@@ -127,3 +130,14 @@ def test_nobody_becomes_an_account_while_in_a_group_as_an_identity(village: Call
     at.say("alice", group, "still here")
     at.deliver()
     assert at.texts("bob", group) == ["still here"]
+
+
+def test_what_was_said_of_replaced_keys_holds_the_next_time(tmp_path: Path) -> None:
+    """At the command line nothing said it, so that nobody could ask for consent."""
+    given: list[Consent | None] = [None, "ask", None, "tell", None]
+    holds = []
+    for each in given:
+        mail = Correspondence(tmp_path / "alice.db", known_identity("alice"), NOW, consent=each)
+        holds.append(mail.contacts.consent)
+        mail.close()
+    assert holds == ["tell", "ask", "ask", "tell", "tell"]

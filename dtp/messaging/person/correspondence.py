@@ -61,13 +61,13 @@ class Correspondence:
         now_ms: int,
         *,
         account: Account | None = None,
-        consent: Consent = "tell",
+        consent: Consent | None = None,
         quotas: MessageQuotas | None = None,
     ) -> None:
         self.desk = Desk(path, identity, now_ms)
         self.store = self.desk.store
         self.identity, self.account = identity, account
-        self.contacts = Contacts(consent)
+        self.contacts = Contacts(self._choose_consent(consent))
         self.groups: dict[bytes, Membership] = {}
         self.communities = Communities(self)
         self.post_tray = PostTray(self)
@@ -101,6 +101,16 @@ class Correspondence:
         self._load_lists()
         if self.account is not None:  # once contacts and groups are there, which are told
             self.change_account(self._newest_account(self.account), now_ms)
+
+    def _choose_consent(self, given: Consent | None) -> Consent:
+        """Return what is done where keys are replaced: what is given, which is kept, or as last time."""
+        saved = self.store.get_value("consent")
+        if given is None:
+            return "ask" if saved == b"ask" else "tell"
+        if saved != given.encode():
+            with self.store.transaction():
+                self.store.put_value("consent", given.encode())
+        return given
 
     def _newest_account(self, given: Account) -> Account:
         known = self.card.account

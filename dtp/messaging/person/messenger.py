@@ -196,7 +196,8 @@ class Messenger:
 
     `store` is this device's file, for nobody else. `mailboxes` are where others leave what is for us; without, those
     of last time. With `account` this device has the key of an account of several devices. `consent` "ask" holds back
-    what is from, and for, a contact whose key was replaced until that is accepted; "tell" says so and goes on.
+    what is from, and for, a contact whose key was replaced until that is accepted; "tell" says so and goes on, and
+    is what holds at first; without it, as last time.
     `cards` are where people are looked up who have handed over no card, and where ours is found: `DhtCards`,
     `ChainCards`. `stamp_bits` is the work that a stranger's message takes, 0 to 26: without, as last time, 16 at
     first; with `stamp_mib` above 0 strangers pay for so many MiB of our room instead. `rent` is what mailboxes that
@@ -213,7 +214,7 @@ class Messenger:
         mailboxes: Sequence[str] | None = None,
         name: str | None = None,
         account: Account | None = None,
-        consent: Consent = "tell",
+        consent: Consent | None = None,
         read_receipts: bool = True,
         stamp_bits: int | None = None,
         stamp_mib: int | None = None,
