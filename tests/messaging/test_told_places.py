@@ -24,6 +24,7 @@ from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.mailbox import MAILBOX_SERVICE, MailboxClient
 from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool, connect_plainly
 from dtp.messaging.mailbox.protocol import MailboxMalformed
+from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.attachments import AttachmentGone, seal_bytes
 from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.correspondence import Correspondence
@@ -274,3 +275,9 @@ def test_a_mailboxs_door_is_a_host_object_and_nothing_else(door: str) -> None:
     with pytest.raises(MailboxMalformed, match="door"):
         check_door(door)
     check_door(f"dtp://0x{1:064x}/box")
+
+
+def test_a_contact_in_a_file_from_before_nearness_is_told_by_anybody() -> None:
+    made = Contact(card("dan", HERE), stranger=True, nickname="Dan")
+    older = pack(unpack_saved(made.save())[:-1])
+    assert Contact.load(older) == Contact.load(made.save()) == made

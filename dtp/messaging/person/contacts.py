@@ -94,7 +94,8 @@ class Contact:
     @classmethod
     def load(cls, saved: bytes) -> Self:
         """Return what `save` gave. Raise `StoreFailed`."""
-        card, pending, verified, stranger, blocked, nickname, named_by, nearness = unpack_saved(saved)
+        card, pending, verified, stranger, blocked, nickname, named_by, *later = unpack_saved(saved)
+        (nearness,) = later or (Nearness.ANYWHERE,)  # older files don't have it
         waiting = ContactCard.parse(pending) if pending else None
         return cls(
             *(ContactCard.parse(card), waiting, verified, stranger, blocked, nickname, named_by),
