@@ -131,6 +131,8 @@ class Stream:
                 raise asyncio.LimitOverrunError(f"no separator within {limit} bytes", searched)
             if self._eof:
                 raise asyncio.IncompleteReadError(self._take_bytes(searched), None)
+            if searched:
+                self.want_more()
             await self._wait_data(beyond=searched)
 
     async def readline(self) -> bytes:
@@ -219,6 +221,14 @@ class Stream:
         """Tell the peer that `size` bytes were read and it may send as many more. For sinks."""
         if size:
             self._outlet.grant_credit(self.id, size)
+
+    def want_more(self) -> None:
+        """Let the peer send more than has come, up to the stream's window, though nothing of that was read.
+
+        For whoever waits for the rest of something before it reads any of it, again whenever some has come: where
+        others keep much of the connection's window a stream gets no more by itself (docs/wire.md, "Credit").
+        """
+        self._outlet.want_more(self.id)
 
     # ---- writing ----------------------------------------------------------------------------------------
 

@@ -54,8 +54,11 @@ class Limits:
     #: Records are padded to this length on the wire, or its double, fourfold... up to a full record; 0: not at all.
     #: Whoever listens then learns sizes only roughly, for less than twice the bytes, and sees when some is sent.
     padding: int = 0
-    #: What one stream may have unread (told). Full speed over 100 ms needs bandwidth x delay: 4 MiB is 320 Mbit/s.
+    #: What one stream may have unread. Full speed over 100 ms needs bandwidth x delay: 4 MiB is 320 Mbit/s.
     stream_window: int = 4 * MIB
+    #: ... and at first (told). It has more once some was read of it, or has come while others have little unread, so
+    #: that even 30 streams of which nobody reads anything leave room for all others.
+    first_window: int = 256 * KIB
     #: What all streams of a connection may have unread together (told): bounds memory, lets several streams run.
     connection_window: int = 16 * MIB
     #: What is sent and not acknowledged, and so kept; above it sending pauses, whatever credit the peer gives. Eight

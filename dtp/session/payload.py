@@ -38,7 +38,8 @@ class Params:
     def from_limits(cls, limits: Limits) -> Params:
         """Return the told part of `limits`."""
         streams = min(limits.streams, STREAMS_AHEAD)
-        return cls(limits.stream_window, limits.connection_window, streams, limits.datagram)
+        first = min(limits.first_window, limits.stream_window)
+        return cls(first, limits.connection_window, streams, limits.datagram)
 
 
 @dataclass(frozen=True, slots=True)

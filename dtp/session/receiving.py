@@ -172,8 +172,10 @@ class Receiving(Linking):
                     offset, length
                 ):  # the usual case, made short
                     self._received_total += length
-                    if self._received_total > self._receive_limit:
-                        raise _over_credit()
+                    if self._received_total >= self._scarce_at:
+                        self._check_credit()
+                    if stream.receive.next >= stream.receive.raise_at:
+                        self._raise_unread(stream)
                     if splice is None:
                         events.append(ev.StreamData(stream_id, bytes(view[start : start + length])))
                     else:
@@ -232,8 +234,8 @@ class Receiving(Linking):
             if self._runs > len(self._streams) + most_runs(self.limits.connection_window):
                 raise ProtocolError("streams arrive in too many scattered pieces", CloseCode.LIMIT)
         self._received_total += rise
-        if self._received_total > self._receive_limit:
-            raise _over_credit()
+        if self._received_total >= self._scarce_at:
+            self._check_credit()
         if not rise and not is_new and receive.ended == known_end:  # it came before, or is empty
             self._idle.count += 1
         if receive.stop_code is not None:
@@ -251,6 +253,15 @@ class Receiving(Linking):
             self._active_at = now
             self._ack_due[stream_id] = None
             self._plan_ack(stream, now)
+            if receive.next >= receive.raise_at:
+                self._raise_unread(stream)
+
+    def _check_credit(self) -> None:
+        """Raise `ProtocolError` where more has come than was allowed. Where the peer may send little more by what it
+        knows, have it told what was read meanwhile: nothing else may be read before more has come."""
+        if self._received_total > self._receive_limit:
+            raise ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
+        self._grant_connection()
 
     def _plan_ack(self, stream: SessionStream, now: float) -> None:
         """Have what came acknowledged soon, or later where nobody waits for that and it is little."""
@@ -508,10 +519,6 @@ class Receiving(Linking):
         if self._awaiting_state:
             self._awaiting_state = False
             self._events.append(ev.Resumed())
-
-
-def _over_credit() -> ProtocolError:
-    return ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
 
 
 _HANDLERS: dict[int, Callable[..., None]] = {

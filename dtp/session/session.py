@@ -166,6 +166,18 @@ class Session(Receiving):
             self._give_credit(stream, size)
         return bool(self._windows)
 
+    def want_more(self, stream_id: int) -> bool:
+        """Note that the application has looked at all that has come on this stream, and waits for more before it
+        reads any of it. True when new credit is to be told to the peer now."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            if stream.receive.raise_unread():
+                self._windows[stream_id] = None
+            self._tell_connection(
+                min(self._consumed_total + self.limits.connection_window, self._receive_stop)
+            )
+        return bool(self._windows)
+
     def splice_stream(self, stream_id: int, splice: object | None) -> None:
         """Report bytes of this stream from now on as `SplicedData`, which names `splice`, where that spares a copy.
 

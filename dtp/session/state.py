@@ -33,7 +33,7 @@ from dtp.session.limits import LATE_BYTES, STREAMS_AHEAD, Limits
 from dtp.session.link import Link
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
-from dtp.session.streams import LEAST_PART, SMALL, SessionStream
+from dtp.session.streams import LEAST_PART, NO_OFFSET, SMALL, RecentReaders, SessionStream
 
 NEVER = float("inf")
 _WINDOW, _pack_window = int(FrameType.WINDOW), WINDOW.pack  # one for each stream: looked up once
@@ -103,7 +103,8 @@ class SessionState:
         self._receive_limit = limits.connection_window
         self._grant_at = limits.connection_window // 4
         self._scarce_at = limits.connection_window - limits.connection_window // 4
-        self._short: dict[int, None] = {}  # streams that were given less than their windows
+        self._short: dict[int, None] = {}  # streams that were given less, since too little was left
+        self._readers = RecentReaders(limits.connection_window // 2)
         self._runs = 0  # pieces of streams that wait with a gap before them
         self._never_arrived = (
             0  # bytes that only the final offset of a RESET tells of, or that lie behind a gap
@@ -222,8 +223,7 @@ class SessionState:
         return stream
 
     def _add_stream(self, stream_id: int) -> SessionStream:
-        limits = self.limits
-        stream = SessionStream(stream_id, self._params.stream_window, limits.stream_window, limits.write_low)
+        stream = SessionStream(stream_id, self._params.stream_window, self.limits)
         self._streams[stream_id] = stream
         return stream
 
@@ -265,15 +265,26 @@ class SessionState:
         if receive.consumed >= receive.grant_at:
             self._raise_credit(stream)
         if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at or self._short:
-            self._grant_connection()
+            self._grant_connection(waits=receive.consumed == receive.next)
 
     def _raise_credit(self, stream: SessionStream) -> None:
-        """Raise the credit of a stream by what is left for all, and tell it when that is worth it."""
-        receive = stream.receive
-        if receive.grant_credit(self._room, self.limits.connection_window):
+        """Raise the credit of a stream that was read, by what is left for all, and tell it when that is worth it."""
+        receive, window, room = stream.receive, self.limits.connection_window, self._room
+        # One has all, two a third each, and many come to half.
+        share = window // (2 * self._readers.count_reader(stream.stream_id, self._consumed_total) - 1)
+        if receive.grant_credit(room, window, share):
             self._windows[stream.stream_id] = None
-        if receive.is_short:
+        if 2 * room < window and receive.is_short:
             self._short[stream.stream_id] = None
+
+    def _raise_unread(self, stream: SessionStream) -> None:
+        """Raise the credit of a stream on which much has come, while others leave at least half of the window."""
+        receive = stream.receive
+        if 2 * self._room < self.limits.connection_window:
+            receive.raise_at = NO_OFFSET
+            self._short[stream.stream_id] = None
+        elif receive.raise_unread():
+            self._windows[stream.stream_id] = None
 
     @property
     def _room(self) -> int:
@@ -288,36 +299,40 @@ class SessionState:
         if self._consumed_total >= self._grant_at or self._received_total >= self._scarce_at or self._short:
             self._grant_connection()
 
-    def _grant_connection(self) -> None:
+    def _grant_connection(self, *, waits: bool = False) -> None:
         """Raise the credit of all streams, where it is worth telling: by a quarter of the window, where the peer has
-        nearly none left by as much again as it has, or where half is left and some streams have less than theirs."""
-        window = self.limits.connection_window
-        limit = min(self._consumed_total + window, self._receive_stop)
+        nearly none left by as much again as it has, or where half is left and some streams have less than theirs.
+        Where the reader of a stream `waits`, since it has read all, little is worth telling too."""
+        window, receive_stop = self.limits.connection_window, self._receive_stop
+        limit = min(self._consumed_total + window, receive_stop)
         left = self._receive_limit - self._received_total
         restores = bool(self._short) and 2 * (self._consumed_total + window - self._received_total) >= window
         if (
             not restores
             and self._consumed_total < self._grant_at
-            and limit - self._receive_limit < max(left, window // LEAST_PART)
+            and limit - self._receive_limit < max(left, 1 if waits else min(SMALL, window // LEAST_PART))
         ):
             return
-        if limit > self._receive_limit:
-            self._receive_limit = limit
-            self._scarce_at = limit - window // 4
-            self._windows[CONNECTION] = None
-        if limit < self._receive_stop:
+        self._tell_connection(limit)
+        if limit < receive_stop:
             self._grant_at = self._consumed_total + window // 4
         if restores:
             self._restore_windows()
 
+    def _tell_connection(self, limit: int) -> None:
+        """Have the peer told that all streams together may have so much, if that is more than before."""
+        if limit > self._receive_limit:
+            self._receive_limit = limit
+            self._scarce_at = limit - self.limits.connection_window // 4
+            self._windows[CONNECTION] = None
+
     def _restore_windows(self) -> None:
-        """Give streams their whole windows again that had less while others held much: whose reader waits until more
-        has come, as for the end of a line, would read nothing by itself."""
+        """Give streams more that had less while others held much, and more again as that comes: whose reader waits
+        until it has, as for the end of a line, would read nothing by itself."""
         short, self._short = self._short, {}
         for stream_id in short:
-            if (stream := self._streams.get(stream_id)) is not None:
-                stream.receive.grant_at = stream.receive.consumed
-                self._raise_credit(stream)
+            if (stream := self._streams.get(stream_id)) is not None and stream.receive.raise_unread():
+                self._windows[stream_id] = None
 
     def _forget_if_done(self, stream: SessionStream) -> bool:
         """True when it is over and forgotten now."""

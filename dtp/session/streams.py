@@ -10,11 +10,16 @@ from collections import deque
 
 from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.frames import MAX_OFFSET
+from dtp.session.limits import Limits
 from dtp.session.reassembly import Reassembly
 
 #: A stream may be ahead of its reader by this part of the connection's window in any case, and so much of that is
 #: worth telling where little is left.
 LEAST_PART = 64
+#: An offset that no stream comes to.
+NO_OFFSET = MAX_OFFSET + 1
+#: Of what is left, where that is less than half, a stream goes on to have one part of so many ahead of its reader.
+LEFT_PARTS = 4
 #: Times in a window that credit is told for a stream, and for one of which somebody wants to see what is read.
 USUAL, OFTEN = 4, 64
 #: Pieces below this are joined before they are sealed: a C call per write costs more than the copy.
@@ -219,20 +224,26 @@ class ReceiveHalf:
         "early",
         "ended",
         "final",
+        "first",
         "grant_at",
         "grants",
         "highest",
         "limit",
         "next",
+        "raise_at",
+        "step",
         "stop_code",
         "window",
     )
 
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self.limit = window  # offset up to which the peer may send
+    def __init__(self, window: int, first: int, step: int) -> None:
+        #: The most that may come unread, at first, and each time that more may come though nothing was read.
+        self.window, self.first, self.step = window, first, step
+        self.limit = first  # offset up to which the peer may send
         self.grants = USUAL
-        self.grant_at = window // USUAL  # when the application has read so far, more credit is worth telling
+        self.grant_at = first // USUAL  # when the application has read so far, more credit is worth telling
+        self.raise_at = 0  # when so much has come it may have more, whether it is read or not
+        self._plan_raise(window)
         self._looked_at = 0  # how far it had read when that was looked at last
         self.next = 0  # all below was received in order
         self.highest = 0  # highest offset seen, for the connection's credit
@@ -317,31 +328,45 @@ class ReceiveHalf:
         if self.early.runs > most_runs(self.window):
             raise ProtocolError("stream arrives in too many scattered pieces", CloseCode.LIMIT)
 
-    def grant_credit(self, room: int, window: int) -> bool:
+    def grant_credit(self, room: int, window: int, share: int) -> bool:
         """Raise the credit to what the application has read and the window beyond it; True when that is worth
-        telling. `room` is what is left of the connection's `window`.
+        telling. `share` is this stream's part of the connection's `window`, and `room` what is left of that.
 
-        Where that is less than half, no stream goes on to be ahead of its reader by more than what is left for all
-        others, and each comes near to that in small steps, since many do so at once. A part of the window each has
-        in any case.
+        Where that is less than half, no stream goes on to be ahead of its reader by more than a part of what is left
+        for all others, and each comes near to that in small steps, since many do so at once. A part of the window
+        each has in any case.
         """
-        if (
-            self.ended
-            or self.final is not None
-            or self.stop_code is not None  # nobody reads what still comes
-            or self.consumed < self.grant_at
-        ):
+        if self._takes_no_more or self.consumed < self.grant_at:
             return False
-        before, ahead = self.limit, self.window
+        before, ahead = self.limit, min(self.window, max(self.first, share))
         step = ahead // self.grants
         if 2 * room < window:
             least = min(ahead, window // LEAST_PART)
             read = min(self.consumed - self._looked_at, ahead // 16)
-            ahead = min(ahead, max(least, min(room, self.limit - self.consumed + read + read // 4)))
+            near = min(room // LEFT_PARTS, self.limit - self.consumed + read + read // 4)
+            ahead = min(ahead, max(least, near))
             step = max(1, ahead // max(16, self.grants))
         self.limit = max(before, self.consumed + ahead)
         self._looked_at, self.grant_at = self.consumed, self.consumed + step
+        self._plan_raise(self.consumed + self.window)
         return self.limit > before
+
+    def raise_unread(self) -> bool:
+        """Raise the credit to a step beyond what has come, though nothing more was read; True if that is any more."""
+        before, until = self.limit, self.consumed + self.window
+        if self._takes_no_more:
+            return False
+        self.limit = max(before, min(until, self.next + self.step))
+        self._plan_raise(until)
+        return self.limit > before
+
+    def _plan_raise(self, until: int) -> None:
+        self.raise_at = self.limit - self.step // 2 if self.limit < until else NO_OFFSET
+
+    @property
+    def _takes_no_more(self) -> bool:
+        """True if nothing more is to come, or nobody reads what still does."""
+        return self.ended or self.final is not None or self.stop_code is not None
 
     def grant_often(self) -> None:
         """Have credit told each time that a little was read."""
@@ -368,16 +393,34 @@ class ReceiveHalf:
         return missing
 
 
+class RecentReaders:
+    """How many streams of a connection are read at once: of so many some `span` of bytes was that were read last."""
+
+    __slots__ = ("_before", "_now", "_span", "_until")
+
+    def __init__(self, span: int) -> None:
+        self._span = self._until = span
+        self._before, self._now = 0, set[int]()
+
+    def count_reader(self, stream_id: int, consumed: int) -> int:
+        """Return how many they are, with this one; `consumed` is what was read of the connection so far."""
+        if consumed >= self._until:
+            self._before, self._now, self._until = len(self._now), set(), consumed + self._span
+        self._now.add(stream_id)
+        return max(self._before, len(self._now))
+
+
 class SessionStream:
     """A stream as the session sees it: two halves and a few marks."""
 
     __slots__ = ("acks_late", "announce", "low", "queued", "receive", "send", "splice", "stream_id")
 
-    def __init__(self, stream_id: int, send_limit: int, window: int, low: int) -> None:
+    def __init__(self, stream_id: int, send_limit: int, limits: Limits) -> None:
         self.stream_id = stream_id
-        self.low = low  # `StreamWritable` is told when what waits to be sent falls to this
+        self.low = limits.write_low  # `StreamWritable` is told when what waits to be sent falls to this
         self.send = SendHalf(send_limit)
-        self.receive = ReceiveHalf(window)
+        step = max(1, limits.connection_window // LEAST_PART)
+        self.receive = ReceiveHalf(limits.stream_window, min(limits.first_window, limits.stream_window), step)
         self.queued = False  # waits for its turn
         self.announce = False  # the peer is to hear of it, be it by an empty frame
         self.acks_late = False  # whoever sends on it waits for no acknowledgement

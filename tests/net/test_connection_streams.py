@@ -60,6 +60,26 @@ async def test_slow_reader_stops_its_writer() -> None:
 
 
 @on_fake_clock
+async def test_who_waits_for_a_long_line_gets_it_where_others_keep_most_of_the_window() -> None:
+    """It reads nothing before the line is there, and was given no more credit than one that nobody reads."""
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        for _ in range(40):
+            (await connection.open_stream()).write(bytes(DEFAULT.first_window))
+        await asyncio.sleep(1)
+        others = [await far.accept_stream() for _ in range(40)]
+        assert sum(each.buffered for each in others) > DEFAULT.connection_window // 2
+        line = bytes(8 * DEFAULT.first_window) + b"\n"
+        (await connection.open_stream()).write(line)
+        stream = await far.accept_stream()
+        async with asyncio.timeout(60):
+            assert await stream.readuntil(b"\n", limit=len(line)) == line
+
+
+@on_fake_clock
 async def test_streams_are_given_to_who_takes_them_from_the_first_on() -> None:
     async with (
         await dtp.listen("memory://x", identity=BOB) as listener,

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.session.limits import DEFAULT, KIB
+from dtp.session.limits import DEFAULT, KIB, Limits
 from dtp.testing.pairs import SessionPair
 
 WINDOW = 64 * KIB
 LIMITS = replace(DEFAULT, stream_window=WINDOW // 4, connection_window=WINDOW)
+#: Where streams begin with little, as they do by default.
+CAUTIOUS = replace(LIMITS, first_window=WINDOW // 64)
 
 
-def filled(streams: int) -> tuple[SessionPair, list[int]]:
+def filled(streams: int, limits: Limits = LIMITS) -> tuple[SessionPair, list[int]]:
     """Return two sessions and streams on which the client has sent all that it may."""
-    pair = SessionPair(LIMITS, LIMITS)
+    pair = SessionPair(limits, limits)
     opened = [pair.client.open_stream() for _ in range(streams)]
     for stream_id in opened:
         pair.client.write_stream(stream_id, bytes(WINDOW))
@@ -74,7 +76,7 @@ def read_slowly(pair: SessionPair, streams: list[int], size: int) -> None:
 def test_who_reads_slowly_leaves_others_room(slow: int) -> None:
     """Their streams took each byte of the window that they had read: a visitor waited for a quarter of it, for
     seconds."""
-    pair, opened = filled(slow)
+    pair, opened = filled(slow, CAUTIOUS)
     visitor = pair.client.open_stream()
     for turn in range(400):
         for each in opened:
@@ -114,10 +116,15 @@ def test_nobody_who_has_read_all_waits_for_ever() -> None:
 
 
 def exchange_line(pair: SessionPair, stream_id: int, size: int) -> bool:
-    """Have the client send a line, and the server read it when it has come whole; return whether it has."""
+    """Have the client send a line, and the server read it when it has come whole, and wait for the rest otherwise;
+    return whether it has."""
     pair.client.write_stream(stream_id, bytes(size))
     pair.settle()
-    whole = pair.server.unread_bytes(stream_id) == size
+    come = -1
+    while come < (come := pair.server.unread_bytes(stream_id)) < size:
+        pair.server.want_more(stream_id)
+        pair.settle()
+    whole = come == size
     if whole:
         pair.server.consume_data(stream_id, size)
         pair.settle()

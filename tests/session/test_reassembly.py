@@ -33,7 +33,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(pieces: list[tuple[int, bytes]]) -> None:
-    half = ReceiveHalf(len(WHOLE))
+    half = ReceiveHalf(len(WHOLE), len(WHOLE), len(WHOLE))
     got, had = b"", set[int]()
     for offset, data in pieces:
         out, _ = half.receive_piece(offset, data, fin=False)
@@ -98,7 +98,7 @@ def steps(work: Callable[[], object]) -> int:
     ],
 )
 def test_a_piece_takes_as_many_steps_however_many_wait(offsets: Iterable[int]) -> None:
-    half = ReceiveHalf(1 << 16)
+    half = ReceiveHalf(1 << 16, 1 << 16, 1 << 16)
     most = 0
     got: list[bytes] = []
     for offset in offsets:
@@ -119,7 +119,7 @@ def test_a_piece_takes_as_many_steps_however_many_wait(offsets: Iterable[int]) -
 )
 @pytest.mark.usefixtures("small_blocks")
 def test_all_pieces_take_steps_by_their_number_over_many_blocks(offsets: Iterable[int]) -> None:
-    half = ReceiveHalf(1 << 24)
+    half = ReceiveHalf(1 << 24, 1 << 24, 1 << 24)
     got: list[bytes] = []
     taken = steps(
         lambda: got.extend(one for at in offsets for one in half.receive_piece(at, b"x", fin=False)[0])
@@ -130,7 +130,7 @@ def test_all_pieces_take_steps_by_their_number_over_many_blocks(offsets: Iterabl
 
 def test_a_piece_costs_a_block_at_most_however_far_off_it_is() -> None:
     window = 4 << 20
-    half = ReceiveHalf(window)
+    half = ReceiveHalf(window, window, window)
     tracemalloc.start()
     try:
         half.receive_piece(window - 1, b"x", fin=False)
@@ -148,7 +148,7 @@ def test_a_piece_costs_a_block_at_most_however_far_off_it_is() -> None:
 
 @pytest.mark.parametrize("gap", [2, 4096, BLOCK])
 def test_runs_take_no_more_than_is_counted(gap: int) -> None:
-    half = ReceiveHalf(4 << 20)
+    half = ReceiveHalf(4 << 20, 4 << 20, 4 << 20)
     tracemalloc.start()
     try:
         for offset in range(gap - 1, min(half.window, 1000 * gap), gap):
@@ -161,7 +161,7 @@ def test_runs_take_no_more_than_is_counted(gap: int) -> None:
 
 @pytest.mark.parametrize("window", [1 << 16, 1 << 26])
 def test_pieces_that_do_not_touch_are_bounded(window: int) -> None:
-    half = ReceiveHalf(window)
+    half = ReceiveHalf(window, window, window)
     for count in range(1, most_runs(window) + 1):
         half.receive_piece(2 * count, b"x", fin=False)
     with pytest.raises(ProtocolError, match="too many scattered pieces") as refused:

@@ -332,7 +332,8 @@ def test_small_pieces_wait_for_the_attach_of_a_new_link() -> None:
 
 
 def test_streams_that_wait_have_equal_parts_of_what_is_sealed() -> None:
-    pair = SessionPair()
+    limits = replace(DEFAULT, first_window=DEFAULT.stream_window)
+    pair = SessionPair(limits, limits)
     streams = [pair.client.open_stream() for _ in range(4)]
     for stream_id in streams:
         pair.client.write_stream(stream_id, pattern(stream_id, 0, 1 << 20))

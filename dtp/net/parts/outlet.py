@@ -123,6 +123,11 @@ class Outlet:
         if self._session.consume_data(stream_id, size) and not self._scheduled:
             self.flush_soon()
 
+    def want_more(self, stream_id: int) -> None:
+        """Give the peer credit for more of a stream than has come, though nothing of it was read."""
+        if self._session.want_more(stream_id) and not self._scheduled:
+            self.flush_soon()
+
     def set_low(self, stream_id: int, low: int) -> None:
         """Have a stream told that it is writable once so few bytes are queued."""
         self._session.set_low(stream_id, low)

@@ -74,10 +74,11 @@ def test_bytes_behind_a_gap_are_not_received() -> None:
     pair.server.write_stream(stream, b"a")
     pair.settle()
     hidden = pair.client._streams[stream].receive  # as if a frame at a far offset had come
-    pair.client._on_stream(stream, hidden.limit - 1, b"z", False, 0.0)
+    limit = hidden.limit
+    pair.client._on_stream(stream, limit - 1, b"z", False, 0.0)
     assert pair.client.traffic.received == 1
-    pair.client._on_stream(stream, 1, bytes(hidden.limit - 2), False, 0.0)  # the gap is filled
-    assert pair.client.traffic.received == hidden.limit
+    pair.client._on_stream(stream, 1, bytes(limit - 2), False, 0.0)  # the gap is filled
+    assert pair.client.traffic.received == limit
 
 
 def test_a_stream_that_was_stopped_gets_no_further_credit() -> None:

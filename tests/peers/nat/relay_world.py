@@ -12,6 +12,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.relay_client import relay_kind
+from dtp.session.limits import DEFAULT
 
 RELAY, ALICE, BOB, EVE = (Identity.generate() for _ in range(4))
 URL = f"relay://relay?relay={RELAY.id}&via=memory"
@@ -24,8 +25,8 @@ async def echo(connection: Connection) -> None:
         await dtp.net.relay.copy(stream, stream)
 
 
-async def relaying(stack: AsyncExitStack, handler: Handler) -> None:
-    listener = await dtp.listen("memory://relay", {RELAY_SERVICE: handler}, identity=RELAY)
+async def relaying(stack: AsyncExitStack, handler: Handler, limits: dtp.Limits = DEFAULT) -> None:
+    listener = await dtp.listen("memory://relay", {RELAY_SERVICE: handler}, identity=RELAY, limits=limits)
     await stack.enter_async_context(listener)
 
 

@@ -1,0 +1,148 @@
+"""Streams of which nothing is read leave others a part of the connection's window, and who waits for more gets it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dtp.session.limits import DEFAULT, KIB
+from dtp.testing.pairs import SessionPair
+
+#: The default windows, at a 64th of their size.
+WINDOW = DEFAULT.connection_window // 64
+LIMITS = replace(
+    DEFAULT,
+    stream_window=DEFAULT.stream_window // 64,
+    first_window=DEFAULT.first_window // 64,
+    connection_window=WINDOW,
+)
+
+
+def fill(pair: SessionPair, streams: list[int]) -> None:
+    """Have the client send all that it may on these."""
+    for each in streams:
+        pair.client.write_stream(each, bytes(2 * WINDOW - pair.client.queued_bytes(each)))
+    pair.settle()
+
+
+def read_all(pair: SessionPair, streams: list[int]) -> None:
+    """Have the server read all that has come on these."""
+    for each in streams:
+        pair.server.consume_data(each, pair.server.unread_bytes(each))
+    pair.settle()
+
+
+def visit(pair: SessionPair, size: int) -> bool:
+    """Have a stream come that sends so much at once and is read; return whether it was all there by then."""
+    stream_id = pair.client.open_stream()
+    pair.client.write_stream(stream_id, bytes(size))
+    pair.client.finish_stream(stream_id)
+    pair.settle()
+    come = pair.server.unread_bytes(stream_id)
+    pair.server.consume_data(stream_id, come)
+    pair.settle()
+    return come == size
+
+
+@pytest.mark.parametrize("count", [4, 8, 16, 30])
+def test_who_reads_nothing_leaves_others_half_of_the_window(count: int) -> None:
+    """Four had all of it, and nobody else got a byte."""
+    pair = SessionPair(LIMITS, LIMITS)
+    fill(pair, [pair.client.open_stream() for _ in range(count)])
+    for _ in range(20):
+        assert visit(pair, LIMITS.first_window)
+    assert pair.server.blocked_at is None
+
+
+@pytest.mark.parametrize("count", [4, 8, 16, 30])
+def test_who_has_read_much_and_stands_still_leaves_others_room(count: int) -> None:
+    """Players that all have enough for a while: each had its whole window, which it had read before."""
+    pair = SessionPair(LIMITS, LIMITS)
+    players = [pair.client.open_stream() for _ in range(count)]
+    for _ in range(100):
+        fill(pair, players)
+        read_all(pair, players)
+    fill(pair, players)
+    for _ in range(20):
+        assert visit(pair, LIMITS.first_window)
+    assert pair.server.blocked_at is None
+
+
+@pytest.mark.parametrize("count", [4, 8, 12])
+def test_who_stands_still_one_after_the_other_leaves_others_room(count: int) -> None:
+    pair = SessionPair(LIMITS, LIMITS)
+    players = [pair.client.open_stream() for _ in range(count)]
+    while players:
+        for _ in range(30):
+            fill(pair, players)
+            read_all(pair, players)
+        fill(pair, players[:1])
+        del players[0]
+    for _ in range(20):
+        assert visit(pair, LIMITS.first_window)
+    assert pair.server.blocked_at is None
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_who_is_alone_has_its_whole_window(reads: bool) -> None:
+    """Also where nothing is read before all of something has come."""
+    pair = SessionPair(LIMITS, LIMITS)
+    stream_id = pair.client.open_stream()
+    if reads:
+        for _ in range(8):
+            fill(pair, [stream_id])
+            read_all(pair, [stream_id])
+    fill(pair, [stream_id])
+    assert pair.server.unread_bytes(stream_id) == LIMITS.stream_window
+
+
+def test_two_that_are_read_at_once_have_their_whole_windows() -> None:
+    pair = SessionPair(LIMITS, LIMITS)
+    streams = [pair.client.open_stream() for _ in range(2)]
+    for _ in range(50):
+        fill(pair, streams)
+        read_all(pair, streams)
+    fill(pair, streams)
+    assert [pair.server.unread_bytes(each) for each in streams] == 2 * [LIMITS.stream_window]
+
+
+@pytest.mark.parametrize("size", [LIMITS.first_window + 1, LIMITS.stream_window // 2, LIMITS.stream_window])
+def test_a_reader_that_says_that_it_waits_for_more_gets_it_whatever_others_keep(size: int) -> None:
+    """As long as they leave anything at all: it waited for ever where others kept more than half."""
+    pair = SessionPair(LIMITS, LIMITS)
+    others = [pair.client.open_stream() for _ in range(24)]
+    for _ in range(30):
+        fill(pair, others)
+        read_all(pair, others)
+    fill(pair, others)
+    assert sum(map(pair.server.unread_bytes, others)) > WINDOW // 2
+    stream_id = pair.client.open_stream()
+    pair.client.write_stream(stream_id, bytes(size))
+    pair.settle()
+    left = WINDOW - sum(map(pair.server.unread_bytes, others))
+    before, come = -1, pair.server.unread_bytes(stream_id)
+    while before < come < size:
+        pair.server.want_more(stream_id)
+        pair.settle()
+        before, come = come, pair.server.unread_bytes(stream_id)
+    assert come == min(size, left)
+
+
+def test_credit_is_taken_back_by_nobody_and_never_above_the_stream_s_window() -> None:
+    """Whatever is said about waiting."""
+    pair = SessionPair(LIMITS, LIMITS)
+    stream_id = pair.client.open_stream()
+    fill(pair, [stream_id])
+    for _ in range(100):
+        pair.server.want_more(stream_id)
+        pair.settle()
+    assert pair.server.unread_bytes(stream_id) == LIMITS.stream_window
+    pair.server.consume_data(stream_id, KIB)
+    pair.server.want_more(stream_id)
+    fill(pair, [stream_id])
+    assert pair.server.unread_bytes(stream_id) == LIMITS.stream_window
+    pair.client.reset_stream(stream_id, 1)
+    pair.server.stop_stream(stream_id, 1)
+    pair.settle()
+    assert not pair.server.want_more(stream_id)
