@@ -233,6 +233,12 @@ class StoreError(LocalError):
     code = "pay-store"
 
 
+class StoreBusy(StoreError):
+    """Another process writes to the store of vouchers for longer than was waited."""
+
+    code = "pay-store-busy"
+
+
 class NoStore(StoreError):
     """Where a store of vouchers was to be there is none; it wasn't made."""
 

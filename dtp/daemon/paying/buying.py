@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from dtp.chain.model import SUI_COIN, canonical_id
 from dtp.chain.resolver import HostDirectory, service_number
@@ -25,10 +26,11 @@ from dtp.pay import dial
 from dtp.pay.client.budget import span
 from dtp.pay.client.channel_in_use import ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
-from dtp.pay.errors import BudgetTooSmall
+from dtp.pay.errors import BudgetTooSmall, StoreBusy
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
 from dtp.pay.store import Store
+from dtp.pay.store.file import PATIENCE
 from dtp.pay.terms import Spending
 from dtp.session.codes import CloseDetail, ConnectionRefused
 from dtp.session.limits import Limits
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
+T = TypeVar("T")
+
+#: Seconds that the event loop waits for others who write to the store, which is as long as they usually take; and
+#: until it is tried again where they take longer.
+_AT_ONCE: Final = 0.05
+_AGAIN: Final = 0.1
 
 #: So many budgets, or so much (MIST), may be locked at the host by channels that nothing uses.
 _BUDGETS_LOCKED: Final = 3
@@ -56,8 +64,13 @@ class Wallet:
     def __init__(self, chain: ChainClient, store: Store) -> None:
         """`chain` is connected and signs; `store` is open, and this one's from now on."""
         self.chain, self.store = chain, store
+        #: The same file, where nobody is waited for: budgets are looked at on the event loop, while another thread
+        #: keeps what is signed, and other processes write as well.
+        self.store_at_once = (
+            store if store.path == ":memory:" else Store(store.path, power_safe=False, patience=_AT_ONCE)
+        )
         self.directory = HostDirectory(chain)
-        self._lender = Lender(store)
+        self._lender = Lender(self.store_at_once)
         self._sums: dict[frozenset[PaidService], SignedSums] = {}
 
     def signed_for(self, services: Iterable[PaidService]) -> SignedSums:
@@ -65,7 +78,7 @@ class Wallet:
         key = frozenset(services)
         if key not in self._sums:
             self._sums[key] = SignedSums(
-                self.store, self.chain.chain_id, key, self._lender, self._sums.values()
+                self.store_at_once, self.chain.chain_id, key, self._lender, self._sums.values()
             )
         return self._sums[key]
 
@@ -92,6 +105,7 @@ class Wallet:
     def close(self) -> None:
         """Close the store: all that pay by it are over."""
         self._lender.close()
+        self.store_at_once.close()
         self.store.close()
 
 
@@ -133,7 +147,8 @@ class Buyer:
     def spent(self) -> int:
         """What was signed for since the budget's time began, in the smallest unit of the service's coin, also by
         programs that ran before this one."""
-        self._look_at_clock()
+        with contextlib.suppress(StoreBusy):  # then it begins anew a moment later
+            self._look_at_clock()
         return self._sums.most_signed - self._before
 
     @property
@@ -150,7 +165,7 @@ class Buyer:
         every = self._budget.every
         if every is None:
             return
-        store, name, period = self._wallet.store, f"{self._name} {every}", int(self._clock() // every)
+        store, name, period = self._wallet.store_at_once, f"{self._name} {every}", int(self._clock() // every)
         if period > self._period:
             noted, begins = store.signed_before(name, period, self._sums.surely_signed)
             self._before = self._sums.most_signed if begins else noted
@@ -180,22 +195,30 @@ class Buyer:
         return self._budget.most - (sums.most_signed - self._before - sums.live) - sums.lent
 
     def _lend_amount(self, borrower: object, amount: int) -> int:
-        """Let a connection spend so much more, or what is left; how much it is."""
+        """Let a connection spend so much more, or what is left; return how much it is."""
         self._look_at_clock()
         return self._sums.lend(borrower, lambda: max(0, min(amount, self._read_left())))
+
+    async def lend_more(self, borrower: object, amount: int) -> int:
+        """Let a connection that goes on spend so much more, or what is left, as soon as the store is free; return how
+        much it is, 0 if it is over by then. Raises `StoreError`."""
+        return await _when_free(
+            lambda: self._lend_amount(borrower, amount) if self._sums.has_lent(borrower) else 0
+        )
 
     async def dial_paid(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
         """Return a connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect`
         raises."""
-        if self._budget.most and self.left <= 0:
+        left = await _when_free(lambda: self.left)
+        if self._budget.most and left <= 0:
             return await self._dial_for_nothing(address)
         # A half, so that there is something for the connection after it, which may begin while this one lingers.
-        first = self._budget.deposit if self._budget.deposit is not None else -(-self.left // 2)
+        first = self._budget.deposit if self._budget.deposit is not None else -(-left // 2)
         try:
             try:
                 return await self._dial_metered(address, first)
             except BudgetTooSmall as fault:
-                if not first < fault.least <= self.left:
+                if not first < fault.least <= await _when_free(lambda: self.left):
                     raise
                 return await self._dial_metered(address, fault.least)
         except ConnectionRefused as refused:
@@ -226,10 +249,10 @@ class Buyer:
         left = (self._period + 1) * every - self._clock()
         return f" for another {span(round(left * 1000))}"
 
-    async def _dial_metered(self, address: Address, amount: int) -> Metered:
+    async def _dial_metered(self, address: Address, wanted: int) -> Metered:
         """Return a connection that may spend so much at first."""
         borrower = object()
-        amount = self._lend_amount(borrower, amount)
+        amount = await _when_free(lambda: self._lend_amount(borrower, wanted))
         try:
             connection = await self._connect_metered(address, amount)
         except BaseException:
@@ -274,7 +297,7 @@ class Buyer:
         meter = connection.meter
         assert isinstance(meter, ClientMeter)
         assert isinstance(meter.purchase, ChannelPurchase)
-        meter.purchase.lend = lambda amount: self._lend_amount(borrower, amount)
+        meter.purchase.lend = lambda amount: self.lend_more(borrower, amount)
         sums = self._sums
         sums.add_meter(meter, borrower)
         before = connection.on_end
@@ -288,3 +311,17 @@ class Buyer:
             ended(connection)
         else:
             connection.on_end = ended
+
+
+async def _when_free(work: Callable[[], T]) -> T:
+    """Return what `work` with the store returns, once others leave that free. Raises `StoreBusy` where they don't for
+    long."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE
+    while True:
+        try:
+            return work()
+        except StoreBusy:
+            if loop.time() >= until:
+                raise
+        await asyncio.sleep(_AGAIN)

@@ -28,37 +28,50 @@ class Lender:
         self._lock = _lock_of(store, self._name)
         self._loans: dict[object, str] = {}
         self._made = 0
-        #: Loans that are over, and could not be forgotten yet.
+        #: Loans that are over, and could not be forgotten yet; and those whose lane could not be noted yet.
         self._over: set[str] = set()
+        self._unplaced: dict[str, tuple[str, int, int]] = {}
 
     def lend(
         self, borrower: object, chain: str, services: Collection[PaidService], share: Callable[[], int]
     ) -> int:
         """Note that a connection may sign so much more as `share` says by what the store has then; return it. Raises
-        `StoreError`."""
+        `StoreError`, which leaves all as it was."""
         try:
             if self._lock is not None and not self._lock.is_held:
                 self._lock.take()
+            self._place_loans()
             self._forget_dead()
         except OSError as fault:
             raise StoreError(f"can't lock what is lent of a budget: {fault}") from fault
-        if borrower not in self._loans:
+        loan = self._loans.get(borrower)
+        if loan is None:
             self._made += 1
-            self._loans[borrower] = f"{self._name}-{self._made}"
-        return self._store.lend(self._loans[borrower], self._name, chain, services, share)
+            loan = f"{self._name}-{self._made}"
+        amount = self._store.lend(loan, self._name, chain, services, share)
+        self._loans[borrower] = loan
+        return amount
 
     def place(self, borrower: object, channel: str, lane: int, start: int) -> None:
         """Note on which lane a connection is, and what was signed there before it."""
-        try:
-            self._store.place_loan(self._loans[borrower], channel, lane, start)
-        except StoreError:
-            # Others count both what it may sign and what it counts on of its channel: that is too much, and never too
-            # little.
-            return
+        self._unplaced[self._loans[borrower]] = channel, lane, start
+        self._place_loans()
+
+    def _place_loans(self) -> None:
+        for loan, place in list(self._unplaced.items()):
+            try:
+                self._store.place_loan(loan, *place)
+            except StoreError:
+                # Others count both what it may sign and what it counts on of its channel until the next loan: that is
+                # too much, and never too little.
+                return
+            del self._unplaced[loan]
 
     def end_loan(self, borrower: object) -> None:
         """Note that a connection is over, or didn't come about."""
-        self._over.add(self._loans.pop(borrower))
+        loan = self._loans.pop(borrower)
+        self._unplaced.pop(loan, None)
+        self._over.add(loan)
         self._forget_over()
 
     def list_elsewhere(self, chain: str, services: Collection[PaidService]) -> list[Loan]:
@@ -76,6 +89,7 @@ class Lender:
         """Forget all that was lent here: the connections are over. Idempotent."""
         self._over.update(self._loans.values())
         self._loans.clear()
+        self._unplaced.clear()
         self._forget_over()
         if self._lock is not None:
             self._lock.release()

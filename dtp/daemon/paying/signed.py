@@ -141,6 +141,10 @@ class SignedSums:
         self._lent[borrower] = self._lent.get(borrower, 0) + amount
         return amount
 
+    def has_lent(self, borrower: object) -> bool:
+        """True while a connection goes on that was lent something, or is dialled."""
+        return borrower in self._lent
+
     def take_back(self, borrower: object) -> None:
         """Note that a connection that was lent something is over, or didn't come about."""
         del self._lent[borrower]

@@ -106,7 +106,7 @@ class ChannelPurchase(Purchase):
     _settled: bool = field(init=False, default=False)
     _adding: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     #: Asked for so much more than the budget, where several connections share one; gives how much of it may be spent.
-    lend: Callable[[int], int] | None = field(init=False, default=None)
+    lend: Callable[[int], Awaitable[int]] | None = field(init=False, default=None)
     #: Money that was added for all we know, and how much: whether it was is found out before any other is.
     _unknown: tuple[OutcomeUnknown, int] | None = field(init=False, default=None)
     #: Money whose adding was signed, and isn't there by what the node says: it counts as a part of the budget, or a
@@ -209,7 +209,7 @@ class ChannelPurchase(Purchase):
             if not amount:
                 if self.channel.pass_ is not None:
                     return None
-                amount = self._cap_to_budget(max(enough - self.funds, self._step))
+                amount = await self._cap_to_budget(max(enough - self.funds, self._step))
                 amount = min(amount, await self.additional_limit())
                 if amount <= 0:
                     return None
@@ -246,13 +246,13 @@ class ChannelPurchase(Purchase):
             lambda store: room_for(store, self.channel, self.lane.lane, self.budget)
         )
 
-    def _cap_to_budget(self, amount: int) -> int:
+    async def _cap_to_budget(self, amount: int) -> int:
         """Return how much of an amount the budget allows."""
         within = self.start + self.budget.most - self.funds - self._doubted
         if within < amount and self.lend is not None:
-            more = self.lend(amount - within)
+            more = await self.lend(amount - within)
             self.budget = replace(self.budget, most=self.budget.most + more)
-            within += more
+            within = self.start + self.budget.most - self.funds - self._doubted
         return min(amount, within)
 
     async def _added_before(self) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from dtp import config
 from dtp.identity.private import close_to_others, make_private_file, make_private_folder
-from dtp.pay.errors import NoStore, StoreError
+from dtp.pay.errors import NoStore, StoreBusy, StoreError
 from dtp.pay.store.schema import FORMAT, SCHEMA, UPGRADES
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class StoreFile:
         *,
         power_safe: bool = True,
         make: bool = True,
+        patience: float = PATIENCE,
         sync_data: Callable[[int], None] = sync_data,
     ) -> None:
         """Open or make the file at `path`, the default one without; with `make` False what isn't there is `NoStore`.
@@ -79,7 +80,8 @@ class StoreFile:
         Without `power_safe` a power cut (not a crash of the process) may take the last moments with it, but for what
         is reserved. That is enough for whoever only pays: the server shows the newest voucher at the next connection,
         the wallet closes channels whose lane's key is gone, and a sync costs more than everything else together.
-        `sync_data` has the disk keep what was written to a file, given its descriptor.
+        `sync_data` has the disk keep what was written to a file, given its descriptor. Who else writes is waited for
+        `patience` seconds, once it is open: then `StoreBusy` is raised.
         """
         self.path = os.fspath(path) if path is not None else os.fspath(config.pay_store_path())
         #: Whether each transaction is synced to the disk.
@@ -110,6 +112,7 @@ class StoreFile:
         except BaseException:
             self._db.close()
             raise
+        self._db.execute(f"PRAGMA busy_timeout={round(patience * 1000)}")
         self._prompt: sqlite3.Connection | None = None  # of `receive_now`
         self._prompt_lock = threading.Lock()
         self._log = -1  # SQLite's write-ahead log
@@ -179,7 +182,7 @@ class StoreFile:
         try:
             db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as fault:
-            raise StoreError(f"can't write {self.path}: {fault}") from fault
+            raise _error_for(fault, f"can't write {self.path}: {fault}") from fault
         try:
             yield
             db.execute("COMMIT")
@@ -221,7 +224,7 @@ class StoreFile:
             with self._lock:
                 return self._db.execute(query, values).fetchall()
         except sqlite3.Error as fault:
-            raise StoreError(f"can't read {self.path}: {fault}") from fault
+            raise _error_for(fault, f"can't read {self.path}: {fault}") from fault
 
     def close(self) -> None:
         """Close the file, after what is under way in other threads. Idempotent."""
@@ -272,6 +275,12 @@ class StoreFile:
         except (OSError, sqlite3.Error) as fault:
             self._unsynced = True
             raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
+
+
+def _error_for(fault: sqlite3.Error, what: str) -> StoreError:
+    """Return the error of ours that says `what`: another one where it is only that others write."""
+    busy = getattr(fault, "sqlite_errorcode", 0) & PRIMARY == sqlite3.SQLITE_BUSY
+    return StoreBusy(what) if busy else StoreError(what)
 
 
 def _roll_back(db: sqlite3.Connection) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -335,14 +337,44 @@ def test_a_connection_that_is_over_borrows_no_more(tmp_path: Path) -> None:
         _, channel = sign(store, 50)
         assert one.left == 950
         meter: Any = LiveMeter(channel, 50)
-        meter.purchase.lend = lambda amount: sums.lend(borrower, lambda: amount)
+        meter.purchase.lend = lambda amount: one.lend_more(borrower, amount)
         sums.lend(borrower, lambda: 400)
         sums.add_meter(meter, borrower)
         assert one.left == 550
+        lend = meter.purchase.lend
         sums.end_meter(meter)
-        if meter.purchase.lend is not None:
-            meter.purchase.lend(100)
+        assert meter.purchase.lend is None
+        assert asyncio.run(lend(100)) == 0  # it waited for the store meanwhile
         assert one.left == 950
+
+
+def test_nothing_else_waits_while_others_write_to_the_store(tmp_path: Path) -> None:
+    """The whole daemon stood still for up to ten seconds, while a connection waited for a part of the budget."""
+    with Store(tmp_path / "pay.sqlite") as store:
+        wallet = Wallet(SimpleNamespace(chain_id="c"), store)  # type: ignore[arg-type]
+        one = Buyer(wallet, BudgetSettings(1000, None), NEAR, DEFAULT, None, TO)
+        sums, borrower = wallet.signed_for([PaidService(HOST, service_number("api"))]), object()
+        sums.lend(borrower, lambda: 400)
+        other = sqlite3.connect(store.path, isolation_level=None)
+        key = LaneKey.generate()
+
+        async def scenario() -> None:
+            other.execute("BEGIN IMMEDIATE")
+            # A thread of this program waits for it, as the one does that keeps vouchers.
+            keeping = asyncio.create_task(asyncio.to_thread(store.keep_key, key, 1))
+            lending = asyncio.create_task(one.lend_more(borrower, 700))
+            for _ in range(20):
+                await asyncio.sleep(0)
+                assert (one.left, one.spent) == (600, 0)
+            assert not lending.done()
+            assert not keeping.done()
+            other.execute("ROLLBACK")
+            assert await lending == 600
+            await keeping
+
+        asyncio.run(scenario())
+        other.close()
+        wallet.close()
 
 
 #: Takes the first lane of a channel, and counts on 300 of it, until it is told to end.

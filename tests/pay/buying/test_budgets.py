@@ -245,7 +245,7 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
     async def scenario() -> None:
         chain, asked = Chain(), []
 
-        def lend(amount: Any) -> Any:
+        async def lend(amount: Any) -> Any:
             asked.append(amount)
             return min(amount, 5000 - sum(asked[:-1]))
 
@@ -261,7 +261,7 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
 
 
 def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before() -> None:
-    def nobody(amount: Any) -> None:
+    async def nobody(amount: Any) -> int:
         raise AssertionError("nothing has to be lent")
 
     async def scenario() -> None:
