@@ -56,6 +56,8 @@ USUAL_OPEN: Final = 6_300_000
 USUAL_CLOSE: Final = -2_300_000
 USUAL_TOP_UP: Final = 1_060_000
 #: The key of a lane that is never opened.
+#: Transactions of a channel that are looked through for a key: more than a claim an hour for a year.
+MOST_LOOKED_THROUGH: Final = 10_000
 _ANY_KEY: Final = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
 
 
@@ -115,10 +117,14 @@ async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes |
     """Return what opens a sealed answer of this lock (32 bytes), as a claim on the channel told it; None where none
     has.
 
-    The channel has to be there still, so look before `dtp channel close` ends it. Raises what the chain raises.
+    The channel has to be there still, so look before `dtp channel close` ends it. Raises what the chain raises, and
+    `NodeRefused` of a node that names ever more transactions of it.
     """
     found = await chain.object(channel)
-    while (executed := await chain.transaction(found.previous_transaction)) is not None:
+    for _ in range(MOST_LOOKED_THROUGH):
+        executed = await chain.transaction(found.previous_transaction)
+        if executed is None:
+            return None
         for claimed in chain.events_in(executed, module.SCHEMA, Claimed):
             if claimed.channel == found.id and lock_of(claimed.preimage) == lock:
                 return claimed.preimage
@@ -126,7 +132,7 @@ async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes |
             executed, [each for each in executed.changes if each.id == found.id], f"change of {found.id}"
         )
         if change.input_version is None:  # it was opened here
-            break
+            return None
         if change.input_version >= found.version:  # or a node could have it looked for without an end
             raise NodeRefused(
                 f"the node says that transaction {executed.digest} made version {found.version} of {found.id} of "
@@ -134,7 +140,10 @@ async def key_on_chain(chain: ChainClient, channel: str, lock: bytes) -> bytes |
                 MALFORMED,
             )
         found = await chain.object(channel, change.input_version)
-    return None
+    raise NodeRefused(
+        f"the node says that {found.id} was in more than {MOST_LOOKED_THROUGH:,} transactions: ask another node",
+        MALFORMED,
+    )
 
 
 async def open_channel(

@@ -12,7 +12,7 @@ import pytest
 
 from dtp.chain import Program
 from dtp.chain.channel import ChannelState, Claimed, Settled
-from dtp.chain.errors import InsufficientFunds, NodeUnavailable, ProgramError, was_signed
+from dtp.chain.errors import InsufficientFunds, NodeRefused, NodeUnavailable, ProgramError, was_signed
 from dtp.chain.host import Terms
 from dtp.chain.model import SUI_COIN
 from dtp.pay import messages, settling
@@ -131,6 +131,29 @@ def test_a_wallet_for_nothing_says_so_soon() -> None:
     with pytest.raises(InsufficientFunds):
         asyncio.run(settle(chain, [decision() for _ in range(100)], 64))
     assert chain.tried == 7  # 64, 32, ... 1
+
+
+def test_a_node_that_names_ever_older_transactions_is_asked_so_often_and_no_more() -> None:
+    """It could count versions down from 2^63, and a key was looked for as long."""
+    asked = []
+
+    class Counting:
+        async def object(self, channel: str, version: int = 2**63) -> Any:
+            asked.append(version)
+            return SimpleNamespace(id=channel, version=version, previous_transaction=f"t{version}")
+
+        async def transaction(self, digest: str) -> Any:
+            change = SimpleNamespace(id=CHANNEL, input_version=asked[-1] - 1)
+            return SimpleNamespace(digest=digest, changes=(change,))
+
+        def events_in(self, *_: Any) -> tuple[()]:
+            return ()
+
+    with pytest.raises(
+        NodeRefused, match=f"{CHANNEL} was in more than 10,000 transactions: ask another node"
+    ):
+        asyncio.run(settling.key_on_chain(Counting(), CHANNEL, bytes(32)))
+    assert len(asked) == settling.MOST_LOOKED_THROUGH + 1
 
 
 def test_a_channel_with_many_lanes_keeps_nobody_from_being_claimed() -> None:
