@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +80,22 @@ C_SOCKETS["dtp_core/sockets.c"] |= {"poll.h", "sys/epoll.h", "sys/socket.h", "sy
 
 LEVEL = {name: row for row, names in enumerate(ROWS) for name in names}
 
+
+#: A file has 700 lines and a folder 20 files (CONTRIBUTING, rule 9), and a little more until somebody splits it. What
+#: stays larger is named below, with the reason.
+MOST_LINES, MOST_FILES = 750, 23
+LONG_FILES = {
+    # A Move struct's fields are read in the module alone that declares it, and clients call published names.
+    "move/transport/sources/channel.move",
+    "move/transport/sources/host.move",
+    "move/broadcast/sources/show.move",
+}
+WIDE_FOLDERS = {
+    "bench",  # its modules are commands, `python -m bench.NAME`, which results name
+    "dtp/cli",  # a command each
+    "dtp_core",  # one library, whose headers find each other beside them
+    "examples",  # a program each, which documents name
+}
 
 #: What imports modules by a name that isn't in an import.
 IMPORT_CALLS = ("import_module", "__import__")
@@ -222,6 +239,28 @@ def test_c_core_includes_no_system(file: str) -> None:
         return  # the driver of the sanitizers is a program of its own
     included = set(re.findall(r'^\s*#\s*include\s*["<]([^">]+)', (ROOT / file).read_text(), re.MULTILINE))
     assert included <= C_HEADERS | C_ALLOCATOR.get(file, set()) | C_SOCKETS.get(file, set())
+
+
+def our_sources() -> Iterator[Path]:
+    """Yield all sources of this checkout, but for what others have written."""
+    for folder in ("bench", "dtp", "dtp_core", "examples", "move", "tests"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            where = path.relative_to(ROOT)
+            foreign = {"node_modules", "build", "__pycache__", "framework", "data", "fixtures"} & {
+                *where.parts
+            }
+            if path.suffix in {".py", ".c", ".h", ".move", ".js"} and not foreign:
+                yield where
+
+
+def test_no_file_is_too_long_and_no_folder_too_wide() -> None:
+    files = list(our_sources())
+    long = {str(each) for each in files if (ROOT / each).read_text().count("\n") > MOST_LINES}
+    wide = {
+        str(folder) for folder, count in Counter(each.parent for each in files).items() if count > MOST_FILES
+    }
+    assert len(files) > 1500
+    assert (long, wide) == (LONG_FILES, WIDE_FOLDERS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,9 @@ StoreError UpgradePolicy
 3: MessageError
 4: Module Refusal
 """
+
+#: How much of the methods, without properties and those of Python itself, may have one word for a name, %.
+ONE_WORD = 17.5
 
 #: What a docstring begins with that says no verb.
 NOUNS = """
@@ -78,6 +82,22 @@ def nouns_first() -> Counter[str]:
     return +found
 
 
+def method_names(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of methods that aren't properties, nor Python's own."""
+    for made in ast.walk(tree):
+        for node in made.body if isinstance(made, ast.ClassDef) else ():
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__"):
+                decorators = map(ast.unparse, node.decorator_list)
+                if not any("property" in each or each.endswith(".setter") for each in decorators):
+                    yield node.name
+
+
+def test_no_more_methods_have_one_word_for_a_name() -> None:
+    names = [name for tree in trees().values() for name in method_names(tree)]
+    assert len(names) > 7000
+    assert 100 * sum("_" not in name.strip("_") for name in names) / len(names) <= ONE_WORD
+
+
 def test_no_class_name_gets_another_meaning() -> None:
     may = allowed_classes()
     assert {name: count for name, count in shared_classes().items() if count > may.get(name, 1)} == {}
@@ -91,3 +111,5 @@ def test_no_more_docstrings_begin_with_a_noun() -> None:
 def test_what_counts() -> None:
     text = 'def a():\n "The b."\n@property\ndef b():\n "The c."\ndef c():\n "Return the d."\nclass D:\n "The e."\n'
     assert [is_noun_first(node) for node in ast.parse(text).body] == [True, False, False, False]
+    text = "class A:\n def __init__(self): ...\n @property\n def b(self): ...\n def c(self): ...\n def d_e(s): ...\n"
+    assert list(method_names(ast.parse(text))) == ["c", "d_e"]
