@@ -224,7 +224,7 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
 
 @account.command()
 @account_file
-@click.option("--days", type=duration(0.0001, unit="d"), help="For so long. [default: for good]")
+@click.option("--days", type=duration(0.0001, unit="d"), help="How long the card holds. [default: for good]")
 @json_option
 def renew(file: str, days: float | None) -> None:
     """Sign the card anew, to hold for some days: devices write for as long as a card that they show does."""
@@ -244,7 +244,11 @@ def renew(file: str, days: float | None) -> None:
     help="Where to write the next recovery key.",
 )
 @click.option(
-    "--device", "devices", multiple=True, metavar="PEER=LABEL", help="A device it has then; repeatable."
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="PEER=LABEL",
+    help="A device of the account from then on; repeatable.",
 )
 @json_option
 def rotate(file: str, card: str, recovery: str, next_recovery: str, devices: tuple[str, ...]) -> None:

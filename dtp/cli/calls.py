@@ -33,7 +33,9 @@ _WELL = (Reason.HUNG_UP,)
 @click.option("--file", "-f", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
               help="Send a file of audio or video, and hang up at its end.")  # fmt: skip
 @click.option("--camera", metavar="DEVICE", help="Send what a camera sees, such as /dev/video0.")
-@click.option("--microphone", metavar="DEVICE", help="Send what a microphone hears: 'default', or of ALSA.")
+@click.option(
+    "--microphone", metavar="DEVICE", help="Send what a microphone hears: 'default', or a device of ALSA."
+)
 @click.option("--record", "-r", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE",
               help="Write what comes into a file (.mkv, .mp4, .webm); - is standard output.")  # fmt: skip
 @click.option("--stun", multiple=True, metavar="URL",

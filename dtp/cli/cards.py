@@ -47,7 +47,7 @@ def card() -> None:
 @click.option(
     "--mailbox", "mailboxes", multiple=True, metavar="ADDRESS", help="Where you get messages; repeatable."
 )
-@click.option("--days", type=duration(0.0001, unit="d"), help="For so long. [default: for good]")
+@click.option("--days", type=duration(0.0001, unit="d"), help="How long the card holds. [default: for good]")
 @account_options
 def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: WalletOptions) -> None:
     """Publish your account's devices and mailboxes, for the first time or anew.
@@ -168,7 +168,10 @@ def unlink_wallet(address: str | None, file: str, account: WalletOptions) -> Non
 
 @card.command()
 @click.option(
-    "--card", "path", type=click.Path(dir_okay=False, exists=True), help="Its file. [default: your own]"
+    "--card",
+    "path",
+    type=click.Path(dir_okay=False, exists=True),
+    help="The card's file. [default: that of your own]",
 )
 @account_file
 @account_options

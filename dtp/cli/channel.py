@@ -111,7 +111,7 @@ def list_channels(vouchers: Vouchers, account: WalletOptions) -> None:
 @store_option
 @account_options
 def show(id: str, vouchers: Vouchers, account: WalletOptions) -> None:
-    """Show a channel: its money, terms and lanes on chain, and what is vouched here."""
+    """Show a channel: its money, terms and lanes on chain, and the vouchers that are here."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         found = await _read(chain, id)
@@ -223,7 +223,7 @@ def backup(file: str, vouchers: Vouchers) -> None:
               help="Also all channels that carry pipes ('?via=pipe'), and give the pipes' storage deposits back. "
               "While no connection goes through the chain.")  # fmt: skip
 @click.option("--slack", metavar="AMOUNT",
-              help="Pay for what the server counts, and never came here, at most so much: then it agrees. "
+              help="Pay at most so much for what the server counts and what never arrived here, so that it agrees. "
               "[default: a voucher's step, at most 0.00075SUI]")  # fmt: skip
 @store_option
 @account_options
@@ -400,8 +400,9 @@ def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
 def find(vouchers: Vouchers, account: WalletOptions) -> None:
     """Find all channels of your account by the chain's history, also with an empty store, and say how to close each.
 
-    Those that a program of yours opened and didn't live to note are in the store from then on: the next connection
-    uses them. Others are shown with what they hold; they can be closed, but not used: their keys aren't here.
+    Those that a program of yours opened, and that it ended too early to note, are in the store from then on: the next
+    connection uses them. Others are shown with what they hold; they can be closed, but not used: their keys aren't
+    here.
     """
 
     async def work(chain: ChainClient) -> None:

@@ -44,7 +44,7 @@ _BY: Final[dict[str, Callable[[Bought], str]]] = {
 @store_option
 @json_option
 def history(by: str, vouchers: Vouchers) -> None:
-    """Show what your channels cost, also the closed ones: what went in, came back and was paid, and the gas apart.
+    """Show what your channels cost, closed ones included: what went in, came back and was paid, and the gas.
 
     The store of vouchers is read, and no node is asked: what was done with another store isn't in it.
     """

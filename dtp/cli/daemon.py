@@ -282,7 +282,7 @@ caller_argument = click.argument("caller", callback=_caller)
 @file_option
 @caller_argument
 @click.option(
-    "--time", "seconds", type=duration(*_BOUNDS), help='For so long, such as "1h". [default: until unban]'
+    "--time", "seconds", type=duration(*_BOUNDS), help='How long, such as "1h". [default: until unban]'
 )
 @json_option
 def ban(path: Path, caller: str, seconds: float | None) -> None:

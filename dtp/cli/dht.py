@@ -69,7 +69,9 @@ def _network_options(command: _Function) -> _Function:
 
 
 _stay_option = click.option(
-    "--stay", is_flag=True, help="Go on telling it until interrupted; else it ends within a day."
+    "--stay",
+    is_flag=True,
+    help="Go on announcing it until interrupted; without this it is forgotten within a day.",
 )
 
 
@@ -172,7 +174,7 @@ def provide(
     open_dht: Callable[..., Dht],
     identity: IdentitySource,
 ) -> None:
-    """Tell that you have the content with this hash (64 hex digits), and where you are.
+    """Announce that you have the content with this hash (64 hex digits), and where you are.
 
     \b
     Example:

@@ -261,7 +261,7 @@ def register(
 
 @login.command("open")
 @_client_options
-@click.option("--accept-older", is_flag=True, help="Take an older vault than was seen here.")
+@click.option("--accept-older", is_flag=True, help="Take a vault that is older than one that was seen here.")
 def open_(
     address: Address,
     name: str,
@@ -290,7 +290,7 @@ def change_password(
     new_password_file: str | None,
     renew: bool,
 ) -> None:
-    """Have another password. Whoever else is logged in is so no more."""
+    """Change the password. Whoever else is logged in to the account is logged out."""
     _refuse_existing(save)
     password = _read(password_file, "Password")
     new = check_new_password(_read(new_password_file, "New password", confirm=True))
@@ -314,7 +314,7 @@ def recover(
     identity: IdentitySource,
     code_file: str | None,
 ) -> None:
-    """Log in by the recovery code, and have a new password and a new code."""
+    """Log in by the recovery code, and get a new password and a new code."""
     _refuse_existing(save)
     code = _read(code_file, "Recovery code")
     new, who = check_new_password(_read(password_file, "New password", confirm=True)), _come_as(identity)

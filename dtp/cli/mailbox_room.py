@@ -156,7 +156,11 @@ def room_options(command: _Function) -> _Function:
 @click.option("--mib", type=click.IntRange(min=1), metavar="MIB", help="Pay for so much in each mailbox.")
 @click.option("--most", metavar="AMOUNT", help="... at most so much for a MiB and month, such as 0.01SUI.")
 @click.option(
-    "--months", type=click.IntRange(1, 12), default=1, show_default=True, help="... for so long at once."
+    "--months",
+    type=click.IntRange(1, 12),
+    default=1,
+    show_default=True,
+    help="... and for this many months at once.",
 )
 @click.option("--wait", type=duration(), default=f"{WAIT:g}s", show_default=True,
               help="How long to wait for your mailboxes.")  # fmt: skip
@@ -178,8 +182,8 @@ def rent(
 ) -> None:
     """Show the room that you have in your mailboxes, and with --mib pay those that have a price, where it is due.
 
-    Nothing is paid that is good for ten days yet, so it may run each day. What it comes to is --mib times --most a
-    month and mailbox at most, and gas.
+    Room that is paid for the next ten days isn't paid again, so this may run each day. It costs at most --mib times
+    --most for each month and mailbox, and gas.
 
     \b
     Examples:

@@ -67,7 +67,7 @@ def device(qr: bool, **who: Any) -> None:
 
 @click.command()
 @click.argument("peer")
-@click.option("--label", default="", metavar="NAME", help="What you call the device.")
+@click.option("--label", default="", metavar="NAME", help="Your name for the device.")
 @click.option("--history", type=duration(unit="d"), default="0d", show_default=True,
               help="Give it what was said in the last days, and your contacts and groups.")  # fmt: skip
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the card for it into a file.")

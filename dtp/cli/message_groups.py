@@ -33,8 +33,8 @@ history_option = click.option(
     "--history",
     type=history_amount,
     metavar="7d|100|all",
-    help="Give them what was said before as well, as you tell it: of so long, so many messages, or all. Everybody in "
-    "the group sees that.",
+    help="Give them what was said before, as this device has it: of the last days, a number of messages, or all. "
+    "Everybody in the group sees that you did.",
 )
 
 

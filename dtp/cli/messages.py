@@ -55,7 +55,7 @@ def message() -> None:
 
 
 @message.command()
-@click.option("--name", help="How you are called in your card.")
+@click.option("--name", help="Your name in your card.")
 @click.option("--mailbox", "mailboxes", multiple=True, metavar="ADDRESS",
               help="Where others leave what is for you: see 'dtp mailbox serve'; repeatable.")  # fmt: skip
 @click.option(
@@ -119,7 +119,7 @@ def card(
 
 @message.command()
 @click.argument("given", metavar="CARD")
-@click.option("--as", "nickname", metavar="NAME", help="How you call them.")
+@click.option("--as", "nickname", metavar="NAME", help="Your name for the contact.")
 @messenger_options
 def add(given: str, nickname: str | None, **who: Any) -> None:
     """Add a contact by its CARD: the text of one, or a file that has it.
@@ -187,7 +187,7 @@ def accept(person: str, **who: Any) -> None:
               help="Attach a file; repeatable.")  # fmt: skip
 @click.option("--reply-to", "answered", metavar="MESSAGE", help="Answer a message, by its id.")
 @click.option("--disappear", type=duration(1, whole=True),
-              help="Have it disappear so long after it was read.")  # fmt: skip
+              help="How long after it was read it disappears.")  # fmt: skip
 @click.option("--wait", type=duration(), default=f"{WAIT:g}s", show_default=True,
               help="How long to wait until a mailbox has it. It isn't lost otherwise.")  # fmt: skip
 @stamp_options
@@ -281,7 +281,9 @@ def read(wait: float, save: Path | None, keep_unread: bool, **who: Any) -> None:
 
 @message.command()
 @click.argument("person")
-@click.option("-n", "--last", type=click.IntRange(min=1), metavar="COUNT", help="Only so many, the newest.")
+@click.option(
+    "-n", "--last", type=click.IntRange(min=1), metavar="COUNT", help="Print only this many, the newest."
+)
 @click.option(
     "--ids", is_flag=True, help="Show each message's id, by which it is answered, edited and deleted."
 )
@@ -304,7 +306,7 @@ def history(person: str, last: int | None, ids: bool, save: Path | None, **who: 
 
 
 @message.command()
-@click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many messages.")
+@click.option("-c", "--count", type=click.IntRange(min=1), help="End after this many messages.")
 @save_option
 @click.option("--until-eof", is_flag=True, help="End when standard input ends.")
 @node_option

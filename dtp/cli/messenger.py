@@ -101,8 +101,8 @@ def messenger_options(command: Any) -> Any:
                      help="Find people by dtp1... in the DHT of this node, and be found there; may be repeated."),
         click.option("--chain", metavar="NETWORK", help="Find accounts (dtpa1...) on this Sui network, and refuse "
                      "cards that it says are older: mainnet, testnet, a URL."),
-        click.option("--posts", metavar="0X...", help="With --chain: take messages through the chain as well, those "
-                     "to this host object that are sealed to your identity ('dtp post')."),
+        click.option("--posts", metavar="0X...", help="With --chain: take messages that come through the chain, too: "
+                     "those to this host object, sealed to your identity ('dtp post')."),
     ):  # fmt: skip
         command = decorate(command)
     return command

@@ -396,15 +396,16 @@ def payment_options(command: _Function) -> _Function:
         click.option("--when-answered", is_flag=True,
                      help="Pay a request when its answer begins, and not when it is made."),
         click.option("--slack", metavar="AMOUNT",
-                     help="Pay for what the server counts, and never came here, on connections that broke off: at "
-                     "most so much in all on a channel's lane. [default: a voucher's step, at most 0.00075SUI]"),
+                     help="Pay at most so much, on a channel's lane in all, for what the server counts and what "
+                     "never arrived here, since a connection broke off. [default: a voucher's step, at most "
+                     "0.00075SUI]"),
         click.option("--yes", is_flag=True, help="Agree to a deposit above 1 SUI without being asked."),
         gas_price_option,
         click.option("--max-gas", metavar="AMOUNT",
                      help="Gas that opening, topping up and closing may take. [default: a quarter of the budget, or "
                      "0.1SUI if that is more]"),
         click.option("--longest-lock", type=duration(),
-                     help="How long a server may keep a deposit at most that it doesn't give back. [default: 1d]"),
+                     help="The longest time that a server may keep what it should give back. [default: 1d]"),
         click.option("--most-per-day", metavar="AMOUNT",
                      help="What may go into channels in 24 hours, less what comes back. [default: 10 budgets, or "
                      "10SUI if that is more]"),

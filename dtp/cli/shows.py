@@ -377,10 +377,10 @@ def listen(
     """Listen to a show: its bytes go to standard output, with --json a line for each segment. It ends with the show.
 
     Nothing is written that the producer didn't sign. A sealed show is opened with your identity, and with the tickets
-    of its account, or of --wallet; where keys are sold, a --budget buys them. What was lost is said at the place.
-    Meanwhile the show is passed on to others who ask, under an identity made for this run, where you don't name one:
-    so you may listen with several devices. A producer that sends nothing for a while is waited for; one
-    that is gone without an end is given up, once what was heard is written.
+    of its account, or of --wallet; where keys are sold, a --budget buys them. Segments that are lost are named on
+    standard error. Meanwhile the show is passed on to others who ask, under an identity made for this run, where you
+    don't name one: so you may listen with several devices. A producer that sends nothing for a while is waited for;
+    one that is gone without an end is given up, once what was heard is written.
 
     \b
     Examples:

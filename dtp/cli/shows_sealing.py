@@ -123,7 +123,7 @@ def buying_options(command: _Function) -> _Function:
     decorated: Any = with_payment
     for option in (
         click.option("--key-lasts", type=duration(0, 86_400), default=f"{ROTATE:g}s", show_default=True,
-                     help="How long a key that is bought has to last, in the mean: where they are "
+                     help="How long a key that is bought has to last on average: where they are "
                      "changed faster, no more are bought."),
         click.option("--most-per-key", metavar="AMOUNT", help="The highest price of a key to agree to."),
         click.option("--budget", metavar="AMOUNT",

@@ -89,7 +89,7 @@ async def _messages(data: tuple[str, ...]) -> AsyncIterator[bytes]:
 
 @topic.command()
 @click.argument("name")
-@click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many messages.")
+@click.option("-c", "--count", type=click.IntRange(min=1), help="End after this many messages.")
 @click.option("--history", type=duration(), default="0s",
               help="Ask others for what they hold of so long.")  # fmt: skip
 @click.option("--overflow", type=click.Choice(["wait", "drop-oldest", "raise"]), default="wait",

@@ -76,7 +76,7 @@ def _wrong(graph: Graph) -> DtpError | None:
 @click.option("--author", metavar="PEER", help="Whose work to sign again. [default: yours]")
 @graph_options
 def recover(opened: GraphOpener, source: str | None, author: str | None) -> None:
-    """Let a copied or restored file go on for your identity; or sign again what is stranded in SOURCE.
+    """Let your identity go on writing to a copied or restored file; or sign again what is stranded in SOURCE.
 
     Without SOURCE and --author: only if no other copy has more of what you wrote, or will be written to: two that are
     contradict each other, and others take only one of them. Where a peer has all of it, 'dtp graph sync' is enough.
@@ -136,7 +136,7 @@ def prune(opened: GraphOpener) -> None:
 @file_argument
 @graph_options
 def status(opened: GraphOpener) -> None:
-    """Tell how a graph stands: what is here, what is missing, who signed two histories.
+    """Show the state of a graph: what is here, what is missing, who signed two histories.
 
     Ends with 3 if there is something to do: your own identity signed two histories, or the file was copied,
     restored or damaged.
@@ -179,7 +179,7 @@ def status(opened: GraphOpener) -> None:
 @file_argument
 @click.argument("peer", required=False)
 @click.argument("path", default="")
-@click.option("--days", type=duration(0.0001, unit="d"), help="For so long. [default: for good]")
+@click.option("--days", type=duration(0.0001, unit="d"), help="How long the grant holds. [default: for good]")
 @click.option("--revoke", is_flag=True, help="Take back what PEER was granted at PATH.")
 @click.option("--use", "handed", metavar="GRANT", help="Use a grant that was handed over as text.")
 @graph_options

@@ -234,7 +234,7 @@ def _format(at: int, length: int, attributes: dict[str, Any]) -> str:
     type=duration(),
     default="10s",
     show_default=True,
-    help="How long the query may take; 0 for as long as it likes.",
+    help="How long the query may take; 0 is without a limit.",
 )
 @graph_options
 def query(

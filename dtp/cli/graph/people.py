@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--revoke", metavar="PEER", help="Put a device out: what it wrote since isn't taken any more.")
 @click.option("--take-over", is_flag=True, help="Tell this graph of the account's new key.")
-@click.option("--ignore", metavar="PEER", help="Void all that a device ever wrote for the account.")
+@click.option("--ignore", metavar="PEER", help="Ignore all that a device has ever written for the account.")
 @graph_options
 def account_command(
     opened: GraphOpener,
@@ -77,8 +77,8 @@ def account_command(
 @click.argument("peer", required=False)
 @click.option("--shared", is_flag=True, help="For all who have the graph: you, or your account, own it.")
 @click.option("--undo", is_flag=True, help="Take PEER in again.")
-@click.option("--follow", metavar="NAME", help="Let the bans of an identity or account count here.")
-@click.option("--unfollow", metavar="NAME", help="Let them count no more.")
+@click.option("--follow", metavar="NAME", help="Apply the bans of this identity or account here, too.")
+@click.option("--unfollow", metavar="NAME", help="Apply the bans of this identity or account no longer.")
 @graph_options
 def ban(
     opened: GraphOpener, peer: str | None, shared: bool, undo: bool, follow: str | None, unfollow: str | None
@@ -117,7 +117,7 @@ def ban(
 )
 @graph_options
 def agreement(opened: GraphOpener, peers: tuple[str, ...], need: int | None) -> None:
-    """Show who has to agree to summed up frames before FILE takes them in place of the frames, or say it.
+    """Show who has to agree to a summary of frames before FILE takes it in place of the frames, or change that.
 
     Those of the PEERs who have the frames and prune their graphs agree, once this was said of their files, too.
 
