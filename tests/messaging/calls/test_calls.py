@@ -15,6 +15,7 @@ import pytest
 from post_office import PostOffice, acquainted, known_identity, post_office, wait_notice
 
 import dtp
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.calls.book import CallBook, Phase
 from dtp.messaging.calls.calling import CallEnded, Calls, Media
@@ -455,7 +456,7 @@ def test_packets_pass_a_tunnel_both_ways_and_those_of_others_do_not() -> None:
         try:
             await here.open_port()
             await there.open_port()
-            await there.dial(await here.listen_at("memory://calls-tunnel"))
+            await there.dial(await here.listen_at("memory://calls-tunnel"), Nearness.PROCESS)
             for tunnel, name in ((here, "here"), (there, "there")):
                 agent, _ = await loop.create_datagram_endpoint(
                     lambda name=name: Agent(name),  # type: ignore[misc]

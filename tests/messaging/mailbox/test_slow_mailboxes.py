@@ -145,7 +145,7 @@ def test_what_is_of_the_moment_is_passed_on_to_who_is_there(tmp_path: Path) -> N
         for each in (alice, carol):
             await bob.send(each.card, "hello")
             await take(each, 1)
-        typing = Event(EventKind.TYPING, bob.card.person, 0, now_ms(), {"on": True}).encode()
+        typing = Event(EventKind.TYPING, alice.card.person, 0, now_ms(), {"on": True}).encode()
         devices = [each.identity.id.key for each in (carol, alice)]
         telling = asyncio.ensure_future(bob.delivery.send_signal(devices, typing))
         await wait_notice(alice, What.TYPING)
