@@ -74,6 +74,24 @@ def test_what_comes_once_more_and_what_others_of_a_group_say_is_counted_for_nobo
     assert count(write(at, "mallory", "alice", group), What.QUOTA_EXCEEDED) == 1
 
 
+def test_what_was_said_can_be_edited_and_deleted_beyond_a_quota(village: Callable[..., Village]) -> None:
+    """Whoever had said too much could take nothing of it back."""
+    at = village("alice", "bob")
+    alice, bob = at.people["alice"], at.people["bob"]
+    limit(at, "alice", contact_events=16)
+    for number in range(20):
+        at.say("bob", alice.person, str(number))
+    at.deliver()
+    said = [each.id for each in alice.read_history(bob.person)]
+    assert len(said) == 16
+    bob.send_event(alice.person, EventKind.DELETE, {"target": said[0]}, at.now)
+    bob.send_event(alice.person, EventKind.EDIT, {"target": said[1], "text": "better"}, at.now)
+    bob.send_event(alice.person, EventKind.EDIT, {"target": said[1], "text": "too often"}, at.now)
+    at.deliver()
+    first, second, *_ = alice.read_history(bob.person)
+    assert (first.deleted, second.text) == (True, "better")
+
+
 def test_of_a_stranger_less_is_kept_until_they_are_answered(village: Callable[..., Village]) -> None:
     at = village("alice", "bob")
     alice, bob = at.people["alice"], at.people["bob"]
@@ -120,6 +138,47 @@ def test_groups_that_one_person_tells_of_and_we_are_not_in_are_bounded(
     assert at.is_member("alice", group)
     for number in range(6):  # those that she is in aren't counted
         assert at.is_member("alice", at.group("bob", "alice")), number
+
+
+def test_strangers_bring_us_into_few_groups_until_they_are_answered(village: Callable[..., Village]) -> None:
+    """They made as many as they liked, of which each was kept with all operations, and what was said there."""
+    at = village("mallory", "alice", least=0, acquainted=False)
+    alice, mallory = at.people["alice"], at.people["mallory"]
+    limit(at, "alice", stranger_groups=3, stranger_events=10)
+    groups = [at.group("mallory", "alice") for _ in range(5)]
+    assert [at.is_member("alice", each) for each in groups] == 3 * [True] + 2 * [False]
+    found = [one for each in groups[:3] for _ in range(5) for one in write(at, "mallory", "alice", each)]
+    assert count(found, What.MESSAGE) == 10
+    assert all(alice.allowances.is_invitation(alice.groups[each]) for each in groups[:3])
+    at.say("alice", groups[0], "hello")  # what she takes part in isn't counted
+    assert not alice.allowances.is_invitation(alice.groups[groups[0]])
+    assert count(write(at, "mallory", "alice", groups[0]), What.MESSAGE) == 1
+    assert at.is_member("alice", at.group("mallory", "alice"))
+    alice.change_group(groups[1], Act.REMOVE, at.now, subject=alice.person)  # what she has left is
+    at.deliver()
+    assert not at.is_member("alice", at.group("mallory", "alice"))
+    alice.update_contact(mallory.person, stranger=False)
+    assert at.is_member("alice", at.group("mallory", "alice"))
+    assert not alice.allowances.is_invitation(alice.groups[groups[2]])
+
+
+def test_members_of_groups_that_strangers_bring_us_into_are_strangers(
+    village: Callable[..., Village],
+) -> None:
+    """As many were kept as somebody made, with what each of them says."""
+    at = village("mallory", "alice", "eve", "trudy", least=0, acquainted=False)
+    alice = at.people["alice"]
+    alice.introductions.most_strangers = 2
+    group = at.group("mallory", "alice", "eve", "trudy")
+    for name in ("eve", "trudy"):
+        at.say(name, group, f"I am {name}")
+        at.deliver()
+    assert at.texts("alice", group) == ["I am eve"]
+    at.say("alice", group, "who are you all?")
+    at.deliver()
+    at.say("trudy", group, "again")
+    at.deliver()
+    assert "again" in at.texts("alice", group)
 
 
 def test_groups_that_we_were_in_are_not_counted(village: Callable[..., Village]) -> None:

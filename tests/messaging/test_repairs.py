@@ -90,6 +90,7 @@ def test_a_member_who_was_restored_hears_of_another_whom_others_have_named(
 ) -> None:
     at = village("bob", "carol", "dave", least=100, acquainted=False)
     group = at.group("bob", "carol", "dave")
+    at.people["carol"].update_contact(at.people["bob"].person, stranger=False)
     contact = at.people["carol"].get_contact(at.people["dave"].person)
     assert contact.stranger
     assert say_across_a_backup(at, "dave", "carol", group) == ["after the backup"]

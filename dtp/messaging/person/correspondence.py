@@ -605,7 +605,9 @@ class Correspondence:
         if person == self.person:
             return device in self.card.devices
         contact = self.contacts.get_contact(person)
-        return contact is not None and not contact.blocked and device in contact.devices
+        if contact is None or contact.blocked or device not in contact.devices:
+            return False
+        return self.introductions.may_write(person)
 
     def _receive_event(
         self, device: bytes, event: Event, teller: Nearness, now_ms: int
@@ -615,6 +617,7 @@ class Correspondence:
         person = self.desk.peer_of(device).person
         if not person or not self._may_write(device, person):
             return []
+        self.introductions.note_written(person)
         if event.kind is EventKind.COPY:
             return self._take_copy(person, event, now_ms)
         if event.kind is EventKind.PAST:
@@ -678,7 +681,7 @@ class Correspondence:
             held = held or person not in (group.members.roles if group else {})
             if group is None and contact is not None and not contact.stranger:
                 self.group_states.note_unknown(conversation, device, now_ms)
-        if why := self.allowances.refuse_event(person, conversation, group, len(event.encode())):
+        if why := self.allowances.refuse_event(person, conversation, group, event):
             return self.allowances.tell(person, conversation, why, now_ms)
         is_text = event.kind is EventKind.TEXT and person != self.person
         said = Said(person, event)

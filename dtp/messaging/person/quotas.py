@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from dtp.messaging.conversation.operations import MAX_PAST
+from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.operations import MAX_PAST, Act, Operation
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.notices import Notice, What
 from dtp.messaging.person.storage.usage import KeptUsage
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Ms after which the program is told again that somebody sends more than is kept of them.
 _TOLD_AGAIN_MS: Final = 86_400_000
+#: An eighth beyond each quota of what is said is for edits and deletions of it.
+_SPARE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ class MessageQuotas:
     #: Of what each person tells of what was said in groups before we came; of strangers as above.
     told_events: int | None = 4 * MAX_PAST
     told_bytes: int | None = 64 << 20
-    #: Groups that one person has told of and we haven't been in.
+    #: Groups that one contact has told of and we haven't been in; and that one stranger has told of, until we take
+    #: part in them.
     groups: int | None = 64
+    stranger_groups: int | None = 4
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -61,34 +66,61 @@ class Allowances:
         self._mail, self.quotas = mail, quotas
         #: By person and what there was too much of, when the program was told, Unix time in ms.
         self._told: dict[tuple[bytes, str], int] = {}
+        #: Groups that are no invitations (any more).
+        self._answered: set[bytes] = set()
 
-    def refuse_event(self, person: bytes, conversation: bytes, group: Membership | None, size: int) -> str:
+    def refuse_event(self, person: bytes, conversation: bytes, group: Membership | None, event: Event) -> str:
         """Return why an event of a person's isn't kept, "" if it is."""
         usage, quotas = self._mail.store.usage, self.quotas
         if person == self._mail.person:
             return ""
+        spare = _SPARE if event.kind in (EventKind.EDIT, EventKind.DELETE) else 0
+        size, strangers = len(event.encode()), (quotas.stranger_events, quotas.stranger_bytes)
         if group is not None and person in group.members.roles:
+            if self._is_stranger(person) and self.is_invitation(group):
+                return _exceeds(usage.measure(person), size, *strangers, "of a stranger", spare)
             here = usage.measure(person, conversation)
-            why = _exceeds(here, size, quotas.member_events, quotas.member_bytes, "in this group")
-            return why or self._refuse_contact(person, size)
+            why = _exceeds(here, size, quotas.member_events, quotas.member_bytes, "in this group", spare)
+            return why or self._refuse_contact(person, size, spare)
         if conversation != person:
-            held = usage.measure_held(person)
-            return _exceeds(held, size, quotas.held_events, quotas.held_bytes, "in groups that aren't known")
-        contact = self._mail.contacts.get_contact(person)
-        if contact is None or contact.stranger:
-            said = usage.measure(person, person)
-            return _exceeds(said, size, quotas.stranger_events, quotas.stranger_bytes, "of a stranger")
-        return self._refuse_contact(person, size)
+            held, limits = usage.measure_held(person), (quotas.held_events, quotas.held_bytes)
+            return _exceeds(held, size, *limits, "in groups that aren't known", spare)
+        if self._is_stranger(person):
+            return _exceeds(usage.measure(person, person), size, *strangers, "of a stranger", spare)
+        return self._refuse_contact(person, size, spare)
 
-    def _refuse_contact(self, person: bytes, size: int) -> str:
+    def _is_stranger(self, person: bytes) -> bool:
+        contact = self._mail.contacts.get_contact(person)
+        return person != self._mail.person and (contact is None or contact.stranger)
+
+    def is_invitation(self, group: Membership) -> bool:
+        """True until we do something in a group that nobody but strangers has added us to. To leave it is no answer.
+
+        What is none once never is one again.
+        """
+        if group.group in self._answered:
+            return False
+        own, usage = self._mail.person, self._mail.store.usage
+        has_said = any(usage.measure(own, each).events for each in (group.group, *group.members.rooms))
+        if has_said or any(map(self._is_answer, group.operations.values())):
+            self._answered.add(group.group)
+            return False
+        return True
+
+    def _is_answer(self, operation: Operation) -> bool:
+        own, act, is_us = self._mail.person, operation.act, operation.subject == self._mail.person
+        if operation.author == own:
+            return act is not Act.RETIRE and not (act is Act.REMOVE and is_us)
+        return act is Act.ADD and is_us and not self._is_stranger(operation.author)
+
+    def _refuse_contact(self, person: bytes, size: int, spare: int) -> str:
         total = self._mail.store.usage.measure(person)
-        return _exceeds(total, size, self.quotas.contact_events, self.quotas.contact_bytes, "in all")
+        return _exceeds(total, size, self.quotas.contact_events, self.quotas.contact_bytes, "in all", spare)
 
     def refuse_told(self, person: bytes, count: int, size: int) -> str:
         """Return why events of others that a person tells aren't kept, "" if they are."""
         told, quotas = self._mail.store.usage.measure_told(person), self.quotas
-        contact = self._mail.contacts.get_contact(person)
-        if contact is not None and contact.stranger:
+        if self._is_stranger(person):
             limits = quotas.stranger_events, quotas.stranger_bytes
         else:
             limits = quotas.told_events, quotas.told_bytes
@@ -98,22 +130,24 @@ class Allowances:
     def refuse_group(self, person: bytes, group: bytes) -> str:
         """Return why nothing is kept of a group that a person tells of, "" if it is; note that they told of it."""
         mail, store = self._mail, self._mail.store
-        most = self.quotas.groups
+        most = self.quotas.stranger_groups if self._is_stranger(person) else self.quotas.groups
         if person == mail.person or most is None or group in mail.groups:
             return ""
         prefix = f"told {person.hex()} "
-        name, told = prefix + group.hex(), store.list_names(prefix)
+        name, told = prefix + group.hex(), [each for each in store.list_names(prefix) if self._counts(each)]
         if name not in told:
             if len(told) >= most:
                 return f"more than {most} groups that we haven't been in"
             store.put_value(name, b"")
         return ""
 
-    def note_joined(self, group: bytes) -> None:
-        """Note that we are in a group: whoever has told of it may tell of another one."""
-        for name in self._mail.store.list_names("told "):
-            if name.endswith(group.hex()):
-                self._mail.store.drop_value(name)
+    def _counts(self, name: str) -> bool:
+        """Return whether a group that somebody has told of still counts: forget that they did otherwise."""
+        group = self._mail.groups.get(bytes.fromhex(name.split()[-1]))
+        if group is None or self.is_invitation(group):
+            return True
+        self._mail.store.drop_value(name)
+        return False
 
     def tell(self, person: bytes, conversation: bytes, why: str, now_ms: int) -> list[Notice]:
         """Return what the program is told of who goes beyond: once a day of each person and reason."""
@@ -124,9 +158,12 @@ class Allowances:
         return [Notice(What.QUOTA_EXCEEDED, person, conversation, detail=why)]
 
 
-def _exceeds(usage: KeptUsage, size: int, events: int | None, most_bytes: int | None, where: str) -> str:
-    if events is not None and usage.events + 1 > events:
+def _exceeds(
+    usage: KeptUsage, size: int, events: int | None, most_bytes: int | None, where: str, spare: int = 0
+) -> str:
+    """Return what there would be too much of, "" for nothing; `spare` is a part of it that may be taken beyond."""
+    if events is not None and usage.events + 1 > events + (events // spare if spare else 0):
         return f"more than {events} events {where}"
-    if most_bytes is not None and usage.bytes + size > most_bytes:
+    if most_bytes is not None and usage.bytes + size > most_bytes + (most_bytes // spare if spare else 0):
         return f"more than {most_bytes} bytes {where}"
     return ""

@@ -92,9 +92,11 @@ class GroupStates:
             group.add_operation(Operation.parse(each), lambda operation: False, kept=True)
 
     def list_fellows(self) -> set[bytes]:
-        """Return who is in a group with us."""
-        ours = [each.members.roles for each in self._mail.groups.values()]
-        return {person for roles in ours if self._mail.person in roles for person in roles}
+        """Return who is in a group with us, but for those that strangers have added us to without an answer."""
+        mail = self._mail
+        ours = [each for each in mail.groups.values() if mail.person in each.members.roles]
+        taken = [each for each in ours if not mail.allowances.is_invitation(each)]
+        return {person for each in taken for person in each.members.roles}
 
     def send_state(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
         """Give devices all that is known of a group. Without `once` it is sent, however much it is."""
@@ -276,8 +278,6 @@ class GroupStates:
         """Return what has changed in a group, and show what was held back until then."""
         mail, group, members = self._mail, membership.group, membership.members
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
-        if mail.person in members.roles and mail.person not in was.roles:
-            mail.allowances.note_joined(group)
         if mail.person in was.roles:  # who is new hears of none before
             notices += [self._tell_given(group, person) for person in members.past.keys() - was.past.keys()]
         accepted = {person for person in members.roles if not mail.contacts.is_waiting(person)}

@@ -56,7 +56,11 @@ class Introductions:
             if change is CardChange.ADDED and fields.get("blocked"):
                 contact = self._keep(replace(contact, blocked=True))
             return contact, change
-        if device not in card.devices or not self.may_write(card.person):
+        if device not in card.devices:
+            return None
+        if not self.may_write(card.person):
+            if mail.contacts.get_contact(card.person) is not None:  # they may write once there is room
+                mail.desk.note_person(device, card.person)
             return None
         contact, change = mail.take_contact(card, teller, stranger=True)
         self.note_written(card.person)
