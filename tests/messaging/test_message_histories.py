@@ -185,8 +185,9 @@ class History:
         people = self.people.values()
         due = [each.name for each in people if each.mail.store.next_due() is not None]
         given = [each.name for each in people if each.mail.store.past.load_givings()]
+        wanted = [each.name for each in people if each.mail.store.list_wanted_states(self.now + QUIET * DAY)]
         unsaid = any(each.answers or each.repairs for each in people)
-        return not (waiting or due or given or self.spread or unsaid)
+        return not (waiting or due or given or wanted or self.spread or unsaid)
 
     def maybe_kill(self) -> int | None:
         return self.chance.randrange(40) if self.chance.random() < 0.12 else None

@@ -678,8 +678,9 @@ class Correspondence:
             conversation = person
         elif person != self.person or self.group_of(conversation) is not None:
             group = self.group_of(conversation)
-            held = held or person not in (group.members.roles if group else {})
-            if group is None and contact is not None and not contact.stranger:
+            roles = group.members.roles if group else {}
+            held = held or person not in roles
+            if self.person not in roles and contact is not None and not contact.stranger:
                 self.group_states.note_unknown(conversation, device, now_ms)
         if why := self.allowances.refuse_event(person, conversation, group, event):
             return self.allowances.tell(person, conversation, why, now_ms)

@@ -115,6 +115,18 @@ class SecondDelivery:
             each.came -= doubted
             each.may_have_come |= doubted
 
+    def doubt_received(self, person: bytes, conversation: object) -> None:
+        """What hasn't come yet to somebody who was taken out of a group comes perhaps."""
+        for each in self.held.values():
+            if each.person == person:
+                doubted = {
+                    event
+                    for event in each.came - each.shown.keys()
+                    if self.said[event].conversation == conversation and self.said[event].person != person
+                }
+                each.came -= doubted
+                each.may_have_come |= doubted
+
     def doubt_told(self, *, teller: str = "", person: bytes = b"") -> None:
         """A device tells nothing any more, or nobody tells a person: what isn't there comes perhaps."""
         over = [

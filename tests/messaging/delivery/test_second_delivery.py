@@ -191,7 +191,11 @@ class ComparedHistory(History):
             *(event.clock, event.sent_ms, fields.get("target", b""), word, 1000 * fields.get("disappear", 0)),
         )
         self.model.say(said, to)
-        if conversation == self.group and person.mail.person in self.removed:
+        if conversation != self.group:
+            return
+        for each in self.removed:
+            self.model.doubt_received(each, "choir")
+        if person.mail.person in self.removed:
             self.model.doubt_said({said.id})
 
     def choose_words(self, person: Person, seen: list[Seen]) -> tuple[EventKind, dict[str, Any]]:
@@ -267,6 +271,7 @@ class ComparedHistory(History):
             {each.id for each in said if (each.person, each.conversation) == (person, "choir")}
         )
         self.model.doubt_told(person=person)
+        self.model.doubt_received(person, "choir")
 
     # ---- devices' lives ----------------------------------------------------------------------------------------
 

@@ -160,6 +160,33 @@ def test_an_account_that_is_recovered_on_another_device_comes_back_into_its_grou
     assert bob.groups[group].retired.keys() == {(tablet.person, alice.identity.id.key)}
 
 
+def test_whom_a_device_has_added_that_was_revoked_before_they_heard_of_it_is_given_the_group(
+    village: Callable[..., Village],
+) -> None:
+    """The first thing that came of the group was the retirement: it was known then, and nobody asked for the rest."""
+    at, group = begin(village, "carol")
+    alice, phone, carol = (at.people[each] for each in ("alice", "phone", "carol"))
+    at.say("alice", carol.person, "hello")
+    at.deliver()
+    phone.change_group(group, Act.ADD, at.now, subject=carol.person)
+    for device in phone.desk.devices_without_session(at.now):
+        phone.desk.begin_session(device, at.bundle("carol"))
+    for sealed in phone.desk.seal_due(at.now):
+        if sealed.device != carol.identity.id.key:
+            at.boxes.setdefault(sealed.device, []).append(sealed.envelope)
+    at.deliver()
+    assert alice.account is not None
+    alice.change_account(alice.account.remove(known_identity("phone").id), at.now + 1)
+    at.say("alice", group, "welcome")
+    at.deliver()
+    assert not at.is_member("carol", group)
+    at.now += resend_after(1)
+    carol.group_states.take_wanted(at.now)
+    at.deliver()
+    assert at.is_member("carol", group)
+    assert at.texts("carol", group) == ["welcome"]
+
+
 def test_a_device_that_knows_that_it_was_revoked_says_nothing_that_counts(
     village: Callable[..., Village],
 ) -> None:
