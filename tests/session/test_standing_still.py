@@ -129,6 +129,31 @@ def test_a_reader_that_says_that_it_waits_for_more_gets_it_whatever_others_keep(
     assert come == min(size, left)
 
 
+@pytest.mark.parametrize("reads_all", [True, False])
+def test_of_a_large_window_little_that_is_left_is_told_as_well(reads_all: bool) -> None:
+    """A reader that had read all waited while less than a 64th of the window was free, for as long as others read
+    nothing; and one that reads some of what is there had others wait until it had read as much."""
+    limits = replace(DEFAULT, first_window=DEFAULT.stream_window)
+    pair, rest = SessionPair(limits, limits), 200 * KIB
+    for number in range(DEFAULT.connection_window // DEFAULT.stream_window):
+        pair.client.write_stream(
+            pair.client.open_stream(), bytes(DEFAULT.stream_window - (not number) * rest)
+        )
+    pair.settle()
+    size = 150 * KIB if reads_all else 8 * KIB
+    reader = pair.client.open_stream()
+    if not reads_all:
+        pair.client.write_stream(reader, bytes(rest))
+        pair.settle()
+    for _ in range(10):
+        pair.client.write_stream(reader, bytes(size))
+        pair.settle()
+        unread = pair.server.unread_bytes(reader)
+        assert unread == (size if reads_all else rest)
+        pair.server.consume_data(reader, size)
+        pair.settle()
+
+
 def test_credit_is_taken_back_by_nobody_and_never_above_the_stream_s_window() -> None:
     """Whatever is said about waiting."""
     pair = SessionPair(LIMITS, LIMITS)
