@@ -52,7 +52,7 @@ class RecordingServer:
     """Serves recordings to whoever knows their hash. `serve_connection` is the handler of a service."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        """Read the files, to know their hashes. Raise as `Recording` does for what is none."""
+        """Read the files, to know their hashes. Raise as `Recording` does for a file that isn't one."""
         self._files: dict[bytes, Path] = {}
         for path in paths:
             with contextlib.closing(Recording(path)), open(path, "rb") as file:

@@ -326,7 +326,7 @@ class Broadcast:
 
 
 def parse_show(show: bytes | str) -> bytes:
-    """Return a show's id as bytes. Raise `BroadcastError` for what is none."""
+    """Return a show's id as bytes. Raise `BroadcastError` for a text that is no id."""
     try:
         id = (
             bytes.fromhex(show.removeprefix("0x").rjust(2 * SHOW_SIZE, "0"))

@@ -34,8 +34,8 @@ class BoughtTickets:
             raise ConfigError(f"can't write to {self._folder}: {fault.strerror}") from fault
 
     def list_newest(self, account: Id) -> list[str]:
-        """Return those of an account that were bought last, the last one first: as many as a producer is asked with
-        at once. Raise `ConfigError`."""
+        """Return those of an account that were bought last, the last one first: as many as one question to a producer
+        names. Raise `ConfigError`."""
         found = list[tuple[float, str]]()
         try:
             for each in self._folder.glob(f"{canonical_id(account)}.0x*"):
@@ -45,7 +45,7 @@ class BoughtTickets:
         return [ticket for _, ticket in sorted(found, reverse=True)][:MAX_CLAIMS]
 
     def path_of(self, account: Id, ticket: Id) -> Path:
-        """Return the file that is there where this ticket was bought."""
+        """Return the path of the file that stands for this ticket."""
         return self._folder / f"{canonical_id(account)}.{canonical_id(ticket)}"
 
 

@@ -76,7 +76,7 @@ class Opener:
             self._keys.popitem(last=False)
 
     def has_key(self, segment: Segment) -> bool:
-        """True when `open_segment` has what it needs: for one that has nothing, such as the last one, no key."""
+        """True if `open_segment` can open this segment: an empty one, such as the last, needs no key."""
         is_empty = segment.size == OVERHEAD
         return not segment.epoch or Flag.KEYS in segment.flags or is_empty or segment.epoch in self._keys
 

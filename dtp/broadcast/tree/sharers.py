@@ -12,7 +12,7 @@ from dtp.identity import PeerId
 
 K = TypeVar("K", bound=Hashable)
 
-#: Listeners of which one looks whether they serve others, for whoever is told of some.
+#: How many listeners are looked at for those that serve others, for whoever is told of some.
 _LOOKED: Final = 64
 
 
@@ -54,7 +54,7 @@ class Sharers(Generic[K]):
             self._anywhere[key] = self._anywhere.pop(key)
 
     def iter_listeners(self) -> Iterator[tuple[K, ShowListener]]:
-        """Give the first ones of those that say where they serve others anywhere."""
+        """Yield the first of those that say where they serve others anywhere."""
         return ((key, self._listeners[key]) for key in islice(self._anywhere, _LOOKED))
 
     def list_nearby(self, who: ShowListener, most: int) -> list[str]:
