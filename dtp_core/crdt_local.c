@@ -234,6 +234,25 @@ static int observe(dtp_graph *graph, const dtp_op *op)
     return DTP_OK;
 }
 
+/* The author's own dots with these clocks, which rise. */
+static int name_own(dtp_graph *graph, const dtp_do *what)
+{
+    dtp_parsed *p = &graph->parsed;
+    size_t i;
+    p->dot_count = 0;
+    if (what->own_count > DTP_FRAME_OPS)
+        return DTP_E_LIMIT;
+    TRY(dtp_reserve((void **)&p->dots, &p->dots_room, what->own_count, sizeof *p->dots));
+    for (i = 0; i < what->own_count; i++) {
+        if (what->own[i] > own_last(graph) || what->own[i] <= (i > 0 ? what->own[i - 1] : 0))
+            return DTP_E_FORMAT;
+        p->dots[i].author = graph->self;
+        p->dots[i].clock = what->own[i];
+    }
+    p->dot_count = what->own_count;
+    return DTP_OK;
+}
+
 /* An int of MessagePack; DTP_E_LIMIT when it is none or is not within 64 bits with a sign. */
 int dtp_integer_of(dtp_bytes bytes, int64_t *value)
 {
@@ -305,13 +324,15 @@ static int do_check(const dtp_do *what, size_t *place)
 {
     dtp_reader reader = {what->value, what->value, what->value_length > 0 ? what->value + what->value_length : what->value};
     dtp_bytes value;
-    int takes_value = what->kind == DTP_COUNTER_TOTAL || what->kind == DTP_SET_ADD || what->kind == DTP_SET_REMOVE
-        || what->kind == DTP_VALUES_PUT || what->kind >= DTP_TEXT_EDIT;
+    int removes = what->kind == DTP_SET_REMOVE || what->kind == DTP_VALUES_REMOVE;
+    int takes_value = what->kind == DTP_COUNTER_TOTAL || what->kind == DTP_SET_ADD
+        || (what->kind == DTP_SET_REMOVE && what->own_count == 0) || what->kind == DTP_VALUES_PUT
+        || what->kind >= DTP_TEXT_EDIT;
     int is_old = what->kind >= DTP_OLD_LIST_INSERT && what->kind <= DTP_OLD_LIST_REMOVE;
     if (what->kind == DTP_REGISTER_PUT || what->kind >= DTP_OP_KINDS || is_old || what->soul_length == 0
         || what->soul_length > DTP_NAME_BYTES || what->key_length > DTP_NAME_BYTES
         || !dtp_is_utf8(what->soul, what->soul_length) || !dtp_is_utf8(what->key, what->key_length)
-        || takes_value != (what->value_length > 0))
+        || takes_value != (what->value_length > 0) || (what->own_count > 0 && !removes))
         return DTP_E_FORMAT;
     if (takes_value && (dtp_read_value(&reader, &value) != DTP_OK || reader.at != reader.end)) {
         *place = (size_t)(reader.at - reader.start);
@@ -345,7 +366,7 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, dtp_merged 
                         (uint32_t)dtp_hash(graph->seed, what->key, what->key_length), &op.key));
     if (op.kind == DTP_COUNTER_TOTAL)
         TRY(new_total(graph, &op, total));
-    TRY(observe(graph, &op));
+    TRY(what->own_count > 0 ? name_own(graph, what) : observe(graph, &op));
     op.dots = (uint32_t)graph->parsed.dot_count;
     if (op.dots == 0 && op.kind != DTP_COUNTER_TOTAL && op.kind != DTP_SET_ADD && op.kind != DTP_VALUES_PUT
         && !dtp_is_edit(&op))

@@ -374,7 +374,8 @@ int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double
 
 /* One op of another kind. `value` is MessagePack. TEXT_EDIT and LIST_EDIT are kept as made, not listed as edits to be
  * merged. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes the observed dots of `value`,
- * VALUES_REMOVE all. COUNTER_TOTAL: the difference is added to the author's own total. */
+ * VALUES_REMOVE all; with `own`, these two remove the author's own dots with these clocks, ascending, whether they are
+ * here or not. COUNTER_TOTAL: the difference is added to the author's own total. */
 typedef struct dtp_do {
     const uint8_t *soul;
     size_t soul_length;
@@ -383,6 +384,8 @@ typedef struct dtp_do {
     const uint8_t *value;
     size_t value_length;
     uint32_t kind;
+    const uint64_t *own;
+    size_t own_count;
 } dtp_do;
 
 int dtp_graph_do(dtp_graph *graph, const dtp_do *op, uint64_t now, dtp_merged *result);

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -326,6 +326,16 @@ class GraphCore:
         if code < 0:
             raise self._make_error(code)
         return bool(self._merged.ops)
+
+    def take_back(self, kind: int, soul: bytes, key: bytes, now: int, clocks: Iterable[int]) -> None:
+        """Make a SET_REMOVE or VALUES_REMOVE of the author's own dots with these clocks, ascending, whether they are
+        still here or not. Errors as `put_registers`'s."""
+        dots = ffi.new("uint64_t[]", list(clocks))
+        self._do.own, self._do.own_count = dots, len(dots)
+        try:
+            self.write_op(kind, soul, key, now)
+        finally:
+            self._do.own, self._do.own_count = ffi.NULL, 0
 
     def _make_error(self, code: int) -> Exception:
         if code == lib.DTP_E_LIMIT:

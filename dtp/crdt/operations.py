@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Final, NamedTuple
 
 from dtp.core.errors import EncodingError
+from dtp.core.varint import put_varint
 
 #: Bytes that a marker's insertion, and a group's end, are told by; what a mark begins with instead of a character.
 _MARKER, _END, _MARK = 0x07, 0x03, 0xFF
 #: Bits 0 and 1 of an operation's byte.
 _INSERT, _VOID, _DELETE = 0, 1, 2
 _LIST: Final = 0xD3
+#: Bits of a mark's sides.
+_FROM_BEGINNING, _TO_END = 4, 8
+#: Bit 7 of an operation's byte: it is one alone; and the byte of insertions that go on behind the one before.
+_ALONE: Final = 0x80
+_GOES_ON: Final = 3 << 5
 #: Bits of references: none, one number, two, none.
 _PREVIOUS, _OWN, _OTHER, _SAME = range(4)
 
@@ -77,7 +83,10 @@ class _Reader:
         return self._data[self.at - 1]
 
     def read_number(self) -> int:
-        value = shift = 0
+        byte = self.read_byte()
+        if byte < 0x80:  # most are so small
+            return byte
+        value, shift = byte & 0x7F, 7
         while (byte := self.read_byte()) & 0x80:
             value |= (byte & 0x7F) << shift
             shift += 7
@@ -106,15 +115,73 @@ class _Reader:
 
 def spans_of(edit: bytes) -> list[Span]:
     """Return the spans of operations that are in an edit, in order. Raises `EncodingError`."""
+    return joined_spans(Span(one.id[0], one.first, one.end) for told, _ in _messages(edit) for one in told)
+
+
+def joined_spans(spans: Iterable[Span]) -> list[Span]:
+    """Return the same operations in the same order, with those of one agent in a row as one span."""
     found: list[Span] = []
-    for told, _ in _messages(edit):
-        for one in told:
-            agent, number = one.id
-            if found and found[-1][0] == agent and found[-1].end == number:
-                found[-1] = found[-1]._replace(end=number + one.length)
-            else:
-                found.append(Span(agent, number, number + one.length))
+    agent, end = b"", -1
+    for span in spans:
+        if span.first == end and span.agent == agent:
+            found[-1] = Span(agent, found[-1].first, span.end)
+        else:
+            found.append(span)
+        agent, end = span.agent, span.end
     return found
+
+
+class EditStep(NamedTuple):
+    """Operations of one agent that an edit tells by one."""
+
+    span: Span
+    #: What has to be there for them: what they stand beside, or delete first and last.
+    names: tuple[Id, ...]
+    #: What a marker says something about, which has to be there as well.
+    subjects: tuple[Id, ...]
+    #: What they delete.
+    deleted: Span | None
+    #: Whether they delete the last of it first.
+    goes_down: bool
+
+
+def steps_of(edit: bytes) -> list[EditStep]:
+    """Return what an edit tells, in order. Raises `EncodingError`."""
+    return [step for told, content in _messages(edit) for step in _steps(told, content)]
+
+
+def _steps(told: list[_Told], content: Iterator[bytes]) -> Iterator[EditStep]:
+    has_markers = any(one.is_marker for one in told)
+    for one in told:
+        units = list(islice(content, one.length)) if has_markers and one.has_content else ()
+        span, at, right = Span(one.id[0], one.id[1], one.end), one.at, one.right
+        if one.kind == _DELETE and at is not None:
+            last = at[1] + (1 - one.length if one.goes_down else one.length - 1)
+            deleted = Span(at[0], min(at[1], last), max(at[1], last) + 1)
+            yield EditStep(span, (at, (at[0], last)), (), deleted, one.goes_down)
+            continue
+        names = (at, right) if at and right else (at,) if at else (right,) if right else ()
+        subjects = tuple(id for unit in units for id in _subjects_of(unit)) if one.is_marker else ()
+        yield EditStep(span, names, subjects, None, False)
+
+
+def _subjects_of(marker: bytes) -> Iterator[Id]:
+    """Yield what a marker of a list, or a mark of a text, is about. Raises `EncodingError`."""
+    reader = _Reader(marker)
+    try:
+        if reader.read_byte() != _MARK:
+            reader.read_byte()  # a list's: its kind
+            reader.read_number()  # its stamp
+            yield reader.read_bytes(reader.read_number()), reader.read_number()
+            return
+        reader.read_number()  # its length
+        reader.read_number()  # its stamp
+        sides = reader.read_byte()
+        for is_open in (sides & _FROM_BEGINNING, sides & _TO_END):
+            if not is_open:
+                yield reader.read_bytes(reader.read_number()), reader.read_number()
+    except IndexError as error:
+        raise EncodingError("a marker that ends too early") from error
 
 
 class _Runs:
@@ -191,9 +258,9 @@ class Operations:
         self._content |= other._content
 
     @property
-    def has_content(self) -> bool:
-        """True if the content of any of them is told."""
-        return bool(self._content)
+    def content_size(self) -> int:
+        """Return the bytes of the content that is told."""
+        return sum(map(len, (unit for units in self._content.values() for unit in units)))
 
     def _runs_of(self, agent: bytes, *, with_content: bool = False) -> _Runs:
         runs = self._ordered.get((agent, with_content))
@@ -297,3 +364,127 @@ def _content(data: bytes, *, is_list: bool) -> Iterator[bytes]:
     reader = _Reader(data)
     while reader.has_more():
         yield reader.read_cell() if is_list else reader.read_character()
+
+
+# ---- telling more -----------------------------------------------------------------------------------------------
+
+
+def overlaps(spans: Sequence[Span], span: Span) -> bool:
+    """Return whether one of the spans, which are in order and apart, has any of these operations."""
+    at = bisect_left(spans, (span.agent, span.end), key=lambda one: (one.agent, one.first)) - 1
+    return at >= 0 and spans[at].agent == span.agent and spans[at].end > span.first
+
+
+def find_content(edit: bytes, spans: Sequence[Span]) -> Iterator[tuple[Id, bytes]]:
+    """Yield the operations of these spans, which are in order and apart, whose content an edit tells, each with that.
+    Raises `EncodingError`."""
+    for told, content in _messages(edit):
+        for one in told:
+            for number, unit in enumerate(islice(content, one.length if one.has_content else 0), one.first):
+                if overlaps(spans, Span(one.id[0], number, number + 1)):
+                    yield (one.id[0], number), unit
+
+
+class Content:
+    """The content of some operations."""
+
+    def __init__(self, units: Mapping[Id, bytes]) -> None:
+        self.units = units
+        self.ids = sorted(units)
+
+    def put_into(self, edit: bytes) -> bytes:
+        """Return an edit that tells it, too, where it tells these operations as deleted further on. Raises
+        `EncodingError`."""
+        return _FullerEdit(edit, self).tell_edit() if self.ids else edit
+
+
+class _FullerEdit:
+    """An edit in the making that tells more content than the one which is read."""
+
+    def __init__(self, edit: bytes, more: Content) -> None:
+        self._edit = edit
+        self._reader = _Reader(edit)
+        self._more = more
+        self._out = bytearray()
+        #: Content of the message in its order: of so many operations what is read, or what comes to it.
+        self._parts: list[int | bytes] = []
+
+    def tell_edit(self) -> bytes:
+        try:
+            while self._reader.has_more():
+                self._tell_message()
+        except (IndexError, StopIteration) as error:
+            raise EncodingError("an edit of a text or a list that ends too early") from error
+        return bytes(self._out)
+
+    def _tell_message(self) -> None:
+        reader, start = self._reader, self._reader.at
+        is_list = reader.read_byte() == _LIST
+        names = [reader.read_bytes(reader.read_number()) for _ in range(reader.read_number())]
+        self._out += self._edit[start : reader.at]
+        self._parts.clear()
+        self._tell_groups(names)
+        read = _content(reader.read_bytes(reader.read_number()), is_list=is_list)
+        content = bytearray()
+        for part in self._parts:
+            for unit in (part,) if isinstance(part, bytes) else islice(read, part):
+                if is_list:
+                    put_varint(content, len(unit))
+                content += unit
+        put_varint(self._out, len(content))
+        self._out += content
+
+    def _tell_groups(self, names: list[bytes]) -> None:
+        reader, start = self._reader, self._reader.at
+        while index := reader.read_number():
+            agent, number = names[index - 1], reader.read_number()
+            self._out += self._edit[start : reader.at]
+            right: Id | None = None
+            start = reader.at
+            while (head := reader.read_byte()) != _END:
+                one = _operation(reader, names, (agent, number), right, head)
+                if one.kind != _DELETE:
+                    right = one.right
+                self._tell_operation(one, self._edit[start : reader.at])
+                number += one.length
+                start = reader.at
+            self._out.append(_END)
+            start = reader.at
+        self._out.append(0)
+
+    def _tell_operation(self, one: _Told, raw: bytes) -> None:
+        """Write an operation, whose bytes these are: an insertion without content in several, as they are told."""
+        known = self._more.ids
+        ids = known[bisect_left(known, one.id) : bisect_left(known, (one.id[0], one.end))]
+        if one.kind == _DELETE or one.has_content or not ids:
+            self._parts += [one.length] if one.has_content else []
+            self._out += raw
+            return
+        head, references = _split_operation(raw)
+        at = one.first
+        for told in joined_spans(Span(agent, number, number + 1) for agent, number in ids):
+            for what, end in ((_VOID, told.first), (_INSERT, told.end)):
+                if end > at:
+                    self._put_insertion(head & ~3 | what, end - at, references, one.is_marker)
+                    head, references, at = _GOES_ON, b"", end
+        if one.end > at:
+            self._put_insertion(head | _VOID, one.end - at, references, one.is_marker)
+        self._parts += [self._more.units[id] for id in ids]
+
+    def _put_insertion(self, head: int, length: int, references: bytes, is_marker: bool) -> None:
+        self._out += bytes((_MARKER,)) if is_marker else b""
+        self._out.append(head | (_ALONE if length == 1 else 0))
+        if length > 1:
+            put_varint(self._out, length)
+        self._out += references
+
+
+def _split_operation(raw: bytes) -> tuple[int, bytes]:
+    """Return the first byte of an insertion, without what says that it is one alone, and its references."""
+    reader = _Reader(raw)
+    head = reader.read_byte()
+    if head == _MARKER:
+        head = reader.read_byte()
+    if not head & _ALONE:
+        reader.read_number()
+    return head & ~_ALONE, raw[reader.at :]

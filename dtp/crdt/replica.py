@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.core.crdt import RULED, GraphCore, SummaryCore, take, write
+from dtp.core.crdt import RULED, GraphCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.core.sequence import TextFormat
 from dtp.crdt import values
@@ -256,6 +256,23 @@ class Replica:
         if done and self.on_made is not None:
             self.on_made()
         return done
+
+    def take_back(self, kind: int, soul: str, key: str, clocks: Sequence[int]) -> None:
+        """Remove what this author added with these clocks, ascending, from a set or values: also what others removed
+        before, so that it stays away whoever turns out to be banned."""
+        if self.refusal is not None:
+            raise self.refusal
+        names = values.encode_name(soul), values.encode_name(key)
+        for first in range(0, len(clocks), _ROWS):
+            some = clocks[first : first + _ROWS]
+            try:
+                self.core.take_back(kind, *names, self.clock.wall_clock(), some)
+            except StateLimit:
+                self._set_aside()
+                self.core.take_back(kind, *names, self.clock.wall_clock(), some)
+        self.version += 1
+        if self.on_made is not None:
+            self.on_made()
 
     def node(self, soul: str) -> Node:
         """Return the node: a mapping of keys to registers. There whether or not something was put into it."""
@@ -518,10 +535,6 @@ class Replica:
             else:
                 ruling.judge_op(op)
         return ruling
-
-    def begin_summary(self, author: bytes, after: int) -> SummaryCore:
-        """Return what sums up an author's frames after the clock `after`, which are added in order, as one frame."""
-        return self.core.begin_summary(self._author_number(author), after)
 
     def _take_edits(self, author: bytes) -> None:
         for space, soul, key, edit in values.decode(self.core.read_edits()):

@@ -6,7 +6,6 @@ import base64
 import functools
 import hashlib
 import logging
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Literal, NamedTuple, Protocol
@@ -26,7 +25,6 @@ from dtp.core.text import CHANGES as TEXT_CHANGES
 from dtp.crdt import values
 from dtp.crdt.list import List, ListPatch
 from dtp.crdt.marks import Expand, Format, formats_of
-from dtp.crdt.operations import Operations, Span
 from dtp.crdt.recording import EditRecorder
 from dtp.crdt.replicated import Replicated, Version
 from dtp.crdt.sequence_changes import SequenceChange, SequenceChanges, difference
@@ -121,19 +119,6 @@ class _InGraph(Replicated):
     def _changed_formats(self) -> list[Format]:
         """Return what the last `apply` changed of the marks."""
         return []
-
-    def has_content_of(self, span: Span) -> bool:
-        """Return whether any of these operations of an agent has content here that isn't deleted or replaced, or
-        hasn't come yet. Of what was compacted only elements are looked at: not what was assigned to them, nor marks.
-        """
-        # what is compacted is told no more: it comes first
-        numbers = range(span.first, span.end)
-        kept = bisect_left(numbers, True, key=lambda at: bool(self.changes_of(span.agent, at, span.end)))
-        if kept == len(numbers) and span.end > self.version.get(span.agent, 0):
-            return True
-        told = Operations()
-        told.add_edit(self.changes_of(span.agent, span.first + kept, span.end))
-        return told.has_content or bool(self.find_made(span.agent, span.first, kept))
 
     def changes(self) -> SequenceChanges:
         """Return the changes from now on, made here or elsewhere: `async for change in text.changes()`, for editors.

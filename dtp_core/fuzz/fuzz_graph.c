@@ -201,7 +201,8 @@ static void any_verdicts(choices *c)
     for (i = 0; i < count; i++) {
         const char *soul = souls[choose8(c) % 6], *key = names[choose8(c) & 1];
         uint8_t value = (uint8_t)(choose8(c) & 3);
-        dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), &value, 1, DTP_SET_ADD};
+        dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), &value, 1, DTP_SET_ADD,
+                       NULL, 0};
         CHECK(dtp_graph_do(maker, &what, (uint64_t)(1 + choose8(c)) << 16, &merged) == DTP_OK);
         verdicts[i] = (uint8_t)(choose8(c) % 3);
         voids[i] = DTP_VOID;
@@ -364,7 +365,9 @@ static void make(dtp_graph *graph, choices *c)
     static const uint32_t kinds[] = {DTP_COUNTER_TOTAL, DTP_SET_ADD, DTP_SET_REMOVE, DTP_VALUES_PUT, DTP_VALUES_REMOVE,
                                      DTP_TEXT_EDIT, DTP_LIST_EDIT};
     const char *soul = souls[choose8(c) % 3], *key = names[choose8(c) % 3];
-    dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), value, 1, 0};
+    dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), value, 1, 0, NULL, 0};
+    static const uint64_t first[] = {1};
+    int removes_own = value[0] == 2;
     dtp_merged merged;
     if (value[0] == 3) { /* one that is kept elsewhere */
         value[0] = 0xab;
@@ -382,6 +385,13 @@ static void make(dtp_graph *graph, choices *c)
     if (what.kind == DTP_TEXT_EDIT || what.kind == DTP_LIST_EDIT) {
         what.value_length = (what.kind == DTP_TEXT_EDIT ? typed : listed)(edit, own_key(graph), choose8(c));
         what.value = edit;
+    }
+    if (removes_own && (what.kind == DTP_SET_REMOVE || what.kind == DTP_VALUES_REMOVE)) {
+        what.own = first; /* whatever it is; none, before anything was made */
+        what.own_count = 1;
+        what.value_length = 0;
+        CHECK(dtp_graph_do(graph, &what, (uint64_t)(1 + choose8(c)) << 16, &merged) != DTP_E_MEMORY);
+        return;
     }
     CHECK(dtp_graph_do(graph, &what, (uint64_t)(1 + choose8(c)) << 16, &merged) == DTP_OK);
 }

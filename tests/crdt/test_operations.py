@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dtp.core.errors import EncodingError
 from dtp.crdt.list import List
-from dtp.crdt.operations import Operations, Span, spans_of
+from dtp.crdt.operations import Content, Operations, Span, find_content, joined_spans, spans_of, steps_of
 from dtp.crdt.text import Text
 
 Kind = type[Text] | type[List]
@@ -104,6 +104,40 @@ def test_all_edits_of_an_author_are_told_by_one(kind: Kind, edit: Callable[..., 
 
 
 @pytest.mark.parametrize(("kind", "edit"), EDITS)
+@given(seed=st.integers(0, 1 << 32))
+def test_content_of_what_was_deleted_can_be_told_as_well(
+    kind: Kind, edit: Callable[..., None], seed: int
+) -> None:
+    """Any part of it: the operations are the same, and so is what they give."""
+    one, _, made = history(kind, edit, seed)
+    rng, fresh = random.Random(seed), kind(b"fresh")
+    for author, edits in made.items():
+        if not edits:
+            continue
+        whole = one.changes_of(author, 0, spans_of(edits[-1])[-1].end)
+        gone = {
+            (agent, number)
+            for agent, first, end in told(whole).without_content(told(*edits))
+            for number in range(first, end)
+        }
+        chosen = sorted(id for id in gone if rng.random() < 0.5)
+        wanted = joined_spans(Span(agent, number, number + 1) for agent, number in chosen)
+        units = dict(found for each in edits for found in find_content(each, wanted))
+        assert sorted(units) == chosen
+        more = Content(units).put_into(whole)
+        assert spans_of(more) == spans_of(whole)
+        assert told(more).is_consistent(told(*edits))
+        left = {
+            (agent, number)
+            for agent, first, end in told(more).without_content(told(*edits))
+            for number in range(first, end)
+        }
+        assert left == gone - set(chosen)
+        fresh.merge(more)
+    assert fresh.save() == one.save()
+
+
+@pytest.mark.parametrize(("kind", "edit"), EDITS)
 @given(seed=st.integers(0, 1 << 32), place=st.integers(0, 1 << 20), flip=st.integers(1, 255))
 def test_another_edit_is_told_from_it(
     kind: Kind, edit: Callable[..., None], seed: int, place: int, flip: int
@@ -136,6 +170,8 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         try:
             told(start + data)
             spans_of(start + data)
+            steps_of(start + data)
+            Content({(b"a", 1): b"x"}).put_into(start + data)
         except EncodingError:
             continue
 
@@ -174,6 +210,8 @@ def test_a_run_of_a_billion_costs_no_more_than_one_of_two() -> None:
     assert not other.has_all_of(one)
     assert one.is_consistent(other)
     assert other.is_consistent(one)
+    content = Content({(b"a", 1_000_000_000): b"x"})
+    assert told(content.put_into(deleted(many))).content_size == 1
     with pytest.raises(EncodingError, match="less text"):
         told(b"\xd1\x01\x01a\x01\x00\x18" + many + b"\x03\x00\x01x")
 
@@ -210,7 +248,7 @@ def test_whose_content_is_told_no_more() -> None:
     assert list(told().without_content(told(after))) == [Span(b"a", 0, 2), Span(b"a", 5, 10)]
     pieces = [text.changes_of(b"a", at, at + 3) for at in (8, 5, 0)]
     assert list(told(*pieces).without_content(told(before))) == [Span(b"a", 2, 5), Span(b"a", 10, 11)]
-    assert not told(text.changes_of(b"a", 2, 5)).has_content
+    assert told(text.changes_of(b"a", 2, 5)).content_size == 0
 
 
 def test_a_list_s_values_that_were_replaced_are_told_no_more() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from dtp.core.errors import StateLimit
+from dtp.core import crdt as core
+from dtp.core.errors import EncodingError, StateLimit
 from dtp.crdt import TYPES, GraphValueError, Link
 
 VALUE = st.recursive(
@@ -334,3 +335,41 @@ def test_a_counter_tells_who_added_what() -> None:
     exchange(one, other)
     assert one.counter("hits").by_author() == {one.author: 5, other.author: -2}
     assert int(one.counter("hits")) == 3
+
+
+def test_what_others_removed_is_removed_by_its_author_as_well() -> None:
+    """Then it stays away where the others' removal doesn't count."""
+    one, other, third = replica(0), replica(1), replica(2)
+    one.set("s").add("in a set")
+    one.multi_value("v").set("a value")
+    first = one.commit()[0]
+    clocks = [clock for _, clock, _ in msgpack.unpackb(one.core.read_space(core.SET, b"s", b""))]
+    clocks += [clock for _, clock, _ in msgpack.unpackb(one.core.read_space(core.VALUES, b"v", b""))]
+    other.merge(first.author, first.body)
+    other.set("s").discard("in a set")
+    other.multi_value("v").clear()
+    removed = other.commit()[0]
+    one.merge(removed.author, removed.body)
+    one.take_back(core.SET_REMOVE, "s", "", clocks[:1])
+    one.take_back(core.VALUES_REMOVE, "v", "", clocks[1:])
+    again = one.commit()[0]
+    for frame in (first, again):
+        third.merge(frame.author, frame.body)
+    assert (set(third.set("s")), third.multi_value("v").values) == (set(), [])
+    third.merge(removed.author, removed.body)
+    one.core.release_memory()
+    third.core.release_memory()
+    assert one.save() == third.save()
+
+
+@pytest.mark.parametrize("clocks", [[2, 1], [1, 1], [0], [1 << 62]])
+def test_only_own_clocks_that_were_made_are_taken_back(clocks: list[int]) -> None:
+    one = replica(0)
+    one.set("s").add(1)
+    one.commit()
+    with pytest.raises(EncodingError):
+        one.core.take_back(core.SET_REMOVE, b"s", b"", 0, clocks)
+    with pytest.raises(EncodingError):
+        one.core.take_back(core.SET_ADD, b"s", b"", 0, [1])
+    assert one.commit() == []
+    assert set(one.set("s")) == {1}

@@ -105,8 +105,6 @@ class Replica:
     has_part: bool = False
     #: What came and isn't taken, where sums need agreement.
     waiting: Waiting | None = None
-    #: Whether somebody is banned, and anything of others is stored as a sum.
-    is_summed_behind_ban: bool = False
     #: Of others' frames (author, sequence) those that are here as a whole, where only a part was asked for.
     kept: set[tuple[bytes, int]] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
@@ -135,12 +133,6 @@ class Replica:
     def now(self) -> int:
         """The clock of what is made now."""
         return max(int(self.wall() * 1000) << 16, self.seen.highest() + 1)
-
-    @property
-    def lacks(self) -> bool:
-        """Whether what somebody overwrote or deleted isn't here, as sums of others left it out, nor what did so: that
-        waits for agreement, or its author is banned."""
-        return self.is_summed_behind_ban or (self.waiting is not None and bool(self.waiting.unagreed(self)))
 
     async def open(self) -> None:
         """Open the graph again."""
@@ -190,13 +182,6 @@ class Replica:
             return length
         return next((at for at in range(behind, length) if (author, at + 1) not in self.kept), length)
 
-    async def look_for_sums(self) -> None:
-        """Note whether somebody is banned who may have overwritten what a sum that is stored left out."""
-        self.is_summed_behind_ban = False
-        for author, chain in self.seen.visible().items() if self.seen.hidden else ():
-            stored = await self.graph.frames.read(author, 1, len(chain))
-            self.is_summed_behind_ban |= any(read_envelope(data, self.name) is None for data in stored)
-
     async def keep(self) -> None:
         """Note which frames came as a whole: what has anything of the part, a frame or a summary of several."""
         if not self.has_part:
@@ -234,8 +219,6 @@ class Replica:
         same(
             "heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.frames.heads().items())
         )
-        if self.lacks:
-            return
         ours = contents(self.shown())
         if self.has_part:
             ours = {soul: told for soul, told in ours.items() if in_part(soul)}

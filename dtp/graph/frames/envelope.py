@@ -160,7 +160,7 @@ class Summary(Signed):
     #: The clocks that the frames cover: above `after`, up to `last`.
     after: int
     last: int
-    #: `vector.digest` of what the author had seen: by that it is known what no longer counts.
+    #: `vector.digest` of what the author had seen.
     seen: bytes
 
     @property

@@ -10,7 +10,7 @@ from dtp.crdt.operations import Operations
 from dtp.crdt.ops import ops_of
 from dtp.crdt.permission.owners import owner_name
 from dtp.crdt.sequences import EDITED, Name
-from dtp.crdt.summing import HAS_KINDS
+from dtp.crdt.sums.summing import HAS_KINDS
 from dtp.graph.frames.envelope import Envelope, Signed, Skipped, Summary
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from dtp.crdt.summing import Summing
+from dtp.crdt.sums.alone import Alone
+from dtp.crdt.sums.summing import Summing
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import vector
 from dtp.graph.frames.envelope import Envelope, Summary, last_clock
@@ -55,11 +56,24 @@ def _batches(parts: Iterable[tuple[bytes, int, int]]) -> Iterator[list[tuple[byt
         yield batch
 
 
+async def read_alone(graph: Graph, author: bytes, first: int, last: int) -> Alone:
+    """Return what an author's frames with these sequences give by themselves. Raises `EncodingError`."""
+    alone = Alone(author)
+    async for some in stored(graph, [(author, first, last)]):
+        for data in some:
+            one = envelopes.decode(graph.name, data)
+            if isinstance(one, Summary):
+                alone.add_summary(one.body, one.after, one.last)
+            elif one.body:
+                alone.add_frame(one.body)
+    return alone
+
+
 async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
     """Yield what stands for the own frames with these sequences: them, or summaries where those are smaller."""
-    run = _Run(graph)
-    async for some in stored(graph, [(graph.identity.id.key, first, last)]):
-        graph.sign()  # what overwrote some of these is signed before it is looked at, and stored before that is told
+    author = graph.identity.id.key
+    run = _Run(graph, await read_alone(graph, author, first, last))
+    async for some in stored(graph, [(author, first, last)]):
         ready: list[bytes] = []
         for data in some:
             one = envelopes.decode(graph.name, data)
@@ -69,17 +83,16 @@ async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]
             if not run.try_add(one):
                 ready.append(data)
         if ready:
-            await graph.commit()
             yield ready
-    await graph.commit()
     yield run.finish_run()
 
 
 class _Run:
     """Own frames in a row, or summaries of such, and what still counts of them."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, alone: Alone) -> None:
         self._graph = graph
+        self._alone = alone
         self._start_run()
 
     def _start_run(self) -> None:
@@ -98,7 +111,7 @@ class _Run:
         if self._summary is None:
             core = self._graph.replica.core
             self._after = one.after if isinstance(one, Summary) else core.check_frame(one.body)[0]
-            self._summary = Summing(self._graph.replica, one.author, self._after)
+            self._summary = Summing(self._alone, self._after)
         if one.body and not self._summary.add_frame(one.body):
             if self._first is None:
                 self._summary = None

@@ -40,13 +40,24 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.graph")
 
-#: Without the last field in version 1.
-_VERSIONS: Final = (1, 2)
+#: Without the last two fields in version 2, and the one before them in version 1.
+_VERSIONS: Final = (1, 2, 3)
+#: Seconds for which sums keep what only others took away, by default.
+REACH: Final = 30 * 86_400.0
 #: Why an envelope of a banned author isn't taken.
 BANNED: Final = "banned"
 _READ: Final = 256
 #: Authors of whom it is remembered how much is here, or that too much is.
 _MOST: Final = 65_536
+
+
+class NotedGone(NamedTuple):
+    """What others had taken away of what this author made, when that was looked at."""
+
+    #: Seconds since 1970.
+    since: float
+    #: As `letting_go.Gone.encode` has it.
+    gone: list[Any]
 
 
 @dataclass
@@ -65,12 +76,18 @@ class AdmissionPolicy:
     refused: Refused = field(default_factory=Refused)
     #: Who has to agree to sums; None: nobody.
     agreement: Agreement | None = None
+    #: Seconds for which own sums keep what only others took away; None: for ever.
+    reach: float | None = REACH
+    noted_gone: NotedGone | None = None
 
     def encode(self) -> bytes:
-        """Return MessagePack `[version, bans, hidden, followed, known, quotas, refused, agreement or nil]`."""
+        """Return MessagePack `[version, bans, hidden, followed, known, quotas, refused, agreement or nil, reach or
+        nil, [since, gone] or nil]`."""
         sets = [sorted(each) for each in (self.bans, self.hidden, self.followed, self.known)]
         agreement = None if self.agreement is None else self.agreement.pack()
-        return values.encode([_VERSIONS[-1], *sets, self.quotas.to_map(), self.refused.save(), agreement])
+        noted = None if self.noted_gone is None else [*self.noted_gone]
+        kept = [self.quotas.to_map(), self.refused.save(), agreement, self.reach, noted]
+        return values.encode([_VERSIONS[-1], *sets, *kept])
 
     @classmethod
     def decode(cls, data: bytes) -> AdmissionPolicy:
@@ -83,7 +100,9 @@ class AdmissionPolicy:
                 )
             sets = set(bans), set(hidden), set(followed), set(known)
             agreement = read_agreement(later[0]) if later and later[0] is not None else None
-            return cls(*sets, read_quotas(quotas), Refused.load(refused), agreement)
+            reach, noted = later[1:] if version > _VERSIONS[1] else (REACH, None)
+            gone = None if noted is None else NotedGone(*noted)
+            return cls(*sets, read_quotas(quotas), Refused.load(refused), agreement, reach, gone)
         except (ValueError, TypeError, msgpack.UnpackException, GraphError) as error:
             raise StoreError(f"what is kept of whom this graph takes in is damaged: {error}") from error
 
@@ -184,8 +203,8 @@ class Admission:
     async def ban(self, peer: PeerId | str | bytes, *, shared: bool = False) -> None:
         """Take, pass on and show nothing more of an author. What peers have of others is taken as before.
 
-        What the author had overwritten or deleted is shown again, as far as frames have it: summaries that others
-        made meanwhile have left it out (docs/graph.md, "Bans").
+        What the author had overwritten or deleted is shown again, but for what those took back themselves whose it
+        was: also what they let go of, as others had taken it away long before (`reach`).
 
         With `shared` it is said in the graph, and counts for all who follow this identity or its account: all who
         have the graph, if that is its `owner`. Raises `GraphError`.
@@ -327,6 +346,37 @@ class Admission:
             self._inside.chains().forget_author(author)
             await asyncio.to_thread(self._graph.passed.remove_summary, author)
         return size
+
+    # ---- how far bans reach back --------------------------------------------------------------------------------
+
+    @property
+    def reach(self) -> float | None:
+        """How far bans reach back: for so many seconds what others take away of what this identity made stays in its
+        sums, to come back if they are banned. None: for ever."""
+        return self._policy.reach
+
+    async def set_reach(self, seconds: float | None) -> None:
+        """Have bans reach back so far, as far as it is this identity's to say: what others took away of what it made
+        is removed by itself, too, the second time that it prunes after so many seconds. None: never, and its sums
+        grow by all that others take away.
+
+        Raises `GraphError` for less than 0 seconds.
+        """
+        self._graph.check_writable()
+        if seconds is not None and not seconds >= 0:
+            raise GraphError(f"bans can't reach back {seconds} seconds")
+        self._policy.reach = seconds
+        await self._on_policy_changed()
+
+    @property
+    def noted_gone(self) -> NotedGone | None:
+        """What others had taken away when that was looked at last."""
+        return self._policy.noted_gone
+
+    async def note_gone(self, noted: NotedGone) -> None:
+        """Keep what others have taken away by now."""
+        self._policy.noted_gone = noted
+        await self._save_policy()
 
     # ---- quotas -----------------------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Final
 
+from dtp.core.varint import read_varint
 from dtp.graph.errors import GraphError
 from dtp.graph.frames.envelope import Envelope, Summary
-from dtp.graph.frames.vector import read_varint
 
 #: Where the number of ops is in a frame: behind its flags and the clock before it.
 _OPS_AT: Final = 9

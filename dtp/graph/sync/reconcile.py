@@ -10,9 +10,10 @@ import hashlib
 from typing import Final
 
 from dtp.core.sketch import SYMBOL_BYTES, SYMBOLS, Reading, Sketch
+from dtp.core.varint import put_varint, read_varint
 from dtp.errors import LocalError
 from dtp.graph.errors import SyncError
-from dtp.graph.frames.vector import OTHER, Head, Vector, pack_head, put_varint, read_varint
+from dtp.graph.frames.vector import OTHER, Head, Vector, pack_head
 
 #: When both sides know as many authors: below it, whole vectors are as good.
 FROM_AUTHORS: Final = 512

@@ -1,7 +1,7 @@
 """Dropping frames: what an author signed as the sum of its frames comes in their place.
 
-Nothing is dropped by trust. A sum is taken only if it has all that stands here of the author's, and contradicts none
-of the frames that go. docs/graph.md, "Pruning".
+Nothing is dropped by trust. A sum is taken only if it has all of the author's that it didn't take back itself, and
+contradicts none of the frames that go. docs/graph.md, "Pruning".
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dtp.core.errors import EncodingError
 from dtp.crdt.operations import Operations
 from dtp.crdt.ops import Kind, Op, ops_of
 from dtp.crdt.sequences import EDITED, Name
+from dtp.crdt.sums.alone import Alone
 from dtp.errors import DtpError
 from dtp.graph.errors import GraphError
 from dtp.graph.frames import envelope as envelopes
@@ -23,6 +24,7 @@ from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Comparing, edits_in
 from dtp.graph.permission.agreement import has_agreed, is_agreed, is_asked, state_agreement
 from dtp.graph.sync.passing import saves_enough
+from dtp.graph.upkeep.letting_go import can_sum_up, let_go
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 #: Bytes of frames that are stored before a graph that prunes looks for what it can drop; and no fewer than half of
 #: what was left the last time, so that the work is in proportion to what is stored.
 LEAST: Final = 256 * 1024
-#: Seconds that the clock of what is written here may be ahead: a sum that is dated ahead is refused by others.
-_AHEAD: Final = 1.0
 #: What an op leaves that stands by itself: removals are compared with the frames.
 _STANDING: Final = frozenset(Kind) - {Kind.SET_REMOVE, Kind.VALUES_REMOVE}
 
@@ -54,7 +54,7 @@ class Prunable(NamedTuple):
 
     #: Bytes of all that is stored.
     stored: int
-    #: Bytes of it of which nothing counts any more. `Graph.upkeep` drops of it what has been summed up.
+    #: Bytes of it that their authors overwrote or took back. `Graph.upkeep` drops of it what has been summed up.
     overwritten: int
 
 
@@ -62,20 +62,18 @@ class Prunable(NamedTuple):
 
 
 class _Standing:
-    """What still counts here of one author's frames, which are given in order."""
+    """What of one author's frames, which are given in order, it didn't replace or take away itself."""
 
-    def __init__(self, graph: Graph, author: bytes) -> None:
-        self._graph = graph
-        self._author = author
+    def __init__(self, alone: Alone) -> None:
+        self._alone = alone
         self._summary: SummaryCore | None = None
 
     def add_signed(self, one: Signed) -> Iterator[bytes]:
         """Take what comes next; yield the frames of what stands that are whole with it."""
-        replica = self._graph.replica
         for _ in range(2):
             if self._summary is None:
-                after = one.after if isinstance(one, Summary) else replica.core.check_frame(one.body)[0]
-                self._summary = replica.begin_summary(self._author, after)
+                after = one.after if isinstance(one, Summary) else self._alone.core.check_frame(one.body)[0]
+                self._summary = self._alone.begin_summary(after)
             if not one.body or self._summary.add_frame(one.body):
                 return
             yield from self.finish_frames()
@@ -98,7 +96,7 @@ async def look(graph: Graph) -> Prunable:
     """Return what is stored, and how much of it doesn't count any more."""
     stored = left = 0
     for author, last in graph.frames.vector().items():
-        standing = _Standing(graph, author)
+        standing = _Standing(await summaries.read_alone(graph, author, 1, last))
         async for one in _stored(graph, author, last):
             stored += len(one.encode())
             left += sum(map(len, standing.add_signed(one)))
@@ -112,12 +110,12 @@ async def look(graph: Graph) -> Prunable:
 class _Parts:
     """The parts of a sum of all of an author's frames up to one, beside the frames themselves."""
 
-    def __init__(self, graph: Graph, parts: list[Signed]) -> None:
-        self._graph = graph
+    def __init__(self, alone: Alone, parts: list[Signed]) -> None:
+        self._alone = alone
         self._parts = parts
         self._comparing = Comparing()
         self._at = 0
-        core, author = graph.replica.core, parts[0].author
+        core, author = alone.core, parts[0].author
         self._told = {
             (op.clock, op.kind) for part in parts if part.body for op in ops_of(core, author, part.body)
         }
@@ -128,7 +126,7 @@ class _Parts:
 
     def are_frames(self) -> bool:
         """Return whether all can be read when the store is opened."""
-        check = self._graph.replica.core.check_frame
+        check = self._alone.core.check_frame
         for part in self._parts:
             if isinstance(part, Summary) and part.body:
                 before, last, _ = check(part.body, part.author)
@@ -138,7 +136,7 @@ class _Parts:
 
     def has_all_of(self, body: bytes) -> bool:
         """Return whether all that stands of a frame is in it."""
-        ops = ops_of(self._graph.replica.core, self._parts[0].author, body)
+        ops = ops_of(self._alone.core, self._alone.author, body)
         return all(
             self._has_edit(op) if op.kind in EDITED else (op.clock, op.kind) in self._told
             for op in ops
@@ -146,8 +144,8 @@ class _Parts:
         )
 
     def _has_edit(self, op: Op) -> bool:
-        """Return whether edits tell of all operations of this one, and the content of those that have any here: its
-        author may have seen them deleted by somebody whose frames aren't here, or who is banned, or by nobody."""
+        """Return whether edits tell of all operations of this one, and of their content all that the author didn't
+        delete or replace itself."""
         edit, name = op.edit or op.value, (EDITED[op.kind], op.soul, op.key)
         if name not in self._edits or not isinstance(edit, bytes):
             return False
@@ -155,9 +153,7 @@ class _Parts:
         told.add_edit(edit)
         if not known.has_all_of(told):
             return False
-        missing = list(known.without_content(told))
-        text = self._graph.replica.sequences.open_sequence(name) if missing else None
-        return text is None or not any(text.has_content_of(span) for span in missing)
+        return not any(self._alone.has_content_of(name, span) for span in known.without_content(told))
 
     def is_consistent(self, one: Signed) -> bool:
         """Return whether nothing in it contradicts what is stored, which is given in order."""
@@ -172,9 +168,10 @@ class _Parts:
 
 
 async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
-    """Return whether a sum has all that stands here of the frames that it is about."""
+    """Return whether a sum has all of the frames that it is about that their author didn't take back itself."""
     author, upto = parts[0].author, parts[-1].sequence
-    sums, standing = _Parts(graph, parts), _Standing(graph, author)
+    alone = await summaries.read_alone(graph, author, 1, upto)
+    sums, standing = _Parts(alone, parts), _Standing(alone)
     last: Signed | None = None
     if not sums.are_frames():
         return False
@@ -239,7 +236,8 @@ async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
     own, found = graph.identity.id.key, list[Pruned]()
     if graph.admission.agreement is not None and graph.passed.last_of(own):
         found.append(await _prune_author(graph, own))  # to the next sum nobody agrees yet
-    if graph.behind is None and graph.own_fork() is None and graph.clock_ahead < _AHEAD:
+    if can_sum_up(graph):
+        await let_go(graph)
         await graph.offering.refresh_offer(graph, at_once=at_once)
     found += [await _prune_author(graph, author) for author in graph.passed.list_authors()]
     pruned = Pruned(sum(one.frames for one in found), sum(one.bytes for one in found))

@@ -33,11 +33,16 @@ class Upkeep:
         return await compacting.forget(self._graph, {access.key_of(one) for one in gone})
 
     async def prune(self) -> Pruned:
-        """Drop stored frames of which nothing counts any more; how many, and how many bytes. The file shrinks.
+        """Drop stored frames that their authors overwrote or took back; how many, and how many bytes. The file
+        shrinks.
 
         What still counts of them stays as a summary, signed by their author: one's own are summed up now, those of
         others as far as their authors' summaries have come here. What was overwritten is then in no `history` or
-        `as_of` any more. A summary that lacks something that stands here, or contradicts a frame, drops nothing.
+        `as_of` any more. A summary that lacks something which its author didn't take back, or contradicts a frame,
+        drops nothing.
+
+        What others took away stays, as they may be banned, until this identity lets go of it here, some
+        `Graph.admission.reach` seconds later.
 
         Raises `GraphError` for a graph that keeps its `history`, `StoreError`.
         """

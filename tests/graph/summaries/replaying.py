@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dtp.crdt.sums.alone import Alone
+from dtp.crdt.sums.summing import Summing
 from dtp.graph import Graph
+from dtp.graph.frames.envelope import Envelope
 from dtp.graph.stores import loading
 
 
@@ -18,6 +21,21 @@ async def check(graph: Graph) -> None:
     await graph.commit()
     await graph.verify()
     assert replayed(graph) == graph.replica.save()
+
+
+def alone_of(*frames: Envelope) -> Alone:
+    """What frames of one author give by themselves."""
+    found = Alone(frames[0].author)
+    for one in frames:
+        found.add_frame(one.body)
+    return found
+
+
+def sum_up(alone: Alone, *frames: Envelope) -> bytes:
+    """What a sum of these frames, the first ones of their author, has to keep beside all of which is `alone`."""
+    summing = Summing(alone, 0)
+    assert all(summing.add_frame(one.body) for one in frames)
+    return summing.finish_frame()
 
 
 async def size(graph: Graph) -> int:

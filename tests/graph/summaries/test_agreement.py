@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, churn, identity, run, told
+from replaying import alone_of, sum_up
 
 import dtp
 from dtp.core.errors import NotOwner
@@ -21,7 +22,7 @@ from dtp.crdt.permission.owners import owned_soul
 from dtp.graph import Graph, GraphError, Part
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Summary
-from dtp.graph.permission.admission import AdmissionPolicy
+from dtp.graph.permission.admission import REACH, AdmissionPolicy
 from dtp.graph.permission.agreement import name_of
 from dtp.identity import Identity
 
@@ -507,12 +508,9 @@ async def lie_of(alice: Graph) -> bytes:
     """A sum of all of Alice's frames that leaves out what stands at one node."""
     data = await stored(alice, ALICE)
     frames = [envelopes.decode("", one) for one in data]
-    assert all(isinstance(one, Envelope) for one in frames)
-    summary = alice.replica.begin_summary(ALICE.id.key, 0)
-    for one in frames[:-1]:
-        assert summary.add_frame(one.body)
     clocks = 0, alice.replica.core.check_frame(frames[-1].body)[1]
-    lying = envelopes.sum_up(ALICE, frames[0], frames[-1], clocks, bytes(16), summary.finish_frame())
+    body = sum_up(alone_of(*frames), *frames[:-1])
+    lying = envelopes.sum_up(ALICE, frames[0], frames[-1], clocks, bytes(16), body)
     return lying.encode()
 
 
@@ -659,5 +657,7 @@ def test_a_policy_of_before_is_read() -> None:
     import msgpack
 
     kept = msgpack.unpackb(AdmissionPolicy().encode(), strict_map_key=False)
-    assert kept[0] == 2
-    assert AdmissionPolicy.decode(msgpack.packb([1, *kept[1:-1]])).agreement is None
+    assert kept[0] == 3
+    for version, fields in ((1, 7), (2, 8)):
+        before = AdmissionPolicy.decode(msgpack.packb([version, *kept[1:fields]]))
+        assert (before.agreement, before.reach, before.noted_gone) == (None, REACH, None)

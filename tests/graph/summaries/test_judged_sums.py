@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity, told
+from replaying import alone_of, sum_up
 
 from dtp.core.crdt import GraphCore
 from dtp.crdt import Kind, Replica, values
 from dtp.crdt.ops import ops_of
-from dtp.crdt.summing import Summing
 from dtp.graph import Envelope, Graph, OffenceProof, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
@@ -244,11 +244,9 @@ def test_an_offence_in_a_sum_is_proved() -> None:
             again = forge(maker, [(votes, str(BOB.id), 2)], 2 << 30)
             second = envelopes.sign_frame(BOB, "g", 2, one.hash, again)
             await carol.receive([one.encode(), second.encode()])
-            summing = Summing(carol.replica, BOB.id.key, 0)
-            assert summing.add_frame(one.body)
-            assert summing.add_frame(second.body)
             clocks = 0, carol.replica.core.check_frame(second.body)[1]
-            both = envelopes.sum_up(BOB, one, second, clocks, bytes(16), summing.finish_frame())
+            body = sum_up(alone_of(one, second), one, second)
+            both = envelopes.sum_up(BOB, one, second, clocks, bytes(16), body)
             await dave.receive([both.encode()])
             assert carol.replica.save() == dave.replica.save()
             for graph, frames in ((carol, 2), (dave, 1)):
@@ -270,19 +268,21 @@ def without(wanted: Callable[[Any], bool]) -> Lie:
     """A sum of the frames but of those with such an op."""
 
     def lie(graph: Graph, frames: list[Envelope], soul: str) -> bytes:
-        summing = Summing(graph.replica, BOB.id.key, 0)
-        for frame in frames:
-            ops = ops_of(graph.replica.core, BOB.id.key, frame.body)
-            if not any(op.soul == soul and wanted(op) for op in ops):
-                assert summing.add_frame(frame.body)
-        return summing.finish_frame()
+        left = [
+            frame
+            for frame in frames
+            if not any(
+                op.soul == soul and wanted(op) for op in ops_of(graph.replica.core, BOB.id.key, frame.body)
+            )
+        ]
+        return sum_up(alone_of(*frames), *left)
 
     return lie
 
 
 def joined(graph: Graph, frames: list[Envelope], soul: str) -> bytes:
     """A sum whose edits of the text are told by one, as may be where nobody has to let them in."""
-    summary = graph.replica.begin_summary(BOB.id.key, 0)
+    summary = alone_of(*frames).begin_summary(0)
     edits = []
     for frame in frames:
         assert summary.add_frame(frame.body)

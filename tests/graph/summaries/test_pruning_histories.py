@@ -21,8 +21,11 @@ from dtp.identity import Identity
 # ---- random histories --------------------------------------------------------------------------------------------
 
 
+SOULS = ("n/0", "n/1", "n/2")
+
+
 def act(graph: Graph, rng: random.Random) -> None:
-    soul, key = f"n/{rng.randrange(3)}", rng.choice("ab")
+    soul, key = rng.choice(SOULS), rng.choice("ab")
     match rng.randrange(9):
         case 0 | 1:
             graph.node(soul)[key] = rng.randrange(100)
@@ -45,15 +48,31 @@ def act(graph: Graph, rng: random.Random) -> None:
                 text.delete(0, 3)
 
 
+async def compare_behind_ban(banned: Identity, graphs: list[Graph]) -> None:
+    """What others than the banned author show is the same, whatever they have dropped; and so it is afterwards."""
+    others = [graph for graph in graphs if graph.identity != banned]
+    for end in (False, True):
+        for graph in others:
+            await (graph.admission.unban(banned.id) if end else graph.admission.ban(banned.id))
+            await check(graph)
+        shown = [[graph.everything(soul) for soul in SOULS] for graph in others]
+        assert shown == shown[:1] * len(others)
+    assert len({graph.replica.save() for graph in others}) == 1
+
+
 async def history(seed: int, path: Path, who: list[Identity]) -> int:
-    """Replicas that write, tell each other, prune and are opened again; one keeps all frames beside them."""
+    """Replicas that write, tell each other, prune, let go and are opened again; one keeps all frames beside them, and
+    one what they told it first. In the end they ban each other."""
     rng, dropped = random.Random(seed), 0
     async with AsyncExitStack() as stack:
         keeper = await stack.enter_async_context(
             await Graph.open("memory:", identity=identity("keeper"), history=True)
         )
+        whole = await stack.enter_async_context(await Graph.open("memory:", identity=identity("whole")))
         graphs = [await Graph.open(str(path / f"{seed}-0.db"), identity=who[0])]
         graphs += [await Graph.open("memory:", identity=one) for one in who[1:]]
+        for graph in graphs:
+            await graph.admission.set_reach(rng.choice((0.0, None)))
         for _ in range(rng.randrange(10, 40)):
             at = rng.randrange(len(graphs))
             for _ in range(rng.choice([1, 3, 12])):
@@ -61,6 +80,7 @@ async def history(seed: int, path: Path, who: list[Identity]) -> int:
                 if rng.random() < 0.7:
                     await graphs[at].commit()
             await told(graphs[at], who[at], keeper)
+            await told(graphs[at], who[at], whole)
             other = rng.randrange(len(graphs))
             if other != at:
                 about = rng.randrange(len(graphs))
@@ -79,14 +99,15 @@ async def history(seed: int, path: Path, who: list[Identity]) -> int:
             if rng.random() < 0.2:
                 await graphs[0].close()
                 graphs[0] = await Graph.open(str(path / f"{seed}-0.db"), identity=who[0])
-        for graph in graphs:
+        for graph in (*graphs, whole):
             for one, author in zip(graphs, who, strict=True):
                 await told(one, author, graph)
             await check(graph)
         for one, author in zip(graphs, who, strict=True):
             assert keeper.frames.vector().get(author.id.key, 0) <= one.frames.vector().get(author.id.key, 0)
-        states = {graph.replica.save() for graph in graphs}
-        assert len(states) == 1
+        assert len({graph.replica.save() for graph in (*graphs, whole)}) == 1
+        for banned in who:
+            await compare_behind_ban(banned, [*graphs, whole])
         for graph in graphs:
             await graph.close()
     return dropped

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dtp.crdt import values
-from dtp.crdt.operations import Span, spans_of
+from dtp.crdt.operations import Span, joined_spans
 from dtp.crdt.ops import ops_of
 from dtp.crdt.permission.access import needs_verdict
 from dtp.crdt.sequences import EDITED, Name
 
 if TYPE_CHECKING:
     from dtp.core.crdt import SummaryCore
-    from dtp.crdt.replica import Replica
+    from dtp.crdt.sums.alone import Alone
 
 #: Bit of a frame's first byte: it has more than registers.
 HAS_KINDS: Final = 1
@@ -24,16 +24,16 @@ _Edit = tuple[int, bytes]
 
 
 class Summing:
-    """A frame in the making, of what still counts of frames of one author. Add them in order.
+    """A frame in the making, of what an author's frames have that it didn't replace or take away itself. Add them in
+    order; `alone` has all of them.
 
-    An edit may tell of the operations of several, which are left out then: text that was deleted since is told by how
-    much it was. Ops that need verdicts are kept as they are, each of them.
+    An edit may tell of the operations of several, which are left out then: text that the author deleted since is told
+    by how much it was. Ops that need verdicts are kept as they are, each of them.
     """
 
-    def __init__(self, replica: Replica, author: bytes, after: int) -> None:
-        self._replica = replica
-        self._author = author
-        self._summary: SummaryCore = replica.begin_summary(author, after)
+    def __init__(self, alone: Alone, after: int) -> None:
+        self._alone = alone
+        self._summary: SummaryCore = alone.begin_summary(after)
         self._edits: dict[Name, list[_Edit]] = {}
 
     def add_frame(self, body: bytes) -> bool:
@@ -41,8 +41,9 @@ class Summing:
         if not self._summary.add_frame(body):
             return False
         if body[0] & HAS_KINDS:
-            for op in ops_of(self._replica.core, self._author, body):
-                if op.kind in EDITED and not needs_verdict(self._author, op.soul):
+            author = self._alone.author
+            for op in ops_of(self._alone.core, author, body):
+                if op.kind in EDITED and not needs_verdict(author, op.soul):
                     edit = op.edit or op.value
                     if isinstance(edit, bytes):
                         self._edits.setdefault((EDITED[op.kind], op.soul, op.key), []).append(
@@ -57,10 +58,10 @@ class Summing:
         return self._summary.finish_frame()
 
     def _add_joined(self, name: Name, edits: list[_Edit]) -> None:
-        """Have one edit tell what these do, or several where that would be too large.
-
-        Those from before the text was compacted stay as they are: what is forgotten here can't be told anew.
-        """
+        """Have one edit tell what these do, or several where that would be too large. Those that the text can't take
+        stay as they are."""
+        if not edits:
+            return
         joined = self._join_edits(name, [edit for _, edit in edits])
         if joined is None:
             edits = [one for one in edits if self._join_edits(name, [one[1]]) is not None]
@@ -77,15 +78,9 @@ class Summing:
         self._summary.add_edit(edits[-1][0], values.encode(joined))
 
     def _join_edits(self, name: Name, edits: list[bytes]) -> bytes | None:
-        """Return what these edits tell, as one; None where some of it was compacted."""
+        """Return what these edits tell, as one; None where the text couldn't take some of it."""
         spans: dict[bytes, list[Span]] = {}
-        for edit in edits:
-            for span in spans_of(edit):
-                known = spans.setdefault(span.agent, [])
-                if known and known[-1].end == span.first:
-                    known[-1] = known[-1]._replace(end=span.end)
-                else:
-                    known.append(span)
-        text = self._replica.sequences.open_sequence(name)
-        parts = [text.changes_of(*span) for each in spans.values() for span in each]
+        for span in joined_spans(span for edit in edits for span in self._alone.spans_of(name, edit)):
+            spans.setdefault(span.agent, []).append(span)
+        parts = [self._alone.changes_of(name, span) for each in spans.values() for span in joined_spans(each)]
         return b"".join(parts) if all(parts) else None

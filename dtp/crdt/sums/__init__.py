@@ -1,0 +1,1 @@
+"""What sums have to keep of an author's frames, worked out from these alone."""
