@@ -13,8 +13,7 @@ from typing import Any, Final, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Identity, PeerId
-from dtp.messaging.calls.signals import Reason, Signal
-from dtp.messaging.calls.signals import SignalAct as CallAct
+from dtp.messaging.calls.signals import Reason, Signal, SignalAct
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
 from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Shown
@@ -306,7 +305,7 @@ class Messenger:
             if isinstance(each, CallSignalled):
                 if self.on_call_signal is not None:
                     self.on_call_signal(each)
-                elif each.event.fields["act"] == CallAct.OFFER and not each.own:
+                elif each.event.fields["act"] == SignalAct.OFFER and not each.own:
                     self.tell_missed_call(each.person, Reason.NO_ANSWER)
                 continue
             if each.what is What.OWN_CARD:
