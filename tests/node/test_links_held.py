@@ -30,8 +30,9 @@ def test_what_peers_do_not_acknowledge_is_bounded_on_links_that_were_dialled() -
 
             async def send(size: int) -> Connection:
                 link = await here.links.connect(slow)
-                stream = await link.connection.open_stream()
-                stream.write(bytes(size))
+                for _ in range(size // LIMITS.connection.first_window):
+                    stream = await link.connection.open_stream()
+                    stream.write(bytes(LIMITS.connection.first_window))
                 await asyncio.sleep(0.1)
                 return link.connection
 

@@ -29,6 +29,8 @@ PIECE = bytes(65536)
 STILL = 25
 #: A connection's window is that of four streams.
 DEAF = 3
+#: So many who read nothing fill it, though each gets less of it the more there are.
+CROWD = 24
 #: Of what a program takes, so much is to be seen.
 NOTICED = 128 * 1024
 
@@ -181,7 +183,7 @@ def test_what_a_program_takes_is_seen_while_much_waits_for_it(run: Run) -> None:
 def test_a_crowd_that_reads_nothing_is_cut_off_where_others_wait_for_it(
     run: Run, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Four programs that read nothing had the window of the one connection that all programs of a forward share: no
+    """Programs that read nothing had the window of the one connection that all programs of a forward share: no
     other got a byte, for as long as they liked."""
     asked, start, piece = ASKED[kind]
     caplog.set_level("WARNING", "dtpd")
@@ -190,14 +192,14 @@ def test_a_crowd_that_reads_nothing_is_cut_off_where_others_wait_for_it(
         fountain = Fountain(start, piece)
         async with Backend(fountain.serve) as backend:
             port = await pair.start(expose_kind(backend.port, kind=kind))
-            crowd = [await asyncio.to_thread(_deaf, port, asked) for _ in range(3 * DEAF)]
+            crowd = [await asyncio.to_thread(_deaf, port, asked) for _ in range(CROWD)]
             (connection,) = pair.pool.connections
             while not connection.blocked_at:  # noqa: ASYNC110 - nothing tells of it
                 await asyncio.sleep(0.01)
             for _ in range(3):
                 said = await exchange(port, b"GET / HTTP/1.1\r\nConnection: close\r\n" + HEAD)
                 assert said.endswith(b"\r\n\r\nok")
-            assert 0 < pair.forwarded.ledger.failed <= 3 * DEAF
+            assert 0 < pair.forwarded.ledger.failed < CROWD
             assert pair.pool.connections == [connection]
             for each in crowd:
                 each.close()
