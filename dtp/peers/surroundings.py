@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dtp.peers.lan.interfaces import find_network, find_routers, own_addresses, read_tables
+from dtp.peers.lan.interfaces import find_networks, find_routers, own_addresses, read_tables
 from dtp.peers.own_networks import has_left, keep_routers, without_routers
 
 #: Seconds between two looks: until then others have what is of before.
@@ -30,12 +30,10 @@ def network_addresses() -> frozenset[str]:
     """Return this machine's addresses and routers as `dtp.peers.own_networks` has them: in another network it may be
     given the address that it has in this one. Only Linux says how large a network is, and which router it has."""
     routes, neighbours = read_tables()
-    routers = find_routers(routes, neighbours)
-    found = {f"{router}@{ip}" for ip, router in routers.items()}
-    for ip in own_addresses().values():
-        network = find_network(routes, ip)
-        found.add(ip if network is None else f"{ip}/{network.prefixlen}")
-    return frozenset(found)
+    own, routers = set(own_addresses().values()), find_routers(routes, neighbours)
+    networks = find_networks(routes, own)
+    sized = {f"{ip}/{networks[ip].prefixlen}" if ip in networks else ip for ip in own}
+    return frozenset(sized | {f"{router}@{ip}" for ip, router in routers.items()})
 
 
 class Surroundings:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from dtp.peers.lan.interfaces import find_network, find_routers
+from dtp.peers.lan.interfaces import find_networks, find_routers
 from dtp.peers.own_networks import without_routers
 from dtp.peers.surroundings import LOOK, SET, Surroundings, SurroundingsChange, network_addresses
 from dtp.testing import clock
@@ -87,6 +87,16 @@ def test_another_router_at_the_same_address_is_another_network_and_one_that_says
     assert here.addresses == machine.addresses
 
 
+class Counted(str):
+    """A table that counts how often it is read."""
+
+    reads = 0
+
+    def splitlines(self, keepends: bool = False) -> list[str]:
+        self.reads += 1
+        return super().splitlines(keepends)
+
+
 def word(ip: str) -> str:
     """Return an address as the kernel's table of routes has it."""
     return f"{int.from_bytes(socket.inet_aton(ip), sys.byteorder):08X}"
@@ -121,15 +131,28 @@ def test_routers_are_those_of_the_routes_that_have_answered(
 
 
 @pytest.mark.parametrize(
-    ("ip", "network"), [("192.168.1.5", "192.168.1.0/24"), ("10.1.7.5", "10.1.0.0/16"), ("172.17.0.1", None)]
+    ("ip", "network"),
+    [
+        ("192.168.1.5", "192.168.1.0/24"),
+        ("10.1.7.5", "10.1.0.0/16"),
+        ("172.17.0.1", None),
+        ("100.64.0.2", None),  # of a VPN, whose route is to half of the internet
+    ],
 )
 def test_a_network_is_as_large_as_its_route_says(ip: str, network: str | None) -> None:
     routes = ROUTES.format(**OWN, gateway="00000000") + "".join(
-        f"eth0\t{word('10.1.0.0')}\t00000000\t0001\t0\t0\t0\t{word(mask)}\t0\t0\t0\n"
-        for mask in ("255.255.0.0", "255.0.0.0")
+        f"eth0\t{word(start)}\t00000000\t0001\t0\t0\t0\t{word(mask)}\t0\t0\t0\n"
+        for start, mask in [("10.1.0.0", "255.255.0.0"), ("10.0.0.0", "255.0.0.0"), ("0.0.0.0", "128.0.0.0")]
     )
-    found = find_network(routes, ip)
+    found = find_networks(routes, [ip]).get(ip)
     assert (None if found is None else str(found)) == network
+
+
+def test_many_routes_and_interfaces_that_have_one_address_cost_a_look_at_each_route() -> None:
+    """A host of containers has an interface and a route for each; all interfaces say the host's address."""
+    routes = Counted(ROUTES.format(**OWN, gateway="00000000"))
+    assert list(find_networks(routes, ["192.168.1.5"] * 200 + ["10.1.7.5"])) == ["192.168.1.5"]
+    assert routes.reads == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says")

@@ -17,6 +17,8 @@ _ASKED = ("233.252.0.1", 9)
 _TABLE = 64 * 1024
 #: The flag of a neighbour whose hardware address is known (`ATF_COM`).
 _IS_COMPLETE = 0x2
+#: The bits that all addresses of the largest private network share, 10.0.0.0/8.
+_LARGEST = 8
 
 
 def multicast_interface(index: int) -> bytes:
@@ -70,15 +72,21 @@ def find_routers(routes: str, neighbours: str) -> dict[str, str]:
     return found
 
 
-def find_network(routes: str, ip: str) -> ipaddress.IPv4Network | None:
-    """Return the network that an address is in without a router between: the smallest that a route names."""
-    found = [
-        ipaddress.IPv4Network((_ip(row[1]), _ip(row[7])), strict=False)
+def find_networks(routes: str, ips: Iterable[str]) -> dict[str, ipaddress.IPv4Network]:
+    """Return the network that each address is in without a router between: the smallest that a route names. One that
+    is larger than the largest private network is left out: VPNs have routes to halves of the internet."""
+    local = [
+        (int(row[7], 16), int(row[1], 16))
         for row in _rows(routes)
-        if not int(row[2], 16) and int(row[7], 16)
+        if not int(row[2], 16) and int(row[7], 16).bit_count() >= _LARGEST
     ]
-    found = [each for each in found if ipaddress.IPv4Address(ip) in each]
-    return max(found, key=lambda each: each.prefixlen, default=None)
+    found = {}
+    for ip in set(ips):
+        word = int.from_bytes(socket.inet_aton(ip), sys.byteorder)
+        mask = max((mask for mask, network in local if word & mask == network), key=int.bit_count, default=0)
+        if mask:
+            found[ip] = ipaddress.IPv4Network((ip, mask.bit_count()), strict=False)
+    return found
 
 
 def _rows(routes: str) -> list[list[str]]:
