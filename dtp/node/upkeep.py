@@ -20,7 +20,7 @@ Target = PeerId | Address
 _NEVER: Final = math.inf
 #: The queue of those that were linked before, and of those that nobody else has named.
 _PROVEN: Final = ""
-#: The part of those that are remembered that makes room at once.
+#: The part of those that there never was a link to that makes room at once.
 _PART: Final = 32
 #: Networks that are remembered to have named a peer.
 _MOST_TELLERS: Final = 8
@@ -154,7 +154,7 @@ class PeerUpkeep:
             _, wish = each
             return min(counts[queue] for queue in wish.queues), wish.pause
 
-        most = max(1, self.limits.remembered // _PART)  # in one go: a look at all of them costs a millisecond
+        most = max(1, len(unmet) // _PART)  # in one go: a look at all of them costs a millisecond
         return [target for target, _ in sorted(unmet, key=spare, reverse=True)[:most]]
 
     def on_link(self, peer: PeerId, network: str = "", *, outgoing: bool = True) -> None:

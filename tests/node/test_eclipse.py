@@ -163,6 +163,15 @@ def test_a_flood_of_names_forgets_nobody_that_others_have_named() -> None:
     dial_slowly(keep, honest, 60.0)
 
 
+def test_nor_where_nearly_all_that_are_remembered_were_dialled_before() -> None:
+    keep, honest = PeerUpkeep(ALICE.id, UpkeepLimits(courtesy=0.0, remembered=320)), crowd(2)
+    for each in crowd(312):
+        keep.add_peer(each, math.inf, is_met=True)
+    at_distinct_networks(keep, honest, "5.5.5.0/24")
+    at_distinct_networks(keep, crowd(100), LAIR)
+    dial_slowly(keep, honest, 60.0)
+
+
 def test_who_was_linked_before_comes_first_and_leaves_some_dials_to_others() -> None:
     keep, friends, newcomers = PeerUpkeep(ALICE.id, LIMITS), crowd(100), crowd(100)
     at_distinct_networks(keep, newcomers, LAIR)
