@@ -102,8 +102,9 @@ class PeerExchange:
 
     def _records_for(self, link: PeerLink) -> Iterator[PeerRecord]:
         """Yield our own record, then the one known of the peer, which so hears of another node with its identity,
-        then those of nodes that name the node's service; those that were reached come first, but of one network only
-        `OF_ONE_NETWORK`. What was told from farther away than the peer says nothing of the peer's network."""
+        then those of nodes that name the node's service: those that were reached, of one network `OF_ONE_NETWORK`
+        before those of others, and then those that somebody has named. What was told from farther away than the peer
+        says nothing of the peer's network."""
         own, peer = self._own(), link.peer
         yield own
         known = self._book.get(peer)
@@ -114,7 +115,11 @@ class PeerExchange:
             record = each.record
             if not record.addresses or record.peer in (peer, own.peer) or not each.is_for(link.nearness):
                 continue
-            if given[each.network] < OF_ONE_NETWORK:
+            if not self._book.is_useful(record.peer):  # they come last
+                yield from others
+                others.clear()
+                yield record
+            elif given[each.network] < OF_ONE_NETWORK:
                 given.update({each.network} - {""})
                 yield record
             else:

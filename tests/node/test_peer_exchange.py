@@ -169,6 +169,19 @@ def test_of_one_network_no_more_than_two_come_before_those_of_others() -> None:
     assert sum(framed(record(each).encoded) in went for each in crowd) == exchange.MOST - 1 - len(honest)
 
 
+def test_names_that_nobody_has_tried_come_behind_all_that_were_reached() -> None:
+    """Else who names many has them passed on by each honest node where the others are in few networks."""
+    known, honest, named = book(), *([Identity.generate() for _ in range(count)] for count in (12, 100))
+    for number, identity in enumerate(honest):
+        known.learn_record(record(identity), "lan")
+        known.mark_useful(identity.id, f"5.0.{number % 3}.0/24")
+    for identity in named:
+        known.learn_record(record(identity), "exchange 6.6.6.6")
+    went = served(known, b"").went
+    assert all(framed(record(each).encoded) in went for each in honest)
+    assert sum(framed(record(each).encoded) in went for each in named) == exchange.MOST - 1 - len(honest)
+
+
 def test_no_more_is_taken_or_given_than_the_bound() -> None:
     known = book()
     pipe = served(known, framed(*(record(Identity.generate()).encoded for _ in range(100))))
