@@ -10,6 +10,7 @@ import msgpack
 from dtp.broadcast.errors import ShowBusy
 from dtp.broadcast.format import Announcement, Position
 from dtp.errors import ConfigError
+from dtp.identity.private import make_private_folder
 from dtp.locking import FileLock
 from dtp.replacing import remove_scratch, replace_file
 
@@ -28,7 +29,7 @@ class KeptPosition:
         self.path = Path(folder) / f"{show.hex()}.show"
         self._lock = FileLock(self.path.with_suffix(".lock"))
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self.path.parent)
         except OSError as fault:
             raise ConfigError(f"can't make the folder {self.path.parent}: {fault.strerror}") from fault
         try:

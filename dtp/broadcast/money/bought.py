@@ -10,6 +10,7 @@ from dtp.broadcast.messages import MAX_CLAIMS
 from dtp.chain.model import Id, canonical_id, id_bytes
 from dtp.config import data_dir
 from dtp.errors import ConfigError
+from dtp.identity.private import make_private_folder
 
 
 class BoughtTickets:
@@ -21,7 +22,7 @@ class BoughtTickets:
     def add_ticket(self, account: Id, ticket: Id) -> None:
         """Keep one more. Raise `ConfigError` where the folder can't be written."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self._folder)
             self.path_of(account, ticket).touch(mode=0o600)
         except OSError as fault:
             raise ConfigError(f"can't write to {self._folder}: {fault.strerror}") from fault

@@ -20,6 +20,7 @@ from dtp.chain.wallet import money
 from dtp.config import data_dir
 from dtp.errors import ChainError, ConfigError
 from dtp.identity import Identity
+from dtp.identity.private import make_private_folder
 from dtp.replacing import replace_file
 from dtp.tasks import SupervisedTask
 
@@ -48,7 +49,7 @@ class Dismissed:
         """Keep one more. Raise `ConfigError` where the file can't be written."""
         self.numbers.add(number)
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private_folder(self._path.parent)
             replace_file(self._path, json.dumps(sorted(self.numbers)).encode())
         except OSError as fault:
             raise ConfigError(f"can't write {self._path}: {fault.strerror}") from fault

@@ -13,9 +13,10 @@ from chain_resolver.hosts import run as chain_run
 from shows import ME
 from test_show_air import FUNDED
 
+from dtp.broadcast.kept_position import KeptPosition
 from dtp.broadcast.messages import MAX_CLAIMS
 from dtp.broadcast.money import shows
-from dtp.broadcast.money.bought import bought_here
+from dtp.broadcast.money.bought import BoughtTickets, bought_here
 from dtp.broadcast.money.shows import ShowTerms
 from dtp.broadcast.money.tickets import (
     AHEAD_MS,
@@ -27,6 +28,7 @@ from dtp.broadcast.money.tickets import (
     is_good,
     seat_claim,
 )
+from dtp.broadcast.money.watching import Dismissed
 from dtp.broadcast.sealed.admission import Refusal
 from dtp.broadcast.sealed.issuing import KeyIssuer
 from dtp.broadcast.sealed.keys import open_key
@@ -279,6 +281,20 @@ def test_a_claim_of_the_command_line_names_what_was_bought_on_this_machine():
         bought.remove_ticket(account, each)
     bought.remove_ticket(account, tickets[0])
     assert [each.ticket for each in said(show)] == [b""]
+
+
+def test_what_is_kept_of_shows_makes_no_folder_that_others_may_look_into(tmp_path):
+    """It may be the first that makes the folder in which all programs keep what is theirs."""
+    above = os.umask(0o022)
+    try:
+        KeptPosition(tmp_path / "a" / "shows", bytes(32)).close()
+        Dismissed(tmp_path / "b" / "shows" / "x.dismissed").add_number(1)
+        BoughtTickets(tmp_path / "c" / "shows", bytes(32)).add_ticket(ALICE.id.sui_address, bytes([1]) * 32)
+    finally:
+        os.umask(above)
+    made = [each for each in tmp_path.rglob("*") if each.is_dir()]
+    assert len(made) == 7
+    assert [each.stat().st_mode & 0o777 for each in made] == [0o700] * 7
 
 
 def test_a_device_that_lost_its_seat_to_another_one_does_not_take_it_back_by_itself():
