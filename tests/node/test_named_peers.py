@@ -13,6 +13,7 @@ from small_internet import Internet
 
 import dtp
 from dtp.carriers.errors import DialError
+from dtp.carriers.nearness import Nearness
 from dtp.gossip import GossipLimits
 from dtp.gossip.named import DIALS, PAUSE, Named, NamedPeers, count_members
 from dtp.identity import Identity, PeerId
@@ -70,6 +71,36 @@ def test_who_has_come_keeps_a_node_from_asking_nobody_again() -> None:
             late = await stack.enter_async_context(other)
             await asyncio.sleep(60)
             assert node.links.get(late.identity.id) is not None
+
+    clock.run(main())
+
+
+def test_a_node_that_has_all_links_that_it_wants_still_gets_to_know_others_and_keeps_few() -> None:
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        limits = UpkeepLimits(wanted=1, at_once=1, further=1)
+        async with AsyncExitStack() as stack:
+            places = [internet.node(f"5.0.{number}.1", limits=waits) for number in range(4)]
+            others = [await stack.enter_async_context(each) for each in places]
+            one = internet.node("5.0.9.1", limits=NodeLimits(upkeep=limits))
+            node = await stack.enter_async_context(one)
+            met, most, are_met = set[PeerId](), 0, asyncio.Event()
+
+            def note(link: PeerLink) -> None:
+                nonlocal most
+                met.add(link.peer)
+                most = max(most, len(node.links))
+                if len(met) == len(others):
+                    are_met.set()
+
+            node.links.listen(note, lambda link: None)
+            for each in others:
+                node.book.learn_record(each.record, "test", Nearness.PROCESS)
+            async with asyncio.timeout(100 * limits.further_pause):
+                await are_met.wait()
+            assert most <= limits.wanted + limits.further + 1  # the next comes before the last one goes
+            await asyncio.sleep(1)
+            assert len(node.links) == limits.wanted + limits.further
 
     clock.run(main())
 

@@ -19,7 +19,7 @@ from dtp.carriers.errors import ListenError
 from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.gossip import PROTOCOL, Gossip
-from dtp.identity import Identity, PeerId
+from dtp.identity import Identity
 from dtp.net.connection import Connection
 from dtp.node.exchange import PeerExchange
 from dtp.node.finding import SUCCESSION, PeerFinding
@@ -27,7 +27,7 @@ from dtp.node.node import NodeError, NodeLimits
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.book import BOOK, PeerBook
 from dtp.peers.clocks import PeerClocks
-from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
+from dtp.peers.links import NODE_SERVICE, PeerLinks
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord, PeerRecordError
 from dtp.peers.surroundings import Surroundings
@@ -124,30 +124,6 @@ def test_bootstrap_needs_no_lan() -> None:
         ):
             await until(lambda: node.links.get(ALICE.id))
             assert node.lan is None
-
-    run(main())
-
-
-def test_a_node_that_has_all_links_that_it_wants_still_gets_to_know_others_and_keeps_few() -> None:
-    async def main() -> None:
-        upkeep = UpkeepLimits(wanted=1, at_once=1, further=1, further_pause=0.05, first_pause=0.01)
-        async with AsyncExitStack() as stack:
-            others = [await stack.enter_async_context(dtp.Node(listen=HERE, discover=())) for _ in range(4)]
-            node = dtp.Node(listen=None, discover=(), limits=NodeLimits(upkeep=upkeep))
-            await stack.enter_async_context(node)
-            met, most = set[PeerId](), 0
-
-            def note(link: PeerLink) -> None:
-                nonlocal most
-                met.add(link.peer)
-                most = max(most, len(node.links))
-
-            node.links.listen(note, lambda link: None)
-            for each in others:
-                node.book.learn_record(each.record, "test", Nearness.PROCESS)
-            await until(lambda: len(met) == len(others))
-            assert most <= upkeep.wanted + upkeep.further + 1  # the next comes before the last one goes
-            await until(lambda: len(node.links) <= upkeep.wanted + upkeep.further)
 
     run(main())
 
