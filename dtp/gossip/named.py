@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from dtp.carriers.nearness import Nearness, network_of_source
-from dtp.errors import CarrierError, PeerError
+from dtp.errors import DtpError
 from dtp.identity import PeerId
-from dtp.net.address import AddressError
-from dtp.net.resolver import NotResolved
 from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.gossip")
@@ -98,7 +96,7 @@ class NamedPeers:
     async def _dial(self, peer: PeerId, teller: str) -> None:
         try:
             await self._connect(peer)
-        except (CarrierError, PeerError, NotResolved, AddressError) as error:
+        except DtpError as error:  # also where there is no room for a link
             self._counts["dial-failed"] += 1
             log.debug("%s, whom a neighbour named: %s", peer.short, error)
         finally:

@@ -20,7 +20,7 @@ from dtp.identity import Identity, PeerId
 from dtp.node.exchange import PUSH_PROTOCOL
 from dtp.node.node import NodeLimits
 from dtp.node.upkeep import UpkeepLimits
-from dtp.peers.links import NODE_SERVICE, PeerLink
+from dtp.peers.links import NODE_SERVICE, PeerLink, TooManyLinks
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
 
@@ -267,6 +267,29 @@ def test_who_could_not_be_dialled_is_not_again_for_a_minute() -> None:
             await asyncio.sleep(PAUSE / 4)
         assert dials.counts == {"dial-failed": 2}
         await dials.named.stop()
+
+    clock.run(main())
+
+
+def test_where_there_is_no_room_for_a_link_those_who_wait_are_dialled_all_the_same() -> None:
+    async def main() -> None:
+        named, dialled = crowd(40), list[PeerId]()
+
+        async def connect(peer: PeerId) -> None:
+            dialled.append(peer)
+            await asyncio.sleep(0.1)
+            raise TooManyLinks("512 links are open")
+
+        counts = Counter[str]()
+        peers = NamedPeers(
+            connect, is_wanted=lambda each: True, now=asyncio.get_running_loop().time, counts=counts
+        )
+        for each in named:
+            peers.add(Named(each, b"topic"), FRIEND)
+        await asyncio.sleep(10)
+        assert dialled == named
+        assert counts == {"dial-failed": len(named)}
+        await peers.stop()
 
     clock.run(main())
 
