@@ -51,6 +51,8 @@ class UpkeepLimits:
     #: ... and up to this one of peers that there has never been a link to. Anybody may tell of peers that are not, at
     #: an address that is somebody else's: a thousand of them come to one dial in 3.5 s there, not to three a second.
     longest_unmet: float = 3600.0
+    #: ... and where the machine is in another network all of them begin anew, but not again within this time.
+    moved_pause: float = 60.0
     #: Dials at once: each is a handshake of about a millisecond here.
     at_once: int = 16
     #: ... and of them those of peers that were linked before; and those of others that one network has named: where
@@ -99,6 +101,8 @@ class PeerUpkeep:
         #: Those that are dialled, or linked, though there was no room, in that order.
         self._further: list[PeerId] = []
         self._next_further = _NEVER
+        #: Until then a move has no effect on those that there was never a link to.
+        self._next_unmet = -_NEVER
         #: Which queue a dial was taken from last, by the number of that dial.
         self._served: dict[str, int] = {}
         self._dials = count()
@@ -182,9 +186,14 @@ class PeerUpkeep:
                 wish.at = max(wish.at, now + (self.limits.first_pause if self._me < peer else 2.0))
 
     def on_moved(self, now: float) -> None:
-        """Note that the machine is in another network: whoever could not be dialled may be reached from here."""
+        """Note that the machine is in another network: whoever could not be dialled may be reached from here. Those
+        that there was never a link to begin anew once a minute at most: networks may come and go each second."""
+        is_next = now >= self._next_unmet
+        if is_next:
+            self._next_unmet = now + self.limits.moved_pause
         for wish in self._wishes.values():
-            wish.at, wish.pause = min(wish.at, now), self.limits.first_pause
+            if is_next or wish.is_met or wish.is_bootstrap:
+                wish.at, wish.pause = min(wish.at, now), self.limits.first_pause
 
     def remove_peer(self, peer: PeerId) -> None:
         """Remove a peer that has announced that it goes."""

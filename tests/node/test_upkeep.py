@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
-from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
+from dtp.node.upkeep import PeerUpkeep, Target, UpkeepLimits
 from dtp.testing.pairs import ALICE, BOB
 
 SMALL, LARGE = sorted([ALICE.id, BOB.id])
@@ -124,6 +125,24 @@ def test_where_the_machine_has_moved_all_are_dialled_again_at_once() -> None:
     for target in (SEED, *peers):
         keep.on_dialled(target, None, now - 90)
     assert keep.next_time() == now - 90 + UpkeepLimits().first_pause
+
+
+def test_networks_that_come_and_go_have_whom_nobody_has_reached_dialled_once_a_minute() -> None:
+    """Anybody may name peers at somebody else's address; a host of containers has other networks each second."""
+    keep, named, (met,), dials = PeerUpkeep(SMALL), crowd(20), crowd(1), Counter[Target]()
+    keep.add_peer(met, 0.0, is_met=True)
+    for each in named:
+        keep.add_peer(each, 0.0)
+    for second in range(600):
+        keep.on_moved(float(second))
+        while due := keep.take_due(float(second)):
+            for each in due:
+                dials[each] += 1
+                keep.on_dialled(each, None, float(second))
+    assert dials[met] == 600
+    assert (
+        max(dials[each] for each in named) <= 10 * 6
+    )  # each minute after 0, 2, 6, 14 and 30 s, and where it began
 
 
 def test_peer_that_said_goodbye_is_not() -> None:
