@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, NamedTuple, Self
@@ -112,12 +112,22 @@ class Route(NamedTuple):
 
 
 class Contacts:
-    """All contacts of a person. A value: whoever changes it stores what it returns."""
+    """All contacts of a person. A value: whoever changes it stores what it returns.
 
-    def __init__(self, consent: Consent = "tell") -> None:
-        self.consent = consent
+    `whose` returns of which person a device has said that it is, b"" for none, in any thread.
+    """
+
+    def __init__(
+        self, consent: Consent = "tell", whose: Callable[[bytes], bytes] = lambda device: b""
+    ) -> None:
+        self.consent, self._whose = consent, whose
         self._by_person: dict[bytes, Contact] = {}
-        self._routes: dict[bytes, bytes] = {}
+        #: By device, the persons whose cards name it: anybody can name another's.
+        self._claims: dict[bytes, list[bytes]] = {}
+
+    def copy_empty(self) -> Contacts:
+        """Return contacts of the same kind, without any."""
+        return Contacts(self.consent, self._whose)
 
     def __iter__(self) -> Iterator[Contact]:
         return iter(list(self._by_person.values()))
@@ -128,16 +138,27 @@ class Contacts:
 
     def put_contact(self, contact: Contact) -> None:
         """Keep a contact in the place of what was known of this person."""
+        before = self._by_person.get(contact.person)
+        if before is not None and before.card.devices != contact.card.devices:
+            self._drop_claims(before)
         self._by_person[contact.person] = contact
         for device in contact.card.devices:
-            self._routes[device] = contact.person
+            claims = self._claims.setdefault(device, [])
+            if contact.person not in claims:
+                claims.append(contact.person)
 
     def drop_contact(self, contact: Contact) -> None:
         """Forget a contact."""
         self._by_person.pop(contact.person, None)
+        self._drop_claims(contact)
+
+    def _drop_claims(self, contact: Contact) -> None:
         for device in contact.card.devices:
-            if self._routes.get(device) == contact.person:
-                del self._routes[device]
+            claims = self._claims.get(device, [])
+            if contact.person in claims:
+                claims.remove(contact.person)
+            if not claims:
+                self._claims.pop(device, None)
 
     def is_waiting(self, person: bytes) -> bool:
         """True while another key of a contact waits to be accepted."""
@@ -145,9 +166,18 @@ class Contacts:
         return contact is not None and contact.pending is not None
 
     def owner_of(self, device: bytes) -> Contact | None:
-        """Return whose card names a device, to send to it. Whether the device says so, too, isn't looked at."""
-        contact = self._by_person.get(self._routes.get(device, b""))
-        return contact if contact is not None and device in contact.card.devices else None
+        """Return whose card names a device, to send to it. Where several do, it is whom the device itself has named,
+        or else whom we know better: of contacts the account that it has by now, of strangers the device itself."""
+        claims = self._claims.get(device, [])
+        if len(claims) < 2:
+            return self._by_person[claims[0]] if claims else None
+        said = self._whose(device)
+
+        def rank(contact: Contact) -> tuple[bool, ...]:
+            is_itself = contact.person == device
+            return contact.person != said, contact.blocked, contact.stranger, is_itself != contact.stranger
+
+        return min((self._by_person[each] for each in claims), key=rank)
 
     def add_card(
         self, card: ContactCard, teller: Nearness, *, stranger: bool = False, named_by: bytes = b""

@@ -67,7 +67,7 @@ class Correspondence:
         self.desk = Desk(path, identity, now_ms)
         self.store = self.desk.store
         self.identity, self.account = identity, account
-        self.contacts = Contacts(self._choose_consent(consent))
+        self.contacts = Contacts(self._choose_consent(consent), self.desk.said_person)
         self.groups: dict[bytes, Membership] = {}
         self.communities = Communities(self)
         self.post_tray = PostTray(self)
@@ -123,7 +123,7 @@ class Correspondence:
         return Account(given.identity, known)
 
     def _load_lists(self) -> None:
-        self.contacts = Contacts(self.contacts.consent)
+        self.contacts = self.contacts.copy_empty()
         for each in self.store.load_contacts().values():
             self.contacts.put_contact(Contact.load(each))
         self.groups = {}
@@ -336,8 +336,7 @@ class Correspondence:
         gone = (before.devices - contact.devices) if before else set()
         if before is not None:
             self.former_devices.keep_card(before.card, gone)
-        for device in gone:
-            self.desk.forget_device(device)
+        self.introductions.forget_devices(card.person, gone)
         if before is None or before.devices != contact.devices:
             self.group_states.reconsider_groups(card.person, gone)
         return contact, change

@@ -149,6 +149,11 @@ class Desk:
                 self._put_peer(gone, peer)
         return found
 
+    def said_person(self, device: bytes) -> bytes:
+        """Return of which person a device says it is, b"" for none. From any thread: nothing is taken up for it."""
+        known = self._peers.get(device)
+        return self.store.get_person(device) if known is None else known.person
+
     def _save_device(self, device: bytes) -> None:
         self._put_peer(device, self.peer_of(device))
 

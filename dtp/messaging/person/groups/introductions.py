@@ -95,6 +95,15 @@ class Introductions:
             known = {*mail.card.devices, *(device for each in mail.contacts for device in each.devices)}
             mail.desk.drop_devices(each for each in devices if each not in newcomers and each not in known)
 
+    def forget_devices(self, person: bytes, devices: Iterable[bytes]) -> None:
+        """Forget the sessions with devices which a card of this person doesn't name any more, and what waits for
+        them: but for others' devices, which it may have named all the same."""
+        mail = self._mail
+        for device in devices:
+            is_others = device in mail.card.devices or mail.contacts.owner_of(device) is not None
+            if not is_others or mail.desk.said_person(device) == person:
+                mail.desk.forget_device(device)
+
     def nearness_of(self, person: bytes) -> Nearness:
         """Return how near somebody counts as who tells of others, or of a file: our own devices as in our network."""
         if person == self._mail.person:
@@ -144,8 +153,8 @@ class Introductions:
         return True
 
     def _drop_contact(self, contact: Contact) -> None:
-        for device in contact.card.devices:
-            if self._mail.store.load_peer(device) is not None:
-                self._mail.desk.forget_device(device)
-        self._mail.contacts.drop_contact(contact)
-        self._mail.store.drop_contact(contact.person)
+        mail = self._mail
+        mail.contacts.drop_contact(contact)
+        mail.store.drop_contact(contact.person)
+        known = [each for each in contact.card.devices if mail.store.load_peer(each) is not None]
+        self.forget_devices(contact.person, known)

@@ -249,6 +249,11 @@ class MessageStore:
         state, person, introduced = rows[0]
         return self._rows.open(state, "peers", device, person), person, bool(introduced)
 
+    def get_person(self, device: bytes) -> bytes:
+        """Return of which person a device says it is, b"" for none."""
+        rows = self._database.select_rows("SELECT person FROM peers WHERE device = ?", device)
+        return rows[0][0] if rows else b""
+
     def list_devices(self) -> list[bytes]:
         """Return the devices that are known."""
         return [each for (each,) in self._database.select_rows("SELECT device FROM peers")]

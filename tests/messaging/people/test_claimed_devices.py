@@ -1,0 +1,131 @@
+"""Accounts that name devices of others: a card needs no word of the devices that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from post_office import known_identity
+from village import Village
+
+from dtp.carriers.nearness import Nearness
+from dtp.identity import Account, Device
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import EventKind
+from dtp.messaging.person.correspondence import Correspondence
+
+TRAP = "dtp+tcp://dtp1qqqq@trap:1"
+
+
+def account_of(*names: str, key: str = "key") -> Account:
+    devices = [Device(known_identity(each).id.key) for each in names]
+    return Account.create(known_identity(key), known_identity("recovery").id, devices)
+
+
+def card_of(account: Account, now_ms: int) -> ContactCard:
+    own = account.identity
+    return ContactCard(own.id.key, account.card, now_ms, 0, "Mallory", (TRAP,)).signed_by(own)
+
+
+def come(at: Village, *claimed: str) -> Correspondence:
+    """Have a stranger come whose account names devices of others, and who writes to Bob."""
+    mallory = at.people["mallory"] = at.open("mallory", account=account_of("mallory", *claimed))
+    mallory.set_profile("Mallory", [TRAP], at.now)
+    bob = at.people["bob"]
+    mallory.add_contact(bob.card, at.now)
+    at.say("mallory", bob.person, "hello")
+    at.deliver()
+    assert at.texts("bob", mallory.person) == ["hello"]
+    return mallory
+
+
+def reopen(at: Village, name: str) -> Correspondence:
+    at.people[name].close()
+    at.people[name] = at.open(name)
+    return at.people[name]
+
+
+@pytest.mark.parametrize("met", [True, False], ids=["who has written", "who hasn't"])
+def test_no_stranger_has_what_is_for_others_left_at_their_mailbox(
+    village: Callable[..., Village], met: bool
+) -> None:
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    device = alice.identity.id.key
+    if met:
+        at.say("alice", bob.person, "hi")
+        at.deliver()
+    route = bob.find_route(device)
+    come(at, "alice")
+    assert bob.find_route(device) == route
+    bob = reopen(at, "bob")
+    assert bob.find_route(device) == route
+
+
+def test_whoever_blocks_who_claims_a_device_goes_on_with_its_owner(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    at.say("alice", bob.person, "hi")
+    at.deliver()
+    mallory = come(at, "alice")
+    bob.update_contact(mallory.person, blocked=True)
+    said = bob.send_event(alice.person, EventKind.TEXT, {"text": "still there?"}, at.now)
+    assert bob.find_route(alice.identity.id.key).mailboxes == alice.card.mailboxes
+    at.deliver()
+    assert bob.store.read_receipts(said.event.id) == {alice.person: False}
+
+
+def test_a_contact_takes_no_mail_of_a_device_that_says_whose_it_is(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    at.say("alice", bob.person, "hi")
+    at.deliver()
+    route = bob.find_route(alice.identity.id.key)
+    mallory = come(at, "alice")
+    bob.add_contact(mallory.card, at.now)
+    assert bob.find_route(alice.identity.id.key) == route
+    assert reopen(at, "bob").find_route(alice.identity.id.key) == route
+
+
+def test_who_claims_a_device_no_more_loses_nothing_of_its_owners(village: Callable[..., Village]) -> None:
+    """What waited for it was forgotten, and it had to begin anew."""
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    at.say("alice", bob.person, "hi")
+    at.deliver()
+    mallory = come(at, "alice")
+    at.say("bob", alice.person, "on its way")
+    assert mallory.account is not None
+    without = mallory.account.remove(alice.identity.id)
+    bob.take_found_card(card_of(without, at.now + 1), Nearness.ANYWHERE, at.now)
+    at.say("alice", bob.person, "on its way, too")
+    at.deliver()
+    assert "on its way" in at.texts("alice", bob.person)
+    assert "on its way, too" in at.texts("bob", alice.person)
+
+
+def test_a_stranger_who_makes_room_takes_no_device_with_them(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    at.say("alice", bob.person, "hi")
+    at.deliver()
+    bob.introductions.most_named = 1
+    at.say("bob", alice.person, "on its way")
+    with bob.transaction():
+        for each in (account_of("alice"), account_of("dave", key="another")):
+            bob.introductions.take_cards(at.people["carol"].person, [card_of(each, at.now).encode()])
+    at.deliver()
+    assert "on its way" in at.texts("alice", bob.person)
+
+
+def test_a_contact_who_has_an_account_by_now_is_that(village: Callable[..., Village]) -> None:
+    """Before the device itself has said so: their account was added by hand."""
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    alice.change_account(account_of("alice"), at.now)
+    bob.add_contact(alice.card, at.now)
+    for _ in range(2):
+        owner = at.people["bob"].contacts.owner_of(alice.identity.id.key)
+        assert owner is not None
+        assert owner.person == alice.person
+        reopen(at, "bob")
