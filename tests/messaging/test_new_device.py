@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from post_office import known_identity
 from village import NOW, Village
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.calls.signals import SignalAct
 from dtp.messaging.conversation.events import Event, EventKind
@@ -49,4 +51,55 @@ def test_strangers_and_those_who_are_blocked_are_that_on_a_new_device(
 
     assert {who: rings(who) for who in ("carol", "mallory", "bob")} == {
         "carol": True, "mallory": False, "bob": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["card", "answer"])
+def test_whoever_is_answered_on_one_device_is_no_stranger_on_another(
+    village: Callable[..., Village], first: str
+) -> None:
+    """There less of them was kept, and they didn't ring, for good."""
+    at = village("laptop", "phone", least=100)
+    at.share_account("laptop", "phone")
+    laptop, phone = at.people["laptop"], at.people["phone"]
+    mallory = at.people["mallory"] = at.open("mallory")
+    mallory.add_contact(laptop.card, at.now)
+    at.say("mallory", laptop.person, "hello")
+    at.deliver()
+    assert phone.get_contact(mallory.person).stranger
+    if first == "answer":
+        with phone.transaction():
+            contact = phone.get_contact(mallory.person)
+            phone.contacts.drop_contact(contact)
+            phone.store.drop_contact(mallory.person)
+    at.say("laptop", mallory.person, "who are you?")
+    at.deliver()
+    if first == "answer":
+        mallory.set_profile("Mallory", [], at.now + 1)
+        at.deliver()
+    assert not laptop.get_contact(mallory.person).stranger
+    assert not phone.get_contact(mallory.person).stranger
+
+
+def test_a_new_device_dials_nothing_nearer_for_whoever_wrote_first(village: Callable[..., Village]) -> None:
+    """A contact that only the internet had told of counted as one in this network there."""
+    at = village("laptop", "carol", least=100)
+    laptop, carol = at.people["laptop"], at.people["carol"]
+    at.share_account("laptop")
+    for each in ("mallory", "eve"):
+        at.people[each] = at.open(each)
+        at.people[each].add_contact(laptop.card, at.now)
+        at.say(each, laptop.person, "hello")
+    at.deliver()
+    mallory, eve = at.people["mallory"], at.people["eve"]
+    at.say("laptop", mallory.person, "who are you?")
+    phone = at.people["phone"] = at.open("phone")
+    assert laptop.account is not None
+    laptop.change_account(laptop.account.add(phone.identity.id, "phone"), at.now)
+    phone.join_account(laptop.card, at.now)
+    laptop.missed.send_history(phone.identity.id.key, 0, at.now)
+    at.deliver()
+    near = {each.person: each.nearness for each in phone.contacts}
+    assert near == {
+        carol.person: Nearness.NETWORK, mallory.person: Nearness.ANYWHERE, eve.person: Nearness.ANYWHERE
     }  # fmt: skip

@@ -162,6 +162,22 @@ def test_strangers_bring_us_into_few_groups_until_they_are_answered(village: Cal
     assert not alice.allowances.is_invitation(alice.groups[groups[2]])
 
 
+def test_a_group_that_we_join_by_a_strangers_link_is_no_invitation(village: Callable[..., Village]) -> None:
+    """Of its other members as little was kept as of strangers, who only read there."""
+    at = village("mallory", "alice", "eve", least=0, acquainted=False)
+    alice, mallory = at.people["alice"], at.people["mallory"]
+    limit(at, "alice", stranger_groups=1, stranger_events=2)
+    at.group("mallory", "alice")
+    joined = at.group("mallory", "eve")
+    link = mallory.communities.create_link(joined, at.now, lasts_ms=60_000, uses=5)
+    alice.communities.ask_to_join(link, at.now)
+    at.deliver()
+    assert at.is_member("alice", joined)
+    assert not alice.allowances.is_invitation(alice.groups[joined])
+    found = [one for _ in range(5) for one in write(at, "eve", "alice", joined)]
+    assert count(found, What.MESSAGE) == 5
+
+
 def test_members_of_groups_that_strangers_bring_us_into_are_strangers(
     village: Callable[..., Village],
 ) -> None:

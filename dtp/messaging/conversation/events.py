@@ -77,7 +77,7 @@ FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
     EventKind.REACT: ({"target": _ID, "emoji": _TEXT}, {}),
     EventKind.READ: ({"targets": _IDS}, {}),
     EventKind.TYPING: ({"on": _FLAG}, {}),
-    EventKind.CARD: ({"card": _BYTES}, {"stranger": _FLAG, "blocked": _FLAG}),
+    EventKind.CARD: ({"card": _BYTES}, {"stranger": _FLAG, "blocked": _FLAG, "far": _FLAG}),
     EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {"told": _BYTES}),
     EventKind.MEMBERSHIP: (
         {"operations": "blobs"},

@@ -395,8 +395,7 @@ class Correspondence:
                 self.store.add_said(
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
-            if contact is not None and contact.stranger:
-                self.put_contact(replace(contact, stranger=False))
+            self.introductions.note_answer(conversation)
         return said
 
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
@@ -516,6 +515,7 @@ class Correspondence:
         """Ask who invites for the place that an invitation offers."""
         with self.transaction():
             self.take_contact(card, card.nearness_by_hand, stranger=False)
+            self.introductions.note_answer(card.person)
             self.enqueue_event(card.devices, event, now_ms)
 
     def speaks_for(self, device: bytes, person: bytes) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from dtp.carriers.nearness import Nearness
 from dtp.messaging.conversation.events import ID_BYTES, MAX_EVENT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
@@ -100,7 +101,8 @@ class MissedEvents:
         sent = 0
         with mail.transaction():
             for contact in mail.contacts:
-                how = {"stranger": contact.stranger, "blocked": contact.blocked}
+                far = contact.nearness is Nearness.ANYWHERE
+                how = {"stranger": contact.stranger, "blocked": contact.blocked, "far": far}
                 told = {"card": contact.card.encode(), **{name: True for name, holds in how.items() if holds}}
                 card = Event(EventKind.CARD, contact.person, 0, now_ms, told)
                 mail.enqueue_event([device], card, now_ms)

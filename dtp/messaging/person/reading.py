@@ -114,6 +114,8 @@ class ReadMessages:
         It is kept as read where another device of ours has said so.
         """
         store, own, event = self._mail.store, self._mail.person, said.event
+        if said.sender == own:  # on another device
+            self._mail.introductions.note_answer(conversation)
         readers = store.early_reads.list_readers(event.id)
         was_read = any(person == own for person, _ in readers)
         seconds = event.fields.get("disappear", 0)

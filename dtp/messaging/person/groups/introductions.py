@@ -51,7 +51,7 @@ class Introductions:
         has changed; None for another one, or where there is no room for strangers. `fields` are the event's."""
         mail = self._mail
         if device in mail.own_devices and mail.desk.peer_of(device).person in (b"", mail.person):
-            near = self.nearness_of(mail.person)
+            near = Nearness.ANYWHERE if fields.get("far") else self.nearness_of(mail.person)
             contact, change = mail.take_contact(card, near, stranger=fields.get("stranger", False))
             if change is CardChange.ADDED and fields.get("blocked"):
                 contact = self._keep(replace(contact, blocked=True))
@@ -63,6 +63,8 @@ class Introductions:
                 mail.desk.note_person(device, card.person)
             return None
         contact, change = mail.take_contact(card, teller, stranger=True)
+        if change is CardChange.ADDED and mail.store.usage.measure(mail.person, card.person).events:
+            contact = self.note_answer(card.person) or contact  # another device of ours was before them
         self.note_written(card.person)
         mail.desk.note_person(device, card.person)
         if mail.succession.succeed_contact(device, contact):
@@ -81,6 +83,12 @@ class Introductions:
         contact = self._mail.contacts.get_contact(person)
         if contact is not None and contact.named_by:
             self._keep(replace(contact, named_by=b""))
+
+    def note_answer(self, person: bytes) -> Contact | None:
+        """Note that we have written to somebody, here or on another device, or asked them for a place: they are no
+        stranger any more. Return the contact, if it was one."""
+        contact = self._mail.contacts.get_contact(person)
+        return self._keep(replace(contact, stranger=False)) if contact and contact.stranger else None
 
     def _keep(self, contact: Contact) -> Contact:
         self._mail.contacts.put_contact(contact)
