@@ -146,6 +146,7 @@ class Correspondence:
         except BaseException:
             self.desk.reload_devices()
             self.spreading.reload_state()
+            self.succession.reload()
             if (saved := self.store.get_value("card")) is not None:
                 self.card = ContactCard.parse(saved)
             self._load_lists()

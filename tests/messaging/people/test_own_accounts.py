@@ -10,6 +10,9 @@ from post_office import known_identity
 from village import NOW, Village
 
 from dtp.identity import Account, Device
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.state import Said
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.contacts import Consent
 from dtp.messaging.person.correspondence import Correspondence
@@ -141,3 +144,40 @@ def test_what_was_said_of_replaced_keys_holds_the_next_time(tmp_path: Path) -> N
         holds.append(mail.contacts.consent)
         mail.close()
     assert holds == ["tell", "ask", "ask", "tell", "tell"]
+
+
+def test_what_several_have_told_and_is_held_back_stays_what_each_has_told(
+    village: Callable[..., Village],
+) -> None:
+    """All of it became what the first of them had told."""
+    at = village("alice", least=100)
+    store, before, after = at.people["alice"].store, b"b" * 32, b"a" * 32
+    place, tellers = b"g" * 32, [each * 32 for each in (b"1", b"2", b"3")]
+    with at.people["alice"].transaction():
+        for each in tellers:
+            event = Event(EventKind.TEXT, place, 1, NOW, {"text": each.decode()}, b"i" * 16)
+            said = Said(before, event, each)
+            store.add_said(place, said, unread=False, held=True, vanishes=0)
+        store.renamed.rename_person(before, after)
+        for each in reversed(tellers):
+            store.held.release_told(place, each)
+            (shown,) = store.read_events(place)
+            assert (shown.sender, shown.event.fields["text"].encode(), shown.told) == (after, each, each)
+
+
+def test_whoever_could_not_become_an_account_is_known_as_nobody_else(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", least=100)
+    alice = at.people["alice"]
+    account = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(known_identity("alice").id.key)]
+    )
+    card = ContactCard(account.identity.id.key, account.card, NOW, 0, "", ()).signed_by(account.identity)
+
+    def fail() -> None:
+        with alice.transaction():
+            alice.succession.become(alice.card, card)
+            raise RuntimeError("full")
+
+    with pytest.raises(RuntimeError, match="full"):
+        fail()
+    assert alice.succession.former == []

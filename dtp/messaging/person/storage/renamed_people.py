@@ -22,14 +22,17 @@ class RenamedPeople:
             )
 
     def _rename_rows(self, table: str, before: bytes, after: bytes) -> None:
-        query = f"SELECT sender, id, conversation, event FROM {table} WHERE sender = ? OR conversation = ?"
-        for sender, event, conversation, sealed in self._database.select_rows(query, before, before):
+        query = (
+            f"SELECT sender, id, told, conversation, event FROM {table} WHERE sender = ? OR conversation = ?"
+        )
+        for *key, conversation, sealed in self._database.select_rows(query, before, before):
+            sender, event, _ = key
             opened = self._rows.open(sealed, "said", sender, event, conversation)
             whose = after if sender == before else sender
             place = after if conversation == before else conversation
-            values = (whose, place, self._rows.seal(opened, "said", whose, event, place), sender, event)
+            values = (whose, place, self._rows.seal(opened, "said", whose, event, place), *key)
             self._database.execute(
                 f"UPDATE OR REPLACE {table} SET sender = ?, conversation = ?, event = ? "
-                "WHERE sender = ? AND id = ?",
+                "WHERE sender = ? AND id = ? AND told = ?",
                 values,
             )
