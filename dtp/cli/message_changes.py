@@ -1,12 +1,14 @@
-"""`dtp message edit|delete|react|block|unblock`: change what was said, and whom one hears."""
+"""`dtp message edit|delete|react|block|unblock|quota`: change what was said, and whom one hears, how much of it."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import click
 
 from dtp.cli.messenger import WAIT, deliver, messenger_options, open_messenger, with_messenger
+from dtp.cli.options import parse_limits, show_limits
 from dtp.cli.output import print_result
 from dtp.cli.run import run
 from dtp.escaping import escape_text
@@ -102,4 +104,29 @@ def unblock(person: str, **who: Any) -> None:
     print_result({"unblocked": person}, f"what {escape_text(person)} writes is taken again")
 
 
-CHANGES: Final = (edit, delete, react, block, unblock)
+@click.command()
+@click.argument("changes", nargs=-1, metavar="[NAME=NUMBER]...")
+@messenger_options
+def quota(changes: tuple[str, ...], **who: Any) -> None:
+    """Show how much of what others send is kept on this device, or change it; NAME=none is without a limit.
+
+    \b
+    Examples:
+      dtp message quota
+      dtp message quota stranger_events=100 contact_bytes=none
+    """
+    told: dict[str, Any] = parse_limits(changes)
+
+    async def work(messenger: Messenger) -> dict[str, int | None]:
+        allowances = messenger.correspondence.allowances
+        if wrong := told.keys() - asdict(allowances.quotas).keys():
+            raise click.UsageError(f"there is no quota {sorted(wrong)[0]!r}")
+        if told:
+            quotas = replace(allowances.quotas, **told)
+            await messenger.delivery.run_in_thread(allowances.set_quotas, quotas)
+        return asdict(allowances.quotas)
+
+    show_limits(run(with_messenger(open_messenger(**who), work)))
+
+
+CHANGES: Final = (edit, delete, react, block, unblock, quota)

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from dtp import config
+from dtp.cli.output import print_result
 from dtp.errors import ConfigError
 from dtp.escaping import LineFormatter
 from dtp.identity import Identity, PassphraseNeeded, PeerId
@@ -170,6 +171,24 @@ def read_psk_file(name: str) -> bytes:
     if len(key) != _PSK_SIZE:
         raise ConfigError(f"{name} has to hold 64 hex digits, such as 'openssl rand -hex 32' prints")
     return key
+
+
+def parse_limits(changes: Iterable[str]) -> dict[str, int | None]:
+    """Return what arguments such as NAME=NUMBER say, None for NAME=none. Raise `click.UsageError`."""
+    told: dict[str, int | None] = {}
+    for one in changes:
+        name, equals, number = one.partition("=")
+        if not equals or not (number == "none" or (number.isascii() and number.isdecimal())):
+            raise click.UsageError(f"{one!r} is not NAME=NUMBER or NAME=none")
+        told[name] = None if number == "none" else int(number)
+    return told
+
+
+def show_limits(limits: Mapping[str, int | None]) -> None:
+    """Print limits by name."""
+    print_result(
+        dict(limits), "\n".join(f"{name}: {'none' if n is None else n}" for name, n in limits.items())
+    )
 
 
 def allow_option(command: _Function) -> _Function:

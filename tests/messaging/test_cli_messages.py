@@ -195,6 +195,24 @@ def test_what_was_said_is_answered_changed_and_deleted_by_its_id(
     call(bob, "message", "edit", "eight", "no id", code=2)
 
 
+def test_less_is_kept_of_a_stranger_once_it_is_said(person: Callable[[str], Path]) -> None:
+    alice, bob = person("alice"), person("bob")
+    (before,) = call(bob, "message", "quota")
+    assert (before["stranger_events"], before["stranger_groups"]) == (1000, 4)
+    (changed,) = call(bob, "message", "quota", "stranger_events=2", "groups=none")
+    assert changed == {**before, "stranger_events": 2, "groups": None}
+    call(alice, "message", "add", str(bob / "card"))
+    for each in ("one", "two", "three"):
+        call(alice, "message", "send", "bob", each)
+    done = run(bob, "message", "read")
+    assert [json.loads(each)["text"] for each in done.stdout.splitlines()] == ["one", "two"]
+    (told,) = [json.loads(each) for each in done.stderr.splitlines()]
+    assert (told["event"], told["detail"]) == ("quota-exceeded", "more than 2 events of a stranger")
+    for wrong in (f"groups={2**64}", "stranger_event=2", "stranger_events", "stranger_events=-1", "=1"):
+        run(bob, "message", "quota", wrong, code=3 if "groups" in wrong else 2)
+    assert call(bob, "message", "quota") == [changed]
+
+
 def test_a_contacts_other_key_is_told(person: Callable[[str], Path], tmp_path: Path) -> None:
     alice, bob = person("alice"), person("bob")
     me = call(alice, "id")[0]["id"]

@@ -19,6 +19,8 @@ from dtp.messaging.conversation.operations import Act, Operation
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.spread import SpreadSender
 from dtp.messaging.errors import MessageError
+from dtp.messaging.packing import pack
+from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.notices import Notice, What
 from dtp.messaging.person.quotas import MessageQuotas
 from dtp.messaging.person.storage.store import MessageStore
@@ -269,6 +271,26 @@ def test_devices_that_do_not_say_whose_they_are_are_forgotten(village: Callable[
     at.say("bob", alice.person, "hello")
     at.deliver()
     assert at.texts("alice", bob.person) == ["hello"]
+
+
+def test_quotas_hold_the_next_time_unless_others_are_given(tmp_path: Path) -> None:
+    given = [None, MessageQuotas(stranger_events=5, groups=None), None, MessageQuotas(), None]
+    kept = []
+    for each in given:
+        mail = Correspondence(tmp_path / "alice.db", known_identity("alice"), NOW, quotas=each)
+        kept.append((mail.allowances.quotas.stranger_events, mail.allowances.quotas.groups))
+        mail.close()
+    assert kept == [(1000, 64), (5, None), (5, None), (1000, 64), (1000, 64)]
+
+
+def test_quotas_that_a_later_version_has_kept_are_left_out(tmp_path: Path) -> None:
+    mail = Correspondence(tmp_path / "alice.db", known_identity("alice"), NOW)
+    with mail.transaction():
+        mail.store.put_value("quotas", pack({"later": 1, "stranger_events": 5}))
+    mail.close()
+    mail = Correspondence(tmp_path / "alice.db", known_identity("alice"), NOW)
+    assert mail.allowances.quotas == MessageQuotas(stranger_events=5)
+    mail.close()
 
 
 def test_quotas_are_numbers() -> None:

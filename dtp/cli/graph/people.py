@@ -9,6 +9,7 @@ import click
 
 from dtp.cli.account import device_record, load_account, read_card, save_account
 from dtp.cli.graph.opening import GraphOpener, file_argument, graph, graph_options
+from dtp.cli.options import parse_limits, show_limits
 from dtp.cli.output import print_line, print_result
 from dtp.identity import PeerId
 from dtp.plurals import count_of
@@ -168,12 +169,7 @@ def quota(opened: GraphOpener, changes: tuple[str, ...], know: tuple[str, ...]) 
       dtp graph quota notes.db
       dtp graph quota notes.db stranger_bytes=1000000 new_strangers=none
     """
-    told: dict[str, Any] = {}
-    for one in changes:
-        name, equals, number = one.partition("=")
-        if not equals or not (number == "none" or number.isdecimal()):
-            raise click.UsageError(f"{one!r} is not NAME=NUMBER or NAME=none")
-        told[name] = None if number == "none" else int(number)
+    told: dict[str, Any] = parse_limits(changes)
 
     async def work(graph: Graph) -> Quotas:
         admission = graph.admission
@@ -186,5 +182,4 @@ def quota(opened: GraphOpener, changes: tuple[str, ...], know: tuple[str, ...]) 
         return admission.quotas
 
     writing = bool(told or know)
-    found = opened.run_work(work, writing=writing, read_only=not writing).to_map()
-    print_result(found, "\n".join(f"{name}: {'none' if n is None else n}" for name, n in found.items()))
+    show_limits(opened.run_work(work, writing=writing, read_only=not writing).to_map())

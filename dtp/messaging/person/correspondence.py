@@ -77,7 +77,7 @@ class Correspondence:
         self.introductions = Introductions(self)
         self.past = GroupPast(self)
         self.missed = MissedEvents(self)
-        self.allowances = Allowances(self, quotas or MessageQuotas())
+        self.allowances = Allowances(self, quotas)
         self.reading = ReadMessages(self)
         self.succession = Succession(self)
         try:

@@ -202,7 +202,7 @@ class Messenger:
     first; with `stamp_mib` above 0 strangers pay for so many MiB of our room instead. `rent` is what mailboxes that
     have a price are paid for room; nothing without. `postage` pays others' stamps, as far as `allow_stamps` says.
     `posts` is where messages through the chain are taken from. `topics` spreads messages of large groups to members
-    who are there. `quotas` is how much is kept of what others send.
+    who are there. `quotas` is how much is kept of what others send; without, as last time.
     """
 
     def __init__(

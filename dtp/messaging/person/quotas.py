@@ -7,12 +7,13 @@ much others may send".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import MAX_PAST, Act, Operation
 from dtp.messaging.errors import MessageError
+from dtp.messaging.packing import is_number, pack, unpack_saved
 from dtp.messaging.person.notices import Notice, What
 from dtp.messaging.person.storage.usage import KeptUsage
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _TOLD_AGAIN_MS: Final = 86_400_000
 #: An eighth beyond each quota of what is said is for edits and deletions of it.
 _SPARE: Final = 8
+#: Under this name the store has the quotas that aren't as they are by themselves.
+_KEPT: Final = "quotas"
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,36 @@ class MessageQuotas:
     def __post_init__(self) -> None:
         for each in fields(self):
             limit = getattr(self, each.name)
-            if limit is not None and not (type(limit) is int and limit >= 0):
+            if limit is not None and not is_number(limit):
                 raise MessageError(f"{each.name} is a number from 0 on, or None, not {limit!r}")
 
 
 class Allowances:
     """A part of a correspondence: what its quotas let in. Within transactions."""
 
-    def __init__(self, mail: Correspondence, quotas: MessageQuotas) -> None:
-        self._mail, self.quotas = mail, quotas
+    def __init__(self, mail: Correspondence, quotas: MessageQuotas | None = None) -> None:
+        """`quotas` are kept for the next time; without them they are as last time."""
+        self._mail = mail
+        self.quotas = self._load_quotas()
+        if quotas is not None and quotas != self.quotas:
+            self.set_quotas(quotas)
         #: By person and what there was too much of, when the program was told, Unix time in ms.
         self._told: dict[tuple[bytes, str], int] = {}
         #: Groups that are no invitations (any more).
         self._answered: set[bytes] = set()
+
+    def _load_quotas(self) -> MessageQuotas:
+        saved = unpack_saved(self._mail.store.get_value(_KEPT) or pack({}))
+        known = {each.name for each in fields(MessageQuotas)}  # a later version may have others
+        return MessageQuotas(**{name: saved[name] for name in saved.keys() & known})
+
+    def set_quotas(self, quotas: MessageQuotas) -> None:
+        """Keep these quotas from now on, in one transaction of its own."""
+        default = asdict(MessageQuotas())
+        changed = {name: limit for name, limit in asdict(quotas).items() if limit != default[name]}
+        with self._mail.store.transaction():
+            self._mail.store.put_value(_KEPT, pack(changed))
+        self.quotas = quotas
 
     def refuse_event(self, person: bytes, conversation: bytes, group: Membership | None, event: Event) -> str:
         """Return why an event of a person's isn't kept, "" if it is."""
