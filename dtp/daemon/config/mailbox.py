@@ -20,7 +20,9 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
         values.number(1, 2**31),
     ),
     "stamp_bits": values.number(0, 26),  # dtp.messaging.mailbox.stamps.MAX_BITS
-    **dict.fromkeys(("recipient_bytes", "strangers_bytes", "disk_free", "free_bytes"), values.size),
+    **dict.fromkeys(
+        ("recipient_bytes", "strangers_bytes", "source_bytes", "disk_free", "free_bytes"), values.size
+    ),
     **dict.fromkeys(
         ("lifetime", "deposit_pause", "new_device_pause", "change_pause", "key_pause", "grace"),
         values.duration,

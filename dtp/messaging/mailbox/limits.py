@@ -56,10 +56,9 @@ class MailboxLimits:
     #: Deposits of one source at once, and one more for each pause, seconds: several people write from one office.
     deposits: int = 1000
     deposit_pause: float = 0.02
-    #: KiB that one source leaves at once, and one more for each pause, where room costs nothing: 4 GiB, and as much
-    #: in a day. Devices cost nothing, either: with 1,000 of its own one source filled the disk in a night.
-    source_kib: int = 4 * 1024 * 1024
-    source_kib_pause: float = DAY / (4 * 1024 * 1024)
+    #: Bytes that one source leaves at once, and as many more in a day, where room costs nothing. Devices cost
+    #: nothing, either: with 1,000 of its own one source filled the disk in a night.
+    source_bytes: int = 4096 * MIB
     #: New devices of one source: in the 60 days until those make room that have left, it doesn't get all places.
     new_devices: int = 1000
     new_device_pause: float = 60.0

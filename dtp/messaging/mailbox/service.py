@@ -23,7 +23,7 @@ from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox.age import AgeClock
 from dtp.messaging.mailbox.keeper import Keeper
-from dtp.messaging.mailbox.limits import MIB, MONTH, Limiter
+from dtp.messaging.mailbox.limits import DAY, MIB, MONTH, Limiter
 from dtp.messaging.mailbox.protocol import (
     ACCESS_BYTES,
     FETCH_BYTES,
@@ -75,7 +75,8 @@ class Mailbox:
         self.counters: Counter[str] = Counter()
         limits = store.limits
         self.new_devices = Limiter(limits.new_devices, limits.new_device_pause, limits.sources)
-        self.volumes = Limiter(limits.source_kib, limits.source_kib_pause, limits.sources)
+        kib = max(1, limits.source_bytes // 1024)
+        self.volumes = Limiter(kib, DAY / kib, limits.sources)
         self.spent_stamps = SpentStamps(limits.spent_stamps)
         deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
         questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)

@@ -245,6 +245,7 @@ deposits = 10
 deposit-pause = "1s"
 new-devices = 10
 new-device-pause = "1s"
+source-bytes = "8GiB"
 changes = 10
 change-pause = "1s"
 key-questions = 10

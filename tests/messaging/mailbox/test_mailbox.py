@@ -539,7 +539,7 @@ def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> Non
 
 def test_one_source_leaves_so_many_bytes_whatever_devices_it_has() -> None:
     async def main() -> None:
-        limits = MailboxLimits(source_kib=3, source_kib_pause=1000.0)
+        limits = MailboxLimits(source_bytes=3 * 1024)
         async with serving(SqliteMailbox(limits=limits), "volume") as (_, client):
             alice, bob = await client(ALICE), await client(BOB)
             for each, who in ((alice, ALICE), (bob, BOB)):
