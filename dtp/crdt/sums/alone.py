@@ -26,6 +26,7 @@ from dtp.crdt.operations import (
     find_content,
     joined_spans,
     overlaps,
+    spans_of,
     steps_of,
 )
 from dtp.crdt.permission.access import needs_verdict
@@ -93,9 +94,11 @@ class Alone:
     # ---- texts and lists ------------------------------------------------------------------------------------------
 
     def spans_of(self, name: Name, edit: bytes) -> list[Span]:
-        """Return the spans of operations that one of the author's edits tells, in order."""
+        """Return the spans of operations that one of the author's edits tells, in order; also one that has come in
+        the place of others since they were added."""
         self._open_sequence(name)
-        return self._spans[name][edit]
+        found = self._spans[name].get(edit)
+        return spans_of(edit) if found is None else found
 
     def changes_of(self, name: Name, span: Span) -> bytes:
         """Return these operations of the author's as a message, without the content that it deleted or replaced

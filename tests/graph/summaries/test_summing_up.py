@@ -9,13 +9,14 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, connected, run
+from graph_fixtures import ALICE, BOB, CAROL, connected, run, told
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.graph import EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
+from dtp.graph import Envelope, EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
+from dtp.graph.stores.store import MemoryStore
 
 
 async def own(graph: Graph, first: int = 1, last: int | None = None) -> list[bytes]:
@@ -325,5 +326,52 @@ def test_a_sync_with_who_has_only_a_summary_ends_and_the_frames_come_from_anothe
             assert misled.node(LUNCH).get(str(ALICE.id)) is None
             await client.close()
             await serving
+
+    run(main())
+
+
+class Pruned(MemoryStore):
+    """A store in which others put a sum in the place of the frames, before it is asked for frames so many times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum: list[Envelope | Summary] = []
+        self.reads = -1
+
+    def read_frames(self, author: bytes, first: int, last: int) -> list[bytes]:
+        self.reads -= 1
+        if self.reads == 0:
+            assert self.replace_frames(self.sum) > 300
+        return super().read_frames(author, first, last)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+@pytest.mark.parametrize("reads", range(1, 5))
+def test_frames_that_are_pruned_while_they_are_summed_up_sum_up_the_same(first: int, reads: int) -> None:
+    """The sum tells edits of texts as one that wasn't there when they were looked at first: a `KeyError` ended the
+    sync, or the pruning."""
+
+    async def main() -> None:
+        store = Pruned()
+        async with (
+            await Graph.open(store, identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+        ):
+            for number in range(200):
+                alice.set("s").add(f"{number} that was there before all")
+            await told(alice, ALICE, bob)
+            for number in range(400):
+                alice.node("n")["k"] = bytes([number % 256]) * 500
+                alice.text("t").insert(0, f"{number} ")
+                alice.text("t").delete(0, number % 4)
+                await alice.commit()
+            store.sum = [envelopes.decode("", part) for part in await own(alice)]
+            store.reads = reads
+            sent = await own(alice, first)
+            assert store.reads <= 0
+            await bob.receive(sent)
+            assert len(bob.set("s")) == 200
+            assert bob.replica.save() == alice.replica.save()
+            assert not bob.forks
 
     run(main())
