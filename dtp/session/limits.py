@@ -132,8 +132,9 @@ class Limits:
             raise ConfigError(
                 "limit 'connection_window' must be at least 'stream_window', and that 1024 bytes"
             )
-        if self.unacknowledged < KIB:
-            raise ConfigError("limit 'unacknowledged' must be at least 1024 bytes: nothing moves without any")
+        for name in ("first_window", "unacknowledged"):
+            if getattr(self, name) < KIB:
+                raise ConfigError(f"limit {name!r} must be at least 1024 bytes: nothing moves without any")
         if not 0 < self.datagram <= 65_515:
             raise ConfigError("limit 'datagram' must be between 1 and 65515 bytes (one record)")
         if self.datagram_buffer < self.datagram:

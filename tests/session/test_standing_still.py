@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dtp.errors import ConfigError
 from dtp.session.limits import DEFAULT, KIB
 from dtp.testing.pairs import SessionPair
 
@@ -171,3 +172,12 @@ def test_credit_is_taken_back_by_nobody_and_never_above_the_stream_s_window() ->
     pair.server.stop_stream(stream_id, 1)
     pair.settle()
     assert not pair.server.want_more(stream_id)
+
+
+def test_a_stream_that_may_have_nothing_at_first_is_refused() -> None:
+    """Nobody was ever answered: more is given only once something has come."""
+    with pytest.raises(
+        ConfigError, match="'first_window' must be at least 1024 bytes: nothing moves without any"
+    ):
+        replace(DEFAULT, first_window=KIB - 1)
+    assert replace(DEFAULT, first_window=KIB).first_window == KIB
