@@ -55,9 +55,9 @@ _GAS_TO_ADD: Final = 9_000_000
 USUAL_OPEN: Final = 6_300_000
 USUAL_CLOSE: Final = -2_300_000
 USUAL_TOP_UP: Final = 1_060_000
-#: The key of a lane that is never opened.
 #: Transactions of a channel that are looked through for a key: more than a claim an hour for a year.
 MOST_LOOKED_THROUGH: Final = 10_000
+#: The key of a lane that is never opened.
 _ANY_KEY: Final = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
 
 
