@@ -20,6 +20,8 @@ from dtp.crdt.operations import EditStep, Id, Span
 #: How much is looked at: for each step of the author's, and besides.
 _FOR_EACH: Final = 64
 _LEAST: Final = 1 << 17
+#: As how much it counts to note that an agent needs what another one does: that takes some 200 bytes.
+_FOR_NOTE: Final = 16
 
 
 @dataclass
@@ -149,8 +151,12 @@ class _Working:
         self._left -= len(other.risen)
         is_more = False
         for whose, (numbers, ends) in other.risen.items():
+            if self._left < 0:
+                break
             known = bisect_right(numbers, id[1])
-            is_more |= known > 0 and one.note_need(at, whose, ends[known - 1])
+            if known > 0 and one.note_need(at, whose, ends[known - 1]):
+                is_more = True
+                self._left -= _FOR_NOTE
         return is_more
 
     def _delete(self, agent: bytes, step: EditStep, target: Span) -> Iterator[Span]:
