@@ -111,8 +111,10 @@ async def find_gone(replica: Replica, alone: Alone) -> Gone:
         for space in _REMOVALS:
             for key in values.decode(alone.core.read_keys(space, at)):
                 name = values.encode_name(key)
-                clocks = _own_clocks(alone.core, space, at, name) - _own_clocks(replica.core, space, at, name)
-                if clocks:
+                here, alone_here = (
+                    values.decode(state.read_space(space, at, name)) for state in (replica.core, alone.core)
+                )
+                if clocks := _gone_clocks(alone_here, here):
                     found.added[space, soul, key] = clocks
     for place in alone.sequences():
         await asyncio.sleep(0)
@@ -124,9 +126,17 @@ async def find_gone(replica: Replica, alone: Alone) -> Gone:
     return found
 
 
-def _own_clocks(state: core.GraphCore, space: int, soul: bytes, key: bytes) -> set[int]:
-    """Return the clocks of what the handle's own author added, and is there."""
-    return {clock for by, clock, _ in values.decode(state.read_space(space, soul, key)) if by == 0}
+def _gone_clocks(alone: list[list[Any]], here: list[list[Any]]) -> set[int]:
+    """Return the clocks of what the author, whose number is 0, added `alone` and isn't `here`: entries of author,
+    clock and value. Of what others have written again, the last isn't gone: it shows as before."""
+    shown = {clock for by, clock, _ in here if by == 0}
+    gone = {clock: values.encode(value) for by, clock, value in alone if by == 0 and clock not in shown}
+    if gone and len(here) > len(shown):
+        own = {values.encode(value) for by, _, value in here if by == 0}
+        again = {values.encode(value) for by, _, value in here if by} - own
+        last = {value: clock for clock, value in sorted(gone.items())}
+        return gone.keys() - {clock for value, clock in last.items() if value in again}
+    return set(gone)
 
 
 # ---- taking it back ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ all alike, whoever is banned."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from replaying import check
 from test_taken_away import TAKEN, noise, opened
 
-from dtp.crdt import Clock
+from dtp.core import crdt as core
+from dtp.crdt import Clock, values
 from dtp.crdt.operations import Span
 from dtp.graph import Graph, GraphError
+from dtp.graph.frames.summaries import read_alone
 from dtp.graph.permission.admission import REACH
 from dtp.graph.upkeep.letting_go import Gone
 
@@ -187,6 +190,38 @@ def test_a_text_that_others_may_have_compacted_is_left_alone() -> None:
             assert alice.frames.last_of(ALICE.id.key) == last
             await alice.admission.ban(BOB.id)
             assert str(alice.text("n", "t")) == "all of this goes"
+
+    run(main())
+
+
+#: What is written once more, and where that is.
+AGAIN: dict[str, tuple[Callable[[Graph], None], int, bytes]] = {
+    "an element of a set": (lambda graph: graph.set("n", "s").add("the same"), core.SET, b"s"),
+    "a map's value": (lambda graph: graph.map("n").__setitem__("m", "the same"), core.VALUES, b"m"),
+    "values": (lambda graph: graph.multi_value("n", "v").set("the same"), core.VALUES, b"v"),
+}
+
+
+@pytest.mark.parametrize("what", AGAIN)
+def test_what_others_have_written_again_is_not_let_go(what: str) -> None:
+    """It shows as before, so nobody notices: with a ban of who did so, all went that everybody had written."""
+
+    async def main() -> None:
+        calendar, (write, space, key) = Calendar(), AGAIN[what]
+        async with opened(ALICE, BOB, wall=calendar) as (alice, bob):
+            for _ in range(3):  # what Alice wrote before is then gone by Bob alone
+                for one, who, other in ((alice, ALICE, bob), (bob, BOB, alice)):
+                    write(one)
+                    await told(one, who, other)
+            shown = alice.everything("n")
+            for _ in range(2):
+                await alice.upkeep.prune()
+                calendar.now += 31 * DAY
+            assert alice.everything("n") == shown
+            alone = await read_alone(alice, ALICE.id.key, 1, alice.frames.last_of(ALICE.id.key))
+            assert len(values.decode(alone.core.read_space(space, b"n", key))) == 1
+            await alice.admission.ban(BOB.id)
+            assert alice.everything("n") == shown
 
     run(main())
 
