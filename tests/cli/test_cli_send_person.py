@@ -34,6 +34,7 @@ def test_a_person_gets_a_file_now_or_when_they_are_back(people, tmp_path):
         (made,) = call(people, name, "message", "card", "--name", name, "--mailbox", mailbox)
         cards[name] = made["card"]
     call(people, "alice", "message", "add", cards["bob"])
+    call(people, "bob", "message", "add", cards["alice"])
     (file := tmp_path / "a film.bin").write_bytes(bytes(range(256)) * 4096)
     for folder in ("now", "later"):
         (tmp_path / folder).mkdir()
@@ -48,7 +49,7 @@ def test_a_person_gets_a_file_now_or_when_they_are_back(people, tmp_path):
     *_, sent = call(people, "alice", "send", file, "--to", "bob")
     assert (sent["event"], sent["sent"]) == ("message", True)
     (got,) = call(people, "bob", "message", "read", "--save", tmp_path / "later")
-    assert got["attachments"] == [file.name]
+    assert (got["attachments"], got["saved"]) == ([file.name], [str(tmp_path / "later" / file.name)])
     assert (tmp_path / "later" / file.name).read_bytes() == file.read_bytes()
     assert call(people, "alice", "send", file, "--to", "nobody", code=3) == []
     assert call(people, "alice", "send", file, "--to", "bob", "--words", code=2) == []
