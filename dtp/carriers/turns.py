@@ -14,6 +14,7 @@ has moved, or anybody who has seen the carrier's id on its way and forges packet
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -40,6 +41,10 @@ STEP: Final = 8
 TURN: Final = 0.001
 CROWDED_TURN: Final = TURN / 2
 CROWD: Final = 4
+#: Who has sent more packets than this in a step moves much, for so many seconds. Those share a part of the time where
+#: others wait as well: beside 32 of them a visitor that asks for little had a 34th of the processor.
+MUCH: Final = 8
+MOVES_FOR: Final = 1.0
 #: Tiny frames of WebSockets that a turn takes at once: 0.5 ms. Behind them what is read waits its turn.
 AT_ONCE: Final = 64
 
@@ -48,6 +53,8 @@ class Taker(Hashable, Protocol):
     """Whose packets wait: a carrier. `peer` is where its other side is."""
 
     peer: Address
+    #: Packets that it has sent since somebody set this to 0.
+    sent: int
 
     @property
     def has_rest(self) -> bool:
@@ -93,9 +100,9 @@ class _Line:
 
 
 class _Group:
-    """Accounts that have half of the time where others wait, too: what they have had of late, and those of them that
-    have lines which wait, whichever has had least first. `now` is what the one had that was served last: a new one
-    begins there, or who comes again and again would be before everybody each time."""
+    """Accounts that have as much of the time as the other groups in which somebody waits: what they have had of late,
+    and those of them that have lines which wait, whichever has had least first. `now` is what the one had that was
+    served last: a new one begins there, or who comes again and again would be before everybody each time."""
 
     __slots__ = ("had", "now", "waiting")
 
@@ -107,11 +114,12 @@ class _Group:
 class _Account:
     """Who is charged: what it has had of late, and those of its lines that wait, whichever has had least first."""
 
-    __slots__ = ("group", "had", "is_waiting", "lines")
+    __slots__ = ("group", "had", "is_waiting", "lines", "moved")
 
     def __init__(self, group: _Group) -> None:
         self.group = group
         self.had = group.now
+        self.moved = -math.inf  # when it moved much
         self.lines: list[tuple[float, int, _Line]] = []
         self.is_waiting = False
 
@@ -125,8 +133,8 @@ class PacketTurns:
         #: By taker, and whether the packets come from its other side.
         self._lines: dict[tuple[Taker, bool], _Line] = {}
         self._accounts: dict[tuple[Hashable, bool], _Account] = {}
-        self._known, self._strangers = self._groups = (_Group(), _Group())
-        self._served: _Group | None = None  # last; the other one comes first where both have had as much
+        self._known, self._movers, self._strangers = self._groups = (_Group(), _Group(), _Group())
+        self._served: _Group | None = None  # last; another one comes first where both have had as much
         self._numbers = count()
         self._halved = loop.time()
         self._scheduled = False
@@ -211,16 +219,13 @@ class PacketTurns:
 
     def _count_waiting(self) -> int:
         """Return how many accounts have lines that wait."""
-        return len(self._known.waiting) + len(self._strangers.waiting)
+        return sum(len(each.waiting) for each in self._groups)
 
     def _next_group(self) -> _Group | None:
-        """Return the group that has had less, of those in which somebody waits; None where nobody does."""
-        waiting = [each for each in self._groups if each.waiting]
-        if len(waiting) == 2:
-            one, other = waiting if self._served is not self._known else waiting[::-1]
-            self._served = one if one.had <= other.had else other
-        else:
-            self._served = waiting[0] if waiting else None
+        """Return the group that has had least, of those in which somebody waits; None where nobody does."""
+        served = self._served
+        waiting = (each for each in self._groups if each.waiting)
+        self._served = min(waiting, key=lambda each: (each.had, each is served), default=None)
         return self._served
 
     def _schedule_turn(self) -> None:
@@ -276,9 +281,11 @@ class PacketTurns:
 
     def _serve_line(self, line: _Line, account: _Account) -> float:
         """Do the rest of a line, or give it what it may have at once, and charge it; return the time."""
-        before, rest, given = self._clock(), line.own and line.taker.has_rest, 0
+        taker = line.taker
+        before, rest, given = self._clock(), line.own and taker.has_rest, 0
+        taker.sent = 0
         if rest:
-            line.taker.take_rest()
+            taker.take_rest()
         else:
             given = self._give_some(line)
         now = self._clock()
@@ -290,7 +297,18 @@ class PacketTurns:
         line.had += took
         account.had += took
         account.group.had += took
+        if account.group is not self._strangers:
+            self._regroup_account(account, taker.sent > MUCH)
         return now
+
+    def _regroup_account(self, account: _Account, moves_much: bool) -> None:
+        """Put one that doesn't wait where it belongs, by what it moves: it goes on from where those there are."""
+        now = self._loop.time()
+        if moves_much:
+            account.moved = now
+        group = self._movers if now - account.moved < MOVES_FOR else self._known
+        if group is not account.group:
+            account.group, account.had = group, group.now
 
     def _give_some(self, line: _Line) -> int:
         """Give it what it may have at once; return how many it has taken."""

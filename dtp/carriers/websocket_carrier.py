@@ -216,6 +216,8 @@ class WebSocketCarrier(Carrier):
     #: All that waits comes from the other side.
     peer: tuple[Any, ...] = ()
     has_rest = False
+    #: Its answers are the socket's: none of them count.
+    sent = 0
 
     def take_rest(self) -> None:
         """Do nothing: there is no rest."""

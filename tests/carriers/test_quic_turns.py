@@ -13,7 +13,7 @@ from test_quic import Stranger, listening, on_sockets, turns
 from dtp.carriers import Carrier
 from dtp.carriers.quic.carrier import EVENTS_PER_TURN, WINDOW
 from dtp.carriers.quic.endpoint import LARGEST_PACKET
-from dtp.carriers.turns import MOST_IN_ALL, MOST_WAITING, STEP, TURN, PacketTurns
+from dtp.carriers.turns import MOST_IN_ALL, MOST_WAITING, MUCH, STEP, TURN, PacketTurns
 from dtp.net.turns.clock import TurnClock
 from dtp.testing.clock import FakeClockLoop
 
@@ -27,9 +27,10 @@ class Taker:
     is_stranger = False
     peer = PEER
     most = STEP
+    sent = 0
 
-    def __init__(self, loop, turns, cost=0.0):
-        self.loop, self.turns, self.cost = loop, turns, cost
+    def __init__(self, loop, turns, cost=0.0, sends=0):
+        self.loop, self.turns, self.cost, self.sends = loop, turns, cost, sends
         self.account = self
         self.got = []
         self.steps = []
@@ -40,6 +41,7 @@ class Taker:
         self.steps.append((len(packets), peer))
         self.after = self.loop.processor_time()
         self.loop.work(self.cost * len(packets))
+        self.sent += self.sends
         return len(packets)
 
     def take_rest(self):
@@ -144,6 +146,35 @@ def test_many_who_cost_much_delay_a_visitor_by_one_packet(loop):
         assert len(visitor.got) == trip
         assert visitor.after - before <= 2.01 * TURN
     assert max(len(each.got) for each in crowd) - min(len(each.got) for each in crowd) <= 1
+
+
+def go_round(loop, turns, takers, rounds=300):
+    """Have each ask for the next as soon as it has something; return how often each had."""
+    before = [len(each.got) for each in takers]
+    for each in takers:
+        each.have(1)
+    for _ in range(rounds):
+        had = [len(each.got) for each in takers]
+        turns.give_packets()
+        pass_turns(loop)
+        for each, size in zip(takers, had, strict=True):
+            each.have(len(each.got) - size)
+    return [len(each.got) - size for each, size in zip(takers, before, strict=True)]
+
+
+def test_who_has_much_sent_to_it_gives_way_to_who_asks_for_little(loop):
+    """A visitor had as little as each of 32 who have much sent to them: a request came behind a step of each."""
+    turns = PacketTurns(loop)
+    crowd = [Taker(loop, turns, TURN / 4, sends=MUCH + 1) for _ in range(32)]
+    visitor = Taker(loop, turns, TURN / 4, sends=MUCH + 1)
+    *others, much = go_round(loop, turns, [*crowd, visitor])
+    assert max(*others, much) - min(*others, much) <= 2
+    visitor.sends = 1
+    loop.advance(1.5)
+    *others, little = go_round(loop, turns, [*crowd, visitor])
+    assert max(others) - min(others) <= 2
+    assert little >= 8 * max(others)
+    assert sum(others) >= little
 
 
 def test_strangers_of_one_source_are_charged_together(loop):

@@ -113,8 +113,8 @@ class QuicCarrier(PushedCarrier):
         self._takes = _Incoming(3 if dialled else 2)
         super().__init__(plain_ip(peer), remote, self._takes)
         self.packet_size = PACKET
-        #: Where its packets go now.
-        self.peer = peer
+        #: Where its packets go now, and how many have gone since somebody set this to 0.
+        self.peer, self.sent = peer, 0
         #: Set when the handshake is done, or failed: then with an exception.
         self.connected: asyncio.Future[None] = self._loop.create_future()
         #: Called with this carrier when the handshake is done.
@@ -255,6 +255,7 @@ class QuicCarrier(PushedCarrier):
         if self._packets_wait:
             self._packets_wait = max(0, self._packets_wait - sum(len(data) for data, _ in packets))
         self._idle.note_sent(len(packets))
+        self.sent += len(packets)
         self._below.send_packets(packets)
         if self._quic.has_more:
             self._behind = True
