@@ -12,9 +12,15 @@ from dtp.daemon.config.reading import Section
 
 #: Settings that are called as the limits are, and how each is read.
 _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
-    **dict.fromkeys(("accounts", "account_tries", "source_tries", "registrations"), values.number(1, 2**31)),
     **dict.fromkeys(
-        ("account_pause", "source_pause", "registration_pause", "session", "longest_session"), values.duration
+        ("accounts", "account_tries", "source_tries", "registrations", "changes"), values.number(1, 2**31)
+    ),
+    **dict.fromkeys(
+        (
+            *("account_pause", "source_pause", "registration_pause", "change_pause"),
+            *("session", "longest_session"),
+        ),
+        values.duration,
     ),
 }
 

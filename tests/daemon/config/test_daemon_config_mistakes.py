@@ -281,6 +281,8 @@ source-tries = 10
 source-pause = "1s"
 registrations = 10
 registration-pause = "1m"
+changes = 10
+change-pause = "1s"
 session = "1h"
 longest-session = "1d"
 [[expose]]
