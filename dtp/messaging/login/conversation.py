@@ -27,7 +27,7 @@ from dtp.messaging.login.protocol import (
 )
 from dtp.messaging.login.sessions import LoginRow, Sessions
 from dtp.messaging.login.store import FoundLogin, LoginStore, StoredAccount, invitation_hash
-from dtp.messaging.mailbox.limits import Limiter
+from dtp.messaging.mailbox.limits import Limiter, SourceLimiter
 
 #: Who may make an account: everybody, who has an invitation, nobody.
 Registration = Literal["open", "invited", "closed"]
@@ -55,8 +55,8 @@ class LoginServer:
         #: What was asked for, by its name, and what was refused.
         self.counters: Counter[str] = Counter()
         self.accounts = Limiter(limits.account_tries, limits.account_pause, limits.remembered)
-        self.sources = Limiter(limits.source_tries, limits.source_pause, limits.remembered)
-        self.registrations = Limiter(limits.registrations, limits.registration_pause, limits.remembered)
+        self.sources = SourceLimiter(limits.source_tries, limits.source_pause, limits.remembered)
+        self.registrations = SourceLimiter(limits.registrations, limits.registration_pause, limits.remembered)
         self.changes = Limiter(limits.changes, limits.change_pause, limits.remembered)
         #: By account, how often all who were logged in were logged out: conversations from before count no more.
         self.endings: Counter[int] = Counter()
@@ -299,7 +299,7 @@ class LoginConversation:
         return (Refusal.DONE,)
 
 
-def _too_often(limiter: Limiter, counted: str, now: Moment) -> Answer:
+def _too_often(limiter: Limiter | SourceLimiter, counted: str, now: Moment) -> Answer:
     return Refusal.TOO_OFTEN, math.ceil(limiter.seconds_until_allowed(counted, now.steady))
 
 

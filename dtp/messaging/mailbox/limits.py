@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.carriers.nearness import network_of_source
 from dtp.messaging.mailbox.protocol import MAX_PUSHED
 
 MIB: Final = 1024 * 1024
@@ -14,6 +15,9 @@ DAY: Final = 86_400
 MONTH: Final = 30 * DAY
 #: The part of a pause that sums of times may be off by: without it one in some is refused that is allowed.
 _ROUNDING: Final = 1e-6
+#: How much more a network on the internet has than one source, in all: its addresses may be several people's, and
+#: whoever has a /48 of IPv6 has 65,536 sources.
+OF_NETWORK: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class MailboxLimits:
     #: Bytes that one source leaves at once, and as many more in a day, where room costs nothing. Devices cost
     #: nothing, either: with 1,000 of its own one source filled the disk in a night.
     source_bytes: int = 4096 * MIB
-    #: New devices of one source: in the 60 days until those make room that have left, it doesn't get all places.
+    #: New devices of one network: in the 60 days until those make room that have left, it doesn't get all places.
     new_devices: int = 1000
     new_device_pause: float = 60.0
     #: Keys, settings and cards of all devices of one source: each waits for the disk, and a device has some in five
@@ -118,3 +122,25 @@ class Limiter:
     def reset_source(self, source: str) -> None:
         """Forget what `source` has used."""
         self._due.pop(source, None)
+
+
+class SourceLimiter:
+    """A `Limiter` of sources, and of the networks that they are in, which have `OF_NETWORK` times as much."""
+
+    def __init__(self, burst: int, pause: float, remembered: int) -> None:
+        self._sources = Limiter(burst, pause, remembered)
+        self._networks = Limiter(burst * OF_NETWORK, pause / OF_NETWORK, remembered)
+
+    def try_take(self, source: str, now: float, count: int = 1) -> bool:
+        """Return True, and count it `count` times, if `source` may at time `now`, in seconds."""
+        # The network counts what the source may alone, or one source would use up what its neighbours have.
+        return self._sources.try_take(source, now, count) and self._networks.try_take(
+            network_of_source(source), now, count
+        )
+
+    def seconds_until_allowed(self, source: str, now: float) -> float:
+        """Return the seconds until `source` may ask again."""
+        return max(
+            self._sources.seconds_until_allowed(source, now),
+            self._networks.seconds_until_allowed(network_of_source(source), now),
+        )

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from dtp.carriers.crowd import source_group
+from dtp.carriers.nearness import network_of_source
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
@@ -23,7 +24,7 @@ from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox.age import AgeClock
 from dtp.messaging.mailbox.keeper import Keeper
-from dtp.messaging.mailbox.limits import DAY, MIB, MONTH, Limiter
+from dtp.messaging.mailbox.limits import DAY, MIB, MONTH, Limiter, SourceLimiter
 from dtp.messaging.mailbox.protocol import (
     ACCESS_BYTES,
     FETCH_BYTES,
@@ -76,11 +77,11 @@ class Mailbox:
         limits = store.limits
         self.new_devices = Limiter(limits.new_devices, limits.new_device_pause, limits.sources)
         kib = max(1, limits.source_bytes // 1024)
-        self.volumes = Limiter(kib, DAY / kib, limits.sources)
+        self.volumes = SourceLimiter(kib, DAY / kib, limits.sources)
         self.spent_stamps = SpentStamps(limits.spent_stamps)
-        deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
-        questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)
-        changes = Limiter(limits.changes, limits.change_pause, limits.sources)
+        deposits = SourceLimiter(limits.deposits, limits.deposit_pause, limits.sources)
+        questions = SourceLimiter(limits.key_questions, limits.key_pause, limits.sources)
+        changes = SourceLimiter(limits.changes, limits.change_pause, limits.sources)
         #: What counts for a source, and how: the rest costs a mailbox little, or who asks more.
         self.limiters = {
             **dict.fromkeys(
@@ -383,7 +384,8 @@ class _Conversation:
             return (Refusal.CLOCK_DIFFERS,)
         store = self._mailbox.store
         is_new = await self._run_in_store(store.device_status, self._device) is None  # it takes a place
-        if is_new and not self._mailbox.new_devices.try_take(self._source, self._loop_time()):
+        network = network_of_source(self._source)
+        if is_new and not self._mailbox.new_devices.try_take(network, self._loop_time()):
             return (Refusal.TOO_OFTEN,)
         latest = now_ms + SKEW_MS
         outcome = await self._run_in_store(

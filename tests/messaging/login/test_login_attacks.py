@@ -38,6 +38,7 @@ from dtp.messaging.login.protocol import (
     registration_statement,
 )
 from dtp.messaging.login.store import LoginStore
+from dtp.messaging.mailbox.limits import OF_NETWORK
 from dtp.messaging.packing import pack
 
 
@@ -165,6 +166,20 @@ def test_one_source_guesses_one_password_for_many_names() -> None:
     codes = [caller.ask(LoginOp.LOGIN_START, f"n{number}", 0, request)[0] for number in range(1000)]
     assert codes.count(Refusal.DONE) == limits.source_tries
     assert desk.caller(source="elsewhere").login("alice")[0] is Refusal.DONE
+
+
+def test_who_has_an_ipv6_network_guesses_and_registers_a_few_times_as_much_as_one_source() -> None:
+    """Each of 65,536 sources of a /48 had as many tries as if it were alone."""
+    desk, limits = registered(), LoginLimits()
+    request, tries = OpaqueLogin("password1").request, list[int]()
+    made: list[int] = []
+    for number in range(10):
+        caller = desk.caller(source=f"2a02:db8:1:{number:x}::/64")
+        tries += [caller.ask(LoginOp.LOGIN_START, f"n{number}-{at}", 0, request)[0] for at in range(60)]
+        made += [caller.ask(LoginOp.REGISTER, f"m{at}", b"", b"", b"", [], b"")[0] for at in range(10)]
+    assert tries.count(Refusal.DONE) == limits.source_tries * OF_NETWORK
+    assert len(made) - made.count(Refusal.TOO_OFTEN) == limits.registrations * OF_NETWORK
+    assert desk.caller(source="2a02:db8:2::/64").login("alice")[0] is Refusal.DONE
 
 
 def test_logging_in_to_an_own_account_gives_no_more_guesses_of_another() -> None:
