@@ -328,7 +328,7 @@ def test_what_is_counted_is_what_there_is(tmp_path: Path, seed: int) -> None:
         teller = chance.choice([b"", b"", persons[0], persons[1]])
         said, held = Said(chance.choice(persons), event, teller), chance.random() < 0.5
         with store.transaction():
-            match chance.randrange(8):
+            match chance.randrange(9):
                 case 0:
                     store.held.release_person(chance.choice(persons))
                 case 1:
@@ -337,6 +337,8 @@ def test_what_is_counted_is_what_there_is(tmp_path: Path, seed: int) -> None:
                     store.held.release_told(chance.choice(rooms), chance.choice(persons))
                 case 3:
                     store.delete_vanished(chance.randrange(100))
+                case 4:
+                    store.renamed.rename_person(*chance.sample(persons, 2))
                 case _:
                     where = {"unread": True, "held": held, "vanishes": chance.choice([0, 50])}
                     store.add_said(chance.choice(rooms), said, **where)

@@ -14,14 +14,23 @@ class RenamedPeople:
 
     def rename_person(self, before: bytes, after: bytes) -> None:
         """Have all that a person has said, and what was said to them alone, be another's."""
-        for table in ("said", "held_aside"):
-            self._rename_rows(table, before, after)
+        for table, same in (
+            ("said", "sender = ? AND id = ?"),
+            ("held_aside", "sender = ? AND id = ? AND told = ?"),
+        ):
+            self._rename_rows(table, same, before, after)
         for table in ("receipts", "early_reads"):
             self._database.execute(
                 f"UPDATE OR REPLACE {table} SET person = ? WHERE person = ?", (after, before)
             )
+        self._database.execute(
+            "INSERT INTO vanished_clocks SELECT ?, clock FROM vanished_clocks WHERE conversation = ? "
+            "ON CONFLICT DO UPDATE SET clock = MAX(clock, excluded.clock)",
+            (after, before),
+        )
 
-    def _rename_rows(self, table: str, before: bytes, after: bytes) -> None:
+    def _rename_rows(self, table: str, same: str, before: bytes, after: bytes) -> None:
+        """Rename a person in the rows of a table; what is there by the same key already, as `same` says, goes."""
         query = (
             f"SELECT sender, id, told, conversation, event FROM {table} WHERE sender = ? OR conversation = ?"
         )
@@ -31,8 +40,11 @@ class RenamedPeople:
             whose = after if sender == before else sender
             place = after if conversation == before else conversation
             values = (whose, place, self._rows.seal(opened, "said", whose, event, place), *key)
+            if whose != sender:  # by itself: what REPLACE takes away isn't counted as gone
+                known = (whose, *key[1:])
+                self._database.execute(f"DELETE FROM {table} WHERE {same}", known[: same.count("?")])
             self._database.execute(
-                f"UPDATE OR REPLACE {table} SET sender = ?, conversation = ?, event = ? "
+                f"UPDATE {table} SET sender = ?, conversation = ?, event = ? "
                 "WHERE sender = ? AND id = ? AND told = ?",
                 values,
             )
