@@ -376,7 +376,7 @@ class Correspondence:
     def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
         """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`, and
         `MessageTooLong` where text and what is said of files are too much together."""
-        self._check_member(conversation)
+        self._check_member(conversation := self.succession.resolve_person(conversation))
         event = Event(kind, conversation, self.store.next_clock(conversation), now_ms, fields)
         size = len(event.encode())
         if size > MAX_EVENT_BYTES:
@@ -656,9 +656,12 @@ class Correspondence:
         inner = Event.parse(event.fields["event"])
         if inner.kind not in HISTORY | MESSAGES:
             return []
-        said = Said(event.fields["sender"], inner, event.fields.get("told", b""))
-        _, read = self.reading.keep_said(event.conversation, said, now_ms, unread=False)
-        return [Notice(What.CHANGED, said.sender, event.conversation, inner.id), *read]
+        sender, conversation = map(
+            self.succession.resolve_person, (event.fields["sender"], event.conversation)
+        )
+        said = Said(sender, inner, event.fields.get("told", b""))
+        _, read = self.reading.keep_said(conversation, said, now_ms, unread=False)
+        return [Notice(What.CHANGED, sender, conversation, inner.id), *read]
 
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
         """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
@@ -682,6 +685,8 @@ class Correspondence:
             held = held or person not in roles
             if self.person not in roles and contact is not None and not contact.stranger:
                 self.group_states.note_unknown(conversation, device, now_ms)
+        else:
+            conversation = self.succession.resolve_person(conversation)
         if why := self.allowances.refuse_event(person, conversation, group, event):
             return self.allowances.tell(person, conversation, why, now_ms)
         is_text = event.kind is EventKind.TEXT and person != self.person

@@ -451,18 +451,20 @@ class Messenger:
         """Return the 32 bytes of a person or group. Raise `UnknownContact` for a name that nobody has here.
 
         What people are called here counts first, then what contacts and their groups call themselves, then strangers'
-        names (`find_called`). Raise `MessageError` for several.
+        names (`find_called`). Raise `MessageError` for several. Whoever has an account by now is that.
         """
         match to:
             case Contact() | ContactCard():
-                return to.person
+                named = to.person
             case Group() | Room():
                 return to.id
             case PeerId():
-                return to.key
+                named = to.key
             case bytes():
-                return to
-        return find_named(self.contacts, self.groups, self.card.person, to)
+                named = to
+            case _:
+                named = find_named(self.contacts, self.groups, self.card.person, to)
+        return self.correspondence.succession.resolve_person(named)
 
     def find_group_called(self, name: str) -> Group | None:
         """Return the group that is called so, or that has this id in hexadecimal, None for none. Raise `MessageError`
@@ -526,6 +528,7 @@ class Messenger:
     async def _find_message(self, conversation: bytes, sender: bytes, message: bytes) -> list[Message]:
         """Return a message as it is now; none where it has disappeared. Reading the conversation would take longer
         with each message that was ever said in it."""
+        conversation, sender = map(self.correspondence.succession.resolve_person, (conversation, sender))
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, conversation, message)
         return [Message(self, conversation, each) for each in shown if each.sender == sender]
 

@@ -83,12 +83,13 @@ class ReadMessages:
     def take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Process what a device says that was read, within a transaction."""
         store, own, notices, early = self._mail.store, self._mail.person, list[Notice](), []
+        place = self._mail.succession.resolve_person(event.conversation)
         for message in event.fields["targets"]:
             # Others may have said something by the same id: that isn't what was read.
             found = [
                 each
                 for each in store.find_messages(message)
-                if (each[0] == event.conversation if person == own else each[1] == own)
+                if (each[0] == place if person == own else each[1] == own)
             ]
             if not found:
                 early.append(message)

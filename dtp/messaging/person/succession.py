@@ -36,11 +36,11 @@ class Succession:
 
     def become(self, before: ContactCard, after: ContactCard) -> None:
         """Note that we are another person from now on. Raise `MessageError` for who is in groups as the former one:
-        there an account is somebody else."""
+        there an account is somebody else. Those into which strangers have brought us keep nobody from it."""
         if before.person == after.person:
             return
         groups = [each for each in self._mail.groups.values() if before.person in each.members.roles]
-        if groups:
+        if not all(map(self._mail.allowances.is_invitation, groups)):
             raise MessageError(
                 f"you are in groups as {before.person_name}, where an account is somebody else: leave them first, "
                 "and have yourself added again"
@@ -49,11 +49,29 @@ class Succession:
         self._mail.store.put_value(_FORMER, b"".join(self.former))
         self._mail.store.renamed.rename_person(before.person, after.person)
 
+    def resolve_person(self, person: bytes) -> bytes:
+        """Return who somebody is by now: the account that their device has named, of whom is known no more by that
+        device itself. Others of our devices may not have heard of it."""
+        if self._mail.contacts.get_contact(person) is None:
+            said = self._mail.desk.said_person(person)
+            if self._mail.contacts.get_contact(said) is not None:
+                return said
+        return person
+
+    def find_former(self, device: bytes, person: bytes) -> Contact | None:
+        """Return the contact that a device was known as by itself, whom a person takes the place of that it names;
+        None if that was nobody, and where other keys wait for consent: both are kept then. Nobody is asked about who
+        is blocked."""
+        former = self._mail.contacts.get_contact(device)
+        if former is None or former.person == person:
+            return None
+        return former if former.blocked or self._mail.contacts.consent != "ask" else None
+
     def succeed_contact(self, device: bytes, contact: Contact) -> bool:
-        """Have a contact whose card its device has told be who that device was known as by itself. Return False if it
-        was nobody, and where other keys wait for consent: both are kept then."""
-        mail, former = self._mail, self._mail.contacts.get_contact(device)
-        if former is None or former.person == contact.person or mail.contacts.consent == "ask":
+        """Have a contact whose card its device has told be who that device was known as by itself. Return whether it
+        was anybody (`find_former`)."""
+        mail, former = self._mail, self.find_former(device, contact.person)
+        if former is None:
             return False
         same = replace(
             contact,

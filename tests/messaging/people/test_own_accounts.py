@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from post_office import known_identity
+from post_office import PostOffice, known_identity, post_office, take, wait_notice
 from village import NOW, Village
 
 from dtp.identity import Account, Device
@@ -16,6 +16,7 @@ from dtp.messaging.conversation.state import Said
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.contacts import Consent
 from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.notices import What
 
 
 def rotate(account: Account, *devices: Device) -> Account:
@@ -104,9 +105,11 @@ def test_who_makes_an_account_later_stays_the_same_person(village: Callable[...,
     assert at.texts("alice", bob.person) == at.texts("bob", alice.person)
 
 
-def test_who_is_blocked_stays_so_with_an_account(village: Callable[..., Village]) -> None:
+@pytest.mark.parametrize("consent", ["tell", "ask"])
+def test_who_is_blocked_stays_so_with_an_account(village: Callable[..., Village], consent: Consent) -> None:
     at = village("alice", "bob", least=100)
     alice, bob = at.people["alice"], at.people["bob"]
+    bob.contacts.consent = consent
     at.say("alice", bob.person, "hello")
     at.deliver()
     bob.update_contact(alice.person, blocked=True)
@@ -133,6 +136,34 @@ def test_nobody_becomes_an_account_while_in_a_group_as_an_identity(village: Call
     at.say("alice", group, "still here")
     at.deliver()
     assert at.texts("bob", group) == ["still here"]
+
+
+def test_no_stranger_keeps_anybody_from_an_account_by_a_group(village: Callable[..., Village]) -> None:
+    """Whoever was added to one had to leave it first, and could be added again at once."""
+    at = village("mallory", "alice", least=100, acquainted=False)
+    group = at.group("mallory", "alice")
+    assert at.is_member("alice", group)
+    account = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(known_identity("alice").id.key)]
+    )
+    reopen(at, "alice", account)
+    assert at.people["alice"].person == account.card.account
+    assert not at.is_member("alice", group)
+
+
+def test_strangers_keep_no_contact_from_having_an_account(village: Callable[..., Village]) -> None:
+    """With as many of them as are kept the account was one too many, and nobody heard of it."""
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    at.say("alice", bob.person, "hello")
+    at.deliver()
+    bob.introductions.most_strangers = 0
+    account = Account.create(
+        known_identity("key"), known_identity("recovery").id, [Device(alice.identity.id.key)]
+    )
+    reopen(at, "alice", account)
+    at.deliver()
+    assert [each.person for each in bob.contacts] == [account.card.account]
 
 
 def test_what_was_said_of_replaced_keys_holds_the_next_time(tmp_path: Path) -> None:
@@ -165,6 +196,20 @@ def test_what_several_have_told_and_is_held_back_stays_what_each_has_told(
             assert (shown.sender, shown.event.fields["text"].encode(), shown.told) == (after, each, each)
 
 
+def test_what_has_disappeared_still_counts_in_the_order_of_what_is_said(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", least=100)
+    store, before, after = at.people["alice"].store, b"b" * 32, b"a" * 32
+    with at.people["alice"].transaction():
+        for place, clock in ((before, 7), (after, 3)):
+            said = Said(before, Event(EventKind.TEXT, place, clock, NOW, {"text": "x"}, place[:16]))
+            store.add_said(place, said, unread=False, held=False, vanishes=1)
+        store.delete_vanished(2)
+        store.renamed.rename_person(before, after)
+    assert store.next_clock(after) == 8
+
+
 def test_whoever_could_not_become_an_account_is_known_as_nobody_else(village: Callable[..., Village]) -> None:
     at = village("alice", "bob", least=100)
     alice = at.people["alice"]
@@ -181,3 +226,80 @@ def test_whoever_could_not_become_an_account_is_known_as_nobody_else(village: Ca
     with pytest.raises(RuntimeError, match="full"):
         fail()
     assert alice.succession.former == []
+
+
+def two_devices_and_a_friend(village: Callable[..., Village]) -> tuple[Village, bytes, Account]:
+    """Return Alice with a laptop and a phone, to which Bob has written as an identity; who he was; and an account of
+    his, of which nobody knows yet."""
+    at = village("laptop", "phone", "bob", least=100)
+    at.share_account("laptop", "phone")
+    bob = at.people["bob"]
+    bob.add_contact(at.people["laptop"].card, at.now)
+    at.say("bob", at.people["laptop"].person, "hello")
+    at.deliver()
+    account = Account.create(
+        known_identity("bob's key"), known_identity("bob's recovery").id, [Device(bob.identity.id.key)]
+    )
+    return at, bob.person, account
+
+
+def test_what_another_device_of_ours_says_to_who_has_an_account_by_now_is_said_to_that(
+    village: Callable[..., Village],
+) -> None:
+    """It went into a conversation with nobody, on the device that had heard of the account."""
+    at, former, account = two_devices_and_a_friend(village)
+    laptop, phone = at.people["laptop"], at.people["phone"]
+    (hello,) = [message for _, _, message in phone.store.list_unread()]
+    at.say("phone", former, "to the identity")
+    phone.mark_read(hello, at.now, tell=False)
+    reopen(at, "bob", account)
+    bob = at.people["bob"]
+    held = {each: at.people.pop(each) for each in ("phone", "bob")}
+    for name in ("bob", "phone"):  # the laptop hears of the account first
+        at.people[name] = held[name]
+        for device in held[name].desk.devices_without_session(at.now):
+            held[name].desk.begin_session(device, at.bundle("laptop"))
+        sealed = held[name].desk.seal_due(at.now)
+        to_laptop = [each.envelope for each in sealed if each.device == laptop.identity.id.key]
+        laptop.receive_envelopes(to_laptop, at.now)
+    assert sorted(at.texts("laptop", bob.person)) == ["hello", "to the identity"]
+    assert laptop.store.list_conversations() == [bob.person]
+    assert laptop.store.list_unread() == []
+
+
+def test_a_copy_of_what_was_said_as_the_identity_is_the_accounts(village: Callable[..., Village]) -> None:
+    at, former, account = two_devices_and_a_friend(village)
+    laptop, phone = at.people["laptop"], at.people["phone"]
+    event = Event(EventKind.TEXT, laptop.person, 1, at.now, {"text": "long ago"})
+    told = {"sender": former, "event": event.encode()}
+    reopen(at, "bob", account)
+    at.deliver()
+    phone.say_to_devices([laptop.identity.id.key], Event(EventKind.COPY, former, 0, at.now, told), at.now)
+    at.deliver()
+    assert sorted(at.texts("laptop", at.people["bob"].person)) == ["hello", "long ago"]
+    assert laptop.store.list_conversations() == [at.people["bob"].person]
+
+
+def test_a_running_program_gives_what_came_before_its_sender_had_an_account(tmp_path: Path) -> None:
+    """It was never given, and a message that the program had could not be answered."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        bob = await at.begin("bob", box)
+        async with at.messenger("alice", box) as alice:
+            for each in ("first", "second"):
+                await alice.send(bob.card, each)
+            await alice.wait_delivered()
+            former = alice.identity.id
+        news = aiter(bob)
+        first = await anext(news)
+        account = Account.create(known_identity("key"), known_identity("recovery").id, [Device(former.key)])
+        async with at.messenger("alice", box, account=account) as alice:
+            await wait_notice(bob, What.KEY_REPLACED)
+            second = await anext(news)
+            assert (second.text, second.conversation) == ("second", alice.card.person)
+            answers = [await first.reply("to the first"), await bob.send(former, "to who wrote it")]
+            assert {each.conversation for each in answers} == {alice.card.person}
+            assert [each.text for each in await take(alice, 2)] == ["to the first", "to who wrote it"]
+
+    post_office(main, tmp_path, "accounts")
