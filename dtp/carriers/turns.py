@@ -4,8 +4,10 @@ Packets of QUIC, and what was read of WebSockets while many tiny frames come. On
 us; one that is full of tiny frames, or begins a connection, a hundred times as much. All carriers of a socket share
 its reader, so each has a line of its own, and whoever has had least processor time of late comes next: 32 who send
 the dearest packets there are delay a visitor by one of them. Strangers of one source have one account; of those who
-share it, too, whoever has had least comes next. Where strangers and others wait, half of the time is the strangers':
-beside 34 who have much sent to them all newcomers had a thirty-fifth, and one of them waited for seconds.
+share it, too, whoever has had least comes next.
+There are three groups: strangers, those who have much sent to them, and those who ask for little. Where somebody
+waits in several of them each has as much of the time, and so one of a group may have as much as all of another.
+Beside 34 who have much sent to them all newcomers had a thirty-fifth of it, and one of them waited for seconds.
 Timers of carriers that are due, and what is left of a packet that had much in it, are done in these turns, too.
 What comes for one from elsewhere than its other side has a line of its own as well: that may be the other side, which
 has moved, or anybody who has seen the carrier's id on its way and forges packets for it.
@@ -41,7 +43,7 @@ STEP: Final = 8
 TURN: Final = 0.001
 CROWDED_TURN: Final = TURN / 2
 CROWD: Final = 4
-#: Who has sent more packets than this in a step moves much, for so many seconds. Those share a part of the time where
+#: Who was sent more packets than this in a step moves much, for so many seconds. Those share a part of the time where
 #: others wait as well: beside 32 of them a visitor that asks for little had a 34th of the processor.
 MUCH: Final = 8
 MOVES_FOR: Final = 1.0
@@ -53,7 +55,7 @@ class Taker(Hashable, Protocol):
     """Whose packets wait: a carrier. `peer` is where its other side is."""
 
     peer: Address
-    #: Packets that it has sent since somebody set this to 0.
+    #: Packets that were sent to its other side.
     sent: int
 
     @property
@@ -196,7 +198,7 @@ class PacketTurns:
             _, _, account = heappop(group.waiting)
             group.now = account.had
             _, _, line = heappop(account.lines)
-            account.is_waiting = line.is_waiting = False
+            line.is_waiting = False
             until = 0.0
             if not line.own and line.taker.has_rest:
                 later.append(line)
@@ -209,6 +211,7 @@ class PacketTurns:
                         later.append(line)
                 elif line.packets:
                     self._put_waiting(line)
+            account.is_waiting = False  # not before it was charged, and is in the group where it belongs now
             self._put_account(account)
             if until >= began + (TURN if self._count_waiting() < CROWD else CROWDED_TURN):
                 break
@@ -282,8 +285,8 @@ class PacketTurns:
     def _serve_line(self, line: _Line, account: _Account) -> float:
         """Do the rest of a line, or give it what it may have at once, and charge it; return the time."""
         taker = line.taker
-        before, rest, given = self._clock(), line.own and taker.has_rest, 0
-        taker.sent = 0
+        before, sent = self._clock(), taker.sent
+        rest, given = line.own and taker.has_rest, 0
         if rest:
             taker.take_rest()
         else:
@@ -297,18 +300,18 @@ class PacketTurns:
         line.had += took
         account.had += took
         account.group.had += took
+        if taker.sent - sent > MUCH:
+            account.moved = self._loop.time()
         if account.group is not self._strangers:
-            self._regroup_account(account, taker.sent > MUCH)
+            self._regroup_account(account, took)
         return now
 
-    def _regroup_account(self, account: _Account, moves_much: bool) -> None:
-        """Put one that doesn't wait where it belongs, by what it moves: it goes on from where those there are."""
-        now = self._loop.time()
-        if moves_much:
-            account.moved = now
-        group = self._movers if now - account.moved < MOVES_FOR else self._known
+    def _regroup_account(self, account: _Account, took: float) -> None:
+        """Put one that doesn't wait where it belongs, by what it moves. It goes on from where those there are, and
+        pays for what it has just had: or who moves much and little by turns would have had nothing each time."""
+        group = self._movers if self._loop.time() - account.moved < MOVES_FOR else self._known
         if group is not account.group:
-            account.group, account.had = group, group.now
+            account.group, account.had = group, group.now + took
 
     def _give_some(self, line: _Line) -> int:
         """Give it what it may have at once; return how many it has taken."""

@@ -168,13 +168,59 @@ def test_who_has_much_sent_to_it_gives_way_to_who_asks_for_little(loop):
     crowd = [Taker(loop, turns, TURN / 4, sends=MUCH + 1) for _ in range(32)]
     visitor = Taker(loop, turns, TURN / 4, sends=MUCH + 1)
     *others, much = go_round(loop, turns, [*crowd, visitor])
-    assert max(*others, much) - min(*others, much) <= 2
+    assert max(*others, much) - min(*others, much) <= 4  # of some 80
     visitor.sends = 1
     loop.advance(1.5)
     *others, little = go_round(loop, turns, [*crowd, visitor])
     assert max(others) - min(others) <= 2
     assert little >= 8 * max(others)
     assert sum(others) >= little
+
+
+def test_who_moves_much_and_little_by_turns_is_charged_all_the_same(loop):
+    """Its step of each change was forgotten: all of a crowd that came back from much were before a visitor."""
+    turns = PacketTurns(loop)
+    crowd = [Taker(loop, turns, TURN) for _ in range(32)]
+    visitor = Taker(loop, turns, TURN / 1000)
+    visitor.have(1)
+    turns.give_packets()
+    for sends in (MUCH + 1, 0):  # who moves much does so for a second
+        for each in crowd:
+            each.sends = sends
+            each.have(1)
+        turns.give_packets()
+        pass_turns(loop, 40)
+        loop.advance(1.5)
+    for each in crowd:
+        each.have(1)
+    visitor.have(1)
+    turns.give_packets()
+    assert len(visitor.got) == 2
+
+
+def test_who_has_a_window_sent_to_it_leaves_those_who_ask_for_little_in_order(loop):
+    """It was in line with both then: those who came next began as far behind as whoever has had much sent to it."""
+    turns = PacketTurns(loop)
+    busy = Taker(loop, turns, TURN, sends=MUCH + 1)
+    go_round(loop, turns, [busy])
+    crowd = [Taker(loop, turns, TURN / 4) for _ in range(8)]
+    go_round(loop, turns, crowd, rounds=10)
+    newcomer, window = Taker(loop, turns, TURN / 4), Taker(loop, turns, TURN, sends=MUCH + 1)
+    receive = window.receive_packets
+
+    def receive_acknowledgement(packets, peer):
+        window.has_rest = True
+        turns.note_due(window)  # not all packets of the window were sent at once
+        return receive(packets, peer)
+
+    def send_rest():
+        window.has_rest = False
+        newcomer.have(1)
+
+    window.receive_packets, window.take_rest = receive_acknowledgement, send_rest
+    window.have(1)
+    go_round(loop, turns, crowd, rounds=20)
+    assert len(newcomer.got) == 1
 
 
 def test_strangers_of_one_source_are_charged_together(loop):

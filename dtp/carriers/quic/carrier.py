@@ -113,7 +113,7 @@ class QuicCarrier(PushedCarrier):
         self._takes = _Incoming(3 if dialled else 2)
         super().__init__(plain_ip(peer), remote, self._takes)
         self.packet_size = PACKET
-        #: Where its packets go now, and how many have gone since somebody set this to 0.
+        #: Where its packets go now, and how many have gone.
         self.peer, self.sent = peer, 0
         #: Set when the handshake is done, or failed: then with an exception.
         self.connected: asyncio.Future[None] = self._loop.create_future()
