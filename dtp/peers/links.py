@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -286,15 +286,11 @@ class PeerLinks:
             await self._serve_link(link)
 
     def _make_room(self, link: PeerLink) -> bool:
-        """Return True if one more may come in. When all places are taken, the newest goes of the source that has most
-        if that has more than the one that comes; else of the network that has most. So peers that share a NAT are
-        equal to others until places are few, and who has many addresses doesn't take them all."""
+        """Return True if one more may come in: when all places are taken, in the place of another."""
         incoming = [each for each in self._links.values() if not each.outgoing]
         if len(incoming) < self.limits.incoming and len(self._links) < self.limits.links:
             return True
-        spare = _find_newest_of_most(incoming, link, lambda each: each.source) or _find_newest_of_most(
-            incoming, link, lambda each: network_of_source(each.source)
-        )
+        spare = _find_spare(incoming, link)
         if spare is None:
             return False
         self.counters["made-room"] += 1
@@ -408,17 +404,21 @@ class PeerLinks:
         await asyncio.gather(*(each.connection.wait_gone() for each in links))
 
 
-def _find_newest_of_most(
-    links: Sequence[PeerLink], new: PeerLink, group_of: Callable[[PeerLink], str]
-) -> PeerLink | None:
-    """Return the newest link of the group that has most; None where that of the new link would have as many then."""
-    groups = Counter(map(group_of, links))
-    if not groups:
+def _find_spare(links: Iterable[PeerLink], new: PeerLink) -> PeerLink | None:
+    """Return the newest link of the source that has most in the network that has most; None where that of the new
+    link would have as many then. So an office at one address loses nothing to somebody who has a network of them."""
+    networks = defaultdict[str, list[PeerLink]](list)
+    for each in links:
+        networks[network_of_source(each.source)].append(each)
+    own = networks[network_of_source(new.source)]
+    crowd = max(networks.values(), key=len)
+    if len(crowd) <= len(own) + 1:
+        crowd = own
+    sources = Counter(each.source for each in crowd)
+    most = max(sources.values(), default=0)
+    if crowd is own and most <= sources[new.source] + 1:
         return None
-    group, most = groups.most_common(1)[0]
-    if most <= groups[group_of(new)] + 1:
-        return None
-    return next(each for each in reversed(links) if group_of(each) == group)
+    return next(each for each in reversed(crowd) if sources[each.source] == most)
 
 
 def _may_keep_another(error: DtpError) -> bool:

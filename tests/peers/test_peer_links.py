@@ -318,6 +318,44 @@ def test_network_that_takes_most_places_makes_room_for_others() -> None:
     clock.run(main())
 
 
+def test_a_network_of_many_addresses_takes_no_place_of_others_that_share_one() -> None:
+    """Whoever has many addresses has one of them come for each place: a NAT's one address then had most."""
+
+    async def main() -> None:
+        links = PeerLinks(SMALL, limits=LinkLimits(links=16, incoming=8))
+        office = [FromAfar("5.5.5.5") for _ in range(3)]
+        crowd = [FromAfar(f"6.6.6.{number}") for number in range(50)]
+        same = [FromAfar("6.6.6.0") for _ in range(3)]
+        tasks = []
+        for each in [*office, *crowd, *same]:
+            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+        assert [each.closed for each in office] == [False] * 3
+        assert [each.closed for each in crowd] == [False] * 5 + [True] * 45
+        assert [each.closed for each in same] == [True] * 3
+        await links.close()
+        await asyncio.gather(*tasks)
+
+    clock.run(main())
+
+
+def test_of_a_network_that_has_few_places_the_address_that_has_most_makes_room_for_another() -> None:
+    async def main() -> None:
+        links = PeerLinks(SMALL, limits=LinkLimits(links=16, incoming=7))
+        others = [FromAfar(f"5.5.5.{number}") for number in range(4)]
+        crowd = [FromAfar("6.6.6.6") for _ in range(3)]
+        comes = FromAfar("6.6.6.7")
+        tasks = []
+        for each in [*others, *crowd, comes]:
+            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+        assert [each.closed for each in [*others, *crowd, comes]] == [False] * 6 + [True, False]
+        await links.close()
+        await asyncio.gather(*tasks)
+
+    clock.run(main())
+
+
 def test_node_has_no_link_to_itself() -> None:
     async def main() -> None:
         async with node(SMALL) as (one, where):
