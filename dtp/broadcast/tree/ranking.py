@@ -188,10 +188,10 @@ class Ranking(Generic[K]):
         many is on trial."""
         if len(self) <= self.places:
             return None
-        ranks = self._list_ranks(now)
-        if ranks[-1][0][0] is Standing.SAYS:
+        newest = self._here[next(reversed(self._here))]
+        if self._peers[newest.peer] == 1 and self.get_standing(newest, now) is Standing.SAYS:
             return None
-        return min(reversed(ranks), key=lambda each: each[0])[1]
+        return min(reversed(self._list_ranks(now)), key=lambda each: each[0])[1]
 
     def note_measured(self, listener: ShowListener, serves: bool, now: float) -> None:
         """Note whether a stranger was sent the show by a listener, or below it."""

@@ -180,6 +180,20 @@ def test_whether_one_has_a_place_costs_as_much_however_many_have_one():
     assert lines_of(600) < 2 * lines_of(64)
 
 
+def test_a_trial_costs_as_much_however_many_have_a_place():
+    """Anybody may come and say that they serve others; each time all who are here were looked at twice."""
+
+    def lines_of(places):
+        ranking = Ranking(places)
+        for each in range(places + 1):
+            ranking.add(each, ShowListener(Identity(each.to_bytes(32, "big")).id, f"{each}", (f"at {each}",)))
+        with counting_lines("dtp/broadcast") as lines:
+            assert [ranking.find_surplus(at / 100) for at in range(100)] == [None] * 100
+        return lines[0]
+
+    assert lines_of(600) == lines_of(6)
+
+
 def test_who_has_two_places_has_one_when_the_other_is_free():
     ranking, twice = Ranking(2), ShowListener(Identity(bytes(32)).id, HOME, ())
     for key in "one", "two":
