@@ -217,11 +217,13 @@ def claims_of(
     """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's. They name
     `ticket` where it is given, else what the account has bought on this machine.
 
-    All are of the time at which this is called: another device that begins later keeps the seat that it takes.
+    All are of the time at which this is called: another device that begins later keeps the seat that it takes. Where
+    the clock was ahead then, they are of a later one at which it has been set.
     """
     began_ms = clock_ms()
 
     def sign(show: bytes) -> Sequence[SeatClaim]:
+        nonlocal began_ms
         from dtp.broadcast.money.bought import bought_here
         from dtp.broadcast.money.tickets import seat_claim
         from dtp.chain.errors import SignerError
@@ -235,6 +237,7 @@ def claims_of(
         named: Sequence[Id | None] = [ticket]
         if ticket is None:
             named = bought_here(show).list_newest(signer.address) or named
+        began_ms = min(began_ms, clock_ms())
         return [seat_claim(signer, show, listener, began_ms, each) for each in named]
 
     return sign

@@ -3,6 +3,7 @@ what is named also where strangers have sent the account thousands of worthless 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,7 +41,8 @@ class BoughtTickets:
         found = list[tuple[float, str]]()
         try:
             for each in self._folder.glob(f"{canonical_id(account)}.0x*"):
-                found.append((each.stat().st_mtime, each.suffix[1:]))
+                with contextlib.suppress(FileNotFoundError):  # another command has removed it meanwhile
+                    found.append((each.stat().st_mtime, each.suffix[1:]))
         except OSError as fault:
             raise ConfigError(f"can't read {self._folder}: {fault.strerror}") from fault
         return [ticket for _, ticket in sorted(found, reverse=True)][:MAX_CLAIMS]

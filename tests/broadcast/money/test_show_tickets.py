@@ -283,6 +283,15 @@ def test_a_claim_of_the_command_line_names_what_was_bought_on_this_machine():
     assert [each.ticket for each in said(show)] == [b""]
 
 
+def test_a_ticket_that_another_command_has_just_removed_is_left_out(tmp_path):
+    bought, account = BoughtTickets(tmp_path, bytes(32)), ALICE.id.sui_address
+    bought.add_ticket(account, bytes([1]) * 32)
+    bought.path_of(account, bytes([2]) * 32).symlink_to(
+        tmp_path / "nowhere"
+    )  # listed, and not there any more
+    assert bought.list_newest(account) == ["0x" + "01" * 32]
+
+
 def test_what_is_kept_of_shows_makes_no_folder_that_others_may_look_into(tmp_path):
     """It may be the first that makes the folder in which all programs keep what is theirs."""
     above = os.umask(0o022)
@@ -311,6 +320,15 @@ def test_a_device_that_lost_its_seat_to_another_one_does_not_take_it_back_by_its
         "BOB": None,
         "CAROL": Refusal.TICKET_IN_USE,
     }
+
+
+def test_whose_clock_was_ahead_is_admitted_when_it_was_set():
+    """Also by the command that runs, which said that the clock is wrong and had to be started again."""
+    tickets, now_ms = Sold(ALICE=1), [10**12 + 2 * AHEAD_MS]
+    sign = claims_of(SimpleNamespace(wallet=None), ALICE, BOB.id, None, lambda: now_ms[0])
+    assert asked(tickets, BOB=sign(bytes(32))) == {"BOB": Refusal.CLOCK}
+    now_ms[0] = 10**12
+    assert asked(tickets, BOB=sign(bytes(32))) == {"BOB": None}
 
 
 @pytest.mark.parametrize(
