@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from dtp.sui.names import format_address, parse_address, parse_digest, parse_type
+from dtp.sui.names import SuiNameError, format_address, parse_address, parse_digest, parse_type
 from dtp.sui.objects import fresh_object_id
 
 #: MIST in a SUI.
@@ -33,6 +33,15 @@ def canonical_id(value: Id) -> str:
     if isinstance(value, bytes) and len(value) == _ID_BYTES:
         return format_address(value)
     return format_address(parse_address(value if isinstance(value, str) else repr(value)))
+
+
+def full_address(text: str) -> str:
+    """Return the canonical text of an address that has all 64 hex digits. Raises `SuiNameError`, also for a shorter
+    one: digits may be missing, and what is sent there is lost."""
+    address = canonical_id(text)
+    if len(text) != len(address):
+        raise SuiNameError(f"{text!r} is short: a recipient's address is `0x` and all 64 hex digits")
+    return address
 
 
 def id_bytes(value: Id) -> bytes:

@@ -31,8 +31,9 @@ def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: W
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program
         from dtp.chain import host as module
-        from dtp.chain.model import canonical_id
+        from dtp.chain.model import full_address
 
+        owner = None if paid_to is None else full_address(paid_to)
         found, cap = await owned_host(chain, host_id)
         beacon = await chain.read(module.SCHEMA, module.Beacon, found.beacon)
         program = Program()
@@ -40,9 +41,9 @@ def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: W
         if ttl is not None and beacon.ttl_ms != ttl * 1000:
             module.set_ttl(program, found.beacon, cap, ttl * 1000)
             changes["ttl_ms"] = {"old": beacon.ttl_ms, "new": ttl * 1000}
-        if paid_to is not None and found.owner != canonical_id(paid_to):
-            module.set_owner(program, found.id, cap, canonical_id(paid_to))
-            changes["owner"] = {"old": found.owner, "new": canonical_id(paid_to)}
+        if owner is not None and found.owner != owner:
+            module.set_owner(program, found.id, cap, owner)
+            changes["owner"] = {"old": found.owner, "new": owner}
         record = {"host": found.id, "changes": changes}
         return {**record, **executed_record(await chain.execute(program))} if changes else record
 

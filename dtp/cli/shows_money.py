@@ -240,9 +240,9 @@ def give(show_id: str, recipient: str, ticket: str | None, account: WalletOption
     Whoever listens with it hears to the end of the present key, or of the next.
     """
     from dtp.broadcast.money import shows
-    from dtp.chain.model import canonical_id
+    from dtp.chain.model import full_address
 
-    to = canonical_id(recipient) if recipient.startswith("0x") else PeerId.parse(recipient).sui_address
+    to = full_address(recipient) if recipient.startswith("0x") else PeerId.parse(recipient).sui_address
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         given, executed = await shows.give_share(chain, show_id, to, ticket)

@@ -101,10 +101,11 @@ def sign(
 
     Give the claim to anybody: 'dtp tip claim' of theirs submits it, and can have it paid to nobody else.
     """
+    from dtp.chain.model import full_address
     from dtp.messaging.tips.reward import Claim
 
-    words = read_words(ask_words, words_file)
-    claim = Claim.sign(identity.load_identity() if words is None else words.key, lock, recipient)
+    to, words = full_address(recipient), read_words(ask_words, words_file)
+    claim = Claim.sign(identity.load_identity() if words is None else words.key, lock, to)
     print_result({"claim": claim.text, "lock": claim.lock, "recipient": claim.recipient}, claim.text)
 
 

@@ -138,13 +138,13 @@ def faucet(address: str | None, account: WalletOptions) -> None:
 @click.option("--coin", metavar="TYPE", help="Another coin than SUI; then AMOUNT is in its smallest unit.")
 @account_options
 def send(recipient: str, amount: str, coin: str | None, account: WalletOptions) -> None:
-    """Send AMOUNT (0.5SUI, 500000000MIST) to an address."""
-    from dtp.chain.model import SUI_COIN, canonical_id, format_amount
+    """Send AMOUNT (0.5SUI, 500000000MIST) to an address, `0x` and all its 64 digits."""
+    from dtp.chain.model import SUI_COIN, format_amount, full_address
     from dtp.chain.wallet import parse_amount
     from dtp.chain.wallet import send as send_coin
 
     sent_in = coin or SUI_COIN
-    to, sum_of = canonical_id(recipient), parse_amount(amount, sent_in)
+    to, sum_of = full_address(recipient), parse_amount(amount, sent_in)
     executed = account.run_connected(lambda chain: send_coin(chain, to, sum_of, sent_in))
     record = {"recipient": to, "amount": sum_of, **executed_record(executed)}
     sent = format_amount(sum_of) if coin is None else f"{sum_of} {coin}"

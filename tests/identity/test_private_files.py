@@ -124,7 +124,7 @@ def test_a_key_in_place_of_a_file_is_refused_and_not_shown(command, tmp_path, mo
 _FILES_OF_KEYS = {
     "identity": ("id", "--identity", "KEY"),
     "identity, short": ("id", "-i", "KEY", "-q"),
-    "wallet": ("wallet", "send", "0x1", "1", "--wallet", "KEY"),
+    "wallet": ("wallet", "send", "0x" + "1" * 64, "1", "--wallet", "KEY"),
     "wallet, only its address": ("wallet", "faucet", "--wallet", "KEY"),
     "imported identity": ("keygen", "--import", "KEY"),
     "imported wallet": ("wallet", "new", "x", "--import", "KEY"),
