@@ -335,7 +335,7 @@ class Lateness:
 
 
 class Order:
-    """Puts segments in order, as they become whole: a value over `Held`."""
+    """Puts segments in order, as they become whole: a value over `HeldSegments`."""
 
     def __init__(
         self, held: HeldSegments, start: Callable[[], int | None], now_ms: Callable[[], int]

@@ -44,7 +44,7 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a topic. Not made directly: `unsigned` and `sign_batch`, or `Parsed.to_message` of what came."""
+    """A message of a topic. Not made directly: `Parsed.to_message` makes it of what came or was signed."""
 
     #: The first 20 bytes of its hash: the same wherever it is, and whoever carries it.
     id: bytes

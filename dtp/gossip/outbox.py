@@ -12,7 +12,7 @@ _CONTROL: Final = 512 * 1024
 
 
 class Outbox:
-    """Frames for one neighbour, in their order. Messages beyond the bound are left out; `offer` says so.
+    """Frames for one neighbour, in their order. Messages beyond the bound are left out; `try_put_message` says so.
 
     It is *busy* above `queue_soft` and *full* where a message may have no room; *stalled* when nothing of it was
     taken for `stalled` seconds, and *dead* after `unread`. `rate` is how fast it is taken, bytes a second.

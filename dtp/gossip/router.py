@@ -64,7 +64,8 @@ class _Pending(NamedTuple):
 
 
 class Router:
-    """One node's router. `receive`, `tick` and the calls of the program take the time; `take` and `events` give.
+    """One node's router. `receive`, `tick` and the calls of the program take the time; `take_frames` and
+    `take_events` give what came of them.
 
     `now` is any clock that only goes forward, in seconds; `set_wall` says what Unix time that is.
     """

@@ -155,7 +155,8 @@ class PeerExchange:
 class RecordPush:
     """Tells all linked peers of a new record of this node's own: at once, but at most once in `PUSH_PAUSE`.
 
-    Of records that follow within the pause the last is told. `start`, then `changed` for each new record, `stop`.
+    Of records that follow within the pause the last is told. `start`, then
+    `on_record_changed` for each new record, `stop`.
     """
 
     def __init__(self, exchange: PeerExchange, links: Callable[[], Iterable[PeerLink]]) -> None:

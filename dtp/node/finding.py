@@ -97,7 +97,7 @@ class PeerFinding:
         self.lan: Lan | None = None
         self.mdns: Mdns | None = None
         self.dht: Dht | None = None
-        #: What the node says of itself; None before `say`.
+        #: What the node says of itself; None before `publish_record`.
         self.record: PeerRecord | None = None
         #: Called where the DHT has a newer record of this node than its own.
         self.on_superseded: Callable[[], object] | None = None

@@ -57,7 +57,7 @@ _THROUGH_NO_NAT: Final = ("tcp", "ws", "wss")
 
 
 class NodeReach:
-    """The `Reach` of a node, and the tasks that use it: `join`, `open`, `leave`, `close`."""
+    """The `Reach` of a node, and the tasks that use it: `open`, then `release_places` and `close`."""
 
     def __init__(
         self,

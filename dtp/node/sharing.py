@@ -136,7 +136,7 @@ class Providers(Protocol):
 
 
 class GraphShares:
-    """The graphs that a node shares. `serve` takes the streams that other nodes open for `PROTOCOL`."""
+    """The graphs that a node shares. `serve_stream` takes the streams that other nodes open for `PROTOCOL`."""
 
     def __init__(
         self,

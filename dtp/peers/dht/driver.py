@@ -368,7 +368,7 @@ class Dht:
         """Tell that we have the content with this hash (32 bytes), and go on telling it until `withdraw`; return how
         many nodes have stored it so far.
 
-        Raise `DhtError` unless `publish` or `keep` has said where we are: nobody could come for it.
+        Raise `DhtError` unless `publish` or `publish_later` has said where we are: nobody could come for it.
         """
         if not any(kind == RecordKind.PEER for kind, _ in self.node.published):
             raise DhtError(

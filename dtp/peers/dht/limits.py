@@ -20,7 +20,7 @@ class DhtLimits:
     path_width: int = 3
     #: Questions that one lookup asks in all: a liar with ever nearer nodes can't keep it busy for ever.
     lookup_questions: int = 120
-    #: Nodes that have a record before `put` returns; the others get it meanwhile.
+    #: Nodes that have a record before `put_record` is done; the others get it meanwhile.
     enough: int = 8
 
     # ----------------------------------------------------------------------------------- routing table

@@ -71,7 +71,7 @@ class Lookup:
     # --------------------------------------------------------------------------------------------- what to do
 
     def next_contacts(self) -> list[NodeContact]:
-        """Return whom to ask now; each has to be followed by `answered`, `stalled` or `failed`."""
+        """Return whom to ask now; each has to be followed by `on_answered`, `on_stalled` or `on_failed`."""
         chosen: list[_Candidate] = []
         if not self._together:
             chosen = self._by_paths()

@@ -35,7 +35,7 @@ from dtp.peers.dht.walks import GetWalk, LookupWalk, PutWalk, WalkNetwork
 
 @dataclass(frozen=True, slots=True)
 class OperationEnded:
-    """An operation has come to its result: contacts, records, or how many nodes have stored a record (`Stored`)."""
+    """An operation has come to its result: contacts, records, or how many nodes have a record (`StoredCount`)."""
 
     operation: int
     result: Any
@@ -57,7 +57,7 @@ class DhtNode:
     `author` signs what is published, where that is another than the node itself.
     `client` keeps it from serving others; else it serves as long as they reach it. `subnets` is False if subnets
     say nothing about owners, as in a network with a key. After each call `take_sends` and `take_events` give what
-    came of it, and `next_time` when `advance` is to be called.
+    came of it, and `next_time` when `handle_timers` is to be called.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class DhtNode:
                 self._network.on_contact(contact, now)
 
     def next_time(self) -> float | None:
-        """Return when `advance` is to be called; None for never."""
+        """Return when `handle_timers` is to be called; None for never."""
         return self._timers.next_time()
 
     def handle_timers(self, now: float) -> None:
@@ -188,13 +188,13 @@ class DhtNode:
         return number
 
     def put_record(self, record: Record, now: float) -> int:
-        """Give a record to the nodes nearest to it; return the operation's number. `OperationEnded` has `Stored`."""
+        """Give a record to the nodes nearest to it; return the operation's number. It ends with a `StoredCount`."""
         number = self._next_operation()
         PutWalk(self._network, record, self._make_callback(number), lambda now: None).start(now)
         return number
 
     def publish_record(self, record: Record, now: float) -> int:
-        """Put a record of our own, and republish it, signed anew as it ages, until `withdraw`."""
+        """Put a record of our own, and republish it, signed anew as it ages, until `withdraw_record`."""
         self._upkeep.published[record.kind, record.target] = (record, now)
         return self.put_record(record, now)
 

@@ -56,7 +56,7 @@ class RecordStore:
         return [held.record for held in self.list_held(kind, target)]
 
     def list_held(self, kind: int, target: bytes) -> list[HeldRecord]:
-        """Return what `get` does, and what is known of each."""
+        """Return what `get_records` does, and what is known of each."""
         return list(self._held.get((kind, target), {}).values())
 
     def add_record(

@@ -40,7 +40,7 @@ class Timers:
         return len(self._heap) - self.cancelled
 
     def start_timer(self, when: float, call: Callable[[float], object]) -> Timer:
-        """Return a timer that calls `call(now)` once `advance` has come to `when`."""
+        """Return a timer that calls `call(now)` once `run_due` has come to `when`."""
         timer = Timer(self, when, call)
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, timer))
@@ -51,7 +51,7 @@ class Timers:
         return timer
 
     def next_time(self) -> float | None:
-        """Return when `advance` is to be called next; None for never."""
+        """Return when `run_due` is to be called next; None for never."""
         heap = self._heap
         while heap and heap[0][2].call is None:
             heapq.heappop(heap)

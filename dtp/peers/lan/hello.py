@@ -73,7 +73,7 @@ class _Bucket:
 class HelloNode:
     """What one node says and hears on a LAN.
 
-    `outgoing` has what is to be sent; `tick` is called at `next_time`. `random` gives so many random bytes.
+    `outgoing` has what is to be sent; `send_due` is called at `next_time`. `random` gives so many random bytes.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class HelloNode:
         self._queue_datagram((_head(ASK) + body).ljust(size, b"\0"), None)
 
     def next_time(self) -> float:
-        """Return when `tick` has something to do; infinity for never."""
+        """Return when `send_due` has something to do; infinity for never."""
         return self._next
 
     def send_due(self, now: float) -> None:

@@ -37,7 +37,7 @@ class Lan:
     """Sends and receives hellos on the LAN; records that it receives are added to a book. `async with` opens it.
 
     It is a finder (see `dtp.peers.resolver`). `interfaces` are names; by default all. Nothing is sent before
-    `publish`.
+    `publish_record`.
     """
 
     source: ClassVar[str] = "lan"
