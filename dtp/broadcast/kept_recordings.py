@@ -19,6 +19,7 @@ from dtp.broadcast.fetching import Dial, dial_told
 from dtp.broadcast.recording import Recording, RecordingError
 from dtp.carriers.nearness import Nearness
 from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.files.names import part_name
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -122,12 +123,12 @@ async def fetch_recording(
     """Fetch the recording with this SHA-256 into a new file, from the first of the places that has all of it.
 
     Where one breaks off, the next goes on. When what came together has another hash, each is asked for all of it.
-    Until it is proven the file is called `path` with `.part` behind it. Raise `RecordingAbsent`, and `RecordingError`
-    where the file is there already or can't be written.
+    Until it is proven the file has `PART_SUFFIX` behind its name. Raise `RecordingAbsent`, and `RecordingError` where
+    the file is there already or can't be written.
     """
     if await asyncio.to_thread(path.exists):
         raise RecordingError(f"can't fetch to {path}: the file is there already")
-    at = path.with_name(path.name + ".part")
+    at = path.with_name(part_name(path.name))
     try:
         with await asyncio.to_thread(at.open, "w+b") as file:
             await _fetch(digest, _Part(file), places, dial, most)

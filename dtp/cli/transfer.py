@@ -217,7 +217,7 @@ def recv(
     Without ADDRESS it prints the address to give to 'dtp send', and ends when a file is here. With ADDRESS it fetches
     what 'dtp serve --file' serves: the path of the file follows the service. 'dtp send --words' prints a CODE.
 
-    The SHA-256 is checked. What comes before a cut is kept as NAME.part and used the next time.
+    The SHA-256 is checked. What comes before a cut is kept as NAME.dtp-part and used the next time.
 
     With --budget a service of a host object is paid, at most so much, by vouchers as the bytes come.
 

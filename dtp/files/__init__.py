@@ -29,8 +29,8 @@ keys. Keys that a reader doesn't know are ignored.
 - Who only asks about a file finishes the stream behind `get`, and gets `file` or `refuse`. A paid service answers
   that unpaid, to connections without a ticket that name the service `dtp.ask/NAME` in place of NAME.
 
-What was received of a file that did not come whole stays as `NAME.part`, and the next transfer of the same file goes
-on behind it. `dtp.files.transfer` has the functions to call.
+What was received of a file that did not come whole stays as `NAME.dtp-part`, and the next transfer of the same file
+goes on behind it. `dtp.files.transfer` has the functions to call.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class FileBusy(FileProblem):
 
 
 class NoSpace(FileProblem):
-    """The disk is too full. What came before is kept as `NAME.part`: make room and run it again."""
+    """The disk is too full. What came before is kept as `NAME.dtp-part`: make room and run it again."""
 
     code = "no-space"
     refusal = "space"

@@ -7,14 +7,25 @@ import os
 import stat
 import unicodedata
 from pathlib import Path
+from typing import Final
 
 from dtp.files.errors import FileMissing, FileProblem, NameRefused
 
-#: Bytes of UTF-8; ".part" has to fit behind it into the 255 that file systems take.
+#: Bytes of UTF-8.
 MAX_NAME = 250
+#: ... that file systems take.
+_MOST: Final = 255
 #: Bytes of UTF-8 of a path in `get`.
 MAX_PATH = 1024
-PART_SUFFIX = ".part"
+#: Behind the name of what has come so far of a file. No other program uses it, as `NAME.part` may be what a browser
+#: loads, and whoever sends a file chooses its name.
+PART_SUFFIX: Final = ".dtp-part"
+
+
+def part_name(name: str) -> str:
+    """Return what a file is called that will be `name`, as long as it isn't whole."""
+    kept = name.encode(errors="surrogateescape")[: _MOST - len(PART_SUFFIX)]
+    return kept.decode(errors="ignore") + PART_SUFFIX
 
 
 def check_name(name: str) -> str:

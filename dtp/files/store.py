@@ -1,4 +1,4 @@
-"""Files on this machine's disk: the one that is sent, and the one that comes, kept as `NAME.part` until it is whole.
+"""Files on this machine's disk: the one that is sent, and the one that comes, `NAME.dtp-part` until it is whole.
 
 Everything here blocks and is called in a thread; the hashing and copying in between release the GIL.
 """
@@ -19,7 +19,7 @@ from typing import Protocol
 
 from dtp.files.errors import FileBusy, FileChanged, FileExists, FileProblem, NoSpace
 from dtp.files.messages import HASH, FileInfo
-from dtp.files.names import MAX_NAME, PART_SUFFIX
+from dtp.files.names import MAX_NAME, part_name
 from dtp.replacing import rename_without_replacing
 
 #: Bytes read, hashed or written by one call: large enough that passing it between threads costs nothing.
@@ -101,7 +101,7 @@ def look_here(folder: Path, name: str, info: FileInfo, *, overwrite: bool) -> He
     if there is not None:
         return Here(path, info.size, there.st_mtime_ns == info.mtime)
     try:
-        size = os.lstat(folder / (name + PART_SUFFIX)).st_size
+        size = os.lstat(folder / part_name(name)).st_size
     except OSError:
         size = 0
     return Here(path, size if size <= info.size else 0, False)
@@ -125,9 +125,9 @@ def _same_size(path: Path, info: FileInfo, *, overwrite: bool) -> os.stat_result
 
 
 class IncomingFile:
-    """A file that comes, for `folder / name`. Holds a lock on `NAME.part`; `close` it.
+    """A file that comes, for `folder / name`. Holds a lock on `NAME.dtp-part`; `close` it.
 
-    `have` bytes are here already: the beginning in `NAME.part`, or with `complete` a whole file of the same size
+    `have` bytes are here already: the beginning in `NAME.dtp-part`, or with `complete` a whole file of the same size
     under its final name, which may be equal.
     """
 
@@ -144,7 +144,7 @@ class IncomingFile:
                 f"a file can't be stored as {name[:80]!r}: it takes a plain name of at most {MAX_NAME} bytes"
             )
         self.path = folder / name
-        self.part = folder / (name + PART_SUFFIX)
+        self.part = folder / part_name(name)
         self.info = info
         self._overwrite = overwrite
         self._descriptor = -1

@@ -161,8 +161,8 @@ async def receive_file(
 
     `offered` is awaited with what is known of the file, before anything is opened.
 
-    What comes before a cut stays as `NAME.part` and is used the next time. A file of that name that is there and not
-    equal is kept, unless `overwrite`. Raises `FileProblem` (`FileExists`, `NoSpace`, ...), `NameRefused`,
+    What comes before a cut stays as `NAME.dtp-part` and is used the next time. A file of that name that is there and
+    not equal is kept, unless `overwrite`. Raises `FileProblem` (`FileExists`, `NoSpace`, ...), `NameRefused`,
     `NotTheSame`, `FileTransferError`, and what ends a connection; the peer has been told.
     """
     async with _ending(stream):

@@ -566,7 +566,7 @@ def kept_by(recv, inbox):
     """Wait until the receiver has stored some of the file; how much."""
     recv.event("progress", phase="move")
     while recv.process.poll() is None:
-        if size := (inbox / "big.bin.part").stat().st_size:
+        if size := (inbox / "big.bin.dtp-part").stat().st_size:
             return size
         os.sched_yield()
     return 0
@@ -597,7 +597,7 @@ def test_going_on_after_the_receiver_was_killed(dtp, big, inbox, home, gate):
     kept_by(recv, inbox)
     recv.signal(signal.SIGKILL)
     recv.wait(-signal.SIGKILL)
-    kept = (inbox / "big.bin.part").stat().st_size
+    kept = (inbox / "big.bin.dtp-part").stat().st_size
     recv, address = receiver(dtp, inbox, "--service", "drop")
     relay.limit, relay.port = None, Address.parse(address).port
     received = recv.event("received")
@@ -618,7 +618,7 @@ def test_an_interrupted_receiver_keeps_what_came(dtp, big, inbox, gate):
     assert b"Traceback" not in recv.errors
     assert json.loads(send.wait(5).splitlines()[-1])["event"] == "kept"
     assert "SHUTDOWN" in error_of(send)["message"]
-    assert os.listdir(inbox) == ["big.bin.part"]
+    assert os.listdir(inbox) == ["big.bin.dtp-part"]
     recv, address = receiver(dtp, inbox)
     dtp("send", big, address).wait()
     assert recv.event("received")["from"] > 0

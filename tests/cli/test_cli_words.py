@@ -56,7 +56,7 @@ def test_wrong_words_burn_the_code_at_both_ends(dtp, file, inbox):
 
 
 def test_what_was_cut_goes_on_with_another_code(dtp, file, inbox):
-    (inbox / f"{file.name}.part").write_bytes(file.read_bytes()[:500_000])
+    (inbox / f"{file.name}.dtp-part").write_bytes(file.read_bytes()[:500_000])
     send = dtp("send", "--words", "--json", file, *HERE)
     received = json.loads(
         dtp("recv", "--json", send.event("code")["code"], "-o", inbox).wait().splitlines()[-1]

@@ -334,7 +334,7 @@ def test_attachments_are_sealed_resumed_and_bounded(office: Test, tmp_path: Path
             assert data[:64] not in kept
             with pytest.raises(AttachmentTooLarge):
                 await big.save(tmp_path / "got", limit=1000)
-            part = tmp_path / f"got.{big.mark}.part"
+            part = tmp_path / f"got.{big.mark}.dtp-part"
             part.write_bytes(data[:PIECE] + b"half of a piece")
             assert (await big.save(tmp_path / "got")).read_bytes() == data
             assert not part.exists()
@@ -365,7 +365,7 @@ def test_what_others_call_their_files_replaces_and_hides_nothing(office: Test, t
             (first, second) = await take(bob, 2)
             hidden, own, long = sorted(first.attachments, key=lambda each: each.name)
             (kept / "map.png").write_text("what Bob has")
-            theirs_part = kept / f"map (3).png.{second.attachments[0].mark}.part"
+            theirs_part = kept / f"map (3).png.{second.attachments[0].mark}.dtp-part"
             theirs_part.write_bytes((theirs / "map.png").read_bytes()[: PIECE + 1])  # it broke off
             (kept / "map (2).png.part").write_text("what Bob's browser is loading")
             assert await own.save(kept) == kept / "map (2).png"
@@ -375,7 +375,7 @@ def test_what_others_call_their_files_replaces_and_hides_nothing(office: Test, t
             assert (kept / "map.png").read_text() == "what Bob has"
             assert (await hidden.save(kept)).name == "profile"
             assert (await long.save(kept)).read_text() == "long"
-            assert [each.read_text() for each in kept.glob("*.part")] == ["what Bob's browser is loading"]
+            assert [each.read_text() for each in kept.glob("*part")] == ["what Bob's browser is loading"]
             assert (
                 await own.save(kept / "map.png") == kept / "map.png"
             )  # the program names it: it is replaced

@@ -38,8 +38,8 @@ DEFAULT_LIMIT: Final = 1 << 30
 #: Pieces that are read, and asked for, at a time.
 _ASKED: Final = 16
 _NONCE: Final = 24
-#: Bytes of a name that are kept: a number, the attachment's mark and ".part" fit behind them into the 255 that file
-#: systems take.
+#: Bytes of a name that are kept: a number, the attachment's mark and `PART_SUFFIX` fit behind them into the 255 that
+#: file systems take.
 _MAX_STEM, _MAX_SUFFIX = 200, 30
 _INDEX, _CONTENT = 1, 0
 #: Bytes by which what has come of an attachment is known.
@@ -221,8 +221,7 @@ class Attachment:
 
     @property
     def mark(self) -> str:
-        """What is in the name of what has come of it, and of no other file: `NAME.part` may be what a browser loads
-        now, or somebody's own, and its sender chooses the name."""
+        """What is in the name of what has come of it, and of no other attachment: others may be called the same."""
         told = self.key + b"".join(self.roots)
         return hashlib.blake2b(told, digest_size=_MARK, person=b"dtp.part").hexdigest()
 
@@ -231,8 +230,8 @@ class Attachment:
 
         Where `path` is a folder, the file is stored in it under its name, or with a number behind it: the sender
         chooses the name, so nothing in the folder is replaced, and no hidden file made. Otherwise the file is at
-        `path`, in place of what was there. What came before it broke off is at `NAME.MARK.part` (`mark`), and isn't
-        fetched again.
+        `path`, in place of what was there. What came before it broke off is at `NAME.MARK.dtp-part` (`mark`), and
+        isn't fetched again.
         Raise `AttachmentTooLarge` for more than `limit` bytes, before anything is fetched; `AttachmentGone`,
         `AttachmentBroken`, `MessageError` where it can't be stored.
         """

@@ -98,11 +98,13 @@ async def fetch(kept, path, *servers, **options):
 
 
 def test_a_recording_comes_from_who_has_it(kept, tmp_path):
+    (tmp_path / "got.part").write_text("what a browser is loading")
     server = RecordingServer([kept[0]])
     assert server.hashes == (kept[1],)
     run(fetch(kept, tmp_path / "got", RecordingServer([]).serve_connection, server.serve_connection))
     assert (tmp_path / "got").read_bytes() == kept[0].read_bytes()
-    assert not (tmp_path / "got.part").exists()
+    assert not (tmp_path / "got.dtp-part").exists()
+    assert (tmp_path / "got.part").read_text() == "what a browser is loading"
     with contextlib.closing(Recording(tmp_path / "got")) as recording:
         assert sum(len(data) for _, data in recording.segments()) == 600_000
 

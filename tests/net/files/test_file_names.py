@@ -15,7 +15,7 @@ from dtp.files import (
     receive_file,
     serve_file,
 )
-from dtp.files.names import check_path
+from dtp.files.names import check_path, part_name
 
 __all__ = ["folders"]
 
@@ -45,7 +45,7 @@ def test_a_taken_name_stays_in_its_folder(name: str) -> None:
     except NameRefused:
         return
     assert (Path("/folder") / name).parent == Path("/folder")
-    assert len(os.fsencode(name + ".part")) <= 255
+    assert len(os.fsencode(part_name(name))) <= 255
 
 
 @given(st.text(alphabet="ab./\\\0 ", max_size=12))

@@ -31,7 +31,7 @@ from dtp.files import (
     transfer,
 )
 from dtp.files import messages as m
-from dtp.files.names import MAX_NAME
+from dtp.files.names import MAX_NAME, part_name
 from dtp.files.store import CHUNK, IncomingFile, OutgoingFile
 from dtp.identity import Identity
 from dtp.net.dial import connect
@@ -167,7 +167,7 @@ def test_it_goes_on_where_it_was(folders: Any, have: Any) -> None:
     here, there = folders
     data = content(3 * CHUNK)
     (here / "f").write_bytes(data)
-    (there / "f.part").write_bytes(data[:have])
+    (there / "f.dtp-part").write_bytes(data[:have])
     sent, received, seen = give(here / "f", there)
     assert received.path.read_bytes() == data
     assert sent.begin == received.begin == have
@@ -181,10 +181,33 @@ def test_a_partial_file_of_something_else_is_not_used(folders: Any, part: Any) -
     here, there = folders
     data = content(2 * CHUNK)
     (here / "f").write_bytes(data)
-    (there / "f.part").write_bytes(part)
+    (there / "f.dtp-part").write_bytes(part)
     sent, received, _ = give(here / "f", there)
     assert received.path.read_bytes() == data
     assert sent.begin == received.begin == 0
+
+
+@pytest.mark.parametrize("theirs", [b"x", content(CHUNK), content(4 * CHUNK)])
+def test_a_part_of_another_program_stays(folders: Any, theirs: bytes) -> None:
+    """Browsers and others load into `NAME.part`, and whoever sends chooses the name."""
+    here, there = folders
+    data = content(2 * CHUNK)
+    (here / "f").write_bytes(data)
+    (there / "f.part").write_bytes(theirs)
+    assert give(here / "f", there)[1].begin == 0
+    assert (there / "f").read_bytes() == data
+    assert (there / "f.part").read_bytes() == theirs
+
+
+@pytest.mark.parametrize("letter", ["a", "ä"])
+def test_a_file_with_the_longest_name_goes_on(folders: Any, letter: str) -> None:
+    here, there = folders
+    data = content(2 * CHUNK)
+    name = letter * (MAX_NAME // len(letter.encode()))
+    (here / name).write_bytes(data)
+    (there / part_name(name)).write_bytes(data[:CHUNK])
+    assert give(here / name, there)[1].begin == CHUNK
+    assert os.listdir(there) == [name]
 
 
 def test_what_came_before_a_cut_is_kept(folders: Any) -> None:
@@ -207,7 +230,7 @@ def test_what_came_before_a_cut_is_kept(folders: Any) -> None:
     with pytest.raises(ConnectionError):
         run(cut())
     (part,) = os.listdir(there)
-    assert part == "f.part"
+    assert part == "f.dtp-part"
     kept = (there / part).read_bytes()
     assert kept
     assert data.startswith(kept)
@@ -253,7 +276,7 @@ def test_nothing_is_written_behind_what_failed(folders: Any, monkeypatch: pytest
         for pieces in ([b"second"], [b"third"]):
             with pytest.raises(NoSpace):
                 file.write_pieces(pieces)
-    assert (there / "f.part").read_bytes() == b"first"
+    assert (there / "f.dtp-part").read_bytes() == b"first"
 
 
 class Breaking:
@@ -311,7 +334,7 @@ def test_all_that_was_read_is_written_however_it_ends(
             await connection.outcome
 
     run(main())
-    assert (there / "f.part").read_bytes() == data[:after]
+    assert (there / "f.dtp-part").read_bytes() == data[:after]
     monkeypatch.setattr(IncomingFile, "write_pieces", genuine)
     assert give(here / "f", there)[1].begin == after
 
@@ -331,7 +354,7 @@ def test_an_unfinished_end_is_finished(folders: Any) -> None:
     """Killed between the last byte and the name."""
     here, there = folders
     (here / "f").write_bytes(b"abc")
-    (there / "f.part").write_bytes(b"abc")
+    (there / "f.dtp-part").write_bytes(b"abc")
     assert give(here / "f", there)[1].begin == 3
     assert os.listdir(there) == ["f"]
 
@@ -360,7 +383,7 @@ def test_a_file_that_comes_to_be_meanwhile_stays(folders: Any) -> None:
     with pytest.raises(TransferRefused, match="another file"):
         give(here / "f", there, progress=progress)
     assert (there / "f").read_bytes() == b"mine"
-    assert (there / "f.part").read_bytes() == content(CHUNK)
+    assert (there / "f.dtp-part").read_bytes() == content(CHUNK)
 
 
 def test_without_hard_links_it_works_too(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,10 +411,10 @@ def test_a_folder_and_links_in_the_way(folders: Any, tmp_path: Path) -> None:
     (there / "f").rmdir()
     secret = tmp_path / "secret"
     secret.write_bytes(b"s")
-    (there / "f.part").symlink_to(secret)
+    (there / "f.dtp-part").symlink_to(secret)
     with pytest.raises(TransferRefused, match="can't be read or written"):
         give(here / "f", there)
-    (there / "f.part").unlink()
+    (there / "f.dtp-part").unlink()
     (there / "f").symlink_to(secret)
     with pytest.raises(TransferRefused, match="exists"):
         give(here / "f", there)
@@ -450,14 +473,14 @@ def test_a_disk_that_fills_up(folders: Any, monkeypatch: pytest.MonkeyPatch) -> 
         async with connection_to(lambda stream: receive_file(stream, there)) as connection:
             with pytest.raises(TransferRefused, match="too full"):
                 await send_file(connection, here / "f")
-            with pytest.raises(NoSpace, match=r"what came is kept in f\.part"):
+            with pytest.raises(NoSpace, match=r"what came is kept in f\.dtp-part"):
                 await connection.outcome
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "writev", writev)
         patch.setattr(os, "write", write)
         run(main())
-    assert data.startswith((there / "f.part").read_bytes())
+    assert data.startswith((there / "f.dtp-part").read_bytes())
     assert give(here / "f", there)[1].begin == (2 * CHUNK + 5)
 
 

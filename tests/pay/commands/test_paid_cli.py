@@ -265,7 +265,7 @@ def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_
         assert 3_999_998 <= paid["amount"] <= 4_000_000
         assert paid["bytes"] == PRICES.bytes_within(4_000_000, paid["requests"])
         assert next(each for each in events if each["event"] == "settled")["to_server"] == paid["amount"]
-        assert (client.folder / "big.iso.part").stat().st_size > 1_000_000
+        assert (client.folder / "big.iso.dtp-part").stat().st_size > 1_000_000
         client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI")
     assert (client.folder / "big.iso").read_bytes() == data
 

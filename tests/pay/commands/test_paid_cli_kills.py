@@ -46,7 +46,7 @@ def test_what_was_vouched_survives_a_server_that_is_killed(homes: Any) -> None:
 def fetch_across_a_kill(server: Any, client: Any, data: Any, *options: Any) -> Any:
     """kill -9 of the server while a file moves, and another one at its place; how `dtp recv` ended."""
     folder = site(server, **{"big.iso": data})
-    part = client.folder / "big.iso.part"
+    part = client.folder / "big.iso.dtp-part"
     with socket.create_server(("127.0.0.1", 0)) as free:
         where = ("--listen", f"tcp://127.0.0.1:{free.getsockname()[1]}")
     with contextlib.ExitStack() as stack:
