@@ -14,7 +14,7 @@ from typing import Final
 
 from dtp.core import crdt as core
 from dtp.core.crdt import CLOCK_END, RULED, GraphCore, SummaryCore
-from dtp.core.sequence import TextFull, TextReference, TextWaiting
+from dtp.core.sequence import TextFull, TextMemory, TextWaiting
 from dtp.core.varint import put_varint
 from dtp.crdt import values
 from dtp.crdt.list import List
@@ -35,6 +35,7 @@ from dtp.crdt.replicated import Replicated
 from dtp.crdt.sequences import Name
 from dtp.crdt.sums.holding import Untold, find_untold, without
 from dtp.crdt.text import Text
+from dtp.errors import PeerError
 
 #: Whoever reads the author's edits, and makes none.
 _READER: Final = b"-"
@@ -157,7 +158,7 @@ class Alone:
                 }
             )
             for message in (*stand_ins, *edits):
-                with suppress(TextReference, TextFull, TextWaiting):  # it is left out
+                with suppress(PeerError, TextFull, TextMemory, TextWaiting):  # a sum has it as it is
                     found.merge(message)
         return found
 

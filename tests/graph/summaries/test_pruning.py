@@ -15,7 +15,9 @@ from graph_fixtures import ALICE, BOB, CAROL, served, told
 from postgres import server
 from replaying import alone_of, check, replayed, size, sum_up
 
-from dtp.crdt import Clock, Replica
+from dtp.core import crdt as core
+from dtp.core.varint import put_varint
+from dtp.crdt import Clock, Replica, values
 from dtp.crdt.permission.rules import Rule, Rules
 from dtp.graph import Graph, GraphError
 from dtp.graph.frames import envelope as envelopes
@@ -580,5 +582,32 @@ def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
             wall[0] += 90_000
             assert (await alice.upkeep.prune()).frames == 50
             await check(alice)
+
+    asyncio.run(main())
+
+
+def test_an_edit_beside_what_nobody_can_make_does_not_keep_others_from_being_pruned() -> None:
+    """A text ends before the operation that it names. By one such edit nothing was pruned any more, of anybody,
+    wherever its author's frames were."""
+
+    async def main() -> None:
+        last = (1 << 31) - 2
+        edit = bytearray(b"\xd1\2\x20" + ALICE.id.key + b"\x20" + BOB.id.key + b"\1\0\x90\1")
+        put_varint(edit, last)
+        async with (
+            await Graph.open("memory:", identity=ALICE, name="g") as alice,
+            await Graph.open("memory:", identity=BOB, name="g") as bob,
+            await Graph.open("memory:", identity=CAROL, name="g") as carol,
+        ):
+            alice.replica.write_op(core.TEXT_EDIT, "n", "t", value=values.encode(bytes(edit) + b"\3\0\1x"))
+            for one in (alice, carol):
+                await positions(one, 50)
+                await told(one, one.identity, bob)
+                await one.upkeep.prune()
+                upto = one.frames.last_of(one.identity.id.key)
+                parts = await one.frames.read(one.identity.id.key, 1, upto)
+                bob.passed.put_summary(one.identity.id.key, upto, parts)
+            assert (await bob.upkeep.prune()).frames == 98
+            await check(bob)
 
     asyncio.run(main())
