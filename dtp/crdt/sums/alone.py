@@ -135,6 +135,12 @@ class Alone:
         told.add_edit(self.changes_of(name, span))
         return told.content_size
 
+    def open_sequences(self) -> None:
+        """Work out what there is to say of all texts and lists, which takes long where they have many edits: then it
+        need not be done when the first of each is asked for. Any thread may do so, while no other uses this."""
+        for name in self.sequences():
+            self._open_sequence(name)
+
     def _open_sequence(self, name: Name) -> Replicated:
         """Return the text or list of all edits of the author there, on stand-ins for what others made."""
         found = self._open.get(name)

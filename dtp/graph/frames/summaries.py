@@ -6,8 +6,10 @@ docs/graph.md, "Summaries".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from dtp.crdt.sums.alone import Alone
 from dtp.crdt.sums.summing import Summing
@@ -26,6 +28,8 @@ _KEPT: Final = 1 << 20
 _HEAD: Final = 145
 #: Frames of no more bytes are always sent as they are: a peer that was away for a moment keeps the whole history.
 _FEW: Final = 4096
+#: What has come behind frames that are being summed up is summed up apart, if it is no more than one part in so many.
+_TAIL: Final = 8
 
 
 async def stored(graph: Graph, parts: Iterable[tuple[bytes, int, int]]) -> AsyncIterator[list[bytes]]:
@@ -69,11 +73,51 @@ async def read_alone(graph: Graph, author: bytes, first: int, last: int) -> Alon
     return alone
 
 
+class SharedAlone:
+    """What own frames give alone, for all who sum them up at a time: it takes about as much memory as a graph."""
+
+    def __init__(self) -> None:
+        #: By the first and the last of the frames; for as long as somebody sums up by it.
+        self._in_use: WeakValueDictionary[tuple[int, int], Alone] = WeakValueDictionary()
+        self._lock = asyncio.Lock()
+
+    async def read(self, graph: Graph, first: int, last: int, size: int) -> tuple[Alone, int]:
+        """Return what the own frames from `first` on, of `size` bytes up to `last`, give alone, and up to which of
+        them it may be used: to the last, or shortly before it."""
+        author = graph.identity.id.key
+        async with self._lock:
+            # what is left out may not have been taken back behind the last
+            fitting = [known for known in self._in_use if known[0] <= first <= known[1] <= last]
+            upto = max((known[1] for known in fitting), default=0)
+            alone = next((self._in_use.get(known) for known in fitting if known[1] == upto), None)
+            behind = 0 if alone is None else await graph.frames.stored_bytes(author, upto + 1, last)
+            if alone is not None and behind * _TAIL <= size:
+                return alone, upto
+            alone = await read_alone(graph, author, first, last)
+            await asyncio.to_thread(alone.open_sequences)
+            self._in_use[first, last] = alone
+        return alone, last
+
+
 async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
     """Yield what stands for the own frames with these sequences: them, or summaries where those are smaller."""
     author = graph.identity.id.key
-    run = _Run(graph, await read_alone(graph, author, first, last))
-    async for some in stored(graph, [(author, first, last)]):
+    size = await graph.frames.stored_bytes(author, first, last)
+    if size <= _FEW:
+        async for some in stored(graph, [(author, first, last)]):
+            yield some
+        return
+    alone, upto = await graph.frames.own_alone.read(graph, first, last, size)
+    async for some in _summed_up(graph, alone, first, upto):
+        yield some
+    if upto < last:
+        async for some in own(graph, upto + 1, last):
+            yield some
+
+
+async def _summed_up(graph: Graph, alone: Alone, first: int, last: int) -> AsyncIterator[list[bytes]]:
+    run = _Run(graph, alone)
+    async for some in stored(graph, [(alone.author, first, last)]):
         ready: list[bytes] = []
         for data in some:
             one = envelopes.decode(graph.name, data)

@@ -11,6 +11,7 @@ from dtp.crdt import Replica
 from dtp.graph.frames.chains import Chains
 from dtp.graph.frames.envelope import OVERHEAD, Envelope, Summary, last_clock
 from dtp.graph.frames.proving import Proof
+from dtp.graph.frames.summaries import SharedAlone
 from dtp.graph.frames.vector import MARK, Head, Vector
 from dtp.graph.stores import loading
 from dtp.graph.stores.loading import Ends
@@ -47,6 +48,8 @@ class KeptFrames:
         #: (author, sequence) -> what was signed or taken, and isn't stored yet.
         self.unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._known: dict[tuple[bytes, int], Envelope | Summary] = {}
+        #: What of them sums of the own ones are worked out by.
+        self.own_alone = SharedAlone()
         self.set_ends(ends)
 
     def set_ends(self, ends: Ends) -> None:

@@ -25,6 +25,10 @@ async def own(graph: Graph, first: int = 1, last: int | None = None) -> list[byt
     return [one async for some in summaries.own(graph, first, end) for one in some]
 
 
+def opened(data: bytes) -> Envelope | Summary:
+    return envelopes.decode("", data)
+
+
 async def churn(graph: Graph, rounds: int, nodes: int = 50) -> None:
     for number in range(rounds):
         graph.put_many((f"n/{at}", "k", f"{number} {at}") for at in range(nodes))
@@ -346,7 +350,7 @@ class Pruned(MemoryStore):
 
 
 @pytest.mark.parametrize("first", [1, 2])
-@pytest.mark.parametrize("reads", range(1, 5))
+@pytest.mark.parametrize("reads", range(1, 7))
 def test_frames_that_are_pruned_while_they_are_summed_up_sum_up_the_same(first: int, reads: int) -> None:
     """The sum tells edits of texts as one that wasn't there when they were looked at first: a `KeyError` ended the
     sync, or the pruning."""
@@ -373,5 +377,49 @@ def test_frames_that_are_pruned_while_they_are_summed_up_sum_up_the_same(first: 
             assert len(bob.set("s")) == 200
             assert bob.replica.save() == alice.replica.save()
             assert not bob.forks
+
+    run(main())
+
+
+class Reading(MemoryStore):
+    """A store that counts how often frames are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+
+    def read_frames(self, author: bytes, first: int, last: int) -> list[bytes]:
+        self.reads += 1
+        return super().read_frames(author, first, last)
+
+
+def test_who_asks_for_sums_at_a_time_shares_what_they_are_worked_out_by() -> None:
+    """It takes as much memory as the graph: so many newcomers at once took that many times as much."""
+
+    async def main() -> None:
+        store = Reading()
+        async with await Graph.open(store, identity=ALICE) as alice:
+            for number in range(300):
+                alice.node("n")[f"{number % 50}"] = bytes([number % 256]) * 500
+                alice.text("t").insert(0, f"{number} ")
+                await alice.commit()
+            store.reads = 0
+            (wanted,) = await own(alice)
+            once = store.reads
+            store.reads = 0
+            many = await asyncio.gather(*(own(alice) for _ in range(10)))
+            assert store.reads <= 10 * once * 2 // 3 + once
+            assert [one.body for sums in many for one in map(opened, sums)] == [opened(wanted).body] * 10
+            summing = summaries.own(alice, 1, 300)  # by somebody who takes it slowly
+            assert await anext(summing) == [wanted]
+            alice.node("n")["0"] = b"later"
+            await alice.commit()
+            parts = await own(alice)
+            assert [opened(one).sequence for one in parts] == [300, 301]
+            async with await Graph.open("memory:", identity=BOB) as bob:
+                await bob.receive(parts)
+                assert bob.replica.save() == alice.replica.save()
+            await summing.aclose()
+            assert [opened(one).sequence for one in await own(alice)] == [301]
 
     run(main())
