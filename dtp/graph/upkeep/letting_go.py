@@ -116,6 +116,7 @@ async def find_gone(replica: Replica, alone: Alone) -> Gone:
                 )
                 if clocks := _gone_clocks(alone_here, here):
                     found.added[space, soul, key] = clocks
+    await asyncio.to_thread(alone.open_sequences)
     for place in alone.sequences():
         await asyncio.sleep(0)
         if replica.has_said_seen(replica.author, name_in_seen(*place)):

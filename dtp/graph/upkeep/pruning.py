@@ -175,6 +175,7 @@ async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
     last: Signed | None = None
     if not sums.are_frames():
         return False
+    await asyncio.to_thread(alone.open_sequences)
     async for one in _stored(graph, author, upto):
         if not sums.is_consistent(one) or not all(map(sums.has_all_of, standing.add_signed(one))):
             return False

@@ -3,9 +3,12 @@ all alike, whoever is banned."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity, run, told
@@ -258,3 +261,36 @@ def spans_of(some: list[tuple[bytes, set[int]]]) -> list[Span]:
             else:
                 found.append(Span(agent, at, at + 1))
     return found[::-1]
+
+
+class Beside(ThreadPoolExecutor):
+    """Threads beside the loop that note what they are given."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.given: list[str] = []
+
+    def submit(self, fn: Any, /, *arguments: Any, **named: Any) -> Any:
+        self.given += [getattr(one, "__name__", "") for one in getattr(fn, "args", ())]
+        return super().submit(fn, *arguments, **named)
+
+
+def test_texts_are_looked_through_beside_the_loop() -> None:
+    """It takes a second and more of many edits, or of some that are made up for that: by whoever sums up own frames,
+    lets go, or drops another's."""
+
+    async def main() -> None:
+        beside = Beside()
+        asyncio.get_running_loop().set_default_executor(beside)
+        async with opened(ALICE, BOB) as (alice, bob):
+            alice.text("n", "t").append("some words")
+            await written(alice, 0)
+            await told(alice, ALICE, bob)
+            await alice.upkeep.prune()
+            assert beside.given.count("open_sequences") == 3
+            last = alice.frames.last_of(ALICE.id.key)
+            bob.passed.put_summary(ALICE.id.key, last, await alice.frames.read(ALICE.id.key, 1, last))
+            assert (await bob.upkeep.prune()).frames == 30 - 1
+            assert beside.given.count("open_sequences") == 3 + 2  # Bob's own, and Alice's
+
+    run(main())
