@@ -52,12 +52,12 @@ _MOST: Final = 65_536
 
 
 class NotedGone(NamedTuple):
-    """What others had taken away of what this author made, when that was looked at."""
+    """What others had taken away of what an author made, when that was looked at."""
 
     #: Seconds since 1970.
     since: float
     #: As `letting_go.Gone.encode` has it.
-    gone: list[Any]
+    gone: bytes
 
 
 @dataclass
@@ -78,14 +78,15 @@ class AdmissionPolicy:
     agreement: Agreement | None = None
     #: Seconds for which own sums keep what only others took away; None: for ever.
     reach: float | None = REACH
-    noted_gone: NotedGone | None = None
+    #: By the identities that have opened this store.
+    noted_gone: dict[bytes, NotedGone] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Return MessagePack `[version, bans, hidden, followed, known, quotas, refused, agreement or nil, reach or
-        nil, [since, gone] or nil]`."""
+        nil, [[author, since, gone]...]]`."""
         sets = [sorted(each) for each in (self.bans, self.hidden, self.followed, self.known)]
         agreement = None if self.agreement is None else self.agreement.pack()
-        noted = None if self.noted_gone is None else [*self.noted_gone]
+        noted = [[author, *one] for author, one in sorted(self.noted_gone.items())]
         kept = [self.quotas.to_map(), self.refused.save(), agreement, self.reach, noted]
         return values.encode([_VERSIONS[-1], *sets, *kept])
 
@@ -100,8 +101,8 @@ class AdmissionPolicy:
                 )
             sets = set(bans), set(hidden), set(followed), set(known)
             agreement = read_agreement(later[0]) if later and later[0] is not None else None
-            reach, noted = later[1:] if version > _VERSIONS[1] else (REACH, None)
-            gone = None if noted is None else NotedGone(*noted)
+            reach, noted = later[1:] if version > _VERSIONS[1] else (REACH, [])
+            gone = {author: NotedGone(*one) for author, *one in noted}
             return cls(*sets, read_quotas(quotas), Refused.load(refused), agreement, reach, gone)
         except (ValueError, TypeError, msgpack.UnpackException, GraphError) as error:
             raise StoreError(f"what is kept of whom this graph takes in is damaged: {error}") from error
@@ -370,12 +371,12 @@ class Admission:
 
     @property
     def noted_gone(self) -> NotedGone | None:
-        """What others had taken away when that was looked at last."""
-        return self._policy.noted_gone
+        """What others had taken away of this identity's when that was looked at last; None: it wasn't."""
+        return self._policy.noted_gone.get(self._graph.identity.id.key)
 
     async def note_gone(self, noted: NotedGone) -> None:
-        """Keep what others have taken away by now."""
-        self._policy.noted_gone = noted
+        """Keep what others have taken away of this identity's by now."""
+        self._policy.noted_gone[self._graph.identity.id.key] = noted
         await self._save_policy()
 
     # ---- quotas -----------------------------------------------------------------------------------------------

@@ -50,19 +50,17 @@ class Gone:
     added: dict[Name, set[int]] = field(default_factory=dict)
     edited: dict[Name, list[Span]] = field(default_factory=dict)
 
-    def encode(self) -> list[Any]:
-        """Return it as it is kept: `[[[space, soul, key], [clock...]]...], [[[space, soul, key], [[agent, first,
-        end]...]]...]`."""
+    def encode(self) -> bytes:
+        """Return it as it is kept: MessagePack `[[[[space, soul, key], [clock...]]...], [[[space, soul, key],
+        [[agent, first, end]...]]...]]`."""
         added = [[[*name], sorted(clocks)] for name, clocks in sorted(self.added.items())]
-        return [
-            added,
-            [[[*name], [[*span] for span in spans]] for name, spans in sorted(self.edited.items())],
-        ]
+        edited = [[[*name], [[*span] for span in spans]] for name, spans in sorted(self.edited.items())]
+        return values.encode([added, edited])
 
     @classmethod
-    def decode(cls, kept: list[Any]) -> Gone:
-        """Return what `encode` gave. Raises `ValueError` and `TypeError`."""
-        added, edited = kept
+    def decode(cls, kept: bytes) -> Gone:
+        """Return what `encode` gave."""
+        added, edited = values.decode(kept)
         return cls(
             {_name(*name): set(clocks) for name, clocks in added},
             {_name(*name): [Span(*span) for span in spans] for name, spans in edited},

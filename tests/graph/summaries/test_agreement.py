@@ -660,4 +660,4 @@ def test_a_policy_of_before_is_read() -> None:
     assert kept[0] == 3
     for version, fields in ((1, 7), (2, 8)):
         before = AdmissionPolicy.decode(msgpack.packb([version, *kept[1:fields]]))
-        assert (before.agreement, before.reach, before.noted_gone) == (None, REACH, None)
+        assert (before.agreement, before.reach, before.noted_gone) == (None, REACH, {})

@@ -24,6 +24,7 @@ from dtp.graph import Graph, GraphError
 from dtp.graph.frames.summaries import read_alone
 from dtp.graph.permission.admission import REACH
 from dtp.graph.upkeep.letting_go import Gone
+from dtp.identity import Identity
 
 DAY = 86_400.0
 ERIN = identity("erin")
@@ -168,6 +169,33 @@ def test_how_far_bans_reach_back_is_kept(tmp_path: Path) -> None:
                 assert alice.frames.last_of(ALICE.id.key) == last + 1
                 await alice.admission.ban(BOB.id)
                 assert not alice.set("n", "s")
+
+    run(main())
+
+
+def test_identities_that_take_turns_at_a_store_let_go_of_their_own(tmp_path: Path) -> None:
+    """Each looks at what is its own; none begins anew because another has looked."""
+
+    async def main() -> None:
+        path, calendar = str(tmp_path / "shared.db"), Calendar()
+
+        async def prune_as(one: Identity) -> Graph:
+            async with await Graph.open(path, identity=one, name="g", clock=Clock(calendar)) as graph:
+                await graph.upkeep.prune()
+                return graph
+
+        async with opened(CAROL, wall=calendar) as (carol,):
+            for one in (ALICE, BOB):
+                async with await Graph.open(path, identity=one, name="g", clock=Clock(calendar)) as graph:
+                    graph.set("n", "s").add(str(one.id))
+                    await told(graph, one, carol)
+                    carol.set("n", "s").clear()
+                    await told(carol, CAROL, graph)
+            for _ in range(2):
+                for one in (ALICE, BOB):
+                    graph = await prune_as(one)
+                    calendar.now += 16 * DAY
+            assert {who: graph.frames.last_of(who.id.key) for who in (ALICE, BOB)} == {ALICE: 2, BOB: 2}
 
     run(main())
 
