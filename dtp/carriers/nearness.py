@@ -99,7 +99,8 @@ def network_of_host(host: str) -> str:
 
 
 def network_of_source(source: str) -> str:
-    """Return the network on the internet that somebody is in whose carrier has this `source`; else the source."""
+    """Return the network on the internet of a peer whose carrier has this `source`; the source itself for one that
+    isn't on the internet."""
     return network_of_host(source.partition("/")[0]) or source
 
 

@@ -102,9 +102,10 @@ class _Line:
 
 
 class _Group:
-    """Accounts that have as much of the time as the other groups in which somebody waits: what they have had of late,
-    and those of them that have lines which wait, whichever has had least first. `now` is what the one had that was
-    served last: a new one begins there, or who comes again and again would be before everybody each time."""
+    """Accounts that together get as much of the time as any other group in which somebody waits. `had` is what they
+    have had of late; `waiting` has those with lines that wait, the one that has had least first. `now` is what the
+    account served last had had: a newcomer begins there, or whoever comes again and again would be first each
+    time."""
 
     __slots__ = ("had", "now", "waiting")
 

@@ -46,8 +46,8 @@ class Listening:
         return not self.source.named and not self.source.path.exists()
 
     def keep_identity(self) -> None:
-        """Make the identity's file where there is none: for what others write down by its address, such as a mailbox
-        in people's cards. Say so, and also where the port would be another one the next time."""
+        """Make the identity's file if there is none, for a service whose address others write down, such as a mailbox
+        in people's cards. Say so, and warn if the port will be another one the next time."""
         if self.temporary:
             Identity.generate().save(self.source.path)
             made = f"made an identity, by which this is found from now on: {self.source.path}; keep a copy"

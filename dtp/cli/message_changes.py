@@ -1,4 +1,5 @@
-"""`dtp message edit|delete|react|block|unblock|quota`: change what was said, and whom one hears, how much of it."""
+"""`dtp message edit|delete|react|block|unblock|quota`: change what was said, whom one hears, and how much of it is
+kept."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ message_argument = click.argument("message", metavar="MESSAGE")
 
 
 def parse_message_id(text: str) -> bytes:
-    """Return a message's id. Raise `click.BadParameter` for what is none."""
+    """Return a message's id. Raise `click.BadParameter` for any other text."""
     try:
         return bytes.fromhex(text)
     except ValueError:
@@ -29,7 +30,8 @@ def parse_message_id(text: str) -> bytes:
 
 
 async def find_one(messenger: Messenger, message: bytes, *, own: bool = False) -> Message:
-    """Return the message of this id, the one that we wrote with `own`. Raise `MessageError` if there is none here."""
+    """Return the message with this id; with `own` the one that we wrote. Raise `MessageError` if there is none
+    here."""
     found = [each for each in await messenger.find_messages(message) if each.own or not own]
     if not found:
         whose = " of yours" if own else ""

@@ -204,7 +204,7 @@ def send(
 ) -> None:
     """Write TEXT to a person (a name, dtp1..., dtpa1..., a card or a file that has one) or to a group of yours.
 
-    Who asks strangers to pay gets it with --stamp-up-to. What waits is sent then, too: TEXT may be left out.
+    People who ask strangers to pay are paid with --stamp-up-to. What waits is sent then, too: TEXT may be left out.
 
     \b
     Examples:
@@ -218,7 +218,7 @@ def send(
 
     async def work(messenger: Messenger) -> tuple[str, bool, bool]:
         vanish = timedelta(seconds=disappear) if disappear else None
-        whom = _whom(messenger, to)
+        whom = _find_recipient(messenger, to)
         said = ""
         if answer is not None:
             await find_one(messenger, answer)
@@ -238,8 +238,8 @@ def send(
     print_result({"message": said or None, "sent": delivered}, "sent" if delivered else f"kept: {why}")
 
 
-def _whom(messenger: Messenger, to: str) -> str | ContactCard:
-    """Return who is written to: who is called so, or else the card in a file of this name."""
+def _find_recipient(messenger: Messenger, to: str) -> str | ContactCard:
+    """Return who is written to: the person of this name, or else the card in a file of this name."""
     if os.path.isfile(to) and not _is_called(messenger, to):
         return ContactCard.parse_text(read_card_text(to))
     return to
@@ -387,8 +387,8 @@ async def _print_message(each: Message, save: Path | None, *, ids: bool = False)
 
 
 async def _save_files(each: Message, folder: Path) -> list[str]:
-    """Return where a message's files are now. What can't be had is said, and keeps nothing else from being read; of
-    strangers nothing is fetched, who could fill the disk."""
+    """Return where a message's files are now. A file that can't be fetched is reported, and keeps nothing else from
+    being read. Strangers' files aren't fetched: they could fill the disk."""
     make_folder(folder)
     found = []
     for one in each.attachments:

@@ -440,7 +440,7 @@ def _of_the_chain(
 
     async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...], Nearness]:
         from dtp.broadcast.money.shows import check_hint, read_show
-        from dtp.chain.node.networks import how_near_is
+        from dtp.chain.node.networks import nearness_of_chain
         from dtp.chain.show import ShowState
 
         found = (await read_show(chain, id)).show
@@ -457,7 +457,7 @@ def _of_the_chain(
             await asyncio.sleep(_LOOK)
             found = (await read_show(chain, id)).show
         where = found.hint.decode(errors="replace")
-        teller = how_near_is(chain)
+        teller = nearness_of_chain(chain)
         check_hint(where, min(teller, Nearness.NETWORK) if lan else teller)
         return found.id, PeerId(found.key), (where,), teller
 
@@ -467,7 +467,7 @@ def _of_the_chain(
 async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> None:
     """While a show isn't heard, look whether the chain says by now that it is heard elsewhere."""
     from dtp.broadcast.money.shows import read_show
-    from dtp.chain.node.networks import how_near_is
+    from dtp.chain.node.networks import nearness_of_chain
 
     while True:
         await asyncio.sleep(_LOOK)
@@ -476,7 +476,7 @@ async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> N
             with contextlib.suppress(DtpError):
                 async with account.make_client(signing=False) as chain:
                     hint = (await read_show(chain, id)).show.hint.decode(errors="replace")
-                    stream.add_addresses(hint, teller=how_near_is(chain))
+                    stream.add_addresses(hint, teller=nearness_of_chain(chain))
 
 
 async def _listen(

@@ -516,8 +516,8 @@ async def _print_letter(
 
 
 def stored_names(letter: TipLetter, names: Iterable[str]) -> list[str]:
-    """Return what a letter's files are called in a folder for all letters: as their sender calls them, behind what is
-    this letter's, and each for itself where two are called alike."""
+    """Return the names of a letter's files in a folder for all letters: the sender's names behind this letter's mark,
+    and different ones where two are called alike."""
     found: list[str] = []
     for number, name in enumerate(names, 1):
         kept = f"{letter.nonce.hex()[:12]}-{name}"

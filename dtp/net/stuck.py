@@ -21,8 +21,8 @@ from dtp.plurals import count_of
 
 #: Looks within the patience: a window that is found as full by all of them has let nothing in.
 LOOKS: Final = 2
-#: Who has taken so many bytes meanwhile isn't stuck, but slow: there may be no new credit for that yet, as it is told
-#: by larger parts of the window.
+#: Whoever has taken so many bytes meanwhile isn't stuck, but slow: there may be no new credit for that yet, as it is
+#: told by larger parts of the window.
 _LITTLE: Final = 4096
 
 

@@ -24,14 +24,14 @@ def network_of_link(link: PeerLink) -> str:
 
 
 def network_of_teller(source: str) -> str:
-    """Return the network of who told a record, by its source in the book such as "exchange 192.0.2.7": those of one
-    on the internet count as one; so do all of a way such as "dht" that doesn't say who has told."""
+    """Return the network of whoever told a record, by its source in the book such as "exchange 192.0.2.7": those of
+    one on the internet count as one; so do all of a way such as "dht" that doesn't say who has told."""
     return network_of_source(source.partition(" ")[2]) or source
 
 
 def networks_of_record(record: PeerRecord, teller: Nearness) -> frozenset[str]:
-    """Return the networks and relays in which a record has its peer dialled that somebody so near has told. Empty for
-    one that is dialled in this network or on this machine, wherever else it is."""
+    """Return the networks and relays where a record that somebody so near has told has its peer dialled. None for a
+    peer that is dialled in this network or on this machine, wherever else it may be."""
     places = [_place_of_url(record.peer, url) for url in record.addresses]
     if any(teller <= nearness < Nearness.ANYWHERE for nearness, _ in places):
         return frozenset()

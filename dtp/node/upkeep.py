@@ -121,8 +121,8 @@ class PeerUpkeep:
         teller: str = "",
     ) -> None:
         """Add a node that was found: link to it while there are few links, and few in the `networks` where it is
-        dialled. Who `is_met` was dialled before, and isn't forgotten for others who weren't. `teller` is the network
-        of who named it."""
+        dialled. One that `is_met` was dialled before, and isn't forgotten for others that weren't. `teller` is the
+        network of whoever named it."""
         if peer == self._me:
             return
         if peer in self._wishes:
@@ -146,8 +146,8 @@ class PeerUpkeep:
             wish.tellers.add(teller)
 
     def _find_spares(self) -> list[Target]:
-        """Return who is missed least: of those that there never was a link to some whose teller has named most, the
-        oldest of these that have failed most often."""
+        """Return those that are missed least: of those that there never was a link to, some whose teller has named
+        most; of these the oldest ones that have failed most often."""
         others = [(target, wish) for target, wish in self._wishes.items() if not wish.is_bootstrap]
         unmet = [each for each in others if not each[1].is_met]
         if not unmet:
@@ -263,8 +263,8 @@ class PeerUpkeep:
     def on_dialled(
         self, target: Target, peer: PeerId | None, now: float, told: Nearness = Nearness.PROCESS
     ) -> PeerId | None:
-        """Note that a dial has ended: with a link to `peer`, or with None. They who had `told` where it is were so
-        near. Return the peer whose link is to be ended, since that one needs the room."""
+        """Note that a dial has ended: with a link to `peer`, or with None. `told` is how near those were who told
+        where it is. Return the peer whose link is to be ended to make room for it, or None."""
         self._dialling.discard(target)
         wish = self._wishes.get(target)
         if peer is None and wish is not None:
@@ -317,8 +317,8 @@ class PeerUpkeep:
         return of_none + sum(min(each, self.limits.per_network) for each in of_network.values())
 
     def _taken_networks(self) -> Counter[str]:
-        """Return how many this side has dialled, or dials, in each network: who has come from there, or by the same
-        relay, keeps it from dialling nobody."""
+        """Return how many this side has dialled, or dials, in each network. Peers that came from there, or by the
+        same relay, don't count: they keep it from dialling nobody."""
         taken = Counter[str]()
         for linked in self._linked.values():
             if linked.outgoing:

@@ -15,7 +15,7 @@ Wallet: TypeAlias = Signer | Identity | str | os.PathLike[str]
 
 
 def signer_of(wallet: Wallet) -> Signer:
-    """Return the signer that a wallet is. Raise `SignerError`, `KeystoreError`, `IdentityFileError`."""
+    """Return the signer of a wallet. Raise `SignerError`, `KeystoreError`, `IdentityFileError`."""
     if isinstance(wallet, Identity):
         return KeySigner.from_identity(wallet)
     if isinstance(wallet, str) and wallet.startswith("suiprivkey1"):

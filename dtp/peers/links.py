@@ -422,7 +422,7 @@ def _find_spare(links: Iterable[PeerLink], new: PeerLink) -> PeerLink | None:
 
 
 def _may_keep_another(error: DtpError) -> bool:
-    """Return whether a dial may have failed since the peer has dialled meanwhile, and keeps that link."""
+    """Return whether a dial may have failed because the peer has dialled meanwhile, and keeps that link."""
     if isinstance(error, ConnectionRefused | ConnectionClosed):
         return error.close_code == CloseCode.NORMAL
     return isinstance(error, ConnectionLost)  # it was ended before it was confirmed, and isn't resumed

@@ -327,8 +327,8 @@ class SessionState:
             self._windows[CONNECTION] = None
 
     def _restore_windows(self) -> None:
-        """Give streams more that had less while others held much, and more again as that comes: whose reader waits
-        until it has, as for the end of a line, would read nothing by itself."""
+        """Give more to streams that had less while others held much, and more again as that comes: a reader that
+        waits for the rest of something, such as the end of a line, would read nothing by itself."""
         short, self._short = self._short, {}
         for stream_id in short:
             if (stream := self._streams.get(stream_id)) is not None and stream.receive.raise_unread():

@@ -81,8 +81,8 @@ def state_on_chain(show: Show, owed: int) -> Air:
 
 
 def count_unposted(show: Show, chain_ms: int) -> int:
-    """Return how many slots of a show on air are over by the chain's clock, and not posted: above a batch its
-    producer isn't there, or can't post."""
+    """Return how many slots of a show on air are over by the chain's clock, and not posted yet. More than a batch
+    means that its producer isn't there, or can't post."""
     if show.state != ShowState.ON_AIR:
         return 0
     return max(0, (chain_ms - show.due_ms) // show.slot_ms + 1)

@@ -1,5 +1,5 @@
-"""Which tickets and shares were bought on this machine, so that `dtp show listen` can name them: the producer finds
-what is named also where strangers have sent the account thousands of worthless ones."""
+"""The tickets and shares that were bought on this machine, kept so that `dtp show listen` can name them: the producer
+finds what is named also where strangers have sent the account thousands of worthless ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BoughtTickets:
 
     def list_newest(self, account: Id) -> list[str]:
         """Return those of an account that were bought last, the last one first: as many as one question to a producer
-        names. Raise `ConfigError`."""
+        names. Raise `ConfigError` where the folder can't be read."""
         found = list[tuple[float, str]]()
         try:
             for each in self._folder.glob(f"{canonical_id(account)}.0x*"):

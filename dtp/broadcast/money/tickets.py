@@ -165,7 +165,8 @@ class Seats(KeyAdmission):
 
 
 class _ChainSeats(Seats):
-    """Seats of which the chain knows. It knows the time, too: by a clock that is behind all would be refused."""
+    """Seats that the chain knows of. Its clock counts as well: by a clock of this machine that is behind, everybody
+    would be refused."""
 
     def __init__(self, chain: ChainClient, show: bytes, clock_ms: Callable[[], int]) -> None:
         super().__init__(show, clock_ms)

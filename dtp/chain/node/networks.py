@@ -56,9 +56,9 @@ NETWORKS: Final = {
 }
 
 
-def how_near_is(chain: ChainClient) -> Nearness:
-    """Return how near they are who write to a chain, once it has answered: where its nodes are, of what `dtp
-    localnet` serves, and of the network `localnet`; of others anywhere, also where a node of them runs here."""
+def nearness_of_chain(chain: ChainClient) -> Nearness:
+    """Return how near those are who write to a chain that has answered: as near as its nodes for what `dtp localnet`
+    serves and for the network `localnet`; anywhere for others, even where one of their nodes runs here."""
     network, info = chain.endpoints.network, chain.endpoints.info
     is_own = network.name == LOCALNET or (info is not None and info.chain == LOCALNET)
     if not is_own or chain.chain_id in {each.chain_id for each in NETWORKS.values() if each.chain_id}:

@@ -75,7 +75,7 @@ class CommandContext:
         return next((each for each in reversed(self.shown) if each.own), marked)
 
     def chosen_group(self) -> Group:
-        """Return the group of the room. Raise `ChatMistake` where it is none's."""
+        """Return the group of the room. Raise `ChatMistake` where the room isn't a group's."""
         group = self.messenger.find_group(self.chosen_room())
         if group is None:
             raise ChatMistake("this room is not a group's: /group NAME WHO... makes one")

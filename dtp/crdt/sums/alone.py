@@ -117,9 +117,9 @@ class Alone:
         return sorted({*self._edits, *self._open})
 
     def taken_from(self, name: Name, text: Replicated, *, least: int) -> list[Span]:
-        """Return the operations that have no content in the whole text, as others took it away or the author by
-        operations that may wait, and have it here: of `least` bytes in a row. Of what was compacted there nothing is
-        known."""
+        """Return the operations that have content here and none in the whole text, since others took it away, or the
+        author did so by operations that may wait: those with at least `least` bytes in a row. Nothing is known of
+        what was compacted there."""
         here, there = Operations(), Operations()
         self._open_sequence(name)
         for span in chain.from_iterable(self._spans[name].values()):

@@ -1,4 +1,4 @@
-"""Which deletions of an author's own in a text or a list hold wherever what they delete is.
+"""Which deletions of an author's own in a text or a list hold wherever what they delete is shown.
 
 A deletion waits for all that its author made before it, and for what that builds on. Where some of it is of somebody
 who is banned, it waits for ever, and what it deletes is shown. Besides, a marker waits for what it is about, which
@@ -30,10 +30,9 @@ class _Agent:
 
     steps: list[EditStep] = field(default_factory=list)
     done: int = 0
-    #: Of whom that isn't told how much is needed by what is done, what rose last behind: the number behind the last
-    #: operation.
+    #: By agent whose operations aren't told: how many of them what is done needs. The one that rose last is last.
     needs: dict[bytes, int] = field(default_factory=dict)
-    #: From which own numbers on how much is needed of whom; both rise.
+    #: By agent: own numbers from which on more of it is needed, and how much; both rise.
     risen: dict[bytes, tuple[list[int], list[int]]] = field(default_factory=dict)
     #: From which own numbers on more is needed than before.
     edges: list[int] = field(default_factory=list)
@@ -41,8 +40,8 @@ class _Agent:
     joined: dict[bytes, int] = field(default_factory=dict)
 
     def note_need(self, at: int, agent: bytes, end: int) -> bool:
-        """Note that the own operations from `at` on need those of an agent up to before `end`; whether that is more
-        than those before."""
+        """Note that the own operations from `at` on need those of an agent below `end`. Return whether that is more
+        than those before needed."""
         if end <= self.needs.get(agent, 0):
             return False
         self.needs.pop(agent, None)
@@ -66,18 +65,18 @@ class _Agent:
 
 
 class Untold(NamedTuple):
-    """What an author deleted of its own in a text or a list that can't be told without its content all the same: of
-    each agent in order, apart."""
+    """What an author deleted of its own in a text or a list, and sums have to tell with its content all the same. The
+    spans are in order and apart."""
 
-    #: By operations that may wait where it is shown.
+    #: What was deleted by operations that may still wait where it is shown.
     loose: list[Span]
-    #: Markers without which it isn't known what all that their agents made behind them waits for.
+    #: Markers that say what everything waits for that their agents made behind them.
     needed: list[Span]
 
 
 def find_untold(steps: Iterable[EditStep]) -> Untold:
-    """Work that out from all that an author's edits there tell; of those that are made to cost much, all that it
-    deleted of its own."""
+    """Return it for all that an author's edits there tell; where these are made to cost much, that is all that the
+    author deleted of its own."""
     return _Working(steps).find_untold()
 
 
@@ -109,8 +108,8 @@ class _Working:
         return Untold(list(without(free, self._held)), list(without(own, free)))
 
     def _work_out(self, agent: bytes) -> bool:
-        """Work out what an agent made, until something has to come first that another one did; whether anything
-        was."""
+        """Work out what an agent made, until something that another one made has to come first. Return whether
+        anything was worked out."""
         one = self._agents[agent]
         before = one.done
         self._left -= 1
@@ -140,8 +139,8 @@ class _Working:
         return id[1] < other.steps[other.done].span.first
 
     def _need(self, agent: bytes, at: int, id: Id) -> bool:
-        """Note that an agent's operations from `at` on need another one, and what that needs; whether that is more
-        than those before."""
+        """Note that an agent's operations from `at` on need another one, and what that needs. Return whether that is
+        more than those before needed."""
         one, other = self._agents[agent], self._agents.get(id[0])
         if id[0] == agent or one.joined.get(id[0], -1) >= id[1]:
             return False

@@ -155,7 +155,7 @@ def take_back(replica: Replica, gone: Gone) -> None:
 
 def _delete(replica: Replica, name: Name, spans: list[Span]) -> None:
     """Delete operations of one agent, the first ones first, by an agent that made nothing before: so a deletion waits
-    for nothing that what it deletes doesn't wait for."""
+    for nothing but what it deletes, and what that waits for."""
     agent, number = replica.author + replica.random(_NONCE), 0
     for first in range(0, len(spans), _AT_ONCE):
         some = spans[first : first + _AT_ONCE]

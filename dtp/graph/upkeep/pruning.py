@@ -62,7 +62,7 @@ class Prunable(NamedTuple):
 
 
 class _Standing:
-    """What of one author's frames, which are given in order, it didn't replace or take away itself."""
+    """What one author's frames, which are given in order, have that it didn't replace or take away itself."""
 
     def __init__(self, alone: Alone) -> None:
         self._alone = alone

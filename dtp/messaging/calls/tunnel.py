@@ -78,7 +78,8 @@ class PacketTunnel(asyncio.DatagramProtocol):
             await self._pass_on(connection)
 
     async def dial(self, address: str, teller: Nearness) -> None:
-        """Connect to who listens, as the other end says, who is so near. Raise as `connect`, and `TimeoutError`."""
+        """Connect to where the other end says that somebody listens; that end is so near. Raise as `connect`, and
+        `TimeoutError`."""
         async with asyncio.timeout(_PATIENCE):
             with dialled_as_told(teller):
                 connection = await connect(Address.parse(address))

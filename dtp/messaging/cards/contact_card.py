@@ -79,8 +79,8 @@ class ContactCard:
 
     @property
     def nearness_by_hand(self) -> Nearness:
-        """How near they count as who have handed it over, whom the user has chosen: as in our network, or as near as
-        a mailbox that it names."""
+        """How near those count who handed the card over, whom the user has chosen: as in our network, or as near as a
+        mailbox that it names."""
         return min((Nearness.NETWORK, *map(_nearness_of, self.mailboxes)))
 
     def supersedes(self, other: ContactCard) -> bool:

@@ -163,8 +163,9 @@ class Membership:
     def _limit_of(self, author: bytes) -> int:
         """Return how many operations of an account are taken, by what was read last.
 
-        What counts that somebody has done while they had a say isn't held against them when they have none any more:
-        they may leave, and retire their devices. Nobody can remove who has administered the group for longest.
+        Operations that count, and that somebody made while they had a say, aren't held against them once they have
+        none: they may leave, and retire their devices. Nobody can remove whoever has administered the group for
+        longest.
         """
         if self._has_say(author):
             first = next(iter(self._list_seniors(self._roles)), None)
@@ -178,7 +179,7 @@ class Membership:
 
     @staticmethod
     def _list_seniors(roles: Mapping[bytes, MemberRole]) -> list[bytes]:
-        """Return who has administered the group for longest, in that order."""
+        """Return those who have administered the group for longest, in that order."""
         return [each for each, role in roles.items() if role is MemberRole.ADMINISTRATOR][:_SENIORS]
 
     def _is_built_on(self, operation: bytes) -> bool:

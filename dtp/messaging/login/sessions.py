@@ -58,8 +58,8 @@ class Sessions:
         return None if row is None else Login(row.name, row.identity)
 
     def find_own(self, key: bytes, now: float) -> Login | None:
-        """Return what account a key has logged in to by itself: not what it is the identity of, which counts while
-        any key of that is logged in."""
+        """Return the account that a key has logged in to by itself, not the one whose identity it is: that counts
+        while any key is logged in to it."""
         with self._lock:
             row = self._rows.get(key)
         return Login(row.name, row.identity) if row is not None and self._is_valid(row, now) else None

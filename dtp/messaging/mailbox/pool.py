@@ -23,7 +23,7 @@ _PATIENCE: Final = 15.0
 
 #: Connects to a mailbox: as a device, or with None as nobody; as told within `dialled_as_told`.
 ConnectMailbox = Callable[[str, Identity | None], Awaitable[MailboxClient]]
-#: A mailbox, and how near they are who told of it: another one's connection isn't used for it.
+#: A mailbox, and how near those are who told of it: each nearness has a connection of its own.
 _Place = tuple[str, Nearness | None]
 
 
@@ -35,7 +35,7 @@ async def connect_plainly(address: str, identity: Identity | None) -> MailboxCli
 class MailboxPool:
     """Conversations with mailboxes by their addresses. `close` ends them.
 
-    `own` are those of our own: they are dialled whoever names them. Others as told, by somebody so near.
+    `own` are our own mailboxes, which are dialled whoever names them; others are dialled as told by somebody so near.
     """
 
     def __init__(self, connect: ConnectMailbox, own: Container[str] = ()) -> None:
@@ -45,7 +45,7 @@ class MailboxPool:
 
     async def get_client(self, address: str, teller: Nearness) -> MailboxClient:
         """Return a conversation with a mailbox. Raise what connecting raises, such as `AddressError` for one that
-        isn't dialled for who told of it, and `TimeoutError`."""
+        isn't dialled for whoever told of it, and `TimeoutError`."""
         place = address, None if address in self._own else teller
         async with self._locks.setdefault(place, asyncio.Lock()):
             client = self._clients.pop(place, None)

@@ -216,7 +216,7 @@ class Attachment:
     roots: tuple[bytes, ...]
     mailboxes: tuple[str, ...]
     pool: MailboxPool
-    #: How near they are who name the mailboxes.
+    #: How near those are who name the mailboxes.
     teller: Nearness = Nearness.ANYWHERE
 
     @property
@@ -226,7 +226,7 @@ class Attachment:
         return hashlib.blake2b(told, digest_size=_MARK, person=b"dtp.part").hexdigest()
 
     async def save(self, path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Path:
-        """Return the path at which the file is now.
+        """Store the file, and return its path.
 
         Where `path` is a folder, the file is stored in it under its name, or with a number behind it: the sender
         chooses the name, so nothing in the folder is replaced, and no hidden file made. Otherwise the file is at

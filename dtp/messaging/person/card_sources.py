@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from dtp.carriers.nearness import Nearness, dialled_as_told
-from dtp.chain.node.networks import how_near_is
+from dtp.chain.node.networks import nearness_of_chain
 from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId, PeerIdError
 from dtp.messaging.cards import ContactCard, ContactCardError
@@ -41,7 +41,7 @@ class CardEnded(PeerError):
 
 
 class FoundCard(NamedTuple):
-    """A card that a source has given, and how near they may be who told it."""
+    """A card that a source has given, and how near those may be who told it."""
 
     card: ContactCard
     teller: Nearness
@@ -55,8 +55,8 @@ class CardSource:
 
     @property
     def teller(self) -> Nearness:
-        """How near they are who have given the cards that were found, as far as they may be: mailboxes that a card
-        names aren't dialled where they are nearer."""
+        """How near those are, at the farthest, who gave the cards that were found. Mailboxes that a card names aren't
+        dialled if they are nearer."""
         return Nearness.ANYWHERE
 
     async def find_card(self, person: bytes) -> ContactCard | None:
@@ -135,7 +135,7 @@ class ChainCards(CardSource):
     @property
     def teller(self) -> Nearness:
         """Anywhere, but for a chain of one's own."""
-        return how_near_is(self._chain)
+        return nearness_of_chain(self._chain)
 
     async def _find_published(self, account: bytes) -> PublishedCard | None:
         from dtp.chain.card import find_card, find_directory

@@ -67,7 +67,7 @@ class Contact:
     nickname: str = ""
     #: Of a stranger who hasn't written: who has named them; b"" else.
     named_by: bytes = b""
-    #: How near they are who have told where it is: its mailboxes are dialled as told by them.
+    #: How near those are who have told where it is: its mailboxes are dialled as told by them.
     nearness: Nearness = Nearness.ANYWHERE
 
     @property
@@ -104,7 +104,8 @@ class Contact:
 
 
 class Route(NamedTuple):
-    """Where a device gets its messages: mailboxes, what these know us by, and how near they are who have told."""
+    """Where a device gets its messages: its mailboxes, what these know us by, and how near those are who told of
+    them."""
 
     mailboxes: tuple[str, ...]
     access: bytes
@@ -114,7 +115,7 @@ class Route(NamedTuple):
 class Contacts:
     """All contacts of a person. A value: whoever changes it stores what it returns.
 
-    `whose` returns of which person a device has said that it is, b"" for none, in any thread.
+    `whose` returns the person that a device says it belongs to, b"" for none, in any thread.
     """
 
     def __init__(
@@ -166,8 +167,9 @@ class Contacts:
         return contact is not None and contact.pending is not None
 
     def owner_of(self, device: bytes) -> Contact | None:
-        """Return whose card names a device, to send to it. Where several do, it is whom the device itself has named,
-        or else whom we know better: of contacts the account that it has by now, of strangers the device itself."""
+        """Return the person whose card names a device, for sending to it. Where several people's cards do, that is
+        the one whom the device itself has named, or else the one whom we know better: of contacts the account that
+        the device has by now, of strangers the device itself."""
         claims = self._claims.get(device, [])
         if len(claims) < 2:
             return self._by_person[claims[0]] if claims else None

@@ -117,9 +117,7 @@ class Correspondence:
         if known is None or not known.supersedes(given.card):
             return given
         if known.key != given.card.key:
-            raise MessageError(
-                f"another key is that of {known.name} by now: give that one, with its newest card"
-            )
+            raise MessageError(f"{known.name} has another key by now: give that one, with its newest card")
         return Account(given.identity, known)
 
     def _load_lists(self) -> None:
@@ -268,8 +266,8 @@ class Correspondence:
         return contact
 
     def take_found_card(self, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
-        """Return what a card changes that was found of somebody we know, or of ourselves; others' change nothing.
-        Those who tell of it may be so near."""
+        """Return what changes by a card that was found, if it is of somebody we know or of ourselves; nothing
+        otherwise. Those who tell of it may be so near."""
         if card.person == self.person:
             return self._take_own_found(card, now_ms)
         if self.contacts.get_contact(card.person) is None:
@@ -432,7 +430,7 @@ class Correspondence:
             return self.store.delete_vanished(now_ms)
 
     def find_route(self, device: bytes) -> Route:
-        """Return where the person gets messages whose device that is; nowhere for nobody's."""
+        """Return where the person whose device that is gets messages; a route to nowhere if it is nobody's."""
         if device in self.card.devices:
             return Route(self.card.mailboxes, self.access, Nearness.NETWORK)
         contact = self.contacts.owner_of(device)

@@ -150,7 +150,8 @@ class Desk:
         return found
 
     def said_person(self, device: bytes) -> bytes:
-        """Return of which person a device says it is, b"" for none. From any thread: nothing is taken up for it."""
+        """Return the person that a device says it belongs to, b"" for none. From any thread: nothing is loaded for
+        it."""
         known = self._peers.get(device)
         return self.store.get_person(device) if known is None else known.person
 

@@ -98,7 +98,7 @@ class Message:
 
     @property
     def named_reactions(self) -> dict[str, str]:
-        """By what people are called, "you" among them: what they react with."""
+        """What people react with, by their names; ours is "you"."""
         return {self._label(person): emoji for person, emoji in self.reactions.items()}
 
     def _label(self, person: bytes) -> str:
@@ -140,7 +140,7 @@ class Message:
 
     @property
     def _nearness(self) -> Nearness:
-        """How near they are who say where its files are: of what we forward that is who wrote it."""
+        """How near those are who say where its files are: whoever wrote it, if we forward it."""
         who = (self._shown.told or self._shown.sender, self.forwarded_from if self.own else None)
         introductions = self._messenger.correspondence.introductions
         return max(introductions.nearness_of(each) for each in who if each)
@@ -360,7 +360,8 @@ class Messenger:
         return self.correspondence.contacts.get_contact(person)
 
     def is_stranger(self, person: bytes) -> bool:
-        """True for who has written without having been added here, or answered; and for who isn't known."""
+        """True for somebody who has written without having been added or answered here, and for anybody who isn't
+        known."""
         contact = self.find_contact(person)
         return person != self.card.person and (contact is None or contact.stranger)
 
@@ -533,7 +534,7 @@ class Messenger:
         return [Message(self, conversation, each) for each in shown if each.sender == sender]
 
     async def find_messages(self, message: bytes) -> list[Message]:
-        """Return the messages with this id, as they are now: one, or none, or what others have written by its id."""
+        """Return the messages with this id, as they are now: one or none, unless others have used the same id."""
         known = await self.delivery.run_in_thread(self.correspondence.store.find_messages, message)
         return [each for where, who, _ in known for each in await self._find_message(where, who, message)]
 
@@ -589,7 +590,7 @@ class Messenger:
         return [found for each in await self.list_unread() for found in await self._find_message(*each)]
 
     async def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
-        """Return conversation, sender and id of these messages, which takes less."""
+        """Return conversation, sender and id of the unread messages, which costs less than reading them."""
         return await self.delivery.run_in_thread(self.correspondence.store.list_unread)
 
     async def set_typing(self, to: Person | Group | Room, on: bool = True) -> None:

@@ -36,8 +36,9 @@ def rank_names(
 
 
 def find_named(contacts: Iterable[Contact], groups: Iterable[Group], own: bytes, text: str) -> bytes:
-    """Return the 32 bytes of whom a card as text, `dtp1...`, `dtpa1...` or a name means. Raise `UnknownContact` for a
-    name that nobody has here, `MessageError` for several, and what is wrong with the others."""
+    """Return the 32 bytes of the person or group that a card as text, `dtp1...`, `dtpa1...` or a name means. Raise
+    `UnknownContact` for a name that nobody has here, `MessageError` for several, and what is wrong with the
+    others."""
     if text.startswith(TEXT_PREFIX):
         return ContactCard.parse_text(text).person
     if text.startswith("dtpa1"):

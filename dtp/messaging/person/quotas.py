@@ -114,9 +114,8 @@ class Allowances:
         return person != self._mail.person and (contact is None or contact.stranger)
 
     def is_invitation(self, group: Membership) -> bool:
-        """True until we do something in a group that nobody but strangers has added us to. To leave it is no answer.
-
-        What is none once never is one again.
+        """True until we do something in a group that nobody but strangers has added us to. Leaving it is no answer. A
+        group that was no invitation once never becomes one.
         """
         if group.group in self._answered:
             return False
@@ -162,7 +161,7 @@ class Allowances:
         return ""
 
     def _counts(self, name: str) -> bool:
-        """Return whether a group that somebody has told of still counts: forget that they did otherwise."""
+        """Return whether a group that somebody has told of still counts; if not, forget that they told of it."""
         group = self._mail.groups.get(bytes.fromhex(name.split()[-1]))
         if group is None or self.is_invitation(group):
             return True

@@ -71,10 +71,11 @@ async def ask_card(address: Address | str) -> ContactCard:
 
 
 async def find_line(line: PeerId, *, bootstrap: Sequence[str] = ()) -> FoundCard:
-    """Return the card of a line that is found by its name, and how near they are who tell: on the LAN, else by
+    """Return the card of a line that is found by its name, and how near those are who tell: on the LAN, else by
     `bootstrap`, nodes of the DHT.
 
-    Who hasn't the name can't tell whom the LAN is asked for; nodes of the DHT can. Raise `LineUnreached`.
+    Whoever doesn't know the name can't tell which line the LAN is asked for; nodes of the DHT can. Raise
+    `LineUnreached`.
     """
     book = PeerBook()
     async with Lan(book) as lan:

@@ -344,7 +344,7 @@ def attachments_of(
     letter: TipLetter, pool: MailboxPool, known: Collection[str], teller: Nearness = Nearness.ANYWHERE
 ) -> list[Attachment]:
     """Return the files of a letter, to be fetched from `known` mailboxes alone, whichever it names. `teller` is how
-    near they are who told of those."""
+    near those are who told of those mailboxes."""
     return [
         Attachment(
             name, size, key, tuple(roots), tuple(each for each in places if each in known), pool, teller

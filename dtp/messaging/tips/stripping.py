@@ -96,8 +96,8 @@ def _draw_picture(path: Path, target: Path, form: str) -> Path:
 
 
 def _redraw(image: Any, found: Image, form: str) -> Image:
-    """Return a picture of the same pixels and nothing else: no profile, no text, no palette, and no colours where one
-    sees through it, which editors leave of what was erased."""
+    """Return a picture of the same pixels and nothing else: no profile, no text, no palette, and no colours below
+    what is transparent, where editors leave what was erased."""
     if found.mode.startswith("I;16"):
         found = found.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     plain = found.convert("RGBA" if "transparency" in found.info else _MODES.get(found.mode, "RGB"))

@@ -46,8 +46,8 @@ class Seen:
 class Tipster:
     """A tip to a line, by its card. `async with` ends what was connected. Nothing is kept on this machine.
 
-    `teller` is how near they are who told the card, where it wasn't handed over: mailboxes that are nearer, and those
-    of this machine, or that cost money to dial, aren't dialled.
+    `teller` is how near those are who told the card, where it wasn't handed over: mailboxes that are nearer, and
+    those of this machine, or that cost money to dial, aren't dialled.
     """
 
     def __init__(

@@ -80,8 +80,8 @@ class StoreFile:
         Without `power_safe` a power cut (not a crash of the process) may take the last moments with it, but for what
         is reserved. That is enough for whoever only pays: the server shows the newest voucher at the next connection,
         the wallet closes channels whose lane's key is gone, and a sync costs more than everything else together.
-        `sync_data` has the disk keep what was written to a file, given its descriptor. Who else writes is waited for
-        `patience` seconds, once it is open: then `StoreBusy` is raised.
+        `sync_data` has the disk keep what was written to a file, given its descriptor. Other processes that write are
+        waited for `patience` seconds, once it is open; then `StoreBusy` is raised.
         """
         self.path = os.fspath(path) if path is not None else os.fspath(config.pay_store_path())
         #: Whether each transaction is synced to the disk.

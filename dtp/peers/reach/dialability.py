@@ -79,8 +79,8 @@ class Dialability:
 
     @property
     def verdict(self) -> bool | None:
-        """True if it can be dialled, as at least half of those say who count, and it is known where; None before
-        anybody has tried."""
+        """True if it can be dialled, by what at least half of those who count say, at an address that it knows; None
+        before anybody has tried."""
         counted = self._counted_reports
         if not counted:
             return None

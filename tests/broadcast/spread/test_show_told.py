@@ -16,7 +16,7 @@ from dtp.broadcast.money.shows import check_hint
 from dtp.broadcast.parents import MOST, Parents
 from dtp.broadcast.sealed.opening import KeyBuyer
 from dtp.carriers.nearness import Nearness, who_tells
-from dtp.chain.node.networks import NETWORKS, Network, how_near_is
+from dtp.chain.node.networks import NETWORKS, Network, nearness_of_chain
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -208,7 +208,7 @@ def node_of(endpoint, chain="localnet", chain_id="", name="somewhere"):
     ],
 )
 def test_who_writes_to_a_network_of_ones_own_is_as_near_as_its_nodes_and_anywhere_on_others(node, nearness):
-    assert how_near_is(node) == nearness
+    assert nearness_of_chain(node) == nearness
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ class GroupStates:
             group.add_operation(Operation.parse(each), lambda operation: False, kept=True)
 
     def list_fellows(self) -> set[bytes]:
-        """Return who is in a group with us, but for those that strangers have added us to without an answer."""
+        """Return everybody who is in a group with us, but for groups that strangers have added us to and we haven't
+        answered in."""
         mail = self._mail
         ours = [each for each in mail.groups.values() if mail.person in each.members.roles]
         taken = [each for each in ours if not mail.allowances.is_invitation(each)]

@@ -113,7 +113,8 @@ class Introductions:
                 mail.desk.forget_device(device)
 
     def nearness_of(self, person: bytes) -> Nearness:
-        """Return how near somebody counts as who tells of others, or of a file: our own devices as in our network."""
+        """Return how near somebody counts who tells of others, or of a file; our own devices count as in our
+        network."""
         if person == self._mail.person:
             return Nearness.NETWORK
         contact = self._mail.contacts.get_contact(person)

@@ -1,1 +1,2 @@
-"""What a device's file has: contacts, messages, events that are held back or were missed, and how much of whom."""
+"""What a device's file has: contacts, messages, events that are held back or were missed, and how much is kept of
+each person."""

@@ -250,7 +250,7 @@ class MessageStore:
         return self._rows.open(state, "peers", device, person), person, bool(introduced)
 
     def get_person(self, device: bytes) -> bytes:
-        """Return of which person a device says it is, b"" for none."""
+        """Return the person that a device says it belongs to, b"" for none."""
         rows = self._database.select_rows("SELECT person FROM peers WHERE device = ?", device)
         return rows[0][0] if rows else b""
 

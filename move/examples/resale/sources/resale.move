@@ -8,11 +8,11 @@ use broadcast::show::{Share, Show};
 use sui::{clock::Clock, coin::Coin};
 
 #[error(code = 0)]
-const EOverpriced: vector<u8> = b"less than that is unspent of the ticket";
+const EOverpriced: vector<u8> = b"less than the price is unspent of the ticket";
 #[error(code = 1)]
 const ETooLittle: vector<u8> = b"the ticket is offered for more";
 #[error(code = 2)]
-const ENotSeller: vector<u8> = b"only who offers a ticket takes it away";
+const ENotSeller: vector<u8> = b"only the seller takes an offered ticket back";
 
 /// A ticket that is for sale. Shared.
 public struct Offer<phantom T> has key {
@@ -28,8 +28,8 @@ public fun offer<T>(ticket: Share<T>, price: u64, ctx: &mut TxContext) {
     transfer::share_object(Offer { id: object::new(ctx), ticket, price, seller });
 }
 
-/// Buy a ticket that is offered. The rest of `money` stays in it. What slots have taken of the ticket since it was
-/// offered nobody pays: it is offered anew then.
+/// Buy a ticket that is offered. The rest of `money` stays in it. Nobody pays for what slots have taken of the ticket
+/// since it was offered: it has to be offered anew then.
 public fun buy<T>(
     offer: Offer<T>,
     show: &Show<T>,
