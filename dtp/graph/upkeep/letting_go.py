@@ -7,8 +7,6 @@ last, and still is, is removed by an op of its author's own: so it is gone every
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +16,7 @@ from dtp.crdt import Replica, values
 from dtp.crdt.operations import Span
 from dtp.crdt.sequences import Name, name_in_seen
 from dtp.crdt.sums.alone import CHANGES, Alone
+from dtp.crdt.sums.holding import without
 from dtp.graph.frames import summaries
 from dtp.graph.permission.admission import NotedGone
 
@@ -70,7 +69,8 @@ class Gone:
         """Return what is gone in both."""
         added = {name: clocks & other.added.get(name, set()) for name, clocks in self.added.items()}
         edited = {
-            name: list(_common(spans, other.edited.get(name, ()))) for name, spans in self.edited.items()
+            name: list(without(spans, without(spans, other.edited.get(name, ()))))
+            for name, spans in self.edited.items()
         }
         return Gone(
             {name: clocks for name, clocks in added.items() if clocks},
@@ -80,19 +80,6 @@ class Gone:
 
 def _name(space: int, soul: str, key: str) -> Name:
     return space, soul, key
-
-
-def _common(ours: Iterable[Span], theirs: Iterable[Span]) -> Iterator[Span]:
-    """Yield the operations that are in spans of both; those of each don't overlap."""
-    others = deque(sorted(theirs))
-    for agent, first, end in sorted(ours):
-        while others and (others[0].agent, others[0].end) <= (agent, first):
-            others.popleft()
-        while others and others[0].agent == agent and others[0].first < end:
-            yield Span(agent, max(first, others[0].first), min(end, others[0].end))
-            if others[0].end > end:
-                break  # the next of ours may be in it, too
-            others.popleft()
 
 
 # ---- what is gone -----------------------------------------------------------------------------------------------

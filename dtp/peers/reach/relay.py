@@ -137,10 +137,6 @@ class Relay:
         await connection.wait_closed()
         self._release_reservation(connection)
 
-    async def forget_reservations(self) -> None:
-        """Forget all reservations. Idempotent."""
-        await self._tasks.stop()
-
     async def _join_circuit(
         self, connection: Connection, stream: Stream, target: PeerId, served: object
     ) -> None:
