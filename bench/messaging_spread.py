@@ -25,7 +25,7 @@ from dtp.messaging.conversation.membership import Membership
 from dtp.messaging.conversation.operations import Act, Operation
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import now_ms
-from dtp.messaging.person.group_topics import LINKED, TOPIC, topic_key
+from dtp.messaging.person.groups.group_topics import LINKED, TOPIC, topic_key
 from dtp.peers.links import NODE_SERVICE, PeerLinks
 
 #: Links that each member dials: with those that it is dialled by it has six, as `GroupTopics` keeps.

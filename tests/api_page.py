@@ -53,7 +53,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.peers.dht": ("Public facts among peers.", ""),
     "dtp.messaging.person.messenger": ("Messages to people.", "Message Messenger"),
     "dtp.messaging.person.group": ("Groups of people.", "Group Room"),
-    "dtp.messaging.person.group_topics": ("Large groups.", "GroupTopics"),
+    "dtp.messaging.person.groups.group_topics": ("Large groups.", "GroupTopics"),
     "dtp.messaging.calls.calling": ("Calls of people.", "ActiveCall CallEnded Calls Media"),
     "dtp.messaging.calls.media": ("Media of calls.", "MediaEnd"),
     "dtp.messaging.calls.book": ("Where a call is.", "Phase"),

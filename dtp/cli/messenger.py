@@ -156,7 +156,7 @@ async def _with_sources(
 
                 messenger.chain_posts = ChainPosts(client, posts)
         if node is not None:
-            from dtp.messaging.person.group_topics import GroupTopics
+            from dtp.messaging.person.groups.group_topics import GroupTopics
             from dtp.node.node import Node
 
             ways = ("lan", "dht") if bootstrap else ("lan",)

@@ -26,8 +26,8 @@ from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.group import Group, Room
-from dtp.messaging.person.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.groups.communities import InviteLink
+from dtp.messaging.person.groups.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.names import contact_label, find_group, find_named
 from dtp.messaging.person.notices import CallSignalled, Notice, What
@@ -360,8 +360,7 @@ class Messenger:
         return self.correspondence.contacts.get_contact(person)
 
     def is_stranger(self, person: bytes) -> bool:
-        """True for somebody who has written without having been added or answered here, and for anybody who isn't
-        known."""
+        """True for somebody who has written and wasn't added or answered here, and for anybody unknown."""
         contact = self.find_contact(person)
         return person != self.card.person and (contact is None or contact.stranger)
 

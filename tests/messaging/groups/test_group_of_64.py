@@ -12,7 +12,7 @@ from village import Village, villages
 
 from dtp.messaging.conversation.events import EventKind
 from dtp.messaging.conversation.operations import Act
-from dtp.messaging.person.group_topics import GroupTopics
+from dtp.messaging.person.groups.group_topics import GroupTopics
 from dtp.messaging.person.groups.spreading import PRESENT_MS
 
 LEAST = 64

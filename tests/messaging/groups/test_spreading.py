@@ -19,7 +19,7 @@ from dtp.messaging.conversation.operations import Act
 from dtp.messaging.ends.olm import MegolmOpener, MegolmSealer
 from dtp.messaging.ends.spread import SpreadSender
 from dtp.messaging.errors import MessageError, StoreFailed
-from dtp.messaging.person.group_topics import GroupTopics
+from dtp.messaging.person.groups.group_topics import GroupTopics
 from dtp.messaging.person.messenger import Messenger
 
 HOUR = 3_600_000
