@@ -43,8 +43,8 @@ STEP: Final = 8
 TURN: Final = 0.001
 CROWDED_TURN: Final = TURN / 2
 CROWD: Final = 4
-#: Who was sent more packets than this in a step moves much, for so many seconds. Those share a part of the time where
-#: others wait as well: beside 32 of them a visitor that asks for little had a 34th of the processor.
+#: Whoever was sent more packets than this in a step moves much, for so many seconds. Those share a part of the time
+#: where others wait as well: beside 32 of them a visitor that asks for little had a 34th of the processor.
 MUCH: Final = 8
 MOVES_FOR: Final = 1.0
 #: Tiny frames of WebSockets that a turn takes at once: 0.5 ms. Behind them what is read waits its turn.
@@ -308,8 +308,9 @@ class PacketTurns:
         return now
 
     def _regroup_account(self, account: _Account, took: float) -> None:
-        """Put one that doesn't wait where it belongs, by what it moves. It goes on from where those there are, and
-        pays for what it has just had: or who moves much and little by turns would have had nothing each time."""
+        """Put an account that doesn't wait into the group where it belongs by what it moves. It begins there as a
+        newcomer does, and is charged for what it has just had: or whoever moves much and little by turns would never
+        be charged."""
         group = self._movers if self._loop.time() - account.moved < MOVES_FOR else self._known
         if group is not account.group:
             account.group, account.had = group, group.now + took

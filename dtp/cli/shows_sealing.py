@@ -217,8 +217,8 @@ def claims_of(
     """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's. They name
     `ticket` where it is given, else what the account has bought on this machine.
 
-    All are of the time at which this is called: another device that begins later keeps the seat that it takes. Where
-    the clock was ahead then, they are of a later one at which it has been set.
+    All have the time of this call: another device that begins later keeps the seat that it takes. If the clock was
+    ahead then, and has been set back since, they have the time that it says now.
     """
     began_ms = clock_ms()
 

@@ -221,7 +221,7 @@ class Attachment:
 
     @property
     def mark(self) -> str:
-        """What is in the name of what has come of it, and of no other attachment: others may be called the same."""
+        """What the name of its unfinished file has, and no other attachment's: others may be called the same."""
         told = self.key + b"".join(self.roots)
         return hashlib.blake2b(told, digest_size=_MARK, person=b"dtp.part").hexdigest()
 

@@ -35,8 +35,8 @@ class Succession:
         self.former = [saved[start : start + _KEY_BYTES] for start in range(0, len(saved), _KEY_BYTES)]
 
     def become(self, before: ContactCard, after: ContactCard) -> None:
-        """Note that we are another person from now on. Raise `MessageError` for who is in groups as the former one:
-        there an account is somebody else. Those into which strangers have brought us keep nobody from it."""
+        """Note that we are another person from now on. Raise `MessageError` while we are in groups as the former one,
+        where an account is somebody else. Groups into which strangers have brought us don't count."""
         if before.person == after.person:
             return
         groups = [each for each in self._mail.groups.values() if before.person in each.members.roles]
@@ -50,8 +50,8 @@ class Succession:
         self._mail.store.renamed.rename_person(before.person, after.person)
 
     def resolve_person(self, person: bytes) -> bytes:
-        """Return who somebody is by now: the account that their device has named, of whom is known no more by that
-        device itself. Others of our devices may not have heard of it."""
+        """Return who somebody is by now: the account that their device has named, if nothing is known of them as that
+        device itself any more. Others of our devices may not have heard of it."""
         if self._mail.contacts.get_contact(person) is None:
             said = self._mail.desk.said_person(person)
             if self._mail.contacts.get_contact(said) is not None:
@@ -59,17 +59,17 @@ class Succession:
         return person
 
     def find_former(self, device: bytes, person: bytes) -> Contact | None:
-        """Return the contact that a device was known as by itself, whom a person takes the place of that it names;
-        None if that was nobody, and where other keys wait for consent: both are kept then. Nobody is asked about who
-        is blocked."""
+        """Return the contact that a device was known as by itself, whose place the person that it names takes; None
+        if that was nobody, and where other keys wait for consent: both are kept then. No consent is asked for a
+        contact that is blocked."""
         former = self._mail.contacts.get_contact(device)
         if former is None or former.person == person:
             return None
         return former if former.blocked or self._mail.contacts.consent != "ask" else None
 
     def succeed_contact(self, device: bytes, contact: Contact) -> bool:
-        """Have a contact whose card its device has told be who that device was known as by itself. Return whether it
-        was anybody (`find_former`)."""
+        """Have a contact whose card its device has told take the place of the one that the device was known as by
+        itself. Return whether there was one (`find_former`)."""
         mail, former = self._mail, self.find_former(device, contact.person)
         if former is None:
             return False
