@@ -230,8 +230,8 @@ def test_histories_that_differed_once(seed: int, authors: int, steps: int, only:
 
 
 def test_what_a_deleted_marker_was_about_is_waited_for_still() -> None:
-    """Who made a marker about something that isn't there made nothing behind it, as far as is shown; also where the
-    marker was deleted since."""
+    """Whoever made a marker about something that isn't there made nothing behind it, as far as is shown; also where
+    the marker was deleted since."""
     alice, bob = replica(0), replica(1)
     bob.list("l").append("Bob's")
     alice.list("l").append("Alice's")

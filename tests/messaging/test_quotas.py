@@ -200,7 +200,7 @@ def test_members_of_groups_that_strangers_bring_us_into_are_strangers(
 
 
 def test_groups_that_we_were_in_are_not_counted(village: Callable[..., Village]) -> None:
-    """Who had made many groups that we have left by now couldn't add us to another one."""
+    """Somebody who had made many groups that we have left by now couldn't add us to another one."""
     at = village("alice", "bob", least=0)
     limit(at, "alice", groups=2)
     for number in range(6):

@@ -1,4 +1,4 @@
-"""Mailboxes and relays that somebody else names: none is dialled that is nearer than who tells of it."""
+"""Mailboxes and relays that somebody else names: none is dialled that is nearer than whoever tells of it."""
 
 from __future__ import annotations
 

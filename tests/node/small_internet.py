@@ -37,7 +37,8 @@ def _host(url: str) -> str:
 
 
 class Internet:
-    """Who listens where. `passes` says what comes from where to which address, `cut` ends what does no more."""
+    """Places at which somebody listens. `passes` says what gets from where to which address, `cut` ends what gets
+    there no more."""
 
     def __init__(self) -> None:
         self.passes: Callable[[str, str], bool] = lambda one, other: True

@@ -170,7 +170,7 @@ def test_of_one_network_no_more_than_two_come_before_those_of_others() -> None:
 
 
 def test_names_that_nobody_has_tried_come_behind_all_that_were_reached() -> None:
-    """Else who names many has them passed on by each honest node where the others are in few networks."""
+    """Else whoever names many has them passed on by each honest node where the others are in few networks."""
     known, honest, named = book(), *([Identity.generate() for _ in range(count)] for count in (12, 100))
     for number, identity in enumerate(honest):
         known.learn_record(record(identity), "lan")

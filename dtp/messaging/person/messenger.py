@@ -250,8 +250,7 @@ class Messenger:
         self.spreader: TopicSpreader
 
     async def __aenter__(self) -> Self:
-        """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`, and `AddressError`
-        for a mailbox that is none."""
+        """Open the store, and begin to work. Raise `StoreFailed`, `MessageError`, `AddressError` of a mailbox."""
         for mailbox in self._mailboxes or ():
             Address.parse(mailbox)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
@@ -467,8 +466,7 @@ class Messenger:
         return self.correspondence.succession.resolve_person(named)
 
     def find_group_called(self, name: str) -> Group | None:
-        """Return the group that is called so, or that has this id in hexadecimal, None for none. Raise `MessageError`
-        where several are called so."""
+        """Return the group of this name, or hexadecimal id, or None. Raise `MessageError` for several."""
         return find_group(self.contacts, self.groups, self.card.person, name)
 
     # ---- messages ----------------------------------------------------------------------------------------------
@@ -526,8 +524,7 @@ class Messenger:
         return sent
 
     async def _find_message(self, conversation: bytes, sender: bytes, message: bytes) -> list[Message]:
-        """Return a message as it is now; none where it has disappeared. Reading the conversation would take longer
-        with each message that was ever said in it."""
+        """Return a message as it is now, none if it has disappeared, without reading all of its conversation."""
         conversation, sender = map(self.correspondence.succession.resolve_person, (conversation, sender))
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, conversation, message)
         return [Message(self, conversation, each) for each in shown if each.sender == sender]

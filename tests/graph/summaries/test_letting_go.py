@@ -120,7 +120,7 @@ def test_sums_do_not_grow_by_what_others_take_away() -> None:
 
 
 def test_an_old_clock_does_not_make_a_removal_old() -> None:
-    """Who removes something with a clock of weeks ago has removed it now, by the clock of whom it belongs to."""
+    """Whoever removes something with a clock of weeks ago has removed it now, by the clock of its author."""
 
     async def main() -> None:
         calendar, behind = Calendar(), Calendar()
@@ -201,7 +201,7 @@ def test_identities_that_take_turns_at_a_store_let_go_of_their_own(tmp_path: Pat
 
 
 def test_a_text_that_others_may_have_compacted_is_left_alone() -> None:
-    """Who names what they have forgotten makes them build the text again."""
+    """Whoever names what they have forgotten makes them build the text again."""
 
     async def main() -> None:
         calendar = Calendar()
@@ -235,7 +235,7 @@ AGAIN: dict[str, tuple[Callable[[Graph], None], int, bytes]] = {
 
 @pytest.mark.parametrize("what", AGAIN)
 def test_what_others_have_written_again_is_not_let_go(what: str) -> None:
-    """It shows as before, so nobody notices: with a ban of who did so, all went that everybody had written."""
+    """It shows as before, so nobody notices: a ban of whoever did so took away what everybody had written."""
 
     async def main() -> None:
         calendar, (write, space, key) = Calendar(), AGAIN[what]

@@ -489,7 +489,7 @@ def edits_of(graph: Graph) -> tuple[object, ...]:
 def test_what_others_deleted_in_a_text_or_a_list_and_stands_here_is_in_a_sum(
     what: str, is_banned: bool, tmp_path: Path
 ) -> None:
-    """Who deleted it is banned here, or what it made hasn't come."""
+    """Whoever deleted it is banned here, or the deletion hasn't come."""
 
     async def main() -> None:
         path = str(tmp_path / "bob.db")

@@ -1,4 +1,5 @@
-"""Who shows what of a conversation, by a second reader: written from docs/messaging.md alone, and nothing of `dtp`.
+"""What each device shows of a conversation, by a second reader: written from docs/messaging.md alone, and nothing of
+`dtp`.
 
 It is told what was said on which device, to which others, and what devices showed meanwhile. A device has an event
 for sure, perhaps, or not at all. Perhaps: where a device was restored to a backup or revoked, where somebody was
@@ -332,7 +333,7 @@ class SecondDelivery:
         return [each for each in self.said.values() if each.target == message]
 
     def _told_to(self, device: str) -> tuple[dict[bytes, set[bytes]], dict[bytes, set[bytes]]]:
-        """Return what was told for sure and perhaps, with that which has come to who tells it later."""
+        """Return what was told for sure and perhaps, with that which came to its teller later."""
         own = self.held[device]
         told = {each: {*by} for each, by in own.told.items()}
         perhaps = {each: {*by} for each, by in own.may_be_told.items()}
@@ -352,7 +353,7 @@ class SecondDelivery:
         return told, perhaps
 
     def _is_passed_on(self, giving: Giving, said: Said) -> bool:
-        """True for what came to who tells it within a day, by somebody who hadn't heard of the new member."""
+        """True for what came to its teller within a day, by somebody who hadn't heard of the new member."""
         when = self.held[giving.teller].shown.get(said.id, 0)
         is_late = giving.everything or said.at > giving.at
         return said.kind == "text" and is_late and giving.at < when <= giving.at + DAY

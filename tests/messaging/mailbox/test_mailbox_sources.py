@@ -1,4 +1,4 @@
-"""Who has many addresses, at a mailbox: an IPv6 network has 65,536 sources, and one owner."""
+"""Somebody who has many addresses, at a mailbox: an IPv6 network has 65,536 sources, and one owner."""
 
 from __future__ import annotations
 
