@@ -103,3 +103,35 @@ def test_a_new_device_dials_nothing_nearer_for_whoever_wrote_first(village: Call
     assert near == {
         carol.person: Nearness.NETWORK, mallory.person: Nearness.ANYWHERE, eve.person: Nearness.ANYWHERE
     }  # fmt: skip
+
+
+def test_whoever_writes_to_a_new_device_before_it_hears_of_them_is_whom_the_others_know(
+    village: Callable[..., Village],
+) -> None:
+    """A friend stayed a stranger there, and who was blocked could write, for good."""
+    at = village("laptop", "carol", "mallory", "eve", least=100)
+    laptop = at.people["laptop"]
+    at.share_account("laptop")
+    laptop.update_contact(at.people["mallory"].person, blocked=True)
+    laptop.update_contact(at.people["eve"].person, stranger=True)
+    phone = at.people["phone"] = at.open("phone")
+    assert laptop.account is not None
+    laptop.change_account(laptop.account.add(phone.identity.id, "phone"), at.now)
+    phone.join_account(laptop.card, at.now)
+    for each in ("carol", "mallory", "eve"):
+        at.people[each].add_contact(laptop.card, at.now)
+        at.say(each, laptop.person, "hello")
+    at.deliver()
+    assert all(each.stranger and not each.blocked for each in phone.contacts)
+    phone.update_contact(at.people["eve"].person, nickname="Eve")
+    laptop.missed.send_history(phone.identity.id.key, 0, at.now)
+    at.deliver()
+    found = {name: phone.get_contact(at.people[name].person) for name in ("carol", "mallory", "eve")}
+    assert {name: (each.stranger, each.blocked) for name, each in found.items()} == {
+        "carol": (False, False), "mallory": (False, True), "eve": (True, False)
+    }  # fmt: skip
+    assert found["eve"].nickname == "Eve"
+    laptop.missed.send_history(phone.identity.id.key, 0, at.now)
+    phone.update_contact(at.people["mallory"].person, blocked=False)  # what is said here stays
+    at.deliver()
+    assert not phone.get_contact(at.people["mallory"].person).blocked

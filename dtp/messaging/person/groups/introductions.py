@@ -52,9 +52,11 @@ class Introductions:
         mail = self._mail
         if device in mail.own_devices and mail.desk.peer_of(device).person in (b"", mail.person):
             near = Nearness.ANYWHERE if fields.get("far") else self.nearness_of(mail.person)
-            contact, change = mail.take_contact(card, near, stranger=fields.get("stranger", False))
-            if change is CardChange.ADDED and fields.get("blocked"):
-                contact = self._keep(replace(contact, blocked=True))
+            before, is_stranger = mail.contacts.get_contact(card.person), fields.get("stranger", False)
+            contact, change = mail.take_contact(card, near, stranger=is_stranger)
+            if before is None or before.stranger:  # nobody has said here what to do with them
+                is_blocked = contact.blocked or fields.get("blocked", False)
+                contact = self._keep(replace(contact, stranger=is_stranger, blocked=is_blocked))
             return contact, change
         if device not in card.devices:
             return None
