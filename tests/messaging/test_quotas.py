@@ -164,6 +164,23 @@ def test_strangers_bring_us_into_few_groups_until_they_are_answered(village: Cal
     assert not alice.allowances.is_invitation(alice.groups[groups[2]])
 
 
+@pytest.mark.parametrize("who", ["alice", "carol"])
+def test_what_a_stranger_signs_in_anothers_name_makes_no_group_ours(
+    village: Callable[..., Village], who: str
+) -> None:
+    """What is built on has its place, whoever signed it: so it was as if she, or a contact, had acted there."""
+    at = village("mallory", "alice", "carol", least=0, acquainted=False)
+    alice, mallory = at.people["alice"], at.people["mallory"]
+    alice.add_contact(at.people["carol"].card, at.now)
+    group = at.group("mallory", "alice", "carol")
+    heads = mallory.groups[group].heads
+    forged = Operation.sign(mallory.identity, at.people[who].person, Act.ADD, subject=alice.person, parents=heads)
+    built_on = Operation.sign(mallory.identity, mallory.person, Act.NAME, text="ours", parents=[forged.id])
+    at.pass_on("mallory", "alice", group, forged, built_on)
+    assert forged.id in alice.groups[group].operations
+    assert alice.allowances.is_invitation(alice.groups[group])
+
+
 def test_a_group_that_we_join_by_a_strangers_link_is_no_invitation(village: Callable[..., Village]) -> None:
     """Of its other members as little was kept as of strangers, who only read there."""
     at = village("mallory", "alice", "eve", least=0, acquainted=False)

@@ -71,6 +71,12 @@ class Membership:
         return [each.encoded for each in self._list_known() if each.id not in self._doubted]
 
     @property
+    def accepted(self) -> list[Operation]:
+        """The operations that have their place and were accepted: others have one where somebody has built on them,
+        and may be signed in another's name."""
+        return [each for each in self.operations.values() if each.id not in self._doubted]
+
+    @property
     def refused(self) -> list[bytes]:
         """All other operations as bytes."""
         return [each.encoded for each in self._doubted.values()]

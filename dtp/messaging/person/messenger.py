@@ -453,17 +453,15 @@ class Messenger:
         names (`find_called`). Raise `MessageError` for several. Whoever has an account by now is that.
         """
         match to:
-            case Contact() | ContactCard():
-                named = to.person
             case Group() | Room():
                 return to.id
+            case Contact() | ContactCard():
+                to = to.person
             case PeerId():
-                named = to.key
-            case bytes():
-                named = to
-            case _:
-                named = find_named(self.contacts, self.groups, self.card.person, to)
-        return self.correspondence.succession.resolve_person(named)
+                to = to.key
+            case str():
+                to = find_named(self.contacts, self.groups, self.card.person, to)
+        return self.correspondence.succession.resolve_person(to)
 
     def find_group_called(self, name: str) -> Group | None:
         """Return the group of this name, or hexadecimal id, or None. Raise `MessageError` for several."""

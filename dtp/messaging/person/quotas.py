@@ -7,6 +7,7 @@ much others may send".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Final
 
@@ -117,14 +118,22 @@ class Allowances:
         """True until we do something in a group that nobody but strangers has added us to. Leaving it is no answer. A
         group that was no invitation once never becomes one.
         """
-        if group.group in self._answered:
-            return False
-        own, usage = self._mail.person, self._mail.store.usage
-        has_said = any(usage.measure(own, each).events for each in (group.group, *group.members.rooms))
-        if has_said or any(map(self._is_answer, group.operations.values())):
-            self._answered.add(group.group)
-            return False
-        return True
+        return group.group in self._find_invitations([group])
+
+    def find_invitations(self) -> set[bytes]:
+        """Return the groups for which `is_invitation` is true: one question to the file for all."""
+        return self._find_invitations(self._mail.groups.values())
+
+    def _find_invitations(self, groups: Iterable[Membership]) -> set[bytes]:
+        if waiting := [each for each in groups if each.group not in self._answered]:
+            said = self._mail.store.usage.list_conversations(self._mail.person)
+            self._answered.update(each.group for each in waiting if self._has_answered(each, said))
+        return {each.group for each in waiting} - self._answered
+
+    def _has_answered(self, group: Membership, said: set[bytes]) -> bool:
+        return not said.isdisjoint((group.group, *group.members.rooms)) or any(
+            map(self._is_answer, group.accepted)
+        )
 
     def _is_answer(self, operation: Operation) -> bool:
         own, act, is_us = self._mail.person, operation.act, operation.subject == self._mail.person

@@ -96,8 +96,8 @@ class GroupStates:
         answered in."""
         mail = self._mail
         ours = [each for each in mail.groups.values() if mail.person in each.members.roles]
-        taken = [each for each in ours if not mail.allowances.is_invitation(each)]
-        return {person for each in taken for person in each.members.roles}
+        invitations = mail.allowances.find_invitations()
+        return {person for each in ours if each.group not in invitations for person in each.members.roles}
 
     def send_state(self, group: bytes, devices: Iterable[bytes], now_ms: int, *, once: bool = True) -> None:
         """Give devices all that is known of a group. Without `once` it is sent, however much it is."""

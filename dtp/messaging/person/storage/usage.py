@@ -63,6 +63,13 @@ class UsageStore:
         where, values = ("", ()) if conversation is None else (" AND conversation = ?", (conversation,))
         return self._measure(f"kind != {_TOLD}{where}", person, *values)
 
+    def list_conversations(self, person: bytes) -> set[bytes]:
+        """Return where a person has said something."""
+        rows = self._database.select_rows(
+            f"SELECT conversation FROM usage WHERE person = ? AND kind != {_TOLD} AND events", person
+        )
+        return {each for (each,) in rows}
+
     def measure_held(self, person: bytes) -> KeptUsage:
         """Return how much is held back of what a person has said, but for what they have written to us alone."""
         return self._measure(f"kind = {_HELD} AND conversation != ?", person, person)
