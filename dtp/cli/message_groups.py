@@ -44,6 +44,12 @@ class NoGroup(LocalError):
     code = "no-group"
 
 
+class NoInvitation(LocalError):
+    """A group is one that needn't be accepted: strangers alone can't have brought us into it."""
+
+    code = "no-invitation"
+
+
 @click.group("group", cls=CommandGroup)
 def group() -> None:
     """Groups of people who write to each other, sealed end to end. Administrators add and remove."""
@@ -127,6 +133,24 @@ def remove(name: str, person: str, **who: Any) -> None:
     print_result(
         {"removed": person, "group": name}, f"{escape_text(person)} isn't in {escape_text(name)} any more"
     )
+
+
+@group.command()
+@click.argument("name")
+@messenger_options
+def accept(name: str, **who: Any) -> None:
+    """Take part in a group that strangers have added you to, without writing there; 'dtp group leave' declines.
+
+    Until then its members are strangers. It holds for this device, and nobody is told.
+    """
+
+    async def work(messenger: Messenger, found: People) -> None:
+        if not found.is_invitation:
+            raise NoInvitation(f"{name!r} is no invitation: 'dtp group list' says which groups are")
+        await found.accept()
+
+    _run(name, work, **who)
+    print_result({"accepted": name}, f"you take part in {escape_text(name)}")
 
 
 @group.command()
@@ -243,7 +267,7 @@ def join(link: str, **who: Any) -> None:
 @group.command("list")
 @messenger_options
 def list_groups(**who: Any) -> None:
-    """List your groups, and who is in them."""
+    """List your groups, and who is in them; also those that strangers have added you to."""
 
     async def main() -> None:
         async with with_warnings(open_messenger(**who)) as messenger:
@@ -272,8 +296,16 @@ def _print_group(messenger: Messenger, listed: People) -> None:
     rooms = [each.name for each in listed.rooms]
     name = escape_text(listed.name)
     alike = sum(each.name.casefold() == listed.name.casefold() for each in messenger.groups) > 1
+    is_invitation = listed.is_invitation
     print_line(
-        {"group": listed.id.hex(), "name": listed.name, "members": members, "rooms": rooms},
+        {
+            "group": listed.id.hex(),
+            "name": listed.name,
+            "members": members,
+            "rooms": rooms,
+            "invitation": is_invitation,
+        },
         f"{name}{f' ({listed.id.hex()})' if alike else ''}: {', '.join(told)}"
+        + ("\n  an invitation of strangers: 'dtp group accept' or 'dtp group leave'" if is_invitation else "")
         + "".join(f"\n  {name}/{escape_text(each)}" for each in rooms),
     )

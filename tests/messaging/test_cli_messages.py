@@ -195,6 +195,28 @@ def test_what_was_said_is_answered_changed_and_deleted_by_its_id(
     call(bob, "message", "edit", "eight", "no id", code=2)
 
 
+def test_a_group_that_a_stranger_has_brought_us_into_is_accepted_or_left(
+    person: Callable[[str], Path],
+) -> None:
+    """Nothing said which groups are such, and whoever only reads in one had its members be strangers for good."""
+    alice, mallory = person("alice"), person("mallory")
+    call(mallory, "message", "add", str(alice / "card"))
+    for each in ("choir", "spam"):
+        call(mallory, "group", "create", each, "alice")
+    call(alice, "message", "read")
+
+    def invitations() -> dict[str, bool]:
+        return {each["name"]: each["invitation"] for each in call(alice, "group", "list")}
+
+    assert invitations() == {"choir": True, "spam": True}
+    call(alice, "group", "accept", "choir")
+    call(alice, "group", "leave", "spam")
+    assert invitations() == {"choir": False, "spam": False}
+    for each in ("choir", "spam"):
+        call(alice, "group", "accept", each, code=3)
+    assert {each["invitation"] for each in call(mallory, "group", "list")} == {False}
+
+
 def test_less_is_kept_of_a_stranger_once_it_is_said(person: Callable[[str], Path]) -> None:
     alice, bob = person("alice"), person("bob")
     (before,) = call(bob, "message", "quota")

@@ -174,7 +174,9 @@ def test_what_a_stranger_signs_in_anothers_name_makes_no_group_ours(
     alice.add_contact(at.people["carol"].card, at.now)
     group = at.group("mallory", "alice", "carol")
     heads = mallory.groups[group].heads
-    forged = Operation.sign(mallory.identity, at.people[who].person, Act.ADD, subject=alice.person, parents=heads)
+    forged = Operation.sign(
+        mallory.identity, at.people[who].person, Act.ADD, subject=alice.person, parents=heads
+    )
     built_on = Operation.sign(mallory.identity, mallory.person, Act.NAME, text="ours", parents=[forged.id])
     at.pass_on("mallory", "alice", group, forged, built_on)
     assert forged.id in alice.groups[group].operations

@@ -58,6 +58,13 @@ class Group:
         return self._messenger.is_stranger(self.maker)
 
     @property
+    def is_invitation(self) -> bool:
+        """True for one that we are in, and nobody but strangers has added us to, until we write there, do something
+        else but leave, or `accept` it: until then its members are strangers."""
+        mail = self._messenger.correspondence
+        return mail.person in self.members and mail.allowances.is_invitation(mail.groups[self.id])
+
+    @property
     def members(self) -> dict[bytes, MemberRole]:
         """Who is in it, ourselves among them, and what they may."""
         return dict(self._messenger.correspondence.groups[self.id].members.roles)
@@ -132,6 +139,12 @@ class Group:
     async def remove(self, person: Person) -> None:
         """Remove somebody: nothing is sealed to them any more."""
         await self._change_group(Act.REMOVE, subject=self._messenger.conversation_of(person))
+
+    async def accept(self) -> None:
+        """Take part in a group that strangers have added us to without saying anything there. It is kept for this
+        device; nobody is told."""
+        messenger = self._messenger
+        await messenger.delivery.run_in_thread(messenger.correspondence.allowances.accept_group, self.id)
 
     async def leave(self) -> None:
         """Remove ourselves."""

@@ -28,6 +28,8 @@ _TOLD_AGAIN_MS: Final = 86_400_000
 _SPARE: Final = 8
 #: Under this name the store has the quotas that aren't as they are by themselves.
 _KEPT: Final = "quotas"
+#: ... and under one that begins so each group that was accepted, though only strangers have added us to it.
+_ACCEPTED: Final = "accepted "
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Allowances:
         #: By person and what there was too much of, when the program was told, Unix time in ms.
         self._told: dict[tuple[bytes, str], int] = {}
         #: Groups that are no invitations (any more).
-        self._answered: set[bytes] = set()
+        self._answered = {bytes.fromhex(each[len(_ACCEPTED) :]) for each in mail.store.list_names(_ACCEPTED)}
 
     def _load_quotas(self) -> MessageQuotas:
         saved = unpack_saved(self._mail.store.get_value(_KEPT) or pack({}))
@@ -134,6 +136,12 @@ class Allowances:
         return not said.isdisjoint((group.group, *group.members.rooms)) or any(
             map(self._is_answer, group.accepted)
         )
+
+    def accept_group(self, group: bytes) -> None:
+        """Have a group be no invitation any more, in one transaction of its own."""
+        with self._mail.store.transaction():
+            self._mail.store.put_value(_ACCEPTED + group.hex(), b"")
+        self._answered.add(group)
 
     def _is_answer(self, operation: Operation) -> bool:
         own, act, is_us = self._mail.person, operation.act, operation.subject == self._mail.person
