@@ -73,7 +73,8 @@ class MailboxLimits:
     #: ... and questions for keys: each takes a one-time key away.
     key_questions: int = 100
     key_pause: float = 6.0
-    #: Envelopes that stamps of work have let in, which aren't kept a second time: filling that takes hours of work.
+    #: Envelopes that stamps of usual work have let in, which aren't kept a second time: who has one of them forgotten
+    #: works for all of these.
     spent_stamps: int = 65_536
     #: Sources that are remembered.
     sources: int = 4096

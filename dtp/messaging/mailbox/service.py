@@ -37,12 +37,13 @@ from dtp.messaging.mailbox.protocol import (
     read,
 )
 from dtp.messaging.mailbox.stamps import (
+    DEFAULT_BITS,
     MAX_BITS,
     MAX_STAMP_MIB,
-    NONCE_BYTES,
     PAID_BYTES,
     SpentStamps,
     paid_hash,
+    stamp_bits,
 )
 from dtp.messaging.mailbox.store import Deposit, KeptEnvelope, MailboxStore, StampFacts, Status, Tray
 from dtp.net.connection import Connection
@@ -279,7 +280,7 @@ class _Conversation:
             return (Refusal.MALFORMED,)
         if not self._may_leave(len(envelope)):
             return (Refusal.TOO_OFTEN,)
-        spent, by_work = self._mailbox.spent_stamps, len(stamp) == NONCE_BYTES
+        spent, by_work = self._mailbox.spent_stamps, stamp_bits(recipient, envelope, stamp) >= DEFAULT_BITS
         if by_work and spent.has_let_in(recipient, envelope):  # it was kept, and may have been fetched since
             return (Refusal.DONE,)
         outcome = await self._mailbox.keeper.add_envelope(

@@ -56,7 +56,7 @@ from dtp.messaging.mailbox.protocol import (
     parse_request,
     read,
 )
-from dtp.messaging.mailbox.stamps import make_stamp
+from dtp.messaging.mailbox.stamps import DEFAULT_BITS, make_stamp
 from dtp.messaging.mailbox.store import access_hash, piece_hash
 from dtp.net.connection import Connection
 
@@ -302,18 +302,21 @@ def test_a_stamp_of_work_lets_in_an_envelope_once_also_when_it_was_fetched() -> 
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE, bits=4)
 
-            async def deposit(number: int) -> int:
+            async def deposit(number: int, bits: int = DEFAULT_BITS) -> int:
                 """Deposit an envelope, fetch what is there, and return how many envelopes that was."""
                 made = envelope(number)
-                stamp = make_stamp(ALICE.id.key, made, 4)
+                stamp = make_stamp(ALICE.id.key, made, bits)
                 await anybody.deposit_envelope(ALICE.id.key, made, seconds=99, stamp=stamp)
                 kept = await alice.fetch_envelopes(Tray.STRANGERS)
                 await alice.acknowledge_envelopes([each.id for each in kept])
                 return len(kept)
 
             assert [await deposit(each) for each in (1, 1, 2, 1, 2)] == [1, 0, 1, 0, 0]
+            # Who has others' forgotten has to work for each: at a device that asks for less as well.
+            assert [await deposit(each, 4) for each in range(10, 15)] == [1] * 5
+            assert [await deposit(each) for each in (1, 2)] == [0, 0]
             assert [await deposit(each) for each in (3, 1)] == [1, 1]  # as many as are remembered
-            assert mailbox.counters["deposit"] == 7
+            assert mailbox.counters["deposit"] == 14
 
     run(main())
 
