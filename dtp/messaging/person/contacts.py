@@ -115,20 +115,24 @@ class Route(NamedTuple):
 class Contacts:
     """All contacts of a person. A value: whoever changes it stores what it returns.
 
-    `whose` returns the person that a device says it belongs to, b"" for none, in any thread.
+    `whose` returns the person that a device says it belongs to, b"" for none, and `is_ours` whether a device is one
+    of ours; both in any thread.
     """
 
     def __init__(
-        self, consent: Consent = "tell", whose: Callable[[bytes], bytes] = lambda device: b""
+        self,
+        consent: Consent = "tell",
+        whose: Callable[[bytes], bytes] = lambda device: b"",
+        is_ours: Callable[[bytes], bool] = lambda device: False,
     ) -> None:
-        self.consent, self._whose = consent, whose
+        self.consent, self._whose, self._is_ours = consent, whose, is_ours
         self._by_person: dict[bytes, Contact] = {}
         #: By device, the persons whose cards name it: anybody can name another's.
         self._claims: dict[bytes, list[bytes]] = {}
 
     def copy_empty(self) -> Contacts:
         """Return contacts of the same kind, without any."""
-        return Contacts(self.consent, self._whose)
+        return Contacts(self.consent, self._whose, self._is_ours)
 
     def __iter__(self) -> Iterator[Contact]:
         return iter(list(self._by_person.values()))
@@ -167,10 +171,10 @@ class Contacts:
         return contact is not None and contact.pending is not None
 
     def owner_of(self, device: bytes) -> Contact | None:
-        """Return the person whose card names a device, for sending to it. Where several people's cards do, that is
-        the one whom the device itself has named, or else the one whom we know better: of contacts the account that
-        the device has by now, of strangers the device itself."""
-        claims = self._claims.get(device, [])
+        """Return the contact whose card names a device, for sending to it; None for one of ours, whoever names it.
+        Where several people's cards do, that is the one whom the device itself has named, or else the one whom we
+        know better: of contacts the account that the device has by now, of strangers the device itself."""
+        claims = () if self._is_ours(device) else self._claims.get(device, ())
         if len(claims) < 2:
             return self._by_person[claims[0]] if claims else None
         said = self._whose(device)
@@ -180,6 +184,11 @@ class Contacts:
             return contact.person != said, contact.blocked, contact.stranger, is_itself != contact.stranger
 
         return min((self._by_person[each] for each in claims), key=rank)
+
+    def list_owned(self, contact: Contact) -> set[bytes]:
+        """Return the devices that a contact's cards name and that aren't somebody else's all the same."""
+        owners = {device: self.owner_of(device) for device in contact.devices if not self._is_ours(device)}
+        return {device for device, owner in owners.items() if owner is None or owner.person == contact.person}
 
     def add_card(
         self, card: ContactCard, teller: Nearness, *, stranger: bool = False, named_by: bytes = b""

@@ -67,7 +67,9 @@ class Correspondence:
         self.desk = Desk(path, identity, now_ms)
         self.store = self.desk.store
         self.identity, self.account = identity, account
-        self.contacts = Contacts(self._choose_consent(consent), self.desk.said_person)
+        self.contacts = Contacts(
+            self._choose_consent(consent), self.desk.said_person, lambda device: device in self.card.devices
+        )
         self.groups: dict[bytes, Membership] = {}
         self.communities = Communities(self)
         self.post_tray = PostTray(self)
@@ -302,10 +304,10 @@ class Correspondence:
         """Accept the key with which a contact has replaced its own: what it wrote since is shown."""
         self.get_contact(person)
         with self.transaction():
-            accepted = self.contacts.accept_card(person)
+            with self.introductions.change_card(person):
+                accepted = self.contacts.accept_card(person)
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
-            self.put_contact(accepted)
             self.store.held.release_person(person)
             for group in self.groups.values():
                 self.past.show_held(group)
@@ -328,17 +330,8 @@ class Correspondence:
     ) -> tuple[Contact, CardChange]:
         """Return the contact of a card that somebody so near tells, and what has changed, kept within a
         transaction."""
-        before = self.contacts.get_contact(card.person)
-        contact, change = self.contacts.add_card(card, teller, stranger=stranger, named_by=named_by)
-        if contact != before:
-            self.put_contact(contact)
-        gone = (before.devices - contact.devices) if before else set()
-        if before is not None:
-            self.former_devices.keep_card(before.card, gone)
-        self.introductions.forget_devices(card.person, gone)
-        if before is None or before.devices != contact.devices:
-            self.group_states.reconsider_groups(card.person, gone)
-        return contact, change
+        with self.introductions.change_card(card.person):
+            return self.contacts.add_card(card, teller, stranger=stranger, named_by=named_by)
 
     # ---- what is said here -------------------------------------------------------------------------------------
 
@@ -369,7 +362,7 @@ class Correspondence:
                     f"{contact.name} has another key: compare safety numbers, and accept it before you write"
                 )
             others = list(contact.card.devices)
-        return list(dict.fromkeys([*others, *self.own_devices]))
+        return [each for each in dict.fromkeys([*others, *self.own_devices]) if each != self.identity.id.key]
 
     def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
         """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`, and

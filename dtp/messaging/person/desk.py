@@ -229,14 +229,17 @@ class Desk:
         the message that it brings, where that isn't its own.
 
         `introduction` is an event of our card, which goes first where a device wasn't told who we are. Of what a
-        device misses, for which so much waits that nothing more is kept, the id is noted. Raise `MessageTooLong` for
-        what could never be sealed; nothing is kept then.
+        device misses, for which so much waits that nothing more is kept, the id is noted. This device itself gets
+        nothing: anybody's card may name it. Raise `MessageTooLong` for what could never be sealed; nothing is kept
+        then.
         """
         payload = event.encode()
         if len(payload) > MAX_PAYLOAD:
             raise MessageTooLong(f"an event of {len(payload)} bytes; {MAX_PAYLOAD} are the most")
         shown = event.id if event.kind is EventKind.TEXT else shown
         for device in devices:
+            if device == self.identity.id.key:
+                continue
             peer = self.peer_of(device)
             outgoing = peer.remote.outgoing
             self._changed.add(device)

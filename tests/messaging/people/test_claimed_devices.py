@@ -12,6 +12,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import EventKind
+from dtp.messaging.conversation.operations import Act
 from dtp.messaging.person.correspondence import Correspondence
 
 TRAP = "dtp+tcp://dtp1qqqq@trap:1"
@@ -29,7 +30,9 @@ def card_of(account: Account, now_ms: int) -> ContactCard:
 
 def come(at: Village, *claimed: str) -> Correspondence:
     """Have a stranger come whose account names devices of others, and who writes to Bob."""
-    mallory = at.people["mallory"] = at.open("mallory", account=account_of("mallory", *claimed))
+    mallory = at.people["mallory"] = at.open(
+        "mallory", account=account_of("mallory", *claimed, key="her key")
+    )
     mallory.set_profile("Mallory", [TRAP], at.now)
     bob = at.people["bob"]
     mallory.add_contact(bob.card, at.now)
@@ -129,3 +132,87 @@ def test_a_contact_who_has_an_account_by_now_is_that(village: Callable[..., Vill
         assert owner is not None
         assert owner.person == alice.person
         reopen(at, "bob")
+
+
+def test_whoever_claims_a_device_of_ours_changes_nothing_of_it(village: Callable[..., Village]) -> None:
+    """What that device had was shown as theirs, and once they were blocked large groups lacked what it said."""
+    at = village("bob", "phone", "alice", least=2)
+    at.share_account("bob", "phone")
+    bob, phone, alice = (at.people[each] for each in ("bob", "phone", "alice"))
+    group = at.group("bob", "alice")
+    phone.spreading.joined.add(group)
+    mallory = come(at, "phone")
+    said = bob.send_event(alice.person, EventKind.TEXT, {"text": "hello"}, at.now)
+    at.deliver()
+    assert bob.store.read_receipts(said.event.id) == {alice.person: False}
+    bob.update_contact(mallory.person, blocked=True)
+    assert bob.spreading.may_spread(group, phone.identity.id.key)
+
+
+def test_nobody_has_us_write_to_ourselves(village: Callable[..., Village]) -> None:
+    """Letters to the device that wrote them waited for ever, and in large groups all others' with them."""
+    at = village("bob", "alice", least=1)
+    bob, group = at.people["bob"], at.group("bob", "alice")
+    mallory = come(at, "bob")
+    bob.change_group(group, Act.ADD, at.now, subject=mallory.person)
+    at.say("bob", mallory.person, "who are you?")
+    at.say("bob", group, "who is that?")
+    bob.set_profile("Bob", bob.card.mailboxes, at.now)
+    assert bob.identity.id.key not in bob.devices_of(group)
+    assert bob.identity.id.key not in bob.store.spread.load_readers(group)
+    assert bob.store.count_waiting(bob.identity.id.key) == 0
+
+
+@pytest.mark.parametrize("owner", ["bob", "alice"])
+def test_nobody_gets_what_waits_for_a_device_that_is_revoked(
+    village: Callable[..., Village], owner: str
+) -> None:
+    """Whoever has it could name it in a card of their own: what waited for it went there."""
+    at = village("bob", "alice", "phone", least=2)
+    at.share_account(owner, "phone")
+    bob, alice, device = at.people["bob"], at.people["alice"], at.people["phone"].identity.id.key
+    group = at.group("bob", "alice")
+    at.people["phone"].spreading.joined.add(group)
+    at.say("bob", group, "here is the key")
+    at.deliver()
+    come(at, "phone")
+    at.say("bob", group, "to all")
+    at.say("bob", alice.person, "to you alone")
+    assert not bob.store.spread.load_readers(group)[device][0] > bob.store.spread.list_spread(group)[0].number
+    account = at.people[owner].account
+    assert account is not None
+    at.people[owner].change_account(account.remove(at.people["phone"].identity.id), at.now + 1)
+    bob.take_found_card(at.people[owner].card, Nearness.ANYWHERE, at.now)
+    at.now += bob.spreading.patience_ms
+    bob.spreading.hand_over_due(at.now)
+    assert bob.store.count_waiting(device) == 0
+    assert device not in bob.store.spread.load_readers(group)
+    assert alice.identity.id.key in bob.store.spread.load_readers(group)
+
+
+def test_who_has_another_key_by_now_gets_nothing_that_waited_for_former_devices(
+    village: Callable[..., Village],
+) -> None:
+    """It went on waiting, and went to whoever named one of them."""
+    at = village("alice", "bob", "phone", least=100)
+    at.share_account("alice", "phone")
+    alice, bob, device = at.people["alice"], at.people["bob"], at.people["phone"].identity.id.key
+    bob.contacts.consent = "ask"
+    at.say("bob", alice.person, "hello")
+    assert alice.account is not None
+    devices = [Device(alice.identity.id.key)]
+    rotated = Account.rotate(
+        alice.account.card,
+        known_identity("recovery"),
+        known_identity("key2"),
+        known_identity("recovery2").id,
+        devices,
+    )
+    at.people.pop("phone").close()
+    alice.change_account(rotated, at.now + 1)
+    bob.take_found_card(alice.card, Nearness.ANYWHERE, at.now)
+    assert bob.contacts.is_waiting(alice.person)
+    assert bob.store.count_waiting(device)
+    bob.accept_key(alice.person)
+    assert not bob.store.count_waiting(device)
+    assert bob.store.count_waiting(alice.identity.id.key)

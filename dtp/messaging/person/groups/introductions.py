@@ -6,7 +6,8 @@ nobody takes from people who write themselves, nor from those whom others name.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,6 +74,26 @@ class Introductions:
             return contact, CardChange.REPLACED
         return contact, change
 
+    @contextmanager
+    def change_card(self, person: bytes) -> Iterator[None]:
+        """Run the block, which may change a contact's cards, and keep the contact. Sessions with devices that have
+        gone from them, and what waits for these, are forgotten: but for others' devices, which they may have named
+        all the same."""
+        mail, before = self._mail, self._mail.contacts.get_contact(person)
+        theirs = mail.contacts.list_owned(before) if before else set()
+        yield
+        contact = mail.contacts.get_contact(person)
+        if contact is None or contact == before:
+            return
+        mail.put_contact(contact)
+        gone = (before.devices - contact.devices) if before else set()
+        if before is not None:
+            mail.former_devices.keep_card(before.card, gone)
+        for device in gone & theirs:
+            mail.desk.forget_device(device)
+        if before is None or before.devices != contact.devices:
+            mail.group_states.reconsider_groups(person, gone)
+
     def may_write(self, person: bytes) -> bool:
         """Return whether somebody who writes is kept as a contact: one more stranger, or who is that already."""
         contact = self._mail.contacts.get_contact(person)
@@ -104,15 +125,6 @@ class Introductions:
         if len(devices) > self.most_unnamed:
             known = {*mail.card.devices, *(device for each in mail.contacts for device in each.devices)}
             mail.desk.drop_devices(each for each in devices if each not in newcomers and each not in known)
-
-    def forget_devices(self, person: bytes, devices: Iterable[bytes]) -> None:
-        """Forget the sessions with devices which a card of this person doesn't name any more, and what waits for
-        them: but for others' devices, which it may have named all the same."""
-        mail = self._mail
-        for device in devices:
-            is_others = device in mail.card.devices or mail.contacts.owner_of(device) is not None
-            if not is_others or mail.desk.said_person(device) == person:
-                mail.desk.forget_device(device)
 
     def nearness_of(self, person: bytes) -> Nearness:
         """Return how near somebody counts who tells of others, or of a file; our own devices count as in our
@@ -164,8 +176,9 @@ class Introductions:
         return True
 
     def _drop_contact(self, contact: Contact) -> None:
-        mail = self._mail
+        mail, theirs = self._mail, self._mail.contacts.list_owned(contact)
         mail.contacts.drop_contact(contact)
         mail.store.drop_contact(contact.person)
-        known = [each for each in contact.card.devices if mail.store.load_peer(each) is not None]
-        self.forget_devices(contact.person, known)
+        for device in theirs:
+            if mail.store.load_peer(device) is not None:
+                mail.desk.forget_device(device)

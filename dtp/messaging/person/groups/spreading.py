@@ -63,10 +63,6 @@ class Spreading:
         is_blocked = owner is not None and owner.blocked
         return person if is_member and not is_blocked else b""
 
-    def _is_known(self, device: bytes) -> bool:
-        """Return False for a device that was revoked."""
-        return device in self._mail.card.devices or self._mail.contacts.owner_of(device) is not None
-
     # ---- what is said here -------------------------------------------------------------------------------------
 
     def _get_sender(self, group: bytes) -> SpreadSender:
@@ -140,9 +136,7 @@ class Spreading:
         """Give what waits up to a number to those of the devices that lack it, by mailbox, in its order."""
         store = self._mail.store
         readers = store.spread.load_readers(group)
-        gone = [each for each in devices if not self._is_known(each)]
-        store.spread.drop_readers(group, gone)
-        wanted = set(devices).difference(gone)
+        wanted = set(devices)
         for spread in store.spread.list_spread(group):
             lacking: dict[int, list[bytes]] = {}
             for device in wanted:

@@ -88,6 +88,10 @@ class SpreadStore:
             [(group, each) for each in devices],
         )
 
+    def drop_device(self, device: bytes) -> None:
+        """Have nothing wait for a device any more, in any group."""
+        self._database.execute("DELETE FROM spread_readers WHERE device = ?", (device,))
+
     def add_spread(self, group: bytes, spread: Spread, due_ms: int) -> None:
         """Keep what is to be spread in a group until all its readers have it."""
         key = self._rows.seal(spread.key, "spread", group, spread.number)

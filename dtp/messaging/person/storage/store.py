@@ -342,6 +342,7 @@ class MessageStore:
         """Forget all that waits for a device, which isn't its owner's any more."""
         self._db.execute("DELETE FROM outbox WHERE device = ?", (device,))
         self.missed.drop_device(device)
+        self.spread.drop_device(device)
 
     def renumber_device(self, device: bytes, *, first: int) -> int:
         """Number the payloads that wait for a device anew, from `first`. Return how many there are."""
