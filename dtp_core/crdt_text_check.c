@@ -166,6 +166,38 @@ static int check_partings(dtp_text *t)
     return code;
 }
 
+/* A treap of what waits: it is counted, and *farthest becomes the last. */
+static int check_treap(const waiting *w, uint64_t *count, const waiting **farthest)
+{
+    int code;
+    if (w == NULL)
+        return DTP_TEXT_OK;
+    PROMISE((w->left == NULL || w->left->rank <= w->rank) && (w->right == NULL || w->right->rank <= w->rank));
+    code = check_treap(w->left, count, farthest);
+    PROMISE(code == DTP_TEXT_OK && (*farthest == NULL || (*farthest)->needs <= w->needs));
+    *farthest = w;
+    ++*count;
+    return check_treap(w->right, count, farthest);
+}
+
+/* What waits is counted, and what comes next is deleted by the one that reaches farthest. */
+static int check_waits(dtp_text *t)
+{
+    uint64_t count = 0;
+    size_t i;
+    for (i = 0; i < t->agent_count; i++) {
+        const agent *a = &t->agents[i];
+        const waiting *last = NULL, *farthest = NULL;
+        PROMISE(check_treap(a->waits, &count, &last) == DTP_TEXT_OK);
+        PROMISE(check_treap(a->halves, &count, &farthest) == DTP_TEXT_OK);
+        PROMISE(farthest == NULL || (farthest->op.kind == DELETE_UP && farthest->op.a.agent == i
+                                     && farthest->needs == farthest->op.a.seq + farthest->len
+                                     && farthest->needs > a->next && (i == 0 || farthest->op.a.seq == a->next)));
+    }
+    PROMISE(count == t->state.waiting);
+    return DTP_TEXT_OK;
+}
+
 static int check_all(dtp_text *t)
 {
     weight sum;
@@ -181,6 +213,8 @@ static int check_all(dtp_text *t)
         code = check_logs(t);
     if (code == DTP_TEXT_OK)
         code = check_partings(t);
+    if (code == DTP_TEXT_OK)
+        code = check_waits(t);
     if (code == DTP_TEXT_OK)
         code = rich_check(t);
     return code == DTP_TEXT_OK ? marks_check(t) : code;

@@ -388,7 +388,9 @@ int64_t dtp_text_compact(dtp_text *t, const uint8_t *stable, size_t size)
     int64_t result;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
-    result = compact(t, stable, size);
+    result = waits_settle(t);
+    if (result == DTP_TEXT_OK)
+        result = compact(t, stable, size);
     text_leave(t);
     return result;
 }

@@ -484,9 +484,11 @@ int64_t version_write(dtp_text *t, const uint8_t **out)
     size_t i, count = 0;
     int code;
     t->out.size = 0;
+    code = waits_settle(t);
     for (i = 0; i < t->agent_count; i++)
         count += t->agents[i].next > 0;
-    code = agents_sorted(t);
+    if (code == DTP_TEXT_OK)
+        code = agents_sorted(t);
     if (code == DTP_TEXT_OK)
         code = put_number(t, &t->out, count);
     for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++) {
@@ -545,7 +547,9 @@ int64_t dtp_text_changes(dtp_text *t, const uint8_t *version, size_t size, const
     int code;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
-    code = version_read(t, version, size, 0);
+    code = waits_settle(t);
+    if (code == DTP_TEXT_OK)
+        code = version_read(t, version, size, 0);
     if (code == DTP_TEXT_OK)
         code = write_changes(t);
     return leave_with(t, code, out);
@@ -574,9 +578,11 @@ int64_t dtp_text_changes_of(dtp_text *t, const uint8_t *name, size_t size, uint3
     int code;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
+    code = waits_settle(t);
     if (who < 0 || first < t->agents[who].base || end > t->agents[who].next)
         end = first; /* they aren't here, or not any more */
-    code = write_range(t, who < 0 ? 0 : (uint32_t)who, first, end);
+    if (code == DTP_TEXT_OK)
+        code = write_range(t, who < 0 ? 0 : (uint32_t)who, first, end);
     return leave_with(t, code, out);
 }
 

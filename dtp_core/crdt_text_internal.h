@@ -288,9 +288,17 @@ enum { WAITS = 1 }; /* instead of a code: the operation was put aside */
 int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size, id lack);
 /* Put one that was taken out aside once more. */
 void wait_hang(dtp_text *t, waiting *w, id lack);
-/* Take out the first that needs no more than `made` of the author's operations; NULL: there is none. */
-waiting *wait_take(agent *a, uint32_t made);
+/* Take out the first of a treap that needs no more than `made`; NULL: there is none. */
+waiting *wait_first(waiting **at, uint32_t made);
+/* Take out one that can do something now that the author has made as many as it has; NULL: there is none. */
+waiting *wait_take(agent *a);
 void wait_free(dtp_text *t, waiting *w);
 void waits_free(dtp_text *t);
+
+/* ---- crdt_text_merge.c ------------------------------------------------------------------------------------- */
+
+/* Apply all that waits as far as it can be: what was deleted is gone before, but not all know yet who deleted it, too. Before
+ * authors' next numbers are asked for. Only memory can fail. */
+int waits_settle(dtp_text *t);
 
 #endif

@@ -5,7 +5,7 @@
 static void made_more(dtp_text *t, uint32_t who)
 {
     agent *a = &t->agents[who];
-    if (a->waits == NULL || a->is_ready)
+    if ((a->waits == NULL && a->halves == NULL) || a->is_ready)
         return;
     a->is_ready = 1;
     t->waiters[t->waiter_count++] = who;
@@ -54,10 +54,8 @@ static int refers(dtp_text *t, uint32_t who, const wire_op *op, id *lack)
     if (op->op.kind >= DELETE_UP) {
         uint32_t low = op->op.kind == DELETE_UP ? op->op.a.seq : op->op.a.seq - (op->len - 1);
         code = has(t, make_id(op->op.a.agent, low), op->len, lack);
-        if (op->op.kind == DELETE_UP) { /* with the next of these the next deletion can be applied */
-            uint32_t next = t->agents[op->op.a.agent].next;
-            lack->seq = (op->op.a.seq > next ? op->op.a.seq : next) + 1;
-        }
+        if (op->op.kind == DELETE_UP && op->op.a.seq > t->agents[op->op.a.agent].next)
+            lack->seq = op->op.a.seq + 1; /* with the first of these the first deletion can be applied */
         return code;
     }
     if (op->op.a.agent != NOBODY)
@@ -189,35 +187,69 @@ static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, siz
     return code;
 }
 
+/* Apply what was taken out of those that wait for this author, or hang it up again. */
+static int wait_again(dtp_text *t, uint32_t on, waiting *w)
+{
+    wire_op op;
+    int code;
+    op.op = w->op;
+    op.len = w->len;
+    op.dead = (int)w->dead;
+    op.end = 0;
+    code = apply(t, w->who, op, w->text, w->size, w);
+    if (code == DTP_TEXT_MEMORY)
+        wait_hang(t, w, make_id(on, w->needs));
+    else if (code != WAITS) {
+        t->state.refused += code != DTP_TEXT_OK;
+        wait_free(t, w);
+        code = DTP_TEXT_OK;
+    }
+    return code;
+}
+
 /* Apply whatever no longer has to wait. Only memory can fail: then it waits on. */
 static int drain(dtp_text *t)
 {
+    int code = DTP_TEXT_OK;
     made_more(t, 0); /* maybe here */
-    while (t->waiter_count > 0) {
+    while (t->waiter_count > 0 && code != DTP_TEXT_MEMORY) {
         uint32_t on = t->waiters[t->waiter_count - 1];
-        waiting *w = wait_take(&t->agents[on], t->agents[on].next);
-        wire_op op;
-        int code;
-        if (w == NULL) {
+        waiting *w = wait_take(&t->agents[on]);
+        if (w != NULL) {
+            code = wait_again(t, on, w);
+        } else {
             t->agents[on].is_ready = 0;
             t->waiter_count--;
-            continue;
         }
-        op.op = w->op;
-        op.len = w->len;
-        op.dead = (int)w->dead;
-        op.end = 0;
-        code = apply(t, w->who, op, w->text, w->size, w);
-        if (code == DTP_TEXT_MEMORY) {
-            wait_hang(t, w, make_id(on, w->needs));
-            return code;
-        }
-        if (code == WAITS)
-            continue;
-        t->state.refused += code != DTP_TEXT_OK;
-        wait_free(t, w);
     }
-    return DTP_TEXT_OK;
+    return code == DTP_TEXT_MEMORY ? code : DTP_TEXT_OK;
+}
+
+/* The same of deletions that begin with what this author has made. */
+static int settle(dtp_text *t, uint32_t on)
+{
+    waiting *rest = t->agents[on].halves, *w;
+    int code = DTP_TEXT_OK;
+    t->agents[on].halves = NULL;
+    while ((w = wait_first(&rest, UINT32_MAX)) != NULL)
+        if (code == DTP_TEXT_MEMORY || w->op.a.seq >= t->agents[on].next)
+            wait_hang(t, w, make_id(on, w->needs));
+        else
+            code = wait_again(t, on, w);
+    made_more(t, on);
+    return code;
+}
+
+int waits_settle(dtp_text *t)
+{
+    size_t i;
+    int code = DTP_TEXT_OK;
+    for (i = 0; i < t->agent_count && code != DTP_TEXT_MEMORY; i++)
+        if (t->agents[i].halves != NULL)
+            code = settle(t, (uint32_t)i);
+    if (code == DTP_TEXT_MEMORY)
+        return code;
+    return t->waiter_count == 0 ? DTP_TEXT_OK : drain(t);
 }
 
 /* ---- messages -------------------------------------------------------------------------------------------- */
@@ -502,9 +534,12 @@ static int merge_from(dtp_text *t, dtp_text *fresh)
 
 static int merge_state(dtp_text *t, const message *m, const uint8_t *start)
 {
-    int known = has_bases(t, m), code;
-    dtp_text *fresh = (t->is_list ? dtp_list_new : dtp_text_new)(t->agents[0].name, t->agents[0].size,
-                                                                  (const uint8_t *)t->seed);
+    dtp_text *fresh;
+    int known, code = waits_settle(t);
+    if (code != DTP_TEXT_OK)
+        return code;
+    known = has_bases(t, m);
+    fresh = (t->is_list ? dtp_list_new : dtp_text_new)(t->agents[0].name, t->agents[0].size, (const uint8_t *)t->seed);
     if (fresh == NULL)
         return DTP_TEXT_MEMORY;
     fresh->state.cap = t->state.cap;

@@ -228,9 +228,11 @@ int dtp_text_has(dtp_text *t, const uint8_t *data, size_t size)
 {
     dtp_reader r = {data, data, size > 0 ? data + size : data};
     message m;
-    int has = 1;
+    int has, code;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
+    code = waits_settle(t);
+    has = code == DTP_TEXT_OK ? 1 : code;
     while (r.at < r.end && has == 1)
         has = wire_check(&r, &m) != DTP_TEXT_OK || m.state || m.list != t->is_list ? DTP_TEXT_FORMAT : has_message(t, &m);
     text_leave(t);

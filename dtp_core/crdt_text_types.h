@@ -114,7 +114,8 @@ typedef struct origin {
 
 enum { RUN_MARKER = 1 << 20, RUN_ORIGIN = 1 << 21, RUN_KIND = 22 };
 
-/* An operation that waits until some author has made as many as it needs: in that author's treap, by what it needs. */
+/* An operation that waits until some author has made as many as it needs: in one of that author's treaps, by what it
+ * needs. */
 typedef struct waiting {
     struct waiting *left;
     struct waiting *right;
@@ -169,6 +170,7 @@ typedef struct agent {
     level *levels; /* of its runs, while depths are told anew */
     size_t level_room;
     waiting *waits;    /* operations that need more of its own */
+    waiting *halves;   /* deletions of its characters that begin with those that are here: they need the last of them */
     uint32_t is_ready; /* it is in `waiters` */
 } agent;
 

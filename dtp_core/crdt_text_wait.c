@@ -25,10 +25,42 @@ static int wait_order(const waiting *x, const waiting *y)
     return (x->len > y->len) - (x->len < y->len);
 }
 
-/* Whether one that says as much waits for this author already. */
-static int is_hung(const agent *a, const waiting *as)
+/* Whether the next character of the author that this deletion is about is deleted as soon as it comes. */
+static int is_half(dtp_text *t, const waiting *w)
 {
-    const waiting *w = a->waits, *found = NULL;
+    const id x = w->op.a;
+    uint32_t next;
+    if (w->op.kind != DELETE_UP || w->op.seq > t->agents[w->who].next)
+        return 0;
+    next = t->agents[x.agent].next;
+    return x.seq <= next && x.seq + w->len > next && (x.seq == next || is_character(t, x, 1) == DTP_TEXT_OK);
+}
+
+/* The deletion that reaches farthest of those that begin with what the author has made; NULL: there is none. */
+static waiting **farthest(agent *a)
+{
+    waiting **at = &a->halves;
+    while (*at != NULL && (*at)->right != NULL)
+        at = &(*at)->right;
+    return at;
+}
+
+/* Whether there are new characters for it. */
+static int lags(const agent *a, const waiting *w)
+{
+    return w != NULL && w->op.a.seq < a->next;
+}
+
+/* The treap for one that waits for this author. */
+static waiting **treap_for(dtp_text *t, const waiting *w, uint32_t on)
+{
+    return is_half(t, w) ? &t->agents[on].halves : &t->agents[on].waits;
+}
+
+/* Whether one that says as much is there already. */
+static int is_hung(const waiting *w, const waiting *as)
+{
+    const waiting *found = NULL;
     while (w != NULL) {
         if (wait_order(w, as) >= 0)
             found = w;
@@ -37,10 +69,9 @@ static int is_hung(const agent *a, const waiting *as)
     return found != NULL && found->needs == as->needs && found->who == as->who && found->op.seq == as->op.seq;
 }
 
-void wait_hang(dtp_text *t, waiting *w, id lack)
+static void hang(const dtp_text *t, waiting *w, waiting **at)
 {
-    waiting **at = &t->agents[lack.agent].waits, **before = &w->left, **behind = &w->right, *rest;
-    w->needs = lack.seq;
+    waiting **before = &w->left, **behind = &w->right, *rest;
     w->rank = (uint32_t)dtp_mix(t->seed[0] ^ ((uint64_t)w->needs << 32 | w->op.seq), t->seed[1] ^ w->who);
     while (*at != NULL && (*at)->rank >= w->rank)
         at = wait_order(w, *at) < 0 ? &(*at)->left : &(*at)->right;
@@ -60,10 +91,15 @@ void wait_hang(dtp_text *t, waiting *w, id lack)
     *before = *behind = NULL;
 }
 
-/* Take out the first that needs no more than `made` of the author's operations; NULL: there is none. */
-waiting *wait_take(agent *a, uint32_t made)
+void wait_hang(dtp_text *t, waiting *w, id lack)
 {
-    waiting **at = &a->waits, *w;
+    w->needs = lack.seq;
+    hang(t, w, treap_for(t, w, lack.agent));
+}
+
+waiting *wait_first(waiting **at, uint32_t made)
+{
+    waiting *w;
     while (*at != NULL && (*at)->left != NULL)
         at = &(*at)->left;
     w = *at;
@@ -73,13 +109,29 @@ waiting *wait_take(agent *a, uint32_t made)
     return w;
 }
 
+/* Of the deletions that begin with what is here, the one that reaches farthest deletes all that the others would as well;
+ * these follow at their ends, or in waits_settle. So what comes is deleted once, however many wait for it. */
+waiting *wait_take(agent *a)
+{
+    waiting **at = farthest(a), *w = *at;
+    if (lags(a, w)) {
+        *at = w->left;
+        return w;
+    }
+    w = wait_first(&a->halves, a->next);
+    return w != NULL ? w : wait_first(&a->waits, a->next);
+}
+
 void waits_free(dtp_text *t)
 {
     size_t i;
     waiting *w;
-    for (i = 0; i < t->agent_count; i++)
-        while ((w = wait_take(&t->agents[i], UINT32_MAX)) != NULL)
+    for (i = 0; i < t->agent_count; i++) {
+        while ((w = wait_first(&t->agents[i].waits, UINT32_MAX)) != NULL)
             wait_free(t, w);
+        while ((w = wait_first(&t->agents[i].halves, UINT32_MAX)) != NULL)
+            wait_free(t, w);
+    }
     t->waiter_count = 0;
 }
 
@@ -87,13 +139,19 @@ void waits_free(dtp_text *t)
 int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size, id lack)
 {
     size_t needed = sizeof(waiting) + size;
-    waiting as, *w;
+    agent *a = &t->agents[lack.agent];
+    waiting as, *w, **at;
     int code;
     as.needs = lack.seq;
     as.who = who;
     as.op = op->op;
     as.len = op->len;
-    if (is_hung(&t->agents[lack.agent], &as))
+    at = treap_for(t, &as, lack.agent);
+    if (at == &a->halves && lags(a, *farthest(a))) { /* once that has deleted what came */
+        as.needs = a->next;
+        at = &a->waits;
+    }
+    if (is_hung(*at, &as))
         return WAITS;
     if (needed > t->state.waiting_cap || t->state.waiting_bytes > t->state.waiting_cap - needed)
         return DTP_TEXT_PENDING;
@@ -110,7 +168,8 @@ int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, 
     w->size = (uint32_t)size;
     if (size > 0)
         memcpy(w->text, text, size);
-    wait_hang(t, w, lack);
+    w->needs = as.needs;
+    hang(t, w, at);
     t->state.waiting++;
     t->state.waiting_bytes += needed;
     return WAITS;
