@@ -92,7 +92,7 @@ class Graph(Contents):
         #: Peer (public key) -> `vector.digest` of what both had when they last synced.
         self.agreed: dict[bytes, bytes] = {}
         #: What it passes on of authors who may be away, and when it sums up its own.
-        self.passed = Passed(store.passed_folder)
+        self.passed = Passed(store.passed_folder, store.name)
         self.offering = Offering()
         #: Whether it is only read: what would change it raises `GraphReadOnly`.
         self.read_only = read_only

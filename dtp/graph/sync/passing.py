@@ -6,12 +6,15 @@ them the summary of all of them now and then, when it is half as large or less. 
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from dtp.graph.errors import StoreError, SyncError
+from dtp.crdt.permission.owners import owner_name
+from dtp.graph.errors import EnvelopeError, StoreError, SyncError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import NONE_BEFORE, Envelope, Summary
@@ -21,6 +24,10 @@ from dtp.replacing import replace_file
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
 
+log = logging.getLogger("dtp.graph")
+
+#: What the file of an author's is called.
+_NAME: Final = re.compile("[0-9a-f]{64}")
 #: Bytes of frames for which a summary is worth the trouble.
 LEAST: Final = 64 * 1024
 #: Bytes of a summary of everything, at most: it is held in memory while it comes.
@@ -41,8 +48,9 @@ class Passed:
     In a folder, which is made with the first one: a file for each author, replaced as a whole; None: in memory.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, graph_name: str) -> None:
         self._folder = folder
+        self._graph_name = graph_name
         self._known: dict[bytes, tuple[int, int]] = {}
         self._parts: dict[bytes, list[bytes]] = {}
         if folder is not None and folder.is_dir():
@@ -53,14 +61,16 @@ class Passed:
         if path.suffix:
             path.unlink(missing_ok=True)  # of a writer that was killed
             return
+        if not _NAME.fullmatch(path.name):
+            return  # another program's
         try:
             with path.open("rb") as file:
                 self._known[bytes.fromhex(path.name)] = (
                     int.from_bytes(file.read(8), "big"),
                     path.stat().st_size - 8,
                 )
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path} is not a summary that was kept: {error}") from error
+        except OSError as error:
+            raise StoreError(f"a summary that was kept can't be read: {error}") from error
 
     def last_of(self, author: bytes) -> int:
         """Return the last of the author's frames that it stands for; 0 when there is none."""
@@ -75,14 +85,26 @@ class Passed:
         return sorted(self._known)
 
     def parts_of(self, author: bytes) -> list[bytes]:
-        """Return its envelopes and summaries, in order. Raises `StoreError`."""
+        """Return its envelopes and summaries, in order. None where its file is damaged, which a line in the log says:
+        it is removed then. Raises `StoreError`."""
         if self._folder is None:
             return self._parts.get(author, [])
         try:
             data = (self._folder / author.hex()).read_bytes()
         except OSError as error:
             raise StoreError(f"a summary that was kept can't be read: {error.strerror}") from error
-        return list(_cut(data, 8))
+        parts = list(_cut(data, 8))
+        taking, is_whole = Taking(author, self.last_of(author), len(data)), False
+        try:
+            for part in parts:
+                is_whole = taking.add_part(decode_part(self._graph_name, part), part)
+        except (EnvelopeError, SyncError):
+            is_whole = False
+        if is_whole:
+            return parts
+        log.warning("the sum of frames of %s was damaged, and is removed", owner_name(author))
+        self.remove_summary(author)
+        return []
 
     def put_summary(self, author: bytes, sequence: int, parts: list[bytes]) -> None:
         """Keep an author's summary of everything instead of the last one. Raises `StoreError`."""
@@ -283,9 +305,9 @@ class Taking:
             passed.put_summary(self.author, self.sequence, self._parts)
 
 
-def decode_part(graph: Graph, data: bytes) -> Signed:
+def decode_part(graph_name: str, data: bytes) -> Signed:
     """Return a part, which is genuine. Raises `SyncError`, `EnvelopeError`."""
-    one = envelopes.decode(graph.name, data)
+    one = envelopes.decode(graph_name, data)
     if not one.is_genuine():
         raise SyncError("a part of a summary is not signed by its author")
     return one

@@ -252,7 +252,10 @@ class _Session:
             author, first, upto
         ):
             return first
-        await self._send_some(await self._graph.frames.ask_store(passed.parts_of, author))
+        parts = await self._graph.frames.ask_store(passed.parts_of, author)
+        if not parts:
+            return first
+        await self._send_some(parts)
         return upto + 1
 
     async def _offer_summaries(self) -> None:
@@ -325,7 +328,7 @@ class _Session:
             taking = self._taking.get(envelope.author)
             if taking is None or envelope.sequence > taking.sequence or not taking.is_next(envelope):
                 others.append(one)  # also a frame that was asked for again, and came another way meanwhile
-            elif taking.add_part(passing.decode_part(self._graph, one), one):
+            elif taking.add_part(passing.decode_part(self._graph.name, one), one):
                 frames = self._graph.frames
                 await frames.ask_store(taking.keep_passed, self._graph.passed, frames.find)
                 size = await frames.stored_bytes(envelope.author, 1, taking.sequence)

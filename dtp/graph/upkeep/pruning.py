@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.core.errors import EncodingError
@@ -228,23 +228,40 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
 async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
     """Drop frames that were summed up; return what was dropped.
 
-    Unless `at_once`, own frames are summed up only when they have grown enough.
+    Unless `at_once`, own frames are summed up only when they have grown enough. Where something fails, the rest is
+    done before that is raised.
     """
     graph.check_writable()
     if graph.keeps_history:
         raise GraphError("this graph keeps its history; open it without history to prune it")
     await graph.commit()
     own, found = graph.identity.id.key, list[Pruned]()
+    errors: list[DtpError] = []
     if graph.admission.agreement is not None and graph.passed.last_of(own):
-        found.append(await _prune_author(graph, own))  # to the next sum nobody agrees yet
+        with _held(errors):
+            found.append(await _prune_author(graph, own))  # to the next sum nobody agrees yet
     if can_sum_up(graph):
-        await let_go(graph)
-        await graph.offering.refresh_offer(graph, at_once=at_once)
-    found += [await _prune_author(graph, author) for author in graph.passed.list_authors()]
+        with _held(errors):
+            await let_go(graph)
+            await graph.offering.refresh_offer(graph, at_once=at_once)
+    for author in graph.passed.list_authors():
+        with _held(errors):
+            found.append(await _prune_author(graph, author))
     pruned = Pruned(sum(one.frames for one in found), sum(one.bytes for one in found))
     if pruned.frames:
         await graph.shrink()
+    if errors:
+        raise errors[0]
     return pruned
+
+
+@contextmanager
+def _held(errors: list[DtpError]) -> Iterator[None]:
+    """Keep what fails until the rest is done: one author's frames hold up no others'."""
+    try:
+        yield
+    except DtpError as error:
+        errors.append(error)
 
 
 class Pruner:

@@ -82,16 +82,22 @@ def test_offers_while_a_replica_follows() -> None:
 
 
 def test_what_was_kept_is_there_again_and_half_written_ones_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / "s"
-    passed = Passed(folder)
-    assert (passed.list_authors(), passed.last_of(b"a" * 32)) == ([], 0)
+    async def frames() -> list[bytes]:
+        async with await Graph.open("memory:", identity=ALICE) as alice:
+            await churn(alice, 3, 1)
+            return await alice.frames.read(ALICE.id.key, 1, 3)
+
+    folder, author, parts = tmp_path / "s", ALICE.id.key, asyncio.run(frames())
+    passed = Passed(folder, "")
+    assert (passed.list_authors(), passed.last_of(author)) == ([], 0)
     assert not folder.exists()
-    passed.put_summary(b"a" * 32, 7, [b"one", b"another"])
-    passed.put_summary(b"a" * 32, 9, [b"one", b"two", b""])
+    passed.put_summary(author, 2, parts[:2])
+    passed.put_summary(author, 3, parts)
     (folder / "half.new").write_bytes(b"half")
-    again = Passed(folder)
-    assert (again.list_authors(), again.last_of(b"a" * 32), again.size_of(b"a" * 32)) == ([b"a" * 32], 9, 18)
-    assert again.parts_of(b"a" * 32) == [b"one", b"two", b""]
+    again = Passed(folder, "")
+    size = sum(len(part) + 4 for part in parts)
+    assert (again.list_authors(), again.last_of(author), again.size_of(author)) == ([author], 3, size)
+    assert again.parts_of(author) == parts
     assert len(list(folder.iterdir())) == 1
 
 
@@ -109,10 +115,10 @@ def test_who_sends_something_else_than_it_offered() -> None:
                 Taking(BOB.id.key, 3, 1 << 30).add_part(parts[0], parts[0].encode())
             forged = dataclasses.replace(parts[0], body=parts[1].body)
             with pytest.raises(SyncError, match="not signed"):
-                passing.decode_part(alice, forged.encode())
+                passing.decode_part(alice.name, forged.encode())
             taking = Taking(ALICE.id.key, 3, sum(sizes))
             assert [taking.add_part(one, one.encode()) for one in parts] == [False, False, True]
-            passed = Passed(None)
+            passed = Passed(None, "")
             taking.keep_passed(passed, lambda author, sequence: parts[1])
             assert passed.list_authors() == []  # of another history than what is here
             taking.keep_passed(passed, lambda author, sequence: parts[2])
