@@ -65,6 +65,7 @@ class EntryKind(IntEnum):
 class Show:
     """A show. `rate` and `start_pot` are 0 for ticketed ones, what is about tickets for funded ones.
 
+    `tickets` are those that were bought and not taken back.
     `prepaid` is what those who left have paid for slots that aren't posted yet: the pot pays the rest of them.
     Contributed = released + returned + pot; released + tipped = collected + earned.
     """

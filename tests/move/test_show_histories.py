@@ -42,6 +42,7 @@ class Model:
     batch: int
     prices: tuple[int, ...]
     state: ShowState = ShowState.OFF
+    started: int = -1
     due: int = 0
     posted: int = 0
     tickets: int = 0
@@ -80,12 +81,14 @@ class Model:
         self.contributed += amount
         enough = self.tickets >= self.fewest if self.price else self.pot >= self.start_pot
         if self.state is ShowState.OFF and enough:
-            self.state, self.due = ShowState.ON_AIR, now + SLOT
+            self.state, self.started, self.due = ShowState.ON_AIR, now, now + SLOT
         return ""
 
     def may_take_back(self, now):
         if self.state is ShowState.OFF and self.price and now <= self.start_by:
             return "ETicketsStand"
+        if self.state is ShowState.ON_AIR and self.price and now == self.started:
+            return "ETicketsStand"  # the money may be lent for one transaction
         return ""
 
     def begun(self, now):
@@ -110,6 +113,7 @@ class Model:
 
     def take_back(self, name, amount, paid):
         del self.parts[name]
+        self.tickets -= bool(self.price)
         self.pot -= amount + paid
         self.returned += amount
         self.earned += paid

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Final
 
 from dtp.broadcast.errors import OffAir
 from dtp.broadcast.money import shows
@@ -28,6 +29,8 @@ _NOT_NOW = (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR)
 #: What is said of a chain that doesn't answer, and why.
 _CANT_POST = "slots can't be posted, which is tried again: %s"
 _CANT_TELL = "whether the show can start yet isn't known, which is asked again: %s"
+#: What is said, once, where fewer tickets are left than a show takes.
+_FEW_LEFT: Final = "tickets were taken back: the show goes on with %d of the %d that it was to start with; 'dtp show end' ends it"
 
 
 class ShowKeeper:
@@ -162,6 +165,14 @@ class ShowKeeper:
             raise NodeUnavailable("the node told of the show as it was before: it is behind the chain")
         self.found = found
         self._judge_now()
+        self._tell_of_refunds()
+
+    def _tell_of_refunds(self) -> None:
+        """Warn, once, that fewer tickets are left than the show takes: it may not be worth it any more."""
+        show = self.show
+        if show.state == ShowState.ON_AIR and show.tickets < show.fewest and _FEW_LEFT not in self._warned:
+            self._warned.add(_FEW_LEFT)
+            log.warning(_FEW_LEFT, show.tickets, show.fewest)
 
     async def _post_repeatedly(self) -> None:
         while True:

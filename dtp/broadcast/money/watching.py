@@ -148,7 +148,7 @@ class ShowWatcher:
             "rate": money(show.rate, coin) if show.rate else None,
             "lasts_s": show.paid_slots * show.slot_ms / 1000 if show.rate else None,
             "starts_at": money(show.start_pot, coin) if show.rate else None,
-            "tickets": None if show.rate else {"sold": show.tickets, "wanted": show.fewest},
+            "tickets": None if show.rate else {"held": show.tickets, "wanted": show.fewest},
             "ticket": money(show.ticket_price, coin) if show.ticket_price else None,
             "start_by_ms": show.start_by_ms or None,
         }

@@ -112,7 +112,7 @@ const EBadHash: vector<u8> = b"a hash is 32 bytes";
 const EForeignShare: vector<u8> = b"this share is of another show";
 #[error(code = 22)]
 const ETicketsStand: vector<u8> =
-    b"tickets stand until the show starts, its start-by passes or it ends";
+    b"tickets stand until the show has started, its start-by has passed or it has ended";
 #[error(code = 23)]
 const EBadKind: vector<u8> = b"kind is 0 (tip), 1 (request) or 2 (question)";
 #[error(code = 24)]
@@ -158,6 +158,7 @@ public struct Show<phantom T> has key {
     /// Shares of the pot, and the round that they are of: those of earlier rounds have been spent.
     shares: u256,
     round: u64,
+    /// Tickets that were bought and not taken back.
     tickets: u64,
     posted: u64,
     /// Head of the hash chain: blake2b-256 of the head before and the slot's hash. Begins with 32 zero bytes.
@@ -363,6 +364,7 @@ public fun buy_ticket<T>(
 
 /// Take back what is unspent of a share. Of a show that is on air its part of slots that have begun is paid: of the one
 /// that runs, and of at most a batch that is over and not posted. A producer who is silent for two batches has none.
+/// Tickets stand until the show has started, and it goes on with whoever stays.
 public fun take_back<T>(
     show: &mut Show<T>,
     share: Share<T>,
@@ -370,8 +372,9 @@ public fun take_back<T>(
     ctx: &mut TxContext,
 ): Coin<T> {
     show.assert_share(&share);
-    if (show.state == STATE_OFF && show.ticket_price > 0) {
-        assert!(show.is_late(clock), ETicketsStand);
+    if (show.ticket_price > 0) {
+        assert!(!show.do_tickets_stand(clock), ETicketsStand);
+        show.tickets = show.tickets - 1;
     };
     let Share { id, round, shares, .. } = share;
     let pot = show.pot.value();
@@ -521,7 +524,7 @@ public fun pot<T>(show: &Show<T>): u64 { show.pot.value() }
 /// What the producer can collect.
 public fun earned<T>(show: &Show<T>): u64 { show.earned.value() }
 
-/// Tickets that were sold.
+/// Tickets that were bought and not taken back.
 public fun tickets<T>(show: &Show<T>): u64 { show.tickets }
 
 /// Slots that were posted.
@@ -720,6 +723,15 @@ fun pause_if_unpaid<T>(show: &mut Show<T>) {
 fun change<T>(show: &mut Show<T>, state: u8) {
     show.state = state;
     event::emit(StateChanged { show: object::id(show), state, pot: show.pot.value() });
+}
+
+/// Whether tickets can't be taken back: before the show starts, but where it can't any more; and when it does, so that
+/// nobody starts it with money that was borrowed for one transaction.
+fun do_tickets_stand<T>(show: &Show<T>, clock: &Clock): bool {
+    if (show.state == STATE_OFF) !show.is_late(clock)
+    else
+        show.state == STATE_ON_AIR && show.posted == 0
+        && show.due_ms == clock.timestamp_ms() + show.slot_ms
 }
 
 /// Whether the start-by of a ticketed show that has not started has passed.

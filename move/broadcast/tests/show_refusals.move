@@ -328,6 +328,15 @@ fun tickets_stand() {
     end(s, clock);
 }
 
+#[test, expected_failure(abort_code = show::ETicketsStand)]
+fun tickets_stand_in_the_moment_of_the_start() {
+    let (mut s, clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    buy(&mut s, &clock, BOB, 300);
+    take_back(&mut s, &clock, BOB);
+    end(s, clock);
+}
+
 #[test, expected_failure(abort_code = show::EBadKind)]
 fun bad_kind() {
     let (mut s, clock) = radio();

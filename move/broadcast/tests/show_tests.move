@@ -74,6 +74,15 @@ fun state(s: &mut Scenario): u8 {
     state
 }
 
+fun tickets(s: &mut Scenario): u64 {
+    s.next_tx(PRODUCER);
+    let show = s.take_shared<Show<SUI>>();
+    let tickets = show.tickets();
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+    tickets
+}
+
 fun value(s: &mut Scenario, clock: &Clock, who: address): u64 {
     s.next_tx(who);
     let show = s.take_shared<Show<SUI>>();
@@ -370,6 +379,7 @@ fun who_gives_a_ticket_back_pays_its_part_of_slots_that_have_begun() {
     s.return_to_sender(share);
     ts::return_shared(show);
     s.next_tx(BOB);
+    clock.increment_for_testing(1);
     assert!(take_back(&mut s, &clock, BOB) == 200);
     assert!(collect(&mut s) == 100);
     assert!(value(&mut s, &clock, ALICE) == 200);
@@ -383,6 +393,24 @@ fun who_gives_a_ticket_back_pays_its_part_of_slots_that_have_begun() {
     play(&mut s, &mut clock, 1);
     assert!(collect(&mut s) == 200);
     assert!(state(&mut s) == ENDED);
+    end(s, clock);
+}
+
+#[test]
+fun a_show_goes_on_with_who_stays_and_says_how_many_tickets_are_left() {
+    let (mut s, mut clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    buy(&mut s, &clock, BOB, 300);
+    assert!(tickets(&mut s) == 2);
+    clock.increment_for_testing(1);
+    take_back(&mut s, &clock, BOB);
+    assert!(tickets(&mut s) == 1 && state(&mut s) == ON_AIR);
+    buy(&mut s, &clock, BOB, 300);
+    assert!(tickets(&mut s) == 2);
+    end_show(&mut s);
+    take_back(&mut s, &clock, BOB);
+    take_back(&mut s, &clock, ALICE);
+    assert!(tickets(&mut s) == 0);
     end(s, clock);
 }
 

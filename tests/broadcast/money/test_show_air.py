@@ -302,6 +302,27 @@ def test_a_show_that_starts_has_its_slots_posted_also_where_its_time_wasnt_known
     clock.run(test())
 
 
+def test_a_producer_is_warned_once_when_tickets_were_taken_back(monkeypatch, caplog):
+    """It plays for fewer than it asked then, and nobody else would tell it."""
+
+    async def test():
+        chain = OnChain(monkeypatch, 0)
+        on_air = replace(TICKETED, slots=500, pot=10**6, state=ShowState.ON_AIR, due_ms=chain.now_ms + 1000)
+        chain.versions = [replace(on_air, tickets=2)]
+        async with await open_keeper(chain, SimpleNamespace(off=0)) as keeper:
+            await asyncio.sleep(15)
+            assert not [each for each in caplog.messages if "taken back" in each]
+            for tickets in 1, 0:
+                chain.versions.append(replace(on_air, tickets=tickets))
+                await asyncio.sleep(15)
+            assert keeper.air == Air.ON_AIR  # whether that is worth it is for the producer to say
+
+    clock.run(test())
+    assert [each for each in caplog.messages if "taken back" in each] == [
+        "tickets were taken back: the show goes on with 1 of the 2 that it was to start with; 'dtp show end' ends it"
+    ]
+
+
 def away_rows():
     """The table of docs/broadcast.md: for how many slots a node is away, and for how many the show is sent unpaid."""
     text = (Path(__file__).parents[3] / "docs" / "broadcast.md").read_text()

@@ -49,8 +49,8 @@ def test_what_the_terminal_has_no_room_for_is_counted(lines, left_out):
 
 
 def test_tickets_and_nobody_who_has_asked():
-    lines = shown({**PAGE, "tickets": {"sold": 3, "wanted": 50}, "line": [], "more": 0})
-    assert "3 of 50 tickets sold" in lines[1]
+    lines = shown({**PAGE, "tickets": {"held": 3, "wanted": 50}, "line": [], "more": 0})
+    assert "3 tickets held of 50 that it takes" in lines[1]
     assert lines[-1].strip() == "nobody has asked yet"
 
 
@@ -72,6 +72,7 @@ def test_a_status_says_when_too_few_tickets_were_sold_in_time(start_by_ms, air, 
     tickets = {"rate": 0, "tickets": 1, "fewest": 2, "slots": 3, "ticket_price": 10}
     rows = status_rows({**STATUS, **tickets, "start_by_ms": start_by_ms, "air": air})
     assert ("dtp show refund" in rows["starts by"]) == too_late
+    assert rows["tickets"].startswith("1 held of 2 that it takes")
     assert rows["air"] == (f"{air}, and can't start any more" if too_late else air)
 
 

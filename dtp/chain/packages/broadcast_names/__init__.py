@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 PACKAGE: Final = "broadcast"
-DIGEST: Final = "cbc6a3c0d58439c3be0102e0da4c3adde42b9a40488351955996647bafcda36c"
+DIGEST: Final = "c8c12b427efa289aef5e26593d4d16f072e1601fe263cdb241b4b862473f23fd"
 
 
 class Module(StrEnum):

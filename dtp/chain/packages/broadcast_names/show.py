@@ -222,7 +222,7 @@ SHOW_MESSAGES: Final[dict[ShowError, str]] = {
     ShowError.NO_HASHES: "there is no slot to post",
     ShowError.BAD_HASH: "a hash is 32 bytes",
     ShowError.FOREIGN_SHARE: "this share is of another show",
-    ShowError.TICKETS_STAND: "tickets stand until the show starts, its start-by passes or it ends",
+    ShowError.TICKETS_STAND: "tickets stand until the show has started, its start-by has passed or it has ended",
     ShowError.BAD_KIND: "kind is 0 (tip), 1 (request) or 2 (question)",
     ShowError.TEXT_TOO_LONG: "a text is at most 4,096 bytes",
     ShowError.NOTHING_ASKED: "nothing of that number was asked",
