@@ -189,7 +189,7 @@ class Ranking(Generic[K]):
         if len(self) <= self.places:
             return None
         newest = self._here[next(reversed(self._here))]
-        if self._peers[newest.peer] == 1 and self.get_standing(newest, now) is Standing.SAYS:
+        if self.get_standing(newest, now) is Standing.SAYS:  # nobody is let in who has a place already
             return None
         return min(reversed(self._list_ranks(now)), key=lambda each: each[0])[1]
 
