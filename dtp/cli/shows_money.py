@@ -554,9 +554,9 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
         )
         too_late = record["air"] in (Air.OFF, Air.FUNDING) and record["start_by_ms"] < 1000 * time.time()
         rows["air"] += ", and can't start any more" * too_late
-        rows["starts by"] = moment(record["start_by_ms"]) + (
-            ": too few tickets in time, 'dtp show refund' brings the money back" if too_late else ""
-        )
+        if record["air"] in (Air.OFF, Air.FUNDING):
+            late = ": too few tickets in time, 'dtp show refund' brings the money back" if too_late else ""
+            rows["starts by"] = moment(record["start_by_ms"]) + late
         rows["length"] = f"{count_of(record['slots'], 'slot')} of {each}"
         rows["in the pot"] = sums["pot"]
     rows["next slot"] = sums["next_slot"]

@@ -177,7 +177,7 @@ function showMoney(money, moderated) {
   const rows = [];
   if (money.tickets) {
     rows.push(["tickets held", `${money.tickets.held} of ${money.tickets.wanted} that it takes`], ["a ticket", money.ticket]);
-    if (money.start_by_ms) rows.push(["has to start by", new Date(money.start_by_ms).toLocaleString()]);
+    if (money.start_by_ms && money.air in OFF_AIR) rows.push(["has to start by", new Date(money.start_by_ms).toLocaleString()]);
   } else {
     rows.push(["in the pot", money.pot], ["costs", `${money.rate} each ${seconds(money.slot_s)}`]);
     if (money.air === "on air") rows.push(["lasts for", seconds(money.lasts_s)]);

@@ -30,7 +30,7 @@ _NOT_NOW = (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR)
 _CANT_POST = "slots can't be posted, which is tried again: %s"
 _CANT_TELL = "whether the show can start yet isn't known, which is asked again: %s"
 #: What is said, once, where fewer tickets are left than a show takes.
-_FEW_LEFT: Final = "the show has fewer tickets left than it takes, %d of %d, since some were taken back: 'dtp show end' ends it"
+_FEW_LEFT: Final = "%d of %d tickets are left, since some were taken back; 'dtp show end' ends the show"
 
 
 class ShowKeeper:

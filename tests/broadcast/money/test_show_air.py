@@ -319,7 +319,7 @@ def test_a_producer_is_warned_once_when_tickets_were_taken_back(monkeypatch, cap
 
     clock.run(test())
     assert [each for each in caplog.messages if "taken back" in each] == [
-        "the show has fewer tickets left than it takes, 1 of 2, since some were taken back: 'dtp show end' ends it"
+        "1 of 2 tickets are left, since some were taken back; 'dtp show end' ends the show"
     ]
 
 
