@@ -157,10 +157,12 @@ class CallBook:
         ]
 
     def refuse_call(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
-        """Refuse a call that rings, on all devices. Raise `CallError` if it doesn't any more."""
+        """Refuse a call that rings, on all devices; with FAILED on this one, which can't answer. Raise `CallError` if
+        it doesn't ring any more."""
         ringing = self._require_ringing(call)
+        end = Signal(call, SignalAct.END, reason=reason)
         return [
-            SendSignal((ringing.device,), Signal(call, SignalAct.END, reason=reason), own=True),
+            SendSignal((ringing.device,), end, own=reason is not Reason.FAILED),
             *self._end_call(reason),
         ]
 

@@ -6,8 +6,9 @@ Nobody is asked for addresses unless `stun` says so, and no packet goes anywhere
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from aiortc import MediaStreamTrack, RTCPeerConnection
     from aiortc.contrib.media import MediaPlayer
 
-#: What aiortc raises for descriptions that it can't make sense of: it has no error of its own for them.
-_UNREADABLE: Final = (ValueError, LookupError, AttributeError, TypeError, AssertionError, StopIteration)
 _KINDS: Final = ("audio", "video")
 
 
@@ -84,12 +83,8 @@ class MediaEnd(Media):
         connection = self._open_connection()
         await self._set_remote(connection, offer, "offer")
         self._add_tracks(connection)
-        try:
+        with _reading_description():
             await connection.setLocalDescription(await connection.createAnswer())
-        except _UNREADABLE as fault:
-            raise CallMalformed(
-                f"the description of the other end's media can't be answered: {fault}"
-            ) from None
         return self._local_description(connection)
 
     def _local_description(self, connection: RTCPeerConnection) -> str:
@@ -106,16 +101,14 @@ class MediaEnd(Media):
 
     async def _set_remote(self, connection: RTCPeerConnection, description: str, kind: str) -> None:
         from aioice.ice import get_host_addresses
-        from aiortc import InvalidStateError, RTCSessionDescription
+        from aiortc import RTCSessionDescription
 
         check_description(description)
         description = drop_near_addresses(description, get_host_addresses(True, True))
         if self._tunnel is not None:
             description = self._tunnel.add_candidate(description)
-        try:
+        with _reading_description():
             await connection.setRemoteDescription(RTCSessionDescription(description, kind))
-        except (*_UNREADABLE, InvalidStateError) as fault:
-            raise CallMalformed(f"a description of media can't be read: {fault}") from None
 
     def _open_connection(self) -> RTCPeerConnection:
         try:
@@ -211,6 +204,21 @@ class MediaEnd(Media):
         if self._up is not None and not self._up.done():
             self._up.set_result(False)
         self._down.set()
+
+
+@contextlib.contextmanager
+def _reading_description() -> Iterator[None]:
+    """Raise `CallMalformed` for what aiortc raises where it makes no sense of a description, or has none of its
+    codecs: it has no one error for that, and a `StopIteration` leaves its coroutines as a `RuntimeError`."""
+    from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
+
+    try:
+        yield
+    except (
+        *(ValueError, LookupError, AttributeError, TypeError, AssertionError, RuntimeError),
+        *(InternalError, InvalidAccessError, InvalidStateError, OperationError),
+    ) as fault:
+        raise CallMalformed(f"a description of the other end's media is of no use here: {fault}") from None
 
 
 def _open_player(name: str, **options: Any) -> MediaPlayer:

@@ -19,11 +19,17 @@ from dtp.messaging.conversation.events import ID_BYTES, PERSON_BYTES
 MAX_DESCRIPTION_BYTES: Final = 16_384
 #: Addresses ("candidates") in one description; each makes the other end send packets there.
 MAX_CANDIDATES: Final = 32
+#: Streams of media in one description, each with a name of its own (RFC 8843): sound, pictures, and some to spare.
+MAX_SECTIONS: Final = 8
 #: Characters of an address at a relay, at most.
 MAX_RELAY: Final = 1024
 #: What an address's line begins with, and which of the words behind that is the address.
 _CANDIDATE: Final = "a=candidate:"
 _HOST: Final = 4
+#: What a stream's part of a description begins with, and what names it.
+_SECTION: Final = re.compile(r"^m=", re.MULTILINE)
+_NAME: Final = re.compile(r"^a=mid:(.*)$", re.MULTILINE)
+_BUNDLE: Final = re.compile(r"^a=group:BUNDLE\b(.*)$", re.MULTILINE)
 _FINGERPRINT: Final = re.compile(
     r"^a=fingerprint:(sha-256|sha-384|sha-512) [0-9A-Fa-f:]{95,191}\r?$", re.MULTILINE
 )
@@ -129,7 +135,8 @@ def _leads_near(line: str) -> bool:
 
 
 def check_description(told: str) -> None:
-    """Raise `CallMalformed` for a description of media that is too large, or names no certificate.
+    """Raise `CallMalformed` for a description of media that is too large, or names no certificate, or whose parts
+    aren't sound and pictures that have names.
 
     Each part of it is under one fingerprint: without, anybody could be the other end.
     """
@@ -139,3 +146,22 @@ def check_description(told: str) -> None:
         raise CallMalformed(f"a description of media has more than {MAX_CANDIDATES} addresses")
     if not _FINGERPRINT.search(told):
         raise CallMalformed("a description of media without a certificate's fingerprint")
+    _check_parts(told)
+
+
+def _check_parts(told: str) -> None:
+    """Raise `CallMalformed` for parts that are neither sound nor pictures, have no names, or are too many.
+
+    aiortc takes these, and can't close what it has made of them then.
+    """
+    parts = _SECTION.split(told)[1:]
+    told_names = [_NAME.findall(each) for each in parts]
+    names = {each[0].strip() for each in told_names if len(each) == 1} - {""}
+    if not len(parts) == len(names) <= MAX_SECTIONS:
+        raise CallMalformed(
+            f"a description of media has up to {MAX_SECTIONS} parts, each with a name of its own"
+        )
+    if not all(each.startswith(("audio ", "video ")) for each in parts):
+        raise CallMalformed("a description of media that is neither audio nor video")
+    if not {name for each in _BUNDLE.findall(told) for name in each.split()} <= names:
+        raise CallMalformed("a description of media bundles parts that it hasn't got")

@@ -26,6 +26,7 @@ from dtp.messaging.calls.book import (
 from dtp.messaging.calls.signals import (
     MAX_CANDIDATES,
     MAX_DESCRIPTION_BYTES,
+    MAX_SECTIONS,
     CallMalformed,
     Reason,
     Signal,
@@ -213,6 +214,20 @@ def test_a_refusal_on_one_device_ends_it_on_all() -> None:
     assert second in world.told
 
 
+def test_a_device_that_cannot_answer_leaves_the_others_ringing() -> None:
+    """It told its person's others that the call is over, while the caller went on to ring them."""
+    world = World.of(1, 2)
+    caller, first, second = world.devices
+    world.call(caller, 1)
+    world.settle()
+    world.do(first, world.devices[first].refuse_call(call_id(1), Reason.FAILED))
+    world.settle()
+    assert world.told[second][-1] == Tell(call_id(1), Phase.RINGING)
+    world.answer(second)
+    world.settle()
+    assert world.devices[caller].current.device == second
+
+
 def test_a_busy_device_leaves_the_others_ringing_and_all_busy_is_busy() -> None:
     book = CallBook(name(ALICE, 0))
     book.begin_call(call_id(1), BOB, [name(BOB, 0), name(BOB, 1)], OFFER, 0)
@@ -363,6 +378,18 @@ def test_what_is_remembered_of_many_people_is_bounded() -> None:
             "act": 3,
             "description": FINGERPRINT + "a=candidate:1\r\n" * (MAX_CANDIDATES + 1),
         },
+        *(
+            {"call": call_id(1), "act": 1, "description": FINGERPRINT + parts}
+            for parts in (
+                "m=audio 9 X 0\r\n",
+                "m=audio 9 X 0\r\na=mid:\r\n",
+                "m=audio 9 X 0\r\na=mid:0\r\na=mid:1\r\nm=video 9 X 0\r\n",
+                "m=audio 9 X 0\r\na=mid:0\r\n" * 2,
+                "m=application 9 X 0\r\na=mid:0\r\n",
+                "a=group:BUNDLE 0 1\r\nm=audio 9 X 0\r\na=mid:0\r\n",
+                "".join(f"m=audio 9 X 0\r\na=mid:{number}\r\n" for number in range(MAX_SECTIONS + 1)),
+            )
+        ),
     ],
 )
 def test_malformed_signals_have_a_name(fields: dict[str, object]) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aioice.ice
 import av
@@ -365,6 +366,36 @@ def test_descriptions_that_make_no_sense_have_a_name(loopback: None) -> None:
                     await other.close()
         finally:
             await end.close()
+
+    asyncio.run(main())
+
+
+def test_whatever_a_description_lacks_ends_with_a_name_and_is_closed(loopback: None) -> None:
+    """Without a codec that is here, or with a part of no name, aiortc has other errors, or can't close."""
+
+    async def main() -> None:
+        faults: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, told: faults.append(told))
+        end = MediaEnd()
+        honest = await end.offer()
+        await end.close()
+        lines = honest.splitlines(keepends=True)
+        lacking = ["".join(lines[:at] + lines[at + 1 :]) for at in range(len(lines))]
+        codecs = ("a=rtpmap:", "a=fmtp:", "a=rtcp-fb:")
+        foreign = honest.replace("opus/", "other/").replace("VP8/", "V/").replace("H264/", "H/")
+        twice = honest.replace("a=mid:0\r\n", "a=mid:0\r\na=mid:\r\n")
+        none = "".join(each for each in lines if not each.startswith(codecs))
+        refused = 0
+        for told in (*lacking, foreign.replace("PCM", "P"), none, twice):
+            other = MediaEnd()
+            try:
+                await other.answer(told)
+            except CallMalformed:
+                refused += 1
+            finally:
+                await other.close()
+        assert refused > len(codecs)
+        assert not faults
 
     asyncio.run(main())
 
