@@ -133,6 +133,7 @@ def send(
             raise click.UsageError("--listen is for --words")
         run(_send_to_person(file, person, identity, messages))
     else:
+        _check_file(file, None)
         run(send_by_words(file, urls or (_WORDS_URL,)))
 
 
@@ -180,7 +181,7 @@ def _check_file(file: Path, name: str | None) -> None:
     try:
         check_name(file.name if name is None else name)
     except NameRefused as error:
-        raise FileProblem(f"{error}; give another --name") from None
+        raise FileProblem(f"{error}; give it another name") from None
     os.close(open_regular(file))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,42 +14,96 @@ from dtp.cli.listening import addresses, listen_at
 from dtp.cli.output import print_line
 from dtp.cli.progress import ProgressMeter, size_text
 from dtp.errors import CarrierError, DtpError, PeerError
-from dtp.files import Sent, serve_file
-from dtp.files.names import open_regular
+from dtp.files import FileProblem, Sent, TransferRefused, serve_file
 from dtp.files.words import WORDS_SERVICE, CodeBurnt, WordCode, WordSender, ask_by_words
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.resolver import NotResolved
+from dtp.net.stream import Stream
 from dtp.peers.nearby import NearbyResolver, answering
+
+log = logging.getLogger("dtp.cli")
 
 #: Random bytes in the name of the file's service: only who has the words is told it.
 _NAME_SIZE: Final = 10
+#: Seconds for which nobody may be connected who has the words and not yet the file.
+_PATIENCE: Final = 60.0
+
+
+class ReceiverGone(PeerError):
+    """Whoever had the words went away, and doesn't have the file."""
+
+    code = "words-gone"
+
+
+class FileOffer:
+    """A file for the one who was told where it is, whose connections `serve` takes."""
+
+    def __init__(self, file: Path, *, patience: float = _PATIENCE) -> None:
+        self._file, self._patience = file, patience
+        self._sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
+        self._here = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def serve(self, connection: Connection) -> None:
+        """Give the file to who asks for it on this connection, until it is there."""
+        self._here += 1
+        self._watch()
+        try:
+            while not self._sent.done():
+                await self._serve_stream(connection, await connection.accept_stream())
+        finally:
+            self._here -= 1
+            self._watch()
+
+    async def _serve_stream(self, connection: Connection, stream: Stream) -> None:
+        with ProgressMeter("sending") as meter:
+            try:
+                async with meter.watch_carriers(connection):
+                    self._end(await serve_file(stream, self._file, progress=meter))
+            except (FileProblem, TransferRefused) as fault:  # it would end as this the next time, too
+                self._end(fault)
+            except DtpError as fault:
+                log.info("%s: it may come again, and go on there: %s", connection.peer.short, fault)
+            meter.finish()
+
+    def _end(self, how: Sent | DtpError) -> None:
+        if self._sent.done():
+            return
+        if isinstance(how, DtpError):
+            self._sent.set_exception(how)
+        else:
+            self._sent.set_result(how)
+
+    def _watch(self) -> None:
+        """Give up after a while of nobody being there."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._here and not self._sent.done():
+            gone = ReceiverGone(
+                "whoever has the words went away without the whole file: make another code, and it goes on there"
+            )
+            self._timer = self._sent.get_loop().call_later(self._patience, self._end, gone)
+
+    async def wait_sent(self) -> Sent:
+        """Return once the file is there. Raise `ReceiverGone`, `TransferRefused`, `FileProblem`."""
+        self._watch()
+        try:
+            return await self._sent
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
 
 async def send_by_words(file: Path, urls: Sequence[str]) -> None:
     """Print a code, and serve the file to whoever has it, until it is there. Raise `CodeBurnt` after a wrong
-    guess."""
-    os.close(open_regular(file))
-    code = WordCode.make()
-    sent: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
+    guess, and as `FileOffer.wait_sent`."""
+    code, offer = WordCode.make(), FileOffer(file)
     name = f"words-{base64.b32encode(os.urandom(_NAME_SIZE)).decode().lower()}"
-
-    async def serve(connection: Connection) -> None:
-        while not sent.done():
-            stream = await connection.accept_stream()
-            with (
-                ProgressMeter("sending") as meter,
-                contextlib.suppress(DtpError),
-            ):  # it comes again, and goes on there
-                async with meter.watch_carriers(connection):
-                    done = await serve_file(stream, file, progress=meter)
-                meter.finish()
-                if not sent.done():
-                    sent.set_result(done)
-
-    async with await listen_at(urls, {name: serve}, identity=Identity.generate()) as listener:
+    async with await listen_at(urls, {name: offer.serve}, identity=Identity.generate()) as listener:
         sender = WordSender(code, addresses(listener, name))
         meeting = {WORDS_SERVICE: sender.serve_connection}
         async with (
@@ -63,7 +117,7 @@ async def send_by_words(file: Path, urls: Sequence[str]) -> None:
                     "somebody has tried the code with other words: nothing was sent; make another one"
                 )
             print_line({"event": "found"}, "somebody has the words", err=True)
-            done = await sent
+            done = await offer.wait_sent()
     record = {"event": "sent", "name": done.file.name, "size": done.file.size, "sha256": done.digest.hex()}
     print_line(record, f"sent {done.file.name}: {size_text(done.file.size)}\nsha256 {done.digest.hex()}")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
 import pytest
+
+from dtp import Identity, connect, listen
+from dtp.cli.words import FileOffer, ReceiverGone
 
 HERE = ("--listen", "tcp://127.0.0.1:0")
 
@@ -77,6 +81,41 @@ def test_a_file_by_words_by_a_relay(dtp, file, inbox, monkeypatch):
     dtp("recv", "--json", code, "-o", inbox, "--relay", url).wait()
     assert (inbox / file.name).read_bytes() == file.read_bytes()
     send.wait(0)
+
+
+def test_a_sender_hears_why_its_file_was_not_taken(dtp, file, inbox):
+    """It waited for ever, while nobody could come a second time by a code that was used."""
+    (inbox / file.name).write_bytes(b"another file")
+    send = dtp("send", "--words", "--json", file, *HERE)
+    failed = dtp("recv", "--json", send.event("code")["code"], "-o", inbox)
+    failed.wait(3)
+    assert json.loads(failed.errors.splitlines()[-1])["error"]["code"] == "file-exists"
+    send.wait(4)
+    assert json.loads(send.errors.splitlines()[-1])["error"]["code"] == "file-refused"
+    assert (inbox / file.name).read_bytes() == b"another file"
+
+
+def test_a_name_that_nobody_takes_is_told_before_there_is_a_code(dtp, tmp_path):
+    (tmp_path / ".hidden").write_bytes(b"x")
+    failed = dtp("send", "--words", "--json", tmp_path / ".hidden", *HERE)
+    assert not failed.wait(3)
+    assert json.loads(failed.errors.splitlines()[-1])["error"]["code"] == "file"
+
+
+def test_a_sender_gives_up_once_whoever_had_the_words_is_gone(file):
+    async def main():
+        offer = FileOffer(file, patience=0.0)
+        listener = await listen("memory://words-gone", {"name": offer.serve}, identity=Identity.generate())
+        async with asyncio.timeout(60), listener:
+            async with connect(str(listener.address("name"))) as connection:
+                await connection.ping()
+                waiting = asyncio.ensure_future(offer.wait_sent())
+                await connection.ping()
+                assert not waiting.done()
+            with pytest.raises(ReceiverGone):
+                await waiting
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(

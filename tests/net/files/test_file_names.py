@@ -23,7 +23,9 @@ __all__ = ["folders"]
 # --- Names.
 
 
-@pytest.mark.parametrize("name", ["a", "ä b.txt", "日本.iso", "-rf", "a" * 250, "con", "x.part", "%2e%2e"])
+@pytest.mark.parametrize(
+    "name", ["a", "ä b.txt", "日本.iso", "שלום\u200f.txt", "-rf", "a" * 250, "con", "x.part", "%2e%2e"]
+)
 def test_names_that_are_taken(name: str) -> None:
     assert check_name(name) == name
 
@@ -31,7 +33,7 @@ def test_names_that_are_taken(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["", ".", "..", ".profile", "a/b", "/etc/passwd", "..\\x", "a\0b", "a\nb", "a\x1b[31m", "a\u2028b",
-     "\ud800", "a" * 251, "ä" * 126],
+     "\ud800", "a" * 251, "ä" * 126, "photo\u202egpj.exe", "\u2067a"],
 )  # fmt: skip
 def test_names_that_are_not(name: str) -> None:
     with pytest.raises(NameRefused):
