@@ -78,6 +78,9 @@ class MailboxLimits:
     spent_stamps: int = 65_536
     #: Sources that are remembered.
     sources: int = 4096
+    #: Requests of one source that are with the store at once, which does one after the other: those of others come
+    #: behind so many, whatever each of them costs.
+    store_requests: int = 8
     #: Requests of one connection that are answered at once, and envelopes pushed that aren't acknowledged,
     #: of which clients take `MAX_PUSHED`.
     requests: int = 64

@@ -101,6 +101,9 @@ class Mailbox:
             MailboxOp.KEYS: questions,
         }
         self._rooms: weakref.WeakKeyDictionary[Connection, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+        self._store_places: weakref.WeakValueDictionary[str, asyncio.Semaphore] = (
+            weakref.WeakValueDictionary()
+        )
         self._watchers: dict[bytes, set[_Conversation]] = {}
         self._sweeping = SupervisedTask(self._run_expiry, name="dtp-mailbox-sweep")
         self._keeper: Keeper | None = None
@@ -161,6 +164,10 @@ class Mailbox:
         """Return what bounds the requests of a connection that are answered at once, on all of its streams."""
         return self._rooms.setdefault(connection, asyncio.Semaphore(self.store.limits.requests))
 
+    def store_places_of(self, source: str) -> asyncio.Semaphore:
+        """Return what bounds the requests of a source that are with the store at once."""
+        return self._store_places.setdefault(source, asyncio.Semaphore(self.store.limits.store_requests))
+
     # ---- who watches -------------------------------------------------------------------------------------------
 
     def add_watcher(self, device: bytes, conversation: _Conversation) -> None:
@@ -198,6 +205,7 @@ class _Conversation:
         self._device = connection.peer.key
         self._source = source_group(connection.source) or connection.peer.short
         self._room = mailbox.room_of(connection)
+        self._store_places = mailbox.store_places_of(self._source)
         self._tasks = TaskSet(self._on_failed)
         #: The trays that are watched, and up to where each was pushed.
         self._after: dict[Tray, int] = {}
@@ -410,8 +418,11 @@ class _Conversation:
 
     async def _fetch_kept(self, tray: Tray, after: int, most: int) -> list[KeptEnvelope]:
         most = min(most, 1024)
-        keeper, store = self._mailbox.keeper, self._mailbox.store
-        return await keeper.run_in_store(store.fetch_envelopes, self._device, tray, after, most, FETCH_BYTES)
+        fetch = self._mailbox.store.fetch_envelopes
+        found: list[KeptEnvelope] = await self._run_in_store(
+            fetch, self._device, tray, after, most, FETCH_BYTES
+        )
+        return found
 
     async def _acknowledge_envelopes(self, ids: list[Any]) -> tuple[object, ...]:
         if not all(type(each) is int and 0 <= each < 2**63 for each in ids):
@@ -471,7 +482,8 @@ class _Conversation:
                     await self._stream.drain()
 
     async def _run_in_store(self, work: Callable[..., Any], *arguments: object) -> Any:
-        return await self._mailbox.keeper.run_in_store(work, *arguments)
+        async with self._store_places:
+            return await self._mailbox.keeper.run_in_store(work, *arguments)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[bytes], None], device: bytes) -> None:

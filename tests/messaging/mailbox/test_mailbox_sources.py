@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from conditions import until
 from mailbox_stores import ACCESS, envelope
 from test_mailbox import SERVER, register, run
 
@@ -42,9 +45,9 @@ class Coming:
 
 
 @asynccontextmanager
-async def serving(limits: MailboxLimits) -> AsyncIterator[Connect]:
+async def serving(mailbox: Mailbox) -> AsyncIterator[Connect]:
     """Serve a mailbox to those who come from anywhere."""
-    mailbox, name, sources = Mailbox(SqliteMailbox(limits=limits)), os.urandom(8).hex(), list[str]()
+    name, sources = os.urandom(8).hex(), list[str]()
 
     async def serve(connection: Any) -> None:
         await mailbox.serve(Coming(connection, sources.pop()))  # type: ignore[arg-type]
@@ -63,6 +66,10 @@ async def serving(limits: MailboxLimits) -> AsyncIterator[Connect]:
             return client
 
         yield connect
+
+
+def mailbox_of(**limits: Any) -> Mailbox:
+    return Mailbox(SqliteMailbox(limits=MailboxLimits(**limits)))
 
 
 async def is_let(asked: Awaitable[object]) -> bool:
@@ -103,7 +110,7 @@ def test_one_network_never_has_all_places() -> None:
     """Each /64 of a /48 had as many new devices as if it were alone: all places of an open mailbox in minutes."""
 
     async def main() -> None:
-        async with serving(MailboxLimits(new_devices=3, new_device_pause=1000.0)) as connect:
+        async with serving(mailbox_of(new_devices=3, new_device_pause=1000.0)) as connect:
             let = []
             for number in range(6):
                 who = Identity.generate()
@@ -117,7 +124,7 @@ def test_one_network_never_has_all_places() -> None:
 
 def test_one_network_leaves_so_many_bytes_from_however_many_addresses() -> None:
     async def main() -> None:
-        async with serving(MailboxLimits(source_bytes=2 * 1024)) as connect:
+        async with serving(mailbox_of(source_bytes=2 * 1024)) as connect:
             alice = Identity.generate()
             await register(await connect("203.0.113.7", alice), alice)
 
@@ -132,3 +139,47 @@ def test_one_network_leaves_so_many_bytes_from_however_many_addresses() -> None:
             assert await leave(50, "2a02:db8:2::7")
 
     run(main())
+
+
+class HeldMailbox(SqliteMailbox):
+    """A mailbox whose store is busy with the first acknowledgement, as long as it is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on, self.acknowledged, self.before = threading.Event(), 0, -1
+
+    def acknowledge_envelopes(self, device: bytes, ids: Sequence[int]) -> None:
+        self.go_on.wait()
+        self.acknowledged += 1
+
+    def device_status(self, device: bytes) -> Any:
+        self.before = self.acknowledged
+        return None
+
+
+def test_others_come_behind_a_few_requests_of_a_source_however_many_it_makes() -> None:
+    """Acknowledgements and questions are counted for nobody, and one thread answered all in the order they came."""
+    store = HeldMailbox()
+
+    async def main() -> None:
+        mailbox = Mailbox(store)
+        async with serving(mailbox) as connect:
+            flood = [await connect(of_48(7), Identity.generate()) for _ in range(4)]
+            other = await connect("203.0.113.8", Identity.generate())
+            acknowledging = [
+                asyncio.ensure_future(each.acknowledge_envelopes([1])) for each in flood for _ in range(20)
+            ]
+            await until(lambda: mailbox.counters["acknowledge"] == len(acknowledging))
+            asking = asyncio.ensure_future(is_let(other.get_status()))
+            await until(lambda: mailbox.counters["status"] == 1)
+            store.go_on.set()
+            with pytest.raises(MailboxRefused):
+                await asking
+            await asyncio.gather(*acknowledging)
+        assert store.acknowledged == len(acknowledging)
+        assert store.before <= store.limits.store_requests
+
+    try:
+        run(main())
+    finally:
+        store.go_on.set()
