@@ -234,7 +234,7 @@ def send(
         return said, delivered, tell_stamps(messenger)
 
     said, delivered, waits = run(with_messenger(stamp.open_messenger(**who), work))
-    why = "it waits for a stamp" if waits else "no mailbox could be reached; it is sent by the next command"
+    why = "it waits for a stamp" if waits else "no mailbox has taken it yet; the next command sends it"
     print_result({"message": said or None, "sent": delivered}, "sent" if delivered else f"kept: {why}")
 
 

@@ -33,6 +33,7 @@ WAIT: Final = 10.0
 #: What is wrong here or at one's own mailbox: unless that is said, nobody can write, and nobody knows.
 MAILBOX_WARNINGS: Final = {
     What.CLOCK_DIFFERS: "the clocks of this device and of {name} differ, and nobody can write to you: set yours",
+    What.MAILBOX_REFUSES: "nobody can write to you at {name}",
     What.STAMPS_NOT_SOLD: "{name} sells no room, so no stranger can pay the stamp that you ask: name a mailbox with "
     "a price, or say 'dtp message card --stamp-mib 0'",
     What.STORE_FAILED: "what comes can't be kept on this device, and stays in your mailboxes: {name}",
@@ -242,7 +243,7 @@ async def publish_keys(messenger: Messenger) -> None:
     if not await reach(messenger, WAIT):
         tried = list(messenger.card.mailboxes)
         said = (
-            "no mailbox of your card has answered, and until one does nobody can write to you: "
+            "no mailbox of your card has this device's keys, and until one does nobody can write to you: "
             + ", ".join(tried)
         )
         print_note({"reached": False, "mailboxes": tried}, escape_text(said))

@@ -39,7 +39,7 @@ async def send_to_person(
         delivered = await deliver(messenger, WAIT)
     record = {"event": "message", "name": file.name, "to": contact.name, "sent": delivered}
     where = (
-        "it waits in the mailbox" if delivered else "no mailbox could be reached: the next command sends it"
+        "it waits in the mailbox" if delivered else "no mailbox has taken it yet: the next command sends it"
     )
     print_result(record, f"{contact.name} isn't waiting for files now: {where}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import sqlite3
@@ -12,7 +13,7 @@ from typing import Final
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import LIFETIME_MS, are_older
 from dtp.messaging.errors import StoreFailed
-from dtp.messaging.mailbox.limits import MailboxLimits
+from dtp.messaging.mailbox.limits import MIB, MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
 from dtp.messaging.mailbox.store import (
@@ -34,6 +35,8 @@ from dtp.messaging.mailbox.store import (
     take_fitting,
 )
 from dtp.messaging.packing import MAX_NUMBER
+
+log = logging.getLogger("dtp.messaging")
 
 #: SQLite's id of the file: "dtpm".
 _APPLICATION: Final = 0x6474706D
@@ -86,6 +89,7 @@ class SqliteMailbox(MailboxStore):
         self, path: str | os.PathLike[str] = ":memory:", limits: MailboxLimits | None = None
     ) -> None:
         self.limits = limits or MailboxLimits()
+        self._told_full = False
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         try:
             with self._database.transaction() as db:
@@ -102,9 +106,17 @@ class SqliteMailbox(MailboxStore):
         if self._database.path == ":memory:" or not self.limits.disk_free:
             return True
         try:
-            return shutil.disk_usage(self._database.path).free >= self.limits.disk_free
+            free = shutil.disk_usage(self._database.path).free
         except OSError as fault:
             raise StoreFailed(f"can't look how much of the disk is free: {fault}") from fault
+        is_full = free < self.limits.disk_free
+        if is_full and not self._told_full:
+            log.warning(
+                "nothing more is kept, since the disk of %s has %d MiB free: %d have to stay",
+                *(self._database.path, free // MIB, self.limits.disk_free // MIB),
+            )
+        self._told_full = is_full
+        return not is_full
 
     # ---- devices -----------------------------------------------------------------------------------------------
 

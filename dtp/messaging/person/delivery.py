@@ -17,7 +17,7 @@ from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool
-from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
+from dtp.messaging.mailbox.protocol import REASONS, MailboxRefused, Refusal
 from dtp.messaging.mailbox.store import Tray, access_hash
 from dtp.messaging.person.attachments import Attachment, put_pieces
 from dtp.messaging.person.correspondence import Correspondence
@@ -89,7 +89,7 @@ class Delivery:
         )
         #: Set whenever one of its mailboxes was reached.
         self.reached = asyncio.Event()
-        self._clock_told: set[str] = set()
+        self._refusals_told: set[Notice] = set()
         #: Set whenever a mailbox was told to forget what has come.
         self.took = asyncio.Event()
         #: Told after something has come.
@@ -177,14 +177,15 @@ class Delivery:
             except (DtpError, TimeoutError) as fault:
                 log.info("the mailbox %s can't be reached: %s", address, fault)
             else:
-                pause = _FIRST_PAUSE
-                await self._collect_envelopes(address, client)
+                if await self._collect_envelopes(address, client):
+                    pause = _FIRST_PAUSE
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
 
-    async def _collect_envelopes(self, address: str, client: MailboxClient) -> None:
-        """Collect from one mailbox until its connection ends."""
+    async def _collect_envelopes(self, address: str, client: MailboxClient) -> bool:
+        """Collect from one mailbox until its connection ends. Return whether it has our keys."""
         signals = TaskSet(lambda task, fault: None)  # they end with the connection
+        is_in = False
         try:
             await self._publish_keys(client)
             if self._mail.stamp_mib and await client.get_price() is None:
@@ -192,6 +193,7 @@ class Delivery:
             await client.watch_tray(Tray.KNOWN)
             await client.watch_tray(Tray.STRANGERS)
             self.own[address] = client
+            is_in = True
             self.reached.set()
             signals.start(self._take_signals(client), name="dtp-messages-signals")
             signals.start(self._keep_up(address, client), name="dtp-messages-keys")
@@ -201,18 +203,23 @@ class Delivery:
             log.info("the mailbox %s: %s", address, fault)
             if isinstance(fault, StoreFailed):
                 self._on_notices([Notice(What.STORE_FAILED, detail=str(fault))])
-            self._tell_clock(address, fault)
+            self._tell_refusal(address, fault)
         finally:
             self.forget_own(address, client)
             await signals.stop()
             await client.close()
+        return is_in
 
-    def _tell_clock(self, address: str, fault: DtpError) -> None:
-        """Tell once of a mailbox by whose clock our keys are of no use: nobody could write to us."""
-        differs = isinstance(fault, MailboxRefused) and fault.refusal is Refusal.CLOCK_DIFFERS
-        if differs and address not in self._clock_told:
-            self._clock_told.add(address)
-            self._on_notices([Notice(What.CLOCK_DIFFERS, detail=address)])
+    def _tell_refusal(self, address: str, fault: DtpError) -> None:
+        """Tell once of a mailbox that doesn't take our keys, and why: nobody could write to us there."""
+        if not isinstance(fault, MailboxRefused):
+            return
+        notice = Notice(What.MAILBOX_REFUSES, detail=f"{address}: {REASONS[fault.refusal]}")
+        if fault.refusal is Refusal.CLOCK_DIFFERS:
+            notice = Notice(What.CLOCK_DIFFERS, detail=address)
+        if notice not in self._refusals_told:
+            self._refusals_told.add(notice)
+            self._on_notices([notice])
 
     async def _publish_keys(self, client: MailboxClient) -> None:
         left = 0

@@ -43,6 +43,8 @@ class What(Enum):
     POSTS_WAIT = "posts-wait"
     #: A mailbox of ours doesn't take our keys, since its clock and ours differ by too much; `detail` is which.
     CLOCK_DIFFERS = "clock-differs"
+    #: A mailbox of ours doesn't take our keys for another reason; `detail` is which, and why.
+    MAILBOX_REFUSES = "mailbox-refuses"
     #: This device's file can't be written, so what waits in mailboxes stays there; `detail` is why.
     STORE_FAILED = "store-failed"
     #: Room in a mailbox of ours was paid for; `detail` is in which, and until when.

@@ -659,7 +659,9 @@ def test_two_processes_with_one_file_pass_no_quota_by_each_other(tmp_path: Path)
         each.close()
 
 
-def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path) -> None:
+def test_a_disk_that_is_nearly_full_takes_nothing_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1 << 62))
     register_alice(store)
     assert [each.refusal for each in store.add_envelopes([known(1), known(2)], NOW)] == [
@@ -668,6 +670,7 @@ def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path) -> None:
     assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.NOT_STORED
     assert store.put_card(ALICE.id.key, b"card").refusal is Refusal.NOT_STORED
     assert store.device_status(ALICE.id.key) is None  # nor a new device
+    assert caplog.text.count("have to stay") == 1  # who runs it is told, once
     store.close()
     store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1))
     register_alice(store)
