@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dtp.pay.serving import Selling
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB, Usage
+from dtp.pay.terms import MIB, Exposure, Spending, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed
+from dtp.session.limits import DEFAULT
 
 from ..buying.test_paid import PRICES, fetch, give
 from ..clients import pay_and_break_off
-from ..conftest import Market, Play
+from ..conftest import CHEAP, PATIENCE, Market, Play
 
 SIZE = 300_000
+EXPOSURE = Exposure(patience=PATIENCE).at_prices(PRICES)
+#: What a server lets be unpaid of a lane's bytes and requests, however much that has paid.
+NO_MORE_TRUST = replace(EXPOSURE, most_bytes=EXPOSURE.first_bytes, most_requests=EXPOSURE.first_requests)
+#: Of a client that waits for the agreed end however long a busy machine takes for it.
+PATIENT = {"limits": replace(DEFAULT, handshake=2 * PATIENCE), "spending": Spending(patience=PATIENCE)}
 
 
 def copy_of(market: Market, buyer: Any) -> Any:
@@ -58,9 +66,9 @@ class Taken:
         await self.read(await self.begin(connection))
 
 
-async def first_purchase(market: Market, taken: Any) -> Any:
+async def first_purchase(market: Market, taken: Any, **options: Any) -> Any:
     """A channel that was opened, used and kept on one machine, and its store's copy."""
-    await market.serve(give)
+    await market.serve(give, **options)
     buyer = await market.buyer()
     async with market.connect(buyer, keep=True) as connection:
         await taken.take(connection)
@@ -104,7 +112,8 @@ def test_copies_that_pay_at_once_take_one_exposure(market: Play, bound: Any) -> 
 
     async def scenario(market: Market) -> None:
         taken = Taken()
-        first, second = await first_purchase(market, taken)
+        selling = Selling(exposure=NO_MORE_TRUST, policy=CHEAP, recheck=3600, claim_every=3600)
+        first, second = await first_purchase(market, taken, selling=selling)
         older = await market.connect(first, keep=True)
         for buyer in (second, first, second, first):
             stream = await taken.begin(older)
@@ -114,7 +123,7 @@ def test_copies_that_pay_at_once_take_one_exposure(market: Play, bound: Any) -> 
             await cut_off(older)
             older = newer
         # What one closes, the other one uses: it ends with what was vouched on both, and the other one opens another.
-        closing = await market.connect(second, keep=False)
+        closing = await market.connect(second, keep=False, **PATIENT)
         await taken.take(closing)
         await cut_off(older)
         await closing.close()
