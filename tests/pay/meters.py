@@ -255,7 +255,8 @@ class Meters:
         if isinstance(said, messages.VoucherSaid):
             plain = replace(said, charge=0)
             if said.sequence not in self.said:  # else it is said again
-                unasked = 0 if self.exposure.first_bytes else MIB  # at a server that moves nothing unpaid
+                exposure = min(self.exposure.first_bytes, self.exposure.most_bytes)
+                unasked = 0 if exposure else MIB  # at a server that moves nothing unpaid
                 assert said.bytes <= self.payer.used.bytes + max(self.spending.ahead_bytes, unasked)
             assert self.said.setdefault(said.sequence, plain) == plain
 

@@ -563,7 +563,9 @@ class Payer:
     def _signed_ahead(self) -> Usage:
         """Return how much is signed ahead of use: by choice, and what a server wants that moves no byte unpaid."""
         spending, size = self.spending, self.spending.ahead_bytes
-        if self._exposure.first_bytes == 0 and self._exposure.after_payment(self.signed_usage).bytes == 0:
+        exposure = self._exposure
+        least = min(exposure.first_bytes, exposure.most_bytes)
+        if least == 0 and exposure.after_payment(self.signed_usage).bytes == 0:
             # Half of what came, as a server trusts a client, and to begin with what any budget has to pay for.
             wanted = min(MIB, max(LEAST_AHEAD, min(self.used.bytes // 2, self._step_bytes())))
             room = self.prices.bytes_within(self.funds, self.used.requests)
