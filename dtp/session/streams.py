@@ -20,6 +20,8 @@ LEAST_PART = 64
 NO_OFFSET = MAX_OFFSET + 1
 #: Of what is left, where that is less than half, a stream goes on to have one part of so many ahead of its reader.
 LEFT_PARTS = 4
+#: A stream may be ahead of its reader by so many times of what that has read, where it is more than at first.
+EARNED = 2
 #: Times in a window that credit is told for a stream, and for one of which somebody wants to see what is read.
 USUAL, OFTEN = 4, 64
 #: Pieces below this are joined before they are sealed: a C call per write costs more than the copy.
@@ -329,21 +331,20 @@ class ReceiveHalf:
             raise ProtocolError("stream arrives in too many scattered pieces", CloseCode.LIMIT)
 
     def grant_credit(self, room: int, window: int, share: int) -> bool:
-        """Raise the credit to what the application has read and the window beyond it; True when that is worth
-        telling. `share` is this stream's part of the connection's `window`, and `room` what is left of that.
+        """Raise the credit to what the application has read and the window beyond it; True if that is any more.
+        `share` is this stream's part of the connection's `window`, and `room` what is left of that.
 
-        Where that is less than half, no stream goes on to be ahead of its reader by more than a part of what is left
-        for all others, and each comes near to that in small steps, since many do so at once. A part of the window
-        each has in any case.
+        A stream of which little was read so far has little ahead: a kernel takes that for a program that reads
+        nothing, too. Where less than half is left, no stream goes on to be ahead of its reader by more than a part of
+        what is left for all others, and each comes near to that in small steps, since many do so at once. A part of
+        the window each has in any case.
         """
-        if self._takes_no_more or self.consumed < self.grant_at:
-            return False
-        before, ahead = self.limit, min(self.window, max(self.first, share))
+        before, ahead = self.limit, min(self.window, max(self.first, min(share, EARNED * self.consumed)))
         step = ahead // self.grants
         if 2 * room < window:
             least = min(ahead, window // LEAST_PART)
             read = min(self.consumed - self._looked_at, ahead // 16)
-            near = min(room // LEFT_PARTS, self.limit - self.consumed + read + read // 4)
+            near = min(room // LEFT_PARTS, self.limit - self._looked_at + read // 4)
             ahead = min(ahead, max(least, near))
             step = max(1, ahead // max(16, self.grants))
         self.limit = max(before, self.consumed + ahead)
@@ -354,7 +355,7 @@ class ReceiveHalf:
     def raise_unread(self) -> bool:
         """Raise the credit to a step beyond what has come, though nothing more was read; True if that is any more."""
         before, until = self.limit, self.consumed + self.window
-        if self._takes_no_more:
+        if self.takes_no_more:
             return False
         self.limit = max(before, min(until, self.next + self.step))
         self._plan_raise(until)
@@ -364,7 +365,7 @@ class ReceiveHalf:
         self.raise_at = self.limit - self.step // 2 if self.limit < until else NO_OFFSET
 
     @property
-    def _takes_no_more(self) -> bool:
+    def takes_no_more(self) -> bool:
         """True if nothing more is to come, or nobody reads what still does."""
         return self.ended or self.final is not None or self.stop_code is not None
 
@@ -394,20 +395,26 @@ class ReceiveHalf:
 
 
 class RecentReaders:
-    """How many streams of a connection are read at once: of so many some `span` of bytes was that were read last."""
+    """How many streams of a connection are read at once, and not over yet: of so many some `span` of bytes was that
+    were read last."""
 
     __slots__ = ("_before", "_now", "_span", "_until")
 
     def __init__(self, span: int) -> None:
         self._span = self._until = span
-        self._before, self._now = 0, set[int]()
+        self._before, self._now = set[int](), set[int]()
 
     def count_reader(self, stream_id: int, consumed: int) -> int:
         """Return how many they are, with this one; `consumed` is what was read of the connection so far."""
         if consumed >= self._until:
-            self._before, self._now, self._until = len(self._now), set(), consumed + self._span
+            self._before, self._now, self._until = self._now, set(), consumed + self._span
         self._now.add(stream_id)
-        return max(self._before, len(self._now))
+        return max(len(self._before), len(self._now))
+
+    def forget_reader(self, stream_id: int) -> None:
+        """Count a stream no more: nothing more comes on it."""
+        self._before.discard(stream_id)
+        self._now.discard(stream_id)
 
 
 class SessionStream:

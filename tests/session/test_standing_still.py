@@ -27,6 +27,22 @@ def fill(pair: SessionPair, streams: list[int]) -> None:
     pair.settle()
 
 
+def read_once(pair: SessionPair, streams: list[int], most: int) -> list[int]:
+    """Have all that the client may send on these come to the server, which reads so much of each, and what that says
+    of credit to the client: a round trip. Return what had come of each, unread."""
+    (wire,) = pair.wires
+    for each in streams:
+        pair.client.write_stream(each, bytes(2 * WINDOW - pair.client.queued_bytes(each)))
+    for client in (True, False):
+        while pair.seal(wire, client=client):
+            pair.deliver(wire, 2 * WINDOW, client=not client)
+        if client:
+            came = [pair.server.unread_bytes(each) for each in streams]
+            for each, unread in zip(streams, came, strict=True):
+                pair.server.consume_data(each, min(most, unread))
+    return came
+
+
 def read_all(pair: SessionPair, streams: list[int]) -> None:
     """Have the server read all that has come on these."""
     for each in streams:
@@ -83,6 +99,58 @@ def test_who_stands_still_one_after_the_other_leaves_others_room(count: int) -> 
     for _ in range(20):
         assert visit(pair, LIMITS.first_window)
     assert pair.server.blocked_at is None
+
+
+@pytest.mark.parametrize("count", [9, 14, 20, 30])
+def test_who_reads_a_little_at_once_and_then_stands_still_leaves_others_room(count: int) -> None:
+    """Programs whose kernels take some of what comes: each had its part of the window by the first that was read."""
+    pair = SessionPair(LIMITS, LIMITS)
+    programs = [pair.client.open_stream() for _ in range(count)]
+    for _ in range(6):
+        read_once(pair, programs, KIB)
+    fill(pair, programs)
+    for _ in range(20):
+        assert visit(pair, LIMITS.first_window)
+    assert pair.server.blocked_at is None
+
+
+def test_a_stream_of_which_all_is_read_has_its_whole_window_in_four_round_trips() -> None:
+    """Whatever was read by streams that are over by now."""
+    pair = SessionPair(LIMITS, LIMITS)
+    for _ in range(400):
+        assert visit(pair, LIMITS.first_window)
+    stream_id = pair.client.open_stream()
+    came = [read_once(pair, [stream_id], WINDOW) for _ in range(5)]
+    assert [size // LIMITS.first_window for (size,) in came] == [1, 2, 6, 16, 16]
+
+
+def test_of_what_those_who_stand_still_leave_a_stream_that_is_read_comes_to_have_a_part() -> None:
+    """One whose reader took all at once had a 64th of the window for good: 256 KiB a round trip."""
+    pair = SessionPair(LIMITS, LIMITS)
+    still = [pair.client.open_stream() for _ in range(3)]
+    for each in still:
+        fill(pair, [each])
+    left = WINDOW - sum(map(pair.server.unread_bytes, still))
+    assert WINDOW // 3 < left < WINDOW // 2
+    stream_id = pair.client.open_stream()
+    came = [size for _ in range(60) for size in read_once(pair, [stream_id], WINDOW)]
+    assert min(came[30:]) > left // 10
+    assert max(came) <= left // 4
+
+
+@pytest.mark.parametrize("idle", [1, 30, 399])
+def test_who_is_read_at_full_speed_shares_with_none_that_reads_a_byte_now_and_then(idle: int) -> None:
+    """Also where each of them has something to read all the time."""
+    pair = SessionPair(LIMITS, LIMITS)
+    others = [pair.client.open_stream() for _ in range(idle)]
+    stream_id = pair.client.open_stream()
+    for _ in range(20):
+        for each in others:
+            pair.client.write_stream(each, b"1")
+        read_once(pair, [stream_id], WINDOW)
+        read_all(pair, others)
+    fill(pair, [stream_id])
+    assert pair.server.unread_bytes(stream_id) == LIMITS.stream_window
 
 
 @pytest.mark.parametrize("reads", [True, False])

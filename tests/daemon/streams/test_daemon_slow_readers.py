@@ -29,8 +29,8 @@ PIECE = bytes(65536)
 STILL = 25
 #: A connection's window is that of four streams.
 DEAF = 3
-#: So many who read nothing fill it, though each gets less of it the more there are.
-CROWD = 24
+#: So many who read nothing leave others room; and so many have all of it, by what each may have at first.
+SEVERAL, CROWD = 20, 80
 #: Of what a program takes, so much is to be seen.
 NOTICED = 128 * 1024
 
@@ -174,6 +174,29 @@ def test_what_a_program_takes_is_seen_while_much_waits_for_it(run: Run) -> None:
                     taken += len(await loop.sock_recv(program, NOTICED))
                 while session.stream.unread >= unread:  # noqa: ASYNC110 - nothing tells of it
                     await asyncio.sleep(0.01)
+            await pair.exposed.ledger.wait_empty()
+
+    run(scenario)
+
+
+def test_programs_that_read_nothing_are_left_alone_while_others_have_room(run: Run) -> None:
+    """Of fourteen five were cut off: those whose kernels took something first had most of the window."""
+    asked, start, piece = ASKED["tcp"]
+
+    async def scenario(pair: Pair) -> None:
+        fountain = Fountain(start, piece)
+        async with Backend(fountain.serve) as backend:
+            port = await pair.start(expose_kind(backend.port, kind="tcp"))
+            deaf = [await asyncio.to_thread(_deaf, port, asked) for _ in range(SEVERAL)]
+            await _filled(fountain)
+            (connection,) = pair.pool.connections
+            for _ in range(3):
+                said = await exchange(port, b"GET / HTTP/1.1\r\nConnection: close\r\n" + HEAD)
+                assert said.endswith(b"\r\n\r\nok")
+            assert connection.blocked_at is None
+            assert pair.forwarded.ledger.failed == 0
+            for each in deaf:
+                each.close()
             await pair.exposed.ledger.wait_empty()
 
     run(scenario)
