@@ -30,7 +30,9 @@ from dtp.session.codes import CloseCode, CloseDetail
 from dtp.session.limits import DEFAULT
 
 ROOT = Path(__file__).parents[1]
-README, GUIDE, SHARING = (ROOT / each for each in ("README.md", "docs/guide.md", "docs/sharing.md"))
+README, GUIDE, SHARING, KEEPING = (
+    ROOT / each for each in ("README.md", "docs/guide.md", "docs/sharing.md", "docs/keeping-graphs.md")
+)
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "decisions").glob("*.md")]
 )
@@ -73,8 +75,9 @@ def test_code_in_the_readme(line, code):
     assert run_python("-c", code, timeout=PATIENCE) == promised(code)
 
 
-def test_the_program_that_writes_a_shared_graph():
-    (code,) = (each for _, each in blocks(SHARING, "python") if "asyncio.run" in each)
+@pytest.mark.parametrize("page", [SHARING, KEEPING], ids=lambda page: page.name)
+def test_the_program_of_a_page(page):
+    (code,) = (each for _, each in blocks(page, "python") if "asyncio.run" in each)
     assert run_python("-c", code, timeout=PATIENCE) == promised(code)
 
 

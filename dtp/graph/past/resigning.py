@@ -1,7 +1,7 @@
 """Signing stranded work again: what an author made that is in no history that others take, or that is void by now.
 
 It is in a fork (a restored backup, a copied file), or was made by a device that was put out before it had synced.
-docs/graph.md, "Stranded work".
+docs/keeping-graphs.md, "Stranded work".
 """
 
 from __future__ import annotations

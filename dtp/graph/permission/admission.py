@@ -1,6 +1,6 @@
 """Whom a graph takes in: bans, purges and quotas. What it doesn't take it counts and names.
 
-The part of a graph that `Graph.admission` gives. docs/graph.md, "Bans" and "Quotas".
+The part of a graph that `Graph.admission` gives. docs/keeping-graphs.md, "Bans" and "Quotas".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much of whom a graph takes: limits and counts as values, no IO. docs/graph.md, "Quotas"."""
+"""How much of whom a graph takes: limits and counts as values, no IO. docs/keeping-graphs.md, "Quotas"."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Letting go: an author takes back what others took away long ago, so that its sums need not keep it for ever.
 
 Sums have all that only others took away, as it comes back if those are banned. What was gone when this was looked at
-last, and still is, is removed by an op of its author's own: so it is gone everywhere alike. docs/graph.md, "Pruning".
+last, and still is, is removed by an op of its author's own: so it is gone everywhere alike. docs/graph.md, "Letting
+go".
 """
 
 from __future__ import annotations
