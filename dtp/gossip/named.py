@@ -17,7 +17,7 @@ log = logging.getLogger("dtp.gossip")
 #: Dials at once, and of them those of peers that one network on the internet has named: where nothing answers
 #: each takes 10 s, and anybody may name as many as they like.
 DIALS: Final = 8
-DIALS_OF_ONE: Final = 4
+DIALS_OF_ONE: Final = DIALS // 2
 #: Peers that one network has named and that wait: those of a full mesh, and some more.
 WAITING: Final = 64
 #: Peers that are remembered to have been dialled, and seconds until one may be again.

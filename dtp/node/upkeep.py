@@ -22,8 +22,8 @@ _NEVER: Final = math.inf
 _PROVEN: Final = ""
 #: The part of those that there never was a link to that makes room at once.
 _PART: Final = 32
-#: Networks that are remembered to have named a peer.
-_MOST_TELLERS: Final = 8
+#: Networks that are remembered to have named a peer: each is a queue that is looked through with each dial.
+MOST_TELLERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,14 @@ class UpkeepLimits:
     moved_pause: float = 60.0
     #: Dials at once: each is a handshake of about a millisecond here.
     at_once: int = 16
-    #: ... and of them those of peers that were linked before; and those of others that one network has named: where
-    #: nothing answers each takes 10 s, and anybody may name a thousand.
-    per_teller: int = 8
-    #: Peers that are remembered to be dialled; the one that was heard of longest ago goes first.
+    #: Peers that are remembered to be dialled.
     remembered: int = 1024
+
+    @property
+    def per_teller(self) -> int:
+        """How many of the dials at once are to peers that were linked before, or that one network has named: where
+        nothing answers each takes 10 s, and anybody may name a thousand."""
+        return max(1, self.at_once // 2)
 
 
 @dataclass(slots=True)
@@ -73,13 +76,13 @@ class _Wish:
     networks: frozenset[str] = frozenset()
     #: How near they were who had told where it is when it was dialled in vain: what is nearer wasn't tried.
     told: Nearness = Nearness.PROCESS
-    #: Who has named it, by network; empty where nobody else has.
+    #: Who has named it, by network; empty where nobody else has, or it is met.
     tellers: set[str] = field(default_factory=set)
 
     @property
     def queues(self) -> Collection[str]:
         """In which queues it waits: of its tellers, who may have made it up, or of what has proven itself."""
-        return (_PROVEN,) if self.is_met or self.is_bootstrap else self.tellers or (_PROVEN,)
+        return self.tellers or (_PROVEN,)
 
 
 class _Linked(NamedTuple):
@@ -96,6 +99,8 @@ class PeerUpkeep:
         self.limits = limits or UpkeepLimits()
         self._me = me
         self._wishes: OrderedDict[Target, _Wish] = OrderedDict()
+        #: How many of them each network has named.
+        self._named = Counter[str]()
         self._dialling: set[Target] = set()
         self._linked: dict[PeerId, _Linked] = {}
         #: Those that are dialled, or linked, though there was no room, in that order.
@@ -133,17 +138,37 @@ class PeerUpkeep:
         wish = _Wish(
             now + wait, self.limits.first_pause, is_bootstrap=False, is_met=is_met, networks=networks
         )
-        wish.tellers.update({teller} - {""})
         self._wishes[peer] = wish
+        self.add_teller(peer, teller)
         if len(self._wishes) > self.limits.remembered:
             for spare in self._find_spares():
-                del self._wishes[spare]
+                self._forget(spare)
 
     def add_teller(self, peer: PeerId, teller: str) -> None:
-        """Note that somebody in another network names a peer as well."""
+        """Note that somebody in this network names a peer. Where `MOST_TELLERS` do, whoever names most is left out,
+        as a peer waits among all that its tellers have named."""
         wish = self._wishes.get(peer)
-        if wish is not None and teller and len(wish.tellers) < _MOST_TELLERS:
-            wish.tellers.add(teller)
+        if wish is None or wish.is_met or teller in ("", *wish.tellers):
+            return
+        if len(wish.tellers) == MOST_TELLERS:
+            most = max(wish.tellers, key=self._named.__getitem__)
+            if self._named[most] <= self._named[teller] + 1:
+                return
+            self._remove_tellers(wish, {most})
+        wish.tellers.add(teller)
+        self._named[teller] += 1
+
+    def _remove_tellers(self, wish: _Wish, tellers: Collection[str]) -> None:
+        for teller in tuple(tellers):
+            wish.tellers.remove(teller)
+            self._named[teller] -= 1
+            if not self._named[teller]:
+                del self._named[teller]
+
+    def _forget(self, target: Target) -> None:
+        wish = self._wishes.pop(target, None)
+        if wish is not None:
+            self._remove_tellers(wish, wish.tellers)
 
     def _find_spares(self) -> list[Target]:
         """Return those that are missed least: of those that there never was a link to, some whose teller has named
@@ -152,11 +177,10 @@ class PeerUpkeep:
         unmet = [each for each in others if not each[1].is_met]
         if not unmet:
             return [others[0][0]]
-        counts = Counter(chain.from_iterable(wish.queues for _, wish in unmet))
 
         def spare(each: tuple[Target, _Wish]) -> tuple[int, float]:
             _, wish = each
-            return min(counts[queue] for queue in wish.queues), wish.pause
+            return min(self._named[queue] for queue in wish.queues), wish.pause
 
         most = max(1, len(unmet) // _PART)  # in one go: a look at all of them costs a millisecond
         return [target for target, _ in sorted(unmet, key=spare, reverse=True)[:most]]
@@ -167,6 +191,7 @@ class PeerUpkeep:
         for target, wish in self._wishes.items():
             if outgoing and _peer_of(target) == peer:
                 wish.is_met = True
+                self._remove_tellers(wish, wish.tellers)
                 found |= {NAMES} & wish.networks if network else set()
         self._linked[peer] = _Linked(frozenset(found), outgoing)
 
@@ -197,7 +222,7 @@ class PeerUpkeep:
 
     def remove_peer(self, peer: PeerId) -> None:
         """Remove a peer that has announced that it goes."""
-        self._wishes.pop(peer, None)
+        self._forget(peer)
 
     def take_due(self, now: float) -> list[Target]:
         """Return the targets to dial now, and mark them as being dialled."""

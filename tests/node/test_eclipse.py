@@ -15,7 +15,7 @@ import pytest
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId
 from dtp.node.networks import NAMES, network_of_link, network_of_teller, networks_of_record
-from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
+from dtp.node.upkeep import MOST_TELLERS, PeerUpkeep, UpkeepLimits
 from dtp.peers.book import PeerBook
 from dtp.peers.record import PeerRecord
 from dtp.testing.pairs import ALICE, BOB
@@ -146,6 +146,20 @@ def test_nor_by_naming_those_first_whom_others_name() -> None:
     for each in honest:
         keep.add_teller(each, "5.5.5.0/24")
     dial_slowly(keep, honest, 60.0)
+
+
+def test_nor_from_as_many_networks_as_are_remembered_for_a_peer() -> None:
+    """Each names the honest ones as well, and is first; who names fewer is remembered instead."""
+    keep, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(20)
+    for number in range(MOST_TELLERS):
+        at_distinct_networks(keep, crowd(110), f"6.6.{number}.0/24")
+    at_distinct_networks(keep, honest, "6.6.0.0/24")
+    for number in range(1, MOST_TELLERS):
+        for each in honest:
+            keep.add_teller(each, f"6.6.{number}.0/24")
+    for each in honest:
+        keep.add_teller(each, "5.5.5.0/24")
+    dial_slowly(keep, honest, 150.0)
 
 
 def test_nor_from_as_many_networks_as_there_are_dials_at_once() -> None:

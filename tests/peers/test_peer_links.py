@@ -340,16 +340,22 @@ def test_a_network_of_many_addresses_takes_no_place_of_others_that_share_one() -
 
 
 def test_of_a_network_that_has_few_places_the_address_that_has_most_makes_room_for_another() -> None:
+    """Not the newest of that network, which may be alone at its address."""
+
     async def main() -> None:
         links = PeerLinks(SMALL, limits=LinkLimits(links=16, incoming=7))
         others = [FromAfar(f"5.5.5.{number}") for number in range(4)]
-        crowd = [FromAfar("6.6.6.6") for _ in range(3)]
-        comes = FromAfar("6.6.6.7")
+        crowd, beside, comes = (
+            [FromAfar("6.6.6.6") for _ in range(2)],
+            FromAfar("6.6.6.8"),
+            FromAfar("6.6.6.7"),
+        )
         tasks = []
-        for each in [*others, *crowd, comes]:
+        for each in [*others, *crowd, beside, comes]:
             tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
             await asyncio.sleep(0)
-        assert [each.closed for each in [*others, *crowd, comes]] == [False] * 6 + [True, False]
+        assert [each.closed for each in others] == [False] * 4
+        assert [each.closed for each in [*crowd, beside, comes]] == [False, True, False, False]
         await links.close()
         await asyncio.gather(*tasks)
 
