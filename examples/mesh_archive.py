@@ -61,7 +61,7 @@ async def main() -> None:
     catalogue, known = await start("catalogue", [])
     origin, _ = await start("origin", known)
     supporters = [(await start("supporter", known))[0] for _ in range(3)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         for each in supporters:
             await each.stdout.readline()
     print("3 supporters keep the papers")
@@ -70,7 +70,7 @@ async def main() -> None:
     supporters[0].kill()
     await supporters[0].wait()
     print("the origin is gone, and a supporter with it")
-    async with AsyncExitStack() as stack, asyncio.timeout(60):
+    async with AsyncExitStack() as stack, asyncio.timeout(240):
         node, graph, share = await opened(stack, known)
         await share.wait_current()
         ref = graph.node("paper/1")["text"]

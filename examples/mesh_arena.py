@@ -67,11 +67,11 @@ async def main() -> None:
             gem = world.node(f"gem/{number}")
             gem["x"], gem["y"] = random.randrange(SIZE), random.randrange(SIZE)
         seen = set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while len(seen) < len(bots):
                 seen.add((await anext(where)).data.split()[0].decode())
         print("seen moving:", *sorted(seen))
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(240):
             while True:
                 bags = [world.node(row["b"].soul) for row in world.query("MATCH (b:bag) RETURN b")]
                 if sum(len(bag) - 1 for bag in bags if "owner" in bag) == GEMS:

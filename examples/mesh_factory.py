@@ -79,7 +79,7 @@ async def main() -> None:
         async def finished(rank: int) -> None:
             """Wait for three pieces that this controller has released."""
             pieces = "MATCH (p:piece) WHERE p.done = 3 AND p.`released by` = $rank RETURN p"
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(240):
                 while len(graph.query(pieces, rank=rank)) < 3:
                     await asyncio.sleep(0.1)
             print(f"pieces released by controller {rank} are cut, drilled and painted")

@@ -192,7 +192,7 @@ async def main() -> None:
         await add("cars", name)
     me = dtp.Identity.generate()
     async with (
-        asyncio.timeout(200),
+        asyncio.timeout(240),
         dtp.Node(identity=me, listen=None, discover=(), bootstrap=addresses) as node,
         await dtp.Graph.open("memory:", identity=me, name="town") as town,
     ):

@@ -163,7 +163,7 @@ async def main() -> None:
 
         async def agree() -> str:
             """Return the leader that all that are alive agree on."""
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while True:
                     said = {await ask(each, "leader") for each in servers}
                     if len(said) == 1 and said <= servers.keys():
@@ -172,7 +172,7 @@ async def main() -> None:
 
         async def owner(name: str, who: str) -> str:
             """Return whose `web` is, as a server says; ask again while a new leader is being chosen."""
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(240):
                 while (found := await ask(name, "claim", "web", who)) == "no quorum":
                     await asyncio.sleep(0.1)
                 return found

@@ -77,7 +77,7 @@ async def main() -> None:
         async def ask(name: str, *, leader: int) -> None:
             """Ask the service where the registry says that it is, once there is such a leader."""
             place = graph.node(f"service/{name}")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(240):
                 while (
                     graph.node("leader").get("rank") != leader
                     or place.get("rank", -1) < leader
@@ -90,7 +90,7 @@ async def main() -> None:
                     print(f"leader {leader}: {(await stream.read()).decode()}")
 
         await ask("web", leader=0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             while graph.node("leader").get("alive") != len(servers):
                 await asyncio.sleep(0.05)
         graph.node("service/web")["rank"] = 2  # an operator moves it

@@ -71,7 +71,7 @@ async def main() -> None:
         total = screen.node("sum")
 
         async def see(hub: int) -> None:
-            async with asyncio.timeout(30), screen.watch("sum") as changes:
+            async with asyncio.timeout(240), screen.watch("sum") as changes:
                 while (total.get("hub"), total.get("of")) != (hub, f"{STATIONS} sensors"):
                     await anext(changes)
             print(f"hub {total['hub']}: {total['of']}, {'a mean' if 15 < total['mean'] < 30 else 'nonsense'}")

@@ -104,7 +104,7 @@ async def main() -> None:
     keeper = dtp.Address.parse(forest_address).peer
     ada = dtp.Identity.generate()
     async with (
-        asyncio.timeout(200),
+        asyncio.timeout(240),
         dtp.Node(identity=ada, listen=HERE, discover=(), bootstrap=[forest_address, castle_address]) as node,
         await dtp.Graph.open("memory:", identity=ada, name="bags") as bags,
     ):

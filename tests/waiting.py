@@ -73,7 +73,7 @@ def run_watched(program: Path, home: Path, *arguments: str) -> Any:
             "XDG_STATE_HOME": str(home),
             "PYTHONPATH": str(Path(__file__).parent),
         },
-        timeout=200,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr

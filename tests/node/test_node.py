@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conditions import PATIENCE, until
 
 import dtp
 from dtp.carriers.errors import ListenError
@@ -54,15 +55,10 @@ def lan() -> dict[str, object]:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     async def in_time() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await main
 
     clock.run(in_time(), loop_factory=asyncio.new_event_loop)
-
-
-async def until(holds: Callable[[], object]) -> None:
-    while not holds():  # noqa: ASYNC110  # what is waited for has no event of its own
-        await asyncio.sleep(0.005)
 
 
 async def said(connection: Connection, data: bytes) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import pytest
-from conditions import until
+from conditions import PATIENCE, until
 
 import dtp
 from dtp.net.connection import Connection
@@ -62,7 +62,7 @@ def test_a_relayed_connection_becomes_direct_and_its_stream_goes_on() -> None:
                         await say()
                         return all(url.startswith("quic:") for url in connection.stats.carriers)
 
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(PATIENCE):
                         while not await is_direct():
                             pass
                     await say()

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 import pytest
+from conditions import PATIENCE
 
 import dtp
 from dtp.carriers.nearness import Nearness
@@ -27,7 +28,7 @@ STRANGER = Identity.generate()
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     async def within_limit() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             await main
 
     asyncio.run(within_limit())

@@ -134,7 +134,7 @@ async def main() -> None:
             watch.begin()
             if sys.argv[1:] == ["--wrong"]:
                 wait_wrongly(Path(name, "file"))
-            async with asyncio.timeout(100), nodes[0] as first, nodes[1] as second:
+            async with asyncio.timeout(240), nodes[0] as first, nodes[1] as second:
                 await use(first, second, graphs)
                 sockets = [each for each in gc.get_objects() if isinstance(each, socket.socket)]
                 waiting = [repr(each) for each in sockets if each.fileno() >= 0 and each.gettimeout() != 0]

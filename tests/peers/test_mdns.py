@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
+from conditions import PATIENCE
 
 from dtp.peers.book import PeerBook
 from dtp.peers.private import PrivateNetwork
@@ -88,7 +89,7 @@ def test_who_is_not_on_this_link_is_no_neighbour(network: str) -> None:
 
     async def main() -> None:
         here = Mdns(PeerBook(), interfaces=("lo",), list_networks=lambda: [IPv4Network(network)])
-        async with here, asyncio.timeout(30):
+        async with here, asyncio.timeout(PATIENCE):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as says:
                 says.bind(("127.0.0.9", 0))
                 says.sendto(answer_of_a_node(), ("127.0.0.1", 5353))
@@ -131,7 +132,7 @@ def test_peer_is_found_by_mdns(network: PrivateNetwork | None) -> None:
         async with Mdns(PeerBook(), network=network) as here, Mdns(book, network=network) as there:
             mine = record()
             here.publish_record(mine)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while await there.find_record(ALICE.id) is None:
                     pass
             assert book.get(ALICE.id) == mine

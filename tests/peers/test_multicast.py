@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 import pytest
+from conditions import PATIENCE
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import PeerId
@@ -51,7 +52,7 @@ def test_peer_is_found_by_name(port: int, network: PrivateNetwork | None) -> Non
         async with lan(PeerBook(), port, network) as here, lan(book, port, network) as there:
             said = record()
             here.publish_record(said, to_all=False)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while (
                     found := await there.find_record(ALICE.id)
                 ) is None:  # where the machine is busy, a second is short

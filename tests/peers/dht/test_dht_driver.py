@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from conditions import until
 
 from dtp.carriers.errors import ListenError
 from dtp.carriers.nearness import Nearness
@@ -118,17 +120,26 @@ def test_who_says_without_proof_that_there_is_a_newer_value_keeps_nobody_from_pu
 
 
 def test_nodes_to_begin_with_that_do_not_answer_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    quick = DhtLimits(join_patience=0.05, join_every=0.01)
+    quick = DhtLimits(
+        join_patience=0.02,
+        join_every=0.01,
+        bootstrap_shortest=0.01,
+        bootstrap_longest=0.01,
+        first_timeout=0.01,
+    )
 
     async def main() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
             mute.bind(("127.0.0.1", 0))
+            mute.setblocking(False)
             where = f"127.0.0.1:{mute.getsockname()[1]}"
             async with Dht(Identity.generate(), bind=("127.0.0.1", 0), bootstrap=[where], limits=quick):
-                async with asyncio.timeout(60):
-                    while not caplog.records:  # noqa: ASYNC110
-                        await asyncio.sleep(0.01)
-                await asyncio.sleep(0.1)
+                await until(lambda: caplog.records)
+                with contextlib.suppress(BlockingIOError):  # what was asked by then
+                    while mute.recv(2000):
+                        pass
+                for _ in range(20):
+                    assert await asyncio.get_running_loop().sock_recv(mute, 2000)
             assert [each.getMessage().partition(";")[0] for each in caplog.records] == [
                 f"no node of the DHT answers at {where}"
             ]

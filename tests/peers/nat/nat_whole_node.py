@@ -146,7 +146,7 @@ async def talking(bootstrap: str, peer: str) -> None:
                 assert await stream.readexactly(len(piece)) == piece
                 pieces += 1
                 await asyncio.sleep(0.02)
-            say(pieces=pieces, resumes=connection.stats.resumes)
+            say(pieces=pieces)
 
 
 async def member(bootstrap: str) -> None:

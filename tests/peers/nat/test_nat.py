@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conditions import PATIENCE
 from nat_lab import Lab, lab, missing
 
 pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
@@ -30,7 +31,7 @@ class Node:
         return json.loads(found)
 
     def end(self) -> list[dict[str, Any]]:
-        out, errors = self.process.communicate(timeout=60)
+        out, errors = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, errors
         return [json.loads(line) for line in out.splitlines()]
 

@@ -79,8 +79,9 @@ def is_relayed(carriers: list[str]) -> bool:
 
 @contextmanager
 def talking_through(place: Lab) -> Iterator[Node]:
-    """A node on `a` that talks to one on `b`; at the end all has to have come back, by one connection that was never
-    lost."""
+    """A node on `a` that talks to one on `b`; at the end all has to have come back, by one connection. Whether
+    another carrier is there before the silent one counts as dead depends on the machine:
+    `tests/net/losses/test_silence.py` has that in virtual time."""
     public = Node(place, "pub", "public", program=PROGRAM)
     bootstrap = json.dumps(public.line()["bootstrap"])
     hidden = Node(place, "b", "hidden", bootstrap, program=PROGRAM)
@@ -88,7 +89,6 @@ def talking_through(place: Lab) -> Iterator[Node]:
     talking = Node(place, "a", "talking", bootstrap, peer, program=PROGRAM)
     yield talking
     (*_, last) = talking.end()
-    assert last["resumes"] == 0
     assert last["pieces"] > 0
     hidden.end()
     public.end()

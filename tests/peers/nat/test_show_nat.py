@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from conditions import PATIENCE
 from nat_lab import Lab, lab, missing
 
 from dtp.identity import Identity, PeerId
@@ -39,7 +40,7 @@ def running(place: Lab, host: str, home: Path, code: str, *words: str) -> Iterat
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE)
 
 
 def event(process: subprocess.Popen[str], name: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conditions import PATIENCE
 from nat_lab import Lab, lab, missing
 from test_nat import Node
 
@@ -67,7 +68,7 @@ def router(place: Lab, directory: Path) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=PATIENCE)
 
 
 def given(place: Lab) -> str:
