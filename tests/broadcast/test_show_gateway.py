@@ -109,7 +109,7 @@ MONEY = {
 TICKETS = {
     **MONEY,
     "rate": None,
-    "tickets": {"sold": 3, "wanted": 50},
+    "tickets": {"held": 3, "wanted": 50},
     "ticket": "1 SUI",
     "air": "funding",
     "start_by_ms": 4_000_000_000_000,
