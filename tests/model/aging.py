@@ -126,7 +126,7 @@ EDITS: dict[str, Callable[[Replica, int], None]] = {
 
 class Cost(NamedTuple):
     """Of each edit: bytes of its frame and work, in the first part and in the last; then bytes of a replica's memory,
-    and of its state."""
+    of its state, and of the sum of its own frames, of which nothing was let go."""
 
     first_bytes: float
     last_bytes: float
@@ -134,6 +134,24 @@ class Cost(NamedTuple):
     last_work: float
     memory: int
     state: int
+    sum: int
+
+
+def sum_size(author: bytes, frames: list[bytes]) -> int:
+    """Return the bytes of the sum of an author's frames."""
+    from dtp.crdt.sums.alone import Alone
+    from dtp.crdt.sums.summing import Summing
+
+    alone = Alone(author)
+    for body in frames:
+        alone.add_frame(body)
+    size, summing = 0, Summing(alone, 0)
+    for body in frames:
+        if not summing.add_frame(body):
+            size += len(summing.finish_frame())
+            summing = Summing(alone, alone.core.check_frame(body)[0])
+            assert summing.add_frame(body)
+    return size + len(summing.finish_frame())
 
 
 def age(kind: str, turns: int, work: Callable[[], int] = lambda: 0) -> Cost:
@@ -142,7 +160,7 @@ def age(kind: str, turns: int, work: Callable[[], int] = lambda: 0) -> Cost:
 
     three = [Replica(bytes([number]) * 32, clock=Clock(wall=lambda: 1.7e9)) for number in (1, 2, 3)]
     part = turns // 10
-    sizes, marks = [0, 0], []
+    sizes, marks, own = [0, 0], [], []
     for turn in range(turns):
         if turn in (part, 2 * part, turns - part):
             marks.append(work())
@@ -152,6 +170,8 @@ def age(kind: str, turns: int, work: Callable[[], int] = lambda: 0) -> Cost:
             for other in three:
                 if other is not one:
                     other.merge(author, body)
+            if one is three[0]:
+                own.append(body)
             if turn >= turns - part or part <= turn < 2 * part:
                 sizes[turn >= turns - part] += len(body)
     marks.append(work())
@@ -161,7 +181,7 @@ def age(kind: str, turns: int, work: Callable[[], int] = lambda: 0) -> Cost:
         each.memory for each in (three[0].text("t"), three[0].list("l"))
     )
     each = sizes[0] / part, sizes[1] / part, (marks[1] - marks[0]) / part, (marks[3] - marks[2]) / part
-    return Cost(*each, memory, len(states.pop()))
+    return Cost(*each, memory, len(states.pop()), sum_size(three[0].author, own))
 
 
 def build(folder: Path) -> Path:

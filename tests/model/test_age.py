@@ -25,6 +25,21 @@ EACH = {
     "undone": (200, 8),
     "documents": (10, 16),  # a list in a document is deleted with its elements
 }
+#: Bytes of an author's sum that may be there beside what each edit of the three leaves in it, and how many each may
+#: leave: what others took away stays until it is let go of, and so do markers about what others made.
+FIXED_SUM = 3_000
+EACH_SUM = {
+    "set": 6,  # who removes what others added says so
+    "multi-value": 4,
+    "map": 10,
+    "text": 4,
+    "list": 6,
+    "moves": 46,
+    "marks": 42,
+    "undone": 3,
+    "documents": 50,
+    "ruled registers": 3,
+}
 
 
 #: How much more work the last edits may take than the first, in short runs. Work goes up and down with how long ago
@@ -41,6 +56,7 @@ def check(kind: str, cost: Cost, turns: int) -> None:
     memory, state = EACH.get(kind, (0, 0))
     assert cost.memory <= FIXED[0] + memory * turns, f"{kind}: memory"
     assert cost.state <= FIXED[1] + state * turns, f"{kind}: the state"
+    assert cost.sum <= FIXED_SUM + EACH_SUM.get(kind, 0) * turns, f"{kind}: the sum"
 
 
 def counted(turns: int) -> None:
