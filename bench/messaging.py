@@ -94,7 +94,7 @@ def sealed_and_opened(folder: str, count: int, together: int) -> tuple[float, fl
             with alice.transaction():
                 for _ in range(min(together, count - start)):
                     event = Event(EventKind.TEXT, device, 1, now_ms(), {"text": TEXT})
-                    alice.enqueue_event([device], event, b"")
+                    alice.enqueue_event([device], event)
             while sealed := alice.seal_due(now_ms()):
                 with bob.store.transaction():
                     got = bob.open_envelopes([each.envelope for each in sealed], now_ms(), known)
@@ -227,7 +227,7 @@ def group(folder: str, members: int) -> tuple[float, float]:
     event = Event(EventKind.TEXT, bytes(32), 1, now_ms(), {"text": TEXT})
     began = time.process_time()
     with desk.transaction():
-        desk.enqueue_event([each.key for each in others], event, b"")
+        desk.enqueue_event([each.key for each in others], event)
     sealed = []
     while batch := desk.seal_due(now_ms()):
         sealed += batch

@@ -672,7 +672,7 @@ def speak_anyway(messenger: Messenger, group: bytes, text: str) -> None:
     mail = messenger.correspondence
     event = Event(EventKind.TEXT, group, 99, now_ms(), {"text": text})
     with mail.desk.transaction():
-        mail.desk.enqueue_event(mail.devices_of(group), event, b"")
+        mail.desk.enqueue_event(mail.devices_of(group), event)
 
 
 def test_what_can_not_be_sent(office: Test) -> None:

@@ -281,7 +281,7 @@ def test_devices_that_do_not_say_whose_they_are_are_forgotten(village: Callable[
         stranger.add_contact(alice.card, NOW)
         with stranger.transaction():
             event = Event(EventKind.TEXT, alice.person, 1, NOW, {"text": "x"})
-            stranger.desk.enqueue_event([alice.identity.id.key], event, b"")
+            stranger.desk.enqueue_event([alice.identity.id.key], event)
         at.deliver()
         at.people.pop(f"stranger {each}").close()
         os.remove(at.folder / "stranger.db")

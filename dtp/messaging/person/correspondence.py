@@ -25,7 +25,7 @@ from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, Un
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts, Route
-from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
+from dtp.messaging.person.desk import Desk, Introduced, ReceivedEnvelopes
 from dtp.messaging.person.groups.communities import Communities
 from dtp.messaging.person.groups.former_devices import FormerDevices
 from dtp.messaging.person.groups.group_states import GroupStates
@@ -226,8 +226,10 @@ class Correspondence:
         self.former_devices.retire_devices(before, now_ms)  # which others read before the card
         self.group_states.reconsider_groups(card.person, gone)
         everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
-        known = [each for each in [*everybody, *self.own_devices] if self.desk.peer_of(each).introduced]
-        self.desk.enqueue_event(known, self.card_event(card, now_ms), b"")
+        everybody += self.own_devices
+        for level, told in ((Introduced.FULLY, card), (Introduced.PUBLICLY, card.public())):
+            known = [each for each in everybody if self.desk.peer_of(each).introduced is level]
+            self.desk.enqueue_event(known, self.card_event(told, now_ms))
 
     def card_event(self, card: ContactCard, now_ms: int) -> Event:
         """Return the event that tells a card."""
@@ -380,14 +382,14 @@ class Correspondence:
             devices = self.devices_of(conversation)
             if (contact := self.contacts.get_contact(conversation)) is not None:
                 self.missed.check_room(contact.card.devices)
-            if not self.spreading.enqueue_event(event, devices, now_ms):
-                self.enqueue_event(devices, event, now_ms)
             if kind in HISTORY:
                 vanishes = fields.get("disappear", 0) * 1000
                 self.store.add_said(
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
             self.introductions.note_answer(conversation)
+            if not self.spreading.enqueue_event(event, devices, now_ms):
+                self.enqueue_event(devices, event, now_ms)
         return said
 
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
@@ -407,7 +409,7 @@ class Correspondence:
         self, devices: Iterable[bytes], event: Event, now_ms: int, *, shown: bytes = b""
     ) -> None:
         """Queue an event for devices within a transaction; `shown` is the id of the message that it brings."""
-        self.desk.enqueue_event(devices, event, self.card_event(self.card, now_ms).encode(), shown=shown)
+        self.desk.enqueue_event(devices, event, self.introductions.choose_card(now_ms), shown=shown)
 
     def mark_read(self, message: bytes, now_ms: int, *, tell: bool, sender: bytes = b"") -> bool:
         """Note that a message was read, of this sender if one is given; with `tell` its sender hears of it, our

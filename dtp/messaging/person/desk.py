@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final
 
 from dtp.errors import PeerError
@@ -31,13 +32,25 @@ _CACHED: Final = 1024
 SEALED_AT_ONCE: Final = 64
 
 
+class Introduced(IntEnum):
+    """What a device was told of who we are, as files have it: our card, with the access to mailboxes or without."""
+
+    NOT = 0
+    FULLY = 1
+    PUBLICLY = 2
+
+
+#: Returns what a device may be told of who we are, and the event that tells it.
+Introduce = Callable[[bytes], tuple[Introduced, bytes]]
+
+
 @dataclass
 class Peer:
-    """A device, the person that it has said it is of (b"" before), and whether it was told who we are."""
+    """A device, the person that it has said it is of (b"" before), and what it was told of who we are."""
 
     remote: RemoteDevice
     person: bytes = b""
-    introduced: bool = False
+    introduced: Introduced = Introduced.NOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +126,20 @@ class Desk:
                 peer = self.peer_of(device)
                 peer.remote.sessions = []
                 # Where nothing waits, our card goes with what is said next.
-                peer.introduced = peer.introduced and self.store.count_waiting(device) > 0
-                count = self.store.renumber_device(device, first=int(peer.introduced))
-                if peer.introduced:  # the other may be restored as well, and take nothing without our card
-                    self.store.add_outgoing(device, 0, b"", self._introduction())
-                peer.remote.outgoing = Outgoing(count + peer.introduced, 0)
+                if not self.store.count_waiting(device):
+                    peer.introduced = Introduced.NOT
+                first = int(peer.introduced is not Introduced.NOT)
+                count = self.store.renumber_device(device, first=first)
+                if first:  # the other may be restored as well, and take nothing without our card
+                    self.store.add_outgoing(device, 0, b"", self._introduction(peer))
+                peer.remote.outgoing = Outgoing(count + first, 0)
                 self._save_device(device)
 
-    def _introduction(self) -> bytes:
-        """Return the event that tells our card, as of when that was made."""
-        encoded = self.store.get_value("card") or b""
-        card = ContactCard.parse(encoded)
-        return Event(EventKind.CARD, card.person, 0, card.sequence, {"card": encoded}).encode()
+    def _introduction(self, peer: Peer) -> bytes:
+        """Return the event that tells a device as much of our card as it was told, as of when that was made."""
+        card = ContactCard.parse(self.store.get_value("card") or b"")
+        told = card.public() if peer.introduced is Introduced.PUBLICLY else card
+        return Event(EventKind.CARD, card.person, 0, card.sequence, {"card": told.encode()}).encode()
 
     def close(self) -> None:
         """Close the file."""
@@ -140,7 +155,8 @@ class Desk:
             if saved is None:
                 found = Peer(RemoteDevice(device))
             else:
-                found = Peer(RemoteDevice.load(saved[0], self.local.save_key), *saved[1:])
+                remote = RemoteDevice.load(saved[0], self.local.save_key)
+                found = Peer(remote, saved[1], Introduced(saved[2]))
         self._peers[device] = found
         while len(self._peers) > _CACHED:
             gone, peer = self._peers.popitem(last=False)
@@ -188,7 +204,7 @@ class Desk:
         peer = self.peer_of(device)
         peer.remote.forget_sessions()
         peer.remote.outgoing = Outgoing(peer.remote.outgoing.next, peer.remote.outgoing.next)
-        peer.person, peer.introduced = b"", False
+        peer.person, peer.introduced = b"", Introduced.NOT
         self.store.drop_device(device)
         self._save_device(device)
 
@@ -223,15 +239,20 @@ class Desk:
     # ---- sending -----------------------------------------------------------------------------------------------
 
     def enqueue_event(
-        self, devices: Iterable[bytes], event: Event, introduction: bytes, *, shown: bytes = b""
+        self,
+        devices: Iterable[bytes],
+        event: Event,
+        introduce: Introduce | None = None,
+        *,
+        shown: bytes = b"",
     ) -> None:
         """Queue an event for devices, within `transaction`, in order with their other events; `shown` is the id of
         the message that it brings, where that isn't its own.
 
-        `introduction` is an event of our card, which goes first where a device wasn't told who we are. Of what a
-        device misses, for which so much waits that nothing more is kept, the id is noted. This device itself gets
-        nothing: anybody's card may name it. Raise `MessageTooLong` for what could never be sealed; nothing is kept
-        then.
+        Where a device wasn't told who we are, or less than it may know by now, what `introduce` returns goes first.
+        Of what a device misses, for which so much waits that nothing more is kept, the id is noted. This device
+        itself gets nothing: anybody's card may name it. Raise `MessageTooLong` for what could never be sealed;
+        nothing is kept then.
         """
         payload = event.encode()
         if len(payload) > MAX_PAYLOAD:
@@ -245,12 +266,22 @@ class Desk:
             self._changed.add(device)
             if outgoing.is_full:
                 self.store.missed.add_event(device, event.id if event.kind in HISTORY else shown)
-                peer.introduced = False  # our card may be newer by then
+                peer.introduced = Introduced.NOT  # our card may be newer by then
                 continue
-            if not peer.introduced and introduction:
-                self.store.add_outgoing(device, outgoing.allot_number(), b"", introduction)
-                peer.introduced = True
+            if introduce is not None:
+                self.introduce_device(device, introduce)
             self.store.add_outgoing(device, outgoing.allot_number(), shown, payload)
+
+    def introduce_device(self, device: bytes, introduce: Introduce) -> None:
+        """Tell a device who we are, within `transaction`, unless it was told as much as it may be."""
+        peer = self.peer_of(device)
+        if peer.introduced is Introduced.FULLY:
+            return
+        introduced, card = introduce(device)
+        if introduced is not peer.introduced:
+            self._changed.add(device)
+            self.store.add_outgoing(device, peer.remote.outgoing.allot_number(), b"", card)
+            peer.introduced = introduced
 
     def introduce_again(self, device: bytes) -> None:
         """Send our card, within a transaction, to a device that has begun anew: in front of all that waits for it.
@@ -261,7 +292,7 @@ class Desk:
         peer = self.peer_of(device)
         number = peer.remote.outgoing.reopen_last() if peer.introduced else None
         if number is not None:
-            self.store.add_outgoing(device, number, b"", self._introduction())
+            self.store.add_outgoing(device, number, b"", self._introduction(peer))
             self._save_device(device)
 
     def devices_without_session(self, now_ms: int) -> list[bytes]:

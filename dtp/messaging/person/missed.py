@@ -50,7 +50,7 @@ class MissedEvents:
     def _send_events(self, device: bytes, missed: list[bytes], now_ms: int) -> None:
         mail = self._mail
         if b"" in missed:
-            self._introduce_device(device, now_ms)
+            mail.desk.introduce_device(device, mail.introductions.choose_card(now_ms))
             self._give_groups(device, now_ms)
         allowed: dict[bytes, bool] = {}
         for each in missed:
@@ -62,13 +62,6 @@ class MissedEvents:
                     self._send_copy(device, conversation, said, now_ms)
                 elif allowed[conversation]:
                     mail.enqueue_event([device], said.event, now_ms)
-
-    def _introduce_device(self, device: bytes, now_ms: int) -> None:
-        peer = self._mail.desk.peer_of(device)
-        if not peer.introduced:  # our card is newer than the one that it has
-            card = self._mail.card_event(self._mail.card, now_ms)
-            self._mail.desk.enqueue_event([device], card, b"")
-            peer.introduced = True
 
     def _send_copy(self, device: bytes, conversation: bytes, said: Said, now_ms: int) -> bool:
         """Queue for a device of ours what somebody has said, within a transaction. Return whether it fits."""

@@ -74,11 +74,20 @@ class ReadMessages:
             if not mail.store.mark_read(sender, message):
                 return False
             self._begin_to_vanish(sender, event, now_ms)
-            contact = mail.contacts.get_contact(sender)
-            told = [*contact.card.devices] if tell and contact and not contact.pending else []
+            told = self._list_told(conversation, sender) if tell else []
             read = Event(EventKind.READ, conversation, 0, now_ms, {"targets": [message]})
             mail.enqueue_event([*told, *mail.own_devices], read, now_ms)
         return True
+
+    def _list_told(self, conversation: bytes, sender: bytes) -> list[bytes]:
+        """Return the devices of a message's sender that hear that it was read: none of strangers', but for what is
+        said in a group that we take part in."""
+        mail, contact = self._mail, self._mail.contacts.get_contact(sender)
+        if contact is None or contact.pending:
+            return []
+        group = mail.group_of(conversation)
+        is_told = not contact.stranger or (group is not None and not mail.allowances.is_invitation(group))
+        return [*contact.card.devices] if is_told else []
 
     def take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Process what a device says that was read, within a transaction."""

@@ -113,10 +113,14 @@ class GroupStates:
         self.send_some(group, devices, operations, cards, now_ms, former=former)
 
     def _list_cards(self, membership: Membership) -> list[ContactCard]:
-        """Return the cards of a group's members, and of others who have done something to it."""
-        roles = membership.members.roles
+        """Return the cards of a group's members, and of others who have done something to it. Whoever has brought us
+        into it, and isn't answered, gets no access to others' mailboxes."""
+        roles = () if self._mail.allowances.is_invitation(membership) else membership.members.roles
         authors = {each.author: None for each in membership.operations.values()}
-        known = [self._mail.contacts.get_contact(person) for person in {**authors, **roles}]
+        known = [
+            self._mail.contacts.get_contact(person)
+            for person in authors | dict.fromkeys(membership.members.roles)
+        ]
         cards = [each.card for each in known if each is not None]
         return [each if each.person in roles else each.public() for each in cards]
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.person.contacts import CardChange, Contact
+from dtp.messaging.person.desk import Introduce, Introduced
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -93,6 +95,26 @@ class Introductions:
             mail.desk.forget_device(device)
         if before is None or before.devices != contact.devices:
             mail.group_states.reconsider_groups(person, gone)
+
+    def choose_card(self, now_ms: int) -> Introduce:
+        """Return what chooses how a device is told who we are: those of strangers get no access to our mailboxes,
+        until they are answered, added, or in a group with us."""
+        mail, list_fellows = self._mail, cache(self._mail.group_states.list_fellows)
+
+        @cache
+        def encode(introduced: Introduced) -> bytes:
+            card = mail.card if introduced is Introduced.FULLY else mail.card.public()
+            return mail.card_event(card, now_ms).encode()
+
+        def introduce(device: bytes) -> tuple[Introduced, bytes]:
+            owner = mail.contacts.owner_of(device)
+            is_known = device in mail.card.devices if owner is None else not owner.stranger
+            if not is_known and owner is not None:
+                is_known = owner.person in list_fellows()
+            introduced = Introduced.FULLY if is_known else Introduced.PUBLICLY
+            return introduced, encode(introduced)
+
+        return introduce
 
     def may_write(self, person: bytes) -> bool:
         """Return whether somebody who writes is kept as a contact: one more stranger, or who is that already."""

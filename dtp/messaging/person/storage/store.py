@@ -239,15 +239,15 @@ class MessageStore:
         rows = self._database.select_rows(query, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
         return [name for (name,) in rows]
 
-    def load_peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
-        """Return a device's saved state, the person that it says it is of, and whether it has got our card."""
+    def load_peer(self, device: bytes) -> tuple[bytes, bytes, int] | None:
+        """Return a device's saved state, the person that it says it is of, and what it was told of our card."""
         rows = self._database.select_rows(
             "SELECT state, person, introduced FROM peers WHERE device = ?", device
         )
         if not rows:
             return None
         state, person, introduced = rows[0]
-        return self._rows.open(state, "peers", device, person), person, bool(introduced)
+        return self._rows.open(state, "peers", device, person), person, introduced
 
     def get_person(self, device: bytes) -> bytes:
         """Return the person that a device says it belongs to, b"" for none."""
@@ -258,7 +258,7 @@ class MessageStore:
         """Return the devices that are known."""
         return [each for (each,) in self._database.select_rows("SELECT device FROM peers")]
 
-    def put_peer(self, device: bytes, state: bytes, person: bytes, introduced: bool) -> None:
+    def put_peer(self, device: bytes, state: bytes, person: bytes, introduced: int) -> None:
         """Keep what is known of a device."""
         values = (device, self._rows.seal(state, "peers", device, person), person, introduced)
         self._db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)", values)
