@@ -77,6 +77,12 @@ def _group(messenger: Messenger, name: str) -> People:
     return found
 
 
+def _invitation(found: People) -> People:
+    if not found.is_invitation:
+        raise NoInvitation(f"{found.name!r} is no invitation: 'dtp group list' says which groups are")
+    return found
+
+
 @group.command()
 @click.argument("name")
 @click.argument("people", nargs=-1)
@@ -139,18 +145,30 @@ def remove(name: str, person: str, **who: Any) -> None:
 @click.argument("name")
 @messenger_options
 def accept(name: str, **who: Any) -> None:
-    """Take part in a group that strangers have added you to, without writing there; 'dtp group leave' declines.
+    """Take part in a group that strangers have added you to, without writing there.
 
-    Until then its members are strangers. It holds for this device, and nobody is told.
+    Until then its members are strangers, and hear of nothing that you read. It holds for this device, and nobody is
+    told. 'dtp group list' says which groups are invitations.
     """
 
     async def work(messenger: Messenger, found: People) -> None:
-        if not found.is_invitation:
-            raise NoInvitation(f"{name!r} is no invitation: 'dtp group list' says which groups are")
-        await found.accept()
+        await _invitation(found).accept()
 
     _run(name, work, **who)
     print_result({"accepted": name}, f"you take part in {escape_text(name)}")
+
+
+@group.command()
+@click.argument("name")
+@messenger_options
+def decline(name: str, **who: Any) -> None:
+    """Leave a group that strangers have added you to. Block whoever adds you again ('dtp message block')."""
+
+    async def work(messenger: Messenger, found: People) -> None:
+        await _invitation(found).decline()
+
+    _run(name, work, **who)
+    print_result({"declined": name}, f"you aren't in {escape_text(name)}")
 
 
 @group.command()
@@ -306,6 +324,10 @@ def _print_group(messenger: Messenger, listed: People) -> None:
             "invitation": is_invitation,
         },
         f"{name}{f' ({listed.id.hex()})' if alike else ''}: {', '.join(told)}"
-        + ("\n  an invitation of strangers: 'dtp group accept' or 'dtp group leave'" if is_invitation else "")
+        + (
+            "\n  an invitation of strangers: 'dtp group accept' or 'dtp group decline'"
+            if is_invitation
+            else ""
+        )
         + "".join(f"\n  {name}/{escape_text(each)}" for each in rooms),
     )

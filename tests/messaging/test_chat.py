@@ -261,6 +261,72 @@ def test_who_leaves_a_group_in_the_chat_is_not_in_it(office: Test) -> None:
     office(main)
 
 
+def test_groups_of_strangers_are_accepted_or_declined(office: Test) -> None:
+    """Nothing in the chat said which groups strangers had added one to, nor was there a way out but to leave."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with acquainted(at, box) as (alice, _):
+            carol = await at.begin("carol", box)
+            alice_card = (await carol.add_contact(alice.card)).card
+            for name in ("choir", "prizes"):
+                group = await carol.create_group(name, [alice_card])
+                await group.send(f"welcome to the {name}")
+            for _ in range(2):
+                await wait_notice(alice, What.MESSAGE)
+
+            async def body(screen: Screen) -> None:
+                assert screen.rooms == ["bob", "? carol", "? choir 1", "? prizes 1"]
+                await screen.write("/decline")
+                await screen.until(lambda: "not a group's" in screen.told[-1])
+                await screen.pilot.press("ctrl+p")
+                await screen.until(lambda: "(strangers have added you: /accept or" in screen.app.title)
+                await screen.write("/decline")
+                await screen.until(lambda: screen.rooms == ["bob", "? carol", "? choir 1"])
+                await screen.until(lambda: screen.app.title == "dtp chat: bob")
+                await screen.pilot.press("ctrl+p")
+                await screen.until(lambda: screen.messages)
+                await screen.write("/accept")
+                await screen.until(lambda: screen.rooms == ["bob", "? carol", "# choir"])
+                await screen.until(lambda: screen.app.title == "dtp chat: choir")
+                for each in ("/accept", "/decline"):
+                    told = len(screen.told)
+                    await screen.write(each)
+                    await screen.until(lambda told=told: len(screen.told) > told)
+                assert "needn't be accepted" in screen.told[-2]
+                assert "is no invitation" in screen.told[-1]
+                assert [each.name for each in alice.groups] == ["choir"]
+                assert alice.invitations == []
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_rooms_of_a_group_are_rooms_of_the_chat(office: Test) -> None:
+    """What was written there was counted nowhere, and couldn't be read."""
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            group = await bob.create_group("choir", ["alice"])
+            sopranos = await group.open_room("sopranos")
+            await sopranos.send("a third higher")
+            await wait_notice(alice, What.MESSAGE)
+
+            async def body(screen: Screen) -> None:
+                assert screen.rooms == ["bob", "# choir", "# choir/sopranos 1"]
+                await screen.pilot.press("ctrl+p")
+                await screen.until(lambda: screen.messages == ["bob  a third higher"])
+                assert screen.app.title == "dtp chat: choir/sopranos"
+                await screen.write("we try")
+                (answer,) = await take(bob, 1)
+                assert (answer.text, answer.room and answer.room.name) == ("we try", "sopranos")
+
+            await chat(alice, body)
+
+    office(main)
+
+
 def test_who_isnt_in_a_group_isnt_seen_typing_there(village: Callable[..., Village]) -> None:
     world = village("alice", "bob", "mallory")
     alice, bob, mallory = (world.people[each] for each in ("alice", "bob", "mallory"))

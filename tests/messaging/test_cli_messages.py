@@ -210,10 +210,11 @@ def test_a_group_that_a_stranger_has_brought_us_into_is_accepted_or_left(
 
     assert invitations() == {"choir": True, "spam": True}
     call(alice, "group", "accept", "choir")
-    call(alice, "group", "leave", "spam")
-    assert invitations() == {"choir": False, "spam": False}
-    for each in ("choir", "spam"):
-        call(alice, "group", "accept", each, code=3)
+    call(alice, "group", "decline", "spam")
+    assert invitations() == {"choir": False}
+    for each in ("accept", "decline"):
+        call(alice, "group", each, "choir", code=3)
+        call(alice, "group", each, "spam", code=3)
     assert {each["invitation"] for each in call(mallory, "group", "list")} == {False}
 
 

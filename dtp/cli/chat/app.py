@@ -122,25 +122,31 @@ class ChatApp(App[None]):
             ChatRoom(each.person, self._label(each), unread[each.person], is_stranger=each.stranger)
             for each in people
         ]
-        groups = self.messenger.groups
-        found += [ChatRoom(each.id, each.name, unread[each.id], is_group=True) for each in groups]
+        for group in self.messenger.groups:
+            is_invitation = group.is_invitation
+            named = {group.id: group.name} | {each.id: f"{group.name}/{each.name}" for each in group.rooms}
+            found += [
+                ChatRoom(each, name, unread[each], is_group=True, is_stranger=is_invitation)
+                for each, name in named.items()
+            ]
         accounts = await self.messenger.list_accounts()
         found += [ChatRoom(each, f"0x{each.hex()}", unread[each]) for each in accounts]
         self._rooms = sorted(found, key=lambda each: (each.name.casefold(), each.conversation))
-        if self._current is None and self._rooms:
-            await self._enter_conversation(self._rooms[0].conversation)
+        at = [each.conversation for each in self._rooms]
+        if at and self._current not in at:  # at first, and where somebody was blocked, or a group declined
+            await self._enter_conversation(at[0])
             return
+        if self._current is not None:
+            self.title = f"{self.TITLE}: {self._room_title(self._current)}"
         listed = self.query_one("#rooms", OptionList)
         listed.clear_options()
         listed.add_options([Option(room_line(each), id=each.conversation.hex()) for each in self._rooms])
-        at = [each.conversation for each in self._rooms]
         listed.highlighted = at.index(self._current) if self._current in at else None
         if not self._rooms:
             self.query_one("#typing", Static).update("nobody yet: /add CARD, or 'dtp message add'")
 
     async def _enter_conversation(self, conversation: bytes) -> None:
         self._current = conversation
-        self.title = f"{self.TITLE}: {self._room_title(conversation)}"
         await self._show_messages(follow=True)
         await self._mark_read()
         self._show_typing()
@@ -153,8 +159,11 @@ class ChatApp(App[None]):
         """Return who is written to: in full where several are called alike."""
         if (contact := self.messenger.find_contact(conversation)) is not None:
             return escape_text(contact_label(contact, self.messenger.contacts))
-        group = self.messenger.find_group(conversation)
-        return escape_text(group.name) if group else f"0x{conversation.hex()}"
+        if (group := self.messenger.find_group(conversation)) is None:
+            return f"0x{conversation.hex()}"
+        room = next((f"/{each.name}" for each in group.rooms if each.id == conversation), "")
+        invited = " (strangers have added you: /accept or /decline)" if group.is_invitation else ""
+        return escape_text(group.name + room) + invited
 
     async def action_change_room(self, step: int) -> None:
         """Enter the next room, or the one before."""

@@ -33,7 +33,9 @@ HELP: Final = """\
 /answer [FILE]      answer who is calling
 /hangup             end the call, or refuse it
 /block              take nothing more of whom this room is with
-/accept             accept another key of whom this room is with
+/accept             accept another key of whom this room is with, or take part in a group that strangers
+                    have added you to
+/decline            leave such a group
 /help               this"""
 
 
@@ -193,8 +195,20 @@ def _media_file(text: str, form: str) -> str | None:
 
 
 async def _accept(said: CommandContext, text: str) -> str:
-    await said.messenger.accept_key(said.chosen_room())
-    return "the key is accepted"
+    room = said.chosen_room()
+    if (group := said.messenger.find_group(room)) is None:
+        await said.messenger.accept_key(room)
+        return "the key is accepted"
+    if not group.is_invitation:
+        raise ChatMistake("this group needn't be accepted")
+    await group.accept()
+    return f"you take part in {group.name}"
+
+
+async def _decline(said: CommandContext, text: str) -> str:
+    group = said.chosen_group()
+    await group.decline()
+    return f"you aren't in {group.name}"
 
 
 async def _help(said: CommandContext, text: str) -> str:
@@ -222,6 +236,7 @@ _COMMANDS: Final[dict[str, Command]] = {
     "/answer": _answer,
     "/hangup": _hang_up,
     "/accept": _accept,
+    "/decline": _decline,
     "/help": _help,
 }
 

@@ -28,9 +28,10 @@ class ChatRoom:
 
 
 def room_line(room: ChatRoom) -> Text:
-    """Return a room's line in the list: `#` is for groups, `?` for strangers, and unread messages are counted."""
+    """Return a room's line in the list: `#` is for groups, `?` for strangers and groups that they have added us to.
+    Unread messages are counted."""
     line = Text(
-        "# " if room.is_group else "? " if room.is_stranger else "  ",
+        "? " if room.is_stranger else "# " if room.is_group else "  ",
         style="dim",
         no_wrap=True,
         overflow="ellipsis",

@@ -74,7 +74,7 @@ class Membership:
     def accepted(self) -> list[Operation]:
         """The operations that have their place and were accepted: others have one where somebody has built on them,
         and may be signed in another's name."""
-        return [each for each in self.operations.values() if each.id not in self._doubted]
+        return [each for each in list(self.operations.values()) if each.id not in self._doubted]
 
     @property
     def refused(self) -> list[bytes]:

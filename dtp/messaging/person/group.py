@@ -60,7 +60,7 @@ class Group:
     @property
     def is_invitation(self) -> bool:
         """True for one that we are in, and nobody but strangers has added us to, until we write there, do something
-        else but leave, or `accept` it: until then its members are strangers."""
+        else but leave, or `accept` it: until then its members are strangers, and hear of nothing that we read."""
         mail = self._messenger.correspondence
         return mail.person in self.members and mail.allowances.is_invitation(mail.groups[self.id])
 
@@ -145,6 +145,13 @@ class Group:
         device; nobody is told."""
         messenger = self._messenger
         await messenger.delivery.run_in_thread(messenger.correspondence.allowances.accept_group, self.id)
+
+    async def decline(self) -> None:
+        """Leave a group that strangers have added us to, until somebody adds us again. Raise `MessageError` for one
+        that is no invitation."""
+        if not self.is_invitation:
+            raise MessageError(f"{self.name!r} is no invitation: leave it, if you are in it")
+        await self.leave()
 
     async def leave(self) -> None:
         """Remove ourselves."""

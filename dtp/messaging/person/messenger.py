@@ -350,9 +350,13 @@ class Messenger:
 
     @property
     def groups(self) -> list[Group]:
-        """The groups that we are in, or were."""
-        known = self.correspondence.groups.items()  # of some not even who has made them has come yet
-        return [Group(self, each) for each, membership in known if membership.operations]
+        """The groups that we are in, or were: but for invitations that were declined."""
+        return [Group(self, each) for each in self.correspondence.allowances.list_groups()]
+
+    @property
+    def invitations(self) -> list[Group]:
+        """The groups that only strangers have added us to: `accept` or `decline` each."""
+        return [each for each in self.groups if each.is_invitation]
 
     def find_contact(self, person: bytes) -> Contact | None:
         """Return a contact by its 32 bytes, None for nobody who is known."""
@@ -389,9 +393,8 @@ class Messenger:
                 raise
         found = await self.lookup.find_card(self.conversation_of(name))
         if found is None:
-            raise UnknownContact(
-                f"no card of {name if isinstance(name, str) else 'that person'} is found anywhere"
-            )
+            who = name if isinstance(name, str) else "that person"
+            raise UnknownContact(f"no card of {who} is found anywhere")
         add = partial(self.correspondence.add_contact, teller=found.teller)
         return await self.delivery.run_in_thread(add, found.card, now_ms())
 
@@ -506,9 +509,8 @@ class Messenger:
         from dtp.chain.wallet import parse_amount
 
         most = parse_amount(up_to) if isinstance(up_to, str) else up_to
-        await self.stamping.allow_spending(
-            self.correspondence.get_contact(self.conversation_of(person)).person, most
-        )
+        contact = self.correspondence.get_contact(self.conversation_of(person))
+        await self.stamping.allow_spending(contact.person, most)
 
     def _is_known(self, conversation: bytes) -> bool:
         if conversation == self.card.person or self.find_contact(conversation) is not None:

@@ -124,7 +124,22 @@ class Allowances:
 
     def find_invitations(self) -> set[bytes]:
         """Return the groups for which `is_invitation` is true: one question to the file for all."""
-        return self._find_invitations(self._mail.groups.values())
+        return self._find_invitations(list(self._mail.groups.values()))
+
+    def list_groups(self) -> list[bytes]:
+        """Return the groups that we are in, or were: but for invitations that we have declined, and groups that
+        strangers tell of without having added us."""
+        groups, invitations = list(self._mail.groups.values()), self.find_invitations()
+        known = [
+            each for each in groups if each.operations
+        ]  # not even who has made it has come yet of others
+        return [each.group for each in known if each.group not in invitations or self._was_in(each)]
+
+    def _was_in(self, group: Membership) -> bool:
+        """True for an invitation that we are in, or were until somebody else has removed us."""
+        own = self._mail.person
+        acts = {(each.act, each.author == own) for each in group.accepted if each.subject == own}
+        return own in group.members.roles or ((Act.ADD, False) in acts and (Act.REMOVE, True) not in acts)
 
     def _find_invitations(self, groups: Iterable[Membership]) -> set[bytes]:
         if waiting := [each for each in groups if each.group not in self._answered]:
