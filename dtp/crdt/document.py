@@ -124,7 +124,7 @@ def check_value(value: Any, depth: int) -> None:
     if kind is None:
         if len(values.encode(value)) > ELEMENT_BYTES:
             raise GraphValueError(
-                f"a value in a document takes at most {ELEMENT_BYTES} bytes: keep it as a blob (Graph.add_blob)"
+                f"a value in a document takes at most {ELEMENT_BYTES} bytes: keep it as a blob (Graph.blobs.add)"
             )
         return
     if depth >= parts.MAX_DEPTH:

@@ -196,7 +196,7 @@ def _encode(value: Value) -> bytes:
     if len(encoded) > ELEMENT_BYTES:
         raise GraphValueError(
             f"an element of a list takes at most {ELEMENT_BYTES} bytes, not {len(encoded)}: keep it as a blob "
-            "(Graph.add_blob), or as a text if it is edited"
+            "(Graph.blobs.add), or as a text if it is edited"
         )
     return encoded
 

@@ -163,7 +163,7 @@ def _row_fault(row: Sequence[Value]) -> str | None:
     if fault is None and len(row) > 2 and len(encode(row[2])) > core.VALUE_BYTES:
         fault = (
             f"it takes {len(encode(row[2]))} bytes, and a value at most {core.VALUE_BYTES}: keep it as a blob "
-            "(Graph.add_blob), or as a text if it is edited"
+            "(Graph.blobs.add), or as a text if it is edited"
         )
     return fault and f"the value at {_shown(soul)} {_shown(key)} can't be kept: {fault}"
 

@@ -192,8 +192,8 @@ class Graph(Contents):
         may leave out what was overwritten while this graph was away. What is stored summed up stays so: where it
         matters, as in votes, begin with `history`, and all programs that share a store.
 
-        With `prune` frames of which nothing counts any more are dropped as the store grows (`Graph.prune`), so that
-        it stays in proportion to what stands; it can't be had with `history`.
+        With `prune` frames of which nothing counts any more are dropped as the store grows (`Graph.upkeep.prune`): it
+        stays in proportion to what stands then. It can't be had with `history`.
 
         With `part` only a part of the graph is asked of peers, and kept: `Part(prefixes=["note/"])`. It can be larger
         the next time, or with `grow`; what isn't in it raises `GraphPartial` when it is read. docs/partial.md.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,29 @@ def test_frames_from_the_future_come_when_they_are_due() -> None:
             assert other.node("a")["k"] == 1
 
     run(main())
+
+
+def test_what_texts_name_of_a_graph_is_there() -> None:
+    """Errors sent users to a method that had another name since."""
+    root = Path(__file__).parents[2]
+    texts = [*(root / "dtp").rglob("*.py"), *(root / "docs").glob("*.md"), root / "README.md"]
+    named = {
+        (path.name, name)
+        for path in texts
+        for name in re.findall(r"\bGraph\.([a-z_]+(?:\.[a-z_]+)?)\b(?!\.(?:md|py))", path.read_text())
+    }
+
+    def lacks(graph: Graph, name: str) -> bool:
+        found: Any = graph
+        for part in name.split("."):
+            if not hasattr(found, part):
+                return True
+            found = getattr(found, part)
+        return False
+
+    async def main() -> set[tuple[str, str]]:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            return {one for one in named if lacks(graph, one[1])}
+
+    assert len(named) > 50
+    assert run(main()) == set()

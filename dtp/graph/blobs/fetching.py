@@ -45,7 +45,7 @@ class StreamOpener(Protocol):
 
 
 class Blob:
-    """A blob of a graph, whether or not it is here: see `Graph.blob`."""
+    """A blob of a graph, whether or not it is here: see `Graph.blobs.get`."""
 
     def __init__(self, store: BlobStore, ref: BlobRef) -> None:
         self._store = store
@@ -92,7 +92,7 @@ class Blob:
 
 
 async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOpener) -> None:
-    """Have a blob of the graph of this name whole in the store. See `Graph.fetch`."""
+    """Have a blob of the graph of this name whole in the store. See `Graph.blobs.fetch`."""
     if await asyncio.to_thread(store.has_blob, ref):
         return
     listing = await asyncio.to_thread(store.read_listing, ref)
