@@ -148,7 +148,7 @@ async def _stay(node: Node, services: list[NamedService], until_eof: bool) -> No
         for service in services:
             where = f"dtp://{node.identity.id}/{service.name}"
             print_line({"event": "serving", "service": service.name, "address": where}, where)
-        with _shown(node, began) as shows:
+        with shown(node, began) as shows:
             while not stop.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_REFRESH if shows else None):
@@ -172,7 +172,8 @@ class _Shown:
 
 
 @contextlib.contextmanager
-def _shown(node: Node, began: float) -> Iterator[_Shown]:
+def shown(node: Node, began: float) -> Iterator[_Shown]:
+    """Show on a terminal, or say line by line, whom a node finds and is linked to, within a `with` statement."""
     where = console()
     if where.is_terminal and not wants_json():
         from rich.live import Live
@@ -181,7 +182,8 @@ def _shown(node: Node, began: float) -> Iterator[_Shown]:
             yield _Shown(node, began, live)
         return
     end = node.links.listen(lambda link: _tell_link("linked", link), lambda link: _tell_link("lost", link))
-    end_book = node.book.on_change(_tell_peer)
+    me = node.identity.id
+    end_book = node.book.on_change(lambda record: None if record.peer == me else _tell_peer(record))
     for known in node.peers():
         _tell_peer(known.record)
     yield _Shown(node, began, None)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
 
+import click
 import pytest
 
+from dtp.cli.node import shown
 from dtp.identity import Identity
+from dtp.node.node import Node
+from dtp.peers.record import PeerRecord
 
 NOBODY = Identity.generate().id
 
@@ -36,6 +42,20 @@ def test_node_serves_by_name(dtp):
     listed = [json.loads(line) for line in dtp("peers", "--json").wait().splitlines()]
     assert who in [each["peer"] for each in listed]
     assert who in dtp("peers").wait().decode()
+
+
+def test_a_node_does_not_say_that_it_has_found_itself(capsys):
+    """Neighbours tell it what they know of it, so that it learns of another node with its identity."""
+
+    async def main():
+        friend = PeerRecord.sign(Identity.generate(), now=time.time(), addresses=["tcp://192.0.2.7:9000"])
+        async with Node(listen=["tcp://127.0.0.1:0"], discover=()) as node:
+            with click.Context(click.Command("node")), shown(node, time.monotonic()):
+                node.book.learn_record(node.record, "exchange 192.0.2.7")
+                node.book.learn_record(friend, "exchange 192.0.2.7")
+        assert capsys.readouterr().out == f"found: {friend.peer} tcp://192.0.2.7:9000\n"
+
+    asyncio.run(main())
 
 
 def test_cat_reaches_a_private_network_by_its_key_alone(dtp, tmp_path):
