@@ -239,7 +239,7 @@ class Node:
         if self._private is not None:  # a passphrase takes a while: not on the loop
             network = await asyncio.to_thread(PrivateNetwork.parse, self._private)
         self._psk = network.psk if network is not None else None
-        path = None if self._store is None else self._store / BOOK
+        path = None if self._store is None else self._store / (BOOK if network is None else network.book)
         if path is not None:
             await asyncio.to_thread(self.book.load, path)  # checks a signature for each peer
         stack.push_async_callback(self._write_book)

@@ -35,7 +35,7 @@ _VERSION: Final = 3
 _NEARNESSES: Final = frozenset(Nearness)
 #: Seconds between two times that a full book looks for records that have ended.
 _SWEEP: Final = 60.0
-#: The file's name.
+#: The file's name, but for those of a private network (`PrivateNetwork.book`).
 BOOK: Final = "peers.book"
 #: Where a record came from is shown to people; longer texts are cut.
 _MAX_SOURCE: Final = 64

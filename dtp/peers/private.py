@@ -40,7 +40,7 @@ class NotOfNetwork(PeerError):
 class PrivateNetwork:
     """The keys of a network that only holders of its key see, join or read. `repr` shows none of them."""
 
-    __slots__ = ("_key", "dht_key", "hello_key", "psk")
+    __slots__ = ("_key", "book", "dht_key", "hello_key", "psk")
 
     def __init__(self, key: bytes) -> None:
         """From the network's key, 32 bytes. `NetworkKeyError` for another length."""
@@ -53,6 +53,8 @@ class PrivateNetwork:
         self.hello_key = _derive(key, b"hello")
         #: What the datagrams of a DHT are sealed with.
         self.dht_key = _derive(key, b"dht")
+        #: The file in which a node keeps the peers of this network: those of others are told nothing of them.
+        self.book = f"peers-{_derive(key, b'book')[:8].hex()}.book"
 
     @classmethod
     def generate(cls) -> PrivateNetwork:

@@ -388,6 +388,26 @@ def test_a_clock_that_most_neighbours_differ_from_is_said(
     assert [each.__dict__["fields"]["event"] for each in caplog.records] == ["clock-differs"]
 
 
+def test_what_a_node_knows_of_a_private_network_it_tells_nobody_who_is_not_of_it(tmp_path: Path) -> None:
+    """One folder is the default of all nodes of a user, of whatever network."""
+    family, work = PrivateNetwork(bytes(32)), PrivateNetwork(bytes([1]) * 32)
+    friend = PeerRecord.sign(
+        BOB, now=time.time(), addresses=["tcp://192.0.2.7:9000"], services=[NODE_SERVICE]
+    )
+
+    async def peers_of(network: PrivateNetwork | None, *learns: PeerRecord) -> list[PeerRecord]:
+        async with dtp.Node(listen=HERE, discover=(), store=tmp_path, private=network) as node:
+            for record in learns:
+                node.book.learn_record(record, "lan", Nearness.NETWORK)
+            return [each.record for each in node.peers()]
+
+    async def main() -> None:
+        assert await peers_of(family, friend) == [friend]
+        assert [await peers_of(each) for each in (None, work, family)] == [[], [], [friend]]
+
+    run(main())
+
+
 @pytest.mark.parametrize("wrong", [-365 * 86_400.0, -86_400.0, 86_400.0])
 def test_a_node_is_found_and_finds_once_its_machine_s_clock_is_set(wrong: float, tmp_path: Path) -> None:
     """It signs its record anew, and dials those whom it knew before, though they were refused when it started."""

@@ -16,6 +16,8 @@ def test_keys_are_as_documented() -> None:
             purpose.encode(), digest_size=32, key=bytes(range(32)), person=b"dtp.network.v1"
         )
         assert key == told.digest()
+    named = hashlib.blake2b(b"book", digest_size=32, key=bytes(range(32)), person=b"dtp.network.v1")
+    assert network.book == f"peers-{named.hexdigest()[:16]}.book"
 
 
 def test_text_leads_back() -> None:
