@@ -14,9 +14,11 @@ import pytest
 from shows import produce, run, until
 
 from dtp.broadcast.cutting import AutoCutter
+from dtp.broadcast.errors import ShowSealed
 from dtp.broadcast.format import Flag
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.gateway.server import Gateway, GatewayError
+from dtp.broadcast.sealed.admission import Guests
 from dtp.errors import LocalError
 from dtp.session.limits import GATEWAY_UNTAKEN
 
@@ -289,11 +291,10 @@ def test_a_playlist_names_gaps_and_new_encoders():
             await on_air.write(b"one", duration_ms=2500)
             await on_air.write(b"two", duration_ms=1000, flags=Flag(0))
             await on_air.write(b"other", flags=Flag.INIT)
-            await on_air.write(b"three")
-            lost = await on_air.write(b"lost")
+            before = await on_air.write(b"three", duration_ms=1000)
+            on_air.signer.sign(b"lost", time_ms=before.time_ms)
             await on_air.write(b"four")
-            on_air.held.add_gap(lost.number, lost.number)
-            assert [each.number for each in window(on_air.held)][:2] == [2, 3]
+            assert [each.number for each in window(on_air.held)] == [2, 3, 5, 7]
             return playlist(on_air.held).splitlines()
 
     lines = run(test())
@@ -306,7 +307,66 @@ def test_a_playlist_names_gaps_and_new_encoders():
         "segments/3.m4s",
     ]
     assert lines[9:11] == ["#EXT-X-DISCONTINUITY", '#EXT-X-MAP:URI="segments/4.mp4"']
+    assert lines[12:14] == ["segments/5.m4s", "#EXT-X-DISCONTINUITY"]
+    assert lines[-1] == "segments/7.m4s"
     assert "#EXT-X-ENDLIST" not in lines
+
+
+def test_keys_between_two_segments_are_no_gap_in_a_playlist():
+    """A player begins anew behind a gap: it would do so each minute."""
+
+    async def test():
+        async with produce(admission=Guests([])) as on_air:
+            await on_air.write(b"one")
+            await on_air.rotate_key()
+            await on_air.write(b"two")
+            return [each.number for each in window(on_air.held)], playlist(on_air.held)
+
+    numbers, lines = run(test())
+    assert numbers == [1, 3]
+    assert "#EXT-X-DISCONTINUITY" not in lines
+
+
+def test_what_no_key_opens_or_isnt_whole_is_not_there_yet():
+    """As for a segment of which nothing is known: a player asks again, and what is asked next is answered."""
+
+    def open_segment(segment, data):
+        if data == b"sealed":
+            raise ShowSealed("no key has come")
+        return data
+
+    async def test():
+        async with produce() as on_air, Gateway(on_air.held, open=open_segment) as gateway:
+            for body in b"open", b"sealed":
+                await on_air.write(body)
+            on_air.held.add_manifest(on_air.signer.sign(b"not whole", time_ms=10**15).encoded)
+            host, port = gateway.url.removeprefix("http://").rstrip("/").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            told = []
+            for number in range(3):
+                writer.write(b"GET /segments/%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % number)
+                head = await reader.readuntil(b"\r\n\r\n")
+                size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                told.append((head.split()[1], await reader.readexactly(size)))
+            writer.close()
+            return told
+
+    assert run(test()) == [(b"200", b"open"), (b"404", b"not found\n"), (b"404", b"not found\n")]
+
+
+def test_who_asks_for_the_head_of_an_answer_gets_that_alone_and_asks_on():
+    async def test():
+        async with produce() as on_air, Gateway(on_air.held) as gateway:
+            host, port = gateway.url.removeprefix("http://").rstrip("/").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            for method in b"HEAD", b"HEAD":
+                writer.write(method + b" /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200")
+                assert b"ontent-Length: 0" not in head
+            writer.close()
+
+    run(test())
 
 
 def test_what_a_gateway_refuses():
