@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import dtp
 from dtp.testing import clock
+from dtp.testing.pairs import BOB
 
 
 async def echo(connection: dtp.Connection) -> None:
@@ -42,6 +43,16 @@ async def roundtrip(connection: dtp.Connection, data: bytes) -> bytes:
     async with asyncio.TaskGroup() as group:
         group.create_task(send())
         return await stream.read()
+
+
+@contextlib.asynccontextmanager
+async def both_ends(**options: Any) -> AsyncIterator[tuple[dtp.Connection, dtp.Connection]]:
+    """A connection in memory: the end that has dialled, and the one of a listener with these options."""
+    async with (
+        await dtp.listen("memory://x", identity=BOB, **options) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        yield connection, await listener.accept()
 
 
 def on_fake_clock(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

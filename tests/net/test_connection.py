@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from echo_service import echo, idle, on_fake_clock, roundtrip
+from echo_service import both_ends, echo, idle, on_fake_clock, roundtrip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -401,11 +401,7 @@ async def test_idle_connection_is_closed() -> None:
 
 @on_fake_clock
 async def test_going_away_lets_streams_finish() -> None:
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (connection, far):
         stream = await connection.open_stream()
         stream.write(b"a")
         other = await far.accept_stream()
@@ -421,11 +417,7 @@ async def test_going_away_lets_streams_finish() -> None:
 @on_fake_clock
 async def test_what_was_opened_before_the_peer_goes_away_is_taken() -> None:
     """Also when nothing was written to it yet: in a daemon that is a client which has said nothing so far."""
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (connection, far):
         streams = [await connection.open_stream() for _ in range(3)]
         await far.go_away()
         with pytest.raises(ConnectionClosed, match="SHUTDOWN"):
@@ -547,11 +539,7 @@ async def test_a_peer_that_is_slow_to_hear_that_it_may_open_no_more_is_waited_fo
 @on_fake_clock
 async def test_a_server_hears_that_its_client_goes_away() -> None:
     """Once, though it says so twice: first for those that are under way."""
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (connection, far):
         heard: list[dtp.Connection] = []
         far.on_peer_away = heard.append
         assert not far.peer_away

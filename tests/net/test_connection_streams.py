@@ -8,7 +8,7 @@ import traceback
 from dataclasses import replace
 
 import pytest
-from echo_service import echo, idle, on_fake_clock, roundtrip
+from echo_service import both_ends, echo, idle, on_fake_clock, roundtrip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,11 +27,7 @@ from dtp.testing.pairs import BOB
 
 @on_fake_clock
 async def test_slow_reader_stops_its_writer() -> None:
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (connection, far):
         stream = await connection.open_stream()
         written = 0
 
@@ -62,11 +58,7 @@ async def test_slow_reader_stops_its_writer() -> None:
 @on_fake_clock
 async def test_who_waits_for_a_long_line_gets_it_where_others_keep_most_of_the_window() -> None:
     """It reads nothing before the line is there, and was given no more credit than one that nobody reads."""
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (connection, far):
         for _ in range(40):
             (await connection.open_stream()).write(bytes(DEFAULT.first_window))
         await asyncio.sleep(1)
@@ -81,11 +73,7 @@ async def test_who_waits_for_a_long_line_gets_it_where_others_keep_most_of_the_w
 
 @on_fake_clock
 async def test_streams_are_given_to_who_takes_them_from_the_first_on() -> None:
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (connection, far):
         early = await connection.open_stream()
         early.write(b"early")
         await connection.ping()
@@ -142,11 +130,7 @@ async def test_stream_limit_waits_for_one_to_end() -> None:
 
 @on_fake_clock
 async def test_reset_and_stop_reach_the_peer() -> None:
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (connection, far):
         stream = await connection.open_stream()
         stream.write(b"half")
         other = await far.accept_stream()
@@ -174,11 +158,7 @@ async def test_datagrams_are_bounded_by_their_bytes() -> None:
     with pytest.raises(dtp.ConfigError, match="'datagram_buffer' must be at least 'datagram'"):
         replace(DEFAULT, datagram_buffer=DEFAULT.datagram - 1)
     limits = replace(DEFAULT, datagram=1000, datagram_buffer=2500)
-    async with (
-        await dtp.listen("memory://x", identity=BOB, limits=limits) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends(limits=limits) as (connection, far):
         for i in range(5):
             connection.send_datagram(bytes([i]) * 1000)
         await asyncio.sleep(1)
@@ -193,11 +173,7 @@ async def test_datagrams_are_bounded_by_their_bytes() -> None:
 @on_fake_clock
 async def test_datagrams_drop_the_oldest_and_refuse_the_largest() -> None:
     limits = replace(DEFAULT, datagrams=10, datagram=1000)
-    async with (
-        await dtp.listen("memory://x", identity=BOB, limits=limits) as listener,
-        dtp.connect(listener.address()) as connection,
-    ):
-        far = await listener.accept()
+    async with both_ends(limits=limits) as (connection, far):
         with pytest.raises(dtp.LimitError, match="1001 bytes, the most is 1000"):
             connection.send_datagram(bytes(1001))
         for i in range(30):
@@ -303,11 +279,7 @@ async def test_only_one_task_may_read() -> None:
 @on_fake_clock
 async def test_a_traceback_of_the_end_is_of_one_task_alone() -> None:
     """It was of all that had been told: 900 entries for 300 streams, which each of them printed."""
-    async with (
-        await dtp.listen("memory://x", identity=BOB) as listener,
-        dtp.connect(listener.address()) as near,
-    ):
-        far = await listener.accept()
+    async with both_ends() as (near, far):
         for _ in range(50):
             (await near.open_stream()).write(b"x")
         reading = [asyncio.create_task((await far.accept_stream()).readexactly(2)) for _ in range(50)]
