@@ -10,7 +10,7 @@ from enum import IntEnum
 from struct import Struct
 
 from dtp.escaping import escape_text
-from dtp.session.codes import CloseCode, ProtocolError
+from dtp.session.codes import ProtocolError
 
 
 class FrameType(IntEnum):
@@ -34,9 +34,6 @@ class FrameType(IntEnum):
     EXCHANGE = 0x0F
     METER = 0x10
 
-
-#: The first type of the range that is skipped when unknown.
-IGNORABLE = 0x80
 
 #: Flag of STREAM: the stream ends behind this data.
 FIN = 1
@@ -127,9 +124,3 @@ def parse_fixed(frame: int, body: bytes) -> tuple[int | bytes, ...]:
     if len(body) != shape.size:
         raise ProtocolError(f"{FrameType(frame).name} frame of {len(body)} bytes, must be {shape.size}")
     return shape.unpack(body)
-
-
-def check_unknown(frame: int) -> None:
-    """Raise `ProtocolError` unless a type that is not in the table is one to skip."""
-    if frame < IGNORABLE:
-        raise ProtocolError(f"unknown frame type 0x{frame:02x}", CloseCode.UNKNOWN_FRAME)

@@ -11,7 +11,6 @@ from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ProtocolError, describe
 from dtp.session.frames import (
     ADD,
-    IGNORABLE,
     CloseFrame,
     FrameType,
     parse_close,
@@ -126,8 +125,6 @@ class Linking(Sealing):
             return
         if frame == FrameType.CLOSE:
             self._on_fresh_close(link, parse_close(flags, body))
-            return
-        if frame >= IGNORABLE:
             return
         if frame != FrameType.ATTACH:
             raise ProtocolError("a new carrier must begin with ATTACH", CloseCode.RESUME_PROOF)

@@ -21,7 +21,6 @@ from dtp.session.frames import (
     MAX_OFFSET,
     PING,
     FrameType,
-    check_unknown,
     control,
     parse_close,
     parse_fixed,
@@ -206,7 +205,8 @@ class Receiving(Linking):
                 fields = parse_fixed(frame, body) if frame in FIXED else (body,)
                 _HANDLERS[frame](self, link, flags, now, *fields)
             else:
-                check_unknown(frame)
+                # C has skipped those that may be skipped.
+                raise ProtocolError(f"unknown frame type 0x{frame:02x}", CloseCode.UNKNOWN_FRAME)
 
     def _refusal_at(self, link: Link, data: memoryview) -> int | None:
         """Return, as the client, the code of the refusal that stands where the server's first record should, if that
