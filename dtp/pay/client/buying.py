@@ -87,7 +87,8 @@ async def purchase(
     left with its server, if that agrees.
 
     Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `OpeningBusy`, `HostUnusable`, `LockTooLong`,
-    `HostLimit`, `DayLimit`, `NotApproved`, `GasTooHigh`, and what the chain and the store raise.
+    `HostLimit`, `DayLimit`, `NotApproved`, `GasTooHigh`, `ChannelUnusable` where the
+    host is the account's own, and what the chain and the store raise.
     """
     state = await read_host(chain, host, clock=clock)
     number, found = state.open_service(service)
@@ -127,6 +128,11 @@ async def _agree(
     on_opening: OnOpening | None,
 ) -> None:
     """Raise what is against opening a channel with the budget's deposit: what needs no transaction to be known."""
+    if state.host.owner == chain.address:
+        raise ChannelUnusable(
+            f"{state.host.id} is your own: no channel leads from an account to itself; pay from another account "
+            "(--wallet, wallet=)"
+        )
     terms = state.host.services[number].terms
     check_coin(budget, terms)
     check_prices(budget, terms)

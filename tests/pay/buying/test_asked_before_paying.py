@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from dtp.pay.errors import NotApproved
+from dtp.pay.errors import ChannelUnusable, NotApproved
 from dtp.pay.terms import Usage
 
-from ..conftest import Play
+from ..conftest import Market, Play
 from ..homes import PRICED, PRICES, site
+from .test_paid import give
 
 
 @pytest.mark.slow
@@ -78,5 +79,18 @@ def test_who_asks_gets_nothing_that_is_for_sale(market: Play, tmp_path: Path) ->
         with pytest.raises(NotApproved):
             await made.connect(buyer, on_opening=look)
         assert (asked, sold, buyer["store"].bought_channels()) == (["files"], [], [])
+
+    market(scenario)
+
+
+def test_who_owns_the_host_is_told_to_pay_from_another_account(market: Play) -> None:
+    """It was told what the package says of it, and not what to do."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(give)
+        owner = await market.buyer(market.server_wallet)
+        with pytest.raises(ChannelUnusable, match="is your own: no channel leads from an account to itself"):
+            await market.connect(owner)
+        assert owner["store"].bought_channels() == []
 
     market(scenario)
