@@ -130,6 +130,23 @@ def test_flood_of_asks_makes_one_hello_a_second() -> None:
     assert len(hellos) == 10
 
 
+def test_who_looks_for_many_whom_nobody_waits_for_is_still_heard() -> None:
+    """As a node that was off for a day: it dials hundreds again, and asked the LAN for each five times a second."""
+    busy, listener, asks = announcing(), node(), 0
+    (hello, _), *_ = sent(busy)
+    for step in range(6000):
+        now = step / 100
+        if busy.try_take_ask(now):
+            busy.send_ask(BOB.id)
+        for data, _ in sent(busy):
+            listener.receive_datagram(data, HERE, now, UNIX)
+            asks += 1
+        if step % 100 == 0:
+            assert hears(listener, hello, now) == record()
+    assert asks >= 60 * HelloLimits().told_rate
+    assert not listener.counters["flood"]
+
+
 def test_flood_of_one_source_leaves_others_heard() -> None:
     listener = node()
     for step in range(10_000):

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from conditions import PATIENCE
 
-from dtp.carriers.nearness import Nearness
-from dtp.identity import PeerId
+from dtp.carriers.nearness import Nearness, dialled_as_told
+from dtp.identity import Identity, PeerId
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.hello import HelloNode
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
@@ -43,6 +43,22 @@ def port() -> int:
 
 def lan(book: PeerBook, port: int, network: PrivateNetwork | None = None) -> Lan:
     return Lan(book, interfaces=("lo",), port=port, network=network)
+
+
+def test_of_those_whom_only_others_name_few_are_asked_for(port: int) -> None:
+    async def main() -> None:
+        async with lan(PeerBook(), port) as here:
+            began = asyncio.get_running_loop().time()
+            with dialled_as_told(Nearness.NETWORK):
+                absent = [Identity.generate().id for _ in range(100)]
+                assert await asyncio.gather(*map(here.find_record, absent)) == [None] * 100
+            seconds, limits = asyncio.get_running_loop().time() - began, here.hello.limits
+            asked = here.sent
+            assert limits.told_burst <= asked <= limits.told_burst + limits.told_rate * seconds
+            assert await here.find_record(ALICE.id) is None
+            assert here.sent - asked == 4  # the program waits for it
+
+    run(main())
 
 
 @pytest.mark.parametrize("network", [None, PrivateNetwork(bytes(32))])

@@ -50,6 +50,10 @@ class HelloLimits:
     #: ... and of all sources: 200 signatures a second are 1 % of a processor.
     all_burst: int = 512
     all_rate: float = 200.0
+    #: Asks for peers whom others have named, or a book, and nobody here waits for: at once, and a second. A node that
+    #: dials hundreds again who are gone leaves neighbours room for its hellos and answers, and for those of others.
+    told_burst: int = 16
+    told_rate: float = 4.0
     #: Sources that are counted; the one heard longest ago goes first.
     sources: int = 1024
 
@@ -96,6 +100,7 @@ class HelloNode:
         self._last = -_NEVER
         self._sources: OrderedDict[str, _Bucket] = OrderedDict()
         self._all = _Bucket(self.limits.all_burst, 0.0)
+        self._told = _Bucket(self.limits.told_burst, 0.0)
 
     # ---- what is said -----------------------------------------------------------------------------------
 
@@ -119,6 +124,10 @@ class HelloNode:
         body = nonce + (_EVERYBODY if peer is None else blind_peer(peer, nonce))
         size = 0 if peer is None else ASK_SIZE
         self._queue_datagram((_head(ASK) + body).ljust(size, b"\0"), None)
+
+    def try_take_ask(self, now: float) -> bool:
+        """Return True if one more ask may be sent for a peer that nobody here waits for; it counts as sent."""
+        return self._told.try_take(now, self.limits.told_burst, self.limits.told_rate)
 
     def next_time(self) -> float:
         """Return when `send_due` has something to do; infinity for never."""

@@ -12,7 +12,7 @@ import time
 from typing import ClassVar, Final
 
 from dtp.carriers.errors import ListenError
-from dtp.carriers.nearness import Nearness
+from dtp.carriers.nearness import Nearness, who_tells
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.hello import SEALED_SIZE, HelloLimits, HelloNode
@@ -126,14 +126,17 @@ class Lan:
         self._flush_queue()
 
     async def find_record(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds."""
+        """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds. For a peer that is
+        dialled as others have told, or a book, few are asked a second: nodes say by themselves that they are here."""
         assert self._loop is not None, "the LAN is not open"
+        is_told = who_tells() is not None
         answer: asyncio.Future[PeerRecord] = self._loop.create_future()
         self._waiting.setdefault(peer, []).append(answer)
         try:
             for _ in range(round(PATIENCE / _ASK_AGAIN)):
-                self.hello.send_ask(peer)
-                self._flush_queue()
+                if not is_told or self.hello.try_take_ask(self._loop_time()):
+                    self.hello.send_ask(peer)
+                    self._flush_queue()
                 done, _pending = await asyncio.wait([answer], timeout=_ASK_AGAIN)
                 if done:
                     return answer.result()
