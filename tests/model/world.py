@@ -28,6 +28,7 @@ from voting import tag, vote
 
 import dtp
 from dtp.graph import Equivocation, GraphBehind, GraphForked
+from dtp.graph.frames import summaries
 from dtp.graph.stores.postgres_store import PostgresStore
 from dtp.graph.upkeep.letting_go import let_go
 from dtp.identity import Identity
@@ -346,7 +347,12 @@ class World:
         for author, chain in giver.seen.visible().items():
             if author == taker.key or chain[-1].last <= taker.limit:
                 continue
-            spans = map(covered, await giver.graph.frames.read(author, 1, len(chain)))
+            if author == giver.key and not (giver.has_part or taker.has_part):  # it sums up what is lacking
+                first = taker.seen.length(author) + 1
+                told = [one async for some in summaries.own(giver.graph, first, len(chain)) for one in some]
+            else:
+                told = await giver.graph.frames.read(author, 1, len(chain))
+            spans = map(covered, told)
             sums = [(first, last) for first, last in spans if last > max(first, taker.seen.length(author))]
             if early := [first for first, last in sums if chain[last - 1].last > taker.limit]:
                 found[author] = early[0] - 1

@@ -7,10 +7,12 @@ docs/graph.md, "Summaries".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from dtp.crdt.clock import clock_seconds
 from dtp.crdt.sums.alone import Alone
 from dtp.crdt.sums.summing import Summing
 from dtp.graph.frames import envelope as envelopes
@@ -28,6 +30,8 @@ _KEPT: Final = 1 << 20
 _HEAD: Final = 145
 #: Frames of no more bytes are always sent as they are: a peer that was away for a moment keeps the whole history.
 _FEW: Final = 4096
+#: Seconds that the clock of what is written here may be ahead: a sum that is dated ahead is refused by others.
+AHEAD: Final = 1.0
 #: What has come behind frames that are being summed up is summed up apart, if it is no more than one part in so many.
 _TAIL: Final = 8
 
@@ -100,7 +104,32 @@ class SharedAlone:
 
 
 async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
-    """Yield what stands for the own frames with these sequences: them, or summaries where those are smaller."""
+    """Yield what stands for the own frames with these sequences: them, or summaries where those are smaller.
+
+    What is dated ahead goes as it is: it waits at others by itself, and holds up nothing that was made before.
+    """
+    due = await _last_due(graph, first, last)
+    async with aclosing(_own_due(graph, first, due)) as summed_up:
+        async for some in summed_up:
+            yield some
+    async for some in stored(graph, [(graph.identity.id.key, due + 1, last)]):
+        yield some
+
+
+async def _last_due(graph: Graph, first: int, last: int) -> int:
+    """Return the last of these own frames that isn't dated ahead."""
+    if graph.clock_ahead < AHEAD:
+        return last
+    latest = graph.replica.clock.wall() + AHEAD
+    async for some in stored(graph, [(graph.identity.id.key, first, last)]):
+        for data in some:
+            one = envelopes.decode(graph.name, data)
+            if clock_seconds(last_clock(graph.replica.core, one)) > latest:
+                return max(first, one.first_sequence) - 1
+    return last
+
+
+async def _own_due(graph: Graph, first: int, last: int) -> AsyncGenerator[list[bytes], None]:
     author = graph.identity.id.key
     size = await graph.frames.stored_bytes(author, first, last)
     if size <= _FEW:
@@ -111,7 +140,7 @@ async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]
     async for some in _summed_up(graph, alone, first, upto):
         yield some
     if upto < last:
-        async for some in own(graph, upto + 1, last):
+        async for some in _own_due(graph, upto + 1, last):
             yield some
 
 

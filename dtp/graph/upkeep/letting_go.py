@@ -24,8 +24,6 @@ from dtp.graph.permission.admission import NotedGone
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
 
-#: Seconds that the clock of what is written here may be ahead: a sum that is dated ahead is refused by others.
-_AHEAD: Final = 1.0
 #: Bytes that tell the author's replicas apart, in what deletes text and elements once more.
 _NONCE: Final = 8
 #: Deletions in one edit, so that it is one op.
@@ -175,7 +173,7 @@ def _deletion(kind: int, agent: bytes, number: int, spans: list[Span]) -> bytes:
 
 def can_sum_up(graph: Graph) -> bool:
     """Return whether others would take a sum that is signed now."""
-    return graph.behind is None and graph.own_fork() is None and graph.clock_ahead < _AHEAD
+    return graph.behind is None and graph.own_fork() is None and graph.clock_ahead < summaries.AHEAD
 
 
 async def let_go(graph: Graph) -> None:

@@ -13,6 +13,7 @@ from graph_fixtures import ALICE, BOB, CAROL, connected, run, told
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.crdt import Clock
 from dtp.graph import Envelope, EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
@@ -421,5 +422,32 @@ def test_who_asks_for_sums_at_a_time_shares_what_they_are_worked_out_by() -> Non
                 assert bob.replica.save() == alice.replica.save()
             await summing.aclose()
             assert [opened(one).sequence for one in await own(alice)] == [301]
+
+    run(main())
+
+
+def test_what_was_written_before_a_clock_was_ahead_comes_to_newcomers() -> None:
+    """One sum was sent of all, which was dated a year ahead, and refused as a whole for that year."""
+    wall = [1_700_000_000.0]
+
+    async def main() -> None:
+        clock = Clock(lambda: wall[0])
+        async with (
+            await Graph.open("memory:", identity=ALICE, clock=clock) as alice,
+            await Graph.open("memory:", identity=BOB, clock=Clock(lambda: wall[0])) as bob,
+        ):
+            await churn(alice, 40)
+            before = [alice.everything(soul) for soul in alice.souls()]
+            wall[0] += 366 * 86_400
+            await churn(alice, 2)
+            wall[0] -= 366 * 86_400
+            sent = [opened(one) for one in await own(alice)]
+            assert [(one.first_sequence, one.sequence) for one in sent] == [(1, 40), (41, 41), (42, 42)]
+            await bob.receive([one.encode() for one in sent])
+            assert bob.frames.vector() == alice.frames.vector()
+            assert [bob.everything(soul) for soul in bob.souls()] == before
+            wall[0] += 366 * 86_400
+            assert list(bob.replica.take_due())
+            assert bob.replica.save() == alice.replica.save()
 
     run(main())
