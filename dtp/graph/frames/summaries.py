@@ -106,14 +106,14 @@ class SharedAlone:
 async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
     """Yield what stands for the own frames with these sequences: them, or summaries where those are smaller.
 
-    What is dated ahead goes as it is: it waits at others by itself, and holds up nothing that was made before.
+    What is dated ahead is summed up apart: a summary of it is refused until it is due, and holds up nothing that was
+    made before.
     """
     due = await _last_due(graph, first, last)
-    async with aclosing(_own_due(graph, first, due)) as summed_up:
-        async for some in summed_up:
-            yield some
-    async for some in stored(graph, [(graph.identity.id.key, due + 1, last)]):
-        yield some
+    for begin, end in ((first, due), (due + 1, last)):
+        async with aclosing(_own_part(graph, begin, end)) as summed_up:
+            async for some in summed_up:
+                yield some
 
 
 async def _last_due(graph: Graph, first: int, last: int) -> int:
@@ -129,7 +129,7 @@ async def _last_due(graph: Graph, first: int, last: int) -> int:
     return last
 
 
-async def _own_due(graph: Graph, first: int, last: int) -> AsyncGenerator[list[bytes], None]:
+async def _own_part(graph: Graph, first: int, last: int) -> AsyncGenerator[list[bytes], None]:
     author = graph.identity.id.key
     size = await graph.frames.stored_bytes(author, first, last)
     if size <= _FEW:
@@ -140,7 +140,7 @@ async def _own_due(graph: Graph, first: int, last: int) -> AsyncGenerator[list[b
     async for some in _summed_up(graph, alone, first, upto):
         yield some
     if upto < last:
-        async for some in _own_due(graph, upto + 1, last):
+        async for some in _own_part(graph, upto + 1, last):
             yield some
 
 
