@@ -36,6 +36,8 @@ class _Known:
     failures: int = 0
     #: How often it was full, since it had room.
     refusals: int = 0
+    #: How often it was left for one that was faster, though it was fast when it was measured.
+    slow: int = 0
     #: Not to be tried before.
     not_before: float = 0.0
     #: When somebody has told of it last, counted: who was told of late is likelier to have room.
@@ -118,7 +120,8 @@ class Parents:
 
     def _rank_known(self) -> list[_Known]:
         return sorted(
-            self._known.values(), key=lambda each: (each.failures + each.refusals, -each.rate, -each.told)
+            self._known.values(),
+            key=lambda each: (each.failures + each.refusals + each.slow, -each.rate, -each.told),
         )
 
     def list_due(self, now: float, count: int) -> list[str]:
@@ -173,6 +176,18 @@ class Parents:
             known.not_before = now + min(FAILED * 2 ** (known.failures - 1), LONGEST)
             if known.failures > 6 and not known.given:
                 del self._known[address]
+
+    def note_slow(self, address: str, now: float) -> None:
+        """Note that `address` was left since another one is faster: however fast it is when it is measured again, it
+        comes behind those that weren't."""
+        if (known := self._known.get(address)) is not None:
+            known.slow += 1
+        self.note_failed(address, now)
+
+    def forget_slow(self) -> None:
+        """Take all for as fast as they are when they are measured: what made them slow may be over."""
+        for each in self._known.values():
+            each.slow = 0
 
     def note_forged(self, address: str, now: float) -> None:
         """Note that `address` has sent what the producer didn't sign."""

@@ -298,7 +298,8 @@ class ShowReceiver:
         except NeighbourSlow as fault:
             log.info("%s", fault)
             self._restless += 1
-            self._note_failure(best)
+            self._failures += 1
+            self.parents.note_slow(best, loop.time())
             return fault
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s isn't heard any more: %s", best, fault)
@@ -538,6 +539,7 @@ class ShowReceiver:
                         self.parents.has_room(address)
                         if pace.steady:
                             self._restless = 0
+                            self.parents.forget_slow()
                         self.parents.note_rate(address, pace.rate)
             case m.Gap(first, last):
                 # It may be any: only what the producer has signed behind it says that there was something.

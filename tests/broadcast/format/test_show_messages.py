@@ -147,6 +147,23 @@ def test_who_is_faster_comes_first_and_who_failed_later():
     assert "a" in parents.list_due(2.0 + LIED, 3)
 
 
+def test_who_was_slow_comes_behind_others_however_fast_it_is_when_it_is_measured():
+    parents = Parents(["slow"])
+    parents.learn_addresses(["other"])
+    parents.note_rate("slow", 1000.0)
+    parents.note_slow("slow", 0.0)
+    assert parents.list_due(0.0, 2) == ["other"]
+    parents.note_rate("slow", 1000.0)
+    assert parents.list_due(FAILED, 2) == ["other", "slow"]
+    parents.note_slow("other", 1.0)
+    parents.note_rate("other", 1.0)
+    assert parents.list_due(1.0 + FAILED, 2) == ["slow", "other"]  # both were slow
+    parents.note_slow("slow", 2.0)
+    parents.note_rate("slow", 1000.0)
+    parents.forget_slow()
+    assert parents.list_due(2.0 + 2 * FAILED, 2) == ["slow", "other"]
+
+
 def test_one_of_those_that_are_compared_was_given():
     parents = Parents(["given"])
     parents.learn_addresses(["a", "b", "c"])

@@ -15,7 +15,7 @@ from dtp.broadcast.receiving import ShowReceiver
 from dtp.identity import Identity
 from dtp.testing import clock
 
-PRODUCER, FIRST, SECOND = "dtp+tcp://producer", "dtp+tcp://first", "dtp+tcp://second"
+PRODUCER, FIRST, SECOND, THIRD = (f"dtp+tcp://{each}" for each in ("producer", "first", "second", "third"))
 
 
 class Air:
@@ -142,6 +142,67 @@ class Withholder:
             case m.Piece(number):
                 return Flag.INIT in self.feeder.held.get_segment(number).segment.flags
         return False
+
+
+class Braggart:
+    """An edge that sends the first segment of each stream at once, as to whoever measures it, and each further one
+    `late` seconds after the one before."""
+
+    def __init__(self, feeder, late):
+        self.feeder, self.late = feeder, late
+
+    async def serve_connection(self, connection):
+        serving = []
+        async for stream in connection:
+            self.hold_back(stream)
+            serving.append(asyncio.ensure_future(self.feeder.serve_stream(connection, stream)))
+
+    def hold_back(self, stream):
+        write, end, loop, segments, due = stream.write, stream.write_eof, asyncio.get_running_loop(), 0, 0.0
+
+        def do_later(what, *arguments):
+            nonlocal due
+            due = max(loop.time(), due) + 1e-9  # in their order
+            loop.call_at(due, lambda: stream.write_error or what(*arguments))
+
+        def write_later(data):
+            nonlocal segments, due
+            kind, _ = m.parse_head(data[: m.HEAD.size])
+            if isinstance(m.parse(kind, data[m.HEAD.size :]), m.Manifest):
+                segments += 1
+                due = max(loop.time(), due) + self.late * (segments > 1)
+            do_later(write, data)
+
+        stream.write, stream.write_eof = write_later, lambda: do_later(end)
+
+
+def test_an_edge_that_is_fast_only_while_it_is_measured_is_not_preferred_again():
+    """It was the fastest each time that it was measured, and what it was left for was forgotten."""
+
+    async def test():
+        air = Air(delay=lambda: 0.01)
+        air.producer.fan_out = 0
+        air.network.serving[FIRST] = Braggart(passed_on(air.held), late=1.0)
+        for each in SECOND, THIRD:
+            air.network.serving[each] = passed_on(air.held)
+            air.network.farther[each] = 0.02  # it is slower to answer, and has all in time
+        air.start(air.produce())
+        listener = air.hear(FIRST)
+        await asyncio.sleep(5)
+        assert listener.held.edge < air.held.edge - 2  # nobody else is known, and so it is heard on
+        listener.parents.learn_addresses([SECOND])
+        await asyncio.sleep(15)
+        assert listener.held.edge >= air.held.edge - 1
+        assert listener.heard == 2
+        listener.parents.learn_addresses([THIRD])
+        air.network.down(SECOND)
+        await asyncio.sleep(5)
+        assert listener.held.edge >= air.held.edge - 1
+        assert listener.heard == 3
+        assert gaps_of(listener) == []
+        air.end()
+
+    clock.run(test())
 
 
 def test_init_data_that_a_neighbour_keeps_back_is_fetched_from_others():
