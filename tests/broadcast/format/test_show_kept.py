@@ -10,7 +10,10 @@ import pytest
 from shows import HERE, ME, chain, run
 
 import dtp
+from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ShowMessageError
+from dtp.broadcast.format import Announcement, Flag, SegmentSigner
+from dtp.broadcast.format.segment import pieces_of
 from dtp.broadcast.hearing import NOWHERE
 from dtp.broadcast.kept_recordings import (
     RecordingAbsent,
@@ -63,6 +66,45 @@ def test_a_recording_ends_where_the_disk_is_full_with_what_was_whole(tmp_path):
     with contextlib.closing(Recording(tmp_path / "kept")) as recording:
         assert [data for _, data in recording.segments()] == [b"a" * 50_000]
         assert not recording.ended
+
+
+def test_a_recording_with_pieces_in_another_order_or_other_words_is_none(tmp_path):
+    """Each piece is the producer's; the bytes together would not be."""
+    announcement, ((segment, body), _) = chain(b"a" * 20_000 + b"b" * 20_000, b"c")
+    head = m.build(m.Announced(announcement.encoded)) + m.build(m.Manifest(segment.encoded))
+    pieces = [m.build(m.Piece(0, index, bytes(each))) for index, each in enumerate(pieces_of(body))]
+
+    def read(*parts):
+        (tmp_path / "kept").write_bytes(head + b"".join(parts))
+        with contextlib.closing(Recording(tmp_path / "kept")) as recording:
+            return [data for _, data in recording.segments()]
+
+    assert read(*pieces) == [body]
+    assert read(*pieces[:2]) == []  # cut short
+    for wrong in (pieces[::-1], [pieces[0], pieces[0]]):
+        with pytest.raises(ShowMessageError, match="is not in its place"):
+            read(*wrong)
+    with pytest.raises(ShowMessageError, match="belongs to no recording"):
+        read(pieces[0], m.build(m.Gap(1, 1)))
+
+
+def test_a_recording_that_is_read_from_the_middle_begins_with_the_init_data_that_is_needed(tmp_path):
+    announcement = Announcement.sign(ME, bytes(32), time_ms=0)
+    signer, recorder = SegmentSigner(ME, announcement), Recorder(tmp_path / "kept", announcement)
+    for body in b"init", b"one", b"other init", b"two", b"three":
+        flags = Flag.INIT if b"init" in body else Flag.START
+        recorder.add(signer.sign(body, time_ms=0, flags=flags), body)
+    recorder.close()
+    with contextlib.closing(Recording(tmp_path / "kept")) as recording:
+        given = [[data for _, data in recording.segments(start)] for start in range(5)]
+    rest = [b"other init", b"two", b"three"]
+    assert given == [
+        [b"init", b"one", *rest],
+        [b"init", b"one", *rest],
+        rest,
+        rest,
+        [b"other init", b"three"],
+    ]
 
 
 def test_a_recording_that_cant_be_begun_is_refused(tmp_path):
