@@ -50,14 +50,18 @@ def read_all(pair: SessionPair, streams: list[int]) -> None:
     pair.settle()
 
 
-def visit(pair: SessionPair, size: int) -> bool:
-    """Have a stream come that sends so much at once and is read; return whether it was all there by then."""
+def visit(pair: SessionPair, size: int, *, ends_late: bool = False) -> bool:
+    """Have a stream come that sends so much at once and is read, and end; return whether it was all there by then."""
     stream_id = pair.client.open_stream()
     pair.client.write_stream(stream_id, bytes(size))
-    pair.client.finish_stream(stream_id)
+    if not ends_late:
+        pair.client.finish_stream(stream_id)
     pair.settle()
     come = pair.server.unread_bytes(stream_id)
     pair.server.consume_data(stream_id, come)
+    if ends_late:
+        pair.client.finish_stream(stream_id)
+    pair.server.finish_stream(stream_id)
     pair.settle()
     return come == size
 
@@ -114,11 +118,12 @@ def test_who_reads_a_little_at_once_and_then_stands_still_leaves_others_room(cou
     assert pair.server.blocked_at is None
 
 
-def test_a_stream_of_which_all_is_read_has_its_whole_window_in_four_round_trips() -> None:
-    """Whatever was read by streams that are over by now."""
+@pytest.mark.parametrize("ends_late", [False, True])
+def test_a_stream_of_which_all_is_read_has_its_whole_window_in_four_round_trips(ends_late: bool) -> None:
+    """Whatever was read by streams that are over by now, also by those whose end came behind what was read."""
     pair = SessionPair(LIMITS, LIMITS)
     for _ in range(400):
-        assert visit(pair, LIMITS.first_window)
+        assert visit(pair, LIMITS.first_window, ends_late=ends_late)
     stream_id = pair.client.open_stream()
     came = [read_once(pair, [stream_id], WINDOW) for _ in range(5)]
     assert [size // LIMITS.first_window for (size,) in came] == [1, 2, 6, 16, 16]
