@@ -349,7 +349,10 @@ class World:
                 continue
             if author == giver.key and not (giver.has_part or taker.has_part):  # it sums up what is lacking
                 first = taker.seen.length(author) + 1
-                told = [one async for some in summaries.own(giver.graph, first, len(chain)) for one in some]
+                parts = giver.graph.offering.parts_for(taker.key, first, len(chain))
+                told = [
+                    one for part in parts async for some in summaries.own(giver.graph, *part) for one in some
+                ]
             else:
                 told = await giver.graph.frames.read(author, 1, len(chain))
             spans = map(covered, told)

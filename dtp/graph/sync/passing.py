@@ -151,6 +151,30 @@ class Offering:
         self._offered: _OfferedSum | None = None
         #: Author -> how much was stored of it when its sum was taken, and how often it was since.
         self._taken: dict[bytes, tuple[int, int]] = {}
+        #: Peer -> the first and the last of the own frames that it was sent last, and up to which it was sent some
+        #: when it took none for now.
+        self._sent: dict[bytes, tuple[int, int, int]] = {}
+
+    def parts_for(self, peer: bytes, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts in which a peer is sent own frames, each summed up apart: what it didn't take, since it was
+        dated ahead, is due before what came later, which would hold it up for ever where somebody writes on."""
+        cut = self._sent.get(peer, (0, 0, 0))[2]
+        if first <= cut < last:
+            yield first, cut
+            first = cut + 1
+        yield first, last
+
+    def note_sent(self, peer: bytes, first: int, last: int) -> None:
+        """Note that a peer was sent these own frames."""
+        self._sent[peer] = first, last, self._sent.pop(peer, (0, 0, 0))[2]
+        while len(self._sent) > _REMEMBERED:
+            del self._sent[next(iter(self._sent))]
+
+    def note_refusal(self, peer: bytes) -> None:
+        """Note that a peer takes no own frames for now."""
+        first, last, cut = self._sent.get(peer, (0, 0, 0))
+        if cut < first:  # else it may have taken those up to there
+            self._sent[peer] = first, last, last
 
     def to_make(self, passed: Passed, peer: bytes, *, wants_frames: bool) -> Iterator[tuple[bytes, int]]:
         """Yield what a peer wasn't offered: of which author, up to which frame. One that `wants_frames` may want

@@ -108,6 +108,7 @@ class _Session:
         self._owned = graph.frames.heads().get(self._own, vector.Head(0, b"")).sequence
         self._is_known = False
         self._is_told = False
+        self._is_refused = False  # the peer takes nothing of this identity
         self.exchanged = Exchanged() if exchanged is None else exchanged
 
     async def run(self) -> Exchanged:
@@ -219,8 +220,10 @@ class _Session:
                 and not self._side.wants_history
                 and not self._graph.behind
             ):
-                async for some in summaries.own(self._graph, first, last):
-                    await self._send_some(some)
+                self._graph.offering.note_sent(self._peer, first, last)  # the answer may come meanwhile
+                for begin, end in self._graph.offering.parts_for(self._peer, first, last):
+                    async for some in summaries.own(self._graph, begin, end):
+                        await self._send_some(some)
                 self._side.set_peer_head(author, heads[author])
             else:
                 if not self._side.wants_history:
@@ -348,13 +351,7 @@ class _Session:
     async def _receive_on(self) -> None:
         while (message := await self._next_message()) is not None:
             step = self._side.receive(message, self._graph.frames.heads)
-            if self._own in self._side.refused and not self.exchanged.refused:
-                self.exchanged.refused = True
-                log.warning(
-                    "%s takes nothing more of this identity: it is banned there, has sent more than is taken, or is "
-                    "dated ahead",
-                    self._stream.connection.peer.short,
-                )
+            self._look_whether_refused()
             if step.forked is not None:
                 await self._graph.take_proof(*step.forked)
             await self._catch_up()  # before the peer hears that all is stored
@@ -386,6 +383,20 @@ class _Session:
                 return
         if not self._live:
             raise SyncError("the peer ended the sync before it had sent all")
+
+    def _look_whether_refused(self) -> None:
+        """Note that the peer takes nothing of this identity, if it said so."""
+        was_refused, self._is_refused = self._is_refused, self._own in self._side.refused
+        if not self._is_refused or was_refused:
+            return
+        self._graph.offering.note_refusal(self._peer)
+        if not self.exchanged.refused:
+            self.exchanged.refused = True
+            log.warning(
+                "%s takes nothing more of this identity: it is banned there, has sent more than is taken, or is "
+                "dated ahead",
+                self._stream.connection.peer.short,
+            )
 
     async def _catch_up(self) -> None:
         """Sign again where nothing could be signed, once a peer that knows this identity has told all of it."""

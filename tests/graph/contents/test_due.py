@@ -109,6 +109,43 @@ def test_a_sum_that_is_ahead_comes_when_it_is_due_and_not_before():
     clock.run(main())
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_who_writes_on_and_is_ahead_comes_to_newcomers_when_it_is_due(live: bool):
+    """Each sum had the last frame in it, which was never due: nothing came, for as long as somebody wrote on."""
+
+    async def main() -> None:
+        wall = Wall()
+        wall.ahead = 120
+        writer, reader = await opened(ALICE, wall), await opened(BOB, Wall())
+        for number in range(100):
+            writer.node("n")["k"] = f"{number}" * 1000
+            writer.node(f"m/{number}")["k"] = "x" * 500
+            await writer.commit()
+        async with (
+            await dtp.listen(f"memory://on-{live}", writer.serve, identity=ALICE) as listener,
+            dtp.connect(listener.address(), identity=BOB) as connection,
+        ):
+            following = asyncio.create_task(reader.replicate(connection)) if live else None
+            came = []
+            for second in range(400):
+                writer.node("n")["now"] = second
+                writer.node("n")["k"] = f"{second}" * 1000
+                await writer.commit()
+                await asyncio.sleep(1)
+                if not live and second % 30 == 0:
+                    await reader.sync(connection)
+                came.append((len(reader.souls("m")), reader.node("n").get("now", -1)))
+            assert came[50] == (0, -1)
+            assert came[100][0] == 100
+            assert came[399][1] >= 399 - 60 - 2 * 62 - 30
+            if following is not None:
+                following.cancel()
+        for graph in writer, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
 def test_a_sum_that_is_ahead_is_not_sent_with_each_sync():
     """Its sender is told that nothing is wanted of its author. What others have of him still comes."""
 
