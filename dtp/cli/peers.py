@@ -143,7 +143,7 @@ def find(peer: PeerId, bootstrap: tuple[str, ...], network: str | None) -> None:
 
 async def _find(peer: PeerId, network: PrivateNetwork | None, bootstrap: tuple[str, ...]) -> None:
     began = time.monotonic()
-    known = await _find_on_lan(peer, network)
+    known, clock_advice = await _find_on_lan(peer, network)
     if known is None and bootstrap:
         known = await _find_in_dht(peer, network, bootstrap)
     if known is None and network is None:
@@ -154,7 +154,7 @@ async def _find(peer: PeerId, network: PrivateNetwork | None, bootstrap: tuple[s
         more = "" if bootstrap else "; with --bootstrap HOST:PORT the DHT is asked as well"
         raise NotResolved(
             f"nobody {where} knows {peer}. It is found while it serves on this network ('dtp node', or "
-            f"'dtp serve --listen tcp://0.0.0.0:0'){more}"
+            f"'dtp serve --listen tcp://0.0.0.0:0'){more}" + (f". {clock_advice}" if clock_advice else "")
         )
     addresses = [str(Address.direct(peer, each)) for each in known.record.addresses]
     took = f"{(time.monotonic() - began) * 1000:.1f} ms, {known.source}"
@@ -164,11 +164,13 @@ async def _find(peer: PeerId, network: PrivateNetwork | None, bootstrap: tuple[s
         click.echo(printable(f"found in {took}" + (f"; services: {services}" if services else "")), err=True)
 
 
-async def _find_on_lan(peer: PeerId, network: PrivateNetwork | None) -> Known | None:
+async def _find_on_lan(peer: PeerId, network: PrivateNetwork | None) -> tuple[Known | None, str]:
+    """Return the peer, if it answers, and what may be wrong with the clocks."""
     book = PeerBook()
     async with Lan(book, network=network) as lan:
         with _spinner(f"looking for {peer.short} on the LAN"):
-            return None if await lan.find_record(peer) is None else book.get_known(peer)
+            found = await lan.find_record(peer)
+        return None if found is None else book.get_known(peer), lan.hello.clock_advice
 
 
 async def _find_in_dht(

@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol, cast
 
@@ -406,17 +407,18 @@ class LateResolver(Resolver):
 
     async def resolve(self, address: Address) -> list[Candidate]:
         """Return where the peer of `address` is on this network; none if it names no peer."""
-        return [] if address.peer is None else await self._load_resolver().resolve(address)
+        return [] if address.peer is None else await self._resolver.resolve(address)
 
     async def resolve_again(self, address: Address) -> list[Candidate]:
         """Return where the peer of `address` is by now; none if it names no peer."""
-        return [] if address.peer is None else await self._load_resolver().resolve_again(address)
+        return [] if address.peer is None else await self._resolver.resolve_again(address)
 
     def advice(self, address: Address) -> str:
         """Return how a peer on this network is found; "" if `address` names none."""
-        return "" if address.peer is None else self._load_resolver().advice(address)
+        return "" if address.peer is None else self._resolver.advice(address)
 
-    def _load_resolver(self) -> Resolver:
+    @cached_property
+    def _resolver(self) -> Resolver:
         module, name = NEARBY
         return cast(Resolver, getattr(importlib.import_module(module), name)())
 

@@ -57,6 +57,7 @@ class NearbyResolver(Resolver):
 
     def __init__(self, network: PrivateNetwork | None = None) -> None:
         self._network = network
+        self._clock_advice = ""
 
     async def resolve(self, address: Address) -> list[Candidate]:
         """Return where the peer is by its record or the LAN; none if `address` names no peer."""
@@ -69,17 +70,21 @@ class NearbyResolver(Resolver):
                 book.learn_record(known, "cache")
         resolver = PeerResolver(book, name=self.name)
         async with contextlib.AsyncExitStack() as stack:
+            lan = Lan(book, network=self._network)
             try:
-                resolver.finders.append(await stack.enter_async_context(Lan(book, network=self._network)))
+                resolver.finders.append(await stack.enter_async_context(lan))
             except ListenError as fault:
                 log.info("%s", fault)
-            return await resolver.resolve(address)
+            found = await resolver.resolve(address)
+            self._clock_advice = lan.hello.clock_advice
+            return found
 
     def advice(self, address: Address) -> str:
         """Return how a peer on this network is found; "" if `address` names none."""
         if address.peer is None:
             return ""
-        return "a peer on this network is found while it serves: 'dtp node', or 'dtp serve --listen tcp://0.0.0.0:0'"
+        found = "a peer on this network is found while it serves: 'dtp node', or 'dtp serve --listen tcp://0.0.0.0:0'"
+        return f"{found}; {self._clock_advice}" if self._clock_advice else found
 
 
 @contextlib.asynccontextmanager

@@ -184,6 +184,8 @@ def test_forged_old_future_and_broken_hellos_are_counted() -> None:
     for data in cases.values():
         assert hears(listener, data) is None
     assert listener.counters == dict.fromkeys(cases, 1)
+    assert listener.clock_advice.startswith("2 hellos had ended or came from the future")
+    assert node().clock_advice == ""
     assert hears(listener, MAGIC + b"\x09" + good) is None
     assert hears(listener, MAGIC + b"\x00" + good) is None
     assert hears(listener, bytes(SEALED_SIZE + 1)) is None

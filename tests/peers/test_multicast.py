@@ -14,6 +14,8 @@ from conditions import PATIENCE
 
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.net.resolver import LateResolver
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.hello import HelloNode
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
@@ -179,3 +181,23 @@ def test_own_addresses_are_dialled() -> None:
     for url in anywhere:
         assert not url.startswith("tcp://0.0.0.0")
         assert url.endswith(":9000")
+
+
+@pytest.mark.parametrize("wrong", [-90_000.0, 3600.0])
+def test_who_is_not_found_since_a_clock_is_wrong_is_said_to_be_there(
+    wrong: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DTP_DISCOVER", "lan")
+    me, now = Identity.generate(), time.time() + wrong
+
+    async def main() -> None:
+        async with Lan(PeerBook(), interfaces=("lo",)) as here:
+            said = PeerRecord.sign(me, now=now, addresses=["tcp://192.0.2.1:9000"])
+            here.publish_record(said, to_all=False)
+            there, address = LateResolver(), Address("dtp", peer=me.id, service="echo")
+            while "is a clock wrong" not in there.advice(
+                address
+            ):  # where the machine is busy, a second is short
+                assert await there.resolve(address) == []
+
+    run(main())

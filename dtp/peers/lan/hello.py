@@ -15,7 +15,14 @@ from typing import Final
 
 from dtp.identity import PeerId
 from dtp.peers.private import NONCE_SIZE, TAG_SIZE, NotOfNetwork, PrivateNetwork
-from dtp.peers.record import MAX_BYTES, PeerRecord, PeerRecordError
+from dtp.peers.record import (
+    MAX_BYTES,
+    PeerRecord,
+    PeerRecordError,
+    PeerRecordExpired,
+    PeerRecordFromFuture,
+)
+from dtp.plurals import count_of
 
 MAGIC: Final = b"DTPH\x01"
 HELLO, ASK, SEALED = 1, 2, 3
@@ -128,6 +135,16 @@ class HelloNode:
     def try_take_ask(self, now: float) -> bool:
         """Return True if one more ask may be sent for a peer that nobody here waits for; it counts as sent."""
         return self._told.try_take(now, self.limits.told_burst, self.limits.told_rate)
+
+    @property
+    def clock_advice(self) -> str:
+        """What a person is told where hellos were dropped for their time, which nothing else shows; "" if none."""
+        wrong = self.counters[PeerRecordExpired.code] + self.counters[PeerRecordFromFuture.code]
+        if not wrong:
+            return ""
+        return (
+            f"{count_of(wrong, 'hello')} had ended or came from the future: is a clock wrong, here or there?"
+        )
 
     def next_time(self) -> float:
         """Return when `send_due` has something to do; infinity for never."""
