@@ -116,6 +116,13 @@ def test_no_changed_byte_opens(data):
         assert changed is body
 
 
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_key_of_another_size_is_the_producers_fault(size):
+    """The cipher takes none of it, and whoever listens would end by its words."""
+    with pytest.raises(SegmentError, match=f"has {size} bytes, not 32"):
+        open_key(seal_key(bytes(size), STREAM, 7, [ALICE.id]), STREAM, 7, ALICE)
+
+
 def test_a_key_of_another_epoch_or_stream_is_none():
     body = seal_key(KEY, STREAM, 7, [ALICE.id])
     assert open_key(body, STREAM, 8, ALICE) is None
