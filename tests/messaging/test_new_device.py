@@ -12,6 +12,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.calls.signals import SignalAct
 from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.operations import Act
 from dtp.messaging.person.notices import CallSignalled
 
 
@@ -135,3 +136,103 @@ def test_whoever_writes_to_a_new_device_before_it_hears_of_them_is_whom_the_othe
     phone.update_contact(at.people["mallory"].person, blocked=False)  # what is said here stays
     at.deliver()
     assert not phone.get_contact(at.people["mallory"].person).blocked
+
+
+def approve(at: Village, *, restart: bool = False) -> None:
+    """Have the laptop approve a phone, and give it what was said; nobody else has heard of that."""
+    at.people["phone"] = at.open("phone")
+    laptop, phone = at.people["laptop"], at.people["phone"]
+    assert laptop.account is not None
+    laptop.change_account(laptop.account.add(phone.identity.id, "phone"), at.now)
+    laptop.missed.send_history(phone.identity.id.key, 0, at.now)
+    phone.join_account(laptop.card, at.now)
+    if restart:
+        account = laptop.account
+        laptop.close()
+        at.people["laptop"] = at.open("laptop", account=account)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_new_device_gets_what_others_write_before_they_have_heard_of_it(
+    village: Callable[..., Village], restart: bool
+) -> None:
+    """It was on the other devices alone, for good: also the groups that one was added to meanwhile."""
+    at = village("laptop", "bob", "carol", least=100)
+    at.share_account("laptop")
+    bob, person = at.people["bob"], at.people["laptop"].person
+    at.say("bob", person, "on its way")
+    group = bob.create_group("choir", [person, at.people["carol"].person], at.now)
+    at.say("bob", group, "welcome")
+    mallory = at.people["mallory"] = at.open("mallory")
+    mallory.add_contact(at.people["laptop"].card, at.now)
+    at.say("mallory", person, "hello")
+    approve(at, restart=restart)
+    at.deliver()
+    phone = at.people["phone"]
+    assert at.texts("phone", bob.person) == ["on its way"]
+    assert at.texts("phone", group) == ["welcome"]
+    assert at.is_member("phone", group)
+    assert at.texts("phone", mallory.person) == ["hello"]
+    assert [phone.get_contact(each.person).stranger for each in (bob, mallory)] == [False, True]
+    assert len(phone.store.list_unread()) == 3
+    at.say("bob", person, "by now he knows it")
+    at.deliver()
+    assert at.texts("phone", bob.person) == ["on its way", "by now he knows it"]
+    assert len(phone.store.list_unread()) == 4
+
+
+def test_what_is_read_here_is_read_on_a_new_device_that_is_passed_it_on(
+    village: Callable[..., Village],
+) -> None:
+    at = village("laptop", "bob", least=100)
+    at.share_account("laptop")
+    laptop, bob = at.people["laptop"], at.people["bob"]
+    at.say("bob", laptop.person, "on its way")
+    approve(at)
+    phone = at.people["phone"]
+    at.deliver()
+    assert phone.store.list_unread() == laptop.store.list_unread()
+    ((_, sender, message),) = laptop.store.list_unread()
+    laptop.mark_read(message, at.now, tell=False, sender=sender)
+    at.deliver()
+    assert at.texts("phone", bob.person) == ["on its way"]
+    assert phone.store.list_unread() == []
+
+
+def test_a_new_device_is_passed_on_nothing_for_long(village: Callable[..., Village]) -> None:
+    at = village("laptop", "bob", least=100)
+    at.share_account("laptop")
+    bob, laptop = at.people["bob"], at.people["laptop"]
+    at.say("bob", laptop.person, "hello")
+    approve(at)
+    at.deliver()
+    for clock, text in ((2, "soon"), (3, "late")):
+        event = Event(EventKind.TEXT, laptop.person, clock, at.now, {"text": text})
+        with bob.transaction():
+            bob.enqueue_event([laptop.identity.id.key], event, at.now)
+        at.deliver()
+        at.now += 7 * 86_400_000
+    assert at.texts("laptop", bob.person) == ["hello", "soon", "late"]
+    assert at.texts("phone", bob.person) == ["hello", "soon"]
+
+
+def test_a_new_device_gets_what_another_of_ours_does_before_it_has_heard_of_it(
+    village: Callable[..., Village],
+) -> None:
+    """A group changed by one device was another one on a device that a second had approved meanwhile, for good."""
+    at = village("laptop", "desktop", "bob", "carol", least=100)
+    at.share_account("laptop", "desktop")
+    desktop, bob, carol = (at.people[each] for each in ("desktop", "bob", "carol"))
+    group = at.group("laptop", "bob")
+    desktop.change_group(group, Act.ADD, at.now, subject=carol.person)
+    at.say("desktop", group, "from the desktop")
+    at.say("desktop", bob.person, "to you alone")
+    approve(at)
+    at.deliver()
+    at.say("carol", group, "here I am")
+    at.deliver()
+    phone = at.people["phone"]
+    assert phone.groups[group].members.roles == desktop.groups[group].members.roles
+    assert at.texts("phone", group) == ["from the desktop", "here I am"]
+    assert at.texts("phone", bob.person) == ["to you alone"]
+    assert [message for _, _, message in phone.store.list_unread()] == [phone.read_history(group)[-1].id]

@@ -215,3 +215,17 @@ def test_what_is_said_after_something_has_disappeared_comes_behind_it(
     at.now += HOUR
     at.deliver()
     assert at.texts("bob", alice.person) == ["first", "second"]
+
+
+def test_what_was_to_disappear_meanwhile_is_gone_when_a_program_begins(
+    village: Callable[..., Village],
+) -> None:
+    """Who asked for the conversation at once was shown it."""
+    at = village("alice", "bob", least=100)
+    alice, bob = at.people["alice"], at.people["bob"]
+    alice.send_event(bob.person, EventKind.TEXT, {"text": "this goes", "disappear": 60}, at.now)
+    at.say("alice", bob.person, "this stays")
+    alice.close()
+    at.now += 60_000
+    at.people["alice"] = at.open("alice")
+    assert at.texts("alice", bob.person) == ["this stays"]

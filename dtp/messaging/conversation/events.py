@@ -78,7 +78,7 @@ FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
     EventKind.READ: ({"targets": _IDS}, {}),
     EventKind.TYPING: ({"on": _FLAG}, {}),
     EventKind.CARD: ({"card": _BYTES}, {"stranger": _FLAG, "blocked": _FLAG, "far": _FLAG}),
-    EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {"told": _BYTES}),
+    EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {"told": _BYTES, "new": _FLAG}),
     EventKind.MEMBERSHIP: (
         {"operations": "blobs"},
         {"cards": "blobs", "former": "blobs", "state": "file", "ask": _FLAG},

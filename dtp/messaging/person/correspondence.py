@@ -101,6 +101,7 @@ class Correspondence:
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
+        self.delete_vanished(now_ms)
         if self.account is not None:  # once contacts and groups are there, which are told
             self.change_account(self._newest_account(self.account), now_ms)
 
@@ -653,8 +654,10 @@ class Correspondence:
             self.succession.resolve_person, (event.fields["sender"], event.conversation)
         )
         said = Said(sender, inner, event.fields.get("told", b""))
-        _, read = self.reading.keep_said(conversation, said, now_ms, unread=False)
-        return [Notice(What.CHANGED, sender, conversation, inner.id), *read]
+        is_news = event.fields.get("new", False) and inner.kind is EventKind.TEXT and sender != self.person
+        is_new, read = self.reading.keep_said(conversation, said, now_ms, unread=is_news)
+        what = What.MESSAGE if is_news and is_new else What.CHANGED
+        return [Notice(what, sender, conversation, inner.id), *read]
 
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
         """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
@@ -688,5 +691,6 @@ class Correspondence:
         if not is_new:
             return []
         self.past.note_said(conversation, said, now_ms)
+        self.missed.pass_on(device, conversation, said, now_ms)
         target = event.fields.get("target", event.id)
         return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target), *read]

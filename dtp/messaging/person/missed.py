@@ -13,6 +13,7 @@ from dtp.messaging.conversation.events import ID_BYTES, MAX_EVENT_BYTES, Event, 
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import ConsentNeeded, MessageError, QueueFull, UnknownContact
+from dtp.messaging.person.contacts import Contact
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 _FEW: Final = MAX_UNACKNOWLEDGED // 2
 #: ... so many events each time that it acknowledges something.
 _TOGETHER: Final = 1000
+#: Ms for which a new device of ours is passed on what comes here: others may write without having heard of it.
+_TRAIL_MS: Final = 7 * 86_400_000
+#: Under a name that begins so, and with a device, the store has when that ends.
+_TRAIL: Final = "new device "
 
 
 class MissedEvents:
@@ -28,6 +33,13 @@ class MissedEvents:
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
+        #: New devices of ours, and until when what comes is passed on to them, Unix time in ms.
+        self._trails = {
+            bytes.fromhex(name[len(_TRAIL) :]): int.from_bytes(mail.store.get_value(name) or b"", "big")
+            for name in mail.store.list_names(_TRAIL)
+        }
+        #: Whose cards they were told since the program began.
+        self._introduced: set[tuple[bytes, bytes]] = set()
 
     def check_room(self, devices: Iterable[bytes]) -> None:
         """Raise `QueueFull` if so much waits for each of these devices that nothing more is kept for any."""
@@ -63,12 +75,18 @@ class MissedEvents:
                 elif allowed[conversation]:
                     mail.enqueue_event([device], said.event, now_ms)
 
-    def _send_copy(self, device: bytes, conversation: bytes, said: Said, now_ms: int) -> bool:
+    def _send_copy(
+        self, device: bytes, conversation: bytes, said: Said, now_ms: int, *, new: bool = False
+    ) -> bool:
         """Queue for a device of ours what somebody has said, within a transaction. Return whether it fits."""
         encoded = said.event.encode()
         if len(encoded) > MAX_EVENT_BYTES:
             return False
-        fields = {"sender": said.sender, "event": encoded, **({"told": said.told} if said.told else {})}
+        fields: dict[str, bytes | bool] = {"sender": said.sender, "event": encoded}
+        if said.told:
+            fields["told"] = said.told
+        if new:
+            fields["new"] = True
         copy = Event(EventKind.COPY, conversation, 0, now_ms, fields)
         self._mail.enqueue_event([device], copy, now_ms, shown=said.sender + said.event.id)
         return True
@@ -91,16 +109,40 @@ class MissedEvents:
         mail = self._mail
         if device not in mail.own_devices:
             raise MessageError("history is for devices of this account: approve it first")
-        sent = 0
+        sent, ends = 0, now_ms + _TRAIL_MS
         with mail.transaction():
+            mail.store.put_value(_TRAIL + device.hex(), ends.to_bytes(8, "big"))
             for contact in mail.contacts:
-                far = contact.nearness is Nearness.ANYWHERE
-                how = {"stranger": contact.stranger, "blocked": contact.blocked, "far": far}
-                told = {"card": contact.card.encode(), **{name: True for name, holds in how.items() if holds}}
-                card = Event(EventKind.CARD, contact.person, 0, now_ms, told)
-                mail.enqueue_event([device], card, now_ms)
+                self._send_contact(device, contact, now_ms)
             for group in mail.groups:
                 mail.group_states.send_state(group, [device], now_ms)
             for conversation, said in mail.store.events_since(since_ms):
                 sent += self._send_copy(device, conversation, said, now_ms)
+        self._trails[device] = ends
         return sent
+
+    def _send_contact(self, device: bytes, contact: Contact, now_ms: int) -> None:
+        far = contact.nearness is Nearness.ANYWHERE
+        how = {"stranger": contact.stranger, "blocked": contact.blocked, "far": far}
+        told = {"card": contact.card.encode(), **{name: True for name, holds in how.items() if holds}}
+        self._mail.enqueue_event([device], Event(EventKind.CARD, contact.person, 0, now_ms, told), now_ms)
+
+    def _list_new_devices(self, teller: bytes, now_ms: int) -> list[bytes]:
+        others = {*self._mail.own_devices} - {teller}
+        trails = self._trails.items()
+        return [each for each, ends in trails if ends - _TRAIL_MS <= now_ms < ends and each in others]
+
+    def pass_on(self, teller: bytes, conversation: bytes, said: Said, now_ms: int) -> None:
+        """Give new devices of ours what another device has said, within a transaction: it is shown there once, if it
+        comes by itself as well."""
+        contact = self._mail.contacts.get_contact(said.sender)
+        for device in self._list_new_devices(teller, now_ms):
+            if contact is not None and (device, said.sender) not in self._introduced:
+                self._introduced.add((device, said.sender))
+                self._send_contact(device, contact, now_ms)
+            self._send_copy(device, conversation, said, now_ms, new=True)
+
+    def pass_on_group(self, teller: bytes, group: bytes, now_ms: int) -> None:
+        """Give new devices of ours what is known of a group that another device has changed, within a transaction."""
+        if devices := self._list_new_devices(teller, now_ms):
+            self._mail.group_states.send_state(group, devices, now_ms)

@@ -94,6 +94,8 @@ class SecondDelivery:
         self.givings: list[Giving] = []
         #: Those of them that may not go on.
         self.doubted: list[Giving] = []
+        #: By new device the one that has approved it, which passes on what it gets in the next week.
+        self.approved_by: dict[str, str] = {}
         #: Texts of a conversation in the order in which they went from one device to another, in which they come.
         self.lines: dict[tuple[str, str, object], list[bytes]] = {}
 
@@ -223,9 +225,9 @@ class SecondDelivery:
                     if _is_seen(each, message):
                         own.told.setdefault(each.id, set()).add(teller)
 
-    def copy_history(self, to: str, had: Iterable[Seen], since: int) -> None:
+    def copy_history(self, to: str, of: str, had: Iterable[Seen], since: int) -> None:
         """A person's new device is given what was said since then, as another one shows it."""
-        own = self.held[to]
+        own, self.approved_by[to] = self.held[to], of
         for message in had:
             if self.said[message.id].at < since:
                 continue
@@ -273,7 +275,7 @@ class SecondDelivery:
         own = self.held[device]
         told, may_be_told = self._told_to(device)
         sure = own.came | told.keys()
-        possible = sure | own.may_have_come | may_be_told.keys()
+        possible = sure | self._may_have(device) | may_be_told.keys()
         there = {each.id: each for each in seen}
         for each in self._texts(conversation):
             if each.id not in there:
@@ -302,7 +304,7 @@ class SecondDelivery:
             if each in own.came - own.may_be_read and each not in told.keys() | may_be_told.keys()
         }
         assert not unread & own.marked, f"{device} gives again what it has read"
-        assert unread <= due & (own.came | own.may_have_come), (
+        assert unread <= due & (own.came | self._may_have(device)), (
             f"{device} doesn't know that something was read"
         )
         lacking = [self.said[each].word for each in sure - unread]
@@ -328,6 +330,11 @@ class SecondDelivery:
         return [
             each for each in self.said.values() if each.kind == "text" and each.conversation == conversation
         ]
+
+    def _may_have(self, device: str) -> set[bytes]:
+        """Return what has perhaps come: with what was passed on by the device that has approved this one."""
+        by = self.held.get(self.approved_by.get(device, ""))
+        return self.held[device].may_have_come | (by.came | by.may_have_come if by else set())
 
     def _about(self, message: bytes) -> list[Said]:
         return [each for each in self.said.values() if each.target == message]
@@ -373,7 +380,7 @@ class SecondDelivery:
         own = self.held[device]
         tellers = told.get(message.id, set()) | may_be_told.get(message.id, set())
         by_itself = (
-            {b""} if message.id in own.came | own.may_have_come or message.person in tellers else set()
+            {b""} if message.id in own.came | self._may_have(device) or message.person in tellers else set()
         )
         possible = {b""} if message.id in own.came else tellers - {message.person} | by_itself
         assert message.told_by in possible, f"{device} has {self.said[message.id].word} from somebody else"
@@ -386,7 +393,9 @@ class SecondDelivery:
         by_word = message.id not in own.came  # what is told says nothing of what has come by itself
         sure = {each for each in about if each.id in own.came or (by_word and each.id in told)}
         perhaps = sure | {
-            each for each in about if each.id in own.may_have_come or (by_word and each.id in may_be_told)
+            each
+            for each in about
+            if each.id in self._may_have(device) or (by_word and each.id in may_be_told)
         }
         deletions = {each for each in perhaps if each.kind == "delete"}
         assert message.deleted <= bool(deletions), f"{device} has deleted {said.word}"

@@ -286,7 +286,7 @@ class ComparedHistory(History):
         self.model.begin_device("tablet", alice.mail.person)
         since = self.now - self.chance.choice([0, HOUR, DAY, 30 * DAY])
         for conversation in self.conversations_of(alice):
-            self.model.copy_history("tablet", self.look(alice, conversation), since)
+            self.model.copy_history("tablet", "alice", self.look(alice, conversation), since)
         alice.mail.missed.send_history(tablet.key, since, self.now)
         tablet.mail.join_account(alice.mail.card, self.now)
         self.read_along()

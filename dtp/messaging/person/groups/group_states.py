@@ -214,6 +214,8 @@ class GroupStates:
             if not self._mail.introductions.take_cards(person, fields.get("cards", [])):
                 self._notices += self._mail.allowances.tell(person, group, "cards of too many people", now_ms)
             notices = self._add_state(group, person, fields["operations"], fields.get("former", []))
+            if notices:
+                self._mail.missed.pass_on_group(device, group, now_ms)
             self._note_missing(group, device, person, fields["operations"], now_ms)
             return notices
         return []
