@@ -83,7 +83,8 @@ def approve(peer: str, label: str, history: float, output: str | None, qr: bool,
     async def work(messenger: Messenger) -> tuple[ContactCard, bool]:
         since = timedelta(days=history) if history else None
         made = await messenger.approve_device(PeerId.parse(peer), label, history=since)
-        return made, await _save_and_tell(messenger, who["account"])
+        # What it is given waits for its keys, which it publishes once it joins.
+        return made, await _save_and_tell(messenger, who["account"], PeerId.parse(peer).key)
 
     made, told = run(with_messenger(open_messenger(**who), work))
     if output:
@@ -135,11 +136,11 @@ def join(given: str, **who: Any) -> None:
     )
 
 
-async def _save_and_tell(messenger: Messenger, file: str) -> bool:
+async def _save_and_tell(messenger: Messenger, file: str, besides: bytes = b"") -> bool:
     """Keep the account's card beside its key. Return whether mailboxes have what contacts are told."""
     assert messenger.account is not None
     save_account(file, messenger.account)
-    return await deliver(messenger, WAIT)
+    return await deliver(messenger, WAIT, besides)
 
 
 COMMANDS = (device, approve, join, revoke)

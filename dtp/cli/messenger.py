@@ -166,11 +166,12 @@ async def _with_sources(
         yield await stack.enter_async_context(messenger)
 
 
-async def deliver(messenger: Messenger, wait: float) -> bool:
-    """Return whether mailboxes have all that is to be sent, within `wait` seconds."""
+async def deliver(messenger: Messenger, wait: float, besides: bytes = b"") -> bool:
+    """Return whether mailboxes have all that is to be sent, within `wait` seconds: but for what is for the device
+    `besides`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
-            await messenger.wait_delivered()
+            await messenger.wait_delivered(besides)
             return True
     return False
 

@@ -609,10 +609,10 @@ class Messenger:
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, named, last=last)
         return [Message(self, named, each) for each in shown]
 
-    async def wait_delivered(self) -> None:
-        """Wait until nothing waits to be sent for the first time: mailboxes have all of it."""
+    async def wait_delivered(self, besides: bytes = b"") -> None:
+        """Wait until mailboxes have all that was said, but for what is for the device `besides`."""
         await self.delivery.settled.wait()
-        while await self.delivery.run_in_thread(self.correspondence.store.count_unsent):
+        while await self.delivery.run_in_thread(self.correspondence.store.count_unsent, besides):
             self.delivery.settled.clear()
             await self.delivery.settled.wait()
 

@@ -302,10 +302,13 @@ class MessageStore:
         )
         return None if due is None else int(due)
 
-    def count_unsent(self) -> int:
-        """Return the number of payloads that were never sent, or spread and not yet had by all."""
+    def count_unsent(self, besides: bytes = b"") -> int:
+        """Return the number of payloads that were never sent, or spread and not yet had by all: but for those for
+        the device `besides`."""
         ((count,),) = self._database.select_rows(
-            "SELECT (SELECT COUNT(*) FROM outbox WHERE NOT tries) + (SELECT COUNT(*) FROM spread_waiting)"
+            "SELECT (SELECT COUNT(*) FROM outbox WHERE NOT tries AND device != ?) + "
+            "(SELECT COUNT(*) FROM spread_waiting)",
+            besides,
         )
         return int(count)
 
