@@ -42,6 +42,8 @@ class MailboxPool:
         self._connect, self._own = connect, own
         self._clients: OrderedDict[_Place, MailboxClient] = OrderedDict()
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
+        #: Those that have not answered in time, the last ones: others are asked before them.
+        self._slow: OrderedDict[str, None] = OrderedDict()
 
     async def get_client(self, address: str, teller: Nearness) -> MailboxClient:
         """Return a conversation with a mailbox. Raise what connecting raises, such as `AddressError` for one that
@@ -62,16 +64,25 @@ class MailboxPool:
     async def try_each(
         self, addresses: tuple[str, ...], teller: Nearness, ask: Callable[[MailboxClient], Awaitable[bool]]
     ) -> bool:
-        """Call `ask` with one mailbox after another, as somebody so near tells of them, until it is true. Return
-        False if it never is."""
-        for address in addresses:
+        """Call `ask` with one mailbox after another, as somebody so near tells of them, until it is true: last with
+        those that haven't answered in time before. Return False if it never is."""
+        for address in sorted(addresses, key=self._slow.__contains__):
             try:
                 async with asyncio.timeout(2 * _PATIENCE):
                     if await ask(await self.get_client(address, teller)):
+                        self._slow.pop(address, None)
                         return True
-            except (DtpError, TimeoutError) as fault:  # the next one may do it
-                log.info("the mailbox %s: %s", address, fault or "no answer in time")
+            except TimeoutError:
+                log.info("the mailbox %s: no answer in time", address)
+                self._note_slow(address)
+            except DtpError as fault:  # the next one may do it
+                log.info("the mailbox %s: %s", address, fault)
         return False
+
+    def _note_slow(self, address: str) -> None:
+        self._slow[address] = None
+        if len(self._slow) > _MOST:
+            self._slow.popitem(last=False)
 
     async def close(self) -> None:
         """End all conversations."""

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from post_office import PostOffice, post_office, take, wait_notice
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.mailbox import MailboxClient
 from dtp.messaging.mailbox import pool as pool_module
-from dtp.messaging.mailbox.pool import connect_plainly
+from dtp.messaging.mailbox.pool import MailboxPool, connect_plainly
 from dtp.messaging.person import delivery as delivery_module
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.messenger import Messenger
@@ -230,3 +231,29 @@ def test_who_writes_to_others_waits_for_no_own_mailbox_that_does_not_answer(
         assert [each.text for each in await take(alice, 1)] == ["hello"]
 
     post_office(main, tmp_path, "slow-own")
+
+
+def test_a_mailbox_that_has_not_answered_in_time_is_asked_last_from_then_on(tmp_path: Path) -> None:
+    """Each piece of a file took half a minute more, where somebody names another mailbox that has it."""
+
+    async def main(at: PostOffice) -> None:
+        slow, good = await at.open("slow"), await at.open()
+        own, asked = MailboxPool(connect_plainly, own=(slow, good)), []
+
+        async def ask(client: MailboxClient) -> bool:
+            asked.append(client)
+            if client is await own.get_client(slow, Nearness.PROCESS) and is_slow:
+                raise TimeoutError
+            return True
+
+        is_slow, clients = True, [await own.get_client(each, Nearness.PROCESS) for each in (slow, good)]
+        for _ in range(3):
+            assert await own.try_each((slow, good), Nearness.PROCESS, ask)
+        assert asked == [*clients, clients[1], clients[1]]
+        is_slow = False
+        assert await own.try_each((slow,), Nearness.PROCESS, ask)
+        assert await own.try_each((slow, good), Nearness.PROCESS, ask)
+        assert asked[4:] == [clients[0]] * 2  # it has answered since
+        await own.close()
+
+    post_office(main, tmp_path, "slow-last")
