@@ -51,6 +51,8 @@ PEOPLE_WARNINGS: Final = {
     What.PAST_GIVEN: "{name} is given what was said before in a group",
     What.JOIN_REFUSED: "somebody wasn't let into a group by a link of yours: {name}",
     What.QUOTA_EXCEEDED: "somebody sends more than is kept of them: {name}",
+    What.MAILBOX_NEARER: "the mailbox of {name} is in your network, as they alone say, so nothing is left there: add "
+    "their card ('dtp message add')",
     What.MISSED_CALL: "{who} has called, and nobody has answered",
 }
 _WARNINGS: Final = MAILBOX_WARNINGS | PEOPLE_WARNINGS

@@ -7,6 +7,7 @@ import secrets
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.attachments import AttachmentGone, seal_bytes
 from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.notices import What
 from dtp.messaging.person.rent import check_door
 from dtp.messaging.tips.errors import LineUnreached
 from dtp.messaging.tips.line import TipLine
@@ -281,3 +283,21 @@ def test_a_contact_in_a_file_from_before_nearness_is_told_by_anybody() -> None:
     made = Contact(card("dan", HERE), stranger=True, nickname="Dan")
     older = pack(unpack_saved(made.save())[:-1])
     assert Contact.load(older) == Contact.load(made.save()) == made
+
+
+@pytest.mark.parametrize("nearness", [Nearness.ANYWHERE, Nearness.MACHINE])
+def test_whose_mailbox_is_not_dialled_is_said_once(office: Test, nearness: Nearness) -> None:
+    """What was written to a friend in the same network, who had written first, waited without a word."""
+
+    async def main(at: PostOffice) -> None:
+        alice = await at.begin("alice", await at.open())
+        bob = ContactCard(THERE.key, None, NOW, 0, "bob", (HERE,)).signed_by(known_identity("there"))
+        mail = alice.correspondence
+        await alice.delivery.run_in_thread(partial(mail.add_contact, teller=nearness), bob, NOW)
+        for each in ("one", "two"):
+            await alice.send("bob", each)
+            await alice.delivery.settled.wait()
+        told = [each for each in alice.take_notices() if each.what is What.MAILBOX_NEARER]
+        assert [each.person for each in told] == [bob.person] * (nearness is Nearness.ANYWHERE)
+
+    office(main)

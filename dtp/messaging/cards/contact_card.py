@@ -83,6 +83,10 @@ class ContactCard:
         mailbox that it names."""
         return min((Nearness.NETWORK, *map(_nearness_of, self.mailboxes)))
 
+    def is_nearer(self, teller: Nearness) -> bool:
+        """True if each mailbox that it names, by its IP address, is nearer than somebody so near: none is dialled."""
+        return bool(self.mailboxes) and all(_nearness_of(each) < teller for each in self.mailboxes)
+
     def supersedes(self, other: ContactCard) -> bool:
         """True if this is newer than `other` of the same person."""
         return self.person == other.person and self.order > other.order

@@ -221,6 +221,16 @@ class Delivery:
             self._refusals_told.add(notice)
             self._on_notices([notice])
 
+    def _tell_nearer(self, device: bytes) -> None:
+        """Tell once of a contact whom nothing reaches, since their mailboxes are nearer than whoever told of them."""
+        contact = self._mail.contacts.owner_of(device)
+        if contact is None or contact.blocked or not contact.card.is_nearer(contact.nearness):
+            return
+        notice = Notice(What.MAILBOX_NEARER, contact.person, contact.person, detail=contact.name)
+        if notice not in self._refusals_told and not {*contact.card.mailboxes} & {*self._mail.card.mailboxes}:
+            self._refusals_told.add(notice)
+            self._on_notices([notice])
+
     async def _publish_keys(self, client: MailboxClient) -> None:
         left = 0
         with contextlib.suppress(MailboxRefused):
@@ -422,6 +432,7 @@ class Delivery:
             self._note_answered(device)
         else:
             await self.run_in_thread(self._mail.desk.put_off, device, self._retry_at(device))
+            self._tell_nearer(device)
 
     async def _repair_session(self, device: bytes) -> None:
         if await self._begin_session(device):
@@ -463,6 +474,7 @@ class Delivery:
 
         if not await self.pool.try_each(addresses, teller, deposit):
             await self.run_in_thread(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
+            self._tell_nearer(outbound.device)
         else:
             self._note_answered(outbound.device)
 

@@ -45,6 +45,9 @@ class What(Enum):
     CLOCK_DIFFERS = "clock-differs"
     #: A mailbox of ours doesn't take our keys for another reason; `detail` is which, and why.
     MAILBOX_REFUSES = "mailbox-refuses"
+    #: Nothing reaches a contact: that their mailboxes are in our network was told from farther away alone. Adding
+    #: their card ends it.
+    MAILBOX_NEARER = "mailbox-nearer"
     #: This device's file can't be written, so what waits in mailboxes stays there; `detail` is why.
     STORE_FAILED = "store-failed"
     #: Room in a mailbox of ours was paid for; `detail` is in which, and until when.
