@@ -144,8 +144,17 @@ class MediaEnd(Media):
             raise MediaUnusable("there is neither audio nor video in what is to be sent")
 
     def _sent_ended(self) -> None:
-        if all(track.readyState == "ended" for track in self._sent):
+        """Note the end of a file. aiortc ends what is sent with its connection as well, wherever the file is then."""
+        if self._is_connected() and all(track.readyState == "ended" for track in self._sent):
             self.source_ended.set()
+
+    def _is_connected(self) -> bool:
+        if self._connection is None:
+            return False
+        ways = [each.transport for each in self._connection.getSenders()]
+        return all(
+            each.state == "connected" and each.transport.state in ("connected", "completed") for each in ways
+        )
 
     # ---- what comes --------------------------------------------------------------------------------------------
 

@@ -312,6 +312,30 @@ def test_a_film_arrives_at_the_other_end(office: Test, film: Path, tmp_path: Pat
     office(main)
 
 
+@pytest.mark.slow
+def test_a_film_that_breaks_off_with_the_other_end_has_not_come_to_its_end(
+    film: Path, loopback: None
+) -> None:
+    """aiortc ends what is sent together with the connection: the call was over then as though all had been seen."""
+
+    async def main() -> None:
+        alice, bob = MediaEnd(file=film), MediaEnd()
+        _, answer = await describe(alice, bob)
+        await alice.accept(answer)
+        assert await alice.wait_up()
+        assert await bob.wait_up()
+        ended = asyncio.Event()
+        for track in alice._sent:
+            track.on("ended", ended.set)
+        await bob.close()
+        await alice.wait_down()
+        await ended.wait()
+        await alice.close()
+        assert not alice.source_ended.is_set()
+
+    asyncio.run(main())
+
+
 async def describe(offering: MediaEnd, answering: MediaEnd) -> tuple[str, str]:
     offer = await offering.offer()
     return offer, await answering.answer(offer)
