@@ -238,11 +238,14 @@ async def _show_room(messenger: Messenger, address: str) -> None:
         "waits": status.bytes,
         "price_mib_month": asked.mib_month if asked else 0,
         "free": asked.free_bytes if asked else None,
+        "sold": bool(asked and asked.door),
         "reserved": status.reserved,
         "paid_until": until.isoformat() if until else None,
     }
     paid = f", {status.reserved // MIB} MiB paid until {until:%Y-%m-%d}" if until else ""
     price = f", {_amount(asked.mib_month)} a MiB and month" if asked else ", free"
+    if asked and not asked.door:
+        price += ", none is sold now"
     print_line(record, f"{address}\n  {count_of(status.bytes, 'byte')} wait{price}{paid}")
 
 

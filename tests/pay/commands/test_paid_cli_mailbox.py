@@ -40,6 +40,7 @@ def test_room_is_paid_when_it_is_due_and_shown(homes: Any) -> None:
         client.run("message", "card", "--name", "Alice", "--mailbox", address)
         (room,) = client.run("message", "rent", "--wait", 90)
         assert (room["price_mib_month"], room["free"], room["reserved"]) == (10_000_000, 2 << 20, 0)
+        assert room["sold"]
         for most, reserved in (("0.009SUI", 0), ("0.01SUI", 3 << 20), ("0.01SUI", 3 << 20)):
             (room,) = client.run("message", "rent", "--wait", 90, "--mib", 3, "--most", most)
             assert (room["mailbox"], room["reserved"]) == (address, reserved)
