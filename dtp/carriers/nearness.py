@@ -85,6 +85,11 @@ def context_for_all() -> Context | None:
     return context
 
 
+#: How much more a network on the internet may have than one source, in all: its addresses may be several people's,
+#: and whoever has a /48 of IPv6 has 65,536 sources.
+OF_NETWORK: Final = 4
+
+
 @lru_cache(maxsize=4096)
 def network_of_host(host: str) -> str:
     """Return the network on the internet that an IP address is in, IPv4 /24 or IPv6 /48: as far as anybody can tell

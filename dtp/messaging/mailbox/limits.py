@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from dtp.carriers.nearness import network_of_source
+from dtp.carriers.nearness import OF_NETWORK, network_of_source
 from dtp.messaging.mailbox.protocol import MAX_PUSHED
 
 MIB: Final = 1024 * 1024
@@ -15,9 +15,6 @@ DAY: Final = 86_400
 MONTH: Final = 30 * DAY
 #: The part of a pause that sums of times may be off by: without it one in some is refused that is allowed.
 _ROUNDING: Final = 1e-6
-#: How much more a network on the internet has than one source, in all: its addresses may be several people's, and
-#: whoever has a /48 of IPv6 has 65,536 sources.
-OF_NETWORK: Final = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
+from dtp.carriers.nearness import OF_NETWORK, network_of_source
 from dtp.identity import PeerId
 from dtp.peers.reach.errors import ReachRefusal
 
@@ -18,7 +19,8 @@ class RelayLimits:
 
     #: Reservations at once: each is an idle connection of 20 KiB and a record here.
     reservations: int = 1024
-    #: ... of one source (an IPv4 address, an IPv6 /64): a household or an office behind one NAT.
+    #: ... of one source (an IPv4 address, an IPv6 /64): a household or an office behind one NAT. A network (IPv4 /24,
+    #: IPv6 /48) has four times as many, here and below: else who has one would have all of them.
     reservations_per_source: int = 32
     #: Seconds that one lasts before it is asked for again: a peer that is gone is forgotten within the hour.
     lifetime: float = 3600.0
@@ -46,17 +48,38 @@ class RelayLimits:
     answer: float = 10.0
 
 
+class _Shares:
+    """How much there is of each source, and of each network, which has `OF_NETWORK` times as much as a source."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._of_source: Counter[str] = Counter()
+        self._of_network: Counter[str] = Counter()
+
+    def has_room(self, source: str) -> bool:
+        """Return True if one more of `source` may be."""
+        of_network = self._of_network[network_of_source(source)]
+        return self._of_source[source] < self._most and of_network < self._most * OF_NETWORK
+
+    def add(self, source: str, count: int) -> None:
+        """Count more of `source`, or fewer."""
+        for counter, name in ((self._of_source, source), (self._of_network, network_of_source(source))):
+            counter[name] += count
+            if not counter[name]:
+                del counter[name]
+
+
 class RelayBook:
     """Counts what was given. Refusals are returned, not raised; None says yes."""
 
     def __init__(self, limits: RelayLimits) -> None:
         self.limits = limits
         self._until: dict[PeerId, tuple[float, str]] = {}
-        self._sources: Counter[str] = Counter()
+        self._reserved = _Shares(limits.reservations_per_source)
         self._circuits_to: Counter[PeerId] = Counter()
-        self._circuits_from: Counter[str] = Counter()
+        self._circuits_from = _Shares(limits.circuits_per_source)
         self._had: OrderedDict[PeerId, tuple[float, int]] = OrderedDict()
-        self._dials: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._dials: OrderedDict[tuple[str, int], tuple[float, float]] = OrderedDict()
         #: What was refused, by why.
         self.refused: Counter[ReachRefusal] = Counter()
 
@@ -76,20 +99,18 @@ class RelayBook:
         if peer not in self._until:
             if len(self._until) >= self.limits.reservations:
                 return self._count_refusal(ReachRefusal.FULL)
-            if self._sources[source] >= self.limits.reservations_per_source:
+            if not self._reserved.has_room(source):
                 return self._count_refusal(ReachRefusal.TOO_MANY)
         self.release_reservation(peer)
         self._until[peer] = (now + self.limits.lifetime, source)
-        self._sources[source] += 1
+        self._reserved.add(source, 1)
         return None
 
     def release_reservation(self, peer: PeerId) -> None:
         """Remove the reservation of `peer`. Idempotent."""
         held = self._until.pop(peer, None)
         if held is not None:
-            self._sources[held[1]] -= 1
-            if not self._sources[held[1]]:
-                del self._sources[held[1]]
+            self._reserved.add(held[1], -1)
 
     def open_circuit(self, target: PeerId, source: str, now: float) -> ReachRefusal | None:
         """Give `source` a circuit to `target`; then `close_circuit` has to follow."""
@@ -102,20 +123,19 @@ class RelayBook:
         if self.circuits >= limits.circuits:
             return self._count_refusal(ReachRefusal.FULL)
         crowded = self._circuits_to[target] >= limits.circuits_per_peer
-        if crowded or self._circuits_from[source] >= limits.circuits_per_source:
+        if crowded or not self._circuits_from.has_room(source):
             return self._count_refusal(ReachRefusal.TOO_MANY)
         if self.bytes_left(target, now) <= 0:
             return self._count_refusal(ReachRefusal.USED_UP)
         self._circuits_to[target] += 1
-        self._circuits_from[source] += 1
+        self._circuits_from.add(source, 1)
         return None
 
     def close_circuit(self, target: PeerId, source: str) -> None:
         """Count that a circuit is over."""
         self._circuits_to[target] -= 1
-        self._circuits_from[source] -= 1
+        self._circuits_from.add(source, -1)
         self._circuits_to += Counter()  # forgets what is 0
-        self._circuits_from += Counter()
 
     def bytes_left(self, target: PeerId, now: float) -> int:
         """Return how many more bytes `target` may receive today."""
@@ -134,11 +154,15 @@ class RelayBook:
 
     def _may_dial(self, source: str, now: float) -> bool:
         """Return True, and count it, if `source` may dial: `dials` at once, one more each `dial_pause` seconds."""
+        # Its network counts what it may alone: else it would use up what its neighbours have.
+        return self._take_dial(source, 1, now) and self._take_dial(network_of_source(source), OF_NETWORK, now)
+
+    def _take_dial(self, whose: str, share: int, now: float) -> bool:
         limits = self.limits
-        since, used = self._dials.pop(source, (now, 0.0))
-        used = max(0.0, used - (now - since) / limits.dial_pause)
-        allowed = used + 1 <= limits.dials
-        self._dials[source] = (now, used + allowed)
+        since, used = self._dials.pop((whose, share), (now, 0.0))
+        used = max(0.0, used - (now - since) * share / limits.dial_pause)
+        allowed = used + 1 <= limits.dials * share
+        self._dials[whose, share] = (now, used + allowed)
         if len(self._dials) > limits.remembered:
             self._dials.popitem(last=False)
         return allowed

@@ -14,7 +14,9 @@ import dtp
 import dtp.net.relay
 from dtp.carriers import CARRIERS, dial, listen
 from dtp.carriers.base import CarrierKind
+from dtp.carriers.crowd import source_group
 from dtp.carriers.errors import DialError, ListenError
+from dtp.carriers.nearness import OF_NETWORK
 from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address, AddressError
@@ -306,6 +308,31 @@ def test_the_book_bounds_circuits_dials_and_bytes() -> None:
     ]
     assert book.open_circuit(other, "d", 10) is ReachRefusal.NO_RESERVATION
     assert book.open_circuit(other, "d", 10) is ReachRefusal.TOO_OFTEN
+
+
+def test_no_network_has_all_places_of_a_relay_by_its_many_addresses() -> None:
+    """Each /64 of a /48 had as much as if it were alone: 32 of them all reservations, and eight all circuits."""
+    sources = [source_group(f"2a02:db8:1:{number:x}::7") for number in range(20)]
+    book = RelayBook(replace(RelayLimits(), reservations_per_source=2, circuits_per_source=2))
+    mine = [(Identity.generate().id, each) for each in sources for _ in range(2)]
+    granted = [book.grant_reservation(peer, source, 0) for peer, source in mine]
+    assert granted == [*[None] * 2 * OF_NETWORK, *[ReachRefusal.TOO_MANY] * (len(mine) - 2 * OF_NETWORK)]
+    assert book.grant_reservation(BOB.id, "203.0.113.7", 0) is None
+    book.release_reservation(mine[0][0])
+    assert book.grant_reservation(mine[-1][0], sources[-1], 0) is None
+    opened = [book.open_circuit(BOB.id, each, 0) for each in sources]
+    assert opened.count(None) == 2 * OF_NETWORK
+    assert book.open_circuit(BOB.id, "198.51.100.7", 0) is None
+    book.close_circuit(BOB.id, sources[0])
+    assert book.open_circuit(BOB.id, sources[-1], 0) is None
+    book = RelayBook(replace(RelayLimits(), dials=3, dial_pause=10))
+    dialled = [book.open_circuit(BOB.id, each, 0) for each in sources]
+    assert dialled.count(ReachRefusal.NO_RESERVATION) == 3 * OF_NETWORK
+    assert book.open_circuit(BOB.id, "198.51.100.7", 0) is ReachRefusal.NO_RESERVATION
+    assert [book.open_circuit(BOB.id, each, 10 / OF_NETWORK) for each in sources[-2:]] == [
+        ReachRefusal.NO_RESERVATION,
+        ReachRefusal.TOO_OFTEN,
+    ]
 
 
 def test_the_book_forgets_who_was_long_ago() -> None:
