@@ -17,6 +17,7 @@ from dtp.cli.host_caps import (
     service_argument,
 )
 from dtp.cli.output import print_note
+from dtp.cli.terms import known_name
 from dtp.errors import ChainError, ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +87,14 @@ def plan(
             quota_bytes=size,
             keep_mode=keep_mode,
         )
-        return {"plan": plan_id, "host": found.id, "service": number, **executed_record(executed)}
+        name = known_name(chain, number)
+        return {
+            "plan": plan_id,
+            "host": found.id,
+            "service": number,
+            "name": name,
+            **executed_record(executed),
+        }
 
     record = account.run_connected(work)
     print_record(record)

@@ -16,7 +16,7 @@ from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
 from dtp.cli.output import print_line, print_result
 from dtp.cli.show import amount, moment, money, plain
-from dtp.cli.terms import named, rate_text, service_record
+from dtp.cli.terms import known_name, named, rate_text, service_record, service_text
 from dtp.errors import ConfigError
 from dtp.net.reachable import is_any_url
 
@@ -77,7 +77,6 @@ def show(host_id: str | None, account: WalletOptions) -> None:
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import host as module
-        from dtp.chain.resolver import usual_name
 
         wanted = host_id or (await only_host(chain, address)).host
         found = await chain.read(module.SCHEMA, module.Host, wanted)
@@ -90,12 +89,8 @@ def show(host_id: str | None, account: WalletOptions) -> None:
         now = max(int(time.time() * 1000), (await chain.service_info()).timestamp_ms or 0)
         fresh = {each.key for each in beacon.live_endpoints(now)}
         endpoints = [{**_endpoint_record(each), "fresh": each.key in fresh} for each in beacon.endpoints]
-        names = {number: usual_name(number, chain.deployments.services) for number in found.services}
         services = {
-            str(number): {
-                "name": None if names[number] == str(number) else names[number],
-                **service_record(each),
-            }
+            str(number): {"name": known_name(chain, number), **service_record(each)}
             for number, each in found.services.items()
         }
         return {
@@ -136,7 +131,7 @@ def _host_text(record: dict[str, Any]) -> str:
             money(terms[name], terms["coin"]) for name in ("price_request", "price_mib", "min_deposit")
         )
         rates = [f"{rate_text(rate)} ({name})" for name, rate in each["rate"].items() if rate["interval_ns"]]
-        name = _service_text(number, each["name"])
+        name = service_text(number, each["name"])
         lines.append(
             f"service   {name} ({each['kind']}): {state}; {request} a request, {mib} a MiB, "
             f"deposit from {deposit}, {''.join(f'{each}, ' for each in rates)}terms revision {terms['revision']}"
@@ -153,11 +148,6 @@ def _host_text(record: dict[str, Any]) -> str:
     lines += [f"allowed   {each}" for each in record["allow"]]
     lines += [f"denied    {each}" for each in record["deny"]]
     return "\n".join(lines)
-
-
-def _service_text(number: str, name: str | None) -> str:
-    """Return a service's number, behind its name where that is known: the chain has numbers only."""
-    return number if name is None else f"{plain(name)}, number {number}"
 
 
 def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Command:

@@ -12,6 +12,7 @@ from dtp.cli.host_caps import print_record
 from dtp.cli.output import print_result
 from dtp.cli.paying import coin_option, most_of, most_option
 from dtp.cli.show import money
+from dtp.cli.terms import known_name, service_text
 from dtp.errors import ChainError
 from dtp.plurals import count_of
 
@@ -46,8 +47,8 @@ def plans(plans: tuple[str, ...], host_id: str | None, account: WalletOptions) -
 
         sold = [*plans, *(await _plans_of(chain, host_id) if host_id else ())]
         if sold or host_id:
-            return [_plan_record(*await read_plan(chain, each)) for each in sold]
-        return [_held_record(held) async for held in held_passes(chain, holder)]
+            return [_plan_record(chain, *await read_plan(chain, each)) for each in sold]
+        return [_held_record(chain, held) async for held in held_passes(chain, holder)]
 
     records = account.run_connected(work, signing=False)
     none = (
@@ -77,13 +78,13 @@ async def _plans_of(chain: ChainClient, host_id: str) -> list[str]:
     return [each.plan for each in made if each.plan in there]
 
 
-def _plan_record(plan: Any, coin: str) -> dict[str, Any]:
-    return {**record_of(plan), "coin": coin}
+def _plan_record(chain: ChainClient, plan: Any, coin: str) -> dict[str, Any]:
+    return {**record_of(plan), "name": known_name(chain, plan.service), "coin": coin}
 
 
-def _held_record(held: HeldPass) -> dict[str, Any]:
+def _held_record(chain: ChainClient, held: HeldPass) -> dict[str, Any]:
     return {
-        **_plan_record(held.plan, held.coin),
+        **_plan_record(chain, held.plan, held.coin),
         "pass": held.pass_.id,
         "periods": held.account.periods,
         "until": held.account.end_of_last_period(held.plan.period_ms),
@@ -107,7 +108,8 @@ def _line(record: dict[str, Any]) -> str:
     many = count_of(record["periods"], "period") if "pass" in record else ""
     held = f"; pass {record['pass']} for {many}" if many else ""
     sold = f"{price} for {period}, {quota or 'no quota'}{'' if record['on_sale'] else ', not on sale'}"
-    return f"{record['id']}  service {record['service']} of {record['host']}: {sold}{held}"
+    service = service_text(record["service"], record["name"])
+    return f"{record['id']}  service {service}, of {record['host']}: {sold}{held}"
 
 
 @pass_group.command()

@@ -11,6 +11,7 @@ from dtp.cli.show import money, plain
 from dtp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dtp.chain import ChainClient
     from dtp.chain.host import Rate, Service, Terms
 
 KINDS = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "other")
@@ -158,3 +159,16 @@ def rate_text(rate: Mapping[str, int]) -> str:
     """Return a rate for people: "100/s, 50 at once"."""
     interval = rate["interval_ns"]
     return f"{_NS / interval:,.10g}/s, {rate['burst']:,} at once" if interval else "no limit"
+
+
+def known_name(chain: ChainClient, number: int) -> str | None:
+    """Return the name of a service by its number, where it is known here; else None."""
+    from dtp.chain.resolver import usual_name
+
+    name = usual_name(number, chain.deployments.services)
+    return None if name == str(number) else name
+
+
+def service_text(number: int | str, name: str | None) -> str:
+    """Return a service's number, behind its name where that is known: the chain has numbers only."""
+    return str(number) if name is None else f"{plain(name)}, number {number}"

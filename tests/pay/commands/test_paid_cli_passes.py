@@ -29,7 +29,9 @@ def test_passes_are_bought_renewed_shown_and_given_back(net: Any, homes: Any) ->
     assert (sold["id"], sold["service"]) == (plan, made["service"])
     assert client.run("pass", "plans", "--host", plan)[0]["plans"] == []
     (shown,) = client.run("pass", "plans", plan)[0]["plans"]
-    assert "0.001 SUI for 1h, no quota" in client.text("pass", "plans", plan)
+    text = client.text("pass", "plans", plan)
+    assert f"service files, number {made['service']}, of {made['host']}: 0.001 SUI for 1h, no quota" in text
+    assert made["name"] == shown["name"] == "files"
     assert (shown["price"], shown["period_ms"], shown["on_sale"]) == (1_000_000, 3_600_000, True)
     client.run("pass", "buy", plan, "--periods", "3", "--most", "0.0029SUI", code=3)
     client.run("pass", "buy", plan, "--coin", "0x2::clock::Clock", code=3)
