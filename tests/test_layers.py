@@ -43,6 +43,8 @@ ROWS = (
         "version",
         "escaping",
         "plurals",
+        "bounded",
+        "rates",
         "replacing",
         "locking",
         "postgresql",
@@ -55,6 +57,7 @@ ALSO = {
     "config": {"errors"},
     "identity": {"errors", "replacing"},
     "postgresql": {"certificates"},
+    "rates": {"bounded"},
     "__init__": {"socket"},
 }
 

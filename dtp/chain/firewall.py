@@ -17,12 +17,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, Final, Protocol
 
+from dtp.bounded import BoundedDict
 from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
 from dtp.chain.errors import MalformedObject
@@ -400,12 +400,11 @@ class Firewall:
         self._reading = _Reading(chain, self.host_id, named, max_entries, clock)
         self._max_age = max_age
         self._grace = grace
-        self._max_rated = max_rated
         self._clock, self._steady = clock, steady
         self._kept: _Kept | None = None
         self._reader: asyncio.Task[None] | None = None
         self._not_before = float("-inf")
-        self._rates: OrderedDict[tuple[str, int], Gcra] = OrderedDict()
+        self._rates: BoundedDict[tuple[str, int], Gcra] = BoundedDict(max_rated)
 
     @property
     def rules(self) -> AccessRules | None:
@@ -452,9 +451,6 @@ class Firewall:
         if after is None:
             return False
         self._rates[key] = after
-        self._rates.move_to_end(key)
-        if len(self._rates) > self._max_rated:
-            self._rates.popitem(last=False)
         return True
 
     def _rules_age(self) -> float:

@@ -14,7 +14,9 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from dtp.bounded import BoundedDict
 from dtp.errors import PeerError
+from dtp.rates import RateLimiter
 
 VERSION: Final = 1
 _KEY: Final = 32
@@ -199,9 +201,9 @@ class HeadsPlan:
         self._limits = limits
         self._random = random
         self._neighbours: dict[bytes, _Neighbour] = {}
-        self._claims: dict[bytes, _Claim] = {}
-        self._budgets: dict[bytes, tuple[float, float]] = {}
-        self._disbelieved: dict[bytes, tuple[int, float]] = {}
+        self._claims: BoundedDict[bytes, _Claim] = BoundedDict(limits.claims)
+        self._rates: RateLimiter[bytes] = RateLimiter(limits.burst, 1 / limits.rate, limits.remembered)
+        self._disbelieved: BoundedDict[bytes, tuple[int, float]] = BoundedDict(limits.remembered)
         self._told: dict[bytes, int] = {}
         self._announce_at = 0.0
         self._held_until: float | None = None
@@ -249,11 +251,7 @@ class HeadsPlan:
 
     def may_announce(self, peer: bytes, now: float) -> bool:
         """Return whether an announcement is within a peer's rate, and believed at all. It counts for the rate."""
-        tokens, at = self._budgets.pop(peer, (self._limits.burst, now))
-        tokens = min(self._limits.burst, tokens + (now - at) * self._limits.rate)
-        self._budgets[peer] = (max(0.0, tokens - 1), now)
-        _bound(self._budgets, self._limits.remembered)
-        return tokens >= 1 and not self._is_disbelieved(peer, now)
+        return self._rates.try_take(peer, now) and not self._is_disbelieved(peer, now)
 
     def _is_disbelieved(self, peer: bytes, now: float) -> bool:
         return self._disbelieved.get(peer, (0, now))[1] > now
@@ -302,7 +300,6 @@ class HeadsPlan:
     def _add_claim(self, peer: bytes, claim: _Claim) -> None:
         if claim.heads or claim.other or claim.is_due:
             self._claims[peer] = claim
-            _bound(self._claims, self._limits.claims)
 
     # ---- ends of what was begun -----------------------------------------------------------------------------
 
@@ -325,10 +322,9 @@ class HeadsPlan:
 
     def _ignore_for_a_while(self, peer: bytes, now: float) -> None:
         self.counts["disbelieved"] += 1
-        times = self._disbelieved.pop(peer, (0, now))[0]
+        times = self._disbelieved.get(peer, (0, now))[0]
         seconds = min(self._limits.disbelief * 2**times, self._limits.longest_disbelief)
         self._disbelieved[peer] = (min(times + 1, 16), now + seconds)
-        _bound(self._disbelieved, self._limits.remembered)
 
     def on_failed(self, peer: bytes, now: float, *, for_long: bool = False) -> None:
         """Note that a probe, a sync or a dial failed; `for_long`: the peer doesn't share the graph, or is banned."""
@@ -516,8 +512,3 @@ class HeadsPlan:
         named = sorted(fresh, key=lambda author: (author != self._own, author))[: self._limits.announced]
         self._told |= fresh
         return Heads(digest(), {author: fresh[author] for author in named}, len(named) == len(fresh))
-
-
-def _bound(kept: dict[bytes, Any], most: int) -> None:
-    while len(kept) > most:
-        del kept[next(iter(kept))]

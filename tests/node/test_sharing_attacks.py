@@ -180,7 +180,7 @@ def test_a_flood_is_passed_on_by_nobody_and_memory_is_bounded() -> None:
             made.on_announcement(peer, Heads(b"x" * 16, heads, True), {}, DIGEST, 2.0)
         made.next_actions({}, DIGEST, (), 2.0)
     assert len(made.missing_from({})) <= LIMITS.claims * LIMITS.announced
-    kept = (made._claims, made._budgets, made._disbelieved)  # what a stranger can make it remember
+    kept = (made._claims, made._rates, made._disbelieved)  # what a stranger can make it remember
     assert [len(each) for each in kept] == [LIMITS.claims, LIMITS.remembered, 0]
 
 

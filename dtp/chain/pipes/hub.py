@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -18,13 +18,13 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.errors import DialError, ListenError
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, ChannelOpened, ChannelState
 from dtp.chain.events import Cursor
-from dtp.chain.firewall import Gcra
-from dtp.chain.host import Rate, Service
+from dtp.chain.host import Service
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.commands import Argument, Program
@@ -43,21 +43,21 @@ from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel, PipeEndpoint, Tim
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
 from dtp.plurals import count_of
+from dtp.rates import RateLimiter
 from dtp.tasks import SupervisedTask, TaskSet
 
 __all__ = ["OnLink", "PipeHub"]
 
 log = logging.getLogger("dtp.chain")
 
-_NS: Final = 1_000_000_000
 #: Channels that are remembered: of others, so that their frames cost no question, and new ones of ours.
 _MAX_CHANNELS: Final = 65_536
 #: Questions about channels that nobody knows: so many at once, and one more each second.
-_LOOKUPS: Final = Rate(_NS, 32)
+_LOOKUPS: Final = (32, 1.0)
 #: Frames that wait while their channel is looked up, for each channel; history has the others.
 _MAX_WAITING: Final = 4
 #: Links that a listener takes from one account: each costs it a transaction.
-_ACCEPTS: Final = Rate(_NS, 64)
+_ACCEPTS: Final = (64, 1.0)
 _MAX_ACCOUNTS: Final = 65_536
 #: Where a client has its hub.
 _HUB: Final = "_pipe_hub"
@@ -106,11 +106,11 @@ class PipeHub:
         self._waiting: dict[str, list[PipeFrame]] = {}
         self._early: deque[PipeFrame] = deque(maxlen=_MAX_EARLY)
         self._expecting = 0
-        self._foreign: OrderedDict[str, None] = OrderedDict()
-        self._fresh: OrderedDict[str, None] = OrderedDict()
+        self._foreign: BoundedDict[str, None] = BoundedDict(_MAX_CHANNELS)
+        self._fresh: BoundedDict[str, None] = BoundedDict(_MAX_CHANNELS)
         self._listeners: dict[tuple[str, bytes], OnLink] = {}
-        self._lookups = Gcra()
-        self._accepts: OrderedDict[str, Gcra] = OrderedDict()
+        self._lookups: RateLimiter[None] = RateLimiter(*_LOOKUPS, 1)
+        self._accepts: RateLimiter[str] = RateLimiter(*_ACCEPTS, _MAX_ACCOUNTS)
         self._tidying = SupervisedTask(self._reclaim_deposits, name="dtp-pipes-tidy")
         self._funds = PipeFunds(chain, self.gas)
 
@@ -263,11 +263,8 @@ class PipeHub:
             return
         if not self._is_for_us(frame):
             return
-        if frame.channel not in self._fresh:
-            after = self._lookups.consume(_LOOKUPS, round(time.monotonic() * _NS))
-            if after is None:
-                return
-            self._lookups = after
+        if frame.channel not in self._fresh and not self._lookups.try_take(None, time.monotonic()):
+            return
         self._waiting[frame.channel] = [frame]
         self._start_task(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
 
@@ -281,9 +278,9 @@ class PipeHub:
 
     def _on_opened(self, opened: ChannelOpened) -> None:
         if any(host == opened.host for host, _ in self._listeners) and opened.server == self.chain.address:
-            _note(self._fresh, opened.channel)
+            self._fresh[opened.channel] = None
         elif self.ends.find(opened.channel) is None:
-            _note(self._foreign, opened.channel)
+            self._foreign[opened.channel] = None
 
     # -------------------------------------------------------------------------------------------------- listening
 
@@ -318,7 +315,7 @@ class PipeHub:
             found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
             ours = found.server == self.chain.address and found.state == ChannelState.OPEN
             if not ours or not any(found.host == host for host, _ in self._listeners):
-                _note(self._foreign, channel)
+                self._foreign[channel] = None
                 return
             fresh = channel in self._fresh and not found.acks_to_client
             end = await self._server_end(found, fresh, before)
@@ -358,13 +355,9 @@ class PipeHub:
         if found is None:
             return
         account = end.where.peer
-        after = self._accepts.get(account, Gcra()).consume(_ACCEPTS, round(time.monotonic() * _NS))
-        if after is None:
+        if not self._accepts.try_take(account, time.monotonic()):
             log.warning("account %s begins too many links", account)
             return
-        self._accepts[account] = after
-        if len(self._accepts) > _MAX_ACCOUNTS:
-            self._accepts.popitem(last=False)
         end.last_link = header.link
         end.opening += 1
         self._start_task(self._accept_link(end, header, found[1]), "dtp-pipes-accept")
@@ -574,13 +567,6 @@ class PipeHub:
     async def _own_pipes(self, channel: str) -> list[Pipe]:
         held = await self.chain.owned(pipe_module.SCHEMA, Pipe, self.chain.address)
         return [each for each in held if each.channel == channel]
-
-
-def _note(channels: OrderedDict[str, None], channel: str) -> None:
-    """Remember a channel among the newest."""
-    channels[channel] = None
-    if len(channels) > _MAX_CHANNELS:
-        channels.popitem(last=False)
 
 
 async def surrender(chain: ChainClient, channel: str) -> tuple[str, ...]:

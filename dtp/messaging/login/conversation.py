@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
+from dtp.carriers.source_rates import SourceLimiter
 from dtp.identity import PeerId, PeerIdError
 from dtp.messaging.login.errors import LoginFailed, LoginMalformed
 from dtp.messaging.login.opaque import ServerLogin, make_proof
@@ -27,7 +28,7 @@ from dtp.messaging.login.protocol import (
 )
 from dtp.messaging.login.sessions import LoginRow, Sessions
 from dtp.messaging.login.store import FoundLogin, LoginStore, StoredAccount, invitation_hash
-from dtp.messaging.mailbox.limits import Limiter, SourceLimiter
+from dtp.rates import RateLimiter
 
 #: Who may make an account: everybody, who has an invitation, nobody.
 Registration = Literal["open", "invited", "closed"]
@@ -54,10 +55,12 @@ class LoginServer:
         self.sessions = Sessions(longest=limits.longest_session)
         #: What was asked for, by its name, and what was refused.
         self.counters: Counter[str] = Counter()
-        self.accounts = Limiter(limits.account_tries, limits.account_pause, limits.remembered)
+        self.accounts: RateLimiter[str] = RateLimiter(
+            limits.account_tries, limits.account_pause, limits.remembered
+        )
         self.sources = SourceLimiter(limits.source_tries, limits.source_pause, limits.remembered)
         self.registrations = SourceLimiter(limits.registrations, limits.registration_pause, limits.remembered)
-        self.changes = Limiter(limits.changes, limits.change_pause, limits.remembered)
+        self.changes: RateLimiter[str] = RateLimiter(limits.changes, limits.change_pause, limits.remembered)
         #: By account, how often all who were logged in were logged out: conversations from before count no more.
         self.endings: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -197,7 +200,7 @@ class LoginConversation:
         """Return whether somebody may try now, and count it: also when the server is begun again."""
         tries, store = self._server.accounts, self._server.store
         if tries.full_again_at(counted) is None and (due := store.tries_until(counted)) > now.unix:
-            tries.restore_source(counted, now.steady + due - now.unix, now.steady)
+            tries.restore_key(counted, now.steady + due - now.unix, now.steady)
         if not tries.try_take(counted, now.steady):
             return False
         store.note_tries(counted, now.unix + (tries.full_again_at(counted) or 0.0) - now.steady)
@@ -205,7 +208,7 @@ class LoginConversation:
 
     def _forget_tries(self, counted: str) -> None:
         """Have tries count no more: who made them knows the password."""
-        self._server.accounts.reset_source(counted)
+        self._server.accounts.reset_key(counted)
         self._server.store.forget_tries(counted)
 
     def _login_finish(self, now: Moment, finalization: bytes, proof: bytes, seconds: int) -> Answer:
@@ -299,7 +302,7 @@ class LoginConversation:
         return (Refusal.DONE,)
 
 
-def _too_often(limiter: Limiter | SourceLimiter, counted: str, now: Moment) -> Answer:
+def _too_often(limiter: RateLimiter[str] | SourceLimiter, counted: str, now: Moment) -> Answer:
     return Refusal.TOO_OFTEN, math.ceil(limiter.seconds_until_allowed(counted, now.steady))
 
 

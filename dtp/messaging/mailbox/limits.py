@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from dtp.carriers.nearness import OF_NETWORK, network_of_source
 from dtp.messaging.mailbox.protocol import MAX_PUSHED
 
 MIB: Final = 1024 * 1024
 DAY: Final = 86_400
 #: A month, as room is paid for.
 MONTH: Final = 30 * DAY
-#: The part of a pause that sums of times may be off by: without it one in some is refused that is allowed.
-_ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,58 +86,3 @@ class MailboxLimits:
             return self.recipient_bytes
         paid = reserved if now < paid_until + self.grace else 0
         return min(max(paid, self.free_bytes), self.recipient_bytes)
-
-
-class Limiter:
-    """So many at once for each source, and one more for each pause: GCRA (ITU-T I.371, annex A). Bounded."""
-
-    def __init__(self, burst: int, pause: float, remembered: int) -> None:
-        self._tolerance, self._pause, self._most = burst * pause, pause, remembered
-        self._due: OrderedDict[str, float] = OrderedDict()
-
-    def try_take(self, source: str, now: float, count: int = 1) -> bool:
-        """Return True, and count it `count` times, if `source` may at time `now`, in seconds."""
-        due = max(self._due.pop(source, now), now) + count * self._pause
-        allowed = due - now <= self._tolerance + _ROUNDING * self._pause
-        self._due[source] = due if allowed else due - count * self._pause
-        while len(self._due) > self._most:
-            self._due.popitem(last=False)
-        return allowed
-
-    def seconds_until_allowed(self, source: str, now: float) -> float:
-        """Return the seconds until `source` may ask again."""
-        return max(self._due.get(source, now) + self._pause - self._tolerance - now, 0.0)
-
-    def full_again_at(self, source: str) -> float | None:
-        """Return when `source` has its whole burst again; None if nothing is remembered of it."""
-        return self._due.get(source)
-
-    def restore_source(self, source: str, due: float, now: float) -> None:
-        """Remember what `due` said before a restart, at time `now`; no more than what all at once counts for."""
-        self._due[source] = min(due, now + self._tolerance)
-
-    def reset_source(self, source: str) -> None:
-        """Forget what `source` has used."""
-        self._due.pop(source, None)
-
-
-class SourceLimiter:
-    """A `Limiter` of sources, and of the networks that they are in, which have `OF_NETWORK` times as much."""
-
-    def __init__(self, burst: int, pause: float, remembered: int) -> None:
-        self._sources = Limiter(burst, pause, remembered)
-        self._networks = Limiter(burst * OF_NETWORK, pause / OF_NETWORK, remembered)
-
-    def try_take(self, source: str, now: float, count: int = 1) -> bool:
-        """Return True, and count it `count` times, if `source` may at time `now`, in seconds."""
-        # The network counts what the source may alone, or one source would use up what its neighbours have.
-        return self._sources.try_take(source, now, count) and self._networks.try_take(
-            network_of_source(source), now, count
-        )
-
-    def seconds_until_allowed(self, source: str, now: float) -> float:
-        """Return the seconds until `source` may ask again."""
-        return max(
-            self._sources.seconds_until_allowed(source, now),
-            self._networks.seconds_until_allowed(network_of_source(source), now),
-        )

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dtp.carriers.crowd import source_group
 from dtp.carriers.nearness import network_of_source
+from dtp.carriers.source_rates import SourceLimiter
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
@@ -24,7 +25,7 @@ from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox.age import AgeClock
 from dtp.messaging.mailbox.keeper import Keeper
-from dtp.messaging.mailbox.limits import DAY, MIB, MONTH, Limiter, SourceLimiter
+from dtp.messaging.mailbox.limits import DAY, MIB, MONTH
 from dtp.messaging.mailbox.protocol import (
     ACCESS_BYTES,
     FETCH_BYTES,
@@ -48,6 +49,7 @@ from dtp.messaging.mailbox.stamps import (
 from dtp.messaging.mailbox.store import Deposit, KeptEnvelope, MailboxStore, StampFacts, Status, Tray
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.rates import RateLimiter
 from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.messaging")
@@ -76,7 +78,9 @@ class Mailbox:
         #: What was asked for, by its name, and what was refused.
         self.counters: Counter[str] = Counter()
         limits = store.limits
-        self.new_devices = Limiter(limits.new_devices, limits.new_device_pause, limits.sources)
+        self.new_devices: RateLimiter[str] = RateLimiter(
+            limits.new_devices, limits.new_device_pause, limits.sources
+        )
         kib = max(1, limits.source_bytes // 1024)
         self.volumes = SourceLimiter(kib, DAY / kib, limits.sources)
         self.spent_stamps = SpentStamps(limits.spent_stamps)

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import Channel
 from dtp.chain.errors import MalformedObject, ObjectMissing, WrongObjectType
-from dtp.chain.firewall import Gcra
-from dtp.chain.host import Bearer, Rate
+from dtp.chain.host import Bearer
 from dtp.chain.node.client import ChainClient
 from dtp.errors import LimitError
+from dtp.rates import RateLimiter
 from dtp.tasks import start_task
-
-_NS: Final = 1_000_000_000
 
 
 class TooManyQuestions(LimitError):
@@ -74,10 +71,11 @@ class ChannelBook:
         self.chain = chain
         self.limits = limits or BookLimits()
         self._clock = clock
-        self._known: OrderedDict[str, SeenChannel] = OrderedDict()
-        self._missing: OrderedDict[str, float] = OrderedDict()
-        self._sources: OrderedDict[str, Gcra] = OrderedDict()
-        self._all = Gcra()
+        self._known: BoundedDict[str, SeenChannel] = BoundedDict(self.limits.channels)
+        self._missing: BoundedDict[str, float] = BoundedDict(self.limits.missing)
+        own, everybody = self.limits.source_interval, self.limits.all_interval
+        self._sources: RateLimiter[str] = RateLimiter(self.limits.source_burst, own, self.limits.sources)
+        self._all: RateLimiter[None] = RateLimiter(self.limits.all_burst, everybody, 1)
         self._reading: dict[str, asyncio.Task[Channel | None]] = {}
 
     def get_known(self, id: str) -> SeenChannel | None:
@@ -121,10 +119,7 @@ class ChannelBook:
     def add_read(self, channel: Channel) -> None:
         """Remember a channel that was read elsewhere."""
         self._known[channel.id] = SeenChannel(channel, self._clock())
-        self._known.move_to_end(channel.id)
         self._missing.pop(channel.id, None)
-        while len(self._known) > self.limits.channels:
-            self._known.popitem(last=False)
 
     async def _read_channel(self, id: str) -> Channel | None:
         try:
@@ -132,30 +127,20 @@ class ChannelBook:
         except (ObjectMissing, WrongObjectType, MalformedObject):
             self._known.pop(id, None)
             self._missing[id] = self._clock()
-            while len(self._missing) > self.limits.missing:
-                self._missing.popitem(last=False)
             return None
         self.add_read(found)
         return found
 
     def take_turn(self, source: str) -> None:
         """Count a question to the chain that somebody from `source` causes. Raises `TooManyQuestions`."""
-        limits, now_ns = self.limits, time.monotonic_ns()  # a clock that is set back would lock everybody out
-        own = self._sources.get(source, Gcra()).consume(
-            Rate(round(limits.source_interval * _NS), limits.source_burst), now_ns
-        )
-        if own is None:
+        now = time.monotonic()  # a clock that is set back would lock everybody out
+        if self._sources.seconds_until_allowed(source, now):
             raise TooManyQuestions(
                 f"too many unknown channels from {source or 'this source'}: try again later"
             )
-        everybody = self._all.consume(Rate(round(limits.all_interval * _NS), limits.all_burst), now_ns)
-        if everybody is None:
+        if not self._all.try_take(None, now):
             raise TooManyQuestions("too many unknown channels are asked about: try again later")
-        self._all = everybody
-        self._sources[source] = own
-        self._sources.move_to_end(source)
-        while len(self._sources) > limits.sources:
-            self._sources.popitem(last=False)
+        self._sources.try_take(source, now)
 
 
 def affordable(channel: Channel, lane: int, vouched: dict[int, int]) -> int:

@@ -7,8 +7,6 @@ lifetimes. We remember nothing of it, however many there are. Quotas are token b
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Hashable
 from enum import IntEnum
 from hmac import compare_digest
 from typing import Final
@@ -75,27 +73,3 @@ class Tokens:
 
     def _make_token(self, epoch: int, kind: bytes, where: bytes, key: bytes) -> bytes:
         return hashlib.blake2b(kind + key + where, key=self._keys[epoch], digest_size=SIZE).digest()
-
-
-class QuestionQuotas:
-    """A bucket for each key: it holds `burst`, fills by `rate` a second, and each question takes one.
-
-    At most `entries` are remembered. One that is forgotten begins anew, full: by then others were seen more recently.
-    """
-
-    def __init__(self, rate: float, burst: float, entries: int) -> None:
-        self.rate, self.burst, self.entries = rate, burst, entries
-        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._levels)
-
-    def try_take(self, key: Hashable, now: float) -> bool:
-        """Take one from the bucket of `key`, and return True; return False if the bucket is empty."""
-        level, then = self._levels.pop(key, (self.burst, now))
-        level = min(self.burst, level + (now - then) * self.rate)
-        allowed = level >= 1
-        self._levels[key] = (level - 1 if allowed else level, now)
-        if len(self._levels) > self.entries:
-            self._levels.popitem(last=False)
-        return allowed

@@ -23,7 +23,7 @@ from dtp.peers.dht.addresses import (
     subnet_of,
     unpack_endpoint,
 )
-from dtp.peers.dht.admission import QuestionQuotas, Tokens, TokenStanding
+from dtp.peers.dht.admission import Tokens, TokenStanding
 from dtp.peers.dht.errors import DhtRecordError
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import (
@@ -42,13 +42,14 @@ from dtp.peers.dht.messages import (
 from dtp.peers.dht.records import Record, decode_record
 from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.table import RoutingTable
+from dtp.rates import RateLimiter
 
 #: What an answer is without its arguments: head, flags, token, and the lengths of two arguments; key and proof.
 _OVERHEAD: Final = 11 + 16 + 8
 _PROOF: Final = 32 + 64
 #: What a record takes in an answer besides itself.
 _RECORD_HEAD: Final = 3
-_PER_MINUTE: Final = 60.0
+_MINUTE: Final = 60.0
 
 
 class DhtServer:
@@ -63,12 +64,14 @@ class DhtServer:
         self._store = store
         self._random = random
         self._tokens = Tokens(random.randbytes(32), limits.token_lifetime)
-        self._peers = QuestionQuotas(limits.peer_rate, limits.peer_burst, limits.quota_entries)
-        self._strangers = QuestionQuotas(limits.stranger_rate, limits.stranger_burst, limits.quota_entries)
-        self._proofs = QuestionQuotas(limits.proof_rate, limits.proof_burst, 1)
-        self._checks = QuestionQuotas(
-            limits.checks_per_minute / _PER_MINUTE, limits.checks_per_minute, limits.quota_entries
+        most = limits.quota_entries
+        self._peers: RateLimiter[bytes] = RateLimiter(limits.peer_burst, 1 / limits.peer_rate, most)
+        self._strangers: RateLimiter[object] = RateLimiter(
+            limits.stranger_burst, 1 / limits.stranger_rate, most
         )
+        self._proofs: RateLimiter[None] = RateLimiter(limits.proof_burst, 1 / limits.proof_rate, 1)
+        checks = limits.checks_per_minute
+        self._checks: RateLimiter[bytes] = RateLimiter(checks, _MINUTE / checks, most)
         #: Has a third node dial somebody; set by the node, which has the exchange.
         self.have_dialled: Callable[[Endpoint, bytes, float], int] = lambda endpoint, nonce, now: 0
         #: The node's own records, by kind and target, and when each was given to others; set by the node. Where it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +23,7 @@ from dtp.peers.record import (
     PeerRecordFromFuture,
 )
 from dtp.plurals import count_of
+from dtp.rates import RateLimiter
 
 MAGIC: Final = b"DTPH\x01"
 HELLO, ASK, SEALED = 1, 2, 3
@@ -65,22 +66,6 @@ class HelloLimits:
     sources: int = 1024
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """What may still come, as of `at`."""
-
-    left: float
-    at: float
-
-    def try_take(self, now: float, burst: float, rate: float) -> bool:
-        self.left = min(burst, self.left + (now - self.at) * rate)
-        self.at = now
-        if self.left < 1:
-            return False
-        self.left -= 1
-        return True
-
-
 class HelloNode:
     """What one node says and hears on a LAN.
 
@@ -105,9 +90,10 @@ class HelloNode:
         self._again: list[float] = []
         self._next = _NEVER
         self._last = -_NEVER
-        self._sources: OrderedDict[str, _Bucket] = OrderedDict()
-        self._all = _Bucket(self.limits.all_burst, 0.0)
-        self._told = _Bucket(self.limits.told_burst, 0.0)
+        own, everybody = 1 / self.limits.rate, 1 / self.limits.all_rate
+        self._sources: RateLimiter[str] = RateLimiter(self.limits.burst, own, self.limits.sources)
+        self._all: RateLimiter[None] = RateLimiter(self.limits.all_burst, everybody, 1)
+        self._told: RateLimiter[None] = RateLimiter(self.limits.told_burst, 1 / self.limits.told_rate, 1)
 
     # ---- what is said -----------------------------------------------------------------------------------
 
@@ -134,7 +120,7 @@ class HelloNode:
 
     def try_take_ask(self, now: float) -> bool:
         """Return True if one more ask may be sent for a peer that nobody here waits for; it counts as sent."""
-        return self._told.try_take(now, self.limits.told_burst, self.limits.told_rate)
+        return self._told.try_take(None, now)
 
     @property
     def clock_advice(self) -> str:
@@ -225,15 +211,7 @@ class HelloNode:
                 self.outgoing.append((answer, source))
 
     def _is_within_rate(self, host: str, now: float) -> bool:
-        bucket = self._sources.get(host)
-        if bucket is None:
-            bucket = self._sources[host] = _Bucket(self.limits.burst, now)
-            if len(self._sources) > self.limits.sources:
-                self._sources.popitem(last=False)
-        self._sources.move_to_end(host)
-        if not bucket.try_take(now, self.limits.burst, self.limits.rate):
-            return False
-        return self._all.try_take(now, self.limits.all_burst, self.limits.all_rate)
+        return self._sources.try_take(host, now) and self._all.try_take(None, now)
 
     def _queue_datagram(self, data: bytes, to: Source | None) -> None:
         self.outgoing.append((self._seal_datagram(data), to))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.nearness import OF_NETWORK, network_of_source
+from dtp.carriers.source_rates import SourceLimiter
 from dtp.identity import PeerId
 from dtp.peers.reach.errors import ReachRefusal
 
@@ -78,8 +80,8 @@ class RelayBook:
         self._reserved = _Shares(limits.reservations_per_source)
         self._circuits_to: Counter[PeerId] = Counter()
         self._circuits_from = _Shares(limits.circuits_per_source)
-        self._had: OrderedDict[PeerId, tuple[float, int]] = OrderedDict()
-        self._dials: OrderedDict[tuple[str, int], tuple[float, float]] = OrderedDict()
+        self._had: BoundedDict[PeerId, tuple[float, int]] = BoundedDict(limits.remembered)
+        self._dials = SourceLimiter(limits.dials, limits.dial_pause, limits.remembered)
         #: What was refused, by why.
         self.refused: Counter[ReachRefusal] = Counter()
 
@@ -115,7 +117,7 @@ class RelayBook:
     def open_circuit(self, target: PeerId, source: str, now: float) -> ReachRefusal | None:
         """Give `source` a circuit to `target`; then `close_circuit` has to follow."""
         limits = self.limits
-        if not self._may_dial(source, now):
+        if not self._dials.try_take(source, now):
             return self._count_refusal(ReachRefusal.TOO_OFTEN)
         held = self._until.get(target)
         if held is None or held[0] < now:
@@ -144,28 +146,11 @@ class RelayBook:
 
     def count_bytes(self, target: PeerId, size: int, now: float) -> bool:
         """Count bytes of a circuit to `target`; False if these were too many."""
-        since, had = self._had.pop(target, (now, 0))
+        since, had = self._had.get(target, (now, 0))
         if now >= since + DAY:
             since, had = now, 0
         self._had[target] = (since, had + size)
-        if len(self._had) > self.limits.remembered:
-            self._had.popitem(last=False)
         return had + size <= self.limits.peer_bytes
-
-    def _may_dial(self, source: str, now: float) -> bool:
-        """Return True, and count it, if `source` may dial: `dials` at once, one more each `dial_pause` seconds."""
-        # Its network counts what it may alone: else it would use up what its neighbours have.
-        return self._take_dial(source, 1, now) and self._take_dial(network_of_source(source), OF_NETWORK, now)
-
-    def _take_dial(self, whose: str, share: int, now: float) -> bool:
-        limits = self.limits
-        since, used = self._dials.pop((whose, share), (now, 0.0))
-        used = max(0.0, used - (now - since) * share / limits.dial_pause)
-        allowed = used + 1 <= limits.dials * share
-        self._dials[whose, share] = (now, used + allowed)
-        if len(self._dials) > limits.remembered:
-            self._dials.popitem(last=False)
-        return allowed
 
     def _forget_old(self, now: float) -> None:
         for peer, (until, _) in list(self._until.items()):

@@ -47,7 +47,7 @@ from dtp.messaging.mailbox import (
     Tray,
 )
 from dtp.messaging.mailbox.client import MailboxGone, RoomPrice
-from dtp.messaging.mailbox.limits import DAY, Limiter
+from dtp.messaging.mailbox.limits import DAY
 from dtp.messaging.mailbox.protocol import (
     MailboxMalformed,
     MailboxOp,
@@ -74,17 +74,6 @@ def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> SqliteM
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_store_in_sqlite(check: Callable[[Registered], None]) -> None:
     check(registered)
-
-
-def test_sources_are_limited_apart_and_few_are_remembered() -> None:
-    limiter = Limiter(3, 1.0, remembered=2)
-    assert [limiter.try_take("a", 100.0) for _ in range(5)] == [True, True, True, False, False]
-    assert limiter.try_take("b", 100.0)
-    assert limiter.try_take("a", 101.0)
-    assert not limiter.try_take("a", 101.0)
-    limiter.try_take("c", 101.0)
-    limiter.try_take("d", 101.0)
-    assert limiter.try_take("a", 101.0)  # forgotten
 
 
 def test_a_file_gets_smaller_when_what_was_kept_is_over(tmp_path: Path) -> None:
@@ -512,13 +501,6 @@ def test_requests_and_answers_are_checked(data: bytes) -> None:
     for parse in (parse_request, parse_answer):
         with pytest.raises(MailboxMalformed):
             parse(data)
-
-
-@pytest.mark.parametrize("burst", [1, 3, 1000])
-def test_as_many_are_let_in_as_is_said_whatever_the_clock_shows(burst: int) -> None:
-    for now in (0.0, 0.1, 1234.56789, 16_000.123456789, 9e6 + 1 / 3):
-        limiter = Limiter(burst, 0.1, 10)
-        assert [limiter.try_take("a", now) for _ in range(burst + 1)] == [True] * burst + [False]
 
 
 def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> None:

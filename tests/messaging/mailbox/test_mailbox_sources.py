@@ -17,9 +17,10 @@ from test_mailbox import SERVER, register, run
 import dtp
 from dtp.carriers.crowd import source_group
 from dtp.carriers.nearness import OF_NETWORK
+from dtp.carriers.source_rates import SourceLimiter
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
-from dtp.messaging.mailbox.limits import MailboxLimits, SourceLimiter
+from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import MAILBOX_SERVICE, MailboxRefused, Refusal
 from dtp.messaging.mailbox.service import Mailbox
 from dtp.messaging.mailbox.sqlite_store import SqliteMailbox

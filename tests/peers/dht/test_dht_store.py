@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dtp.identity import Identity
 from dtp.peers.dht import addresses
 from dtp.peers.dht.addresses import Scope, may_tell, pack_endpoint, scope_of, subnet_of, unpack_endpoint
-from dtp.peers.dht.admission import NONE, QuestionQuotas, Tokens, TokenStanding
+from dtp.peers.dht.admission import NONE, Tokens, TokenStanding
 from dtp.peers.dht.contacts import RoundTrips
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import StoreVerdict
@@ -121,25 +121,6 @@ def test_what_has_ended_is_forgotten() -> None:
     assert store.drop_expired(NOW + 59) == 0
     assert store.drop_expired(NOW + 60) == 1
     assert [held.record.author for held in store] == [bob.id.key]
-
-
-# ------------------------------------------------------------------------------------------------------------- quotas
-
-
-def test_a_quota_is_a_burst_and_a_rate() -> None:
-    quotas = QuestionQuotas(rate=2.0, burst=3.0, entries=10)
-    assert [quotas.try_take("a", 0.0) for _ in range(4)] == [True, True, True, False]
-    assert quotas.try_take("b", 0.0)  # nobody else is harmed
-    assert quotas.try_take("a", 0.5)
-    assert not quotas.try_take("a", 0.6)
-    assert [quotas.try_take("a", 100.0) for _ in range(4)] == [True, True, True, False]
-
-
-def test_quotas_remember_so_many_and_no_more() -> None:
-    quotas = QuestionQuotas(rate=1.0, burst=1.0, entries=10)
-    for number in range(1000):
-        quotas.try_take(number, 0.0)
-    assert len(quotas) == 10
 
 
 # ------------------------------------------------------------------------------------------------------------- tokens
