@@ -44,6 +44,7 @@ ROWS = (
         "escaping",
         "plurals",
         "bounded",
+        "packing",
         "rates",
         "replacing",
         "locking",
@@ -55,7 +56,7 @@ ROWS = (
 #: Where names on one row may know each other after all.
 ALSO = {
     "config": {"errors"},
-    "identity": {"errors", "replacing"},
+    "identity": {"errors", "packing", "replacing"},
     "postgresql": {"certificates"},
     "rates": {"bounded"},
     "__init__": {"socket"},

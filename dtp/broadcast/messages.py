@@ -20,6 +20,7 @@ from dtp.broadcast.format.segment import MAX_SIZE, PIECE_SIZE, SIGNED_SIZE
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.address import is_dialled_as_told
+from dtp.packing import unpack
 
 VERSION: Final = 1
 MAX_ADDRESSES: Final = 16
@@ -357,10 +358,7 @@ def _rows(fields: dict[Any, Any], name: str, most: int) -> list[Any]:
 
 
 def _map(body: bytes) -> dict[Any, Any]:
-    try:
-        fields = msgpack.unpackb(body, max_map_len=16, max_array_len=MAX_PATH)
-    except (ValueError, msgpack.UnpackException) as fault:
-        raise ShowMessageError(f"a message isn't msgpack: {fault}") from None
+    fields = unpack(body, ShowMessageError, "a message", max_map_len=16, max_array_len=MAX_PATH)
     if not isinstance(fields, dict):
         raise ShowMessageError("a message isn't a map")
     return fields

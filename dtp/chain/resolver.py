@@ -15,13 +15,13 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
+from dtp.bounded import BoundedDict
 from dtp.chain import host as host_module
 from dtp.chain.errors import ObjectMissing
 from dtp.chain.host import Beacon, Endpoint, Host, Role, Service
@@ -336,9 +336,8 @@ class HostDirectory:
         self._also_closed = also_closed
         self.pipe_channel = pipe_channel
         self._max_age = max_age
-        self._max_hosts = max_hosts
         self._clock = clock
-        self._known: OrderedDict[str, tuple[HostState | None, float]] = OrderedDict()
+        self._known: BoundedDict[str, tuple[HostState | None, float]] = BoundedDict(max_hosts)
         self._fetching: dict[str, asyncio.Task[HostState]] = {}
 
     async def find(self, host_object: Id) -> HostState:
@@ -417,9 +416,6 @@ class HostDirectory:
         now = self._clock()
         found = done.result() if fault is None else None
         self._known[id] = (found, now + (self._max_age if found is not None else MISSING_AGE))
-        self._known.move_to_end(id)
-        while len(self._known) > self._max_hosts:
-            self._known.popitem(last=False)
 
     async def _fetch_host(self, id: str, before: HostState | None) -> HostState:
         async with self._open_client() as chain:

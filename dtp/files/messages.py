@@ -10,6 +10,7 @@ import msgpack
 
 from dtp.files.errors import FileTransferError, TransferRefused
 from dtp.files.names import MAX_PATH, check_name
+from dtp.packing import unpack
 
 VERSION = 1
 #: Bytes of a message's body; the longest has a name of 250 bytes or a path of 1024.
@@ -150,10 +151,7 @@ def parse(body: bytes) -> Message:
     Raises `TransferRefused` for a refusal, `NameRefused` for a file name that isn't taken, and
     `FileTransferError` for anything else that isn't a message of this version.
     """
-    try:
-        fields = msgpack.unpackb(body, max_map_len=32, max_array_len=32)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise FileTransferError(f"a message is not msgpack: {error}") from None
+    fields = unpack(body, FileTransferError, "a message", max_map_len=32, max_array_len=32)
     if not isinstance(fields, dict):
         raise FileTransferError("a message is not a map")
     op = fields.get("op")

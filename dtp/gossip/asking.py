@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.gossip import frames
 from dtp.gossip.core import SETTLED_BEATS, Core, Neighbour, TopicState
 from dtp.gossip.frames import GossipFrameType
@@ -43,9 +43,9 @@ class Asking:
         self._core = core
         self._asked: dict[bytes, _Asked] = {}
         #: Whom messages were asked of that came from others, or not in time, and until when they may still come.
-        self._late: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
+        self._late: BoundedDict[bytes, tuple[bytes, float]] = BoundedDict(_ASKED)
         #: What was refused for its time, which is an id's for good: until when it may be offered, and that time.
-        self._refused: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
+        self._refused: BoundedDict[bytes, tuple[float, int]] = BoundedDict(_ASKED)
 
     def __len__(self) -> int:
         return len(self._asked)
@@ -100,8 +100,6 @@ class Asking:
         """Note that a message was refused for its time: it isn't asked for while that would be refused still."""
         limits = self._core.limits
         self._refused[message_id] = now + max(limits.stale, limits.held_time), time_ms
-        if len(self._refused) > _ASKED:
-            self._refused.popitem(last=False)
 
     def _would_be_refused(self, message_id: bytes, now: float) -> bool:
         """True for what was refused for its time, and would be now: one from the future may be taken later, and this
@@ -171,8 +169,6 @@ class Asking:
 
     def _expect_late(self, message_id: bytes, peer: bytes, now: float) -> None:
         self._late[message_id] = peer, now + self._core.limits.stale
-        if len(self._late) > _ASKED:
-            self._late.popitem(last=False)
 
     def run_heartbeat(self, now: float) -> None:
         """Count broken promises, ask others instead, and send neighbours IHAVE."""

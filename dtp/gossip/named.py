@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.nearness import Nearness, network_of_source
 from dtp.errors import DtpError
 from dtp.identity import PeerId
@@ -51,7 +52,7 @@ class NamedPeers:
         #: What each network has named, the one first whose turn is next; and how many are dialled of each.
         self._waiting: OrderedDict[str, deque[Named]] = OrderedDict()
         self._busy: Counter[str] = Counter()
-        self._dialled: OrderedDict[PeerId, float] = OrderedDict()
+        self._dialled: BoundedDict[PeerId, float] = BoundedDict(REMEMBERED)
         self._tasks = TaskSet()
 
     def add(self, named: Named, source: str) -> None:
@@ -83,15 +84,9 @@ class NamedPeers:
             else:
                 del self._waiting[teller]
             if self._is_due(named):
-                self._note_dialled(named.peer)
+                self._dialled[named.peer] = self._now()
                 self._busy[teller] += 1
                 self._tasks.start(self._dial(named.peer, teller), name="dtp-gossip-dial")
-
-    def _note_dialled(self, peer: PeerId) -> None:
-        self._dialled[peer] = self._now()
-        self._dialled.move_to_end(peer)
-        while len(self._dialled) > REMEMBERED:
-            self._dialled.popitem(last=False)
 
     async def _dial(self, peer: PeerId, teller: str) -> None:
         try:

@@ -17,6 +17,7 @@ from dtp.errors import PeerError
 from dtp.identity import bech32
 from dtp.identity.keys import SIGNATURE_SIZE, Identity
 from dtp.identity.peer_id import KEY_SIZE, PeerId, PeerIdError
+from dtp.packing import unpack
 
 #: Before the two keys whose hash names an account, before what a card says, before what makes a key the next one.
 ACCOUNT_DOMAIN: Final = b"dtp.account.v1"
@@ -221,21 +222,14 @@ def _peer(key: bytes) -> PeerId:
 def _envelope(data: bytes) -> tuple[bytes, bytes]:
     if len(data) > MAX_BYTES:
         raise CardError(f"a card of {len(data)} bytes; {MAX_BYTES} are the most")
-    match _unpacked(data):
+    match unpack(data, CardError, "a card"):
         case [bytes(body), bytes(signature)] if len(signature) == SIGNATURE_SIZE:
             return body, signature
     raise CardError("a card is malformed")
 
 
-def _unpacked(data: bytes) -> Any:
-    try:
-        return msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException):  # a StackError is a ValueError
-        raise CardError("a card is not MessagePack") from None
-
-
 def _read(body: bytes, signature: bytes) -> Card:
-    match _unpacked(body):
+    match unpack(body, CardError, "a card"):
         case [int(version), *_] if version != VERSION or isinstance(version, bool):
             raise CardError(f"a card of version {version}; {VERSION} is spoken here")
         case [_, bytes(key), bytes(recovery), [*rotations], sequence, issued, expires, [*devices]]:

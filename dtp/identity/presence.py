@@ -14,6 +14,7 @@ import msgpack
 from dtp.errors import PeerError
 from dtp.identity.keys import SIGNATURE_SIZE, Identity
 from dtp.identity.peer_id import PeerId, PeerIdError
+from dtp.packing import unpack
 
 DOMAIN: Final = b"dtp.presence.v1"
 VERSION: Final = 1
@@ -75,11 +76,7 @@ class PresenceStatement:
         Whether it still holds is `is_current`'s affair.
         """
         body, signature = _envelope(data)
-        try:
-            fields = msgpack.unpackb(body)
-        except (ValueError, msgpack.UnpackException):
-            raise PresenceError("a statement of presence is not MessagePack") from None
-        match fields:
+        match unpack(body, PresenceError, "a statement of presence"):
             case [int(version), *_] if version != VERSION:
                 raise PresenceError(f"a statement of version {version}; {VERSION} is spoken here")
             case [_, bytes(key), bytes(host), generation, sequence, issued, expires, [*hints]]:
@@ -114,10 +111,7 @@ def _message(body: bytes) -> bytes:
 def _envelope(data: bytes) -> tuple[bytes, bytes]:
     if len(data) > MAX_BYTES:
         raise PresenceError(f"a statement of presence of {len(data)} bytes; {MAX_BYTES} are the most")
-    try:
-        match msgpack.unpackb(data):
-            case [bytes(body), bytes(signature)] if len(signature) == SIGNATURE_SIZE:
-                return body, signature
-    except (ValueError, msgpack.UnpackException):
-        pass
+    match unpack(data, PresenceError, "a statement of presence"):
+        case [bytes(body), bytes(signature)] if len(signature) == SIGNATURE_SIZE:
+            return body, signature
     raise PresenceError("a statement of presence is malformed")

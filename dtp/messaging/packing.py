@@ -1,24 +1,29 @@
-"""MessagePack of what others have written: one value, in its shortest form, or a named error; on streams, behind its
-length."""
+"""MessagePack of devices and mailboxes, and of what they keep: on streams with its length in front. Maps may have
+keys of any kind."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgpack
-
+from dtp import packing
 from dtp.errors import PeerError
 from dtp.messaging.errors import StoreFailed
 from dtp.net.stream import Stream
+from dtp.packing import pack
+
+__all__ = [
+    "MAX_NUMBER",
+    "domain_tag",
+    "is_number",
+    "pack",
+    "pack_frame",
+    "read_frame",
+    "unpack",
+    "unpack_saved",
+]
 
 #: The bounds of a number that is counted with, as SQLite has them.
 MAX_NUMBER = 2**63 - 1
-
-
-def pack(value: object) -> bytes:
-    """Return `value` as MessagePack."""
-    packed: bytes = msgpack.packb(value)
-    return packed
 
 
 def pack_frame(*fields: object) -> bytes:
@@ -40,18 +45,12 @@ async def read_frame(stream: Stream, most: int, fault: type[PeerError]) -> bytes
 
 def unpack(data: bytes, fault: type[PeerError], what: str) -> Any:
     """Return the value that these bytes are. Raise `fault`, which says that `what` is not MessagePack."""
-    try:
-        return msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException):  # a StackError is a ValueError
-        raise fault(f"{what} is not MessagePack") from None
+    return packing.unpack(data, fault, what, strict_map_key=False)
 
 
 def unpack_saved(data: bytes) -> Any:
     """Return the value that this program has saved as these bytes. Raise `StoreFailed`."""
-    try:
-        return msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as fault:
-        raise StoreFailed(f"what was saved is damaged: {fault}") from None
+    return packing.unpack(data, StoreFailed, "what was saved is damaged: it", strict_map_key=False)
 
 
 def is_number(value: object, most: int = MAX_NUMBER) -> bool:

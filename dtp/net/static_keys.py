@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.identity import PeerId
 
 __all__ = ["KNOWN", "StaticKeys"]
@@ -14,8 +14,7 @@ class StaticKeys:
     """The keys of at most `size` peers; the one that was proven least recently makes room."""
 
     def __init__(self, size: int = 4096) -> None:
-        self._size = size
-        self._keys: OrderedDict[PeerId, bytes] = OrderedDict()
+        self._keys: BoundedDict[PeerId, bytes] = BoundedDict(size)
 
     def get_key(self, peer: PeerId | None) -> bytes | None:
         """Return the static key of `peer` (32 bytes), if known."""
@@ -24,9 +23,6 @@ class StaticKeys:
     def learn_key(self, peer: PeerId, static: bytes) -> None:
         """Note that `peer` has proven `static`."""
         self._keys[peer] = static
-        self._keys.move_to_end(peer)
-        if len(self._keys) > self._size:
-            self._keys.popitem(last=False)
 
     def forget_key(self, peer: PeerId | None) -> None:
         """Forget a key that didn't work: the peer has another one now."""

@@ -16,6 +16,7 @@ import msgpack
 
 from dtp.bounded import BoundedDict
 from dtp.errors import PeerError
+from dtp.packing import unpack
 from dtp.rates import RateLimiter
 
 VERSION: Final = 1
@@ -104,15 +105,13 @@ def encode(heads: Heads) -> bytes:
 
 def decode(data: bytes, *, most: int) -> Heads:
     """Return what a message of at most `most` authors says. Raise `HeadsError` for what `encode` didn't write."""
-    try:
-        version, digest, pairs, is_all = msgpack.unpackb(data, max_array_len=2 * most + 8)
-        found = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    except (ValueError, TypeError) as error:
-        raise HeadsError(f"not a message about heads: {error}") from error
-    heads = Heads(digest, found, is_all)
-    if version != VERSION or not _is_sound(heads) or len(found) > most or encode(heads) != data:
-        raise HeadsError("a message about heads has other parts than it should")
-    return heads
+    match unpack(data, HeadsError, "a message about heads", max_array_len=2 * most + 8):
+        case [int(version), bytes(digest), [*pairs], bool(is_all)] if version == VERSION:
+            if all(type(author) is bytes for author in pairs[::2]) and len(pairs) <= 2 * most:
+                heads = Heads(digest, dict(zip(pairs[::2], pairs[1::2], strict=False)), is_all)
+                if _is_sound(heads) and encode(heads) == data:
+                    return heads
+    raise HeadsError("a message about heads has other parts than it should")
 
 
 def _is_sound(heads: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgpack
 
+from dtp.packing import unpack
 from dtp.pay.errors import MalformedMeter
 from dtp.pay.voucher import HASH_SIZE, KEY_SIZE, MAX_COUNT, SIGNATURE_SIZE
 
@@ -282,10 +283,7 @@ def parse(data: bytes, *, from_client: bool) -> Message | None:
     """
     if len(data) > MAX_FRAME:
         raise MalformedMeter(f"a metering frame of {len(data)} bytes; {MAX_FRAME} is the most")
-    try:
-        fields = msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException) as error:  # also of text that is not UTF-8, and of depth
-        raise MalformedMeter(f"a metering frame that is not MessagePack: {type(error).__name__}") from None
+    fields = unpack(data, MalformedMeter, "a metering frame")
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise MalformedMeter("a metering frame must be an array that begins with its kind")
     kind = fields[0]

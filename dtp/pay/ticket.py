@@ -14,6 +14,7 @@ from typing import Final
 import msgpack
 
 from dtp.chain.model import canonical_id, id_bytes
+from dtp.packing import unpack
 from dtp.pay.errors import TicketRefused
 from dtp.pay.voucher import SIGNATURE_SIZE, LaneKey, verify_raw
 from dtp.session.codes import CloseDetail
@@ -82,11 +83,7 @@ def parse_ticket(data: bytes) -> Ticket:
         )
     if len(data) > MAX_TICKET:
         raise TicketRefused(f"a ticket of {len(data)} bytes", CloseDetail.TICKET_MALFORMED)
-    try:
-        fields = msgpack.unpackb(data)
-    except (ValueError, msgpack.UnpackException):
-        raise TicketRefused("the ticket is not MessagePack", CloseDetail.TICKET_MALFORMED) from None
-    match fields:
+    match unpack(data, lambda why: TicketRefused(why, CloseDetail.TICKET_MALFORMED), "the ticket"):
         case [int(version), *_] if type(version) is int and version != VERSION:
             raise TicketRefused(
                 f"a ticket of version {version}; {VERSION} is spoken here", CloseDetail.TICKET_MALFORMED

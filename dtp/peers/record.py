@@ -15,6 +15,7 @@ import msgpack
 from dtp.errors import LocalError, PeerError
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.packing import unpack
 
 DOMAIN: Final = b"dtp.peer.v1"
 #: A record and the head of whatever carries it fit in one UDP packet of 1,280 bytes, which every network takes.
@@ -163,10 +164,7 @@ def _check_size(data: bytes) -> None:
 def _verified(data: bytes) -> PeerRecord:
     """Return the record, whenever it holds. What is refused isn't remembered."""
     body, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
-    try:
-        unpacked = msgpack.unpackb(body, strict_map_key=False, object_pairs_hook=_map_of)
-    except (ValueError, TypeError, msgpack.UnpackException):  # a StackError is a ValueError
-        raise PeerRecordError("a peer record is not MessagePack") from None
+    unpacked = unpack(body, PeerRecordError, "a peer record", strict_map_key=False, object_pairs_hook=_map_of)
     if not isinstance(unpacked, dict):
         raise PeerRecordError("a peer record is not a map")
     fields = _fields(unpacked)

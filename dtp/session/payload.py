@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgpack
 
 from dtp.identity import PeerId, PeerIdError
+from dtp.packing import unpack
 from dtp.session.codes import HandshakeError
 from dtp.session.limits import STREAMS_AHEAD, Limits
 
@@ -85,10 +86,7 @@ def parse_payload(data: bytes, limits: Limits) -> Payload:
     """Return a payload from the peer, every field checked. `HandshakeError` names the field that is wrong."""
     if len(data) > limits.payload:
         raise HandshakeError(f"payload of {len(data)} bytes is above {limits.payload}")
-    try:
-        fields = msgpack.unpackb(data, raw=False, strict_map_key=True, object_pairs_hook=_map_of)
-    except (ValueError, msgpack.UnpackException) as error:  # also UnicodeDecodeError, a ValueError
-        raise HandshakeError(f"payload is not MessagePack: {type(error).__name__}") from None
+    fields = unpack(data, HandshakeError, "payload", object_pairs_hook=_map_of)
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise HandshakeError("payload is not a map whose keys are strings")
     if _depth(fields) > _MAX_DEPTH:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 
+from dtp.bounded import BoundedDict
 from dtp.core import STREAM_ROOM
 from dtp.errors import DtpError
 from dtp.identity import PeerId
@@ -136,7 +137,7 @@ class SessionState:
         self._active_at = now
         self._moved_at_ping = 0
         self._ping_token = 0
-        self._pings: dict[int, float] = {}
+        self._pings: BoundedDict[int, float] = BoundedDict(_MAX_PINGS)
         self.rtt: float | None = None
 
     @property
@@ -206,8 +207,6 @@ class SessionState:
     def _new_ping(self, now: float) -> bytes:
         self._ping_token += 1
         self._pings[self._ping_token] = now
-        if len(self._pings) > _MAX_PINGS:
-            del self._pings[next(iter(self._pings))]
         return PING.pack(self._ping_token)
 
     def _check_open(self) -> None:

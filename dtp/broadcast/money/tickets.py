@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.broadcast.money import shows
 from dtp.broadcast.sealed.admission import KeyAdmission, Refusal, SeatClaim, claim_statement
 from dtp.chain.model import Id, canonical_id, id_bytes
@@ -95,7 +95,7 @@ class Seats(KeyAdmission):
     def __init__(self, show: bytes, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._show, self._clock_ms = show, clock_ms
         #: By ticket, those that were looked at last at the end.
-        self._seats: OrderedDict[str, _Seat] = OrderedDict()
+        self._seats: BoundedDict[str, _Seat] = BoundedDict(_MOST)
 
     @abstractmethod
     async def _list_tickets(self, accounts: Mapping[str, Collection[str]]) -> Mapping[str, Sequence[str]]:
@@ -143,10 +143,7 @@ class Seats(KeyAdmission):
         }
 
     def _get_seat(self, ticket: str) -> _Seat:
-        seat = self._seats.setdefault(ticket, _Seat())
-        self._seats.move_to_end(ticket)
-        if len(self._seats) > _MOST:
-            self._seats.popitem(last=False)
+        seat = self._seats[ticket] = self._seats.get(ticket) or _Seat()
         return seat
 
     def _list_accounts(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.broadcast.errors import ShowSealed
 from dtp.broadcast.format import Flag, Segment
 from dtp.broadcast.sealed.admission import KeyAdmission, Refusal, SeatClaim
@@ -44,7 +44,7 @@ class KeyIssuer:
         """`epoch` is the last one that was used before."""
         self._stream, self._admission, self._epoch = stream, admission, epoch
         self._asked: dict[PeerId, Sequence[SeatClaim]] = {}
-        self._keys: OrderedDict[int, bytes] = OrderedDict()
+        self._keys: BoundedDict[int, bytes] = BoundedDict(GIVEN)
         self._next: Rotation | None = None
 
     @property
@@ -77,8 +77,6 @@ class KeyIssuer:
         if made is not None:
             self._epoch = made.epoch
             self._keys[made.epoch] = made.key
-            while len(self._keys) > GIVEN:
-                self._keys.popitem(last=False)
         return made
 
     @property

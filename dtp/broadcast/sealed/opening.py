@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import KeysTooFast, ShowMessageError, ShowSealed
@@ -60,7 +60,7 @@ class Opener:
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._keys: OrderedDict[int, bytes] = OrderedDict()
+        self._keys: BoundedDict[int, bytes] = BoundedDict(_KEPT)
 
     def take_keys(self, segment: Segment, data: bytes) -> None:
         """Take the key out of a segment of keys, if it is for this identity. Raise `SegmentError`."""
@@ -72,8 +72,6 @@ class Opener:
     def add_keys(self, keys: dict[int, bytes]) -> None:
         """Add the keys of some epochs."""
         self._keys |= keys
-        while len(self._keys) > _KEPT:
-            self._keys.popitem(last=False)
 
     def has_key(self, segment: Segment) -> bool:
         """True if `open_segment` can open this segment: an empty one, such as the last, needs no key."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Hashable, Set
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.plurals import count_of
 
 K = TypeVar("K", bound=Hashable)
-T = TypeVar("T")
 
 #: Seconds for which what was measured counts.
 MEASURED: Final = 60.0
@@ -93,8 +93,8 @@ class Ranking(Generic[K]):
         self.places = places
         self._relays = frozenset(relays)
         self._here: dict[K, ShowListener] = {}
-        self._measured: OrderedDict[str, tuple[bool, float]] = OrderedDict()
-        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._measured: BoundedDict[str, tuple[bool, float]] = BoundedDict(_MOST)
+        self._failed: BoundedDict[str, tuple[int, float]] = BoundedDict(_MOST)
         self._peers = Counter[PeerId]()
         #: What was found when all were looked at, and until when that is taken for right.
         self._survey = _Survey(0, _HIGHEST, frozenset()), -math.inf
@@ -195,14 +195,7 @@ class Ranking(Generic[K]):
 
     def note_measured(self, listener: ShowListener, serves: bool, now: float) -> None:
         """Note whether a stranger was sent the show by a listener, or below it."""
-        _remember(self._measured, listener.addresses[0], (serves, now + MEASURED))
+        self._measured[listener.addresses[0]] = serves, now + MEASURED
         failures = 0 if serves else self._failed.get(listener.source, (0, now))[0] + 1
         pause = min(_AGAIN * 2.0 ** min(failures - 1, 32), MEASURED) if failures else 0.0
-        _remember(self._failed, listener.source, (failures, now + pause))
-
-
-def _remember(known: OrderedDict[str, T], name: str, value: T) -> None:
-    known[name] = value
-    known.move_to_end(name)
-    if len(known) > _MOST:
-        known.popitem(last=False)
+        self._failed[listener.source] = failures, now + pause

@@ -16,7 +16,6 @@ import os
 import socket
 import ssl
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
@@ -34,6 +33,7 @@ from qh3.quic.packet import (
     encode_quic_version_negotiation,
 )
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.base import Accept
 from dtp.carriers.crowd import Crowd
 from dtp.carriers.errors import BrokenError, DialError, reason
@@ -161,7 +161,7 @@ class QuicEndpoint:
         self._ids: dict[QuicCarrier, list[bytes]] = {}
         self._handshakes = Crowd[QuicCarrier](MOST_HANDSHAKES, MOST_OF_A_SOURCE)
         self._expiry: dict[QuicCarrier, asyncio.TimerHandle] = {}
-        self._expected: OrderedDict[str, float] = OrderedDict()
+        self._expected: BoundedDict[str, float] = BoundedDict(MOST_EXPECTED)
         self._tokens = RetryTokens(os.urandom(32))
         self._server = quic_configuration(client=False)
         #: Called with what came and isn't QUIC: packets whose first byte is below 64.
@@ -227,8 +227,6 @@ class QuicEndpoint:
     def expect_address(self, address: Address, seconds: float) -> None:
         """Let a first packet from `address` in without proof for so long: it was told of us by somebody we trust."""
         self._expected[repr(address[:2])] = self._loop.time() + seconds
-        if len(self._expected) > MOST_EXPECTED:
-            self._expected.popitem(last=False)
 
     def send_stray(self, data: bytes, address: Address) -> None:
         """Send a packet that is not QUIC: its first byte has to be below 64."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.quic.carrier import Address
 
 #: Of `udp(7)`; Python has no names for them.
@@ -83,7 +84,7 @@ class RowSender:
         #: Packets that a row may have: 1 where the kernel can't cut rows up.
         self.most = MOST_SEGMENTS if _knows_rows(sock) else 1
         #: Hosts the way to which can't do it, each with how many packets go there one by one.
-        self._alone: dict[object, int] = {}
+        self._alone: BoundedDict[object, int] = BoundedDict(MOST_ALONE)
 
     def group(self, packets: Iterable[tuple[bytes, Address]]) -> Iterator[PacketRow]:
         """Yield the packets in rows as this system takes them, in their order."""
@@ -112,10 +113,7 @@ class RowSender:
 
     def _note_alone(self, host: object) -> None:
         """Have packets to a host go one by one for a while."""
-        self._alone.pop(host, None)
         self._alone[host] = ALONE_FOR
-        if len(self._alone) > MOST_ALONE:
-            del self._alone[next(iter(self._alone))]
 
     def _count_alone(self, host: object) -> None:
         self._alone[host] -= 1

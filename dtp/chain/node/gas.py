@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
+from dtp.bounded import BoundedDict
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.model import Executed, ObjectData, ObjectRef, format_amount
 from dtp.chain.node.commands import KnownObject
@@ -177,7 +178,7 @@ class ObjectCache:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, KnownObject] = {}
+        self._known: BoundedDict[str, KnownObject] = BoundedDict(_REMEMBERED)
 
     def get(self, id: str) -> KnownObject | None:
         """Return what is known of an object, None if nothing is."""
@@ -190,11 +191,9 @@ class ObjectCache:
     def add_known(self, known: Iterable[KnownObject]) -> None:
         """Note references; an older one never replaces a newer one."""
         for each in known:
-            before = self._known.pop(each.ref.id, None)
+            before = self._known.get(each.ref.id)
             newest = before if before is not None and before.ref.version > each.ref.version else each
             self._known[each.ref.id] = newest
-        while len(self._known) > _REMEMBERED:
-            del self._known[next(iter(self._known))]
 
     def learn_objects(self, objects: Iterable[ObjectData]) -> None:
         """Note what was read."""

@@ -10,7 +10,7 @@ Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC over HTTP/2 (PROTOCOL-HTTP2.m
 from __future__ import annotations
 
 import re
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,6 +30,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from dtp.bounded import BoundedDict
 from dtp.daemon.http import frames
 from dtp.daemon.http.conversation import HEAD_SIZE
 from dtp.daemon.http.frames import Http2Frame, MalformedHttp2, Splitter
@@ -139,7 +140,7 @@ class Filter:
         #: Calls that the backend has, and whether it has begun to answer.
         self._calls: dict[int, bool] = {}
         self._last = 0
-        self._refused: OrderedDict[int, None] = OrderedDict()
+        self._refused: BoundedDict[int, None] = BoundedDict(_REFUSED)
         #: Sizes of HPACK's table that the backend has announced and the client has yet to agree to.
         self._tables: deque[int | None] = deque()
         #: The same from the client to the backend, for settings that it has not acknowledged; and what holds now.
@@ -421,8 +422,6 @@ class Filter:
     def _forget_stream(self, stream: int) -> None:
         """Have nobody get what still comes for this call. Each frame is looked up, so not in a list."""
         self._refused[stream] = None
-        if len(self._refused) > _REFUSED:
-            self._refused.popitem(last=False)
 
     def _reset_stream(self, stream: int) -> None:
         """End a call that HTTP/2 doesn't allow."""

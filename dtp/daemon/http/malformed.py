@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from dtp.bounded import BoundedDict
 from dtp.carriers.crowd import source_group
 from dtp.daemon.policies import Caller
 
@@ -24,16 +23,14 @@ class MalformedRequests:
 
     def __init__(self) -> None:
         #: By identity or source: when its bucket is empty again, by the steady clock.
-        self._empty_at: OrderedDict[str, float] = OrderedDict()
+        self._empty_at: BoundedDict[str, float] = BoundedDict(_MOST_KNOWN)
 
     def count_request(self, caller: Caller, now: float) -> float:
         """Count one; return the seconds after which it is to be answered, 0 for at once."""
         delay = 0.0
         for key in (f"peer {caller.peer}", f"source {source_group(caller.source)}"):
-            empty_at = max(self._empty_at.pop(key, now), now) + 1 / PER_SECOND
+            empty_at = max(self._empty_at.get(key, now), now) + 1 / PER_SECOND
             beyond = min(empty_at - now - BURST / PER_SECOND, LONGEST)
             self._empty_at[key] = min(empty_at, now + BURST / PER_SECOND + LONGEST)
             delay = max(delay, beyond)
-        while len(self._empty_at) > _MOST_KNOWN:
-            self._empty_at.popitem(last=False)
         return delay

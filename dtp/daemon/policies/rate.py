@@ -6,8 +6,7 @@ evenly would be empty. A request is too early when that lies further ahead than 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from dtp.bounded import BoundedDict
 from dtp.daemon.config.model import RateRule
 from dtp.daemon.config.values import AllowedRate
 from dtp.daemon.policies.base import (
@@ -73,14 +72,12 @@ class SharedArrivals(ArrivalTimes):
     def __init__(self, table: Table, scope: tuple[object, ...]) -> None:
         super().__init__()
         self._table, self._scope = table, scope
-        self._keys: OrderedDict[PeerId | None, bytes] = OrderedDict()
+        self._keys: BoundedDict[PeerId | None, bytes] = BoundedDict(_KEYS)
 
     def _row_key(self, key: PeerId | None) -> bytes:
         known = self._keys.get(key)
         if known is None:
             known = self._keys[key] = key_of(*self._scope, key)
-            if len(self._keys) > _KEYS:
-                self._keys.popitem(last=False)
         return known
 
     def get_arrival(self, key: PeerId | None, now: float) -> float:

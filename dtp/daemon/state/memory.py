@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 
+from dtp.bounded import BoundedDict
 from dtp.daemon.state import MAX_CALLERS, CountKey, Used
 
 
@@ -16,7 +16,7 @@ class MemoryCountStore:
     def __init__(self, most: int = MAX_CALLERS) -> None:
         """`most` keys of each scope are known."""
         self._most = most
-        self._scopes: dict[str, OrderedDict[CountKey, Used]] = {}
+        self._scopes: dict[str, BoundedDict[CountKey, Used]] = {}
         self._bans: dict[str, float] = {}
 
     async def open(self) -> None:
@@ -27,13 +27,10 @@ class MemoryCountStore:
         return {key: self._add_used(key, used) for key, used in deltas.items()}
 
     def _add_used(self, key: CountKey, used: Used) -> Used:
-        scope = self._scopes.setdefault(key.scope, OrderedDict())
+        scope = self._scopes.setdefault(key.scope, BoundedDict(self._most))
         total = scope.get(key, Used())
         if any(used):
             total = scope[key] = Used(total.requests + used.requests, total.data + used.data)
-            scope.move_to_end(key)
-            if len(scope) > self._most:
-                scope.popitem(last=False)
         return total
 
     @property
@@ -43,7 +40,7 @@ class MemoryCountStore:
 
     async def forget_periods(self, scope: str, before: int) -> None:
         """Drop what was counted for the periods before this one."""
-        known = self._scopes.get(scope, OrderedDict())
+        known = self._scopes.get(scope, {})
         for key in [key for key in known if key.period < before]:
             del known[key]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
+from dtp.bounded import BoundedDict
 from dtp.daemon.patience import PATIENCE
 from dtp.daemon.policies.base import Clock, moment
 from dtp.daemon.policies.quota import EVERYBODY, QuotaPolicy
@@ -40,9 +40,8 @@ class Foreign:
 
     def __init__(self, most: int = MAX_CALLERS) -> None:
         """`most` keys are remembered."""
-        self._most = most
         #: What was told, and what others had added by then; who was asked about last is behind.
-        self._seen: OrderedDict[CountKey, tuple[Used, Used]] = OrderedDict()
+        self._seen: BoundedDict[CountKey, tuple[Used, Used]] = BoundedDict(most)
 
     def find_news(
         self, deltas: Mapping[CountKey, Used], totals: Mapping[CountKey, Used]
@@ -62,9 +61,6 @@ class Foreign:
             else:
                 found[key] = Used(max(0, others.requests - known.requests), max(0, others.data - known.data))
             self._seen[key] = told, others
-            self._seen.move_to_end(key)
-            if len(self._seen) > self._most:
-                self._seen.popitem(last=False)
         newest = max((key.period for key in totals), default=0)
         while self._seen and next(iter(self._seen)).period < newest - 1:
             self._seen.popitem(last=False)

@@ -11,11 +11,12 @@ import base64
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from dtp.bounded import BoundedDict
 from dtp.gossip import frames
 from dtp.gossip.errors import EngineError, MessageError
 from dtp.gossip.frames import GossipFrameType, split_frames
@@ -94,7 +95,7 @@ class Bridge:
         ).digest()
         self._gossip = gossip
         self._plain, self._only = plain, only
-        self._came: OrderedDict[bytes, None] = OrderedDict()
+        self._came: BoundedDict[bytes, None] = BoundedDict(_CAME)
         self._kept_back: deque[tuple[float, Parsed]] = deque()
         self._topics: set[bytes] = set()
         self._wake = asyncio.Event()
@@ -156,8 +157,6 @@ class Bridge:
                     self._came[Parsed(encoded).id] = None
                 except MessageError:
                     continue
-            while len(self._came) > _CAME:
-                self._came.popitem(last=False)
         most = gossip.limits.message
         gossip._receive_frames(
             self.peer, [(GossipFrameType.MESSAGE, each) for each in messages if len(each) <= most]

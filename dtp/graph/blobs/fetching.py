@@ -12,6 +12,7 @@ import msgpack
 from dtp.crdt.values import BlobRef
 from dtp.graph.blobs.store import CHUNK, ID, MAX_BYTES, Listing
 from dtp.graph.errors import BlobAbsent, BlobError, StoreError
+from dtp.packing import unpack_array
 
 if TYPE_CHECKING:
     from dtp.graph.blobs.store import BlobStore, Incoming
@@ -147,7 +148,7 @@ async def ask_available(graph: str, refs: Iterable[BlobRef], connection: StreamO
 
 
 async def _tell_available(graph: Graph, stream: Stream, request: bytes) -> None:
-    name, asked = _parts(request, BlobMessage.HAS, str, bytes)
+    name, asked = _read(request, BlobMessage.HAS, str, bytes)
     if name != graph.name:
         raise BlobError(f"the peer asks for blobs of graph {name!r}, not {graph.name!r}")
     count, rest = divmod(len(asked), ID)
@@ -168,7 +169,7 @@ async def answer(graph: Graph, stream: Stream, request: bytes) -> None:
     if request[1:2] == bytes((BlobMessage.HAS,)):
         await _tell_available(graph, stream, request)
         return
-    name, key, size, has_list, first = _parts(request, BlobMessage.BLOB, str, bytes, int, bool, int)
+    name, key, size, has_list, first = _read(request, BlobMessage.BLOB, str, bytes, int, bool, int)
     if name != graph.name:
         raise BlobError(f"the peer wants a blob of graph {name!r}, not {graph.name!r}")
     if len(key) != 32 or not 0 <= size <= MAX_BYTES or first < 0:
@@ -209,19 +210,8 @@ async def _receive(stream: Stream, kind: BlobMessage, *kinds: type) -> list[Any]
         raise BlobError("the peer ended the stream before the blob was whole") from error
     if message[1:2] == bytes((BlobMessage.ABSENT,)):
         raise BlobAbsent("the peer doesn't have the blob; ask another one")
-    return _parts(message, kind, *kinds)
+    return _read(message, kind, *kinds)
 
 
-def _parts(message: bytes, kind: BlobMessage, *kinds: type) -> list[Any]:
-    try:
-        parts = msgpack.unpackb(message)
-    except ValueError as error:
-        raise BlobError(f"not a message about a blob: {error}") from error
-    if (
-        not isinstance(parts, list)
-        or len(parts) != len(kinds) + 1
-        or not all(type(part) is known for part, known in zip(parts, (int, *kinds), strict=True))
-        or parts[0] != kind
-    ):
-        raise BlobError(f"the peer sends something else than {kind.name}")
-    return parts[1:]
+def _read(message: bytes, kind: BlobMessage, *kinds: type) -> list[Any]:
+    return unpack_array(message, BlobError, f"a message where {kind.name} comes next", (kind, *kinds))[1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from dtp.bounded import BoundedDict
 from dtp.core.errors import EncodingError
 from dtp.graph.errors import EnvelopeError, Equivocation, HistoryUnclear, StoreError
 from dtp.graph.frames import vector
@@ -57,7 +58,7 @@ class Chains:
         self._only_summed: dict[bytes, tuple[int, Summary | None]] = {}
         self._comparing = Comparing()
         self._near: tuple[Envelope | Summary | None, int] = None, 0  # what was read last, for which sequence
-        self._agreed: dict[bytes, None] = {}
+        self._agreed: BoundedDict[bytes, None] = BoundedDict(_REMEMBERED)
 
     def get_tip(self, author: bytes) -> ChainTip:
         """Return the end of the author's chain."""
@@ -167,8 +168,6 @@ class Chains:
             place = last + 1 if ours is None else ours.sequence + 1
         if isinstance(theirs, Summary):
             self._agreed[theirs.signature] = None
-            if len(self._agreed) > _REMEMBERED:
-                del self._agreed[next(iter(self._agreed))]
 
     def has_agreed(self, theirs: Envelope | Summary) -> bool:
         """Return whether it was compared with what is here not long ago, and agreed."""

@@ -20,6 +20,7 @@ from dtp.graph.errors import EnvelopeError
 from dtp.graph.frames.vector import MARK, Head
 from dtp.identity import Identity, PeerId
 from dtp.identity.peer_id import PeerIdError
+from dtp.packing import unpack
 
 #: Goes before what is signed. No other signature of this project begins so.
 CONTEXT: Final = b"dtp.graph.frame.v1"
@@ -317,10 +318,8 @@ def decode(graph: str, data: bytes) -> Envelope | Summary:
     limit = core.FRAME_BYTES + OVERHEAD
     if len(data) > limit:
         raise EnvelopeError(f"an envelope has at most {limit} bytes, not {len(data)}")
-    try:
-        parts = msgpack.unpackb(data, use_list=False, max_bin_len=core.FRAME_BYTES, max_array_len=11)
-    except ValueError as error:
-        raise EnvelopeError(f"not an envelope: {error}") from error
+    bounds = {"max_bin_len": core.FRAME_BYTES, "max_array_len": 11}
+    parts = unpack(data, EnvelopeError, "an envelope", use_list=False, **bounds)
     if not isinstance(parts, tuple) or not parts or type(parts[0]) is not int:
         raise EnvelopeError("not an envelope")
     if parts[0] == VERSION and len(parts) == 6:

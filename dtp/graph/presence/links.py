@@ -15,6 +15,7 @@ from dtp.graph.errors import SyncError
 from dtp.graph.presence.presence import INTERVAL, Presence
 from dtp.graph.presence.roster import MAX_HERE, PresencePeer
 from dtp.graph.presence.state import SESSION, Key, check_genuine, decode
+from dtp.packing import unpack
 from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import start_task
 
@@ -161,10 +162,7 @@ async def _messages(stream: Stream) -> AsyncIterator[bytes]:
 
 
 def _unpacked(message: bytes) -> tuple[Any, list[Any]]:
-    try:
-        parts = msgpack.unpackb(message)
-    except (ValueError, TypeError) as error:
-        raise SyncError(f"not a message about presence: {error}") from error
+    parts = unpack(message, SyncError, "a message about presence")
     if not isinstance(parts, list) or not parts:
         raise SyncError("not a message about presence")
     return parts[0], parts[1:]

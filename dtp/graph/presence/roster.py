@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.crdt.clock import DRIFT
 from dtp.graph.presence.state import Key, PresenceState
 
@@ -97,7 +98,7 @@ class Roster:
         self._here: dict[Key, _Here] = {}
         self._sessions: Counter[bytes] = Counter()
         self._mine: PresenceState | None = None
-        self._past: dict[Key, int] = {}  # the sequence up to which it went
+        self._past: BoundedDict[Key, int] = BoundedDict(MAX_PAST)  # the sequence up to which it went
         self._links: dict[PresencePeer, None] = {}
 
     @property
@@ -253,10 +254,7 @@ class Roster:
         self._sessions[key.author] -= 1
         if not self._sessions[key.author]:
             del self._sessions[key.author]
-        self._past.pop(key, None)
         self._past[key] = sequence
-        while len(self._past) > MAX_PAST:
-            del self._past[next(iter(self._past))]
 
     def _make_room(self, link: PresencePeer, state: PresenceState) -> bool:
         """True if there is room for one more of this author, by this link; perhaps another was dropped for it."""

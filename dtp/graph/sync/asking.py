@@ -14,6 +14,7 @@ from dtp.graph.errors import GraphError, SyncError
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.values.semantics import Path
 from dtp.graph.sync.part import MAX_SOULS, Part
+from dtp.packing import unpack_array
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -128,13 +129,5 @@ def _packed(*parts: Any) -> bytes:
 
 
 def _read(message: bytes, *kinds: tuple[Any, ...]) -> list[Any]:
-    """Return the parts of a message of one of these kinds. Raises `SyncError`."""
-    try:
-        parts = msgpack.unpackb(message)
-    except (ValueError, TypeError) as error:
-        raise SyncError(f"not a message about a query: {error}") from error
-    for kind, *types in kinds:
-        whole = isinstance(parts, list) and len(parts) == len(types) + 1 and parts[0] == kind
-        if whole and all(type(part) is known for part, known in zip(parts[1:], types, strict=True)):
-            return parts  # type: ignore[no-any-return]
-    raise SyncError("not a message about a query, or not the one that comes next")
+    """Return the parts of a message of one of these kinds. Raise `SyncError`."""
+    return unpack_array(message, SyncError, "a message about a query", *kinds)

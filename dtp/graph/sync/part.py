@@ -12,6 +12,7 @@ from dtp.crdt.parts import document_of
 from dtp.crdt.permission.access import is_internal
 from dtp.graph.errors import GraphError, SyncError
 from dtp.graph.query.lookup.columns import kind_of
+from dtp.packing import unpack_array
 
 VERSION: Final = 1
 #: Prefixes and labels of a part, at most; each is tried for each soul of each frame.
@@ -93,12 +94,7 @@ class Part:
     @classmethod
     def decode(cls, data: bytes) -> Part:
         """Return the part in `data`. Raises `SyncError`."""
-        try:
-            version, *names = msgpack.unpackb(data)
-        except (ValueError, TypeError) as error:
-            raise SyncError(f"no part of a graph: {error}") from error
-        if version != VERSION or len(names) != 3 or not all(isinstance(some, list) for some in names):
-            raise SyncError(f"no part of a graph of version {VERSION}")
+        _, *names = unpack_array(data, SyncError, "a part of a graph", (VERSION, list, list, list))
         if not all(_is_name(name) for some in names for name in some):
             raise SyncError("a part of a graph names something that is not a soul")
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dtp.bounded import BoundedDict
 from dtp.crdt.permission.owners import owner_name
 from dtp.graph.errors import EnvelopeError, StoreError, SyncError
 from dtp.graph.frames import envelope as envelopes
@@ -147,13 +148,13 @@ class Offering:
         self.least = LEAST
         self._size = 0
         self._tried = 0
-        self._made: dict[tuple[bytes, bytes, bool], int] = {}
+        self._made: BoundedDict[tuple[bytes, bytes, bool], int] = BoundedDict(_REMEMBERED)
         self._offered: _OfferedSum | None = None
         #: Author -> how much was stored of it when its sum was taken, and how often it was since.
-        self._taken: dict[bytes, tuple[int, int]] = {}
+        self._taken: BoundedDict[bytes, tuple[int, int]] = BoundedDict(_REMEMBERED)
         #: Peer -> the first and the last of the own frames that it was sent last, and up to which it was sent some
         #: when it took none for now.
-        self._sent: dict[bytes, tuple[int, int, int]] = {}
+        self._sent: BoundedDict[bytes, tuple[int, int, int]] = BoundedDict(_REMEMBERED)
 
     def parts_for(self, peer: bytes, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Yield the parts in which a peer is sent own frames, each summed up apart: what it didn't take, since it was
@@ -166,9 +167,7 @@ class Offering:
 
     def note_sent(self, peer: bytes, first: int, last: int) -> None:
         """Note that a peer was sent these own frames."""
-        self._sent[peer] = first, last, self._sent.pop(peer, (0, 0, 0))[2]
-        while len(self._sent) > _REMEMBERED:
-            del self._sent[next(iter(self._sent))]
+        self._sent[peer] = first, last, self._sent.get(peer, (0, 0, 0))[2]
 
     def note_refusal(self, peer: bytes) -> None:
         """Note that a peer takes no own frames for now."""
@@ -187,8 +186,6 @@ class Offering:
     def add_taken(self, peer: bytes, offered: dict[bytes, int], *, wants_frames: bool) -> None:
         """Note that a peer took what it wanted of this: it need not be offered once more."""
         self._made |= {(peer, author, wants_frames): upto for author, upto in offered.items()}
-        while len(self._made) > _REMEMBERED:
-            del self._made[next(iter(self._made))]
 
     def may_take_again(self, author: bytes, stored: int) -> bool:
         """Return whether another sum of an author, of whom so many bytes are stored, is taken for one's word: a few
@@ -198,10 +195,7 @@ class Offering:
     def count_taken(self, author: bytes, stored: int) -> None:
         """Count a sum that was taken as a whole."""
         before, times = self._times_taken(author, stored)
-        self._taken.pop(author, None)
         self._taken[author] = before, times + 1
-        while len(self._taken) > _REMEMBERED:
-            del self._taken[next(iter(self._taken))]
 
     def forget_taken(self, author: bytes) -> None:
         """Note that frames of an author were dropped for its sum: who writes no more than before makes the next one

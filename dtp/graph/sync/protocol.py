@@ -24,6 +24,7 @@ from dtp.graph.frames.vector import Head, Vector
 from dtp.graph.sync.choosing import ALL, SyncTerms
 from dtp.graph.sync.part import Part
 from dtp.graph.sync.reconcile import FIRST, FROM_AUTHORS, SALT, SymbolReader, Teller
+from dtp.packing import unpack
 
 VERSION: Final = 7
 #: Bytes of envelopes in one message, unless a single one is larger.
@@ -393,6 +394,9 @@ def encode_frames(envelopes: Iterable[bytes]) -> Iterator[bytes]:
         yield _pack(SyncMessage.FRAMES, batch)
 
 
+_KINDS: Final = frozenset(SyncMessage)
+
+
 def _pack(*parts: Any) -> bytes:
     return msgpack.packb(parts)  # type: ignore[no-any-return]
 
@@ -400,11 +404,10 @@ def _pack(*parts: Any) -> bytes:
 def _unpack(message: bytes) -> tuple[SyncMessage, list[Any]]:
     if len(message) > MAX_MESSAGE:
         raise SyncError(f"a message of {len(message)} bytes; at most {MAX_MESSAGE} are taken")
-    try:
-        parts = msgpack.unpackb(message)
-        return SyncMessage(parts[0]), parts[1:]
-    except (ValueError, TypeError, IndexError, KeyError) as error:
-        raise SyncError(f"not a message of sync: {error}") from error
+    match unpack(message, SyncError, "a message of sync"):
+        case [int(kind), *parts] if kind in _KINDS:
+            return SyncMessage(kind), parts
+    raise SyncError("a message of sync is of no kind that is known here")
 
 
 def _packed_terms(terms: SyncTerms) -> tuple[bytes, bytes, bool]:

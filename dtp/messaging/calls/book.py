@@ -7,12 +7,12 @@ other end believes nobody else. Times are in ms; whoever holds the book calls `t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.messaging.calls.signals import Reason, Signal, SignalAct
 from dtp.messaging.errors import CallError
 
@@ -106,8 +106,8 @@ class CallBook:
     ring_ms: int = RING_MS
     connect_ms: int = CONNECT_MS
     current: Call | None = None
-    _over: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
-    _offers: OrderedDict[bytes, list[int]] = field(default_factory=OrderedDict)
+    _over: BoundedDict[bytes, None] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
+    _offers: BoundedDict[bytes, list[int]] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
 
     @property
     def deadline(self) -> int | None:
@@ -313,14 +313,10 @@ class CallBook:
 
     def _mark_over(self, call: bytes) -> None:
         self._over[call] = None
-        while len(self._over) > _REMEMBERED:
-            self._over.popitem(last=False)
 
     def _admit_offer(self, person: bytes, now: int) -> bool:
         """Return whether a person hasn't called too often within a minute."""
-        recent = [each for each in self._offers.pop(person, []) if now - each < 60_000]
+        recent = [each for each in self._offers.get(person, []) if now - each < 60_000]
         admitted = len(recent) < OFFERS_A_MINUTE
         self._offers[person] = [*recent, now] if admitted else recent
-        while len(self._offers) > _REMEMBERED:
-            self._offers.popitem(last=False)
         return admitted

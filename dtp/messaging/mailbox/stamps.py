@@ -6,9 +6,10 @@ A paid stamp is 16 bytes that its buyer makes up, and has the mailbox note for a
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from itertools import count
 from typing import Final
+
+from dtp.bounded import BoundedDict
 
 STAMP_DOMAIN: Final = b"dtp.stamp.v1"
 NONCE_BYTES: Final = 8
@@ -47,8 +48,7 @@ class SpentStamps:
     again whenever that was fetched, and work that was done once could fill a tray again and again."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._seen: BoundedDict[bytes, None] = BoundedDict(most)
 
     def has_let_in(self, recipient: bytes, envelope: bytes) -> bool:
         """True for an envelope that `note_let_in` was told of."""
@@ -57,8 +57,6 @@ class SpentStamps:
     def note_let_in(self, recipient: bytes, envelope: bytes) -> None:
         """Note that an envelope was kept for a device."""
         self._seen[_mark(recipient, envelope)] = None
-        if len(self._seen) > self._most:
-            self._seen.popitem(last=False)
 
 
 def _mark(recipient: bytes, envelope: bytes) -> bytes:

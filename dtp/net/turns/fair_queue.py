@@ -12,9 +12,11 @@ from __future__ import annotations
 import bisect
 import heapq
 import itertools
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
+
+from dtp.bounded import BoundedDict
 
 T = TypeVar("T")
 
@@ -140,8 +142,8 @@ class FairShares:
         """`time` is the seconds for which the processor was idle until now."""
         self.time = time
         self._clock = _VirtualClock(time())
-        self._sources: OrderedDict[str, tuple[_Share, _VirtualClock]] = OrderedDict()
-        self._accounts: OrderedDict[tuple[str, object], ProcessorAccount] = OrderedDict()
+        self._sources: BoundedDict[str, tuple[_Share, _VirtualClock]] = BoundedDict(REMEMBERED)
+        self._accounts: BoundedDict[tuple[str, object], ProcessorAccount] = BoundedDict(REMEMBERED)
 
     def get_account(self, source: str, peer: object = None) -> ProcessorAccount:
         """Return the account of `peer`, such as an identity, at `source`."""
@@ -150,8 +152,6 @@ class FairShares:
         if account is None:
             share, clock = self._get_source(source)
             account = self._accounts[key] = ProcessorAccount(share, _Share(clock), self.time)
-            if len(self._accounts) > REMEMBERED:
-                self._accounts.popitem(last=False)
         self._accounts.move_to_end(key)
         return account
 
@@ -159,8 +159,6 @@ class FairShares:
         found = self._sources.get(source)
         if found is None:
             found = self._sources[source] = (_Share(self._clock), _VirtualClock(self.time()))
-            if len(self._sources) > REMEMBERED:
-                self._sources.popitem(last=False)
         self._sources.move_to_end(source)
         return found
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.chain.channel import Channel, ChannelState, CloseAgreement, Lane, agreement_bytes
 from dtp.chain.firewall import AccessRules
 from dtp.chain.host import Bearer
@@ -136,7 +137,7 @@ class Ledger(ChannelAccount):
         #: What was served on lanes, where it couldn't be written at the end of a connection.
         self._unwritten: dict[tuple[str, int], Usage] = {}
         #: Channels whose deposit paid nothing for what was claimed, whatever the node says of them.
-        self._unpaid: dict[str, None] = {}
+        self._unpaid: BoundedDict[str, None] = BoundedDict(_MOST_UNPAID)
         self._holds = Holds(journal.store.path)
         self._loop = asyncio.get_running_loop()
 
@@ -378,8 +379,6 @@ class Ledger(ChannelAccount):
                 )
                 self._unpaid[id] = None
                 self.end_channel(id, _UNPAID, CloseDetail.NOT_PAID)
-            while len(self._unpaid) > _MOST_UNPAID:
-                del self._unpaid[next(iter(self._unpaid))]
             for id in paid.channels:
                 if id in self._open:
                     try:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.chain import Program
 from dtp.chain import pass_ as pass_module
 from dtp.chain.errors import TransactionFailed
@@ -71,9 +71,10 @@ class PassProofs:
         self._limit = limit
         self._steady = steady
         self._coins: dict[str, str] = {}
-        self._believed: OrderedDict[_Key, _Believed] = OrderedDict()
-        self._proven: OrderedDict[_Key, None] = OrderedDict()
-        self._refuted: OrderedDict[_Key, float] = OrderedDict()  # until when nothing of it is served
+        self._believed: dict[_Key, _Believed] = {}
+        self._proven: BoundedDict[_Key, None] = BoundedDict(_MOST)
+        #: Until when nothing of it is served.
+        self._refuted: BoundedDict[_Key, float] = BoundedDict(_MOST)
         self._proving = asyncio.Lock()
         self._away_until = float("-inf")
 
@@ -163,7 +164,6 @@ class PassProofs:
         for key in keys:
             self._believed.pop(key, None)
             self._proven[key] = None
-        _bound(self._proven)
         log.info("the chain knows %s", count_of(len(keys), "pass", "passes"))
 
     def _reject_passes(self, keys: Iterable[_Key]) -> None:
@@ -173,12 +173,6 @@ class PassProofs:
             log.warning(
                 "pass %s isn't what the node (`network`) shows: the chain knows none with this end", key[0]
             )
-        _bound(self._refuted)
-
-
-def _bound(kept: OrderedDict[_Key, None] | OrderedDict[_Key, float]) -> None:
-    while len(kept) > _MOST:
-        kept.popitem(last=False)
 
 
 def _end_of(held: HolderOfPass) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.nearness import Nearness
 from dtp.peers.dht.addresses import Endpoint, may_tell, subnet_of, unpack_endpoint
 from dtp.peers.dht.admission import NONE
@@ -98,9 +98,8 @@ class KnownContacts:
     """
 
     def __init__(self, most: int, held: Callable[[int], NodeContact | None]) -> None:
-        self._most = most
         self._held = held
-        self._contacts: OrderedDict[bytes, NodeContact] = OrderedDict()
+        self._contacts: BoundedDict[bytes, NodeContact] = BoundedDict(most)
 
     def __len__(self) -> int:
         return len(self._contacts)
@@ -123,8 +122,6 @@ class KnownContacts:
         held = self._held(node_id(key))
         contact = held if held is not None and held.entry == data else NodeContact(key, endpoint)
         self._contacts[data] = contact
-        if len(self._contacts) > self._most:
-            self._contacts.popitem(last=False)
         return contact
 
     def known_hosts(self) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgpack
 
+from dtp.packing import unpack
 from dtp.peers.dht import admission
 from dtp.peers.dht.addresses import pack_endpoint
 from dtp.peers.dht.errors import MessageError
@@ -233,10 +234,7 @@ def _fixed(data: bytes, at: int, size: int, *, last: bool = False) -> bytes:
 
 def _arguments(kind: DatagramKind, data: bytes) -> Arguments:
     """Return the arguments, as many as the kind has; a later version may say more behind them."""
-    try:
-        told = msgpack.unpackb(data, strict_map_key=True)
-    except (ValueError, TypeError, msgpack.UnpackException):  # also a StackError, and text that is not UTF-8
-        raise MessageError("the arguments of a message are not MessagePack") from None
+    told = unpack(data, MessageError, "what a message says")
     checks = _ARGUMENTS[kind]
     if type(told) is not list or len(told) < len(checks):
         raise MessageError(f"{kind.name} has {len(checks)} arguments")

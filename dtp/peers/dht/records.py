@@ -16,6 +16,7 @@ import msgpack
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.packing import unpack
 from dtp.peers.dht import ids
 from dtp.peers.dht.errors import (
     DhtError,
@@ -260,7 +261,7 @@ def _in_time(record: Record, now: float) -> Record:
 @lru_cache(maxsize=_REMEMBERED)
 def _verified_mutable(data: bytes) -> Record:
     body, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
-    match _unpacked(body):
+    match unpack(body, DhtRecordError, "a record"):
         case [bytes(key), str(name), int(sequence), int(issued), int(expires), bytes(value), *_]:
             pass
         case _:
@@ -274,20 +275,13 @@ def _verified_mutable(data: bytes) -> Record:
 @lru_cache(maxsize=_REMEMBERED)
 def _verified_provider(data: bytes) -> Record:
     body, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
-    match _unpacked(body):
+    match unpack(body, DhtRecordError, "a record"):
         case [bytes(target), bytes(key), int(issued), int(expires), *_] if len(target) == ids.SIZE:
             pass
         case _:
             raise DhtRecordError("a provider record is malformed")
     peer = _author(key, signature, PROVIDER_DOMAIN, body, (issued, issued, expires))
     return Record.from_value(Provider(target, peer, issued, expires, data))
-
-
-def _unpacked(body: bytes) -> object:
-    try:
-        return msgpack.unpackb(body)
-    except (ValueError, TypeError, msgpack.UnpackException):
-        raise DhtRecordError("a record is not MessagePack") from None
 
 
 def _author(key: bytes, signature: bytes, domain: bytes, body: bytes, numbers: tuple[object, ...]) -> PeerId:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 from urllib.parse import urlsplit
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.url import format_host
 from dtp.identity import PeerId
 
@@ -55,17 +56,14 @@ class Dialability:
     MOST: Final = 64
 
     def __init__(self) -> None:
-        self._said: OrderedDict[PeerId, DialReport] = OrderedDict()
+        self._said: BoundedDict[PeerId, DialReport] = BoundedDict(self.MOST)
 
     def __len__(self) -> int:
         return len(self._said)
 
     def add_report(self, peer: PeerId, report: DialReport) -> None:
         """Note what `peer` has found."""
-        self._said.pop(peer, None)
         self._said[peer] = report
-        if len(self._said) > self.MOST:
-            self._said.popitem(last=False)
 
     def remove_report(self, peer: PeerId) -> None:
         """Remove what `peer` has reported."""

@@ -12,6 +12,7 @@ import msgpack
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.packing import unpack
 from dtp.peers.reach.errors import REFUSALS, ReachError, ReachMalformed, RelayRefused
 
 #: The name of the relay's service, by convention.
@@ -68,12 +69,11 @@ def encode(kind: ReachKind, *fields: object) -> bytes:
 
 def decode(body: bytes) -> tuple[ReachKind, tuple[Any, ...]]:
     """Return a message's kind and fields. Raise `ReachMalformed`; more fields than are known are left out."""
-    try:
-        found = msgpack.unpackb(body, strict_map_key=True, max_array_len=64, max_str_len=MAX_MESSAGE)
-        kind = ReachKind(found[0] if isinstance(found, list) and found else 0)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise ReachMalformed(f"a message that can't be read ({type(error).__name__})") from None
-    fields: list[Any] = found[1:]
+    match unpack(body, ReachMalformed, "a message", max_array_len=64, max_str_len=MAX_MESSAGE):
+        case [int(number), *fields] if number in FIELDS:
+            kind = ReachKind(number)
+        case _:
+            raise ReachMalformed("a message of no kind that is known here")
     wanted = FIELDS[kind]
     if len(fields) < len(wanted):
         raise ReachMalformed(f"{kind.name} with {len(fields)} fields of {len(wanted)}")

@@ -6,9 +6,9 @@ A relay that gives places and leads nobody there would tell those who try from o
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.errors import CarrierError, LocalError, PeerError
 from dtp.identity import PeerId
 from dtp.net.address import Address
@@ -57,8 +57,8 @@ class CheckBook:
     def __init__(self, pause: float, at_once: int, peers: int) -> None:
         """`pause` seconds between two questions of one peer, `at_once` of all that are being answered; `peers` are
         remembered."""
-        self._pause, self._at_once, self._peers = pause, at_once, peers
-        self._asked: OrderedDict[PeerId, float] = OrderedDict()
+        self._pause, self._at_once = pause, at_once
+        self._asked: BoundedDict[PeerId, float] = BoundedDict(peers)
         self._running = 0
 
     def __len__(self) -> int:
@@ -69,10 +69,7 @@ class CheckBook:
         """Return True if `peer` may have its answer; `end_answer` says that it has."""
         if now < self._asked.get(peer, float("-inf")) + self._pause or self._running >= self._at_once:
             return False
-        self._asked.pop(peer, None)
         self._asked[peer] = now
-        if len(self._asked) > self._peers:
-            self._asked.popitem(last=False)
         self._running += 1
         return True
 

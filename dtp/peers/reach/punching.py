@@ -6,10 +6,10 @@ Packets go only to where a relay has seen the one who asks, and that one was joi
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.identity import PeerId
 
 #: What is sent to open a NAT: no QUIC packet begins so (RFC 9000, 17), so its reader drops it.
@@ -37,16 +37,13 @@ class PunchBook:
 
     def __init__(self, limits: PunchLimits | None = None) -> None:
         self.limits = limits or PunchLimits()
-        self._seen: OrderedDict[PeerId, tuple[float, tuple[str, int]]] = OrderedDict()
-        self._asked: OrderedDict[PeerId, float] = OrderedDict()
+        self._seen: BoundedDict[PeerId, tuple[float, tuple[str, int]]] = BoundedDict(self.limits.peers)
+        self._asked: BoundedDict[PeerId, float] = BoundedDict(self.limits.peers)
         self._minute = (0.0, 0)
 
     def add_peer(self, peer: PeerId, place: tuple[str, int], now: float) -> None:
         """Note that a relay has joined `peer` with us, and sees it at `place`."""
-        self._seen.pop(peer, None)
         self._seen[peer] = (now, place)
-        if len(self._seen) > self.limits.peers:
-            self._seen.popitem(last=False)
 
     def place_of(self, peer: PeerId, now: float) -> tuple[str, int] | None:
         """Return where packets for `peer` may go, or None. Nothing is counted."""
@@ -64,10 +61,7 @@ class PunchBook:
         if count >= self.limits.a_minute:
             return None
         self._minute = (since, count + 1)
-        self._asked.pop(peer, None)
         self._asked[peer] = now
-        if len(self._asked) > self.limits.peers:
-            self._asked.popitem(last=False)
         return place
 
 
@@ -78,14 +72,11 @@ class Observations:
     MOST: Final = 64
 
     def __init__(self) -> None:
-        self._said: OrderedDict[PeerId, str] = OrderedDict()
+        self._said: BoundedDict[PeerId, str] = BoundedDict(self.MOST)
 
     def add_observation(self, peer: PeerId, url: str) -> None:
         """Note that `peer` sees us at `url`."""
-        self._said.pop(peer, None)
         self._said[peer] = url
-        if len(self._said) > self.MOST:
-            self._said.popitem(last=False)
 
     def observed_urls(self, least: int = 1) -> list[str]:
         """Return the URLs that at least `least` peers say, the most frequent first."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from dtp import carriers
+from dtp.bounded import BoundedDict
 from dtp.carriers.base import Carrier
 from dtp.carriers.resolving import resolve_host
 from dtp.carriers.url import format_host
@@ -96,9 +97,11 @@ class Reach:
         self._client = RelayClient(self._connect_relay)
         self._kind = relay_kind(identity, self._connect_relay)
         self._endpoint: QuicEndpoint | None = None
-        self._relayed: dict[PeerId, tuple[float, str]] = {}
+        self._relayed: BoundedDict[PeerId, tuple[float, str]] = BoundedDict(self._punches.limits.peers)
         self._dialled_for = CheckBook(CHECK_PAUSE, CHECKS_AT_ONCE, self._punches.limits.peers)
-        self._opened: dict[PeerId, tuple[float, asyncio.Task[bool] | None]] = {}
+        self._opened: BoundedDict[PeerId, tuple[float, asyncio.Task[bool] | None]] = BoundedDict(
+            self._punches.limits.peers
+        )
         self._upgrading: set[Connection] = set()
         self._holes: set[Hole] = set()
         self._tasks = TaskSet()
@@ -153,10 +156,7 @@ class Reach:
             place = RelayPlace.parse(url)
             if place.target is not None:
                 carrier, seen = await self._client.dial_place(place, place.target)
-                self._relayed.pop(place.target, None)
                 self._relayed[place.target] = (asyncio.get_running_loop().time(), seen)
-                while len(self._relayed) > self._punches.limits.peers:
-                    del self._relayed[next(iter(self._relayed))]
                 return carrier
         if scheme == "quic" and self._endpoint is not None:
             found = await self._own_family(url)
@@ -229,8 +229,6 @@ class Reach:
         if asking is None or now > since + sum(ATTEMPTS):
             asking = self._tasks.start(self._request_punch(link), name="dtp-reach-punch")
             self._opened[link.peer] = (now, asking)
-            while len(self._opened) > self._punches.limits.peers:
-                del self._opened[next(iter(self._opened))]
         return asking
 
     async def _request_punch(self, link: PeerLink) -> bool:

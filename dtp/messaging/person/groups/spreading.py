@@ -6,10 +6,10 @@ message by mailbox at once, and so is who hasn't said within `patience` that it 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from dtp.bounded import BoundedDict
 from dtp.errors import PeerError
 from dtp.messaging.conversation.events import HISTORY, Event, EventKind
 from dtp.messaging.ends.spread import SpreadLane, SpreadSender
@@ -40,7 +40,7 @@ class Spreading:
         self.joined: set[bytes] = set()
         #: Devices that are to be told what has come of theirs, and in which group, once its topic is read along.
         self.answers: set[tuple[bytes, bytes]] = set()
-        self._lanes: OrderedDict[tuple[bytes, bytes], SpreadLane] = OrderedDict()
+        self._lanes: BoundedDict[tuple[bytes, bytes], SpreadLane] = BoundedDict(_CACHED)
 
     def reload_state(self) -> None:
         """Reload what is on the disk, after a transaction that failed."""
@@ -176,13 +176,11 @@ class Spreading:
     # ---- what comes --------------------------------------------------------------------------------------------
 
     def _get_lane(self, group: bytes, device: bytes) -> SpreadLane:
-        found = self._lanes.pop((group, device), None)
+        found = self._lanes.get((group, device))
         if found is None:
             saved = self._mail.store.spread.load_lane(group, device)
             found = SpreadLane.load(saved, self._mail.desk.local.save_key) if saved else SpreadLane()
         self._lanes[group, device] = found
-        if len(self._lanes) > _CACHED:
-            self._lanes.popitem(last=False)
         return found
 
     def _has_room_for_lane(self, group: bytes, device: bytes) -> bool:
