@@ -15,11 +15,11 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], *, new: bool = False) -> Iterator[BinaryIO]:
     """Yield a file that takes the place of `path` when the block ends, on the disk before that is returned.
 
     Nobody but the owner can read or write it. If the block raises, `path` stays as it is. The folder has to be there.
-    Raise `OSError`.
+    Raise `OSError`; with `new`, `FileExistsError` where something has the path by then.
     """
     import tempfile  # with `shutil` half a megabyte, which who only reads does without
 
@@ -32,16 +32,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(scratch, target)
+        if new:
+            rename_without_replacing(Path(scratch), target)
+        else:
+            os.replace(scratch, target)
     except BaseException:
         os.unlink(scratch)
         raise
     _sync_folder(target.parent)
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write `content` to `path`, as `replacing` does. Raise `OSError`."""
-    with replacing(path) as file:
+def replace_file(path: str | os.PathLike[str], content: bytes, *, new: bool = False) -> None:
+    """Write `content` to `path`, as `replacing` does, and raise what it raises."""
+    with replacing(path, new=new) as file:
         file.write(content)
 
 
@@ -54,17 +57,23 @@ def remove_scratch(path: str | os.PathLike[str]) -> None:
 
 
 def rename_without_replacing(source: Path, target: Path) -> None:
-    """Give the file at `source` the name `target`. Raise `FileExistsError` where something has it, and `OSError`."""
+    """Give the file at `source` the name `target`. Raise `FileExistsError`, whose `filename` is `target`, where
+    something has it, and `OSError`."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except FileExistsError:
-        raise
+    except FileExistsError as error:
+        raise FileExistsError(error.errno, error.strerror, os.fspath(target)) from None
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
-        os.rename(source, target)
+        os.close(
+            os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        )  # it is ours now
+        try:
+            os.replace(source, target)
+        except BaseException:
+            os.unlink(target)
+            raise
     else:
         os.unlink(source)
 

@@ -24,6 +24,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.node.node import Node
+from dtp.replacing import rename_without_replacing
 from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.broadcast")
@@ -131,11 +132,14 @@ async def fetch_recording(
     at = path.with_name(part_name(path.name))
     try:
         with await asyncio.to_thread(at.open, "w+b") as file:
-            await _fetch(digest, _Part(file), places, dial, most)
-            os.fsync(file.fileno())
-        at.rename(path)
+            part = _Part(file)
+            await _fetch(digest, part, places, dial, most)
+            await asyncio.to_thread(part.sync)
+        rename_without_replacing(at, path)
     except DtpError:
         raise
+    except FileExistsError:
+        raise RecordingError(f"can't fetch to {path}: the file was made meanwhile by somebody else") from None
     except OSError as fault:
         raise RecordingError(f"can't fetch to {path}: {fault.strerror}") from fault
     finally:
@@ -157,6 +161,10 @@ class _Part:
         self._file.seek(0)
         self._file.truncate()
         self._hash, self.size = sha256(), 0
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     @property
     def digest(self) -> bytes:

@@ -20,6 +20,7 @@ from dtp.chain.signer import KeySigner, Scheme
 from dtp.identity import Identity, Passphrase, PeerId
 from dtp.identity.pem import encrypted_pem
 from dtp.identity.private import read_private_file
+from dtp.replacing import replace_file
 
 _ACTIVE = re.compile(r"^\s*active_address:\s*\"?(0x[0-9a-fA-F]{1,64})\"?\s*$", re.MULTILINE)
 _MAX_FILE = 1 << 20
@@ -171,11 +172,7 @@ def _load_ec(path: Path, data: bytes, passphrase: Passphrase | None) -> KeySigne
 
 def _write_new(path: Path, data: bytes) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        replace_file(path, data, new=True)
     except FileExistsError:
         raise KeystoreError(f"{path} exists; it was left as it is") from None
     except OSError as fault:

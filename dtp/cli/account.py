@@ -15,6 +15,7 @@ from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_note, print_result
 from dtp.errors import DtpError, LocalError
+from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
     from dtp.graph import Graph
@@ -85,13 +86,8 @@ def _load(file: str) -> Identity:
 def save_account(file: str, account: Account) -> None:
     """Keep the card beside the account's key: the newest one is needed to sign the next."""
     path = card_path(file)
-    scratch = path.with_name(f"{path.name}.part")
     try:
-        with open(scratch, "wb") as written:
-            written.write(account.card.encode())
-            written.flush()
-            os.fsync(written.fileno())
-        os.replace(scratch, path)
+        replace_file(path, account.card.encode())
     except OSError as error:
         raise AccountFileError(f"{path} can't be written: {error.strerror}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dtp.cli.options import (
 from dtp.cli.output import json_option, print_result
 from dtp.identity import Identity, IdentityFileError, IdentityFileExists
 from dtp.identity.private import read_private_file
+from dtp.replacing import replace_file
 
 
 def _describe(identity: Identity, path: Path) -> dict[str, Any]:
@@ -122,15 +124,9 @@ def _keep_old(path: Path, source: Path | None) -> Path | None:
         content = path.read_bytes()
         for number in itertools.count(1):
             kept = path.with_name(f"{path.name}.old{number}")
-            try:
-                descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except FileExistsError:
-                continue
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            return kept
+            with suppress(FileExistsError):
+                replace_file(kept, content, new=True)
+                return kept
     except OSError as error:
         raise IdentityFileError(f"can't keep a copy of {path}: {error.strerror or error}") from error
     raise AssertionError("itertools.count does not end")

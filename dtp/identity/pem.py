@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtp.identity.keys import Identity, IdentityError, Passphrase
-from dtp.identity.private import FILE_MODE, make_private_folder, read_private_file
+from dtp.identity.private import make_private_folder, read_private_file
 from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def write(
         blocks
     )
     try:
-        _write_atomically(where, text.encode(), overwrite)
+        make_private_folder(where.parent)
+        replace_file(where, text.encode(), new=not overwrite)
     except FileExistsError as error:
         if error.filename != str(where):
             raise IdentityFileError(f"can't write {where}: {error.filename} is not a folder") from None
@@ -280,20 +281,3 @@ def _octets(content: bytes) -> bytes:
 
 def _integer(value: int) -> bytes:
     return _tagged(0x02, value.to_bytes(value.bit_length() // 8 + 1, "big"))
-
-
-def _write_atomically(where: Path, content: bytes, overwrite: bool) -> None:
-    """Write all of `content` to `where` or nothing, never readable by others. `OSError` as it comes.
-
-    Without `overwrite` the name is first taken with O_EXCL, so of two at once only one goes on; then the
-    temporary file replaces it. (A hard link would do it in one step, but not every file system has them.)
-    """
-    make_private_folder(where.parent)
-    if not overwrite:
-        os.close(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
-    try:
-        replace_file(where, content)
-    except BaseException:
-        if not overwrite:
-            where.unlink(missing_ok=True)
-        raise

@@ -48,6 +48,16 @@ def test_what_raises_in_the_block_leaves_the_path_as_it_was(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_new_file_takes_no_name_that_something_has(tmp_path):
+    path = tmp_path / "file"
+    replace_file(path, b"first", new=True)
+    with pytest.raises(FileExistsError) as caught:
+        replace_file(path, b"second", new=True)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_nobody_but_the_owner_can_read_it(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"open to all")

@@ -186,6 +186,19 @@ def test_what_is_there_stays_and_what_is_larger_than_agreed_does_not_come(kept, 
         run(fetch(kept, tmp_path / "nowhere" / "got"))
 
 
+def test_what_somebody_makes_meanwhile_stays(kept, tmp_path):
+    data = kept[0].read_bytes()
+
+    async def serve(connection):
+        (tmp_path / "got").write_text("made meanwhile")
+        await gives(data)(connection)
+
+    with pytest.raises(RecordingError, match="made meanwhile by somebody else"):
+        run(fetch(kept, tmp_path / "got", serve))
+    assert (tmp_path / "got").read_text() == "made meanwhile"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["got", "kept"]
+
+
 def test_what_is_no_recording_is_not_kept(tmp_path):
     (tmp_path / "film").write_bytes(bytes(100))
     with pytest.raises(ShowMessageError):
