@@ -40,7 +40,7 @@ class MemoryCountStore:
 
     async def forget_periods(self, scope: str, before: int) -> None:
         """Drop what was counted for the periods before this one."""
-        known = self._scopes.get(scope, {})
+        known: dict[CountKey, Used] = self._scopes.get(scope) or {}
         for key in [key for key in known if key.period < before]:
             del known[key]
 
