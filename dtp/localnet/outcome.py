@@ -97,7 +97,9 @@ def record_of(value: ObjectValue) -> ObjectRecord:
 
 
 class _Collector:
-    def __init__(self, vm: VM, effects: RuntimeEffects, lamport: int, before: Mapping[bytes, ObjectRecord]):
+    def __init__(
+        self, vm: VM, effects: RuntimeEffects, lamport: int, before: Mapping[bytes, ObjectRecord]
+    ) -> None:
         self.vm = vm
         self.effects = effects
         self.lamport = lamport

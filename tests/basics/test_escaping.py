@@ -41,7 +41,7 @@ def test_what_is_plain_stays_and_what_is_not_is_spelled_out():
 
 def test_the_reason_of_a_close_is_plain_from_the_start():
     sent = HOSTILE.replace("\ud800", "")
-    reason = parse_close(0, build_close(CloseFrame(9, sent, False))[4]).reason
+    reason = parse_close(0, bytes(build_close(CloseFrame(9, sent, False))[4])).reason
     assert is_plain(reason)
     assert is_plain(str(ConnectionClosed(9, reason, by_peer=True)))
     assert is_plain(str(ConnectionRefused(9, reason)))
@@ -113,8 +113,11 @@ def formatters(tree):
             "logging.lastResort",
         ):
             yield node.lineno
-        basic = isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.basicConfig"
-        if basic and not any(one.arg == "handlers" for one in node.keywords):
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "logging.basicConfig"
+            and not any(one.arg == "handlers" for one in node.keywords)
+        ):
             yield node.lineno
         if isinstance(node, ast.ClassDef) and any(
             ast.unparse(base) == "logging.Formatter" for base in node.bases

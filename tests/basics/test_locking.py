@@ -7,11 +7,11 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from dtp import locking
 from dtp.locking import FileLock, NameLocks
 
 
@@ -42,7 +42,7 @@ def test_a_lock_that_somebody_looks_at_for_a_moment_is_free(
         if len(pauses) == 5:
             os.close(looks)
 
-    monkeypatch.setattr(locking.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     assert not lock.is_taken()
     assert lock.take()
     assert pauses == [0.001] * 5
@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_no_descriptor_open(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(locking.os if what == "open" else locking.fcntl, what, full)
+    monkeypatch.setattr(os if what == "open" else fcntl, what, full)
     files = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="No space left"):
         FileLock(tmp_path / "lock").take()

@@ -16,7 +16,7 @@ def plot(*lines, **options):
 
 def circles(drawn):
     root = ElementTree.fromstring(drawn)
-    return [(float(each.get("cx")), float(each.get("cy"))) for each in root.iter(f"{SVG}circle")]
+    return [(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in root.iter(f"{SVG}circle")]
 
 
 @pytest.mark.parametrize(

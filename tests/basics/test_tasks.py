@@ -199,12 +199,12 @@ def test_errors_of_tasks_that_nobody_waits_for_are_reported_and_end_no_other():
         assert mine == ["done"]
         assert heard == ["one has ended by an error that nobody waits for"]
 
-        told = TaskSet(lambda task, fault: mine.append((task.get_name(), str(fault))))
+        told = TaskSet(lambda task, fault: mine.append(f"{task.get_name()}: {fault}"))
         told.start(fails(), name="three")
         tasks.start(works(), name="four")
         await asyncio.sleep(1)
         await tasks.stop()
-        assert mine == ["done", ("three", "a fault")]
+        assert mine == ["done", "three: a fault"]
 
     clock.run(scenario())
 

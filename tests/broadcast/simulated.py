@@ -1,5 +1,7 @@
 """A network of listeners in memory: whom they dial, what they hear, and how long that takes by the fake clock."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 
@@ -126,6 +128,8 @@ class Soon:
 class Connection:
     """An end of a connection: a queue of streams that the other end opened."""
 
+    other: Connection
+
     def __init__(self, peer, delay, source):
         self.peer, self.source, self._delay, self._streams = peer, source, delay, asyncio.Queue()
         self._opened = []
@@ -150,6 +154,8 @@ class Connection:
 
 class End:
     """An end of a stream: what `frames` and `Feeder` need of one."""
+
+    other: End
 
     def __init__(self, delay):
         self.reader, self.write_error = asyncio.StreamReader(), None

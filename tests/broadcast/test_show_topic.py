@@ -135,7 +135,7 @@ def test_a_message_costs_the_same_however_many_came_before(monkeypatch):
 
     async def test():
         told = Told()
-        receiver = TopicReceiver(lambda validator: told, OTHER.id, None, Parents([]), producer=ME.id)
+        receiver = TopicReceiver(lambda validator: told, OTHER.id, None, Parents([]), producer=ME.id)  # type: ignore[return-value]
         running = asyncio.ensure_future(receiver.run())
         for each in ours:
             told.waiting.put_nowait(message_of(m.Announced(announcement.encoded), *on_the_wire(*each)))
@@ -157,7 +157,7 @@ def test_a_lost_message_is_fetched_from_the_address():
             for each in (b"zero", b"one", b"two", b"three"):
                 await on_air.write(each)
             parents = Parents(on_air.addresses)
-            receiver = TopicReceiver(lambda validator: told, OTHER.id, node.connect, parents, producer=ME.id)
+            receiver = TopicReceiver(lambda validator: told, OTHER.id, node.connect, parents, producer=ME.id)  # type: ignore[return-value]
             running = asyncio.ensure_future(receiver.run())
             announced = m.Announced(on_air.announcement.encoded)
             for number in (0, 3):  # of one and two no message ever comes

@@ -83,7 +83,7 @@ async def stranger_at(
         await listener.close()
         for carrier in all_accepted:
             carrier.abort()
-            carrier._below.abort()  # one that has failed still sends its last words
+            carrier._below.abort()  # type: ignore[attr-defined]  # one that has failed still sends its last words
 
 
 @asynccontextmanager

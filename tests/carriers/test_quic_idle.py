@@ -182,7 +182,7 @@ class Slow:
 
     def receive_many_datagrams(self, packets: list[bytes], peer: object, now: float) -> None:
         self.had.append(len(packets))
-        asyncio.get_running_loop().work(self.seconds * len(packets))
+        asyncio.get_running_loop().work(self.seconds * len(packets))  # type: ignore[attr-defined]
 
     def next_event(self) -> None: ...
 

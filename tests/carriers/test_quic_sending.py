@@ -112,7 +112,7 @@ def test_where_rows_are_refused_packets_go_one_by_one_for_a_while(code):
 class OneNarrowWay(Refusing):
     """A socket whose way to `THERE` takes no packets of that length."""
 
-    def sendmsg(self, buffers: list[bytes], how: object, flags: int, address: object) -> None:
+    def sendmsg(self, buffers: list[bytes], how: object, flags: int, address: object) -> None:  # type: ignore[override]
         if address == THERE:
             raise OSError(errno.EMSGSIZE, "too long")
         self.sent.extend((data, address) for data in buffers)
@@ -158,7 +158,7 @@ class Ignoring(Refusing):
     def getsockopt(self, *_: object) -> int:
         raise OSError(errno.ENOPROTOOPT, "unknown")
 
-    def sendmsg(self, buffers: list[bytes], how: object, flags: int, address: object) -> None:
+    def sendmsg(self, buffers: list[bytes], how: object, flags: int, address: object) -> None:  # type: ignore[override]
         self.sent.append((b"".join(buffers), address))
 
 

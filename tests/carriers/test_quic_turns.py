@@ -118,8 +118,8 @@ def test_a_turn_has_so_much_time_and_who_costs_much_has_one_at_a_time(loop):
     assert len(dear.got) == 1
     before = loop.processor_time()
     visitor.have(1)
+    seen: list[float] = []
     loop.call_soon(lambda: seen.append(loop.processor_time() - before))
-    seen = []
     pass_turns(loop, 8)
     assert dear.steps == 5 * [(1, PEER)]
     assert len(visitor.got) == 1

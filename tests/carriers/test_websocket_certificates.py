@@ -11,6 +11,7 @@ import trustme
 from strangers import on_sockets
 
 from dtp.carriers import CarrierListener, dial, listen
+from dtp.carriers.base import Carrier
 from dtp.carriers.errors import TlsError
 from dtp.carriers.tls import ServerTls
 from dtp.testing.carrier_ends import CarrierEnd
@@ -35,7 +36,7 @@ class Authority:
         new.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
         new.replace(self.server)
 
-    async def listen(self, accept: Callable[..., object]) -> CarrierListener:
+    async def listen(self, accept: Callable[[Carrier], None]) -> CarrierListener:
         return await listen(f"wss://127.0.0.1:0/?cert={self.server}", accept)
 
 

@@ -7,7 +7,8 @@ import pytest
 from browsers import dump
 from strangers import REQUEST, on_sockets, stranger_at
 
-from dtp.carriers import CarrierUrlError, dial, listen
+from dtp.carriers import dial, listen
+from dtp.carriers.errors import CarrierUrlError
 
 
 @pytest.mark.parametrize(

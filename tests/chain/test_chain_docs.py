@@ -7,6 +7,7 @@ import inspect
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "chain.md"
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -41,7 +42,7 @@ def test_the_tests(dtp_client, dtp_wallet, dtp_clock):
     from dtp.chain import Program
 
     (code,) = blocks(of_tests=True)
-    names = {"asyncio": asyncio, "Program": Program}
+    names: dict[str, Any] = {"asyncio": asyncio, "Program": Program}
     exec(compile(code, str(DOCUMENT), "exec"), names)
     fixtures = {"dtp_client": dtp_client, "dtp_wallet": dtp_wallet, "dtp_clock": dtp_clock}
     for name in ("test_pays", "test_waits"):

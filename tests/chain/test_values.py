@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dtp.chain import channel, host, lock, pass_, pipe
 from dtp.chain.errors import MalformedObject, ProgramError
 from dtp.chain.known import SCHEMAS
+from dtp.chain.model import SUI_COIN
 from dtp.chain.packages import load
 from dtp.chain.values import TableRef, codec, encode_value
 from dtp.sui import bcs
@@ -94,7 +95,7 @@ def test_a_shared_object_of_ours_reads_back():
     voucher = channel.Voucher(ID, 1, 2, 3, 4, 5, bytes(32), 6)
     assert channel.SCHEMA.decode(channel.Voucher, channel.SCHEMA.encode(voucher)) == voucher
     back = host.SCHEMA.decode(host.Terms, host.SCHEMA.encode(terms))
-    assert back == dataclasses.replace(terms, coin=host.SUI_COIN)
+    assert back == dataclasses.replace(terms, coin=SUI_COIN)
 
 
 def test_a_type_name_has_no_0x_on_chain():

@@ -147,7 +147,7 @@ def test_events_again_change_nothing(client, wallet):
             events = []
             for each in (made.server, made.user):
                 feed = PipeHub.hub_of(each)._feed
-                feed.process_event = lambda event, take=feed.process_event: (
+                feed.process_event = lambda event, take=feed.process_event: (  # type: ignore[misc]
                     events.append((take, event)) or take(event)
                 )
             listener, near, far = await made.pair()
@@ -206,8 +206,8 @@ def test_a_node_that_dies_and_comes_back(tmp_path):
                         await theirs.until_received(before + after)
                         theirs.write(b"got it")
                         await ours.until_received(b"got it")
-                        for each in (ours, theirs):
-                            each.abort()
+                        for end in (ours, theirs):
+                            end.abort()
                         await listener.close()
 
     run(scenario())
@@ -293,8 +293,8 @@ def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, w
             assert lost.code == "pipe-frame"
             assert isinstance(await ours.until_lost(), BrokenError)  # it is told
             # The channel can be used again.
-            again = await dial(made.url + "&pipes=1", chain=made.user)
-            again.abort()
+            fresh = await dial(made.url + "&pipes=1", chain=made.user)
+            fresh.abort()
             await listener.close()
 
     run(scenario())

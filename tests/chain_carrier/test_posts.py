@@ -152,7 +152,7 @@ def test_a_message_and_its_answer(client, wallet):
             assert await all_of(read_posts(server, hosted.id, ME, cursor=got.cursor)) == []
             assert [each.data for each in await all_of(answers(user, sent, follow=False))] == [answer.data]
             for each in (inbox, replies):
-                await each.aclose()
+                await each.aclose()  # type: ignore[attr-defined]
 
     run(scenario())
 

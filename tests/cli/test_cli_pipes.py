@@ -43,8 +43,8 @@ def test_cat_whose_output_is_full(serve):
 def test_cat_tells_that_the_connection_is_cut(serve):
     server, address = serve("--echo")
     command = [sys.executable, "-P", "-m", "dtp", "cat", address["echo"]]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **pipes) as cat:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as cat:
         cat.stdin.write(b"there?\n")
         cat.stdin.flush()
         assert cat.stdout.readline() == b"there?\n"

@@ -101,7 +101,10 @@ def test_many_pieces_by_the_short_way(suite: str, sizes: list[int], record: int)
     pieces = [data[start : start + size] for start, size in zip(starts, sizes, strict=True)]
     other = Buffer(1 << 20)
     length = short.seal_pieces(streams, offsets, starts, sizes, data, other, record)
-    whole = [(STREAM, 0, *where, piece) for *where, piece in zip(streams, offsets, pieces, strict=True)]
+    whole = [
+        (STREAM, 0, stream, offset, piece)
+        for stream, offset, piece in zip(streams, offsets, pieces, strict=True)
+    ]
     assert length == long.seal(whole, BUFFER, record)
     assert other.view[:length] == BUFFER.view[:length]
     before = state(short)

@@ -195,8 +195,10 @@ def test_a_wrong_cipher_is_refused(encrypt: str | None, decrypt: str | None) -> 
 def test_a_cipher_that_accepts_forgeries_is_refused() -> None:
     """A decrypt that never fails would pass any check that doesn't try a forged record."""
 
-    @ffi.callback("dtp_sodium_decrypt")
-    def credulous(m, mlen, nsec, c, clen, ad, adlen, npub, k):  # type: ignore[no-untyped-def]
+    @ffi.callback("dtp_sodium_decrypt")  # type: ignore[untyped-decorator]
+    def credulous(
+        m: Any, mlen: Any, nsec: Any, c: Any, clen: int, ad: Any, adlen: int, npub: Any, k: Any
+    ) -> int:
         real = sodium_pointer(f"{CHACHA}_decrypt", "dtp_sodium_decrypt")
         real(m, mlen, nsec, c, clen, ad, adlen, npub, k)
         mlen[0] = clen - 16
@@ -231,8 +233,10 @@ def test_a_provider_that_fails_later_is_named() -> None:
     """The link says so, and its counter stays."""
     failing = [False]
 
-    @ffi.callback("dtp_sodium_encrypt")
-    def encrypt(c, clen, m, mlen, ad, adlen, nsec, npub, k):  # type: ignore[no-untyped-def]
+    @ffi.callback("dtp_sodium_encrypt")  # type: ignore[untyped-decorator]
+    def encrypt(
+        c: Any, clen: Any, m: Any, mlen: int, ad: Any, adlen: int, nsec: Any, npub: Any, k: Any
+    ) -> int:
         if failing[0]:
             return -1
         real = sodium_pointer(f"{CHACHA}_encrypt", "dtp_sodium_encrypt")

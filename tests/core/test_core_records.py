@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 from core_buffers import BUFFER, KEY, continued, cut, open_all, put, seal, state, take
@@ -197,7 +198,7 @@ def test_more_outgoing_frames_than_kept_room(suite: str) -> None:
 
 def test_any_buffer_may_be_sealed(suite: str) -> None:
     data = bytearray(b"0123456789")
-    frames = [(8, 0, 0, 0, data), (8, 0, 0, 0, memoryview(data)[2:4]), (8, 0, 0, 0, b"")]
+    frames: list[Any] = [(8, 0, 0, 0, data), (8, 0, 0, 0, memoryview(data)[2:4]), (8, 0, 0, 0, b"")]
     length = Sealer(suite, KEY).seal(frames, BUFFER, 1000)
     del frames
     data.clear()  # raises if a view were still held

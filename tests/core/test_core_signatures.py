@@ -7,6 +7,7 @@ import random
 import pytest
 
 from dtp.core import signatures
+from dtp.core.providers import sign_opener, signer
 from dtp.core.signatures import SignedMessage, first_forged, sign_all
 from dtp.errors import LocalError
 from dtp.identity import Identity, PeerId
@@ -17,8 +18,8 @@ L = (1 << 252) + 27742317777372353535851937790883648493
 
 @pytest.fixture(params=["at once", "one by one"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert signatures.sign_opener() is not None
-    assert signatures.signer() is not None
+    assert sign_opener() is not None
+    assert signer() is not None
     if request.param == "one by one":
         monkeypatch.setattr(signatures, "sign_opener", lambda: None)
         monkeypatch.setattr(signatures, "signer", lambda: None)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import Clock, Frame, Replica
-from dtp.crdt.replica import owned
+from dtp.crdt.permission.owners import owned_soul
 
 SOULS = ["a", "user/alice", "user/bob", "ü"]
 KEYS = ["", "k", "name"]
@@ -23,7 +23,7 @@ TYPES = ("register", "values", "counter", "set", "map", "list", "text")
 
 def act(one: Replica, rng: random.Random, only: str | None = None) -> None:
     """Some op of some kind, or of the only type that this history is about."""
-    soul, key, value = rng.choice([*SOULS, owned(one.author, "x")]), rng.choice(KEYS), rng.choice(VALUES)
+    soul, key, value = rng.choice([*SOULS, owned_soul(one.author, "x")]), rng.choice(KEYS), rng.choice(VALUES)
     match only or rng.choices(TYPES, (2, 2, 1, 2, 1, 4, 2))[0]:
         case "register":
             one.put(soul, key, value) if rng.randrange(2) else one.delete(soul, key)

@@ -277,7 +277,7 @@ def test_ops_of_a_frame_are_those_of_the_second_reader(vector: dict[str, Any]) -
     _, _, expected = decode(by, body)
     for op in expected:
         if op.kind == LIST_EDIT:
-            written, touched = list_reference.facts(values.decode(op.value))
+            written, touched = list_reference.facts(values.decode(op.value))  # type: ignore[arg-type]
             op.value = values.encode(list(map(values.decode, written)))
             op.dots = [(agent[:32], 0) for agent in sorted(touched)]
     assert [

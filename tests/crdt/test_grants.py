@@ -85,7 +85,7 @@ def test_no_grant_is_for_rings_and_the_static_key() -> None:
         (owned_soul(KEYS[0]), "name"),
         (owned_soul(KEYS[0], "a"), "static"),
     ]
-    rows = [(f"{ACCESS}/{NAMES[1]}", f"{USE}{grant.id}", grant.encode())]
+    rows: list[tuple[str, str, object]] = [(f"{ACCESS}/{NAMES[1]}", f"{USE}{grant.id}", grant.encode())]
     rows += [(soul, key, "friend's") for soul, key in kept + free]
     take(judge, [*owner.commit(), frame(forger(1), rows, 1_000.0)])
     assert [judge.get(soul, key) for soul, key in kept] == [None] * 4
@@ -230,7 +230,7 @@ def test_only_the_owner_grants_and_revokes() -> None:
     (offered,) = owner.commit()
     thief = forger(2)
     stolen = make_grant(IDENTITIES[2], "test", KEYS[2], "board", 0)
-    lies = Grant("test", KEYS[0], KEYS[2], "board", 0, stolen.nonce, stolen.signature)
+    lies = Grant("test", KEYS[0], KEYS[2], "board", 0, stolen.nonce, signature=stolen.signature)
     attempts = [
         (f"{ACCESS}/{NAMES[2]}", f"{USE}{grant.id}", grant.encode()),  # another's grant
         (f"{ACCESS}/{NAMES[2]}", f"{USE}{lies.id}", lies.encode()),  # in the owner's name

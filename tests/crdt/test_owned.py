@@ -11,7 +11,8 @@ from dtp.core import crdt as core
 from dtp.core.errors import NotOwner
 from dtp.crdt import Replica, values
 from dtp.crdt.list import List
-from dtp.crdt.replica import owned, owner_name
+from dtp.crdt.permission.owners import owned_soul
+from dtp.crdt.replica import owner_name
 from dtp.crdt.text import Text
 from dtp.identity import Identity
 
@@ -19,20 +20,20 @@ from dtp.identity import Identity
 def test_the_owner_is_named_as_identities_are() -> None:
     me = Identity(bytes(range(32)))
     assert owner_name(me.id.key) == str(me.id)
-    assert owned(me.id.key) == f"~{me.id}"
-    assert owned(me.id.key, "a/b") == f"~{me.id}/a/b"
+    assert owned_soul(me.id.key) == f"~{me.id}"
+    assert owned_soul(me.id.key, "a/b") == f"~{me.id}/a/b"
 
 
 def test_the_owner_writes_and_all_read() -> None:
     one, other = replica(0), replica(1)
-    mine = owned(one.author, "profile")
+    mine = owned_soul(one.author, "profile")
     one.put(mine, "name", "A")
-    one.put(owned(one.author), "k", 1)
+    one.put(owned_soul(one.author), "k", 1)
     one.set(mine, "tags").add("x")
     one.text(mine).insert(0, "hello")
     exchange(one, other)
     assert other.get(mine, "name") == "A"
-    assert other.get(owned(one.author), "k") == 1
+    assert other.get(owned_soul(one.author), "k") == 1
     assert str(other.text(mine)) == "hello"
     assert other.save() == one.save()
     again = Replica.load(other.author, other.save(), clock=other.clock)
@@ -56,7 +57,9 @@ WRITES: list[Callable[[Replica, str], object]] = [
 
 
 @pytest.mark.parametrize("number", range(len(WRITES)))
-@pytest.mark.parametrize("soul", [owned(author(1), "x"), owned(author(1)), owned(author(0)) + "x", "~", "~x"])
+@pytest.mark.parametrize(
+    "soul", [owned_soul(author(1), "x"), owned_soul(author(1)), owned_soul(author(0)) + "x", "~", "~x"]
+)
 def test_nobody_writes_elsewhere(number: int, soul: str) -> None:
     one = replica(0)
     with pytest.raises(NotOwner):
@@ -68,7 +71,7 @@ def test_nobody_writes_elsewhere(number: int, soul: str) -> None:
 def test_what_is_written_all_the_same_is_void_everywhere() -> None:
     """By a replica whose software doesn't care: it believes to be the owner."""
     owner, one, late = replica(0), replica(2), replica(3)
-    mine = owned(owner.author, "x")
+    mine = owned_soul(owner.author, "x")
     owner.put(mine, "k", "genuine")
     owner.list(mine).append("item")
     (genuine,) = owner.commit()

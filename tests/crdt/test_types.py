@@ -181,7 +181,7 @@ def test_a_value_that_is_too_deep_is_refused() -> None:
             "it takes 1048581 bytes, and a value at most 1048576: keep it as a blob",
         ),
         (
-            ("s", "k", functools.reduce(lambda inner, _: [inner], range(33), 1)),
+            ("s", "k", functools.reduce(lambda inner, _: [inner], range(33), 1)),  # type: ignore[arg-type, return-value]
             "more than 32 lists and dicts deep",
         ),
         (("s", "k", msgpack.Timestamp(1)), "a type of MessagePack's own"),

@@ -92,7 +92,7 @@ class Talk:
             config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1, kind)}').expose[0],
             policies,
         )
-        self.exposed.dial_streams = self._dial  # type: ignore[method-assign]
+        self.exposed.dial_streams = self._dial
         self.running = asyncio.ensure_future(self._run(bounds or Bounds()))
 
     async def _dial(self, caller: Caller) -> BackendLink | Reason:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import struct
+from collections.abc import Callable
 
 from Crypto.Cipher import ChaCha20_Poly1305
 from cryptography.exceptions import InvalidSignature
@@ -102,7 +103,7 @@ def record_field(record):
     return struct.pack(">H", len(record)) + record
 
 
-BODIES = {
+BODIES: dict[str, tuple[int, Callable[..., bytes]]] = {
     "subscribe": (1, lambda topics: b"".join(map(topic_field, topics))),
     "ihave": (4, lambda topic, ids: topic_field(topic) + b"".join(ids)),
     "graft": (7, topic_field),

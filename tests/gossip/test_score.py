@@ -12,7 +12,7 @@ from dtp.gossip.score import Scores, median
 PEER, OTHER, T = b"p" * 32, b"o" * 32, b"weather"
 #: What counts, and here doesn't: each test gives the weight that it is about. Nothing decays, unless a test says so.
 WEIGHTS = ("time_in_mesh", "first_delivery", "mesh_deficit", "mesh_failure", "invalid", "application")
-NONE = ScoreWeights(**dict.fromkeys((*WEIGHTS, "shared_address", "behaviour"), 0.0), decay=1.0)
+NONE = ScoreWeights(**dict.fromkeys((*WEIGHTS, "shared_address", "behaviour"), 0.0), decay=1.0)  # type: ignore[arg-type]
 
 
 def scores(*peers, source="192.0.2.1", **weights):
@@ -215,7 +215,7 @@ def test_a_score_that_is_asked_for_often_is_what_one_is_that_is_asked_for_once(h
         for each in (asked, silent):
             HAPPENINGS[what](each, peer, float(now * 10))
         here = here | {peer} if what == "add" else here - {peer} if what == "remove" else here
-        for each in (PEER, OTHER):
-            before = asked[each]
-            assert asked[each] == before
+        for key in (PEER, OTHER):
+            before = asked[key]
+            assert asked[key] == before
     assert [asked[each] for each in (PEER, OTHER)] == [silent[each] for each in (PEER, OTHER)]

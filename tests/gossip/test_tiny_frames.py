@@ -13,6 +13,7 @@ from nodes import WALL, identity, node, until
 from dtp.gossip import PROTOCOL, frames
 from dtp.gossip.channel import _PIECE, NeighbourSink
 from dtp.gossip.core import KNOWN_TOPICS
+from dtp.gossip.errors import GossipFrameError
 from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT
 from dtp.gossip.message import content_of, sign_batch
@@ -50,7 +51,7 @@ def test_a_frame_of_many_names_is_read_in_one_pass() -> None:
 
 @pytest.mark.parametrize("body", [b"\0", b"\2a", b"\1a\0", b"\1a\5abcd", b"\x81" + bytes(129)])
 def test_a_frame_with_half_a_name_is_none(body: bytes) -> None:
-    with pytest.raises(frames.GossipFrameError):
+    with pytest.raises(GossipFrameError):
         frames.read_topics(body)
 
 

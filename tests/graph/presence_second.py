@@ -33,9 +33,9 @@ def sign(
 
 
 def is_genuine(graph: str, state: State) -> bool:
-    *what, signature = state
+    author, session, sequence, date, value, signature = state
     try:
-        VerifyKey(state[0]).verify(signed_bytes(graph, *what), signature)
+        VerifyKey(author).verify(signed_bytes(graph, author, session, sequence, date, value), signature)
     except BadSignatureError:
         return False
     return True

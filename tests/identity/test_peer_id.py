@@ -69,7 +69,7 @@ def test_is_a_value(one, other):
 
 def test_does_not_change():
     with pytest.raises(AttributeError):
-        KNOWN.key = bytes(32)
+        setattr(KNOWN, "key", bytes(32))  # noqa: B010
     assert not hasattr(KNOWN, "__dict__")
 
 

@@ -19,22 +19,22 @@ def _die_before(statement: int) -> None:
             os._exit(9)
 
     class Dying(sqlite3.Connection):
-        def execute(self, *arguments):  # type: ignore[no-untyped-def]
+        def execute(self, *arguments):
             count()
             return super().execute(*arguments)
 
-        def executemany(self, *arguments):  # type: ignore[no-untyped-def]
+        def executemany(self, *arguments):
             count()
             return super().executemany(*arguments)
 
-        def executescript(self, *arguments):  # type: ignore[no-untyped-def]
+        def executescript(self, *arguments):
             count()
             return super().executescript(*arguments)
 
     def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
         return genuine(*arguments, factory=Dying, **options)
 
-    sqlite3.connect = connect  # type: ignore[assignment]
+    sqlite3.connect = connect
 
 
 def deaths(live: Callable[[int], None], *, each: int = 1) -> Iterator[tuple[int, bool]]:

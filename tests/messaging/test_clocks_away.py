@@ -74,7 +74,7 @@ def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(
             asked.append(asyncio.get_running_loop().time())
             raise MailboxRefused(refusal)
 
-        client.publish_keys = refuse  # type: ignore[method-assign]
+        client.publish_keys = refuse
         return client
 
     async def main(at: PostOffice) -> None:

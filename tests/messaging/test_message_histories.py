@@ -451,7 +451,7 @@ class PastHistory(History):
         if person is not alice or dave.key in self.members_for(alice):
             return
         had = {each.text for each in alice.mail.read_history(self.group)}
-        given = {"subject": dave.key, "text": Past().text}
+        given: dict[str, Any] = {"subject": dave.key, "text": Past().text}
         alice.do(*(alice.mail.change_group, self.group, Act.ADD, self.now), kill=self.maybe_kill(), **given)
         self.promised = had
 

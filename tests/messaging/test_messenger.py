@@ -277,7 +277,7 @@ def test_an_upload_goes_on_where_it_broke_off(office: Test, tmp_path: Path) -> N
             gone = [
                 each for number, each in enumerate(await first.attachments[0]._read_index()) if number % 2
             ]
-            with store._database.transaction() as db:  # as if it had broken off
+            with store._database.transaction() as db:  # type: ignore[attr-defined]  # as if it had broken off
                 db.executemany("DELETE FROM pieces WHERE hash = ?", [(each,) for each in gone])
             client = alice.delivery.own[box]
             await client.connection.close()  # and nobody has noticed yet
@@ -312,7 +312,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_sent(office: Test, tmp_path
                     file.write(b"other")
                 await put(*told, **options)  # type: ignore[arg-type]
 
-            client.put_piece = put_and_change  # type: ignore[method-assign]
+            client.put_piece = put_and_change
             with pytest.raises(MessageError, match="has changed while it was read"):
                 await alice.send("bob", "x", attachments=[film])
             assert await alice.history("bob") == []

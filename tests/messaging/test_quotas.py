@@ -359,7 +359,7 @@ def test_what_is_counted_is_what_there_is(tmp_path: Path, seed: int) -> None:
                 case 4:
                     store.renamed.rename_person(*chance.sample(persons, 2))
                 case _:
-                    where = {"unread": True, "held": held, "vanishes": chance.choice([0, 50])}
+                    where: dict[str, Any] = {"unread": True, "held": held, "vanishes": chance.choice([0, 50])}
                     store.add_said(chance.choice(rooms), said, **where)
         is_older = chance.random() < 0.1
         with closing(sqlite3.connect(path, isolation_level=None)) as file:

@@ -51,7 +51,7 @@ def office(tmp_path: Path, request: pytest.FixtureRequest) -> Test:
 class FarMailbox(MailboxClient):
     """A mailbox in this process that counts as one on the internet."""
 
-    nearness = Nearness.ANYWHERE  # type: ignore[assignment]
+    nearness = Nearness.ANYWHERE
 
 
 async def connect_far(address: str, identity: Identity | None) -> MailboxClient:
@@ -109,6 +109,7 @@ def test_a_stranger_has_nobody_knock_at_services_of_their_machine(office: Test, 
             told = {"text": "look", "files": [[*file[:4], [trap]]]}
             await mallory.send_event(contact.person, EventKind.TEXT, told)
             (message,) = await take(bob, 1)
+            assert message.sender is not None
             await bob.send(message.sender, "what is it?")
             assert (await take(mallory, 1))[0].text == "what is it?"
             with pytest.raises(AttachmentGone):

@@ -103,7 +103,8 @@ def check(replica: Replica, shown: Shown) -> None:
 
 def _shown_parts(replica: Replica) -> set[str]:
     """The souls of all parts that the document shows."""
-    found, left = set(), [replica.graph.document(SOUL)]
+    found: set[str] = set()
+    left: list[Any] = [replica.graph.document(SOUL)]
     while left:
         part = left.pop()
         inner = part.values() if type(part).__name__ == "NestedMap" else list(part)
@@ -119,7 +120,8 @@ def nest(replica: Replica, step: Step, _: list[Replica]) -> None:
     before = _said(replica)
     # what stands at parts that nothing shows (who linked them is banned) is shown when they are made again
     is_all_shown = _shown_parts(replica) >= set(replica.graph.replica.souls(f"{SOUL}/@"))
-    expected, there = copy.deepcopy(before), replica.graph.document(SOUL)
+    expected = copy.deepcopy(before)
+    there: Any = replica.graph.document(SOUL)
     inner, turn = expected, step.a
     while turn % 3 and inner:  # further down
         keys = sorted(inner) if isinstance(inner, dict) else list(range(len(inner)))

@@ -114,7 +114,7 @@ class Replica:
     signed: int = 0
     #: Whether something was made that isn't in a frame yet.
     dirty: bool = False
-    backup: tuple[bytes, Seen, int] | None = None
+    backup: tuple[bytes, Seen] | None = None
     #: What was written to private nodes and isn't in a frame yet, the earliest first.
     whispered: list[Any] = field(default_factory=list)
 

@@ -80,10 +80,10 @@ class World:
             kind,
             place,
             f"g{self.history.seed}",
-            graph=None,
+            graph=None,  # type: ignore[arg-type]
             passed=self.passed,
             household=self.household.soul,
-        )  # type: ignore[arg-type]
+        )
         replica.has_part = self.history.has_part and number == len(self.history.stores) - 1
         if self.history.need:
             replica.waiting = Waiting(Agreement(0, ()))
@@ -109,7 +109,7 @@ class World:
     def schema(self) -> str:
         """A place in PostgreSQL that nobody else has."""
         name = f"m{next(_SCHEMAS)}"
-        with psycopg.connect(self.postgres, autocommit=True) as connection:
+        with psycopg.connect(self.postgres, autocommit=True) as connection:  # type: ignore[arg-type]
             connection.execute(f"CREATE SCHEMA {name}")
         return f"{self.postgres}?options=-csearch_path%3D{name}"
 

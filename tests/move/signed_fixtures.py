@@ -51,6 +51,10 @@ def vector(data: bytes) -> bytes:
     return bytes([len(data)]) + data
 
 
+#: Beside a field of this name.
+_Bytes = bytes
+
+
 @dataclass(frozen=True)
 class Voucher:
     """A voucher and who signs it."""
@@ -63,11 +67,11 @@ class Voucher:
     why: str
     lane: int = 0
     key: str = "key_a"
-    channel: bytes = field(default=CHANNEL)
-    hash_lock: bytes | None = None
+    channel: _Bytes = field(default=CHANNEL)
+    hash_lock: _Bytes | None = None
     not_after_ms: int = FOREVER
 
-    def message(self) -> bytes:
+    def message(self) -> _Bytes:
         """BCS of `transport::channel::Voucher`."""
         lock = b"\x00" if self.hash_lock is None else b"\x01" + vector(self.hash_lock)
         counts = b"".join(map(u64, (self.sequence, self.amount, self.requests, self.bytes)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -130,7 +131,9 @@ def test_enums_and_jump_tables() -> None:
     assert len(table.offsets) == 3
     switches = [i for i in body.code if i.op is Opcode.VARIANT_SWITCH]
     assert [i.arg for i in switches] == [0]
-    unpacked = [module.variant_handles[i.arg] for i in body.code if i.op is Opcode.UNPACK_VARIANT_IMM_REF]
+    unpacked = [
+        module.variant_handles[cast(int, i.arg)] for i in body.code if i.op is Opcode.UNPACK_VARIANT_IMM_REF
+    ]
     assert sorted(handle.variant for handle in unpacked) == [0, 1, 1, 2, 2]
     generic = module.functions["some"].body
     assert generic is not None

@@ -136,7 +136,7 @@ def test_describe_abort() -> None:
     package = packages.load("transport")
     code = next(
         i.arg
-        for i in package.compiled["host"].functions["new_terms"].body.code  # type: ignore[union-attr]
+        for i in package.compiled["host"].functions["new_terms"].body.code
         if i.op is Opcode.LD_U64 and isinstance(i.arg, int) and i.arg >> 60
     )
     abort = package.describe_abort("host", code)

@@ -7,6 +7,7 @@ state a show is in and when, and every sum have to agree; each contributor's mon
 from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
+from typing import Any
 
 import pytest
 from chain_model.played import Played
@@ -228,9 +229,9 @@ class Play:
 
     def _new(self, program):
         model = self.model
-        common = {"slot_ms": SLOT, "batch": model.batch, "prices": model.prices}
+        common: dict[str, Any] = {"slot_ms": SLOT, "batch": model.batch, "prices": model.prices}
         if model.rate:
-            terms = {"rate": model.rate, "start_pot": model.start_pot}
+            terms: dict[str, Any] = {"rate": model.rate, "start_pot": model.start_pot}
             made, cap = show.new_funded(program, b"k" * 32, **terms, **common)
         else:
             terms = {"slots": model.slots, "ticket_price": model.price, "fewest": model.fewest}

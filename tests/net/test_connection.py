@@ -321,7 +321,7 @@ async def test_two_carriers_share_the_work_and_one_is_enough() -> None:
             assert heard == [*listener.connections, connection]
             assert await roundtrip(connection, data) == data
             first, second = connection.outlet.drivers
-            assert min(first.link.sealer.counter, second.link.sealer.counter) > 5  # type: ignore[union-attr]
+            assert min(first.link.sealer.counter, second.link.sealer.counter) > 5
             task = asyncio.create_task(roundtrip(connection, data))
             await asyncio.sleep(0.12)
             first.carrier.abort()
@@ -340,7 +340,7 @@ async def test_silent_carrier_is_given_up_and_replaced() -> None:
         async with dtp.connect(listener.address(), limits=limits) as connection:
             carrier = connection.outlet.drivers[0].carrier
             swallow = carrier.write
-            carrier.write = lambda data: True  # type: ignore[method-assign]
+            carrier.write = lambda data: True
             start = asyncio.get_running_loop().time()
             while connection.outlet.drivers[0].carrier is carrier:
                 await asyncio.sleep(0.1)

@@ -159,7 +159,7 @@ def test_a_flood_from_many_sources_keeps_nobody_out() -> None:
         async with await dtp.listen("tcp://127.0.0.1:0", echo, identity=BOB, limits=limits) as listener:
             host, port = listener.urls[0].removeprefix("tcp://").split(":")
             async with contextlib.AsyncExitStack() as stack:
-                stack.callback(lambda: [writer.transport.abort() for writer in writers])  # type: ignore[func-returns-value]
+                stack.callback(lambda: [writer.transport.abort() for writer in writers])
                 await asyncio.gather(*(flood(source) for source in sources))
                 while len(listener.half_open) < limits.half_open:
                     await asyncio.sleep(0)  # the kernel has taken them, and the listener not yet

@@ -70,7 +70,7 @@ def talk(
 def test_datagrams_come_through_both_ways_and_beside_the_records() -> None:
     async def main(client: Connection, server: Connection) -> None:
         records = server.stats.bytes_received
-        carrier(client).write = lambda data: pytest.fail("in a record")  # type: ignore[method-assign]
+        carrier(client).write = lambda data: pytest.fail("in a record")
         sent = [b"%d" % number for number in range(50)]
         for data in sent:
             client.send_datagram(data)
@@ -121,7 +121,7 @@ def test_what_is_too_large_for_a_packet_goes_in_a_record() -> None:
     async def main(client: Connection, server: Connection) -> None:
         sizes = []
         plain = carrier(client).write_packet
-        carrier(client).write_packet = lambda data: (sizes.append(len(data)), plain(data))[1]  # type: ignore[method-assign]
+        carrier(client).write_packet = lambda data: (sizes.append(len(data)), plain(data))[1]
         for size in (LARGEST + 1, 1, LARGEST, LARGEST + 1, 10_000, 2):
             client.send_datagram(bytes(size))
         assert sorted(map(len, await received(server))) == [1, 2, LARGEST, LARGEST + 1, LARGEST + 1, 10_000]
@@ -139,7 +139,7 @@ def test_packets_of_others_and_packets_again_change_nothing() -> None:
             kept.append(bytes(data))
             plain(data)
 
-        carrier(client).write_packet = keep  # type: ignore[method-assign]
+        carrier(client).write_packet = keep
         client.send_datagram(b"one")
         await received(server, 0.5)
         (packet,) = kept
@@ -159,7 +159,7 @@ def test_packets_are_not_taken_from_a_carrier_that_has_not_proven_that_it_belong
         link = server.outlet.drivers[0].link
         assert link is not None
         kept: list[bytes] = []
-        carrier(client).write_packet = lambda data: kept.append(bytes(data))  # type: ignore[method-assign]
+        carrier(client).write_packet = lambda data: kept.append(bytes(data))
         client.send_datagram(b"early")
         await asyncio.sleep(0)
         link.attached = False
@@ -190,10 +190,10 @@ def test_fresh_keys_are_those_of_packets_too_and_late_ones_still_open() -> None:
     async def main(client: Connection, server: Connection) -> None:
         kept: list[bytes] = []
         plain = carrier(client).write_packet
-        carrier(client).write_packet = lambda data: kept.append(bytes(data))  # type: ignore[method-assign]
+        carrier(client).write_packet = lambda data: kept.append(bytes(data))
         client.send_datagram(b"late")
         await asyncio.sleep(0)
-        carrier(client).write_packet = plain  # type: ignore[method-assign]
+        carrier(client).write_packet = plain
         for number in range(1, 4):
             await asyncio.sleep(11)
             client.send_datagram(b"wakes the exchange")
@@ -266,7 +266,7 @@ def test_over_quic_datagrams_are_packets() -> None:
             sent = []
             driver = client.outlet.drivers[0]
             plain = driver.carrier.write_packet
-            driver.carrier.write_packet = lambda data: (sent.append(len(data)), plain(data))[1]  # type: ignore[method-assign]
+            driver.carrier.write_packet = lambda data: (sent.append(len(data)), plain(data))[1]
             for number in range(20):
                 client.send_datagram(bytes([number]) * 1000)
                 assert (await server.recv_datagram())[:1] == bytes([number])

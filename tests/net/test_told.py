@@ -190,7 +190,7 @@ def test_turns_that_a_told_dial_begins_are_for_all() -> None:
             ended.set()
 
         packets = SharedTurns(loop)
-        packets.give_packets = lambda: found.append(who_tells())  # type: ignore[method-assign]
+        packets.give_packets = lambda: found.append(who_tells())
         with dialled_as_told(NETWORK):
             TurnClock.of_loop(loop).call_at_end(end)
             packets.give_soon()

@@ -121,7 +121,7 @@ class Internet:
                 **options,
             )
             await stack.enter_async_context(node)
-            node.reach.dial_carrier = kind.dial  # type: ignore[method-assign]
+            node.reach.dial_carrier = kind.dial
             await listener.add(f"tcp://{host}:{port}", kind)
             node.announce(())
             yield node

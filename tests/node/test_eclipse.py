@@ -284,8 +284,8 @@ def test_a_book_that_is_refilled_by_one_network_still_knows_others_after_a_resta
         book.mark_useful(each.id, LAIR)
         book.learn_record(signed(each, "tcp://6.6.6.6:1"), "exchange")  # a new one: it is where it was
     asyncio.run(book.save())
-    for each in (book, PeerBook(tmp_path / "peers", size=60, proven=40)):
-        assert {known.record.peer for known in each if each.is_useful(known.record.peer)} >= {
+    for one in (book, PeerBook(tmp_path / "peers", size=60, proven=40)):
+        assert {known.record.peer for known in one if one.is_useful(known.record.peer)} >= {
             friend.id for friend in honest
         }
-        assert len(each) <= 60
+        assert len(one) <= 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -20,7 +21,7 @@ def test_what_peers_do_not_acknowledge_is_bounded_on_links_that_were_dialled() -
     """Who reads all, acknowledges nothing and now and then says something had 128 MiB kept for it, each."""
 
     async def main() -> None:
-        quiet = {"discover": (), "map_ports": False}
+        quiet: dict[str, Any] = {"discover": (), "map_ports": False}
         async with (
             Node(listen=["memory://there"], **quiet) as there,
             Node(listen=None, limits=LIMITS, **quiet) as here,

@@ -61,7 +61,7 @@ PRINTED = {
 }
 
 
-def test_each_is_named():
+def test_each_is_named() -> None:
     assert {path.stem for path in EXAMPLES.glob("mesh_*.py")} == set(PRINTED)
 
 
@@ -71,7 +71,7 @@ NEEDS = {"mesh_quorum": "pysyncobj", "mesh_worlds": "qh3"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRINTED)
-def test_a_mesh(name):
+def test_a_mesh(name: str) -> None:
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is needed: pip install {NEEDS[name]}")
     lines = run_python(EXAMPLES / f"{name}.py")

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from conditions import PATIENCE, until
@@ -29,7 +31,7 @@ async def echo(connection: Connection) -> None:
         await copy(stream, stream)
 
 
-def on_sockets(main) -> None:
+def on_sockets(main: Coroutine[Any, Any, None]) -> None:
     run(main, loop_factory=asyncio.SelectorEventLoop)
 
 
@@ -40,7 +42,7 @@ def place_at(relay: Node) -> str:
 
 def test_a_relayed_connection_becomes_direct_and_its_stream_goes_on() -> None:
     async def main() -> None:
-        quiet = {"discover": (), "lan": None}
+        quiet: dict[str, Any] = {"discover": (), "lan": None}
         async with Node(listen=["quic://127.0.0.1:0"], relay=True, **quiet) as relay:
             hidden = Node(listen=["quic://127.0.0.1:0", place_at(relay)], services={"echo": echo}, **quiet)
             async with hidden, Node(listen=["quic://127.0.0.1:0"], **quiet) as asking:
@@ -86,7 +88,7 @@ def end_direct_carriers(node: Node) -> None:
 
 def test_a_connection_that_has_lost_its_direct_carrier_is_relayed_and_becomes_direct_again() -> None:
     async def main() -> None:
-        quiet = {"discover": (), "lan": None}
+        quiet: dict[str, Any] = {"discover": (), "lan": None}
         async with Node(listen=["quic://127.0.0.1:0"], relay=True, **quiet) as relay:
             hidden = Node(listen=["quic://127.0.0.1:0", place_at(relay)], services={"echo": echo}, **quiet)
             async with hidden, Node(listen=["quic://127.0.0.1:0"], **quiet) as asking:
@@ -117,7 +119,7 @@ def test_who_hears_nothing_any_more_asks_its_relay_and_the_peer_s_link() -> None
     """A NAT that has got another address ends all ways at once. A relay learns of it by the next packet from here."""
 
     async def main() -> None:
-        quiet = {"discover": (), "map_ports": False}
+        quiet: dict[str, Any] = {"discover": (), "map_ports": False}
         async with Node(listen=["memory://relay"], relay=True, **quiet) as relay:
             place = f"relay://relay?relay={relay.identity.id}&via=memory"
             hidden = Node(listen=["memory://hidden", place], services={"echo": echo}, **quiet)
@@ -155,7 +157,7 @@ def test_whose_record_is_from_before_its_place_is_found_at_the_relay() -> None:
     """As one without UDP, which the DHT doesn't know: nobody has told of its place yet."""
 
     async def main() -> None:
-        quiet = {"discover": (), "map_ports": False}
+        quiet: dict[str, Any] = {"discover": (), "map_ports": False}
         async with Node(listen=["tcp://127.0.0.1:0"], relay=True, **quiet) as relay:
             place = f"relay{relay.listener.urls[0].removeprefix('tcp')}?relay={relay.identity.id}"
             hidden = Node(listen=[place], services={"echo": echo}, **quiet)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from itertools import count, pairwise
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from dtp.peers.reach.relay_client import RelayPlace, source_of
 from dtp.peers.record import PeerRecord
 from dtp.testing.clock import FakeClockLoop, run
 
-QUIET = {"discover": (), "map_ports": False}
+QUIET: dict[str, Any] = {"discover": (), "map_ports": False}
 
 
 class LyingRelay:

@@ -33,8 +33,8 @@ def test_what_one_writes_is_soon_everywhere() -> None:
     run(main())
 
 
-def seen(world: World, name: str) -> list[object]:
-    return [each.state["name"] for each in world[name].graph.presence.here() if each.state is not None]
+def seen(world: World, name: str) -> list[str]:
+    return [str(each.state["name"]) for each in world[name].graph.presence.here() if each.state is not None]
 
 
 def test_who_is_there_is_told_along_with_a_share_and_through_those_between() -> None:
@@ -48,7 +48,7 @@ def test_who_is_there_is_told_along_with_a_share_and_through_those_between() -> 
             await asyncio.sleep(3)
             assert (seen(world, "c"), sorted(seen(world, "b"))) == (["Ada"], ["Ada", "Cy"])
             assert seen(world, "a") == ["Cy"]
-            assert [len(world[name].share.presence) for name in "abc"] == [1, 2, 1]  # type: ignore[union-attr]
+            assert [len(world[name].share.presence) for name in "abc"] == [1, 2, 1]
             assert {len(link.handlers) for name in "abc" for link in world[name].links} == {0}
             await world["a"].stop()
             await asyncio.sleep(1)

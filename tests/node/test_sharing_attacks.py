@@ -352,7 +352,7 @@ def test_a_peer_that_does_not_do_its_part_keeps_nobody_from_another(behaviour: o
             await world["a"].start()
             await world["b"].start()
             await world["bad"].start(shares=False)
-            world["bad"].links.protocols[PROTOCOL] = behaviour  # type: ignore[assignment]
+            world["bad"].links.protocols[PROTOCOL] = behaviour
             await world.write("b", 10)
             await world.link("a", "bad")
             topic = next(each for each in world.hub.topics if each._node is world["a"])
@@ -403,7 +403,7 @@ def test_a_peer_that_forges_frames_changes_nothing() -> None:
             async def forged(parts: object) -> list[bytes]:
                 return [one[:-1] + bytes([one[-1] ^ 1]) for one in await real(parts)]  # type: ignore[arg-type]
 
-            world["b"].graph.frames.read_parts = forged  # type: ignore[method-assign,assignment]
+            world["b"].graph.frames.read_parts = forged
             await world.link("a", "b")
             await asyncio.sleep(30)
             assert world["a"].graph.frames.heads() == {}

@@ -49,9 +49,11 @@ def test_a_record_from_afar_has_nothing_on_this_machine_dialled() -> None:
     dialled: list[object] = []
 
     async def main() -> None:
-        service = await asyncio.start_server(
-            lambda reader, writer: (dialled.append(reader), writer.close()), "127.0.0.1", 0
-        )
+        def on_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            dialled.append(reader)
+            writer.close()
+
+        service = await asyncio.start_server(on_client, "127.0.0.1", 0)
         port = service.sockets[0].getsockname()[1]
         async with (
             service,
@@ -182,7 +184,7 @@ def test_a_record_of_the_dht_has_nothing_dialled_that_is_nearer_than_who_is_in_i
     async def main() -> None:
         node = dtp.Node(identity=ALICE, listen=HERE, discover=("dht",), bootstrap=["127.0.0.1:9"])
         async with node:
-            (finder,) = [each for each in node.links.resolvers[1].finders if each.source == "dht"]
+            (finder,) = [each for each in node.links.resolvers[1].finders if each.source == "dht"]  # type: ignore[attr-defined]
             assert finder.teller is Nearness.MACHINE
             node.dht.node.note_met(("8.8.8.8", 4000))
             assert finder.teller is Nearness.ANYWHERE

@@ -52,7 +52,7 @@ def test_who_opens_streams_without_end_holds_up_nobody_else() -> None:
                 each.cancel()
             await asyncio.gather(*floods, return_exceptions=True)
             assert max(waits) < 0.025
-            for each in (greedy, modest, victim):
-                await each.close()
+            for links in (greedy, modest, victim):
+                await links.close()
 
     run(main())

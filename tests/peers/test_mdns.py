@@ -20,7 +20,7 @@ from dtp.testing.pairs import ALICE, BOB
 
 pytest.importorskip("zeroconf", reason="zeroconf is needed: pip install 'dtp-sockets[lan]'")
 
-from zeroconf import DNSOutgoing, ServiceInfo
+from zeroconf import DNSOutgoing, ServiceInfo  # type: ignore[attr-defined]
 from zeroconf.const import _FLAGS_AA, _FLAGS_QR_RESPONSE
 
 from dtp.peers.lan.mdns import TYPE, Mdns

@@ -3,7 +3,7 @@ messages. Slow and plain; it shares no code with the one in C."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -317,7 +317,7 @@ def put(number: int) -> bytes:
 
 
 def encode(
-    operations: list[tuple[bytes, Operation]], *, is_list: bool = False, markers: Container[int] = ()
+    operations: Sequence[tuple[bytes, Operation]], *, is_list: bool = False, markers: Container[int] = ()
 ) -> bytes:
     """A message with these operations, each in a group of its own, all references spelled out.
 

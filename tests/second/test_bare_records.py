@@ -15,7 +15,7 @@ from .wire import RecordSealer, Type, frame
 MOST = 100
 
 
-def sealed(keys, text, many):
+def sealed(keys: bytes, text: bytes, many: int) -> bytes:
     """So many records with this plaintext, of a client with these keys."""
     sealer, records = RecordSealer("25519_ChaChaPoly_SHA256", keys), []
     for _ in range(many):
@@ -25,7 +25,7 @@ def sealed(keys, text, many):
     return b"".join(records)
 
 
-def server():
+def server() -> tuple[Session, bytes]:
     """A session of a server, and the key that its client sends under."""
     suite = Suite.CHACHAPOLY_SHA256
     client, ours = shake_hands(HandshakeConfig(ALICE, (suite,)), HandshakeConfig(BOB, (suite,)), suite=suite)
@@ -33,7 +33,7 @@ def server():
 
 
 @pytest.mark.parametrize("text", [b"", frame(Type.PADDING), frame(Type.REKEY)])
-def test_a_read_of_them_takes_many_steps(text):
+def test_a_read_of_them_takes_many_steps(text: bytes) -> None:
     session, key = server()
     data = sealed(key, text, 16 * MOST * RECORDS_OF_FRAME if text != frame(Type.REKEY) else 20 * MOST)
     buffer = Buffer(len(data))
@@ -47,7 +47,7 @@ def test_a_read_of_them_takes_many_steps(text):
     assert session.ended is None
 
 
-def test_changing_keys_all_the_time_ends_the_session():
+def test_changing_keys_all_the_time_ends_the_session() -> None:
     """Each costs its reader as much as a frame, and nobody honest does it often."""
     session, key = server()
     data = sealed(key, frame(Type.REKEY), DEFAULT.idle_frames + DEFAULT.idle_frame_rate + MOST)

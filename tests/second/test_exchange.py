@@ -42,7 +42,7 @@ class Thief:
         def take_second(number: int) -> bytes:
             return self.hear("second", second(number))
 
-        duo.ours.take, duo.second.take = take_ours, take_second  # type: ignore[method-assign]
+        duo.ours.take, duo.second.take = take_ours, take_second
 
     def hear(self, side: str, data: bytes) -> bytes:
         opener = self.openers[side]
@@ -261,7 +261,7 @@ def test_an_old_exchange_that_comes_again_ends_the_session(we_dial: bool) -> Non
         said.extend(each for each in frames if each[0] == Type.EXCHANGE)
         send(*frames)
 
-    link.send = remember  # type: ignore[method-assign]
+    link.send = remember
     refresh(duo)
     use(duo, b"x", b"y")
     assert duo.second.links[0].exchange.n == 1

@@ -175,7 +175,7 @@ def test_carriers_that_are_lost_and_never_answered_for(we_dial: bool) -> None:
     for _ in range(200):
         duo.us.open_stream()
     duo.settle()
-    duo.second.lose = lambda number, *, tell=True: duo.second.links.pop(number, None)  # type: ignore[method-assign, assignment, misc]
+    duo.second.lose = lambda number, *, tell=True: duo.second.links.pop(number, None)
 
     def flood(times: int) -> Iterator[None]:
         for _ in range(times):

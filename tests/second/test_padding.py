@@ -44,7 +44,7 @@ def listened(duo: Duo) -> set[int]:
         seen.update(lengths(sealed))
         return sealed
 
-    duo.ours.take = listening  # type: ignore[method-assign]
+    duo.ours.take = listening
     return seen
 
 

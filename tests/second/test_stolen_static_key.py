@@ -73,6 +73,8 @@ class Spoken:
 
     def carrier_writable(self) -> None: ...
 
+    def carrier_packet(self, data: bytes) -> None: ...
+
     def carrier_lost(self, error: CarrierError | None) -> None:
         self._end(error)
 

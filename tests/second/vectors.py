@@ -279,7 +279,8 @@ def lossy_paths() -> list[dict[str, Any]]:
     out = []
     for suite in SUITES:
         roots = [key_of(f"lossy path {number} {suite}") for number in range(3)]
-        opener, arrivals = PathOpener(suite, roots[0], "client"), []
+        opener = PathOpener(suite, roots[0], "client")
+        arrivals: list[dict[str, Any]] = []
 
         def sent(
             number: int, counter: int, plain: bytes, suite: str = suite, roots: list[bytes] = roots

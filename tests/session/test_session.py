@@ -18,6 +18,7 @@ from dtp.session.frames import FrameType
 from dtp.session.limits import DEFAULT, STREAMS_AHEAD
 from dtp.session.noise import Suite
 from dtp.session.reassembly import RUN
+from dtp.session.session import Session
 from dtp.testing.pairs import SessionPair, Wire
 
 # Time may pass without end here: whether a peer is alive is tested elsewhere.
@@ -49,7 +50,7 @@ class Exchange(RuleBasedStateMachine):
         self.unread: dict[tuple[bool, int], int] = defaultdict(int)
         self.seen = {True: 0, False: 0}
 
-    def session(self, client: bool):
+    def session(self, client: bool) -> Session:
         return self.pair.client if client else self.pair.server
 
     def drain(self) -> None:
@@ -114,7 +115,7 @@ class Exchange(RuleBasedStateMachine):
             return
         data = pattern(stream_id, self.written[side, stream_id], size)
         short = wire is not None and self.pair.wires
-        if not short or not self.pair.seal_write(self.wire(wire), side, stream_id, data):
+        if wire is None or not short or not self.pair.seal_write(self.wire(wire), side, stream_id, data):
             session.write_stream(stream_id, data)
         self.written[side, stream_id] += size
 

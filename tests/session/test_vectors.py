@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def frames_of(frames: list[str]) -> list[tuple[int, int, int, int, bytes]]:
     return out
 
 
-def as_listed(buffer: Buffer, found: list[tuple[int, ...]]) -> list[tuple[int, int, int, int, bytes]]:
+def as_listed(buffer: Buffer, found: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int, int, bytes]]:
     return [
         (kind, flags, stream, offset, bytes(buffer.view[start : start + length]))
         for kind, flags, stream, offset, start, length in found
@@ -199,7 +199,7 @@ def test_attach_proofs(vector: dict[str, Any]) -> None:
         frame = bytes.fromhex(vector[f"{side}_frame"])
         assert (frame[0], frame[1]) == (FrameType.ATTACH, int(vector["add"]))
         connection, number, proven = parse_fixed(FrameType.ATTACH, frame[4:])
-        assert (bytes(connection).hex(), number, proven) == (vector["connection_id"], vector["link"], proof)  # type: ignore[arg-type]
+        assert (bytes(connection).hex(), number, proven) == (vector["connection_id"], vector["link"], proof)
 
 
 @pytest.mark.parametrize("vector", named(VECTORS["exchanges"], "suite"))

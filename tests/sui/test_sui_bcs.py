@@ -133,7 +133,7 @@ def test_a_struct_codec_names_every_field() -> None:
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=200))))
 def test_round_trip(items: list[tuple[int, bytes]]) -> None:
     codec = vector(pair(U64, BYTES))
-    assert codec.decode(codec.encode(items)) == tuple(items)
+    assert codec.decode(codec.encode(tuple(items))) == tuple(items)
 
 
 @given(st.binary(max_size=60))

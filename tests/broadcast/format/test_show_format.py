@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import second_segments as second
@@ -68,7 +69,7 @@ def test_the_vectors_are_what_this_implementation_makes():
     assert announcement.stream.hex() == VECTORS["stream"]
     signer = SegmentSigner(identity, announcement)
     bodies = [b"init", bytes(range(256)) * 200, b"", b"bye"]
-    details = [
+    details: list[dict[str, Any]] = [
         {"flags": Flag.INIT},
         {"duration_ms": 2000},
         {"slot": 1, "flags": Flag(0)},

@@ -5,6 +5,7 @@ import resource
 import time
 from hashlib import sha256
 from struct import pack
+from typing import Any
 
 import pytest
 from shows import HERE, ME, chain, run
@@ -256,7 +257,7 @@ def find_tellers(node, peer):
 @pytest.mark.slow
 def test_who_has_it_is_found_in_the_dht(kept, tmp_path):
     async def test():
-        ways = {"listen": HERE.listen, "discover": ("dht",)}
+        ways: dict[str, Any] = {"listen": HERE.listen, "discover": ("dht",)}
         server = RecordingServer([kept[0]])
         async with contextlib.AsyncExitStack() as stack:
             seed = await stack.enter_async_context(dtp.Node(**ways))

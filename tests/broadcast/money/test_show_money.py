@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from chain_resolver.hosts import run
@@ -292,7 +293,7 @@ def test_nobody_pays_more_than_agreed_nor_in_another_coin(client, wallet):
     async def work():
         async with client(wallet()) as producer, client(wallet()) as listener:
             soon = int(time.time() * 1000) + 3_600_000
-            dear = {"slot_ms": SLOT, "prices": (MOST_FEE + 1, MOST_FEE, MOST_FEE + 1)}
+            dear: dict[str, Any] = {"slot_ms": SLOT, "prices": (MOST_FEE + 1, MOST_FEE, MOST_FEE + 1)}
             ticketed = ShowTerms(ticket_price=70, fewest=2, slots=5, start_by_ms=soon, **dear)
             id, _ = await shows.create(producer, ME.id.key, ticketed)
             before = (await listener.balance(listener.address)).total

@@ -69,8 +69,8 @@ class Crowd:
         await asyncio.sleep(2)
         first = self.held.edge + 1
         await asyncio.sleep(EVERY * (heard + 5))
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
         return sorted(delay for number, delay in self.delays if first <= number < first + heard)
 
 
@@ -122,8 +122,8 @@ def test_a_crowd_whose_ways_are_slow_for_two_minutes_stays_where_it_is():
         edge = crowd.held.edge
         assert all(each.fault is None and each.held.edge >= edge - 2 for each in crowd.listening)
         assert all(each.held.get_segment(each.start + 10).whole for each in crowd.listening)
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
 
     clock.run(test())
 
@@ -142,8 +142,8 @@ def test_who_was_refused_for_long_is_let_in_soon_after_there_is_room():
         producer.fan_out = FAN_OUT
         await asyncio.sleep(18)
         assert len(crowd.joined) == 1
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
 
     clock.run(test())
 
@@ -162,8 +162,8 @@ def test_each_that_was_full_is_asked_again_by_its_own_time():
         crowd.network.serving[places[5]].fan_out = 1
         await asyncio.sleep(20)
         assert crowd.network.serving[places[5]].listeners == 1
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
 
     clock.run(test())
 

@@ -306,7 +306,7 @@ def test_a_listener_that_stood_still_goes_on(seconds):
         held.add_own(*ours[0])
         receiver, task = await network.relay("dtp+tcp://1", PRODUCER)
         await asyncio.sleep(5.5)
-        asyncio.get_running_loop().advance(seconds)
+        asyncio.get_running_loop().advance(seconds)  # type: ignore[attr-defined]
         await asyncio.sleep(5)
         held.add_own(*ours[1])
         await asyncio.sleep(5)

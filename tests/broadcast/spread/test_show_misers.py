@@ -95,6 +95,7 @@ async def hear_beside_a_miser(body, sends, pause=lambda number: 0.0):
     assert receiver.heard == 1
     parents.learn_addresses([PRODUCER])
     await asyncio.sleep(40)
+    assert receiver.start is not None
     got = [receiver.held.get_segment(number) for number in range(receiver.start, 30)]
     assert all(each is not None and each.whole for each in got)
     for each in tasks:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from shows import HERE, ME, all_of, hear, produce, run, until
@@ -29,7 +31,7 @@ class Silent:
 
 
 #: What those say and do who serve nobody: where they say that they serve, and what is there.
-RIDERS = {
+RIDERS: dict[str, Callable[..., dict[str, Any]]] = {
     "says that it shares nothing": lambda crowd: {},
     "says that it shares, and can't be reached": lambda crowd: {"address": "dtp+tcp://{}@rider%d:1/show"},
     "says that it is full": lambda crowd: {
@@ -75,8 +77,8 @@ def play(riders, lie, *, honest=40):
         await asyncio.sleep(30)
         first = crowd.held.edge
         await asyncio.sleep(5)
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
         return first, crowd.held.edge, crowd.producer.listeners
 
     return crowd, *clock.run(test())
@@ -130,8 +132,8 @@ def test_dust_of_identities_takes_no_place_of_who_only_listens_and_keeps_nobody_
         assert not source or trials() < 20  # of 870 that came: one place is tried less and less often
         assert len(crowd.joined) == 10
         assert all(has_heard(each, each.start, last) for each in [*crowd.listening, *quiet])
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
 
     clock.run(test())
 
@@ -180,8 +182,8 @@ def test_who_serves_only_the_producers_own_address_keeps_nobody_out(named):
         assert all(has_heard(each, each.start, last) for each in crowd.listening)
         beside = [each for each in crowd.listening if each.path == (ME.id,)]
         assert len(beside) == 1 if named else FAN_OUT - 1
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
 
     clock.run(test())
 
@@ -198,7 +200,7 @@ class Lure:
                 frames.write(stream, m.Full(()))
             else:
                 newest = self.held.get_segment(self.held.edge)
-                said = [
+                said: list[m.Message] = [
                     m.Announced(self.held.announcement.encoded),
                     m.SenderState((ME.id, PEERS[0]), (), room=True),
                     m.Manifest(newest.segment.encoded),
@@ -225,8 +227,8 @@ def test_who_says_that_it_has_room_and_has_none_is_asked_later_each_time():
         await asyncio.sleep(20)
         assert crowd.joined
         assert len(crowd.network.dialled) < 60
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
 
     clock.run(test())
 
@@ -261,8 +263,8 @@ def test_one_on_trial_is_measured_before_all_who_have_places():
         await asyncio.sleep(14)
         assert all(each.serving()[0] in measured for each in crowd.riding[-2:])
         assert 4 < len(measured) < 20
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
 
     clock.run(test())
 

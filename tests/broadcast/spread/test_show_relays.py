@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+from collections.abc import Callable
 
 import pytest
 from shows import HERE, ME, all_of, chain, hear, liar, on_the_wire, produce, run, until
@@ -112,7 +113,7 @@ def test_a_relay_that_ends_leaves_no_gap():
     run(test())
 
 
-LIES = {
+LIES: dict[str, Callable[..., list[m.Message]]] = {
     "forged": lambda ours: [m.Manifest(ours[0][0].encoded[:-1] + bytes((ours[0][0].encoded[-1] ^ 1,)))],
     "a piece": lambda ours: [m.Manifest(ours[0][0].encoded), m.Piece(0, 0, b"other")],
     "a piece first": lambda ours: [m.Piece(0, 0, b"one")],

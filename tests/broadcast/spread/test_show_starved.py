@@ -239,7 +239,7 @@ def test_a_crowd_that_stands_still_hears_all(seconds):
             crowd.append(receiver)
             air.tasks.append(task)
         await asyncio.sleep(10)
-        asyncio.get_running_loop().advance(seconds)
+        asyncio.get_running_loop().advance(seconds)  # type: ignore[attr-defined]
         await asyncio.sleep(30)
         assert all(each.fault is None for each in crowd)
         assert all(each.held.edge >= air.held.edge - 4 for each in crowd)

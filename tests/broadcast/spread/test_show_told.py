@@ -104,8 +104,8 @@ def test_who_comes_from_one_ip_address_is_told_where_the_show_is_in_their_own_ne
         await until_then(lambda: first.completed)
         second, other_task = await crowd.network.rider(PRODUCER, source=comes_from)
         told = asyncio.Event()
-        second.parents.learn_addresses = lambda others, teller: (found.extend(others), told.set())
         found = []
+        second.parents.learn_addresses = lambda others, teller: (found.extend(others), told.set())
         await told.wait()
         (address,) = first.serving()
         assert (address in found) == is_told

@@ -8,7 +8,7 @@ import pytest
 
 from dtp.chain import KeySigner, Program, card, channel, host, lock, pass_, pipe, show
 from dtp.chain.errors import MoveAborted
-from dtp.chain.model import canonical_type
+from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.node.commands import PureInput
 from dtp.chain.packages import load
 from dtp.chain.packages.surface import surfaces
@@ -223,7 +223,7 @@ def test_a_channel_from_opening_to_its_end(play, net):
         assert (found.deposited, found.claimed, found.balance) == (1_000_500, 15_000, 985_500)
         assert [each.key for each in found.lanes] == [world.lane.public_key, b"m" * 32]
         assert found.lanes[1].old_key == b"l" * 32
-        assert found.coin == host.SUI_COIN
+        assert found.coin == SUI_COIN
         # The client asks to close; the server is too early, then anyone finalizes.
         await do(client, channel.request_close, id)
         found = await world.read(id)

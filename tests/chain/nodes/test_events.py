@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,7 @@ def test_another_nodes_cursor_is_understood_by_its_place(chain_of):
             keys = await create(chain, 3)
             (first,) = await take(EventFollower(chain, types, start=start), 1)
             for position in (b"", b"a cursor of another kind of node"):
-                cursor = Cursor(*first.cursor.place, position)
+                cursor = replace(first.cursor, position=position)
                 assert keys_of(await take(EventFollower(chain, types, cursor=cursor), 2)) == keys[1:]
 
     run(work())
@@ -533,7 +534,7 @@ def test_a_node_that_is_killed_while_transactions_come_in(tmp_path):
             async def kill():
                 for enough in (2, 5, 9):
                     async with more:
-                        await more.wait_for(lambda enough=enough: len(keys) >= enough)
+                        await more.wait_for(lambda enough=enough: len(keys) >= enough)  # type: ignore[misc]
                     await asyncio.to_thread(node.kill)  # while the next one is on its way
                     await asyncio.to_thread(node.start)
 

@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,7 +213,7 @@ def test_objects_that_a_node_hides_or_makes_up_are_a_named_error(client, wallet)
 @pytest.mark.parametrize("what", ["plan", "channel", "pass"])
 def test_what_a_customer_pays_for_is_not_taken_from_somebody_elses(client, wallet, calls, what):
     """A plan that customers are sent to, the channel that vouchers are signed for, a pass that was paid."""
-    plan_terms = {"price": 5, "period_ms": 60_000}
+    plan_terms: dict[str, Any] = {"price": 5, "period_ms": 60_000}
 
     async def work():
         async with client(wallet()) as chain, client(wallet()) as customer:

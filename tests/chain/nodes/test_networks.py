@@ -156,7 +156,9 @@ def test_deployments_are_not_known_before_the_chain_is():
 def test_classes_are_found_by_type():
     known = Deployments("c")
     known.save(deployment())
-    schema, cls = find_class(known, f"{ID}::channel::Channel<0x2::sui::SUI>")
+    found = find_class(known, f"{ID}::channel::Channel<0x2::sui::SUI>")
+    assert found is not None
+    schema, cls = found
     assert (schema.module, cls.__name__) == ("channel", "Channel")
     for other in (
         f"{OTHER}::channel::Channel",

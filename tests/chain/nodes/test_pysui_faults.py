@@ -118,7 +118,7 @@ def test_shared_objects_by_value_are_mutable():
 
 def test_modules_are_taken_whole(monkeypatch):
     """pysui encodes them byte by byte and copies all before each: quadratic."""
-    import canoser
+    import canoser  # type: ignore[import-untyped]
 
     calls = []
     plain = canoser.Uint8.encode

@@ -272,7 +272,7 @@ def test_verifying_tells_of_offences(me, tmp_path):
         core.put_registers(
             values.encode_rows([(rules.root, "rules", rules.document), (*vote, 1), (*vote, 2)]), 1 << 16
         )
-    made = envelopes.sign_frame(cheat, "", 1, envelopes.NONE_BEFORE, core.commit()[0]).encode()
+    made = envelopes.sign_frame(cheat, "", 1, envelopes.NONE_BEFORE, core.commit()[0]).encode()  # type: ignore[index]
 
     async def take():
         async with await Graph.open(str(file), identity=Identity.generate()) as graph:

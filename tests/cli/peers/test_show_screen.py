@@ -22,9 +22,9 @@ PAGE = {
 
 
 def shown(page, lines=20):
-    console = Console(file=io.StringIO(), width=100)
-    console.print(screen(page, lines))
-    return console.file.getvalue().splitlines()
+    written = io.StringIO()
+    Console(file=written, width=100).print(screen(page, lines))
+    return written.getvalue().splitlines()
 
 
 def test_it_says_how_the_show_stands_and_what_was_asked_the_best_paid_first():

@@ -439,7 +439,7 @@ def test_markers_of_what_is_no_element() -> None:
         inserted(2, list_reference.marker_cell(0, 9, (b"Z", 1)), 0),
     ]
     with pytest.raises(TextReference):
-        List(b"C").merge(text_reference.encode(told, is_list=True, markers=(2,)))
+        List(b"C").merge(text_reference.encode(told, is_list=True, markers=(2,)))  # type: ignore[arg-type]
 
 
 def test_texts_and_lists_refuse_each_others_messages() -> None:

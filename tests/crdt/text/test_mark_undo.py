@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.crdt.marks import Expand
 from dtp.crdt.text import Text
 
 NAMES = ("bold", "link", "comment:1")
-EXPANDS = (None, "both", "none", "before")
+EXPANDS: tuple[Expand | None, ...] = (None, "both", "none", "before")
 
 
 def edit(text: Text, rng: random.Random) -> None:

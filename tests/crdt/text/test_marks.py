@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from text_checks import patched
 
 from dtp.crdt import GraphValueError
 from dtp.crdt import values as encoding
-from dtp.crdt.marks import Format, TextDeltaError, TextMarkError, TextMarksLimit
+from dtp.crdt.marks import Expand, Format, TextDeltaError, TextMarkError, TextMarksLimit
 from dtp.crdt.text import Text, TextFormat, TextRange, TextStale
 
 NAMES = ("bold", "link", "comment:1", "comment:2")
-EXPANDS = ("after", "before", "both", "none")
+EXPANDS: tuple[Expand, ...] = ("after", "before", "both", "none")
 Shown = list[tuple[str, dict[str, Any]]]
 
 
@@ -26,7 +27,7 @@ def characters(text: Text) -> Shown:
     return [(char, attributes) for piece, attributes in text.spans() for char in piece]
 
 
-def formatted(view: Shown, patches: list[Any], formats: list[Format]) -> Shown:
+def formatted(view: Shown, patches: Sequence[Any], formats: list[Format]) -> Shown:
     """What somebody shows who takes what a text tells."""
     plain = patched("".join(char for char, _ in view), patches)
     for position, deleted, inserted in patches:
@@ -380,7 +381,7 @@ def test_what_is_no_mark_is_refused() -> None:
         ("bold", {1: 2}, GraphValueError),
     ):
         with pytest.raises(error):
-            text.mark(0, 3, name, value)
+            text.mark(0, 3, name, value)  # type: ignore[arg-type]
     with pytest.raises(TextMarkError):
         text.mark(0, 3, "bold", expand="sideways")  # type: ignore[arg-type]
     for start, stop in ((2, 1), (0, 4), (-1, 2)):

@@ -63,10 +63,10 @@ def test_words_typed_from_the_middle_stay_whole() -> None:
 )
 def test_whatever_way_a_block_is_typed_it_stays_whole(first: list[int], second: list[int]) -> None:
     # Each types one block, inserting its characters anywhere within what the block has by then.
-    edits = [
+    one, other = (
         [(p % (i + 1), char) for i, p in enumerate(places)] for places, char in ((first, "a"), (second, "B"))
-    ]
-    for result in concurrent(*edits):
+    )
+    for result in concurrent(one, other):
         assert result in {"a" * len(first) + "B" * len(second), "B" * len(second) + "a" * len(first)}
 
 

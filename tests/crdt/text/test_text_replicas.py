@@ -211,14 +211,16 @@ def test_is_the_tree_that_the_specification_says(rng: random.Random, evil: bool)
                 model.apply(author, made)
         assert str(text) == model.text()
     for text, model in zip(texts, models, strict=True):
-        made = {(author, op.number): op for author, op in decode(text.save())[1]} if len(text.version) else {}
+        saved = (
+            {(author, op.number): op for author, op in decode(text.save())[1]} if len(text.version) else {}
+        )
         for author, op in model.log:
             if isinstance(op, Insert):
-                found = made[author, op.number]
+                found = saved[author, op.number]
                 assert isinstance(found, Insert)
                 assert (found.side, found.parent, found.origin) == (op.side, op.parent, op.origin)
             else:
-                assert made[author, op.number] == op
+                assert saved[author, op.number] == op
 
 
 # ---- the laws of a merge

@@ -48,9 +48,9 @@ def test_vectors_tell_their_operations(vector: dict[str, Any]) -> None:
     for told in vector["operations"]:
         op = found[told["author"], told["number"]]
         if "delete" in told:
-            assert [op.target[0].hex(), op.target[1]] == told["delete"]  # type: ignore[union-attr]
+            assert [op.target[0].hex(), op.target[1]] == told["delete"]
         else:
-            assert op.side == told["side"]  # type: ignore[union-attr]
+            assert op.side == told["side"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["states"], ids=lambda v: v["name"])
@@ -115,7 +115,7 @@ def test_both_implementations_write_the_same_bytes(seed: int, authors: int, step
 
 def taken(message: bytes, **limits: int) -> tuple[Text, DtpError | None]:
     """A text that was given a message, and how that ended."""
-    text = Text(b"reader", **limits)  # type: ignore[arg-type]
+    text = Text(b"reader", **limits)
     text.insert(0, "own")
     try:
         text.merge(message)

@@ -26,7 +26,7 @@ INSTALLING = (ROOT / "docs" / "daemon.md").read_text().partition("## Installing"
 
 def unit(name: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[method-assign, assignment]
+    parser.optionxform = str
     parser.read(PACKAGING / name)
     return parser
 

@@ -291,7 +291,7 @@ class LiveMeter:
     def __init__(self, channel: str, start: int) -> None:
         self.payer = SimpleNamespace(newest=None)
         self.purchase = object.__new__(ChannelPurchase)
-        self.purchase.channel = SimpleNamespace(id=channel)  # type: ignore[assignment]
+        self.purchase.channel = SimpleNamespace(id=channel)
         self.purchase.lane = PayerLane(channel, 0)
         self.purchase.start, self.purchase.lend = start, None
 

@@ -313,7 +313,7 @@ def test_who_speaks_something_else(run: Run, first: bytes, why: str, answer: byt
     seen = []
     ended = conversation.Conversation._drop_link
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversation.Conversation, "_drop_link", lambda self: (seen.append(self), ended(self)))  # type: ignore[func-returns-value]
+        patch.setattr(conversation.Conversation, "_drop_link", lambda self: (seen.append(self), ended(self)))
         run(scenario)
 
 
@@ -363,7 +363,7 @@ def test_an_answer_that_uses_up_a_quota_is_heard(talk: RunTalk) -> None:
 
     async def scenario(talk: Talk) -> None:
         encoder, answers = Encoder(), Encoder()
-        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA  # type: ignore[method-assign]
+        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
         (backend,) = talk.links
@@ -393,7 +393,7 @@ def test_tiny_frames_hold_up_nobody(talk: RunTalk, kind: str, in_a_row: int) -> 
         await seen(lambda: talk.links and talk.links[0].heard)
         pieces: list[Any]
         (backend,), pieces, encoder = talk.links, [], Encoder()
-        backend.write = pieces.append  # type: ignore[assignment, method-assign]
+        backend.write = pieces.append
         if kind == "heads":
             said = [call_head(encoder, 2 * number + 1, "Both") for number in range(1000)]
             talk.client.say(b"".join(said))
@@ -414,7 +414,7 @@ def test_a_client_is_read_as_fast_as_both_ends_take_it(talk: RunTalk, end: str) 
         talk.client.say(HELLO)
         await seen(lambda: talk.links and talk.links[0].heard)
         slow = talk.client if end == "client" else talk.links[0]
-        slow.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+        slow.drain = asyncio.Event().wait
         said, read = h2.PingFrame(0).serialize() * 60_000, talk.session.counts.received
         talk.client.say(said)
         await asyncio.sleep(1)
@@ -431,7 +431,7 @@ def test_without_a_backend_the_client_is_told_to_come_again(talk: RunTalk, asks:
         async def dial(caller: Caller) -> Reason:
             return Reason.NO_BACKEND
 
-        talk.exposed.dial_streams = dial  # type: ignore[method-assign]
+        talk.exposed.dial_streams = dial
         loop = asyncio.get_running_loop()
         talk.client.say(HELLO + (call_head(Encoder(), 1, "Unary") if asks else b""))
         await seen(lambda: GOING_AWAY in talk.client.heard)
@@ -452,7 +452,7 @@ def test_a_backend_out_of_reach_is_a_status(talk: RunTalk, code: int) -> None:
         async def drain() -> None:
             raise OSError(code, "away")
 
-        talk.links[0].drain = drain  # type: ignore[method-assign]
+        talk.links[0].drain = drain
         talk.links[0].mouth.set_exception(OSError(code, "away"))
         talk.client.say(h2.PingFrame(0).serialize())
         await seen(lambda: talk.client.code is not None)
@@ -481,7 +481,7 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk: RunTalk, stuck: 
         (backend,) = talk.links
         for one, name in ((backend, "backend"), (talk.client, "client")):
             if stuck.startswith((name, "both")):
-                one.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+                one.drain = asyncio.Event().wait
         await asyncio.sleep(5)
         backend.say(h2.SettingsFrame(0).serialize())
         talk.client.say(h2.PingFrame(0).serialize())

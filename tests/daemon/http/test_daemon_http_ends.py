@@ -54,7 +54,7 @@ def test_what_was_read_is_answered_though_the_daemon_ends(talk: RunTalk) -> None
     """Also while a rate of bytes has it wait."""
 
     async def scenario(talk: Talk) -> None:
-        talk.exposed.compute_delay = lambda caller, size: 3.0  # type: ignore[method-assign]
+        talk.exposed.compute_delay = lambda caller, size: 3.0
         talk.client.say(GET)
         await asyncio.sleep(1)
         talk.session.finish(Ending())
@@ -102,7 +102,7 @@ def test_who_waits_here_does_not_trickle(talk: RunTalk) -> None:
 
         await asyncio.sleep(0)
         talk.session._parsing = SimpleNamespace(wait_turn=turn)
-        talk.exposed.compute_delay = lambda caller, size: 30.0 * bool(size)  # type: ignore[method-assign]
+        talk.exposed.compute_delay = lambda caller, size: 30.0 * bool(size)
         talk.client.say(GET[:-1])
         await seen(lambda: waiting)
         await asyncio.sleep(59)
@@ -205,7 +205,7 @@ def test_a_rule_about_silence_holds_for_who_takes_nothing(talk: RunTalk) -> None
     """Then nobody reads from either side; it looks every second."""
 
     async def scenario(talk: Talk) -> None:
-        talk.client.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+        talk.client.drain = asyncio.Event().wait
         talk.client.say(GET)
         (await talk.asked()).say(OK)
         assert await talk.ended() == 10
@@ -223,7 +223,7 @@ def test_who_is_refused_and_takes_nothing_is_not_waited_for(
     talk: RunTalk, asked: bytes, bounds: Bounds, took: int, reason: Reason
 ) -> None:
     async def scenario(talk: Talk) -> None:
-        talk.client.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+        talk.client.drain = asyncio.Event().wait
         talk.client.say(asked)
         assert await talk.ended() == took
         assert talk.client.heard.startswith(b"HTTP/1.1 400 ")
@@ -234,7 +234,7 @@ def test_who_is_refused_and_takes_nothing_is_not_waited_for(
 
 def test_who_takes_nothing_of_a_backends_failure_is_not_waited_for(talk: RunTalk) -> None:
     async def scenario(talk: Talk) -> None:
-        talk.client.drain = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+        talk.client.drain = asyncio.Event().wait
         talk.client.say(GET)
         (await talk.asked()).mouth.feed_eof()
         assert await talk.ended() == 7
@@ -247,7 +247,7 @@ def test_bandwidth_pauses_in_both_directions(talk: RunTalk) -> None:
     """What was read waits here for so long as the rate says, and goes on whole."""
 
     async def scenario(talk: Talk) -> None:
-        talk.exposed.count_moved = talk.exposed.compute_delay = lambda caller, size: size * 0.1  # type: ignore[method-assign]
+        talk.exposed.count_moved = talk.exposed.compute_delay = lambda caller, size: size * 0.1
         loop = asyncio.get_running_loop()
         talk.client.say(GET)
         backend = await talk.asked()
@@ -268,7 +268,7 @@ def test_who_waits_for_its_own_rate_is_not_silent(talk: RunTalk, way: str) -> No
         talk.client.say(b"POST /" + HEAD + head + b"a" if way == "beside a body" else GET)
         backend = await talk.asked()
         waits = [20.0]
-        talk.exposed.count_moved = lambda caller, size: waits.pop() if waits else None  # type: ignore[assignment, method-assign, return-value]
+        talk.exposed.count_moved = lambda caller, size: waits.pop() if waits else None  # type: ignore[return-value]
         if way == "alone":
             backend.say(OK)
         else:
@@ -488,7 +488,7 @@ def test_a_backends_connection_that_has_ended_is_not_used_again(talk: RunTalk, w
         if way == "end":
             backend.mouth.feed_eof()
         else:
-            backend.is_closing = lambda: True  # type: ignore[method-assign]
+            backend.is_closing = lambda: True
         talk.client.say(post(b"x"))
         (await talk.asked(2)).say(OK)
         await talk.answered(2)
@@ -530,7 +530,7 @@ def test_a_rule_about_bytes_ends_who_waits(talk: RunTalk, kind: str, asks: bytes
     backend has done what was asked."""
 
     async def scenario(talk: Talk) -> None:
-        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA  # type: ignore[method-assign]
+        talk.exposed.count_moved = lambda caller, size: Reason.QUOTA
         for number in (1, 2):
             talk.client.say(asks)
             (await talk.asked(number)).say(OK)
@@ -542,7 +542,7 @@ def test_a_rule_about_bytes_ends_who_waits(talk: RunTalk, kind: str, asks: bytes
         assert await talk.ended() == 0
         assert talk.client.heard.endswith(OK[-4:-1])
         talk.client.heard = b""
-        assert (talk.client.code, talk.session.why) == (Reason.QUOTA, words(Reason.QUOTA))  # type: ignore[comparison-overlap]
+        assert (talk.client.code, talk.session.why) == (Reason.QUOTA, words(Reason.QUOTA))
 
     talk(scenario, kind=kind)
 

@@ -34,7 +34,7 @@ def another(
     made = Exposed(
         config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(2, kind)}').expose[0], policies
     )
-    made.dial_streams = talk.exposed.dial_streams  # type: ignore[method-assign]
+    made.dial_streams = talk.exposed.dial_streams
     return made, Ending(5.0, lambda connection: made)
 
 

@@ -89,11 +89,11 @@ def test_delays_are_those_of_leaking_buckets(events: list[tuple[PeerId, str, flo
     for peer, source, passed in events:
         now += passed
         for key in levels:
-            levels[key] = max(0.0, levels[key] - (now - before) * PER_SECOND)  # type: ignore[assignment]
+            levels[key] = max(0.0, levels[key] - (now - before) * PER_SECOND)
         before = now
         wanted = 0.0
         for key in (peer, source):
-            levels[key] = min(levels[key] + 1, BURST + LONGEST * PER_SECOND)  # type: ignore[assignment]
+            levels[key] = min(levels[key] + 1, BURST + LONGEST * PER_SECOND)
             wanted = max(wanted, (levels[key] - BURST) / PER_SECOND)
         assert counted.count_request(Caller(peer, "", source), now) == pytest.approx(
             max(0.0, wanted), abs=1e-6

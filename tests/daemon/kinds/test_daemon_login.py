@@ -134,11 +134,11 @@ def test_the_policy_goes_by_the_time() -> None:
     caller = Caller(NEAR.id, "", "")
     for event in (Arrive(caller), Open(caller), MethodCall(caller), Move(caller, 1)):
         assert (
-            policy.check_event(event, Moment(0, 0)).reason is Reason.NOT_LOGGED_IN  # type: ignore[union-attr]
+            policy.check_event(event, Moment(0, 0)).reason is Reason.NOT_LOGGED_IN
         )  # nobody has said who is
     policy.ask_logins(lambda key, now: Login("alice", bytes(32)) if key == NEAR.id.key and now < 10 else None)
     assert policy.check_event(Open(caller), Moment(0, 9)) is None
-    assert policy.check_event(Open(caller), Moment(0, 10)).reason is Reason.NOT_LOGGED_IN  # type: ignore[union-attr]
+    assert policy.check_event(Open(caller), Moment(0, 10)).reason is Reason.NOT_LOGGED_IN
 
 
 def test_what_is_told_of_an_account() -> None:

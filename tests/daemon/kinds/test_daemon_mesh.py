@@ -425,8 +425,8 @@ def test_what_a_node_can_not_be_is_a_mistake(tmp_path: Path, text: str, why: str
 
 def test_a_node_alone_is_enough_to_do(tmp_path: Path) -> None:
     made = config(tmp_path, '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n[node]\n')
-    assert made.node.discover == ("lan",)  # type: ignore[union-attr]
-    assert config(tmp_path, "[node]\ndiscover = []\n").node.discover == ()  # type: ignore[union-attr]
+    assert made.node.discover == ("lan",)
+    assert config(tmp_path, "[node]\ndiscover = []\n").node.discover == ()
 
 
 def test_limits_of_a_relay_are_those_of_the_file(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def other_daemon(path: Path) -> Iterator[Other]:
         try:
             yield other
         finally:
-            process.stdin.close()  # type: ignore[union-attr]
+            process.stdin.close()
 
 
 def test_what_is_lent_while_a_channel_is_opened_is_lent_by_no_other_process(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_daemon_sells_room_in_its_mailbox(place: Place, monkeypatch: pytest.Mo
                 await alice.renting.pay_due(address, alice.delivery.own[address])
             assert [each.what for each in alice.renting.last_notices] == [What.ROOM_PAID]
             status, asked = await alice.renting.read_room(address)
-            assert (status.reserved, asked.mib_month) == (2 * MIB, 10_000_000)  # type: ignore[union-attr]
+            assert (status.reserved, asked.mib_month) == (2 * MIB, 10_000_000)
 
     asyncio.run(scenario())
 

@@ -129,7 +129,7 @@ def test_a_price_holds_for_who_is_about_to_come_in(run: Run, caplog: pytest.LogC
             await gate.asked.wait()
             pair.far.side._alone = False  # another process says the price
             await pair.far.reload(pair.far_config(f"{free}price = {{ request = 1 }}"))
-            pair.far.side.admit_request = refuse  # type: ignore[assignment, method-assign]
+            pair.far.side.admit_request = refuse
             gate.go_on.set()
             await until(lambda: "bring a channel" in pair.near.get_status()["forwarded"][0]["trouble"])
             assert "refused by price: the service has a price now" in caplog.text

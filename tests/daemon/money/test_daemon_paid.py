@@ -161,7 +161,7 @@ def test_who_is_kept_out_may_close(
                     await dial.connect(address, budget="0.1SUI", keep=True, **buyer)
                 (kept,) = store.bought_channels()
                 purchase = await dial.close_with_server(chain, store, kept.channel, identity=OTHER)
-                assert purchase.closed.to_client == 100_000_000 - connection.paid  # type: ignore[union-attr]
+                assert purchase.closed.to_client == 100_000_000 - connection.paid
                 assert not await chain.objects([kept.channel])
                 pair.far.draining = False
 
@@ -250,7 +250,7 @@ def test_a_forward_pays_for_no_more_calls_than_it_has_sent(
                     )
                     connection = await buyer.dial_paid(serving.address, None)
                     stream = await connection.open_stream()
-                    reader_of(connection).feed_data(three)  # type: ignore[union-attr]
+                    reader_of(connection).feed_data(three)
                     stream.write(three)
                     assert await stream.read() == b""
                     await connection.close()

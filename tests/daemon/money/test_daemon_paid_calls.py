@@ -80,7 +80,7 @@ def charged(talk: Talk, answer: str = "") -> list[Any]:
         talk.links.append(Answering())
         return SimpleNamespace(reader=talk.links[-1].mouth, writer=talk.links[-1], close=talk.links[-1].close)
 
-    talk.exposed.charge, talk.exposed.dial_streams = charge, dial  # type: ignore[assignment, method-assign]
+    talk.exposed.charge, talk.exposed.dial_streams = charge, dial
     return asked
 
 
@@ -112,7 +112,7 @@ def test_calls_that_are_not_paid_use_up_nothing(
     async def scenario(talk: Talk) -> None:
         asked = charged(talk, "declined")
         if not answers:
-            talk.exposed.charge = lambda connection, units: asyncio.Event().wait()  # type: ignore[assignment, return-value]
+            talk.exposed.charge = lambda connection, units: asyncio.Event().wait()  # type: ignore[return-value]
         talk.client.say(said)  # type: ignore[arg-type]
         await asyncio.sleep(10)
         assert sum(asked) == 10 * answers
@@ -176,14 +176,14 @@ def test_calls_for_which_there_is_no_backend_are_not_charged(
     async def scenario(talk: Talk) -> None:
         asked = charged(talk)
         dial = talk.exposed.dial_streams
-        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1, Reason.NO_BACKEND)  # type: ignore[method-assign]
+        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1, Reason.NO_BACKEND)
         talk.client.say(said)  # type: ignore[arg-type]
         await asyncio.sleep(10)
         assert asked == []
         assert b"no backend can be reached" in talk.client.heard
         assert not quota.held
         if kind["kind"] != "grpc":
-            talk.exposed.dial_streams = dial  # type: ignore[method-assign]
+            talk.exposed.dial_streams = dial
             talk.client.say(said)  # type: ignore[arg-type]
             await asyncio.sleep(10)
             assert sum(asked) == 10
@@ -220,7 +220,7 @@ def test_want_of_descriptors_is_told_as_ours_and_not_charged(
 
     async def scenario(talk: Talk) -> None:
         asked = charged(talk)
-        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1, Reason.NO_DESCRIPTORS)  # type: ignore[method-assign]
+        talk.exposed.dial_streams = lambda caller: asyncio.sleep(0.1, Reason.NO_DESCRIPTORS)
         talk.client.say(said)
         await asyncio.sleep(10)
         heard = (
@@ -243,7 +243,7 @@ def paid_later(talk: Talk) -> asyncio.Event:
         return ""
 
     charged(talk)
-    talk.exposed.charge = charge  # type: ignore[assignment]
+    talk.exposed.charge = charge
     return paid
 
 

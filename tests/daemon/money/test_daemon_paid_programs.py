@@ -99,7 +99,7 @@ budget = {{ most = {100 * PRICE}, deposit = {50 * PRICE} }}
 
     @property
     def channels(self) -> Any:
-        return [each.channel for each in self.daemon.side._wallet.store.bought_channels()]  # type: ignore[union-attr]
+        return [each.channel for each in self.daemon.side._wallet.store.bought_channels()]
 
     @property
     def spent(self) -> Any:
@@ -261,7 +261,7 @@ def test_another_daemon_takes_over_a_channel(
                     return found
 
                 await until(is_paid)
-                peer = forwarded.pool.connections[0].peer  # type: ignore[union-attr]
+                peer = forwarded.pool.connections[0].peer
                 first = next(name for name in names if accounts[name].id == peer)
                 (second,) = set(names) - {first}
                 channels = buyer.channels
@@ -271,7 +271,7 @@ def test_another_daemon_takes_over_a_channel(
                     return found
 
                 await until(is_kept)
-                lost = forwarded.pool.connections[0]  # type: ignore[union-attr]
+                lost = forwarded.pool.connections[0]
                 programs[first].process.kill()
 
                 async def is_noticed() -> bool:
@@ -280,7 +280,7 @@ def test_another_daemon_takes_over_a_channel(
                 await until(is_noticed)
                 for data in (b"four", b"five"):
                     await until(partial(answers, buyer.port, data))
-                assert forwarded.pool.connections[0].peer == accounts[second].id  # type: ignore[union-attr]
+                assert forwarded.pool.connections[0].peer == accounts[second].id
                 assert buyer.channels == channels  # no second deposit
 
                 async def is_paid_too() -> bool:
@@ -337,7 +337,7 @@ def test_a_standby_gets_callers_when_no_active_one_is_there(
                 for port in ports:
                     assert await exchange(port, b"hello") == b"hello"
                 # By chance alone, six callers would all come to one of two in 1 of 32 runs.
-                lost = [pool.connections[0] for pool in pools]  # type: ignore[union-attr]
+                lost = [pool.connections[0] for pool in pools]
                 assert {each.peer for each in lost} == {place.identity("busy").id}
                 programs["busy"].process.kill()
 
@@ -347,7 +347,7 @@ def test_a_standby_gets_callers_when_no_active_one_is_there(
                 await until(is_noticed)
                 # Its last heartbeat is good for a day: the idle one finds that it answers nobody.
                 await until(lambda: all_answer(ports))
-                assert {pool.connections[0].peer for pool in pools} == {place.identity("idle").id}  # type: ignore[union-attr]
+                assert {pool.connections[0].peer for pool in pools} == {place.identity("idle").id}
             await end(programs["idle"])
 
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))

@@ -154,7 +154,7 @@ def test_who_does_not_hear_of_a_reload_yet_opens_nothing_that_is_counted_otherwi
             port = await market.buy("{ most = 1000000, deposit = 500000 }")
             await until(lambda: pair.far.callers)
             (there,) = pair.far.callers
-            there.go_away = (heard := asyncio.Event()).wait  # type: ignore[assignment, method-assign]
+            there.go_away = (heard := asyncio.Event()).wait
             await pair.far.reload(market.far_config(backend, price))
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -191,7 +191,7 @@ def test_a_reload_holds_for_who_is_just_being_metered(
             writer.close()
             await until(lambda: market.bought()["spent"] > 0)
             meters = lambda: [cast(Any, each).meter for each in pair.far.callers]  # noqa: E731 - the first one may still be there
-            await until(lambda: not any(each is None or each.payee.count_streams for each in meters()))  # type: ignore[no-untyped-call]
+            await until(lambda: not any(each is None or each.payee.count_streams for each in meters()))
 
     run(scenario)
 
@@ -206,7 +206,7 @@ def test_prices_are_said_before_anybody_comes(run: Run) -> None:
         async def offer(exposed: tuple[Expose]) -> None:
             listening.append(pair.far.addresses)
 
-        pair.far.side.offer_services = offer  # type: ignore[assignment, method-assign]
+        pair.far.side.offer_services = offer
         await pair.far.start()
         assert listening[0] == []
         assert pair.far.addresses

@@ -272,7 +272,7 @@ def test_what_is_freed_while_postgresql_is_away_is_free(
     with PostgresVouchers(postgresql_url) as store:
         assert store.hold_channel(CHANNEL)
         assert store.hold_channel("0x2")
-        store._database.close()  # type: ignore[union-attr]
+        store._database.close()
         with monkeypatch.context() as patch:
             patch.setattr(store, "_url", "postgresql://dtpd@127.0.0.1:1/postgres")
             with pytest.raises(StoreError, match="PostgreSQL"):
@@ -290,7 +290,7 @@ def test_the_ends_of_a_session_of_postgresql_notice_each_other_s_death(postgresq
             [("5",)],
             [("10000",)],
         ]
-        said = store._database.info.get_parameters()  # type: ignore[union-attr]
+        said = store._database.info.get_parameters()
         assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("5", "10000")
 
 
@@ -391,8 +391,8 @@ def test_what_redis_has_answered_for_outlives_its_death(place: Place) -> None:
             return found
 
         lane = opened(read)
-        assert kept[-1] <= lane.newest.voucher.sequence <= kept[-1] + 1  # type: ignore[union-attr]
-        assert lane.used.requests == lane.newest.voucher.sequence  # type: ignore[union-attr]
+        assert kept[-1] <= lane.newest.voucher.sequence <= kept[-1] + 1
+        assert lane.used.requests == lane.newest.voucher.sequence
     store.close()
 
 

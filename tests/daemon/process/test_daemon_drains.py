@@ -191,7 +191,7 @@ def test_a_reload_holds_for_who_waited_for_its_rate(run: Run, asks: bool) -> Non
                 await go_on.wait()
                 exposed._begin_stream(caller, stream, opened)
 
-            exposed._begin_delayed, exposed.compute_delay = wait, lambda caller, size: 0.0 if delayed else 1.0  # type: ignore[method-assign]
+            exposed._begin_delayed, exposed.compute_delay = wait, lambda caller, size: 0.0 if delayed else 1.0
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request if asks else b"")
             await until(lambda: delayed)

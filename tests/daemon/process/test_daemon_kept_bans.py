@@ -53,7 +53,7 @@ def test_who_is_banned_is_banned_in_the_processes_before_as_well(serve: Callable
     """Streams that an upgrade left there went on, for a month."""
 
     async def scenario(served: Process, daemon: Served) -> None:
-        daemon.replaced.ban = AsyncMock()  # type: ignore[method-assign]
+        daemon.replaced.ban = AsyncMock()
         await command(served, "ban", caller=str(NEAR.id), seconds=None)
         daemon.replaced.ban.assert_awaited_once_with(str(NEAR.id), FOR_EVER)
 
@@ -67,24 +67,24 @@ def test_bans_outlive_a_stop(
     banned = str(NEAR.id)
 
     async def ban(served: Process, daemon: Served) -> None:
-        assert daemon.export_counts() == Counted()  # type: ignore[no-untyped-call]
+        assert daemon.export_counts() == Counted()
         await command(served, "ban", caller=banned)
         assert KeptBans.of_config(daemon.config.path).read_bans() == Counted(
             {banned: FOR_EVER}, kept_in="here"
         )
 
     async def begin(served: Process, daemon: Served) -> None:
-        assert daemon.export_counts() == Counted({banned: FOR_EVER}, kept_in="here")  # type: ignore[no-untyped-call]
+        assert daemon.export_counts() == Counted({banned: FOR_EVER}, kept_in="here")
         await until(lambda: daemon.asked == ["take over"])
         daemon.export_counts = lambda: Counted({banned: 5.0}, kept_in="there")  # it has ended
 
     async def begin_without(served: Process, daemon: Served) -> None:
-        assert daemon.export_counts() == Counted()  # type: ignore[no-untyped-call]
+        assert daemon.export_counts() == Counted()
         assert not list((tmp_path / "data").rglob("*.json"))
         await command(served, "ban", caller=banned)
 
     async def take_over(served: Process, daemon: Served) -> None:
-        assert daemon.export_counts() == Counted()  # type: ignore[no-untyped-call]
+        assert daemon.export_counts() == Counted()
 
     for scenario in (ban, begin, begin_without):
         serve(scenario)
@@ -133,7 +133,7 @@ def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(
     async def scenario(served: Process, daemon: Served) -> None:
         running.append(served)
         daemon.config = replace(daemon.config, state=state)
-        daemon.ban = AsyncMock()  # type: ignore[method-assign]
+        daemon.ban = AsyncMock()
         daemon.export_counts = lambda: Counted(bans={"dtp1a": 1e12})
         await command(served, "upgrade")
         with pytest.raises(process.AboutToEnd, match="ask again"):

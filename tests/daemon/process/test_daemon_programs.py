@@ -570,7 +570,7 @@ def test_what_was_loaded_is_left_out_of_collections(place: Place) -> None:
     near, _ = place.dtpd("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n', code=told)
     near.process.send_signal(signal.SIGTERM)
     near.wait(0)
-    assert int(near.process.stdout.read().split()[-1]) > 10_000  # type: ignore[union-attr]
+    assert int(near.process.stdout.read().split()[-1]) > 10_000
 
 
 def test_a_port_that_is_taken(place: Place) -> None:

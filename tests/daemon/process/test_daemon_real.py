@@ -250,7 +250,7 @@ def test_a_websocket_client(place: Place) -> None:
                 await client.send("end")
                 with pytest.raises(ConnectionClosedError) as caught:
                     await client.recv()
-                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4242, "as you wish")  # type: ignore[union-attr]
+                assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4242, "as you wish")
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
@@ -459,7 +459,7 @@ allow = ["{place.identity("near").id}"]
     )
     for number, (one, name) in enumerate(zip((near, far), names, strict=True)):
         control = f"/var/run/wireguard/{name}.sock"
-        place.stack.callback(lambda path: os.path.exists(path) and os.unlink(path), control)  # type: ignore[func-returns-value]
+        place.stack.callback(lambda path: os.path.exists(path) and os.unlink(path), control)
         running = place.program(*one.inside, go, "-f", name)
         deadline = time.monotonic() + PATIENCE
         while not os.path.exists(control):
@@ -479,4 +479,4 @@ def start(place: Place, name: str, namespace: Namespace, text: str) -> tuple[Any
     path = place.file(name, text)
     command = (*namespace.inside, sys.executable, "-P", "-c", DTPD, "run", "--json", "-c", path)
     program = place.program(*command)
-    return program, json.loads(program.process.stdout.readline())  # type: ignore[union-attr]
+    return program, json.loads(program.process.stdout.readline())

@@ -158,7 +158,7 @@ concurrency = {{ identity = 1000 }}
 
     def whole(self) -> Any:
         """Each forward has one connection, both ends know of no other, and each has a carrier."""
-        near = [one for forward in self.near.forwarded.values() for one in forward.pool.connections]  # type: ignore[union-attr]
+        near = [one for forward in self.near.forwarded.values() for one in forward.pool.connections]
         far = listener_of(self.far).connections
         return len(near) == len(far) == len(self.backends) and all(one.source for one in (*near, *far))
 

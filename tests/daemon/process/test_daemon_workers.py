@@ -65,7 +65,7 @@ def test_a_channel_carries_messages_answers_and_sockets() -> None:
 
         async def slow(fields: Mapping[str, Any], descriptors: list[int]) -> int:
             await asyncio.sleep(0)
-            return fields["number"] * 2  # type: ignore[no-any-return]
+            return fields["number"] * 2
 
         def refuse(fields: Mapping[str, Any], descriptors: list[int]) -> None:
             raise LocalError("not today")
@@ -171,9 +171,9 @@ def test_streams_are_counted_for_all_workers_and_those_of_a_dead_one_are_given_b
     team = Team(ConcurrencyPolicy, model.ConcurrencyRule(identity=3, service=4))
     now = moment(5)
     assert [team.ask(number, Open(ALICE), now) for number in (0, 1, 1)] == [None] * 3
-    assert "identity" in team.ask(2, Open(ALICE), now).why  # type: ignore[union-attr]
+    assert "identity" in team.ask(2, Open(ALICE), now).why
     assert team.ask(2, Open(BOB), now) is None
-    assert "all callers" in team.ask(0, Open(BOB), now).why  # type: ignore[union-attr]
+    assert "all callers" in team.ask(0, Open(BOB), now).why
     team.tell(2, Close(BOB), now)
     assert team.ask(0, Open(BOB), now) is None
     team.table.clear_worker(1)
@@ -221,7 +221,7 @@ def test_a_table_that_is_full_refuses_newcomers() -> None:
     for number in range(16):
         one = Identity(bytes([number + 10]) * 32).id
         assert team.ask(0, MethodCall(Caller(one, one.sui_address, "")), now) is None
-    assert "too many callers" in team.ask(0, MethodCall(ALICE), now).why  # type: ignore[union-attr]
+    assert "too many callers" in team.ask(0, MethodCall(ALICE), now).why
     assert team.ask(0, MethodCall(ALICE), moment(3000)) is None
     team.table.close()
 

@@ -176,7 +176,7 @@ def test_workers_go_on_with_what_was_counted(tmp_path: Path, several: bool) -> N
             {"dtp1a": FOR_EVER},
             before.collect_used(now.unix),
             {} if several else before.collect_rated(now.steady),
-            table.list_arrivals(now.steady) if several else {},  # type: ignore[union-attr]
+            table.list_arrivals(now.steady) if several else {},
         )
         together = Table(2)
         crew = Crew()
@@ -185,7 +185,7 @@ def test_workers_go_on_with_what_was_counted(tmp_path: Path, several: bool) -> N
         after = Policies(together)
         after.make_all(settings)
         (quota,), (rate,) = (dict(found) for found in (after.iter_quotas(), after.iter_rates()))
-        assert dict(after.iter_rates())[rate].check_event(MethodCall(caller), now).policy == "rate"  # type: ignore[union-attr]
+        assert dict(after.iter_rates())[rate].check_event(MethodCall(caller), now).policy == "rate"
         (key,) = told.used
         assert key.scope == quota
         again = Counted.from_bytes(parent.export_counts().to_bytes())

@@ -133,7 +133,7 @@ def test_what_is_known_of_others_is_bounded() -> None:
 def test_names_are_spelled_once_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of callers that others have counted nothing of: both take long, and there may be thousands each second."""
     spelled = []
-    monkeypatch.setattr(PeerId, "__str__", lambda peer: spelled.append(peer) or peer.key.hex())  # type: ignore[func-returns-value]
+    monkeypatch.setattr(PeerId, "__str__", lambda peer: spelled.append(peer) or peer.key.hex())
     monkeypatch.delattr(PeerId, "parse")
 
     async def scenario() -> None:
@@ -400,7 +400,7 @@ def test_daemons_share_rates_and_bans(run: Run, url: str, tmp_path: Path) -> Non
             await near.start()
             (forwarded,) = near.forwarded.values()
             port = int(forwarded.places[0].rpartition(":")[2])
-            await until(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))  # type: ignore[union-attr]
+            await until(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))
             passed = []
             for number in range(12):
                 try:

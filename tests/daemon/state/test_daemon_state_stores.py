@@ -112,7 +112,7 @@ def test_postgresql_keeps_nobody_waiting(postgresql_url: str) -> None:
         said = store._database.info.get_parameters()
         assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("5", "10000")
         shown = await (await store._database.execute("SHOW statement_timeout")).fetchone()
-        assert shown == ("4s",)  # type: ignore[comparison-overlap]
+        assert shown == ("4s",)
         await store.close()
         store = PostgresCountStore(postgresql_url, "host", patience=1.0)
         with psycopg.connect(postgresql_url) as other:

@@ -126,7 +126,7 @@ def test_slow_start_after_a_check(balance: Balance) -> None:
         balancer.note_checked(balancer.backends[0], well, health, 100.0)
     keys = [str(number) for number in range(1000)]
     shares = [
-        sum(balancer.choose_backend(key, now).place.port == 1 for key in keys)  # type: ignore[union-attr]
+        sum(balancer.choose_backend(key, now).place.port == 1 for key in keys)
         for now in (100.0, 105.0, 110.0)
     ]
     assert shares == [pytest.approx(91, abs=25), pytest.approx(333, abs=50), pytest.approx(500, abs=50)]

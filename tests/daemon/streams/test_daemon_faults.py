@@ -197,7 +197,7 @@ def test_a_stream_that_is_ended_before_it_has_begun(run: Run, host: str, more: s
             writer.write(b"x")  # is more than the rate allows
             await until(lambda: pair.exposed.active)
             exposed, take = pair.exposed, pair.exposed.take_stream
-            exposed.take_stream = lambda *which: (take(*which), exposed.abort_streams(Reason.DRAINING))  # type: ignore[assignment, func-returns-value, method-assign]
+            exposed.take_stream = lambda *which: (take(*which), exposed.abort_streams(Reason.DRAINING))
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"x")
             await until(lambda: exposed.active == 0)
@@ -558,10 +558,10 @@ allow = ["*"]
             stdout=subprocess.PIPE,
             stderr=full,
         )
-    place.stack.callback(process.stdout.close)  # type: ignore[union-attr]
+    place.stack.callback(process.stdout.close)
     place.stack.callback(process.wait)
     place.stack.callback(process.kill)
-    to = json.loads(process.stdout.readline())["address"]  # type: ignore[union-attr]
+    to = json.loads(process.stdout.readline())["address"]
     _, places = place.dtpd("near", f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{to}"')
     with connected(int(places[0]["listen"].rpartition(":")[2])) as client:
         ask(client, b"hello")

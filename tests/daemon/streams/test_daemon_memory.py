@@ -305,7 +305,7 @@ def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run: Run) -> Non
             await exchange(port, b"x")
             (far,) = pair.far.callers
             (forwarded,) = pair.near.forwarded.values()
-            (near,) = forwarded.pool.connections  # type: ignore[union-attr]
+            (near,) = forwarded.pool.connections
             for _ in range(20):
                 near.send_datagram(bytes(10_000))
             assert pair.near.governor.held()[near] >= CONNECTION + 200_000

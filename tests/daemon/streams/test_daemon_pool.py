@@ -158,7 +158,7 @@ def test_a_connection_that_is_over_when_it_is_there_is_not_asked_twice() -> None
         async def refuse(patience: float) -> SimpleNamespace:
             raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
 
-        pool.made[0].open_stream = refuse  # type: ignore[method-assign]
+        pool.made[0].open_stream = refuse
         pool.start_connecting()
         await asyncio.sleep(1)
         assert cast(object, (await pool.asked).connection) is pool.made[1]
@@ -234,7 +234,7 @@ def test_a_place_that_others_have_is_wanted_again_when_a_program_comes(
     async def scenario() -> None:
         pool = Dialled(60.0, 60.0, 0.5, 60.0, None)
         for each in pool.made[:3]:
-            each.ended_by = ConnectionClosed(  # type: ignore[assignment]
+            each.ended_by = ConnectionClosed(
                 CloseCode.BUSY, "others need it", by_peer=True, detail=CloseDetail.PLACE_GIVEN
             )
         pool.start_connecting()
@@ -245,7 +245,7 @@ def test_a_place_that_others_have_is_wanted_again_when_a_program_comes(
             assert (len(pool.at), pool.trouble) == (dialled, "")
             pool.release_stream(stream)
             await asyncio.sleep(100)
-        assert pool.connections == [pool.made[4]]  # type: ignore[comparison-overlap]  # the fourth was lost as any other: it is missed
+        assert pool.connections == [pool.made[4]]  # the fourth was lost as any other: it is missed
         await pool.close()
 
     caplog.set_level("INFO", "dtpd")

@@ -358,7 +358,7 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(
                     given.append(size)
                     outlet.grant_credit(stream, size)
 
-            connection.outlet = Counting()  # type: ignore[assignment]
+            connection.outlet = Counting()
             for _ in range(3):
                 with contextlib.suppress(ConnectionError):
                     assert await exchange(port, b"hello") == b"done"

@@ -279,7 +279,7 @@ def test_how_a_session_ends() -> None:
             assert b"".join(delivered) == (b"1234512345" if name == "abort" else b"12345")
             if name == "unpaid":
                 other.connection.send_datagram.side_effect = PeerError(why)
-            end(session)  # type: ignore[no-untyped-call]
+            end(session)
             await asyncio.sleep(udp.LATE)
             for again in (
                 session.stream_eof,

@@ -139,7 +139,7 @@ def test_the_operator_hears_why_a_ticket_was_not_checked(run: Run, caplog: pytes
 
     async def scenario(pair: Pair) -> None:
         gate = List()
-        gate.admit_request = admit  # type: ignore[assignment, method-assign]
+        gate.admit_request = admit
         door, _ = door_of(pair, expose_on_chain(1), gate=gate)
         with pytest.raises(Refuse, match=r"^try again later$"):
             await door.admit_request(request())  # type: ignore[misc]
@@ -211,7 +211,7 @@ def test_strangers_fill_neither_the_log_nor_what_is_shown(run: Run, caplog: pyte
 
     caplog.set_level("INFO", "dtpd")
     shown = logs.Recent()
-    caplog.handler.addFilter(lambda record: shown.emit(record) or True)  # type: ignore[func-returns-value]
+    caplog.handler.addFilter(lambda record: shown.emit(record) or True)
     run(scenario)
     assert caplog.text.count("refused by handshake") == logs.OF_ONE
     assert "asked for the service 'other'" in caplog.text
@@ -236,7 +236,7 @@ def test_carriers_that_come_to_nothing(run: Run) -> None:
                 return found
 
             listener = pair.far.listener
-            host, port = listener.urls[0].removeprefix("tcp://").split(":")  # type: ignore[union-attr]
+            host, port = listener.urls[0].removeprefix("tcp://").split(":")
             _, looks = await asyncio.open_connection(host, int(port))
             await until(lambda: half_open() == 1)
             reset(looks)

@@ -191,7 +191,7 @@ def test_the_journal_gets_levels_and_no_times(
     """Where it is the journal that reads: its variable is inherited by whatever a desktop's terminal starts."""
     log("human")
     with open(tmp_path / "log", "w+") as stream:
-        found = os.fstat((stream if is_journal else sys.__stdin__).fileno())  # type: ignore[union-attr]
+        found = os.fstat((stream if is_journal else sys.__stdin__).fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
         logs.set_up(model.Log(level="debug"), stream)
         dtpd = logging.getLogger("dtpd")

@@ -216,7 +216,7 @@ def test_probes_ask_about_no_caller(run: Run, path: str) -> None:
     async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:
             web, url, writer = await serve(pair, backend.port)
-            pair.far.refresh_status = AsyncMock()  # type: ignore[method-assign]
+            pair.far.refresh_status = AsyncMock()
             (connection,) = pair.far.callers
             asked = PropertyMock(return_value=connection.stats)
             with patch.object(type(connection), "stats", asked):
@@ -329,7 +329,7 @@ def test_who_breaks_off_or_speaks_no_http_is_let_go(run: Run) -> None:
                     assert await reader.read() == b""
                     asking.close()
                 await until(lambda: not web.clients)
-            pair.far.refresh_status = AsyncMock()  # type: ignore[method-assign]
+            pair.far.refresh_status = AsyncMock()
             async with aiohttp.ClientSession() as client, client.get(f"{url}/status") as answer:
                 assert answer.status == 200
             pair.far.refresh_status.assert_awaited_once_with(callers=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity, told
@@ -30,11 +31,11 @@ class Wall:
         return START + asyncio.get_running_loop().time() + self.ahead
 
 
-async def opened(identity: Identity, wall: Wall, place: str = "memory:", **options: bool) -> Graph:
+async def opened(identity: Identity, wall: Wall, place: str = "memory:", **options: Any) -> Graph:
     return await Graph.open(place, identity=identity, name="due", clock=Clock(wall=wall), **options)
 
 
-def test_shown_within_a_minute_of_the_clock_being_set_right():
+def test_shown_within_a_minute_of_the_clock_being_set_right() -> None:
     async def main() -> None:
         right, since_1970 = Wall(), Wall()
         since_1970.ahead = -START  # a machine without a battery, before it has heard of the time
@@ -51,7 +52,7 @@ def test_shown_within_a_minute_of_the_clock_being_set_right():
     clock.run(main())
 
 
-def test_shown_when_due_though_something_else_waits_for_longer():
+def test_shown_when_due_though_something_else_waits_for_longer() -> None:
     async def main() -> None:
         late, soon, here = Wall(), Wall(), Wall()
         late.ahead, soon.ahead = 1e6, 70
@@ -69,7 +70,7 @@ def test_shown_when_due_though_something_else_waits_for_longer():
     clock.run(main())
 
 
-def test_a_sum_that_is_ahead_comes_when_it_is_due_and_not_before():
+def test_a_sum_that_is_ahead_comes_when_it_is_due_and_not_before() -> None:
     """Sums don't wait as frames do: they are refused, and asked for again once they are due, though nobody writes."""
 
     async def main() -> None:
@@ -182,7 +183,7 @@ def test_a_sum_that_is_ahead_is_not_sent_with_each_sync():
     clock.run(main())
 
 
-def test_what_is_ahead_waits_by_the_clock_as_it_is_now():
+def test_what_is_ahead_waits_by_the_clock_as_it_is_now() -> None:
     async def main() -> None:
         there, here = Wall(), Wall()
         writer, reader = await opened(ALICE, there), await opened(BOB, here)
@@ -201,7 +202,7 @@ def test_what_is_ahead_waits_by_the_clock_as_it_is_now():
     clock.run(main())
 
 
-def test_who_was_a_year_ahead_goes_on_as_another_identity():
+def test_who_was_a_year_ahead_goes_on_as_another_identity() -> None:
     """The grant is dated ahead, as all that the first one makes: it is handed over."""
 
     async def main() -> None:
@@ -239,7 +240,7 @@ def test_who_was_a_year_ahead_goes_on_as_another_identity():
     clock.run(main())
 
 
-def test_what_was_made_here_is_there_after_a_crash_though_the_clock_was_set_back(tmp_path: Path):
+def test_what_was_made_here_is_there_after_a_crash_though_the_clock_was_set_back(tmp_path: Path) -> None:
     async def main() -> None:
         wall = Wall()
         graph = await opened(ALICE, wall, str(tmp_path / "a.db"))
@@ -256,7 +257,7 @@ def test_what_was_made_here_is_there_after_a_crash_though_the_clock_was_set_back
     clock.run(main())
 
 
-def test_what_one_made_comes_back_at_once_though_the_clock_was_set_back():
+def test_what_one_made_comes_back_at_once_though_the_clock_was_set_back() -> None:
     async def main() -> None:
         wall, peer = Wall(), Wall()
         graph, other, fresh = await opened(ALICE, wall), await opened(BOB, peer), await opened(ALICE, wall)
@@ -273,7 +274,7 @@ def test_what_one_made_comes_back_at_once_though_the_clock_was_set_back():
     clock.run(main())
 
 
-def test_what_was_shown_stays_when_all_is_taken_again_by_a_clock_that_was_set_back():
+def test_what_was_shown_stays_when_all_is_taken_again_by_a_clock_that_was_set_back() -> None:
     async def main() -> None:
         there, here = Wall(), Wall()
         there.ahead = here.ahead = 3600
@@ -294,7 +295,7 @@ def test_what_was_shown_stays_when_all_is_taken_again_by_a_clock_that_was_set_ba
     clock.run(main())
 
 
-def test_what_waited_waits_on_when_all_is_taken_again_and_is_shown_when_it_is_due():
+def test_what_waited_waits_on_when_all_is_taken_again_and_is_shown_when_it_is_due() -> None:
     """Also what comes back with its author, who was banned."""
 
     async def main() -> None:

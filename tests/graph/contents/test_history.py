@@ -249,7 +249,9 @@ def test_a_damaged_file_gives_nothing(tmp_path: Path, damage: str) -> None:
             data = bytearray(file.read_bytes())
             if damage == "flip":
                 data[20] ^= 1
-            kept = {"cut": data[:-5], "flip": data, "empty": b"", "other": b"x" * 100}[damage]
+            kept: bytes = {"cut": bytes(data[:-5]), "flip": bytes(data), "empty": b"", "other": b"x" * 100}[
+                damage
+            ]
             file.write_bytes(kept)
             with pytest.raises(GraphError):
                 await other.files.import_file(file)

@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_not_written() -> None:
             assert (caught.value.soul, caught.value.field) == (post.soul, name)
             if name not in ("sizes",):
                 with pytest.raises(ModelMismatch, match=name):
-                    Post(**{"title": "x", name: wrong})
+                    Post(**{"title": "x", name: wrong})  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             Post()  # type: ignore[call-arg]
         with pytest.raises(GraphValueError):
@@ -153,13 +153,13 @@ def test_what_does_not_fit_is_not_written() -> None:
             lambda: post.tags.add(1),  # type: ignore[arg-type]
             lambda: post.steps.append("x"),  # type: ignore[arg-type]
             lambda: post.steps.__setitem__(slice(0, 0), [1, "x"]),
-            lambda: post.scores.__setitem__("a", "x"),  # type: ignore[arg-type]
+            lambda: post.scores.__setitem__("a", "x"),
             lambda: post.replies.add(User.in_(alice).add(User(name="x"))),  # type: ignore[arg-type]
         ):
             with pytest.raises(ModelMismatch):
                 change()
         with pytest.raises(ModelError, match="can't be set"):
-            post.body = "x"  # type: ignore[assignment]
+            post.body = "x"
         assert alice.everything(post.soul) == before
         with pytest.raises(ModelError, match="already"):
             posts.add(post)
@@ -294,7 +294,7 @@ def test_a_name_that_is_no_field_and_a_condition_that_is_more_are_refused() -> N
         user = users.add(User(name="Ada"), "ada")
         for one in (user, User(name="Bob")):
             with pytest.raises(ModelError, match="User has no field 'nmae'; it has name"):
-                one.nmae = "Eve"  # type: ignore[attr-defined]
+                one.nmae = "Eve"
         assert users.where("n.name = 'Ada' // whoever that is") == [user]
         for more in ("true RETURN 1 //", "true WITH n RETURN n.name AS n //", "true RETURN n", "n.name = "):
             with pytest.raises(QueryError):
@@ -345,7 +345,7 @@ class PersonThree(Model, kind="person", version=3):
     @migration(2)
     @staticmethod
     def split(old: Mapping[str, Value]) -> Mapping[str, Value]:
-        return PersonTwo._migrations[2](old)
+        return PersonTwo._migrations[2](old)  # type: ignore[arg-type]
 
     @migration(3)
     @staticmethod

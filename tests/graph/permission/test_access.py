@@ -203,7 +203,7 @@ def test_honest_authors_can_not_be_accused() -> None:
             clocks = [alice.replica.core.check_frame(one.body)[1] for one in frames]
             first = alice.replica.core.check_frame(frames[0].body)[0]
             for reason in ("a second one, where one may be", "no rule is for this"):
-                lie = OffenceProof(reason, VOTE.document, (first + 1, *clocks), tuple(frames))  # type: ignore[arg-type]
+                lie = OffenceProof(reason, VOTE.document, (first + 1, *clocks), tuple(frames))
                 assert not lie.is_valid()
 
     run(main())

@@ -207,8 +207,8 @@ def test_a_text_is_what_merging_both_histories_would_give(
             await model[1].receive(await everything(other))
             graph = await Graph.open(str(place), identity=ALICE)
             for is_stranded, *rest in edits:
-                edit(other if is_stranded else graph, *rest)
-                edit(model[is_stranded], *rest)
+                edit(other if is_stranded else graph, *rest)  # type: ignore[arg-type]
+                edit(model[is_stranded], *rest)  # type: ignore[arg-type]
         await graph.recover_from(str(copy))
         await tell(model[1], model[0])
         assert sorted(str(graph.text("t"))) == sorted(str(model[0].text("t")))

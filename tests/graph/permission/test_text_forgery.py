@@ -115,7 +115,8 @@ def test_copies_that_write_at_once_are_a_fork_that_shows_and_texts_stay_alike(tm
                 graph.text("note").append(word)
                 await graph.commit()
                 halves.append(await everything(graph, ALICE))
-        for first, second, text in ((*halves, "one two"), (*halves[::-1], "one three")):
+        one, other = halves
+        for first, second, text in ((one, other, "one two"), (other, one, "one three")):
             async with await Graph.open("memory:", identity=BOB) as bob:
                 await bob.receive(first)
                 with pytest.raises(Equivocation):

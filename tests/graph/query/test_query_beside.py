@@ -232,7 +232,7 @@ def test_what_changes_all_the_time_is_asked_for_now_and_then() -> None:
             asked.append(text)
             return await ask(text, **parameters)
 
-        graph.query_async = counted  # type: ignore[method-assign]
+        graph.query_async = counted
         live = graph.live("MATCH (a:account {v: 7}) RETURN count(a) AS n")
         assert [row["n"] for row in (await anext(live)).added] == [0]
         reading = asyncio.ensure_future(anext(live))

@@ -122,7 +122,7 @@ def test_time_and_memory_are_looked_at_by_and_by() -> None:
     assert not meter.count_instructions()
     there[0] += (5 << 20) + 1
     assert meter.count_instructions()
-    assert meter.limit is not None
+    assert isinstance(meter.limit, QueryLimit)
     assert meter.limit.what == "memory"
     with pytest.raises(QueryLimit, match="more than 5 MiB"):
         meter.count_size("x" * (1 << 20))

@@ -324,7 +324,7 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
                 left[0] -= 1
                 return execute(*given)
 
-            database.execute = dying  # type: ignore[method-assign, assignment]
+            database.execute = dying
             some = alice[at : at + 3]
             try:
                 store.add_frames(some, synced=True)

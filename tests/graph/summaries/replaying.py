@@ -5,7 +5,7 @@ from __future__ import annotations
 from dtp.crdt.sums.alone import Alone
 from dtp.crdt.sums.summing import Summing
 from dtp.graph import Graph
-from dtp.graph.frames.envelope import Envelope
+from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.stores import loading
 
 
@@ -23,7 +23,7 @@ async def check(graph: Graph) -> None:
     assert replayed(graph) == graph.replica.save()
 
 
-def alone_of(*frames: Envelope) -> Alone:
+def alone_of(*frames: Envelope | Summary) -> Alone:
     """What frames of one author give by themselves."""
     found = Alone(frames[0].author)
     for one in frames:
@@ -31,7 +31,7 @@ def alone_of(*frames: Envelope) -> Alone:
     return found
 
 
-def sum_up(alone: Alone, *frames: Envelope) -> bytes:
+def sum_up(alone: Alone, *frames: Envelope | Summary) -> bytes:
     """What a sum of these frames, the first ones of their author, has to keep beside all of which is `alone`."""
     summing = Summing(alone, 0)
     assert all(summing.add_frame(one.body) for one in frames)

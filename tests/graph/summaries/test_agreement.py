@@ -496,8 +496,8 @@ def test_witnesses_sums_need_the_others(order: int) -> None:
                     async with served(one, erin) as client:
                         await erin.sync(client)
             else:
-                for one in sums[:: 1 - 2 * order]:
-                    await erin.receive(one)
+                for each in sums[:: 1 - 2 * order]:
+                    await erin.receive(each)
             assert erin.admission.unagreed() == erin.frames.gaps() == []
             assert erin.replica.save() == await shown(bob, carol)
 

@@ -134,8 +134,8 @@ def test_in_whatever_order_and_with_compaction_at_any_time(
                 compact_texts(each.replica, [one.replica.author for one in asked if one is not each])
     meet_all(members)
     plain.replica.author = b"nobody that writes".ljust(32)
-    for each in members[0].frames:
-        plain.take(each)
+    for frame in members[0].frames:
+        plain.take(frame)
     texts = {str(member.replica.text("note")) for member in (*members, plain)}
     assert len(texts) == 1
     for member in members:

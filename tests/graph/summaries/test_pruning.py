@@ -22,7 +22,7 @@ from dtp.crdt.permission.rules import Rule, Rules
 from dtp.graph import Graph, GraphError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
-from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.frames.envelope import Envelope, Summary, last_clock
 from dtp.graph.stores import loading
 from dtp.graph.upkeep.pruning import Pruned
 from dtp.identity import Identity
@@ -555,7 +555,7 @@ def test_text_that_nobody_deleted_and_a_sum_lacks_keeps_the_frames(is_compacted:
             alone = alone_of(*stored)
             for frame in deleting.commit():
                 alone.add_frame(frame.body)
-            clocks = 0, summaries.last_clock(deleting.core, stored[-1])
+            clocks = 0, last_clock(deleting.core, stored[-1])
             body = sum_up(alone, *stored)
             said = envelopes.sum_up(ALICE, stored[0], stored[-1], clocks, bytes(16), body)
             bob.passed.put_summary(ALICE.id.key, last, [said.encode()])

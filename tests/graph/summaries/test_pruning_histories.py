@@ -100,11 +100,11 @@ async def history(seed: int, path: Path, who: list[Identity]) -> int:
                 await graphs[0].close()
                 graphs[0] = await Graph.open(str(path / f"{seed}-0.db"), identity=who[0])
         for graph in (*graphs, whole):
-            for one, author in zip(graphs, who, strict=True):
-                await told(one, author, graph)
+            for one, writer in zip(graphs, who, strict=True):
+                await told(one, writer, graph)
             await check(graph)
-        for one, author in zip(graphs, who, strict=True):
-            assert keeper.frames.vector().get(author.id.key, 0) <= one.frames.vector().get(author.id.key, 0)
+        for one, writer in zip(graphs, who, strict=True):
+            assert keeper.frames.vector().get(writer.id.key, 0) <= one.frames.vector().get(writer.id.key, 0)
         assert len({graph.replica.save() for graph in (*graphs, whole)}) == 1
         for banned in who:
             await compare_behind_ban(banned, [*graphs, whole])

@@ -17,6 +17,7 @@ from dtp.crdt import Clock
 from dtp.graph import Envelope, EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries
+from dtp.graph.frames.envelope import Signed
 from dtp.graph.stores.store import MemoryStore
 
 
@@ -183,8 +184,8 @@ def test_summaries_that_are_none() -> None:
                     envelopes.decode("", msgpack.packb([*parts[:at], wrong, *parts[at + 1 :]]))
             signed = envelopes.sum_up(
                 ALICE,
-                envelopes.decode("", (await alice.frames.read(ALICE.id.key, 1, 1))[0]),  # type: ignore[arg-type]
-                envelopes.decode("", (await alice.frames.read(ALICE.id.key, 40, 40))[0]),  # type: ignore[arg-type]
+                envelopes.decode("", (await alice.frames.read(ALICE.id.key, 1, 1))[0]),
+                envelopes.decode("", (await alice.frames.read(ALICE.id.key, 40, 40))[0]),
                 (5, genuine.last),
                 genuine.seen,
                 b"",
@@ -340,7 +341,7 @@ class Pruned(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sum: list[Envelope | Summary] = []
+        self.sum: list[Signed] = []
         self.reads = -1
 
     def read_frames(self, author: bytes, first: int, last: int) -> list[bytes]:
@@ -420,7 +421,7 @@ def test_who_asks_for_sums_at_a_time_shares_what_they_are_worked_out_by() -> Non
             async with await Graph.open("memory:", identity=BOB) as bob:
                 await bob.receive(parts)
                 assert bob.replica.save() == alice.replica.save()
-            await summing.aclose()
+            await summing.aclose()  # type: ignore[attr-defined]
             assert [opened(one).sequence for one in await own(alice)] == [301]
 
     run(main())

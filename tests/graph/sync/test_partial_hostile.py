@@ -209,7 +209,7 @@ async def sync_cut_off(one: Graph, other: Graph, most: int) -> None:
             raise SyncError("the connection is cut here")
         return taken
 
-    one.receive = receive  # type: ignore[method-assign]
+    one.receive = receive
     try:
         with contextlib.suppress(SyncError):
             await sync(one, other)
@@ -245,7 +245,7 @@ def test_full_and_partial_replicas_in_random_histories(
                 assert graphs[at].part == parts[at]
                 assert graphs[at].damage is None
             elif what == "grow":
-                grown = parts[at].union(Part(prefixes=["place/2"]))  # type: ignore[union-attr]
+                grown = parts[at].union(Part(prefixes=["place/2"]))
                 parts[at] = grown
                 await graph.grow(grown)
             elif what == "cut" and rest[0] != at:

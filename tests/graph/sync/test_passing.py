@@ -168,7 +168,7 @@ class _Peer:
             size = int.from_bytes(await self._stream.readexactly(4), "big")
             message = msgpack.unpackb(await self._stream.readexactly(size))
             if message[0] in kinds:
-                return message  # type: ignore[no-any-return]
+                return message
             self.side.receive(msgpack.packb(message), dict)
 
 

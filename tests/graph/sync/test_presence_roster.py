@@ -45,7 +45,7 @@ STEP = st.one_of(
 @given(st.lists(STEP, max_size=60))
 def test_who_is_there_is_what_the_document_says(steps: list[Any]) -> None:
     ours, told = roster()
-    model, now, wall = second.Model(tuple(OWN)), 0.0, WALL
+    model, now, wall = second.Model((OWN.author, OWN.session)), 0.0, WALL
     links = [ours.attach_link(bytes([50 + at]) * 32) for at in range(3)]
     came: list[PresenceState] = []
     for what, *rest in steps:
@@ -63,7 +63,7 @@ def test_who_is_there_is_what_the_document_says(steps: list[Any]) -> None:
         elif what == "gone":
             by, (author, session) = rest
             key = state(author, session, 1).key
-            model.gone(by, tuple(key))
+            model.gone(by, (key.author, key.session))
             ours.remove_state(links[by], key)
         elif what == "ended":
             ours.detach_link(links[rest[0]])

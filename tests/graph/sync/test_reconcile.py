@@ -123,8 +123,9 @@ def pump(
                 size, count = size + len(message) + 4, count + 1
                 assert count < 200
                 changed = change(message) if change is not None and at == 0 else message
-                ways[at].extend(sides[at].receive(changed, lambda at=at: have[at]).replies)
-    return *sides, size, count
+                ways[at].extend(sides[at].receive(changed, lambda at=at: have[at]).replies)  # type: ignore[misc]
+    one, other = sides
+    return one, other, size, count
 
 
 def missing(ours: Sequences, theirs: Sequences) -> set[tuple[bytes, int, int]]:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 import dtp
 from dtp.core import crdt as core
 from dtp.crdt import Replica, clock
-from dtp.graph import Envelope, Graph, StoreError, SyncError
+from dtp.graph import Graph, StoreError, SyncError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import vector as vectors
+from dtp.graph.frames.envelope import Signed
 from dtp.graph.frames.vector import Vector
 from dtp.graph.stores import loading
 from dtp.graph.stores.store import MemoryStore
@@ -70,7 +71,7 @@ def test_two_sides_tell_each_other_what_they_lack(a: Sequences, b: Sequences, fo
             arriving = ways[1 - at][:]
             ways[1 - at].clear()
             for message in arriving:
-                ways[at].extend(sides[at].receive(message, lambda at=at: have[at]).replies)
+                ways[at].extend(sides[at].receive(message, lambda at=at: have[at]).replies)  # type: ignore[misc]
     for at in (0, 1):
         assert sides[at].knows_peer
         lacking = {(author, first, last) for author, first, last in sides[at].to_send(have[at])}
@@ -278,7 +279,7 @@ def test_what_the_peer_does_wrong_ends_the_stream_and_nothing_else() -> None:
 
 def test_a_store_that_fails_ends_serving() -> None:
     class Full(MemoryStore):
-        def add_frames(self, envelopes: Iterable[Envelope], *, synced: bool) -> None:
+        def add_frames(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
             raise StoreError("the disk is full")
 
     async def main() -> None:

@@ -81,5 +81,5 @@ def _size(instruction: Instruction) -> int:
     if operand in _LITERALS:
         return 1 + _LITERALS[operand]
     if operand is OperandKind.SIGNATURE_COUNT:
-        return 1 + len(uleb128(instruction.arg[0])) + 8
-    return 1 + len(uleb128(instruction.arg))
+        return 1 + len(uleb128(instruction.arg[0])) + 8  # type: ignore[index]
+    return 1 + len(uleb128(instruction.arg))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from suite_commands import parse_commands
@@ -244,7 +245,7 @@ class Player:
 
     def _data(self, task: Task, inputs: list[CallArg], commands: list[Command]) -> TransactionData:
         sender = self.accounts[task.option("sender") or ""]
-        sponsor = self.accounts[task.option("sponsor")] if task.option("sponsor") else sender
+        sponsor = self.accounts[task.option("sponsor")] if task.option("sponsor") else sender  # type: ignore[index]
         payment = [Named("object", *self.ids[sponsor.gas], None)]
         if task.options.get("gas-payment"):
             payment = parse_values(task.options["gas-payment"], self.resolve)
@@ -336,7 +337,7 @@ class Player:
 
     def _sort_key(self, record: ObjectRecord) -> tuple[int, str, bytes]:
         package = record.package
-        text = show_type(record.type, self.name) if package is None else ",".join(sorted(package.modules))
+        text = show_type(record.type, self.name) if package is None else ",".join(sorted(package.modules))  # type: ignore[arg-type]
         made = 0 if self.older else self.order.get(record.id, 1 << 64)
         return made, text, record.id
 
@@ -466,7 +467,7 @@ class Player:
             return Result("text", text=f"{task.words[0]}::{inner}")
         head = f"Owner: {show_owner(record.owner, self.name)}\nVersion: {record.version}\n"
         if task.flag("hide-contents"):
-            return Result("view", text=f"{head}Type: {show_type(record.type, self.name)}")
+            return Result("view", text=f"{head}Type: {show_type(record.type, self.name)}")  # type: ignore[arg-type]
         vm = self.vm
         type = vm.parse_type(str(record.type))
         shown = show_value(type, parse_type(type.tag), vm.decode_value(type, record.contents), self.name)
@@ -499,7 +500,7 @@ def _package_name(made: Compiled) -> str:
     return re.sub(r"^\d+_", "", made.package)
 
 
-def _group(change: object) -> str:
+def _group(change: Any) -> str:
     before, after, operation = change.before, change.after, change.id_operation
     if isinstance(after, OutAbsent):
         if operation is IdOperation.DELETED:

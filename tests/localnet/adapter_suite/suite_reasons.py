@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 from suite_results import Result
@@ -97,7 +98,7 @@ class Differing(Protocol):
     ours: Result
 
 
-def reason_of(outcome: Differing, earlier: list[Differing]) -> str:
+def reason_of(outcome: Differing, earlier: Sequence[Differing]) -> str:
     """Return the name of the reason. `earlier` are the differing tasks before it."""
     return (
         _by_itself(outcome)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -70,6 +70,11 @@ class Wallet:
         return SimpleSignature(key, self.key.sign(signing_hash(raw))).serialize()
 
 
+#: Beside methods of these names.
+_Bytes: TypeAlias = bytes
+_Bool: TypeAlias = bool
+
+
 @dataclass
 class Tx:
     """A programmable transaction being written; `node` gives versions of objects."""
@@ -100,27 +105,27 @@ class Tx:
         """A u16."""
         return self.pure(U16, value)
 
-    def bool(self, value: bool) -> Input:
+    def bool(self, value: _Bool) -> Input:
         """A bool."""
         return self.pure(BOOL, value)
 
-    def bytes(self, value: bytes) -> Input:
+    def bytes(self, value: _Bytes) -> Input:
         """A vector<u8>."""
         return self.pure(BYTES, value)
 
-    def maybe_bytes(self, value: bytes | None) -> Input:
+    def maybe_bytes(self, value: _Bytes | None) -> Input:
         """An Option<vector<u8>>."""
         return self.pure(option(BYTES), value)
 
-    def address(self, value: bytes) -> Input:
+    def address(self, value: _Bytes) -> Input:
         """An address."""
         return self.pure(ADDRESS, value)
 
-    def addresses(self, *values: bytes) -> Input:
+    def addresses(self, *values: _Bytes) -> Input:
         """A vector<address>."""
         return self.pure(vector(ADDRESS), values)
 
-    def object(self, id: bytes, *, mutable: bool = True) -> Input:
+    def object(self, id: _Bytes, *, mutable: _Bool = True) -> Input:
         """An object by its live version, shared or owned; the same object gives the same input."""
         if id in self.shared:
             at = self.shared[id]
@@ -138,11 +143,11 @@ class Tx:
         self.shared[id] = made.index
         return made
 
-    def read(self, id: bytes) -> Input:
+    def read(self, id: _Bytes) -> Input:
         """A shared object that is only read."""
         return self.object(id, mutable=False)
 
-    def receiving(self, id: bytes) -> Input:
+    def receiving(self, id: _Bytes) -> Input:
         """An object to receive."""
         record = self.node.find_object(id)
         assert record is not None
@@ -157,7 +162,7 @@ class Tx:
         self.commands.append(command)
         return Result(len(self.commands) - 1)
 
-    def call(self, package: bytes, target: str, *arguments: Argument, types: tuple[str, ...] = ()) -> Result:
+    def call(self, package: _Bytes, target: str, *arguments: Argument, types: tuple[str, ...] = ()) -> Result:
         """Call `module::function`."""
         module, function = target.split("::")
         tags = tuple(parse_type(t) for t in types)
@@ -172,7 +177,7 @@ class Tx:
         """Merge coins."""
         self.command(MergeCoins(target, sources))
 
-    def send(self, to: bytes, *objects: Argument) -> None:
+    def send(self, to: _Bytes, *objects: Argument) -> None:
         """Transfer objects."""
         self.command(TransferObjects(objects, self.address(to)))
 

@@ -123,7 +123,7 @@ def test_killed_between_any_two_writes(tmp_path: Path) -> None:
             made.append(Dying(*arguments, **options))
             return made[-1]
 
-        node = LocalNode(ChainStore(copy, factory), None, DEFAULT_GENESIS_TIME_MS, b"")
+        node = LocalNode(ChainStore(copy, factory), None, DEFAULT_GENESIS_TIME_MS, b"")  # type: ignore[arg-type]
         (database,) = made
         play.world = World(node)
         tx = play.tx()

@@ -159,7 +159,7 @@ def test_objects_are_resolved_by_how_they_are_used(play: Play) -> None:
 
     def inputs(*objects: ObjectInput, name: str) -> tuple[object, ...]:
         data = node.resolve(unresolved(play, objects, call(play, name, len(objects))))
-        return data.kind.inputs  # type: ignore[union-attr]
+        return data.kind.inputs
 
     (arg,) = inputs(ObjectInput(counter), name="count")
     assert isinstance(arg, SharedInput)
@@ -192,7 +192,7 @@ def test_objects_are_resolved_by_how_they_are_used(play: Play) -> None:
 )
 def test_literals(play: Play, function: str, value: Any, bcs: bytes) -> None:
     data = play.world.node.resolve(unresolved(play, (LiteralInput(value),), call(play, function, 1)))
-    assert data.kind.inputs == (Pure(bcs),)  # type: ignore[union-attr]
+    assert data.kind.inputs == (Pure(bcs),)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_literals_that_do_not_fit(play: Play, function: str, value: Any) -> None
 def test_text_literals(play: Play) -> None:
     inputs = (LiteralInput("grüße"), LiteralInput("abc"))
     data = play.world.node.resolve(unresolved(play, inputs, call(play, "letters", 2)))
-    assert data.kind.inputs == (Pure(STRING.encode("grüße")), Pure(STRING.encode("abc")))  # type: ignore[union-attr]
+    assert data.kind.inputs == (Pure(STRING.encode("grüße")), Pure(STRING.encode("abc")))
     with pytest.raises(TransactionRejected):
         play.world.node.resolve(unresolved(play, inputs[::-1], call(play, "letters", 2)))
 

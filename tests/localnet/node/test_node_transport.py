@@ -104,7 +104,7 @@ def test_money_is_conserved_through_the_life_of_channels(transport: Transport) -
     for channel in channels:
         record = world.node.find_object(channel)
         assert record is not None
-        shown = world.node.render_json(record.type, record.contents)
+        shown = world.node.render_json(record.type, record.contents)  # type: ignore[arg-type]
         held += int(shown["balance"]) + int(shown["client_credit"])
     assert held == 3 * (DEPOSIT - 1000)
     totals = world.node.get_totals()

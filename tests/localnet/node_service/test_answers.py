@@ -42,7 +42,7 @@ def test_any_answer(data):
     wire = NodeRpc("http://127.0.0.1:1", timeout=1)
 
     async def answered(service, method, message):
-        return decode(kind, encode(answer))
+        return decode(kind, encode(answer))  # type: ignore[arg-type]
 
     wire._call_method = answered
     try:

@@ -105,9 +105,9 @@ def test_time_moves_when_it_is_told_to(net):
 
 def test_a_port_that_is_taken(net):
     port = int(net.url.rsplit(":", 1)[1])
-    for options in ({"port": port}, {"faucet_port": port}):
+    for net in (LocalnetThread(port=port), LocalnetThread(faucet_port=port)):
         with pytest.raises(PortTaken, match="another localnet"):
-            LocalnetThread(**options).start()
+            net.start()
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ COMMANDS = (
     sui.Upgrade((b"code",), (ID,), ID, sui.Result(0)),
 )
 REF = sui.ObjectRef(ID, 7, ID)
-INPUTS = (
+INPUTS: tuple[Any, ...] = (
     sui.Pure(b"x"),
     sui.OwnedInput(REF),
     sui.ReceivingInput(REF),
@@ -242,7 +242,7 @@ def test_schemes_that_are_none(call, history, scheme):
     with pytest.raises(GRPCError) as refused:
         call("TransactionExecutionService", "execute_transaction", request)
     assert refused.value.status is Status.INVALID_ARGUMENT
-    assert "signatures[0]" in refused.value.message
+    assert "signatures[0]" in refused.value.message  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("number", [2**63, LARGEST])

@@ -34,7 +34,7 @@ def refuses(status, call, *arguments, match="", **options):
     with pytest.raises(GRPCError) as refused:
         call(*arguments, **options)
     assert refused.value.status is status, refused.value
-    assert match in refused.value.message
+    assert match in refused.value.message  # type: ignore[operator]
 
 
 # ---- ledger

@@ -62,7 +62,7 @@ def test_all_in_order_with_a_cursor_on_every_frame(call, v2, many):
     assert events_of(frames) == keys
     assert reason(frames) == "LEDGER_TIP"
     places = [decode_cursor(each.watermark.cursor, "") for each in frames]
-    assert places == sorted(places)
+    assert places == sorted(places)  # type: ignore[type-var]
     first = frames[0].event
     assert first.event_type.endswith("::host::HostCreated")
     assert first.contents.name == first.event_type
@@ -199,7 +199,7 @@ def literal_of(v2, **fields):
 def test_cursors_that_are_none(call, v2, cursor):
     with pytest.raises(GRPCError) as refused:
         call(*SERVICE, v2.ListEventsRequest(options=v2.QueryOptions(after=cursor)))
-    assert (refused.value.status, "options.after" in refused.value.message) == (Status.INVALID_ARGUMENT, True)
+    assert (refused.value.status, "options.after" in refused.value.message) == (Status.INVALID_ARGUMENT, True)  # type: ignore[operator]
 
 
 def test_cursors_both_ways():

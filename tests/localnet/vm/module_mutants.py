@@ -162,7 +162,7 @@ def mutant(chance: random.Random, original: CompiledModule) -> bytes:
                 m = _changed_code(chance, m)
             else:
                 name = chance.choice([t for t in _TABLES if getattr(m, t)])
-                m = replace(m, **{name: _changed_table(chance, m, getattr(m, name))})
+                m = replace(m, **{name: _changed_table(chance, m, getattr(m, name))})  # type: ignore[arg-type]
         try:
             data = bytearray(write_module(m))
         except (OverflowError, ValueError):

@@ -339,7 +339,7 @@ def test_bit_vectors(bits: list[bool], function: str, at: int) -> None:
             )
             seen.append((slot.data, [v.data for v in values]))
         except ExecutionFailure as failure:
-            seen.append((slot.data, failure.abort_code))
+            seen.append((slot.data, failure.abort_code))  # type: ignore[arg-type]
     assert seen[0] == seen[1]
 
 

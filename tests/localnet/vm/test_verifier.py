@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from move_writer import write_module
@@ -165,7 +166,7 @@ def test_a_struct_may_not_have_more_abilities_than_its_fields() -> None:
     assert refusal(replace(module, datatype_handles=tuple(handles))).reason == "field_abilities"
 
 
-def _struct_field(module: CompiledModule, struct: str, change: Callable[..., object]) -> CompiledModule:
+def _struct_field(module: CompiledModule, struct: str, change: Callable[..., Any]) -> CompiledModule:
     definitions = tuple(
         replace(s, fields=change(s.fields)) if module.datatype_name(s.handle) == struct else s
         for s in module.struct_defs

@@ -59,7 +59,7 @@ def _statement(kind: str, target: int, source: int) -> list[tuple[str, int | Non
             return [("LD_U64", 1), ("ST_LOC", target)]
 
 
-def _compile(program: list[tuple], made: list[tuple[str, int | None]]) -> None:  # type: ignore[type-arg]
+def _compile(program: list[tuple], made: list[tuple[str, int | None]]) -> None:
     for entry in program:
         if entry[0] == "if":
             made.extend([("COPY_LOC", 0), ("BR_FALSE", None)])
@@ -81,7 +81,7 @@ def _compile(program: list[tuple], made: list[tuple[str, int | None]]) -> None: 
             made.extend(_statement(*entry))
 
 
-def instructions(program: list[tuple]) -> tuple[Instruction, ...]:  # type: ignore[type-arg]
+def instructions(program: list[tuple]) -> tuple[Instruction, ...]:
     """Code in which every local holds something at first."""
     made: list[tuple[str, int | None]] = []
     for number in (5, 6, 7, 8):
@@ -92,7 +92,7 @@ def instructions(program: list[tuple]) -> tuple[Instruction, ...]:  # type: igno
     return code(*made, "RET")
 
 
-def module(program: list[tuple]) -> CompiledModule:  # type: ignore[type-arg]
+def module(program: list[tuple]) -> CompiledModule:
     """A module with the program as a function."""
     shared, mutable = ReferenceType(U64, False), ReferenceType(U64, True)
     maker = Maker(address=HOME)
@@ -121,7 +121,7 @@ BORROWED_FROM_EACH_OTHER = [MUTUAL, ("read", 1, 0), ("read", 2, 0)]
 @given(PROGRAMS)
 @example(BORROWED_FROM_EACH_OTHER)
 @example([("while", BORROWED_FROM_EACH_OTHER), ("set", 5, 0)])
-def test_there_is_a_verdict_for_every_program(program: list[tuple]) -> None:  # type: ignore[type-arg]
+def test_there_is_a_verdict_for_every_program(program: list[tuple]) -> None:
     assert verdict(module(program)) in ("", "reference_safety", "empty_local", "loop_max_depth_reached")
 
 
@@ -135,7 +135,7 @@ def test_references_that_two_ways_borrow_from_each_other_are_fine() -> None:
 @settings(max_examples=300)
 @given(PROGRAMS)
 @example(BORROWED_FROM_EACH_OTHER)
-def test_the_verdict_is_the_genuine_one(program: list[tuple]) -> None:  # type: ignore[type-arg]
+def test_the_verdict_is_the_genuine_one(program: list[tuple]) -> None:
     genuine = pytest.importorskip("genuine")
     made = module(program)
     answer = genuine.genuine_call("m", "probe", [], modules=(write_module(made),))

@@ -187,8 +187,10 @@ def test_two_devices_answer_at_once_and_one_gets_it(office: Test) -> None:
             await call.wait_talking()
             assert call.media is not None
             taken = [
-                each for each, end in zip(ringing, media, strict=True) if end.description == call.media.heard
-            ]  # type: ignore[attr-defined]
+                each
+                for each, end in zip(ringing, media, strict=True)
+                if end.description == call.media.heard  # type: ignore[attr-defined]
+            ]
             assert len(taken) == 1
             (other,) = (each for each in ringing if each is not taken[0])
             assert await other.wait_over() is Reason.TAKEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -109,4 +110,4 @@ def test_sixty_four_devices_from_mailbox_to_topic_and_back(at: Village) -> None:
 
 
 def test_programs_begin_to_spread_at_as_many() -> None:
-    assert GroupTopics.__init__.__kwdefaults__["least"] == LEAST
+    assert inspect.signature(GroupTopics).parameters["least"].default == LEAST

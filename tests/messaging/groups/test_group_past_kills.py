@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mortal import FUSE, Killed
@@ -39,7 +40,7 @@ def test_all_is_given_once_whoever_is_killed_when(tmp_path: Path) -> None:
         with villages(folder) as make:
             at = make("alice", "bob", "carol", least=0)
             group = made(at)
-            past = {"subject": at.people["carol"].person, "text": Past().text}
+            past: dict[str, Any] = {"subject": at.people["carol"].person, "text": Past().text}
             killed = False
             try:
                 with FUSE.lit(number):

@@ -100,9 +100,9 @@ def test_a_group_that_a_contact_makes_fits_whatever_strangers_have_told(
     group = bob.create_group("choir", [alice.person, *(each.person for each in members)], NOW)
     waiting = [each for each in bob.store.due_payloads(NOW, 10_000) if each.device == alice.identity.id.key]
     with alice.transaction():
-        for each in [Event.parse(one.payload) for one in waiting]:
-            if each.kind is EventKind.MEMBERSHIP:
-                alice.group_states.process_event(bob.identity.id.key, bob.person, each, NOW)
+        for event in [Event.parse(one.payload) for one in waiting]:
+            if event.kind is EventKind.MEMBERSHIP:
+                alice.group_states.process_event(bob.identity.id.key, bob.person, event, NOW)
     assert at.is_member("alice", group)
     assert known(at, "alice", members) == len(members)
 

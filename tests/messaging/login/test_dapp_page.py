@@ -26,7 +26,7 @@ needs_packages = pytest.mark.skipif(
 @pytest.fixture
 def dapp() -> Iterator[tuple[str, str]]:
     """Where logins are, and the page."""
-    command = [sys.executable, "-P", "-W", "error", PAGE / "run.py"]
+    command = [sys.executable, "-P", "-W", "error", str(PAGE / "run.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdin is not None
         assert program.stdout is not None

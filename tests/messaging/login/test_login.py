@@ -253,7 +253,7 @@ def test_a_vault_opens_whole_or_not_at_all() -> None:
 @pytest.mark.parametrize(
     "settings", [{"n": 1.5}, {"n": 2**63}, {1: "x"}, {"n": None}, {"n": "x" * MAX_VAULT}], ids=str
 )
-def test_what_no_vault_keeps(settings: dict) -> None:  # type: ignore[type-arg]
+def test_what_no_vault_keeps(settings: dict) -> None:
     with pytest.raises(LoginError):
         Vault(Identity.generate(), {}, settings).seal(make_key(), "alice")
 

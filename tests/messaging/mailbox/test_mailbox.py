@@ -146,7 +146,7 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
 async def serving(
     store: SqliteMailbox, name: str, **options: object
 ) -> AsyncIterator[tuple[Mailbox, Callable[..., Awaitable[MailboxClient]]]]:
-    mailbox = Mailbox(store, **options)  # type: ignore[arg-type]
+    mailbox = Mailbox(store, **options)
     clients = []
 
     async def client(identity: Identity | None = None) -> MailboxClient:
@@ -627,9 +627,9 @@ def test_a_disk_that_gets_full_within_a_write_has_all_that_was_promised(tmp_path
         kept = int(said.read_text())
         expected = [known(each, 4096).envelope for each in range(kept)]
         assert [each.envelope for each in found[:kept]] == expected
-        status = store.device_status(ALICE.id.key)
-        assert status is not None
-        assert (status.count, status.bytes) == (len(found), sum(len(each.envelope) for each in found))
+        told = store.device_status(ALICE.id.key)
+        assert told is not None
+        assert (told.count, told.bytes) == (len(found), sum(len(each.envelope) for each in found))
 
 
 def test_two_processes_with_one_file_pass_no_quota_by_each_other(tmp_path: Path) -> None:

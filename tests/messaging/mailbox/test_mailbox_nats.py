@@ -103,7 +103,7 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
     stores = [NatsMailbox(url) for _ in range(3)]
     register_alice(stores[0])
     for each in stores[1:]:  # who writes has been told of the device
-        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))
+        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))  # type: ignore[misc]
 
     def write(number: int) -> None:
         for at in range(20):
@@ -111,8 +111,8 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
             stores[number].add_envelopes([known(7)], NOW)  # all of them
 
     writers = [threading.Thread(target=write, args=(number,)) for number in range(3)]
-    for each in writers:
-        each.start()
+    for writer in writers:
+        writer.start()
     found: list[bytes] = []
     after = 0
     # Read beside the writers: what is passed over never comes.
@@ -120,7 +120,7 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
         kept = stores[0].fetch_envelopes(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
         found += [each.envelope for each in kept]
         after = kept[-1].id if kept else after
-    wait_until(lambda: stores[0].device_status(ALICE.id.key).count == 301)  # type: ignore[union-attr]
+    wait_until(lambda: stores[0].device_status(ALICE.id.key).count == 301)
     found += fetched(stores[0], after, 999)
     assert len(set(found)) == len(found) == 301
     for each in stores:
@@ -151,7 +151,7 @@ def test_a_paid_stamp_is_used_by_one_of_several_processes(url: str) -> None:
     stores = [NatsMailbox(url, limits) for _ in range(2)]
     register_alice(stores[0])
     for each in stores[1:]:
-        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))
+        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))  # type: ignore[misc]
     check_a_stamp_is_used_up_once(stores, 10)
     for each in stores:
         each.close()

@@ -89,16 +89,16 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
     status = stores[1].device_status(ALICE.id.key)
     assert status is not None
     assert (status.count, status.bytes) == (401, 401 * 512)
-    for each in stores:
-        each.close()
+    for store in stores:
+        store.close()
 
 
 def test_several_writers_pass_no_quota_by_each_other(url: str) -> None:
     stores = [PostgresMailbox(url, MailboxLimits(envelopes=50, recipient_bytes=40 * 512)) for _ in range(3)]
     register_alice(stores[0])
     check_no_quota_is_passed(stores, 40)
-    for each in stores:
-        each.close()
+    for store in stores:
+        store.close()
 
 
 def test_a_paid_stamp_is_used_by_one_of_several_processes(url: str) -> None:
@@ -106,8 +106,8 @@ def test_a_paid_stamp_is_used_by_one_of_several_processes(url: str) -> None:
     stores = [PostgresMailbox(url, limits) for _ in range(3)]
     register_alice(stores[0])
     check_a_stamp_is_used_up_once(stores, 10)
-    for each in stores:
-        each.close()
+    for store in stores:
+        store.close()
 
 
 def test_two_processes_are_one_mailbox_and_push_what_the_other_took(url: str, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_who_writes_to_others_waits_for_no_own_mailbox_that_does_not_answer(
                     await asyncio.Event().wait()
                     return []
 
-                client.has_pieces = hold  # type: ignore[method-assign]
+                client.has_pieces = hold
             return client
 
         alice = await at.begin("alice", box)

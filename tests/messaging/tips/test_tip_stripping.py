@@ -180,14 +180,14 @@ def test_what_was_erased_from_a_picture_is_not_under_what_shows_through(
     path = tmp_path / f"erased.{kind}"
     made.save(path, format="PNG", **options)
     with Image.open(path) as before:
-        assert before.convert("RGBA").getpixel((2, 2))[3] == 0
+        assert before.convert("RGBA").getpixel((2, 2))[3] == 0  # type: ignore[index]
         shown = before.convert("RGBA").getpixel((15, 5))
     (file,) = strip_files([path], out)
     with Image.open(file) as after:
         erased, left = after.convert("RGBA").getpixel((2, 2)), after.convert("RGBA").getpixel((15, 5))
     nothing = (255, 255, 255, 255) if kind == "jpg" else (0, 0, 0, 0)
     for found, wanted, away in ((erased, nothing, 3 if kind == "jpg" else 1), (left, shown, 8)):
-        assert max(abs(one - other) for one, other in zip(found, wanted, strict=True)) < away
+        assert max(abs(one - other) for one, other in zip(found, wanted, strict=True)) < away  # type: ignore[arg-type]
 
 
 def test_pictures_of_sixteen_bits_look_as_before(tmp_path: Path, out: Path):

@@ -41,7 +41,7 @@ class Channels(Hosts):
         need(pass_ in entry.accounts, "pass", "EUnknownPass")
         account = entry.accounts[pass_]
         need(not account.revoked, "pass", "ERevoked")
-        need(self.elapsed(entry, pass_) < account.periods, "pass", "ELapsed")
+        need(self.elapsed(entry, pass_) < account.periods, "pass", "ELapsed")  # type: ignore[attr-defined]
         terms = self.admit(host, beacon, service, sender, True)
         need(terms.revision == revision, "channel", "ETermsChanged")
         free = replace(terms, coin=entry.coin, price_request=0, price_mib=0, min_deposit=0, credit=0)

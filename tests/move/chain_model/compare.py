@@ -54,7 +54,7 @@ class Comparison:
             world.epoch, world.now = played.epoch, played.now
             return None
         before = dict(world.balances)
-        world.label = played.label = label
+        world.label = label
         refused = None
         try:
             events = world.do(sender, op, **arguments)
@@ -199,12 +199,11 @@ def unwind(comparison: Comparison, label: int):
         yield owner, "retire", {"plan": name, "cap": plan.host}
     for name in list(world.passes):
         yield world.passes[name].holder, "discard", {"pass_": name}
-    for name in list(world.hosts):
-        entry = world.hosts[name]
-        if entry.allow or entry.deny:
+    for name, host in list(world.hosts.items()):
+        if host.allow or host.deny:
             yield "ann", "new_operator", {"host": name, "cap": name, "rights": 4, "to": "ann"}
             operator = list(world.operators)[-1]
-            for which, members in enumerate((entry.allow, entry.deny)):
+            for which, members in enumerate((host.allow, host.deny)):
                 yield (
                     "ann",
                     "edit_list",

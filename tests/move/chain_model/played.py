@@ -132,7 +132,7 @@ class Played:
         return executed
 
     def bound(self, program: Program) -> ProgrammableTransaction:
-        inputs = []
+        inputs: list[Pure | OwnedInput | SharedInput] = []
         for each in program.inputs:
             if not isinstance(each, ObjectInput):
                 inputs.append(Pure(each.data))
@@ -156,7 +156,7 @@ class Played:
         executed = self.execute(sender, self.bound(program))
         error = None
         if not executed.effects.ok:
-            error = self.error(executed.effects.error)
+            error = self.error(executed.effects.error)  # type: ignore[arg-type]
         fresh = {id for id, c in executed.effects.changed if c.id_operation is IdOperation.CREATED}
         for record in executed.outputs:
             kind = KINDS.get(getattr(record.type, "name", ""))

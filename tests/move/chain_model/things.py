@@ -251,6 +251,10 @@ class Lock:
     coin: str = SUI
 
 
+#: Beside a field of this name.
+_Bytes = bytes
+
+
 @dataclass(frozen=True)
 class Voucher:
     """A voucher and how it is signed: the key's name, and whether the bytes were changed afterwards."""
@@ -262,8 +266,8 @@ class Voucher:
     requests: int
     bytes: int
     signer: str
-    preimage: bytes | None = None
-    lock: bytes | None = None
+    preimage: _Bytes | None = None
+    lock: _Bytes | None = None
     not_after_ms: int = U64
     spoiled: bool = False
 

@@ -122,8 +122,8 @@ class Writer(Scenes):
 
     def batch(self, world: World) -> Action | None:
         """Two or three functions in one transaction of one sender."""
-        drawn = [self.action(world) for _ in range(12)]
-        drawn = [a for a in drawn if a is not None and a[1] in TOGETHER]
+        tried = [self.action(world) for _ in range(12)]
+        drawn = [a for a in tried if a is not None and a[1] in TOGETHER]
         senders = {a[0] for a in drawn}
         if not senders:
             return None

@@ -218,7 +218,7 @@ def test_a_statement_of_another_is_refused() -> None:
                 stream.write_eof()
 
         async with await dtp.listen("tcp://127.0.0.1:0", identity=Identity.generate()) as listener:
-            announcing(listener).answer_connection = lies  # type: ignore[method-assign]
+            announcing(listener).answer_connection = lies
             with pytest.raises(PresenceError, match="gives the statement of"):
                 await presence.ask(Address.direct(listener.peer, listener.urls[0]))
 
@@ -236,10 +236,10 @@ def test_a_peer_that_says_too_much_or_nothing_keeps_nobody() -> None:
             await connection.wait_closed()
 
         async with await dtp.listen("tcp://127.0.0.1:0", identity=ME) as listener:
-            announcing(listener).answer_connection = talks  # type: ignore[method-assign]
+            announcing(listener).answer_connection = talks
             with pytest.raises(PresenceError):
                 await presence.ask(listener.address())
-            announcing(listener).answer_connection = silent  # type: ignore[method-assign]
+            announcing(listener).answer_connection = silent
             with pytest.raises(TimeoutError):
                 await presence.ask(listener.address(), patience=0.05)
 

@@ -33,7 +33,7 @@ class Swallower:
             for driver in connection.outlet.drivers:
                 carrier, write = driver.carrier, driver.carrier.write
                 self._kept.append((carrier, write))
-                carrier.write = self._swallow(write)  # type: ignore[assignment, method-assign]
+                carrier.write = self._swallow(write)
 
     def _swallow(self, write: Callable[..., bool]) -> Callable[[memoryview], bool]:
         def keep(data: memoryview) -> bool:
@@ -45,7 +45,7 @@ class Swallower:
     def mend(self) -> None:
         """Bring all that was sent meanwhile, late."""
         for carrier, write in self._kept:
-            carrier.write = write  # type: ignore[method-assign]
+            carrier.write = write
         for write, data in self.waiting:
             write(memoryview(data))
         self.mended = True

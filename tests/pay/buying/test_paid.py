@@ -507,7 +507,7 @@ def test_nobody_gets_in_without_a_ticket_and_it_costs_nothing(market: Play) -> N
             asked.append(arguments)
             return await genuine(*arguments)
 
-        market.serving.chain.read = counted  # type: ignore[assignment]
+        market.serving.chain.read = counted
         from dtp.net.dial import connect
 
         with pytest.raises(ConnectionRefused, match="is paid") as refused:

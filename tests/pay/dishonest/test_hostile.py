@@ -180,7 +180,7 @@ def test_hostile_tickets_cause_no_question_each(market: Play) -> None:
             asked.append(arguments[2])
             return await genuine(*arguments)
 
-        market.serving.chain.read = counted  # type: ignore[assignment]
+        market.serving.chain.read = counted
         codes = []
         for _ in range(20):
             id = "0x" + os.urandom(32).hex()

@@ -398,7 +398,7 @@ def test_nodes_that_say_that_they_store_and_don_t_are_made_up_for() -> None:
 
     swarm, honest = swarm_with(14, 5, lie)
     for place in [each for each in swarm.nodes if each not in honest]:
-        swarm.nodes[place].store.add_record = lambda *what: StoreVerdict.STORED  # type: ignore[method-assign]
+        swarm.nodes[place].store.add_record = lambda *what: StoreVerdict.STORED
     record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
 

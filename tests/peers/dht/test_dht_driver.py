@@ -109,9 +109,9 @@ def test_a_value_with_a_lower_sequence_is_refused_by_name_wherever_the_newer_one
 def test_who_says_without_proof_that_there_is_a_newer_value_keeps_nobody_from_putting() -> None:
     async def main() -> None:
         async with nodes(3) as (alice, bob, liar):
-            liar.node.store.add_record = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
+            liar.node.store.add_record = lambda *what: StoreVerdict.OLDER
             assert await alice.put(b"x", name="n", sequence=1) == 1
-            bob.node.store.add_record = lambda *what: StoreVerdict.OLDER  # type: ignore[method-assign]
+            bob.node.store.add_record = lambda *what: StoreVerdict.OLDER
             with pytest.raises(DhtAlone):
                 await alice.put(b"x", name="other", sequence=1)
             assert alice.stats().published == 2  # they are given again later

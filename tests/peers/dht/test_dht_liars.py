@@ -38,7 +38,7 @@ def make_liars(swarm: DhtSwarm, places: list[Endpoint], old: dict[bytes, bytes])
         return lie
 
     for number, place in enumerate(places):
-        swarm.nodes[place].store.add_record = lambda *what: StoreVerdict.STORED  # type: ignore[method-assign]
+        swarm.nodes[place].store.add_record = lambda *what: StoreVerdict.STORED
         kind = ("neighbours", "empty", "stale")[number % 3]
         swarm.network.add_node(place, Liar(swarm, swarm.nodes[place], lie_of(place, kind)))
 

@@ -192,7 +192,7 @@ def test_vectors() -> None:
     vectors = json.loads(VECTORS.read_text())
     assert len(vectors["messages"]) >= 14
     for vector in vectors["messages"]:
-        told = {
+        told: dict[str, Any] = {
             name: bytes.fromhex(value) if name in ("transaction", "key", "token", "proof", "nonce") else value
             for name, value in vector["fields"].items()
         }

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import dtp
 from dtp.carriers.quic.endpoint import QuicEndpoint
@@ -37,7 +38,7 @@ def slow_down(seconds: float) -> None:
         if kept:
             asyncio.get_running_loop().call_later(seconds, lambda: endpoint.closed or plain(endpoint, kept))
 
-    QuicEndpoint.send_packets = send  # type: ignore[method-assign]
+    QuicEndpoint.send_packets = send
 
 
 def say(**what: object) -> None:
@@ -136,4 +137,9 @@ if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
     if late := float(os.environ.get("NAT_LAB_DELAY", "0")):
         slow_down(late)
-    asyncio.run({"relay": relay, "server": server, "client": client}[role](*arguments))
+    roles: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+        "relay": relay,
+        "server": server,
+        "client": client,
+    }
+    asyncio.run(roles[role](*arguments))

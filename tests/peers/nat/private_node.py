@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parent))
 from nat_node import echo, say, until_told
@@ -98,4 +100,5 @@ if __name__ == "__main__":
         found = asyncio.run(tap(arguments[0]))
         Path(arguments[1]).write_text("\n".join(each.hex() for each in found))
     else:
-        asyncio.run({"member": member, "stranger": stranger}[role](*arguments))
+        roles: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {"member": member, "stranger": stranger}
+        asyncio.run(roles[role](*arguments))

@@ -126,7 +126,9 @@ def test_it_is_bounded_and_each_counts_once(told: list[tuple[PeerId, DialReport]
         ("tcp://[2001:db8::7]:4321", ["ws://[::]:80/dtp"], ["ws://[2001:db8::7]:80/dtp"]),
     ],
 )
-def test_what_a_peer_is_asked_to_try_is_where_it_sees_the_node(seen, urls, tried) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_peer_is_asked_to_try_is_where_it_sees_the_node(
+    seen: str, urls: list[str], tried: list[str]
+) -> None:
     assert urls_to_try(seen, urls) == tried
 
 

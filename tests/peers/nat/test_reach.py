@@ -1,8 +1,9 @@
 """What peers ask each other about how they are reached: nobody is made to send to third parties, or much."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -132,10 +133,11 @@ async def linked(
         tables.append(links)
     link = await tables[0].connect(listeners[1].address(NODE_SERVICE))
     link.own_urls = listeners[0].urls  # type: ignore[attr-defined]
-    yield link, *reaches
+    alices, bobs = reaches
+    yield link, alices, bobs
 
 
-def on_sockets(main) -> None:
+def on_sockets(main: Coroutine[Any, Any, None]) -> None:
     run(main, loop_factory=asyncio.SelectorEventLoop)
 
 

@@ -237,12 +237,12 @@ def test_a_reservation_comes_back_after_the_relay_was_gone(caplog: pytest.LogCap
 )
 def test_urls_that_cannot_be_meant(url: str) -> None:
     with pytest.raises(LocalError):
-        run(CARRIERS["relay"].dial(url))
+        run(CARRIERS["relay"].dial(url))  # type: ignore[arg-type]
 
 
 def test_one_listens_for_oneself_alone_and_by_an_identity() -> None:
     with pytest.raises(RelayUrlError, match="oneself"):
-        run(relay_kind(ALICE).listen(RelayPlace.parse(URL).url_for(BOB.id), lambda carrier: None))
+        run(relay_kind(ALICE).listen(RelayPlace.parse(URL).url_for(BOB.id), lambda carrier: None))  # type: ignore[arg-type]
     with pytest.raises(LocalError, match="identity"):
         run(listen(URL, lambda carrier: None))
     with pytest.raises(AddressError, match="is meant"):
@@ -374,7 +374,7 @@ def test_a_circuit_ends_with_its_bytes_and_others_go_on() -> None:
 def test_a_circuit_ends_with_its_time(limit: str) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            relay = Relay(replace(RelayLimits(), **{limit: 5.0}))
+            relay = Relay(replace(RelayLimits(), **{limit: 5.0}))  # type: ignore[arg-type]
             await relaying(stack, relay.serve_connection)
             listener = await reserved(stack)
             dialling = await client(stack)
@@ -451,8 +451,8 @@ def test_a_crowd_that_reads_nothing_keeps_nobody_from_the_same_peer(fills: bool)
                 incoming.write(bytes(1_000_000))
                 assert len(await stream.readexactly(1_000_000)) == 1_000_000
             assert relay.counters["over"] >= 2 if fills else not relay.counters["over"]
-            for each in filling:
-                each.cancel()
+            for task in filling:
+                task.cancel()
             await asyncio.gather(*filling, return_exceptions=True)
 
     run(main())
@@ -513,8 +513,8 @@ def test_circuits_that_come_and_go_leave_others_their_patience() -> None:
             await asyncio.sleep(0.9 * relay.book.limits.in_the_way)
             assert relay.book.circuits == len(crowd)
             assert not relay.counters["over"]
-            for each in filling:
-                each.cancel()
+            for task in filling:
+                task.cancel()
             await asyncio.gather(*filling, return_exceptions=True)
 
     run(main())
