@@ -45,6 +45,7 @@ ROWS = (
         "plurals",
         "bounded",
         "packing",
+        "sqlite",
         "rates",
         "replacing",
         "locking",

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from dtp.localnet.model import NodeStateError, ObjectRecord
 from dtp.localnet.outcome import coin_type
+from dtp.sqlite import is_locked
 from dtp.sui.objects import AddressOwner, ConsensusAddressOwner, ObjectOwner
 
 __all__ = ["ChainStore", "Removed", "StoredTransaction"]
@@ -127,7 +128,7 @@ class ChainStore:
                 self._db.close()
                 raise
         except sqlite3.Error as fault:
-            why = "another node has it open" if "locked" in str(fault) else str(fault)
+            why = "another node has it open" if is_locked(fault) else str(fault)
             raise NodeStateError(f"{path} can't be used as the node's database: {why}") from None
         self._cache: dict[bytes, ObjectRecord | None] = {}
         self._writing: dict[bytes, ObjectRecord | None] | None = None

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from dtp.identity.private import close_to_others, make_private_file, make_private_folder
 from dtp.messaging.errors import StoreFailed, StoreUnusable
+from dtp.sqlite import primary_code
 
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
-#: The part of SQLite's error codes that says the kind, and the kinds that only a person mends; so with the system's.
-_PRIMARY: Final = 0xFF
+#: The kinds of faults that only a person mends; so with the system's.
 _FOR_GOOD: Final = {
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_CORRUPT,
@@ -137,5 +137,5 @@ def _not_opened(path: str, fault: OSError | sqlite3.Error | UnicodeDecodeError) 
     elif isinstance(fault, UnicodeDecodeError):
         stays = True
     else:
-        stays = getattr(fault, "sqlite_errorcode", 0) & _PRIMARY in _FOR_GOOD
+        stays = primary_code(fault) in _FOR_GOOD
     return (StoreUnusable if stays else StoreFailed)(f"can't open {path}: {fault}")

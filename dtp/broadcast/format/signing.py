@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
@@ -125,7 +125,3 @@ class SegmentSigner:
         ended, epoch = Flag.LAST in flags, max(epoch, before.epoch)
         self.position = Position(before.number + 1, made.link, init, slot, time_ms, ended, epoch)
         return made
-
-    def restart_media(self) -> None:
-        """Forget the init data: what follows is of another encoder."""
-        self.position = replace(self.position, init=NO_INIT)

@@ -32,6 +32,8 @@ MAX_PARTS: Final = 8
 MARK: Final = "%"
 #: The key at a document's soul that has the document.
 DOCUMENT_KEY: Final = "rules"
+#: Why an op doesn't count whose value a rule doesn't take.
+NOT_SUCH_A_VALUE: Final = "not such a value"
 #: Ops that a rate may count, at most: so many clocks are remembered for each author.
 MAX_RATE: Final = 10_000
 _MAX_SECONDS: Final = 366 * 86_400
@@ -199,7 +201,7 @@ class Rule:
                     return "removes what it may not"
         written = op.value if op.kind is Kind.LIST_EDIT else [op.value] if op.has_value else []
         if not all(map(self.value.admits_value, written)):
-            return "not such a value"
+            return NOT_SUCH_A_VALUE
         return ""
 
     def once_for(self, op: Op) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.identity.private import make_private_file
+from dtp.sqlite import primary_code
 
 _T = TypeVar("_T")
 
@@ -41,8 +42,6 @@ _COLUMNS = {
     "used": "SELECT host, scope, period, caller, requests, data FROM used LIMIT 0",
     "bans": "SELECT host, caller, until FROM bans LIMIT 0",
 }
-#: The part of SQLite's error codes that says the kind.
-_PRIMARY = 0xFF
 #: What trying again doesn't mend, and what does.
 _FOR_GOOD = {
     sqlite3.SQLITE_NOTADB: "move the file away, or name another one",
@@ -153,7 +152,7 @@ class SqliteCountStore:
 
 def _unusable(path: str, error: BaseException | None) -> StateUnusable | None:
     """Return what opening the file fails with for good; None where it may be had later."""
-    what_to_do = _FOR_GOOD.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY)
+    what_to_do = _FOR_GOOD.get(primary_code(error))
     return None if what_to_do is None else StateUnusable(f"[state] {path}: {error}; {what_to_do}")
 
 

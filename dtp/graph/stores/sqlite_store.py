@@ -37,6 +37,7 @@ from dtp.graph.stores.store import Loaded, Store, fit_sequences
 from dtp.graph.stores.witness import Witness
 from dtp.identity.private import make_private_file
 from dtp.locking import FileLock
+from dtp.sqlite import is_locked
 
 _T = TypeVar("_T")
 log = logging.getLogger("dtp.graph")
@@ -322,7 +323,7 @@ class SqliteStore(Store):
             raise self._make_error(what, error) from error
 
     def _make_error(self, what: str, error: Exception) -> StoreError:
-        hint = "; another process has it" if "locked" in str(error) else ""
+        hint = "; another process has it" if is_locked(error) else ""
         return StoreError(f"{self._path} could not be {what}: {error}{hint}")
 
     @contextmanager

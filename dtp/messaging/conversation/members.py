@@ -55,10 +55,6 @@ class GroupMembers:
     invitations: dict[bytes, Invitation] = field(default_factory=dict)
     past: dict[bytes, dict[bytes, Past]] = field(default_factory=dict)
 
-    def is_administrator(self, person: bytes) -> bool:
-        """True if the person may do everything."""
-        return self.roles.get(person) is MemberRole.ADMINISTRATOR
-
     @property
     def moderators(self) -> frozenset[bytes]:
         """Who may delete what others have written: moderators, and administrators."""

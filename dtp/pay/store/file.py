@@ -15,16 +15,13 @@ from dtp import config
 from dtp.identity.private import close_to_others, make_private_file, make_private_folder
 from dtp.pay.errors import NoStore, StoreBusy, StoreError
 from dtp.pay.store.schema import FORMAT, SCHEMA, UPGRADES
+from dtp.sqlite import primary_code
 
 if TYPE_CHECKING:
     pass
 
 #: Seconds to wait for another process that is writing.
 PATIENCE: Final = 10.0
-
-
-#: The part of SQLite's extended codes that says what kind of fault it is.
-PRIMARY: Final = 0xFF
 
 
 #: Prompt writes after which what they wrote is moved from the log into the file: each adds a few pages of 4 KiB.
@@ -279,7 +276,7 @@ class StoreFile:
 
 def _error_for(fault: sqlite3.Error, what: str) -> StoreError:
     """Return the error of ours that says `what`: another one where it is only that others write."""
-    busy = getattr(fault, "sqlite_errorcode", 0) & PRIMARY == sqlite3.SQLITE_BUSY
+    busy = primary_code(fault) == sqlite3.SQLITE_BUSY
     return StoreBusy(what) if busy else StoreError(what)
 
 

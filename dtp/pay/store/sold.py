@@ -11,11 +11,11 @@ from dtp.pay.server.payee import PayeeLane
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.terms import Usage, leased
 from dtp.pay.voucher import SignedVoucher, decode_voucher, encode_voucher
+from dtp.sqlite import primary_code
 
 if TYPE_CHECKING:
     from dtp.pay.store.holding import VoucherStore
 
-from dtp.pay.store.file import PRIMARY
 from dtp.pay.store.loans import LoanStore
 
 
@@ -80,7 +80,7 @@ class SoldStore(LoanStore):
             with self._open_transaction(db):
                 return [_keep_received(db, each, used) for each, used in received]
         except StoreError as fault:
-            if getattr(fault.__cause__, "sqlite_errorcode", 0) & PRIMARY == sqlite3.SQLITE_BUSY:
+            if primary_code(fault.__cause__) == sqlite3.SQLITE_BUSY:
                 return None
             raise
         finally:
