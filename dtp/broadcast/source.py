@@ -17,7 +17,7 @@ from dtp.tasks import start_task
 
 #: Bytes of the input that are read at once.
 READ = 256 * 1024
-#: Seconds between two looks whether a segment is due.
+#: Seconds between two checks whether a segment is due.
 _TICK = 0.1
 #: Seconds that a command has to end in.
 _GRACE = 5.0
@@ -30,7 +30,7 @@ class SourceFailed(LocalError):
 
 
 class Source:
-    """Where segments come from. `iter_cuts` may be had again and again, while the show goes on and off air."""
+    """Where segments come from. `iter_cuts` may be called again each time the show goes on air."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Source:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a process; one that doesn't want to is killed."""
+    """End a process; kill it if it doesn't end in time."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -104,7 +104,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _drain(output: asyncio.StreamReader) -> None:
-    """Read what a process has left in its pipe, which is closed then. One that others hold open is let go."""
+    """Read what a process has left in its pipe, which is closed then. Give up on one that others hold open."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_GRACE):
             while await output.read(READ):

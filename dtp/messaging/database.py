@@ -42,7 +42,8 @@ _FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
 class Database:
     """The file at `path`, ":memory:" for one that is gone with the object. It may be used from several threads.
 
-    Every method raises `StoreFailed` where it can't; a transaction is whole or didn't happen.
+    Every method raises `StoreFailed` where the file can't be read or written; a transaction is whole, or didn't
+    happen.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, application: int, schema: str) -> None:
@@ -86,8 +87,8 @@ class Database:
     def transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
         """Yield the connection for one transaction, which is on the disk when the block ends.
 
-        Without `synced` it outlives the process; after a power cut it may be gone, whole, if none that is synced has
-        followed it.
+        Without `synced` it survives the end of the process; a power cut may undo it, as a whole, until one that is
+        synced has followed.
         """
         with self._lock:
             try:

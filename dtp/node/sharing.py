@@ -1,7 +1,7 @@
 """Graphs shared in a topic: heads are announced there, what is missing is synced with whoever has it.
 
-`GraphShares` is a node's table of them and serves the streams that peers open; `GraphShare` is one. What to do next
-says `dtp.node.heads`; here it is done. docs/sharing.md.
+`GraphShares` is a node's table of them and serves the streams that peers open; `GraphShare` is one. `dtp.node.heads`
+decides what to do next, and this module does it. Source: docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class NodeLinks(Protocol):
     def listen(
         self, on_link: Callable[[Any], object], on_lost: Callable[[Any], object]
     ) -> Callable[[], object]:
-        """Have links told that come and go; return what ends that."""
+        """Call back for links that come and go; return what ends that."""
 
 
 class JoinedTopic(Protocol):
@@ -189,7 +189,7 @@ class GraphShares:
 
     @contextlib.asynccontextmanager
     async def take_turn(self, peer: bytes) -> AsyncIterator[None]:
-        """Wait until few graphs have a stream to a peer, as it refuses more. Raise `TimeoutError` after `stall`."""
+        """Wait until few graphs have a stream to a peer, which refuses more. Raise `TimeoutError` after `stall`."""
         turn = self._turns.get(peer)
         if turn is None:
             turn = self._turns[peer] = asyncio.Semaphore(self.limits.opened_each)
@@ -201,9 +201,10 @@ class GraphShares:
             turn.release()
 
     async def serve_stream(self, link: NodeLink, stream: Stream) -> bool:
-        """Serve a stream that a node opened for `PROTOCOL`. What it does wrong ends the stream alone.
+        """Serve a stream that a node opened for `PROTOCOL`. A fault of the peer's ends this stream only.
 
-        Return True for one about presence: the share has it for as long as both share the graph, one for each graph.
+        Return True for a stream about presence, which the share keeps for as long as both share the graph: one for
+        each graph.
         """
         peer = link.peer.key
         if self._serving[peer] >= self.limits.served_each or self._serving.total() >= self.limits.served:
@@ -343,7 +344,7 @@ class GraphShare:
     async def wait_current(self) -> None:
         """Wait until nothing is missing of what was announced, and neighbours have nothing else.
 
-        One at least has to be there: alone it waits for a neighbour.
+        At least one neighbour has to be there: without any, this waits for one.
 
         Raise what ended the sharing, if something did.
         """
@@ -630,9 +631,10 @@ class GraphShare:
 
 
 class SharedPresence:
-    """Who is there, told over links to those that have shown that they share the graph: one stream for each.
+    """Tells who is there to all neighbours that have shown that they share the graph: one stream for each.
 
-    Of two the one with the lesser key opens it. It ends with the link, or when either shares the graph no more.
+    Of two neighbours the one with the smaller key opens the stream. It ends with the link, or when either stops
+    sharing.
     """
 
     def __init__(self, share: GraphShare) -> None:
@@ -681,7 +683,7 @@ class SharedPresence:
             self._with.discard(peer)
 
     async def stop(self) -> None:
-        """End all of it: the others hear that who was told of here is gone."""
+        """End all streams: neighbours learn that whoever they heard of from here is gone."""
         self._stopped = True
         await self._tasks.stop()
 

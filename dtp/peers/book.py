@@ -27,7 +27,7 @@ log = logging.getLogger("dtp.peers")
 
 #: Peers that a book has: about 8 MB at most, and more than a node talks to in a day.
 SIZE: Final = 4096
-#: Of them those that were of use: the others are what anybody has said, and go first.
+#: How many of them may be peers that were reached: the others are what anybody has said, and go first.
 PROVEN: Final = 3072
 #: The bytes that a file on disk may have: `SIZE` records of the largest size.
 _MAX_FILE: Final = 8 * 1024 * 1024
@@ -77,7 +77,7 @@ class Known:
         return self.record.expires > now and not self.is_from_future(now)
 
     def is_from_future(self, now: float) -> bool:
-        """Return whether it will hold once a clock is right that says `now`, and is behind."""
+        """Return whether it isn't valid yet by a clock that says `now`, which may be behind."""
         return self.record.sequence / 1000 > now + MAX_SKEW
 
 
@@ -148,8 +148,8 @@ class PeerBook:
             end()
 
     def on_nearer(self, callback: OnChange) -> Callable[[], None]:
-        """Call `callback` with each record that was known, and that somebody nearer tells than all who did. Return
-        what ends that."""
+        """Call `callback` with each known record that is told by somebody nearer than all who told it before.
+        Return what ends that."""
         return _call_from_here_on(self._nearer_listeners, callback)
 
     def on_told(self, callback: OnTold) -> Callable[[], None]:

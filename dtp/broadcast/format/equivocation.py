@@ -36,7 +36,7 @@ class Equivocation:
     second: Segment
 
     def encode(self) -> bytes:
-        """Return it as bytes: both heads with their signatures."""
+        """Return the proof as bytes: both heads with their signatures."""
         return self.first.signed + self.second.signed
 
     @classmethod

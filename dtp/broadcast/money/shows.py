@@ -25,7 +25,7 @@ from dtp.net.address import Address, AddressError, check_told, is_dialled_as_tol
 from dtp.pay.asked import check_asked, check_asked_coin
 from dtp.sui.names import parse_type
 
-#: Slots that are posted at once by default: gas is a tenth of what single ones cost.
+#: Slots that are posted together by default: a tenth of the gas that posting each alone takes.
 BATCH: Final = 10
 #: Shares that one transaction takes back.
 _REFUNDED_AT_ONCE: Final = 64
@@ -185,7 +185,8 @@ async def ask(
 
 
 def _least(found: Found, kind: EntryKind, coin: str) -> int:
-    """Return the least that a show takes for a kind. Raise `OtherCoin`, `PriceTooHigh` where that has to be said."""
+    """Return the least that a show takes for a kind. Raise `OtherCoin`, and `PriceTooHigh` where the caller has to
+    name the amount."""
     least = max(1, found.show.prices[kind])
     most = MOST_FEE if canonical_type(coin) == SUI_COIN else 0
     check_asked(least, found.coin, paid_in=coin, most=most, option="amount")
@@ -215,7 +216,7 @@ async def shares_of(chain: ChainClient, id: Id, holder: Id, *, most: int | None 
 
 
 async def shares_named(chain: ChainClient, id: Id, holder: Id, share: Id) -> list[ShowShare]:
-    """Return the share or ticket of this id; nothing where the account doesn't hold it, or it is none of the show."""
+    """Return the share or ticket of this id; nothing where the account doesn't hold it, or it is of another show."""
     data = (await chain.objects([share])).get(canonical_id(share))
     kind = chain.type_of(module.SCHEMA, ShowShare)
     if data is None or data.owner.address != canonical_id(holder) or not is_type(data.type, kind):
@@ -227,8 +228,8 @@ async def shares_named(chain: ChainClient, id: Id, holder: Id, share: Id) -> lis
 async def give_share(
     chain: ChainClient, id: Id, recipient: Id, share: Id | None = None
 ) -> tuple[str, Executed]:
-    """Give a share or ticket to another account, with all that is unspent of it; return which. Of several tickets it
-    is any, where none is named.
+    """Give a share or ticket to another account, with all that is unspent of it; return which. If it has several
+    tickets, and none is named, any of them is given.
 
     Raise `NoShare` where the account doesn't hold it, and where it has several shares of a pot and none is named.
     """
@@ -257,8 +258,8 @@ class Refund:
 
 
 async def refund(chain: ChainClient, id: Id) -> list[Refund]:
-    """Take back what is unspent of all shares of the account, of many at once. Of a show on air slots that have begun
-    are paid.
+    """Take back what is unspent of all shares of the account, of many at once. If the show is on air, slots that
+    have begun are still paid for.
 
     Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets stand.
     """
@@ -356,8 +357,8 @@ async def events_of(
 
 
 async def read_at_news(news: asyncio.Event, patience: float, read: Callable[[], Awaitable[None]]) -> None:
-    """Read a show again each time that there are news, and after `patience` seconds without: however many news come
-    while it is read, it is read once more. Raise what that raises; whoever begins again begins with reading."""
+    """Read a show again whenever there is news of it, and after `patience` seconds without any. It is read once
+    more for all that comes while it is being read. Raise what reading raises; a new iteration begins with reading."""
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):

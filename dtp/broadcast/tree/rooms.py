@@ -1,4 +1,5 @@
-"""Where a tree of listeners has room: a value. Who is full sends those who come to the nearest free places."""
+"""Where a tree of listeners has room, as a value: a listener that is full sends newcomers to the nearest free
+places."""
 
 from __future__ import annotations
 
@@ -10,18 +11,18 @@ from typing import Final
 
 from dtp.broadcast.messages import MAX_ADDRESSES, MAX_PATH, FreePlace
 
-#: Places that who comes is sent to first, and compares.
+#: How many places a newcomer is given first, to compare.
 COMPARED: Final = 3
-#: Of so many who have told of places the nearest ones are looked for, at a time.
+#: The nearest places are looked for among so many reports at a time.
 _LOOKED: Final = 64
 
 
 class Rooms:
     """The free places that those below have told of.
 
-    Many may come before those below tell anew, so it is counted how many were sent where: nobody is sent to a place
-    that those before have filled, while there are others. All who have told have their turns: who names places that
-    aren't there hides nobody else's.
+    Many may come before those below report again, so it is counted how many were sent where: nobody is sent to a
+    place that those before have filled, while there are others. Everybody who has reported has a turn, so whoever
+    invents places hides nobody else's.
     """
 
     def __init__(self) -> None:
@@ -32,17 +33,17 @@ class Rooms:
         self._ranked: list[tuple[Hashable, FreePlace]] | None = None
 
     def set_places(self, who: Hashable, places: Sequence[FreePlace]) -> None:
-        """Note what `who` has told of; what it told before counts no more."""
+        """Note the places that `who` reports, instead of those that it reported before."""
         self._forget_sent(who)
         told = tuple(replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH)
         if told:
             self._told[who] = told
-        else:  # who has none would take the turn of one that has
+        else:  # an empty report would take the turn of one with places
             self._told.pop(who, None)
         self._ranked = None
 
     def forget_places(self, who: Hashable) -> None:
-        """Forget what `who` told, which is gone."""
+        """Forget the places that were reported by `who`, which is gone."""
         self._forget_sent(who)
         self._told.pop(who, None)
 
@@ -72,7 +73,7 @@ class Rooms:
         return self._is_filled(place), place.depth, self._sent[place.address]
 
     def choose_places(self) -> list[str]:
-        """Return where somebody is sent who comes now."""
+        """Return where a listener that comes now is sent."""
         chosen = [each.address for each in self.list_nearest()]
         self._sent.update(chosen[:COMPARED])
         if len(self._told) > _LOOKED:

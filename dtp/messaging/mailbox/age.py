@@ -1,17 +1,17 @@
-"""By which time a mailbox forgets what it has kept for long enough: one that it has lived through. A value.
+"""The time by which a mailbox forgets what it has kept for long enough, as a value.
 
-A clock that jumps ahead would have all that waits forgotten at once, for good. So what is kept ages by the clock, and
-no more than twice as fast as a time that nobody sets: a mailbox that was away makes up for it, and one whose clock is
-wrong for a day loses a day.
+If the clock jumped ahead, all that waits would be forgotten at once, for good. So what is kept ages by the clock,
+but at most twice as fast as a clock that nobody sets goes: a mailbox that was away catches up, and one whose clock
+is wrong for a day loses a day.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-#: Seconds by which things age, at most, in one.
+#: Seconds by which things age within one second, at most.
 RATE: Final = 2
-#: Seconds that the clock may be ahead of what was lived through before that is told.
+#: Seconds by which the clock may be ahead of that time before its operator is told.
 AHEAD: Final = 86_400
 
 
@@ -28,9 +28,9 @@ class AgeClock:
     def expiry_time(self, wall: float, steady: float, swept: int | None) -> int:
         """Return the time by which things are forgotten now, Unix time in seconds.
 
-        `wall` is the clock's time and `steady` one in seconds that nobody sets. `swept` is what this has returned
-        before, as the store has it: 0 where that isn't known, None where nothing is kept, so that the clock is
-        believed.
+        `wall` is the clock's time, and `steady` that of a clock that nobody sets, both in seconds. `swept` is what
+        the last call returned, as the store has it: 0 if that isn't known, None if nothing is kept, and then the
+        clock is believed.
         """
         elapsed = 0.0 if self._lived is None else steady - self._steady
         known = self._lived or swept

@@ -1,4 +1,4 @@
-"""Whoever gives a tip: one-time keys, no store, and the words to come back with from anywhere."""
+"""The side that gives a tip: one-time keys, no store, and words by which to come back from anywhere."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ class Tipster:
         raise LineUnreached("; ".join(faults) or "the line's card names no mailbox")
 
     async def _send_by_mailbox(self, address: str, text: str, paths: list[Path]) -> TipLetter:
-        """Send it by one mailbox: as the tip's device where that collects, as nobody where the letter is left."""
+        """Send a letter by way of one mailbox: as the tip's device where answers are collected, as nobody where the
+        letter is left."""
         words, device = self.words, self.words.device.id.key
         client = await self._connect(address, words.device)
         try:

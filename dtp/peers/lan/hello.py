@@ -1,7 +1,7 @@
 """Hellos on the LAN as a value: datagrams and time in, datagrams and records out. No socket, clock or randomness.
 
-Source: docs/peers.md, "Hellos". A hello carries a record; an ask wants one, of a peer that it doesn't name to those
-who don't know it, or everybody's. In a private network each is sealed, and all are of one length.
+Source: docs/peers.md, "Hellos". A hello carries a record. An ask wants everybody's, or that of one peer, whose name
+it hides from those who don't know the peer. In a private network each is sealed, and all are of one length.
 """
 
 from __future__ import annotations

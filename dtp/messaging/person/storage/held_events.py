@@ -1,6 +1,8 @@
-"""Events that are held back: of who isn't in a group, of a key that waits for consent, of who may not tell them yet.
+"""Events that are held back: of people who aren't in the group, of keys that wait for consent, of those who may not
+tell of them yet.
 
-Where the same event is here as somebody else has told it, what is held back waits beside it: it would hide it.
+If the same event is here because somebody else told of it, the one that is held back waits beside it, or it would
+hide that.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any, Final
 from dtp.messaging.at_rest import SealedRows
 from dtp.messaging.database import Database
 
-#: Nothing takes the place of what came by itself.
+#: What came from its author is never replaced.
 ADD_SAID: Final = """INSERT INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (sender, id) DO UPDATE SET
     conversation = excluded.conversation, kind = excluded.kind, clock = excluded.clock, sent = excluded.sent,
