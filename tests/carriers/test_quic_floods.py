@@ -49,7 +49,7 @@ FLOODS = {
 }
 
 
-class Flooder(QuicConnection):  # type: ignore[misc]
+class Flooder(QuicConnection):
     """A client on a blocking socket that sends packets of frames as it likes."""
 
     def __init__(self, endpoint) -> None:

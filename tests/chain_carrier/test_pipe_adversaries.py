@@ -147,7 +147,7 @@ def test_events_again_change_nothing(client, wallet):
             events = []
             for each in (made.server, made.user):
                 feed = PipeHub.hub_of(each)._feed
-                feed.process_event = lambda event, take=feed.process_event: (  # type: ignore[misc]
+                feed.process_event = lambda event, take=feed.process_event: (
                     events.append((take, event)) or take(event)
                 )
             listener, near, far = await made.pair()

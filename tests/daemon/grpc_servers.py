@@ -85,7 +85,7 @@ def core(method: str) -> Any:
     }[method]
 
 
-class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc, name-defined]
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[name-defined]
     def service(self, details: Any) -> Any:
         return core(details.method.rpartition("/")[2])
 

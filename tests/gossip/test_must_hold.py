@@ -505,7 +505,7 @@ def test_an_idle_node_sleeps():
     beats = []
     for node in nodes:
         tick = node.router.tick
-        node.router.tick = lambda now, tick=tick: (beats.append(now), tick(now))  # type: ignore[misc]
+        node.router.tick = lambda now, tick=tick: (beats.append(now), tick(now))
     before = swarm.bytes
     swarm.run_for(600)
     assert len(beats) <= 5 * (600 / DEFAULT.idle_heartbeat + 1)

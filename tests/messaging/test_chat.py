@@ -477,7 +477,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(office: Test) -> None:
                     ("/accept", "no other key"),
                 ):
                     await screen.write(written)
-                    await screen.until(lambda answer=answer: any(answer in each for each in screen.told))  # type: ignore[misc]
+                    await screen.until(lambda answer=answer: any(answer in each for each in screen.told))
                 await screen.write("/help")
                 await screen.until(lambda: any("/save [FOLDER]" in each for each in screen.told))
                 assert screen.messages == []

@@ -60,7 +60,7 @@ def talk(
 ) -> None:
     async def whole() -> None:
         listener, client, server = await pair(options, **limits)
-        await main(client, server)  # type: ignore[misc]
+        await main(client, server)
         client.abort()
         await listener.close()
 

@@ -534,7 +534,7 @@ def test_a_node_that_is_killed_while_transactions_come_in(tmp_path):
             async def kill():
                 for enough in (2, 5, 9):
                     async with more:
-                        await more.wait_for(lambda enough=enough: len(keys) >= enough)  # type: ignore[misc]
+                        await more.wait_for(lambda enough=enough: len(keys) >= enough)
                     await asyncio.to_thread(node.kill)  # while the next one is on its way
                     await asyncio.to_thread(node.start)
 

@@ -374,7 +374,7 @@ def test_an_answer_that_uses_up_a_quota_is_heard(talk: RunTalk) -> None:
             head = h2.HeadersFrame(stream, data=answers.encode([(b"grpc-status", b"0")]))
             head.flags |= {"END_HEADERS", "END_STREAM"}
             backend.say(answer := head.serialize())
-            await seen(lambda answer=answer: talk.client.heard.endswith(answer))  # type: ignore[misc]
+            await seen(lambda answer=answer: talk.client.heard.endswith(answer))
         talk.client.say(call_head(encoder, 5, "Unary"))
         await seen(lambda: talk.session.calls)
         backend.say(h2.PingFrame(0).serialize())

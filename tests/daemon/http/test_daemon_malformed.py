@@ -134,7 +134,7 @@ def test_streams_begin_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             begun.append((turn, caller))
 
     async def main() -> None:
-        nonlocal turn  # type: ignore[misc]
+        nonlocal turn
         text = f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1, "http")}'
         exposed = Exposed(config(tmp_path, text).expose[0], ())
         monkeypatch.setattr(exposed, "_conversation", Session)

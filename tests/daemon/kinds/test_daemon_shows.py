@@ -348,7 +348,7 @@ def test_upgrades_of_origin_and_edge_and_a_killed_edge_leave_no_gap(place: progr
                         break
                     doing = asyncio.ensure_future(asyncio.to_thread(steps[step]))
                     step += 1
-            await doing  # type: ignore[misc]
+            await doing
         return lines
 
     try:

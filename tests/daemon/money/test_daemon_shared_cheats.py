@@ -202,7 +202,7 @@ def test_a_pass_at_two_daemons_of_a_database_has_one_quota(
             two_daemons(place, client, net, database, Mode.PASS, QUOTA) as two,
             client(wallet()) as chain,
         ):
-            await buy(chain, *two.plans, 1)  # type: ignore[call-arg]
+            await buy(chain, *two.plans, 1)
             answered = await together(two, chain)
             assert min(answered) > 0
             # All of it, but what one daemon had leased when the other ended: a lease is 16 requests.

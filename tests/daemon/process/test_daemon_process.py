@@ -395,7 +395,7 @@ def test_nothing_changes_while_it_drains(serve: Callable[..., Any], caplog: pyte
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: "not reloaded" in caplog.text)
         await command(served, "drain")
-        daemon.on_fenced()  # type: ignore[misc]
+        daemon.on_fenced()
         for _ in range(10):
             await asyncio.sleep(0)
         assert daemon.asked == ["drain"]

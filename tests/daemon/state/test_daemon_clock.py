@@ -80,7 +80,7 @@ def test_a_ban_follows_the_clock_forward_and_backward(run: Run, calendar: Callab
                 if is_banned:
                     await pair.far.ban(caller, NOON + HOUR)  # whoever is here is looked at again
                     await until(lambda: not pair.far.callers)
-                    await until(lambda denied=denied: pair.exposed.denials["ban"] > denied)  # type: ignore[misc]
+                    await until(lambda denied=denied: pair.exposed.denials["ban"] > denied)
                 else:
                     await until(lambda: pair.far.callers)
                     assert await passes(port)

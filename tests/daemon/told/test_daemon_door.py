@@ -142,7 +142,7 @@ def test_the_operator_hears_why_a_ticket_was_not_checked(run: Run, caplog: pytes
         gate.admit_request = admit
         door, _ = door_of(pair, expose_on_chain(1), gate=gate)
         with pytest.raises(Refuse, match=r"^try again later$"):
-            await door.admit_request(request())  # type: ignore[misc]
+            await door.admit_request(request())
 
     caplog.set_level("INFO", "dtpd")
     run(scenario)

@@ -123,7 +123,7 @@ def pump(
                 size, count = size + len(message) + 4, count + 1
                 assert count < 200
                 changed = change(message) if change is not None and at == 0 else message
-                ways[at].extend(sides[at].receive(changed, lambda at=at: have[at]).replies)  # type: ignore[misc]
+                ways[at].extend(sides[at].receive(changed, lambda at=at: have[at]).replies)
     one, other = sides
     return one, other, size, count
 

@@ -71,7 +71,7 @@ def test_two_sides_tell_each_other_what_they_lack(a: Sequences, b: Sequences, fo
             arriving = ways[1 - at][:]
             ways[1 - at].clear()
             for message in arriving:
-                ways[at].extend(sides[at].receive(message, lambda at=at: have[at]).replies)  # type: ignore[misc]
+                ways[at].extend(sides[at].receive(message, lambda at=at: have[at]).replies)
     for at in (0, 1):
         assert sides[at].knows_peer
         lacking = {(author, first, last) for author, first, last in sides[at].to_send(have[at])}

@@ -75,7 +75,7 @@ def messages(kind, depth=0):
             value = single(part, None, depth)
             fields[each.name] = st.dictionaries(next(key), value, max_size=2)
         else:
-            one = st.deferred(lambda meta=meta, of=of: single(meta, of, depth))  # type: ignore[misc]
+            one = st.deferred(lambda meta=meta, of=of: single(meta, of, depth))
             fields[each.name] = st.lists(one, max_size=2) if meta.repeated else one
     if any(each.metadata["betterproto"].group for each in dataclasses.fields(kind)):
         # Of a oneof only one is set.

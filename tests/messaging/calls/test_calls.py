@@ -512,7 +512,7 @@ def test_packets_pass_a_tunnel_both_ways_and_those_of_others_do_not() -> None:
             await there.dial(await here.listen_at("memory://calls-tunnel"), Nearness.PROCESS)
             for tunnel, name in ((here, "here"), (there, "there")):
                 agent, _ = await loop.create_datagram_endpoint(
-                    lambda name=name: Agent(name),  # type: ignore[misc]
+                    lambda name=name: Agent(name),
                     remote_addr=("127.0.0.1", tunnel.port),
                 )
                 agents.append(agent)

@@ -218,7 +218,7 @@ def test_not_more_is_pushed_than_is_acknowledged() -> None:
             first = [await alice.pushes.get() for _ in range(4)]
             await alice.get_status()  # an answer that comes after whatever was pushed before
             assert alice.pushes.empty()
-            await alice.acknowledge_envelopes([kept.id for _, kept in first if kept])  # type: ignore[misc]
+            await alice.acknowledge_envelopes([kept.id for _, kept in first if kept])
             assert (await alice.pushes.get())[1].envelope == envelope(4)  # type: ignore[index]
 
     run(main())

@@ -167,7 +167,7 @@ def test_each_server_goes_in_turn_during_use_and_nothing_is_lost_or_doubled(
         def write() -> None:
             for number in itertools.count():
                 deposits = [known(number), known(10_000 + number)]
-                assert tried(lambda both=deposits: store.add_envelopes(both, NOW)) == [DONE, DONE]  # type: ignore[misc]
+                assert tried(lambda both=deposits: store.add_envelopes(both, NOW)) == [DONE, DONE]
                 kept.append(number)
                 if over.wait(0.01):
                     return
@@ -177,12 +177,12 @@ def test_each_server_goes_in_turn_during_use_and_nothing_is_lost_or_doubled(
         try:
             for number in range(3):  # so also the one that leads, and those that the stores are connected to
                 before = len(kept)
-                wait_for(lambda so_far=before: len(kept) > so_far + 5)  # type: ignore[misc]
+                wait_for(lambda so_far=before: len(kept) > so_far + 5)
                 cluster.take_away(number, how)
                 before = len(kept)
-                wait_for(lambda so_far=before: len(kept) > so_far + 5)  # type: ignore[misc]
+                wait_for(lambda so_far=before: len(kept) > so_far + 5)
                 cluster.bring_back(number, how)
-                wait_for(lambda at=number: cluster.ask(at))  # type: ignore[misc]
+                wait_for(lambda at=number: cluster.ask(at))
         finally:
             over.set()
             writer.join(LIMIT)

@@ -103,7 +103,7 @@ def test_several_writers_overlook_and_double_nothing(url: str) -> None:
     stores = [NatsMailbox(url) for _ in range(3)]
     register_alice(stores[0])
     for each in stores[1:]:  # who writes has been told of the device
-        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))  # type: ignore[misc]
+        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))
 
     def write(number: int) -> None:
         for at in range(20):
@@ -151,7 +151,7 @@ def test_a_paid_stamp_is_used_by_one_of_several_processes(url: str) -> None:
     stores = [NatsMailbox(url, limits) for _ in range(2)]
     register_alice(stores[0])
     for each in stores[1:]:
-        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))  # type: ignore[misc]
+        wait_until(lambda store=each: store.has_access(ALICE.id.key, ACCESS))
     check_a_stamp_is_used_up_once(stores, 10)
     for each in stores:
         each.close()

@@ -254,7 +254,7 @@ def test_any_thread_may_use_any_socket(server: Server) -> None:
     with contextlib.ExitStack() as threads:
         threads.enter_context(beside(echo))
         for number in range(20):
-            threads.enter_context(beside(lambda number=number: talk(number)))  # type: ignore[misc]
+            threads.enter_context(beside(lambda number=number: talk(number)))
 
 
 # ---- timeouts -------------------------------------------------------------------------------------------

@@ -434,5 +434,5 @@ TestMoney.settings = settings(max_examples=8, stateful_step_count=20, deadline=N
 
 
 @pytest.mark.long
-class TestLongMoney(Money.TestCase):  # type: ignore[misc,valid-type]
+class TestLongMoney(Money.TestCase):  # type: ignore[valid-type]
     settings = settings(max_examples=60, stateful_step_count=50, deadline=None)

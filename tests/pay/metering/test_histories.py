@@ -219,5 +219,5 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=60, deadl
 
 
 @pytest.mark.long
-class TestLongHistories(Histories.TestCase):  # type: ignore[misc,valid-type]
+class TestLongHistories(Histories.TestCase):  # type: ignore[valid-type]
     settings = settings(max_examples=2000, stateful_step_count=150, deadline=None)

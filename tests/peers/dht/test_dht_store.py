@@ -148,7 +148,7 @@ def test_a_token_is_good_for_its_address_and_key_and_for_two_lifetimes() -> None
 def test_timers_are_called_in_order_and_once(planned: list[tuple[float, bool]]) -> None:
     timers, called = Timers(), []
     for number, (when, cancelled) in enumerate(planned):
-        timer = timers.start_timer(when, lambda now, number=number: called.append(number))  # type: ignore[misc]
+        timer = timers.start_timer(when, lambda now, number=number: called.append(number))
         if cancelled:
             timer.cancel()
             timer.cancel()

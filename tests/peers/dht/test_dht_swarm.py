@@ -55,7 +55,7 @@ def test_peers_and_providers_are_found() -> None:
     content = bytes(range(32))
     for place in list(swarm.nodes)[:5]:
         offer = Record.from_value(Provider.sign(swarm.nodes[place].identity, content, now=swarm.unix))
-        swarm.run_operation(place, lambda node, now, offer=offer: node.publish_record(offer, now))  # type: ignore[misc]
+        swarm.run_operation(place, lambda node, now, offer=offer: node.publish_record(offer, now))
     found = swarm.run_operation(
         there, lambda node, now: node.get_records(RecordKind.PROVIDER, offer.target, now)
     )
