@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from login_world import PASSWORD, SERVER, Caller, Desk, World, in_world
 
+from dtp.carriers.nearness import OF_NETWORK
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.login import client as client_room
@@ -38,7 +39,6 @@ from dtp.messaging.login.protocol import (
     registration_statement,
 )
 from dtp.messaging.login.store import LoginStore
-from dtp.messaging.mailbox.limits import OF_NETWORK
 from dtp.messaging.packing import pack
 
 
