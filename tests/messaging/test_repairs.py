@@ -10,6 +10,7 @@ import pytest
 from village import Village, villages
 
 from dtp.carriers.nearness import Nearness
+from dtp.messaging.packing import pack, unpack_saved
 
 HOUR = 3_600_000
 
@@ -199,3 +200,29 @@ def test_what_an_instance_of_before_a_backup_has_heard_in_a_topic_is_given_to_th
     at.now += HOUR
     at.deliver()
     assert sorted(at.texts("bob", group)) == ["first", "restored", "second"]
+
+
+@pytest.mark.parametrize("passed", [0, 3600])
+def test_a_backup_of_the_whole_home_is_noticed_by_the_time_of_its_files(
+    village: Callable[..., Village], passed: int
+) -> None:
+    """What remembers outside of the store how much was sealed was restored with it, and its files had the same
+    numbers as before: keys were used twice, and what was said next never came."""
+    at = village("alice", "bob", least=100)
+    at.say("alice", at.people["bob"].person, "hello")
+    at.deliver()
+    store = at.people["alice"].store
+    with at.people["alice"].transaction():
+        *known, when = unpack_saved(store.get_value("file") or b"")
+        store.put_value(
+            "file", pack([*known, when - passed])
+        )  # an hour before the files are made that are there
+    at.people["alice"].close()
+    at.people["alice"] = at.open("alice")
+    assert bool(at.people["alice"].desk.renewed) == bool(passed)
+    at.say("alice", at.people["bob"].person, "after the backup")
+    at.deliver()
+    assert at.texts("bob", at.people["alice"].person) == ["hello", "after the backup"]
+    at.people["alice"].close()
+    at.people["alice"] = at.open("alice")
+    assert not at.people["alice"].desk.renewed

@@ -64,6 +64,14 @@ class Witness:
             )
         return None
 
+    def was_changed_after(self, seconds: float) -> bool:
+        """Return whether the file that remembers was made or changed after a time, Unix seconds: where that is when
+        it was last written to, it has been restored since, with all that is beside it."""
+        try:
+            return os.stat(self._file).st_ctime > seconds
+        except OSError:
+            return False
+
     def count_signed(self) -> int:
         """Return how many frames the author has signed here, or in what is in the store's place, as is known."""
         if self.sequence != _SUPERSEDED:
@@ -81,6 +89,8 @@ class Witness:
     def remember_sequence(self, sequence: int) -> None:
         """Remember how many frames were signed. That survives the end of the process at once, that of the machine
         soon: a crash that loses it only makes it remember less."""
+        if sequence == self.sequence and self.place == self._path:
+            return
         if self._descriptor is None:
             with contextlib.suppress(OSError):
                 self._open_file()

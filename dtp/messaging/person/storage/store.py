@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -118,6 +119,10 @@ class Waiting:
     tries: int
 
 
+#: Seconds within which what is noted in this file is noted outside of it, too.
+_SETTLED: Final = 60
+
+
 class MessageStore:
     """The file at `path`. Changes are made within `writing`, each block one transaction.
 
@@ -159,10 +164,13 @@ class MessageStore:
             tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
             for each in UsageStore.list_statements(tables):
                 database.execute(each)
-        instance, place, self._sealed = unpack_saved(self.get_value("file") or pack([b"", 0, 0]))
+        saved = unpack_saved(self.get_value("file") or pack([b"", 0, 0]))
+        instance, place, self._sealed, *when = saved  # files of November 2026 don't have that
         if instance and self.path != ":memory:":
             self._witness = Witness(self.path, instance, self._owner, done=_DONE)
             self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._file_inode()) or ""
+            if when and not self.restored and self._witness.was_changed_after(when[0] + _SETTLED):
+                self.restored = "it was restored, or copied, with all that is beside it"
 
     def _take_lock(self) -> None:
         if self.path == ":memory:":
@@ -194,7 +202,7 @@ class MessageStore:
         return instance
 
     def _put_file(self, instance: bytes) -> None:
-        self.put_value("file", pack([instance, self._file_inode(), self._sealed]))
+        self.put_value("file", pack([instance, self._file_inode(), self._sealed, int(time.time())]))
 
     def note_sealed(self, instance: bytes) -> None:
         """Count, within `writing`, that something is sealed: a copy from before is known by that."""
