@@ -32,6 +32,7 @@ from mailbox_stores import (
 import dtp
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
+from dtp.messaging.cards import ContactCard
 from dtp.messaging.database import Database
 from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.keys import LIFETIME_MS
@@ -518,6 +519,23 @@ def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> Non
                 with pytest.raises(MailboxRefused) as refused:
                     await alice.publish_keys(keys.encoded, [])
                 assert refused.value.refusal is Refusal.CLOCK_DIFFERS
+
+    run(main())
+
+
+def test_a_device_puts_there_only_a_card_that_names_it() -> None:
+    async def main() -> None:
+        async with serving(SqliteMailbox(), "card") as (_, client):
+            alice = await client(ALICE)
+            await register(alice, ALICE)
+            own, bobs = (
+                ContactCard(each.id.key, None, 1, 0, "", ()).signed_by(each) for each in (ALICE, BOB)
+            )
+            with pytest.raises(MailboxRefused) as refused:
+                await alice.put_card(bobs)
+            assert refused.value.refusal is Refusal.MALFORMED
+            await alice.put_card(own)
+            assert await alice.get_card(ALICE.id.key) == own
 
     run(main())
 

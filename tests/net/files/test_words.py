@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -102,6 +103,34 @@ def test_attempts_without_a_guess_leave_the_code_until_there_are_too_many() -> N
             assert await ask_by_words(connection, CODE) == [PLACE]
 
     meeting(main, "words-mute")
+
+
+def test_a_code_is_burnt_after_so_many_attempts_without_a_guess() -> None:
+    """Each costs its sender two multiplications, and whoever makes them nothing."""
+
+    async def main() -> None:
+        sender = WordSender(CODE, [PLACE])
+
+        async def serve(connection: dtp.Connection) -> None:
+            async for stream in connection:
+                with contextlib.suppress(dtp.DtpError, EOFError):
+                    await sender.answer_attempt(stream)
+
+        services = {WORDS_SERVICE: serve}
+        async with (
+            asyncio.timeout(60),
+            await dtp.listen("memory://words-attempts", services, identity=CODE.meeting) as listener,
+            dtp.connect(str(listener.address(WORDS_SERVICE))) as connection,
+        ):
+            while not sender.used.done():
+                stream = await connection.open_stream()
+                stream.write(bytes(33))
+                answered = await stream.readexactly(33)
+                stream.write_eof()
+            assert answered == bytes(33)
+            assert sender.used.result() is False
+
+    asyncio.run(main())
 
 
 def test_whoever_sits_between_without_the_words_learns_nothing() -> None:
