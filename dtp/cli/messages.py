@@ -219,19 +219,18 @@ def send(
     async def work(messenger: Messenger) -> tuple[str, bool, bool]:
         vanish = timedelta(seconds=disappear) if disappear else None
         whom = _find_recipient(messenger, to)
-        said = ""
+        sent = None
         if answer is not None:
             await find_one(messenger, answer)
         if text or attach:
             sent = await messenger.send(
                 whom, " ".join(text), attachments=attach, reply_to=answer, disappear=vanish
             )
-            said = sent.id.hex()
         if stamp.up_to is not None:
             await messenger.allow_stamps(whom, stamp.up_to)
-        delivered = await deliver(messenger, wait)
+        delivered = await deliver(messenger, wait, message=sent)
         _warn_without_mailbox(messenger.card)
-        return said, delivered, tell_stamps(messenger)
+        return sent.id.hex() if sent else "", delivered, tell_stamps(messenger)
 
     said, delivered, waits = run(with_messenger(stamp.open_messenger(**who), work))
     why = "it waits for a stamp" if waits else "no mailbox has taken it yet; the next command sends it"

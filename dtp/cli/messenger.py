@@ -22,7 +22,7 @@ from dtp.identity import Identity
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.group import History
-from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.messenger import Message, Messenger
 from dtp.messaging.person.names import contact_label
 from dtp.messaging.person.notices import Notice, What
 from dtp.tasks import start_task
@@ -168,14 +168,17 @@ async def _with_sources(
         yield await stack.enter_async_context(messenger)
 
 
-async def deliver(messenger: Messenger, wait: float, besides: bytes = b"") -> bool:
-    """Return whether mailboxes have all that is to be sent, within `wait` seconds: but for what is for the device
-    `besides`."""
+async def deliver(
+    messenger: Messenger, wait: float, besides: bytes = b"", *, message: Message | None = None
+) -> bool:
+    """Return whether mailboxes have all that is to be sent, or all of a message, within `wait` seconds: but for what
+    is for the device `besides`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
-            await messenger.wait_delivered(besides)
+            await messenger.wait_delivered(besides, message=message)
             return True
-    return False
+    # Somebody else's mailbox may be what is waited for.
+    return message is not None and not await messenger.delivery.count_unsent(message=message.id)
 
 
 async def collect(messenger: Messenger, wait: float) -> bool:

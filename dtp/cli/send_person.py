@@ -35,8 +35,8 @@ async def send_to_person(
         contact = await (messenger.add_contact(to) if is_card else messenger.find_person(to))
         if await _send_straight(messenger, contact, straight):
             return
-        await messenger.send(contact, "", attachments=[file])
-        delivered = await deliver(messenger, WAIT)
+        sent = await messenger.send(contact, "", attachments=[file])
+        delivered = await deliver(messenger, WAIT, message=sent)
     record = {"event": "message", "name": file.name, "to": contact.name, "sent": delivered}
     where = (
         "it waits in the mailbox" if delivered else "no mailbox has taken it yet: the next command sends it"

@@ -163,6 +163,17 @@ class Delivery:
         self.settled.clear()
         self._wake.set()
 
+    async def count_unsent(self, besides: bytes = b"", message: bytes = b"") -> int:
+        """Return how much was never sent to a mailbox, as `MessageStore.count_unsent` does."""
+        return await self.run_in_thread(self._mail.store.count_unsent, besides, message)
+
+    async def wait_sent(self, besides: bytes = b"", message: bytes = b"") -> None:
+        """Wait until that is nothing."""
+        await self.settled.wait()
+        while await self.count_unsent(besides, message):
+            self.settled.clear()
+            await self.settled.wait()
+
     def start_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Run something until it ends, or all of this does."""
         self._tasks.start(work, name=name)

@@ -609,12 +609,10 @@ class Messenger:
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, named, last=last)
         return [Message(self, named, each) for each in shown]
 
-    async def wait_delivered(self, besides: bytes = b"") -> None:
-        """Wait until mailboxes have all that was said, but for what is for the device `besides`."""
-        await self.delivery.settled.wait()
-        while await self.delivery.run_in_thread(self.correspondence.store.count_unsent, besides):
-            self.delivery.settled.clear()
-            await self.delivery.settled.wait()
+    async def wait_delivered(self, besides: bytes = b"", *, message: Message | None = None) -> None:
+        """Wait until mailboxes have all that was said, or all of a message, but for what is for the device
+        `besides`."""
+        await self.delivery.wait_sent(besides, message.id if message else b"")
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self._iter_messages()

@@ -310,13 +310,13 @@ class MessageStore:
         )
         return None if due is None else int(due)
 
-    def count_unsent(self, besides: bytes = b"") -> int:
-        """Return the number of payloads that were never sent, or spread and not yet had by all: but for those for
-        the device `besides`."""
+    def count_unsent(self, besides: bytes = b"", message: bytes = b"") -> int:
+        """Return the number of payloads that were never sent, or spread and not yet had by all, of the message with
+        this id or of all: but for those for the device `besides`."""
         ((count,),) = self._database.select_rows(
-            "SELECT (SELECT COUNT(*) FROM outbox WHERE NOT tries AND device != ?) + "
-            "(SELECT COUNT(*) FROM spread_waiting)",
-            besides,
+            "SELECT (SELECT COUNT(*) FROM outbox WHERE NOT tries AND device != ?1 AND ?2 IN (message, x'')) + "
+            "(SELECT COUNT(*) FROM spread_waiting WHERE ?2 IN (message, x''))",
+            *(besides, message),
         )
         return int(count)
 
