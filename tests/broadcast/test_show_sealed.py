@@ -428,6 +428,26 @@ def test_who_is_let_in_while_the_next_key_is_made_has_it():
     clock.run(test())
 
 
+@pytest.mark.parametrize("why", [each for each in Refusal if each is not Refusal.FOR_SALE])
+def test_who_has_a_ticket_is_not_told_to_buy_keys_where_it_helps_to_wait_or_to_set_the_clock(why):
+    """It would pay for what it has paid for."""
+
+    async def refuse(peer, claims):
+        return why
+
+    async def test():
+        held = HeldSegments(Announcement.sign(ME, bytes(32), time_ms=0, sealed=True))
+        feeder, network = Feeder(held, ME.id, ask_keys=refuse), Network()
+        feeder.keys_sold_at, network.serving["producer"] = f"dtp+tcp://{ME.id}@192.0.2.1:9/keys", feeder
+        async with network.dial(BOB.id, "producer") as connection:
+            stream = await connection.open_stream()
+            frames.write(stream, m.KeyWanted(()))
+            return (await frames.read(stream)).why
+
+    is_for_sale = why not in (Refusal.CLOCK, Refusal.NOT_NOW)
+    assert clock.run(test()) == (Refusal.FOR_SALE if is_for_sale else why)
+
+
 def test_a_flood_of_questions_for_keys_from_one_address_delays_nobody_elses():
     async def test():
         admission = Listeners(BOB.id)

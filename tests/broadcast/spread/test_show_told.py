@@ -53,6 +53,26 @@ def test_a_neighbour_has_nobody_dial_what_is_nearer_than_it_is(told_by):
     run(test())
 
 
+def test_a_listener_sends_others_to_itself_alone():
+    """Else all who are refused would dial whom it names."""
+    listener = Identity.generate()
+    mine, theirs = (f"dtp+tcp://{each.id}@127.0.0.1:1/show" for each in (listener, PEER))
+
+    async def test():
+        async with (
+            produce(fan_out=2) as on_air,
+            dtp.connect(on_air.addresses[0], identity=listener) as connection,
+        ):
+            await on_air.write(b"one")
+            frames.write(await connection.open_stream(), m.Hello(addresses=(theirs, mine)))
+            await until(lambda: on_air.listeners)
+            async with hear(*on_air.addresses) as other:
+                await until(lambda: mine in other.receiver.parents.addresses)
+                assert theirs not in other.receiver.parents.addresses
+
+    run(test())
+
+
 def test_a_listener_has_the_producer_dial_nothing_that_is_nearer_than_it_is():
     listener = Identity.generate()
 
