@@ -4,19 +4,20 @@ import asyncio
 
 import pytest
 from counting import counting_lines
-from shows import ME
+from shows import ME, chain
 from simulated import Network
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import Feeder
-from dtp.broadcast.format import Announcement, SegmentSigner
+from dtp.broadcast.format import Announcement, Segment, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.tree.ranking import Ranking, ShowListener
 from dtp.broadcast.tree.rooms import Rooms
 from dtp.broadcast.tree.sharers import Sharers
 from dtp.identity import Identity
+from dtp.session.codes import StreamReset
 from dtp.testing import clock
 
 HOME = "93.184.215.14"
@@ -217,3 +218,40 @@ def test_all_who_have_told_of_room_have_their_turn():
         for each in range(100):
             rooms.set_places(each, [FreePlace(f"of {each}", 4, 0)])
     assert {f"of {each}" for each in range(100, 300)} <= sent
+
+
+def test_who_asks_for_all_without_a_place_gets_some_and_asks_again():
+    """One question could take an upload for as long as it lasts."""
+
+    async def test():
+        announcement, made = chain(*(b"%d" % each for each in range(200)))
+        held, network = HeldSegments(announcement), Network()
+        for segment, body in made:
+            held.add_own(segment, body)
+        network.serving["producer"] = Feeder(held, ME.id)
+        async with network.dial(Identity.generate().id, "producer") as connection:
+            stream = await connection.open_stream()
+            frames.write(stream, m.Hello(start=0, count=200))
+            sent = []
+            while (message := await frames.read(stream)) is not None:
+                if isinstance(message, m.Manifest):
+                    sent.append(Segment.decode(message.data).number)
+            return sent
+
+    assert clock.run(test()) == list(range(64))
+
+
+def test_a_connection_has_eight_streams_and_more_are_refused():
+    """Each costs a task and what it is sent; one is for what is live, the others for what it missed."""
+
+    async def test():
+        held, network = HeldSegments(Announcement.sign(ME, bytes(32), time_ms=0)), Network()
+        network.serving["producer"] = Feeder(held, ME.id, fan_out=50)
+        async with network.dial(Identity.generate().id, "producer") as connection:
+            streams = [await connection.open_stream() for _ in range(9)]
+            for each in streams:
+                frames.write(each, m.Hello())
+            told = await asyncio.gather(*map(frames.read, streams), return_exceptions=True)
+        return [type(each) for each in told]
+
+    assert clock.run(test()) == [m.Announced] * 8 + [StreamReset]
