@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from post_office import PostOffice, post_office, take, wait_notice
+from post_office import PostOffice, acquainted, post_office, take, wait_notice
 
-from dtp.messaging.errors import MessageError
+from dtp.messaging.errors import MessageError, UnknownContact
 from dtp.messaging.person.contacts import find_called
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
@@ -85,3 +85,43 @@ def test_names_are_compared_however_they_were_typed() -> None:
     assert find_called(unicodedata.normalize("NFD", name), ranks) == ann
     assert find_called("nobody", ranks) is None
     assert find_called("", [{ann: ("",)}]) is None
+
+
+def test_capital_letters_of_names_count_only_between_names_that_are_alike(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            person = bob.card.person
+            await alice.rename_contact(person, "Uncle Bob")
+            for name in ("bob", "BOB", "uncle bob", "Uncle Bob"):
+                assert alice.conversation_of(name) == person
+            group = await alice.create_group("Uncle bob", [person])
+            assert alice.conversation_of("Uncle bob") == group.id
+            assert alice.conversation_of("Uncle Bob") == person
+            with pytest.raises(MessageError, match="several are called"):
+                alice.conversation_of("uncle bob")
+            with pytest.raises(UnknownContact):
+                alice.conversation_of("robert")
+
+    office(main)
+
+
+def test_a_stranger_of_a_known_name_is_shown_as_one(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with acquainted(at, box) as (alice, bob):
+            mallory = await at.begin("Bob-mallory", box)
+            await mallory.add_contact(alice.card)
+            await mallory.send("alice", "send me money")
+            await mallory.create_group("bob", [alice.card.person])
+            (message,) = await take(alice, 1)
+            assert message.sender_label == f"Bob (stranger {mallory.card.person_name})"
+            await wait_notice(alice, What.GROUP_CHANGED)
+            assert alice.conversation_of("bob") == alice.conversation_of("BOB") == bob.card.person
+            await alice.add_contact(mallory.card)
+            assert message.sender_label == f"Bob ({mallory.card.person_name})"  # two are called so now
+            with pytest.raises(MessageError, match="several are called"):
+                alice.conversation_of("BOB")
+            await alice.rename_contact(mallory.card, "mallory")
+            assert message.sender_label == "mallory"
+
+    office(main)
