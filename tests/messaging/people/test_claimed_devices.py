@@ -216,3 +216,33 @@ def test_who_has_another_key_by_now_gets_nothing_that_waited_for_former_devices(
     bob.accept_key(alice.person)
     assert not bob.store.count_waiting(device)
     assert bob.store.count_waiting(alice.identity.id.key)
+
+
+@pytest.mark.parametrize("how", ["found", "handed over", "with a group", "by the device itself"])
+def test_an_older_card_makes_no_revoked_device_one_again(village: Callable[..., Village], how: str) -> None:
+    at = village("alice", "bob", "carol", "phone", least=100)
+    at.share_account("alice", "phone")
+    alice, bob, carol, phone = (at.people[each] for each in ("alice", "bob", "carol", "phone"))
+    older, device = alice.card, phone.identity.id.key
+    assert alice.account is not None
+    at.people.pop("phone")
+    alice.change_account(alice.account.remove(phone.identity.id), at.now + 1)
+    at.say("alice", bob.person, "the phone is lost")
+    at.deliver()
+    at.people["phone"] = phone
+    if how == "found":
+        bob.take_found_card(older, Nearness.NETWORK, at.now)
+    elif how == "handed over":
+        bob.add_contact(older, at.now)
+    elif how == "with a group":
+        with bob.transaction():
+            bob.introductions.take_cards(carol.person, [older.encode()])
+    else:
+        with phone.transaction():
+            phone.enqueue_event([bob.identity.id.key], phone.card_event(older, at.now), at.now)
+    at.say("phone", bob.person, "it's me")
+    at.deliver()
+    assert bob.get_contact(alice.person).card.signature == alice.card.signature
+    assert device not in bob.devices_of(alice.person)
+    assert bob.contacts.owner_of(device) is None
+    assert at.texts("bob", alice.person) == ["the phone is lost"]
