@@ -101,7 +101,7 @@ def test_a_lying_digest(folders: Any) -> None:
         (({"op": "end", "digest": GOOD},), "'end' came where 'start' was due"),
         ((START, b"abcd", {"op": "end", "digest": b"short"}), "a digest has 32 bytes"),
         ((START, b"abcdefg"), "a message of"),
-        ((START, b"abcd\0\1\xc1"), "not msgpack"),
+        ((START, b"abcd\0\1\xc1"), "not MessagePack"),
         ((START, b"abcd\0\1\x01"), "not a map"),
         (({"op": "refuse", "code": "io", "message": "\x1b[2J"},), "the peer refused the file"),
     ],
