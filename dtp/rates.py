@@ -39,8 +39,9 @@ class RateLimiter(Generic[K]):
         return allowed
 
     def seconds_until_allowed(self, key: K, now: float) -> float:
-        """Return the seconds until `key` may once more."""
-        return max(self._due.get(key, now) + self._pause - self._tolerance - now, 0.0)
+        """Return the seconds until `key` may once more: 0 where `try_take` returns True."""
+        wait = self._due.get(key, now) + self._pause - now - self._tolerance
+        return wait if wait > _ROUNDING * self._pause else 0.0
 
     def full_again_at(self, key: K) -> float | None:
         """Return when `key` has its whole burst again; None if nothing is remembered of it."""

@@ -29,7 +29,11 @@ def test_sources_are_limited_apart_and_few_are_remembered() -> None:
 def test_as_many_are_let_in_as_is_said_whatever_the_clock_shows(burst: int) -> None:
     for now in (0.0, 0.1, 1234.56789, 16_000.123456789, 9e6 + 1 / 3):
         limiter: RateLimiter[str] = RateLimiter(burst, 0.1, 10)
-        assert [limiter.try_take("a", now) for _ in range(burst + 1)] == [True] * burst + [False]
+        for _ in range(burst):
+            assert limiter.seconds_until_allowed("a", now) == 0
+            assert limiter.try_take("a", now)
+        assert limiter.seconds_until_allowed("a", now) == pytest.approx(0.1, rel=1e-4)
+        assert not limiter.try_take("a", now)
 
 
 @given(
