@@ -3,15 +3,11 @@ part of either; and files that get a name which nothing else may have."""
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-#: What `link` says on file systems that have no hard links.
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
@@ -63,12 +59,10 @@ def rename_without_replacing(source: Path, target: Path) -> None:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError as error:
         raise FileExistsError(error.errno, error.strerror, os.fspath(target)) from None
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        os.close(
-            os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        )  # it is ours now
+    except OSError:
+        # No hard links here, which each system says in another way: so the name is taken first. If it is something
+        # else, that fails alike.
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
             os.replace(source, target)
         except BaseException:
