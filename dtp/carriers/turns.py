@@ -201,18 +201,20 @@ class PacketTurns:
             _, _, line = heappop(account.lines)
             line.is_waiting = False
             until = 0.0
-            if not line.own and line.taker.has_rest:
-                later.append(line)
-            elif line.has_work:
-                until = self._serve_line(line, account)
-                # What follows from one part of what a packet had may take as long again, elsewhere in this turn.
-                if line.taker.has_rest:
-                    later.append(self._get_line(line.taker, own=True))  # which does the rest
-                    if not line.own and line.packets:
-                        later.append(line)
-                elif line.packets:
-                    self._put_waiting(line)
-            account.is_waiting = False  # not before it was charged, and is in the group where it belongs now
+            try:
+                if not line.own and line.taker.has_rest:
+                    later.append(line)
+                elif line.has_work:
+                    until = self._serve_line(line, account)
+                    # What follows from one part of what a packet had may take as long again, elsewhere in this turn.
+                    if line.taker.has_rest:
+                        later.append(self._get_line(line.taker, own=True))  # which does the rest
+                        if not line.own and line.packets:
+                            later.append(line)
+                    elif line.packets:
+                        self._put_waiting(line)
+            finally:  # not before it was charged, and is in the group where it belongs now
+                account.is_waiting = False
             self._put_account(account)
             if until >= began + (TURN if self._count_waiting() < CROWD else CROWDED_TURN):
                 break

@@ -223,6 +223,25 @@ def test_who_has_a_window_sent_to_it_leaves_those_who_ask_for_little_in_order(lo
     assert len(newcomer.got) == 1
 
 
+def test_strangers_of_one_source_come_in_where_what_one_of_them_sent_is_not_understood(loop):
+    """Whatever was raised then, all others of its source were in no line any more, for good."""
+    turns = PacketTurns(loop)
+    broken, other = Taker(loop, turns), Taker(loop, turns)
+    for each in (broken, other):
+        each.account, each.is_stranger = "source", True
+
+    def receive_unknown(packets, peer):
+        raise NotImplementedError
+
+    broken.receive_packets = receive_unknown
+    broken.have(1)
+    with pytest.raises(NotImplementedError):
+        turns.give_packets()
+    other.have(1)
+    turns.give_packets()
+    assert other.got == [b"0"]
+
+
 def test_strangers_of_one_source_are_charged_together(loop):
     turns = PacketTurns(loop)
     crowd = [Taker(loop, turns, 2 * TURN) for _ in range(32)]
