@@ -164,8 +164,18 @@ class Delivery:
         self._wake.set()
 
     async def count_unsent(self, besides: bytes = b"", message: bytes = b"") -> int:
-        """Return how much was never sent to a mailbox, as `MessageStore.count_unsent` does."""
-        return await self.run_in_thread(self._mail.store.count_unsent, besides, message)
+        """Return how much was never sent to a mailbox, as `MessageStore.count_unsent` does; of a message also what a
+        mailbox has not answered yet."""
+        return await self.run_in_thread(self._count_unsent, besides, message)
+
+    def _count_unsent(self, besides: bytes, message: bytes) -> int:
+        store = self._mail.store
+        under_way = tuple(self.under_way) if message else ()  # at once: the loop takes away what is answered
+        return store.count_unsent(besides, message) + sum(
+            store.is_first_try(each.device, each.number, message)
+            for each in under_way
+            if each.number is not None and each.device != besides
+        )
 
     async def wait_sent(self, besides: bytes = b"", message: bytes = b"") -> None:
         """Wait until that is nothing."""

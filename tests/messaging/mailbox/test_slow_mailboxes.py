@@ -137,6 +137,25 @@ def test_little_is_on_its_way_to_a_mailbox_that_does_not_answer(tmp_path: Path) 
     post_office(main, tmp_path, "slow-many")
 
 
+def test_a_message_counts_as_sent_once_a_mailbox_has_it(tmp_path: Path) -> None:
+    """It counted as sent while its mailbox was asked, and 'dtp message send' said so if that gave no answer."""
+
+    async def main(at: PostOffice) -> None:
+        held = Held("deposit_with_work")
+        alice, bob, carol = await meet(at, held)
+        kept = await bob.send(carol.card, "is asked")
+        await until(lambda: not bob.correspondence.store.count_unsent(message=kept.id), bob)
+        sent = await bob.send(alice.card, "hello")
+        await take(alice, 1)
+        await until(lambda: len(bob.delivery.under_way) == held.waiting, bob)
+        assert [await bob.delivery.count_unsent(message=each.id) for each in (sent, kept)] == [0, 1]
+        held.go_on.set()
+        await bob.wait_delivered(message=kept)
+        assert [each.text for each in await take(carol, 1)] == ["is asked"]
+
+    post_office(main, tmp_path, "slow-counted")
+
+
 def test_what_is_of_the_moment_is_passed_on_to_who_is_there(tmp_path: Path) -> None:
     """One by one: who came behind such a mailbox heard it too late."""
 

@@ -320,6 +320,11 @@ class MessageStore:
         )
         return int(count)
 
+    def is_first_try(self, device: bytes, number: int, message: bytes) -> bool:
+        """Return whether a payload is of the message with this id, and was sent once."""
+        query = "SELECT 1 FROM outbox WHERE device = ? AND number = ? AND message = ? AND tries = 1"
+        return bool(self._database.select_rows(query, device, number, message))
+
     def make_due(self, device: bytes) -> None:
         """Have what was never sent to a device be due at once."""
         self._db.execute("UPDATE outbox SET due = 0 WHERE device = ? AND tries = 0", (device,))
