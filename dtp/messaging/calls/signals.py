@@ -28,10 +28,10 @@ _CANDIDATE: Final = "a=candidate:"
 _HOST: Final = 4
 #: What a stream's part of a description begins with, and what names it.
 _SECTION: Final = re.compile(r"^m=", re.MULTILINE)
-_NAME: Final = re.compile(r"^a=mid:(.*)$", re.MULTILINE)
-_BUNDLE: Final = re.compile(r"^a=group:BUNDLE\b(.*)$", re.MULTILINE)
+_NAME: Final = re.compile(r"^a=mid(?::(.*))?$", re.MULTILINE)
+_GROUP: Final = re.compile(r"^a=group:(.*)$", re.MULTILINE)
 _FINGERPRINT: Final = re.compile(
-    r"^a=fingerprint:(sha-256|sha-384|sha-512) [0-9A-Fa-f:]{95,191}\r?$", re.MULTILINE
+    r"^a=fingerprint:(sha-256|sha-384|sha-512) [0-9A-Fa-f:]{95,191}$", re.MULTILINE
 )
 
 
@@ -144,6 +144,9 @@ def check_description(told: str) -> None:
         raise CallMalformed("a description of media is too long")
     if told.count(_CANDIDATE) > MAX_CANDIDATES:
         raise CallMalformed(f"a description of media has more than {MAX_CANDIDATES} addresses")
+    told = "\n".join(
+        told.splitlines()
+    )  # as aiortc takes lines: what else ends one would hide the next from here
     if not _FINGERPRINT.search(told):
         raise CallMalformed("a description of media without a certificate's fingerprint")
     _check_parts(told)
@@ -156,12 +159,13 @@ def _check_parts(told: str) -> None:
     """
     parts = _SECTION.split(told)[1:]
     told_names = [_NAME.findall(each) for each in parts]
-    names = {each[0].strip() for each in told_names if len(each) == 1} - {""}
+    names = {each[0] for each in told_names if len(each) == 1 and each[0].split() == each}
     if not len(parts) == len(names) <= MAX_SECTIONS:
         raise CallMalformed(
             f"a description of media has up to {MAX_SECTIONS} parts, each with a name of its own"
         )
     if not all(each.startswith(("audio ", "video ")) for each in parts):
         raise CallMalformed("a description of media that is neither audio nor video")
-    if not {name for each in _BUNDLE.findall(told) for name in each.split()} <= names:
+    groups = [each.split() for each in _GROUP.findall(told)]
+    if not {name for each in groups if each[:1] == ["BUNDLE"] for name in each[1:]} <= names:
         raise CallMalformed("a description of media bundles parts that it hasn't got")

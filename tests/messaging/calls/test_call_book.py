@@ -387,6 +387,12 @@ def test_what_is_remembered_of_many_people_is_bounded() -> None:
                 "m=audio 9 X 0\r\na=mid:0\r\n" * 2,
                 "m=application 9 X 0\r\na=mid:0\r\n",
                 "a=group:BUNDLE 0 1\r\nm=audio 9 X 0\r\na=mid:0\r\n",
+                "a=group: BUNDLE 0 1\r\nm=audio 9 X 0\r\na=mid:0\r\n",
+                "s=\x0ba=group:BUNDLE 0 1\r\nm=audio 9 X 0\r\na=mid:0\r\n",
+                "m=audio 9 X 0\r\ns=\u2028m=video 9 X 0\r\na=mid:0\r\n",
+                "a=group:BUNDLE 0\r\nm=audio 9 X 0\r\na=mid: 0\r\n",
+                "m=audio 9 X 0\r\na=mid:0 1\r\n",
+                "m=audio 9 X 0\r\na=mid:0\r\na=mid\r\n",
                 "".join(f"m=audio 9 X 0\r\na=mid:{number}\r\n" for number in range(MAX_SECTIONS + 1)),
             )
         ),

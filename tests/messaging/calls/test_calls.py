@@ -408,7 +408,11 @@ def test_whatever_a_description_lacks_ends_with_a_name_and_is_closed(loopback: N
         twice = honest.replace("a=mid:0\r\n", "a=mid:0\r\na=mid:\r\n")
         none = "".join(each for each in lines if not each.startswith(codecs))
         refused = 0
-        for told in (*lacking, foreign.replace("PCM", "P"), none, twice):
+        apart = (
+            honest.replace("a=mid:0", "a=mid: 0"),
+            honest.replace("a=mid:0", "s=\rm=audio 9 X 0\r\na=mid:0"),
+        )
+        for told in (*lacking, foreign.replace("PCM", "P"), none, twice, *apart):
             other = MediaEnd()
             try:
                 await other.answer(told)
