@@ -317,6 +317,7 @@ async def _fetch_by_words(
     listening: Listening,
     payment: PaymentOptions,
 ) -> None:
+    _ = listening.identity  # its passphrase is asked for before the code is used: that is good once
     places = await find_by_words(code, relays)
     for place in places:
         try:

@@ -83,6 +83,20 @@ def test_a_file_by_words_by_a_relay(dtp, file, inbox, monkeypatch):
     send.wait(0)
 
 
+def test_an_identity_that_does_not_open_leaves_the_code_unused(dtp, file, inbox, tmp_path):
+    """Its passphrase was asked for after the code was used, while the sender waits for a minute and no longer."""
+    secret, key, wrong = tmp_path / "secret", tmp_path / "locked.pem", tmp_path / "wrong"
+    secret.write_text("correct horse\n")
+    wrong.write_text("wrong\n")
+    dtp("keygen", "--passphrase-file", secret, "-i", key).wait()
+    send = dtp("send", "--words", "--json", file, *HERE)
+    code = send.event("code")["code"]
+    dtp("recv", code, "-o", inbox, "-i", key, "--passphrase-file", wrong).wait(3)
+    dtp("recv", code, "-o", inbox, "-i", key, "--passphrase-file", secret).wait()
+    assert (inbox / file.name).read_bytes() == file.read_bytes()
+    send.wait(0)
+
+
 def test_a_sender_hears_why_its_file_was_not_taken(dtp, file, inbox):
     """It waited for ever, while nobody could come a second time by a code that was used."""
     (inbox / file.name).write_bytes(b"another file")
