@@ -166,18 +166,21 @@ static int check_partings(dtp_text *t)
     return code;
 }
 
-/* A treap of what waits: it is counted, and *farthest becomes the last. */
-static int check_treap(const waiting *w, uint64_t *count, const waiting **farthest)
+enum { WAITS_DEEP = 128 }; /* far more than the 2^18 or so that there is room for need, whatever they are */
+
+/* A treap of what waits, which is at most `depth` deep by chance: it is counted, and *farthest becomes the last. */
+static int check_treap(const waiting *w, int depth, uint64_t *count, const waiting **farthest)
 {
     int code;
     if (w == NULL)
         return DTP_TEXT_OK;
+    PROMISE(depth > 0);
     PROMISE((w->left == NULL || w->left->rank <= w->rank) && (w->right == NULL || w->right->rank <= w->rank));
-    code = check_treap(w->left, count, farthest);
+    code = check_treap(w->left, depth - 1, count, farthest);
     PROMISE(code == DTP_TEXT_OK && (*farthest == NULL || (*farthest)->needs <= w->needs));
     *farthest = w;
     ++*count;
-    return check_treap(w->right, count, farthest);
+    return check_treap(w->right, depth - 1, count, farthest);
 }
 
 /* What waits is counted, and what comes next is deleted by the one that reaches farthest. */
@@ -188,11 +191,12 @@ static int check_waits(dtp_text *t)
     for (i = 0; i < t->agent_count; i++) {
         const agent *a = &t->agents[i];
         const waiting *last = NULL, *farthest = NULL;
-        PROMISE(check_treap(a->waits, &count, &last) == DTP_TEXT_OK);
-        PROMISE(check_treap(a->halves, &count, &farthest) == DTP_TEXT_OK);
+        PROMISE(check_treap(a->waits, WAITS_DEEP, &count, &last) == DTP_TEXT_OK);
+        PROMISE(check_treap(a->halves, WAITS_DEEP, &count, &farthest) == DTP_TEXT_OK);
         PROMISE(farthest == NULL || (farthest->op.kind == DELETE_UP && farthest->op.a.agent == i
                                      && farthest->needs == farthest->op.a.seq + farthest->len
-                                     && farthest->needs > a->next && (i == 0 || farthest->op.a.seq == a->next)));
+                                     && (i == 0 || a->is_ready
+                                         || (farthest->needs > a->next && farthest->op.a.seq == a->next))));
     }
     PROMISE(count == t->state.waiting);
     return DTP_TEXT_OK;

@@ -286,8 +286,10 @@ enum { WAITS = 1 }; /* instead of a code: the operation was put aside */
 
 /* Put an operation aside until the author `lack.agent` has made `lack.seq`. */
 int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size, id lack);
-/* Put one that was taken out aside once more. */
+/* Put one that was taken out aside once more, or free it, where one that says as much waits. */
 void wait_hang(dtp_text *t, waiting *w, id lack);
+/* Put one that was taken out of those that wait for this author back, to be taken next time. */
+void wait_back(dtp_text *t, waiting *w, uint32_t on);
 /* Take out the first of a treap that needs no more than `made`; NULL: there is none. */
 waiting *wait_first(waiting **at, uint32_t made);
 /* Take out one that can do something now that the author has made as many as it has; NULL: there is none. */

@@ -194,11 +194,11 @@ static int wait_again(dtp_text *t, uint32_t on, waiting *w)
     int code;
     op.op = w->op;
     op.len = w->len;
-    op.dead = (int)w->dead;
+    op.dead = w->dead;
     op.end = 0;
     code = apply(t, w->who, op, w->text, w->size, w);
     if (code == DTP_TEXT_MEMORY)
-        wait_hang(t, w, make_id(on, w->needs));
+        wait_back(t, w, on);
     else if (code != WAITS) {
         t->state.refused += code != DTP_TEXT_OK;
         wait_free(t, w);
@@ -229,13 +229,18 @@ static int drain(dtp_text *t)
 static int settle(dtp_text *t, uint32_t on)
 {
     waiting *rest = t->agents[on].halves, *w;
+    uint32_t made = t->agents[on].next;
     int code = DTP_TEXT_OK;
     t->agents[on].halves = NULL;
     while ((w = wait_first(&rest, UINT32_MAX)) != NULL)
-        if (code == DTP_TEXT_MEMORY || w->op.a.seq >= t->agents[on].next)
+        if (w->op.a.seq >= t->agents[on].next)
             wait_hang(t, w, make_id(on, w->needs));
+        else if (code == DTP_TEXT_MEMORY)
+            wait_back(t, w, on);
         else
             code = wait_again(t, on, w);
+    if (code != DTP_TEXT_MEMORY)
+        t->agents[on].settled = made;
     made_more(t, on);
     return code;
 }
@@ -245,7 +250,7 @@ int waits_settle(dtp_text *t)
     size_t i;
     int code = DTP_TEXT_OK;
     for (i = 0; i < t->agent_count && code != DTP_TEXT_MEMORY; i++)
-        if (t->agents[i].halves != NULL)
+        if (t->agents[i].halves != NULL && t->agents[i].settled != t->agents[i].next)
             code = settle(t, (uint32_t)i);
     if (code == DTP_TEXT_MEMORY)
         return code;

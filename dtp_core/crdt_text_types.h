@@ -124,7 +124,8 @@ typedef struct waiting {
     uint32_t rank;  /* by chance, above those of its children */
     run op;
     uint32_t len;
-    uint32_t dead;
+    uint16_t dead;
+    uint16_t half; /* it is, or was last, among the author's `halves` */
     uint32_t size; /* of `text` */
     uint8_t text[];
 } waiting;
@@ -171,6 +172,7 @@ typedef struct agent {
     size_t level_room;
     waiting *waits;    /* operations that need more of its own */
     waiting *halves;   /* deletions of its characters that begin with those that are here: they need the last of them */
+    uint32_t settled;  /* of these all have deleted what is below */
     uint32_t is_ready; /* it is in `waiters` */
 } agent;
 

@@ -25,15 +25,11 @@ static int wait_order(const waiting *x, const waiting *y)
     return (x->len > y->len) - (x->len < y->len);
 }
 
-/* Whether the next character of the author that this deletion is about is deleted as soon as it comes. */
-static int is_half(dtp_text *t, const waiting *w)
+/* Whether what this author makes next is deleted by it as soon as it comes, and first of all. */
+static int is_half(const dtp_text *t, const waiting *w, uint32_t on)
 {
-    const id x = w->op.a;
-    uint32_t next;
-    if (w->op.kind != DELETE_UP || w->op.seq > t->agents[w->who].next)
-        return 0;
-    next = t->agents[x.agent].next;
-    return x.seq <= next && x.seq + w->len > next && (x.seq == next || is_character(t, x, 1) == DTP_TEXT_OK);
+    return w->op.kind == DELETE_UP && w->op.a.agent == on && w->op.a.seq == t->agents[on].next
+        && w->op.seq <= t->agents[w->who].next;
 }
 
 /* The deletion that reaches farthest of those that begin with what the author has made; NULL: there is none. */
@@ -51,10 +47,19 @@ static int lags(const agent *a, const waiting *w)
     return w != NULL && w->op.a.seq < a->next;
 }
 
-/* The treap for one that waits for this author. */
-static waiting **treap_for(dtp_text *t, const waiting *w, uint32_t on)
+/* The treap for one that waits until this author has made `needs`. While the one that reaches farthest lags, no other may
+ * take its place: it waits until that has deleted what came. */
+static waiting **treap_for(dtp_text *t, waiting *w, uint32_t on, uint32_t needs)
 {
-    return is_half(t, w) ? &t->agents[on].halves : &t->agents[on].waits;
+    agent *a = &t->agents[on];
+    int was_half = w->half;
+    w->half = (uint16_t)is_half(t, w, on);
+    w->needs = needs;
+    if (w->half && !was_half && lags(a, *farthest(a))) {
+        w->half = 0;
+        w->needs = a->next;
+    }
+    return w->half ? &a->halves : &a->waits;
 }
 
 /* Whether one that says as much is there already. */
@@ -72,7 +77,8 @@ static int is_hung(const waiting *w, const waiting *as)
 static void hang(const dtp_text *t, waiting *w, waiting **at)
 {
     waiting **before = &w->left, **behind = &w->right, *rest;
-    w->rank = (uint32_t)dtp_mix(t->seed[0] ^ ((uint64_t)w->needs << 32 | w->op.seq), t->seed[1] ^ w->who);
+    w->rank = (uint32_t)dtp_mix(t->seed[0] ^ ((uint64_t)w->needs << 32 | w->op.seq),
+                                t->seed[1] ^ ((uint64_t)w->len << 32 | w->who));
     while (*at != NULL && (*at)->rank >= w->rank)
         at = wait_order(w, *at) < 0 ? &(*at)->left : &(*at)->right;
     rest = *at;
@@ -93,8 +99,18 @@ static void hang(const dtp_text *t, waiting *w, waiting **at)
 
 void wait_hang(dtp_text *t, waiting *w, id lack)
 {
-    w->needs = lack.seq;
-    hang(t, w, treap_for(t, w, lack.agent));
+    waiting **at = treap_for(t, w, lack.agent, lack.seq);
+    if (is_hung(*at, w))
+        wait_free(t, w); /* what was applied of it made it the same as another */
+    else
+        hang(t, w, at);
+}
+
+void wait_back(dtp_text *t, waiting *w, uint32_t on)
+{
+    w->half = 0;
+    w->needs = t->agents[on].next;
+    hang(t, w, &t->agents[on].waits);
 }
 
 waiting *wait_first(waiting **at, uint32_t made)
@@ -139,18 +155,13 @@ void waits_free(dtp_text *t)
 int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size, id lack)
 {
     size_t needed = sizeof(waiting) + size;
-    agent *a = &t->agents[lack.agent];
     waiting as, *w, **at;
     int code;
-    as.needs = lack.seq;
     as.who = who;
     as.op = op->op;
     as.len = op->len;
-    at = treap_for(t, &as, lack.agent);
-    if (at == &a->halves && lags(a, *farthest(a))) { /* once that has deleted what came */
-        as.needs = a->next;
-        at = &a->waits;
-    }
+    as.half = 0;
+    at = treap_for(t, &as, lack.agent, lack.seq);
     if (is_hung(*at, &as))
         return WAITS;
     if (needed > t->state.waiting_cap || t->state.waiting_bytes > t->state.waiting_cap - needed)
@@ -164,11 +175,12 @@ int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, 
     w->who = who;
     w->op = op->op;
     w->len = op->len;
-    w->dead = (uint32_t)op->dead;
+    w->dead = (uint16_t)op->dead;
     w->size = (uint32_t)size;
     if (size > 0)
         memcpy(w->text, text, size);
     w->needs = as.needs;
+    w->half = as.half;
     hang(t, w, at);
     t->state.waiting++;
     t->state.waiting_bytes += needed;

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from reference.text_reference import apply_known, canonical, decode, encode_version, put, references
 
+from dtp.core.sequence import TextMemory
 from dtp.crdt.text import Text
 
 
@@ -120,3 +121,60 @@ def test_a_deletion_of_what_turns_out_to_be_none_of_characters_deletes_up_to_the
     reader.merge(typing.take_changes())
     assert (reader.waiting, reader.version[b"wrong"]) == (0, 2)
     reader.check_structure()
+
+
+def test_one_that_reaches_farther_takes_no_place_of_what_has_not_deleted_what_came_with_it() -> None:
+    """What came before it was shown, until somebody asked for the version."""
+    typing, reader = Text(b"typing"), Text(b"reader")
+    reader.merge(deletion(b"first", 0, 0, 50))
+    reader.merge(deletion(b"farther", 1, 2, 98))  # it waits for the one before it, too
+    typing.insert(0, "abc")
+    assert len(reader.apply(typing.take_changes() + deletion(b"farther", 0, 2, 1))) <= 2
+    assert str(reader) == ""
+    reader.check_structure()
+    assert dict(reader.version) == {b"typing": 3, b"first": 3, b"farther": 2}
+
+
+def test_what_has_become_the_same_waits_once() -> None:
+    """They stood in a row, through which each one went that came to it."""
+    typing, reader = Text(b"typing"), Text(b"reader")
+    for number in range(300):
+        reader.merge(deletion(b"other", number, number, 300 - number))
+    assert reader.waiting == 300
+    typing.insert(0, "x" * 299)
+    reader.merge(typing.take_changes())
+    assert (reader.waiting, str(reader)) == (1, "")
+    reader.check_structure()
+
+
+def test_deletions_that_differ_in_nothing_but_how_many_they_delete_stand_in_no_row() -> None:
+    reader = Text(b"reader")
+    for count in range(2, 302):
+        reader.merge(deletion(b"other", 0, 1000, count))
+    assert reader.waiting == 300
+    reader.check_structure()
+
+
+def test_want_of_memory_while_what_waited_is_applied_shows_nothing_that_was_deleted() -> None:
+    """Each allocation fails once; whatever was to be done then is done the next time."""
+    typing = Text(b"typing")
+    typing.insert(0, "abc")
+    told = typing.take_changes() + deletion(b"farther", 0, 2, 1)
+    for room in range(0, 20_000, 8):
+        reader = Text(b"reader")
+        reader.merge(deletion(b"first", 0, 0, 50))
+        reader.merge(deletion(b"late", 0, 1, 9))
+        reader.merge(deletion(b"farther", 1, 2, 98))
+        reader.memory_limit = reader.memory + room
+        try:
+            reader.merge(told)
+        except TextMemory:
+            reader.check_structure()
+            reader.memory_limit = 0
+            reader.merge(told)
+        else:
+            break
+        assert str(reader) == ""
+        reader.check_structure()
+        assert dict(reader.version) == {b"typing": 3, b"first": 3, b"late": 2, b"farther": 2}
+    assert room > 100
