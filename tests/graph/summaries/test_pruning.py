@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, served, told
+from graph_fixtures import ALICE, BOB, CAROL, churn, served, told
 from postgres import server
 from replaying import alone_of, check, replayed, size, sum_up
 
@@ -608,6 +608,33 @@ def test_an_edit_beside_what_nobody_can_make_does_not_keep_others_from_being_pru
                 parts = await one.frames.read(one.identity.id.key, 1, upto)
                 bob.passed.put_summary(one.identity.id.key, upto, parts)
             assert (await bob.upkeep.prune()).frames == 98
+            await check(bob)
+
+    asyncio.run(main())
+
+
+def test_no_sum_comes_in_the_place_of_frames_before_it_is_due() -> None:
+    """Stored sums are taken whatever the clock says: once a replica had been built again, its own clock was ahead, as
+    far as somebody else had dated the last frame."""
+    wall = [1_700_000_000.0]
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE, clock=Clock(lambda: wall[0])) as alice,
+            await Graph.open("memory:", identity=BOB, clock=Clock(lambda: wall[0])) as bob,
+        ):
+            await churn(alice, 40)
+            wall[0] += 366 * 86_400
+            await churn(alice, 2)
+            parts = [one async for some in summaries.own(alice, 1, 42) for one in some]
+            wall[0] -= 366 * 86_400
+            await bob.receive(await alice.frames.read(ALICE.id.key, 1, 42))
+            bob.passed.put_summary(ALICE.id.key, 42, parts)
+            assert await bob.upkeep.prune() == (0, 0)
+            await check(bob)
+            wall[0] += 366 * 86_400
+            assert list(bob.replica.take_due())
+            assert (await bob.upkeep.prune()).frames == 41
             await check(bob)
 
     asyncio.run(main())
