@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -269,6 +269,13 @@ class _OfferedSum:
 def saves_enough(sum_size: int, size: int) -> bool:
     """Return whether a sum saves a fifth of the bytes that are stored; it doesn't where it is what is stored."""
     return sum_size * 5 <= size * 4
+
+
+def are_due(graph: Graph, parts: Iterable[Signed]) -> bool:
+    """Return whether no sum among these is dated ahead. One that is takes no place of frames, which wait each by
+    itself: a newcomer would refuse it, and a store has it taken whatever the clock says when it is opened."""
+    latest = graph.replica.clock.highest_clock()
+    return not any(isinstance(one, Summary) and one.last > latest for one in parts)
 
 
 def _goes_on(graph: Graph, parts: list[bytes]) -> bool:

@@ -248,7 +248,8 @@ class _Session:
         return chosen(self._graph, parts, choosing)
 
     async def _send_passed(self, author: bytes, first: int) -> int:
-        """Send the author's summary of everything instead of frames, if it is smaller; return where to go on."""
+        """Send the author's summary of everything instead of frames, if it is smaller, and due; return where to go
+        on."""
         passed = self._graph.passed
         upto = passed.last_of(author)
         if upto < first or passed.size_of(author) >= await self._graph.frames.stored_bytes(
@@ -256,7 +257,7 @@ class _Session:
         ):
             return first
         parts = await self._graph.frames.ask_store(passed.parts_of, author)
-        if not parts:
+        if not parts or not passing.are_due(self._graph, map(self._graph.intake.decode, parts)):
             return first
         await self._send_some(parts)
         return upto + 1

@@ -23,7 +23,7 @@ from dtp.graph.frames import summaries
 from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Comparing, edits_in
 from dtp.graph.permission.agreement import has_agreed, is_agreed, is_asked, state_agreement
-from dtp.graph.sync.passing import saves_enough
+from dtp.graph.sync.passing import are_due, saves_enough
 from dtp.graph.upkeep.letting_go import can_sum_up, let_go
 from dtp.tasks import start_task
 
@@ -190,13 +190,6 @@ def _is_taken_by_others(graph: Graph, parts: list[Signed]) -> bool:
     return all(is_agreed(graph, one) for one in parts if isinstance(one, Summary))
 
 
-def _are_due(graph: Graph, parts: list[Signed]) -> bool:
-    """Return whether no sum among these is dated ahead: those that are stored are taken whatever the clock says when
-    the store is opened."""
-    latest = graph.replica.clock.highest_clock()
-    return not any(isinstance(one, Summary) and one.last > latest for one in parts)
-
-
 async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     """Put what was kept as the sum of an author's frames in their place, if it may be."""
     upto = graph.passed.last_of(author)
@@ -214,7 +207,7 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
         for one in await graph.frames.ask_store(graph.passed.parts_of, author)
     ]
     may_agree = may_agree and not has_agreed(graph, parts)
-    if not (parts and (saves or may_agree) and _are_due(graph, parts)):
+    if not (parts and (saves or may_agree) and are_due(graph, parts)):
         return Pruned(0, 0)
     if is_own and not _is_taken_by_others(graph, parts):
         return Pruned(0, 0)

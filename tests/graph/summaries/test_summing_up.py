@@ -452,3 +452,32 @@ def test_what_was_written_before_a_clock_was_ahead_comes_to_newcomers() -> None:
             assert bob.replica.save() == alice.replica.save()
 
     run(main())
+
+
+def test_a_sum_that_is_ahead_keeps_from_newcomers_nothing_that_others_have() -> None:
+    """Its author summed up while its clock was ahead, and went away: others sent that instead of its frames, and it
+    was refused as a whole."""
+    wall = [1_700_000_000.0]
+
+    async def main() -> None:
+        clock = Clock(lambda: wall[0])
+        async with (
+            await Graph.open("memory:", identity=ALICE, clock=clock) as alice,
+            await Graph.open("memory:", identity=BOB, clock=clock) as bob,
+            await Graph.open("memory:", identity=CAROL, clock=clock) as carol,
+        ):
+            await churn(alice, 40)
+            wall[0] += 366 * 86_400
+            await churn(alice, 2)
+            summed_up = await own(alice)
+            wall[0] -= 366 * 86_400
+            await bob.receive(await alice.frames.read(ALICE.id.key, 1, 42))
+            bob.passed.put_summary(ALICE.id.key, 42, summed_up)
+            async with connected("ahead") as (client, server):
+                serving = asyncio.create_task(bob.serve(server))
+                await carol.sync(client)
+                serving.cancel()
+            assert carol.replica.save() == bob.replica.save()
+            assert carol.souls()
+
+    run(main())
