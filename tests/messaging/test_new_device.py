@@ -236,3 +236,28 @@ def test_a_new_device_gets_what_another_of_ours_does_before_it_has_heard_of_it(
     assert at.texts("phone", group) == ["from the desktop", "here I am"]
     assert at.texts("phone", bob.person) == ["to you alone"]
     assert [message for _, _, message in phone.store.list_unread()] == [phone.read_history(group)[-1].id]
+
+
+def test_what_is_refused_on_a_new_device_comes_by_way_of_no_other_one(
+    village: Callable[..., Village],
+) -> None:
+    """Whoever was blocked there alone was shown for a week, and who has another key without consent."""
+    at = village("laptop", "bob", "carol", least=100)
+    at.share_account("laptop")
+    laptop, bob, carol = (at.people[each] for each in ("laptop", "bob", "carol"))
+    approve(at)
+    at.deliver()
+    phone = at.people["phone"]
+    phone.update_contact(bob.person, blocked=True)
+    phone.update_contact(carol.person, pending=carol.card)
+    at.say("bob", laptop.person, "you have blocked me")
+    event = Event(EventKind.TEXT, laptop.person, 1, at.now, {"text": "by my other key"})
+    with carol.transaction():
+        carol.enqueue_event([laptop.identity.id.key], event, at.now)
+    at.deliver()
+    assert at.texts("laptop", bob.person) == ["you have blocked me"]
+    assert at.texts("laptop", carol.person) == ["by my other key"]
+    assert [at.texts("phone", each.person) for each in (bob, carol)] == [[], []]
+    assert phone.store.list_unread() == []
+    phone.accept_key(carol.person)
+    assert at.texts("phone", carol.person) == ["by my other key"]

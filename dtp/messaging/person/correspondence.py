@@ -654,8 +654,12 @@ class Correspondence:
             self.succession.resolve_person, (event.fields["sender"], event.conversation)
         )
         said = Said(sender, inner, event.fields.get("told", b""))
-        is_news = event.fields.get("new", False) and inner.kind is EventKind.TEXT and sender != self.person
-        is_new, read = self.reading.keep_said(conversation, said, now_ms, unread=is_news)
+        has_just_come, contact = event.fields.get("new", False), self.contacts.get_contact(sender)
+        if has_just_come and contact is not None and contact.blocked:  # here, and not where it has come
+            return []
+        is_news = has_just_come and inner.kind is EventKind.TEXT and sender != self.person
+        held = has_just_come and self.contacts.is_waiting(sender)
+        is_new, read = self.reading.keep_said(conversation, said, now_ms, unread=is_news, held=held)
         what = What.MESSAGE if is_news and is_new else What.CHANGED
         return [Notice(what, sender, conversation, inner.id), *read]
 
