@@ -10,6 +10,7 @@ import pytest
 from village import Village, villages
 
 from dtp.carriers.nearness import Nearness
+from dtp.config import data_dir
 from dtp.messaging.packing import pack, unpack_saved
 
 HOUR = 3_600_000
@@ -226,3 +227,30 @@ def test_a_backup_of_the_whole_home_is_noticed_by_the_time_of_its_files(
     at.people["alice"].close()
     at.people["alice"] = at.open("alice")
     assert not at.people["alice"].desk.renewed
+
+
+def test_what_remembers_outside_of_a_store_is_written_only_when_something_is_sealed(
+    village: Callable[..., Village],
+) -> None:
+    """Whoever moved a store, and read there, was taken for restored: the file outside was newer than the store."""
+
+    def remembered() -> dict[str, tuple[bytes, int]]:
+        return {
+            each.name: (each.read_bytes(), each.stat().st_mtime_ns)
+            for each in (data_dir() / "graphs").iterdir()
+        }
+
+    at = village("alice", "bob", least=100)
+    at.say("alice", at.people["bob"].person, "hello")
+    at.deliver()
+    at.people["alice"].close()
+    before = remembered()
+    (at.folder / "alice.db").rename(at.folder / "moved.db")
+    alice = at.people["alice"] = at.open("moved", of="alice")
+    alice.update_contact(at.people["bob"].person, nickname="Bob")
+    assert remembered() == before
+    at.say("alice", at.people["bob"].person, "from elsewhere")
+    at.deliver()
+    assert sum(b"moved.db" in told for told, _ in remembered().values()) == 1
+    assert at.texts("bob", alice.person) == ["hello", "from elsewhere"]
+    assert not alice.desk.renewed

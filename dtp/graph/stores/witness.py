@@ -89,8 +89,6 @@ class Witness:
     def remember_sequence(self, sequence: int) -> None:
         """Remember how many frames were signed. That survives the end of the process at once, that of the machine
         soon: a crash that loses it only makes it remember less."""
-        if sequence == self.sequence and self.place == self._path:
-            return
         if self._descriptor is None:
             with contextlib.suppress(OSError):
                 self._open_file()

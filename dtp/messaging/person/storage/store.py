@@ -213,8 +213,10 @@ class MessageStore:
     def transaction(self) -> Iterator[None]:
         """Run the block in one transaction: all of it is on the disk when the block ends, or nothing."""
         with self._database.transaction() as self._db:
+            before = self._witness, self._sealed
             yield
-        if self._witness is not None:
+        # By itself that is as it was: its time is compared with the one that was noted here with the number.
+        if self._witness is not None and before != (self._witness, self._sealed):
             self._witness.remember_sequence(self._sealed)
 
     def close(self) -> None:
