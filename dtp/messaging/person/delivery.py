@@ -165,16 +165,21 @@ class Delivery:
 
     async def count_unsent(self, besides: bytes = b"", message: bytes = b"") -> int:
         """Return how much was never sent to a mailbox, as `MessageStore.count_unsent` does; of a message also what a
-        mailbox has not answered yet."""
-        return await self.run_in_thread(self._count_unsent, besides, message)
+        mailbox has not answered yet. What is for those who are blocked isn't counted, nor, of a message to others,
+        what is for our own devices: one of them may not have joined yet."""
+        return await self.run_in_thread(self._count_unsent, {besides}, message)
 
-    def _count_unsent(self, besides: bytes, message: bytes) -> int:
-        store = self._mail.store
+    def _count_unsent(self, besides: set[bytes], message: bytes) -> int:
+        mail, store = self._mail, self._mail.store
         under_way = tuple(self.under_way) if message else ()  # at once: the loop takes away what is answered
+        found = store.find_message(message, mail.person) if message else None
+        besides.update(mail.own_devices if found and found[0] != mail.person else ())
+        for each in mail.contacts:
+            besides |= mail.contacts.list_owned(each) if each.blocked else set()
         return store.count_unsent(besides, message) + sum(
             store.is_first_try(each.device, each.number, message)
             for each in under_way
-            if each.number is not None and each.device != besides
+            if each.number is not None and each.device not in besides
         )
 
     async def wait_sent(self, besides: bytes = b"", message: bytes = b"") -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -312,13 +312,14 @@ class MessageStore:
         )
         return None if due is None else int(due)
 
-    def count_unsent(self, besides: bytes = b"", message: bytes = b"") -> int:
+    def count_unsent(self, besides: Collection[bytes] = (), message: bytes = b"") -> int:
         """Return the number of payloads that were never sent, or spread and not yet had by all, of the message with
-        this id or of all: but for those for the device `besides`."""
+        this id or of all: but for those for the devices `besides`."""
+        others = ", ".join("?" * len(besides))
         ((count,),) = self._database.select_rows(
-            "SELECT (SELECT COUNT(*) FROM outbox WHERE NOT tries AND device != ?1 AND ?2 IN (message, x'')) + "
-            "(SELECT COUNT(*) FROM spread_waiting WHERE ?2 IN (message, x''))",
-            *(besides, message),
+            "SELECT (SELECT COUNT(*) FROM spread_waiting WHERE ?1 IN (message, x'')) + (SELECT COUNT(*) FROM outbox "
+            f"WHERE NOT tries AND ?1 IN (message, x'') AND device NOT IN ({others}))",
+            *(message, *besides),
         )
         return int(count)
 
