@@ -14,6 +14,7 @@ from post_office import PostOffice, known_identity, post_office, take
 from village import Village
 
 import dtp
+from dtp.carriers.nearness import Nearness
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import Act
 from dtp.messaging.ends.olm import MegolmOpener, MegolmSealer
@@ -90,6 +91,27 @@ def test_who_was_removed_reads_nothing_new_and_who_joins_nothing_old(village: Ca
     assert at.texts("bob", group) == ["before", "old", "first of the new", "new"]
     assert at.texts("carol", group) == ["before", "old"]
     assert at.texts("dave", group) == ["first of the new", "new"]
+
+
+@pytest.mark.parametrize("owner", ["alice", "bob"])
+def test_a_device_that_was_revoked_reads_nothing_new(village: Callable[..., Village], owner: str) -> None:
+    """Whoever has it reads the topic along, and had the key of all that came."""
+    at = village("alice", "bob", "carol", "phone")
+    at.share_account(owner, "phone")
+    group = at.group("alice", "bob", "carol")
+    at.people["phone"].spreading.joined.add(group)
+    at.say("alice", group, "before")
+    at.deliver()
+    at.say("alice", group, "old")
+    at.hear("phone", "alice", group, *at.published("alice"))
+    assert at.texts("phone", group) == ["before", "old"]
+    at.revoke(owner, "phone")
+    thief = at.people.pop("phone")
+    at.people["alice"].take_found_card(at.people[owner].card, Nearness.ANYWHERE, at.now)
+    at.say("alice", group, "new")
+    at.people["phone"] = thief
+    at.hear("phone", "alice", group, *at.published("alice"))
+    assert at.texts("phone", group) == ["before", "old"]
 
 
 def test_what_members_have_not_signed_is_not_taken(village: Callable[..., Village]) -> None:

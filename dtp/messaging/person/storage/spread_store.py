@@ -8,6 +8,7 @@ from typing import Final
 
 from dtp.messaging.at_rest import SealedRows
 from dtp.messaging.database import Database
+from dtp.messaging.packing import MAX_NUMBER
 
 SPREAD_TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS spread_lanes (
@@ -89,7 +90,13 @@ class SpreadStore:
         )
 
     def drop_device(self, device: bytes) -> None:
-        """Have nothing wait for a device any more, in any group."""
+        """Have nothing wait for a device any more, in any group. A reader that lacks nothing, and is no device, tells
+        that one has gone: it has the key of what is spread, so that has to be another one from now on."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO spread_readers SELECT conversation, x'', ?, 0 FROM spread_readers "
+            "WHERE device = ?",
+            (MAX_NUMBER, device),
+        )
         self._database.execute("DELETE FROM spread_readers WHERE device = ?", (device,))
 
     def add_spread(self, group: bytes, spread: Spread, due_ms: int) -> None:
