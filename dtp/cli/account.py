@@ -67,16 +67,28 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise AccountFileError(
+            f"there is no account's card at {path}; 'dtp account create' makes an account"
+        ) from None
     except OSError as error:
         raise AccountFileError(f"{path} can't be read: {error.strerror}") from error
     return Card.parse(data)
 
 
 def load_account(file: str) -> Account:
-    """Return the account whose key is in a file, with the card beside it."""
+    """Return the account whose key is in a file, with the card beside it. Raises `AccountFileError`, `CardError`, and
+    what loading a key raises."""
     from dtp.identity import Account
+    from dtp.identity.pem import IdentityFileMissing
 
-    return Account(_load(file), read_card(card_path(file)))
+    card = read_card(card_path(file))
+    try:
+        return Account(_load(file), card)
+    except IdentityFileMissing:
+        raise AccountFileError(
+            f"there is no account's key at {file}: it stays where 'dtp account create' was run"
+        ) from None
 
 
 def _load(file: str) -> Identity:

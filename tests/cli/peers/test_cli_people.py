@@ -15,6 +15,13 @@ def run(*arguments, code=0):
     return result.stdout
 
 
+def fails(*arguments):
+    """Return what a command says that fails."""
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert result.exit_code == 3, result.output
+    return result.stderr
+
+
 @pytest.fixture
 def people(home, tmp_path):
     """A laptop and a phone: the files of their identities, and their names."""
@@ -135,3 +142,21 @@ def test_a_lost_phone_is_put_out_of_several_graphs(people, tmp_path):
         listed = [json.loads(line) for line in run("graph", "account", file, "--json").splitlines()]
         assert {one["peer"]: one["ended"] is not None for one in listed} == {phone_id: True, laptop_id: False}
         assert listed[0]["account"] == made["account"]
+
+
+def test_whoever_has_no_account_yet_is_told_how_to_make_one(people, tmp_path):
+    """It said to make an identity there, which is no account."""
+    (_, laptop_id), key = people["laptop"], tmp_path / "account.pem"
+    for arguments in (
+        ["account", "show"],
+        ["account", "add", laptop_id],
+        ["card", "show"],
+        ["card", "publish"],
+    ):
+        said = fails(*arguments, "-k", key)
+        assert f"no account's card at {tmp_path / 'account.card'}; 'dtp account create' makes" in said
+    run("account", "create", "-k", key, "--recovery", tmp_path / "recovery.pem", f"{laptop_id}=laptop")
+    key.unlink()
+    assert f"no account's key at {key}: it stays where 'dtp account create'" in fails(
+        "account", "renew", "-k", key
+    )
