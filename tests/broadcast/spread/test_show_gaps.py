@@ -72,9 +72,9 @@ def test_who_comes_back_after_more_than_is_remembered_hears_on():
 
 
 class LeavesOut:
-    """A relay that has a hundred segments less than the producer, and says so or not."""
+    """A relay that has a hundred segments less than the producer, and says so in these gaps, or says nothing."""
 
-    def __init__(self, held, *, says):
+    def __init__(self, held, says):
         self._held, self._says = held, says
 
     async def serve_connection(self, connection):
@@ -84,24 +84,32 @@ class LeavesOut:
             frames.write(stream, m.SenderState((ME.id, Identity.generate().id), (), room=True))
             numbers = range(hello.start or 0, self._held.edge + 1)
             for number in [each for each in numbers if not 20 <= each < 120][: hello.count or None]:
-                if self._says and number == 120:
-                    frames.write(stream, m.Gap(20, 119))
+                if number == 120:
+                    for gap in self._says:
+                        frames.write(stream, gap)
                 for each in on_the_wire(self._held.get_segment(number).segment, b"body"):
                     frames.write(stream, each)
 
 
-@pytest.mark.parametrize("says", [True, False])
-def test_what_one_neighbour_leaves_out_is_fetched_from_others_however_much_it_is(says):
+@pytest.mark.parametrize(
+    ("says", "heard_of"),
+    [([m.Gap(20, 119)], 1), ([m.Gap(20, 69), m.Gap(70, 79), m.Gap(75, 119)], 1), ([], 2)],
+    ids=["says", "says in parts", "says nothing"],
+)
+def test_what_one_neighbour_leaves_out_is_fetched_from_others_however_much_it_is(says, heard_of):
+    """Who says what it hasn't is heard on, in however many gaps it says so."""
+
     async def test():
         show = Show()
         show.write(200)
         show.network.farther[PRODUCER] = 0.1
-        show.network.serving[RELAY] = LeavesOut(show.held, says=says)
+        show.network.serving[RELAY] = LeavesOut(show.held, says)
         receiver, listening = show.hear(RELAY, PRODUCER, start=0)
         order = await order_of(receiver)
-        await asyncio.sleep(20)
+        await asyncio.sleep(5)
         heard = list(order.take_ready())
         assert [each.segment.number for each in heard] == list(range(200))
+        assert receiver.heard == heard_of
         listening.cancel()
 
     clock.run(test())

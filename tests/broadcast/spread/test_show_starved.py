@@ -131,10 +131,10 @@ class Withholder:
         serving = []
         async for stream in connection:
             write = stream.write
-            stream.write = lambda data, write=write: None if self.is_init(data) else write(data)
+            stream.write = lambda data, write=write: None if self.keeps_back(data) else write(data)
             serving.append(asyncio.ensure_future(self.feeder.serve_stream(connection, stream)))
 
-    def is_init(self, data):
+    def keeps_back(self, data):
         kind, _ = m.parse_head(data[: m.HEAD.size])
         match m.parse(kind, data[m.HEAD.size :]):
             case m.Manifest(manifest):
@@ -244,6 +244,102 @@ def test_a_crowd_that_stands_still_hears_all(seconds):
         assert all(each.fault is None for each in crowd)
         assert all(each.held.edge >= air.held.edge - 4 for each in crowd)
         assert [gaps_of(each) for each in crowd] == [[]] * 20
+        air.end()
+
+    clock.run(test())
+
+
+class Mute(Withholder):
+    """A relay that says nothing more once `is_mute` is set."""
+
+    is_mute = False
+
+    def keeps_back(self, data):
+        return self.is_mute
+
+
+async def hear_first_and_know_second(air, first, second):
+    """Return a listener that hears `first`, which is all that it was given, and was told of `second`."""
+    air.network.serving[FIRST], air.network.serving[SECOND] = first, second
+    listener = air.hear(FIRST)
+    await asyncio.sleep(1)
+    listener.parents.learn_addresses([SECOND])
+    assert listener.heard == 1
+    return listener
+
+
+def test_who_says_nothing_is_left_for_one_who_says_that_the_producer_only_pauses():
+    """It is left after 6 s instead of 15."""
+
+    async def test():
+        air = Air()
+        air.write()
+        first, second = Mute(passed_on(air.held)), passed_on(air.held)
+        listener = await hear_first_and_know_second(air, first, second)
+        first.is_mute = True
+        await asyncio.sleep(8)
+        assert listener.path == second.path
+        air.end()
+
+    clock.run(test())
+
+
+def test_who_says_that_it_hears_the_producer_no_more_is_left_though_nobody_is_ahead():
+    """It would come to be ahead only once there is something to miss."""
+
+    async def test():
+        air = Air()
+        air.write()
+        first, second = passed_on(air.held), passed_on(air.held)
+        listener = await hear_first_and_know_second(air, first, second)
+        first.come_through(())
+        await asyncio.sleep(5)
+        assert listener.path == second.path
+        air.end()
+
+    clock.run(test())
+
+
+def test_who_has_forgotten_what_is_asked_for_is_ahead():
+    """All that it says of that is a gap."""
+
+    async def test():
+        air = Air()
+        stuck, brief = (HeldSegments(air.signer.announcement, limit=limit) for limit in (1000, 8))
+        air.write()
+        for held in stuck, brief:
+            held.add_own(air.held.get_segment(0).segment, b"body")
+        listener = await hear_first_and_know_second(air, passed_on(stuck), passed_on(brief))
+        for number in range(1, 20):
+            air.write()
+            brief.add_own(air.held.get_segment(number).segment, b"body")
+        assert brief.oldest == 18
+        await asyncio.sleep(5)
+        assert listener.held.edge == 19
+        air.end()
+
+    clock.run(test())
+
+
+def test_who_hears_the_show_through_a_listener_is_measured_and_not_heard_by_it():
+    """It is near, and as fast as any."""
+
+    async def test():
+        air = Air()
+        air.start(air.produce())
+        listener, task = await air.network.relay(FIRST, PRODUCER)
+        below, task_below = await air.network.relay(SECOND, FIRST)
+        air.tasks += [task, task_below]
+        air.network.serving[THIRD] = passed_on(air.held)
+        air.network.farther[THIRD] = 0.05
+        await asyncio.sleep(5)
+        listener.parents.learn_addresses([SECOND, THIRD])
+        assert listener.heard == below.heard == 1
+        air.network.down(PRODUCER)
+        await asyncio.sleep(5)
+        assert listener.path == air.network.serving[THIRD].path
+        assert listener.heard == 2
+        assert below.held.edge >= air.held.edge - 1
         air.end()
 
     clock.run(test())
