@@ -10,8 +10,9 @@ keys. Keys that a reader doesn't know are ignored.
                                            <-  {"op": "file", FILE}     ... or wants one
 
     receiver                                        sender
-    {"op": "accept", "have", "digest"}     ->                           the first `have` bytes are here already
-                                           <-  {"op": "start", "from"}  `have` if their digests are equal, else 0
+    {"op": "accept", "have"}               ->                           the first `have` bytes may be here already
+                                           <-  {"op": "same", "digest"} of the first `have` bytes
+    {"op": "start", "from"}                ->                           `have` if their digests are equal, else 0
                                            <-  the bytes of the file, exactly `size - from`
                                            <-  {"op": "end", "digest"}  of the whole file
     {"op": "done"}                         ->                           equal, and stored under its name
@@ -19,9 +20,12 @@ keys. Keys that a reader doesn't know are ignored.
 - FILE is `name` (text), `size` (bytes), `mtime` (ns since 1970) and `hash`, which is "sha256".
 - `name` in `put` and `file` is a plain file name (`names.check_name`); in `get` it is a path below what the service
   serves, "" for what the service's own name says.
-- `digest` is 32 bytes. `have` of 0 goes with the digest of nothing.
-- A receiver that has a whole file of that name and size says `have == size`; a `start` from 0 then means that the
-  two differ, and the receiver refuses ("exists").
+- `digest` is 32 bytes. Without anything here (`have` is 0) there is neither `same` nor `start`, and the bytes come
+  behind `accept`.
+- A receiver that has a whole file of that name and size says `have == size`; if the two differ, it refuses
+  ("exists") in place of `start`.
+- The receiver tells no digest of what is here: whoever guesses the name and size of a file could find out from it
+  what is in the file. A sender learns whether the two are equal, once for each transfer.
 - Instead of any message that is due, a side may say {"op": "refuse", "code", "message"}: the codes are
   `messages.REFUSALS`. The receiver may do so while bytes come, and then stops the stream (STOP). A sender whose
   file fails or changes while bytes go resets the stream: 1 for an error of reading, 2 for a file that changed.

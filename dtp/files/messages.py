@@ -72,15 +72,21 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The receiver takes the file and has its first `have` bytes, whose digest is `digest`."""
+    """The receiver takes the file, and may have its first `have` bytes."""
 
     have: int
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """`digest` is that of the file's bytes which the receiver may have."""
+
     digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The bytes of the file from `begin` on follow."""
+    """The receiver wants the bytes of the file from `begin` on."""
 
     begin: int
 
@@ -105,11 +111,11 @@ class FileRefusal:
     message: str
 
 
-Message = Put | Get | Offer | Accept | Start | FileEnd | Done | FileRefusal
+Message = Put | Get | Offer | Accept | Same | Start | FileEnd | Done | FileRefusal
 #: What each is called in a message.
 OPS: Final[dict[type, str]] = {
-    Put: "put", Get: "get", Offer: "file", Accept: "accept", Start: "start", FileEnd: "end", Done: "done",
-    FileRefusal: "refuse",
+    Put: "put", Get: "get", Offer: "file", Accept: "accept", Same: "same", Start: "start", FileEnd: "end",
+    Done: "done", FileRefusal: "refuse",
 }  # fmt: skip
 
 
@@ -129,11 +135,11 @@ def _fields(message: Message) -> dict[str, Any]:
             return _file_fields(file)
         case Get(name):
             return {"version": VERSION, "name": name}
-        case Accept(have, digest):
-            return {"have": have, "digest": digest}
+        case Accept(have):
+            return {"have": have}
         case Start(begin):
             return {"from": begin}
-        case FileEnd(digest):
+        case Same(digest) | FileEnd(digest):
             return {"digest": digest}
         case Done():
             return {}
@@ -217,7 +223,8 @@ _PARSERS: Mapping[str, Callable[[dict[Any, Any]], Message]] = {
     "put": _put,
     "get": _want,
     "file": lambda fields: Offer(_file(fields)),
-    "accept": lambda fields: Accept(_number(fields, "have"), _digest(fields)),
+    "accept": lambda fields: Accept(_number(fields, "have")),
+    "same": lambda fields: Same(_digest(fields)),
     "start": lambda fields: Start(_number(fields, "from")),
     "end": lambda fields: FileEnd(_digest(fields)),
     "done": lambda fields: Done(),

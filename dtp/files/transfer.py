@@ -209,8 +209,7 @@ class _Sending:
         accept = await _hear(stream, m.Accept)
         if accept.have > size:
             raise FileTransferError(f"the peer claims to have {accept.have} of {size} bytes")
-        begin = await self._compare_partial(accept)
-        stream.write(m.build(m.Start(begin)))
+        begin = await self._show_beginning(accept.have) if accept.have else 0
         try:
             await self._send_bytes(begin)
             file.check_unchanged()
@@ -231,16 +230,19 @@ class _Sending:
             raise
         return Sent(file.info, digest, begin)
 
-    async def _compare_partial(self, accept: m.Accept) -> int:
-        """Hash as much as the receiver has; where to begin."""
+    async def _show_beginning(self, have: int) -> int:
+        """Tell the receiver the digest of as much as it may have; return where it wants the file to begin."""
         file = self._file
-        while file.at < accept.have:
-            await _finished(self._threads.run_on_disk(file.read_next, accept.have))
+        while file.at < have:
+            await _finished(self._threads.run_on_disk(file.read_next, have))
             self._report_progress("check", file.at, 0)
-        if file.hash.digest() == accept.digest:
-            return accept.have
-        file.rewind()
-        return 0
+        await _say(self._stream, m.Same(file.hash.digest()))
+        begin = (await _hear(self._stream, m.Start)).begin
+        if begin not in (0, have):
+            raise FileTransferError(f"the peer begins at {begin}, which is neither 0 nor {have}")
+        if not begin:
+            file.rewind()
+        return begin
 
     async def _send_bytes(self, begin: int) -> None:
         """Send what a thread has read and hashed ahead."""
@@ -275,12 +277,8 @@ async def _receive(
     try:
         made = IncomingFile(folder, name or info.name, info, overwrite=overwrite)
         with contextlib.closing(made) as file, _Threads() as threads:
-            have = await _check_what_is_here(file, threads, report)
-            await _say(stream, m.Accept(have, file.hash.digest()))
-            begin = (await _hear(stream, m.Start)).begin
-            if begin not in (0, have):
-                raise FileTransferError(f"the peer begins at {begin}, which is neither 0 nor {have}")
-            file.begin_at(begin)
+            await _say(stream, m.Accept(file.have))
+            begin = await _find_beginning(stream, file, threads, report)
             await _receive_bytes(stream, file, threads, begin, report)
             digest = (await _hear(stream, m.FileEnd)).digest
             if digest != file.hash.digest():
@@ -300,12 +298,21 @@ async def _receive(
     return Received(file.path, info, digest, begin)
 
 
-async def _check_what_is_here(file: IncomingFile, threads: _Threads, report: OnProgress) -> int:
-    """Hash the bytes that an earlier transfer left; how many they are."""
+async def _find_beginning(stream: Stream, file: IncomingFile, threads: _Threads, report: OnProgress) -> int:
+    """Return how many bytes of what is here the sender has, too: all or none. `FileExists`.
+
+    The sender has to say their digest: one that was told it could try what is in a file of which it guesses the name
+    and the size.
+    """
     have = 0
     while have < file.have:
         have += await _finished(threads.submit_hash(file.hash_here, have))
         report(Progress("check", file.info, have, 0))
+    if have and (await _hear(stream, m.Same)).digest != file.hash.digest():
+        have = 0
+    file.begin_at(have)
+    if file.have:
+        await _say(stream, m.Start(have))
     return have
 
 

@@ -8,6 +8,7 @@ import pytest
 from test_files import connection_to, content, folders, hear, run, say
 
 from dtp.files import (
+    FileExists,
     FileTransferError,
     NotTheSame,
     TransferRefused,
@@ -64,7 +65,7 @@ def lying_sender(there: Any, *after: Any) -> Any:
         async with connection_to(lambda stream: receive_file(stream, there)) as connection:
             stream = await connection.open_stream()
             say(stream, **OFFER)
-            assert (await hear(stream)) == {"op": "accept", "have": 0, "digest": hashlib.sha256().digest()}
+            assert (await hear(stream)) == {"op": "accept", "have": 0}
             for part in after:
                 if isinstance(part, bytes):
                     stream.write(part)
@@ -76,34 +77,30 @@ def lying_sender(there: Any, *after: Any) -> Any:
     return run(main())
 
 
-START = {"op": "start", "from": 0}
-
-
 def test_an_honest_sender_by_hand(folders: Any) -> None:
-    received, answer = lying_sender(folders[1], START, b"ab", b"cd", {"op": "end", "digest": GOOD})
+    received, answer = lying_sender(folders[1], b"ab", b"cd", {"op": "end", "digest": GOOD})
     assert answer == {"op": "done"}
     assert received.path.read_bytes() == b"abcd"
 
 
 def test_a_lying_digest(folders: Any) -> None:
     with pytest.raises(NotTheSame):
-        lying_sender(folders[1], START, b"abcd", {"op": "end", "digest": bytes(32)})
+        lying_sender(folders[1], b"abcd", {"op": "end", "digest": bytes(32)})
     assert os.listdir(folders[1]) == []
 
 
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        ((), "ended where 'start' was due"),
-        ((START, b"ab"), "ended after 2 of 4 bytes"),
-        ((START, b"abcd"), "ended where 'end' was due"),
-        (({"op": "start", "from": 2},), "neither 0 nor 0"),
-        (({"op": "end", "digest": GOOD},), "'end' came where 'start' was due"),
-        ((START, b"abcd", {"op": "end", "digest": b"short"}), "a digest has 32 bytes"),
-        ((START, b"abcdefg"), "a message of"),
-        ((START, b"abcd\0\1\xc1"), "not MessagePack"),
-        ((START, b"abcd\0\1\x01"), "not a map"),
-        (({"op": "refuse", "code": "io", "message": "\x1b[2J"},), "the peer refused the file"),
+        ((), "ended after 0 of 4 bytes"),
+        ((b"ab",), "ended after 2 of 4 bytes"),
+        ((b"abcd",), "ended where 'end' was due"),
+        ((b"abcd", {"op": "done"}), "'done' came where 'end' was due"),
+        ((b"abcd", {"op": "end", "digest": b"short"}), "a digest has 32 bytes"),
+        ((b"abcdefg",), "a message of"),
+        ((b"abcd\0\1\xc1",), "not MessagePack"),
+        ((b"abcd\0\1\x01",), "not a map"),
+        ((b"abcd", {"op": "refuse", "code": "io", "message": "\x1b[2J"}), "the peer refused the file"),
     ],
 )
 def test_a_sender_that_breaks_the_protocol(folders: Any, after: Any, words: Any) -> None:
@@ -115,8 +112,9 @@ def test_a_sender_that_breaks_the_protocol(folders: Any, after: Any, words: Any)
 @pytest.mark.parametrize(
     ("accept", "words"),
     [
-        ({"op": "accept", "have": 5, "digest": bytes(32)}, "claims to have 5 of 4 bytes"),
-        ({"op": "accept", "have": -1, "digest": bytes(32)}, "out of range"),
+        ({"op": "accept", "have": 5}, "claims to have 5 of 4 bytes"),
+        ({"op": "accept", "have": -1}, "out of range"),
+        ({"op": "accept", "have": 4}, "ended where 'start' was due"),
         ({"op": "done"}, "'done' came where 'accept' was due"),
         ({"op": "refuse", "code": "space", "message": "no"}, r"refused the file \(space\): no"),
         ({"op": "refuse", "code": "invented", "message": ""}, r"refused the file \(io\)"),
@@ -142,14 +140,41 @@ def test_a_receiver_that_breaks_the_protocol(folders: Any, accept: Any, words: A
         run(main())
 
 
+@pytest.mark.parametrize("have", [2, 4])
+def test_a_stranger_learns_nothing_of_a_file_whose_name_and_size_it_guesses(folders: Any, have: int) -> None:
+    """With a digest they could try all PINs of four digits at home."""
+    there = folders[1]
+    (there / ("f" if have == 4 else "f.dtp-part")).write_bytes(b"1234"[:have])
+
+    async def main() -> Any:
+        async with connection_to(lambda stream: receive_file(stream, there)) as connection:
+            stream = await connection.open_stream()
+            say(stream, **OFFER)
+            assert await hear(stream) == {"op": "accept", "have": have}
+            say(stream, op="same", digest=hashlib.sha256(b"9999"[:have]).digest())
+            answer = await hear(stream)
+            stream.write_eof()
+            with pytest.raises((FileExists, FileTransferError)):
+                await connection.outcome
+            return answer
+
+    answer = run(main())
+    if have == 4:
+        assert (answer["op"], answer["code"]) == ("refuse", "exists")
+        assert (there / "f").read_bytes() == b"1234"
+    else:
+        assert answer == {"op": "start", "from": 0}
+
+
 def test_a_receiver_that_claims_another_beginning_gets_it_all(folders: Any) -> None:
     path = folders[0] / "f"
     path.write_bytes(b"abcd")
 
     async def receiver(stream: Any) -> None:
         await hear(stream)
-        say(stream, op="accept", have=2, digest=hashlib.sha256(b"ax").digest())
-        assert await hear(stream) == {"op": "start", "from": 0}
+        say(stream, op="accept", have=2)
+        assert await hear(stream) == {"op": "same", "digest": hashlib.sha256(b"ab").digest()}
+        say(stream, op="start", **{"from": 0})
         assert await stream.readexactly(4) == b"abcd"
         assert await hear(stream) == {"op": "end", "digest": GOOD}
         say(stream, op="done")
@@ -163,14 +188,33 @@ def test_a_receiver_that_claims_another_beginning_gets_it_all(folders: Any) -> N
     run(main())
 
 
+def test_a_receiver_that_begins_where_it_has_not_said(folders: Any) -> None:
+    path = folders[0] / "f"
+    path.write_bytes(b"abcd")
+
+    async def receiver(stream: Any) -> None:
+        await hear(stream)
+        say(stream, op="accept", have=2)
+        await hear(stream)
+        say(stream, op="start", **{"from": 3})
+        assert (await hear(stream))["code"] == "protocol"
+
+    async def main() -> None:
+        async with connection_to(receiver) as connection:
+            with pytest.raises(FileTransferError, match="begins at 3, which is neither 0 nor 2"):
+                await send_file(connection, path)
+            await connection.outcome
+
+    run(main())
+
+
 def test_a_receiver_that_stops_without_a_word(folders: Any) -> None:
     path = folders[0] / "f"
     path.write_bytes(content(4 * CHUNK))
 
     async def receiver(stream: Any) -> None:
         await hear(stream)
-        say(stream, op="accept", have=0, digest=hashlib.sha256().digest())
-        await hear(stream)
+        say(stream, op="accept", have=0)
         stream.write_eof()
         stream.stop(9)
 

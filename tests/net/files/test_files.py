@@ -553,7 +553,8 @@ def _refused(name: str) -> Any:
     st.one_of(
         st.builds(m.Put, INFOS),
         st.builds(m.Offer, INFOS),
-        st.builds(m.Accept, st.integers(0, m.MAX_SIZE), st.binary(min_size=32, max_size=32)),
+        st.builds(m.Accept, st.integers(0, m.MAX_SIZE)),
+        st.builds(m.Same, st.binary(min_size=32, max_size=32)),
         st.builds(m.Start, st.integers(0, m.MAX_SIZE)),
         st.builds(m.FileEnd, st.binary(min_size=32, max_size=32)),
         st.just(m.Done()),
@@ -583,7 +584,9 @@ _VALUES = st.recursive(
             st.sampled_from(
                 ["op", "version", "name", "size", "mtime", "hash", "have", "digest", "from", "code"]
             ),
-            st.sampled_from(["put", "get", "file", "accept", "start", "end", "done", "refuse", "sha256"])
+            st.sampled_from(
+                ["put", "get", "file", "accept", "same", "start", "end", "done", "refuse", "sha256"]
+            )
             | _VALUES,
         ).map(msgpack.packb),
         _VALUES.map(msgpack.packb),
