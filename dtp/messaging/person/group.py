@@ -145,6 +145,7 @@ class Group:
         device; nobody is told."""
         messenger = self._messenger
         await messenger.delivery.run_in_thread(messenger.correspondence.allowances.accept_group, self.id)
+        messenger.delivery.wake_up()
 
     async def decline(self) -> None:
         """Leave a group that strangers have added us to, until somebody adds us again. Raise `MessageError` for one

@@ -379,7 +379,9 @@ class Messenger:
         """
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
         await self.lookup.check_card(told)
-        return await self.delivery.run_in_thread(self.correspondence.add_contact, told, now_ms())
+        contact = await self.delivery.run_in_thread(self.correspondence.add_contact, told, now_ms())
+        self.delivery.wake_up()  # a group of theirs may be no invitation any more
+        return contact
 
     async def find_person(self, name: PeerId | bytes | str) -> Contact:
         """Return the contact of this name; of `dtp1...` and `dtpa1...` it is looked for in `cards`, and added.

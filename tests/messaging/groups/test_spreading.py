@@ -314,6 +314,11 @@ def test_members_who_are_there_get_it_by_the_topic_and_others_by_mailbox(tmp_pat
         await group.send("one")
         for name in ("bob", "carol"):
             assert [each.text for each in await take(people[name], 1)] == ["one"]
+            (invitation,) = people[name].invitations  # alice is a stranger to them: they don't read along
+            woken = people[name].delivery.woken
+            woken.clear()
+            await (invitation.accept() if name == "bob" else people[name].add_contact(alice.card))
+            assert woken.is_set()
         await wait_present(alice, group.id, 2)
         await at.shut()
         await group.send("two")

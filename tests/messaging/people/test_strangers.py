@@ -110,3 +110,35 @@ def test_no_stranger_gets_access_to_our_contacts_by_naming_them_in_a_group(
     at.deliver()
     assert group in bob.groups
     assert not has_access(at, "carol")
+
+
+@pytest.mark.parametrize("how", ["writes", "accepts", "adds who made it"])
+def test_nobody_reads_along_in_a_strangers_group_before_taking_part_there(
+    village: Callable[..., Village], how: str
+) -> None:
+    """Whoever made it learned when somebody is there, and from which address: they dialled its members."""
+    at = met(village)
+    bob, mallory = at.people["bob"], at.people["mallory"]
+    bob.spreading.least = mallory.spreading.least = 2
+    group = at.group("mallory", "bob")
+    at.say("mallory", group, "hello")
+    at.deliver()
+    assert at.texts("bob", group) == ["hello"]
+    assert mallory.spreading.list_read_along() == {group}
+    assert bob.spreading.list_read_along() == set()
+    if how == "writes":
+        at.say("bob", group, "hello")
+    elif how == "accepts":
+        bob.allowances.accept_group(group)
+    else:
+        bob.add_contact(mallory.card, at.now)
+    assert bob.spreading.list_read_along() == {group}
+
+
+def test_no_device_of_somebody_blocked_is_linked_to(village: Callable[..., Village]) -> None:
+    at = village("alice", "bob", "carol")
+    group = at.group("alice", "bob", "carol")
+    alice, bob, carol = (at.people[each] for each in ("alice", "bob", "carol"))
+    assert set(alice.spreading.list_linkable(group)) == {bob.identity.id.key, carol.identity.id.key}
+    alice.update_contact(carol.person, blocked=True)
+    assert alice.spreading.list_linkable(group) == [bob.identity.id.key]

@@ -98,14 +98,11 @@ class TopicSpreader:
             await self._delivery.woken.wait()
 
     async def _join_topics(self, topics: GroupTopics) -> None:
-        """Read along in the topics of all groups that are large now, and in no others."""
-        groups = list(self._delivery.correspondence.groups)
-        large = {
-            each for each in groups if await self._delivery.run_in_thread(self._spreading.is_large, each)
-        }
-        for group in self._reading.keys() - large:
+        """Read along in the topics of the groups where that is to be done now, and in no others."""
+        wanted = await self._delivery.run_in_thread(self._spreading.list_read_along)
+        for group in self._reading.keys() - wanted:
             await self._reading.pop(group).stop()
-        for group in large - self._reading.keys():
+        for group in wanted - self._reading.keys():
             reading = SupervisedTask(partial(self._read_topic, topics, group), name="dtp-messages-topic")
             self._reading[group] = reading
             reading.start()
@@ -180,7 +177,7 @@ class TopicSpreader:
         while True:
             lacking = LINKED - len(topic.members)
             if lacking > 0:
-                devices = await self._delivery.run_in_thread(self._delivery.correspondence.devices_of, group)
+                devices = await self._delivery.run_in_thread(self._spreading.list_linkable, group)
                 others = [each for each in map(PeerId, devices) if node.links.get(each) is None]
                 chosen = random.sample(others, min(lacking, len(others)))
                 await asyncio.gather(*(self._dial_member(node, each) for each in chosen))

@@ -52,6 +52,17 @@ class Spreading:
         is_member = membership is not None and self._mail.person in membership.members.roles
         return is_member and 0 < self.least <= 1 + len(self._mail.devices_of(group))  # and this one
 
+    def list_read_along(self) -> set[bytes]:
+        """Return the groups in whose topics this device reads: large ones, but for those that only strangers have
+        added us to, who would learn by that when we are there, and from where."""
+        large = {each for each in self._mail.groups if self.is_large(each)}
+        return large - self._mail.allowances.find_invitations() if large else large
+
+    def list_linkable(self, group: bytes) -> list[bytes]:
+        """Return the devices of a group to which ours may link: those that get what is said there, but for those of
+        people who are blocked."""
+        return [each for each in self._mail.devices_of(group) if self.may_spread(group, each)]
+
     def may_spread(self, group: bytes, device: bytes) -> bool:
         """True for a device of one of the group's members, as far as is known here."""
         return self._person_of(group, device) != b""
