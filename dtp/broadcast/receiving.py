@@ -621,7 +621,8 @@ class ShowReceiver:
         segment = held.add_manifest(data)
         if is_first:
             self.start = segment.number
-        if segment.init not in (NO_INIT, segment.number, self._init_looked_for):
+        needs_init = not segment.flags & (Flag.INIT | Flag.KEYS)
+        if needs_init and segment.init not in (NO_INIT, self._init_looked_for):
             self._init_looked_for = segment.init
             if not held.has_whole(segment.init):  # it comes before all that need it
                 await self._fetcher.fetch_from_others(held, address, segment.init, segment.init)

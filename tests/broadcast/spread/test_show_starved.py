@@ -343,3 +343,32 @@ def test_who_hears_the_show_through_a_listener_is_measured_and_not_heard_by_it()
         air.end()
 
     clock.run(test())
+
+
+class Absent:
+    """One that takes connections, and does nothing with them."""
+
+    async def serve_connection(self, connection):
+        await asyncio.Event().wait()
+
+
+def test_init_data_of_before_is_not_looked_for_where_a_key_comes():
+    """A key is signed before the init data that goes with it, and nothing of it is decoded: who came where the init
+    data before was forgotten waited for 15 s if another one who was asked for that didn't answer."""
+
+    async def test():
+        air = Air()
+        brief = HeldSegments(air.signer.announcement, limit=20)
+        for flags in (Flag.INIT, Flag.START, Flag.START, Flag.START, Flag.KEYS, Flag.INIT, Flag.START):
+            epoch = int(air.signer.position.number >= 4)
+            segment = air.signer.sign(b"body", time_ms=0, epoch=epoch, flags=flags)
+            brief.add_own(segment, b"body")
+        assert brief.get_segment(0) is None
+        air.network.serving[FIRST], air.network.serving[SECOND] = passed_on(brief), Absent()
+        listener = air.hear(FIRST)
+        listener.parents.learn_addresses([SECOND])
+        await asyncio.sleep(5)
+        assert listener.held.has_whole(6)
+        air.end()
+
+    clock.run(test())
