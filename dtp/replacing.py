@@ -57,11 +57,9 @@ def rename_without_replacing(source: Path, target: Path) -> None:
     something has it, and `OSError`."""
     try:
         os.link(source, target, follow_symlinks=False)
-    except FileExistsError as error:
-        raise FileExistsError(error.errno, error.strerror, os.fspath(target)) from None
     except OSError:
-        # No hard links here, which each system says in another way: so the name is taken first. If it is something
-        # else, that fails alike.
+        # Where there are no hard links each system says that in another way: so the name is taken first. If it is
+        # something else, such as a name that is taken, that fails alike.
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
             os.replace(source, target)

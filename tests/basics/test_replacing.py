@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from dtp.replacing import remove_scratch, replace_file, replacing
+from dtp.replacing import remove_scratch, rename_without_replacing, replace_file, replacing
 
 
 class Killed(BaseException):
@@ -56,6 +56,16 @@ def test_a_new_file_takes_no_name_that_something_has(tmp_path):
     assert caught.value.filename == str(path)
     assert path.read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_cannot_be_renamed_leaves_no_file_of_its_new_name(tmp_path, is_there):
+    source = tmp_path / "source"
+    if is_there:
+        source.mkdir()  # which has no hard links, and takes no file's name
+    with pytest.raises(NotADirectoryError if is_there else FileNotFoundError):
+        rename_without_replacing(source, tmp_path / "target")
+    assert os.listdir(tmp_path) == (["source"] if is_there else [])
 
 
 def test_nobody_but_the_owner_can_read_it(tmp_path):
