@@ -23,11 +23,8 @@ def unpack(data: bytes, fault: Callable[[str], Exception], what: str, **options:
     """
     try:
         return msgpack.unpackb(data, **options)
-    except (
-        ValueError,
-        TypeError,
-        msgpack.UnpackException,
-    ):  # a StackError is a ValueError, so is text not in UTF-8
+    except (ValueError, TypeError, msgpack.UnpackException):
+        # A StackError is a ValueError, and so is text that isn't UTF-8; a key that can't be one is a TypeError.
         raise fault(f"{what} is not MessagePack") from None
 
 

@@ -92,8 +92,8 @@ class StuckStreams:
             others = len(unread) - ended
             fields = {"event": "in-the-way", "ended": ended, "held": freed, "others": others}
             self._log.warning(
-                "%s took nothing, and held up %s of the same connection: ended, with %d KiB; who pauses for long had "
-                "better end, and ask again",
+                "%s took nothing, and held up %s of the same connection: ended, with %d KiB; whoever pauses for "
+                "long should end its stream, and ask again",
                 *(count_of(ended, "stream"), count_of(others, "other"), freed >> 10),
                 extra={"fields": fields},
             )

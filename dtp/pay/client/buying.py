@@ -87,8 +87,8 @@ async def purchase(
     left with its server, if that agrees.
 
     Raises `PriceTooHigh`, `BudgetTooSmall`, `NoPass`, `OpeningUnknown`, `OpeningBusy`, `HostUnusable`, `LockTooLong`,
-    `HostLimit`, `DayLimit`, `NotApproved`, `GasTooHigh`, `ChannelUnusable` where the
-    host is the account's own, and what the chain and the store raise.
+    `HostLimit`, `DayLimit`, `NotApproved`, `GasTooHigh`, `ChannelUnusable` where the host is the account's own, and
+    what the chain and the store raise.
     """
     state = await read_host(chain, host, clock=clock)
     number, found = state.open_service(service)
