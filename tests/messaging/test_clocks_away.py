@@ -18,6 +18,7 @@ from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import KeysForged, KeysRolledBack
 from dtp.messaging.mailbox import MailboxClient, MailboxRefused, Refusal
 from dtp.messaging.mailbox.pool import connect_plainly
+from dtp.messaging.mailbox.protocol import REASONS
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.notices import What
@@ -89,6 +90,29 @@ def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(
             )  # longer than the first pause: all who are refused would knock at once
 
     post_office(main, tmp_path, "untimely")
+
+
+def test_a_mailbox_that_was_asked_too_often_for_a_moment_is_not_said_to_keep_everybody_away(
+    tmp_path: Path,
+) -> None:
+    refusals = [Refusal.TOO_OFTEN, Refusal.TOO_OFTEN, Refusal.NOT_STORED]
+
+    async def connect(address: str, identity: Identity | None) -> MailboxClient:
+        client = await connect_plainly(address, identity)
+
+        async def refuse(keys: bytes, one_time: list[bytes]) -> None:
+            raise MailboxRefused(refusals.pop(0) if refusals else Refusal.NOT_STORED)
+
+        client.publish_keys = refuse
+        return client
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with at.messenger("alice", box, connect=connect) as alice:
+            notice = await wait_notice(alice, What.MAILBOX_REFUSES)
+            assert notice.detail == f"{box}: {REASONS[Refusal.NOT_STORED]}"
+
+    post_office(main, tmp_path, "too-often")
 
 
 def test_what_a_clock_a_year_ahead_has_put_off_goes_out_once_it_is_right(tmp_path: Path) -> None:

@@ -203,13 +203,14 @@ class Delivery:
             except (DtpError, TimeoutError) as fault:
                 log.info("the mailbox %s can't be reached: %s", address, fault)
             else:
-                if await self._collect_envelopes(address, client):
+                if await self._collect_envelopes(address, client, pause):
                     pause = _FIRST_PAUSE
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
 
-    async def _collect_envelopes(self, address: str, client: MailboxClient) -> bool:
-        """Collect from one mailbox until its connection ends. Return whether it has our keys."""
+    async def _collect_envelopes(self, address: str, client: MailboxClient, pause: float) -> bool:
+        """Collect from one mailbox until its connection ends. Return whether it has our keys. `pause` is that before
+        the next try."""
         signals = TaskSet(lambda task, fault: None)  # they end with the connection
         is_in = False
         try:
@@ -229,16 +230,18 @@ class Delivery:
             log.info("the mailbox %s: %s", address, fault)
             if isinstance(fault, StoreFailed):
                 self._on_notices([Notice(What.STORE_FAILED, detail=str(fault))])
-            self._tell_refusal(address, fault)
+            self._tell_refusal(address, fault, pause)
         finally:
             self.forget_own(address, client)
             await signals.stop()
             await client.close()
         return is_in
 
-    def _tell_refusal(self, address: str, fault: DtpError) -> None:
+    def _tell_refusal(self, address: str, fault: DtpError, pause: float) -> None:
         """Tell once of a mailbox that doesn't take our keys, and why: nobody could write to us there."""
         if not isinstance(fault, MailboxRefused):
+            return
+        if fault.refusal is Refusal.TOO_OFTEN and pause < _RETRY:  # that passes
             return
         notice = Notice(What.MAILBOX_REFUSES, detail=f"{address}: {REASONS[fault.refusal]}")
         if fault.refusal is Refusal.CLOCK_DIFFERS:
