@@ -47,7 +47,7 @@ def _change(message: str, work: Any, done: str, *, own: bool = False, **who: Any
         return await deliver(messenger, WAIT)
 
     told = run(with_messenger(open_messenger(**who), main))
-    later = "" if told else ": no mailbox could be reached; others hear of it by the next command"
+    later = "" if told else ": not all that waits is in mailboxes yet; the next command goes on sending it"
     print_result({"message": message, "sent": told}, f"{done}{later}")
 
 

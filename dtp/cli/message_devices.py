@@ -27,7 +27,7 @@ from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.person.messenger import Messenger
 
-_LATER: Final = "no mailbox could be reached: your contacts are told by the next command"
+_LATER: Final = "not all that waits is in mailboxes yet: the next command goes on telling your contacts"
 
 
 @click.command()

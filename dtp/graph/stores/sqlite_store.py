@@ -107,8 +107,8 @@ class SqliteStore(Store):
     def _take_lock(self) -> None:
         if not self._lock.take():  # two writers as one author would contradict each other
             raise StoreError(
-                f"{self._path} could not be opened: another process has it, or this one twice; read_only=True reads "
-                "beside it"
+                f"{self._path} could not be opened: another process has it, or this one twice; until that ends it "
+                "can only be read"
             )
 
     def _connected_to_write(self) -> sqlite3.Connection:

@@ -454,7 +454,9 @@ def test_looking_beside_the_program_that_has_the_file(me, tmp_path):
         assert "frames       2" in run("status", file)
         assert run("grant", file) == ""
         assert "2 envelopes" in run("export", file, tmp_path / "notes.dtpg")
-        assert "another process has it" in run("put", file, "page/1", "title", "Final", code=3)
+        refused = run("put", file, "page/1", "title", "Final", code=3)
+        assert "another process has it" in refused
+        assert "read_only" not in refused
     assert sorted(one.name for one in tmp_path.glob("notes*")) == ["notes.db", "notes.dtpg"]
 
 
