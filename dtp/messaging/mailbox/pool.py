@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Container
 from typing import Final
 from weakref import WeakValueDictionary
 
+from dtp.bounded import BoundedDict
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
 from dtp.identity import Identity
@@ -43,7 +44,7 @@ class MailboxPool:
         self._clients: OrderedDict[_Place, MailboxClient] = OrderedDict()
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
         #: Those that have not answered in time, the last ones: others are asked before them.
-        self._slow: OrderedDict[str, None] = OrderedDict()
+        self._slow: BoundedDict[str, None] = BoundedDict(_MOST)
 
     async def get_client(self, address: str, teller: Nearness) -> MailboxClient:
         """Return a conversation with a mailbox. Raise what connecting raises, such as `AddressError` for one that
@@ -74,15 +75,10 @@ class MailboxPool:
                         return True
             except TimeoutError:
                 log.info("the mailbox %s: no answer in time", address)
-                self._note_slow(address)
+                self._slow[address] = None
             except DtpError as fault:  # the next one may do it
                 log.info("the mailbox %s: %s", address, fault)
         return False
-
-    def _note_slow(self, address: str) -> None:
-        self._slow[address] = None
-        if len(self._slow) > _MOST:
-            self._slow.popitem(last=False)
 
     async def close(self) -> None:
         """End all conversations."""
