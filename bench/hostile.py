@@ -302,7 +302,7 @@ def main() -> int:
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     arguments = parser.parse_args()
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    rows = {}
+    rows, facts = {}, machine.facts()
     for name in arguments.only or ATTACKS:
         print(name, file=sys.stderr, flush=True)
         rows[name] = measure(
@@ -314,7 +314,7 @@ def main() -> int:
         "seconds": arguments.seconds,
         "attackers' nice": arguments.nice,
     }
-    facts = machine.facts() | chosen | {"load average at the end": machine.load()}
+    facts |= chosen | {"load average at the end": machine.load()}
     text = as_markdown(facts, rows, date)
     if arguments.save:
         base = ROOT / "bench" / "results" / f"{date}-hostile"
