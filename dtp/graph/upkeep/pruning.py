@@ -194,6 +194,8 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     """Put what was kept as the sum of an author's frames in their place, if it may be."""
     upto = graph.passed.last_of(author)
     here = graph.frames.last_of(author)
+    if upto > here:
+        await graph.frames.ask_store(graph.passed.parts_of, author)  # which removes it if that is damage
     if upto > here or author in graph.forks or any(gap[0] == author for gap in graph.frames.lost()):
         return Pruned(0, 0)
     size = await graph.frames.stored_bytes(author, 1, upto)

@@ -32,7 +32,15 @@ def damage(kept: Path, how: str) -> None:
     elif how == "emptied":
         data.clear()
     else:
-        data[{"sequence": 7, "length": 11, "contents": len(data) // 2, "signature": -1}[how]] ^= 1
+        data[
+            {
+                "sequence": 7,
+                "high in the sequence": 1,
+                "length": 11,
+                "contents": len(data) // 2,
+                "signature": -1,
+            }[how]
+        ] ^= 1
     kept.write_bytes(data)
 
 
@@ -91,5 +99,29 @@ def test_a_file_of_another_program_among_sums_is_none_of_them(tmp_path: Path) ->
         (tmp_path / "bob.db-summaries" / ".DS_Store").write_bytes(b"\0" * 20)
         async with await Graph.open(str(tmp_path / "bob.db"), identity=BOB) as bob:
             assert bob.passed.list_authors() == [ALICE.id.key]
+
+    asyncio.run(main())
+
+
+def test_a_sum_that_seems_to_stand_for_more_frames_than_there_are_keeps_no_author_from_being_pruned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was looked at only where a newcomer asked for it: a store grew without end until then."""
+    caplog.set_level(logging.WARNING, logger="dtp.graph")
+
+    async def main() -> None:
+        async with await Graph.open(str(tmp_path / "bob.db"), identity=BOB) as bob:
+            await give_frames_and_sum(ALICE, bob)
+            await churn(bob, 40)
+            await bob.upkeep.prune()
+            await churn(bob, 40)
+        for who in (ALICE, BOB):
+            damage(tmp_path / "bob.db-summaries" / who.id.key.hex(), "high in the sequence")
+        async with await Graph.open(str(tmp_path / "bob.db"), identity=BOB) as bob:
+            await bob.upkeep.prune()
+            assert ALICE.id.key not in bob.passed.list_authors()
+            assert caplog.text.count("was damaged, and is removed") == 2
+            assert (await bob.upkeep.prune()).frames == 40
+            assert bob.passed.last_of(BOB.id.key) == bob.frames.last_of(BOB.id.key)
 
     asyncio.run(main())
