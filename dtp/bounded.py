@@ -1,4 +1,4 @@
-"""Dicts that remember so many entries and no more, for what strangers make us remember."""
+"""A dict with a bound, for what strangers make us remember."""
 
 from __future__ import annotations
 

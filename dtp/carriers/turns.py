@@ -3,14 +3,14 @@
 Packets of QUIC, and what was read of WebSockets while many tiny frames come. One packet costs the library 30 to 50
 us; one that is full of tiny frames, or begins a connection, a hundred times as much. All carriers of a socket share
 its reader, so each has a line of its own, and whoever has had least processor time of late comes next: 32 who send
-the dearest packets there are delay a visitor by one of them. Strangers of one source have one account; of those who
-share it, too, whoever has had least comes next.
-There are three groups: strangers, those who have much sent to them, and those who ask for little. Where somebody
-waits in several of them each has as much of the time, and so one of a group may have as much as all of another.
-Beside 34 who have much sent to them all newcomers had a thirty-fifth of it, and one of them waited for seconds.
-Timers of carriers that are due, and what is left of a packet that had much in it, are done in these turns, too.
-What comes for one from elsewhere than its other side has a line of its own as well: that may be the other side, which
-has moved, or anybody who has seen the carrier's id on its way and forges packets for it.
+the dearest packets there are delay a visitor by one of them. Strangers of one source have one account, and of those
+who share it whoever has had least comes next, too. There are three groups: strangers, those who have much sent to
+them, and those who ask for little. The groups in which somebody waits share the time equally, so one of a small group
+may have as much as all of a large one. Without groups all newcomers together had a thirty-fifth of it beside 34 who
+have much sent to them, and one of them waited for seconds. Timers of carriers that are due, and what is left of a
+packet that had much in it, are done in these turns, too. What comes for one from elsewhere than its other side has a
+line of its own as well: that may be the other side, which has moved, or anybody who has seen the carrier's id on its
+way and forges packets for it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class NoGroup(LocalError):
 
 
 class NoInvitation(LocalError):
-    """A group is one that needn't be accepted: strangers alone can't have brought us into it."""
+    """The group needn't be accepted: it isn't strangers alone who have added us to it."""
 
     code = "no-invitation"
 

@@ -51,8 +51,8 @@ PEOPLE_WARNINGS: Final = {
     What.PAST_GIVEN: "{name} is given what was said before in a group",
     What.JOIN_REFUSED: "somebody wasn't let into a group by a link of yours: {name}",
     What.QUOTA_EXCEEDED: "somebody sends more than is kept of them: {name}",
-    What.MAILBOX_NEARER: "the mailbox of {name} is in your network, as they alone say, so nothing is left there: add "
-    "their card ('dtp message add')",
+    What.MAILBOX_NEARER: "the mailbox of {name} is in your network, which nobody there has told you, so nothing is "
+    "left in it: add their card ('dtp message add')",
     What.MISSED_CALL: "{who} has called, and nobody has answered",
 }
 _WARNINGS: Final = MAILBOX_WARNINGS | PEOPLE_WARNINGS
@@ -171,8 +171,8 @@ async def _with_sources(
 async def deliver(
     messenger: Messenger, wait: float, besides: bytes = b"", *, message: Message | None = None
 ) -> bool:
-    """Return whether mailboxes have all that is to be sent, or all of a message, within `wait` seconds: but for what
-    is for the device `besides`."""
+    """Return whether mailboxes have all that is to be sent, or all of a message, within `wait` seconds. What is for
+    the device `besides` isn't counted."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
             await messenger.wait_delivered(besides, message=message)

@@ -550,7 +550,7 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
             rows["begins with"] = f"{sums['start_pot']} in the pot"
     else:
         rows["tickets"] = (
-            f"{record['tickets']} held of {record['fewest']} that it takes, {sums['ticket_price']} each"
+            f"{record['tickets']} held of {record['fewest']} needed, {sums['ticket_price']} each"
         )
         too_late = record["air"] in (Air.OFF, Air.FUNDING) and record["start_by_ms"] < 1000 * time.time()
         rows["air"] += ", and can't start any more" * too_late

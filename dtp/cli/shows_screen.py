@@ -25,7 +25,7 @@ def screen(page: Mapping[str, Any], lines: int) -> Group:
     """Return what a terminal of so many lines shows of a page (`ShowWatcher.make_page`)."""
     head = [f"next slot {page['next_slot']}", f"paid {page['paid']}", f"tips {page['tips']}"]
     if page["tickets"]:
-        head.insert(0, f"{page['tickets']['held']} tickets held of {page['tickets']['wanted']} that it takes")
+        head.insert(0, f"{page['tickets']['held']} tickets held of {page['tickets']['wanted']} needed")
     else:
         head.insert(0, f"{page['pot']} in the pot")
     table = Table(box=None, pad_edge=False, header_style="dim")

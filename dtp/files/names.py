@@ -17,7 +17,7 @@ MAX_NAME = 250
 _MOST: Final = 255
 #: Bytes of UTF-8 of a path in `get`.
 MAX_PATH = 1024
-#: Classes of characters that have other characters be shown in another order: by them `exe.jpg` may be `gpj.exe`.
+#: Classes of characters that change the order in which others are shown: with them `gpj.exe` may look like `exe.jpg`.
 _TURNS: Final = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 #: Behind the name of what has come so far of a file. No other program uses it, as `NAME.part` may be what a browser
 #: loads, and whoever sends a file chooses its name.
@@ -47,7 +47,7 @@ def check_name(name: str) -> str:
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
         raise NameRefused(f"the file name {shown} has control characters or is not Unicode text")
     if any(unicodedata.bidirectional(char) in _TURNS for char in name):
-        raise NameRefused(f"the file name {shown} has characters that turn the direction of what is shown")
+        raise NameRefused(f"the file name {shown} has characters that change the direction of text")
     if len(name.encode()) > MAX_NAME:
         raise NameRefused(f"the file name {shown}... is longer than {MAX_NAME} bytes")
     return name

@@ -21,8 +21,8 @@ _NONCE_BYTES: Final = 24
 
 
 class SealedRows:
-    """Seals values of a database's rows: somebody who has the file without the identity sees whose they are, when
-    they came and how long they are, but not what they say, and can't put one in the place of another."""
+    """Seals values of a database's rows: whoever has the file without the identity sees whose they are, when they
+    came and how long they are, but not what they say, and can't put one in the place of another."""
 
     def __init__(self, secret: bytes) -> None:
         """`secret` is 32 bytes that only the owner can make."""

@@ -132,7 +132,7 @@ def test_the_producers_page_moderates_and_a_ticketed_show_says_what_is_sold(film
     page = run(
         on_gateway(film, lambda url: dump(url, 20_000), money=lambda: TICKETS, dismiss=lambda number: None)
     )
-    assert "3 of 50 that it takes" in page
+    assert "3 of 50 needed" in page
     assert "dtp show buy 0xabc" in page
     assert page.count("<button") == 2
 

@@ -176,7 +176,7 @@ function showMoney(money, moderated) {
   at("old").textContent = `The chain hasn't answered for ${seconds(money.old_s || 0)}: this is how it stood then.`;
   const rows = [];
   if (money.tickets) {
-    rows.push(["tickets held", `${money.tickets.held} of ${money.tickets.wanted} that it takes`], ["a ticket", money.ticket]);
+    rows.push(["tickets held", `${money.tickets.held} of ${money.tickets.wanted} needed`], ["a ticket", money.ticket]);
     if (money.start_by_ms && money.air in OFF_AIR) rows.push(["has to start by", new Date(money.start_by_ms).toLocaleString()]);
   } else {
     rows.push(["in the pot", money.pot], ["costs", `${money.rate} each ${seconds(money.slot_s)}`]);

@@ -75,8 +75,8 @@ class Untold(NamedTuple):
 
 
 def find_untold(steps: Iterable[EditStep]) -> Untold:
-    """Return it for all that an author's edits there tell; where these are made to cost much, that is all that the
-    author deleted of its own."""
+    """Return what `Untold` says, for all edits of an author's in one text or list. Where these are made to cost much
+    it is all that the author deleted of its own."""
     return _Working(steps).find_untold()
 
 

@@ -30,11 +30,11 @@ _INHERITED = sys.platform == "linux"
 _NAME_SIZE = 16
 #: The congestion control that every Linux has and, unless forbidden, lets every program choose.
 _UNPACED = b"reno"
-#: Bytes that the kernel keeps for a program or backend behind those that it has taken. What it takes is seen by that:
-#: else the kernel keeps MiB, and says that it has room again when a third of that is taken. A program that reads
-#: steadily at 2 Mbit/s seemed to take nothing for 3 s then, as those do that hold up others (`dtp.net.stuck`). A
-#: transfer of 600 MB took as much of the processor as without. Only on Linux: by the option macOS tells of room
-#: later, and a write fills its whole buffer all the same.
+#: Bytes that the kernel keeps for a program or backend behind those that it has taken. Without it the kernel keeps
+#: several MiB, and says that it has room again once a third of that is taken, so what it takes is seen late. A
+#: program that reads steadily at 2 Mbit/s seemed to take nothing for 3 s then, as those do that hold up others
+#: (`dtp.net.stuck`). A transfer of 600 MB took as much of the processor as without. Only on Linux: by the option
+#: macOS tells of room later, and a write fills its whole buffer all the same.
 UNSENT = 128 * 1024
 _UNSENT_OPTION = socket.TCP_NOTSENT_LOWAT if sys.platform == "linux" else None
 #: Seconds until a Unix socket whose queue is full is tried again.

@@ -152,8 +152,8 @@ class Offering:
         self._offered: _OfferedSum | None = None
         #: Author -> how much was stored of it when its sum was taken, and how often it was since.
         self._taken: BoundedDict[bytes, tuple[int, int]] = BoundedDict(_REMEMBERED)
-        #: Peer -> the first and the last of the own frames that it was sent last, and up to which it was sent some
-        #: when it took none for now.
+        #: Peer -> the first and the last of the own frames that it was sent last, and the last of those it took none
+        #: of, 0 if it took all so far.
         self._sent: BoundedDict[bytes, tuple[int, int, int]] = BoundedDict(_REMEMBERED)
 
     def parts_for(self, peer: bytes, first: int, last: int) -> Iterator[tuple[int, int]]:
@@ -170,7 +170,7 @@ class Offering:
         self._sent[peer] = first, last, self._sent.get(peer, (0, 0, 0))[2]
 
     def note_refusal(self, peer: bytes) -> None:
-        """Note that a peer takes no own frames for now."""
+        """Note that a peer took none of the own frames that it was sent last."""
         first, last, cut = self._sent.get(peer, (0, 0, 0))
         if cut < first:  # else it may have taken those up to there
             self._sent[peer] = first, last, last

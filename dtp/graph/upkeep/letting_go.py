@@ -49,7 +49,7 @@ class Gone:
     edited: dict[Name, list[Span]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """Return it as it is kept: MessagePack `[[[[space, soul, key], [clock...]]...], [[[space, soul, key],
+        """Return this as it is kept: MessagePack `[[[[space, soul, key], [clock...]]...], [[[space, soul, key],
         [[agent, first, end]...]]...]]`."""
         added = [[[*name], sorted(clocks)] for name, clocks in sorted(self.added.items())]
         edited = [[[*name], [[*span] for span in spans]] for name, spans in sorted(self.edited.items())]

@@ -162,10 +162,10 @@ def _check_parts(told: str) -> None:
     names = {each[0] for each in told_names if len(each) == 1 and each[0].split() == each}
     if not len(parts) == len(names) <= MAX_SECTIONS:
         raise CallMalformed(
-            f"a description of media has up to {MAX_SECTIONS} parts, each with a name of its own"
+            f"a description of media has at most {MAX_SECTIONS} parts, each with a name of its own"
         )
     if not all(each.startswith(("audio ", "video ")) for each in parts):
-        raise CallMalformed("a description of media that is neither audio nor video")
+        raise CallMalformed("a description of media has a part that is neither audio nor video")
     groups = [each.split() for each in _GROUP.findall(told)]
     if not {name for each in groups if each[:1] == ["BUNDLE"] for name in each[1:]} <= names:
-        raise CallMalformed("a description of media bundles parts that it hasn't got")
+        raise CallMalformed("a description of media bundles parts that it doesn't have")

@@ -56,7 +56,8 @@ class MailboxLimits:
     #: Bytes that one source leaves at once, and as many more in a day, where room costs nothing. Devices cost
     #: nothing, either: with 1,000 of its own one source filled the disk in a night.
     source_bytes: int = 4096 * MIB
-    #: New devices of one network: in the 60 days until those make room that have left, it doesn't get all places.
+    #: New devices of one network, or it would soon have all places: those that have left make room only after 60
+    #: days.
     new_devices: int = 1000
     new_device_pause: float = 60.0
     #: Keys, settings and cards of all devices of one source: each waits for the disk, and a device has some in five
@@ -66,8 +67,8 @@ class MailboxLimits:
     #: ... and questions for keys: each takes a one-time key away.
     key_questions: int = 100
     key_pause: float = 6.0
-    #: Envelopes that stamps of usual work have let in, which aren't kept a second time: who has one of them forgotten
-    #: works for all of these.
+    #: Envelopes that stamps of usual work have let in, which aren't kept a second time: to have one of them forgotten
+    #: somebody has to do the work of as many.
     spent_stamps: int = 65_536
     #: Sources that are remembered.
     sources: int = 4096

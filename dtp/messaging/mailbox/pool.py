@@ -65,8 +65,8 @@ class MailboxPool:
     async def try_each(
         self, addresses: tuple[str, ...], teller: Nearness, ask: Callable[[MailboxClient], Awaitable[bool]]
     ) -> bool:
-        """Call `ask` with one mailbox after another, as somebody so near tells of them, until it is true: last with
-        those that haven't answered in time before. Return False if it never is."""
+        """Call `ask` with one mailbox after another, as somebody so near tells of them, until it returns True; those
+        that haven't answered in time before come last. Return False if it never does."""
         for address in sorted(addresses, key=self._slow.__contains__):
             try:
                 async with asyncio.timeout(2 * _PATIENCE):

@@ -44,7 +44,7 @@ def make_stamp(recipient: bytes, envelope: bytes, bits: int) -> bytes:
 
 
 class SpentStamps:
-    """What stamps of work have let in, the newest `most`: a stamp has no date, so it would let in the same envelope
+    """What stamps of work have let in: the newest `most`. A stamp has no date, so it would let the same envelope in
     again whenever that was fetched, and work that was done once could fill a tray again and again."""
 
     def __init__(self, most: int) -> None:

@@ -183,7 +183,7 @@ class Delivery:
         )
 
     async def wait_sent(self, besides: bytes = b"", message: bytes = b"") -> None:
-        """Wait until that is nothing."""
+        """Wait until `count_unsent` returns 0."""
         await self.settled.wait()
         while await self.count_unsent(besides, message):
             self.settled.clear()

@@ -59,8 +59,8 @@ class Group:
 
     @property
     def is_invitation(self) -> bool:
-        """True for one that we are in, and nobody but strangers has added us to, until we write there, do something
-        else but leave, or `accept` it: until then its members are strangers, and hear of nothing that we read."""
+        """True if only strangers have added us to this group, until we write there, do anything but leave, or
+        `accept` it. Until then its members are strangers, and don't hear what we read."""
         mail = self._messenger.correspondence
         return mail.person in self.members and mail.allowances.is_invitation(mail.groups[self.id])
 

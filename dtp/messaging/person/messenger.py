@@ -350,7 +350,7 @@ class Messenger:
 
     @property
     def groups(self) -> list[Group]:
-        """The groups that we are in, or were: but for invitations that were declined."""
+        """The groups that we are in, or were, without invitations that were declined."""
         return [Group(self, each) for each in self.correspondence.allowances.list_groups()]
 
     @property
@@ -612,7 +612,7 @@ class Messenger:
         return [Message(self, named, each) for each in shown]
 
     async def wait_delivered(self, besides: bytes = b"", *, message: Message | None = None) -> None:
-        """Wait until mailboxes have all that was said, or all of a message, but for what is for the device
+        """Wait until mailboxes have all that was said, or all of a message, except what is for the device
         `besides`."""
         await self.delivery.wait_sent(besides, message.id if message else b"")
 

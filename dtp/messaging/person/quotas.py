@@ -117,8 +117,8 @@ class Allowances:
         return person != self._mail.person and (contact is None or contact.stranger)
 
     def is_invitation(self, group: Membership) -> bool:
-        """True until we do something in a group that nobody but strangers has added us to. Leaving it is no answer. A
-        group that was no invitation once never becomes one.
+        """True for a group that only strangers have added us to, until we do something there. Leaving it is no
+        answer. A group that was no invitation once never becomes one.
         """
         return group.group in self._find_invitations([group])
 

@@ -50,7 +50,7 @@ def test_what_the_terminal_has_no_room_for_is_counted(lines, left_out):
 
 def test_tickets_and_nobody_who_has_asked():
     lines = shown({**PAGE, "tickets": {"held": 3, "wanted": 50}, "line": [], "more": 0})
-    assert "3 tickets held of 50 that it takes" in lines[1]
+    assert "3 tickets held of 50 needed" in lines[1]
     assert lines[-1].strip() == "nobody has asked yet"
 
 
@@ -73,7 +73,7 @@ def test_a_status_says_when_too_few_tickets_were_sold_in_time(start_by_ms, air, 
     rows = status_rows({**STATUS, **tickets, "start_by_ms": start_by_ms, "air": air})
     assert ("dtp show refund" in rows.get("starts by", "")) == too_late
     assert ("starts by" in rows) == (air != "on air")
-    assert rows["tickets"].startswith("1 held of 2 that it takes")
+    assert rows["tickets"].startswith("1 held of 2 needed")
     assert rows["air"] == (f"{air}, and can't start any more" if too_late else air)
 
 

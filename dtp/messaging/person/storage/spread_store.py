@@ -90,8 +90,9 @@ class SpreadStore:
         )
 
     def drop_device(self, device: bytes) -> None:
-        """Have nothing wait for a device any more, in any group. A reader that lacks nothing, and is no device, tells
-        that one has gone: it has the key of what is spread, so that has to be another one from now on."""
+        """Have nothing wait for a device any more, in any group. In its place comes a reader with no name that lacks
+        nothing: it tells that a device has gone which has the key of what is spread, so that another key has to be
+        made."""
         self._database.execute(
             "INSERT OR REPLACE INTO spread_readers SELECT conversation, x'', ?, 0 FROM spread_readers "
             "WHERE device = ?",

@@ -314,7 +314,7 @@ class MessageStore:
 
     def count_unsent(self, besides: Collection[bytes] = (), message: bytes = b"") -> int:
         """Return the number of payloads that were never sent, or spread and not yet had by all, of the message with
-        this id or of all: but for those for the devices `besides`."""
+        this id or of all; those for the devices `besides` aren't counted."""
         others = ", ".join("?" * len(besides))
         ((count,),) = self._database.select_rows(
             "SELECT (SELECT COUNT(*) FROM spread_waiting WHERE ?1 IN (message, x'')) + (SELECT COUNT(*) FROM outbox "
