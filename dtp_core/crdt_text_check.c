@@ -183,7 +183,7 @@ static int check_treap(const waiting *w, int depth, uint64_t *count, const waiti
     return check_treap(w->right, depth - 1, count, farthest);
 }
 
-/* What waits is counted, and what comes next is deleted by the one that reaches farthest. */
+/* All that waits is counted, and of each author's halves the one that ends last has deleted what is here. */
 static int check_waits(dtp_text *t)
 {
     uint64_t count = 0;

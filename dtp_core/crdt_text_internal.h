@@ -299,8 +299,8 @@ void waits_free(dtp_text *t);
 
 /* ---- crdt_text_merge.c ------------------------------------------------------------------------------------- */
 
-/* Apply all that waits as far as it can be: what was deleted is gone before, but not all know yet who deleted it, too. Before
- * authors' next numbers are asked for. Only memory can fail. */
+/* Apply all that waits as far as it can be. What it deletes is gone already, but how many operations each author has made
+ * is only right behind this: call it before that is told. Only memory can fail. */
 int waits_settle(dtp_text *t);
 
 #endif

@@ -225,7 +225,7 @@ static int drain(dtp_text *t)
     return code == DTP_TEXT_MEMORY ? code : DTP_TEXT_OK;
 }
 
-/* The same of deletions that begin with what this author has made. */
+/* Apply all halves of this author as far as it has made what they delete, and hang each up again that ends behind that. */
 static int settle(dtp_text *t, uint32_t on)
 {
     waiting *rest = t->agents[on].halves, *w;

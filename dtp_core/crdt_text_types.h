@@ -125,7 +125,7 @@ typedef struct waiting {
     run op;
     uint32_t len;
     uint16_t dead;
-    uint16_t half; /* it is, or was last, among the author's `halves` */
+    uint16_t half; /* it is among the author's `halves`, or was before it was taken out */
     uint32_t size; /* of `text` */
     uint8_t text[];
 } waiting;
@@ -171,8 +171,8 @@ typedef struct agent {
     level *levels; /* of its runs, while depths are told anew */
     size_t level_room;
     waiting *waits;    /* operations that need more of its own */
-    waiting *halves;   /* deletions of its characters that begin with those that are here: they need the last of them */
-    uint32_t settled;  /* of these all have deleted what is below */
+    waiting *halves;   /* deletions that begin with its next character, by where they end: see crdt_text_wait.c */
+    uint32_t settled;  /* all of these have deleted what is below, not just the one that ends last */
     uint32_t is_ready; /* it is in `waiters` */
 } agent;
 

@@ -1,4 +1,15 @@
-/* crdt_text_wait.c - operations of others that wait until what they refer to is here. */
+/* crdt_text_wait.c - operations of others that wait until what they refer to is here.
+ *
+ * Each waits for one author, in a treap of that author's by how many operations it has to have made (`needs`). When it has
+ * made more, those are applied again that need no more than that; each may find that it lacks something else.
+ *
+ * A deletion of a run of characters, upwards, would be applied each time that the next of these comes. Where many such
+ * deletions wait for the same characters, each character would be deleted by all of them, though it is gone with the first.
+ * So deletions that begin with the character that the author makes next wait in a treap of their own (`halves`), by where
+ * they end. Of these the one that ends last deletes all that the others would. What comes is deleted by that one alone; the
+ * others are applied once the author has made the last character of theirs, or in waits_settle, before somebody is told how
+ * many operations their authors have made. A deletion that joins the halves when characters have come, and the last one has
+ * not deleted them yet, might end farther and take its place: it waits among the rest until that has been done. */
 #include "crdt_text_internal.h"
 
 static size_t wait_size(const waiting *w)
@@ -25,14 +36,14 @@ static int wait_order(const waiting *x, const waiting *y)
     return (x->len > y->len) - (x->len < y->len);
 }
 
-/* Whether what this author makes next is deleted by it as soon as it comes, and first of all. */
+/* Whether it is a deletion that begins with what this author makes next, and lacks nothing else. */
 static int is_half(const dtp_text *t, const waiting *w, uint32_t on)
 {
     return w->op.kind == DELETE_UP && w->op.a.agent == on && w->op.a.seq == t->agents[on].next
         && w->op.seq <= t->agents[w->who].next;
 }
 
-/* The deletion that reaches farthest of those that begin with what the author has made; NULL: there is none. */
+/* Where the half that ends last hangs; *farthest(a) is NULL where there is none. */
 static waiting **farthest(agent *a)
 {
     waiting **at = &a->halves;
@@ -41,14 +52,14 @@ static waiting **farthest(agent *a)
     return at;
 }
 
-/* Whether there are new characters for it. */
+/* Whether characters have come that this half has not deleted yet. */
 static int lags(const agent *a, const waiting *w)
 {
     return w != NULL && w->op.a.seq < a->next;
 }
 
-/* The treap for one that waits until this author has made `needs`. While the one that reaches farthest lags, no other may
- * take its place: it waits until that has deleted what came. */
+/* The treap for one that waits until this author has made `needs`. One that newly joins the halves while the last of them
+ * lags waits among the rest instead, to be taken out when that has deleted what came. */
 static waiting **treap_for(dtp_text *t, waiting *w, uint32_t on, uint32_t needs)
 {
     agent *a = &t->agents[on];
@@ -125,8 +136,6 @@ waiting *wait_first(waiting **at, uint32_t made)
     return w;
 }
 
-/* Of the deletions that begin with what is here, the one that reaches farthest deletes all that the others would as well;
- * these follow at their ends, or in waits_settle. So what comes is deleted once, however many wait for it. */
 waiting *wait_take(agent *a)
 {
     waiting **at = farthest(a), *w = *at;
