@@ -269,7 +269,7 @@ class History:
             except AttachmentGone:
                 continue
             person.do(
-                *(person.mail.group_states.take_fetched, wanted, state),
+                *(person.mail.group_states.take_fetched, wanted, state, self.now),
                 kill=self.maybe_kill(),
             )
 

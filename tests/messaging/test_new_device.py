@@ -13,6 +13,8 @@ from dtp.identity import Account, Device
 from dtp.messaging.calls.signals import SignalAct
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import Act
+from dtp.messaging.ends.order import resend_after
+from dtp.messaging.packing import pack
 from dtp.messaging.person.notices import CallSignalled
 
 
@@ -261,3 +263,37 @@ def test_what_is_refused_on_a_new_device_comes_by_way_of_no_other_one(
     assert phone.store.list_unread() == []
     phone.accept_key(carol.person)
     assert at.texts("phone", carol.person) == ["by my other key"]
+
+
+@pytest.mark.parametrize("how", ["fetched", "asked for"])
+def test_a_new_device_gets_a_group_whose_state_another_has_fetched_and_what_was_held_back_until_then(
+    village: Callable[..., Village], how: str
+) -> None:
+    """Neither came there, for good."""
+    at = village("laptop", "bob", "carol", least=100)
+    at.share_account("laptop")
+    laptop, bob, carol = (at.people[each] for each in ("laptop", "bob", "carol"))
+    bob.group_states.most_sent = 0
+    group = bob.create_group("choir", [laptop.person, carol.person], at.now)
+    at.say("bob", group, "welcome to")
+    approve(at)
+    at.deliver()
+    (message,) = bob.read_history(group)
+    event = Event(EventKind.EDIT, group, 2, at.now, {"target": message.id, "text": "welcome"})
+    with bob.transaction():
+        bob.enqueue_event([laptop.identity.id.key], event, at.now)
+    at.deliver()
+    assert not at.is_member("laptop", group)
+    if how == "fetched":
+        (wanted,) = laptop.group_states.take_wanted(at.now)
+        state = pack([1, bob.groups[group].encoded_operations, [carol.card.encode()]])
+        laptop.group_states.take_fetched(wanted, state, at.now)
+    else:
+        for tries in (1, 2, 3):
+            laptop.group_states.take_wanted(at.now)
+            at.now += resend_after(tries)
+    at.deliver()
+    for name in ("laptop", "phone"):
+        assert at.is_member(name, group)
+        assert at.texts(name, group) == ["welcome"]
+        assert [each for _, _, each in at.people[name].store.list_unread()] == [message.id]

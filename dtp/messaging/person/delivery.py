@@ -427,7 +427,8 @@ class Delivery:
             file = Attachment("state", size, key, roots, route.mailboxes, self.pool, route.teller)
             async with self._fetching:
                 state = await file.read(limit=MAX_STATE)
-                notices = await self.run_in_thread(self._mail.group_states.take_fetched, wanted, state)
+                take = self._mail.group_states.take_fetched
+                notices = await self.run_in_thread(take, wanted, state, now_ms())
         except (PeerError, LimitError) as fault:
             log.info("a group's state can't be fetched: %s", fault)
             return

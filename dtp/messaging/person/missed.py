@@ -14,6 +14,7 @@ from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import ConsentNeeded, MessageError, QueueFull, UnknownContact
 from dtp.messaging.person.contacts import Contact
+from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -142,7 +143,14 @@ class MissedEvents:
                 self._send_contact(device, contact, now_ms)
             self._send_copy(device, conversation, said, now_ms, new=True)
 
-    def pass_on_group(self, teller: bytes, group: bytes, now_ms: int) -> None:
-        """Give new devices of ours what is known of a group that another device has changed, within a transaction."""
-        if devices := self._list_new_devices(teller, now_ms):
-            self._mail.group_states.send_state(group, devices, now_ms)
+    def pass_on_changes(self, teller: bytes, group: bytes, notices: list[Notice], now_ms: int) -> None:
+        """Give new devices of ours, within a transaction, what is known of a group that another device has changed,
+        and what these notices say is shown since: messages that were held back, with what is about them."""
+        devices = self._list_new_devices(teller, now_ms)
+        if not notices or not devices:
+            return
+        self._mail.group_states.send_state(group, devices, now_ms)
+        for each in notices:
+            if each.what is What.MESSAGE:
+                for said in self._mail.store.read_events(each.conversation, target=each.message):
+                    self.pass_on(teller, each.conversation, said, now_ms)

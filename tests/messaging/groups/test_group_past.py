@@ -92,14 +92,14 @@ def test_a_large_group_gives_it_by_mailbox_and_is_spread_afterwards(village: Mak
     at = village("alice", "bob", "carol", least=2)
     at.people["alice"].group_states.most_sent = 0
     group = at.group("alice", "bob")
-    at.people["bob"].group_states.take_fetched(*fetched(at, "bob", group))
+    at.people["bob"].group_states.take_fetched(*fetched(at, "bob", group), at.now)
     at.say("bob", group, "old")
     at.deliver()
     admit(at, "alice", "carol", group)
     at.people["alice"].past.give_due(at.now)
     at.deliver()
     assert at.texts("carol", group) == []  # it isn't known yet who may tell
-    told = at.people["carol"].group_states.take_fetched(*fetched(at, "carol", group))
+    told = at.people["carol"].group_states.take_fetched(*fetched(at, "carol", group), at.now)
     assert [each.what for each in told][-1] is What.PAST_TOLD
     at.say("bob", group, "new")
     at.deliver()

@@ -113,7 +113,7 @@ def test_what_was_done_after_a_state_was_given_counts_once_that_is_fetched(
     at.people["bob"].close()
     bob = at.people["bob"] = at.open("bob")
     (wanted,) = wanted_by(at, "bob")
-    bob.group_states.take_fetched(wanted, state)
+    bob.group_states.take_fetched(wanted, state, at.now)
     assert bob.groups[group].members == alice.groups[group].members
     assert dave in bob.groups[group].members.roles
 
@@ -144,7 +144,7 @@ def test_a_state_that_is_none_changes_nothing(village: Callable[..., Village]) -
     (wanted,) = wanted_by(at, "bob")
     for broken in (b"", b"\xc1", pack([2, [], []]), pack([1, ["text"], []]), pack([1, [], [b""] * 4097])):
         with pytest.raises(StateMalformed):
-            states.take_fetched(wanted, broken)
+            states.take_fetched(wanted, broken, at.now)
     assert at.people["bob"].groups == {}
     at.now += resend_after(1)
     assert wanted_by(at, "bob") == [wanted]
@@ -192,7 +192,7 @@ def test_who_joins_reads_a_group_that_a_device_has_made_which_was_revoked(
     if fetches:
         (wanted,) = wanted_by(at, "carol")
         ((_, state),) = alice.store.list_given_states(at.now)
-        at.people["carol"].group_states.take_fetched(wanted, state)
+        at.people["carol"].group_states.take_fetched(wanted, state, at.now)
     assert at.people["carol"].groups[group].members == alice.groups[group].members
     assert at.is_member("carol", group)
     late = Operation.sign(

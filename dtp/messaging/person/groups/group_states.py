@@ -214,8 +214,7 @@ class GroupStates:
             if not self._mail.introductions.take_cards(person, fields.get("cards", [])):
                 self._notices += self._mail.allowances.tell(person, group, "cards of too many people", now_ms)
             notices = self._add_state(group, person, fields["operations"], fields.get("former", []))
-            if notices:
-                self._mail.missed.pass_on_group(device, group, now_ms)
+            self._mail.missed.pass_on_changes(device, group, notices, now_ms)
             self._note_missing(group, device, person, fields["operations"], now_ms)
             return notices
         return []
@@ -347,7 +346,7 @@ class GroupStates:
                     self._send_operations(group, [device], {"operations": [], "ask": True}, now_ms)
         return found
 
-    def take_fetched(self, wanted: WantedState, state: bytes) -> list[Notice]:
+    def take_fetched(self, wanted: WantedState, state: bytes, now_ms: int) -> list[Notice]:
         """Return what a state has changed that was fetched. One transaction. Raise `PeerError` for a broken one."""
         match unpack(state, StateMalformed, "a group's state"):
             case [1, [*operations], [*cards], *rest] if _are_blobs(operations, MAX_OPERATIONS):
@@ -363,6 +362,7 @@ class GroupStates:
                 return self.take_notices()
             self._mail.introductions.take_cards(teller, cards)
             notices = self._add_state(wanted.group, teller, operations, former)
+            self._mail.missed.pass_on_changes(wanted.device, wanted.group, notices, now_ms)
             return notices + self.take_notices()
 
 
