@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
@@ -278,21 +278,28 @@ class FromAfar:
         raise StopAsyncIteration
 
 
+@contextlib.asynccontextmanager
+async def arrived(comers: Iterable[FromAfar], *, links: int, incoming: int) -> AsyncIterator[PeerLinks]:
+    """Links of a node to which these have come, one after the other."""
+    found = PeerLinks(SMALL, limits=LinkLimits(links=links, incoming=incoming))
+    tasks = []
+    for each in comers:
+        tasks.append(asyncio.ensure_future(found.accept(each)))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+    yield found
+    await found.close()
+    await asyncio.gather(*tasks)
+
+
 def test_source_that_takes_most_places_makes_room_for_others() -> None:
     async def main() -> None:
-        links = PeerLinks(SMALL, limits=LinkLimits(links=8, incoming=4))
         crowd = [FromAfar("192.0.2.1") for _ in range(4)]
         other, another = FromAfar("192.0.2.2"), FromAfar("192.0.2.1")
-        tasks = []
-        for each in [*crowd, other, another]:
-            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-        assert links.get(other.peer) is not None
-        assert [each.closed for each in crowd] == [False, False, False, True]
-        assert another.closed
-        assert links.counters == {"made-room": 1, "refused-full": 1}
-        await links.close()
-        await asyncio.gather(*tasks)
+        async with arrived([*crowd, other, another], links=8, incoming=4) as links:
+            assert links.get(other.peer) is not None
+            assert [each.closed for each in crowd] == [False, False, False, True]
+            assert another.closed
+            assert links.counters == {"made-room": 1, "refused-full": 1}
 
     clock.run(main())
 
@@ -301,19 +308,13 @@ def test_network_that_takes_most_places_makes_room_for_others() -> None:
     """An address costs little where somebody has 256: a node's places for those who come are 384."""
 
     async def main() -> None:
-        links = PeerLinks(SMALL, limits=LinkLimits(links=8, incoming=4))
         crowd = [FromAfar(f"6.6.6.{number}") for number in range(4)]
         others = [FromAfar("5.5.5.5"), FromAfar("192.168.1.5")]
         late = [FromAfar("6.6.6.9"), FromAfar("8.8.8.8")]
-        tasks = []
-        for each in [*crowd, *others, *late]:
-            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-        assert [each.closed for each in crowd] == [False, True, True, True]
-        assert [each.closed for each in others] == [False, False]
-        assert [each.closed for each in late] == [True, False]
-        await links.close()
-        await asyncio.gather(*tasks)
+        async with arrived([*crowd, *others, *late], links=8, incoming=4):
+            assert [each.closed for each in crowd] == [False, True, True, True]
+            assert [each.closed for each in others] == [False, False]
+            assert [each.closed for each in late] == [True, False]
 
     clock.run(main())
 
@@ -322,19 +323,13 @@ def test_a_network_of_many_addresses_takes_no_place_of_others_that_share_one() -
     """Whoever has many addresses has one of them come for each place: a NAT's one address then had most."""
 
     async def main() -> None:
-        links = PeerLinks(SMALL, limits=LinkLimits(links=16, incoming=8))
         office = [FromAfar("5.5.5.5") for _ in range(3)]
         crowd = [FromAfar(f"6.6.6.{number}") for number in range(50)]
         same = [FromAfar("6.6.6.0") for _ in range(3)]
-        tasks = []
-        for each in [*office, *crowd, *same]:
-            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-        assert [each.closed for each in office] == [False] * 3
-        assert [each.closed for each in crowd] == [False] * 5 + [True] * 45
-        assert [each.closed for each in same] == [True] * 3
-        await links.close()
-        await asyncio.gather(*tasks)
+        async with arrived([*office, *crowd, *same], links=16, incoming=8):
+            assert [each.closed for each in office] == [False] * 3
+            assert [each.closed for each in crowd] == [False] * 5 + [True] * 45
+            assert [each.closed for each in same] == [True] * 3
 
     clock.run(main())
 
@@ -343,21 +338,15 @@ def test_of_a_network_that_has_few_places_the_address_that_has_most_makes_room_f
     """Not the newest of that network, which may be alone at its address."""
 
     async def main() -> None:
-        links = PeerLinks(SMALL, limits=LinkLimits(links=16, incoming=7))
         others = [FromAfar(f"5.5.5.{number}") for number in range(4)]
         crowd, beside, comes = (
             [FromAfar("6.6.6.6") for _ in range(2)],
             FromAfar("6.6.6.8"),
             FromAfar("6.6.6.7"),
         )
-        tasks = []
-        for each in [*others, *crowd, beside, comes]:
-            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
-            await asyncio.sleep(0)
-        assert [each.closed for each in others] == [False] * 4
-        assert [each.closed for each in [*crowd, beside, comes]] == [False, True, False, False]
-        await links.close()
-        await asyncio.gather(*tasks)
+        async with arrived([*others, *crowd, beside, comes], links=16, incoming=7):
+            assert [each.closed for each in others] == [False] * 4
+            assert [each.closed for each in [*crowd, beside, comes]] == [False, True, False, False]
 
     clock.run(main())
 
