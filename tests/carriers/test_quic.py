@@ -360,6 +360,26 @@ def test_one_may_dial_from_the_socket_that_listens() -> None:
     on_sockets(main())
 
 
+def test_packets_that_were_sent_are_counted_for_whom_they_went_to() -> None:
+    """By their number turns tell who has much sent to it from who asks for little."""
+
+    async def main() -> None:
+        accepted: asyncio.Queue[Carrier] = asyncio.Queue()
+        listener, _ = await listening(accepted)
+        near = CarrierEnd(await dial(listener.urls[0])).start()
+        far = CarrierEnd(await accepted.get()).start()
+        assert isinstance(far.carrier, QuicCarrier)
+        before, size = far.carrier.sent, 100 * far.carrier.packet_size
+        await far.deliver_message(bytes(size), near)
+        assert far.carrier.sent - before >= 100
+        near.close()
+        await far.until_lost()
+        await near.until_lost()
+        await listener.close()
+
+    on_sockets(main())
+
+
 def test_an_expected_address_needs_no_further_round_trip() -> None:
     async def main() -> None:
         listener, endpoint = await listening()

@@ -14,7 +14,7 @@ from dtp.pay.errors import BudgetSpent, CountsDisputed
 from dtp.pay.messages import build
 from dtp.pay.server import payee
 from dtp.pay.server.payee import QUOTA_PATIENCE, PayeeLane
-from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
+from dtp.pay.terms import MIB, STEP_AMOUNT, Exposure, Prices, Spending, Usage
 
 from ..meters import PRICES, Meters, StoredMeters
 
@@ -397,6 +397,16 @@ def test_a_server_that_serves_nothing_unpaid_is_paid_ahead_by_a_client_that_chos
     assert meters.payer.signed_usage.above(meters.payer.used).bytes <= (MIB if most == 0 else 4096)
     assert meters.most_unpaid.bytes <= most
     assert meters.end()
+
+
+def test_where_bytes_are_dear_a_client_pays_ahead_for_no_more_than_a_step() -> None:
+    prices = Prices(0, 100 * STEP_AMOUNT)
+    meters = Meters(prices=prices, exposure=Exposure(0, 0, 0, 0)).connect()
+    meters.request()
+    meters.pump()
+    assert meters.stream(MIB) == MIB
+    ahead = meters.payer.signed_usage.above(meters.payer.used)
+    assert 0 < prices.cost_of(ahead) <= STEP_AMOUNT
 
 
 def test_a_client_pays_ahead_to_the_last_of_its_money() -> None:
