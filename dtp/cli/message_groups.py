@@ -55,10 +55,10 @@ def group() -> None:
     """Groups of people who write to each other, sealed end to end. Administrators add and remove."""
 
 
-def _run(name: str, work: Callable[[Messenger, People], Awaitable[Any]], **who: Any) -> Any:
+def _run(name: str, work: Callable[[People], Awaitable[Any]], **who: Any) -> Any:
     async def main() -> Any:
         async with with_warnings(open_messenger(**who)) as messenger:
-            done = await work(messenger, _group(messenger, name))
+            done = await work(_group(messenger, name))
             await deliver(messenger, WAIT)
             return done
 
@@ -118,10 +118,11 @@ def add(name: str, person: str, administrator: bool, moderator: bool, history: H
       dtp group add choir carol --history 7d
     """
 
-    async def work(messenger: Messenger, found: People) -> None:
-        await found.add(person, administrator=administrator, moderator=moderator, history=history)
-
-    _run(name, work, **who)
+    _run(
+        name,
+        lambda found: found.add(person, administrator=administrator, moderator=moderator, history=history),
+        **who,
+    )
     print_result({"added": person, "group": name}, f"{escape_text(person)} is in {escape_text(name)}")
 
 
@@ -132,10 +133,7 @@ def add(name: str, person: str, administrator: bool, moderator: bool, history: H
 def remove(name: str, person: str, **who: Any) -> None:
     """Remove somebody: nothing is sealed to them any more."""
 
-    async def work(messenger: Messenger, found: People) -> None:
-        await found.remove(person)
-
-    _run(name, work, **who)
+    _run(name, lambda found: found.remove(person), **who)
     print_result(
         {"removed": person, "group": name}, f"{escape_text(person)} isn't in {escape_text(name)} any more"
     )
@@ -151,10 +149,7 @@ def accept(name: str, **who: Any) -> None:
     told. 'dtp group list' says which groups are invitations.
     """
 
-    async def work(messenger: Messenger, found: People) -> None:
-        await _invitation(found).accept()
-
-    _run(name, work, **who)
+    _run(name, lambda found: _invitation(found).accept(), **who)
     print_result({"accepted": name}, f"you take part in {escape_text(name)}")
 
 
@@ -164,10 +159,7 @@ def accept(name: str, **who: Any) -> None:
 def decline(name: str, **who: Any) -> None:
     """Leave a group that strangers have added you to. Block whoever adds you again ('dtp message block')."""
 
-    async def work(messenger: Messenger, found: People) -> None:
-        await _invitation(found).decline()
-
-    _run(name, work, **who)
+    _run(name, lambda found: _invitation(found).decline(), **who)
     print_result({"declined": name}, f"you aren't in {escape_text(name)}")
 
 
@@ -177,10 +169,7 @@ def decline(name: str, **who: Any) -> None:
 def leave(name: str, **who: Any) -> None:
     """Leave a group: nothing written there from now on comes to you. Somebody in it can add you again."""
 
-    async def work(messenger: Messenger, found: People) -> None:
-        await found.leave()
-
-    _run(name, work, **who)
+    _run(name, lambda found: found.leave(), **who)
     print_result({"left": name}, f"you aren't in {escape_text(name)} any more")
 
 
@@ -191,10 +180,7 @@ def leave(name: str, **who: Any) -> None:
 def rename(name: str, new_name: str, **who: Any) -> None:
     """Give a group another name, for everybody in it."""
 
-    async def work(messenger: Messenger, found: People) -> None:
-        await found.rename(new_name)
-
-    _run(name, work, **who)
+    _run(name, lambda found: found.rename(new_name), **who)
     said = f"{escape_text(name)} is called {escape_text(new_name)} now"
     print_result({"group": new_name, "before": name}, said)
 
@@ -206,7 +192,7 @@ def rename(name: str, new_name: str, **who: Any) -> None:
 def send(name: str, text: tuple[str, ...], **who: Any) -> None:
     """Write TEXT to all members."""
 
-    async def work(messenger: Messenger, found: People) -> str:
+    async def work(found: People) -> str:
         return (await found.send(" ".join(text))).id.hex()
 
     sent = _run(name, work, **who)
@@ -221,7 +207,7 @@ def send(name: str, text: tuple[str, ...], **who: Any) -> None:
 def room(name: str, room: str, close: bool, **who: Any) -> None:
     """Open a ROOM of a group: a conversation of its own. 'dtp message send NAME/ROOM text' writes there."""
 
-    async def work(messenger: Messenger, found: People) -> str:
+    async def work(found: People) -> str:
         if not close:
             return (await found.open_room(room)).id.hex()
         rooms = [each for each in found.rooms if each.name == room]
@@ -247,10 +233,9 @@ def room(name: str, room: str, close: bool, **who: Any) -> None:
 def invite(name: str, days: float, uses: int, history: History, **who: Any) -> None:
     """Print a link for 'dtp group join'. Who has it is let in while you read your messages."""
 
-    async def work(messenger: Messenger, found: People) -> str:
-        return await found.invite(lasts=timedelta(days=days), uses=uses, history=history)
-
-    link = _run(name, work, **who)
+    link = _run(
+        name, lambda found: found.invite(lasts=timedelta(days=days), uses=uses, history=history), **who
+    )
     print_result({"link": link, "group": name, "days": days, "uses": uses}, link)
 
 
@@ -261,10 +246,7 @@ def invite(name: str, days: float, uses: int, history: History, **who: Any) -> N
 def revoke(name: str, link: str, **who: Any) -> None:
     """Take an invitation back, by its LINK."""
 
-    async def work(messenger: Messenger, found: People) -> None:
-        await found.revoke(link)
-
-    _run(name, work, **who)
+    _run(name, lambda found: found.revoke(link), **who)
     print_result({"revoked": True, "group": name}, "nobody joins by that link any more")
 
 
