@@ -155,10 +155,9 @@ def _print_ready(process: Process) -> None:
     for one in status["exposed"]:
         for address in daemon.addresses:
             reached = str(as_dialled(address).with_service(one["service"]))
-            backends = ", ".join(backend["place"] for backend in one["backends"])
+            to = ", ".join(backend["place"] for backend in one["backends"]) or one["kind"]
             print_line(
-                {"event": "exposed", "service": one["service"], "address": reached},
-                f"{reached} -> {backends}",
+                {"event": "exposed", "service": one["service"], "address": reached}, f"{reached} -> {to}"
             )
     for one in status["forwarded"]:
         for listen in one["listen"]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dtp.cli.daemon_mesh import node_parts
 from dtp.cli.output import printable
+from dtp.daemon.config.model import OWN
 from dtp.daemon.observing import LEANED_ON
 from dtp.daemon.observing.requests import BOUNDS, quantile
 from dtp.plurals import count_of
@@ -152,7 +153,10 @@ def _exposed(found: list[Mapping[str, Any]]) -> Table:
     for one in found:
         up, all_ = sum(backend["up"] for backend in one["backends"]), len(one["backends"])
         state = Text(f"{up} up" if up == all_ else f"{up} of {all_} up", "" if up == all_ else _BAD)
-        table.add_row(Text(one["service"]), *_figures(one), state, f"{sum(one['denials'].values()):,}")
+        figures = _figures(one)
+        if one.get("kind") in OWN:  # of these no bytes are counted
+            figures, state = (*figures[:3], "", ""), Text(one["kind"])
+        table.add_row(Text(one["service"]), *figures, state, f"{sum(one['denials'].values()):,}")
     return table
 
 

@@ -95,6 +95,16 @@ def test_the_process_is_named_where_the_daemon_says_it() -> None:
     ]
 
 
+def test_a_service_that_the_daemon_answers_itself_shows_no_backends_and_no_bytes() -> None:
+    """There are none of either: it said "0 up", and 0 B whatever had come."""
+    told, console = status(0), Console(file=io.StringIO(), width=300)
+    told["exposed"].append(
+        {**told["exposed"][0], "service": "post", "kind": "mailbox", "backends": [], "received": 0, "sent": 0}
+    )
+    show(told, console)
+    assert re.search(r"^post +1 +3 +0 +mailbox +2 *$", printed(console), re.MULTILINE)
+
+
 def test_shows_say_how_they_stand() -> None:
     told, console = status(0), Console(file=io.StringIO(), width=300)
     figures = {"listeners": 3, "segments": 1234, "sent": 2048, "title": "[b]news", "sealed": True}
