@@ -11,7 +11,7 @@ from village import Village
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.conversation.events import EventKind
+from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import Act
 from dtp.messaging.person.correspondence import Correspondence
 
@@ -246,3 +246,36 @@ def test_an_older_card_makes_no_revoked_device_one_again(village: Callable[..., 
     assert device not in bob.devices_of(alice.person)
     assert bob.contacts.owner_of(device) is None
     assert at.texts("bob", alice.person) == ["the phone is lost"]
+
+
+def test_a_revoked_device_that_shows_an_older_card_has_no_say_in_anything(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "bob", "phone", least=100)
+    at.share_account("alice", "phone")
+    alice, bob, phone = (at.people[each] for each in ("alice", "bob", "phone"))
+    older = alice.card
+    at.say("bob", alice.person, "hello")
+    at.deliver()
+    (message,) = bob.read_history(alice.person)
+    at.say("alice", bob.person, "the phone is lost")
+    at.revoke("alice", "phone")
+    at.deliver()
+    forged = Event(EventKind.TEXT, bob.person, 9, at.now, {"text": "sell it all"})
+    copy = Event(EventKind.COPY, bob.person, 0, at.now, {"sender": bob.person, "event": forged.encode()})
+    read = Event(EventKind.READ, bob.person, 0, at.now, {"targets": [message.id]})
+    typing = Event(EventKind.TYPING, bob.person, 0, at.now, {"on": True})
+    for name, told in (("alice", copy), ("bob", read)):
+        to = at.people[name].identity.id.key
+        phone.desk.begin_session(to, at.bundle(name))
+        with phone.transaction():
+            phone.desk.enqueue_event([to], phone.card_event(older, at.now))
+            phone.desk.enqueue_event([to], told)
+        at.deliver()
+        assert at.people[name].desk.said_person(phone.identity.id.key) == alice.person  # it says so
+    outbound = phone.desk.seal_answer(bob.identity.id.key, payload=typing.encode())
+    assert outbound is not None
+    _, notices = bob.receive_envelopes([outbound.envelope], at.now)
+    assert notices == []
+    assert at.texts("alice", bob.person) == ["hello", "the phone is lost"]
+    assert bob.store.read_receipts(message.id) == {alice.person: False}  # the laptop has got it
