@@ -245,6 +245,7 @@ class Receiving(Linking):
                 if piece:
                     self._events.append(ev.StreamData(stream_id, piece))
         if receive.ended:
+            self._readers.forget_reader(stream_id)
             self._windows[stream_id] = None
             if not known_end and not self._is_refused(stream_id):
                 self._events.append(ev.StreamFinished(stream_id))
@@ -335,6 +336,7 @@ class Receiving(Linking):
         if self._received_total > self._receive_limit:
             raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
         self._give_connection_credit(missing)
+        self._readers.forget_reader(stream_id)
         self._windows[stream_id] = None
         if not self._is_refused(stream_id):
             self._events.append(ev.StreamWasReset(stream_id, code))

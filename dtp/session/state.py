@@ -270,7 +270,6 @@ class SessionState:
         """Raise the credit of a stream that was read, by what is left for all, and tell it when that is worth it."""
         receive, window, room = stream.receive, self.limits.connection_window, self._room
         if receive.takes_no_more:
-            self._readers.forget_reader(stream.stream_id)
             return
         # One has all, two a third each, and many come to half.
         share = window // (2 * self._readers.count_reader(stream.stream_id, self._consumed_total) - 1)
@@ -348,7 +347,6 @@ class SessionState:
         stream_id = stream.stream_id
         del self._streams[stream_id]
         self._short.pop(stream_id, None)
-        self._readers.forget_reader(stream_id)
         self._events.append(ev.StreamDone(stream_id))
         # The peer learns from this last word that it may forget the stream, too.
         if self._windows.pop(stream_id, 0) is None:

@@ -129,18 +129,27 @@ def test_a_stream_of_which_all_is_read_has_its_whole_window_in_four_round_trips(
     assert [size // LIMITS.first_window for (size,) in came] == [1, 2, 6, 16, 16]
 
 
+@pytest.mark.parametrize("end", ["with data", "late", "reset"])
 @pytest.mark.parametrize("is_answered", [False, True])
-def test_streams_that_were_read_side_by_side_count_no_more_once_nothing_more_comes(is_answered: bool) -> None:
+def test_streams_that_were_read_side_by_side_count_no_more_once_nothing_more_comes(
+    is_answered: bool, end: str
+) -> None:
     """Also while the server has yet to answer, and where others have been read since they were counted."""
     pair = SessionPair(LIMITS, LIMITS)
     others = [pair.client.open_stream() for _ in range(30)]
     for round_ in range(4):
         for each in others:
             pair.client.write_stream(each, bytes(LIMITS.first_window // 2))
-            if round_ == 3:
+            if round_ == 3 and end == "with data":
                 pair.client.finish_stream(each)
         pair.settle()
         read_all(pair, others)
+    for each in others:
+        if end == "late":
+            pair.client.finish_stream(each)
+        elif end == "reset":
+            pair.client.reset_stream(each, 1)
+    pair.settle()
     if is_answered:
         for each in others:
             pair.server.finish_stream(each)
