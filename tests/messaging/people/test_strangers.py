@@ -135,7 +135,7 @@ def test_nobody_reads_along_in_a_strangers_group_before_taking_part_there(
     assert bob.spreading.list_read_along() == {group}
 
 
-def test_no_device_of_somebody_blocked_is_linked_to(village: Callable[..., Village]) -> None:
+def test_no_device_of_somebody_blocked_is_dialled(village: Callable[..., Village]) -> None:
     at = village("alice", "bob", "carol")
     group = at.group("alice", "bob", "carol")
     alice, bob, carol = (at.people[each] for each in ("alice", "bob", "carol"))
