@@ -88,16 +88,53 @@ def test_what_waits_for_the_same_text_costs_little_as_that_comes() -> None:
     reader.check_structure()
 
 
-def test_who_asks_for_the_version_hears_of_all_that_deleted() -> None:
+def what_three_delete_by_one() -> Text:
+    """Return a text in which all three were to delete the letters behind the first, and one of them did so."""
     typing, reader = Text(b"typing"), Text(b"reader")
     for name, count in ((b"one", 3), (b"two", 9), (b"three", 5)):
         reader.merge(deletion(name, 0, 1, count))
-    typing.insert(0, "abc")
-    reader.merge(typing.take_changes())
-    assert (str(reader), reader.waiting) == ("a", 3)
-    assert dict(reader.version) == {b"typing": 3, b"one": 2, b"two": 2, b"three": 2}
+    for letters in "abc":
+        typing.append(letters)
+        reader.merge(typing.take_changes())
+    assert (str(reader), reader.merged, reader.waiting) == ("a", 2, 3)
+    return reader
+
+
+ALL_THREE = {b"typing": 3, b"one": 2, b"two": 2, b"three": 2}
+
+
+def test_who_asks_for_the_version_hears_of_all_that_deleted() -> None:
+    reader = what_three_delete_by_one()
+    assert dict(reader.version) == ALL_THREE
     other = Text.load(reader.save(), b"other")
-    assert (str(other), other.version) == ("a", reader.version)
+    assert (str(other), dict(other.version)) == ("a", ALL_THREE)
+
+
+def test_who_asks_for_changes_gets_what_all_three_deleted() -> None:
+    other = Text(b"other")
+    other.merge(what_three_delete_by_one().changes_since(other.version))
+    assert (str(other), dict(other.version)) == ("a", ALL_THREE)
+
+
+def test_who_asks_for_the_changes_of_one_gets_them_whoever_deleted_first() -> None:
+    for name in (b"one", b"two", b"three"):
+        assert what_three_delete_by_one().changes_of(name, 0, 2)
+
+
+def test_what_all_three_deleted_can_be_compacted() -> None:
+    stable = what_three_delete_by_one().version
+    text = what_three_delete_by_one()
+    assert text.compact([stable]) > 0
+    assert dict(text.version) == ALL_THREE
+
+
+def test_a_state_whose_past_is_here_but_for_deletions_that_change_nothing_is_merged() -> None:
+    """What waits on would be lost with all that is here."""
+    other = Text.load(what_three_delete_by_one().save(), b"other")
+    other.compact([other.version])
+    text = what_three_delete_by_one()
+    text.merge(other.save())
+    assert (str(text), dict(text.version), text.waiting) == ("a", ALL_THREE, 3)
 
 
 @pytest.mark.parametrize("others", [(), ((b"longer", 1, 9),), ((b"longer", 3, 9), (b"shorter", 0, 4))])
