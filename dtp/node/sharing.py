@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.gossip import Verdict
 from dtp.graph.errors import BlobAbsent, GraphError
 from dtp.graph.frames import vector
 from dtp.graph.presence import links
@@ -464,16 +465,16 @@ class GraphShare:
 
     # ---- the topic ------------------------------------------------------------------------------------------
 
-    def check_announcement(self, author: PeerId, data: bytes) -> bool | None:
-        """Return True if an announcement is to be forwarded, False if not, None if it isn't an announcement."""
+    def check_announcement(self, author: PeerId, data: bytes) -> Verdict:
+        """Return whether this is passed on: all but announcements beyond a peer's rate, or of one not believed."""
         try:
             decode(data, most=self.limits.announced)
         except HeadsError:
-            return None
+            return Verdict.ACCEPT
         if self._plan.may_announce(author.key, self._loop_time()):
-            return True
+            return Verdict.ACCEPT
         self.counts["ignored"] += 1
-        return False
+        return Verdict.IGNORE
 
     async def _read_topic(self) -> None:
         async for message in self._topic:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtp.carriers.nearness import Nearness
 from dtp.gossip import PROTOCOL as GOSSIP
-from dtp.gossip import Gossip, GossipLimits
+from dtp.gossip import Gossip, GossipLimits, Message, Verdict
 from dtp.identity import Identity, PeerId
 from dtp.node.networks import networks_of_record
 from dtp.peers.book import PeerBook
@@ -109,6 +109,7 @@ class Sharing:
         self._topics, self._node = topics, stack
         self._what = (graph, topic, key)
         self._stack = AsyncExitStack()
+        self._share: GraphShare | None = None
 
     def __await__(self) -> Generator[Any, None, GraphShare]:
         return self._for_good().__await__()
@@ -121,11 +122,17 @@ class Sharing:
     async def __aenter__(self) -> GraphShare:
         graph, name, key = self._what
         async with AsyncExitStack() as stack:
-            topic = await stack.enter_async_context(self._topics.gossip.topic(name, key=key))
-            share = self._topics.shares.share(graph, topic, name=name, key=key)
+            joined = self._topics.gossip.topic(name, key=key, validator=self._validate_message)
+            topic = await stack.enter_async_context(joined)
+            self._share = share = self._topics.shares.share(graph, topic, name=name, key=key)
             await stack.enter_async_context(share)
             self._stack = stack.pop_all()
         return share
+
+    def _validate_message(self, message: Message) -> Verdict:
+        if self._share is None:
+            return Verdict.ACCEPT
+        return self._share.check_announcement(message.author, message.data)
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

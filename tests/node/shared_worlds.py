@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import dtp
+from dtp.gossip import Verdict
 from dtp.graph import Graph
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -55,7 +56,7 @@ class Topic:
     def take(self, said: Said) -> None:
         self._hub.delivered += len(said.data)
         share = self._node.share
-        if share is not None and share.check_announcement(said.author, said.data):
+        if share is not None and share.check_announcement(said.author, said.data) is Verdict.ACCEPT:
             self.waiting.put_nowait(said)
 
     def __aiter__(self) -> AsyncIterator[Said]:

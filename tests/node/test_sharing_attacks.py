@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_worlds import LIMITS, Said, World
+from small_internet import Internet
 
+import dtp
+from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
 from dtp.node.heads import (
@@ -409,5 +412,41 @@ def test_a_peer_that_forges_frames_changes_nothing() -> None:
             assert world["a"].graph.frames.heads() == {}
             assert world["a"].share is not None
             assert world["a"].share.counts["failed"] >= 1
+
+    run(main())
+
+
+def test_who_announces_too_often_is_ignored_and_passed_on_by_nobody() -> None:
+    """Each was listened to, and went on to all: the topic asked nobody what an announcement is worth."""
+
+    limits = ShareLimits()
+
+    async def main() -> None:
+        internet = Internet()
+        internet.passes = lambda one, other: {one, other} != {"192.168.1.1", "192.168.1.3"}
+        async with (
+            internet.node("192.168.1.1") as flooder,
+            internet.node("192.168.1.2") as sharer,
+            internet.node("192.168.1.3") as beyond,
+            await dtp.Graph.open("memory:", identity=sharer.identity, name="g") as graph,
+            flooder.topic("g") as flood,
+            sharer.share(graph, topic="g") as share,
+            beyond.topic("g") as heard,
+        ):
+            for each in (flooder, beyond):
+                each.book.learn_record(sharer.record, "lan", Nearness.NETWORK)
+            await asyncio.sleep(5)
+            assert [link.peer for each in (flooder, beyond) for link in each.links] == [
+                sharer.identity.id
+            ] * 2
+            for number in range(100):
+                await flood.publish(claim({AUTHORS[0]: number + 1}))
+            await flood.publish(b"something else")
+            await asyncio.sleep(1)
+            came = [(await anext(heard)).data for _ in range(heard.waiting)]
+            assert share.counts["heard"] == limits.burst
+            assert share.counts["ignored"] == 100 - limits.burst + 1
+            assert len(came) == limits.burst + 1
+            assert came[-1] == b"something else"
 
     run(main())
