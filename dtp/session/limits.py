@@ -23,8 +23,11 @@ STREAMS_AHEAD = 512
 
 #: What comes on a stream for whose acknowledgements nobody waits (`Session.delay_acks`) is acknowledged after so many
 #: seconds, unless so many bytes have come by then: a message by itself costs as much to acknowledge as to receive.
-#: `ack_watch` asks after 1.5 s at the soonest.
+#: `AckWatch` asks after 1.5 s at the soonest.
 LATE_ACK, LATE_BYTES = 1.0, 16 * KIB
+
+#: A time that does not come.
+NEVER = float("inf")
 
 #: A carrier is silent when nothing has come for so many seconds since a PING, or for four round trips: its client
 #: dials another one beside it. Less would be met by peers that have no processor for a moment.

@@ -134,6 +134,51 @@ class Link:
             self.packets.close()
 
 
+class LinkHistory:
+    """What links there were, by their numbers, and what each side knows of those that were lost."""
+
+    __slots__ = ("awaiting_state", "heard", "next", "told", "unanswered", "used")
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.used = {0}
+        #: Lost ones whose STATE has not come: the peer may not know of it.
+        self.unanswered: set[int] = set()
+        #: Lost ones of which the peer was sent a list, and over which link.
+        self.told: dict[int, int] = {}
+        #: Lost ones whose STATE has come.
+        self.heard: set[int] = set()
+        #: True while streams wait for the peer's list, since a link has taken the place of all.
+        self.awaiting_state = False
+
+
+class Attachment:
+    """Since when a session has a carrier, or none, or none that was of use. Times are the caller's, in seconds."""
+
+    __slots__ = ("_stuck_since", "attached_at", "detached_at")
+
+    def __init__(self, now: float) -> None:
+        self.attached_at = now  # the newest link
+        #: Since then without a link, or without one that was of use; None while there is one.
+        self.detached_at: float | None = None
+        self._stuck_since: float | None = None  # links were lost, and nothing has passed in between
+
+    def note_attached(self, now: float) -> None:
+        """Note that there is a new link."""
+        self.attached_at, self.detached_at = now, None
+
+    def note_replaced(self, now: float) -> None:
+        """Note that all links there were are given up for one that is to be attached."""
+        if self.detached_at is None:
+            self.detached_at = now
+
+    def note_detached(self, now: float, *, was_of_use: bool) -> None:
+        """Note that the last link was lost. Where it was of no use, the time without one goes on."""
+        if was_of_use or self._stuck_since is None:
+            self._stuck_since = now
+        self.detached_at = self._stuck_since
+
+
 def attach_proof(secret: bytes, link_hash: bytes, *, client: bool) -> bytes:
     """Return what ATTACH carries: only who holds the connection's secret can say it, and only for this handshake."""
     return hmac.digest(secret, b"dtp.attach.v1" + _ROLE[client] + link_hash, "sha256")

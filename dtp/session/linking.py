@@ -33,18 +33,18 @@ class Linking(Sealing):
         if established.peer != self.peer:
             raise ProtocolError("another identity tries to take over a connection", CloseCode.RESUME_PROOF)
         # The client numbers the links; a server's link has no number until ATTACH tells it.
-        number = self._next_link if self.client or not self._next_link else -1
+        history = self._link_history
+        number = history.next if self.client or not history.next else -1
         link = Link(number, established, self.limits, now)
         link.exchange.moved = self.moved
         if number > 0:
-            self._used_links.add(number)
+            history.used.add(number)
             link.adding = add
             link.control.append(build_attach(self.connection_id, self._secret, link, client=True))
             if not add:
                 self._replace_links(link)
-                if self._detached_at is None:
-                    self._detached_at = now
-        self._next_link += 1
+                self._attachment.note_replaced(now)
+        history.next += 1
         return link
 
     def link_lost(
@@ -58,9 +58,9 @@ class Linking(Sealing):
         if self._links.pop(link.number, None) is None or self.ended is not None:
             return
         self._events.append(ev.LinkLost(link, reason, refusal))
-        self._acks.reset_watch(now)
-        self._unanswered.add(link.number)
-        if len(self._unanswered) > self.limits.control:
+        self._ack_watch.reset_watch(now)
+        self._link_history.unanswered.add(link.number)
+        if len(self._link_history.unanswered) > self.limits.control:
             self.close(CloseCode.LIMIT, "too many carriers were lost of which the peer says nothing")
             return
         if not self.client and not self._confirmed:
@@ -68,7 +68,7 @@ class Linking(Sealing):
             self._end_session(ev.SessionEnded(CloseCode.IDLE, reason, by_peer=True, lost=True))
         elif self._links:
             self._send_lists(next(iter(self._links.values())))
-        elif self._detached_at is None:
+        elif self._attachment.detached_at is None:
             self._note_detached(now)
 
     @property
@@ -80,11 +80,8 @@ class Linking(Sealing):
         """Note that no link is left. When the last one carried nothing of what waits, the time for resuming
         goes on."""
         waits = any(stream.send.acked < stream.send.end for stream in self._streams.values())
-        if not waits or self._active_at >= self._attached_at:
-            self._stuck_since = None
-        if self._stuck_since is None:
-            self._stuck_since = now
-        self._detached_at = self._stuck_since
+        moved = self._active_at >= self._attachment.attached_at
+        self._attachment.note_detached(now, was_of_use=moved or not waits)
         self._events.append(ev.Detached())
 
     def _attach_link(self, link: Link, now: float) -> None:
@@ -93,9 +90,8 @@ class Linking(Sealing):
         for other in [each for each in self._links.values() if each.is_silent] if self.client else ():
             self.link_lost(other, now, "silent while another carrier answers")
         self._idle.count = 0  # a list repeats much, and a handshake was paid for it
-        self._acks.reset_watch(now)
-        self._attached_at = now
-        self._detached_at = None
+        self._ack_watch.reset_watch(now)
+        self._attachment.note_attached(now)
         self._events.append(ev.LinkAttached(link))
 
     def _replace_links(self, link: Link) -> None:
@@ -104,19 +100,21 @@ class Linking(Sealing):
             old.close()
             self._events.append(ev.LinkLost(old, "replaced by a newer carrier"))
         self._links.clear()
-        self._awaiting_state = True
-        self._unanswered = {link.number}
-        self._told_lost.clear()
+        history = self._link_history
+        history.awaiting_state = True
+        history.unanswered = {link.number}
+        history.told.clear()
         self._send_lists(link)
 
     def _send_lists(self, link: Link) -> None:
         """Send a list for each lost link that the peer has not answered for, unless one is on its way."""
-        for lost in sorted(self._unanswered):
-            if self._told_lost.get(lost) not in self._links:
+        history = self._link_history
+        for lost in sorted(history.unanswered):
+            if history.told.get(lost) not in self._links:
                 self._send_list(link, lost)
 
     def _send_list(self, link: Link, lost: int) -> None:
-        self._told_lost[lost] = link.number
+        self._link_history.told[lost] = link.number
         link.control.append(list_place(lost))
 
     def _on_fresh_link(self, link: Link, frame: int, flags: int, body: bytes, now: float) -> None:
@@ -138,7 +136,7 @@ class Linking(Sealing):
             self._attach_server(link, number, add=add)
         elif (number, add) != (link.number, link.adding):
             raise ProtocolError("the server's ATTACH does not answer ours")
-        elif number in self._heard_lost:  # STATE came first, over another link
+        elif number in self._link_history.heard:  # STATE came first, over another link
             link.close()
             self._events.append(ev.LinkLost(link, "the server lost this carrier"))
             return
@@ -158,11 +156,11 @@ class Linking(Sealing):
         )
 
     def _attach_server(self, link: Link, number: int, *, add: bool) -> None:
-        if number in self._used_links:
+        if number in self._link_history.used:
             raise ProtocolError(f"link number {number} was used before")
         if add and len(self._links) >= self.limits.links:
             raise ProtocolError(f"there are {len(self._links)} links already", CloseCode.LIMIT)
-        self._used_links.add(number)
+        self._link_history.used.add(number)
         link.number, link.adding = number, add
         link.control.append(build_attach(self.connection_id, self._secret, link, client=False))
         if not add:

@@ -25,7 +25,6 @@ from dtp.session.frames import (
     parse_close,
     parse_fixed,
 )
-from dtp.session.limits import LATE_ACK
 from dtp.session.link import Link, Unread
 from dtp.session.linking import Linking
 from dtp.session.streams import SessionStream, most_runs
@@ -71,7 +70,7 @@ class Receiving(Linking):
         as well; else what follows is the start of one and belongs in front of what comes next. An error ends the link
         or the session; see the events.
         """
-        used, count, first = start, 0, self._next_peer
+        used, count, first = start, 0, self._numbers.next_peer
         self._open_until = first + 2 * max(1, most // STREAM_COST)
         unread = link.unread
         if unread is not None and not link.lost and not link.refused:
@@ -90,9 +89,9 @@ class Receiving(Linking):
                 refusal = None
             count += self._handle_unread(link, Unread(buffer.view, frames, error, refusal), now, most - count)
         # Not while reading, or one read could open what it made room for itself.
-        if self._peer_closed >= self._closed_for_more and self._next_peer >= self._opened_for_more:
+        if self._numbers.is_worth_allowing:
             self._allow_streams()
-        return used, count + STREAM_COST * ((self._next_peer - first) >> 1)
+        return used, count + STREAM_COST * ((self._numbers.next_peer - first) >> 1)
 
     def _note_record(self, link: Link, now: float) -> None:
         """Note that a record of the peer's has opened."""
@@ -154,7 +153,7 @@ class Receiving(Linking):
     ) -> None:
         """Do what frames say; raise `_TooManyOpened` at one that would open more streams than may be by now. Of what
         was `kept` nothing is handed to splices as it stands, since they look into the buffer of the read."""
-        streams, events = self._streams, self._events
+        streams, events, credit, acks = self._streams, self._events, self._receive_credit, self._acks
         spliced: ev.SplicedData | None = None
         for frame, flags, stream_id, offset, start, length in frames:
             if frame == _STREAM and not flags and length and link.attached and self.ended is None:
@@ -170,11 +169,11 @@ class Receiving(Linking):
                 if stream is not None and stream.receive.receive_next(
                     offset, length
                 ):  # the usual case, made short
-                    self._received_total += length
-                    if self._received_total >= self._scarce_at:
-                        self._check_credit()
+                    credit.received += length
+                    if credit.received >= credit.scarce_at:
+                        credit.check_received()
                     if stream.receive.next >= stream.receive.raise_at:
-                        self._raise_unread(stream)
+                        credit.raise_unread(stream)
                     if splice is None:
                         events.append(ev.StreamData(stream_id, bytes(view[start : start + length])))
                     else:
@@ -185,9 +184,9 @@ class Receiving(Linking):
                         spliced.starts.append(start)
                         spliced.sizes.append(length)
                     self._active_at = now
-                    self._ack_due[stream_id] = None
-                    if now + self.limits.ack_delay < self._ack_at:
-                        self._plan_ack(stream, now)
+                    acks.due[stream_id] = None
+                    if now + acks.delay < acks.at:
+                        acks.plan(stream, credit.received, now)
                     continue
             elif length > PIECE and frame == _STREAM:
                 self._handle_frames(
@@ -223,80 +222,62 @@ class Receiving(Linking):
             if stream is None:
                 self._idle.count += 1
                 return  # over and forgotten: a repetition after a resume
-        receive = stream.receive
+        receive, credit = stream.receive, self._receive_credit
         known_end = receive.ended
         runs, gap = receive.runs, receive.highest - receive.next
         pieces, rise = receive.receive_piece(offset, data, fin)
         # What lies behind a gap doesn't count before that is filled: it might never be.
-        self._never_arrived += receive.highest - receive.next - gap
+        self._gaps.never_arrived += receive.highest - receive.next - gap
         if runs or receive.early is not None:
-            self._runs += receive.runs - runs
-            if self._runs > len(self._streams) + most_runs(self.limits.connection_window):
+            self._gaps.runs += receive.runs - runs
+            if self._gaps.runs > len(self._streams) + most_runs(self.limits.connection_window):
                 raise ProtocolError("streams arrive in too many scattered pieces", CloseCode.LIMIT)
-        self._received_total += rise
-        if self._received_total >= self._scarce_at:
-            self._check_credit()
+        credit.received += rise
+        if credit.received >= credit.scarce_at:
+            credit.check_received()
         if not rise and not is_new and receive.ended == known_end:  # it came before, or is empty
             self._idle.count += 1
         if receive.stop_code is not None:
-            self._give_credit(stream, sum(map(len, pieces)))
+            credit.note_read(stream, sum(map(len, pieces)))
         else:
             for piece in pieces:
                 if piece:
                     self._events.append(ev.StreamData(stream_id, piece))
         if receive.ended:
-            self._readers.forget_reader(stream_id)
-            self._windows[stream_id] = None
-            if not known_end and not self._is_refused(stream_id):
+            credit.note_ended(stream_id)
+            if not known_end and not self._numbers.is_refused(stream_id):
                 self._events.append(ev.StreamFinished(stream_id))
             self._forget_if_done(stream)
         else:
             self._active_at = now
-            self._ack_due[stream_id] = None
-            self._plan_ack(stream, now)
+            self._acks.due[stream_id] = None
+            self._acks.plan(stream, credit.received, now)
             if receive.next >= receive.raise_at:
-                self._raise_unread(stream)
-
-    def _check_credit(self) -> None:
-        """Raise `ProtocolError` where more has come than was allowed. Where the peer may send little more by what it
-        knows, have it told what was read meanwhile: nothing else may be read before more has come."""
-        if self._received_total > self._receive_limit:
-            raise ProtocolError("more data than the connection's credit allows", CloseCode.FLOW)
-        self._grant_connection()
-
-    def _plan_ack(self, stream: SessionStream, now: float) -> None:
-        """Have what came acknowledged soon, or later where nobody waits for that and it is little."""
-        delay = self.limits.ack_delay
-        if stream.acks_late and self._received_total < self._late_until:
-            delay = max(delay, LATE_ACK)
-        self._ack_at = min(self._ack_at, now + delay)
+                credit.raise_unread(stream)
 
     def _peer_stream(self, stream_id: int) -> SessionStream | None:
         """Return the peer's stream with this id, opened now together with those before it; None if it is over."""
-        if (stream_id & 1) == (0 if self.client else 1):
-            if stream_id >= self._next_own:
+        numbers = self._numbers
+        if numbers.is_own(stream_id):
+            if stream_id >= numbers.next_own:
                 raise ProtocolError(f"frame for stream {stream_id}, which was never opened")
             return None
-        if stream_id < self._next_peer:
+        if stream_id < numbers.next_peer:
             return None
-        if stream_id >> 1 >= self._peer_allowed:
+        if stream_id >> 1 >= numbers.peer_allowed:
             raise ProtocolError(f"stream {stream_id} is above the limit", CloseCode.LIMIT)
-        while self._next_peer <= stream_id:
-            opened = self._next_peer
+        while numbers.next_peer <= stream_id:
+            opened = numbers.next_peer
             if opened >= self._open_until:
                 raise _TooManyOpened
-            self._next_peer += 2
+            numbers.next_peer += 2
             stream = self._add_stream(opened)
-            if self._is_refused(opened):
+            if numbers.is_refused(opened):
                 self.reset_stream(opened, CloseCode.SHUTDOWN)
                 self.stop_stream(opened, CloseCode.SHUTDOWN)
             else:
                 self._events.append(ev.StreamOpened(opened))
         return stream
-
-    def _is_refused(self, stream_id: int) -> bool:
-        """True for a stream that the peer opened when this side was away: it was never told of, and never is."""
-        return self._away is not None and stream_id >= self._away and not (stream_id ^ self._away) & 1
 
     # ---- control frames from the peer -------------------------------------------------------------------
 
@@ -304,15 +285,14 @@ class Receiving(Linking):
         if len(link.control) >= self.limits.control:
             raise ProtocolError("too many pings", CloseCode.LIMIT)
         self._idle.count += 1
-        self._moved_at_ping = self.moved  # one question is enough
+        self._pings.moved_at = self.moved  # one question is enough
         link.control.append(control(FrameType.PONG, PING.pack(token)))
 
     def _on_pong(self, link: Link, flags: int, now: float, token: int) -> None:
-        sent = self._pings.pop(token, None)
-        if sent is not None:
-            self.rtt = now - sent
-            self._acks.note_pong(token, now, link.patience)
-            self._events.append(ev.Pong(token, now - sent))
+        took = self._pings.take_pong(token, now)
+        if took is not None:
+            self._ack_watch.note_pong(token, now, link.patience)
+            self._events.append(ev.Pong(token, took))
         else:
             self._idle.count += 1
 
@@ -326,19 +306,19 @@ class Receiving(Linking):
         if receive.ended:
             self._idle.count += 1
             return
-        if not receive.next and (stream_id & 1) == (0 if self.client else 1):
-            self._never_answered += 1
+        if not receive.next and self._numbers.is_own(stream_id):
+            self._numbers.never_answered += 1
         rise = max(0, final - receive.highest)
-        self._runs -= receive.runs
+        self._gaps.runs -= receive.runs
         missing = receive.end_by_reset(final)
-        self._received_total += rise
-        self._never_arrived += rise
-        if self._received_total > self._receive_limit:
+        credit = self._receive_credit
+        credit.received += rise
+        self._gaps.never_arrived += rise
+        if credit.received > credit.limit:
             raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
-        self._give_connection_credit(missing)
-        self._readers.forget_reader(stream_id)
-        self._windows[stream_id] = None
-        if not self._is_refused(stream_id):
+        credit.note_dropped(missing)
+        credit.note_ended(stream_id)
+        if not self._numbers.is_refused(stream_id):
             self._events.append(ev.StreamWasReset(stream_id, code))
         self._forget_if_done(stream)
 
@@ -352,9 +332,7 @@ class Receiving(Linking):
 
     def _on_window(self, link: Link, flags: int, now: float, stream_id: int, acked: int, limit: int) -> None:
         if stream_id == CONNECTION:
-            self._idle.count += limit <= self._send_limit
-            self._send_limit = max(self._send_limit, limit)
-            self._bound_sending()
+            self._idle.count += not self._send_credit.raise_limit(limit)
             return
         stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
         if stream is None:
@@ -372,7 +350,7 @@ class Receiving(Linking):
             kept = send.kept
             send.mark_acknowledged(acked)
             if kept:
-                self._release_bytes(kept - send.kept)
+                self._send_credit.release_bytes(kept - send.kept)
         if limit > send.limit:
             send.limit = limit
         if send.ready:
@@ -383,8 +361,8 @@ class Receiving(Linking):
             self._events.append(ev.StreamWritable(stream_id))
 
     def _on_streams(self, link: Link, flags: int, now: float, allowed: int) -> None:
-        if allowed > self._own_allowed:
-            self._own_allowed = allowed
+        if allowed > self._numbers.own_allowed:
+            self._numbers.own_allowed = allowed
             self._events.append(ev.StreamsAllowed())
         else:
             self._idle.count += 1
@@ -440,20 +418,20 @@ class Receiving(Linking):
         self._closed_by_peer(parse_close(flags, body))
 
     def _on_away(self, link: Link, flags: int, now: float, first_refused: int) -> None:
-        if not self._peer_away:
-            self._peer_away = True
+        known = self._peer_away_from
+        self._peer_away_from = min(first_refused, MAX_OFFSET if known is None else known)
+        if known is None:
             self._events.append(ev.GoingAway())
             # Of what was opened here and not yet written to the peer knows nothing; it goes by the last one's number.
-            newest = self._streams.get(self._next_own - 2)
+            newest = self._streams.get(self._numbers.next_own - 2)
             if newest is not None:
                 receive = newest.receive
                 link.control.append(self._window_frame(newest.stream_id, receive.acked, receive.limit))
         else:
             self._idle.count += 1
-        if first_refused < MAX_OFFSET and not self._peer_refuses:
-            self._peer_refuses = True
+        if first_refused < MAX_OFFSET and known in (None, MAX_OFFSET):
             for stream_id in [key for key in self._streams if key >= first_refused]:
-                if not (stream_id ^ self._next_own) & 1:
+                if self._numbers.is_own(stream_id):
                     self._note_refused(stream_id)
 
     def _note_refused(self, stream_id: int) -> None:
@@ -479,33 +457,37 @@ class Receiving(Linking):
     def _on_state(self, link: Link, flags: int, now: float, seen: int, opened: int, lost: int) -> None:
         """Handle the end of the peer's list: send again what it has not, forget what it has done with."""
         gone = self._links.get(lost)
-        if lost not in self._used_links or (gone is link and not self._awaiting_state):
+        if lost not in self._link_history.used or (gone is link and not self._link_history.awaiting_state):
             raise ProtocolError(f"STATE of link {lost}, which is not lost")
-        if seen > self._next_own >> 1:
-            raise ProtocolError(f"STATE has seen {seen} streams, of which {self._next_own >> 1} were opened")
-        if opened > self._peer_allowed:
+        if seen > self._numbers.next_own >> 1:
             raise ProtocolError(
-                f"STATE has opened {opened} streams, of which {self._peer_allowed} were allowed"
+                f"STATE has seen {seen} streams, of which {self._numbers.next_own >> 1} were opened"
+            )
+        if opened > self._numbers.peer_allowed:
+            raise ProtocolError(
+                f"STATE has opened {opened} streams, of which {self._numbers.peer_allowed} were allowed"
             )
         listed, link.listed = link.listed, set()
         if gone is not None and gone is not link:
             self.link_lost(gone, now, "the peer lost this carrier")
-        elif self._told_lost.get(lost) not in self._links:  # not attached here yet, or the answer was lost
+        elif (
+            self._link_history.told.get(lost) not in self._links
+        ):  # not attached here yet, or the answer was lost
             self._send_list(link, lost)
-        self._unanswered.discard(lost)
+        self._link_history.unanswered.discard(lost)
         if gone is not link:
-            if lost in self._heard_lost or self.ended is not None:
+            if lost in self._link_history.heard or self.ended is not None:
                 self._idle.count += 1
                 return  # it says again what is known, be it because our own list has not come
-            self._heard_lost.add(lost)
+            self._link_history.heard.add(lost)
         for stream in list(self._streams.values()):
-            own = (stream.stream_id & 1) == (0 if self.client else 1)
+            own = self._numbers.is_own(stream.stream_id)
             # A stream of the peer's may be newer than this list, and have come over a faster link.
             told = stream.stream_id >> 1 < (seen if own else opened)
             if told and stream.stream_id not in listed:
                 if not stream.may_be_forgotten:
                     raise ProtocolError(f"STATE has done with stream {stream.stream_id}, which has not ended")
-                self._release_bytes(stream.send.kept)
+                self._send_credit.release_bytes(stream.send.kept)
                 stream.send.forget_kept()
                 self._forget_if_done(stream)
                 continue
@@ -518,8 +500,8 @@ class Receiving(Linking):
             stream.queued = False
             if stream.send.ready or stream.announce:
                 self._take_turn(stream)
-        if self._awaiting_state:
-            self._awaiting_state = False
+        if self._link_history.awaiting_state:
+            self._link_history.awaiting_state = False
             self._events.append(ev.Resumed())
 
 

@@ -25,8 +25,9 @@ from dtp.session.frames import (
     Outgoing,
     control,
 )
+from dtp.session.limits import NEVER
 from dtp.session.link import Link
-from dtp.session.state import NEVER, SessionState
+from dtp.session.state import SessionState
 
 _STREAM = int(FrameType.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
@@ -72,11 +73,11 @@ class Sealing(SessionState):
                 room -= _EXCHANGE_COST
             if self._control:
                 room = self._take_control(self._control, frames, room)
-            if self._windows:
+            if self._receive_credit.windows:
                 room = self._take_windows(frames, room)
             if self._datagrams:
                 room = self._take_datagrams(frames, room)
-            if self._turns and not self._awaiting_state:
+            if self._turns and not self._link_history.awaiting_state:
                 self._take_streams(frames, room)
         if not frames and not link.record_due:
             return 0
@@ -145,16 +146,18 @@ class Sealing(SessionState):
         stream = self._streams.get(stream_id)
         if stream is None or not link.attached or link.control or link.lost or now >= link.rekey_at:
             return 0
-        if self._turns or self._windows or self._control or self._datagrams or self._awaiting_state:
+        waits = self._turns or self._receive_credit.windows or self._control or self._datagrams
+        if waits or self._link_history.awaiting_state:
             return 0
         send, size = stream.send, len(data)
         offset = send.end
-        total = self._sent_total + size
-        if not 0 < size <= self._prompt or total > self._send_until:
+        credit = self._send_credit
+        total = credit.sent + size
+        if not 0 < size <= self._prompt or total > credit.until:
             return 0
         if not send.send_now(data, offset + size):
             return 0
-        self._sent_total = total
+        credit.sent = total
         link.record_due = False
         return link.sealer.seal_stream(stream_id, offset, data, out, self.limits.record)
 
@@ -174,10 +177,11 @@ class Sealing(SessionState):
             and not link.control  # such as the ATTACH that comes before all else
             and not link.lost
             and now < link.rekey_at
-            and not self._awaiting_state
+            and not self._link_history.awaiting_state
             and not self.limits.padding  # which `out` need not have the room for
         )
-        fresh = self._send_until - self._sent_total
+        credit = self._send_credit
+        fresh = credit.until - credit.sent
         ids: list[int] = []
         offsets: list[int] = []
         starts: list[int] = []
@@ -204,7 +208,7 @@ class Sealing(SessionState):
                 queued.append(stream_id)
         if link is None or not ids:
             return 0, queued
-        self._sent_total += sum(sizes)
+        credit.sent += sum(sizes)
         link.record_due = False
         return link.sealer.seal_pieces(ids, offsets, starts, sizes, block, out, self.limits.record), queued
 
@@ -212,7 +216,7 @@ class Sealing(SessionState):
         """False when certainly nothing waits for this link: the usual answer, so it is to be a quick one."""
         if link.lost:
             return False
-        waits = self._turns or self._windows or self._control or self._datagrams
+        waits = self._turns or self._receive_credit.windows or self._control or self._datagrams
         if waits and link.attached and self.ended is None:
             return True
         return bool(link.control) or link.record_due
@@ -238,8 +242,9 @@ class Sealing(SessionState):
     def _list_resume_frames(self, lost: int) -> list[Outgoing]:
         """Return all that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
         frames: list[Outgoing] = []
-        if self._away is not None:  # before anything of what it refuses is acknowledged
-            frames.append(control(FrameType.AWAY, AWAY.pack(self._away)))
+        numbers, credit = self._numbers, self._receive_credit
+        if numbers.away is not None:  # before anything of what it refuses is acknowledged
+            frames.append(control(FrameType.AWAY, AWAY.pack(numbers.away)))
         for stream_id, stream in self._streams.items():
             frames.append(self._window_frame(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
             if stream.send.reset_code is not None and not stream.send.done:
@@ -247,12 +252,14 @@ class Sealing(SessionState):
                 frames.append(control(FrameType.RESET, body))
             if stream.receive.stop_code is not None and not stream.receive.ended:
                 frames.append(control(FrameType.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
-        frames.append(self._window_frame(CONNECTION, self._received_total, self._receive_limit))
-        frames.append(control(FrameType.STREAMS, STREAMS.pack(self._peer_allowed)))
+        frames.append(self._window_frame(CONNECTION, credit.received, credit.limit))
+        frames.append(control(FrameType.STREAMS, STREAMS.pack(numbers.peer_allowed)))
         if not self.client and self.ready:
             frames.append(control(FrameType.READY))
-        frames += [control(FrameType.PING, PING.pack(token)) for token in self._pings]
-        frames.append(control(FrameType.STATE, STATE.pack(self._next_peer >> 1, self._next_own >> 1, lost)))
+        frames += [control(FrameType.PING, PING.pack(token)) for token in self._pings.waiting]
+        frames.append(
+            control(FrameType.STATE, STATE.pack(numbers.next_peer >> 1, numbers.next_own >> 1, lost))
+        )
         return frames
 
     def _take_control(self, queue: deque[Outgoing], frames: list[Outgoing], room: int) -> int:
@@ -263,11 +270,12 @@ class Sealing(SessionState):
         return room
 
     def _take_windows(self, frames: list[Outgoing], room: int) -> int:
-        windows = self._windows
+        credit = self._receive_credit
+        windows = credit.windows
         while windows and room > 4096:
             stream_id, _ = windows.popitem()
             if stream_id == CONNECTION:
-                frames.append(self._window_frame(CONNECTION, self._received_total, self._receive_limit))
+                frames.append(self._window_frame(CONNECTION, credit.received, credit.limit))
             else:
                 receive = self._streams[stream_id].receive
                 frames.append(self._window_frame(stream_id, receive.acked, receive.limit))
@@ -292,9 +300,9 @@ class Sealing(SessionState):
         All that wait have a part in every call, so whose turn comes first in it hardly matters; and fewer, larger
         pieces cost the reader less.
         """
-        turns = self._turns
+        turns, credit = self._turns, self._send_credit
         quantum = max(self.limits.quantum, room // max(1, len(turns)) - _FRAME_COST)
-        limit = self._send_until
+        limit = credit.until
         without_credit = 0
         while room > _FRAME_COST and without_credit < len(turns):
             stream = turns.popleft()
@@ -315,9 +323,9 @@ class Sealing(SessionState):
                 continue
             before, waiting = send.highest, send.queued
             offset, piece, fin = send.next_piece(
-                min(quantum if turns else room, room), max(0, limit - self._sent_total)
+                min(quantum if turns else room, room), max(0, limit - credit.sent)
             )
-            self._sent_total += send.highest - before
+            credit.sent += send.highest - before
             if len(piece) or fin or stream.announce:
                 stream.announce = False
                 frames.append((_STREAM, FIN if fin else 0, stream.stream_id, offset, piece))

@@ -14,16 +14,15 @@ from typing import NamedTuple
 
 from dtp.errors import LimitError
 from dtp.session import events as ev
-from dtp.session.ack_watch import AckAction
 from dtp.session.codes import CloseCode, DatagramTooLarge, TooManyStreams
 from dtp.session.exchange import Exchanges
 from dtp.session.frames import AWAY, MAX_METER, MAX_OFFSET, FrameType, control
 from dtp.session.handshake import Established
-from dtp.session.limits import LATE_BYTES, SILENT, WORK_BYTES, WORK_PAUSE, Limits
+from dtp.session.limits import NEVER, SILENT, WORK_BYTES, WORK_PAUSE, Limits
 from dtp.session.link import Link
 from dtp.session.reassembly import RUN
 from dtp.session.receiving import Receiving
-from dtp.session.state import LITTLE_CREDIT, NEVER
+from dtp.session.watches import AckAction
 
 
 class Traffic(NamedTuple):
@@ -79,10 +78,11 @@ class Session(Receiving):
         """Open a stream and give its id; None when the peer's limit is reached."""
         if self.ended is not None:
             self._check_open()
-        stream_id = self._next_own
-        if stream_id >> 1 >= self._own_allowed:
+        numbers = self._numbers
+        if not numbers.can_open:
             return None
-        self._next_own += 2
+        stream_id = numbers.next_own
+        numbers.next_own += 2
         stream = self._add_stream(stream_id)
         stream.announce = stream.queued = True
         self._turns.append(stream)
@@ -96,7 +96,7 @@ class Session(Receiving):
     @property
     def can_open(self) -> bool:
         """True when the peer's limit allows another stream now."""
-        return self._next_own >> 1 < self._own_allowed
+        return self._numbers.can_open
 
     @property
     def active_at(self) -> float:
@@ -106,7 +106,7 @@ class Session(Receiving):
     @property
     def peer_away(self) -> bool:
         """True when the peer has said that it takes no new streams."""
-        return self._peer_away
+        return self._peer_away_from is not None
 
     def write_stream(self, stream_id: int, data: bytes | memoryview) -> int:
         """Queue bytes, which must not change any more; gives how many bytes of this stream wait to be sent."""
@@ -161,22 +161,18 @@ class Session(Receiving):
         """
         stream = self._streams.get(stream_id)
         if stream is None:
-            self._give_connection_credit(size)
+            self._receive_credit.note_dropped(size)
         elif stream.receive.stop_code is None:
-            self._give_credit(stream, size)
-        return bool(self._windows)
+            self._receive_credit.note_read(stream, size)
+        return bool(self._receive_credit.windows)
 
     def want_more(self, stream_id: int) -> bool:
         """Note that the application has looked at all that has come on this stream, and waits for more before it
         reads any of it. True when new credit is to be told to the peer now."""
         stream = self._streams.get(stream_id)
         if stream is not None:
-            if stream.receive.raise_unread():
-                self._windows[stream_id] = None
-            self._tell_connection(
-                min(self._consumed_total + self.limits.connection_window, self._receive_stop)
-            )
-        return bool(self._windows)
+            self._receive_credit.raise_wanted(stream)
+        return bool(self._receive_credit.windows)
 
     def splice_stream(self, stream_id: int, splice: object | None) -> None:
         """Report bytes of this stream from now on as `SplicedData`, which names `splice`, where that spares a copy.
@@ -206,24 +202,24 @@ class Session(Receiving):
     @property
     def traffic(self) -> Traffic:
         """Streams and bytes so far, as both ends count them."""
-        opened = self._next_own if self.client else self._next_peer
-        return Traffic(opened >> 1, self._sent_total, self._received_total - self._never_arrived)
+        arrived = self._receive_credit.received - self._gaps.never_arrived
+        return Traffic(self._numbers.opened_by_client, self._send_credit.sent, arrived)
 
     @property
     def unanswered(self) -> int:
         """Streams that this side opened and got neither a byte nor an end of, be they given up since."""
-        own = 0 if self.client else 1
-        return self._never_answered + sum(
-            (each.stream_id & 1) == own and not each.receive.ended and not each.receive.next
+        numbers = self._numbers
+        return numbers.never_answered + sum(
+            numbers.is_own(each.stream_id) and not each.receive.ended and not each.receive.next
             for each in self._streams.values()
         )
 
     def has_passed(self, opened: int, received: int, total: int) -> bool:
         """True if the client opened another number of streams than `opened`, more than `received` bytes have come, or
         `total` bytes have moved in all: what `traffic` says, for whoever looks at each read."""
-        arrived = self._received_total - self._never_arrived
-        streams = self._next_own if self.client else self._next_peer
-        return arrived + self._sent_total >= total or arrived > received or streams >> 1 != opened
+        arrived = self._receive_credit.received - self._gaps.never_arrived
+        streams = self._numbers.opened_by_client
+        return arrived + self._send_credit.sent >= total or arrived > received or streams != opened
 
     def limit_sending(self, total: int | None) -> bool:
         """Send at most so many bytes of streams in all, whatever the credit; None for no limit of ours.
@@ -231,9 +227,7 @@ class Session(Receiving):
         What is above it waits, as without credit. A limit below what was sent sends nothing new. True when it is
         higher than before, so that something may be sent now.
         """
-        before, self._send_stop = self._send_stop, MAX_OFFSET if total is None else total
-        self._bound_sending()
-        return self._send_stop > before
+        return self._send_credit.stop_at(total)
 
     @property
     def datagrams_wait(self) -> bool:
@@ -249,7 +243,7 @@ class Session(Receiving):
     def held(self) -> int:
         """Bytes that are kept: of streams received and not consumed (with the gaps between them, and what keeping the
         order takes), or written and not acknowledged; of datagrams to be sent."""
-        waiting = self._received_total - self._consumed_total + self._datagrams.size + self._runs * RUN
+        waiting = self._receive_credit.unread + self._datagrams.size + self._gaps.runs * RUN
         return waiting + sum(max(0, each.send.end - each.send.acked) for each in self._streams.values())
 
     @property
@@ -257,21 +251,18 @@ class Session(Receiving):
         """Bytes that are kept for the peer's sake: received and not consumed, or sent and not acknowledged; with what
         streams, control frames that wait and keeping an order take, and datagrams to be sent. As `held`, but for what
         waits to be sent; in few steps."""
-        unread = self._received_total - self._consumed_total + self._runs * RUN
+        unread = self._receive_credit.unread + self._gaps.runs * RUN
         control = len(self._control)
         for link in self._links.values():
             control += len(link.control)
         kept = len(self._streams) * STREAM + control * CONTROL
-        return unread + self._sent_total - self._released_total + self._datagrams.size + kept
+        return unread + self._send_credit.kept + self._datagrams.size + kept
 
     @property
     def blocked_at(self) -> int | None:
         """The bytes of streams that the peer may have sent so far, where it has, and waits for what came to be
         consumed; None while it may send more, or is kept from it by `limit_receiving`."""
-        window = self.limits.connection_window
-        unread = self._received_total - self._consumed_total
-        is_full = self._receive_limit - self._received_total < LITTLE_CREDIT and unread >= window // 2
-        return self._receive_limit if is_full else None
+        return self._receive_credit.blocked_at
 
     def unread_bytes(self, stream_id: int) -> int:
         """Return how many bytes of a stream came in order and were not consumed; 0 of one that is over."""
@@ -284,15 +275,14 @@ class Session(Receiving):
         Credit that was given is not taken back, so a connection window more may come. True when the peer is to be
         told of more credit now.
         """
-        self._receive_stop = MAX_OFFSET if total is None else total
-        self._give_connection_credit(0)
-        return bool(self._windows)
+        self._receive_credit.limit_to(total)
+        return bool(self._receive_credit.windows)
 
     def send_ping(self, now: float) -> int:
         """Ask the peer for an answer; `Pong` with the returned token follows."""
         self._check_open()
-        self._queue_control(FrameType.PING, self._new_ping(now))
-        return self._ping_token
+        self._queue_control(FrameType.PING, self._pings.new_ping(now))
+        return self._pings.token
 
     def refuse_once_confirmed(self, code: int, reason: str) -> None:
         """Close with this, as the server, when the first record has come, and hear nothing of what is in it."""
@@ -307,7 +297,7 @@ class Session(Receiving):
         """Ask the peer to open no new streams. Those that it opened before it hears of this are taken as long as
         `go_away` was not called: best when the PING that follows is answered, since it tells of them before.
         """
-        if self._away is None:
+        if self._numbers.away is None:
             self._queue_control(FrameType.AWAY, AWAY.pack(MAX_OFFSET))
 
     def delay_acks(self, stream_id: int) -> None:
@@ -328,9 +318,10 @@ class Session(Receiving):
 
     def go_away(self) -> None:
         """Take no new streams from the peer; those it has opened go on. Idempotent."""
-        if self._away is None:
-            self._away = self._next_peer
-            self._queue_control(FrameType.AWAY, AWAY.pack(self._away))
+        numbers = self._numbers
+        if numbers.away is None:
+            numbers.away = numbers.next_peer
+            self._queue_control(FrameType.AWAY, AWAY.pack(numbers.away))
 
     # ---- time -------------------------------------------------------------------------------------------
 
@@ -338,12 +329,12 @@ class Session(Receiving):
         """Return when `handle_timer` is to be called next; infinity for never."""
         if self.ended is not None:
             return NEVER
-        times = [self._ack_at]
+        times = [self._acks.at]
         limits = self.limits
-        if self._sent_total > self._released_total and self._links:
-            times.append(self._acks.look_at)
-        if self._detached_at is not None:
-            times.append(self._detached_at + limits.resume)
+        if self._send_credit.kept and self._links:
+            times.append(self._ack_watch.look_at)
+        if self._attachment.detached_at is not None:
+            times.append(self._attachment.detached_at + limits.resume)
         if limits.idle:
             times.append(self._active_at + limits.idle)
         for link in self._links.values():
@@ -362,24 +353,22 @@ class Session(Receiving):
         if self.ended is not None:
             return
         limits = self.limits
-        if now >= self._ack_at:
-            self._ack_at = NEVER
-            self._late_until = self._received_total + LATE_BYTES
-            self._windows.update((key, None) for key in self._ack_due if key in self._streams)
-            self._ack_due.clear()
+        if now >= self._acks.at:
+            due = self._acks.take_due(self._receive_credit.received)
+            self._receive_credit.windows.update((key, None) for key in due if key in self._streams)
         if limits.idle and now >= self._active_at + limits.idle:
             self.close(CloseCode.IDLE, f"no data for {limits.idle:g} s")
             return
-        if self._detached_at is not None and now >= self._detached_at + limits.resume:
+        if self._attachment.detached_at is not None and now >= self._attachment.detached_at + limits.resume:
             came = (
                 "no carrier"
-                if self._attached_at <= self._detached_at
+                if self._attachment.attached_at <= self._attachment.detached_at
                 else "carriers came, but nothing passed"
             )
             reason = f"{came} for {limits.resume:g} s"
             self._end_session(ev.SessionEnded(CloseCode.IDLE, reason, by_peer=False, lost=True))
             return
-        if self._sent_total > self._released_total and self._links and now >= self._acks.look_at:
+        if self._send_credit.kept and self._links and now >= self._ack_watch.look_at:
             self._look_for_acknowledgements(now)
             if self.ended is not None:
                 return
@@ -406,14 +395,14 @@ class Session(Receiving):
     def _pause_before_ping(self, link: Link) -> float:
         """Return the seconds of silence after which a PING asks for life: few while something is going on."""
         pause = self.limits.keepalive
-        if self._streams and self.moved - self._moved_at_ping >= WORK_BYTES:
+        if self._streams and self.moved - self._pings.moved_at >= WORK_BYTES:
             pause = min(pause, WORK_PAUSE)
         return max(pause, link.patience)
 
     def _ask_for_life(self, link: Link, now: float) -> None:
         link.ping_sent = now
-        self._moved_at_ping = self.moved
-        link.control.append(control(FrameType.PING, self._new_ping(now)))
+        self._pings.moved_at = self.moved
+        link.control.append(control(FrameType.PING, self._pings.new_ping(now)))
 
     def ask_for_life(self, now: float) -> None:
         """Have each link asked whether its peer is still there, unless one has spoken within `SILENT` or is asked
@@ -440,20 +429,21 @@ class Session(Receiving):
         return self.limits.keepalive > 0 and (self.client or self._confirmed)
 
     def _look_for_acknowledgements(self, now: float) -> None:
-        verdict = self._acks.check_progress(now, self._sent_total, self._released_total)
+        credit = self._send_credit
+        verdict = self._ack_watch.check_progress(now, credit.sent, credit.released)
         if verdict is AckAction.OVERDUE:
             self.close(CloseCode.LIMIT, "what has arrived is not acknowledged")
         elif verdict is AckAction.ASK:
             if any(each.send.sent < each.send.highest for each in self._streams.values()):
-                self._acks.reset_watch(now)  # a PONG would say nothing of what is still to be sent again
+                self._ack_watch.reset_watch(now)  # a PONG would say nothing of what is still to be sent again
                 return
             tokens = []
             for link in self._links.values():
-                link.control.append(control(FrameType.PING, self._new_ping(now)))
-                tokens.append(self._ping_token)
+                link.control.append(control(FrameType.PING, self._pings.new_ping(now)))
+                tokens.append(self._pings.token)
                 if link.ping_sent is None and self._keeps_alive:  # it may be the carrier that has lost them
                     link.ping_sent = now
-            self._acks.note_pings(tokens)
+            self._ack_watch.note_pings(tokens)
 
     @property
     def has_events(self) -> bool:

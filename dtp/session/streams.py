@@ -10,7 +10,7 @@ from collections import deque
 
 from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.frames import MAX_OFFSET
-from dtp.session.limits import Limits
+from dtp.session.limits import STREAMS_AHEAD, Limits
 from dtp.session.reassembly import Reassembly
 
 #: A stream may be ahead of its reader by this part of the connection's window in any case, and so much of that is
@@ -437,3 +437,85 @@ class SessionStream:
     def may_be_forgotten(self) -> bool:
         """True when the peer may have done with it: our end was told, and its end has come."""
         return self.send.told_end and self.receive.ended
+
+
+class StreamNumbers:
+    """Which streams each side has opened, and may open: the client's have even numbers, the server's odd ones."""
+
+    __slots__ = (
+        "_closed",
+        "_closed_for_more",
+        "_most",
+        "_opened_for_more",
+        "_own",
+        "away",
+        "never_answered",
+        "next_own",
+        "next_peer",
+        "own_allowed",
+        "peer_allowed",
+    )
+
+    def __init__(self, own_allowed: int, most: int, *, client: bool) -> None:
+        """`own_allowed` is what the peer allows at first; it may have `most` open at once."""
+        self._own = self.next_own = 0 if client else 1
+        self.next_peer = 1 if client else 0
+        self.own_allowed, self._most = own_allowed, most
+        self.peer_allowed = min(most, STREAMS_AHEAD)
+        self._closed = 0  # of the peer's
+        self.never_answered = 0  # streams opened here that the peer has reset before any byte of theirs
+        #: The first of the peer's that is refused, since this side is away.
+        self.away: int | None = None
+        self._plan_more()
+
+    def is_own(self, stream_id: int) -> bool:
+        """True for a stream that this side opens."""
+        return (stream_id & 1) == self._own
+
+    @property
+    def can_open(self) -> bool:
+        """True when the peer allows another stream now."""
+        return self.next_own >> 1 < self.own_allowed
+
+    @property
+    def opened_by_client(self) -> int:
+        """Streams that the client has opened so far."""
+        return (self.next_peer if self._own else self.next_own) >> 1
+
+    @property
+    def is_worth_allowing(self) -> bool:
+        """True when so many were closed, and opened, that the peer is to be told of more."""
+        return self._closed >= self._closed_for_more and self.next_peer >= self._opened_for_more
+
+    def allow_more(self) -> int:
+        """Allow the peer more streams; return how many it may have opened in all."""
+        ahead = (self.next_peer >> 1) + STREAMS_AHEAD
+        self.peer_allowed = min(self._closed + self._most, ahead)
+        self._plan_more()
+        return self.peer_allowed
+
+    def note_closed(self, stream_id: int) -> None:
+        """Note that a stream is over."""
+        if not self.is_own(stream_id):
+            self._closed += 1
+
+    def is_refused(self, stream_id: int) -> bool:
+        """True for a stream that the peer opened when this side was away: it was never told of, and never is."""
+        return self.away is not None and stream_id >= self.away and not self.is_own(stream_id)
+
+    def _plan_more(self) -> None:
+        """Compute how many have to be closed, and which opened, until it is worth telling that more are allowed."""
+        worth = self.peer_allowed + max(1, min(self._most, STREAMS_AHEAD) // 4)
+        self._closed_for_more, self._opened_for_more = worth - self._most, 2 * (worth - STREAMS_AHEAD)
+
+
+class Gaps:
+    """What lies between, or behind, what has come of streams, and never came itself."""
+
+    __slots__ = ("never_arrived", "runs")
+
+    def __init__(self) -> None:
+        #: Bytes that only the final offset of a RESET tells of, or that lie before what came early.
+        self.never_arrived = 0
+        #: Pieces that wait with a gap before them.
+        self.runs = 0

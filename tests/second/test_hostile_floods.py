@@ -53,7 +53,7 @@ def test_scattered_pieces_of_many_streams_are_bounded_together(we_dial: bool) ->
     def flood() -> Iterator[None]:
         for offset in range(1, 5000, 2):
             if duo.us.ended is None and not attack(duo, *[stream(each, offset, b"x") for each in numbers]):
-                assert duo.us._runs == offset // 2 * 200 + 200
+                assert duo.us._gaps.runs == offset // 2 * 200 + 200
                 yield
 
     assert memory_of(flood()) < 2_000_000
@@ -231,7 +231,12 @@ def test_floods_of_other_frames_keep_nothing(we_dial: bool, kind: str) -> None:
     }[kind]
     for _ in range(100):
         assert attack(duo, *[each] * 20, name=1) is None
-    waiting = len(duo.us._control) + len(duo.us._windows) + len(duo.us._turns) + len(duo.us.link.control)
+    waiting = (
+        len(duo.us._control)
+        + len(duo.us._receive_credit.windows)
+        + len(duo.us._turns)
+        + len(duo.us.link.control)
+    )
     assert waiting <= 4
 
 

@@ -203,11 +203,11 @@ class Exchange(RuleBasedStateMachine):
             for client in (True, False):
                 session = self.session(client)
                 halves = [stream.receive for stream in session._streams.values()]
-                assert session._runs == sum(half.runs for half in halves)
+                assert session._gaps.runs == sum(half.runs for half in halves)
                 early = sum(
                     len(block) for half in halves if half.early for block in half.early._blocks.values()
                 )
-                assert early + session._runs * RUN <= session.held
+                assert early + session._gaps.runs * RUN <= session.held
 
     def teardown(self) -> None:
         if not hasattr(self, "pair"):
@@ -390,7 +390,7 @@ def test_of_many_streams_that_are_allowed_some_may_be_opened_at_a_time() -> None
 def test_a_read_opens_no_more_streams_than_were_allowed_before_it() -> None:
     limits = replace(PATIENT, streams=5000)
     pair = SessionPair(limits, limits)
-    pair.client._own_allowed = 5000
+    pair.client._numbers.own_allowed = 5000
     for _ in range(STREAMS_AHEAD + 1):
         pair.client.open_stream()
     pair.settle()

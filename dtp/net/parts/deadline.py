@@ -13,9 +13,8 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from weakref import WeakValueDictionary
 
-from dtp.session.limits import SILENT
+from dtp.session.limits import NEVER, SILENT
 from dtp.session.session import Session
-from dtp.session.state import NEVER
 
 #: Entries of deadlines that are over, among as many others, at which they are thrown out.
 _OVER = 128

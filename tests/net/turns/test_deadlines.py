@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.net.parts.deadline import Deadline, Deadlines
-from dtp.session.limits import DEFAULT
-from dtp.session.state import NEVER
+from dtp.session.limits import DEFAULT, NEVER
 from dtp.testing.clock import FakeClockLoop
 
 

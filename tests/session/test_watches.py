@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.session.ack_watch import AckAction, AckWatch
 from dtp.session.limits import DEFAULT
+from dtp.session.watches import AckAction, AckWatch
 
 
 @pytest.mark.parametrize("dead", [1.0, 2.5, 10.0])
