@@ -152,7 +152,7 @@ class LinkHistory:
         self.awaiting_state = False
 
 
-class Attachment:
+class LinkTimes:
     """Since when a session has a carrier, or none, or none that was of use. Times are the caller's, in seconds."""
 
     __slots__ = ("_stuck_since", "attached_at", "detached_at")

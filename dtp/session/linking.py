@@ -43,7 +43,7 @@ class Linking(Sealing):
             link.control.append(build_attach(self.connection_id, self._secret, link, client=True))
             if not add:
                 self._replace_links(link)
-                self._attachment.note_replaced(now)
+                self._link_times.note_replaced(now)
         history.next += 1
         return link
 
@@ -68,7 +68,7 @@ class Linking(Sealing):
             self._end_session(ev.SessionEnded(CloseCode.IDLE, reason, by_peer=True, lost=True))
         elif self._links:
             self._send_lists(next(iter(self._links.values())))
-        elif self._attachment.detached_at is None:
+        elif self._link_times.detached_at is None:
             self._note_detached(now)
 
     @property
@@ -80,8 +80,8 @@ class Linking(Sealing):
         """Note that no link is left. When the last one carried nothing of what waits, the time for resuming
         goes on."""
         waits = any(stream.send.acked < stream.send.end for stream in self._streams.values())
-        moved = self._active_at >= self._attachment.attached_at
-        self._attachment.note_detached(now, was_of_use=moved or not waits)
+        moved = self._active_at >= self._link_times.attached_at
+        self._link_times.note_detached(now, was_of_use=moved or not waits)
         self._events.append(ev.Detached())
 
     def _attach_link(self, link: Link, now: float) -> None:
@@ -91,7 +91,7 @@ class Linking(Sealing):
             self.link_lost(other, now, "silent while another carrier answers")
         self._idle.count = 0  # a list repeats much, and a handshake was paid for it
         self._ack_watch.reset_watch(now)
-        self._attachment.note_attached(now)
+        self._link_times.note_attached(now)
         self._events.append(ev.LinkAttached(link))
 
     def _replace_links(self, link: Link) -> None:

@@ -333,8 +333,8 @@ class Session(Receiving):
         limits = self.limits
         if self._send_credit.kept and self._links:
             times.append(self._ack_watch.look_at)
-        if self._attachment.detached_at is not None:
-            times.append(self._attachment.detached_at + limits.resume)
+        if self._link_times.detached_at is not None:
+            times.append(self._link_times.detached_at + limits.resume)
         if limits.idle:
             times.append(self._active_at + limits.idle)
         for link in self._links.values():
@@ -359,10 +359,10 @@ class Session(Receiving):
         if limits.idle and now >= self._active_at + limits.idle:
             self.close(CloseCode.IDLE, f"no data for {limits.idle:g} s")
             return
-        if self._attachment.detached_at is not None and now >= self._attachment.detached_at + limits.resume:
+        if self._link_times.detached_at is not None and now >= self._link_times.detached_at + limits.resume:
             came = (
                 "no carrier"
-                if self._attachment.attached_at <= self._attachment.detached_at
+                if self._link_times.attached_at <= self._link_times.detached_at
                 else "carriers came, but nothing passed"
             )
             reason = f"{came} for {limits.resume:g} s"

@@ -26,11 +26,11 @@ from dtp.session.frames import (
 )
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
-from dtp.session.link import Attachment, Link, LinkHistory
+from dtp.session.link import Link, LinkHistory, LinkTimes
 from dtp.session.noise import protocol_name
 from dtp.session.payload import CONNECTION_ID
 from dtp.session.streams import SMALL, Gaps, SessionStream, StreamNumbers
-from dtp.session.watches import AckWatch, IdleFrames, Pings
+from dtp.session.watches import AckWatch, IdleFrames, PendingPings
 
 _WINDOW, _pack_window = int(FrameType.WINDOW), WINDOW.pack  # one for each stream: looked up once
 
@@ -85,8 +85,8 @@ class SessionState:
 
         self._links: dict[int, Link] = {}
         self._link_history = LinkHistory()
-        self._attachment = Attachment(now)
-        self._pings = Pings()
+        self._link_times = LinkTimes(now)
+        self._pings = PendingPings()
         self._idle = IdleFrames(limits, now)
         self._ack_watch = AckWatch(limits, now)
         self._active_at = now

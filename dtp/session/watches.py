@@ -16,7 +16,7 @@ from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.frames import PING
 from dtp.session.limits import NEVER, Limits
 
-#: Pings that wait for an answer; older ones are given up.
+#: PendingPings that wait for an answer; older ones are given up.
 _MAX_PINGS = 64
 #: One frame that moves nothing is allowed for so many bytes of streams that moved: metering and acknowledging take
 #: frames, too.
@@ -79,7 +79,7 @@ class AckWatch:
                 self.look_at = now + max(self._grace, patience)
 
 
-class Pings:
+class PendingPings:
     """PINGs that wait for their answer, and what the last answer told. Times are seconds of the caller's clock."""
 
     __slots__ = ("moved_at", "rtt", "token", "waiting")
