@@ -26,6 +26,7 @@ from dtp.cli.messenger import (
     node_option,
     open_messenger,
     publish_keys,
+    reach_for_files,
     read_card_text,
     save_option,
     show_qr,
@@ -222,6 +223,8 @@ def send(
         sent = None
         if answer is not None:
             await find_one(messenger, answer)
+        if attach:
+            await reach_for_files(messenger, wait)
         if text or attach:
             sent = await messenger.send(
                 whom, " ".join(text), attachments=attach, reply_to=answer, disappear=vanish

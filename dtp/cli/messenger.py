@@ -21,6 +21,7 @@ from dtp.escaping import escape_text
 from dtp.identity import Identity
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.errors import MessageError
+from dtp.messaging.mailbox.client import MailboxGone
 from dtp.messaging.person.group import History
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.messaging.person.names import contact_label
@@ -242,6 +243,15 @@ async def reach(messenger: Messenger, wait: float) -> bool:
             await messenger.wait_reached()
             return True
     return False
+
+
+async def reach_for_files(messenger: Messenger, wait: float) -> None:
+    """Wait until one of the person's mailboxes is reached, where files wait for others. Raise `MailboxGone` if none
+    is within `wait` seconds."""
+    if not await reach(messenger, wait):
+        raise MailboxGone(
+            "no mailbox of yours answers, and files wait there for others: nothing is sent, try again later"
+        )
 
 
 async def publish_keys(messenger: Messenger) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from dtp.carriers.errors import DialError
-from dtp.cli.messenger import WAIT, deliver
+from dtp.cli.messenger import WAIT, deliver, reach_for_files
 from dtp.cli.output import print_result
 from dtp.cli.transfer import PERSON_SERVICE
 from dtp.identity import Identity, PeerId
@@ -35,6 +35,7 @@ async def send_to_person(
         contact = await (messenger.add_contact(to) if is_card else messenger.find_person(to))
         if await _send_straight(messenger, contact, straight):
             return
+        await reach_for_files(messenger, WAIT)
         sent = await messenger.send(contact, "", attachments=[file])
         delivered = await deliver(messenger, WAIT, message=sent)
     record = {"event": "message", "name": file.name, "to": contact.name, "sent": delivered}

@@ -425,6 +425,25 @@ def test_reading_says_that_no_mailbox_answered(tmp_path: Path) -> None:
     assert b"no mailbox of yours answered" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command", [("message", "send", "--wait", "1", "bob", "--attach"), ("send", "--to", "bob")]
+)
+def test_a_file_that_no_mailbox_of_ours_takes_is_refused(
+    person: Callable[[str], Path], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Else the command would wait for it for ever, and say nothing."""
+    bob, alone = person("bob"), tmp_path / "alone"
+    alone.mkdir()
+    call(alone, "keygen")
+    call(alone, "message", "add", str(bob / "card"))
+    assert "there is no mailbox" in run(alone, *command, str(bob / "card"), code=3).stderr.decode()
+    nobody = f"dtp+tcp://{Identity.generate().id}@127.0.0.1:1/mail"
+    call(alone, "message", "card", "--name", "alone", "--mailbox", nobody)
+    told = run(alone, *command, str(bob / "card"), code=5).stderr.decode()
+    assert "no mailbox of yours answers" in told
+    assert call(alone, "message", "history", "bob") == []
+
+
 #: `dtp`, with media between addresses of this machine alone, also where it has no other.
 LOOPBACK = """
 import aioice.ice
