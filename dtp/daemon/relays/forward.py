@@ -128,11 +128,6 @@ class Forwarded:
             self._note_refused(LimitError(denial.why))
             self._turn_away_now(sock)
             return
-        if self.pool is not None and GREETINGS[self.config.mode] is None:
-            stream = self.pool.stream_now()
-            if stream is not None:  # as nearly always: no task is needed
-                self._join_stream(self.pool, stream, sock, b"")
-                return
         self._start_serving(self._serve_socket(sock), partial(sockets.reset, sock))
 
     def _start_serving(self, serving: Coroutine[None, None, None], give_up: Callable[[], None]) -> None:

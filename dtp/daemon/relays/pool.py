@@ -197,20 +197,6 @@ class Pool:
         assert last is not None
         raise last
 
-    def stream_now(self) -> Stream | None:
-        """Return a new stream over the connection that is there, without waiting; None when there is none that takes
-        it."""
-        connection = self._connection
-        if connection is None or connection.closed or not connection.source:
-            return None
-        try:
-            stream = connection.try_open_stream()
-        except DtpError:
-            return None  # `get_stream` goes into it
-        if stream is not None:
-            self._in_use[connection] += 1
-        return stream
-
     async def _get_connection(self) -> Connection:
         connection = self._connection
         if connection is not None:
