@@ -164,6 +164,19 @@ class Allowances:
             return act is not Act.RETIRE and not (act is Act.REMOVE and is_us)
         return act is Act.ADD and is_us and not self._is_stranger(operation.author)
 
+    def list_active(self, group: Membership) -> set[bytes]:
+        """Return us, the members whom we have brought into a group, and the people who have done or said something
+        there."""
+        own, found = self._mail.person, {self._mail.person}
+        for each in group.accepted:
+            if each.author == own and each.act is Act.ADD:
+                found.add(each.subject)
+            elif each.act not in (Act.REMOVE, Act.RETIRE):
+                found.add(each.author)
+        places, usage = {group.group, *group.members.rooms}, self._mail.store.usage
+        silent = group.members.roles.keys() - found
+        return found | {each for each in silent if not places.isdisjoint(usage.list_conversations(each))}
+
     def _refuse_contact(self, person: bytes, size: int, spare: int) -> str:
         total = self._mail.store.usage.measure(person)
         return _exceeds(total, size, self.quotas.contact_events, self.quotas.contact_bytes, "in all", spare)

@@ -8,7 +8,7 @@ import pytest
 from village import Village
 
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.conversation.operations import Act
+from dtp.messaging.conversation.operations import Act, MemberRole
 
 
 def met(village: Callable[..., Village], *others: str) -> Village:
@@ -96,13 +96,16 @@ def test_who_takes_part_in_a_strangers_group_is_an_acquaintance_of_its_members(
     assert has_access(at)
 
 
-def test_no_stranger_gets_access_to_our_contacts_by_naming_them_in_a_group(
-    village: Callable[..., Village],
+@pytest.mark.parametrize("who", ["a stranger", "a contact"])
+def test_nobody_gets_access_to_our_contacts_by_naming_them_in_a_group(
+    village: Callable[..., Village], who: str
 ) -> None:
     """Whoever asked for the state of a group of their own was given all its members' cards as we have them."""
     at = met(village, "carol")
     bob, mallory, carol = (at.people[each] for each in ("bob", "mallory", "carol"))
     bob.add_contact(carol.card, at.now)
+    if who == "a contact":
+        bob.add_contact(mallory.card, at.now)
     group = mallory.create_group("trap", [bob.person, carol.person], at.now)
     asked = Event(EventKind.MEMBERSHIP, group, 0, at.now, {"operations": [], "ask": True})
     at.deliver()
@@ -110,6 +113,29 @@ def test_no_stranger_gets_access_to_our_contacts_by_naming_them_in_a_group(
     at.deliver()
     assert group in bob.groups
     assert not has_access(at, "carol")
+
+
+@pytest.mark.parametrize("how", ["brought in by us", "writes", "brings others in", "does nothing"])
+def test_who_is_added_to_a_group_is_an_acquaintance_of_who_takes_part_there(
+    village: Callable[..., Village], how: str
+) -> None:
+    at = met(village, "carol", "dave")
+    bob, mallory, carol, dave = (at.people[each] for each in ("bob", "mallory", "carol", "dave"))
+    dave.add_contact(carol.card, at.now)
+    for each in (mallory, carol):
+        bob.add_contact(each.card, at.now)
+    maker = {"brought in by us": "bob", "brings others in": "carol"}.get(how, "dave")
+    group = at.group(maker, *{"bob", "carol"} - {maker})
+    if maker != "bob":
+        at.people[maker].change_group(
+            group, Act.ADD, at.now, subject=bob.person, role=MemberRole.ADMINISTRATOR
+        )
+    if how == "writes":
+        at.say("carol", group, "hello")
+    at.deliver()
+    bob.change_group(group, Act.ADD, at.now, subject=mallory.person)
+    at.deliver()
+    assert has_access(at, "carol") == (how != "does nothing")
 
 
 @pytest.mark.parametrize("how", ["writes", "accepts", "adds who made it"])

@@ -114,8 +114,11 @@ class GroupStates:
 
     def _list_cards(self, membership: Membership) -> list[ContactCard]:
         """Return the cards of a group's members, and of others who have done something to it. Whoever has brought us
-        into it, and isn't answered, gets no access to others' mailboxes."""
-        roles = () if self._mail.allowances.is_invitation(membership) else membership.members.roles
+        into it, and isn't answered, gets no access to others' mailboxes; nobody gets it to those of members whom
+        others have brought in, and who take no part."""
+        allowances, roles = self._mail.allowances, set[bytes]()
+        if not allowances.is_invitation(membership):
+            roles = membership.members.roles.keys() & allowances.list_active(membership)
         authors = {each.author: None for each in membership.operations.values()}
         known = [
             self._mail.contacts.get_contact(person)
