@@ -307,7 +307,7 @@ class _Bill:
         metered, meter, purchase = bought
         # The lane may have had connections before, by other runs.
         amount = max(0, metered.paid - purchase.start)
-        used = metered.usage.above(meter.payer.used_before)
+        used = metered.usage.above(meter.payer.counts.base)
         channel = purchase.channel
         return cls(channel.id, channel.coin, amount, used, channel.deposited, purchase.closed, purchase.gas)
 

@@ -575,7 +575,7 @@ class PaidDialer:
             meter = connection.meter
             assert isinstance(meter, ClientMeter)
             agreed = await meter.request_agreement() if await meter.pay_rest() else None
-            purchase.signed, purchase.disputed = meter.payer.signed_amount, meter.payer.left
+            purchase.signed, purchase.disputed = meter.payer.signed.amount, meter.payer.left
         finally:
             await connection.close()
         return agreed

@@ -15,8 +15,8 @@ from typing import Any, Final
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.watch import ByteWatch
-from dtp.pay.client.payer import NEVER
 from dtp.pay.errors import CountsDisputed, MalformedMeter, NotMetered, StoreError, VoucherRefused
+from dtp.pay.terms import NEVER
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
 from dtp.session.session import Traffic
 from dtp.tasks import start_task

@@ -6,7 +6,7 @@ the chain come to the same amount. Exposure and spending are tables of limits, e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.errors import ConfigError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dtp.chain.host import Terms
 
 KIB: Final = 1024
+#: A time that doesn't come, in seconds of any clock.
+NEVER: Final = float("inf")
 #: In front of a service's name: connections that ask what it has, before anything is paid.
 ASKING: Final = "dtp.ask/"
 MIB: Final = 1024 * KIB
@@ -56,6 +58,57 @@ class Usage(NamedTuple):
 
 #: Nothing used.
 NOTHING: Final = Usage()
+
+
+@dataclass(slots=True)
+class LaneCounts:
+    """What one end counts of a lane, over all its connections (docs/wire.md, "What counts").
+
+    `base` is what was used before this connection; `used` is that and what this connection has counted since.
+    """
+
+    base: Usage
+    #: Whether each stream that the client opens counts as a request.
+    count_streams: bool = True
+    used: Usage = field(init=False)
+    #: Units of explicit charges of this connection that were agreed to.
+    charged: int = field(init=False, default=0)
+    #: Streams that the client opened, and of these, requests that are paid when they are answered.
+    opened: int = field(init=False, default=0)
+    _waiting: int = field(init=False, default=0)
+    _moved: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.used = self.base
+
+    def begin_at(self, base: Usage, *, count_streams: bool) -> None:
+        """Count on from what both ends have come to."""
+        self.base, self.count_streams = base, count_streams
+        self._add_up()
+
+    def set_counts(self, opened: int, moved: int, waiting: int = 0) -> None:
+        """Take what this connection has come to: streams, bytes of streams both ways."""
+        self.opened, self._moved, self._waiting = opened, moved, waiting
+        self._add_up()
+
+    def set_moved(self, moved: int) -> None:
+        """Take the bytes that this connection has moved; streams are as they were."""
+        self._moved = moved
+        self.used = Usage(self.used.requests, self.base.bytes + moved)
+
+    def add_charged(self, units: int) -> None:
+        """Count a charge that was agreed to."""
+        self.charged += units
+        self._add_up()
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that will have to be paid once they are answered."""
+        return self._waiting if self.count_streams else 0
+
+    def _add_up(self) -> None:
+        streams = self.opened - self._waiting if self.count_streams else 0
+        self.used = self.base.plus(streams + self.charged, self._moved)
 
 
 def leased(used: Usage, wanted: Usage, quota: Usage) -> Usage:
@@ -99,10 +152,10 @@ NO_CARRIAGE: Final = Prices(0, 0)
 
 
 def _not_negative(table: object, names: str) -> None:
-    for field in fields(table):  # type: ignore[arg-type]
-        value = getattr(table, field.name)
+    for each in fields(table):  # type: ignore[arg-type]
+        value = getattr(table, each.name)
         if value is not None and value < 0:
-            raise ConfigError(f"{names} {field.name!r} must not be negative")
+            raise ConfigError(f"{names} {each.name!r} must not be negative")
 
 
 def is_free_no_more(channel: Channel, now: Terms) -> bool:

@@ -152,7 +152,7 @@ class ClientMeter(MeterDriver):
         watch, due = self.watch, self.payer.next_due
         watch.total += due - watch.along
         watch.along = due
-        if self._timer is None or self._timer.when() > now + self.payer.spending.repeat:
+        if self._timer is None or self._timer.when() > now + self.payer.schedule.spending.repeat:
             self.process_turn()
         return frame
 
@@ -161,7 +161,7 @@ class ClientMeter(MeterDriver):
         self.update_counts()
 
     def _update_counts(self, opened: int, sent: int, received: int) -> None:
-        waiting = self.connection.unanswered if self.payer.spending.when_answered else 0
+        waiting = self.connection.unanswered if self.payer.schedule.spending.when_answered else 0
         self.payer.set_counts(opened, sent + received, self.loop.time(), waiting)
 
     def _receive_frame(self, data: bytes) -> None:
@@ -200,7 +200,7 @@ class ClientMeter(MeterDriver):
         self.watch.total = due + leeway
         self.watch.along = due if leeway else NO_COUNT
         if self._put_off and self.payer.spent and not self._adding:
-            self._top_up(max(1, self.payer.cost - self.payer.funds))
+            self._top_up(max(1, self.payer.funds.lacking_for(self.payer.used)))
         if self._no_more and not self._leaving and self.payer.spent and self._has_waiting_stream():
             self._leaving = True
             self.spawn(self._end_unfunded())
@@ -226,7 +226,7 @@ class ClientMeter(MeterDriver):
         ahead = [each for each in wanted.ahead if reserved.may_sign(each)]
         signed = self._key.sign_all([voucher, *ahead])
         self.payer.voucher_signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
-        if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.spending.reserve:
+        if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.schedule.spending.reserve:
             self._reserve_soon()
 
     def _reserve_soon(self) -> None:
@@ -303,7 +303,7 @@ class ClientMeter(MeterDriver):
             self._adding = False
         if self._over:
             return
-        self._no_more = funds is None or funds <= self.payer.funds
+        self._no_more = funds is None or funds <= self.payer.funds.most
         if funds is not None and not self._no_more:
             self.payer.update_funds(funds, self.loop.time())
         self.process_turn()
@@ -314,7 +314,7 @@ class ClientMeter(MeterDriver):
         Raises `MoneyNotAdded` after `Spending.funding` seconds in which something waited, and other faults at once.
         """
         assert self._on_low is not None
-        spending, late = self.payer.spending, None
+        spending, late = self.payer.schedule.spending, None
         while not self._over:
             try:
                 return await self._on_low(wanted)
@@ -331,7 +331,7 @@ class ClientMeter(MeterDriver):
 
     async def _wait_before_retry(self, late: float | None, fault: ChainError) -> None:
         """Wait before the next try. Raises `MoneyNotAdded` when `late` is over."""
-        spending = self.payer.spending
+        spending = self.payer.schedule.spending
         if late is not None and self.loop.time() >= late:
             raise MoneyNotAdded(f"no money could be added in {spending.funding:g} s: {fault}") from fault
         await asyncio.sleep(spending.repeat)
@@ -368,7 +368,7 @@ class ClientMeter(MeterDriver):
 
         By then streams that were complete have ended in order. If all have, the connection is its user's to close.
         """
-        if self.payer.cost <= self.payer.funds:
+        if self.payer.funds.lacking_for(self.payer.used) <= 0:
             await self.last_words()
         if self._over or not self._has_waiting_stream():
             return
@@ -407,7 +407,7 @@ class ClientMeter(MeterDriver):
             agree = answer if isinstance(answer, bool) else await self._ask_caller(answer)
         else:
             agree = offer.lock is not None or self.payer.is_expected(offer.units)
-        needed = self.payer.cost + offer.amount - self.payer.funds
+        needed = self.payer.funds.lacking_for(self.payer.used) + offer.amount
         if agree and needed > 0 and self._on_low is not None:
             await self._to_its_end(self._add_money(needed))
         self.unaffordable = None
@@ -424,7 +424,7 @@ class ClientMeter(MeterDriver):
         return BudgetSpent(
             f"a charge of {money(amount, coin)} is {money(lacking, coin)} more than what is left of the budget, and "
             "was declined: give a larger one",
-            paid=self.payer.signed_amount,
+            paid=self.payer.signed.amount,
             requests=self.payer.used.requests,
             bytes=self.payer.used.bytes,
         )
@@ -458,7 +458,7 @@ class ClientMeter(MeterDriver):
             self._decline_charge(lock)
             raise
         await self._decide_charge(offer)
-        if not self.payer.agreed_to(offer.charge):
+        if self.payer.charges.agreed != offer.charge:
             self._raise_if_over()
             if self.unaffordable is not None:
                 raise self.unaffordable
@@ -506,7 +506,7 @@ class ClientMeter(MeterDriver):
         """Pay the rest, and agree on the close where it is wanted, before the connection closes."""
         purchase, exact, agreed = self.purchase, await self.pay_rest(), self.agreed
         if purchase is not None:
-            purchase.signed, purchase.disputed = self.payer.signed_amount, self.payer.left
+            purchase.signed, purchase.disputed = self.payer.signed.amount, self.payer.left
             if exact and purchase.closes:
                 agreed = await self.request_agreement()
             purchase.broke_off = self._over

@@ -10,15 +10,14 @@ and its sequence is used once: it is above all that were `Reserved` before. A br
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from dtp.chain.model import SUI_COIN
-from dtp.chain.wallet import money
 from dtp.pay import messages
+from dtp.pay.client.charges import Charges
+from dtp.pay.client.lane_funds import LaneFunds
 from dtp.pay.client.lane_start import PayerLane, Reserved, exposure_of, start_lane
 from dtp.pay.client.payer_events import (
     Adopted,
@@ -29,47 +28,16 @@ from dtp.pay.client.payer_events import (
     Revealed,
     SignWanted,
 )
+from dtp.pay.client.schedule import VoucherSchedule
+from dtp.pay.client.signed_vouchers import ReadyVoucher, SignedVouchers, VouchersAhead
 from dtp.pay.errors import BudgetSpent, MalformedMeter, NotMetered
 from dtp.pay.messages import VERSION, Message, SendFrame, VoucherSaid
-from dtp.pay.terms import LEAST_AHEAD, MIB, NOTHING, Exposure, Prices, Spending, Usage
+from dtp.pay.terms import NEVER, NOTHING, LaneCounts, Prices, Spending, Usage
 from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
-from dtp.plurals import count_of
-
-NEVER: Final = float("inf")
-#: Times that the count is looked at while a voucher's interval is used up.
-_LOOKS: Final = 8
-#: The most bytes that a voucher waits for company, where its interval is no less than what a stream is given credit
-#: for at a time (by default a MiB); somewhat more than that, since credit is given when a read is over.
-_COMPANY: Final = MIB
-_LEEWAY: Final = 3 * MIB // 2
-#: Vouchers that are signed at once for a stream that goes on: signing several costs half as much as each by itself,
-#: between reads that drive everything else out of the processor's caches.
-_AHEAD: Final = 15
-
-
-# ------------------------------------------------------------------------------------------------------- events
-
 
 PayerEvent: TypeAlias = (
     SendFrame | SignWanted | ChargeOffered | FundsLow | Revealed | AgreementGiven | Adopted | Finished
 )
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A charge that is not decided yet, or not paid yet."""
-
-    charge: int
-    units: int
-    lock: bytes | None
-
-
-class _Ready(NamedTuple):
-    """A voucher that was signed ahead, to be sent when so many bytes of this connection have moved."""
-
-    moved: int
-    frame: bytes
-    signed: SignedVoucher
 
 
 @dataclass(slots=True)
@@ -78,77 +46,47 @@ class _Ending:
 
     until: float
     final: Usage | None = None
+    finished: bool = False
 
 
-@dataclass(slots=True)
 class Payer:
-    """One lane's meter on the client's side, for one connection. Times are seconds of a clock that goes forward.
+    """One lane's meter on the client's side, for one connection. Times are seconds of a clock that goes forward."""
 
-    `funds` is the most that this lane's vouchers may come to in all. `is_ours` checks a signature with the lane's
-    key.
-    """
-
-    lane: PayerLane
-    prices: Prices
-    funds: int
-    is_ours: Callable[[SignedVoucher], bool]
-    spending: Spending = field(default_factory=Spending)
-    not_after_ms: int = NO_CAP
-    #: Money was added just before: the server is told to look, before any voucher needs it.
-    renewed: bool = False
-    #: The type of what is paid with, for messages.
-    coin: str = SUI_COIN
-    used: Usage = field(init=False)
-    signed_usage: Usage = field(init=False)
-    signed_amount: int = field(init=False)
-    sequence: int = field(init=False)
-    newest: SignedVoucher | None = field(init=False)
-    believed: Usage = field(init=False)  # see `PayerLane`
-    left: Usage = field(init=False, default=NOTHING)  # what the server counts above ours, and isn't paid
-    _next: int = field(init=False)  # the next sequence, above all that were reserved before
-    welcomed: bool = field(init=False, default=False)
-    agrees: bool = field(init=False, default=False)  # the server signs agreed closes
-    _base: Usage = field(init=False)
-    _moved: Usage = field(init=False, default=Usage())
-    _exposure: Exposure = field(init=False, default_factory=Exposure)
-    _interval: Usage = field(init=False, default=Usage())
-    _count_streams: bool = field(init=False, default=True)
-    _opened: int = field(init=False, default=0)
-    _waiting: int = field(init=False, default=0)  # of these, requests that are paid when they are answered
-    _bytes: int = field(init=False, default=0)
-    _charged: int = field(init=False, default=0)  # units of charges that were agreed to
-    _agreed: int = field(init=False, default=0)  # the last charge that was agreed to
-    _agreed_units: int = field(init=False, default=0)  # of it, until it is signed for
-    _decided: int = field(init=False, default=0)
-    _pending: _Pending | None = field(init=False, default=None)
-    _lock: bytes | None = field(init=False, default=None)
-    _newest_charge: int = field(init=False, default=0)
-    _signing: bool = field(init=False, default=False)
-    _ready: deque[_Ready] = field(init=False, default_factory=deque)
-    _released: int = field(init=False, default=0)  # bytes that the last of them was for
-    _streaming: bool = field(
-        init=False, default=False
-    )  # the last voucher differs from the one before in bytes only
-    _demanded: bool = field(init=False, default=False)
-    _unpaid_since: float | None = field(init=False, default=None)
-    _stored: int = field(init=False, default=0)  # the newest sequence that the server has stored
-    _repeat_at: float = field(init=False, default=NEVER)
-    _ending: _Ending | None = field(init=False, default=None)
-    _finished: bool = field(init=False, default=False)
-    _low_told: int = field(init=False, default=-1)
-    _events: list[PayerEvent] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        lane, newest = self.lane, self.lane.newest
-        self.newest = newest
-        self.sequence = newest.voucher.sequence if newest else 0
-        self.signed_amount = newest.voucher.amount if newest else 0
-        self.signed_usage = Usage(newest.voucher.requests, newest.voucher.bytes) if newest else Usage()
-        self._lock = newest.voucher.hash_lock if newest else None
-        self._next = max(self.sequence, lane.reserved.sequence) + 1
+    def __init__(
+        self,
+        lane: PayerLane,
+        prices: Prices,
+        funds: int,
+        is_ours: Callable[[SignedVoucher], bool],
+        spending: Spending | None = None,
+        not_after_ms: int = NO_CAP,
+        *,
+        renewed: bool = False,
+        coin: str = SUI_COIN,
+    ) -> None:
+        """`funds` is the most that this lane's vouchers may come to in all. `is_ours` checks a signature with the
+        lane's key. `renewed`: money was added just before, and the server is told to look, before any voucher needs
+        it. `coin` is the type of what is paid with, for messages.
+        """
+        self.lane = lane
+        self.funds = LaneFunds(prices, funds, coin)
         # What was signed ahead is used first; what was used and not signed is still owed.
-        self._base = self.used = lane.used
+        self.counts = LaneCounts(lane.used)
+        self.signed = SignedVouchers(lane.newest, lane.reserved.sequence + 1)
+        self.ahead = VouchersAhead()
+        self.charges = Charges(_lock_of(lane.newest))
+        self.schedule = VoucherSchedule(Spending() if spending is None else spending)
         self.believed = lane.believed
+        #: What the server counts above ours, and isn't paid.
+        self.left = NOTHING
+        self.welcomed = False
+        #: Whether the server signs agreed closes.
+        self.agrees = False
+        self._is_ours = is_ours
+        self._not_after_ms = not_after_ms
+        self._renewed = renewed
+        self._ending: _Ending | None = None
+        self._events: list[PayerEvent] = []
 
     # ---- what happens -------------------------------------------------------------------------------------
 
@@ -157,23 +95,15 @@ class Payer:
 
         `waiting` of the streams are not answered yet, and are not paid before (`Spending.when_answered`).
         """
-        self._opened, self._bytes, self._waiting = opened, moved, waiting
-        self._update_usage()
-        if self._ready:
+        self.counts.set_counts(opened, moved, waiting)
+        if self.ahead:
             frame = self.take_signed_frame(moved, now)
             if frame is not None:
                 self._events.append(SendFrame(frame))
-                self._interval = self.spending.voucher_interval(
-                    self._exposure.after_payment(self.signed_usage)
-                )
-                if self._ending is None and self._agreed == self._newest_charge:
+                self.schedule.note_paid(self.signed.usage)
+                if self._ending is None and not self.charges.is_unsigned:
                     return
         self._pay_if_due(now)
-
-    @property
-    def signed_ahead(self) -> int:
-        """How many vouchers were signed ahead, and wait for what they pay to come."""
-        return len(self._ready)
 
     def take_signed_frame(self, moved: int, now: float) -> bytes | None:
         """Return the frame of the newest voucher that was signed ahead and whose bytes have come, to be sent at once;
@@ -181,26 +111,14 @@ class Payer:
 
         Little more than assignments: what a stream has driven out of the processor's caches takes ten times as long.
         """
-        ready = self._ready
-        if (
-            self._signing
-            or self._demanded
-            or (ready and ready[0].signed.voucher.requests != self.used.requests)
-        ):
-            ready.clear()  # something else is to be said by now
-        if not ready or ready[0].moved > moved:
+        if self.schedule.signing or self.schedule.demanded:
+            self.ahead.clear()  # something else is to be said by now
+        due = self.ahead.take_due(moved, self.counts.used.requests)
+        if due is None:
             return None
-        due = ready.popleft()
-        while ready and ready[0].moved <= moved:
-            due = ready.popleft()
-        voucher = due.signed.voucher
-        self._released = due.moved
-        self.newest, self.sequence, self.signed_amount = due.signed, voucher.sequence, voucher.amount
-        self.signed_usage = Usage(voucher.requests, voucher.bytes)
-        self._bytes = moved
-        self.used = Usage(self.used.requests, self._base.bytes + moved)
-        self._unpaid_since = now
-        self._repeat_at = now + self.spending.repeat
+        self.signed.use(due.signed)
+        self.counts.set_moved(moved)
+        self.schedule.note_ahead_sent(now)
         return due.frame
 
     def receive_frame(self, frame: bytes, now: float) -> None:
@@ -214,7 +132,7 @@ class Payer:
             case messages.Welcome():
                 self._on_welcome(message)
             case messages.Due():
-                self._demanded = True
+                self.schedule.demanded = True
             case messages.ChargeAsked():
                 self._on_charge(message)
             case messages.Reveal():
@@ -225,7 +143,7 @@ class Payer:
             case messages.Agreed():
                 self._events.append(AgreementGiven(message))
             case messages.Stored():
-                self._on_stored(message, now)
+                self.signed.note_stored(message.sequence)
             case _:
                 raise MalformedMeter(f"{type(message).__name__} is not for a client")
         self._pay_if_due(now)
@@ -237,41 +155,37 @@ class Payer:
 
         `ahead` are those that were signed with it: they are kept, and each is let go when its bytes have come.
         """
-        if not self._signing or signed.voucher.sequence != self._next:
+        if not self.schedule.signing or signed.voucher.sequence != self.signed.next:
             raise NotMetered("this voucher was not asked for")
-        self._signing = False
+        self.schedule.signing = False
         self._use_voucher(signed)
-        self._newest_charge = charge
-        if charge == self._agreed:
-            self._agreed_units = 0
+        self.charges.note_signed(charge)
         self._say_newest(now)
         for each in ahead:
-            voucher = each.voucher
-            frame = messages.build(said(each, charge))
-            self._ready.append(_Ready(voucher.bytes - self._base.bytes, frame, each))
-            self._next = voucher.sequence + 1
+            voucher, frame = each.voucher, messages.build(said(each, charge))
+            self.ahead.add(ReadyVoucher(voucher.bytes - self.counts.base.bytes, frame, each))
+            self.signed.skip_to(voucher.sequence)
         self._pay_if_due(now)
 
     def answer_charge(self, charge: int, agree: bool, now: float) -> None:
         """Decide a `ChargeOffered`. One that is decided already is left as it is."""
-        pending = self._pending
-        if pending is None or pending.charge != charge or charge <= self._decided:
-            return
-        self._answer_charge(pending, agree)
-        self._pay_if_due(now)
+        asked = self.charges.undecided(charge)
+        if asked is not None:
+            self._answer_charge(asked, agree)
+            self._pay_if_due(now)
 
     def update_funds(self, funds: int, now: float) -> None:
         """Let vouchers come to `funds` in all, since the channel holds more by now, and tell the server to look."""
-        self.funds = funds
+        self.funds.most = funds
         self._queue_message(messages.Renewed())
         self._pay_if_due(now)
 
     def finish(self, now: float) -> None:
         """Begin an orderly end: the server says what it comes to, and is paid for it. `Finished` follows."""
         if self._ending is None:
-            self._ending = _Ending(now + self.spending.patience)
+            self._ending = _Ending(now + self.schedule.spending.patience)
             self._queue_message(messages.Finish())
-            self._repeat_at = now + self.spending.repeat
+            self.schedule.repeat_after(now)
             self._pay_if_due(now)
 
     def ask_close(self) -> None:
@@ -281,33 +195,30 @@ class Payer:
     def handle_timer(self, now: float) -> None:
         """Do what is due by time."""
         self._pay_if_due(now)
-        since = self._unpaid_since
-        if since is not None and now >= since + self.spending.voucher_seconds and not self._signing:
-            # Nothing was used since the last voucher, or there is no money for it: `set_counts` or `update_funds`
-            # looks again.
-            self._unpaid_since = None
-        if now >= self._repeat_at:
-            self._repeat_at = now + self.spending.repeat
-            if self.newest is not None and self._stored < self.sequence:
-                self._say_newest(now)
-            if self._ending is not None and self._ending.final is None:
-                self._queue_message(messages.Finish())
+        self.schedule.forget_unpaid(now)
         ending = self._ending
-        if ending is not None and now >= ending.until and not self._finished:
-            self._finished = True
+        if now >= self.schedule.repeat_at:
+            self.schedule.repeat_after(now)
+            if self.signed.is_unstored:
+                self._say_newest(now)
+            if ending is not None and ending.final is None:
+                self._queue_message(messages.Finish())
+        if ending is not None and now >= ending.until and not ending.finished:
+            ending.finished = True
             self._events.append(Finished(False))
 
     def next_deadline(self) -> float:
         """Return when `handle_timer` is to be called next."""
+        ending = self._ending
+        if ending is not None and ending.finished:
+            return NEVER
         times = [NEVER]
-        if self._unpaid_since is not None and self.welcomed and not self._signing and not self._finished:
-            times.append(self._unpaid_since + self.spending.voucher_seconds)
-        waits = self.newest is not None and self._stored < self.sequence and self.welcomed
-        if not self._finished:
-            if waits or self._ending is not None:
-                times.append(self._repeat_at)
-            if self._ending is not None:
-                times.append(self._ending.until)
+        if self.welcomed:
+            times.append(self.schedule.unpaid_until)
+        if (self.signed.is_unstored and self.welcomed) or ending is not None:
+            times.append(self.schedule.repeat_at)
+        if ending is not None:
+            times.append(ending.until)
         return min(times)
 
     def take_events(self) -> list[PayerEvent]:
@@ -318,116 +229,77 @@ class Payer:
     # ---- what it knows ------------------------------------------------------------------------------------
 
     @property
+    def used(self) -> Usage:
+        """What was used of the lane."""
+        return self.counts.used
+
+    @property
+    def newest(self) -> SignedVoucher | None:
+        """The newest voucher that was signed and counts."""
+        return self.signed.newest
+
+    @property
     def unpaid(self) -> Usage:
         """What was used and is not signed for."""
-        return self.used.above(self.signed_usage)
+        return self.used.above(self.signed.usage)
 
     @property
     def owed(self) -> Usage:
         """What was used, without a charge that was agreed to and not signed for: nothing has come for that."""
-        return Usage(self.used.requests - self._agreed_units, self.used.bytes)
-
-    @property
-    def cost(self) -> int:
-        """What all that was used of this lane costs."""
-        return self.prices.cost_of(self.used)
+        return Usage(self.used.requests - self.charges.unsigned_units, self.used.bytes)
 
     @property
     def next_look(self) -> int:
         """How many bytes may move before `set_counts` has anything to do: 0 when the first begins something."""
-        if self._signing or (self.spending.ahead_bytes and self._unpaid_since is not None):
-            return self._interval.bytes // _LOOKS
-        if self._unpaid_since is None:
-            return 0
-        left = self.prices.bytes_within(self.funds, self.used.requests)
-        due = self._interval.bytes - self.unpaid.bytes
-        return max(0, due if left is None else min(due, left - self.used.bytes))
+        return self.schedule.next_look(self.unpaid.bytes, self.funds.bytes_left(self.used))
 
     @property
     def next_due(self) -> int:
         """How many bytes of this connection have to have moved for the next voucher, when `take_signed_frame` has
         given one."""
-        return self._ready[0].moved if self._ready else self._released + self._interval.bytes
+        return self.ahead.next_due(self.schedule.interval.bytes)
 
     @property
     def leeway(self) -> int:
-        """How many bytes a voucher that is due may wait for something that it can go along with, such as credit for
-        what came; 0: it is sent at once. A record by itself costs both ends more than signing it.
-        """
-        interval = self._interval.bytes
-        if interval < _COMPANY or self._signing or self._unpaid_since is None or self.spending.ahead_bytes:
-            return 0
-        left = self.prices.bytes_within(self.funds, self.used.requests)
-        return _LEEWAY if left is None or left - self.used.bytes > interval + _LEEWAY else 0
+        """How many bytes a voucher that is due may wait for company."""
+        return self.schedule.leeway(self.funds.bytes_left(self.used))
 
     @property
     def spent(self) -> bool:
         """Whether the money pays for no further byte: unless more is added, nothing more can come."""
-        within = self.prices.bytes_within(self.funds, self.used.requests)
-        return self.cost > self.funds or (within is not None and self.used.bytes >= within)
+        return self.funds.is_spent(self.used)
 
     def out_of_money(self) -> BudgetSpent:
-        """Return what a connection ends with that `funds` no longer suffice for."""
-        paid, most = money(self.signed_amount, self.coin), money(self.funds, self.coin)
-        used = self.signed_usage
-        what = f"{count_of(used.requests, 'request')} and {count_of(used.bytes, 'byte')}"
-        return BudgetSpent(
-            f"the budget is used up: {paid} of {most} are paid, for {what} of this channel; to go on, give a larger "
-            "budget",
-            paid=self.signed_amount,
-            requests=self.used.requests,
-            bytes=self.used.bytes,
-        )
+        """Return what a connection ends with whose money no longer suffices."""
+        return self.funds.out_of_money(self.signed.amount, self.signed.usage, self.used)
 
     @property
     def to_reserve(self) -> Reserved:
         """What to reserve next: for `Spending.reserve` more vouchers of the usual size than are signed ahead."""
-        spending = self.spending
-        each, count = (
-            spending.voucher_interval(self._exposure.after_payment(self.used)),
-            spending.reserve + len(self._ready),
-        )
-        usual = self.prices.cost_of(self.used.plus(count * each.requests, count * each.bytes))
-        return Reserved(self._next - 1 + spending.reserve, min(usual, self.funds))
-
-    @property
-    def _unanswered(self) -> int:
-        """Requests that will have to be paid once they are answered."""
-        return self._waiting if self._count_streams else 0
+        more, each = self.schedule.spending.reserve, self.schedule.interval_after(self.used)
+        count = more + len(self.ahead)
+        usual = self.funds.prices.cost_of(self.used.plus(count * each.requests, count * each.bytes))
+        return Reserved(self.signed.next - 1 + more, min(usual, self.funds.most))
 
     @property
     def agrees_on_counts(self) -> bool:
         """True if the server, at an end in order, counts no more than is paid: else it agrees to no close."""
-        return not any(self.left) and not self._unanswered
-
-    @property
-    def charged(self) -> int:
-        """Units of the explicit charges of this connection that were agreed to."""
-        return self._charged
+        return not any(self.left) and not self.counts.unanswered
 
     def is_expected(self, units: int) -> bool:
         """Return whether a charge of so many units is agreed to unasked, by what was opened
         (`Spending.charge_units`)."""
-        streams = self._opened if self._count_streams else 0
-        return streams + self._charged + units <= self._opened * self.spending.charge_units
-
-    def agreed_to(self, charge: int) -> bool:
-        """Return whether the charge of this number, the last one that was decided, was agreed to."""
-        return self._agreed == charge
+        counts = self.counts
+        streams = counts.opened if counts.count_streams else 0
+        return streams + counts.charged + units <= counts.opened * self.schedule.spending.charge_units
 
     def check_request(self, units: int = 1) -> None:
         """Raise `BudgetSpent` unless the lane's money still pays for `units` further requests."""
-        missing = self.missing_funds(units)
-        if missing > 0:
-            raise BudgetSpent(
-                f"with {count_of(units, 'more request')} it would come to "
-                f"{money(missing + self.funds, self.coin)}, and this channel's lane may spend "
-                f"{money(self.funds, self.coin)}: give a larger budget"
-            )
+        self.funds.check_request(units, self.missing_funds(units))
 
     def missing_funds(self, units: int = 1) -> int:
-        """Return what `funds` lacks for so many further requests; not above 0: nothing."""
-        return self.prices.cost_of(self.used.plus(self._unanswered + units, 0)) - self.funds
+        """Return what the money lacks for so many further requests; not above 0: nothing."""
+        return self.funds.lacking_for(self.used.plus(self.counts.unanswered + units, 0))
 
     # ---- frames -------------------------------------------------------------------------------------------
 
@@ -437,222 +309,143 @@ class Payer:
         if self.welcomed:  # said again, since our answer was lost
             self._queue_message(messages.Heard())
             return
-        start = start_lane(self.lane, message, self.prices, self.spending, self.is_ours)
+        spending = self.schedule.spending
+        start = start_lane(self.lane, message, self.funds.prices, spending, self._is_ours)
         # Nothing is refused from here on.
         newest, self.believed, self.left = start.newest, start.believed, start.left
         if start.lost_lock:
-            self._fall_back(newest)
+            self.signed.go_back_to(newest)
         elif start.adopted:
             assert newest is not None
-            self._use_voucher(newest)
-            self._lock = newest.voucher.hash_lock
+            self.signed.use(newest)
             self._events.append(Adopted(newest))
-        if message.voucher is not None and message.voucher.sequence == self.sequence:
-            self._stored = self.sequence
+        self.charges.lock = _lock_of(newest)
+        if message.voucher is not None and message.voucher.sequence == self.signed.sequence:
+            self.signed.note_stored(self.signed.sequence)
         elif newest is not None:
-            self._repeat_at = 0.0  # it lost our newest voucher, or never got it
+            self.schedule.repeat_at_once()  # it lost our newest voucher, or never got it
         self.welcomed = True
         self._queue_message(messages.Heard())
-        if self.renewed:
+        if self._renewed:
             self._queue_message(messages.Renewed())
-        self._base = start.used
-        self._count_streams = message.count_streams
+        self.counts.begin_at(start.used, count_streams=message.count_streams)
         self.agrees = message.agrees
-        self._exposure = exposure_of(message)
-        self._interval = self.spending.voucher_interval(self._exposure.after_payment(self.signed_usage))
-        self._update_usage()
+        self.schedule.set_exposure(exposure_of(message), self.signed.usage)
 
-    @property
-    def used_before(self) -> Usage:
-        """What was used of the lane before this connection, as both ends count it."""
-        return self._base
-
-    def _fall_back(self, newest: SignedVoucher | None) -> None:
-        """Go on from an older voucher, or from none; numbers go on above all that were used."""
-        self._lock = None
-        self.newest, self.sequence, self.signed_amount, self.signed_usage = None, 0, 0, NOTHING
-        if newest is not None:
-            self._use_voucher(newest)
-            self._lock = newest.voucher.hash_lock
-
-    def _on_charge(self, message: messages.ChargeAsked) -> None:
-        if message.charge == self._decided and message.charge:
-            # Said again: our answer was lost.
-            if self._agreed == message.charge:
-                self._repeat_at = 0.0
+    def _on_charge(self, asked: messages.ChargeAsked) -> None:
+        charges = self.charges
+        if charges.is_decided(asked.charge):  # said again: our answer was lost
+            if charges.agreed == asked.charge:
+                self.schedule.repeat_at_once()
             else:
-                self._queue_message(messages.Decline(message.charge))
-            return
-        if message.charge < self._decided or (self._pending and self._pending.charge == message.charge):
-            return
-        if self._pending is not None or message.charge != self._decided + 1 or message.units < 1:
-            raise MalformedMeter(f"charge {message.charge} of {message.units} units is out of turn")
-        if message.hash_lock is not None and self._lock is not None:
-            raise MalformedMeter("a second hash lock before the first was opened")
-        pending = _Pending(message.charge, message.units, message.hash_lock)
-        affordable = self.prices.cost_of(self.used.plus(message.units, 0)) <= self.funds
-        self._pending = pending
-        if affordable and self.is_expected(message.units) and pending.lock is None:
-            self._answer_charge(pending, True)
-        else:
-            amount = self.prices.cost_of(Usage(message.units, 0))
-            self._events.append(ChargeOffered(message.charge, message.units, amount, pending.lock))
+                self._queue_message(messages.Decline(asked.charge))
+        elif charges.take(asked):
+            affordable = self.funds.lacking_for(self.used.plus(asked.units, 0)) <= 0
+            if affordable and self.is_expected(asked.units) and asked.hash_lock is None:
+                self._answer_charge(asked, True)
+            else:
+                amount = self.funds.prices.cost_of(Usage(asked.units, 0))
+                self._events.append(ChargeOffered(asked.charge, asked.units, amount, asked.hash_lock))
 
-    def _answer_charge(self, pending: _Pending, agree: bool) -> None:
-        self._decided = pending.charge
-        self._pending = None
-        if not agree or self.prices.cost_of(self.used.plus(pending.units, 0)) > self.funds:
-            self._queue_message(messages.Decline(pending.charge))
-            return
-        self._agreed = pending.charge
-        self._charged += pending.units
-        self._agreed_units = pending.units
-        if pending.lock is not None:
-            self._lock = pending.lock
-        self._update_usage()
+    def _answer_charge(self, asked: messages.ChargeAsked, agree: bool) -> None:
+        agree = agree and self.funds.lacking_for(self.used.plus(asked.units, 0)) <= 0
+        self.charges.decide(asked, agree=agree)
+        if agree:
+            self.counts.add_charged(asked.units)
+        else:
+            self._queue_message(messages.Decline(asked.charge))
 
     def _on_reveal(self, message: messages.Reveal) -> None:
-        if self._lock is None or hashlib.sha256(message.preimage).digest() != self._lock:
-            return  # said again, or of nothing that we locked
-        if self._newest_charge < self._agreed:
-            return  # before we signed: it would be known without having been paid, which is the server's affair
-        self._lock = None
-        self._demanded = True  # an unlocked voucher takes the locked one's place
-        self._events.append(Revealed(message.preimage))
-
-    def _on_stored(self, message: messages.Stored, now: float) -> None:
-        if message.sequence > self.sequence:
-            raise MalformedMeter(
-                f"the server stored voucher {message.sequence}, and {self.sequence} were signed"
-            )
-        self._stored = max(self._stored, message.sequence)
+        if self.charges.unlock(message.preimage):
+            self.schedule.demanded = True  # an unlocked voucher takes the locked one's place
+            self._events.append(Revealed(message.preimage))
 
     # ---- steps --------------------------------------------------------------------------------------------
-
-    def _update_usage(self) -> None:
-        streams = self._opened - self._waiting if self._count_streams else 0
-        self.used = self._base.plus(streams + self._charged, self._bytes)
 
     def _pay_if_due(self, now: float) -> None:
         if not self.welcomed:
             return
-        if not self._signing:
-            target = self._next_usage()
-            if target is not None and self._is_due(target, now):
+        if not self.schedule.signing:
+            ahead = self.schedule.usage_ahead(self.used, self.signed.usage, self.funds)
+            target = self._next_usage(ahead)
+            if target is not None and self._is_due(target, ahead, now):
                 self._ask_signature(target, now)
             elif self._ending is None and self.spent:
-                self._tell_low(max(1, self.cost - self.funds))
-        if self._repeat_at <= 0.0 and self.newest is not None:
+                self._events += self.funds.tell_low(self.funds.lacking_for(self.used))
+        if self.schedule.repeat_at <= 0.0 and self.newest is not None:
             self._say_newest(now)
         self._finish_if_done(now)
 
-    def _next_usage(self) -> Usage | None:
-        """Return what the next voucher is to say, None when there is nothing new to say, or no money."""
-        target, more = self.used.maximum(self.signed_usage), self._signed_ahead()
+    def _next_usage(self, more: Usage) -> Usage | None:
+        """Return what the next voucher is to say, `more` ahead of use where that is paid for; None when there is
+        nothing new to say, or no money."""
+        signed, funds = self.signed.usage, self.funds
+        target = self.used.maximum(signed)
         if self._ending is None and any(more):
-            ahead = self.used.plus(*more).maximum(self.signed_usage)
-            if self.prices.cost_of(ahead) <= self.funds:
+            ahead = self.used.plus(*more).maximum(signed)
+            if funds.lacking_for(ahead) <= 0:
                 target = ahead
-        if self.prices.cost_of(target) > self.funds:
-            self._tell_low(self.prices.cost_of(self.used) - self.funds)
+        if funds.lacking_for(target) > 0:
+            self._events += funds.tell_low(funds.lacking_for(self.used))
             return None
-        changed = target != self.signed_usage or self._agreed > self._newest_charge
-        unlocks = self.newest is not None and self.newest.voucher.hash_lock is not None and self._lock is None
-        return target if changed or unlocks else None
+        unlocks = self.charges.lock is None and _lock_of(self.newest) is not None
+        return target if target != signed or self.charges.is_unsigned or unlocks else None
 
-    def _signed_ahead(self) -> Usage:
-        """Return how much is signed ahead of use: by choice, and what a server wants that moves no byte unpaid."""
-        spending, size = self.spending, self.spending.ahead_bytes
-        exposure = self._exposure
-        least = min(exposure.first_bytes, exposure.most_bytes)
-        if least == 0 and exposure.after_payment(self.signed_usage).bytes == 0:
-            # Half of what came, as a server trusts a client, and to begin with what any budget has to pay for.
-            wanted = min(MIB, max(LEAST_AHEAD, min(self.used.bytes // 2, self._step_bytes())))
-            room = self.prices.bytes_within(self.funds, self.used.requests)
-            size = max(size, wanted if room is None else min(wanted, room - self.used.bytes))
-        return Usage(spending.ahead_requests, size)
-
-    def _step_bytes(self) -> int:
-        """Return how many bytes cost as much as is risked at a server that is paid first."""
-        within = self.prices.bytes_within(self.spending.step_amount, 0)
-        return MIB if within is None else within
-
-    def _is_due(self, target: Usage, now: float) -> bool:
-        if self._demanded or self._ending is not None or self._agreed > self._newest_charge:
+    def _is_due(self, target: Usage, ahead: Usage, now: float) -> bool:
+        if self.schedule.demanded or self._ending is not None or self.charges.is_unsigned:
             return True
-        spending, interval, ahead = self.spending, self._interval, self._signed_ahead()
-        fresh = target.above(self.signed_usage)
-        ahead_low = (ahead.requests and fresh.requests * 2 >= ahead.requests) or (
-            ahead.bytes and fresh.bytes * 2 >= ahead.bytes
-        )
-        if fresh.bytes >= interval.bytes or fresh.requests >= interval.requests or ahead_low:
-            return True
-        if self._unpaid_since is None:
-            self._unpaid_since = now
-        return now >= self._unpaid_since + spending.voucher_seconds
+        return self.schedule.is_due(target.above(self.signed.usage), ahead, now)
 
     def _ask_signature(self, target: Usage, now: float) -> None:
-        self._ready.clear()
-        voucher = self._make_voucher(self._next, target)
-        fresh, by_demand = target.above(self.signed_usage), self._demanded or self._ending is not None
-        streams = not fresh.requests and not by_demand and fresh.bytes >= self._interval.bytes
+        schedule, funds = self.schedule, self.funds
+        voucher = self._make_voucher(self.signed.next, target)
+        fresh, by_demand = target.above(self.signed.usage), schedule.demanded or self._ending is not None
+        step = schedule.interval.bytes
+        streams = not fresh.requests and not by_demand and fresh.bytes >= step
         ahead: list[Voucher] = []
-        if streams and self._streaming:
-            step = self._interval.bytes
-            for n in range(1, _AHEAD + 1):
-                further = self._make_voucher(self._next + n, target.plus(0, n * step))
-                if further.amount > self.funds:
-                    break
-                ahead.append(further)
-        self._streaming = streams
-        self._signing = True
-        self._demanded = False
-        self._unpaid_since = (
-            now  # so that the next byte needs no look: `handle_timer` sees whether there was one
-        )
-        self._events.append(SignWanted(voucher, self._agreed, tuple(ahead)))
-        reserve = self.prices.cost_of(target.plus(*self._exposure.after_payment(target)))
-        if reserve > self.funds:
-            self._tell_low(reserve - self.funds)
+        for n in range(1, self.ahead.begin(streams=streams) + 1):
+            further = self._make_voucher(self.signed.next + n, target.plus(0, n * step))
+            if further.amount > funds.most:
+                break
+            ahead.append(further)
+        schedule.begin_signing(now)
+        self._events.append(SignWanted(voucher, self.charges.agreed, tuple(ahead)))
+        reserve = funds.lacking_for(target.plus(*schedule.unpaid_after(target)))
+        if reserve > 0:
+            self._events += funds.tell_low(reserve)
 
     def _make_voucher(self, sequence: int, target: Usage) -> Voucher:
-        lane = self.lane
-        amount = self.prices.cost_of(target)
-        return Voucher(lane.channel, lane.lane, sequence, amount, *target, self._lock, self.not_after_ms)
-
-    def _tell_low(self, wanted: int) -> None:
-        if self._low_told != self.funds:
-            self._low_told = self.funds
-            self._events.append(FundsLow(max(1, wanted)))
+        lane, amount = self.lane, self.funds.prices.cost_of(target)
+        lock, end = self.charges.lock, self._not_after_ms
+        return Voucher(lane.channel, lane.lane, sequence, amount, *target, lock, end)
 
     def _use_voucher(self, signed: SignedVoucher) -> None:
-        voucher = signed.voucher
-        self.newest = signed
-        self.sequence = voucher.sequence
-        self._next = max(self._next, voucher.sequence + 1)
-        self.signed_amount = voucher.amount
-        self.signed_usage = Usage(voucher.requests, voucher.bytes)
-        self._interval = self.spending.voucher_interval(self._exposure.after_payment(self.signed_usage))
+        self.signed.use(signed)
+        self.schedule.note_paid(self.signed.usage)
 
     def _say_newest(self, now: float) -> None:
         assert self.newest is not None
-        self._repeat_at = now + self.spending.repeat
-        self._queue_message(said(self.newest, self._newest_charge))
+        self.schedule.repeat_after(now)
+        self._queue_message(said(self.newest, self.charges.signed))
 
     def _finish_if_done(self, now: float) -> None:
         ending = self._ending
-        if ending is None or ending.final is None or self._finished or self._signing:
+        if ending is None or ending.final is None or ending.finished or self.schedule.signing:
             return
-        known = self.used.plus(*self.left).plus(self._unanswered, 0)
-        if any(ending.final.above(known)) or any(self.unpaid) or self._stored < self.sequence:
+        known = self.used.plus(*self.left).plus(self.counts.unanswered, 0)
+        if any(ending.final.above(known)) or any(self.unpaid) or self.signed.is_unstored:
             return
-        if self._lock is not None:  # what it pays for can't be read yet
+        if self.charges.lock is not None:  # what it pays for can't be read yet
             return
-        self._finished = True
+        ending.finished = True
         self._events.append(Finished(True))
 
     def _queue_message(self, message: Message) -> None:
         self._events.append(SendFrame(messages.build(message)))
+
+
+def _lock_of(signed: SignedVoucher | None) -> bytes | None:
+    return None if signed is None else signed.voucher.hash_lock
 
 
 def said(signed: SignedVoucher, charge: int) -> VoucherSaid:

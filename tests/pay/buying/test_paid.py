@@ -250,7 +250,7 @@ def test_serving_stops_where_the_budget_ends(market: Play) -> None:
             while got < most:
                 got += len(await stream.read(MIB))
             assert got == most
-            assert connection.meter.payer.cost <= budget
+            assert connection.meter.payer.funds.lacking_for(connection.meter.payer.used) <= 0
             with pytest.raises(BudgetSpent):
                 await connection.open_stream()
         assert connection.paid <= budget

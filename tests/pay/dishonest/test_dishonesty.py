@@ -131,7 +131,7 @@ def test_a_server_that_counts_more_on_each_lane_is_paid_a_step_by_each(market: P
             )
         connections = [await market.connect(buyer, keep=True) for _ in range(2)]
         await break_off(connections)
-        assert bound / 2 < sum(each.meter.payer.cost for each in connections) - paid <= bound
+        assert bound / 2 < sum(PRICES.cost_of(each.meter.payer.used) for each in connections) - paid <= bound
 
     market(scenario)
 
@@ -187,7 +187,7 @@ def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market
             await connection.open_stream()
         assert closed.value.close_code == CloseCode.LIMIT
         await connection.close()
-        assert connection.meter.payer.cost - PRICES.cost_of(Usage(1, 5)) <= bound
+        assert PRICES.cost_of(connection.meter.payer.used) - PRICES.cost_of(Usage(1, 5)) <= bound
         assert len(pushed) == 8
 
     market(scenario)

@@ -523,7 +523,7 @@ def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(
         connection = await market.connect(buyer, spending=Spending(patience=0.0))
         meter, chain = connection.meter, buyer["network"]
         buying = asyncio.ensure_future(connection.buy(await connection.open_stream()))
-        while meter.payer.newest is None or meter.payer._stored < meter.payer.newest.voucher.sequence:
+        while meter.payer.newest is None or meter.payer.signed.is_unstored:
             await meter.wait_changed()
         if agrees:
             agreed = await meter.request_agreement()

@@ -96,7 +96,7 @@ def test_a_stream_s_vouchers_go_with_its_credit_and_say_what_came(tmp_path: Path
         await stream(meter, wire, 64 * MIB)
         assert [each.bytes for each in wire.vouchers] == [n * MIB for n in range(1, 65)]
         assert all(count < 3 * MIB for count in alone)  # the first bytes, before it is known that more come
-        assert meter.payer.signed_usage.bytes == 64 * MIB
+        assert meter.payer.signed.usage.bytes == 64 * MIB
 
     assert play(tmp_path, scenario, voucher_bytes=MIB).newest.voucher.bytes == 64 * MIB
 
@@ -138,7 +138,7 @@ def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_p
     async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, 8 * MIB)
         last = wire.vouchers[-1]
-        assert meter.deadline <= meter.loop.time() + meter.payer.spending.repeat
+        assert meter.deadline <= meter.loop.time() + meter.payer.schedule.spending.repeat
         meter.payer.handle_timer(meter.payer.next_deadline())
         meter.process_turn()
         assert wire.vouchers[-1] == last
@@ -152,7 +152,7 @@ def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path: 
 
     async def scenario(meter: Any, wire: Any) -> None:
         await stream(meter, wire, 8 * MIB)
-        wire.on_meter(build(messages.Stored(meter.payer.sequence)))
+        wire.on_meter(build(messages.Stored(meter.payer.signed.sequence)))
         meter._timer.cancel()
         meter._on_timer()
         assert meter.deadline > meter.loop.time() + 500
@@ -160,7 +160,7 @@ def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path: 
         wire.traffic = Traffic(0, 0, 9 * MIB)
         wire.flush()
         assert len(wire.vouchers) == before + 1
-        assert meter.deadline <= meter.loop.time() + meter.payer.spending.repeat
+        assert meter.deadline <= meter.loop.time() + meter.payer.schedule.spending.repeat
 
     play(tmp_path, scenario, voucher_bytes=MIB, voucher_seconds=1000.0)
 
@@ -209,7 +209,7 @@ def test_nobody_waits_for_an_answer_about_a_charge_when_the_connection_is_over(t
         meter.on_ended()
         await meter.wait_settled()
         assert [each.cancelled() for each in asked] == [True]
-        assert not meter.payer.agreed_to(1)
+        assert meter.payer.charges.agreed != 1
 
     play(tmp_path, scenario, on_charge=on_charge, charge_units=100)
 

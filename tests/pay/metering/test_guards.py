@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from dtp.pay import messages
-from dtp.pay.client import payer, payer_events
+from dtp.pay.client import payer_events
 from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.client.payer import Payer, said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import build
 from dtp.pay.server import payee
 from dtp.pay.server.payee import Floor, Payee, PayeeLane
-from dtp.pay.terms import MIB, Spending, Usage
+from dtp.pay.terms import MIB, NEVER, Spending, Usage
 
 from ..meters import CHANNEL, KEY, PRICES, SECRET, lock_of, voucher
 
@@ -220,7 +220,7 @@ def test_charges_are_agreed_to_unasked_as_far_as_streams_were_opened(
     for number in range(2, 22):
         hear(made, messages.ChargeAsked(number, 1, None))
         made.answer_charge(number, False, 0.0)
-    assert made.charged == agreed
+    assert made.counts.charged == agreed
     assert made.used.requests == agreed + 3 * counted
 
 
@@ -316,7 +316,7 @@ def test_a_lack_of_money_is_told_once() -> None:
             elif isinstance(each, payer_events.FundsLow):
                 told.append(each)
     assert len(told) == 1
-    made.update_funds(made.funds + 1, 100.0)
+    made.update_funds(made.funds.most + 1, 100.0)
     assert any(isinstance(each, payer_events.FundsLow) for each in made.take_events())
 
 
@@ -364,7 +364,7 @@ def test_nobody_is_woken_when_nothing_is_owed() -> None:
     last = sign_one(made, 5.0)
     hear(made, messages.Stored(last.sequence), 5.0)
     made.handle_timer(made.next_deadline())
-    assert made.next_deadline() == payer.NEVER
+    assert made.next_deadline() == NEVER
 
 
 def test_a_server_that_has_an_older_voucher_is_given_the_newest() -> None:
@@ -372,13 +372,13 @@ def test_a_server_that_has_an_older_voucher_is_given_the_newest() -> None:
     made = Payer(PayerLane(CHANNEL, 0, newest, Usage(5, 0)), PRICES, 10**12, lambda v: v.is_by(KEY.public))
     hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(older, 0)))
     assert messages.SendFrame(build(said(newest, 0))) in made.take_events()
-    assert (made.newest, made.next_deadline()) == (newest, made.spending.repeat)
+    assert (made.newest, made.next_deadline()) == (newest, made.schedule.spending.repeat)
 
 
 def ready(**spending: Any) -> Any:
     """A client on a stream, with vouchers that are signed ahead; and how much has moved by then, all of it paid."""
     made, moved = client(voucher_bytes=MIB, **spending), 0
-    while not made.signed_ahead:
+    while not made.ahead:
         moved += MIB
         made.set_counts(0, moved, 0.0)
         for each in wanted(made):
@@ -424,7 +424,7 @@ def test_where_money_is_short_no_voucher_waits_for_company() -> None:
     hear(made, messages.Welcome(1, 0, 0, 64 * MIB, 64 * MIB, 16, 1024, True, True, None))
     made.set_counts(0, 1, 0.0)
     assert made.leeway > MIB
-    made.funds = PRICES.cost_of(Usage(0, 2 * MIB))
+    made.update_funds(PRICES.cost_of(Usage(0, 2 * MIB)), 0.0)
     assert made.leeway == 0
 
 
@@ -485,7 +485,7 @@ def test_the_end_waits_for_the_key_that_is_paid_for() -> None:
     made.finish(0.0)
     hear(made, messages.Bill(1, 0))
     assert not [each for each in made.take_events() if isinstance(each, payer_events.Finished)]
-    made.handle_timer(made.spending.patience)
+    made.handle_timer(made.schedule.spending.patience)
     assert payer_events.Finished(False) in made.take_events()
 
 

@@ -14,7 +14,7 @@ from dtp.pay.errors import BudgetSpent, CountsDisputed
 from dtp.pay.messages import build
 from dtp.pay.server import payee
 from dtp.pay.server.payee import QUOTA_PATIENCE, PayeeLane
-from dtp.pay.terms import MIB, STEP_AMOUNT, Exposure, Prices, Spending, Usage
+from dtp.pay.terms import MIB, NEVER, STEP_AMOUNT, Exposure, Prices, Spending, Usage
 
 from ..meters import PRICES, Meters, StoredMeters
 
@@ -44,7 +44,7 @@ def test_vouchers_come_each_interval_of_bytes() -> None:
     signed = []
     for _ in range(64):
         meters.stream(MIB // 4)
-        signed.append(meters.payer.sequence)
+        signed.append(meters.payer.signed.sequence)
     assert signed[3:12:4] == [1, 2, 3]  # one for each MiB
     assert signed[-1] == 16
 
@@ -84,7 +84,7 @@ def test_of_several_that_fall_due_at_once_only_the_newest_is_sent() -> None:
 def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(what: Any) -> None:
     meters = wide()
     meters.stream(3 * MIB, MIB)
-    assert meters.payer.signed_ahead
+    assert meters.payer.ahead
     if what == "request":
         meters.request()
         meters.stream(MIB, MIB)
@@ -99,7 +99,7 @@ def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(wh
         assert meters.end()
     if meters.payer is not None:
         meters.pump()
-        assert not meters.payer.signed_ahead
+        assert not meters.payer.ahead
         meters.stream(20 * MIB, MIB)
         assert meters.end()
     assert meters.paid == PRICES.cost_of(meters.client_disk.used)
@@ -219,7 +219,7 @@ def test_without_money_nothing_spins() -> None:
     meters.pump()
     meters.pass_time(6)
     meters.pump()
-    assert meters.payer.sequence == 0
+    assert meters.payer.signed.sequence == 0
     assert meters.payer.next_deadline() > meters.now
 
 
@@ -234,17 +234,17 @@ def test_vouchers_come_each_interval_of_requests_and_by_time() -> None:
     meters = Meters().connect()
     meters.request()
     meters.pump()
-    assert meters.payer.sequence == 0
+    assert meters.payer.signed.sequence == 0
     assert meters.payer.next_deadline() == meters.now + 5.0
     meters.pass_time(4.9)
     meters.pump()
-    assert meters.payer.sequence == 0
+    assert meters.payer.signed.sequence == 0
     meters.pass_time(0.1)
     meters.pump()
-    assert (meters.payer.sequence, meters.paid) == (1, 1000)
+    assert (meters.payer.signed.sequence, meters.paid) == (1, 1000)
     meters.request(2)  # two of eight: a quarter of the exposure
     meters.pump()
-    assert (meters.payer.sequence, meters.paid) == (2, 3000)
+    assert (meters.payer.signed.sequence, meters.paid) == (2, 3000)
 
 
 def test_streams_count_only_where_the_server_says_so() -> None:
@@ -378,7 +378,7 @@ def test_everything_paid_ahead() -> None:
     meters.request()
     assert meters.stream(5 * MIB) == 5 * MIB
     assert meters.most_unpaid == Usage()
-    ahead = meters.payer.signed_usage.above(meters.payer.used)
+    ahead = meters.payer.signed.usage.above(meters.payer.used)
     assert ahead.bytes <= MIB
     assert ahead.requests <= 4
 
@@ -394,7 +394,7 @@ def test_a_server_that_serves_nothing_unpaid_is_paid_ahead_by_a_client_that_chos
     meters.request()
     meters.pump()
     assert meters.stream(5 * MIB) == 5 * MIB
-    assert meters.payer.signed_usage.above(meters.payer.used).bytes <= (MIB if most == 0 else 4096)
+    assert meters.payer.signed.usage.above(meters.payer.used).bytes <= (MIB if most == 0 else 4096)
     assert meters.most_unpaid.bytes <= most
     assert meters.end()
 
@@ -405,7 +405,7 @@ def test_where_bytes_are_dear_a_client_pays_ahead_for_no_more_than_a_step() -> N
     meters.request()
     meters.pump()
     assert meters.stream(MIB) == MIB
-    ahead = meters.payer.signed_usage.above(meters.payer.used)
+    ahead = meters.payer.signed.usage.above(meters.payer.used)
     assert 0 < prices.cost_of(ahead) <= STEP_AMOUNT
 
 
@@ -556,7 +556,7 @@ def test_an_end_that_nobody_answers_is_given_up() -> None:
             if not isinstance(event, messages.SendFrame | payer_events.SignWanted):
                 meters.told.append(event)
     assert meters.told_of(payer_events.Finished) == [payer_events.Finished(False)]
-    assert meters.payer.next_deadline() == payer.NEVER
+    assert meters.payer.next_deadline() == NEVER
 
 
 def test_the_end_survives_lost_frames() -> None:

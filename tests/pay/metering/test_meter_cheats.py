@@ -15,7 +15,7 @@ from dtp.pay.errors import CountsDisputed, Flaw, MalformedMeter
 from dtp.pay.messages import build
 from dtp.pay.server import payee
 from dtp.pay.server.payee import PayeeLane
-from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
+from dtp.pay.terms import MIB, NEVER, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
 from ..meters import CHANNEL, KEY, PRICES, SECRET, Meters, StoredMeters, flaw_of, lock_of, voucher
@@ -131,7 +131,7 @@ def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing() -> None:
     meters.connect()
     assert meters.payee.paid == meters.payee.used == meters.payer.used == Usage(10, MIB)
     meters.pump()
-    assert meters.payer.next_deadline() == payer.NEVER  # it was told that its newest voucher counts
+    assert meters.payer.next_deadline() == NEVER  # it was told that its newest voucher counts
     meters.payee.take_events()
     meters.payee.receive_frame(build(said(KEY.sign(voucher(9, 90, MIB)), 0)), meters.now)
     assert meters.payee.take_events() == []
@@ -187,7 +187,7 @@ def test_a_server_cannot_make_a_client_pay_for_what_did_not_come() -> None:
     for _ in range(5):
         meters.payer.receive_frame(build(messages.Due(1_000, 2**40)), meters.now)
         meters.pump()
-    assert meters.payer.signed_usage == meters.arrived
+    assert meters.payer.signed.usage == meters.arrived
     assert meters.paid == PRICES.cost_of(meters.arrived)
 
 
@@ -282,7 +282,7 @@ def test_an_old_copy_of_the_store_never_signs_a_sequence_twice() -> None:
     meters.lose()
     meters.client_disk = replace(old, clean=False)
     meters.connect()
-    assert meters.payer.sequence == meters.server_disk.newest.voucher.sequence
+    assert meters.payer.signed.sequence == meters.server_disk.newest.voucher.sequence
     assert meters.client_disk.newest == meters.server_disk.newest
     meters.stream(2 * MIB)
     assert meters.end()

@@ -173,7 +173,7 @@ def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(
             assert again.meter.payer.lane.channel == sold.channel
             await fetch(again, MIB)
             # A bill is of what this connection used, as its sum is.
-            used = again.usage.above(again.meter.payer.used_before)
+            used = again.usage.above(again.meter.payer.counts.base)
             assert used == Usage(1, MIB + len(b"%d\n" % MIB))
         assert again.meter.purchase.closed.to_server == cost_of(1000, 2 * MIB, MIB)
         assert await market.channels(buyer) == [None]
