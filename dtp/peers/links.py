@@ -369,9 +369,9 @@ class PeerLinks:
             return
         try:
             goes_on = await handler(link, stream)
-        except (DtpError, EOFError) as error:
+        except (DtpError, EOFError, TimeoutError) as error:
             self.counters["protocol-failed"] += 1
-            log.info("%r: %s: %s", link, protocol, error)
+            log.info("%r: %s: %s", link, protocol, str(error) or "it says nothing")
             stream.reset(PROTOCOL_FAILED)
         except BaseException:  # a bug, or the end of the link: the peer must not wait
             stream.reset(PROTOCOL_FAILED)

@@ -401,12 +401,19 @@ def test_streams_that_a_protocol_keeps_are_no_handlers_at_work() -> None:
     clock.run(main())
 
 
-def test_protocol_that_fails_resets_its_stream_alone() -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [dtp.PeerError("it says nonsense"), EOFError(), TimeoutError()],
+    ids=["nonsense", "end", "silence"],
+)
+def test_protocol_that_fails_resets_its_stream_alone(fault: Exception) -> None:
     async def main() -> None:
         async with node(SMALL) as (one, _), node(LARGE) as (other, where):
+            faults = list[dict[str, Any]]()
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
 
             async def fail(link: PeerLink, stream: Stream) -> None:
-                raise dtp.PeerError("it says nonsense")
+                raise fault
 
             other.protocols["fail/1"] = fail
             link = await one.connect(where)
@@ -414,7 +421,9 @@ def test_protocol_that_fails_resets_its_stream_alone() -> None:
             with pytest.raises(StreamReset) as caught:
                 await stream.read(1)
             assert caught.value.error_code == module.PROTOCOL_FAILED
+            assert other.counters["protocol-failed"] == 1
             assert await said(link, b"x") == b"x"
+            assert faults == []  # a peer that says nothing would have this machine log a page for each stream
 
     clock.run(main())
 

@@ -64,14 +64,14 @@ class Reach:
 
     A node makes one, and then, in this order:
 
-    1. `links.protocols[REACH_PROTOCOL] = reach.serve`, and `dial_carrier=reach.dial_carrier` wherever it connects:
-       so relays and peers see the UDP port at which it listens.
+    1. `links.protocols[REACH_PROTOCOL] = reach.serve_stream`, and `dial_carrier=reach.dial_carrier` wherever it
+       connects: so relays and peers see the UDP port at which it listens.
     2. `await reach.listen(listener, "quic://0.0.0.0:9000")` for its UDP address, and `await reach.reserve(listener,
        "relay://host:port?relay=dtp1...&via=quic")` for each relay that is to stand in where it can't be dialled; the
        URLs they return go into its record.
-    3. `await reach.upgrade(connection, link)` for a connection that came about by a relay, in a task: True once it
-       has a direct carrier. `await reach.observe(link)` and `await reach.check(link, urls)` for each new link tell
-       where others see it and which addresses can be dialled.
+    3. `await reach.upgrade_connection(connection, link)` for a connection that came about by a relay, in a task: True
+       once it has a direct carrier. `await reach.ask_endpoint(link)` and `await reach.check_urls(link, urls)` for
+       each new link tell where others see it and which addresses can be dialled.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class Reach:
                     connection.drop_carriers(lambda carrier: carrier.scheme == "relay")
                     self.counters["direct"] += 1
                     return True
-                if not await asyncio.shield(asking):
+                if connection.closed or not await asyncio.shield(asking):
                     break
         except DtpError as error:
             log.info("%r stays relayed: %s", connection, error)
@@ -263,8 +263,6 @@ class Reach:
             async with asyncio.timeout(patience):
                 await connection.add_carrier(Candidate(address, dial=hole.dial))
         except (TimeoutError, CarrierError, PeerError) as error:
-            if connection.closed:
-                raise
             log.debug("%r: no direct carrier yet: %s", connection, error)
             return False
         finally:

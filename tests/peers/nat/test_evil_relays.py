@@ -1,11 +1,14 @@
 """Relays that mean harm."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
-from relay_world import ADDRESS, ALICE, BOB, EVE, relaying, reserved
+from conditions import until
+from relay_world import ADDRESS, ALICE, BOB, EVE, RELAY, URL, echo, relaying, reserved
 
 import dtp
 import dtp.net.relay
@@ -14,6 +17,7 @@ from dtp.identity import Identity
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.peers.reach.messages import (
+    RELAY_SERVICE,
     ReachKind,
     encode,
     expect,
@@ -23,11 +27,14 @@ from dtp.testing.clock import run
 
 
 class EvilRelay:
-    """Joins whoever dials with `victim`, and does to the bytes what `tamper` says."""
+    """Joins whoever dials with `victim`, does to the bytes what `tamper` says, and says that it sees it at `seen`."""
 
-    def __init__(self, tamper: Callable[[bytes], list[bytes]], delay: float = 0.0) -> None:
+    def __init__(
+        self, tamper: Callable[[bytes], list[bytes]], delay: float = 0.0, seen: str = "nonsense"
+    ) -> None:
         self.tamper = tamper
         self.delay = delay
+        self.seen = seen
         self.heard = bytearray()
         self._reserved: list[Connection] = []
 
@@ -45,7 +52,7 @@ class EvilRelay:
         far = await self._reserved[-1].open_stream()
         far.write(encode(ReachKind.INCOMING, EVE.id.key, "nonsense"))
         await expect(far, ReachKind.ACCEPTED)
-        stream.write(encode(ReachKind.ACCEPTED, "nonsense"))
+        stream.write(encode(ReachKind.ACCEPTED, self.seen))
         with pytest.raises(DtpError):
             await asyncio.gather(self._pump(stream, far), self._pump(far, stream))
 
@@ -132,3 +139,29 @@ def test_a_relay_that_tampers_later_costs_the_connection_and_no_byte_is_believed
             await say_secret(connection)
 
     through(evil, talk)
+
+
+def test_a_connection_that_ends_while_it_is_to_become_direct_is_no_error_for_anybody_to_read() -> None:
+    """Each that was closed within a second, through NATs that no hole goes through, printed a hundred lines."""
+    pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
+
+    async def main() -> None:
+        faults = list[dict[str, Any]]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        quiet: dict[str, Any] = {"discover": (), "map_ports": False}
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            evil = EvilRelay(lambda data: [data], seen=f"quic://127.0.0.1:{silent.getsockname()[1]}")
+            async with (
+                await dtp.listen("memory://relay", {RELAY_SERVICE: evil.serve}, identity=RELAY),
+                dtp.Node(listen=["memory://hidden", URL], services={"echo": echo}, **quiet) as hidden,
+                dtp.Node(listen=["quic://127.0.0.1:0"], **quiet) as asking,
+            ):
+                await until(lambda: any(url.startswith("relay:") for url in hidden.record.addresses))
+                there = dtp.Address.direct(hidden.identity.id, f"{URL}&target={hidden.identity.id}", "echo")
+                async with asking.connect(there):
+                    await until(lambda: asking.reach.counters["upgrades"] == 2)  # and that of the link
+                await until(lambda: bool(faults) or asking.reach.counters["relayed"] == 2)
+        assert faults == []
+
+    run(main(), loop_factory=asyncio.SelectorEventLoop)
