@@ -176,9 +176,8 @@ class Asking:
         self._forget_old(now)
         broken = [message_id for message_id, asked in self._asked.items() if asked.until <= now]
         blamed: set[bytes] = set()
-        again: dict[bytes, list[bytes]] = {}
         for message_id in broken:
-            asked = self._asked.pop(message_id)
+            asked = self._asked[message_id]
             core.counts["promise-broken"] += 1
             self._expect_late(message_id, asked.peer, now)
             promised = core.neighbours.get(asked.peer)
@@ -186,19 +185,31 @@ class Asking:
             since = None if promised is None else promised.silent_since
             if since is not None and now - since > core.limits.silent:
                 blamed.add(asked.peer)
-            others = [peer for peer in asked.others if peer in core.neighbours]
-            if others:
-                again.setdefault(others[0], []).append(message_id)
-                self._asked[message_id] = _Asked(others[0], now + core.limits.promise, others[1:])
         for peer in blamed:
             core.scores.count_misbehaviour(peer)
-        for peer, ids in again.items():
-            if core.neighbours[peer].silent_since is None:
-                core.neighbours[peer].silent_since = now
-            core.send_control(core.neighbours[peer], frames.frame(GossipFrameType.IWANT, *ids), now)
+        self._ask_others(broken, now)
         for state in core.topics.values():
             if state.joined:
                 self._announce_held(state, now)
+
+    def on_neighbour_gone(self, peer: bytes, now: float) -> None:
+        """Ask others for what a neighbour was asked for that has gone. What nobody else has told of is asked for when
+        somebody tells of it next, as the same neighbour does when it is back."""
+        self._ask_others([each for each, asked in self._asked.items() if asked.peer == peer], now)
+
+    def _ask_others(self, ids: Iterable[bytes], now: float) -> None:
+        """Ask for messages whoever else has told of them, where somebody has, instead of who was asked before."""
+        core = self._core
+        again: dict[bytes, list[bytes]] = {}
+        for message_id in ids:
+            others = [peer for peer in self._asked.pop(message_id).others if peer in core.neighbours]
+            if others:
+                again.setdefault(others[0], []).append(message_id)
+                self._asked[message_id] = _Asked(others[0], now + core.limits.promise, others[1:])
+        for peer, found in again.items():
+            if core.neighbours[peer].silent_since is None:
+                core.neighbours[peer].silent_since = now
+            core.send_control(core.neighbours[peer], frames.frame(GossipFrameType.IWANT, *found), now)
 
     def _forget_old(self, now: float) -> None:
         """Forget what no neighbour offers, gives or asks for any more."""

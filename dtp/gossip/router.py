@@ -239,6 +239,7 @@ class Router:
         core.ready.pop(peer, None)
         core.owing.discard(peer)
         core.renewed.discard(peer)
+        self._asking.on_neighbour_gone(peer, now)
         self._schedule_heartbeat(now)
 
     # ---- topics -------------------------------------------------------------------------------------------------

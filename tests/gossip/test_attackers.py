@@ -348,13 +348,14 @@ def test_nothing_is_kept_for_long_of_what_and_who_has_gone(swarm):
     node = swarm.add_node(T)
     guest = swarm.add_puppet(node)
     guest.send_frames(node, SUBSCRIBE)
-    for number in range(30):
-        visitor = swarm.add_puppet(node)
+    visitors = [swarm.add_puppet(node) for _ in range(30)]
+    for number, visitor in enumerate(visitors):
         told = Parsed(encoded := visitor_message(swarm, visitor, number))
         never_given = frames.ihave(W, fake_ids(10, 10 * number))
         visitor.send_frames(node, SUBSCRIBE, message(encoded), never_given)
         guest.send_frames(node, frames.frame(GossipFrameType.IWANT, told.id))
-        swarm.run_for(1)
+    swarm.run_for(DEFAULT.promise + 1)
+    for visitor in visitors:
         node.router.remove_peer(visitor.key, swarm.now)
     assert len(node.data) == 30
     assert node.router.count_kept()["late"] > 200

@@ -355,6 +355,43 @@ def test_a_link_that_was_lost_for_a_while_costs_no_message():
     assert node.data == [b"0", b"1", b"2"]
 
 
+def test_a_link_that_is_lost_after_what_was_missed_was_asked_for_costs_no_message():
+    """Whoever came back was told of it again, and didn't ask: it waited for an answer by the link that had gone."""
+    swarm = GossipSwarm(17)
+    author, node = swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(author, node)
+    swarm.run_for(1)
+    swarm.unlink_nodes(author, node)
+    author.publish(T, b"0")
+    swarm.run_for(1)
+    swarm.link_nodes(author, node)
+    while not node.router.counts["asked"]:
+        swarm.run_for(0.001)
+    swarm.unlink_nodes(author, node)
+    swarm.run_for(0.1)
+    swarm.link_nodes(author, node)
+    swarm.run_for(10)
+    assert node.data == [b"0"]
+
+
+def test_what_was_asked_of_a_neighbour_that_goes_is_asked_of_another_at_once():
+    swarm = GossipSwarm(17)
+    node = swarm.add_node(T)
+    gone, other = swarm.add_puppet(node), swarm.add_puppet(node)
+    swarm.run_for(1)
+    for each in (gone, other):
+        each.send_frames(
+            node, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W)), frames.ihave(W, [b"i" * 20])
+        )
+    swarm.run_for(0.01)
+    assert other.list_bodies(GossipFrameType.IWANT) == []
+    node.router.remove_peer(gone.key, swarm.now)
+    swarm.flush_soon(node)
+    swarm.run_for(DEFAULT.promise / 2)
+    assert other.list_bodies(GossipFrameType.IWANT) == [b"i" * 20]
+    assert node.router.counts["promise-broken"] == 0
+
+
 def test_a_slow_reader_harms_only_itself_and_gets_all_when_it_reads_again():
     swarm = GossipSwarm(18, limits=replace(DEFAULT, queue_soft=4096, queue_hard=768 * 1024, unread=60.0))
     nodes = [swarm.add_node(T) for _ in range(6)]
