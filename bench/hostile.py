@@ -9,6 +9,8 @@ processor time, 99 hundredths passed in turns of the loop no longer than that. `
 the host of a virtual machine took a processor away, which its clocks count as used: they are in no other figure.
 `own` is a visitor's round trips without the time in which the listener, or the visitor, was ready to run and had no
 processor (`/proc/PID/schedstat`), and `queued` the part of the whole time in which the listener was.
+The visitor is there before the attack, and stays: a round trip whose connection is lost lasts until one over another
+is answered, and `lost` counts the attempts. Newcomers who are turned away come again until they are in.
 `plain` is a visitor of a plain server of asyncio (`bench.hostile_plain`) while as many attack that in the same way,
 and `ratio` the listener's p99 to it: what is left of a long wait when the machine's own part is taken away.
 
@@ -28,8 +30,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import dtp
 from bench import hostile_carriers, hostile_plain, machine
@@ -46,9 +50,10 @@ ATTACKS = ("processor only", "honest and busy", *TINY, *MOVING, "all in step", "
 BAR = 20.0
 #: Seconds after the attack in which descriptors are to be given back.
 SOON = 8.0
-#: A round trip or a newcomer that takes longer is given up, and counts as so long.
+#: A round trip that takes longer is given up, and counts as so long; so is an attempt of a newcomer.
 GIVE_UP = 5.0
 Figures = dict[str, float]
+T = TypeVar("T")
 
 
 def _side(*arguments: object, nice: int = 0) -> subprocess.Popen[str]:
@@ -94,59 +99,93 @@ def _queued(*processes: int) -> float:
         return 0.0
 
 
+class Visitor:
+    """One who was there before the attack, over one connection, and comes again when that is lost."""
+
+    def __init__(self, address: str, *, psk: bytes | None, service: str | None = None) -> None:
+        self._dial = functools.partial(dtp.connect, address, psk=psk, service=service)
+        self._here: tuple[dtp.Connection, dtp.Stream] | None = None
+        #: How often its connection was lost, or a round trip given up.
+        self.lost = 0
+
+    async def ask(self, exchange: Callable[[dtp.Stream], Awaitable[T]]) -> T:
+        """Return what an exchange over its stream gives, over another connection where this one is lost. Raises
+        `TimeoutError` when that takes too long."""
+        try:
+            async with asyncio.timeout(GIVE_UP):
+                while True:
+                    with contextlib.suppress(dtp.DtpError):
+                        return await exchange(await self._come())
+                    self._note_lost()
+        except TimeoutError:
+            self._note_lost()
+            raise
+
+    def _note_lost(self) -> None:
+        self.leave()
+        self.lost += 1
+
+    async def _come(self) -> dtp.Stream:
+        if self._here is None:
+            connection = await self._dial()
+            self._here = connection, await connection.open_stream()
+        return self._here[1]
+
+    def leave(self) -> None:
+        """End the connection, if there is one."""
+        if self._here is not None:
+            self._here[0].abort()
+            self._here = None
+
+
 async def _visit(
-    address: str, until: float, *, http: bool, psk: bytes | None, server: int
+    visitor: Visitor, until: float, *, http: bool, server: int
 ) -> tuple[list[float], list[float]]:
-    """Round trips over one connection, and what is left of them without waits for a processor; begins anew when that
-    ends."""
+    """Return the seconds of round trips, and what is left of them without waits for a processor."""
     times: list[float] = []
     own: list[float] = []
     while (began := time.monotonic()) < until:
-        with contextlib.suppress(dtp.DtpError, TimeoutError):
-            async with asyncio.timeout(GIVE_UP), dtp.connect(address, psk=psk) as connection:
-                stream = await connection.open_stream()
-                while (began := time.monotonic()) < until:
-                    queued = _queued(server, os.getpid())
-                    await _ask(stream, http=http)
-                    times.append(time.monotonic() - began)
-                    own.append(max(0.0, times[-1] - _queued(server, os.getpid()) + queued))
-                    await asyncio.sleep(0.001)
-                return times, own
+        queued = _queued(server, os.getpid())
+        with contextlib.suppress(TimeoutError):
+            await visitor.ask(functools.partial(_ask, http=http))
         times.append(time.monotonic() - began)
+        own.append(max(0.0, times[-1] - _queued(server, os.getpid()) + queued))
+        await asyncio.sleep(0.001)
     return times, own
 
 
 async def _come(address: str, until: float, *, http: bool, psk: bytes | None) -> list[float]:
-    """Connections of newcomers, one after the other: seconds each, up to the answer to the first thing it says."""
+    """Return the seconds that newcomers took, one after the other, up to the answer to the first thing each says. Who
+    is turned away comes again until it is in."""
     times: list[float] = []
-    while (began := time.monotonic()) < until:
+    began = time.monotonic()
+    while time.monotonic() < until:
         with contextlib.suppress(dtp.DtpError, TimeoutError):
             async with asyncio.timeout(GIVE_UP), dtp.connect(address, psk=psk) as connection:
                 stream = await connection.open_stream()
                 await _ask(stream, http=http)
                 times.append(time.monotonic() - began)
                 connection.abort()
+                began = time.monotonic() + 0.02
         await asyncio.sleep(0.02)
     return times
 
 
-async def _wait(address: str, until: float, *, server: int, psk: bytes | None) -> list[float]:
-    """Seconds of the listener's own processor time up to its answer: 100 requests a second, over one connection."""
+async def _wait(visitor: Visitor | None, until: float, *, server: int) -> list[float]:
+    """Return the seconds of the listener's own processor time up to its answers to 100 requests a second."""
     waits: list[float] = []
     clock = _clock_of(server)
-    while time.monotonic() < until:
-        with contextlib.suppress(dtp.DtpError, TimeoutError):
-            async with (
-                asyncio.timeout(GIVE_UP),
-                dtp.connect(address, psk=psk, service="time") as connection,
-            ):
-                stream = await connection.open_stream()
-                while time.monotonic() < until:
-                    asked = time.clock_gettime(clock)
-                    stream.write(b"?")
-                    (answered,) = CLOCK.unpack(await stream.readexactly(CLOCK.size))
-                    waits.append(answered - asked)
-                    await asyncio.sleep(0.01)
+
+    async def tell(stream: dtp.Stream) -> float:
+        asked = time.clock_gettime(clock)
+        stream.write(b"?")
+        (answered,) = CLOCK.unpack(await stream.readexactly(CLOCK.size))
+        return float(answered - asked)
+
+    while visitor is not None and time.monotonic() < until:
+        with contextlib.suppress(TimeoutError):
+            waits.append(await visitor.ask(tell))
+        await asyncio.sleep(0.01)
     return waits
 
 
@@ -155,27 +194,46 @@ def _clock_of(process: int) -> int:
     return (~process << 3) | 2
 
 
-async def _phase(
-    name: str, *, address: str, seconds: float, http: bool, psk: bytes | None, server: int
-) -> Figures:
-    began, queued = time.monotonic(), _queued(server)
-    until = began + seconds
-    asking = () if http else (_wait(address, until, server=server, psk=psk),)
-    (visits, own), newcomers, *waits = await asyncio.gather(
-        _visit(address, until, http=http, psk=psk, server=server),
-        _come(address, until, http=http, psk=psk),
-        *asking,
-    )
-    return {
-        f"{name} p50": _percentile(visits, 0.5),
-        f"{name} p99": _percentile(visits, 0.99),
-        f"{name} own p99": _percentile(own, 0.99),
-        f"{name} queued": (_queued(server) - queued) / (time.monotonic() - began),
-        f"{name} newcomers": len(newcomers) / seconds,
-        f"{name} new p50": _percentile(newcomers, 0.5),
-        f"{name} new p99": _percentile(newcomers, 0.99),
-        **{f"{name} wait p99": _percentile(each, 0.99) for each in waits},
-    }
+@dataclass
+class Guests:
+    """Those who feel an attack: a visitor, one who asks for the listener's processor time (not with HTTP), and
+    newcomers."""
+
+    address: str
+    http: bool
+    psk: bytes | None
+    server: int
+
+    def __post_init__(self) -> None:
+        self.visitor = Visitor(self.address, psk=self.psk)
+        self.asker = None if self.http else Visitor(self.address, psk=self.psk, service="time")
+
+    async def feel(self, name: str, seconds: float) -> Figures:
+        """Return what they feel for so long; `name` goes before each figure."""
+        began, queued, lost = time.monotonic(), _queued(self.server), self.visitor.lost
+        until = began + seconds
+        (visits, own), newcomers, waits = await asyncio.gather(
+            _visit(self.visitor, until, http=self.http, server=self.server),
+            _come(self.address, until, http=self.http, psk=self.psk),
+            _wait(self.asker, until, server=self.server),
+        )
+        return {
+            f"{name} p50": _percentile(visits, 0.5),
+            f"{name} p99": _percentile(visits, 0.99),
+            f"{name} lost": self.visitor.lost - lost,
+            f"{name} own p99": _percentile(own, 0.99),
+            f"{name} queued": (_queued(self.server) - queued) / (time.monotonic() - began),
+            f"{name} newcomers": len(newcomers) / seconds,
+            f"{name} new p50": _percentile(newcomers, 0.5),
+            f"{name} new p99": _percentile(newcomers, 0.99),
+            **({} if self.asker is None else {f"{name} wait p99": _percentile(waits, 0.99)}),
+        }
+
+    async def leave(self) -> None:
+        """End their connections."""
+        for each in (self.visitor, self.asker):
+            if each is not None:
+                each.leave()
 
 
 def _turns(server: subprocess.Popen[str]) -> Figures:
@@ -210,8 +268,9 @@ def measure(attack: str, attackers: int, processes: int, seconds: float, nice: i
         assert server.stdout is not None
         address = server.stdout.readline().strip()
         host, _, port = address.rpartition("@")[2].partition("/")[0].partition("?")[0].rpartition(":")
-        feel = functools.partial(_phase, address=address, http=http, psk=psk, server=server.pid)
-        figures = asyncio.run(feel("before", seconds=seconds / 2))
+        guests = Guests(address, http, psk, server.pid)
+        runner = stack.enter_context(asyncio.Runner())
+        figures = runner.run(guests.feel("before", seconds / 2))
         if "one caller" in attack:
             attackers = processes = 1
         crowd = [
@@ -221,11 +280,12 @@ def measure(attack: str, attackers: int, processes: int, seconds: float, nice: i
         with _ended(*crowd):
             time.sleep(1.0)  # they have to start
             _turns(server)
-            figures |= asyncio.run(feel("during", seconds=seconds)) | _turns(server)
+            figures |= runner.run(guests.feel("during", seconds)) | _turns(server)
             if any(each.poll() is not None for each in crowd):
                 raise MeasurementFailed(f"{attack}: attackers could not attack")
             figures["descriptors"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
-        figures |= asyncio.run(feel("after", seconds=seconds / 2))
+        figures |= runner.run(guests.feel("after", seconds / 2))
+        runner.run(guests.leave())
         figures["MiB"] = _memory(server.pid)
         time.sleep(max(0.0, SOON - seconds / 2))
         figures["descriptors after"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
@@ -259,8 +319,8 @@ def _control(attack: str, attackers: int, processes: int, seconds: float, nice: 
     return {"plain p50": _percentile(times, 0.5), "plain p99": _percentile(times, 0.99)}
 
 
-_COLUMNS = ("before p50", "before p99", "during p50", "during p99", "during own p99", "during queued",
-            "after p99", "after own p99", "before new p50",
+_COLUMNS = ("before p50", "before p99", "during p50", "during p99", "during lost", "during own p99",
+            "during queued", "after p99", "after own p99", "before new p50",
             "during new p50", "during new p99", "during newcomers", "after new p99", "before wait p99",
             "during wait p99", "after wait p99", "turn p99", "turn max", "turns stolen", "MiB", "descriptors",
             "descriptors after", "plain p50", "plain p99", "ratio")  # fmt: skip
