@@ -245,10 +245,12 @@ class Outlet:
             self._flush_scheduled()
             self.account.charge_seconds(clock.read() - began)
 
-    def _flush_scheduled(self) -> None:
+    def _flush_scheduled(self) -> bool:
+        """Send what is due; return False, since nothing of it waits for another turn."""
         self._scheduled = False
         self._corked = False
         self._flush(self._loop.time())
+        return False
 
     def hold_sending(self) -> bool:
         """Send nothing from now to `release_sending`, since that ends with a flush; return what `release_sending`

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from dtp.net.turns.clock import TurnClock
+from dtp.net.turns.clock import LONG, TurnClock
 from dtp.net.turns.fair_queue import FairQueue, ProcessorAccount
 
 #: Frames of one connection in a turn, before others have theirs. What a record has beyond it is kept.
@@ -51,6 +51,9 @@ HANDSHAKES: Final = 2
 #: First records of those that have just proven who they are: each asks rules, of a paid service a signature, and
 #: begins a handler, 0.1 to 0.3 ms. As many as are half-open can have theirs ready for the same turn.
 FIRST_RECORDS: Final = 4
+#: Seconds for which a turn that is long already passes over those who have given up: in a flood most have by the time
+#: it is their turn, and if each were the one step of a turn, nobody behind them would come in.
+PASSING: Final = LONG / 2
 
 
 class TurnBudget:
@@ -59,7 +62,7 @@ class TurnBudget:
     Who waits is called once; a True from it puts it behind all others of its account, for another call, and a None
     says that there was nothing to do any more, which counts for nothing. What a call takes of the processor is
     charged to its account, and accounts are called as they have had of it: nobody waits behind the crowd of another.
-    A turn that has taken long calls one of them, whatever is left of the number.
+    A turn that has taken long calls one of them that has something to do, whatever is left of the number.
     """
 
     __slots__ = ("_clock", "_each", "_keep", "_queue", "_renewing", "_size", "left")
@@ -96,18 +99,20 @@ class TurnBudget:
         self._renewing = False
         self.left = self._size
         queue, clock = self._queue, self._clock
+        first = clock.read()
         try:
             while queue and self.left > self._keep:
                 self.left -= self._each
                 account, go_on = queue.take_next()
                 began = clock.read()
                 again = go_on()
-                account.charge_seconds(clock.read() - began)
+                now = clock.read()
+                account.charge_seconds(now - began)
                 if again is None:
                     self.left += self._each
                 elif again:
                     queue.put_item(account, go_on)
-                if not clock.has_time:
+                if not clock.has_time and (again is not None or now - first >= PASSING):
                     break
         finally:
             if queue:

@@ -26,7 +26,7 @@ from dtp.carriers.stream_socket import ACCEPTS_PER_TURN, ENDED_PER_TURN
 from dtp.core import sockets_supported
 from dtp.net.dial import suites
 from dtp.net.turns.budget import FIRST_RECORDS, HANDSHAKES, TurnBudget
-from dtp.net.turns.clock import TurnClock
+from dtp.net.turns.clock import LONG, TurnClock
 from dtp.session.codes import CloseCode
 from dtp.session.handshake import ClientHandshake, HandshakeConfig
 from dtp.session.limits import DEFAULT
@@ -242,6 +242,39 @@ async def test_who_has_given_up_takes_no_step_of_those_who_wait() -> None:
     turns.running = False
     assert done[0] - began <= 2
     assert max(Counter(done).values()) == HANDSHAKES
+
+
+@pytest.mark.parametrize("cost", [0.0, LONG / 15, LONG])
+@on_fake_clock
+async def test_a_turn_that_is_long_already_passes_over_those_who_have_given_up(cost: float) -> None:
+    """In a flood all turns are long, by what it takes to accept it. Each of those whom the lot had thrown out took
+    the one step that a long turn has: of 729 who came 24 were answered, in 106 turns."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, FakeClockLoop)
+    budget, done, passed = TurnBudget(HANDSHAKES, each=1, keep=0), list[int](), list[int]()
+    turns = Turns()
+
+    def give_up() -> None:
+        loop.work(cost)
+        passed.append(turns.now)
+
+    def accept_others() -> None:
+        loop.work(LONG)
+        if turns.running:
+            loop.call_soon(accept_others)
+
+    accept_others()
+    for _ in range(CROWD):
+        budget.wait_turn(give_up)
+    for _ in range(2 * HANDSHAKES):
+        budget.wait_turn(lambda: bool(done.append(turns.now)))
+    began = turns.now
+    await until(lambda: len(done) == 2 * HANDSHAKES)
+    turns.running = False
+    assert max(Counter(done).values()) == 1
+    most = {0.0: CROWD, LONG / 15: 8, LONG: 1}[cost]  # what takes time is bounded as well
+    assert max(Counter(passed).values()) == most
+    assert done[-1] - began <= CROWD / most + 2 * HANDSHAKES + 2
 
 
 @on_fake_clock
