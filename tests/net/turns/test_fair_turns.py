@@ -18,7 +18,7 @@ from test_intake import Turns
 
 import dtp
 from dtp.identity import Identity
-from dtp.net.turns.budget import TURN, StreamBudget, TurnBudget
+from dtp.net.turns.budget import SHARE, STEP_FRAMES, TURN, StreamBudget, TurnBudget
 from dtp.net.turns.clock import LONG, TurnClock
 from dtp.net.turns.steps import Charged, Steps
 from dtp.net.watch import ByteWatch
@@ -251,6 +251,28 @@ async def test_a_flood_that_costs_much_has_its_turns_one_by_one() -> None:
                 assert max(times.taken) <= LONG + 2 * step
                 assert waited <= 2 * (LONG + 2 * step)
         assert CROWD * FRAMES < TURN
+
+
+@on_fake_clock
+async def test_of_frames_that_are_dear_a_long_turn_takes_few_though_one_peer_sends_many() -> None:
+    """As many as a record may have, of one: at once they would be a turn of 25 ms."""
+    dear, loop = Dear(), running_loop()
+    clock = TurnClock.of_loop(loop)
+    async with dear.crowd() as (crowd, visitor):
+        stream = await visitor.open_stream()
+        clock.call_at_end(lambda: None)
+        loop.work(LONG)
+        await until(lambda: clock.busy)
+        times, began = TurnTimes(), loop.processor_time()
+        for _ in range(SHARE):
+            crowd[0].send_meter(b"\x91\x01")
+        stream.write(b"?")
+        assert await stream.read(1) == b"?"
+        waited = loop.processor_time() - began
+        await until(lambda: dear.count == SHARE)
+        times.running = False
+        assert max(times.taken) <= LONG + STEP_FRAMES * DEAR
+        assert waited <= 2 * (LONG + STEP_FRAMES * DEAR)
 
 
 @on_fake_clock
