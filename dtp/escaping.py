@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import unicodedata
+from typing import Final
 
 #: Control characters, format characters (such as those that turn the direction of text) and halves of pairs.
 _UNSHOWN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+#: Join or part the characters beside them: without them emoji, and words of Persian and other languages, fall apart.
+#: To be kept in what people say, not in names, which would look alike.
+JOINERS: Final = "\u200c\u200d"
 
 
 def escape_text(text: str, *, keep: str = "") -> str:

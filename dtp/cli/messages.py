@@ -36,7 +36,7 @@ from dtp.cli.messenger import (
 from dtp.cli.output import print_line, print_note, print_result
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.cli.stamps import StampOffer, stamp_options, tell_stamps
-from dtp.escaping import escape_text
+from dtp.escaping import JOINERS, escape_text
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import MessageError, UnknownContact
 from dtp.messaging.mailbox.stamps import MAX_BITS, MAX_STAMP_MIB
@@ -378,9 +378,11 @@ async def _print_message(each: Message, save: Path | None, *, ids: bool = False)
         f"\n  [{escape_text(one.name)}, {count_of(one.size, 'byte')}]" for one in each.attachments
     )
     names += "".join(
-        f"\n  {escape_text(emoji)} {escape_text(name)}" for name, emoji in each.named_reactions.items()
+        f"\n  {escape_text(emoji, keep=JOINERS)} {escape_text(name)}"
+        for name, emoji in each.named_reactions.items()
     )
-    text = "(deleted)" if each.deleted else escape_text(each.text) + (" (edited)" if each.edited else "")
+    text = "(deleted)" if each.deleted else escape_text(each.text, keep=JOINERS)
+    text += " (edited)" if each.edited and not each.deleted else ""
     by = "" if not each.wallet else f" ({_post_words(each)})"
     by += f" (as {escape_text(each.teller_name)} says)" if each.told_by else ""
     said = f"{escape_text(each.sender_label)}{by}{where}: {text}{names}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,11 +15,12 @@ from village import NOW, Village
 
 pytest.importorskip("textual")
 
+from rich.console import Console
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from dtp.cli.chat.app import ChatApp
-from dtp.cli.chat.lines import receipt_mark
+from dtp.cli.chat.lines import MessageLine, receipt_mark
 from dtp.messaging.calls.calling import Calls, Media
 from dtp.messaging.calls.signals import Reason
 from dtp.messaging.conversation.events import Event, EventKind
@@ -51,7 +53,7 @@ class Screen:
     @property
     def messages(self) -> list[str]:
         """Without the time of each."""
-        return [line[6:] if line[2:3] == ":" else line for line in self.lines("#messages")]
+        return [re.sub(r"\A(\d{4}-\d\d-\d\d )?\d\d:\d\d ", "", line) for line in self.lines("#messages")]
 
     @property
     def rooms(self) -> list[str]:
@@ -236,6 +238,94 @@ def test_strangers_are_marked_and_no_text_looks_like_another_message(office: Tes
             await screen.until(lambda: screen.rooms == ["mallory"])
 
         await chat(alice, body)
+
+    office(main)
+
+
+def test_what_is_wrapped_does_not_begin_where_another_message_would(office: Test) -> None:
+    """A long word goes to a line of its own, and looked as if Bob had written it."""
+    forged = "09:31\u2800Bob\u2800\u2800here\u2800is\u2800my\u2800new\u2800account"
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            await alice.send(bob.card, f"{'well ' * 8}{forged} {'x' * 200}")
+
+            async def body(screen: Screen) -> None:
+                await screen.until(lambda: screen.messages)
+                listed = screen.app.query_one("#messages", OptionList)
+                assert "here\u2800is" in screen.app.export_screenshot()
+                line = listed.options[0].prompt
+                assert isinstance(line, MessageLine)
+                for width in (12, 40, 69, 200):
+                    drawn = Console(width=width).render_lines(line)
+                    lines = ["".join(each.text for each in one) for one in drawn]
+                    assert lines[0][2] == ":"
+                    assert len(lines) > 1
+                    assert {each[:6].strip() for each in lines[1:]} == {""}
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_emoji_and_words_that_joiners_hold_together_are_shown_so(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            astronaut, wanted = "👩\u200d🚀", "क्\u200dष"
+            sent = await alice.send(bob.card, f"{astronaut} {wanted} \u202e")
+            await sent.react(astronaut)
+
+            async def body(screen: Screen) -> None:
+                await screen.until(lambda: screen.messages and "\n" in screen.messages[0])
+                text, reactions = screen.messages[0].split("\n")
+                assert text.startswith(f"alice  {astronaut} {wanted} \\u202e")
+                assert reactions.strip() == astronaut
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_all_of_the_help_can_be_read_in_a_small_terminal(office: Test) -> None:
+    """It was a notification that was higher than the screen: what came first couldn't be seen."""
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, _):
+
+            async def body(screen: Screen) -> None:
+                def is_seen(command: str) -> bool:
+                    return command in screen.app.export_screenshot()
+
+                await screen.pilot.resize_terminal(80, 15)
+                await screen.write("/help")
+                await screen.until(lambda: is_seen("/file"))
+                assert not is_seen("/decline")
+                await screen.pilot.press("end")
+                await screen.until(lambda: is_seen("/decline"))
+                await screen.pilot.press("escape")
+                await screen.until(lambda: not is_seen("/decline"))
+                await screen.write("hello")
+                await screen.until(lambda: screen.messages)
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_what_is_not_of_today_has_its_date(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            said = (bob.card.person, EventKind.TEXT, {"text": "hello"}, NOW)
+            await alice.delivery.run_in_thread(alice.correspondence.send_event, *said)
+            await alice.send(bob.card, "hello again")
+
+            async def body(screen: Screen) -> None:
+                await screen.until(lambda: len(screen.messages) == 2)
+                old, new = screen.lines("#messages")
+                assert re.match(r"2023-11-1[45] \d\d:13 alice  hello", old)
+                assert re.match(r"\d\d:\d\d alice  hello again", new)
+
+            await chat(alice, body)
 
     office(main)
 
@@ -478,8 +568,6 @@ def test_what_is_wrong_is_said_and_changes_nothing(office: Test) -> None:
                 ):
                     await screen.write(written)
                     await screen.until(lambda answer=answer: any(answer in each for each in screen.told))
-                await screen.write("/help")
-                await screen.until(lambda: any("/save [FOLDER]" in each for each in screen.told))
                 assert screen.messages == []
                 await screen.write("hello")
                 await screen.until(lambda: screen.messages)
@@ -557,6 +645,7 @@ def test_calls_are_made_answered_and_refused(office: Test) -> None:
                 await screen.write("/hangup")
                 await screen.until(lambda: "there is no call" in screen.told)
                 await screen.write("/call greeting.mp4")
+                await screen.until(lambda: "calling bob: /hangup ends it" in screen.told)
                 call = await anext(ringing)
                 await screen.until(lambda: "it rings at bob's" in screen.told)
                 await call.answer(NoMedia(None))

@@ -8,7 +8,8 @@ from typing import ClassVar, Final
 
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.screen import ModalScreen
 from textual.timer import Timer
 from textual.widgets import Footer, Header, Input, OptionList, Static
 from textual.widgets.option_list import Option
@@ -34,9 +35,6 @@ _TYPING: Final = 6.0
 #: Seconds between two looks at whether a mailbox is reached.
 _LOOK: Final = 1.0
 
-#: Characters that somebody reads in a second.
-_READ: Final = 15
-
 #: What is told of, besides what the conversation shows.
 _WARNINGS: Final = {
     **MAILBOX_WARNINGS,
@@ -53,6 +51,28 @@ def _send_file(file: str | None) -> Media:
     return MediaEnd(file=file)
 
 
+class TextScreen(ModalScreen[None]):
+    """A text of several lines, which stays until a key says that it was read: help that is gone before, or is higher
+    than the terminal, is none."""
+
+    CSS = """
+    TextScreen { align: center middle; }
+    #text { width: auto; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; background: $panel; }
+    #text Static { width: auto; max-width: 100%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [("escape,enter,q", "dismiss", "Close")]
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        """Return the widgets."""
+        with VerticalScroll(id="text"):
+            yield Static(escape_text(self._text, keep="\n"), markup=False)
+            yield Static("Esc closes this", markup=False)
+
+
 class ChatApp(App[None]):
     """Conversations of a messenger, which has begun. It goes on when the program ends; calls don't.
 
@@ -61,7 +81,7 @@ class ChatApp(App[None]):
 
     TITLE = "dtp chat"
     CSS = """
-    #rooms { width: 28; height: 1fr; border: none; border-right: solid $primary-darken-2; }
+    #rooms { width: 28; max-width: 33%; height: 1fr; border: none; border-right: solid $primary-darken-2; }
     #messages { height: 1fr; border: none; }
     #typing { height: 1; padding: 0 1; color: $text-muted; }
     #write { border: tall $primary-darken-2; }
@@ -321,8 +341,9 @@ class ChatApp(App[None]):
             line = self.query_one("#write", Input)
             line.value = line.value or text  # to be written otherwise
             return
-        if done:  # a help that is gone before it was read is none
-            shown = max(self.NOTIFICATION_TIMEOUT, len(done) / _READ)
-            self.notify(escape_text(done, keep="\n"), timeout=shown, markup=False)
+        if "\n" in done:
+            self.push_screen(TextScreen(done))
+        elif done:
+            self._show_notification(done)
         await self._show_messages(follow=True)
         await self.show_rooms()

@@ -49,12 +49,13 @@ class ChatCalls:
                 self._call = call
                 self._run(self._follow_phases(call))
 
-    async def call_person(self, person: bytes, file: str | None) -> None:
-        """Call a person. Raise `ChatMistake` in a group, and as `Calls.call`."""
-        if self._calls.messenger.find_contact(person) is None:
+    async def call_person(self, person: bytes, file: str | None) -> str:
+        """Call a person, and return their name. Raise `ChatMistake` in a group, and as `Calls.call`."""
+        if (contact := self._calls.messenger.find_contact(person)) is None:
             raise ChatMistake("calls are for two: go to the room of somebody")
         self._call = await self._calls.call(person, self._make_media(file))
         self._run(self._follow_phases(self._call))
+        return contact.name
 
     async def answer_call(self, file: str | None) -> None:
         """Answer the call that rings. Raise `ChatMistake` where none does, and as `ActiveCall.answer`."""

@@ -175,8 +175,8 @@ async def _block(said: CommandContext, text: str) -> str:
 
 
 async def _call(said: CommandContext, text: str) -> str:
-    await said.calls.call_person(said.chosen_room(), _media_file(text, "/call [FILE]"))
-    return ""
+    name = await said.calls.call_person(said.chosen_room(), _media_file(text, "/call [FILE]"))
+    return f"calling {name}: /hangup ends it"
 
 
 async def _answer(said: CommandContext, text: str) -> str:
