@@ -47,6 +47,9 @@ PEOPLE_WARNINGS: Final = {
     "waits until 'dtp message accept'",
     What.OWN_KEY_REPLACED: "your account has another key, which its recovery key has signed: if that wasn't you, "
     "tell everybody",
+    What.ACCOUNT_ENDED: "the account of {name} was ended on the chain, for good: nothing is sealed to it any more",
+    What.KEY_OUTDATED: "{name} has another key on the chain, and no card with it is found: ask them for their new "
+    "card, and write nothing by the one that you have",
     What.REVOKED: "this device isn't one of your account any more",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
     What.PAST_GIVEN: "{name} is given what was said before in a group",

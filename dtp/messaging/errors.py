@@ -43,6 +43,12 @@ class ConsentNeeded(MessageError):
     code: ClassVar[str] = "contact-replaced"
 
 
+class ContactBlocked(MessageError):
+    """A contact is blocked here, so nothing is written to it."""
+
+    code: ClassVar[str] = "contact-blocked"
+
+
 class QueueFull(LimitError):
     """So much waits for all devices of a contact that nothing more is taken: none has answered for long."""
 

@@ -54,13 +54,12 @@ def account_of(number):
     return Account.create(key, recovery.id, [Device(key.id.key, "friend")])
 
 
-async def link(chain, account, devices=()):
+async def link(chain, account, devices=(), expires_ms=0):
     """Publish the card of an account with these devices, and link the wallet of `chain` to it."""
     directory = await card.find_directory(chain)
     program, key, recovery = Program(), account.identity, account.card.recovery
-    contents = CardContents(
-        b"e" * 32, b"p" * 32, tuple(map(PublishedDevice, devices)), (b"dtp+tcp://box:9000/mail",)
-    )
+    published = tuple(map(PublishedDevice, devices))
+    contents = CardContents(b"e" * 32, b"p" * 32, published, (b"dtp+tcp://box:9000/mail",), expires_ms)
     said = Statement(directory, account.card.account, 1, 1, contents)
     signed = key.sign(card.statement_bytes(said))
     card.publish(program, directory, (key.id.key, recovery), (), contents, signed)
@@ -218,6 +217,20 @@ def test_an_account_is_written_to_by_its_card_and_has_it_in_its_inbox(client, wa
             async with messenger(tmp_path, owner, hosted) as me:
                 assert await me.posts.collect() == 1
                 assert [each.text for each in await me.unread()] == ["are you in?"]
+
+    run(scenario())
+
+
+def test_nothing_is_sealed_to_devices_of_a_card_that_has_expired(client, wallet, net):
+    async def scenario():
+        async with client(wallet()) as owner, client(wallet()) as user:
+            account, ends = account_of(11), net.now_ms() + 3_600_000
+            await link(owner, account, [ME.id.key], ends)
+            await published(owner)
+            place = await find_post_place(user, account.card.account, lambda: ends)
+            assert place.recipients == (ME.static_public,)
+            with pytest.raises(NoPostPlace):
+                await find_post_place(user, account.card.account, lambda: ends + 1)
 
     run(scenario())
 

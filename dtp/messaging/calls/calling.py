@@ -187,7 +187,7 @@ class Calls:
     async def call(self, person: Person, media: Media) -> ActiveCall:
         """Return a call to all devices of a person, which is on its way. The media is ended with it.
 
-        Raise `CallError` within another one, `UnknownContact`, `ConsentNeeded`, `MediaUnusable`.
+        Raise `CallError` within another one, `UnknownContact`, `ConsentNeeded`, `ContactBlocked`, `MediaUnusable`.
         """
         tunnel = PacketTunnel() if self._relays else None
         try:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from dtp.carriers.nearness import Nearness, dialled_as_told
@@ -127,9 +129,14 @@ class ChainCards(CardSource):
     The chain says which key, devices and mailboxes an account has; the card itself is asked of these mailboxes.
     """
 
-    def __init__(self, chain: ChainClient, connect: ConnectMailbox = connect_plainly) -> None:
+    def __init__(
+        self,
+        chain: ChainClient,
+        connect: ConnectMailbox = connect_plainly,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._chain = chain
-        self._connect = connect
+        self._connect, self._clock = connect, clock
         self._directory = ""
 
     @property
@@ -147,7 +154,7 @@ class ChainCards(CardSource):
     async def find_card(self, person: bytes) -> ContactCard | None:
         """Return the newest card that the mailboxes of an account have, and the chain doesn't contradict."""
         published = await self._find_published(person)
-        if published is None:
+        if published is None or not published.is_current(int(self._clock() * 1000)):
             return None
         found = []
         for mailbox in published.contents.mailboxes:

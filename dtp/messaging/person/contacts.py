@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.errors import MessageError
+from dtp.messaging.errors import ConsentNeeded, ContactBlocked, MessageError
 from dtp.messaging.packing import pack, unpack_saved
 
 #: What happens when a contact's key was replaced: "tell" goes on and says so, "ask" waits for consent.
@@ -84,6 +84,15 @@ class Contact:
     def devices(self) -> set[bytes]:
         """The devices that may write for the person, by the card that was accepted and one that waits."""
         return {*self.card.devices, *(self.pending.devices if self.pending else ())}
+
+    def check_open(self) -> None:
+        """Raise `ConsentNeeded`, or `ContactBlocked`, while nothing can be written to them."""
+        if self.blocked:
+            raise ContactBlocked(f"{self.name} is blocked: unblock them first ('dtp message unblock')")
+        if self.pending is not None:
+            raise ConsentNeeded(
+                f"{self.name} has another key: compare safety numbers, and accept it before you write"
+            )
 
     def save(self) -> bytes:
         """Return it as bytes."""

@@ -21,7 +21,7 @@ from dtp.messaging.conversation.events import HISTORY, MAX_EVENT_BYTES, MESSAGES
 from dtp.messaging.conversation.membership import Membership
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation
 from dtp.messaging.conversation.state import Said, Shown, show_messages
-from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
+from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts, Route
@@ -347,7 +347,7 @@ class Correspondence:
     def devices_of(self, conversation: bytes) -> list[bytes]:
         """Return the devices that get what is said in a conversation, ours among them but for this one.
 
-        Raise `UnknownContact`, `ConsentNeeded`.
+        Raise `UnknownContact`, `ConsentNeeded`, `ContactBlocked`.
         """
         if (group := self.group_of(conversation)) is not None:
             others = [
@@ -360,16 +360,13 @@ class Correspondence:
             others = []
         else:
             contact = self.get_contact(conversation)
-            if contact.pending is not None:
-                raise ConsentNeeded(
-                    f"{contact.name} has another key: compare safety numbers, and accept it before you write"
-                )
+            contact.check_open()
             others = list(contact.card.devices)
         return [each for each in dict.fromkeys([*others, *self.own_devices]) if each != self.identity.id.key]
 
     def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
-        """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`, and
-        `MessageTooLong` where text and what is said of files are too much together."""
+        """Store an event, queue it, and return it. Raise as `devices_of`, `QueueFull`, and `MessageTooLong` where
+        text and what is said of files are too much together."""
         self._check_member(conversation := self.succession.resolve_person(conversation))
         event = Event(kind, conversation, self.store.next_clock(conversation), now_ms, fields)
         size = len(event.encode())

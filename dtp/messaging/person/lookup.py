@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from dtp.errors import DtpError
@@ -13,7 +14,7 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.person.card_sources import CardEnded, CardRolledBack, CardSource, FoundCard
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import Delivery, now_ms
-from dtp.messaging.person.notices import Notice
+from dtp.messaging.person.notices import Notice, What
 from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.messaging")
@@ -37,6 +38,8 @@ class LookUp:
         self._sources = tuple(sources)
         self._mail, self._delivery, self._on_notices = mail, delivery, on_notices
         self._changed = asyncio.Event()
+        #: Whose cards the program was told not to count any more, and why, since it began.
+        self._told: set[tuple[bytes, What]] = set()
         self._keeping = SupervisedTask(self._run_refresh, name="dtp-messages-cards")
 
     def start(self) -> None:
@@ -98,9 +101,33 @@ class LookUp:
                 log.warning("%s doesn't take our card: %s", type(source).__name__, fault)
 
     async def look_for_newer(self) -> None:
-        """Look for newer cards of ours and of whom we know; what that changes is given as notices."""
+        """Look for newer cards of ours and of whom we know, and whether those that we have still count; what that
+        changes is given as notices."""
         for person in (self._mail.person, *(each.person for each in self._mail.contacts)):
             found = await self.find_card(person)
             if found is not None:
                 take = self._mail.take_found_card
                 self._on_notices(await self._delivery.run_in_thread(take, *found, now_ms()))
+            await self._check_known(person)
+
+    async def _check_known(self, person: bytes) -> None:
+        """Tell of a card that counts no more though no newer one is found: mailboxes may hold that back."""
+        contact, is_own = self._mail.contacts.get_contact(person), person == self._mail.person
+        if not is_own and (contact is None or contact.blocked):
+            return
+        try:
+            await self.check_card((contact.pending or contact.card) if contact else self._mail.card)
+        except (CardRolledBack, CardEnded) as fault:
+            has_ended = isinstance(fault, CardEnded)
+        else:
+            return
+        what = What.OWN_KEY_REPLACED if is_own else What.KEY_OUTDATED
+        if has_ended:
+            what = What.ACCOUNT_ENDED
+        if has_ended and contact is not None:
+            await self._delivery.run_in_thread(partial(self._mail.update_contact, person, blocked=True))
+        if (person, what) not in self._told:
+            self._told.add((person, what))
+            self._on_notices(
+                [Notice(what, person, person, detail=contact.name if contact else self._mail.card.name)]
+            )

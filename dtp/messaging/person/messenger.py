@@ -487,7 +487,7 @@ class Messenger:
 
         Whoever is new to us is added where `to` is a card. `attachments` are files, which our mailbox keeps for a
         month; `disappear` is how long it is kept after it was read. Raise `UnknownContact`, `ConsentNeeded`,
-        `MessageTooLong`, `QueueFull`, and what goes wrong with a file.
+        `ContactBlocked`, `MessageTooLong`, `QueueFull`, and what goes wrong with a file.
         """
         if len(text.encode()) > MAX_TEXT_BYTES:
             raise MessageTooLong(f"a text has {MAX_TEXT_BYTES} bytes at most: attach what is longer")

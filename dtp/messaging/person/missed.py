@@ -12,7 +12,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.messaging.conversation.events import ID_BYTES, MAX_EVENT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
-from dtp.messaging.errors import ConsentNeeded, MessageError, QueueFull, UnknownContact
+from dtp.messaging.errors import MessageError, QueueFull
 from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.notices import Notice, What
 
@@ -95,7 +95,7 @@ class MissedEvents:
     def _may_have(self, conversation: bytes, device: bytes) -> bool:
         try:
             return device in self._mail.own_devices or device in self._mail.devices_of(conversation)
-        except (UnknownContact, ConsentNeeded):
+        except MessageError:
             return False
 
     def _give_groups(self, device: bytes, now_ms: int) -> None:

@@ -24,6 +24,11 @@ class What(Enum):
     OWN_CARD = "own-card"
     #: Another key is our account's, which its recovery key has signed: if that wasn't you, tell everybody.
     OWN_KEY_REPLACED = "own-key-replaced"
+    #: A contact's account was ended, for good, and is blocked; or ours was.
+    ACCOUNT_ENDED = "account-ended"
+    #: A contact has another key, and the card with it isn't found: whoever has the one that is known here may be
+    #: anybody.
+    KEY_OUTDATED = "key-outdated"
     #: Our account doesn't name this device any more.
     REVOKED = "revoked"
     GROUP_CHANGED = "group-changed"

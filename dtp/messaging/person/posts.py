@@ -79,14 +79,16 @@ class PostPlace:
     recipients: tuple[bytes, ...]
 
 
-async def find_post_place(chain: ChainClient, account: bytes) -> PostPlace:
+async def find_post_place(
+    chain: ChainClient, account: bytes, clock_ms: Callable[[], int] = now_ms
+) -> PostPlace:
     """Return where messages to an account (32 bytes) go through the chain: its card there links the wallet that has
     the host, and names the devices that serve it.
 
     Raise `UnknownContact` for an account without a card, `CardEnded`, `NoPostPlace`, and what the chain raises.
     """
     from dtp.chain import host as hosts
-    from dtp.chain.card import find_card, find_directory
+    from dtp.chain.card import CardContents, find_card, find_directory
     from dtp.chain.host import HostCap
     from dtp.chain.resolver import ServiceClosed, ServiceMissing, read_host
 
@@ -95,7 +97,8 @@ async def find_post_place(chain: ChainClient, account: bytes) -> PostPlace:
         raise UnknownContact("no account of this name has a card on the chain")
     if card.revoked:
         raise CardEnded("this account was ended on the chain")
-    devices = {each.key for each in card.contents.devices}
+    says = card.contents if card.is_current(clock_ms()) else CardContents()
+    devices = {each.key for each in says.devices}
     for wallet in card.wallets:
         for cap in await chain.owned(hosts.SCHEMA, HostCap, wallet):
             state = await read_host(chain, cap.host)

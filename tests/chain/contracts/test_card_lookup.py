@@ -46,9 +46,10 @@ class Owner:
         key = self.own.identity
         return ContactCard(key.id.key, self.own.card, sequence, 0, "owner", (BOX,)).signed_by(key)
 
-    async def publish(self, chain, directory):
+    async def publish(self, chain, directory, expires_ms=0):
         boxes = (b"dtp+tcp://away.example:9000/mail", BOX.encode())
-        contents = CardContents(devices=(PublishedDevice(self.laptop.id.key),), mailboxes=boxes)
+        device = PublishedDevice(self.laptop.id.key)
+        contents = CardContents(devices=(device,), mailboxes=boxes, expires_ms=expires_ms)
         said = Statement(directory, self.own.card.account, 1, 1, contents)
         keys, program = (self.key.id.key, self.recovery.id.key), Program()
         signature = self.key.sign(card.statement_bytes(said))
@@ -93,5 +94,18 @@ def test_an_account_is_found_by_the_chain_and_a_card_from_before_a_rotation_is_r
                 await source.check_card(owner.card(3))
             with contextlib.suppress(CardEnded):
                 assert await source.find_card(first.person) is None
+
+    run(scenario())
+
+
+def test_what_a_card_on_the_chain_says_leads_nowhere_once_it_has_expired(client, wallet, net):
+    async def scenario():
+        async with client(wallet()) as chain:
+            owner, mailbox, ends = Owner(), Mailbox(), net.now_ms() + 3_600_000
+            await owner.publish(chain, await card.find_directory(chain), ends)
+            mailbox.cards[owner.laptop.id.key] = owner.card(2)
+            for at, found in ((ends, owner.card(2)), (ends + 1, None)):
+                source = ChainCards(chain, mailbox.connect, clock=lambda at=at: at / 1000)
+                assert await source.find_card(owner.card(2).person) == found
 
     run(scenario())

@@ -16,9 +16,16 @@ from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.identity import Account, Device, Identity, PeerId
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.errors import MessageError, UnknownContact
+from dtp.messaging.errors import ContactBlocked, MessageError, UnknownContact
 from dtp.messaging.mailbox.pool import connect_plainly
-from dtp.messaging.person.card_sources import DHT_NAME, CardRolledBack, CardSource, DhtCards, account_content
+from dtp.messaging.person.card_sources import (
+    DHT_NAME,
+    CardEnded,
+    CardRolledBack,
+    CardSource,
+    DhtCards,
+    account_content,
+)
 from dtp.messaging.person.notices import What
 from dtp.net.address import AddressError
 from dtp.peers.dht import Dht
@@ -41,11 +48,14 @@ class Shelf(CardSource):
         self.cards: dict[bytes, ContactCard] = {}
         self.published: list[ContactCard] = []
         self.refused: set[bytes] = set()
+        self.ended: set[bytes] = set()
 
     async def find_card(self, person: bytes) -> ContactCard | None:
         return self.cards.get(person)
 
     async def check_card(self, card: ContactCard) -> None:
+        if card.person in self.ended:
+            raise CardEnded("it was ended")
         if card.signature in self.refused:
             raise CardRolledBack("it is older than this source knows")
 
@@ -154,6 +164,42 @@ def test_newer_cards_are_found_told_and_older_ones_refused(office: Test) -> None
         assert found.card.key == key2.id.key
         with pytest.raises(CardRolledBack):
             await bob.add_contact(first)
+
+    office(main)
+
+
+def test_a_card_that_counts_no_more_is_told_though_nobody_gives_a_newer_one(office: Test) -> None:
+    """Whoever kept a newer card back kept contacts writing to a stolen key, and to an account that was ended."""
+
+    async def main(at: PostOffice) -> None:
+        box, shelf = await at.open(), Shelf()
+        people = {}
+        for name in ("replaced", "ended"):
+            device, key, recovery = (Identity.generate() for _ in range(3))
+            account = Account.create(key, recovery.id, [Device(device.id.key, name)])
+            people[name] = await at.begin(name, box, identity=device, account=account, cards=[shelf])
+        bob = await at.begin("bob", box, cards=[shelf])
+        for each in people.values():
+            await bob.add_contact(each.card)
+            await each.add_contact(bob.card)
+        shelf.refused.add(people["replaced"].card.signature)
+        shelf.ended.add(people["ended"].card.person)
+        for _ in range(2):
+            await bob.refresh_cards()
+        told = [(each.what, each.person) for each in bob.take_notices()]
+        wanted = {What.KEY_OUTDATED: "replaced", What.ACCOUNT_ENDED: "ended"}
+        for what, name in wanted.items():
+            assert told.count((what, people[name].card.person)) == 1
+        with pytest.raises(ContactBlocked):
+            await bob.send(people["ended"].card.person, "to whoever has the devices now")
+        await bob.send(people["replaced"].card.person, "are you there?")
+        await people["ended"].send(bob.card.person, "it is me, really")
+        await people["replaced"].send(bob.card.person, "yes")
+        (message,) = await take(bob, 1)
+        assert message.text == "yes"
+        for name, what in (("replaced", What.OWN_KEY_REPLACED), ("ended", What.ACCOUNT_ENDED)):
+            await people[name].refresh_cards()
+            assert (await wait_notice(people[name], what)).person == people[name].card.person
 
     office(main)
 
