@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from dtp.identity import Account, Card, Identity
 
 _CARD = ".card"
+#: Bytes of a file with a card that are read: more than any has, as text for messages.
+_MOST_READ = 65_536
 
 
 class AccountFileError(LocalError):
@@ -60,20 +62,32 @@ def card_path(file: str) -> Path:
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
-    """Return the card in a file. Raises `AccountFileError`, `CardError`."""
+    """Return the card in a file, or in one for messages that has it. Raises `AccountFileError`, `CardError`, and
+    `ContactCardError`."""
     from dtp.identity import Card
-    from dtp.identity.card import MAX_BYTES
 
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(_MOST_READ)
     except FileNotFoundError:
         raise AccountFileError(
             f"there is no account's card at {path}; 'dtp account create' makes an account"
         ) from None
     except OSError as error:
         raise AccountFileError(f"{path} can't be read: {error.strerror}") from error
-    return Card.parse(data)
+    return _card_of_contact(path, data) or Card.parse(data)
+
+
+def _card_of_contact(path: str | os.PathLike[str], data: bytes) -> Card | None:
+    """Return the account's card in the text of a card for messages, which friends have; None for another file."""
+    from dtp.messaging.cards.contact_card import TEXT_PREFIX, ContactCard
+
+    if not data.startswith(TEXT_PREFIX.encode()):
+        return None
+    found = ContactCard.parse_text(data.decode(errors="replace")).account
+    if found is None:
+        raise AccountFileError(f"{path} is the card of a single identity, which has no account")
+    return found
 
 
 def load_account(file: str) -> Account:
@@ -243,7 +257,12 @@ def renew(file: str, days: float | None) -> None:
 
 @account.command()
 @account_file
-@click.option("--card", type=click.Path(dir_okay=False), required=True, help="The newest card that there is.")
+@click.option(
+    "--card",
+    type=click.Path(dir_okay=False),
+    required=True,
+    help="The newest card that there is: of the account, or the one for messages that friends have.",
+)
 @click.option("--recovery", type=click.Path(dir_okay=False), required=True, help="The recovery key's file.")
 @click.option(
     "--next-recovery",
@@ -262,7 +281,8 @@ def renew(file: str, days: float | None) -> None:
 def rotate(file: str, card: str, recovery: str, next_recovery: str, devices: tuple[str, ...]) -> None:
     """Give the account another key, by its recovery key: the one before is lost or stolen.
 
-    Then tell each graph: 'dtp graph account FILE --key ... --take-over'.
+    Then tell each graph: 'dtp graph account FILE --key ... --take-over', and whom you write to: 'dtp message card
+    --account FILE'.
     """
     from dtp.identity import Account, Device, Identity, PeerId
 

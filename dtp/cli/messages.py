@@ -160,6 +160,7 @@ def contacts(**who: Any) -> None:
                 "verified": each.verified,
                 "replaced": each.pending is not None,
                 "safety_number": number,
+                "card": (each.pending or each.card).public().text,
             }
             print_line(
                 record, f"{escape_text(each.name)}  {each.card.person_name}  {state}{waits}\n  {number}"

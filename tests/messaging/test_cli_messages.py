@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -251,6 +252,34 @@ def test_a_contacts_other_key_is_told(person: Callable[[str], Path], tmp_path: P
     call(alice, "message", "send", "bob", "from the same device", "--account", other)
     told = [json.loads(each) for each in run(bob, "message", "read").stderr.splitlines()]
     assert told == [{"event": "key-replaced", "person": card["person"], "detail": "alice"}]
+
+
+def test_who_has_lost_all_but_the_recovery_key_begins_again_by_the_card_that_a_friend_has(
+    person: Callable[[str], Path], tmp_path: Path, mailbox: str
+) -> None:
+    alice, bob, new = person("alice"), person("bob"), tmp_path / "new"
+    me, stick = call(alice, "id")[0]["id"], str(tmp_path / "stick")
+    call(alice, "account", "create", "--key", str(alice / "key"), "--recovery", stick, f"{me}=laptop")
+    (card,) = call(alice, "message", "card", "--account", str(alice / "key"))
+    call(bob, "message", "add", card["card"])
+    shutil.rmtree(alice)
+    new.mkdir()
+    call(new, "keygen")
+    (known,) = call(bob, "message", "contacts")
+    (tmp_path / "card").write_text(known["card"])
+    rotate = ["--card", str(tmp_path / "card"), "--recovery", stick, "--next-recovery", f"{stick}2"]
+    rotate += ["--device", f"{call(new, 'id')[0]['id']}=machine"]
+    call(new, "account", "rotate", "--key", str(new / "key"), *rotate)
+    call(new, "message", "card", "--account", str(new / "key"), "--name", "alice", "--mailbox", mailbox)
+    call(new, "message", "add", str(bob / "card"))
+    call(new, "message", "send", "bob", "I am back")
+    done = run(bob, "message", "read")
+    (got,) = map(json.loads, done.stdout.splitlines())
+    assert (got["sender"], got["stranger"], got["text"]) == ("alice", False, "I am back")
+    assert json.loads(done.stderr)["event"] == "key-replaced"
+    (tmp_path / "card").write_text((bob / "card").read_text())
+    told = run(new, "account", "rotate", "--key", str(new / "other"), *rotate, code=3).stderr.decode()
+    assert "a single identity, which has no account" in told
 
 
 def test_who_has_no_mailbox_is_told_that_nobody_can_answer(
