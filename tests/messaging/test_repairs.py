@@ -215,10 +215,14 @@ def test_a_backup_of_the_whole_home_is_noticed_by_the_time_of_its_files(
     store = at.people["alice"].store
     with at.people["alice"].transaction():
         *known, when = unpack_saved(store.get_value("file") or b"")
-        store.put_value(
-            "file", pack([*known, when - passed])
-        )  # an hour before the files are made that are there
+        store.put_value("file", pack([*known, when - passed]))  # so long before the files that are there
+    ends = [Path(f"{store.path}{each}") for each in ("", "-wal")]
+    backup = [
+        each.read_bytes() for each in ends
+    ]  # made while the program runs, which notes nothing at its end
     at.people["alice"].close()
+    for path, data in zip(ends, backup, strict=True):
+        path.write_bytes(data)
     at.people["alice"] = at.open("alice")
     assert bool(at.people["alice"].desk.renewed) == bool(passed)
     at.say("alice", at.people["bob"].person, "after the backup")
@@ -254,3 +258,22 @@ def test_what_remembers_outside_of_a_store_is_written_only_when_something_is_sea
     assert sum(b"moved.db" in told for told, _ in remembered().values()) == 1
     assert at.texts("bob", alice.person) == ["hello", "from elsewhere"]
     assert not alice.desk.renewed
+
+
+def test_a_backup_of_the_whole_home_is_noticed_a_moment_after_it_was_made(
+    village: Callable[..., Village],
+) -> None:
+    """Within a minute of the last message before it, it was taken for the file as it had been left."""
+    at = village("alice", "bob", least=100)
+    at.say("alice", at.people["bob"].person, "hello")
+    at.deliver()
+    for passed in (0, 3):
+        at.people["alice"].close()
+        at.people["alice"] = at.open("alice")
+        assert not at.people["alice"].desk.renewed
+        with at.people["alice"].transaction():
+            *known, closed = unpack_saved(at.people["alice"].store.get_value("file") or b"")
+            at.people["alice"].store.put_value("file", pack([*known, closed - passed]))
+    at.people["alice"].close()
+    at.people["alice"] = at.open("alice")
+    assert "restored" in at.people["alice"].desk.renewed

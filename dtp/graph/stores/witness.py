@@ -67,10 +67,14 @@ class Witness:
     def was_changed_after(self, seconds: float) -> bool:
         """Return whether the file that remembers was made or changed after a time, Unix seconds: where that is when
         it was last written to, it has been restored since, with all that is beside it."""
+        return self.changed_at() > seconds
+
+    def changed_at(self) -> float:
+        """Return when the file that remembers was made or changed, Unix seconds; 0 if there is none."""
         try:
-            return os.stat(self._file).st_ctime > seconds
+            return os.stat(self._file).st_ctime
         except OSError:
-            return False
+            return 0.0
 
     def count_signed(self) -> int:
         """Return how many frames the author has signed here, or in what is in the store's place, as is known."""

@@ -121,6 +121,16 @@ class Waiting:
 
 #: Seconds within which what is noted in this file is noted outside of it, too.
 _SETTLED: Final = 60
+#: ... and by which times of files differ that nobody has written to: some file systems have whole seconds, or two.
+_MOMENT: Final = 2
+#: Values that are noted of the file while it is open.
+_NOTED: Final = 4
+
+
+def _latest_change(sealed_at: int, closed_at: float = 0.0) -> float:
+    """Return until when we may have changed the file that remembers what was sealed, Unix time: by when something was
+    noted last, and what it was when the store was closed, if it was."""
+    return closed_at + _MOMENT if closed_at else sealed_at + _SETTLED
 
 
 class MessageStore:
@@ -169,7 +179,7 @@ class MessageStore:
         if instance and self.path != ":memory:":
             self._witness = Witness(self.path, instance, self._owner, done=_DONE)
             self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._file_inode()) or ""
-            if when and not self.restored and self._witness.was_changed_after(when[0] + _SETTLED):
+            if when and not self.restored and self._witness.was_changed_after(_latest_change(*when)):
                 self.restored = "it was restored, or copied, with all that is beside it"
 
     def _take_lock(self) -> None:
@@ -223,8 +233,19 @@ class MessageStore:
         """Close the file. Idempotent."""
         if self._witness is not None:
             self._witness.close()
+            with suppress(StoreFailed):  # it is as after a crash then
+                self._note_closed(self._witness)
+            self._witness = None
         self._database.close()
         self._lock.release()
+
+    def _note_closed(self, witness: Witness) -> None:
+        """Note when the file outside of this one was written to for the last time: what changes it afterwards isn't
+        us."""
+        noted = unpack_saved(self.get_value("file") or pack([]))
+        if len(noted) == _NOTED and self._sealed == witness.sequence:
+            with self.transaction():
+                self.put_value("file", pack([*noted, witness.changed_at()]))
 
     # ---- single values, and devices ----------------------------------------------------------------------------
 
