@@ -38,6 +38,8 @@ class LookUp:
         self._sources = tuple(sources)
         self._mail, self._delivery, self._on_notices = mail, delivery, on_notices
         self._changed = asyncio.Event()
+        #: Whose cards were looked at since the program began.
+        self._checked: set[bytes] = set()
         #: Whose cards the program was told not to count any more, and why, since it began.
         self._told: set[tuple[bytes, What]] = set()
         self._keeping = SupervisedTask(self._run_refresh, name="dtp-messages-cards")
@@ -110,9 +112,16 @@ class LookUp:
                 self._on_notices(await self._delivery.run_in_thread(take, *found, now_ms()))
             await self._check_known(person)
 
+    async def check_contact(self, person: bytes) -> None:
+        """Do that for somebody who is about to be written to, once: a program that only writes doesn't run for long
+        enough to hear of it otherwise."""
+        if self._sources and person != self._mail.person and person not in self._checked:
+            await self._check_known(person)
+
     async def _check_known(self, person: bytes) -> None:
         """Tell of a card that counts no more though no newer one is found: mailboxes may hold that back."""
         contact, is_own = self._mail.contacts.get_contact(person), person == self._mail.person
+        self._checked.add(person)
         if not is_own and (contact is None or contact.blocked):
             return
         try:

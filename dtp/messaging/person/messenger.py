@@ -496,6 +496,7 @@ class Messenger:
         conversation = self.conversation_of(to)
         if isinstance(to, PeerId | bytes | str) and not self._is_known(conversation):
             conversation = (await self.find_person(to)).person
+        await self.lookup.check_contact(conversation)
         fields: dict[str, Any] = {"text": text}
         if files := [await self._upload_file(Path(each)) for each in attachments]:
             fields["files"] = files
@@ -515,9 +516,8 @@ class Messenger:
         await self.stamping.allow_spending(contact.person, most)
 
     def _is_known(self, conversation: bytes) -> bool:
-        if conversation == self.card.person or self.find_contact(conversation) is not None:
-            return True
-        return self.correspondence.group_of(conversation) is not None
+        is_person = conversation == self.card.person or self.find_contact(conversation) is not None
+        return is_person or self.correspondence.group_of(conversation) is not None
 
     async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
         """Return the message that was sent with these fields of a text event."""

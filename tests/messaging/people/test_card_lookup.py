@@ -168,7 +168,8 @@ def test_newer_cards_are_found_told_and_older_ones_refused(office: Test) -> None
     office(main)
 
 
-def test_a_card_that_counts_no_more_is_told_though_nobody_gives_a_newer_one(office: Test) -> None:
+@pytest.mark.parametrize("how", ["while it runs", "before it writes"])
+def test_a_card_that_counts_no_more_is_told_though_nobody_gives_a_newer_one(office: Test, how: str) -> None:
     """Whoever kept a newer card back kept contacts writing to a stolen key, and to an account that was ended."""
 
     async def main(at: PostOffice) -> None:
@@ -184,8 +185,13 @@ def test_a_card_that_counts_no_more_is_told_though_nobody_gives_a_newer_one(offi
             await each.add_contact(bob.card)
         shelf.refused.add(people["replaced"].card.signature)
         shelf.ended.add(people["ended"].card.person)
-        for _ in range(2):
-            await bob.refresh_cards()
+        if how == "while it runs":
+            for _ in range(2):
+                await bob.refresh_cards()
+        else:
+            with pytest.raises(ContactBlocked):
+                await bob.send(people["ended"].card.person, "the first thing that this program does")
+            await bob.send(people["replaced"].card.person, "and the second")
         told = [(each.what, each.person) for each in bob.take_notices()]
         wanted = {What.KEY_OUTDATED: "replaced", What.ACCOUNT_ENDED: "ended"}
         for what, name in wanted.items():
