@@ -7,12 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError
 from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
 from dtp.net.reachable import is_any
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.interfaces import dialled_urls
@@ -81,6 +82,29 @@ class DhtFinder:
         return await self._dht.find(peer)
 
 
+class Bootstrap(NamedTuple):
+    """The nodes to begin with: their addresses, and endpoints of the DHT such as "seed.example:9001"."""
+
+    addresses: tuple[Address, ...] = ()
+    endpoints: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, given: Collection[str | Address]) -> Bootstrap:
+        """Return what was given, each where it belongs. Raise `AddressError`."""
+        endpoints = tuple(each for each in given if isinstance(each, str) and "://" not in each)
+        nodes = (each for each in given if each not in endpoints)
+        return cls(tuple(Address.parse(each) if isinstance(each, str) else each for each in nodes), endpoints)
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts of all of them."""
+        return [*map(host_of_endpoint, self.endpoints), *(each.host for each in self.addresses)]
+
+
+#: No nodes to begin with.
+NOBODY: Final = Bootstrap()
+
+
 class PeerFinding:
     """The ways that are open, and what the node says there. Within the node's `AsyncExitStack`."""
 
@@ -89,11 +113,14 @@ class PeerFinding:
         identity: Identity,
         book: PeerBook,
         ways: Collection[str],
-        hosts: Iterable[str] = (),
+        bootstrap: Bootstrap = NOBODY,
         clock: Callable[[], float] = time.time,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """`hosts` are those of the nodes to begin with; `clock` is this machine's, Unix time in seconds."""
+        """`bootstrap` are the nodes to begin with; `clock` is this machine's, Unix time in seconds; `options` are
+        further arguments of `Lan` and `Dht`, as "lan" and "dht"."""
         self.identity, self.book, self._clock = identity, book, clock
+        self._bootstrap, self._options = bootstrap, {"lan": {}, "dht": {}, **(options or {})}
         self.lan: Lan | None = None
         self.mdns: Mdns | None = None
         self.dht: Dht | None = None
@@ -108,19 +135,15 @@ class PeerFinding:
         self.says_goodbye = True
         self._ways = frozenset(ways)
         #: How near they are by whom others are found, as far as they may be to begin with.
-        self._first_finders = how_near_finders_are(hosts if "dht" in self._ways else (), self._ways)
+        self._first_finders = how_near_finders_are(bootstrap.hosts if "dht" in self._ways else (), self._ways)
         self._tasks = TaskSet()
 
     async def open(
-        self,
-        stack: AsyncExitStack,
-        network: PrivateNetwork | None,
-        endpoints: Sequence[str],
-        options: Mapping[str, Mapping[str, Any]],
+        self, stack: AsyncExitStack, network: PrivateNetwork | None, urls: Iterable[str] = ()
     ) -> list[Finder]:
-        """Open the ways, and return what finds peers by them. `endpoints` are DHT nodes to begin with, `options`
-        further arguments of `Lan` and `Dht`."""
-        lan_options = options["lan"]
+        """Open the ways, and return what finds peers by them. The DHT's socket is at the address of `urls`, at which
+        the node listens, unless the options say otherwise."""
+        lan_options = self._options["lan"]
         finders: list[Finder] = []
         stack.push_async_callback(self._tasks.stop)
         if "lan" in self._ways:
@@ -136,7 +159,8 @@ class PeerFinding:
         if "dht" in self._ways:
             from dtp.peers.dht import Dht
 
-            self.dht = Dht(self.identity, bootstrap=endpoints, network=network, **options["dht"])
+            options = {"bind": (dht_host(urls), 0), **self._options["dht"]}
+            self.dht = Dht(self.identity, bootstrap=self._bootstrap.endpoints, network=network, **options)
             await stack.enter_async_context(self.dht)
             finders.append(DhtFinder(self.dht, self._how_near_finders_are))
         return finders

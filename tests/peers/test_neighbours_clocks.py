@@ -8,7 +8,7 @@ import math
 import pytest
 
 from dtp.identity import Identity
-from dtp.node.clock import ClockWatch
+from dtp.node.watches import ClockWatch
 from dtp.peers.clocks import LATE, LEAST, QUICKEST, TOLERANCE, PeerClocks
 from dtp.peers.record import PeerRecord
 from dtp.testing.pairs import ALICE

@@ -1,0 +1,145 @@
+"""Dials the peers that are due by `PeerUpkeep`, and tells it what has come of that, and what else bears on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+from dtp.carriers.nearness import Nearness
+from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.net.address import Address
+from dtp.node.finding import PeerFinding
+from dtp.node.networks import network_of_link, network_of_teller, networks_of_record
+from dtp.node.upkeep import PeerUpkeep, Target, UpkeepLimits
+from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
+from dtp.peers.record import PeerRecord
+from dtp.tasks import TaskSet
+
+log = logging.getLogger("dtp.node")
+
+
+class PeerDialler:
+    """Keeps a node linked to peers of its book: in turn `dial_due` and `wait_until`."""
+
+    def __init__(
+        self,
+        finding: PeerFinding,
+        limits: UpkeepLimits,
+        links: Callable[[], PeerLinks],
+        tasks: TaskSet,
+    ) -> None:
+        """`finding` has the book, and says how near they are who told of a peer; `tasks` are stopped by the node."""
+        self._me, self._book, self._finding = finding.identity.id, finding.book, finding
+        self._upkeep = PeerUpkeep(self._me, limits)
+        self._links, self._tasks = links, tasks
+        #: Nodes to begin with of which it was said that they can't be reached.
+        self._told: set[Address] = set()
+        self._wake = asyncio.Event()
+
+    def add_bootstrap(self, addresses: Iterable[Address]) -> None:
+        """Add addresses that the node always keeps a link to."""
+        for address in addresses:
+            self._upkeep.add_bootstrap(address, -math.inf)
+
+    # ---- what is told of peers ----------------------------------------------------------------------------
+
+    def on_record(self, record: PeerRecord) -> None:
+        """Make use of a record that is new, or holds from now on: link to its peer, if it is a node, or no more."""
+        if not self._is_linkable(record):
+            if not record.addresses:
+                self._upkeep.remove_peer(record.peer)
+            return
+        self._add_peer(record)
+
+    def on_nearer(self, record: PeerRecord) -> None:
+        """Make use of what a record says that wasn't dialled, or asked, since it was told from afar alone."""
+        if self._is_linkable(record):
+            self._add_peer(record)
+            self._note_told(record.peer)
+
+    def _is_linkable(self, record: PeerRecord) -> bool:
+        return record.peer != self._me and NODE_SERVICE in record.services
+
+    def _add_peer(self, record: PeerRecord) -> None:
+        self._finding.on_record(record)
+        known = self._book.get_known(record.peer)
+        self._upkeep.add_peer(
+            record.peer,
+            asyncio.get_running_loop().time(),
+            networks_of_record(record, self._finding.teller_of(record.peer)),
+            is_met=self._book.is_useful(record.peer),
+            teller="" if known is None else network_of_teller(known.source),
+        )
+        self._wake.set()
+
+    def on_told(self, record: PeerRecord, source: str) -> None:
+        """Note who has told a record."""
+        self._upkeep.add_teller(record.peer, network_of_teller(source))
+
+    def _note_told(self, peer: PeerId) -> None:
+        self._upkeep.on_told(peer, self._finding.teller_of(peer), asyncio.get_running_loop().time())
+
+    # ---- what becomes of links ----------------------------------------------------------------------------
+
+    def on_link(self, link: PeerLink) -> None:
+        """Count a new link, and remember its peer where this side has dialled."""
+        network = network_of_link(link)
+        self._upkeep.on_link(link.peer, network, outgoing=link.outgoing)
+        if link.outgoing:  # who has come may be anybody, as often as they like
+            self._book.mark_useful(link.peer, network)
+        self._wake.set()
+
+    def on_lost(self, link: PeerLink) -> None:
+        """Count a link no more that is over."""
+        self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time(), unwanted=link.unwanted)
+        self._wake.set()
+
+    def on_moved(self, now: float) -> None:
+        """Note that the machine is in another network."""
+        self._upkeep.on_moved(now)
+
+    def count_dialled(self) -> int:
+        """Return how many links this side has dialled, as `PeerUpkeep` counts them."""
+        return self._upkeep.count_dialled()
+
+    # ---- dialling -----------------------------------------------------------------------------------------
+
+    def dial_due(self, now: float) -> None:
+        """Start to dial the peers that are due."""
+        for target in self._upkeep.take_due(now):
+            self._tasks.start(self._dial(target), name="dtp-node-dial")
+        self._wake.clear()
+
+    async def wait_until(self, until: float) -> None:
+        """Wait until a peer may be due, or until then."""
+        wait = min(until, self._upkeep.next_time()) - asyncio.get_running_loop().time()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if wait == math.inf else max(wait, 0.0)):
+                await self._wake.wait()
+
+    async def _dial(self, target: Target) -> None:
+        peer: PeerId | None = None
+        links = self._links()
+        told = Nearness.PROCESS if isinstance(target, Address) else self._finding.teller_of(target)
+        try:
+            if isinstance(target, Address):
+                peer = (await links.connect(target)).peer
+            else:
+                peer = (await links.connect_told(target)).peer
+        except DtpError as fault:
+            # Once at a person's terminal for a node that the user named: nothing else shows that it isn't there.
+            is_news = isinstance(target, Address) and target not in self._told
+            log.log(logging.WARNING if is_news else logging.INFO, "no link to %s: %s", target, fault)
+            if isinstance(target, Address):
+                self._told.add(target)
+        finally:
+            spare = self._upkeep.on_dialled(target, peer, asyncio.get_running_loop().time(), told)
+            if not isinstance(target, Address):
+                self._note_told(target)  # who was asked meanwhile may be nearer
+            self._wake.set()
+        if spare is not None:
+            await links.disconnect(spare)
