@@ -115,22 +115,17 @@ class TopicReceiver(ShowReceiver):
         return Verdict.ACCEPT
 
     async def _run_receiver(self) -> None:
-        self._lost.reschedule(asyncio.get_running_loop().time() + self._patience.anybody)
+        self._lost.say_alive(self._patience.anybody)
         try:
             async with self._topic(validator=self.validate_message) as topic:
                 async for message in topic:
                     self._take_all(message.author, parse_feed(message))
-                    self._check_replaced()
-                    if self.held is not None and self.held.ended:
+                    self._streams.check_replaced(self._progress.announcement)
+                    if self._progress.ended:
                         return
                     self._look_for_missing()
         finally:
             await self._repairs.stop()
-
-    def _note_stream(self, announcement: Announcement, address: str, peer: PeerId) -> None:
-        """Note what was published: its author is the producer, and anybody sends it again."""
-        self._streams.note_announced(announcement)
-        self._streams.note_published(announcement)
 
     def _take_all(self, author: PeerId, messages: Iterable[m.Message]) -> None:
         """Take a segment. One that is of another show, or forged, changes nothing."""
@@ -138,20 +133,20 @@ class TopicReceiver(ShowReceiver):
             for each in messages:
                 match each:
                     case m.Announced(data):
-                        self._take_announcement(data, "", author)
+                        self._accept_announcement(data, "", author)
                         self._open_held()
-                        self._say_alive()
+                        self._lost.say_alive()
                         self._come_through((author,))
                     case m.Manifest(data):
                         segment = self._open_held().add_manifest(data)
                         if self.start is None and Flag.KEYS not in segment.flags:
-                            self.start = segment.number
+                            self._progress.start = segment.number
                     case m.Piece(number, index, data):
                         if self._open_held().add_piece(number, index, data):
                             self.completed += 1
 
     def _look_for_missing(self) -> None:
-        wanted = self._first_wanted()
+        wanted = self._progress.first_wanted()
         if wanted is not None and self.held is not None and wanted < self.held.edge and not self._repairs:
             self._repairs.start(self._fetch_missing(wanted), name="dtp-show-repair")
 
@@ -159,7 +154,7 @@ class TopicReceiver(ShowReceiver):
         """Give what is missing a moment; then ask who serves the show, and call it lost where nobody has it."""
         await asyncio.sleep(_LATE)
         held = self._open_held()
-        if self._first_wanted() != wanted:
+        if self._progress.first_wanted() != wanted:
             return
         behind = min(held.find_held(wanted), held.edge)
         await self._recover_lost("", wanted, max(wanted, behind - 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from dtp.broadcast.errors import ProducerEquivocated, SegmentError
@@ -11,6 +12,7 @@ from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment, Verifier
 from dtp.broadcast.format.equivocation import Equivocation
 from dtp.broadcast.format.segment import pieces_of
 from dtp.broadcast.format.verifier import REMEMBERED
+from dtp.identity import PeerId
 
 #: Bytes: two minutes of 4 Mbit/s.
 HELD: Final = 64 * 1024 * 1024
@@ -239,3 +241,66 @@ class HeldSegments:
     async def wait_change(self) -> None:
         """Wait for the next change. Look first and wait then: without an `await` between, none is missed."""
         await self._changed.wait()
+
+
+class ShowProgress:
+    """How far a show is here: what is held from where listening began, and what is wanted next."""
+
+    def __init__(self, start: int | None = None, limit: int = HELD) -> None:
+        self.held: HeldSegments | None = None
+        #: The first segment that is heard, but for init data; None before it is known.
+        self.start = start
+        self._limit = limit
+        #: All segments below are here or lost.
+        self._passed = 0
+        self._opened = asyncio.Event()
+
+    @property
+    def announcement(self) -> Announcement | None:
+        """Of what is held; None before."""
+        return None if self.held is None else self.held.announcement
+
+    @property
+    def ended(self) -> bool:
+        """True once the end of the show is known."""
+        return self.held is not None and self.held.ended
+
+    def open(self, announcement: Announcement) -> HeldSegments:
+        """Return what is held from here on of what was announced: nothing yet."""
+        self.held = HeldSegments(announcement, limit=self._limit)
+        self._opened.set()
+        return self.held
+
+    def end(self) -> None:
+        """Wake whoever waits, since nothing more comes."""
+        self._opened.set()
+        if self.held is not None:
+            self.held.notify_change()
+
+    async def wait_opened(self) -> HeldSegments | None:
+        """Wait until something is held, and return that; None where that never comes."""
+        await self._opened.wait()
+        return self.held
+
+    def is_from_producer(self, path: Sequence[PeerId]) -> bool:
+        """True where who has this path hears the producer, as it says."""
+        return self.held is not None and tuple(path[:1]) == (self.held.announcement.producer,)
+
+    def first_wanted(self) -> int | None:
+        """Return the first segment that isn't here nor lost; None before any is known, and when all are here."""
+        held, number = self.held, self.start
+        if held is None or number is None:
+            return number
+        number = max(number, self._passed)
+        while (whole := held.has_whole(number)) or held.is_lost(number):
+            if held.last is not None and number >= held.last:
+                return None
+            number = number + 1 if whole else held.find_next(number)
+        self._passed = number
+        return number
+
+    def give_up_rest(self) -> None:
+        """Call lost what isn't whole: what is behind is delivered all the same."""
+        wanted = self.first_wanted()
+        if self.held is not None and wanted is not None and wanted <= self.held.edge:
+            self.held.add_gap(wanted, self.held.edge)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
 
+from dtp.broadcast.errors import SegmentError, SegmentForeign, ShowReplaced
 from dtp.broadcast.format import Announcement
+from dtp.broadcast.parents import Parents
+from dtp.identity import PeerId
 
 #: Shows of which the newest stream is remembered.
 MOST: Final = 64
@@ -63,3 +67,75 @@ class NewestStreams:
 
     def _rank_by_time(self, time_ms: int) -> tuple[bool, int]:
         return time_ms <= self._now_ms() + _AHEAD, time_ms
+
+
+class ShowStreams:
+    """The streams of the show that is listened to, by the announcements of those who have it.
+
+    An address "" stands for the show's topic.
+    """
+
+    def __init__(self, parents: Parents, producer: PeerId | None, show: bytes | None) -> None:
+        """`producer` and `show` are what an announcement must name, as far as they are given."""
+        self._parents, self._producer, self._show = parents, producer, show
+        self._newest = NewestStreams()
+        #: Those that have said which stream they have, as far as they were given.
+        self._said = set[str]()
+        #: What the neighbour has announced, which is held from its next word on.
+        self.announced: Announcement | None = None
+
+    @property
+    def unasked(self) -> list[str]:
+        """Those that were given, and haven't said yet which stream they have."""
+        return [each for each in self._parents.given if each not in self._said]
+
+    def accept_announcement(self, data: bytes, address: str, peer: PeerId, held: Announcement | None) -> None:
+        """Take what the neighbour that is heard has: what is `held`, or what will be, once something follows. Raise
+        `SegmentError`."""
+        announcement = self._check_announcement(data, address, peer)
+        if held is not None and data == held.encoded:
+            return
+        if self._newest.has_newer(announcement):
+            raise SegmentForeign("this neighbour has a stream of the show that counts no more")
+        if held is not None:
+            raise SegmentForeign("this neighbour has another show")
+        self.announced = announcement
+
+    def note_announced(self, data: bytes, address: str, peer: PeerId) -> Announcement | None:
+        """Note what somebody has who isn't heard, and return it where it is of this show."""
+        with contextlib.suppress(SegmentError):
+            return self._check_announcement(data, address, peer)
+        return None
+
+    def _check_announcement(self, data: bytes, address: str, peer: PeerId) -> Announcement:
+        """Return the announcement, noted, of a show that is listened to. Raise `SegmentError`."""
+        announcement = Announcement.decode(data)
+        if self._producer is not None and announcement.producer != self._producer:
+            raise SegmentForeign(
+                f"the show there isn't of {self._producer.short}, but of {announcement.producer}: if that is "
+                "whom you mean, name it as --producer"
+            )
+        if self._show is not None and announcement.show != self._show:
+            raise SegmentForeign(
+                f"the show there is {announcement.show.hex()}, not {self._show.hex()}: ask its producer where"
+            )
+        self._note_stream(announcement, address, peer)
+        return announcement
+
+    def _note_stream(self, announcement: Announcement, address: str, peer: PeerId) -> None:
+        """Note that `peer` has this stream. If it is the producer, at an address that was given, that is the show."""
+        self._newest.note_announced(announcement)
+        if address == _TOPIC:  # its author is the producer, and anybody sends it again
+            self._newest.note_published(announcement)
+        elif self._parents.is_given(address):
+            self._said.add(address)
+            if peer == announcement.producer:
+                self._newest.note_own(announcement, address)
+
+    def check_replaced(self, held: Announcement | None) -> None:
+        """Raise `ShowReplaced` where another stream counts than the one that is held."""
+        if held is not None and self._newest.has_newer(held):
+            raise ShowReplaced(
+                "this is an older stream: the producer has begun the show anew since. Listen again, at the "
+                "producer's own address"
+            )

@@ -61,6 +61,8 @@ class Parents:
         self._learned, self._nearest = 0, nearest
         told_by = None if teller is None else min(teller, nearest)
         self._known = {each: _Known(each, True, told_by) for each in given}
+        #: How many times one could not be reached, or was left for what it did.
+        self.failures = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -171,6 +173,7 @@ class Parents:
 
     def note_failed(self, address: str, now: float) -> None:
         """Note that `address` can't be reached, has ended, or is too slow."""
+        self.failures += 1
         if (known := self._known.get(address)) is not None:
             known.failures += 1
             known.not_before = now + min(FAILED * 2 ** (known.failures - 1), LONGEST)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -21,15 +20,16 @@ from dtp.broadcast.errors import (
     ShowReplaced,
     ShowUnreachable,
 )
-from dtp.broadcast.fetching import Dial, Fetcher, dial_told, open_ask_stream
-from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment
-from dtp.broadcast.held import HELD, HeldSegments
-from dtp.broadcast.newest import NewestStreams
+from dtp.broadcast.fetching import Dial, Fetcher, dial_told
+from dtp.broadcast.format import Flag, Segment
+from dtp.broadcast.held import HELD, HeldSegments, ShowProgress
+from dtp.broadcast.newest import ShowStreams
 from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
-from dtp.broadcast.standing import PauseWatch
-from dtp.broadcast.tree.comparing import Measured, Probe, put_stale_last
+from dtp.broadcast.standing import LostTimer
+from dtp.broadcast.tree.comparing import Measured, put_stale_last
+from dtp.broadcast.tree.neighbour import HeardNeighbour
+from dtp.broadcast.tree.probing import Prober
 from dtp.broadcast.tree.rooms import COMPARED
-from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, PeerError
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
@@ -43,9 +43,6 @@ log = logging.getLogger("dtp.broadcast")
 #: nothing is left before `dead`, if others do better (see `ShowReceiver`): where all have too little of the
 #: processor, connections that are dialled anew would take the rest of it.
 SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
-#: Seconds that those which are compared have behind the first one. In the beginning those that were given have more
-#: (`Patience.silence`): who has an older stream of the show isn't heard just because it is faster than the producer.
-_SLOWER: Final = 0.25
 #: Seconds between two looks at a neighbour, at least.
 _TICK: Final = 0.05
 #: Seconds after the first choice of a neighbour that brought nothing new; doubled each time, up to `LONGEST`.
@@ -99,9 +96,6 @@ class ShowReceiver:
     ) -> None:
         """`producer` and `show` are what the announcement must name, `start` the first segment, or None."""
         self.parents = parents
-        self.held: HeldSegments | None = None
-        #: The first segment that is heard, but for init data; None before it is known.
-        self.start = start
         #: Those through whom the neighbour hears the show that is heard, the producer first, the neighbour last.
         self.path: tuple[PeerId, ...] = ()
         #: Called with it when it is told.
@@ -119,75 +113,62 @@ class ShowReceiver:
         #: Why it has ended before the show.
         self.fault: DtpError | None = None
         self._dial = dial = dial_told(dial, parents.get_teller)
-        self._me, self._producer, self._show = me, producer, show
-        self._back_ms, self._limit = back_ms, limit
-        self._patience = patience or Patience()
-        self._fetcher = Fetcher(dial, parents, self._recovers_within, self._patience.silence)
+        self._me, self._back_ms = me, back_ms
+        self._patience = patience = patience or Patience()
+        self._progress = ShowProgress(start, limit)
+        self._streams = ShowStreams(parents, producer, show)
+        self._fetcher = Fetcher(dial, parents, self._recovers_within, patience.silence)
+        self._prober = Prober(
+            me, dial, parents, self._streams, self._progress, patience, lambda: self.serving()
+        )
+        #: The neighbour that is heard; the last one while none is, None before the first.
+        self._neighbour: HeardNeighbour | None = None
         #: How many neighbours in a row were left for being slow: with each, the next one is given twice the time.
         #: Where all are slow, such as on a machine that has too much to do, leaving costs more than it brings.
         self._restless = 0
-        #: How many times a neighbour could not be reached, or was left for what it did.
-        self._failures = 0
-        #: All segments below are here or lost.
-        self._passed = 0
-        #: What the neighbour says is lost, until a segment behind it has come.
-        self._said_lost: m.Gap | None = None
         #: Ends connections to neighbours that were measured, and aren't heard.
         self._closing = TaskSet(on_error=lambda _, fault: log.info("a neighbour went: %s", fault))
-        self._streams = NewestStreams()
-        #: What the neighbour has announced, which is held from its next word on.
-        self._announced: Announcement | None = None
-        #: The neighbour that is heard, and its address; "" before the first.
-        self._neighbour: Connection | None = None
-        self._heard_at = ""
-        #: Those that have said which stream they have, as far as they were given.
-        self._said = set[str]()
-        #: Set when the neighbour is to be looked at: segments come too late, or others are far ahead.
-        self._look = asyncio.Event()
-        #: One that was given has segments that are much newer than those that are heard.
-        self._is_kept_back = False
-        #: The init data that was looked for, since the neighbour left it out.
-        self._init_looked_for = NO_INIT
-        #: The newest segment that the neighbour has sent to be measured; -1 for none.
-        self._shown = -1
-        self._opened = asyncio.Event()
-        #: Passes when nothing of the producer was heard for too long; not before the announcement.
-        self._lost = asyncio.timeout(None)
+        self._lost = LostTimer(patience.lost)
+
+    @property
+    def held(self) -> HeldSegments | None:
+        """What is here of the show; None before the announcement."""
+        return self._progress.held
+
+    @property
+    def start(self) -> int | None:
+        """The first segment that is heard, but for init data; None before it is known."""
+        return self._progress.start
 
     async def wait_opened(self) -> HeldSegments:
         """Wait for the announcement, and return what is held from then on. Raise what ended it before."""
-        await self._opened.wait()
-        if self.held is None:
+        if (held := await self._progress.wait_opened()) is None:
             raise self.fault or BroadcastError("listening was ended before the show was heard")
-        return self.held
+        return held
 
     async def run(self) -> None:
         """Hear the show to its end. What goes wrong for good is in `fault`, and wakes whoever waits."""
         try:
-            async with self._lost, PauseWatch(self._give_more_time):
+            async with self._lost:
                 await self._run_receiver()
         except ShowReplaced as fault:
-            self._give_up_rest()
+            self._progress.give_up_rest()
             self.fault = fault
         except DtpError as fault:
             self.fault = fault
         except TimeoutError:  # of `_lost`
-            self._give_up_rest()
+            self._progress.give_up_rest()
             words = f"nothing of the show's producer was heard for {self._patience.lost:g} s, and the show has no end"
             self.fault = ShowLost(f"{words}: listen again when the producer is back")
         finally:
             self._closing.cancel()
-            self._opened.set()
-            if self.held is not None:
-                self.held.notify_change()
+            self._progress.end()
 
     async def _run_receiver(self) -> None:
         """Choose neighbours until the show has ended."""
         beside = [
             start_task(self._ask_given(), name="dtp-show-given"),
-            start_task(
-                self._fetcher.compare_repeatedly(lambda: (self.held, self._heard_at)), name="dtp-show-compare"
-            ),
+            start_task(self._fetcher.compare_repeatedly(self._list_heard), name="dtp-show-compare"),
         ]
         try:
             await self._hear_all()
@@ -196,25 +177,30 @@ class ShowReceiver:
                 each.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
+    def _list_heard(self) -> tuple[HeldSegments | None, str]:
+        return self.held, "" if self._neighbour is None else self._neighbour.address
+
     async def _hear_all(self) -> None:
         loop = asyncio.get_running_loop()
         given_up = loop.time() + self._patience.anybody
         useless, refused, not_before = 0, 0, loop.time()
-        while self.held is None or not self.held.ended:
+        while not self._progress.ended:
             now = loop.time()
-            self._check_replaced()
+            self._streams.check_replaced(self._progress.announcement)
             if self.held is None:
                 self._check_reachable(now >= given_up)
             wake = max(self.parents.next_time(now), not_before)
             if wake > now:
                 await asyncio.sleep(min(wake, max(given_up, now + 1)) - now + 0.001)
                 continue
-            completed, heard, failures = self.completed, self.heard, self._failures
+            completed, heard, failures = self.completed, self.heard, self.parents.failures
             why = await self._hear_best()
             self.why = why or self.why
             if self.completed > completed:
                 useless = refused = 0
-            elif self._failures > failures or (self.heard > heard and not isinstance(why, NeighbourFull)):
+            elif self.parents.failures > failures or (
+                self.heard > heard and not isinstance(why, NeighbourFull)
+            ):
                 useless += 1
             else:
                 refused += 1
@@ -227,29 +213,6 @@ class ShowReceiver:
             raise self.why
         if given_up:
             raise ShowUnreachable(f"nobody who has the show could be heard: {self.why}") from self.why
-
-    def _note_failure(self, address: str) -> None:
-        self._failures += 1
-        self.parents.note_failed(address, asyncio.get_running_loop().time())
-
-    def _say_alive(self) -> None:
-        """Note that the producer was heard, by this side or by somebody who says so."""
-        self._lost.reschedule(asyncio.get_running_loop().time() + self._patience.lost)
-
-    def _give_more_time(self, seconds: float) -> None:
-        """Wait `seconds` longer for the show: this program stood still meanwhile, and heard nobody."""
-        if (lost_at := self._lost.when()) is not None and not self._lost.expired():
-            self._lost.reschedule(lost_at + seconds)
-
-    def _is_from_producer(self, path: tuple[PeerId, ...]) -> bool:
-        """True where who has this path hears the producer, as it says."""
-        return self.held is not None and path[:1] == (self.held.announcement.producer,)
-
-    def _give_up_rest(self) -> None:
-        """Stop asking for segments that aren't whole: those behind them are delivered all the same."""
-        held, wanted = self.held, self._first_wanted()
-        if held is not None and wanted is not None and wanted <= held.edge:
-            held.add_gap(wanted, held.edge)
 
     def _come_through(self, path: tuple[PeerId, ...]) -> None:
         """Note through whom the show comes now, nobody if `path` is empty, and tell those who listen here."""
@@ -266,7 +229,7 @@ class ShowReceiver:
         async with AsyncExitStack() as stack:
             measured: dict[str, Measured] = {}
             if len(addresses) > 1:
-                measured = await self._measure_all(addresses, stack)
+                measured = await self._prober.measure_all(addresses, stack)
                 # Those that have room now, as they say, come before all that weren't asked.
                 due = self.parents.list_due(loop.time(), len(self.parents))
                 addresses = put_stale_last([each for each in due if each in measured], measured) or due
@@ -280,14 +243,13 @@ class ShowReceiver:
     async def _hear_one(self, best: str, measured: Measured | None, stack: AsyncExitStack) -> DtpError | None:
         """Hear this neighbour, over the connection that measured it where there is one."""
         loop = asyncio.get_running_loop()
-        self._shown = -1 if measured is None else measured.probe.number
         try:
             if measured is not None:
                 connection = measured.connection
             else:
                 async with asyncio.timeout(self._patience.answer):
                     connection = await stack.enter_async_context(self._dial(best))
-            await self._hear_from(best, connection)
+            await self._hear_from(best, connection, -1 if measured is None else measured.probe.number)
             return None
         except NeighbourFull as fault:
             self.parents.note_full(best, loop.time())
@@ -298,160 +260,47 @@ class ShowReceiver:
         except NeighbourSlow as fault:
             log.info("%s", fault)
             self._restless += 1
-            self._failures += 1
             self.parents.note_slow(best, loop.time())
             return fault
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s isn't heard any more: %s", best, fault)
-            self._note_failure(best)
+            self._prober.note_failed(best)
             return fault if isinstance(fault, DtpError) else NeighbourUnfit(f"{best}: {fault or 'no answer'}")
         finally:
-            if self.held is None or not self.held.ended:
+            if not self._progress.ended:
                 self._come_through(())
-
-    async def _measure_all(self, addresses: list[str], stack: AsyncExitStack) -> dict[str, Measured]:
-        """Measure all of these, and return those that can be heard, with connections that last until `stack` ends.
-
-        Who answers much later than the first one isn't waited for; in the beginning those that were given say beside
-        what is heard which stream they have, and send no more.
-        """
-        chosen = asyncio.Event()
-        tasks = {
-            start_task(self._measure_one(each, chosen), name="dtp-show-measure"): each for each in addresses
-        }
-        stack.push_async_callback(_end_measuring, list(tasks))
-        stack.callback(chosen.set)
-        pending = set(tasks)
-        timeout: float | None = None
-        while pending:
-            done, pending = await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            given = [each for each in pending if self.held is None and self.parents.is_given(tasks[each])]
-            if not done:
-                break
-            if any(has is not None and has.probe.number >= 0 for has in (each.result() for each in done)):
-                timeout = self._patience.silence if given else _SLOWER
-        chosen.set()
-        for each in pending.difference(given):
-            each.cancel()
-        results = ((address, each.result()) for each, address in tasks.items() if each not in pending)
-        return {address: measured for address, measured in results if measured is not None}
-
-    async def _measure_one(self, address: str, chosen: asyncio.Event) -> Measured | None:
-        """Have `address` send its newest segment, and note how fast it came; return what it said, None where it can't
-        be heard.
-
-        Its connection is left open, unless another one was chosen meanwhile. Nothing of it is believed but a newer
-        announcement, and how new the segment is, which are signed: a neighbour that lies here is found out as soon as
-        it is heard.
-        """
-        loop = asyncio.get_running_loop()
-        began, probe = loop.time(), Probe()
-        connection: Connection | None = None
-        dialled: Connection | None = None
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(self._patience.answer):
-                    dialled = await stack.enter_async_context(self._dial(address))
-                    hello = m.Hello(count=1, addresses=tuple(self.serving()))
-                    async with open_ask_stream(dialled, hello) as stream:
-                        while (
-                            not probe.done
-                            and not (chosen.is_set() and probe.announcement)
-                            and (message := await frames.read(stream)) is not None
-                        ):
-                            if isinstance(message, m.Announced):
-                                probe.announcement = self._note_announced(message.data, address, dialled.peer)
-                            probe.take_message(message)
-                connection = dialled
-            except TimeoutError:
-                if not probe.answered:
-                    self._note_failure(address)
-            except (DtpError, OSError) as fault:
-                log.info("%s can't be measured: %s", address, fault)
-                self._note_failure(address)
-                return None
-            self._learn_others(probe.others, dialled)
-            if not probe.room or self._me in probe.path:
-                self.parents.note_full(address, loop.time())
-            if probe.done:
-                self.parents.note_rate(address, probe.size / max(loop.time() - began, 1e-6))
-            if connection is None or chosen.is_set():
-                return None
-            return Measured(connection, probe, stack.pop_all())
-
-    async def _ask_for(self, address: str, number: int) -> tuple[bool, bool]:
-        """Return whether `address` says that it has segment `number`, or one behind it; and whether it hears the
-        producer, and not through this side. Where it hasn't, nothing of the show is sent for this."""
-        hears = False
-        try:
-            async with (
-                asyncio.timeout(self._patience.answer),
-                self._dial(address) as connection,
-                open_ask_stream(connection, m.Hello(number, count=1)) as stream,
-            ):
-                while (message := await frames.read(stream)) is not None:
-                    match message:
-                        case m.Announced(data):
-                            self._note_announced(data, address, connection.peer)
-                        case m.SenderState(path, others, _):
-                            self._learn_others(others, connection)
-                            hears = self._is_from_producer(path) and self._me not in path
-                        case m.Manifest(data):
-                            if Segment.decode(data).number >= number:
-                                return True, hears
-                        case m.Gap():  # it has forgotten that already
-                            return True, hears
-        except (DtpError, OSError, TimeoutError) as fault:
-            log.info("%s doesn't say what it has: %s", address, fault or "no answer")
-            self._note_failure(address)
-        return False, hears
 
     async def _ask_given(self) -> None:
         """Ask those that were given and haven't answered yet which stream they have, again and again: who sends an
         older one again, or keeps this one back, isn't heard for good because they were away in the beginning."""
         pause = _ASK_AGAIN
-        while self.held is None or not self._said.issuperset(self.parents.given):
+        while self.held is None or self._streams.unasked:
             await asyncio.sleep(pause)
             if self.held is not None:
-                unasked = [each for each in self.parents.given if each not in self._said]
-                await asyncio.gather(*(self._ask_newest(self.held, each) for each in unasked))
+                asked = (self._ask_newest(self.held, each) for each in self._streams.unasked)
+                await asyncio.gather(*asked)
                 pause = min(2 * pause, _ASK_SELDOM)
 
     async def _ask_newest(self, held: HeldSegments, address: str) -> None:
-        """Ask which stream somebody has, and how new its newest segment is."""
-        probe = Probe()
-        try:
-            async with (
-                asyncio.timeout(self._patience.answer),
-                self._dial(address) as connection,
-                open_ask_stream(connection, m.Hello(count=1)) as stream,
-            ):
-                while not probe.time_ms and (message := await frames.read(stream)) is not None:
-                    if isinstance(message, m.Announced):
-                        probe.announcement = self._note_announced(message.data, address, connection.peer)
-                    probe.take_message(message)
-        except (DtpError, OSError, TimeoutError) as fault:
-            log.info("%s doesn't say which stream it has: %s", address, fault or "no answer")
+        probe = await self._prober.ask_newest(address)
         newest = held.get_segment(held.edge)
-        if newest is not None and probe.is_far_ahead(newest.segment):
-            self._is_kept_back = True
-            self._look.set()
+        if newest is not None and self._neighbour is not None and probe.is_far_ahead(newest.segment):
+            self._neighbour.note_kept_back()
 
     # ---- hearing ----------------------------------------------------------------------------------------
 
-    async def _hear_from(self, address: str, connection: Connection) -> None:
-        self._heard_at = address
+    async def _hear_from(self, address: str, connection: Connection, shown: int) -> None:
+        """Hear a neighbour until nothing is wanted of it; raise why it isn't heard any more. `shown` is the newest
+        segment that it has sent to be measured."""
         stream = await connection.open_stream()
-        addresses = tuple(self.serving())
-        self._announced, self._neighbour = None, connection
-        self._init_looked_for = NO_INIT
-        frames.write(stream, m.Hello(self._first_wanted(), self._back_ms, addresses=addresses))
-        self.heard += 1
-        self._said_lost = None
-        self._is_kept_back = False
         pace = Pace(self._patience, asyncio.get_running_loop().time, self._restless)
-        hearing = start_task(self._hear_messages(address, stream, pace), name="dtp-show-hear")
-        watching = start_task(self._watch_pace(address, pace), name="dtp-show-watch")
+        self._neighbour = neighbour = HeardNeighbour(address, connection, pace, shown)
+        self._streams.announced = None
+        hello = m.Hello(self._progress.first_wanted(), self._back_ms, addresses=tuple(self.serving()))
+        frames.write(stream, hello)
+        self.heard += 1
+        hearing = start_task(self._hear_messages(neighbour, stream), name="dtp-show-hear")
+        watching = start_task(self._watch_pace(neighbour), name="dtp-show-watch")
         try:
             done, _ = await asyncio.wait({hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
             await (hearing if hearing in done else watching)
@@ -460,8 +309,9 @@ class ShowReceiver:
                 each.cancel()
             await asyncio.gather(hearing, watching, return_exceptions=True)
 
-    async def _hear_messages(self, address: str, stream: Stream, pace: Pace) -> None:
+    async def _hear_messages(self, neighbour: HeardNeighbour, stream: Stream) -> None:
         """Take what a neighbour says, until nothing is wanted of it."""
+        pace = neighbour.pace
         told: tuple[m.FreePlace, ...] = ()
         while True:
             if (room := self.room()) != told and pace.segments:
@@ -469,83 +319,53 @@ class ShowReceiver:
                 frames.write(stream, m.RoomReport(room))
             message = await frames.read(stream)
             if message is None:
-                if self.held is not None and self.held.ended:
+                if self._progress.ended:
                     return
-                raise NeighbourUnfit(f"{address} has ended before the show")
+                raise NeighbourUnfit(f"{neighbour.address} has ended before the show")
             pace.note_said()
-            await self._take_message(address, message, pace)
-            self._check_replaced()
-            if self.held is not None and self.held.ended and self._first_wanted() is None:
+            await self._take_message(neighbour, message)
+            self._streams.check_replaced(self._progress.announcement)
+            if self._progress.ended and self._progress.first_wanted() is None:
                 return
             if pace.late:
-                self._look.set()
+                neighbour.look_soon()
 
-    async def _watch_pace(self, address: str, pace: Pace) -> None:
+    async def _watch_pace(self, neighbour: HeardNeighbour) -> None:
         """Ask others while a neighbour is silent or late. Raise `NeighbourSlow` when one does better, and for one
         that is silent for good."""
+        pace, address = neighbour.pace, neighbour.address
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(_TICK, pace.quiet_until - pace.now())):
-                    await self._look.wait()
-            self._look.clear()
-            if self._is_kept_back:
+            await neighbour.wait_look(_TICK)
+            if neighbour.is_kept_back:
                 raise NeighbourSlow(f"{address} is far behind others")
             if pace.silence >= (LONGEST if pace.segments else self._patience.answer):
                 raise NeighbourSlow(f"{address} is silent")
             if pace.late or pace.now() >= pace.quiet_until:
-                await self._look_elsewhere(address, pace)
+                await self._look_elsewhere(neighbour)
 
-    def _first_wanted(self) -> int | None:
-        """Return the first segment that isn't here nor lost; None before any is known, and when all are here."""
-        held, number = self.held, self.start
-        if held is None or number is None:
-            return number
-        number = max(number, self._passed)
-        while (whole := held.has_whole(number)) or held.is_lost(number):
-            if held.last is not None and number >= held.last:
-                return None
-            number = number + 1 if whole else held.find_next(number)
-        self._passed = number
-        return number
-
-    async def _take_message(self, address: str, message: m.Message, pace: Pace) -> None:
+    async def _take_message(self, neighbour: HeardNeighbour, message: m.Message) -> None:
+        address, connection = neighbour.address, neighbour.connection
         match message:
             case m.Announced(data):
-                assert self._neighbour is not None
-                self._take_announcement(data, address, self._neighbour.peer)
+                self._accept_announcement(data, address, connection.peer)
             case m.Full(others):
-                self._learn_others(others, self._neighbour)
+                self._prober.learn_others(others, connection)
                 raise NeighbourFull(f"{address} takes no more listeners")
             case m.SenderState(path, others, _):
                 if self._me in path:
                     raise NeighbourFull(f"{address} hears the show through this side")
-                if self._announced is not None:
+                if self._streams.announced is not None:
                     self._open_held()
-                self._learn_others(others, self._neighbour)
+                self._prober.learn_others(others, connection)
                 self._come_through(path)
-                if self._is_from_producer(path):
-                    self._say_alive()
+                if self._progress.is_from_producer(path):
+                    self._lost.say_alive()
             case m.Manifest(data):
-                await self._take_manifest(address, data, pace)
+                await self._take_manifest(neighbour, data)
             case m.Piece(number, index, data):
-                held = self._open_held()
-                if held.add_piece(number, index, data):
-                    pace.note_piece(len(data))
-                    each = held.get_segment(number)
-                    if each is not None and each.whole:
-                        self.completed += 1
-                        self._say_alive()
-                        pace.note_whole(each.segment)
-                        self.parents.has_room(address)
-                        if pace.steady:
-                            self._restless = 0
-                            self.parents.forget_slow()
-                        self.parents.note_rate(address, pace.rate)
+                self._take_piece(neighbour, number, index, data)
             case m.Gap(first, last):
-                # It may be any: only what the producer has signed behind it says that there was something.
-                if (said := self._said_lost) is not None and said.first <= first <= said.last + 1:
-                    first = said.first
-                self._said_lost = m.Gap(first, last)
+                neighbour.note_lost(first, last)
             case m.ForkProof(data):
                 self._open_held().accept_proof(data)
             case m.Hello() | m.RoomReport() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
@@ -553,101 +373,64 @@ class ShowReceiver:
                     "this message comes from listeners alone, or belongs to another service"
                 )
 
-    def _learn_others(self, others: Sequence[str], teller: Connection | None) -> None:
-        """Learn the addresses that a neighbour tells of."""
-        if teller is not None:
-            self.parents.learn_addresses(others, Nearness.of_source(teller.source))
-
-    def _note_announced(self, data: bytes, address: str, peer: PeerId) -> Announcement | None:
-        """Note what somebody has who isn't heard, and return it where it is of this show."""
-        with contextlib.suppress(SegmentError):
-            return self._check_announcement(data, address, peer)
-        return None
-
-    def _take_announcement(self, data: bytes, address: str, peer: PeerId) -> None:
-        """Take what the neighbour that is heard has: what is held, or what will be, once something follows."""
-        announcement = self._check_announcement(data, address, peer)
-        if self.held is not None and data == self.held.announcement.encoded:
+    def _take_piece(self, neighbour: HeardNeighbour, number: int, index: int, data: bytes) -> None:
+        held, pace, address = self._open_held(), neighbour.pace, neighbour.address
+        if not held.add_piece(number, index, data):
             return
-        if self._streams.has_newer(announcement):
-            raise SegmentForeign("this neighbour has a stream of the show that counts no more")
-        if self.held is not None:
-            raise SegmentForeign("this neighbour has another show")
-        self._announced = announcement
+        pace.note_piece(len(data))
+        each = held.get_segment(number)
+        if each is not None and each.whole:
+            self.completed += 1
+            self._lost.say_alive()
+            pace.note_whole(each.segment)
+            self.parents.has_room(address)
+            if pace.steady:
+                self._restless = 0
+                self.parents.forget_slow()
+            self.parents.note_rate(address, pace.rate)
 
-    def _check_announcement(self, data: bytes, address: str, peer: PeerId) -> Announcement:
-        """Return the announcement, noted, of a show that is listened to. Raise `SegmentError`."""
-        announcement = Announcement.decode(data)
-        if self._producer is not None and announcement.producer != self._producer:
-            raise SegmentForeign(
-                f"the show there isn't of {self._producer.short}, but of {announcement.producer}: if that is "
-                "whom you mean, name it as --producer"
-            )
-        if self._show is not None and announcement.show != self._show:
-            raise SegmentForeign(
-                f"the show there is {announcement.show.hex()}, not {self._show.hex()}: ask its producer where"
-            )
-        self._note_stream(announcement, address, peer)
-        return announcement
-
-    def _note_stream(self, announcement: Announcement, address: str, peer: PeerId) -> None:
-        """Note that `peer` has this stream. If it is the producer, at an address that was given, that is the show."""
-        self._streams.note_announced(announcement)
-        if self.parents.is_given(address):
-            self._said.add(address)
-            if peer == announcement.producer:
-                self._streams.note_own(announcement, address)
-
-    def _check_replaced(self) -> None:
-        """Raise `ShowReplaced` where another stream counts than the one that is held."""
-        if self.held is not None and self._streams.has_newer(self.held.announcement):
-            raise ShowReplaced(
-                "this is an older stream: the producer has begun the show anew since. Listen again, at the "
-                "producer's own address"
-            )
+    def _accept_announcement(self, data: bytes, address: str, peer: PeerId) -> None:
+        self._streams.accept_announcement(data, address, peer, self._progress.announcement)
 
     def _open_held(self) -> HeldSegments:
-        if self.held is None:
-            if self._announced is None:
-                raise ShowMessageError("the announcement comes before all segments")
-            self.held = HeldSegments(self._announced, limit=self._limit)
-            self._say_alive()
-            self._opened.set()
-        return self.held
+        """Return what is held, from the announcement's next word on. Raise `ShowMessageError` before."""
+        if self.held is not None:
+            return self.held
+        if self._streams.announced is None:
+            raise ShowMessageError("the announcement comes before all segments")
+        self._lost.say_alive()
+        return self._progress.open(self._streams.announced)
 
-    async def _take_manifest(self, address: str, data: bytes, pace: Pace) -> None:
+    async def _take_manifest(self, neighbour: HeardNeighbour, data: bytes) -> None:
         held = self._open_held()
-        is_first = self.start is None and self._may_begin(address, Segment.decode(data))
+        is_first = self.start is None and self._may_begin(neighbour, Segment.decode(data))
         segment = held.add_manifest(data)
         if is_first:
-            self.start = segment.number
-        needs_init = not segment.flags & (Flag.INIT | Flag.KEYS)
-        if needs_init and segment.init not in (NO_INIT, self._init_looked_for):
-            self._init_looked_for = segment.init
-            if not held.has_whole(segment.init):  # it comes before all that need it
-                await self._fetcher.fetch_from_others(held, address, segment.init, segment.init)
-        await self._pass_to(address, segment.number)
-        pace.note_head(segment)
+            self._progress.start = segment.number
+        init = neighbour.find_left_out(segment)
+        if init is not None and not held.has_whole(init):  # it comes before all that need it
+            await self._fetcher.fetch_from_others(held, neighbour.address, init, init)
+        await self._pass_to(neighbour, segment.number)
+        neighbour.pace.note_head(segment)
 
-    def _may_begin(self, address: str, segment: Segment) -> bool:
+    def _may_begin(self, neighbour: HeardNeighbour, segment: Segment) -> bool:
         """Return whether listening begins with this segment, which shows something. Raise `NeighbourUnfit` for an
         older one than the neighbour has."""
         if segment.flags & (Flag.INIT | Flag.KEYS):
             return False
-        if segment.number < self._shown and not self._back_ms:
-            raise NeighbourUnfit(f"{address} sends older segments than it has")
+        if segment.number < neighbour.shown and not self._back_ms:
+            raise NeighbourUnfit(f"{neighbour.address} sends older segments than it has")
         return True
 
-    async def _pass_to(self, address: str, number: int) -> None:
+    async def _pass_to(self, neighbour: HeardNeighbour, number: int) -> None:
         """Go on with a neighbour at segment `number`: all before are here, or it has said that they are lost. What it
         leaves out is lost as well, or others have it, and `NeighbourUnfit` is raised."""
-        if (lost := self._said_lost) is not None and lost.first < number:
-            self._said_lost = None
-            await self._recover_lost(address, lost.first, min(lost.last, number - 1))
-        wanted = self._first_wanted()
+        if (lost := neighbour.take_lost(number)) is not None:
+            await self._recover_lost(neighbour.address, *lost)
+        wanted = self._progress.first_wanted()
         if wanted is not None and wanted < number:
-            await self._recover_lost(address, wanted, number - 1)
-            raise NeighbourUnfit(f"{address} leaves out segment {wanted}")
+            await self._recover_lost(neighbour.address, wanted, number - 1)
+            raise NeighbourUnfit(f"{neighbour.address} leaves out segment {wanted}")
 
     async def _recover_lost(self, address: str, first: int, last: int) -> None:
         """Ask others for segments that a neighbour calls lost, before that is believed."""
@@ -658,37 +441,29 @@ class ShowReceiver:
         await self._fetcher.fetch_from_others(held, address, first, last)
         held.add_gap(first, last)
 
-    async def _look_elsewhere(self, address: str, pace: Pace) -> None:
+    async def _look_elsewhere(self, neighbour: HeardNeighbour) -> None:
         """Compare a neighbour from which nothing came for a while, or late, with others, and raise `NeighbourSlow`
         where one does better. Where nobody does it is heard on: to leave it would bring nothing, and cost all."""
+        pace, address = neighbour.pace, neighbour.address
         silent, again = pace.silence > ALIVE, pace.looks > 0
         pace.note_looked()
         edge = -1 if self.held is None else self.held.edge
         others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
         told = await asyncio.gather(
-            *(self._ask_for(each, edge + pace.required_lead) for each in others[:COMPARED])
+            *(self._prober.ask_for(each, edge + pace.required_lead) for each in others[:COMPARED])
         )
-        self._check_replaced()
+        self._streams.check_replaced(self._progress.announcement)
         if any(has for has, _ in told):
             raise NeighbourSlow(f"{address} is behind others")
         if silent and pace.silence > ALIVE and any(hears for _, hears in told):
             raise NeighbourSlow(f"{address} is silent")
-        wanted = self._first_wanted()
+        wanted = self._progress.first_wanted()
         if again and wanted is not None and wanted <= edge:  # nobody need be ahead: no piece of that comes
             await self._fetcher.fetch_from_others(self._open_held(), address, wanted, wanted)
-            if self._first_wanted() != wanted:
+            if self._progress.first_wanted() != wanted:
                 raise NeighbourSlow(f"{address} leaves out a part of segment {wanted}")
-        if self.path and not self._is_from_producer(self.path):
+        if self.path and not self._progress.is_from_producer(self.path):
             raise NeighbourUnfit(f"{address} doesn't hear the producer any more")
-
-
-async def _end_measuring(tasks: Sequence[asyncio.Task[Measured | None]]) -> None:
-    """Cancel these, and end the connections of those that have one."""
-    for each in tasks:
-        each.cancel()
-    for found in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(found, Measured):
-            await found.stack.aclose()
 
 
 def _pause_after(useless: int, longest: float) -> float:

@@ -42,3 +42,37 @@ class PauseWatch:
         if late >= _LOOK:
             self._tell(late)
         self._begin_look()
+
+
+class LostTimer:
+    """Ends its `async with` block by `TimeoutError` where nothing of the producer was heard for too long.
+
+    It begins with the first `say_alive`. While this program stands still no time goes by.
+    """
+
+    def __init__(self, within: float) -> None:
+        """The producer is to be heard `within` seconds each time."""
+        self._within = within
+        self._timeout = asyncio.timeout(None)
+        self._pauses = PauseWatch(self._give_more_time)
+
+    def say_alive(self, within: float | None = None) -> None:
+        """Note that the producer was heard, by this side or by somebody who says so; the next time is given `within`
+        seconds, where that isn't as usual."""
+        after = self._within if within is None else within
+        self._timeout.reschedule(asyncio.get_running_loop().time() + after)
+
+    def _give_more_time(self, seconds: float) -> None:
+        if (lost_at := self._timeout.when()) is not None and not self._timeout.expired():
+            self._timeout.reschedule(lost_at + seconds)
+
+    async def __aenter__(self) -> LostTimer:
+        await self._timeout.__aenter__()
+        await self._pauses.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pauses.__aexit__(kind, fault, trace)
+        await self._timeout.__aexit__(kind, fault, trace)
