@@ -24,7 +24,7 @@ PRIVATE: dict[str, int] = {
     "broadcast": 2,
     "carriers": 9,
     "chain": 13,
-    "chain_carrier": 28,
+    "chain_carrier": 22,
     "chain_resolver": 3,
     "cli": 1,
     "core": 5,

@@ -58,6 +58,7 @@ class Chain:
         self.sequences = {}  # id of a pipe -> frames sent
         self.acks = {Direction.TO_SERVER: [], Direction.TO_CLIENT: []}
         self.ends = {}
+        self.gas = {direction: GasGuess() for direction in self.acks}
         self.versions = {}
         self.frames = 0
         self.transactions = 0
@@ -240,7 +241,7 @@ def two_ends(chain, pipes, rate=None, credited=None, **hooks):
         end = ChannelEnd(
             chain.client(direction),
             where,
-            GasGuess(),
+            chain.gas[direction],
             timing=TIMING,
             on_idle=lambda end: chain.idle.append((end, chain.transactions)),
             **(hooks if direction == Direction.TO_CLIENT else {}),

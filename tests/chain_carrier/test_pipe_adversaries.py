@@ -268,7 +268,7 @@ def test_a_client_that_breaks_the_rules_breaks_its_own_carrier(client, wallet, w
             ours.write(b"good")
             await theirs.until_received(b"good")
             end = end_of(far, made.server)
-            number, sequence = far.number, end._orders[0].last
+            number, sequence = far.number, end.came
             offset, data = 4, b"x"
             if what == "beyond the window":
                 data = bytes(120_000)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -248,7 +249,9 @@ def test_a_budget_that_turns_out_too_small_is_found_out_anew_once(refused):
         near.write(b"b")
         await far.until_received(b"ab")
         assert [each is None for each in budgets] == [True, False]
-        end._gas._costs = dict.fromkeys(end._gas._costs, 10**12)  # of a time when gas was dear
+        dear = SimpleNamespace(gas=SimpleNamespace(computation=10**12, storage=0, net=0))
+        for bits in range(10):
+            chain.gas[Direction.TO_SERVER].add_sample(1 << bits, dear)  # of a time when gas was dear
         refusals.append(refused)
         near.write(b"c")
         await far.until_received(b"abc")

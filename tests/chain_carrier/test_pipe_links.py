@@ -19,6 +19,7 @@ from dtp.chain.channel import Channel
 from dtp.chain.host import RateLimit
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pipe import Direction, PipeFrame
+from dtp.chain.pipes.acks import PipeHistory
 from dtp.chain.pipes.carrier import PipeCarrier
 from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.frames import MAX_AHEAD, Flags, PipeGapError, decode
@@ -93,11 +94,11 @@ def test_a_link_begins_by_a_number_above_the_one_before():
         for sequence, link in enumerate((6, 7, 9, 9, 8), 1):
             end.on_frame(framed(sequence, link, flags=Flags.OPEN | Flags.TO, pipes=3))
         assert opened == [9]
-        assert end.peer_pipes == 3
+        assert end.history.pipes == 3
         # One that has fewer pipes than frames came on is asked about those that there are.
         end.on_frame(framed(1, 9, index=1))
         end.on_frame(framed(6, 10, flags=Flags.OPEN | Flags.TO, pipes=1))
-        assert (opened, end.peer_pipes) == ([9, 10], 2)
+        assert (opened, end.history.pipes) == ([9, 10], 2)
 
     play(scenario, on_open=on_open)
 
@@ -222,11 +223,11 @@ def test_history_is_read_again_from_where_every_pipe_is_whole():
 
     async def scenario(chain, *_):
         end = chain.ends[Direction.TO_CLIENT]
-        end._since, end.peer_pipes = at(0), 2
+        end.history = PipeHistory(at(0), 2)
 
         def comes(index, sequence, place):
             end.on_frame(framed(sequence, 7, index=index), at(place))
-            return end.whole_until().place
+            return end.history.whole_until().place
 
         assert comes(0, 1, 5) == 0  # the first frame of the other pipe may be missing
         assert comes(1, 1, 7) == 5
@@ -234,17 +235,17 @@ def test_history_is_read_again_from_where_every_pipe_is_whole():
         assert end.missing
         assert end.gap
         end.history_read(at(20))  # it isn't
-        assert end.whole_until().place == 5
+        assert end.history.whole_until().place == 5
         assert comes(0, 2, 10) == 7
         assert comes(1, 2, 6) == 7  # read again, late
         assert not end.gap
         end.history_read(at(20))
-        assert end.whole_until().place == 20
+        assert end.history.whole_until().place == 20
         end.history_read(at(15))
-        assert end.whole_until().place == 20
+        assert end.history.whole_until().place == 20
         end.history_read(at(20))
-        end.peer_pipes = 3
-        assert end.whole_until().place == 20
+        end.history.expect_pipes(3)
+        assert end.history.whole_until().place == 20
         end._stuck = True
         assert end.gap
         assert not end.missing

@@ -144,7 +144,7 @@ class FrameFeed:
     async def _read_again(self) -> None:
         """Feed the ends with history from where they are whole; they know what they have."""
         ends = [end for end in self._ends() if end.gap or end.link is not None]
-        known = [place for end in ends if (place := end.whole_until()) is not None]
+        known = [place for end in ends if (place := end.history.whole_until()) is not None]
         if not known:
             return
         source = self._follow_events(
