@@ -358,7 +358,7 @@ def test_frames_of_others_and_of_other_endpoints(client, wallet):
             tuned(made.user, dial=0.5)
             with pytest.raises(CarrierError, match="no server of the host answers"):
                 await dial(f"{made.url}&to={'08' * 32}", chain=made.user)
-            assert channel in hub._foreign
+            assert channel in hub._unplaced.foreign
             assert asked == []
             near = await dial(f"{made.url}&to={'07' * 32}", chain=made.user)
             far = await accepted.get()
@@ -385,7 +385,7 @@ def test_a_flood_of_unknown_channels_asks_few_questions(client, wallet):
                 hub._on_frame(PipeFrame(channel, 0, 0, 1, int(Flags.OPEN | Flags.TO), (opening,)))
             await asyncio.gather(*(task for task in hub._tasks if task.get_name() == "dtp-pipes-attach"))
             assert len(asked) <= 40
-            assert not hub._waiting
+            assert not hub._unplaced.waiting
             await listener.close()
 
     run(scenario())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -18,8 +18,7 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from dtp.bounded import BoundedDict
-from dtp.carriers.errors import DialError, ListenError
+from dtp.carriers.errors import DialError
 from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, ChannelOpened, ChannelState
@@ -34,39 +33,24 @@ from dtp.chain.pipe import Direction, Pipe, PipeFrame
 from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.ends import MOST_IDLE, PipeEnds
 from dtp.chain.pipes.feed import Follow, FrameFeed, follow_events
-from dtp.chain.pipes.frames import MAX_PIPES, Flags, Header, PipeFrameError, decode, encode
+from dtp.chain.pipes.frames import MAX_PIPES, Flags, Header, encode
 from dtp.chain.pipes.funds import PipeFunds
 from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.lock import PipeLocks
 from dtp.chain.pipes.opening import opening, reclaim
+from dtp.chain.pipes.routing import LinkListeners, OnLink, UnplacedFrames
 from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel, PipeEndpoint, Timing
 from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
 from dtp.plurals import count_of
-from dtp.rates import RateLimiter
 from dtp.tasks import SupervisedTask, TaskSet
 
 __all__ = ["OnLink", "PipeHub"]
 
 log = logging.getLogger("dtp.chain")
 
-#: Channels that are remembered: of others, so that their frames cost no question, and new ones of ours.
-_MAX_CHANNELS: Final = 65_536
-#: Questions about channels that nobody knows: so many at once, and one more each second.
-_LOOKUPS: Final = (32, 1.0)
-#: Frames that wait while their channel is looked up, for each channel; history has the others.
-_MAX_WAITING: Final = 4
-#: Links that a listener takes from one account: each costs it a transaction.
-_ACCEPTS: Final = (64, 1.0)
-_MAX_ACCOUNTS: Final = 65_536
 #: Where a client has its hub.
 _HUB: Final = "_pipe_hub"
-#: Frames of servers that are kept until the transaction they answer is known here to have happened.
-_MAX_EARLY: Final = 256
-
-
-#: Takes a link that a client has begun: the end, its number.
-OnLink = Callable[[ChannelEnd, int], None]
 #: Makes an end, and says when something was signed for it.
 Making = Callable[[Signed], Coroutine[Any, Any, ChannelEnd]]
 
@@ -103,14 +87,8 @@ class PipeHub:
         )
         self._leaving: Counter[str] = Counter()
         self._named: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._waiting: dict[str, list[PipeFrame]] = {}
-        self._early: deque[PipeFrame] = deque(maxlen=_MAX_EARLY)
-        self._expecting = 0
-        self._foreign: BoundedDict[str, None] = BoundedDict(_MAX_CHANNELS)
-        self._fresh: BoundedDict[str, None] = BoundedDict(_MAX_CHANNELS)
-        self._listeners: dict[tuple[str, bytes], OnLink] = {}
-        self._lookups: RateLimiter[None] = RateLimiter(*_LOOKUPS, 1)
-        self._accepts: RateLimiter[str] = RateLimiter(*_ACCEPTS, _MAX_ACCOUNTS)
+        self._unplaced = UnplacedFrames()
+        self._listeners = LinkListeners()
         self._tidying = SupervisedTask(self._reclaim_deposits, name="dtp-pipes-tidy")
         self._funds = PipeFunds(chain, self.gas)
 
@@ -177,9 +155,7 @@ class PipeHub:
         self._tasks.cancel()
         for end in ends:
             self._start_task(end.stop(), "dtp-pipes-stop")
-        self._waiting.clear()
-        self._early.clear()
-        self._fresh.clear()
+        self._unplaced.clear()
 
     def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self._tasks.start(work, name=name)
@@ -250,81 +226,44 @@ class PipeHub:
             if frame.direction != end.where.direction:
                 end.on_frame(frame, place)
             return
-        waiting = self._waiting.get(frame.channel)
-        if waiting is not None:
-            if len(waiting) < _MAX_WAITING:
-                waiting.append(frame)
-            return
-        if frame.direction != Direction.TO_SERVER:
-            if self._expecting:
-                self._early.append(frame)
-            return
-        if not self._listeners or frame.channel in self._foreign:
-            return
-        if not self._is_for_us(frame):
-            return
-        if frame.channel not in self._fresh and not self._lookups.try_take(None, time.monotonic()):
-            return
-        self._waiting[frame.channel] = [frame]
-        self._start_task(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
-
-    def _is_for_us(self, frame: PipeFrame) -> bool:
-        """Return whether the frame names an endpoint that listens here."""
-        try:
-            header, _ = decode(frame.flags, frame.data)
-        except PipeFrameError:
-            return False
-        return any(header.to in (bytes(32), key) or key == bytes(32) for _, key in self._listeners)
+        if self._unplaced.keep_frame(frame, self._listeners):
+            self._start_task(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
 
     def _on_opened(self, opened: ChannelOpened) -> None:
-        if any(host == opened.host for host, _ in self._listeners) and opened.server == self.chain.address:
-            self._fresh[opened.channel] = None
+        if self._listeners.has_host(opened.host) and opened.server == self.chain.address:
+            self._unplaced.note_fresh(opened.channel)
         elif self.ends.find(opened.channel) is None:
-            self._foreign[opened.channel] = None
+            self._unplaced.foreign[opened.channel] = None
 
     # -------------------------------------------------------------------------------------------------- listening
 
     def listen(self, host: str, key: bytes, on_link: OnLink) -> None:
         """Take links to a host, for the endpoint of that key (zeros: for any). Raises `ListenError` if one does."""
-        if (host, key) in self._listeners:
-            raise ListenError(f"pipe://{host}: this endpoint is listened for already")
-        if not self._listeners:
-            self._tidying.start()
-        self._listeners[host, key] = on_link
-        self._foreign.clear()
+        self._listeners.add(host, key, on_link)
+        self._tidying.start()
+        self._unplaced.foreign.clear()
 
     def stop_listening(self, host: str, key: bytes) -> None:
         """Take no more."""
-        self._listeners.pop((host, key), None)
+        self._listeners.remove(host, key)
         if not self._listeners:
             self._tidying.cancel()
-
-    def _find_listener(self, host: str, to: bytes) -> tuple[bytes, OnLink] | None:
-        for key in (to, bytes(32)):
-            if (host, key) in self._listeners:
-                return key, self._listeners[host, key]
-        if to == bytes(32):
-            return next(
-                ((key, take) for (there, key), take in self._listeners.items() if there == host), None
-            )
-        return None
 
     async def _attach_server(self, channel: str, before: Cursor | None) -> None:
         """Look a channel up that sends frames towards us, and hand them to its end if it is ours."""
         try:
             found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
             ours = found.server == self.chain.address and found.state == ChannelState.OPEN
-            if not ours or not any(found.host == host for host, _ in self._listeners):
-                self._foreign[channel] = None
+            if not ours or not self._listeners.has_host(found.host):
+                self._unplaced.foreign[channel] = None
                 return
-            fresh = channel in self._fresh and not found.acks_to_client
+            fresh = self._unplaced.is_fresh(channel) and not found.acks_to_client
             end = await self._server_end(found, fresh, before)
         except (ChainError, LocalError) as fault:
             log.warning("channel %s can't be served: %s", channel, fault)
             return
         finally:
-            waiting = self._waiting.pop(channel, [])
-            self._fresh.pop(channel, None)
+            waiting = self._unplaced.take_waiting(channel)
         self.ends.add(end)
         for frame in waiting:
             end.on_frame(frame)
@@ -344,23 +283,23 @@ class PipeHub:
             timing=self.timing,
             on_open=self._on_open,
             on_idle=self._on_idle,
-            answers=lambda to: self._find_listener(found.host, to) is not None,
+            answers=lambda to: self._listeners.find(found.host, to) is not None,
             since=before,
         )
         end.start_sending(held, None if fresh else found)
         return end
 
     def _on_open(self, end: ChannelEnd, header: Header) -> None:
-        found = self._find_listener(end.where.host, header.to)
-        if found is None:
+        take = self._listeners.find(end.where.host, header.to)
+        if take is None:
             return
         account = end.where.peer
-        if not self._accepts.try_take(account, time.monotonic()):
+        if not self._listeners.may_begin(account):
             log.warning("account %s begins too many links", account)
             return
         end.last_link = header.link
         end.opening += 1
-        self._start_task(self._accept_link(end, header, found[1]), "dtp-pipes-accept")
+        self._start_task(self._accept_link(end, header, take), "dtp-pipes-accept")
 
     async def _accept_link(self, end: ChannelEnd, header: Header, take: OnLink) -> None:
         """Take the link that a client has begun, unless it has begun a newer one meanwhile."""
@@ -452,13 +391,8 @@ class PipeHub:
             if not made.sent:  # nothing had to be opened
                 made.send_control(Flags.OPEN, link)
 
-        self._expecting += 1
-        try:
+        with self._unplaced.expect_answers():
             await to_its_end(begin)  # what was opened is there for the next dial
-        finally:
-            self._expecting -= 1
-            if not self._expecting:
-                self._early.clear()
 
     def _reopen_link(self, end: ChannelEnd, link: int, attach: OnLink) -> None:
         number = max(link, end.last_link + 1)
@@ -527,8 +461,7 @@ class PipeHub:
     def _add_client(self, end: ChannelEnd) -> None:
         """Let an end have its frames, also those that came before it was known here."""
         self.ends.add(end)
-        early = [frame for frame in self._early if frame.channel == end.where.channel]
-        for frame in early:
+        for frame in self._unplaced.list_early(end.where.channel):
             end.on_frame(frame)
 
     async def _new_channel(
