@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -50,6 +50,111 @@ LIFETIME: Final = 30 * 86_400
 _ANSWER: Final = 0.05
 
 
+class MailboxRequests:
+    """What mailboxes are asked for, for each device. Nobody waits for another's mailbox."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        """`wake` is set when there is more to do: a mailbox has answered that took long."""
+        self._wake = wake
+        self._asking: dict[asyncio.Task[None], bytes] = {}
+        #: Devices whose mailboxes took longer than a turn, and those that have answered since.
+        self._slow: set[bytes] = set()
+        self._answered: set[bytes] = set()
+        self._failures: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._asking)
+
+    async def ask_all(self, work: list[tuple[bytes, Coroutine[Any, Any, None]]]) -> None:
+        """Do what mailboxes are asked for, for each device. Those of a device that took long before, and what takes
+        longer than a turn, are waited for beside the rest."""
+        asked = {start_task(each, name="dtp-messages-ask"): device for device, each in work}
+        self._asking |= asked
+        if prompt := [task for task, device in asked.items() if device not in self._slow]:
+            await asyncio.wait(prompt, timeout=_TURN)
+        for task, device in asked.items():
+            if not task.done():
+                self._slow.add(device)
+                task.add_done_callback(lambda _: self._wake.set())
+        self.take_results()
+
+    def take_results(self) -> None:
+        """Take the results of tasks that are done. Raise what went wrong here, as where a store can't be written."""
+        for task in [each for each in self._asking if each.done()]:
+            del self._asking[task]
+            task.result()
+
+    def waited_for(self) -> set[bytes]:
+        """Return the devices whose mailboxes haven't answered yet."""
+        return {device for task, device in self._asking.items() if not task.done()}
+
+    def note_answered(self, device: bytes) -> None:
+        """Note that a device's mailbox has answered: what was held back for it goes out."""
+        self._failures.pop(device, None)
+        if device in self._slow:
+            self._slow.discard(device)
+            self._answered.add(device)
+            self._wake.set()
+
+    def take_answered(self) -> Iterator[bytes]:
+        """Yield the devices for which no more need be held back, each once."""
+        for device in self._answered - self.waited_for():
+            self._answered.discard(device)
+            yield device
+
+    def retry_at(self, device: bytes) -> int:
+        """Return when to try again to reach a device that can't be reached now: later each time."""
+        failures = self._failures[device] = min(self._failures.get(device, 0) + 1, 16)
+        return now_ms() + int(1000 * min(_FIRST_PAUSE * 2**failures, _RETRY))
+
+    async def stop(self) -> None:
+        """Ask for nothing more."""
+        for asked in self._asking:
+            asked.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+
+
+class DueAnswers:
+    """Which devices are to be told what was received, and with which a session is to be begun anew."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        """`wake` is set when some are due: answers a moment after what has come, in one for all of that."""
+        self._wake = wake
+        self._answers: set[bytes] = set()
+        self._repairs: set[bytes] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, answers: Iterable[bytes], repairs: Iterable[bytes]) -> None:
+        """Add devices of either kind."""
+        self._answers.update(answers)
+        self._repairs.update(repairs)
+        if self._repairs:
+            self._wake.set()
+        if self._answers and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_ANSWER, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._timer = None
+        self._wake.set()
+
+    def take_repairs(self) -> set[bytes]:
+        """Return those whose sessions are to be begun anew, each once."""
+        repairs, self._repairs = self._repairs, set()
+        return repairs
+
+    def take_answers(self, besides: set[bytes]) -> set[bytes]:
+        """Return those that are to be told now, each once; `besides` these, which are kept."""
+        if self._timer is not None:
+            return set()
+        answers, self._answers = self._answers - besides, self._answers & besides
+        return answers
+
+    def cancel(self) -> None:
+        """Let nothing become due any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Delivery:
     """Tasks around a `Correspondence`, which works in a thread of its own. `start` and `stop` them."""
 
@@ -67,15 +172,8 @@ class Delivery:
         self._wake = asyncio.Event()
         #: Set while all that could be delivered now is.
         self.settled = asyncio.Event()
-        self._answers: set[bytes] = set()
-        self._repairs: set[bytes] = set()
-        self._failures: dict[bytes, int] = {}
-        #: What mailboxes are asked for now, and for which device; devices whose mailboxes took longer than a turn,
-        #: and those that have answered since.
-        self._asking: dict[asyncio.Task[None], bytes] = {}
-        self._slow: set[bytes] = set()
-        self._answered: set[bytes] = set()
-        self._answer_timer: asyncio.TimerHandle | None = None
+        self._requests = MailboxRequests(self._wake)
+        self._due = DueAnswers(self._wake)
         self._delivering = SupervisedTask(self._deliver_always, name="dtp-messages-deliver")
         self._collecting: dict[str, SupervisedTask] = {}
         self.pool = MailboxPool(connect, own=self._collecting)
@@ -137,14 +235,11 @@ class Delivery:
     async def stop(self) -> None:
         """End all of it. What isn't delivered is kept, and goes out the next time."""
         await self._delivering.stop()
-        for asked in self._asking:
-            asked.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._requests.stop()
         await self.run_in_thread(self._put_back)
         for task in self._collecting.values():
             await task.stop()
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
+        self._due.cancel()
         await self._tasks.stop()
         await self.pool.close()
 
@@ -333,17 +428,10 @@ class Delivery:
             self.collect_from(self._mail.card.mailboxes)
         if self.on_received is not None:
             self.on_received()
-        self._repairs.update(received.repairs)
-        self._answers |= received.answers
+        self._due.add(received.answers, received.repairs)
         waits = self._mail.group_states.is_wanted or self._mail.past.waits
-        if received.repairs or received.resends or received.fleeting or waits:
+        if received.resends or received.fleeting or waits:
             self._wake.set()
-        if self._answers and self._answer_timer is None:
-            self._answer_timer = asyncio.get_running_loop().call_later(_ANSWER, self._answer_soon)
-
-    def _answer_soon(self) -> None:
-        self._answer_timer = None
-        self._wake.set()
 
     # ---- delivering --------------------------------------------------------------------------------------------
 
@@ -351,7 +439,7 @@ class Delivery:
         while True:
             self._wake.clear()
             due = await self._deliver_due()
-            if not self._wake.is_set() and not self._asking:
+            if not self._wake.is_set() and not self._requests:
                 self.settled.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due):
@@ -360,63 +448,31 @@ class Delivery:
     async def _deliver_due(self) -> float:
         """Deliver what is due. Return the seconds until something is again, as far as is known."""
         desk = self._mail.desk
-        self._take_results()
-        for device in self._answered - self._waited_for():
-            self._answered.discard(device)
+        requests = self._requests
+        requests.take_results()
+        for device in requests.take_answered():
             await self.run_in_thread(desk.send_now, device)
-        repairs, self._repairs = self._repairs, set()
-        await self._ask_all([(device, self._repair_session(device)) for device in repairs])
+        repairs = self._due.take_repairs()
+        await requests.ask_all([(device, self._repair_session(device)) for device in repairs])
         if self._mail.group_states.is_given:
             await self._upload_soon()
         for wanted in await self.run_in_thread(self._mail.group_states.take_wanted, now_ms()):
             self._tasks.start(self._fetch_state(wanted), name="dtp-messages-state")
         beginning = await self.run_in_thread(self._find_sessions_to_begin, now_ms())
-        await self._ask_all([(device, self._begin_soon(device)) for device in beginning])
+        await requests.ask_all([(device, self._begin_soon(device)) for device in beginning])
         while sealed := await self.run_in_thread(self._seal_due):
-            await self._ask_all([(each.device, self._send_outbound(each)) for each in sealed])
-        if self._answer_timer is None:
-            waited_for = self._waited_for()  # they are told all in one, once they have answered
-            answers, self._answers = self._answers - waited_for, self._answers & waited_for
-            await self._ask_all([(device, self._send_answer(device)) for device in answers])
+            await requests.ask_all([(each.device, self._send_outbound(each)) for each in sealed])
+        waited_for = requests.waited_for()  # they are told all in one, once they have answered
+        answers = self._due.take_answers(waited_for)
+        await requests.ask_all([(device, self._send_answer(device)) for device in answers])
         await self.run_in_thread(self._mail.delete_vanished, now_ms())
         next_due = await self.run_in_thread(self._mail.store.next_due)
         wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
         return min(max(wait, 0.01), _KEEP_UP)
 
-    async def _ask_all(self, work: list[tuple[bytes, Coroutine[Any, Any, None]]]) -> None:
-        """Do what mailboxes are asked for, for each device. Those of a device that took long before, and what takes
-        longer than a turn, are waited for beside the rest: nobody waits for another's mailbox."""
-        asked = {start_task(each, name="dtp-messages-ask"): device for device, each in work}
-        self._asking |= asked
-        if prompt := [task for task, device in asked.items() if device not in self._slow]:
-            await asyncio.wait(prompt, timeout=_TURN)
-        for task, device in asked.items():
-            if not task.done():
-                self._slow.add(device)
-                task.add_done_callback(lambda _: self._wake.set())
-        self._take_results()
-
-    def _take_results(self) -> None:
-        """Take the results of tasks that are done. Raise what went wrong here, as where a store can't be written."""
-        for task in [each for each in self._asking if each.done()]:
-            del self._asking[task]
-            task.result()
-
-    def _note_answered(self, device: bytes) -> None:
-        """Note that a device's mailbox has answered: what was held back for it goes out."""
-        self._failures.pop(device, None)
-        if device in self._slow:
-            self._slow.discard(device)
-            self._answered.add(device)
-            self._wake.set()
-
-    def _waited_for(self) -> set[bytes]:
-        """Return the devices whose mailboxes haven't answered yet."""
-        return {device for task, device in self._asking.items() if not task.done()}
-
     def _hold_back(self) -> None:
         """Send nothing more for the time being to devices whose mailboxes haven't answered yet."""
-        if waiting := self._waited_for():
+        if waiting := self._requests.waited_for():
             self._mail.desk.hold_back(waiting, now_ms() + int(1000 * _RETRY))
 
     async def _fetch_state(self, wanted: WantedState) -> None:
@@ -440,11 +496,6 @@ class Delivery:
         self._hold_back()
         return self._mail.desk.devices_without_session(now)
 
-    def _retry_at(self, device: bytes) -> int:
-        """Return when to try again to reach a device that can't be reached now: later each time."""
-        failures = self._failures[device] = min(self._failures.get(device, 0) + 1, 16)
-        return now_ms() + int(1000 * min(_FIRST_PAUSE * 2**failures, _RETRY))
-
     async def _begin_session(self, device: bytes) -> bool:
         """Begin a session with a device by the keys in its mailboxes. Return whether that was done."""
         route = self._mail.find_route(device)
@@ -459,9 +510,9 @@ class Delivery:
     async def _begin_soon(self, device: bytes) -> None:
         """Begin a session with a device, or put off what waits for it."""
         if await self._begin_session(device):
-            self._note_answered(device)
+            self._requests.note_answered(device)
         else:
-            await self.run_in_thread(self._mail.desk.put_off, device, self._retry_at(device))
+            await self.run_in_thread(self._mail.desk.put_off, device, self._requests.retry_at(device))
             self._tell_nearer(device)
 
     async def _repair_session(self, device: bytes) -> None:
@@ -503,10 +554,12 @@ class Delivery:
             return True
 
         if not await self.pool.try_each(addresses, teller, deposit):
-            await self.run_in_thread(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
+            await self.run_in_thread(
+                self._mail.desk.not_sent, outbound, self._requests.retry_at(outbound.device)
+            )
             self._tell_nearer(outbound.device)
         else:
-            self._note_answered(outbound.device)
+            self._requests.note_answered(outbound.device)
 
     async def send_signal(self, devices: Iterable[bytes], payload: bytes) -> None:
         """Pass on a payload of the moment to those devices that are connected now; nothing is kept of it."""

@@ -226,7 +226,9 @@ class Messenger:
         connect: ConnectMailbox = connect_plainly,
     ) -> None:
         self.identity = identity
-        self._store, self._account, self._consent, self._quotas = store, account, consent, quotas
+        self._open_store = partial(
+            Correspondence, store, identity, account=account, consent=consent, quotas=quotas
+        )
         self._mailboxes, self._name = mailboxes, name
         self._receipts = read_receipts
         self._bits, self._stamp_mib, self._postage = stamp_bits, stamp_mib, postage
@@ -255,9 +257,7 @@ class Messenger:
             Address.parse(mailbox)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
         loop = asyncio.get_running_loop()
-        opened = partial(Correspondence, account=self._account, consent=self._consent, quotas=self._quotas)
-        where = (self._store, self.identity, now_ms())
-        self.correspondence = await loop.run_in_executor(self._thread, opened, *where)
+        self.correspondence = await loop.run_in_executor(self._thread, self._open_store, now_ms())
         self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._on_notices)
         self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
         self.renting = Renting(self._rent, self.delivery, self._on_notices)
