@@ -82,6 +82,63 @@ class _State(Enum):
     ENDED = auto()
 
 
+class MessageInbox:
+    """What has come in frames and isn't handed on yet, and how much of it was worth the time that frames take."""
+
+    def __init__(self, now: float) -> None:
+        #: What messages carried, in its order.
+        self.parts: deque[memoryview] = deque()
+        #: Bytes that came since the last frame that was whole.
+        self.unparsed = 0
+        #: True where a text message came behind what is here.
+        self.is_text_next = False
+        self._little, self._little_since = 0.0, now  # frames that weren't worth their time
+
+    @property
+    def size(self) -> int:
+        """Bytes, with those of a frame that hasn't come whole."""
+        return self.unparsed + sum(map(len, self.parts))
+
+    def take_frames(self, protocol: Protocol, data: bytes) -> tuple[int, int]:
+        """Parse this. Return how many frames ended, and how many of them too many for the bytes that were in them."""
+        protocol.receive_data(data)
+        frames = [frame for frame in protocol.events_received() if isinstance(frame, Frame)]
+        if not frames:
+            self.unparsed += len(data)
+            return 0, 0
+        self.unparsed = 0
+        if any(frame.opcode is Opcode.TEXT for frame in frames):
+            self.is_text_next = True
+            frames = frames[: next(i for i, frame in enumerate(frames) if frame.opcode is Opcode.TEXT)]
+        self.parts.extend(
+            memoryview(frame.data) for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT)
+        )
+        little = len(frames) - sum(len(frame.data) for frame in frames) // WORTH
+        self._little = max(0.0, self._little + little)
+        return len(frames), little
+
+    def is_flooded(self, now: float) -> bool:
+        """True if more frames that carry little have come than time has made up for."""
+        if self._little <= LITTLE:
+            return False
+        self._little = max(0.0, self._little - (now - self._little_since) * LITTLE_RATE)
+        self._little_since = now
+        return self._little > LITTLE
+
+    def fill_buffer(self, buffer: memoryview) -> int:
+        """Move as much as there is room for to `buffer`; return how many bytes."""
+        parts, used = self.parts, 0
+        while parts and used < len(buffer):
+            part = parts[0][: len(buffer) - used]
+            buffer[used : used + len(part)] = part
+            used += len(part)
+            if len(part) == len(parts[0]):
+                parts.popleft()
+            else:
+                parts[0] = parts[0][len(part) :]
+        return used
+
+
 class WebSocketCarrier(Carrier):
     """A carrier over an open WebSocket.
 
@@ -98,20 +155,16 @@ class WebSocketCarrier(Carrier):
         self._loop = asyncio.get_running_loop()
         self._below = below
         self.descriptor = below.descriptor
-        self._below_started = False
         self._protocol = protocol
-        self._early = early
+        self._early: bytes | None = early  # None once it was read
         self._receiver: Receiver | None = None
         self._state = _State.OPEN
         self._lost: CarrierError | None = None
         self._paused = False
-        self._held: deque[memoryview] = deque()  # came with what was reported before the pause
-        self._unparsed = 0  # bytes that came since the last frame that was whole
-        self._text = False  # a text message came behind that
+        self._inbox = MessageInbox(self._loop.time())
         self._below_full = False
         self._owner_waits = False
         self._unsent_control = 0
-        self._little, self._little_since = 0.0, self._loop.time()  # frames that weren't worth their time
         self._room = LEAST_READ
         self._turns = SharedTurns.of_loop(self._loop)
         self._waiting = 0  # bytes that wait their turn to be parsed
@@ -179,7 +232,7 @@ class WebSocketCarrier(Carrier):
     @property
     def held(self) -> int:
         """Bytes received and not read yet, with those of a message that hasn't come whole."""
-        return self._below.held + self._waiting + self._unparsed + sum(map(len, self._held))
+        return self._below.held + self._waiting + self._inbox.size
 
     # What the carrier below reports.
 
@@ -250,11 +303,10 @@ class WebSocketCarrier(Carrier):
 
     def _begin_reading(self) -> None:
         """Start to read: what came with the handshake, then what comes."""
-        if self._below_started or self._state is _State.ENDED:
+        if (early := self._early) is None or self._state is _State.ENDED:
             return
-        self._below_started = True
+        self._early = None
         self._ping = self._loop.call_later(PING_INTERVAL, self._on_ping_time)
-        early, self._early = self._early, b""
         if early:
             self._feed_protocol(early)
         self._below.start(self)
@@ -281,47 +333,27 @@ class WebSocketCarrier(Carrier):
     def _feed_protocol(self, data: bytes) -> int:
         """Parse this, and hand on what was in it; return how many frames ended."""
         self._silent = 0.0
-        if self._text:
+        if self._inbox.is_text_next:
             return 0
-        self._protocol.receive_data(data)
-        frames = [frame for frame in self._protocol.events_received() if isinstance(frame, Frame)]
-        self._unparsed = 0 if frames else self._unparsed + len(data)
-        text = any(frame.opcode is Opcode.TEXT for frame in frames)
-        if text:
-            frames = frames[: next(i for i, frame in enumerate(frames) if frame.opcode is Opcode.TEXT)]
-        self._text = text
-        self._held.extend(
-            memoryview(frame.data) for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT)
-        )
-        little = len(frames) - sum(len(frame.data) for frame in frames) // WORTH
-        self._little = max(0.0, self._little + little)
+        frames, little = self._inbox.take_frames(self._protocol, data)
         if little > _FEW:
             self._turns.count_tiny(little)
-        if self._unparsed and self.on_kept is not None:
+        if self._inbox.unparsed and self.on_kept is not None:
             self.on_kept()
         self._hand_on()
-        return len(frames)
-
-    def _is_flooded(self) -> bool:
-        """True if more frames that carry little have come than time has made up for."""
-        if self._little <= LITTLE:
-            return False
-        now = self._loop.time()
-        self._little = max(0.0, self._little - (now - self._little_since) * LITTLE_RATE)
-        self._little_since = now
-        return self._little > LITTLE
+        return frames
 
     def _hand_on(self) -> None:
         """Report what is held, then do what came behind it; the rest after a pause."""
         self._deliver_pending()
         if self._paused or self._state is _State.ENDED:  # paused or aborted from a report
             return
-        if self._text:
+        if self._inbox.is_text_next:
             self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
             self._flush_protocol()
             self._fail_with(TextMessageError("the other side sent a text message; carriers move binary ones"))
             return
-        if self._is_flooded():
+        if self._inbox.is_flooded(self._loop.time()):
             self._protocol.fail(CloseCode.POLICY_VIOLATION, "too many frames that carry little")
             self._flush_protocol()
             self._fail_with(
@@ -343,21 +375,12 @@ class WebSocketCarrier(Carrier):
 
     def _deliver_pending(self) -> None:
         """Hand on what is held, as much in one report as the receiver's buffer takes, until reading is paused."""
-        held, receiver = self._held, self._receiver
-        while held and not self._paused:
+        inbox, receiver = self._inbox, self._receiver
+        while inbox.parts and not self._paused:
             if self._state in (_State.CLOSING, _State.ENDED) or receiver is None:
-                held.clear()
+                inbox.parts.clear()
                 return
-            buffer, used = receiver.carrier_buffer(), 0
-            while held and used < len(buffer):
-                part = held[0][: len(buffer) - used]
-                buffer[used : used + len(part)] = part
-                used += len(part)
-                if len(part) == len(held[0]):
-                    held.popleft()
-                else:
-                    held[0] = held[0][len(part) :]
-            if used:
+            if used := inbox.fill_buffer(receiver.carrier_buffer()):
                 receiver.carrier_received(used)
 
     def _flush_protocol(self, control: bool = False) -> None:
