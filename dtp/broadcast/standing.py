@@ -51,7 +51,7 @@ class LostTimer:
     """
 
     def __init__(self, within: float) -> None:
-        """The producer is to be heard `within` seconds each time."""
+        """`within` is for how many seconds nothing may be heard, each time."""
         self._within = within
         self._timeout = asyncio.timeout(None)
         self._pauses = PauseWatch(self._give_more_time)
