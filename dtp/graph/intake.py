@@ -28,6 +28,8 @@ log = logging.getLogger("dtp.graph")
 _LOOK_AGAIN: Final = 60.0
 #: Summaries of which it is remembered when they are due. More of them come again with each sync.
 _MOST_EARLY: Final = 4096
+#: Bytes of those that are kept until then; of others their peers are asked again.
+_MOST_EARLY_BYTES: Final = 64 << 20
 
 
 class _Save(Protocol):
@@ -56,6 +58,16 @@ class IntakeParts:
     flush: Callable[[], None]
 
 
+@dataclass(frozen=True)
+class _Early:
+    """A summary that came before it was due."""
+
+    #: Its last clock.
+    last: int
+    #: None where there was no room for it.
+    kept: Summary | None
+
+
 class Intake:
     """How frames of others come into a graph: each behind the one before, checked, and shown when due."""
 
@@ -67,8 +79,8 @@ class Intake:
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
-        #: Peer -> author -> last clock of a summary that it sent too early.
-        self._early: dict[bytes, dict[bytes, int]] = {}
+        #: Peer -> author -> a summary that it sent too early.
+        self._early: dict[bytes, dict[bytes, _Early]] = {}
         self._first_early = 0
 
     def close(self) -> None:
@@ -277,26 +289,47 @@ class Intake:
         return set(self._early.get(peer, ()))
 
     def add_early(self, peer: bytes, summary: Summary) -> None:
-        """Wake those who listen when a summary is due that a peer sent too early."""
-        if sum(map(len, self._early.values())) < _MOST_EARLY:
-            self._early.setdefault(peer, {})[summary.author] = summary.last
+        """Take a summary that a peer sent too early once it is due, and wake those who listen. It is kept: when it is
+        due its author may have put another in its place, which isn't."""
+        waiting = [one for early in self._early.values() for one in early.values()]
+        if len(waiting) < _MOST_EARLY:
+            size = sum(len(one.kept.body) for one in waiting if one.kept is not None)
+            kept = summary if size + len(summary.body) <= _MOST_EARLY_BYTES else None
+            self._early.setdefault(peer, {})[summary.author] = _Early(summary.last, kept)
             self._find_first_early()
             self.wait_for_due()
 
     def _find_first_early(self) -> None:
-        self._first_early = min((min(one.values()) for one in self._early.values()), default=0)
+        clocks = (one.last for early in self._early.values() for one in early.values())
+        self._first_early = min(clocks, default=0)
+
+    def _pop_early(self) -> list[_Early]:
+        """Remove the summaries that are due, and return them."""
+        highest, due = self._graph.replica.clock.highest_clock(), list[_Early]()
+        for peer, early in list(self._early.items()):
+            for author, one in list(early.items()):
+                if one.last <= highest:
+                    due.append(early.pop(author))
+            if not early:
+                del self._early[peer]
+        self._find_first_early()
+        return due
+
+    async def _take_early(self, due: list[_Early]) -> None:
+        for one in due:
+            try:
+                if one.kept is not None:
+                    await self.receive_decoded([one.kept], self._graph.part)
+            except DtpError as error:
+                if self._graph.closed:
+                    return
+                log.warning("a sum that was dated ahead is due, and not taken: %s", error)
+        self._inside.tell()  # peers are asked for what comes behind them
 
     def _apply_due(self) -> None:
         self._timer, is_due = None, False
-        until = self._graph.replica.clock.seconds_until
-        if self._first_early and until(self._first_early) <= 0:
-            left = {
-                peer: {author: last for author, last in early.items() if until(last) > 0}
-                for peer, early in self._early.items()
-            }
-            self._early = {peer: early for peer, early in left.items() if early}
-            self._find_first_early()
-            is_due = True
+        if 0 < self._first_early <= self._graph.replica.clock.highest_clock():
+            self._looking.start(self._take_early(self._pop_early()), name="dtp-graph-early")
         for changed in self._graph.replica.take_due():
             is_due = True
             if changed:
@@ -304,7 +337,7 @@ class Intake:
         self._inside.readers.on_received()
         self.wait_for_due()
         if is_due:
-            self._inside.tell()  # there may be room again for what is due later, or summaries may come
+            self._inside.tell()  # there may be room again for what is due later
             if self._graph.frames.chains.refused_summaries():  # words for them may be due
                 self._looking.start(self._take_agreed_soon(), name="dtp-graph-agreed")
         if self._graph.replica.must_rebuild:

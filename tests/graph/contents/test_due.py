@@ -13,8 +13,10 @@ from graph_fixtures import ALICE, BOB, CAROL, identity, told
 import dtp
 from dtp.core.errors import NotOwner
 from dtp.crdt import Clock
+from dtp.crdt.clock import clock_at
 from dtp.crdt.permission.grants import GrantError
 from dtp.graph import Graph, GraphError
+from dtp.graph.frames.envelope import Summary
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -145,6 +147,67 @@ def test_who_writes_on_and_is_ahead_comes_to_newcomers_when_it_is_due(live: bool
             await graph.close()
 
     clock.run(main())
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_who_prunes_and_is_ahead_comes_to_newcomers_when_it_is_due(live: bool):
+    """The sum in the store had always what was written last in it, and was refused each time."""
+
+    async def main() -> None:
+        wall = Wall()
+        wall.ahead = 300
+        writer, reader = await opened(ALICE, wall), await opened(BOB, Wall())
+        for number in range(100):
+            writer.node(f"m/{number}")["k"] = "x" * 500
+        async with (
+            await dtp.listen(f"memory://pruned-{live}", writer.serve, identity=ALICE) as listener,
+            dtp.connect(listener.address(), identity=BOB) as connection,
+        ):
+            following = asyncio.create_task(reader.replicate(connection)) if live else None
+            came = []
+            for second in range(900):
+                writer.node("n")["now"] = second
+                writer.node("n")["k"] = f"{second}" * 1000
+                await writer.commit()
+                if second % 60 == 0:
+                    await writer.upkeep.prune()
+                    if not live:
+                        await reader.sync(connection)
+                await asyncio.sleep(1)
+                came.append((len(reader.souls("m")), reader.node("n").get("now", -1)))
+            assert came[230] == (0, -1)
+            assert came[310][0] == 100
+            assert came[899][1] >= 899 - 2 * 240 - 60
+            if following is not None:
+                following.cancel()
+        for graph in writer, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
+def test_sums_that_are_ahead_are_kept_as_far_as_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
+    """One that turns out to be wrong when it is due holds up no other."""
+
+    async def main() -> None:
+        wall = Wall()
+        reader = await opened(BOB, wall)
+        last = clock_at(START + 100)
+        for number in range(70):
+            author, nothing = bytes([number]) * 32, bytes(32)
+            reader.intake.add_early(
+                author,
+                Summary(
+                    "due", author, 9, nothing, b"x" * (1 << 20), bytes(64), 1, nothing, 0, last, bytes(16)
+                ),
+            )
+            assert reader.intake.early_from(author) == {author}
+        await asyncio.sleep(41)
+        assert not any(reader.intake.early_from(bytes([number]) * 32) for number in range(70))
+        await reader.close()
+
+    clock.run(main())
+    assert sum("not taken: envelope 0 is not signed" in line for line in caplog.messages) == 64
 
 
 def test_a_sum_that_is_ahead_is_not_sent_with_each_sync():
