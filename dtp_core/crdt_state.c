@@ -509,9 +509,9 @@ int dtp_graph_tidy(dtp_graph *graph)
     dtp_parsed_close(&graph->parsed);
     if (graph->made.count == 0)
         dtp_parsed_close(&graph->made);
-    shrink((void **)&graph->changes, &graph->changes_room, 0, sizeof *graph->changes);
-    shrink((void **)&graph->edits, &graph->edits_room, 0, sizeof *graph->edits);
-    shrink((void **)&graph->edit_bytes.bytes, &graph->edit_bytes.room, 0, 1);
+    shrink((void **)&graph->changes, &graph->changes_room, graph->change_count, sizeof *graph->changes);
+    shrink((void **)&graph->edits, &graph->edits_room, graph->edit_count, sizeof *graph->edits);
+    shrink((void **)&graph->edit_bytes.bytes, &graph->edit_bytes.room, graph->edit_bytes.count, 1);
     shrink((void **)&graph->out.bytes, &graph->out.room, 0, 1);
     shrink((void **)&graph->chunk.bytes, &graph->chunk.room, 0, 1);
     shrink((void **)&graph->sorting, &graph->sorting_room, 0, sizeof *graph->sorting);

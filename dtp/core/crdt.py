@@ -479,7 +479,7 @@ class GraphCore:
         return core
 
     def release_memory(self) -> None:
-        """Let go of memory that isn't needed now."""
+        """Let go of memory that isn't needed now; what was changed last can still be read."""
         _check(lib.dtp_graph_tidy(self._graph))
 
     @property

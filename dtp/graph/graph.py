@@ -692,6 +692,7 @@ class Graph(Contents):
             return
         try:
             state = self._replica.save()
+            self._replica.core.release_memory()  # as seldom as this, its cost is small beside the state's
         except StateLimit:  # something was made meanwhile: after its commit
             return
         self._since_state = 0

@@ -267,6 +267,19 @@ def test_memory_is_given_back() -> None:
     assert one.core.memory_bytes < full / 2
 
 
+def test_what_was_changed_last_is_there_when_memory_was_given_back() -> None:
+    one, other = replica(0), replica(1)
+    for number in range(50):
+        one.node("n")[f"k{number}"] = number
+        one.text("t").append("a letter")
+    (frame,) = one.commit()
+    other.merge(frame.author, frame.body)
+    other.core.release_memory()
+    assert len(values.decode(other.core.read_edits())) == 1
+    assert {change.key for change in other.take_changes()} >= {f"k{number}" for number in range(50)}
+    assert str(other.text("t")) == "a letter" * 50
+
+
 # ---- frames opened up -----------------------------------------------------------------------------------------
 
 

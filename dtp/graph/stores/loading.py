@@ -249,6 +249,7 @@ def load_replica(store: Store, identity: Identity, clock: Clock | None) -> Repli
         replica.replace_by(fresh)
     for _ in replica.take_due():  # became due while the graph was closed
         pass
+    replica.core.release_memory()
     return replica
 
 

@@ -28,6 +28,7 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
         forgotten = compact_texts(replica, [one for one in graph.frames.vector() if one not in left])
         graph.on_stored_bytes(forgotten)
         report_versions(replica)
+        replica.core.release_memory()
     await graph.commit()
     return forgotten
 

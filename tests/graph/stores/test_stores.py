@@ -496,3 +496,31 @@ def test_a_server_that_refuses_for_good_says_what_mends_it(url: str) -> None:
         PostgresStore(f"{url}_nosuch", "", ALICE.id.key)
     with pytest.raises(StoreAway):
         PostgresStore("postgresql://dtp:secret@127.0.0.1:1/x", "", ALICE.id.key)
+
+
+def assert_little_more_is_held_than_needed(graph: Graph) -> None:
+    held = graph.replica.core.memory_bytes
+    graph.replica.core.release_memory()
+    assert held < 1.1 * graph.replica.core.memory_bytes
+
+
+def test_memory_that_is_not_needed_is_given_back(tmp_path: Path) -> None:
+    """When the state is kept, which is written into one buffer, and when it was read with all frames behind it."""
+
+    async def main() -> None:
+        graph = await Graph.open(str(tmp_path / "large.db"), identity=ALICE)
+        for number in range(5):
+            graph.node("n")[f"k{number}"] = "x" * 1_000_000
+            await graph.commit()
+        assert_little_more_is_held_than_needed(graph)
+        await graph.close()
+        graph = await Graph.open(str(tmp_path / "many.db"), identity=ALICE)
+        for number in range(90):
+            graph.put_many((f"m/{number}/{each}", "k", each) for each in range(100))
+            await graph.commit()
+        await graph.close()
+        graph = await Graph.open(str(tmp_path / "many.db"), identity=ALICE)
+        assert_little_more_is_held_than_needed(graph)
+        await graph.close()
+
+    asyncio.run(main())
