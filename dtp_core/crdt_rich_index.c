@@ -372,17 +372,6 @@ void rich_free(dtp_text *t)
     t->rich = NULL;
 }
 
-void rich_trim(dtp_text *t)
-{
-    rich *r = t->rich;
-    if (r == NULL)
-        return;
-    text_give(t, r->found, r->found_room * sizeof *r->found);
-    text_give(t, r->spare, r->spare_room * sizeof *r->spare);
-    r->found = r->spare = NULL;
-    r->found_count = r->found_room = r->spare_room = 0;
-}
-
 /* ---- what is over a place -------------------------------------------------------------------------------------- */
 
 typedef struct range {

@@ -154,8 +154,6 @@ void dtp_text_discard(dtp_text *text); /* give back the memory behind `*out` */
 /* Forget what only a replica that lacks some of `stable` (an encoded version) would need; see docs/text.md for the
  * conditions. The number of characters forgotten. */
 int64_t dtp_text_compact(dtp_text *text, const uint8_t *stable, size_t size);
-/* Give back memory that is not needed now. */
-int dtp_text_trim(dtp_text *text);
 /* For tests: every promise that the structures make to each other. DTP_TEXT_OK, or the line that found a fault. */
 int dtp_text_check(dtp_text *text);
 

@@ -103,26 +103,6 @@ dtp_text_state *dtp_text_look(dtp_text *t)
     return &t->state;
 }
 
-int dtp_text_trim(dtp_text *t)
-{
-    int code;
-    if (!text_enter(t))
-        return DTP_TEXT_BUSY;
-    bytes_free(t, &t->out);
-    bytes_free(t, &t->body);
-    bytes_free(t, &t->prose);
-    bytes_free(t, &t->names);
-    bytes_free(t, &t->patch_text);
-    text_give(t, t->patches, t->patch_room * sizeof *t->patches);
-    t->patches = NULL;
-    t->patch_room = t->patch_count = 0;
-    rich_trim(t);
-    code = tree_rebuild(t);
-    arrays_pack(t);
-    text_leave(t);
-    return code;
-}
-
 /* ---- patches --------------------------------------------------------------------------------------------- */
 
 void patches_clear(dtp_text *t)

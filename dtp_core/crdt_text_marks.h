@@ -68,7 +68,6 @@ int rich_over(dtp_text *t, uint32_t start, uint32_t end, uint32_t name);
 /* The same over the characters of a span, visible or not, from a place on: from.low and to.low count within the span. */
 int rich_over_span(dtp_text *t, const place *p, uint32_t len);
 void rich_free(dtp_text *t);
-void rich_trim(dtp_text *t);
 
 /* ---- crdt_rich.c: marks that come, go, and are made here ------------------------------------------------------- */
 

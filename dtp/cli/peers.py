@@ -74,7 +74,7 @@ async def _peers(wait: float, network: PrivateNetwork | None) -> None:
         print_line(_fields(known, began), None)
 
     if wants_json():
-        book.on_change(lambda record: told(Known(record, _source(book, record.peer), time.time())))
+        book.on_change(lambda record: told(Known(record, _source(book, record.peer))))
     async with Lan(book, network=network) as lan:
         lan.ask_everybody()
         with _spinner(f"listening for {wait:g} s"):
@@ -148,7 +148,7 @@ async def _find(peer: PeerId, network: PrivateNetwork | None, bootstrap: tuple[s
         known = await _find_in_dht(peer, network, bootstrap)
     if known is None and network is None:
         cached = await asyncio.to_thread(look_up, book_path(), peer)
-        known = None if cached is None else Known(cached, "cache", time.time())
+        known = None if cached is None else Known(cached, "cache")
     if known is None or not known.record.addresses:
         where = "here or in the DHT" if bootstrap else "here"
         more = "" if bootstrap else "; with --bootstrap HOST:PORT the DHT is asked as well"
@@ -182,7 +182,7 @@ async def _find_in_dht(
     async with Dht(Identity.generate(), client=True, bootstrap=bootstrap, network=network) as dht:
         with _spinner(f"looking for {peer.short} in the DHT"):
             record = await dht.find(peer)
-    return None if record is None else Known(record, "dht", time.time())
+    return None if record is None else Known(record, "dht")
 
 
 @contextlib.contextmanager

@@ -282,12 +282,6 @@ class SequenceHandle:
             raise self._make_error(forgotten)
         return int(forgotten)
 
-    def trim_memory(self) -> None:
-        """Pack the text and give back memory that it does not need now. Raises `TextMemory`."""
-        code = lib.dtp_text_trim(self._text)
-        if code:
-            raise self._make_error(code)
-
     # ---- figures
 
     @property

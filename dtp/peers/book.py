@@ -56,8 +56,6 @@ class Known:
     record: PeerRecord
     #: Who told it: "lan 192.0.2.7", "exchange 192.0.2.7", "dht"...
     source: str
-    #: Unix time when it came.
-    learned: float
     #: How near the nearest is of those who told it: what it says is dialled for others only if it is no nearer.
     teller: Nearness = Nearness.ANYWHERE
     #: The network on the internet, or the relay, in which it was reached last.
@@ -185,7 +183,7 @@ class PeerBook:
                     callback(record)
             return False
         network = "" if known is None else known.network
-        part[record.peer] = Known(record, source[:_MAX_SOURCE], now, teller, network)
+        part[record.peer] = Known(record, source[:_MAX_SOURCE], teller, network)
         if known is None:
             self._make_room(now)
         self._changed = True
@@ -246,11 +244,6 @@ class PeerBook:
             for each in reversed(part.values()):
                 if name in each.record.services and each.is_valid(now):
                     yield each
-
-    def forget_peer(self, peer: PeerId) -> None:
-        """Remove the record of `peer`, if there is one."""
-        found = self._new.pop(peer, None) or self._proven.pop(peer, None)
-        self._changed = self._changed or found is not None
 
     def note_addresses(self, addresses: frozenset[str]) -> None:
         """Note the addresses and routers that this machine has now. Where it has left a network, what was told there
@@ -345,7 +338,7 @@ class PeerBook:
             return
         if record.peer in self._new or record.peer in self._proven:
             return
-        self._new[record.peer] = Known(record, source[:_MAX_SOURCE], self._clock(), teller)
+        self._new[record.peer] = Known(record, source[:_MAX_SOURCE], teller)
         if reached is not None:
             self.mark_useful(record.peer, reached)
 

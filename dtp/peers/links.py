@@ -22,7 +22,6 @@ from dtp.net.dial import connect
 from dtp.net.resolver import Resolver
 from dtp.net.stream import Stream
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionLost, ConnectionRefused
-from dtp.session.limits import DEFAULT, Limits
 from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.peers")
@@ -137,22 +136,18 @@ class PeerLinks:
         identity: Identity,
         *,
         resolvers: Sequence[Resolver] = (),
-        psk: bytes | None = None,
         limits: LinkLimits | None = None,
-        connection_limits: Limits = DEFAULT,
         dial: Callable[[Address], Awaitable[Connection]] | None = None,
         teller_of: Callable[[PeerId], Nearness | None] = lambda peer: None,
     ) -> None:
         """`dial` gives a connection for an address with `NODE_SERVICE`; without it `dtp.net.dial.connect` does, by
-        `resolvers` and with `psk`. `teller_of` gives how near they are who told where a peer is; None if nobody else
-        did."""
+        `resolvers`. `teller_of` gives how near they are who told where a peer is; None if nobody else did."""
         self.identity = identity
         self.limits = limits or LinkLimits()
         self.resolvers = tuple(resolvers)
         self.protocols: dict[str, ProtocolHandler] = {}
         #: What was refused or went wrong, by what it was.
         self.counters: Counter[str] = Counter()
-        self._psk, self._connection_limits = psk, connection_limits
         self._dial = dial or self._connect_address
         self._links: OrderedDict[PeerId, PeerLink] = OrderedDict()
         self._teller_of = teller_of
@@ -257,13 +252,7 @@ class PeerLinks:
             end()
 
     async def _connect_address(self, address: Address) -> Connection:
-        return await connect(
-            address,
-            identity=self.identity,
-            psk=self._psk,
-            resolvers=self.resolvers,
-            limits=self._connection_limits,
-        )
+        return await connect(address, identity=self.identity, resolvers=self.resolvers)
 
     # ---- being dialled ----------------------------------------------------------------------------------
 

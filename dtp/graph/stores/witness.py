@@ -116,9 +116,3 @@ class Witness:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def forget_all(self) -> None:
-        """Remove what is remembered."""
-        self.close()
-        Path(self._file).unlink(missing_ok=True)
-        self.sequence, self.place = None, ""

@@ -51,12 +51,8 @@ class RecordStore:
     def __iter__(self) -> Iterator[HeldRecord]:
         return iter([held for each in self._held.values() for held in each.values()])
 
-    def get_records(self, kind: int, target: bytes) -> list[Record]:
-        """Return what is kept there: one record at most, but for providers."""
-        return [held.record for held in self.list_held(kind, target)]
-
     def list_held(self, kind: int, target: bytes) -> list[HeldRecord]:
-        """Return what `get_records` does, and what is known of each."""
+        """Return what is kept there, and what is known of it: one record at most, but for providers."""
         return list(self._held.get((kind, target), {}).values())
 
     def add_record(

@@ -45,7 +45,7 @@ def test_the_newest_sequence_stays() -> None:
     assert store.add_record(old, b"", 1.0) is StoreVerdict.STORED
     assert store.add_record(new, b"", 2.0) is StoreVerdict.STORED
     assert store.add_record(old, b"", 3.0) is StoreVerdict.OLDER  # a replay
-    assert store.get_records(RecordKind.MUTABLE, new.target) == [new]
+    assert [each.record for each in store.list_held(RecordKind.MUTABLE, new.target)] == [new]
     assert len(store) == 1
     assert store.size == len(new.encoded)
 
@@ -95,7 +95,7 @@ def test_the_farthest_makes_place_for_what_is_nearer() -> None:
         store.add_record(each, b"", 1.0)
     assert store.add_record(records[9], b"", 1.0) is StoreVerdict.FULL
     assert store.add_record(records[0], b"", 1.0) is StoreVerdict.STORED
-    assert store.get_records(RecordKind.MUTABLE, records[7].target) == []
+    assert store.list_held(RecordKind.MUTABLE, records[7].target) == []
     assert len(store) == 5
 
 
@@ -108,7 +108,7 @@ def test_many_providers_of_one_content_push_out_their_own_kind() -> None:
     assert set(verdicts[5:]) == {StoreVerdict.FULL}
     late = people(1, seed=9)[0]
     assert store.add_record(provider(late), b"elsewhere", 1.0) is StoreVerdict.STORED
-    authors = {each.author for each in store.get_records(RecordKind.PROVIDER, provider(honest).target)}
+    authors = {each.record.author for each in store.list_held(RecordKind.PROVIDER, provider(honest).target)}
     assert {honest.id.key, late.id.key} < authors
     assert len(authors) == 6
 
