@@ -339,6 +339,11 @@ class Sequences:
         #: Whether an edit came that is about text that was forgotten here: all frames must be taken again.
         self.stale = False
 
+    @property
+    def open_count(self) -> int:
+        """How many texts and lists are in memory as more than their bytes."""
+        return len(self._open)
+
     def open_sequence(self, name: Name) -> GraphText | GraphList:
         """Return the text or list of this name, the same object each time."""
         found = self._open.get(name)

@@ -47,6 +47,11 @@ REACH: Final = 30 * 86_400.0
 #: Why an envelope of a banned author isn't taken.
 BANNED: Final = "banned"
 _READ: Final = 256
+#: Bytes of memory that a text or a list takes that is open, however little it holds.
+_TEXT_BYTES: Final = 7_000
+#: Memory is measured again behind so many ops of others, and one more for so many bytes: it takes as long as they do.
+_OPS_LEAST: Final = 1_000
+_OP_FOR_BYTES: Final = 10_000
 #: Authors of whom it is remembered how much is here, or that too much is.
 _MOST: Final = 65_536
 
@@ -175,6 +180,7 @@ class Admission:
         self._has_looked = False
         self._acquainted: set[bytes] = set()  # who is not a stranger, as it was worked out last
         self._strangers_bytes: int | None = None
+        self._measured, self._ops_unmeasured = 0, _OPS_LEAST
         self._arrivals = Arrivals()
         self._met: set[bytes] = set()
         self._full: set[bytes] = set()
@@ -525,6 +531,8 @@ class Admission:
 
     async def _why_not_a_stranger(self, usage: StoredUsage, more: StoredUsage, others: int) -> str:
         quotas = self.quotas
+        if quotas.strangers_memory is not None and self._measure_memory() > quotas.strangers_memory:
+            return f"more than {quotas.strangers_memory} bytes of memory, with strangers"
         if quotas.strangers_bytes is not None:
             if self._strangers_bytes is None:
                 sizes = await self._inside.run(self._store.author_sizes)
@@ -534,6 +542,13 @@ class Admission:
                 return f"more than {quotas.strangers_bytes} bytes of all strangers"
         beyond = usage.exceeded_limit(more, quotas.limits_of_stranger)
         return f"{beyond} of a stranger" if beyond else ""
+
+    def _measure_memory(self) -> int:
+        """Return bytes of memory that the graph takes, about."""
+        replica = self._graph.replica
+        if self._ops_unmeasured >= max(_OPS_LEAST, self._measured // _OP_FOR_BYTES):
+            self._measured, self._ops_unmeasured = replica.core.memory_bytes, 0
+        return self._measured + replica.sequences.open_count * _TEXT_BYTES
 
     async def _count_usage(self, author: bytes) -> StoredUsage:
         """Count what an author's envelopes that are here take, and remember it."""
@@ -554,6 +569,7 @@ class Admission:
         if usage is not None:
             more = usage_of(envelope)
             usage.add_usage(more)
+            self._ops_unmeasured += more.ops
             if self._strangers_bytes is not None and envelope.author not in self._acquainted:
                 self._strangers_bytes += more.bytes
 

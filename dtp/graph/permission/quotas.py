@@ -25,7 +25,8 @@ class Quotas:
     """How much is taken of each author, None for no limit. What is beyond is refused, counted and named.
 
     A stranger is an author whom neither the program nor its identity knows (`Admission.know`). The defaults keep a
-    disk from being filled, and 20,000 made-up authors from being taken at once; none is near what a person writes.
+    disk and memory from being filled, and 20,000 made-up authors from being taken at once; none is near what a person
+    writes.
     """
 
     #: Of an author who is known: bytes of envelopes, ops, frames.
@@ -38,6 +39,9 @@ class Quotas:
     stranger_frames: int | None = 1_000_000
     #: Of all strangers together.
     strangers_bytes: int | None = 4 << 30
+    #: Bytes of memory that the whole graph takes, beyond which nothing more of strangers is taken: in 56 bytes of an
+    #: envelope there may be a text, which takes 7 KB.
+    strangers_memory: int | None = 1 << 30
     #: Strangers of whom nothing was here before, in so many seconds.
     new_strangers: int | None = 4096
     new_strangers_seconds: float = 3600.0

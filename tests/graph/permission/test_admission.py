@@ -285,6 +285,7 @@ def test_a_purge_makes_the_file_smaller_and_stays(tmp_path: Path) -> None:
         (Quotas(stranger_ops=9), 4, "more than 9 ops of a stranger"),
         (Quotas(stranger_bytes=1000), None, "more than 1000 bytes of a stranger"),
         (Quotas(strangers_bytes=1000), None, "more than 1000 bytes of all strangers"),
+        (Quotas(strangers_memory=1), 0, "more than 1 bytes of memory, with strangers"),
         (Quotas(author_frames=2), 2, "more than 2 frames"),
         (Quotas(new_strangers=0), 0, "more than 0 new strangers in 3600 s"),
         (Quotas(), 6, ""),
@@ -378,6 +379,44 @@ def test_what_is_refused_is_counted_in_little_memory() -> None:
     assert refused.reasons == {"reason 0": (500, 2500), "reason 1": (500, 2500)}
     assert len(refused.authors) == MAX_NAMED
     assert Refused.load(values.decode(values.encode(refused.save()))) == refused
+
+
+def test_many_tiny_texts_of_a_stranger_fill_no_memory() -> None:
+    """Each took 56 bytes of a frame, and 7 KB of memory: one stranger's quota was 34 GB."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        for number in range(10):
+            for each in range(50):
+                bob.text("t", f"{number}.{each}").append("x")
+            await bob.commit()
+        for one in await bob.frames.read(BOB.id.key, 1, 10):
+            await alice.receive([one])
+        assert alice.frames.vector()[BOB.id.key] == 3
+        assert alice.replica.sequences.open_count == 150
+        assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_many_tiny_values_of_strangers_fill_no_memory() -> None:
+    """Each took 5 bytes of a frame, and 113 of memory: all strangers' quota was 97 GB."""
+
+    async def main() -> None:
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        for _ in range(5):
+            for one in signed(Identity.generate(), 4, ops=1_000):
+                await alice.receive([one])
+        assert 1_000_000 < alice.replica.core.memory_bytes < 2_000_000
+        assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        await alice.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize("wrong", [{"stranger_bytes": -1}, {"new_strangers": 1.5}, {"stranger_ops": "many"}])
