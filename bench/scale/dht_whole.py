@@ -186,7 +186,7 @@ class Simulation:
         holders = {
             node_id(self.swarm.nodes[each].identity.id.key)
             for each in self.honest()
-            if self.swarm.nodes[each].store.get_records(RecordKind.MUTABLE, record.target)
+            if self.swarm.nodes[each].store.list_held(RecordKind.MUTABLE, record.target)
         }
         if where not in self.swarm.nodes:
             return "the asker is gone"

@@ -491,9 +491,7 @@ def surrounded(*, all_lie: bool) -> tuple[DhtSwarm, Endpoint, Record, Counter[En
     swarm.add_nodes(59)
     swarm.run_for(5)
     record = swarm.put_value(next(iter(swarm.nodes)), b"here")
-    keeps = {
-        where for where, node in swarm.nodes.items() if node.store.get_records(record.kind, record.target)
-    }
+    keeps = {where for where, node in swarm.nodes.items() if node.store.list_held(record.kind, record.target)}
     place = int.from_bytes(record.target, "big")
 
     def first_of(where: Endpoint) -> set[Endpoint]:
