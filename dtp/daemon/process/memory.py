@@ -120,6 +120,8 @@ class Governor:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.bound = bound
+        #: Bytes that the process has before it serves anybody.
+        self._own = resident()
         #: What each connection holds, bytes.
         self.held = held
         self._shed = shed
@@ -129,6 +131,11 @@ class Governor:
         #: Whether nothing more should be taken up, and how many connections were closed.
         self.full = False
         self.closed = 0
+
+    def apply_share(self, wanted: int | None, workers: int) -> str:
+        """Go by the share of one of so many processes; return in words if it is more than is `wanted`."""
+        self.bound, why = bound(wanted, workers, self._own)
+        return why
 
     def start(self) -> None:
         """Begin to look."""

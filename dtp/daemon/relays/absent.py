@@ -35,6 +35,7 @@ class Absent:
         self._ledgers, self._patience = ledgers, patience
         self._of: dict[tuple[PeerId, str], set[Connection]] = {}
         self._ending: asyncio.Task[None] | None = None
+        self._keeps_all = False
         self._making: dict[tuple[PeerId, str], asyncio.Task[None]] = {}
 
     def add_connection(self, connection: Connection) -> None:
@@ -70,10 +71,15 @@ class Absent:
         for ledger in self._ledgers():
             await ledger.wait_without(gone)
 
+    def keep_all(self) -> None:
+        """Never begin to end them: another process has the place of this one, and sends who comes back on to it."""
+        self._keeps_all = True
+
     def start_ending(self, more: Callable[[], Collection[Connection]]) -> None:
         """End, until `stop_ending`, all connections that are without a carrier for too long, also those that
         `more` gives."""
-        self._ending = start_task(self._end_absent(more), name="dtpd-absent")
+        if not self._keeps_all:
+            self._ending = start_task(self._end_absent(more), name="dtpd-absent")
 
     def stop_ending(self) -> None:
         """Keep those that are away as long as they may be resumed. Idempotent."""

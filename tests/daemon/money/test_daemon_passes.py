@@ -93,7 +93,7 @@ def test_a_pass_of_the_account_that_signs_opens_a_service_until_its_quota_is_use
             assert await exchange(port, b"x") == b"x"
             (caller,) = pair.far.callers
             await pair.far.side.refresh_rules()
-            await pair.far._look_again()
+            await pair.far.reception.check_accounts()
             assert not caller.closed
             for _ in range(2):
                 assert await exchange(port, b"x") == b"x"

@@ -284,7 +284,7 @@ def test_a_quota_outlives_the_daemon(run: Run, tmp_path: Path) -> None:
             await pair.far.close()
             pair.far = pair.make(pair.far_config(pair.expose, url), FAR)
             await pair.far.start()
-            (quota,) = [policy for _, policy in pair.far._policies.iter_quotas()]
+            (quota,) = [policy for _, policy in pair.far.counting.policies.iter_quotas()]
             await until(lambda: _ME in quota._counts and quota._counts[_ME].requests)
             with pytest.raises(ConnectionResetError):
                 await exchange(port, b"still too much")
@@ -400,14 +400,14 @@ def test_daemons_share_rates_and_bans(run: Run, url: str, tmp_path: Path) -> Non
             await near.start()
             (forwarded,) = near.forwarded.values()
             port = int(forwarded.places[0].rpartition(":")[2])
-            await until(lambda: all(daemon._sharing._foreign._seen for daemon in (pair.far, second)))
+            await until(lambda: all(daemon.counting._sharing._foreign._seen for daemon in (pair.far, second)))
             passed = []
             for number in range(12):
                 try:
                     passed.append(await exchange((first_port, port)[number % 2], b"x") == b"x")
                 except ConnectionError:
                     passed.append(False)
-                rates = [dict(daemon._policies.iter_rates()) for daemon in (pair.far, second)]
+                rates = [dict(daemon.counting.policies.iter_rates()) for daemon in (pair.far, second)]
                 (one, other) = [rate for found in rates for rate in found.values()]
                 wanted = sum(passed) * 600.0
 

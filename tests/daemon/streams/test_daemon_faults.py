@@ -256,7 +256,7 @@ def test_what_was_counted_of_a_service_goes_with_it(run: Run) -> None:
             for text in (rules.replace('"api"', '"other"'), rules):
                 await pair.far.reload(pair.far_config(text))
             assert await exchange(port, b"anew") == b"anew"
-            assert {key[0] for key in pair.far._policies._made} == {"", "api"}
+            assert {key[0] for key in pair.far.counting.policies._made} == {"", "api"}
 
     run(scenario)
 

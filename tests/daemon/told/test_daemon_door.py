@@ -160,7 +160,7 @@ def test_who_is_refused_after_all_is_counted_too(run: Run, code: CloseCode, name
             meter_connection=AsyncMock(side_effect=Refuse(code, "taken")), close=AsyncMock()
         )
         wire = Mock(peer=NEAR.id, source="192.0.2.7", service="api")
-        assert not await pair.far._is_paid(wire, caller_of(wire))
+        assert not await pair.far.reception.is_paid(wire, caller_of(wire))
         wire.abort.assert_called_once_with(code, "taken", detail=0)
         assert pair.exposed.denials == {name: 1}
 

@@ -1,0 +1,168 @@
+"""What a daemon serves: the services that it exposes, the places that it forwards, and of both what a reload has
+replaced and still has streams."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from socket import socket
+from typing import TYPE_CHECKING
+
+from dtp.daemon.config.model import Config, Expose, Telemetry
+from dtp.daemon.patience import Patience
+from dtp.daemon.policies import Denial, Policies, Policy
+from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.absent import Absent
+from dtp.daemon.relays.expose import Exposed
+from dtp.daemon.relays.forward import FORWARDS, Forwarded
+from dtp.daemon.relays.kept import Kept
+from dtp.daemon.relays.ledger import ServedSession
+from dtp.daemon.relays.pools import Pools
+from dtp.identity import PeerId
+from dtp.net.connection import Connection
+
+if TYPE_CHECKING:
+    from dtp.daemon.observing.telemetry import Spans
+
+#: Sockets that listen already, by the place or URL in the configuration.
+Adopted = Mapping[str, Sequence[socket]]
+
+
+class ExposedServices:
+    """Services by their names, with what they answer from."""
+
+    def __init__(
+        self,
+        make: Callable[[Expose, Sequence[Policy]], Exposed],
+        kept: Kept,
+        policies: Policies,
+        charge_of: Callable[[Expose], Callable[[Connection, int], Awaitable[str]] | None],
+        patience: float,
+    ) -> None:
+        """`charge_of` gives what has requests paid; `patience` is that of `Absent`."""
+        self.by_name: dict[str, Exposed] = {}
+        self.absent = Absent(lambda: (each.ledger for each in self.list_parts()), patience)
+        self._make, self.kept, self._policies, self._charge_of = make, kept, policies, charge_of
+        self._replaced: list[Exposed] = []
+        self._spans: Spans | None = None
+
+    def find_service(self, name: str) -> Exposed | None:
+        """Return what serves a service now."""
+        return self.by_name.get(name)
+
+    def list_parts(self) -> list[Exposed]:
+        """Return those that serve, and those of before that still have streams."""
+        self._replaced = [each for each in self._replaced if each.ledger.open or each.active]
+        return [*self.by_name.values(), *self._replaced]
+
+    def list_sessions(self) -> Iterator[ServedSession]:
+        """Return what is open of them."""
+        return (session for each in self.list_parts() for session in each.ledger.open)
+
+    @property
+    def active(self) -> int:
+        """Streams that were let in and are not over."""
+        return sum(each.active for each in self.list_parts())
+
+    def tell_spans(self, settings: Telemetry | None, identity: PeerId) -> None:
+        """Have streams that end told to a collector, if that is configured."""
+        if settings is not None:
+            from dtp.daemon.observing.telemetry import Spans
+
+            self._spans = Spans(settings, str(identity))
+
+    def apply_config(self, config: Config, everywhere: Sequence[Policy]) -> list[Exposed]:
+        """Go by `config`, where what it doesn't change stays; return what was replaced. `everywhere` are the policies
+        of all services together."""
+        fresh: dict[str, Exposed] = {}
+        for expose in config.expose:
+            known = self.by_name.get(expose.service)
+            policies = (*everywhere, *self._policies.policies_for(expose.service, expose.rules))
+            if known is not None and known.config == expose and known.chain.policies == policies:
+                fresh[expose.service] = known
+            else:
+                self.kept.equip_service(made := self._make(expose, policies))
+                made.spans, made.absent, fresh[expose.service] = self._spans, self.absent, made
+        replaced = [known for name, known in self.by_name.items() if fresh.get(name) is not known]
+        for known in replaced:
+            known.stop_checks()
+        self._replaced += replaced
+        self.by_name = fresh
+        self._policies.keep_scopes({"", *fresh})
+        for exposed in fresh.values():
+            exposed.charge = self._charge_of(exposed.config)
+            exposed.start_checks()
+        return replaced
+
+    async def close_stores(self, config: Config | None) -> None:
+        """Close stores that aren't in `config`, after their streams: clients come again for what wasn't answered."""
+        for each in self.list_parts() if config is None else self._replaced:
+            if self.kept.ends_with(each, config):
+                each.abort_streams(Reason.DRAINING)
+                await each.wait_empty()
+        await self.kept.keep_stores(config)
+
+    async def close_spans(self) -> None:
+        """Tell the last ones. Idempotent."""
+        if self._spans is not None:
+            await self._spans.exporter.close()
+            self._spans = None
+
+
+class ForwardedPlaces:
+    """Places of this machine where programs come in, and the connections over which they go out."""
+
+    def __init__(self, pools: Pools, no_room: Callable[[], Denial | None], patience: Patience) -> None:
+        """`no_room` and `patience` are those of each `Forwarded`."""
+        self.by_place: dict[str, Forwarded] = {}
+        self.pools = pools
+        self._no_room, self._patience = no_room, patience
+        self._replaced: list[Forwarded] = []
+
+    def list_parts(self) -> list[Forwarded]:
+        """Return those that listen, and those of before that still have streams."""
+        self._replaced = [each for each in self._replaced if each.ledger.open or each.active]
+        return [*self.by_place.values(), *self._replaced]
+
+    async def listen_locally(self, config: Config, adopted: Adopted) -> dict[str, Forwarded]:
+        """Return those that `config` has and that aren't here yet, which listen. Raises `ListenError`: then none
+        does."""
+        made: dict[str, Forwarded] = {}
+        try:
+            for forward in config.forward:
+                place = forward.name
+                if place not in self.by_place:
+                    serve, pool = FORWARDS[forward.kind], self.pools.pool_of(forward)
+                    made[place] = serve(forward, pool, self.pools.pool_for, self._no_room, self._patience)
+                    await made[place].start_listening(list(adopted.get(place, ())))
+        except BaseException:
+            for forwarded in made.values():
+                await forwarded.stop_listening()
+            raise
+        return made
+
+    async def apply_config(self, config: Config, made: Mapping[str, Forwarded]) -> None:
+        """Go by `config`, for which `made` listen already."""
+        wanted = {forward.name: forward for forward in config.forward}
+        for place, known in list(self.by_place.items()):
+            if place not in wanted:
+                await known.stop_listening()
+                self._replaced.append(self.by_place.pop(place))
+            elif known.config != wanted[place]:
+                known.config, known.pool = wanted[place], self.pools.pool_of(wanted[place])
+        self.by_place.update(made)
+        self.pools.keep_used(forwarded.pool for forwarded in self.by_place.values())
+
+    @property
+    def sockets(self) -> dict[str, list[socket]]:
+        """What it listens on, by place; still its own."""
+        return {place: forwarded.sockets for place, forwarded in self.by_place.items()}
+
+    async def stop_listening(self) -> None:
+        """Take no more programs; what is open goes on."""
+        for forwarded in self.by_place.values():
+            await forwarded.stop_listening()
+
+    async def hand_over(self) -> None:
+        """Do the same, and leave the places as they are: another process has copies of the sockets."""
+        for forwarded in self.by_place.values():
+            await forwarded.hand_over()
