@@ -10,6 +10,7 @@ from typing import Any
 from dtp.daemon.config.model import Config, ServiceRules
 from dtp.daemon.policies.access import AccessPolicy
 from dtp.daemon.policies.base import (
+    UNBOUNDED,
     Arrive,
     Bounds,
     Caller,
@@ -79,10 +80,6 @@ POLICIES: dict[str, PolicyRow] = {
     "rate": PolicyRow("rate", RatePolicy),
     "limits": PolicyRow("limits", LimitsPolicy),
 }
-
-
-#: What a stream may have that nobody bounds.
-_ANY = Bounds()
 
 
 class PolicyChain:
@@ -157,7 +154,7 @@ class PolicyChain:
 
     def stream_bounds(self, event: Open) -> Bounds:
         """Return what a stream may have, by all policies together."""
-        found = _ANY
+        found = UNBOUNDED
         for policy in self._bounding:
             bounds = policy.stream_bounds(event)
             if bounds is not None:

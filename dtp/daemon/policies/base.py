@@ -126,6 +126,10 @@ class Bounds:
         )
 
 
+#: What a stream may have that nobody bounds.
+UNBOUNDED = Bounds()
+
+
 def _least(one: _Number | None, other: _Number | None) -> _Number | None:
     return min((value for value in (one, other) if value is not None), default=None)
 

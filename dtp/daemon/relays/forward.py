@@ -278,14 +278,13 @@ class Forwarded:
     ) -> None:
         self.ledger.end_session(relay)
         pool.release_stream(relay.stream)
-        if isinstance(relay, StreamRelay) and relay.left is not None and relay.unpaid is not None:
-            assert reader is not None
-            telling = tell_program(relay.left, reader, Reason.UNPAID, str(relay.unpaid), relay.unsent)
-            self._start_serving(telling, partial(sockets.reset, relay.left))
-        elif isinstance(relay, StreamRelay) and relay.left is not None:
-            # After a reload the forward may lead elsewhere.
-            again = self._serve_again(self.pool or pool, relay.left, relay.said)
-            self._start_serving(again, partial(sockets.reset, relay.left))
+        if isinstance(relay, StreamRelay) and (left := relay.left) is not None:
+            if left.unpaid is not None:
+                assert reader is not None
+                work = tell_program(left.sock, reader, Reason.UNPAID, str(left.unpaid), left.unsent)
+            else:  # after a reload the forward may lead elsewhere
+                work = self._serve_again(self.pool or pool, left.sock, left.said)
+            self._start_serving(work, partial(sockets.reset, left.sock))
         if relay.why and self._broken_log.may_log():
             log.info(
                 "%s: a stream broke off: %s",

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dtp.carriers.watch import Watcher, socket_watcher
-from dtp.daemon.policies.base import Bounds
+from dtp.daemon.policies.base import UNBOUNDED, Bounds
 from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relays.bounds import Meter, StreamBounds
 from dtp.daemon.relays.sockets import reset
 from dtp.errors import DtpError, LimitError
 from dtp.net.driver import yield_processor
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 
 #: Bytes per read of the socket: small at first, since most messages are; larger while reads come back full.
 READ_MIN, READ_MAX = PIECE, WIDE
-#: How often within its bound an idle stream is looked at.
-_LOOKS = 4
-
-#: What waits for a socket, of all relays for which nothing does: an empty deque each would be 600 bytes.
-_NOTHING: deque[bytes | memoryview] = deque(maxlen=0)
-
-#: Told of bytes that came from either side: the seconds until the next ones are wanted, or why the stream must end.
-Meter = Callable[[int], "float | Reason"]
 
 
 @dataclass(slots=True)
@@ -60,6 +53,122 @@ class Follower(Protocol):
         """Return what was held back."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftSocket:
+    """A socket that outlives its stream: whoever is told of the end owns it from then on."""
+
+    sock: socket.socket
+    #: What it has sent, of which nothing was read: to be sent another way.
+    said: bytes = b""
+    #: What kept it from being paid for, where it was kept for being told; and what it is to get first.
+    unpaid: DtpError | None = None
+    unsent: bytes = b""
+
+
+class Backlog:
+    """What waits for a socket; in front of it what never came by the stream, so that no credit is due for it."""
+
+    __slots__ = ("_own", "pieces")
+
+    def __init__(self, data: bytes | memoryview, own: int = 0) -> None:
+        self.pieces: deque[bytes | memoryview] = deque([data])
+        self._own = own
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @property
+    def is_own(self) -> bool:
+        """True if what is sent next never came by the stream."""
+        return bool(self._own)
+
+    @property
+    def due(self) -> int:
+        """Bytes that credit is due for."""
+        return sum(map(len, self.pieces)) - self._own
+
+    def send_next(self, sock: socket.socket) -> int:
+        """Send some, and return for how many bytes of it credit is due. Raises `OSError`."""
+        piece = self.pieces[0]
+        sent = sock.send(piece)
+        if sent < len(piece):
+            self.pieces[0] = memoryview(piece)[sent:]
+        else:
+            self.pieces.popleft()
+        if self._own:
+            self._own -= sent
+            return 0
+        return sent
+
+
+class SocketEvents:
+    """Which events of a socket are waited for: by itself, or together with those of other splices."""
+
+    __slots__ = ("_fd", "_splice", "_writing", "loop", "read_size", "reading")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, splice: Splice | None) -> None:
+        self.loop, self._fd, self._splice = loop, fd, splice
+        #: Bytes that are read at once, and whether anything is.
+        self.read_size, self.reading = READ_MIN, False
+        self._writing = False
+
+    @property
+    def _watcher(self) -> Watcher:
+        """For what no splice does; looked up, since most relays never need it."""
+        return socket_watcher(self.loop)
+
+    def read_on(self, on_readable: Callable[[], object]) -> None:
+        """Read small messages together with those of others; what comes in larger pieces by itself."""
+        self.reading = True
+        if self._splice is not None and self.read_size == READ_MIN:
+            self._splice.start_reading()
+        else:
+            self._watcher.add_reader(self._fd, on_readable)
+
+    def pause_reading(self) -> None:
+        """Read no more for now. Idempotent."""
+        if self.reading:
+            self.reading = False
+            if self._splice is not None and self._splice.reading:
+                self._splice.pause_reading()
+            else:
+                self._watcher.remove_reader(self._fd)
+
+    def shrink_reads(self, size: int, on_readable: Callable[[], object]) -> None:
+        """Read less at once, after little has come of `size` bytes."""
+        self.read_size = max(size // 4, READ_MIN)
+        if self.read_size == READ_MIN and self.reading and self._splice is not None:
+            self.pause_reading()
+            self.read_on(on_readable)
+
+    def await_writable(self, on_writable: Callable[[], object]) -> None:
+        """Have bytes of the stream go to the owner, who is called when the socket takes more."""
+        self._writing = True
+        self.divert_splice()
+        self._watcher.add_writer(self._fd, on_writable)
+
+    def divert_splice(self) -> None:
+        """Have a splice give the owner what comes for the socket."""
+        if self._splice is not None:
+            self._splice.set_held(True)
+
+    def stop_writing(self) -> None:
+        """Wait no more until the socket takes more: nothing waits for it. Idempotent."""
+        if self._writing:
+            self._writing = False
+            self._watcher.remove_writer(self._fd)
+            if self._splice is not None:
+                self._splice.set_held(False)
+
+    def close(self) -> None:
+        """Leave the socket alone."""
+        self.pause_reading()
+        self.stop_writing()
+        if self._splice is not None:
+            self._splice.close()
+            self._splice = None  # which has its owner: nothing of both is to be left to the collector
+
+
 def told(error: DtpError) -> str:
     """Return why a stream broke off, in words: those of the other daemon, if it was reset there."""
     return f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error)
@@ -78,39 +187,24 @@ class StreamRelay:
     kept = 0
 
     __slots__ = (
+        "_backlog",
+        "_bounds",
         "_broken",
-        "_data_left",
-        "_fd",
+        "_events",
         "_follow",
-        "_held",
-        "_held_until",
         "_high",
         "_keep",
-        "_looked",
-        "_loop",
-        "_meter",
         "_on_end",
-        "_ours",
-        "_out",
-        "_owed",
-        "_read_size",
-        "_reading",
         "_shut",
         "_sock",
         "_socket_ended",
-        "_splice",
         "_stream_ended",
-        "_timers",
         "_turns",
         "_watch",
-        "_writing",
         "counts",
         "ended",
         "left",
-        "said",
         "stream",
-        "unpaid",
-        "unsent",
         "why",
     )
 
@@ -123,7 +217,7 @@ class StreamRelay:
         on_end: Callable[[StreamRelay], object],
         first: bytes = b"",
         meter: Meter | None = None,
-        bounds: Bounds | None = None,
+        bounds: Bounds = UNBOUNDED,
         keep: bool = False,
         sent: int = 0,
         watch: Callable[[bytes], object] | None = None,
@@ -134,8 +228,7 @@ class StreamRelay:
         nothing is left open.
 
         `keep`: when the connection is lost before a byte has moved, or the peer has refused the stream unread, the
-        socket stays open, and is `left`, with all that it has `said`; so with `watch` where the money for it is
-        spent, with what is `unsent` to it.
+        socket stays open, and is `left`; so with `watch` where the money for it is spent.
         """
         connection = stream.connection
         self.stream = stream
@@ -143,50 +236,29 @@ class StreamRelay:
         #: Why it ended before its time, in words; "" for an orderly end.
         self.why = ""
         self.ended = False
-        #: The socket, where it was kept: whoever is told of the end owns it from then on.
-        self.left: socket.socket | None = None
-        #: What it has sent, of which nothing was read: to be sent another way.
-        self.said = b""
-        #: What kept it from being paid for, where the socket was kept for being told; and what it is to get first.
-        self.unpaid: DtpError | None = None
-        self.unsent = b""
+        self.left: LeftSocket | None = None
         self._keep = keep
         self._sock = sock
-        self._fd = sock.fileno()
-        self._loop = connection.loop
         self._turns = connection.turns
         self._broken = broken
         self._on_end = on_end
-        self._meter = meter
         self._watch, self._follow = watch, follow
         self._high = connection.limits.write_low  # what several have queued is to stay in the cache
-        self._read_size = READ_MIN
-        self._reading = False
-        self._writing = False  # bytes wait for the socket to take them
-        self._held = False  # the meter wants the next bytes later
-        self._held_until = 0.0  # what it wants later, of both directions, comes by then
-        self._owed = 0  # of what the socket has, credit that the meter wants to be given later
-        self._out: deque[bytes | memoryview] = deque([first]) if first else _NOTHING
-        self._ours = len(
-            first
-        )  # of what waits, in front: never came by the stream, so no credit is due for it
+        self._backlog = Backlog(first, len(first)) if first else None
         self._socket_ended = False  # nothing more comes from the socket
         self._stream_ended = False  # nothing more comes from the stream
         self._shut = False  # the socket takes no more
-        self._data_left = bounds.data if bounds is not None else None
-        self._timers: set[asyncio.TimerHandle] | None = None
-        self._looked = (0, -1)
-        measured = meter is not None or watch is not None or self._data_left is not None
-        self._splice: Splice | None = None if measured else stream.splice_socket(self._fd, self)
-        if self._splice is None:
+        self._bounds: StreamBounds | None = None
+        if meter is not None or bounds is not UNBOUNDED:
+            self._bounds = StreamBounds(connection.loop, stream, self.counts, self.abort, meter, bounds)
+        fd, splice = sock.fileno(), None
+        if watch is None and (self._bounds is None or not self._bounds.counts_bytes):
+            splice = stream.splice_socket(fd, self)
+        if splice is None:
             self._turns.allow_widening()
-        if bounds is not None:
-            if bounds.time is not None:
-                self._call_later(bounds.time, lambda: self.abort(Reason.TIME))
-            if bounds.idle is not None:
-                self._call_later(bounds.idle / _LOOKS, lambda: self._check_idle(bounds.idle))
+        self._events = SocketEvents(connection.loop, fd, splice)
         if first:
-            self._await_writable()
+            self._events.await_writable(self._on_writable)
             self._on_writable()
         if not self.ended:
             self._read_on()
@@ -194,15 +266,11 @@ class StreamRelay:
             if stream.write_error is not None:
                 self.stream_writable()
 
-    @property
-    def _watcher(self) -> Watcher:
-        """For what no splice does; looked up, since most relays never need it."""
-        return socket_watcher(self._loop)
-
     # ---- from the socket to the stream --------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        size = min(self._read_size, self._turns.size)
+        events, bounds = self._events, self._bounds
+        size = min(events.read_size, self._turns.size)
         try:
             data = self._sock.recv(size)
         except (BlockingIOError, InterruptedError):
@@ -214,7 +282,7 @@ class StreamRelay:
         if not got:
             self._end_of_socket()
             return
-        if not self._may_pass(got):
+        if bounds is not None and not bounds.may_pass(got):
             return
         self.counts.sent += got
         if self._watch is not None:
@@ -225,58 +293,34 @@ class StreamRelay:
             self.stream_error(error)
             return
         if self.stream.queued > self._high:
-            self._pause_reading()
-        if got >= READ_MIN and self._turns.note_moved(got, self._loop.time()):
+            events.pause_reading()
+        if got >= READ_MIN and self._turns.note_moved(got, events.loop.time()):
             yield_processor()
         if got == size:
-            self._read_size = min(4 * size, READ_MAX)
-        elif got < size // 8 and self._read_size > READ_MIN:
-            self._read_size = max(size // 4, READ_MIN)
-            if self._read_size == READ_MIN and self._reading and self._splice is not None:
-                self._pause_reading()
-                self._read_on()
-        if self._meter is not None or self._data_left is not None:
-            delay = self._count_moved(got)
-            if delay and not self.ended:
-                self._held = True
-                self._pause_reading()
-                self._call_later(delay, self._release_hold)
-
-    def _release_hold(self) -> None:
-        self._held = False
-        self.stream_writable()
+            events.read_size = min(4 * size, READ_MAX)
+        elif got < size // 8 and events.read_size > READ_MIN:
+            events.shrink_reads(size, self._on_readable)
+        if bounds is not None and bounds.hold_reading(got, self.stream_writable):
+            events.pause_reading()
 
     def _read_on(self) -> None:
-        """Read small messages together with those of others; what comes in larger pieces by itself."""
-        self._reading = True
-        if self._splice is not None and self._read_size == READ_MIN:
-            self._splice.start_reading()
-        else:
-            self._watcher.add_reader(self._fd, self._on_readable)
-
-    def _pause_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            if self._splice is not None and self._splice.reading:
-                self._splice.pause_reading()
-            else:
-                self._watcher.remove_reader(self._fd)
+        self._events.read_on(self._on_readable)
 
     def splice_full(self) -> None:
         """There is more to read than a small message."""
-        self._pause_reading()
-        self._read_size = 4 * READ_MIN
+        self._events.pause_reading()
+        self._events.read_size = 4 * READ_MIN
         if not self.ended and not self._socket_ended and self.stream.queued <= self._high:
             self._read_on()
 
     def splice_queued(self) -> None:
         """Pause reading where much is queued: the stream has no credit now, or the carrier no room."""
         if self.stream.queued > self._high:
-            self._pause_reading()
+            self._events.pause_reading()
 
     def splice_ended(self, errno: int) -> None:
         """As when reading by itself."""
-        self._reading = False
+        self._events.reading = False
         if errno:
             self._break_off(self._broken, f"{words(self._broken)}: {os.strerror(errno)}")
         else:
@@ -284,8 +328,7 @@ class StreamRelay:
 
     def _end_of_socket(self) -> None:
         self._socket_ended = True
-        if self._reading:
-            self._pause_reading()
+        self._events.pause_reading()
         self.stream.write_eof()
         self._end_if_done()
 
@@ -295,7 +338,8 @@ class StreamRelay:
         """Take the next bytes for the socket. Their credit goes back when the kernel has them."""
         size = len(data)
         self.counts.received += size
-        if self._shut or self.ended or not self._may_pass(size):
+        bounds = self._bounds
+        if self._shut or self.ended or not (bounds is None or bounds.may_pass(size)):
             self.stream.consumed(size)
             return
         if self._follow is None:
@@ -305,8 +349,8 @@ class StreamRelay:
 
     def _pass_to_socket(self, data: bytes) -> None:
         size = len(data)
-        if self._out:
-            self._out.append(data)
+        if self._backlog:
+            self._backlog.pieces.append(data)
             return
         try:
             sent = self._sock.send(data)
@@ -323,29 +367,19 @@ class StreamRelay:
 
     def _wait_with(self, data: bytes | memoryview) -> None:
         """Keep what comes until the socket takes more."""
-        self._out = deque([data])
-        self._await_writable()
-
-    def _await_writable(self) -> None:
-        self._writing = True
-        if self._splice is not None:
-            self._splice.set_held(True)
-        self._watcher.add_writer(self._fd, self._on_writable)
+        self._backlog = Backlog(data)
+        self._events.await_writable(self._on_writable)
 
     def _wrote_all(self) -> None:
-        if self._writing:
-            self._writing = False
-            self._out = _NOTHING
-            self._watcher.remove_writer(self._fd)
-            if self._splice is not None:
-                self._splice.set_held(False)
+        self._backlog = None
+        self._events.stop_writing()
 
     def splice_rest(self, data: bytes) -> None:
         """Keep the next bytes for the socket, which has not taken them."""
         if self._shut or self.ended:
             self.stream.consumed(len(data))
-        elif self._out:
-            self._out.append(data)
+        elif self._backlog:
+            self._backlog.pieces.append(data)
         else:
             self._wait_with(data)
 
@@ -355,43 +389,26 @@ class StreamRelay:
             self._socket_takes_no_more()
 
     def _give_credit(self, size: int) -> None:
-        """Let the other side send as much more: at once, or after as long as the meter says."""
-        if self._meter is None and self._data_left is None:
+        """Let the other side send as much more as the socket has got now."""
+        if self._bounds is None:
             self.stream.consumed(size)
-            return
-        delay = self._count_moved(size)
-        if delay and not self.ended:
-            self._owed += size
-            self._call_later(delay, lambda: self._pay_credit(size))
         else:
-            self.stream.consumed(size)
-
-    def _pay_credit(self, size: int) -> None:
-        """Give credit whose time has come; nothing is owed any more where the socket takes no more."""
-        if self._owed:
-            self._owed -= size
-            self.stream.consumed(size)
+            self._bounds.give_credit(size)
 
     def _on_writable(self) -> None:
-        out = self._out
-        while out:
-            if not (self._ours or self._may_pass(0)):
+        backlog, bounds = self._backlog, self._bounds
+        while backlog:
+            if not (bounds is None or backlog.is_own or bounds.may_pass(0)):
                 return
             try:
-                sent = self._sock.send(out[0])
+                due = backlog.send_next(self._sock)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
                 self._socket_takes_no_more()
                 return
-            if sent < len(out[0]):
-                out[0] = memoryview(out[0])[sent:]
-            else:
-                out.popleft()
-            if self._ours:
-                self._ours -= sent
-            else:
-                self._give_credit(sent)
+            if due:
+                self._give_credit(due)
             if self.ended:
                 return
         self._wrote_all()
@@ -404,11 +421,10 @@ class StreamRelay:
         self._drop_held()
         self._drop_waiting()
         self._wrote_all()
-        if self._splice is not None:
-            self._splice.set_held(True)
+        self._events.divert_splice()
         self.stream.stop(self._broken)
         self._stream_ended = True
-        if not self._socket_ended and not self._reading:
+        if not self._socket_ended and not self._events.reading:
             self.stream_writable()
         self._end_if_done()
 
@@ -417,7 +433,7 @@ class StreamRelay:
         if self._follow is not None and not self._shut and (rest := self._follow.take_rest()):
             self._pass_to_socket(rest)
         self._stream_ended = True
-        if not self._out:
+        if not self._backlog:
             self._shut_down()
 
     def _shut_down(self) -> None:
@@ -431,33 +447,33 @@ class StreamRelay:
         self._end_if_done()
 
     def stream_error(self, error: DtpError) -> None:
-        """Break off the socket as the stream did, unless it can be joined with another."""
-        if self._keep and self._may_go_another_way(error):
-            self.left = self._sock
-            self._release_socket()
-            self._on_end(self)
+        """Break off the socket as the stream did, unless it can be joined with another, or told why."""
+        left = self._leave_socket(error)
+        if left is None:
+            self._break_off(self._broken, told(error))
             return
-        spent = isinstance(error, LimitError | MoneyNotAdded)
-        if self._watch is not None and spent and not (self._shut or self.ended):
-            self.left, self.unpaid, self.why = self._sock, error, str(error)
-            self.unsent = b"".join(self._out)
-            self._release_socket()
-            self._on_end(self)
-            return
-        self._break_off(self._broken, told(error))
+        self.left = left
+        self._release_socket()
+        self._on_end(self)
 
-    def _may_go_another_way(self, error: DtpError) -> bool:
-        """True if another stream is as good as this one, once what was `said` is sent there."""
-        if isinstance(error, StreamRefused) and error.data is not None:
-            if self.ended or self._shut or self._out:
-                return False
-            self.said, self.counts.sent = error.data, 0
-            return True
-        return isinstance(error, ConnectionClosed | ConnectionLost) and self._is_untouched()
+    def _leave_socket(self, error: DtpError) -> LeftSocket | None:
+        """Return the socket if another stream is as good as this one, or its program hears what it lacks."""
+        over = self.ended or self._shut
+        if self._keep and isinstance(error, StreamRefused) and error.data is not None:
+            if not over and not self._backlog:
+                self.counts.sent = 0
+                return LeftSocket(self._sock, said=error.data)
+        elif self._keep and isinstance(error, ConnectionClosed | ConnectionLost) and self._is_untouched():
+            return LeftSocket(self._sock)
+        if self._watch is not None and isinstance(error, LimitError | MoneyNotAdded) and not over:
+            self.why = str(error)
+            unsent = b"".join(self._backlog.pieces) if self._backlog else b""
+            return LeftSocket(self._sock, unpaid=error, unsent=unsent)
+        return None
 
     def _is_untouched(self) -> bool:
         """True if neither side has said anything: to both, another stream is as good as this one."""
-        moved = self.counts.sent or self.counts.received or self._out
+        moved = self.counts.sent or self.counts.received or self._backlog
         return not (self.ended or moved or self._socket_ended or self._stream_ended or self._shut)
 
     def stream_writable(self) -> None:
@@ -468,63 +484,17 @@ class StreamRelay:
         if error is not None:
             # The other end takes no more, but what it has sent is still on its way to the socket.
             self._socket_ended = True
-            self._pause_reading()
+            self._events.pause_reading()
             # Code 0: it has all it wants.
             if isinstance(error, StreamReset) and error.error_code and not self.why:
                 self.why = told(error)
             self._end_if_done()
-        elif not self._reading and not self._held and self.stream.queued <= self._high:
+        elif (
+            not self._events.reading
+            and (self._bounds is None or not self._bounds.held)
+            and self.stream.queued <= self._high
+        ):
             self._read_on()
-
-    # ---- bounds -------------------------------------------------------------------------------------------
-
-    def _may_pass(self, size: int) -> bool:
-        """True if bytes may go on, which count once they have. False ends the relay: nothing passes a quota that was
-        used up by another stream, nor more than a limit of this one."""
-        if self._data_left is not None and size > self._data_left:
-            self.abort(Reason.SIZE)
-        elif self._meter is not None and isinstance(verdict := self._meter(0), Reason):
-            self.abort(verdict)
-        return not self.ended
-
-    def _count_moved(self, size: int) -> float:
-        """Count bytes: the seconds to wait for the next ones. Ends the relay when there may be no more."""
-        if self._data_left is not None:
-            self._data_left -= size
-            if self._data_left < 0:
-                self.abort(Reason.SIZE)
-                return 0.0
-        if self._meter is None:
-            return 0.0
-        verdict = self._meter(size)
-        if isinstance(verdict, Reason):
-            self.abort(verdict)
-            return 0.0
-        if verdict:
-            self._held_until = self._loop.time() + verdict
-        return verdict
-
-    def _check_idle(self, idle: float | None) -> None:
-        """End an idle stream unless a byte has moved since it was looked at first."""
-        assert idle is not None
-        moved = self.counts.sent + self.counts.received
-        looks = self._looked[0] + 1 if self._looked[1] == moved else 0
-        # While it is us who hold the bytes back, neither side is silent.
-        self._looked = (0, -1) if self._loop.time() < self._held_until else (looks, moved)
-        if self._looked[0] >= _LOOKS:
-            self.abort(Reason.IDLE)
-        else:
-            self._call_later(idle / _LOOKS, lambda: self._check_idle(idle))
-
-    def _call_later(self, delay: float, call: Callable[[], object]) -> None:
-        timers = self._timers = self._timers or set()
-
-        def run() -> None:
-            timers.discard(timer)
-            call()
-
-        timer = self._loop.call_later(delay, run)
-        timers.add(timer)
 
     # ---- the end ------------------------------------------------------------------------------------------
 
@@ -553,19 +523,11 @@ class StreamRelay:
 
     def _release_socket(self) -> None:
         self.ended = True
-        if self._reading:
-            self._pause_reading()
-        if self._out or self._owed:
-            self._drop_waiting()
-        if self._writing:
-            self._wrote_all()
-        if self._splice is not None:
-            self._splice.close()
-            self._splice = None  # which has this relay: nothing of both is to be left to the collector
-        if self._timers is not None:
-            for timer in self._timers:
-                timer.cancel()
-            self._timers = None
+        self._drop_waiting()
+        self._events.close()
+        if self._bounds is not None:
+            self._bounds.close()
+            self._bounds = None  # which has this relay, too
 
     def _drop_held(self) -> None:
         if self._follow is not None:
@@ -573,5 +535,9 @@ class StreamRelay:
 
     def _drop_waiting(self) -> None:
         """Give all credit back, since the socket gets no more: it is also that of the caller's other streams."""
-        self.stream.consumed(sum(map(len, self._out)) - self._ours + self._owed)
-        self._out, self._ours, self._owed = _NOTHING, 0, 0
+        due = self._backlog.due if self._backlog else 0
+        self._backlog = None
+        if self._bounds is not None:
+            due += self._bounds.take_owed()
+        if due:
+            self.stream.consumed(due)

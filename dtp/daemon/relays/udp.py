@@ -19,9 +19,10 @@ from dtp.carriers.watch import Watcher, socket_watcher
 from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.policies import Bounds
 from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relays.bounds import Meter
 from dtp.daemon.relays.dropped import Drop, Dropped, KernelDrops
 from dtp.daemon.relays.ledger import Ending
-from dtp.daemon.relays.relay import Counts, Meter
+from dtp.daemon.relays.relay import Counts
 from dtp.daemon.relays.sockets import undialled
 from dtp.errors import DtpError
 from dtp.net.connection import Connection

@@ -9,7 +9,6 @@ import gc
 import hashlib
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +21,9 @@ import pytest
 from dtp.daemon.config.model import Config
 from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.patience import Patience
+from dtp.daemon.policies import Bounds
 from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.bounds import Meter, StreamBounds
 from dtp.daemon.relays.relay import Counts, StreamRelay
 from dtp.daemon.server import Daemon
 from dtp.net.driver import Buffers
@@ -395,24 +396,14 @@ def test_what_waits_for_its_rate_is_credit_once_the_stream_is_over(run: Run, way
     run(scenario)
 
 
-class Watched(StreamRelay):
-    """As much of a relay as is needed to see when it is idle, or gives credit."""
+class Watched:
+    """A stream that is bounded, as its relay has it: when it is ended, and the credit that is given for it."""
 
-    __slots__ = ("over",)
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        stream: Any = None,
-        meter: Callable[..., Any] | None = None,
-    ) -> None:
-        self._loop, self.counts, self._looked, self._timers = loop, Counts(), (0, -1), None
-        self._held_until, self._owed = 0.0, 0
-        self.stream, self._meter, self._data_left, self.ended = stream, meter, None, False
-        self.over = loop.create_future()
-
-    def abort(self, reason: Reason) -> None:
-        self.over.set_result(reason)
+    def __init__(self, meter: Meter | None = None, idle: float | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.over, self.counts, self.given = loop.create_future(), Counts(), list[int]()
+        stream: Any = SimpleNamespace(consumed=self.given.append)
+        self.bounds = StreamBounds(loop, stream, self.counts, self.over.set_result, meter, Bounds(idle=idle))
 
 
 def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first() -> None:
@@ -420,10 +411,9 @@ def test_a_stream_is_idle_when_nothing_has_moved_since_it_was_looked_at_first() 
 
     async def scenario() -> float:
         loop = asyncio.get_running_loop()
-        relay = Watched(loop)
-        loop.call_later(6, setattr, relay.counts, "sent", 1)
-        relay._check_idle(10)
-        assert await relay.over is Reason.IDLE
+        watched = Watched(idle=10)
+        loop.call_later(6, setattr, watched.counts, "sent", 1)
+        assert await watched.over is Reason.IDLE
         return loop.time()
 
     assert clock.run(scenario()) == 17.5
@@ -433,12 +423,10 @@ def test_who_is_held_back_is_not_idle() -> None:
     """By its rate, which is the daemon's doing: silence begins when the bytes may go on."""
 
     async def scenario() -> float:
-        loop = asyncio.get_running_loop()
-        relay = Watched(loop, SimpleNamespace(consumed=lambda size: None), lambda size: 35.0)
-        relay._give_credit(1000)
-        relay._check_idle(10)
-        assert await relay.over is Reason.IDLE
-        return loop.time()
+        watched = Watched(lambda size: 35.0, idle=10)
+        watched.bounds.give_credit(1000)
+        assert await watched.over is Reason.IDLE
+        return asyncio.get_running_loop().time()
 
     assert clock.run(scenario()) == 45.0
 
@@ -447,19 +435,15 @@ def test_credit_that_a_rate_holds_back_is_given_once() -> None:
     """Also where the end comes between: whoever got more could send more than there is room for."""
 
     async def scenario() -> None:
-        given: list[Any]
-        given, waits = [], [1.0, 3.0, 5.0]
-        relay = Watched(
-            asyncio.get_running_loop(), SimpleNamespace(consumed=given.append), lambda _: waits.pop(0)
-        )
-        relay._out, relay._ours = deque(), 0
+        waits = [1.0, 3.0, 5.0]
+        watched = Watched(lambda _: waits.pop(0))
         for size in (1, 10, 100):
-            relay._give_credit(size)
+            watched.bounds.give_credit(size)
         await asyncio.sleep(2)
-        assert given == [1]
-        relay._drop_waiting()
+        assert watched.given == [1]
+        assert watched.bounds.take_owed() == 110
         await asyncio.sleep(10)
-        assert sum(given) == 111
+        assert watched.given == [1]
 
     clock.run(scenario())
 
