@@ -28,7 +28,7 @@ PRIVATE: dict[str, int] = {
     "chain_resolver": 3,
     "cli": 1,
     "core": 5,
-    "daemon": 100,
+    "daemon": 91,
     "gossip": 24,
     "graph": 18,
     "identity": 3,

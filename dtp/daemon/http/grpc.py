@@ -10,18 +10,12 @@ Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK), gRPC over HTTP/2 (PROTOCOL-HTTP2.m
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import quote
 
-from hpack import Decoder, Encoder, HPACKError
-from hpack.hpack import encode_integer
-from hpack.struct import NeverIndexedHeaderTuple
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import (
-    ContinuationFrame,
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
@@ -34,6 +28,8 @@ from dtp.bounded import BoundedDict
 from dtp.daemon.http import frames
 from dtp.daemon.http.conversation import HEAD_SIZE
 from dtp.daemon.http.frames import Http2Frame, MalformedHttp2, Splitter
+from dtp.daemon.http.grpc_frames import BackendFrames, ClientFrames, HeaderBlock
+from dtp.daemon.http.header_tables import HeaderTables
 from dtp.daemon.http.headers import MOST_FIELDS, Headers, is_authority, spoofs
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import TELLINGS, Reason
@@ -55,13 +51,6 @@ _MOST_OWN = 16 * 1024
 #: Frames that are taken in a row, some milliseconds; and as how many a head counts at least, which is made anew;
 #: one of more fields counts by those.
 _PER_TURN, _OF_A_HEAD = 1024, 16
-#: Bytes that something takes while it waits, beside its own: a call with the task that has it paid, a field of a
-#: head, a frame.
-_PER_CALL, _PER_FIELD, _PER_FRAME = 4096, 160, 320
-#: A frame that any end takes (RFC 9113, 4.2).
-_FRAME_SIZE = 16 * 1024
-#: HPACK's table before anybody says otherwise (RFC 7541, 4.2, and RFC 9113, 6.5.2).
-_TABLE = 4096
 _NO_ERROR, _PROTOCOL_ERROR = 0, 1
 #: For who speaks another version.
 _HTTP_1 = (
@@ -79,37 +68,6 @@ class Waits(Enum):
     YET = "yet"
 
 
-@dataclass(slots=True)
-class _Block:
-    """A header block of the client that is coming in."""
-
-    stream: int
-    ends: bool
-    data: bytearray = field(default_factory=bytearray)
-    frames: int = 0
-
-
-@dataclass(slots=True)
-class _Held:
-    """A call that may not go on yet, or the head of one behind it: encoded when its turn comes, for HPACK has an
-    order."""
-
-    block: _Block
-    fields: Headers
-    waits: bool
-    size: int
-
-
-@dataclass(slots=True)
-class _Behind:
-    """A piece of a frame behind a call that waits."""
-
-    frame: Http2Frame
-    piece: bytes
-    last: bool
-    size: int
-
-
 class Filter:
     """Bytes of one side in, bytes for both sides out: take them from `for_backend` and `for_client`.
 
@@ -121,36 +79,17 @@ class Filter:
         self._judge, self._rewrite = judge, rewrite
         kinds = (frames.HEADERS, frames.CONTINUATION, frames.SETTINGS, frames.PING)
         self._client = Splitter(kinds, HEAD_SIZE)
-        self._backend = Splitter((frames.SETTINGS,), HEAD_SIZE)
-        self._decoder, self._encoder = Decoder(max_header_list_size=HEAD_SIZE), Encoder()
-        self._answers = Encoder()
-        self._there: list[bytes | memoryview] = []
-        #: What comes behind a call that waits, itself in front: all of it waits, since streams begin in order.
-        self._queue: deque[_Held | _Behind] = deque()
-        #: Bytes of memory that it takes, about.
-        self.kept = 0
-        self._waiting: dict[int, _Held] = {}
-        self._back: list[bytes | memoryview] = []
-        #: Frames of our own that wait for the end of a frame of the backend.
-        self._own: list[bytes] = []
         self._preface = b""
         #: Of the head that was decoded last.
         self._fields = 0
-        self._block: _Block | None = None
+        self._block: HeaderBlock | None = None
+        self._refused: BoundedDict[int, None] = BoundedDict(_REFUSED)
+        self._tables = HeaderTables()
+        self._there = BackendFrames(self._tables.encode_block, self._refused, self._drop_frame)
+        self._back = ClientFrames()
         #: Calls that the backend has, and whether it has begun to answer.
         self._calls: dict[int, bool] = {}
         self._last = 0
-        self._refused: BoundedDict[int, None] = BoundedDict(_REFUSED)
-        #: Sizes of HPACK's table that the backend has announced and the client has yet to agree to.
-        self._tables: deque[int | None] = deque()
-        #: The same from the client to the backend, for settings that it has not acknowledged; and what holds now.
-        self._unanswered: deque[int | None] = deque()
-        self._table = _TABLE
-        #: To what the client's table has shrunk where no head has told it so yet (RFC 7541, 4.2).
-        self._shrunk: int | None = None
-        #: Whether the backend has said its settings, without which it is none.
-        self.settled = False
-        self._in_block = False
         #: Why there is no backend (any more).
         self.lost: Reason | None = None
         #: The last call that is taken, once no more are.
@@ -178,7 +117,17 @@ class Filter:
     @property
     def held(self) -> int:
         """Frames that wait for `settle_call`."""
-        return len(self._queue)
+        return self._there.held
+
+    @property
+    def kept(self) -> int:
+        """Bytes of memory that those take, about."""
+        return self._there.kept
+
+    @property
+    def settled(self) -> bool:
+        """Whether the backend has said its settings, without which it is none."""
+        return self._back.settled
 
     @property
     def pending(self) -> int:
@@ -187,13 +136,11 @@ class Filter:
 
     def for_backend(self) -> bytes:
         """Return what there is to send to it now."""
-        data, self._there = b"".join(self._there), []
-        return data
+        return self._there.take_ready()
 
     def for_client(self) -> bytes:
         """Return what there is to send to it now."""
-        data, self._back = b"".join(self._back), []
-        return data
+        return self._back.take_ready()
 
     # ---- from the client ----------------------------------------------------------------------------------
 
@@ -217,8 +164,8 @@ class Filter:
             if taken >= _PER_TURN:
                 taken = 0
                 yield
-        self._release_own_frames()
-        if len(self._own) > _MOST_OWN:
+        self._back.release_own()
+        if self._back.waiting > _MOST_OWN:
             raise MalformedHttp2("more is asked for than the backend lets be refused")
 
     def _take_preface(self, data: bytes) -> bytes:
@@ -228,7 +175,7 @@ class Filter:
         if not frames.PREFACE.startswith(self._preface):
             raise MalformedHttp2(_instead(self._preface))
         if self.begun:
-            self._there.append(self._preface)
+            self._there.add_preface(self._preface)
         return data[missing:]
 
     def _take_frame(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
@@ -238,7 +185,7 @@ class Filter:
             head = HeadersFrame(frame.stream)
             head.parse_flags(frame.flags)
             head.parse_body(frames.payload(piece))
-            self._block = _Block(frame.stream, bool(frame.flags & frames.END_STREAM))
+            self._block = HeaderBlock(frame.stream, bool(frame.flags & frames.END_STREAM))
             self._add_header_piece(head.data, frame)
         elif frame.kind == frames.CONTINUATION:
             if self._block is None or self._block.stream != frame.stream:
@@ -255,47 +202,28 @@ class Filter:
                 self._take_client_settings(frame, piece)
             elif frame.kind == frames.RST_STREAM:
                 self._calls.pop(frame.stream, None)
-            self._pass_frame(frame, piece, last)
-
-    def _pass_frame(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
-        """Send a frame to the backend, behind what waits."""
-        if self._queue:  # as a copy: the piece keeps all that was read with it
-            self._queue_behind(_Behind(frame, bytes(piece), last, _PER_FRAME + len(piece)))
-        else:
-            self._there.append(piece)
-
-    def _queue_behind(self, one: _Held | _Behind) -> None:
-        self._queue.append(one)
-        self.kept += one.size
+            self._there.add_frame(frame, piece, last)
 
     def _take_client_settings(self, frame: Http2Frame, piece: memoryview) -> None:
         """Take settings of the client, or its word that it goes by the backend's: so does our encoder then."""
         if not frame.flags & frames.ACK:
-            self._unanswered.append(_table_size(frames.payload(piece)))
-        elif self._tables and (size := self._tables.popleft()) is not None:
-            self._encoder.header_table_size = min(size, _TABLE)
-
-    def _apply_client_settings(self, size: int | None) -> None:
-        """Go by the client's settings from now on: so far the backend may have used what was in a larger table."""
-        if size is None:
-            return
-        if size < self._table:
-            self._shrunk = size if self._shrunk is None else min(size, self._shrunk)
-        self._table = size
+            self._tables.note_client_settings(frames.payload(piece))
+        else:
+            self._tables.note_client_agreed()
 
     def _drop_frame(self, frame: Http2Frame, last: bool) -> None:
         """Drop a frame of a call that was refused: its room in the connection is given back."""
         if frame.kind == frames.DATA and last and frame.size:
-            self._own.append(WindowUpdateFrame(0, window_increment=frame.size).serialize())
+            self._back.add_own(WindowUpdateFrame(0, window_increment=frame.size).serialize())
 
     def _stand_in(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
         """Answer what a server has to, while there is none."""
         if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
-            self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
-            self._apply_client_settings(_table_size(frames.payload(piece)))
+            self._back.add_own(SettingsFrame(0, flags=["ACK"]).serialize())
+            self._tables.apply_client_settings(frames.payload(piece))
         elif frame.kind == frames.PING and not frame.flags & frames.ACK:
             answer = PingFrame(0, opaque_data=bytes(frames.payload(piece)), flags=["ACK"])
-            self._own.append(answer.serialize())
+            self._back.add_own(answer.serialize())
         else:
             self._drop_frame(frame, last)
 
@@ -312,10 +240,7 @@ class Filter:
         if not frame.flags & frames.END_HEADERS:
             return
         self._block = None
-        try:
-            fields: Headers = [*self._decoder.decode(bytes(block.data), raw=True)]
-        except HPACKError as error:
-            raise MalformedHttp2(f"a head that can't be decoded: {error}") from None
+        fields = self._tables.decode_block(bytes(block.data))
         block.data.clear()  # what waits keeps its fields
         self._fields = len(fields)
         if block.stream > self._last and block.stream % 2:
@@ -326,7 +251,7 @@ class Filter:
         elif block.stream not in self._refused and self.lost is None:
             self._take_trailers(block, fields)
 
-    def _take_call(self, block: _Block, fields: Headers) -> None:
+    def _take_call(self, block: HeaderBlock, fields: Headers) -> None:
         if self._until is not None:  # it was told, and will ask somebody else
             self._forget_stream(block.stream)
             return
@@ -353,38 +278,21 @@ class Filter:
             self._refuse_call(block, _gone(self.lost))
         else:
             self._calls[block.stream] = False
-            self._send_headers(block, self._rewrite(fields), waits=verdict is Waits.YET)
+            self._there.add_headers(block, self._rewrite(fields), waits=verdict is Waits.YET)
 
     def settle_call(self, stream: int, denial: Denial | None) -> None:
         """Let a call that waited go on, or refuse it. One that its client has cancelled goes on to its end."""
-        held = self._waiting.pop(stream, None)
-        if held is None:
+        block = self._there.stop_waiting(stream)
+        if block is None:
             return
-        held.waits = False
         if denial is not None and self._calls.pop(stream, None) is not None:
-            self._refuse_call(held.block, _refusal(denial))
+            self._refuse_call(block, _refusal(denial))
         elif denial is not None:
             self._forget_stream(stream)
-        self._let_go()
-        self._release_own_frames()
+        self._there.let_go()
+        self._back.release_own()
 
-    def _let_go(self) -> None:
-        """Send what waits no more, in the order in which it came."""
-        while self._queue:
-            first = self._queue[0]
-            if isinstance(first, _Held):
-                if first.waits:
-                    return
-                if first.block.stream not in self._refused:
-                    self._encode_headers(first.block, first.fields)
-            elif first.frame.stream in self._refused:
-                self._drop_frame(first.frame, first.last)
-            else:
-                self._there.append(first.piece)
-            self._queue.popleft()
-            self.kept -= first.size
-
-    def _take_trailers(self, block: _Block, fields: Headers) -> None:
+    def _take_trailers(self, block: HeaderBlock, fields: Headers) -> None:
         """Take fields behind the messages of a call. No gRPC client has any, but HTTP/2 does."""
         if len(fields) > MOST_FIELDS:
             raise MalformedHttp2(f"trailers of more than {MOST_FIELDS} fields")
@@ -394,30 +302,7 @@ class Filter:
         ):
             raise MalformedHttp2("the trailers are malformed")
         passing = [(name, value) for name, value in fields if name not in _OF_ONE_HOP and not spoofs(name)]
-        self._send_headers(block, passing)
-
-    def _send_headers(self, block: _Block, fields: Headers, *, waits: bool = False) -> None:
-        """Send a header block to the backend, behind what waits."""
-        if not waits and not self._queue:
-            self._encode_headers(block, fields)
-            return
-        size = (_PER_CALL if waits else _PER_FRAME) + sum(
-            _PER_FIELD + len(name) + len(value) for name, value in fields
-        )
-        held = _Held(block, fields, waits, size)
-        self._queue_behind(held)
-        if waits:
-            self._waiting[block.stream] = held
-
-    def _encode_headers(self, block: _Block, fields: Headers) -> None:
-        data = self._encoder.encode(fields, huffman=False)
-        head = HeadersFrame(block.stream, data=data[:_FRAME_SIZE])
-        if block.ends:
-            head.flags.add("END_STREAM")
-        rest = [data[at : at + _FRAME_SIZE] for at in range(_FRAME_SIZE, len(data), _FRAME_SIZE)]
-        made = [head, *(ContinuationFrame(block.stream, data=piece) for piece in rest)]
-        made[-1].flags.add("END_HEADERS")
-        self._there += [frame.serialize() for frame in made]
+        self._there.add_headers(block, passing)
 
     def _forget_stream(self, stream: int) -> None:
         """Have nobody get what still comes for this call. Each frame is looked up, so not in a list."""
@@ -426,123 +311,76 @@ class Filter:
     def _reset_stream(self, stream: int) -> None:
         """End a call that HTTP/2 doesn't allow."""
         self._forget_stream(stream)
-        self._own.append(RstStreamFrame(stream, error_code=_PROTOCOL_ERROR).serialize())
+        self._back.add_own(RstStreamFrame(stream, error_code=_PROTOCOL_ERROR).serialize())
 
-    def _refuse_call(self, block: _Block, fields: Headers) -> None:
+    def _refuse_call(self, block: HeaderBlock, fields: Headers) -> None:
         """Answer a call that the backend doesn't get."""
         self.told += 1
         self._forget_stream(block.stream)
         self._answer_call(block.stream, fields, more=not block.ends)
 
     def _answer_call(self, stream: int, fields: Headers, *, more: bool) -> None:
-        """Send a header block that ends a call, with no more of its messages wanted where `more` may come.
-
-        It leaves the client's table as the backend knows it: nothing is indexed.
-        """
-        data = self._answers.encode([NeverIndexedHeaderTuple(*one) for one in fields], huffman=False)
-        if self._shrunk is not None:
-            data, self._shrunk = _resized(self._shrunk) + data, None
-        self._own.append(HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize())
+        """Send a header block that ends a call, with no more of its messages wanted where `more` may come."""
+        data = self._tables.encode_answer(fields)
+        self._back.add_own(HeadersFrame(stream, data=data, flags=["END_HEADERS", "END_STREAM"]).serialize())
         if more:
-            self._own.append(RstStreamFrame(stream, error_code=_NO_ERROR).serialize())
+            self._back.add_own(RstStreamFrame(stream, error_code=_NO_ERROR).serialize())
 
     # ---- from the backend ---------------------------------------------------------------------------------
 
     def from_backend(self, data: bytes) -> None:
         """Bytes have come. Raises `MalformedHttp2`."""
-        for frame, piece, last in self._backend.split_frames(data):
-            self._back.append(piece)
-            if not last:
-                continue
+        for frame, piece in self._back.pass_on(data):
             kind, flags = frame.kind, frame.flags
             if kind == frames.SETTINGS and flags & frames.ACK:
-                if self._unanswered:
-                    self._apply_client_settings(self._unanswered.popleft())
+                self._tables.note_backend_agreed()
             elif kind == frames.SETTINGS:
-                self._take_backend_settings(frames.payload(piece))
+                self._tables.note_backend_settings(frames.payload(piece))
             elif kind in (frames.HEADERS, frames.PUSH_PROMISE, frames.CONTINUATION):
-                self._in_block = not flags & frames.END_HEADERS
-                self._shrunk = None  # the backend has told it
+                self._tables.note_backend_head()
             if kind == frames.RST_STREAM or (
                 kind in (frames.DATA, frames.HEADERS) and flags & frames.END_STREAM
             ):
                 self._calls.pop(frame.stream, None)
             elif kind == frames.HEADERS and frame.stream in self._calls:
                 self._calls[frame.stream] = True
-            self._release_own_frames()
-
-    def _take_backend_settings(self, data: memoryview) -> None:
-        """Take settings of the backend: what the client's encoder may do from when it has agreed."""
-        size = _table_size(data)
-        if size is not None:
-            self._decoder.max_allowed_table_size = max(size, self._decoder.max_allowed_table_size)
-        self._tables.append(size)
-        self.settled = True
-
-    def _release_own_frames(self) -> None:
-        """Send our own frames where the backend's let them be: behind its settings, not within a frame or a head."""
-        if self._own and self.settled and self._backend.between and not self._in_block:
-            self._back += self._own
-            self._own = []
 
     # ---- ends ---------------------------------------------------------------------------------------------
 
     def lose_backend(self, reason: Reason) -> bool:
         """Tell its calls that the backend is gone, or was never there. False when it broke off within a frame."""
-        if not self._backend.between or self._in_block:
+        if not self._back.is_between:
             return False
         self.lost = reason
-        if not self.settled:
-            self.settled = True
-            self._own.insert(0, SettingsFrame(0).serialize())
-        while self._unanswered:
-            self._own.append(SettingsFrame(0, flags=["ACK"]).serialize())
-            self._apply_client_settings(self._unanswered.popleft())
+        self._back.stand_in()
+        for _ in range(self._tables.settle_all()):
+            self._back.add_own(SettingsFrame(0, flags=["ACK"]).serialize())
         for stream, answered in self._calls.items():
             self.told += 1
             self._forget_stream(stream)
             fields = _gone(reason)
             self._answer_call(stream, fields[2:] if answered else fields, more=True)
         self._calls.clear()
-        self._waiting.clear()
-        self._queue.clear()
-        self.kept = 0
-        self._release_own_frames()
+        self._there.drop_queue()
+        self._back.release_own()
         return True
 
     def take_no_more(self) -> None:
         """Let the client ask somebody else from now on; what it has asked is finished (RFC 9113, 6.8)."""
         if self._until is None:
             self._until = self._last
-            self._own.append(GoAwayFrame(0, last_stream_id=self._last, error_code=_NO_ERROR).serialize())
-            self._release_own_frames()
+            self._back.add_own(GoAwayFrame(0, last_stream_id=self._last, error_code=_NO_ERROR).serialize())
+            self._back.release_own()
 
     def last_words(self, error: MalformedHttp2) -> bytes:
         """Return what a client can be told that broke the protocol; nothing in the midst of something else."""
         if not self.begun:
             return _HTTP_1 % f"{error}\n".encode() if re.match(rb"[A-Z]+ ", self._preface) else b""
-        if not self._backend.between or self._in_block:
+        if not self._back.is_between:
             return b""
         words = GoAwayFrame(0, last_stream_id=self._last, error_code=_PROTOCOL_ERROR)
         words.additional_data = str(error).encode()
         return (b"" if self.settled else SettingsFrame(0).serialize()) + words.serialize()
-
-
-def _table_size(data: memoryview) -> int | None:
-    """Return the size of HPACK's table, if settings say one. Raises `MalformedHttp2`."""
-    settings = SettingsFrame(0)
-    try:
-        settings.parse_body(data)
-    except HyperframeError as error:
-        raise MalformedHttp2(f"malformed settings: {error}") from None
-    return settings.settings.get(SettingsFrame.HEADER_TABLE_SIZE)
-
-
-def _resized(size: int) -> bytes:
-    """Return what says in front of a header block that the table has this size from now on (RFC 7541, 6.3)."""
-    data = encode_integer(size, 5)
-    data[0] |= 0x20
-    return bytes(data)
 
 
 def _fault(fields: Headers) -> bool:

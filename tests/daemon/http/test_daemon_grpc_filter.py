@@ -14,9 +14,10 @@ from hyperframe import frame as h2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.daemon.http import frames, grpc
+from dtp.daemon.http import frames
 from dtp.daemon.http.frames import MalformedHttp2
 from dtp.daemon.http.grpc import Filter, Waits
+from dtp.daemon.http.grpc_frames import PER_CALL
 from dtp.daemon.http.headers import MOST_FIELDS, to_grpc_backend
 from dtp.daemon.policies import Caller, Denial
 from dtp.daemon.reasons import Reason
@@ -112,7 +113,7 @@ def test_calls_that_wait_go_on_in_their_order() -> None:
     wire.filter.from_client(h2.RstStreamFrame(7, error_code=8).serialize())
     assert wire.sent() == [[], []]
     assert wire.filter.held == 10
-    assert wire.filter.kept > 4 * grpc._PER_CALL
+    assert wire.filter.kept > 4 * PER_CALL
     denial = Denial("price", Reason.UNPAID, "all is spent")
     wire.filter.settle_call(5, None)
     wire.filter.settle_call(3, denial)
