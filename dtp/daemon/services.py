@@ -81,16 +81,16 @@ class ExposedServices:
                 fresh[expose.service] = known
             else:
                 self.kept.equip_service(made := self._make(expose, policies))
-                made.spans, made.absent, fresh[expose.service] = self._spans, self.absent, made
+                made.log.spans, made.absent, fresh[expose.service] = self._spans, self.absent, made
         replaced = [known for name, known in self.by_name.items() if fresh.get(name) is not known]
         for known in replaced:
-            known.stop_checks()
+            known.backends.stop_checks()
         self._replaced += replaced
         self.by_name = fresh
         self._policies.keep_scopes({"", *fresh})
         for exposed in fresh.values():
             exposed.charge = self._charge_of(exposed.config)
-            exposed.start_checks()
+            exposed.backends.start_checks()
         return replaced
 
     async def close_stores(self, config: Config | None) -> None:

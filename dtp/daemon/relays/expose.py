@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dtp.carriers.errors import DialError
 from dtp.daemon.config.model import OWN, Expose
 from dtp.daemon.http.malformed import MalformedRequests
 from dtp.daemon.http.parsing import LEAST, Parsing
-from dtp.daemon.observing import logs
 from dtp.daemon.observing.requests import Answered, Requests, log_request
 from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.policies import (
@@ -40,33 +37,30 @@ from dtp.daemon.policies.concurrency import ConcurrencyPolicy
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
 from dtp.daemon.relays import udp
-from dtp.daemon.relays.backends import health, proxy_protocol
-from dtp.daemon.relays.backends.balancing import Backend, Balancer
+from dtp.daemon.relays.backends.balancing import Backend
 from dtp.daemon.relays.backends.dialer import DIALER, BackendDialer
+from dtp.daemon.relays.backends.service_backends import Dialled, ServiceBackends
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession, SessionLedger
 from dtp.daemon.relays.relay import Counts, StreamRelay
+from dtp.daemon.relays.service_log import ServiceLog
 from dtp.daemon.relays.sockets import BackendLink, NoDescriptors
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.session.codes import Refuse
-from dtp.tasks import SupervisedTask, start_task
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.daemon.answered.shows import ShowService
     from dtp.daemon.answered.stream import Answer, AnsweredStream
     from dtp.daemon.answered.tips import TipService
     from dtp.daemon.http.conversation import Conversation
-    from dtp.daemon.observing.telemetry import Spans
     from dtp.daemon.relays.absent import Absent
     from dtp.messaging.login.service import LoginService
     from dtp.messaging.mailbox.service import Mailbox
     from dtp.peers.reach.relay import Relay as RelayService
 
 log = logging.getLogger("dtpd")
-
-#: A backend, the socket to it, and what goes in front of its bytes.
-Dialled = tuple[Backend, socket.socket, bytes]
 
 #: Kinds of services whose requests are counted by their answers.
 _ANSWERED = ("http", "json-rpc", "websocket")
@@ -112,9 +106,10 @@ class Exposed:
     ) -> None:
         self.config = config
         self.patience = patience
-        self._clock, self._dialer = clock, dialer
+        self._clock = clock
         self.chain = PolicyChain(policies)
-        self.balancer = Balancer(config.backends, config.balance, config.slow_start)
+        self.backends = ServiceBackends(config, dialer, self.with_logins, patience.flush)
+        self.log = ServiceLog(config.service, clock)
         self.ledger = SessionLedger()
         #: Of a service whose requests are understood.
         self.requests = Requests()
@@ -122,15 +117,8 @@ class Exposed:
         self.malformed = MalformedRequests()
         #: Streams that were let in and are not over: those of the ledger, and those that wait for a backend.
         self.active = 0
-        #: By the policy's name.
-        self.denials: Counter[str] = Counter()
         #: Datagrams of a service of UDP.
         self.dropped = Dropped(config.service)
-        self._denial_log = logs.RateLimitedLog(config.service, clock=lambda: clock().steady)
-        self._broken_log = logs.RateLimitedLog(
-            config.service, "streams that broke off", clock=lambda: clock().steady
-        )
-        self._watch: SupervisedTask | None = None
         self._opening: set[asyncio.Task[None]] = set()
         #: Of a service of kind relay, once somebody has come.
         self._relays: RelayService | None = None
@@ -146,28 +134,15 @@ class Exposed:
         self.find_login: FindLogin = find_nobody
         #: Loaded now, not with the first stream, for which all others would wait.
         self._conversation = _conversation_of(config.kind)
-        #: Told of streams that have ended, if anybody wants to know.
-        self.spans: Spans | None = None
         #: Ends what a caller has left behind, where there is no room for it otherwise.
         self.absent: Absent | None = None
         #: Has requests paid that are counted one by one: "" when they are, else why not. None where none costs.
         self.charge: Callable[[Connection, int], Awaitable[str]] | None = None
 
-    def start_checks(self) -> None:
-        """Begin to look at the backends, if that is wanted."""
-        if self.config.health is not None and self._watch is None:
-            first = proxy_protocol.LOCAL if self.config.proxy_protocol else b""
-            self._watch = SupervisedTask(
-                partial(health.watch, self.config.service, self.balancer, self.config.health, first),
-                name="dtpd-health",
-            )
-            self._watch.start()
-
-    def stop_checks(self) -> None:
-        """Look at the backends no more; the streams that are open go on."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+    @property
+    def denials(self) -> Counter[str]:
+        """How often callers were refused, by the policy's name."""
+        return self.log.denials
 
     async def wait_empty(self) -> None:
         """Wait until no stream is open, nor waits for a backend."""
@@ -175,7 +150,7 @@ class Exposed:
 
     def abort_streams(self, reason: Reason) -> None:
         """End all streams now."""
-        self.stop_checks()
+        self.backends.stop_checks()
         for task in list(self._opening):
             task.cancel()
         self.ledger.abort_sessions(reason)
@@ -188,7 +163,7 @@ class Exposed:
             **self.ledger.get_status(),
             **({"requests": self.requests.get_status()} if self.config.kind in _ANSWERED else {}),
             **({"calls": self._count_calls()} if self.config.kind == "grpc" else {}),
-            "denials": dict(self.denials),
+            "denials": dict(self.log.denials),
             **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
             **({"mailbox": self.mailbox.status()} if self.mailbox is not None else {}),
@@ -196,15 +171,7 @@ class Exposed:
             **(self.show.get_status() if self.show is not None else {}),
             **({"login": dict(self.logins.server.counters)} if self.logins is not None else {}),
             "rules": [*words(self.config.rules), *price_words(self.config.price)],
-            "backends": [
-                {
-                    "place": str(backend.place),
-                    "up": backend.is_usable(now),
-                    "active": backend.active,
-                    "failures": backend.failures,
-                }
-                for backend in self.balancer.backends
-            ],
+            "backends": self.backends.get_status(now),
         }
 
     def _count_calls(self) -> int:
@@ -230,7 +197,7 @@ class Exposed:
         """Let a connection in, or raise `Refuse`."""
         denial = self.chain.ask_policies(Arrive(caller), self._clock())
         if denial is not None:
-            self._log_denial(denial, caller)
+            self.log.log_denial(denial, caller)
             raise Refuse(
                 TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}", detail=denial.reason
             )
@@ -323,7 +290,7 @@ class Exposed:
         self.ledger.add_session(session)
         denial = self.chain.ask_policies(Arrive(caller), now)
         if denial is not None:
-            self._log_denial(denial, caller)
+            self.log.log_denial(denial, caller)
             session.abort(denial.reason)
         return self.chain.stream_bounds(opened)
 
@@ -358,29 +325,12 @@ class Exposed:
 
     def note_denial(self, caller: Caller, denial: Denial) -> None:
         """Note a denial of what is not a rule's affair."""
-        self._log_denial(denial, caller)
+        self.log.log_denial(denial, caller)
 
     def _deny_stream(self, denial: Denial, caller: Caller, stream: Stream) -> None:
         self.ledger.failed += 1
-        self._log_denial(denial, caller)
+        self.log.log_denial(denial, caller)
         stream.reset(denial.reason)
-
-    def _log_denial(self, denial: Denial, caller: Caller) -> None:
-        self.denials[denial.policy] += 1
-        if not self._denial_log.may_log(str(caller.peer)):
-            return
-        fields = {
-            "event": "denied",
-            "service": self.config.service,
-            **logs.of_caller(caller),
-            "policy": denial.policy,
-            "why": denial.why,
-        }
-        log.info(
-            "%s: %s refused by %s: %s",
-            *(self.config.service, logs.name_of(caller), denial.policy, denial.why),
-            extra={"fields": fields},
-        )
 
     def ask_policies(self, call: MethodCall) -> Denial | None:
         """Return whether a request of a stream that is open may be; a denial is logged.
@@ -391,7 +341,7 @@ class Exposed:
             call, self._clock()
         )
         if denial is not None:
-            self._log_denial(denial, call.caller)
+            self.log.log_denial(denial, call.caller)
         return denial
 
     def release_call(self, call: MethodCall, *, paid: bool) -> None:
@@ -405,7 +355,7 @@ class Exposed:
         if not why:
             return None
         denial = Denial("price", Reason.UNPAID, why)
-        self._log_denial(denial, caller)
+        self.log.log_denial(denial, caller)
         return denial
 
     def note_answered(self, caller: Caller, request: Answered) -> None:
@@ -419,7 +369,7 @@ class Exposed:
             return 0.0
         verdict = self.chain.count_moved(Move(caller, size), self._clock())
         if isinstance(verdict, Denial):
-            self._log_denial(verdict, caller)
+            self.log.log_denial(verdict, caller)
             return verdict.reason
         return verdict
 
@@ -435,25 +385,16 @@ class Exposed:
         takes 1.4 times the processor time."""
         began = time.monotonic()
         tried: list[Backend] = []
-        while (backend := self.balancer.choose_backend(caller.peer, began, tried)) is not None:
-            try:
-                sock = self._dialer.connect_now(backend.place)
-            except DialError as error:
-                tried.append(backend)
-                self._note_unreachable(backend, str(error))
-                continue
-            except NoDescriptors as error:
-                self._deny_stream(_short(error), caller, stream)
-                self._end_stream(caller)
-                return
-            if sock is None:
-                break
-            if (dialled := self._count_connected(caller, backend, sock)) is None:
-                tried.append(backend)
-                continue
-            self._join_backend(caller, stream, opened, began, dialled)
+        try:
+            dialled, backend = self.backends.dial_now(caller, began, tried)
+        except NoDescriptors as error:
+            self._deny_stream(_short(error), caller, stream)
+            self._end_stream(caller)
             return
-        self._go_on(caller, stream, self._serve_tcp(caller, stream, opened, began, tried, backend))
+        if dialled is not None:
+            self._join_backend(caller, stream, opened, began, dialled)
+        else:
+            self._go_on(caller, stream, self._serve_tcp(caller, stream, opened, began, tried, backend))
 
     async def _serve_tcp(
         self,
@@ -466,7 +407,7 @@ class Exposed:
     ) -> None:
         """Do the same with a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
         try:
-            dialled = await self._dial_backend(caller, tried, chosen)
+            dialled = await self.backends.dial_backend(caller, tried, chosen)
         except NoDescriptors as error:
             self._deny_stream(_short(error), caller, stream)
             self._end_stream(caller)
@@ -502,21 +443,18 @@ class Exposed:
     def _serve_udp(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Join the stream's datagrams with a backend's socket; a missing one looks like a quiet one."""
         began = time.monotonic()
-        backend = self.balancer.choose_backend(caller.peer, began)
-        assert backend is not None
         try:
-            sock = self._dialer.connect_udp(backend.place)
-        except DialError as error:
-            self._note_unreachable(backend, str(error))
-            self.ledger.failed += 1
-            stream.reset(Reason.NO_BACKEND)
-            self._end_stream(caller)
-            return
+            dialled = self.backends.dial_udp(caller, began)
         except NoDescriptors as error:
             self._deny_stream(_short(error), caller, stream)
             self._end_stream(caller)
             return
-        backend.active += 1
+        if dialled is None:
+            self.ledger.failed += 1
+            stream.reset(Reason.NO_BACKEND)
+            self._end_stream(caller)
+            return
+        backend, sock = dialled
         end = udp.BackendSocket(sock, self.dropped)
 
         def ended(session: udp.UdpSession) -> None:
@@ -576,83 +514,11 @@ class Exposed:
     async def dial_streams(self, caller: Caller) -> BackendLink | Reason:
         """Return a backend for the caller, by asyncio's streams; or why there is none, theirs or ours."""
         try:
-            dialled = await self._dial_backend(caller)
+            return await self.backends.dial_streams(caller) or Reason.NO_BACKEND
         except NoDescriptors as error:
             denial = _short(error)
-            self._log_denial(denial, caller)
+            self.log.log_denial(denial, caller)
             return denial.reason
-        if dialled is None:
-            return Reason.NO_BACKEND
-        backend, sock, first = dialled
-        try:
-            reader, writer = await asyncio.open_connection(sock=sock)
-        except BaseException:
-            backend.active -= 1
-            sock.close()
-            raise
-        if first:
-            writer.write(first)
-        return BackendLink(reader, writer, backend, self.patience.flush)
-
-    async def _dial_backend(
-        self, caller: Caller, tried: Collection[Backend] = (), chosen: Backend | None = None
-    ) -> Dialled | None:
-        """Return a backend that answers, counted as active, and what goes in front of its bytes: `chosen`, if given.
-
-        Nothing was sent yet, so any backend may still have the stream: they are tried in turn, each once. Raises
-        `NoDescriptors`: none of them could be.
-        """
-        tried = list(tried)
-        while True:
-            backend = chosen or self.balancer.choose_backend(caller.peer, time.monotonic(), tried)
-            if backend is None:
-                return None
-            chosen = None
-            tried.append(backend)
-            sock = await self._connect_backend(backend)
-            if sock is not None and (dialled := self._count_connected(caller, backend, sock)) is not None:
-                return dialled
-
-    def _count_connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled | None:
-        """Count the backend from now on; return None, and mark it, when it has broken off already."""
-        first = b""
-        if self.config.proxy_protocol:
-            try:
-                first = self._proxy_header(caller, sock)
-            except OSError as error:
-                sock.close()
-                self._note_unreachable(backend, str(error))
-                return None
-        if backend.failures:
-            self.balancer.note_connected(backend, time.monotonic())
-        backend.active += 1
-        return backend, sock, first
-
-    def _proxy_header(self, caller: Caller, sock: socket.socket) -> bytes:
-        place = sock.getpeername()
-        return proxy_protocol.header(
-            self.with_logins(caller), self.config.service, place[:2] if isinstance(place, tuple) else None
-        )
-
-    async def _connect_backend(self, backend: Backend) -> socket.socket | None:
-        """Return a socket to the backend; None, and a mark on it, when it can't be reached. Raises
-        `NoDescriptors`."""
-        try:
-            async with asyncio.timeout(self.config.connect_timeout):
-                sock = await self._dialer.connect(backend.place)
-        except (DialError, TimeoutError) as error:
-            self._note_unreachable(backend, str(error) or f"no answer in {self.config.connect_timeout:g} s")
-            return None
-        return sock
-
-    def _note_unreachable(self, backend: Backend, why: str) -> None:
-        self.balancer.note_failed(backend, time.monotonic())
-        self._log_unreachable(backend, why)
-
-    def _log_unreachable(self, backend: Backend, why: str) -> None:
-        service, place = self.config.service, str(backend.place)
-        fields = {"event": "unreachable", "service": service, "backend": place, "why": why}
-        log.warning("%s: backend %s: %s", service, place, why, extra={"fields": fields})
 
     def _end_stream(self, caller: Caller) -> None:
         """Note that a stream that was let in is over, however far it came."""
@@ -665,26 +531,4 @@ class Exposed:
     ) -> None:
         self.ledger.end_session(session)
         self._end_stream(caller)
-        level = logging.INFO if session.why and self._broken_log.may_log(str(caller.peer)) else logging.DEBUG
-        if self.spans is None and not log.isEnabledFor(level):
-            return  # the words would cost more than the stream
-        seconds = time.monotonic() - began
-        fields: dict[str, str | int] = {
-            "service": self.config.service,
-            "peer": str(caller.peer),
-            "source": caller.source,
-            "backend": "" if backend is None else str(backend.place),
-            "sent": session.counts.sent,
-            "received": session.counts.received,
-        }
-        if self.spans is not None:
-            self.spans.add_span(f"dtpd {self.config.service}", seconds, fields, session.why)
-        log.log(
-            level,
-            "%s: stream of %s to %s ended%s",
-            self.config.service,
-            caller.peer.short,
-            fields["backend"] or "its backends",
-            f": {session.why}" if session.why else "",
-            extra={"fields": {"event": "ended", **fields, "seconds": round(seconds, 3), "why": session.why}},
-        )
+        self.log.log_ended(caller, "" if backend is None else str(backend.place), began, session)

@@ -525,6 +525,6 @@ def test_nothing_is_left_behind(run: Run) -> None:
             ]
             assert left == []
             assert pair.exposed.active == 0
-            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            assert sum(one.active for one in pair.exposed.backends.balancer.backends) == 0
 
     run(scenario)

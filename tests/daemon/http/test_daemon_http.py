@@ -153,7 +153,7 @@ def test_a_client_that_breaks_off_within_its_body(run: Run, way: str, kind: str)
                 writer.write(b"nonsense\r\n")
             await pair.exposed.ledger.wait_empty()
             assert pair.exposed.active == 0
-            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            assert sum(one.active for one in pair.exposed.backends.balancer.backends) == 0
             if way == "reset":
                 assert open_.why == "the client broke off (there)"
             else:

@@ -351,7 +351,7 @@ def test_a_backend_is_not_counted_for_who_leaves_while_it_is_joined(
             open_.abort(Reason.DRAINING)
             with pytest.raises(ConnectionResetError):
                 await reader.read()
-            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            assert sum(one.active for one in pair.exposed.backends.balancer.backends) == 0
             writer.close()
 
     joining = asyncio.Event()

@@ -200,8 +200,8 @@ def test_a_backend_that_breaks_off_before_its_header_is_passed_over(run: Run, ki
                 writer.close()
                 await pair.exposed.ledger.wait_empty()
             assert pair.exposed.active == 0
-            assert [one.active for one in pair.exposed.balancer.backends] == [0, 0]
-            assert pair.exposed.balancer.backends[0].failures > 0
+            assert [one.active for one in pair.exposed.backends.balancer.backends] == [0, 0]
+            assert pair.exposed.backends.balancer.backends[0].failures > 0
 
     run(scenario)
 

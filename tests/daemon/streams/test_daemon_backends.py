@@ -402,7 +402,7 @@ def test_streams_for_which_there_is_no_descriptor(run: Run, kind: str) -> None:
                     await exchange(port, b"x")
             are_short = False
             assert pair.exposed.denials == {"descriptors": 1}
-            assert pair.exposed.balancer.backends[0].failures == 0
+            assert pair.exposed.backends.balancer.backends[0].failures == 0
             await until(lambda: not pair.exposed.active)
             if kind == "tcp":
                 assert await exchange(port, b"x") == b"x"

@@ -275,7 +275,7 @@ def test_a_backend_that_does_not_answer_is_given_up(run: Run, caplog: pytest.Log
         port = await pair.start(expose(1, more='connect-timeout = "50ms"'))
         with pytest.raises(ConnectionResetError):
             await exchange(port, b"hello")
-        (backend,) = pair.exposed.balancer.backends
+        (backend,) = pair.exposed.backends.balancer.backends
         assert (backend.failures, backend.active, pair.exposed.active) == (1, 0, 0)
         assert "no answer in 0.05 s" in [vars(record)["fields"].get("why") for record in caplog.records]
 
@@ -488,7 +488,7 @@ def test_nothing_is_left_behind(run: Run) -> None:
             while len(asyncio.all_tasks()) > tasks or descriptors() > before + 2:
                 gc.collect()
                 await asyncio.sleep(0)
-            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            assert sum(one.active for one in pair.exposed.backends.balancer.backends) == 0
             assert pair.exposed.active == 0
             assert await exchange(port, b"still") == b"still"
 

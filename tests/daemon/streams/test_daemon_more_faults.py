@@ -179,7 +179,7 @@ def test_a_body_that_trickles_in_is_cut_off(run: Run) -> None:
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             writer.close()
-            assert sum(one.active for one in pair.exposed.balancer.backends) == 0
+            assert sum(one.active for one in pair.exposed.backends.balancer.backends) == 0
             # A machine that is busy must not be cut off as well.
             await pair.far.reload(pair.far_config(expose(backend, more='kind = "http"')))
             url = f"http://127.0.0.1:{port}/take"

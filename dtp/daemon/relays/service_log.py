@@ -1,0 +1,77 @@
+"""What the operator hears of a service: who was refused, and how streams have ended."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dtp.daemon.observing import logs
+from dtp.daemon.policies import Caller, Clock, Denial
+from dtp.daemon.relays.ledger import ServedSession
+
+if TYPE_CHECKING:
+    from dtp.daemon.observing.telemetry import Spans
+
+log = logging.getLogger("dtpd")
+
+
+class ServiceLog:
+    """Counts denials, and logs them and broken streams at a rate that nobody can overrun."""
+
+    def __init__(self, service: str, clock: Clock) -> None:
+        self._service = service
+        #: By the policy's name.
+        self.denials: Counter[str] = Counter()
+        self._denial_log = logs.RateLimitedLog(service, clock=lambda: clock().steady)
+        self._broken_log = logs.RateLimitedLog(
+            service, "streams that broke off", clock=lambda: clock().steady
+        )
+        #: Told of streams that have ended, if anybody wants to know.
+        self.spans: Spans | None = None
+
+    def log_denial(self, denial: Denial, caller: Caller) -> None:
+        """Count a denial, and log it if few were of late."""
+        self.denials[denial.policy] += 1
+        if not self._denial_log.may_log(str(caller.peer)):
+            return
+        fields = {
+            "event": "denied",
+            "service": self._service,
+            **logs.of_caller(caller),
+            "policy": denial.policy,
+            "why": denial.why,
+        }
+        log.info(
+            "%s: %s refused by %s: %s",
+            *(self._service, logs.name_of(caller), denial.policy, denial.why),
+            extra={"fields": fields},
+        )
+
+    def log_ended(self, caller: Caller, backend: str, began: float, session: ServedSession) -> None:
+        """Log a stream that is over, and say why it broke off if few did of late; `backend` is "" for a session that
+        has several, or none."""
+        level = logging.INFO if session.why and self._broken_log.may_log(str(caller.peer)) else logging.DEBUG
+        if self.spans is None and not log.isEnabledFor(level):
+            return  # the words would cost more than the stream
+        seconds = time.monotonic() - began
+        fields: dict[str, str | int] = {
+            "service": self._service,
+            "peer": str(caller.peer),
+            "source": caller.source,
+            "backend": backend,
+            "sent": session.counts.sent,
+            "received": session.counts.received,
+        }
+        if self.spans is not None:
+            self.spans.add_span(f"dtpd {self._service}", seconds, fields, session.why)
+        log.log(
+            level,
+            "%s: stream of %s to %s ended%s",
+            self._service,
+            caller.peer.short,
+            fields["backend"] or "its backends",
+            f": {session.why}" if session.why else "",
+            extra={"fields": {"event": "ended", **fields, "seconds": round(seconds, 3), "why": session.why}},
+        )
