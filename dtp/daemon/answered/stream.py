@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
@@ -45,3 +47,16 @@ class AnsweredStream:
 
     def finish(self, end: Ending) -> None:
         """Do nothing: circuits go on until the daemon's patience is at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How the streams of a service are answered here."""
+
+    #: What answers them: a mailbox, a show.
+    source: object
+    answer: Answer
+    #: What the status of the service says besides.
+    get_status: Callable[[], dict[str, Any]]
+    #: Gives what the ledger has of a stream.
+    make_session: Callable[[Stream], AnsweredStream]

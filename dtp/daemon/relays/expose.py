@@ -51,13 +51,9 @@ from dtp.session.codes import Refuse
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
-    from dtp.daemon.answered.shows import ShowService
-    from dtp.daemon.answered.stream import Answer, AnsweredStream
-    from dtp.daemon.answered.tips import TipService
+    from dtp.daemon.answered.stream import Answer, AnsweredStream, Answering
     from dtp.daemon.http.conversation import Conversation
     from dtp.daemon.relays.absent import Absent
-    from dtp.messaging.login.service import LoginService
-    from dtp.messaging.mailbox.service import Mailbox
     from dtp.peers.reach.relay import Relay as RelayService
 
 log = logging.getLogger("dtpd")
@@ -122,14 +118,8 @@ class Exposed:
         self._opening: set[asyncio.Task[None]] = set()
         #: Of a service of kind relay, once somebody has come.
         self._relays: RelayService | None = None
-        #: Of a service of kind mailbox.
-        self.mailbox: Mailbox | None = None
-        #: Of a service of kind login.
-        self.logins: LoginService | None = None
-        #: Of a service of kind tips.
-        self.tips: TipService | None = None
-        #: Of a service of kind broadcast.
-        self.show: ShowService | None = None
+        #: Of a service of kind mailbox, login, tips or broadcast.
+        self.answering: Answering | None = None
         #: Says who is logged in, where callers have to be.
         self.find_login: FindLogin = find_nobody
         #: Loaded now, not with the first stream, for which all others would wait.
@@ -166,10 +156,7 @@ class Exposed:
             "denials": dict(self.log.denials),
             **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
-            **({"mailbox": self.mailbox.status()} if self.mailbox is not None else {}),
-            **({"tips": self.tips.get_status()} if self.tips is not None else {}),
-            **(self.show.get_status() if self.show is not None else {}),
-            **({"login": dict(self.logins.server.counters)} if self.logins is not None else {}),
+            **({} if self.answering is None else self.answering.get_status()),
             "rules": [*words(self.config.rules), *price_words(self.config.price)],
             "backends": self.backends.get_status(now),
         }
@@ -260,18 +247,9 @@ class Exposed:
             self._serve_now(caller, stream, opened)
         elif self.config.kind == "relay":
             self._go_on(caller, stream, self._join_peer(caller, stream))
-        elif self.mailbox is not None:
-            self._go_on(caller, stream, self._answer_kept(caller, stream, self.mailbox.answer_stream))
-        elif self.logins is not None:
-            self._go_on(caller, stream, self._answer_kept(caller, stream, self.logins.answer_stream))
-        elif self.tips is not None:
-            self._go_on(caller, stream, self._answer_kept(caller, stream, self.tips.answer_stream))
-        elif self.show is not None:
-            self._go_on(
-                caller,
-                stream,
-                self._run_answer(caller, self.show.make_session(stream), self.show.answer_stream),
-            )
+        elif self.answering is not None:
+            session = self.answering.make_session(stream)
+            self._go_on(caller, stream, self._run_answer(caller, session, self.answering.answer))
         else:
             self._go_on(caller, stream, self._run_conversation(caller, stream, opened))
 
@@ -478,12 +456,6 @@ class Exposed:
         if self._relays is None:
             self._relays = Relay(self.config.relay)
         await self._run_answer(caller, AnsweredStream(stream), self._relays.answer_stream)
-
-    async def _answer_kept(self, caller: Caller, stream: Stream, answer: Answer) -> None:
-        """Answer the stream's requests for what is kept here, or to be."""
-        from dtp.daemon.relays.kept import KeptStream
-
-        await self._run_answer(caller, KeptStream(stream), answer)
 
     async def _run_answer(self, caller: Caller, session: AnsweredStream, answer: Answer) -> None:
         began = time.monotonic()

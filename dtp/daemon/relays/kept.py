@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtp.config import data_dir
-from dtp.daemon.answered.stream import AnsweredStream
-from dtp.daemon.config.model import BroadcastSettings, Config, LoginSettings, MailboxSettings, TipSettings
+from dtp.daemon.answered.stream import AnsweredStream, Answering
+from dtp.daemon.config.model import (
+    BroadcastSettings,
+    Config,
+    Expose,
+    LoginSettings,
+    MailboxSettings,
+    TipSettings,
+)
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
 from dtp.identity import Identity
@@ -111,18 +118,28 @@ class Kept:
 
     def equip_service(self, exposed: Exposed) -> None:
         """Give a service what it answers from, if that is here, and who is logged in. A show begins now."""
-        settings, logins = exposed.config.mailbox, exposed.config.logins
-        exposed.mailbox = None if settings is None else self._open[settings]
-        if settings in self._sellers:
-            self._sellers[settings].start()
-        exposed.logins = None if logins is None else self._logins[logins]
         exposed.find_login = self.find_login
-        if exposed.config.tips is not None:
-            exposed.tips = self._lines[exposed.config.service, exposed.config.tips]
-            exposed.tips.start()
-        if exposed.config.broadcast is not None:
-            exposed.show = self._shows[exposed.config.service, exposed.config.broadcast]
-            exposed.show.start()
+        exposed.answering = self._answering_of(exposed.config)
+
+    def _answering_of(self, config: Expose) -> Answering | None:
+        if config.mailbox is not None:
+            box = self._open[config.mailbox]
+            if config.mailbox in self._sellers:
+                self._sellers[config.mailbox].start()
+            return Answering(box, box.answer_stream, lambda: {"mailbox": box.status()}, KeptStream)
+        if config.logins is not None:
+            logins = self._logins[config.logins]
+            counters = logins.server.counters
+            return Answering(logins, logins.answer_stream, lambda: {"login": dict(counters)}, KeptStream)
+        if config.tips is not None:
+            line = self._lines[config.service, config.tips]
+            line.start()
+            return Answering(line, line.answer_stream, lambda: {"tips": line.get_status()}, KeptStream)
+        if config.broadcast is not None:
+            show = self._shows[config.service, config.broadcast]
+            show.start()
+            return Answering(show, show.answer_stream, show.get_status, show.make_session)
+        return None
 
     def find_login(self, key: bytes, now: float) -> Login | None:
         """Return what account a key is logged in to at `now`, Unix time in seconds."""
@@ -130,9 +147,12 @@ class Kept:
 
     def ends_with(self, exposed: Exposed, config: Config | None) -> bool:
         """True where what a service answers from ends, or its streams can't tell: they are cut off before."""
-        if exposed.show is None:
-            return any(each is not None for each in (exposed.mailbox, exposed.logins, exposed.tips))
-        return config is None or not any(self._shows.get(each) is exposed.show for each in _shows_of(config))
+        answering = exposed.answering
+        if answering is None or exposed.config.broadcast is None:
+            return answering is not None
+        return config is None or not any(
+            self._shows.get(each) is answering.source for each in _shows_of(config)
+        )
 
     def stop_producing(self) -> None:
         """Sign no more of shows: this process ends, or another one has its place."""

@@ -37,9 +37,10 @@ def settings(tmp_path: Path, mailbox: str, name: str = "The Herald", port: int =
 
 
 def tips_of(daemon: Daemon) -> TipService:
-    tips = daemon.exposed["dtp.tip"].tips
-    assert tips is not None
-    return tips
+    answering = daemon.exposed["dtp.tip"].answering
+    assert answering is not None
+    assert isinstance(answering.source, TipService)
+    return answering.source
 
 
 def test_a_tip_is_given_by_the_address_alone_and_read_by_the_owner(tmp_path: Path) -> None:
