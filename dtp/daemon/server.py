@@ -136,7 +136,7 @@ class Daemon:
             patience.carrier,
         )
         self.forwards = ForwardedPlaces(pools, self._no_room, patience)
-        self.room = StreamRoom(lambda: sum(part.active for part in self._list_parts()))
+        self.room = StreamRoom(lambda: sum(part.active for part in self.list_parts()))
         door = Door(
             self.services.find_service, self._why_shut, self.counting.bans, self.side, self._member, clock
         )
@@ -277,7 +277,7 @@ class Daemon:
         return memory.measure_held(connections, self._list_sessions())
 
     def _list_sessions(self) -> Iterator[ServedSession]:
-        return (session for part in self._list_parts() for session in part.ledger.open)
+        return (session for part in self.list_parts() for session in part.ledger.open)
 
     # ---- bans ---------------------------------------------------------------------------------------------
 
@@ -316,12 +316,12 @@ class Daemon:
             self.callers.go_away(),
             self.forwards.pools.go_away(),
         )
-        for part in self._list_parts():
+        for part in self.list_parts():
             part.ledger.finish_sessions(Ending(min(LAST_REQUEST, grace / 2)))
         self.services.absent.start_ending(lambda: self.forwards.pools.connections)
         try:
             async with asyncio.timeout(grace):
-                for part in self._list_parts():
+                for part in self.list_parts():
                     await part.wait_empty()
                 await leaving
         except TimeoutError:
@@ -362,7 +362,7 @@ class Daemon:
             self._fenced.cancel()
             await asyncio.gather(self._fenced, return_exceptions=True)
         await self.forwards.stop_listening()
-        for part in self._list_parts():
+        for part in self.list_parts():
             part.abort_streams(Reason.DRAINING)
         if self.side.seller is not None:  # what was served may still be paid
             await self.callers.close()
@@ -409,9 +409,10 @@ class Daemon:
     @property
     def open_streams(self) -> int:
         """Streams that are open now, also those of what a reload has replaced."""
-        return sum(len(part.ledger.open) for part in self._list_parts())
+        return sum(len(part.ledger.open) for part in self.list_parts())
 
-    def _list_parts(self) -> list[Exposed | Forwarded]:
+    def list_parts(self) -> list[Exposed | Forwarded]:
+        """Return what serves and forwards, and what a reload has replaced and still has streams."""
         return [*self.services.list_parts(), *self.forwards.list_parts()]
 
     def get_status(self, *, callers: bool = True) -> dict[str, Any]:

@@ -165,11 +165,11 @@ concurrency = {{ identity = 1000 }}
     async def settle(self) -> None:
         """Until nobody has anything open: what ends only after silence is ended here."""
         for daemon in (self.near, self.far):
-            for part in (*daemon.services.list_parts(), *daemon.forwards.list_parts()):
+            for part in daemon.list_parts():
                 for session in list(part.ledger.open):
                     session.abort(120)  # type: ignore[arg-type]  # UDP sessions, which wait for more
         for daemon in (self.near, self.far):
-            for part in (*daemon.services.list_parts(), *daemon.forwards.list_parts()):
+            for part in daemon.list_parts():
                 await part.ledger.wait_empty()
         # A connection that was cut is closed, or resumed, when both sides have noticed.
         quiet = 0
