@@ -21,19 +21,12 @@ from dtp.daemon import state
 from dtp.daemon.config.model import Config
 from dtp.daemon.config.settled import refuse_what_takes_a_restart
 from dtp.daemon.observing import logs
-from dtp.daemon.patience import PATIENCE
-from dtp.daemon.policies import Clock, Policies, moment
-from dtp.daemon.policies.bans import Bans
+from dtp.daemon.policies import Clock, moment
 from dtp.daemon.process.replaced import ReplacedProcesses
 from dtp.daemon.state.counted import NOTHING, Counted
-from dtp.daemon.state.errors import StateError
-from dtp.daemon.state.memory import MemoryCountStore
-from dtp.daemon.state.renamed import take_over_bans
 from dtp.daemon.state.table import Table
-from dtp.daemon.state.watched import WatchedStore
 from dtp.daemon.workers.channel import ChannelLost, NotDone, WorkerChannel
-from dtp.daemon.workers.exchanging import CountExchange
-from dtp.daemon.workers.inherited import Inherited
+from dtp.daemon.workers.counting import WorkersCounting
 from dtp.daemon.workers.listening import OpenedPlace, open_places, wanted_by
 from dtp.daemon.workers.summing import ended, merge, still
 from dtp.errors import CarrierError, DtpError, LocalError
@@ -52,8 +45,6 @@ BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _STEADY = 10.0
 #: Seconds that workers have to end once they are told.
 _LAST = 10.0
-#: What follows while the state can't be had.
-_ALONE = "quotas are counted here alone, and bans of others aren't known"
 
 
 class WorkerFailed(LocalError):
@@ -119,7 +110,7 @@ class Workers:
         make_channel: Callable[..., WorkerChannel] = WorkerChannel,
     ) -> None:
         self.config = config
-        self._clock, self._make_store, self._make_channel = clock, make_store, make_channel
+        self._clock, self._make_channel = clock, make_channel
         self.identity = identity
         self.began = clock().steady
         self.draining = False
@@ -132,12 +123,7 @@ class Workers:
         self._seats = [Seat(number) for number in range(table.workers)]
         self._places: dict[str, OpenedPlace] = {}
         self._where: dict[bytes, int] = {}
-        self._store: state.CountStore = MemoryCountStore()
-        self._counts = CountExchange()
-        self._bans = Bans()
-        self._inherited = Inherited({}, {})
-        self._watched = WatchedStore(self._store, _ALONE)
-        self._polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
+        self._counting = WorkersCounting(config, identity, table, self._tell_bans, clock, make_store)
         self._ending = False
         self._changing = asyncio.Lock()
 
@@ -152,13 +138,7 @@ class Workers:
         """
         try:
             self._places = await open_places(self.config, {}, dict(adopted or {}), len(self._seats))
-            await take_over_bans(self.config, self.identity)
-            if self.config.state is not None:
-                self._store = self._make_store(self.config.state, self.config.counted_as(self.identity))
-                self._watched = WatchedStore(self._store, _ALONE)
-            await self._store.open()
-            await self._resume_counts(counted)
-            self._bans.replace_shared(await self._store.list_bans(self._clock().unix))
+            await self._counting.start(counted)
             await asyncio.gather(*(self._start_worker(seat) for seat in self._seats))
             await self.refresh_status(callers=False)
         except BaseException:
@@ -167,37 +147,15 @@ class Workers:
         for seat in self._seats:
             seat.watching = SupervisedTask(partial(self._watch_worker, seat), name="dtpd-worker")
             seat.watching.start()
-        self._polling.start()
-
-    async def _resume_counts(self, counted: Counted) -> None:
-        """Go on with what the process before has counted: in the store, where it wasn't kept there, and in the
-        table."""
-        known = await self._store.list_bans(self._clock().unix)
-        bans = counted.bans_for(self.config.kept_in(self.identity), known)
-        for caller, until in bans.items():
-            self._bans.set_ban(caller, until)
-        self._inherited = Inherited(counted.used, bans)
-        if self.config.state is None:  # it is this process' own
-            await self.take_over()
-        now = self._clock()
-        for key, time_ in counted.rows.items():
-            self._table.push_arrival(key, time_ - now.steady, now.steady)
-        policies = Policies(self._table)
-        policies.make_all(self.config)
-        policies.resume_counts({}, counted.rates, now)
+        self._counting.start_polling()
 
     async def take_over(self) -> None:
         """Do as `Daemon.take_over` does."""
-        await self._inherited.tell_store(self._store, self._bans.mark_shared)
+        await self._counting.take_over()
 
     def export_counts(self) -> Counted:
         """Return as `Daemon.export_counts` does."""
-        return Counted(
-            bans=self._bans.known,
-            used=self._store.used if isinstance(self._store, MemoryCountStore) else self._inherited.used,
-            rows=self._table.list_arrivals(self._clock().steady),
-            kept_in=self.config.kept_in(self.identity),
-        )
+        return self._counting.export_counts()
 
     async def _start_worker(self, seat: Seat) -> None:
         """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
@@ -216,19 +174,18 @@ class Workers:
                 "where": lambda fields, _: self._find_owner(fields["connection"]),
                 "carrier": lambda fields, found: self._pass_on(fields["to"], fields, found),
                 "fenced": lambda fields, _: self._handle_fenced(),
-                "exchange": lambda fields, _: self._counts.exchange_counts(
-                    self._store, seat.number, fields["deltas"]
-                ),
-                "forget": lambda fields, _: self._store.forget_periods(fields["scope"], fields["before"]),
+                **self._counting.begin_worker(seat.number),
             },
             lambda: self._handle_lost(seat),
         )
-        self._counts.begin(seat.number)
         places, descriptors = self._sockets_of(seat, self._places)
         config = self._config_of(seat, self.config)
         try:
             await self._ask_worker(
-                seat, seat.channel, "start", descriptors, config=config, places=places, bans=self._bans.known
+                *(seat, seat.channel, "start", descriptors),
+                config=config,
+                places=places,
+                bans=self._counting.bans.known,
             )
         except (NotDone, ChannelLost) as error:
             raise WorkerFailed(str(error)) from error
@@ -309,7 +266,7 @@ class Workers:
         if seat.channel is not None:
             seat.channel.close()
         seat.channel = None
-        self._table.clear_worker(seat.number)
+        self._counting.end_worker(seat.number)
         if seat.figures:
             seat.before = [merge([*seat.before, ended(seat.figures)])]
             seat.figures = {}
@@ -319,7 +276,6 @@ class Workers:
         for connection in seat.connections:
             self._where.pop(connection, None)
         seat.connections.clear()
-        self._counts.end(seat.number)
         seat.gone.set()
 
     # ---- dying and coming back ------------------------------------------------------------------------------
@@ -417,31 +373,20 @@ class Workers:
 
     async def ban(self, caller: str, until: float) -> None:
         """Do as `Daemon.ban` does, in all workers."""
-        self._bans.set_ban(caller, until)
+        self._counting.bans.set_ban(caller, until)
         # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
-        told = [channel.send_request("bans", bans=self._bans.known) for _, channel in self._iter_running()]
+        told = [
+            channel.send_request("bans", bans=self._counting.bans.known)
+            for _, channel in self._iter_running()
+        ]
         with contextlib.suppress(TimeoutError):  # one that hangs is killed, and begins anew with all bans
             async with asyncio.timeout(HUNG):
                 await asyncio.gather(*told, return_exceptions=True)
-        await self._inherited.ban(self._store, caller, until, self._bans.mark_shared)
+        await self._counting.share_ban(caller, until)
 
     def _tell_bans(self) -> None:
         for _, channel in self._iter_running():
-            channel.send_message("bans", bans=self._bans.known)
-
-    async def _poll_bans(self) -> None:
-        """Go on asking what other daemons have banned."""
-        while True:
-            await asyncio.sleep(PATIENCE.exchange)
-            await self._watched.try_writing()
-            try:
-                news = self._bans.replace_shared(await self._store.list_bans(self._clock().unix))
-            except StateError as error:
-                self._watched.note_failing("bans", error)
-                continue
-            self._watched.note_working("bans")
-            if news:
-                self._tell_bans()
+            channel.send_message("bans", bans=self._counting.bans.known)
 
     # ---- the end --------------------------------------------------------------------------------------------
 
@@ -471,7 +416,7 @@ class Workers:
         for seat in self._seats:
             if seat.watching is not None:
                 seat.watching.cancel()
-        self._polling.cancel()
+        self._counting.stop_polling()
         there = list(self._iter_running())
         for _, channel in there:
             channel.send_message("end")
@@ -482,8 +427,7 @@ class Workers:
         for seat, _ in list(self._iter_running()):
             self._give_up(seat)
         self._close_places()
-        self._inherited.close()
-        await self._store.close()
+        await self._counting.close()
         self._zygote.close()
         self._table.close()
 
@@ -541,8 +485,7 @@ class Workers:
             "half_open": found.get("half_open", 0),
             "callers": [each for seat in self._seats for each in seat.callers] if callers else [],
             "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
-            "bans": self._bans.get_status(self._clock().unix),
-            **(self._watched.get_status_with(found) if self.config.state else {}),
+            **self._counting.get_status_with(found),
             "workers": [
                 {
                     "worker": seat.number,
