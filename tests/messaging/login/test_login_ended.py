@@ -63,6 +63,19 @@ def test_who_is_logged_in_as_the_account_itself_is_so_no_more(who: Identity | No
     assert owner.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
 
 
+def test_an_ended_conversation_of_the_account_itself_stays_so_when_its_owner_comes_back() -> None:
+    """The thief and the owner have the same key then: by the key alone both would be logged in again."""
+    desk = desk_of_alice()
+    owner, thief, again = desk.caller(), desk.caller(ACCOUNT), desk.caller(ACCOUNT)
+    for each in (owner, thief):
+        assert each.login("alice")[0] is Refusal.DONE
+    assert change(owner, Slot.PASSWORD, "another one altogether") == (Refusal.DONE,)
+    assert again.login("alice", "another one altogether")[0] is Refusal.DONE
+    assert thief.ask(LoginOp.GET_VAULT) == (Refusal.NOT_LOGGED_IN,)
+    assert thief.ask(LoginOp.SET_CREDENTIALS, [], 3, b"the thief's") == (Refusal.NOT_LOGGED_IN,)
+    assert again.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
+
+
 def test_nobody_keeps_all_others_from_the_disk_by_changing_their_own_vault() -> None:
     desk = Desk.make(LoginLimits(changes=3, change_pause=10.0))
     assert desk.caller().register("alice") == (Refusal.DONE,)
