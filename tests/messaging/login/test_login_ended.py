@@ -76,6 +76,17 @@ def test_an_ended_conversation_of_the_account_itself_stays_so_when_its_owner_com
     assert again.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
 
 
+def test_a_key_that_logs_in_to_another_account_is_logged_in_to_the_first_no_more() -> None:
+    desk = desk_of_alice()
+    key = Identity.generate()
+    first, second = desk.caller(key), desk.caller(key)
+    assert desk.caller().register("bob") == (Refusal.DONE,)
+    assert first.login("alice")[0] is Refusal.DONE
+    assert second.login("bob")[0] is Refusal.DONE
+    assert first.ask(LoginOp.PUT_VAULT, 2, b"of whom?") == (Refusal.NOT_LOGGED_IN,)
+    assert second.ask(LoginOp.GET_VAULT)[0] is Refusal.DONE
+
+
 def test_nobody_keeps_all_others_from_the_disk_by_changing_their_own_vault() -> None:
     desk = Desk.make(LoginLimits(changes=3, change_pause=10.0))
     assert desk.caller().register("alice") == (Refusal.DONE,)
