@@ -7,7 +7,7 @@
 
 #include "dtp.h"
 
-/* ---- memory: the only door to an allocator (crdt_memory.c) ------------------------------------------------- */
+/* ---- memory: the only door to an allocator (graph/memory.c) ------------------------------------------------- */
 
 void *dtp_allocate(size_t bytes);             /* NULL when there is none; never for 0 bytes */
 void *dtp_resize(void *memory, size_t bytes); /* NULL: `memory` is as it was */
@@ -131,7 +131,7 @@ static inline uint64_t dtp_mix(uint64_t a, uint64_t b)
     return z ^ z >> 32;
 }
 
-/* SipHash-1-3 of some bytes under a seed of 16 bytes (crdt_hash.c). */
+/* SipHash-1-3 of some bytes under a seed of 16 bytes (graph/hash.c). */
 uint64_t dtp_hash(const uint64_t seed[2], const uint8_t *bytes, size_t length);
 
 #endif

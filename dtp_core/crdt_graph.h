@@ -335,7 +335,7 @@ struct dtp_graph {
     uint8_t near[16];
 };
 
-/* names (crdt_names.c) */
+/* names (graph/names.c) */
 /* The text of a name: valid until another is interned. */
 static inline const uint8_t *dtp_name_text(const dtp_graph *graph, const dtp_name *name)
 {
@@ -370,7 +370,7 @@ int dtp_seen_covers(const dtp_author *author, uint64_t from, uint64_t to);
 int dtp_seen_reserve(dtp_author *author); /* so that the next add can't fail */
 void dtp_seen_add(dtp_author *author, uint64_t from, uint64_t to);
 
-/* slots (crdt_slots.c) */
+/* slots (graph/slots.c) */
 uint32_t dtp_slot_hash(const dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part);
 /* The same from the hashes of the names: it can be had, and its cell fetched, before the names have numbers. */
 static inline uint32_t dtp_slot_hash_of(const dtp_graph *graph, uint32_t soul_hash, uint32_t key_hash, uint32_t part)
@@ -382,7 +382,7 @@ int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, u
 /* Write it if (clock, author, value) is above what is there: 1 when that is to be seen, 0, or a negative code. */
 int dtp_slot_write(dtp_graph *graph, uint32_t number, uint64_t clock, uint32_t author, dtp_bytes value);
 uint32_t dtp_space_of(uint32_t part);
-/* Values that can be looked up (crdt_query.c). A number is between `low` and `high`, which differ for ints beyond 64 bits only;
+/* Values that can be looked up (graph/query.c). A number is between `low` and `high`, which differ for ints beyond 64 bits only;
  * others have `bytes`. */
 enum dtp_scalar_kind {
     DTP_SCALAR_NONE,
@@ -401,20 +401,20 @@ typedef struct dtp_scalar {
 } dtp_scalar;
 dtp_scalar dtp_scalar_of(dtp_bytes value); /* of a value that was checked when it was taken */
 
-/* What is at a soul beside registers and links, MessagePack: see dtp_graph_others (crdt_properties.c) */
+/* What is at a soul beside registers and links, MessagePack: see dtp_graph_others (graph/properties.c) */
 int dtp_pack_others(dtp_graph *graph, uint32_t soul);
 int dtp_is_last_total(const dtp_graph *graph, uint32_t slot); /* of a counter's totals one alone is */
 uint32_t dtp_latest_entry(dtp_graph *graph, uint32_t slot); /* of a container, which has some */
-/* The number that MessagePack bytes stand for: DTP_OK, or another code (crdt_local.c) */
+/* The number that MessagePack bytes stand for: DTP_OK, or another code (graph/local.c) */
 int dtp_integer_of(dtp_bytes bytes, int64_t *value);
-int dtp_is_there(dtp_graph *graph, uint32_t slot); /* whether there is something to be seen in a slot (crdt_read.c) */
-int dtp_is_soul(dtp_graph *graph, uint32_t number); /* whether a name is a soul that has something (crdt_read.c) */
+int dtp_is_there(dtp_graph *graph, uint32_t slot); /* whether there is something to be seen in a slot (graph/read.c) */
+int dtp_is_soul(dtp_graph *graph, uint32_t number); /* whether a name is a soul that has something (graph/read.c) */
 /* The part that a kind of op is about; a counter's is its author's. */
 uint32_t dtp_part_of(const dtp_op *op);
 /* How (clock, author) a is to b: below 0, 0 (the same), above 0. */
 int dtp_stamp_compare(const dtp_graph *graph, uint64_t a_clock, uint32_t a_author, uint64_t b_clock, uint32_t b_author);
 
-/* entries of containers (crdt_entries.c) */
+/* entries of containers (graph/entries.c) */
 /* 1 when there is something else to be seen now, 0, or a negative code. */
 int dtp_entry_apply(dtp_graph *graph, uint32_t slot, const dtp_op *op, const dtp_dot *dots);
 uint32_t dtp_entry_find(const dtp_graph *graph, uint32_t author, uint64_t clock, uint32_t slot);
@@ -426,7 +426,7 @@ int dtp_container_sort(dtp_graph *graph, dtp_container *container);
 /* Return whether the op of this dot was applied here already, or never will be. */
 int dtp_applied(const dtp_graph *graph, uint32_t author, uint64_t clock);
 
-/* applying (crdt_merge.c): 1, 0 or a negative code, as above; a change is listed. There is room for one more. */
+/* applying (graph/merge.c): 1, 0 or a negative code, as above; a change is listed. There is room for one more. */
 int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots);
 
 /* Begin a call that lists changes, and end it. */
@@ -441,7 +441,7 @@ int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap); /* all thr
 /* Have the frame that was just parsed wait; DTP_E_LIMIT when too many of the author's do. */
 int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length);
 
-/* who may do what (crdt_access.c) */
+/* who may do what (graph/access.c) */
 /* Every edit of a text or a list in the frame `p` must be changes of this author alone: DTP_OK, or DTP_E_FORMAT with the place in
  * `body`. */
 int dtp_check_edits(const dtp_parsed *p, const uint8_t *author, const uint8_t *body, size_t *place);
@@ -454,7 +454,7 @@ int dtp_has_ruled_list(const dtp_graph *graph, uint32_t author);
 /* Give them their verdicts; DTP_E_RULED when they need some and there are none. */
 int dtp_take_verdicts(dtp_graph *graph, uint32_t author);
 
-/* orders (crdt_sort.c): below 0, 0, above 0 */
+/* orders (graph/sort.c): below 0, 0, above 0 */
 typedef int (*dtp_order)(const dtp_graph *graph, uint32_t a, uint32_t b);
 void dtp_sort(const dtp_graph *graph, uint32_t *items, uint32_t *scratch, size_t count, dtp_order order);
 int dtp_name_order(const dtp_graph *graph, uint32_t a, uint32_t b);
@@ -463,7 +463,7 @@ int dtp_slot_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 int dtp_entry_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 int dtp_deferred_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 
-/* writing (crdt_encode.c) */
+/* writing (graph/encode.c) */
 int dtp_buffer_reserve(dtp_buffer *buffer, size_t more);
 int dtp_buffer_put(dtp_buffer *buffer, const void *bytes, size_t length);
 int dtp_buffer_varint(dtp_buffer *buffer, uint64_t value);

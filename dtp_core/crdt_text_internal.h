@@ -9,7 +9,7 @@
 
 #include "crdt_text_types.h"
 
-/* ---- crdt_text_memory.c: memory, counted ----------------------------------------------------------------- */
+/* ---- text/memory.c: memory, counted ----------------------------------------------------------------- */
 
 void *text_take(dtp_text *t, size_t size); /* NULL: none, or above the cap */
 void text_give(dtp_text *t, void *memory, size_t size);
@@ -24,7 +24,7 @@ chunk *spare_chunk(dtp_text *t);
 void chunk_return(dtp_text *t, chunk *c);
 void spares_free(dtp_text *t);
 
-/* ---- crdt_text_utf8.c ------------------------------------------------------------------------------------ */
+/* ---- text/utf8.c ------------------------------------------------------------------------------------ */
 
 /* Characters in valid UTF-8, or -1. The weight is theirs. */
 int64_t utf8_count(const uint8_t *text, size_t size, weight *w);
@@ -35,7 +35,7 @@ size_t utf8_skip(const uint8_t *text, size_t count, weight *w);
 
 #include "crdt_text_marks.h" /* of the types above */
 
-/* ---- crdt_text_tree.c: spans in order -------------------------------------------------------------------- */
+/* ---- text/tree.c: spans in order -------------------------------------------------------------------- */
 
 int tree_init(dtp_text *t);
 void tree_free(dtp_text *t);
@@ -73,7 +73,7 @@ void tree_show(dtp_text *t, place p);
 /* New tree, index and pool, packed: without the spans marked DROP. */
 int tree_rebuild(dtp_text *t);
 
-/* ---- crdt_text_index.c: authors, logs, numbers -> leaves ------------------------------------------------- */
+/* ---- text/index.c: authors, logs, numbers -> leaves ------------------------------------------------- */
 
 int64_t agent_intern(dtp_text *t, const uint8_t *name, size_t size); /* index or a code */
 int64_t agent_lookup(dtp_text *t, const uint8_t *name, size_t size); /* index or DTP_TEXT_GONE */
@@ -97,7 +97,7 @@ void dead_forget(dtp_text *t, agent *a);
 int agents_sorted(dtp_text *t);
 int agent_before(const dtp_text *t, uint32_t x, uint32_t y);
 
-/* ---- crdt_text_log.c: operations of an author ------------------------------------------------------------ */
+/* ---- text/log.c: operations of an author ------------------------------------------------------------ */
 
 run log_run(agent *a, size_t i);
 /* The run that has this number; base <= seq < next. */
@@ -111,7 +111,7 @@ void log_shorten(agent *a, uint32_t self, uint32_t stable);
 void log_pack(dtp_text *t, agent *a);
 void log_free(dtp_text *t, agent *a);
 
-/* ---- crdt_text_depth.c: how deep characters are in their tree, and where its branches begin and end ------- */
+/* ---- text/depth.c: how deep characters are in their tree, and where its branches begin and end ------- */
 
 /* How many characters are above this one in the tree; 0 for those that are compacted. */
 uint32_t depth_at(dtp_text *t, const place *p);
@@ -133,7 +133,7 @@ void levels_free(dtp_text *t);
 void partings_set(dtp_text *t);
 int partings_agree(dtp_text *t);
 
-/* ---- crdt_text_order.c: the order of characters ---------------------------------------------------------- */
+/* ---- text/order.c: the order of characters ---------------------------------------------------------- */
 
 /* Where this replica puts characters at a visible position, as an operation. The place may need a split. */
 void order_local(dtp_text *t, uint32_t position, run *op, place *p);
@@ -152,7 +152,7 @@ int family(dtp_text *t, id x, run *f);
 /* Delete a range of characters that are known to be, by an operation of `who`, and log it. */
 int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len);
 
-/* ---- crdt_text_edit.c ------------------------------------------------------------------------------------ */
+/* ---- text/edit.c ------------------------------------------------------------------------------------ */
 
 int text_enter(dtp_text *t); /* 0: another thread is in it */
 void text_leave(dtp_text *t);
@@ -174,7 +174,7 @@ int reserve_delete_here(dtp_text *t, history *h, uint32_t position, uint32_t cou
 /* Delete visible characters, which is reserved, with their text into `h`, if not NULL. */
 void delete_noted(dtp_text *t, history *h, uint32_t position, uint32_t count);
 
-/* ---- crdt_text_undo.c ------------------------------------------------------------------------------------ */
+/* ---- text/undo.c ------------------------------------------------------------------------------------ */
 
 enum { INSERTED = 0, DELETED = 1, MARKED = 2 }; /* kinds of entry */
 
@@ -193,7 +193,7 @@ void step_for(dtp_text *t, uint32_t kind, uint64_t position, uint64_t count);
  * becomes how many from `x` on, of that many, were put back along with it. */
 id text_origin(dtp_text *t, id x, uint32_t *count);
 
-/* ---- crdt_text_wire.c: the form of messages -------------------------------------------------------------- */
+/* ---- text/wire.c: the form of messages -------------------------------------------------------------- */
 
 enum {
     OP_INSERT = 0, OP_VOID = 1, OP_DELETE = 2, OP_END = 3, OP_KIND = 3,
@@ -257,30 +257,30 @@ int wire_operation(group *g, wire_op *w);
 int wire_base_span(dtp_reader *r, uint32_t agents, const wire_span *before, wire_span *s);
 
 /* This replica's numbers of a checked message's authors, by agent_intern or agent_lookup, into t->locals: NOBODY for those
- * that it doesn't know. In crdt_text_index.c. */
+ * that it doesn't know. In text/index.c. */
 int names_read(dtp_text *t, const message *m, int64_t number_of(dtp_text *, const uint8_t *, size_t));
 
-/* ---- crdt_text_encode.c ---------------------------------------------------------------------------------- */
+/* ---- text/encode.c ---------------------------------------------------------------------------------- */
 
 /* An encoded version into the agents' marks. `strict`: DTP_TEXT_UNSEEN when it names what isn't here. */
 int version_read(dtp_text *t, const uint8_t *version, size_t size, int strict);
 /* What dtp_text_version does. */
 int64_t version_write(dtp_text *t, const uint8_t **out);
 
-/* ---- crdt_text_check.c -------------------------------------------------------------------------------------- */
+/* ---- text/check.c -------------------------------------------------------------------------------------- */
 
 /* Tell the depths of all characters, from the logs. DTP_TEXT_FORMAT: their order isn't possible by what those say, or some
  * are missing. */
 int logs_agree(dtp_text *t);
 
-/* ---- crdt_text_compact.c ------------------------------------------------------------------------------------ */
+/* ---- text/compact.c ------------------------------------------------------------------------------------ */
 
 /* Give back the room of an array (`array`: address of the pointer) beyond its items. */
 void array_pack(dtp_text *t, void *array, size_t *room, size_t count, size_t item);
 /* The same for all that grows with operations, and what is held for markers that were deleted. */
 void arrays_pack(dtp_text *t);
 
-/* ---- crdt_text_wait.c ------------------------------------------------------------------------------------ */
+/* ---- text/wait.c ------------------------------------------------------------------------------------ */
 
 enum { WAITS = 1 }; /* instead of a code: the operation was put aside */
 
@@ -297,7 +297,7 @@ waiting *wait_take(agent *a);
 void wait_free(dtp_text *t, waiting *w);
 void waits_free(dtp_text *t);
 
-/* ---- crdt_text_merge.c ------------------------------------------------------------------------------------- */
+/* ---- text/merge.c ------------------------------------------------------------------------------------- */
 
 /* Apply all that waits as far as it can be. What it deletes is gone already, but how many operations each author has made
  * is only right behind this: call it before that is told. Only memory can fail. */

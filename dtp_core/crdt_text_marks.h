@@ -3,7 +3,7 @@
 #ifndef DTP_CRDT_TEXT_MARKS_H
 #define DTP_CRDT_TEXT_MARKS_H
 
-/* ---- crdt_list_cells.c: the elements of lists as bytes ----------------------------------------------------- */
+/* ---- list/cells.c: the elements of lists as bytes ----------------------------------------------------- */
 
 enum { MARK_PLACE = 0, MARK_VALUE = 1, MARK_NONE = 2, LIST_STAMPS = 62 /* bits of a stamp */ };
 
@@ -29,7 +29,7 @@ int cell_read(dtp_reader *r, list_cell *c);
 int cell_put_value(dtp_text *t, bytes *b, const uint8_t *value, size_t size);
 int cell_put_marker(dtp_text *t, bytes *b, const list_cell *c);
 
-/* ---- crdt_rich_cells.c: the marks of texts as bytes ---------------------------------------------------------- */
+/* ---- rich/cells.c: the marks of texts as bytes ---------------------------------------------------------- */
 
 enum {
     RICH_CELL = 0xff, /* what a mark among UTF-8 begins with */
@@ -54,7 +54,7 @@ size_t rich_size(const uint8_t *at); /* of the valid cell there */
 int rich_read(dtp_reader *r, rich_cell *c); /* DTP_TEXT_OK or DTP_TEXT_FORMAT */
 int rich_put(dtp_text *t, bytes *b, const rich_cell *c);
 
-/* ---- crdt_rich_index.c: which mark holds where --------------------------------------------------------------- */
+/* ---- rich/index.c: which mark holds where --------------------------------------------------------------- */
 
 /* The place of an anchor, and the visible characters before it. 0: its character isn't held. */
 int rich_point(dtp_text *t, id anchor, point *k);
@@ -69,7 +69,7 @@ int rich_over(dtp_text *t, uint32_t start, uint32_t end, uint32_t name);
 int rich_over_span(dtp_text *t, const place *p, uint32_t len);
 void rich_free(dtp_text *t);
 
-/* ---- crdt_rich.c: marks that come, go, and are made here ------------------------------------------------------- */
+/* ---- rich/rich.c: marks that come, go, and are made here ------------------------------------------------------- */
 
 /* See that t->rich is there. */
 int rich_ready(dtp_text *t);
@@ -95,21 +95,21 @@ id rich_visible(dtp_text *t, uint32_t position);
  * RICH_END_AFTER. */
 int rich_mark_here(dtp_text *t, uint32_t start, uint32_t end, rich_cell *c, uint64_t now);
 
-/* ---- crdt_rich_undo.c ------------------------------------------------------------------------------------------ */
+/* ---- rich/undo.c ------------------------------------------------------------------------------------------ */
 
 /* rich_mark_here, and note in `h`, if not NULL, what that replaced. `root`: of the mark that it gives back, or NOBODY. */
 int rich_make(dtp_text *t, history *h, uint32_t start, uint32_t end, rich_cell *c, uint64_t now, id root);
 /* Take back the own mark `x`, where it still holds, or one that gave it back: `data` is what was noted. */
 int rich_undo(dtp_text *t, history *to, id x, const uint8_t *data, size_t size);
 
-/* ---- crdt_rich_carry.c ----------------------------------------------------------------------------------------- */
+/* ---- rich/carry.c ----------------------------------------------------------------------------------------- */
 
 /* Note what characters of one span are marked with, which own operations from `when` on delete. */
 void rich_deleting(dtp_text *t, uint32_t when, const place *p, uint32_t len);
 /* Mark what was put back at `position` as the characters were that `when` deleted. */
 int rich_carry(dtp_text *t, id first, uint32_t len, uint32_t position, uint32_t when);
 
-/* ---- crdt_rich_read.c ------------------------------------------------------------------------------------------ */
+/* ---- rich/read.c ------------------------------------------------------------------------------------------ */
 
 /* Begin to note what changes for dtp_text_formats. */
 void rich_clear(dtp_text *t);
@@ -130,7 +130,7 @@ static inline size_t units_skip(const dtp_text *t, const uint8_t *text, size_t c
     return t->is_list ? cells_skip(text, count, w) : utf8_skip(text, count, w);
 }
 
-/* ---- crdt_list_marks.c: what markers say of elements ------------------------------------------------------- */
+/* ---- list/marks.c: what markers say of elements ------------------------------------------------------- */
 
 void marks_free(dtp_text *t);
 /* Let go of what is held for markers that were deleted. */

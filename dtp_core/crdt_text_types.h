@@ -36,7 +36,7 @@ typedef struct span {
     uint32_t seq;  /* number of the first character */
     uint32_t len;
     uint32_t text; /* where the first character is in the pool; 0 when deleted */
-    uint32_t parting; /* between the character before it and its first one: see crdt_text_depth.c */
+    uint32_t parting; /* between the character before it and its first one: see text/depth.c */
 } span;
 
 typedef struct branch branch;
@@ -171,7 +171,7 @@ typedef struct agent {
     level *levels; /* of its runs, while depths are told anew */
     size_t level_room;
     waiting *waits;    /* operations that need more of its own */
-    waiting *halves;   /* deletions that begin with its next character, by where they end: see crdt_text_wait.c */
+    waiting *halves;   /* deletions that begin with its next character, by where they end: see text/wait.c */
     uint32_t settled;  /* all of these have deleted what is below, not just the one that ends last */
     uint32_t is_ready; /* it is in `waiters` */
 } agent;

@@ -10,13 +10,14 @@ OUT=$(mktemp -d)
 trap 'rm -rf "$OUT"' EXIT
 
 STRICT="-std=c11 -Wall -Wextra -Wconversion -Wshadow -Wpedantic -Wstrict-prototypes -Wmissing-prototypes -Werror"
-for file in *.c fuzz/*.c; do
-    "$CC" $STRICT -O2 -c -o "$OUT/warnings.o" "$file"
+CORE="wire/*.c graph/*.c text/*.c rich/*.c list/*.c"
+for file in $CORE fuzz/*.c; do
+    "$CC" $STRICT -I. -O2 -c -o "$OUT/warnings.o" "$file"
 done
 
 for harness in fuzz_open fuzz_open_packet fuzz_seal fuzz_sockets fuzz_graph fuzz_text; do
     "$CC" $STRICT -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all \
-        -o "$OUT/$harness" "fuzz/$harness.c" fuzz/ciphers.c fuzz/standalone.c ./*.c -ldl
+        -I. -o "$OUT/$harness" "fuzz/$harness.c" fuzz/ciphers.c fuzz/standalone.c $CORE -ldl
     ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 \
         "$OUT/$harness" "$COUNT" "fuzz/corpus/$harness"/*
 done

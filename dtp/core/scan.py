@@ -1,4 +1,4 @@
-"""Patterns that the core looks for by itself: see dtp_core/crdt_scan.c."""
+"""Patterns that the core looks for by itself: see dtp_core/graph/scan.c."""
 
 from __future__ import annotations
 

@@ -322,4 +322,4 @@ class SequenceHandle:
         """Raise `AssertionError` where the structures in the core don't keep their promises to each other."""
         code = lib.dtp_text_check(self._text)
         if code:
-            raise AssertionError(f"crdt_text_check.c, line {code}")
+            raise AssertionError(f"text/check.c, line {code}")

@@ -14,7 +14,8 @@ extent="-max_total_time=${1:-60}"
 
 for harness in fuzz_open fuzz_open_packet fuzz_seal fuzz_sockets fuzz_graph fuzz_text; do
     "$CLANG" -std=c11 -g -O1 -fno-omit-frame-pointer -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        -Wall -Wextra -o "$SCRATCH/$harness" "$harness.c" ciphers.c ../*.c -ldl
+        -Wall -Wextra -I.. -o "$SCRATCH/$harness" "$harness.c" ciphers.c ../wire/*.c ../graph/*.c ../text/*.c ../rich/*.c \
+        ../list/*.c -ldl
     if [ "${1:-}" = merge ]; then
         "$SCRATCH/$harness" -merge=1 "corpus/$harness" "$2/found_$harness"
         continue
