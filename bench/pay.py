@@ -26,8 +26,9 @@ from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.payer import Payer, said
 from dtp.pay.messages import VOUCHER_HEAD, build, parse
 from dtp.pay.metered import Metered
-from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.payee import Payee
 from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Spending, Usage

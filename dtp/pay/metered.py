@@ -140,7 +140,7 @@ class Metered(Connection):
         it is paid. Raises `ChargeDeclined`, and what ended the connection.
         """
         meter = self._server_meter()
-        await meter.charge(units if amount is None else units_of(amount, meter.payee.prices.request))
+        await meter.charge(units if amount is None else units_of(amount, meter.payee.deposit.prices.request))
 
     async def requests(self) -> AsyncIterator[PaidRequest]:
         """Yield, as a server, the client's streams, one by one, as requests that can be charged."""
@@ -230,7 +230,7 @@ class PaidRequest:
         """
         meter = self.connection._server_meter()
         if amount is not None:
-            units = units_of(amount, meter.payee.prices.request)
+            units = units_of(amount, meter.payee.deposit.prices.request)
         preimage = answers.new_preimage()
         self.stream.write(answers.seal_answer(preimage, data))
         await self.stream.drain()

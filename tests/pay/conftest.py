@@ -29,7 +29,7 @@ from dtp.pay import dial
 from dtp.pay.claims import Policy
 from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.hosting import find_host
-from dtp.pay.server.payee import PayeeLane
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.serving import Selling, Serving, serve
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage

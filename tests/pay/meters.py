@@ -19,7 +19,8 @@ from dtp.pay.client.payer import Payer, said
 from dtp.pay.errors import VoucherRefused
 from dtp.pay.messages import build
 from dtp.pay.server import payee as server_side
-from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.payee import Payee
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher

@@ -215,7 +215,7 @@ class Seller:
         meter = cast("Metered", connection).meter
         if not isinstance(meter, ServerMeter):
             return True
-        return config.price is not None and meter.payee.count_streams == (config.kind not in BY_CALL)
+        return config.price is not None and meter.payee.counts.count_streams == (config.kind not in BY_CALL)
 
     def find_payer(self, connection: Connection) -> str | None:
         """Return the account whose channel pays for a connection; None where none does."""
@@ -275,7 +275,7 @@ class Seller:
         metered = cast("Metered", connection)
         admission, meter = metered.admission, metered.meter
         assert isinstance(admission, AdmittedClient)
-        counted = isinstance(meter, ServerMeter) and meter.payee.quota_requests is not None
+        counted = isinstance(meter, ServerMeter) and meter.payee.quota.requests is not None
         if not admission.prices.request and not counted:
             return ""  # the host says that requests are free, and no quota counts them
         try:

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 from dtp.daemon.state.errors import StateUnusable
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
-from dtp.pay.server.payee import PayeeLane
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.store.sold import end_of_row, sold_lane_of, sold_of
 from dtp.pay.terms import Usage

@@ -13,7 +13,7 @@ from dtp.pay.messages import ChargeAsked
 
 
 @dataclass(slots=True)
-class Charges:
+class OfferedCharges:
     """The charges of one connection. One is under way at a time, and they are numbered in order.
 
     `lock` is the hash lock of the next voucher: that of the newest, or of a charge that was agreed to, until its key

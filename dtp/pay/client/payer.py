@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from dtp.chain.model import SUI_COIN
 from dtp.pay import messages
-from dtp.pay.client.charges import Charges
+from dtp.pay.client.charges import OfferedCharges
 from dtp.pay.client.lane_funds import LaneFunds
 from dtp.pay.client.lane_start import PayerLane, Reserved, exposure_of, start_lane
 from dtp.pay.client.payer_events import (
@@ -74,7 +74,7 @@ class Payer:
         self.counts = LaneCounts(lane.used)
         self.signed = SignedVouchers(lane.newest, lane.reserved.sequence + 1)
         self.ahead = VouchersAhead()
-        self.charges = Charges(_lock_of(lane.newest))
+        self.charges = OfferedCharges(_lock_of(lane.newest))
         self.schedule = VoucherSchedule(Spending() if spending is None else spending)
         self.believed = lane.believed
         #: What the server counts above ours, and isn't paid.

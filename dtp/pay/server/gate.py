@@ -29,8 +29,8 @@ from dtp.pay.drivers import store_away
 from dtp.pay.errors import StoreError, TicketRefused
 from dtp.pay.server.backing import contradiction
 from dtp.pay.server.book import ChannelBook, TooManyQuestions, affordable
-from dtp.pay.server.payee import Floor, PayeeLane
 from dtp.pay.server.quota import PassQuotas, period_of
+from dtp.pay.server.stored_vouchers import Floor, PayeeLane
 from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal
 from dtp.pay.store.sold import SoldStore

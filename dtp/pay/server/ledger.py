@@ -30,9 +30,10 @@ from dtp.pay.server.backing import believed, claimed_of, contradiction
 from dtp.pay.server.book import ChannelBook, affordable
 from dtp.pay.server.cashier import read_channels
 from dtp.pay.server.gate import AGREEMENT_MS, AdmittedClient, floor_of, honoured_keys
-from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.payee import Payee
 from dtp.pay.server.quota import PassQuotas
 from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.settling import Settlement
 from dtp.pay.store.holding import Holds, VoucherStore
 from dtp.pay.store.journal import Journal
@@ -285,7 +286,7 @@ class Ledger(ChannelAccount):
                 CloseCode.PAYMENT,
                 f"the client bears transport here, so pipes have to be those of the channel that pays: {channel.id}",
             )
-        return kept if over else meter.payee.carriage
+        return kept if over else meter.payee.deposit.carriage
 
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         """Set a sum aside for a voucher of the lane that is checked; False where it fits the deposit beside all lanes

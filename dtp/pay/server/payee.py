@@ -10,18 +10,19 @@ exposure, and what the deposit holds; a frame that is broken or foreign changes 
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from dtp.pay import messages
 from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import VERSION, Message, SendFrame, VoucherSaid
-from dtp.pay.terms import MIB, NO_CARRIAGE, NOTHING, Exposure, Prices, Usage
+from dtp.pay.server.charges import AskedCharges, check_units
+from dtp.pay.server.lane_limits import NO_QUOTA, LaneDeposit, LaneQuota
+from dtp.pay.server.stored_vouchers import Floor, PayeeLane, StoredVouchers, usage_in
+from dtp.pay.terms import MIB, NEVER, Exposure, LaneCounts, Prices, Usage
 from dtp.pay.voucher import SignedVoucher, Voucher
 
-NEVER: Final = float("inf")
 #: Seconds before an unanswered frame is said again, where frames take no time and cost nothing.
 REPEAT: Final = 1.0
 #: Seconds that a connection stays whose pass gives no more: others may give something of it back.
@@ -29,37 +30,6 @@ QUOTA_PATIENCE: Final = 1.0
 #: Bytes of exposure that have to be left for a voucher to wait: what moves at 1 GB/s while one is checked and synced.
 #: More, where more has been seen to move meanwhile: a stream that stops at its limit has nothing in any queue then.
 HASTE: Final = 8 * MIB
-#: What a check has been seen to take is forgotten by this part with each further check.
-_FORGET: Final = 8
-
-
-class Floor(NamedTuple):
-    """What the chain has accepted of a lane: a voucher below any of it can't be claimed any more."""
-
-    sequence: int = 0
-    amount: int = 0
-    requests: int = 0
-    bytes: int = 0
-
-
-#: Nothing claimed.
-GROUND: Final = Floor()
-
-
-@dataclass(frozen=True, slots=True)
-class PayeeLane:
-    """What a server knows of a lane when a connection begins.
-
-    `newest` is the newest voucher it holds, `preimage` the one of its lock, if it has one; `used` is what was served;
-    `floor` is what the chain has accepted, which may be more than this server remembers.
-    """
-
-    channel: str
-    lane: int
-    newest: SignedVoucher | None = None
-    used: Usage = NOTHING
-    preimage: bytes | None = None
-    floor: Floor = GROUND
 
 
 # ------------------------------------------------------------------------------------------------------- events
@@ -134,96 +104,71 @@ PayeeEvent: TypeAlias = (
 
 
 @dataclass(slots=True)
-class _Pending:
-    """A charge that the client has not decided yet. It is paid by a voucher for at least `covered` requests: what had
-    been counted here when it was asked for, and its units; or for its units more than the voucher before."""
+class _Pause:
+    """Whether serving is stopped, since when, and whether that was told to be too long. Not before it `began`."""
 
-    charge: int
-    units: int
-    lock: bytes | None
-    covered: int
-    #: When it is overdue; never where there is a lock: that is decided when all of the answer has come.
-    until: float
-    overdue: bool = False
-    #: A voucher that pays it has come: it can't be declined any more, or its key would be had for nothing.
-    agreed: bool = False
+    began: bool = False
+    is_on: bool = False
+    since: float = NEVER
+    late_told: bool = False
 
-    def is_paid_by(self, voucher: Voucher, charge: int) -> bool:
-        """Return whether the client means this charge: by its number, or by the lock, which nobody else asked for."""
-        return charge == self.charge or (self.lock is not None and voucher.hash_lock == self.lock)
+    def set(self, stopped: bool, now: float) -> bool:
+        """Stop or go on; True if that is a change."""
+        if stopped == self.is_on or not self.began:
+            return False
+        self.is_on, self.since = stopped, now if stopped else NEVER
+        return True
 
 
-@dataclass(slots=True)
 class Payee:
-    """One lane's meter on the server's side, for one connection. Times are seconds of a clock that goes forward.
+    """One lane's meter on the server's side, for one connection. Times are seconds of a clock that goes forward."""
 
-    `affordable` is the most that this lane's vouchers may come to: what was deposited, less what the other lanes'
-    vouchers say; `believed` how much of that is served for before more is claimed, None for all. `quota` is what the
-    lane may use at most, both counts (a subscription's; None for no limit). `least_end_ms` is the soonest end that a
-    voucher may have, Unix ms. `most_ahead` is how far a voucher's counts may be above ours, None for any: where the
-    server bears transport cost they are evidence for the client's credits. `agrees` says whether agreed closes are
-    signed, and `closing` that the client has come for nothing else, and is served nothing. `carriage` is what is kept
-    of the deposit for transport that the client bears, for each request and MiB: serving stops before the deposit no
-    longer covers both. `repeat` is how many seconds pass before an unanswered
-    frame is said again, and `charge_patience` how many the client has to decide a charge; both may change.
-    """
-
-    lane: PayeeLane
-    prices: Prices
-    affordable: int
-    believed: int | None = field(init=False, default=None)
-    exposure: Exposure = field(default_factory=Exposure)
-    count_streams: bool = True
-    quota_requests: int | None = None
-    quota_bytes: int | None = None
-    quota_grows: tuple[bool, bool] = field(init=False, default=(False, False))
-    least_end_ms: int = 0
-    most_ahead: Usage | None = None
-    agrees: bool = False
-    closing: bool = False
-    carriage: Prices = NO_CARRIAGE
-    repeat: float = REPEAT
-    charge_patience: float = NEVER
-    used: Usage = field(init=False)
-    newest: SignedVoucher | None = field(init=False)
-    paid: Usage = field(init=False)
-    floor: Floor = field(init=False)
-    heard: bool = field(init=False, default=False)
-    finished: bool = field(init=False, default=False)
-    paused: bool = field(init=False, default=False)
-    _checking: SignedVoucher | None = field(init=False, default=None)
-    _checking_at: int = field(init=False, default=0)  # bytes that were used by then
-    _meanwhile: int = field(init=False, default=0)  # bytes that lately moved during a check, at most
-    _begun: bool = field(init=False, default=False)
-    _base: Usage = field(init=False)
-    _preimage: bytes | None = field(init=False)
-    _opened: int = field(init=False, default=0)
-    _sent: int = field(init=False, default=0)
-    _received: int = field(init=False, default=0)
-    _charged: int = field(init=False, default=0)
-    _charges: int = field(init=False, default=0)
-    _pending: _Pending | None = field(init=False, default=None)
-    _paused_at: float = field(init=False, default=NEVER)
-    _repeat_at: float = field(init=False, default=NEVER)
-    _late_told: bool = field(init=False, default=False)
-    _renewed: bool = field(init=False, default=False)  # the client has said that the channel has more
-    _final_at: int | None = field(init=False, default=None)  # bytes sent when FINISH came
-    _events: list[PayeeEvent] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.newest = self.lane.newest
-        self.floor = self.lane.floor
-        self.paid = self._paid_usage()
-        self._preimage = self.lane.preimage
-        self._base = self.used = self.lane.used.maximum(Usage(self.floor.requests, self.floor.bytes))
-        if self.closing:
-            self.stop_sending()
+    def __init__(
+        self,
+        lane: PayeeLane,
+        prices: Prices,
+        affordable: int,
+        exposure: Exposure | None = None,
+        count_streams: bool = True,
+        *,
+        most_ahead: Usage | None = None,
+        agrees: bool = False,
+        closing: bool = False,
+        charge_patience: float = NEVER,
+    ) -> None:
+        """`affordable` is as in `LaneDeposit`. `most_ahead` is how far a voucher's counts may be above ours, None for
+        any: where the server bears transport cost they are evidence for the client's credits. `agrees` says whether
+        agreed closes are signed, and `closing` that the client has come for nothing else, and is served nothing. The
+        client has `charge_patience` seconds to decide a charge.
+        """
+        floor = lane.floor
+        self.lane = lane
+        self.exposure = Exposure() if exposure is None else exposure
+        self.counts = LaneCounts(lane.used.maximum(Usage(floor.requests, floor.bytes)), count_streams)
+        self.deposit = LaneDeposit(prices, affordable)
+        self.quota = NO_QUOTA
+        self.vouchers = StoredVouchers(lane.newest, floor)
+        self.charges = AskedCharges(lane.preimage, charge_patience)
+        self.most_ahead = most_ahead
+        self.closing = closing
+        #: The soonest end that a voucher may have, Unix ms; the driver sets it.
+        self.least_end_ms = 0
+        #: Seconds before an unanswered frame is said again; the driver sets them.
+        self.repeat = REPEAT
+        #: The client has answered.
+        self.heard = False
+        self._agrees = agrees
+        self._pause = _Pause()
+        self._repeat_at = NEVER
+        self._sent = self._received = 0
+        self._final_at = 0 if closing else None  # bytes sent when nothing more was to be sent
+        self._events: list[PayeeEvent] = []
 
     # ---- what happens -------------------------------------------------------------------------------------
 
     def begin(self, now: float) -> None:
         """Welcome the client, now that the connection is there."""
-        self._begun = True
+        self._pause.began = True
         self._send_welcome()
         self._repeat_at = now + self.repeat
         self._reveal_if_locked()
@@ -231,8 +176,8 @@ class Payee:
 
     def set_counts(self, opened: int, sent: int, received: int, now: float) -> None:
         """Take this connection's counts so far: streams that the client opened, bytes sent and received."""
-        self._opened, self._sent, self._received = opened, sent, received
-        self._update_usage()
+        self._sent, self._received = sent, received
+        self.counts.set_counts(opened, sent + received)
         self._update_state(now)
 
     def receive_frame(self, frame: bytes, now: float) -> None:
@@ -246,7 +191,7 @@ class Payee:
             case messages.Decline():
                 self._on_decline(message)
             case messages.Renewed():
-                self._renewed = True
+                self.deposit.renewed = True
                 self._events.append(LookAgain())
             case messages.Finish():
                 self._on_finish()
@@ -261,21 +206,12 @@ class Payee:
 
     def voucher_stored(self, signed: SignedVoucher, charge: int, now: float) -> None:
         """Count the voucher of a `CheckWanted`, which is good and stored."""
-        voucher = signed.voucher
-        if self.newest is None or voucher.sequence > self.newest.voucher.sequence:
-            self.newest = signed
-            self.paid = self._paid_usage()
-        if signed == self._checking:
-            self._checking = None
-            moved = self.used.bytes - self._checking_at
-            self._meanwhile = max(moved, self._meanwhile - self._meanwhile // _FORGET)
-        self._queue_message(messages.Stored(self.newest.voucher.sequence))
-        pending = self._pending
-        if pending is not None and pending.is_paid_by(voucher, charge):
-            self._charged += pending.units
-            self._update_usage()
-            self._pending = None
-            self._events.append(ChargePaid(pending.charge))
+        newest = self.vouchers.note_stored(signed, self.used.bytes)
+        self._queue_message(messages.Stored(newest.voucher.sequence))
+        units = self.charges.units_paid_by(signed.voucher, charge)
+        if units:
+            self.counts.add_charged(units)
+            self._events.append(ChargePaid(self.charges.end()))
         self._reveal_if_locked()
         self._update_state(now)
 
@@ -288,28 +224,22 @@ class Payee:
         if not self.may_charge(locked=preimage is not None):
             raise NotMetered("another charge is under way on this connection")
         check_units(units)
-        self._charges += 1
-        lock = hashlib.sha256(preimage).digest() if preimage is not None else None
-        if preimage is not None:
-            self._preimage = preimage
-        until = NEVER if lock is not None else now + self.charge_patience
-        self._pending = _Pending(self._charges, units, lock, self.used.requests + units, until)
+        number = self.charges.begin(units, self.used.requests, now, preimage)
         self._send_request(now)
-        return self._charges
+        return number
 
     @property
     def pending(self) -> int:
         """Requests that the charge under way is for, which the client may still pay; 0 where none is."""
-        return 0 if self._pending is None else self._pending.units
+        return self.charges.units
 
     def may_charge(self, *, locked: bool) -> bool:
         """Return whether `charge` may be called now."""
-        newest_locked = self.newest is not None and self.newest.voucher.hash_lock is not None
-        return self._pending is None and not (locked and newest_locked) and not self.unproven
+        is_free = self.charges.pending is None and not (locked and self.vouchers.is_locked)
+        return is_free and not self.unproven
 
     def stop_sending(self) -> None:
         """Send nothing more on this connection: its channel is to be closed."""
-        self.finished = True
         self._final_at = self._sent
 
     def request_voucher(self) -> None:
@@ -319,15 +249,13 @@ class Payee:
 
     def raise_floor(self, floor: Floor, now: float) -> None:
         """Take note of what the chain has accepted of this lane by now, by whomever it was claimed."""
-        if floor.sequence > self.floor.sequence:
-            self.floor = floor
-            self.paid = self._paid_usage()
+        if self.vouchers.raise_floor(floor):
             self._update_state(now)
 
     def set_affordable(self, affordable: int, now: float, believed: int | None = None) -> None:
         """Set what the lane's vouchers may come to, since the deposit, what was claimed of it, or what other lanes
         have vouched, has changed."""
-        self.affordable, self.believed = affordable, believed
+        self.deposit.affordable, self.deposit.believed = affordable, believed
         self._update_state(now)
 
     def set_quota(
@@ -340,7 +268,7 @@ class Payee:
     ) -> None:
         """Set what the lane may use at most under its pass. Either count `grows` where the pass may have more, which
         is leased when it is needed."""
-        self.quota_requests, self.quota_bytes, self.quota_grows = requests, bytes, grows
+        self.quota = LaneQuota(requests, bytes, grows)
         self._update_state(now)
 
     def send_agreement(self, agreed: messages.Agreed) -> None:
@@ -356,47 +284,37 @@ class Payee:
                 self._send_welcome()
             if self.paused:
                 self._request_unpaid()
-            if self._pending is not None:
-                self._send_request(now)
+            self._send_request(now)
             self._reveal_if_locked()
-        if self._pending is not None and now >= self._overdue_at:
-            self._pending.overdue = True
-            self._events.append(ChargeOverdue(self._pending.charge))
+        pending = self.charges.pending
+        if pending is not None and now >= self.charges.overdue_at:
+            pending.overdue = True
+            self._events.append(ChargeOverdue(pending.asked.charge))
         if self._owing and now >= self._late_at:
-            self._late_told = True
+            self._pause.late_told = True
             self._events.append(Late())
 
     def next_deadline(self) -> float:
         """Return when `handle_timer` is to be called next."""
-        times = [self._overdue_at]
-        if not self.heard or self.paused or self._pending is not None or self._locked:
+        times = [self.charges.overdue_at]
+        if not self.heard or self.paused or self.charges.pending is not None or self.vouchers.is_locked:
             times.append(self._repeat_at)
         if self._owing:
             times.append(self._late_at)
         return min(times)
 
     @property
-    def overdue(self) -> bool:
-        """Whether the client has left a charge undecided for too long, and still does."""
-        return self._pending is not None and self._pending.overdue
-
-    @property
-    def _overdue_at(self) -> float:
-        """When the charge under way is to be told of as overdue. One whose voucher has come waits for our disk."""
-        pending = self._pending
-        return NEVER if pending is None or pending.overdue or pending.agreed else pending.until
-
-    @property
     def _owing(self) -> bool:
         """Stopped, and not only since everything is to be paid ahead and nothing is wanted yet."""
-        return self.paused and not self._late_told and (any(self.unpaid) or self.spent)
+        return self.paused and not self._pause.late_told and (any(self.unpaid) or self.spent)
 
     @property
     def _late_at(self) -> float:
         """When a client whose serving was stopped is late: soon behind a quota that is used up, which no payment
         raises. While it grows that waits for our disk, or for a node."""
         patience = self.exposure.patience
-        return self._paused_at + (min(patience, QUOTA_PATIENCE) if self.quota_over else patience)
+        is_over = self.quota.is_over(self.used)
+        return self._pause.since + (min(patience, QUOTA_PATIENCE) if is_over else patience)
 
     def take_events(self) -> list[PayeeEvent]:
         """Return what is to be done since the last call, in order."""
@@ -406,22 +324,39 @@ class Payee:
     # ---- what it knows ------------------------------------------------------------------------------------
 
     @property
+    def used(self) -> Usage:
+        """What was used of the lane."""
+        return self.counts.used
+
+    @property
+    def newest(self) -> SignedVoucher | None:
+        """The newest voucher that is stored."""
+        return self.vouchers.newest
+
+    @property
+    def paused(self) -> bool:
+        """Whether serving is stopped."""
+        return self._pause.is_on
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._final_at is not None
+
+    @property
     def unpaid(self) -> Usage:
         """What was served and no stored voucher pays for."""
-        return self.used.above(self.paid)
+        return self.used.above(self.vouchers.paid)
 
     def used_with(self, voucher: Voucher, charge: int) -> Usage:
         """Return what was used once this voucher counts, and with it the charge that it pays: what is stored beside
         it."""
-        pending = self._pending
-        if pending is not None and pending.is_paid_by(voucher, charge):
-            return self.used.plus(pending.units, 0)
-        return self.used
+        return self.used.plus(self.charges.units_paid_by(voucher, charge), 0)
 
     @property
     def limit(self) -> Usage:
         """How much may be unpaid now."""
-        return self.exposure.after_payment(self.paid)
+        return self.exposure.after_payment(self.vouchers.paid)
 
     def send_limit(self) -> int:
         """Return the most bytes that this connection may send in all: never beyond exposure, deposit and quota."""
@@ -443,12 +378,13 @@ class Payee:
 
         As long as a part of the exposure is left, and time enough to check and write one, nobody waits for it.
         """
-        if self.paused or self.finished or self._pending is not None or self._locked or not self.heard:
+        has_to_know = self.charges.pending is not None or self.vouchers.is_locked or not self.heard
+        if self.paused or self.finished or has_to_know:
             return 0
         limit = self.limit
         if 2 * self.unpaid.requests >= limit.requests:
             return 0
-        haste = max(limit.bytes // 4, HASTE, min(2 * self._meanwhile, limit.bytes // 2))
+        haste = max(limit.bytes // 4, HASTE, min(2 * self.vouchers.moved_meanwhile, limit.bytes // 2))
         return max(0, self._bytes_left() - haste)
 
     @property
@@ -458,55 +394,14 @@ class Payee:
         return not self.closing and not self._requests_blocked() and self._bytes_left() >= 0
 
     @property
-    def _dear(self) -> Prices:
-        """What use takes of the deposit."""
-        return Prices(self.prices.request + self.carriage.request, self.prices.mib + self.carriage.mib)
-
-    @property
     def spent(self) -> bool:
         """Whether deposit or quota are used up, so that paying what is due would not help."""
-        return self.quota_spent or self._deposit_spent
-
-    @property
-    def _deposit_spent(self) -> bool:
-        within = self._bytes_within
-        return within is not None and self.used.bytes >= within
-
-    @property
-    def _bytes_within(self) -> int | None:
-        """How many bytes all of the lane's use may come to now, None for any number."""
-        requests = self.used.requests
-        within = self._dear.bytes_within(self.affordable, requests)
-        if self.believed is None:
-            return within
-        proven = self.prices.bytes_within(self.believed, requests)
-        return proven if within is None or proven is None else min(within, proven)
+        return any(self.quota.spent_counts(self.used)) or self.deposit.is_spent(self.used)
 
     @property
     def unproven(self) -> bool:
         """True if all is vouched, or used, that is served for before more of it is claimed."""
-        if self.believed is None or self.believed >= self.affordable:
-            return False
-        vouched = 0 if self.newest is None else self.newest.voucher.amount
-        return max(vouched, self.prices.cost_of(self.used)) >= self.believed
-
-    @property
-    def quota_spent(self) -> bool:
-        """True if the quota of a pass is used up, as far as it was leased."""
-        return any(self._quota_spent())
-
-    @property
-    def quota_over(self) -> bool:
-        """True if the quota of a pass is used up, and there is no more to be leased."""
-        return any(
-            spent and not grows for spent, grows in zip(self._quota_spent(), self.quota_grows, strict=True)
-        )
-
-    def _quota_spent(self) -> tuple[bool, bool]:
-        return (
-            self.quota_requests is not None and self.used.requests > self.quota_requests,
-            self.quota_bytes is not None and self.used.bytes >= self.quota_bytes,
-        )
+        return self.deposit.is_unproven(self.vouchers.amount, self.used)
 
     # ---- frames -------------------------------------------------------------------------------------------
 
@@ -525,84 +420,57 @@ class Payee:
         if signed == self.newest:
             self._repeat_answer(signed, message.charge)
             return
-        # Whatever is still being checked counts as much: else a newer voucher for less could slip in behind it.
-        latest = self._checking or self.newest
-        if voucher.sequence <= self.floor.sequence:
-            if self.floor[:2] == (voucher.sequence, voucher.amount):
+        latest, floor = self.vouchers.latest, self.vouchers.floor
+        if voucher.sequence <= floor.sequence:
+            if floor[:2] == (voucher.sequence, voucher.amount):
                 self._queue_message(messages.Stored(voucher.sequence))  # the chain has it, which is as good
             return  # else the chain has a newer one: it can't be claimed
         if latest is not None and (signed == latest or voucher.sequence < latest.voucher.sequence):
             return  # late, or said again: worth nothing, and no crime
-        flaw = self._find_flaw(voucher, message.charge, latest.voucher if latest is not None else None)
-        if flaw is Flaw.OVERDRAWN and self._renewed:
+        flaw = self._find_flaw(voucher, message.charge)
+        if flaw is Flaw.OVERDRAWN and self.deposit.renewed:
             # More was added, and isn't known here yet: it is said again until it counts, or the client is late.
             self._events.append(LookAgain())
             return
         if flaw is not None:
             raise VoucherRefused(flaw)
-        pending = self._pending
-        if pending is not None and pending.is_paid_by(voucher, message.charge):
-            pending.agreed = True
-        self._checking, self._checking_at = signed, self.used.bytes
+        self.charges.note_agreed(voucher, message.charge)
+        self.vouchers.begin_check(signed, self.used.bytes)
         self._events.append(CheckWanted(signed, message.charge))
 
     def _repeat_answer(self, signed: SignedVoucher, charge: int) -> None:
         """Answer the newest voucher, which is said again, once more: our answer was lost. Or it now agrees to a
         charge that costs nothing."""
-        pending = self._pending
-        if pending is not None and charge == pending.charge:
+        pending = self.charges.pending
+        if pending is not None and charge == pending.asked.charge:
             raise VoucherRefused(Flaw.CHARGE_UNPAID)
         self._queue_message(messages.Stored(signed.voucher.sequence))
 
-    def _find_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
-        """Return what is wrong with a voucher behind `newest`, whoever signed it; who stores it checks the
+    def _find_flaw(self, voucher: Voucher, charge: int) -> Flaw | None:
+        """Return what is wrong with a voucher behind the latest, whoever signed it; who stores it checks the
         signature."""
-        if voucher.sequence < 1 or (newest is not None and voucher.sequence == newest.sequence):
-            return Flaw.EQUIVOCAL
-        if newest is not None and (
-            voucher.amount < newest.amount
-            or voucher.requests < newest.requests
-            or voucher.bytes < newest.bytes
-        ):
-            return Flaw.SHRUNK
-        floor = self.floor
-        if voucher.amount < floor.amount or voucher.requests < floor.requests or voucher.bytes < floor.bytes:
-            return Flaw.SHRUNK
-        price = self.prices.cost_of(Usage(voucher.requests, voucher.bytes))
+        flaw = self.vouchers.flaw_of(voucher)
+        if flaw is not None:
+            return flaw
+        counts, latest = usage_in(voucher), self.vouchers.latest
+        price = self.deposit.prices.cost_of(counts)
         if voucher.amount != price:
             return Flaw.UNDERPAID if voucher.amount < price else Flaw.OVERPRICED
-        if voucher.amount > self.affordable:
+        if voucher.amount > self.deposit.affordable:
             return Flaw.OVERDRAWN
         if voucher.not_after_ms < self.least_end_ms:
             return Flaw.SHORT_LIVED
         if self.most_ahead is not None:
-            ahead = Usage(voucher.requests, voucher.bytes).above(self.used)
-            pending = self._pending.units if self._pending is not None else 0
-            if ahead.requests > self.most_ahead.requests + pending or ahead.bytes > self.most_ahead.bytes:
+            ahead = counts.above(self.used.plus(self.charges.units, 0))
+            if any(ahead.above(self.most_ahead)):
                 return Flaw.INFLATED
-        return self._charge_flaw(voucher, charge, newest)
-
-    def _charge_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
-        pending = self._pending
-        if pending is not None and pending.is_paid_by(voucher, charge):
-            # Requests that the client pays later, or not at all, are unpaid beside it: they stay in the exposure.
-            paid = max(self.floor.requests, newest.requests if newest is not None else 0)
-            if voucher.requests < min(pending.covered, paid + pending.units):
-                return Flaw.CHARGE_UNPAID
-            if pending.lock is not None:
-                return None if voucher.hash_lock == pending.lock else Flaw.WRONG_LOCK
-        elif charge > self._charges:
-            return Flaw.CHARGE_UNPAID
-        # A lock that nobody asked for would get its key revealed without having paid for it; only the one that the
-        # newest voucher has may go on.
-        going_on = newest is not None and voucher.hash_lock == newest.hash_lock
-        return None if voucher.hash_lock is None or going_on else Flaw.WRONG_LOCK
+        before = None if latest is None else latest.voucher
+        paid = max(self.vouchers.floor.requests, 0 if before is None else before.requests)
+        return self.charges.flaw_of(voucher, charge, paid, before)
 
     def _on_decline(self, message: messages.Decline) -> None:
-        pending = self._pending
-        if pending is not None and message.charge == pending.charge and not pending.agreed:
-            self._pending = None
-            self._events.append(ChargeRefused(message.charge))
+        if self.charges.may_be_declined(message.charge):
+            self._events.append(ChargeRefused(self.charges.end()))
 
     def _on_finish(self) -> None:
         self.stop_sending()
@@ -610,37 +478,28 @@ class Payee:
 
     # ---- steps --------------------------------------------------------------------------------------------
 
-    def _update_usage(self) -> None:
-        streams = self._opened if self.count_streams else 0
-        self.used = self._base.plus(streams + self._charged, self._sent + self._received)
-
-    def _paid_usage(self) -> Usage:
-        return _usage_of(self.newest).maximum(Usage(self.floor.requests, self.floor.bytes))
-
     def _requests_blocked(self) -> bool:
-        over_quota = self.quota_requests is not None and self.used.requests > self.quota_requests
-        unpayable = self._dear.cost_of(Usage(self.used.requests, 0)) > self.affordable
-        if self.believed is not None:
-            unpayable = unpayable or self.prices.cost_of(Usage(self.used.requests, 0)) > self.believed
-        return self.unpaid.requests > self.limit.requests or over_quota or unpayable
+        requests, most = self.used.requests, self.quota.requests
+        if self.unpaid.requests > self.limit.requests or (most is not None and requests > most):
+            return True
+        return not self.deposit.pays_for(requests)
 
     def _bytes_left(self) -> int:
         """Return how many bytes more may be moved now, in either direction; may be below zero."""
-        limits = [self.paid.bytes + self.limit.bytes]
-        within = self._bytes_within
+        used = self.used
+        limits = [self.vouchers.paid.bytes + self.limit.bytes]
+        within = self.deposit.bytes_within(used.requests)
         if within is not None:
             limits.append(within)
-        if self.quota_bytes is not None:
-            limits.append(self.quota_bytes)
-        return min(limits) - self.used.bytes
+        if self.quota.bytes is not None:
+            limits.append(self.quota.bytes)
+        return min(limits) - used.bytes
 
     def _update_state(self, now: float) -> None:
         """Stop or go on, as the counts say."""
         stopped = (self._bytes_left() <= 0 or self._requests_blocked()) and not self.finished
-        if stopped == self.paused or not self._begun:
+        if not self._pause.set(stopped, now):
             return
-        self.paused = stopped
-        self._paused_at = now if stopped else NEVER
         if stopped:
             self._request_unpaid()
             self._repeat_at = now + self.repeat
@@ -649,52 +508,38 @@ class Payee:
     def _request_unpaid(self) -> None:
         """Ask for what is unpaid. Where the deposit is used up, more may have been added by another connection."""
         self._queue_message(messages.Due(*self.used))
-        if self._deposit_spent:
+        if self.deposit.is_spent(self.used):
             self._events.append(LookAgain())
 
     def _send_request(self, now: float) -> None:
-        assert self._pending is not None
-        self._repeat_at = now + self.repeat
-        self._queue_message(
-            messages.ChargeAsked(self._pending.charge, self._pending.units, self._pending.lock)
-        )
-
-    @property
-    def _locked(self) -> bool:
-        return self.newest is not None and self.newest.voucher.hash_lock is not None
+        pending = self.charges.pending
+        if pending is not None:
+            self._repeat_at = now + self.repeat
+            self._queue_message(pending.asked)
 
     def _reveal_if_locked(self) -> None:
         """Send the key of our lock, if the stored voucher is under it: that is as good as money, and the key is the
         client's now."""
-        if self._locked and self._preimage is not None:
-            self._queue_message(messages.Reveal(self._preimage))
+        preimage = self.charges.preimage
+        if preimage is not None and self.vouchers.is_locked:
+            self._queue_message(messages.Reveal(preimage))
 
     def _send_welcome(self) -> None:
         exposure = self.exposure
         self._queue_message(
             messages.Welcome(
                 VERSION,
-                self._base.requests,
-                self._base.bytes,
+                self.counts.base.requests,
+                self.counts.base.bytes,
                 exposure.first_bytes,
                 exposure.most_bytes,
                 exposure.first_requests,
                 exposure.most_requests,
-                self.count_streams,
-                self.agrees,
+                self.counts.count_streams,
+                self._agrees,
                 said(self.lane.newest, 0) if self.lane.newest is not None else None,
             )
         )
 
     def _queue_message(self, message: Message) -> None:
         self._events.append(SendFrame(messages.build(message)))
-
-
-def check_units(units: int) -> None:
-    """Raises `NotMetered` unless so many requests can be charged."""
-    if units < 1:
-        raise NotMetered(f"a charge is of at least one unit, not {units}")
-
-
-def _usage_of(signed: SignedVoucher | None) -> Usage:
-    return Usage(signed.voucher.requests, signed.voucher.bytes) if signed is not None else Usage()

@@ -257,7 +257,7 @@ class PassQuotas:
         """Tell every meter what is left for it: its own use so far, and what the pass has left."""
         plan, now = running.plan, asyncio.get_running_loop().time()
         for meter in running.meters:
-            own, most = meter.payee.used, meter.payee.quota_requests
+            own, most = meter.payee.used, meter.payee.quota.requests
             # Requests that wait since they are beyond it were counted, not served, and don't raise it.
             served = own.requests if most is None else min(own.requests, most)
             requests = served + max(0, running.left.requests)

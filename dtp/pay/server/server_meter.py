@@ -23,6 +23,7 @@ from dtp.pay import messages
 from dtp.pay.drivers import REPEATS, MeterDriver
 from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, QuotaUsedUp, VoucherRefused
 from dtp.pay.server import payee
+from dtp.pay.server.charges import check_units
 from dtp.pay.server.held_vouchers import LINGER, HeldVouchers
 from dtp.pay.server.payee import Payee
 from dtp.pay.store.holding import VoucherStore
@@ -106,7 +107,7 @@ class ServerMeter(MeterDriver):
     def begin(self) -> None:
         """Attach and welcome the client."""
         self._set_repeat_interval()
-        self.payee.carriage = self._account.carrier_prices(self)
+        self.payee.deposit.keep_for(self._account.carrier_prices(self))
         self.connection.on_carrier = self._on_carrier_changed
         self.payee.begin(self.loop.time())
         self.start_counting()
@@ -116,7 +117,7 @@ class ServerMeter(MeterDriver):
         """Note that another carrier has come: what goes over it may cost us more than the one before."""
         if self._over:
             return
-        self.payee.carriage = self._account.carrier_prices(self)
+        self.payee.deposit.keep_for(self._account.carrier_prices(self))
         self.update_counts()
 
     def _set_repeat_interval(self) -> None:
@@ -124,7 +125,7 @@ class ServerMeter(MeterDriver):
         patience = self.connection.patience
         usual = patience <= self.connection.limits.handshake
         self.payee.repeat = payee.REPEAT if usual else max(payee.REPEAT, patience / REPEATS)
-        self.payee.charge_patience = max(self.payee.exposure.patience, patience)
+        self.payee.charges.patience = max(self.payee.exposure.patience, patience)
 
     # ---- what the meter says
 
@@ -246,7 +247,7 @@ class ServerMeter(MeterDriver):
         self.connection.limit_receiving(meter.receive_limit())
         self._hear_at = sent + received + meter.patience
         self.watch.total = received + allowance - kept
-        if meter.quota_bytes is not None:
+        if meter.quota.bytes is not None:
             self.watch.total = min(self.watch.total, sent + received + LOOK_EACH)
         if (
             self.held and not self._checks
@@ -283,9 +284,9 @@ class ServerMeter(MeterDriver):
 
     def _end_if_late(self) -> None:
         detail = CloseDetail.NOT_PAID
-        if self.payee.quota_over:
+        if self.payee.quota.is_over(self.payee.used):
             reason, detail = QUOTA_USED_UP, CloseDetail.QUOTA_USED_UP
-        elif self.payee.quota_spent:
+        elif any(self.payee.quota.spent_counts(self.payee.used)):
             reason = "what is left of the pass's quota can't be had at the moment: connect again later"
         elif self.payee.unproven:
             reason = "what is vouched can't be claimed at the moment: connect again later"
@@ -328,7 +329,7 @@ class ServerMeter(MeterDriver):
         connection would get few calls a second. Raises `ChargeDeclined`, also where too many wait, or the client
         has not decided one for too long; and what ended the connection.
         """
-        payee.check_units(units)
+        check_units(units)
         self._raise_if_over()
         if preimage is not None:
             await self._sell_units(units, preimage)
@@ -369,7 +370,7 @@ class ServerMeter(MeterDriver):
 
     async def _make_room(self, units: int) -> None:
         """Have a pass, if there is one, give so many requests beside those that wait, if it still does."""
-        if self.payee.quota_requests is not None:
+        if self.payee.quota.requests is not None:
             waiting = sum(each.units for each in self._waiting)
             if units + waiting > self._requests_left() - self.payee.pending:
                 await self._account.make_room(self, units + waiting)
@@ -380,11 +381,11 @@ class ServerMeter(MeterDriver):
 
     def _raise_if_overdue(self) -> None:
         """Raise `ChargeDeclined` if the client is overdue: who asked would wait for one that says nothing."""
-        if self.payee.overdue:
+        if self.payee.charges.is_overdue:
             raise ChargeDeclined(self._lateness_text())
 
     def _lateness_text(self) -> str:
-        return f"the client has not decided a charge within {self.payee.charge_patience:g} s"
+        return f"the client has not decided a charge within {self.payee.charges.patience:g} s"
 
     def _charge_waiting(self) -> None:
         """Ask for what waits as one charge, unless one is under way or a locked one has its turn."""
@@ -416,7 +417,7 @@ class ServerMeter(MeterDriver):
         """Return requests that a pass, if there is one, still gives. What is beyond isn't charged: once it were,
         answers could only be held back, and all that is open with them. Nor is what others of the pass may pay yet.
         """
-        most = self.payee.quota_requests
+        most = self.payee.quota.requests
         if most is None:
             return math.inf
         return most - self.payee.used.requests - self._account.pending_beside(self)

@@ -15,7 +15,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from dtp.locking import NameLocks
 from dtp.pay.errors import StoreError
-from dtp.pay.server.payee import PayeeLane
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import SignedVoucher

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dtp.pay.errors import StoreError
-from dtp.pay.server.payee import PayeeLane
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.terms import Usage, leased
 from dtp.pay.voucher import SignedVoucher, decode_voucher, encode_voucher

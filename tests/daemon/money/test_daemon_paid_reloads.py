@@ -191,7 +191,7 @@ def test_a_reload_holds_for_who_is_just_being_metered(
             writer.close()
             await until(lambda: market.bought()["spent"] > 0)
             meters = lambda: [cast(Any, each).meter for each in pair.far.callers]  # noqa: E731 - the first one may still be there
-            await until(lambda: not any(each is None or each.payee.count_streams for each in meters()))
+            await until(lambda: not any(each is None or each.payee.counts.count_streams for each in meters()))
 
     run(scenario)
 

@@ -26,8 +26,8 @@ from dtp.pay.client.payer import said
 from dtp.pay.errors import StoreError
 from dtp.pay.messages import build
 from dtp.pay.server.gate import AdmittedClient
-from dtp.pay.server.payee import PayeeLane
 from dtp.pay.server.server_meter import ServerMeter
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store import Sold, Store
 from dtp.pay.terms import Exposure, Usage
 from dtp.pay.voucher import SignedVoucher
@@ -117,7 +117,7 @@ def caller(seller: Any, store: SharedStore) -> Any:
 def agreed_with(connection: Any) -> tuple[Exposure, bool]:
     """The exposure of a caller, whichever part of its sum is the lane's, and whether streams are counted."""
     payee = connection.meter.payee
-    return replace(payee.exposure, first_amount=Exposure().first_amount), payee.count_streams
+    return replace(payee.exposure, first_amount=Exposure().first_amount), payee.counts.count_streams
 
 
 def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path: Path) -> None:

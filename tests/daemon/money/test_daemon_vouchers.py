@@ -36,7 +36,7 @@ from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
 from dtp.daemon.state.vouchers import PostgresVouchers
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay.errors import StoreError
-from dtp.pay.server.payee import PayeeLane
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.settling import request_close
 from dtp.pay.store import End, Store
 from dtp.pay.terms import Usage

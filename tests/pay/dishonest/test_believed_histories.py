@@ -18,7 +18,8 @@ from dtp.chain.channel import Claimed
 from dtp.pay.claims import Policy
 from dtp.pay.server.backing import came_to_nothing, contradiction
 from dtp.pay.server.ledger import _Entry
-from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.payee import Payee
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.terms import MIB, Exposure, Usage
 
 from ..meters import CHANNEL, KEY, PRICES, voucher

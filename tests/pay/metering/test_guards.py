@@ -13,7 +13,8 @@ from dtp.pay.client.payer import Payer, said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import build
 from dtp.pay.server import payee
-from dtp.pay.server.payee import Floor, Payee, PayeeLane
+from dtp.pay.server.payee import Payee
+from dtp.pay.server.stored_vouchers import Floor, PayeeLane
 from dtp.pay.terms import MIB, NEVER, Spending, Usage
 
 from ..meters import CHANNEL, KEY, PRICES, SECRET, lock_of, voucher

@@ -10,8 +10,9 @@ from dtp.pay import messages
 from dtp.pay.errors import NotMetered
 from dtp.pay.messages import build
 from dtp.pay.server import payee
-from dtp.pay.server.payee import Floor, Payee, PayeeLane
-from dtp.pay.terms import MIB, Exposure, Usage
+from dtp.pay.server.payee import Payee
+from dtp.pay.server.stored_vouchers import Floor, PayeeLane
+from dtp.pay.terms import MIB, NEVER, Exposure, Usage
 
 from ..meters import CHANNEL, KEY, PRICES, SECRET, lock_of, voucher
 from .test_guards import server
@@ -67,8 +68,8 @@ def test_the_floor_only_rises() -> None:
     made = server()
     made.raise_floor(Floor(5, 5000, 5, 0), 0.0)
     made.raise_floor(Floor(4, 4000, 4, 0), 0.0)
-    assert made.floor == Floor(5, 5000, 5, 0)
-    assert made.paid == Usage(5, 0)
+    assert made.vouchers.floor == Floor(5, 5000, 5, 0)
+    assert made.vouchers.paid == Usage(5, 0)
 
 
 def test_requests_that_nobody_can_pay_stop_what_comes_and_what_goes() -> None:
@@ -187,7 +188,7 @@ def test_who_was_stopped_by_an_end_in_order_is_not_late() -> None:
     made.take_events()
     made.handle_timer(3.0)
     assert made.take_events() == [payee.Paused(False)]
-    assert made.next_deadline() == payee.NEVER
+    assert made.next_deadline() == NEVER
 
 
 def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes() -> None:
@@ -202,7 +203,7 @@ def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes() -> None:
     assert said_by(made) == [messages.Reveal]
     made.voucher_stored(KEY.sign(voucher(2, 1)), 1, 1.0)
     made.take_events()
-    assert made.next_deadline() == payee.NEVER
+    assert made.next_deadline() == NEVER
 
 
 def test_credit_for_what_comes_ends_where_the_money_does() -> None:

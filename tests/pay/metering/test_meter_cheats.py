@@ -14,7 +14,7 @@ from dtp.pay.client.payer import said
 from dtp.pay.errors import CountsDisputed, Flaw, MalformedMeter
 from dtp.pay.messages import build
 from dtp.pay.server import payee
-from dtp.pay.server.payee import PayeeLane
+from dtp.pay.server.stored_vouchers import Floor, PayeeLane
 from dtp.pay.terms import MIB, NEVER, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
@@ -40,14 +40,14 @@ from ..meters import CHANNEL, KEY, PRICES, SECRET, Meters, StoredMeters, flaw_of
 )
 def test_a_bad_voucher_is_refused_and_changes_nothing(paid: Any, bad: Any, flaw: Any) -> None:
     paid.payee.least_end_ms = 10_000
-    before = (paid.payee.newest, paid.payee.paid, paid.payee.send_limit())
+    before = (paid.payee.newest, paid.payee.vouchers.paid, paid.payee.send_limit())
     paid.payee.take_events()
     if flaw is None:  # older than what we have: worth nothing, and no crime
         paid.payee.receive_frame(build(said(KEY.sign(bad), 0)), paid.now)
     else:
         assert flaw_of(paid, KEY.sign(bad)) is flaw
     assert paid.payee.take_events() == []
-    assert (paid.payee.newest, paid.payee.paid, paid.payee.send_limit()) == before
+    assert (paid.payee.newest, paid.payee.vouchers.paid, paid.payee.send_limit()) == before
     good = KEY.sign(voucher(2, 5, 6 * MIB, not_after_ms=10_000))
     paid.payee.receive_frame(build(said(good, 0)), paid.now)
     assert paid.payee.take_events() == [payee.CheckWanted(good, 0)]
@@ -57,10 +57,10 @@ def test_nothing_counts_before_it_is_stored(paid: Any) -> None:
     signed = KEY.sign(voucher(2, 5, 6 * MIB))
     before = paid.payee.send_limit()
     paid.payee.receive_frame(build(said(signed, 0)), paid.now)
-    assert paid.payee.paid == Usage(4, 5 * MIB)
+    assert paid.payee.vouchers.paid == Usage(4, 5 * MIB)
     assert paid.payee.send_limit() == before
     paid.payee.voucher_stored(signed, 0, paid.now)
-    assert paid.payee.paid == Usage(5, 6 * MIB)
+    assert paid.payee.vouchers.paid == Usage(5, 6 * MIB)
     assert paid.payee.send_limit() > before
 
 
@@ -87,7 +87,7 @@ def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard(
 def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum() -> None:
     """Its claim says nothing of counts: a client that is never answered would say its newest for ever."""
     signed = KEY.sign(voucher(2, 4, 5 * MIB))
-    floor = payee.Floor(2, signed.voucher.amount)
+    floor = Floor(2, signed.voucher.amount)
     server = payee.Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
     server.receive_frame(build(said(signed, 0)), 0.0)
     assert server.take_events() == [messages.SendFrame(build(messages.Stored(2)))]
@@ -123,13 +123,13 @@ def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid: Any) -> N
 def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing() -> None:
     """A server that has lost its store still knows by the chain what was claimed, and what can't be any more."""
     meters = Meters()
-    floor = payee.Floor(9, PRICES.cost_of(Usage(10, MIB)), 10, MIB)
+    floor = Floor(9, PRICES.cost_of(Usage(10, MIB)), 10, MIB)
     meters.server_disk = PayeeLane(meters.server_disk.channel, 0, floor=floor)
     meters.client_disk = PayerLane(
         meters.client_disk.channel, 0, KEY.sign(voucher(9, 10, MIB)), Usage(10, MIB)
     )
     meters.connect()
-    assert meters.payee.paid == meters.payee.used == meters.payer.used == Usage(10, MIB)
+    assert meters.payee.vouchers.paid == meters.payee.used == meters.payer.used == Usage(10, MIB)
     meters.pump()
     assert meters.payer.next_deadline() == NEVER  # it was told that its newest voucher counts
     meters.payee.take_events()
@@ -142,8 +142,8 @@ def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing() -> None:
 
 
 def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid: Any) -> None:
-    paid.payee.raise_floor(payee.Floor(5, PRICES.cost_of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
-    assert paid.payee.paid == Usage(6, 7 * MIB)
+    paid.payee.raise_floor(Floor(5, PRICES.cost_of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
+    assert paid.payee.vouchers.paid == Usage(6, 7 * MIB)
     paid.payee.take_events()
     paid.payee.receive_frame(build(said(KEY.sign(voucher(5, 90, 9 * MIB)), 0)), paid.now)
     assert paid.payee.take_events() == []
@@ -263,7 +263,7 @@ def test_who_is_killed_again_and_again_goes_on() -> None:
         meters.connect()
         assert PRICES.cost_of(meters.payer.believed) <= 750_000
     assert meters.stream(MIB) == MIB
-    assert meters.most_unpaid.bytes <= max(MIB, meters.payee.paid.bytes // 2)
+    assert meters.most_unpaid.bytes <= max(MIB, meters.payee.vouchers.paid.bytes // 2)
     assert meters.end()
 
 

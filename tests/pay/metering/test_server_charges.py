@@ -14,8 +14,9 @@ from dtp.pay.client.payer import said
 from dtp.pay.errors import ChargeDeclined, Flaw, NotMetered, StoreError, VoucherRefused
 from dtp.pay.messages import build
 from dtp.pay.server import server_meter
-from dtp.pay.server.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee, PayeeLane
+from dtp.pay.server.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee
 from dtp.pay.server.server_meter import ServerMeter
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.terms import QUOTA_USED_UP, Usage
 from dtp.session.session import Traffic
 
@@ -355,7 +356,7 @@ def test_nobody_waits_for_a_client_that_says_nothing(tmp_path: Path) -> None:
     """What it pays all the same is the next one's."""
 
     async def scenario(meter: Any, wire: Any, lane: Any) -> None:
-        meter.payee.charge_patience = 0.0
+        meter.payee.charges.patience = 0.0
         charges = await ask(meter, 1, 2)
         for each in await asyncio.gather(*charges, return_exceptions=True):
             assert isinstance(each, ChargeDeclined)
@@ -367,7 +368,7 @@ def test_nobody_waits_for_a_client_that_says_nothing(tmp_path: Path) -> None:
         await pay(meter, wire, 1)
         await meter.charge(1)
         assert lane.told == Usage(1, 0)
-        meter.payee.charge_patience = 30.0
+        meter.payee.charges.patience = 30.0
         (charged,) = await ask(meter, 5)
         assert units_of(wire) == [1, 5]
         charged.cancel()
@@ -407,7 +408,7 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet() -> None:
         assert overdue(served, 129.5) == []
         assert served.next_deadline() == 130.0
         assert overdue(served, 130.0) == [ChargeOverdue(1)]
-        assert served.overdue
+        assert served.charges.is_overdue
         assert overdue(served, 131.0) == []
         assert not served.may_charge(locked=False)
         if answer == "declines":
@@ -417,7 +418,7 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet() -> None:
             served.receive_frame(build(said(signed, 1)), 132.0)
             served.voucher_stored(signed, 1, 132.0)
         assert outcome in served.take_events()
-        assert not served.overdue
+        assert not served.charges.is_overdue
 
 
 def test_no_charge_is_overdue_that_waits_for_us_or_for_all_of_an_answer() -> None:
@@ -482,7 +483,7 @@ def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path: Pat
             await sale.quotas.lease_part(sale.held)
             sale.quotas.add_meter(meters[-1], sale.held)
         first, second = meters
-        first.payee.charge_patience = 0.0 if end == "paid late" else 30.0
+        first.payee.charges.patience = 0.0 if end == "paid late" else 30.0
         (charged,) = await ask(first, 3)
         for preimage in (None, bytes(32)):
             with pytest.raises(ChargeDeclined, match=QUOTA_USED_UP):

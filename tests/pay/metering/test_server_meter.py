@@ -15,8 +15,9 @@ from dtp.pay.errors import Flaw, MalformedMeter, StoreError, VoucherRefused
 from dtp.pay.messages import Due, Finish, build
 from dtp.pay.server import payee, server_meter
 from dtp.pay.server.held_vouchers import LINGER, MOST_HELD
-from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.payee import Payee
 from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import LEAST_INTERVAL, MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
 from dtp.pay.voucher import LaneKey
@@ -154,7 +155,7 @@ def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp
         wire.move(0, 60 * MIB, 0)
         await stored(meter)
         assert (len(meter.held), lane.kept) == (0, [5])
-        assert meter.payee.paid.bytes == 5 * MIB
+        assert meter.payee.vouchers.paid.bytes == 5 * MIB
         assert wire.most == 5 * MIB + 64 * MIB
 
     assert play(tmp_path, scenario).newest.voucher.sequence == 5

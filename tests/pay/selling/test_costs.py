@@ -522,7 +522,7 @@ def test_the_deposit_covers_transport_that_the_client_bears() -> None:
 
 
 def replace_carriage(payee: Any, prices: Any) -> Any:
-    payee.carriage = prices
+    payee.deposit.keep_for(prices)
     return payee
 
 

@@ -18,7 +18,7 @@ from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.server import gate
 from dtp.pay.server.book import TooManyQuestions
 from dtp.pay.server.gate import channel_flaw, honoured_keys, pass_of
-from dtp.pay.server.payee import Floor
+from dtp.pay.server.stored_vouchers import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import QUOTA_USED_UP, Usage
 from dtp.pay.ticket import make_ticket

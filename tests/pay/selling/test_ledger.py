@@ -22,7 +22,7 @@ from dtp.pay.messages import build
 from dtp.pay.server.book import ChannelBook
 from dtp.pay.server.gate import AGREEMENT_MS, AdmittedClient, floor_of
 from dtp.pay.server.ledger import Ledger
-from dtp.pay.server.payee import PayeeLane
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store.holding import Holds
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
@@ -198,7 +198,7 @@ def test_of_two_connections_that_begin_at_once_one_has_the_lane(tmp_path: Path) 
         await asyncio.gather(first.wait_settled(), second.wait_settled())
         served.meters.remove(next(each for each in (first, second) if each not in alive))
         await pay(alive[0], KEY.sign(voucher(1, 1)))
-        assert alive[0].payee.paid == Usage(1, 0)
+        assert alive[0].payee.vouchers.paid == Usage(1, 0)
         assert served.ledger.channels == [CHANNEL]
 
     play(tmp_path, scenario)
@@ -238,7 +238,7 @@ def test_a_lane_is_read_when_nobody_else_can_write_it_any_more(tmp_path: Path) -
         # Either it is refused, or it knows of the voucher: that isn't to pay a second time.
         with contextlib.suppress(Refuse):
             meter = await served.enter()
-            assert meter.payee.paid == Usage(5, 0)
+            assert meter.payee.vouchers.paid == Usage(5, 0)
 
     play(tmp_path, scenario)
 
@@ -281,10 +281,10 @@ def test_a_voucher_that_ends_too_soon_is_refused_however_long_the_connection_las
         meter = await served.enter()
         ends = served.now + 3 * HOUR
         await pay(meter, KEY.sign(voucher(1, 1, not_after_ms=ends)))
-        assert meter.payee.paid == Usage(1, 0)
+        assert meter.payee.vouchers.paid == Usage(1, 0)
         served.now += 3 * HOUR - 1  # it ends in a moment: nobody can claim it by then
         await pay(meter, KEY.sign(voucher(2, 2, not_after_ms=ends)))
-        assert meter.payee.paid == Usage(1, 0)
+        assert meter.payee.vouchers.paid == Usage(1, 0)
         assert "ends before it could be claimed" in meter.connection.aborted
 
     play(tmp_path, scenario)
@@ -298,11 +298,11 @@ def test_the_key_before_counts_only_as_long_as_its_vouchers_can_be_claimed(tmp_p
         served.channel = replace(served.channel, lanes=(rotated,))
         await served.ledger.refresh(CHANNEL)
         await pay(meter, KEY.sign(voucher(1, 1)))
-        assert meter.payee.paid == Usage(1, 0)
+        assert meter.payee.vouchers.paid == Usage(1, 0)
         # From ten minutes before the end the cashier claims what there is, so nothing may come behind it.
         served.now = grace - 10 * 60_000
         await pay(meter, KEY.sign(voucher(2, 2)))
-        assert meter.payee.paid == Usage(1, 0)
+        assert meter.payee.vouchers.paid == Usage(1, 0)
         assert "does not verify" in meter.connection.aborted
 
     play(tmp_path, scenario)
@@ -315,7 +315,7 @@ def test_the_grace_of_a_key_ends_also_where_the_chain_cannot_be_asked(tmp_path: 
         meter = await served.enter()
         served.now = NOW + HOUR
         await pay(meter, KEY.sign(voucher(1, 1)))
-        assert meter.payee.paid == Usage()
+        assert meter.payee.vouchers.paid == Usage()
         assert meter.connection.closed
 
     play(tmp_path, scenario)
@@ -332,11 +332,11 @@ def test_a_node_that_is_behind_takes_nothing_back(tmp_path: Path) -> None:
             behind, lanes=(*behind.lanes, second), deposited=2 * 10**9, balance=2 * 10**9
         )
         meter = await served.enter(1)
-        assert meter.payee.affordable == 2 * 10**9
+        assert meter.payee.deposit.affordable == 2 * 10**9
         served.channel = behind
         await served.ledger.refresh(CHANNEL)
         assert not meter.connection.closed
-        assert meter.payee.affordable == 2 * 10**9
+        assert meter.payee.deposit.affordable == 2 * 10**9
 
     play(tmp_path, scenario)
 
@@ -365,10 +365,10 @@ def test_a_lane_that_ends_leaves_its_part_of_the_deposit_to_others(tmp_path: Pat
         assert served.ledger.reserve(first, 6000)
         assert not served.ledger.reserve(other, 6000)
         await served.ledger.refresh(CHANNEL)
-        assert other.payee.affordable == 4000
+        assert other.payee.deposit.affordable == 4000
         first.connection.abort(0, "")
         await first.wait_settled()
-        assert other.payee.affordable == 10_000
+        assert other.payee.deposit.affordable == 10_000
         assert served.ledger.reserve(other, 6000)
 
     play(tmp_path, scenario)
@@ -546,11 +546,11 @@ def test_a_connection_that_goes_on_over_pipes_keeps_what_their_frames_are_credit
         served.channel = replace(served.channel, terms=terms)
         meter = await served.enter()
         wire = meter.connection
-        assert meter.payee.carriage == NO_CARRIAGE
+        assert meter.payee.deposit.carriage == NO_CARRIAGE
         for carrier in (PIPES, "tcp://127.0.0.1:1"):
             wire.carried_by(carrier)
-            assert meter.payee.carriage == carriage(terms)
-        assert any(meter.payee.carriage) == (bearer is Bearer.CLIENT)
+            assert meter.payee.deposit.carriage == carriage(terms)
+        assert any(meter.payee.deposit.carriage) == (bearer is Bearer.CLIENT)
         assert not wire.closed
 
     play(tmp_path, scenario)
@@ -595,7 +595,7 @@ def test_under_a_pass_nobody_comes_by_pipes_where_the_client_bears_transport(
         assert not meter.connection.closed
         meter.connection.carried_by(PIPES)
         assert meter.connection.closed == (bearer is Bearer.CLIENT)
-        assert meter.payee.carriage == NO_CARRIAGE
+        assert meter.payee.deposit.carriage == NO_CARRIAGE
 
     play(tmp_path, scenario)
 

@@ -18,7 +18,7 @@ from dtp.pay.costs import carriage
 from dtp.pay.errors import StoreError
 from dtp.pay.messages import build
 from dtp.pay.server.ledger import _MOST_AHEAD
-from dtp.pay.server.payee import Floor
+from dtp.pay.server.stored_vouchers import Floor
 from dtp.pay.terms import MIB, NO_CARRIAGE, Usage
 from dtp.pay.ticket import MAX_LANES
 from dtp.session.codes import Refuse
@@ -41,13 +41,15 @@ def test_what_one_lane_has_vouched_is_not_there_for_another(tmp_path: Path) -> N
     async def scenario(served: Any) -> None:
         served.with_lanes(2, deposited=10_000, balance=10_000)
         first, second = await served.enter(0), await served.enter(1)
-        assert second.payee.affordable == 10_000
+        assert second.payee.deposit.affordable == 10_000
         await pay(first, KEY.sign(voucher(1, 4)))
-        assert second.payee.affordable == 6000
+        assert second.payee.deposit.affordable == 6000
         await pay(second, NEW_KEY.sign(voucher(1, 7, lane=1)))
         assert second.connection.aborted.endswith("together are above the deposit")
         await second.wait_settled()
-        assert (await served.enter(1)).payee.affordable == 6000  # whatever it was when its ticket was checked
+        assert (
+            await served.enter(1)
+        ).payee.deposit.affordable == 6000  # whatever it was when its ticket was checked
 
     play(tmp_path, scenario)
 
@@ -115,8 +117,8 @@ def test_a_lane_begins_at_what_the_chain_has_accepted_of_it(tmp_path: Path) -> N
         claimed = Lane(KEY.public, b"", 0, 5, 3000, 3, 0)
         served.channel = replace(served.channel, lanes=(claimed,))
         meter = await served.enter()
-        assert meter.payee.floor == Floor(5, 3000, 3, 0)
-        assert meter.payee.paid == meter.payee.used == Usage(3, 0)
+        assert meter.payee.vouchers.floor == Floor(5, 3000, 3, 0)
+        assert meter.payee.vouchers.paid == meter.payee.used == Usage(3, 0)
 
     play(tmp_path, scenario)
 
@@ -131,7 +133,7 @@ def test_what_the_terms_say_of_transport_holds_from_the_beginning(tmp_path: Path
         meter = await served.ledger.open_meter(*served.admitted(carrier=PIPES), EXPOSURE, True)
         meter.begin()
         assert meter.payee.most_ahead == (_MOST_AHEAD if bearer is Bearer.SERVER else None)
-        assert meter.payee.carriage == (carriage(terms) if bearer is Bearer.CLIENT else NO_CARRIAGE)
+        assert meter.payee.deposit.carriage == (carriage(terms) if bearer is Bearer.CLIENT else NO_CARRIAGE)
 
     play(tmp_path, scenario)
 
@@ -200,8 +202,8 @@ def test_what_was_claimed_and_added_meanwhile_counts_at_once(tmp_path: Path) -> 
             served.channel, lanes=(claimed,), deposited=10**9, balance=10**9 - 1000, claimed=1000
         )
         await served.ledger.refresh(CHANNEL)
-        assert meter.payee.floor == Floor(7, 1000, 1, 0)
-        assert meter.payee.affordable == 10**9
+        assert meter.payee.vouchers.floor == Floor(7, 1000, 1, 0)
+        assert meter.payee.deposit.affordable == 10**9
         assert meter.connection.most == MIB  # told to the connection, which nothing else may wake
 
     play(tmp_path, scenario)
@@ -212,13 +214,13 @@ def test_a_node_is_behind_where_what_only_rises_is_less(tmp_path: Path, less: An
     async def scenario(served: Any) -> None:
         served.channel = replace(served.channel, claimed=500, balance=served.channel.balance - 500)
         meter = await served.enter()
-        before = meter.payee.affordable
+        before = meter.payee.deposit.affordable
         rest = served.channel.balance + {"deposited": -1, "claimed": 1}[less]
         behind = replace(served.channel, balance=rest, **{less: getattr(served.channel, less) - 1})
         claimed = Lane(KEY.public, b"", 0, 7, 1000, 1, 0)
         served.channel = replace(behind, lanes=(claimed,))
         await served.ledger.refresh(CHANNEL)
-        assert (meter.payee.floor, meter.payee.affordable) == (Floor(), before)
+        assert (meter.payee.vouchers.floor, meter.payee.deposit.affordable) == (Floor(), before)
 
     play(tmp_path, scenario)
 
@@ -268,7 +270,7 @@ def test_channels_in_use_are_read_again_in_one_question(tmp_path: Path) -> None:
         served.channel = replace(served.channel, deposited=2 * 10**9, balance=2 * 10**9)
         await served.ledger.check_open_channels(None)
         assert served.asked == [[CHANNEL]]
-        assert meter.payee.affordable == 2 * 10**9
+        assert meter.payee.deposit.affordable == 2 * 10**9
         assert served.book.get_known(CHANNEL).channel == served.channel  # for those who come with it
         served.channel = replace(served.channel, state=ChannelState.CLOSING, closing_ms=NOW)
         await served.ledger.check_open_channels(None)

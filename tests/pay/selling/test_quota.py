@@ -47,7 +47,9 @@ class Meter:
     """What a quota knows of a connection."""
 
     def __init__(self) -> None:
-        self.payee = SimpleNamespace(used=Usage(), quota_requests=None, set_quota=self._set_quota)
+        self.payee = SimpleNamespace(
+            used=Usage(), quota=SimpleNamespace(requests=None), set_quota=self._set_quota
+        )
         self.ended: Any = None
         self.pending = 0
         self.connection = SimpleNamespace(abort=self._abort)
@@ -57,7 +59,7 @@ class Meter:
 
     def _set_quota(self, requests: Any, size: Any, now: Any, *, grows: Any) -> None:
         self.grows = grows[0 if size is None else 1]
-        used, self.payee.quota_requests = self.payee.used, requests
+        used, self.payee.quota.requests = self.payee.used, requests
         self._most = size
         self.left = (
             None if requests is None else requests - used.requests,

@@ -94,7 +94,7 @@ async def play(steps: Any) -> None:
             elif what == "use" and end.meters:
                 meter = end.meters[part % len(end.meters)]
                 payee = meter.payee
-                requests = min(max(0, payee.quota_requests - payee.used.requests), part)
+                requests = min(max(0, payee.quota.requests - payee.used.requests), part)
                 more = min(max(0, meter.left_now), size)
                 model.serve(end.period, requests, more)
                 end.sale.use(meter, requests, more)

@@ -183,7 +183,7 @@ def test_a_handler_gets_connections_with_a_meter_as_the_service_is_sold(
         (payee,) = handled
         # The channel's other lanes have a quarter of what may be unpaid at first.
         ours = Exposure(5, 6, 7, 8, first_amount=Exposure().first_amount * 3 // 4)
-        assert (payee.exposure, payee.count_streams) == (ours, False)
+        assert (payee.exposure, payee.counts.count_streams) == (ours, False)
         assert made.gate._least_revision == 9
         assert made.ledger.channels == [CHANNEL]
 

@@ -23,7 +23,8 @@ from dtp.pay.client.payer import Payer
 from dtp.pay.client.payer_events import SignWanted
 from dtp.pay.errors import StoreError
 from dtp.pay.messages import SendFrame
-from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.payee import Payee
+from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.store import DoubtedDeposit, End, SentOpening, Store
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher

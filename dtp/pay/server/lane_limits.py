@@ -1,0 +1,87 @@
+"""What a lane may use: as much as its vouchers may come to, and as the quota of its pass gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dtp.pay.terms import NO_CARRIAGE, Prices, Usage
+
+
+@dataclass(slots=True)
+class LaneDeposit:
+    """What of a channel's deposit is for a lane, at its prices.
+
+    `affordable` is the most that the lane's vouchers may come to: what was deposited, less what the other lanes'
+    vouchers say; `believed` how much of that is served for before more is claimed, None for all. `carriage` is what
+    is kept of it for transport that the client bears, for each request and MiB: serving stops before the deposit no
+    longer covers both.
+    """
+
+    prices: Prices
+    affordable: int
+    believed: int | None = field(init=False, default=None)
+    carriage: Prices = field(init=False)
+    _taken: Prices = field(init=False)  # what use takes of the deposit
+    #: The client has said that the channel has more.
+    renewed: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.keep_for(NO_CARRIAGE)
+
+    def keep_for(self, carriage: Prices) -> None:
+        """Keep so much for transport from now on."""
+        self.carriage = carriage
+        self._taken = Prices(self.prices.request + carriage.request, self.prices.mib + carriage.mib)
+
+    def bytes_within(self, requests: int) -> int | None:
+        """Return how many bytes all of the lane's use may come to with so many requests, None for any number."""
+        within = self._taken.bytes_within(self.affordable, requests)
+        if self.believed is None:
+            return within
+        proven = self.prices.bytes_within(self.believed, requests)
+        return proven if within is None or proven is None else min(within, proven)
+
+    def is_spent(self, used: Usage) -> bool:
+        """Return whether it pays for no further byte."""
+        within = self.bytes_within(used.requests)
+        return within is not None and used.bytes >= within
+
+    def pays_for(self, requests: int) -> bool:
+        """Return whether it pays for so many requests, without bytes."""
+        usage = Usage(requests, 0)
+        if self._taken.cost_of(usage) > self.affordable:
+            return False
+        return self.believed is None or self.prices.cost_of(usage) <= self.believed
+
+    def is_unproven(self, vouched: int, used: Usage) -> bool:
+        """Return whether all is vouched, or used, that is served for before more of it is claimed."""
+        if self.believed is None or self.believed >= self.affordable:
+            return False
+        return max(vouched, self.prices.cost_of(used)) >= self.believed
+
+
+class LaneQuota(NamedTuple):
+    """What a lane may use at most under a pass, as far as it was leased; None for no limit. Either count `grows`
+    where the pass may have more, which is leased when it is needed."""
+
+    requests: int | None = None
+    bytes: int | None = None
+    grows: tuple[bool, bool] = (False, False)
+
+    def spent_counts(self, used: Usage) -> tuple[bool, bool]:
+        """Return whether either count is used up."""
+        return (
+            self.requests is not None and used.requests > self.requests,
+            self.bytes is not None and used.bytes >= self.bytes,
+        )
+
+    def is_over(self, used: Usage) -> bool:
+        """Return whether a count is used up, and there is no more to be leased."""
+        return any(
+            spent and not grows for spent, grows in zip(self.spent_counts(used), self.grows, strict=True)
+        )
+
+
+#: No pass.
+NO_QUOTA = LaneQuota()
