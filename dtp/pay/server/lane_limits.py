@@ -37,10 +37,10 @@ class LaneDeposit:
     def bytes_within(self, requests: int) -> int | None:
         """Return how many bytes all of the lane's use may come to with so many requests, None for any number."""
         within = self._taken.bytes_within(self.affordable, requests)
-        if self.believed is None:
-            return within
-        proven = self.prices.bytes_within(self.believed, requests)
-        return proven if within is None or proven is None else min(within, proven)
+        proven = None if self.believed is None else self.prices.bytes_within(self.believed, requests)
+        if within is None or proven is None:
+            return within if proven is None else proven
+        return min(within, proven)
 
     def is_spent(self, used: Usage) -> bool:
         """Return whether it pays for no further byte."""

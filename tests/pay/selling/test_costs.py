@@ -521,6 +521,18 @@ def test_the_deposit_covers_transport_that_the_client_bears() -> None:
     assert deposit - PRICES.cost_of(Usage(1, 3 * MIB)) == 3 * per_mib
 
 
+@pytest.mark.parametrize("believed", [None, 10**6, 10**12])
+def test_the_deposit_ends_what_transport_takes_where_bytes_have_no_price(believed: Any) -> None:
+    """Whatever of the deposit is served for before more is claimed: the bytes were without any end there."""
+    per_mib = 64_000_000
+    meters = Meters(prices=Prices(1000, 0)).connect()
+    meters.payee.deposit.keep_for(Prices(0, per_mib))
+    meters.payee.set_affordable(1000 + 3 * per_mib, meters.now, believed)
+    meters.request()
+    assert meters.stream(50 * MIB) == 3 * MIB
+    assert meters.payee.spent
+
+
 def replace_carriage(payee: Any, prices: Any) -> Any:
     payee.deposit.keep_for(prices)
     return payee
