@@ -157,7 +157,7 @@ class Metered(Connection):
     @property
     def unopened(self) -> tuple[SealedAnswer, ...]:
         """Client: answers that were paid here and not opened, since the connection broke off, say."""
-        return tuple(self._client_meter().unopened.values())
+        return tuple(self._client_meter().sealed.unopened.values())
 
     async def open_answer(self, answer: SealedAnswer) -> bytes:
         """Open, as a client, an answer that was paid on a connection before, over the same channel: its key is told

@@ -22,14 +22,15 @@ from dtp.net.stream import Stream
 from dtp.net.watch import NO_COUNT
 from dtp.pay import answers, messages
 from dtp.pay.client import payer_events
-from dtp.pay.client.lane_start import UNRESERVED, Reserved
+from dtp.pay.client.lane_signer import LaneSigner
 from dtp.pay.client.payer import Payer
+from dtp.pay.client.sealed_offers import SealedOffers
 from dtp.pay.drivers import MeterDriver
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, MoneyNotAdded, OpeningBusy, PriceTooHigh
 from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import NOTHING, Usage
-from dtp.pay.voucher import LaneKey, SignedVoucher
+from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode
 from dtp.tasks import as_future, start_task
 
@@ -97,15 +98,13 @@ class ClientMeter(MeterDriver):
         self.journal = journal
         self.payer = meter
         self.purchase = purchase
-        self._key = key
+        #: What signs, and what of it is reserved on the disk.
+        self.signer = LaneSigner(journal, meter, key)
         self._on_charge = on_charge
         self._on_low = on_low
         self._asked: set[asyncio.Future[bool]] = set()  # what `on_charge` is thinking about
-        self._offers: dict[bytes, payer_events.ChargeOffered] = {}
-        self._unwanted: set[bytes] = set()  # locks of answers that nobody waits for any more
-        self._revealed: dict[bytes, bytes] = {}
-        #: Answers that were paid, by lock, until they are opened.
-        self.unopened: dict[bytes, answers.SealedAnswer] = {}
+        #: Sealed answers on their way.
+        self.sealed = SealedOffers()
         #: The server's signature under an agreed close, once it is here.
         self.agreed: messages.Agreed | None = None
         #: Why the last charge was declined, where that was for want of money; None otherwise.
@@ -117,18 +116,9 @@ class ClientMeter(MeterDriver):
         self._no_more = on_low is None  # money can't be added
         self._refused: MoneyNotAdded | None = None  # why
         self._leaving = False  # since it is used up
-        self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
-        self._believed = meter.lane.believed  # as it is on the disk
-        self._reserving = False
-        self._unsigned: payer_events.SignWanted | None = None  # waits until it is reserved
         self.watch.received = NO_COUNT  # what is sent and what comes is the same to a client
         self.watch.going = self._before_send
         self._looks = False
-
-    @property
-    def is_unreserved(self) -> bool:
-        """Whether a voucher waits to be signed until its number is reserved on the disk."""
-        return self._unsigned is not None
 
     def begin(self) -> None:
         """Attach; the server's welcome follows."""
@@ -186,13 +176,13 @@ class ClientMeter(MeterDriver):
                     case payer_events.FundsLow(wanted):
                         self._top_up(wanted)
                     case payer_events.Revealed(preimage):
-                        self._revealed[answers.lock_of(preimage)] = preimage
+                        self.sealed.add_key(preimage)
                     case payer_events.AgreementGiven(agreed):
                         self.agreed = agreed
                     case payer_events.Adopted(voucher):
                         if self.purchase is not None:  # it was signed by one that died, for that one's budget
                             self.purchase.start = max(self.purchase.start, voucher.voucher.amount)
-                        self.spawn(self._use_voucher(voucher, self.payer.used))
+                        self.spawn(self.signer.keep_adopted(voucher, self.payer.used))
                     case payer_events.Finished():
                         self._finished = event
         _, sent, received = self._traffic
@@ -205,52 +195,20 @@ class ClientMeter(MeterDriver):
             self._leaving = True
             self.spawn(self._end_unfunded())
 
-    async def _use_voucher(self, voucher: SignedVoucher, used: Usage) -> None:
-        lane, believed = self.payer.lane, self.payer.believed
-
-        def keep(store: Store) -> None:
-            store.save_trusted_usage(
-                lane.channel, lane.lane, believed
-            )  # before it is a part of what was used
-            store.save_signed(voucher, used)
-
-        await self.journal.run(keep)
-
     def _sign_voucher(self, wanted: payer_events.SignWanted) -> None:
         """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
-        voucher, reserved = wanted.voucher, self._reserved
-        if not reserved.may_sign(voucher) or self._believed != self.payer.believed:
-            self._unsigned = wanted
-            self._reserve_soon()
-            return
-        ahead = [each for each in wanted.ahead if reserved.may_sign(each)]
-        signed = self._key.sign_all([voucher, *ahead])
-        self.payer.voucher_signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
-        if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.schedule.spending.reserve:
+        self.signer.sign(wanted, self.loop.time())
+        if self.signer.is_short:
             self._reserve_soon()
 
     def _reserve_soon(self) -> None:
-        if not self._reserving and not self._over:
-            self._reserving = True
+        if not self.signer.is_reserving and not self._over:
+            self.signer.is_reserving = True
             self.spawn(self._reserve_more())
 
     async def _reserve_more(self) -> None:
-        lane, more = self.payer.lane, self.payer.to_reserve
-        believed = self.payer.believed
-        if self._unsigned is not None:
-            more = Reserved(more.sequence, max(more.amount, self._unsigned.voucher.amount))
-
-        def keep(store: Store) -> None:
-            if believed != lane.believed:  # or who dies again and again would be believed as often
-                store.save_trusted_usage(lane.channel, lane.lane, believed)
-            store.reserve(lane.channel, lane.lane, more)
-
-        try:
-            await self.journal.run(keep)
-        finally:
-            self._reserving = False
-        self._reserved, self._believed = more, believed
-        wanted, self._unsigned = self._unsigned, None
+        await self.signer.reserve()
+        wanted = self.signer.take_waiting()
         if wanted is not None and not self._over:
             self._sign_voucher(wanted)
             self.process_turn()
@@ -380,13 +338,16 @@ class ClientMeter(MeterDriver):
         connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
 
     def _on_charge_offered(self, offer: payer_events.ChargeOffered) -> None:
-        if offer.lock in self._unwanted:
-            self.payer.answer_charge(offer.charge, False, self.loop.time())
-            self.loop.call_soon(self.process_turn)
-        elif offer.lock is not None:
-            self._offers[offer.lock] = offer  # decided by `buy_answer`, when what it is for has arrived
-        else:
+        if offer.lock is None:
             self.spawn(self._decide_charge(offer))
+        elif not self.sealed.add_offer(
+            offer.lock, offer
+        ):  # else decided by `buy_answer`, when it has arrived
+            self._refuse_offer(offer)
+
+    def _refuse_offer(self, offer: payer_events.ChargeOffered) -> None:
+        self.payer.answer_charge(offer.charge, False, self.loop.time())
+        self.loop.call_soon(self.process_turn)
 
     async def _decide_charge(self, offer: payer_events.ChargeOffered) -> None:
         if self._over:
@@ -447,13 +408,13 @@ class ClientMeter(MeterDriver):
         lock, size = await answers.read_head(stream)
         try:
             answer = await answers.read_answer(stream, lock, size)
-            while lock not in self._offers:
+            while lock not in self.sealed.offers:
                 await self.wait_changed()
-            offer = self._offers[lock]
+            offer = self.sealed.offers[lock]
             if most is not None and offer.amount > most:
                 price, limit = money(offer.amount, self._coin), money(most, self._coin)
                 raise PriceTooHigh(f"the answer costs {price}, and at most {limit} is to be paid")
-            del self._offers[lock]
+            del self.sealed.offers[lock]
         except BaseException:  # cancelled, say
             self._decline_charge(lock)
             raise
@@ -466,22 +427,19 @@ class ClientMeter(MeterDriver):
             raise ChargeDeclined(
                 f"a charge of {price} for this answer was declined here, or above the budget"
             )
-        self.unopened[answer.lock] = answer
+        self.sealed.unopened[answer.lock] = answer
         return await self.open_answer(answer)
 
     def _decline_charge(self, lock: bytes) -> None:
         """Decline the charge of an answer that nobody waits for any more, now or as soon as it is asked for."""
-        self._unwanted.add(lock)
-        if lock in self._offers:
-            self._on_charge_offered(self._offers.pop(lock))
+        if (offer := self.sealed.drop(lock)) is not None:
+            self._refuse_offer(offer)
 
     async def open_answer(self, answer: answers.SealedAnswer) -> bytes:
         """Return what is in an answer that was paid, once its key is told. Raise what ended the connection."""
-        while answer.lock not in self._revealed:
+        while not self.sealed.has_key(answer):
             await self.wait_changed()
-        opened = answer.open(self._revealed.pop(answer.lock))
-        self.unopened.pop(answer.lock, None)
-        return opened
+        return self.sealed.open(answer)
 
     # ---- beginning and end
 

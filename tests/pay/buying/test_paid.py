@@ -475,7 +475,7 @@ def test_who_buys_no_more_keeps_nobody_from_charging(market: Play) -> None:
                     patch.setattr(answers, "read_answer", read)
                     buying = asyncio.ensure_future(connection.buy(stream))
                     await reached.wait()
-                    while asked and not connection.meter._offers:
+                    while asked and not connection.meter.sealed.offers:
                         await connection.meter.wait_changed()
                     buying.cancel()
                     await asyncio.wait([buying])

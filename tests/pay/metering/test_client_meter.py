@@ -273,7 +273,7 @@ def test_numbers_are_reserved_before_the_last_is_used(tmp_path: Path) -> None:
 
     async def scenario(meter: Any, wire: Any) -> None:
         def reserve(genuine: Any, channel: Any, lane: Any, more: Any) -> None:
-            waits.append(meter.is_unreserved)
+            waits.append(meter.signer.is_waiting)
             genuine(channel, lane, more)
 
         meter.journal.store.scripts["reserve"] = reserve
@@ -300,10 +300,10 @@ def test_what_is_reserved_when_the_connection_is_over_is_not_signed(tmp_path: Pa
             genuine(*args)
 
         meter.journal.store.scripts["reserve"] = reserve
-        meter._reserved = UNRESERVED
+        meter.signer.reserved = UNRESERVED
         wire.move(0, 0, 4 * MIB)
         await reserved.wait()
-        assert meter.is_unreserved
+        assert meter.signer.is_waiting
         wire.closed = True
         meter.on_ended()
         free.set()
