@@ -37,7 +37,7 @@ PRIVATE: dict[str, int] = {
     "move": 3,
     "net": 37,
     "node": 9,
-    "pay": 44,
+    "pay": 41,
     "peers": 16,
     "second": 11,
     "session": 9,

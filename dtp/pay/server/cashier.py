@@ -28,8 +28,9 @@ from dtp.chain.node.client import ChainClient
 from dtp.chain.pipe import Pipe
 from dtp.chain.wallet import money
 from dtp.errors import DtpError
-from dtp.pay.claims import MINUTE, Action, Decision, Policy, View, at_close, lapsed, plan, rests
+from dtp.pay.claims import Action, Decision, Policy, View, at_close, lapsed, plan, rests
 from dtp.pay.costs import accrued, take_credits
+from dtp.pay.server.known_channels import DoubtedEnds, KnownChannels
 from dtp.pay.settling import OnFailed, Settlement, log_failed, settle
 from dtp.pay.spent import noted, settle_spent
 from dtp.pay.store.holding import Shared, VoucherStore
@@ -42,21 +43,11 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.pay")
 
-#: No node is behind for so long, ms: what another has had then, and it hasn't, is deleted.
-_BEHIND: Final = 24 * 60 * MINUTE
 #: Looks in the time that a channel leaves for claims, and seconds between two of them at least.
 _LOOKS: Final = 8
 _LEAST_PAUSE: Final = 1.0
 #: So many transactions are remembered: a server runs for years.
 _DONE: Final = 1_000
-#: How often channels are asked about whose vouchers aren't worth their gas, ms: each costs as much as one that is.
-_RESTING: Final = 60 * MINUTE
-#: A channel that is over by what a node said is asked about so long after, ms, and so many at a look: the node may
-#: have lied, been behind, or of another chain, and another one may serve by now.
-_AGAIN: Final = (10 * MINUTE, 60 * MINUTE, 6 * 60 * MINUTE, 24 * 60 * MINUTE)
-_MOST_AGAIN: Final = 64
-_MOST_DOUBTED: Final = 10_000
-
 
 #: Carries out decisions, as `settle` does.
 Settle: TypeAlias = Callable[..., Awaitable[list[tuple[Settlement, list[Decision]]]]]
@@ -91,9 +82,7 @@ class Cashier:
         self._own_ms = own_ms
         self._settle = settle
         self._collect = take_credits
-        #: Channels that a node says are over: how often they were asked about since, and when they are next, by the
-        #: clock here, ms. Those that turned out not to be are asked about at each look.
-        self._doubted: dict[str, tuple[int, int]] = {}
+        self._doubted = DoubtedEnds()
         self._on_claimed = on_claimed
         self._chain = chain
         self._on_failed = on_failed or log_failed
@@ -111,10 +100,8 @@ class Cashier:
         self._wanted = asyncio.Event()
         #: Channels to claim of at the next look, whatever it is worth beside its gas.
         self._soon: set[str] = set()
-        #: Channels of the store as this chain had them last, and when (ms).
-        self._seen: dict[str, tuple[Channel, int]] = {}
-        #: Channels that nothing is to be done with, the vouchers of which that is true, and until when (ms).
-        self._resting: dict[str, tuple[list[Sold], int]] = {}
+        #: What is remembered of the channels of the store.
+        self.known = KnownChannels()
         #: What was done last, and what came to servers since the start, by coin.
         self.done: deque[Settlement] = deque(maxlen=_DONE)
         self.claimed: Counter[str] = Counter({SUI_COIN: 0})
@@ -283,10 +270,7 @@ class Cashier:
         """Return every channel of the store that may still pay, as it is now; of those that aren't worth it some."""
         sold, ends = await self.journal.run(_holdings)
         now_ms, found = self._now_ms(), []
-        self._resting = {
-            id: each for id, each in self._resting.items() if sold.get(id) == each[0] and now_ms < each[1]
-        }
-        asked = [id for id in sold if id not in self._resting]
+        asked = self.known.due(sold, now_ms)
         channels = await read_channels(self._chain, asked, self._on_failed)
         credited = {id for id, each in channels.items() if self._is_credited(each)}
         pipes = await self._chain.owned(pipe_module.SCHEMA, Pipe, self._chain.address) if credited else []
@@ -304,35 +288,34 @@ class Cashier:
             view = View(channel, tuple(sold[id]), end, credits, ours)
             found.append(view)
             if id not in credited and rests(view, self.policy):
-                self._resting[id] = sold[id], now_ms + _RESTING
+                self.known.rest(id, sold[id], now_ms)
         missing = [id for id in asked if id not in channels]
-        gone = [id for id in missing if self._is_closed(ends[id]) or self._is_gone(id, sold[id])]
+        at_ms = self._now_ms()
+        gone = [id for id in missing if self._is_closed(ends[id]) or self.known.is_gone(id, sold[id], at_ms)]
         # What is there is no channel as far as is known here: of a package that this machine doesn't use now.
         there = await self._chain.objects(gone) if gone else ()
         await self._forget_channels([id for id in gone if id not in there])
-        self._seen = {id: each for id, each in self._seen.items() if id in sold}
-        self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
+        self.known.note_seen(channels, sold, now_ms)
         return found + await self._not_over()
 
     async def _not_over(self) -> list[View]:
         """Return channels that a node said to be over, and are not by what one says now."""
         own_ms, found = self._own_ms(), []
-        due = [id for id, (_, at_ms) in self._doubted.items() if own_ms >= at_ms][:_MOST_AGAIN]
+        due = self._doubted.due(own_ms)
         if not due:
             return []
         sold = await self.journal.run(lambda store: {id: tuple(store.sold_lanes(id)) for id in due})
         channels = await read_channels(self._chain, due, self._on_failed)
         for id in due:
-            (count, _), channel = self._doubted.pop(id), channels.get(id)
+            channel = channels.get(id)
             if channel is not None and channel.state < ChannelState.CLOSED and sold[id]:
-                if count < len(_AGAIN):
+                if self._doubted.note_there(id, own_ms):
                     log.warning(
                         "channel %s isn't over, as a node has said: it is claimed of as others are", id
                     )
-                self._doubted[id] = len(_AGAIN), own_ms
                 found.append(View(channel, sold[id], None, 0, channel.server == self._chain.address))
-            elif count + 1 < len(_AGAIN):
-                self._doubted[id] = count + 1, own_ms + _AGAIN[count + 1]
+            else:
+                self._doubted.note_over(id, own_ms)
         return found
 
     async def view_of(self, id: str) -> View | None:
@@ -356,28 +339,6 @@ class Cashier:
             return False
         return lapsed(end, self._now_ms())
 
-    def _is_gone(self, id: str, sold: Sequence[Sold]) -> bool:
-        """Return whether nothing can be claimed any more of a channel that the node doesn't know, wherever it is.
-
-        Of one whose close wasn't agreed on nothing follows from being unknown: the node may be behind, or of another
-        chain, and what is forgotten can't be claimed. But the time of its vouchers may be over, or that in which this
-        chain takes claims, by what it was when it was seen last. One that was draining takes none any more, and pays
-        what it owes as long as it is there.
-        """
-        now_ms = self._now_ms() - MINUTE
-        if all(each.newest.voucher.not_after_ms < now_ms for each in sold):
-            return True
-        if id not in self._seen:
-            return False
-        seen, seen_ms = self._seen[id]
-        if seen.state == ChannelState.DRAINING:
-            return now_ms > seen_ms + _BEHIND
-        if seen.state == ChannelState.OPEN:
-            # Somebody else's claim makes it active later: then it is seen again.
-            return now_ms > seen.active_ms + seen.terms.idle_ms + seen.terms.claim_ms
-        until = seen.claims_until_ms
-        return until is not None and now_ms > until
-
     async def _forget_channels(self, ids: Sequence[str]) -> None:
         def work(store: VoucherStore) -> None:
             for id in ids:
@@ -388,8 +349,8 @@ class Cashier:
         agreed = await self._agreed_of(ids)
         await self.journal.run(work)
         for id in ids:  # what was agreed on is over by our own word
-            if id not in agreed and len(self._doubted) < _MOST_DOUBTED:
-                self._doubted.setdefault(id, (0, self._own_ms() + _AGAIN[0]))
+            if id not in agreed:
+                self._doubted.add(id, self._own_ms())
 
 
 def _claims(store: VoucherStore) -> bool:

@@ -495,7 +495,7 @@ def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path: Path) -
         assert till.store.end_of(over).over
         assert till.store.end_of(small) is None
         assert {each.id for each in till.seen} == {worth, small, over}
-        assert over not in till.cashier._seen  # nothing is kept of what nobody asks about any more
+        assert over not in till.cashier.known.seen  # nothing is kept of what nobody asks about any more
 
     look(tmp_path, scenario)
 
@@ -605,7 +605,7 @@ def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path: Path) -
         assert asked() == [small, credited, worth]
         assert till.store.end_of(small).over
         await till.cashier.poll()
-        assert small not in till.cashier._resting | till.cashier._seen
+        assert small not in till.cashier.known.resting | till.cashier.known.seen
 
     look(tmp_path, scenario)
 
