@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dtp.broadcast import frames
@@ -14,6 +15,7 @@ from dtp.broadcast.errors import ProducerEquivocated, SegmentError
 from dtp.broadcast.format import Flag, Segment
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
+from dtp.broadcast.tree.lateness import Overdue
 from dtp.broadcast.tree.rooms import COMPARED
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.errors import DtpError
@@ -62,6 +64,15 @@ async def open_ask_stream(connection: Connection, hello: m.Hello) -> AsyncIterat
         stream.reset()
 
 
+@dataclass(frozen=True, slots=True)
+class LateSegments:
+    """What others are asked for: segments from `first` on, which the neighbour at `address` hasn't sent yet."""
+
+    held: HeldSegments
+    address: str
+    first: int
+
+
 class Fetcher:
     """Asks others for segments."""
 
@@ -76,22 +87,69 @@ class Fetcher:
         One more is asked when the one before has no more, or takes long. Who takes long isn't given up for that:
         where all have too little of the processor, nobody answers soon, and what others have would be lost.
         """
+        await self._ask_others(
+            address,
+            lambda other: self._take_from(other, lambda at: _fetch_range(held, at, first, last)),
+            lambda: all(held.has_whole(each) for each in range(first, last + 1)),
+        )
+
+    async def catch_up_repeatedly(
+        self,
+        deprived: asyncio.Event,
+        overdue: Overdue,
+        find_missing: Callable[[], LateSegments | None],
+        note_sent: Callable[[], object],
+    ) -> None:
+        """Have others send what comes too late, again and again: for that they need have no room.
+
+        `find_missing` gives what may be late, and is asked while `deprived` is set; `note_sent` is called when others
+        have sent it.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await deprived.wait()
+            if (missing := find_missing()) is None:
+                deprived.clear()
+                continue
+            before = missing.held.get_segment(missing.first - 1)
+            began = loop.time()
+            due = overdue.find_due(None if before is None else before.segment, began)
+            if due > began:
+                await asyncio.sleep(due - began)
+                continue
+            await self._fetch_following(missing)
+            if sent := missing.held.has_whole(missing.first):
+                note_sent()
+            overdue.note_asked(sent, began, loop.time())
+
+    async def _fetch_following(self, missing: LateSegments) -> None:
+        """Have others send the first segment that is missing, and what they have behind it."""
+        held, first = missing.held, missing.first
+        await self._ask_others(
+            missing.address,
+            lambda other: self._take_from(
+                other, lambda at: _fetch_some(held, at, first, first + _AT_ONCE - 1)
+            ),
+            lambda: held.has_whole(first),
+        )
+
+    async def _ask_others(
+        self, address: str, ask: Callable[[str], Coroutine[None, None, None]], is_done: Callable[[], bool]
+    ) -> None:
+        """Ask others than the neighbour at `address`, until all is done that is to be: see `fetch_from_others`."""
         pending = set[asyncio.Task[None]]()
         others = self._parents.list_others(address, COMPARED)
         try:
             async with asyncio.timeout(self._within):
-                while (others or pending) and not all(
-                    held.has_whole(each) for each in range(first, last + 1)
-                ):
+                while (others or pending) and not is_done():
                     if others:
-                        asking = self._fetch_from(held, others.pop(0), first, last)
-                        pending.add(start_task(asking, name="dtp-show-fetch"))
+                        pending.add(start_task(ask(others.pop(0)), name="dtp-show-fetch"))
                     timeout = self._next_after if others else None
                     _, pending = await asyncio.wait(
                         pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
                     )
         except TimeoutError:
-            log.info("others don't send segments %d to %d in time", first, last)
+            log.info("others don't send in time what is missing")
         finally:
             for each in pending:
                 each.cancel()
@@ -126,18 +184,24 @@ class Fetcher:
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s doesn't say what it has: %s", other, fault or "no answer")
 
-    async def _fetch_from(self, held: HeldSegments, other: str, first: int, last: int) -> None:
+    async def _take_from(self, other: str, take: Callable[[Connection], Awaitable[object]]) -> None:
+        """Take what is missing over a connection to another one."""
         try:
             async with self._dial(other) as connection:
-                following = first
-                while following <= last:
-                    before, following = following, await _fetch_some(held, connection, following, last)
-                    if following == before:
-                        return
+                await take(connection)
         except SegmentError:
             self._parents.note_forged(other, asyncio.get_running_loop().time())
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s hasn't what is missing: %s", other, fault)
+
+
+async def _fetch_range(held: HeldSegments, connection: Connection, first: int, last: int) -> None:
+    """Take these segments, as far as they are there: who has them sends only some for one question."""
+    following = first
+    while following <= last:
+        before, following = following, await _fetch_some(held, connection, following, last)
+        if following == before:
+            return
 
 
 async def _compare_head(held: HeldSegments, connection: Connection, number: int | None) -> bool:
@@ -166,6 +230,8 @@ async def _fetch_some(held: HeldSegments, connection: Connection, first: int, la
     async with open_ask_stream(connection, m.Hello(first, count=min(_AT_ONCE, last + 1 - first))) as stream:
         while (message := await frames.read(stream)) is not None:
             match message:
+                case m.Announced(data) if data != held.announcement.encoded:
+                    return following  # it has another stream, which is no lie
                 case m.Manifest(data):
                     number = held.add_manifest(data).number
                     following = max(following, number + 1) if number <= last else following

@@ -22,6 +22,7 @@ from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_
 from dtp.broadcast.receiving import ShowReceiver
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
+from dtp.broadcast.tree.lateness import Lateness
 from dtp.broadcast.tree.measuring import measure_from
 from dtp.broadcast.tree.ranking import check_relays
 from dtp.carriers.nearness import Nearness
@@ -36,9 +37,6 @@ from dtp.tasks import start_task
 
 #: Who only listens.
 NOWHERE: Final = Place(listen=())
-#: Milliseconds after which the soonest segment is forgotten, once as many have passed again.
-_REMEMBERED: Final = 3_600_000
-_NEVER: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,30 +306,6 @@ def _among(place: ShowPlace, given: Sequence[Address]) -> Place:
         raise LocalError("a topic takes a node of its own: leave out place, or give a Place")
     first = [each.with_service("") for each in given if each.is_direct]
     return replace(place, listen=place.listen or (ANYWHERE,), bootstrap=(*place.bootstrap, *first))
-
-
-class Lateness:
-    """How much later segments come than the soonest of the last hours did: a value.
-
-    The producer's clock and the one here may differ by anything, so only what is added to the least difference
-    counts. It is forgotten in the end, since clocks drift: by 0.2 s an hour at most. A clock that was set back stands
-    still in what is signed until it is there again, and tells nothing meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self._since = 0
-        self._time_ms, self._late = -1, 0
-        self._least = self._least_before = _NEVER
-
-    def measure_lateness(self, time_ms: int, now_ms: int) -> int:
-        """Return by how many ms a segment dated `time_ms` that comes at `now_ms` is later than the soonest ones."""
-        if time_ms == self._time_ms:
-            return self._late
-        if now_ms - self._since >= _REMEMBERED:
-            self._since, self._least_before, self._least = now_ms, self._least, _NEVER
-        self._least = min(self._least, now_ms - time_ms)
-        self._time_ms, self._late = time_ms, now_ms - time_ms - min(self._least, self._least_before)
-        return self._late
 
 
 class Order:

@@ -45,6 +45,10 @@ class _Known:
     #: It has sent what the producer didn't sign, or another show.
     lied: bool = False
 
+    def get_rank(self, refusals: int) -> tuple[float, ...]:
+        """Return what sorts the best first, where one that was full so often is no better than one that failed."""
+        return self.failures + refusals + self.slow, -self.rate, -self.told
+
 
 class Parents:
     """The addresses that have a show, and what was measured of each. Times are seconds of one clock."""
@@ -121,10 +125,7 @@ class Parents:
             del self._known[worst[-1].address]
 
     def _rank_known(self) -> list[_Known]:
-        return sorted(
-            self._known.values(),
-            key=lambda each: (each.failures + each.refusals + each.slow, -each.rate, -each.told),
-        )
+        return sorted(self._known.values(), key=lambda each: each.get_rank(each.refusals))
 
     def list_due(self, now: float, count: int) -> list[str]:
         """Return up to `count` addresses to try now: who has neither failed nor been full first, then the faster.
@@ -145,9 +146,8 @@ class Parents:
     def list_others(self, address: str, count: int) -> list[str]:
         """Return up to `count` others than `address` to ask for what it hasn't: they need have no room. One is of
         those that were given: it began before the others as a rule, and has more."""
-        return _choose(
-            [each for each in self._rank_known() if each.address != address and not each.lied], count
-        )
+        others = [each for each in self._known.values() if each.address != address and not each.lied]
+        return _choose(sorted(others, key=lambda each: each.get_rank(0)), count)
 
     def next_time(self, now: float) -> float:
         """Return when somebody may be tried; `now` where that is so already."""

@@ -20,13 +20,14 @@ from dtp.broadcast.errors import (
     ShowReplaced,
     ShowUnreachable,
 )
-from dtp.broadcast.fetching import Dial, Fetcher, dial_told
+from dtp.broadcast.fetching import Dial, Fetcher, LateSegments, dial_told
 from dtp.broadcast.format import Flag, Segment
 from dtp.broadcast.held import HELD, HeldSegments, ShowProgress
 from dtp.broadcast.newest import ShowStreams
 from dtp.broadcast.parents import ALIVE, LONGEST, Pace, Parents, Patience
 from dtp.broadcast.standing import LostTimer
 from dtp.broadcast.tree.comparing import Measured, put_stale_last
+from dtp.broadcast.tree.lateness import Overdue
 from dtp.broadcast.tree.neighbour import HeardNeighbour
 from dtp.broadcast.tree.probing import Prober
 from dtp.broadcast.tree.rooms import COMPARED
@@ -126,6 +127,9 @@ class ShowReceiver:
         #: How many neighbours in a row were left for being slow: with each, the next one is given twice the time.
         #: Where all are slow, such as on a machine that has too much to do, leaving costs more than it brings.
         self._restless = 0
+        #: Set when it may be that nobody who has room sends the show in time.
+        self._deprived = asyncio.Event()
+        self._overdue = Overdue()
         #: Ends connections to neighbours that were measured, and aren't heard.
         self._closing = TaskSet(on_error=lambda _, fault: log.info("a neighbour went: %s", fault))
         self._lost = LostTimer(patience.lost)
@@ -169,6 +173,12 @@ class ShowReceiver:
         beside = [
             start_task(self._ask_given(), name="dtp-show-given"),
             start_task(self._fetcher.compare_repeatedly(self._list_heard), name="dtp-show-compare"),
+            start_task(
+                self._fetcher.catch_up_repeatedly(
+                    self._deprived, self._overdue, self._find_missing, self._note_overtaken
+                ),
+                name="dtp-show-catch-up",
+            ),
         ]
         try:
             await self._hear_all()
@@ -217,6 +227,8 @@ class ShowReceiver:
     def _come_through(self, path: tuple[PeerId, ...]) -> None:
         """Note through whom the show comes now, nobody if `path` is empty, and tell those who listen here."""
         self.path = path
+        if not path:
+            self._deprived.set()
         self.on_path(path)
 
     # ---- choosing ---------------------------------------------------------------------------------------
@@ -260,6 +272,7 @@ class ShowReceiver:
         except NeighbourSlow as fault:
             log.info("%s", fault)
             self._restless += 1
+            self._deprived.set()
             self.parents.note_slow(best, loop.time())
             return fault
         except (DtpError, OSError, TimeoutError) as fault:
@@ -343,6 +356,20 @@ class ShowReceiver:
             if pace.late or pace.now() >= pace.quiet_until:
                 await self._look_elsewhere(neighbour)
 
+    def _find_missing(self) -> LateSegments | None:
+        """Return what is to be asked of others once it is late: nobody sends the show now, or one of those did that
+        were too slow, and others may have no room."""
+        wanted = self._progress.first_wanted()
+        if self.held is None or wanted is None or (self.path and not self._restless):
+            return None
+        return LateSegments(self.held, self._list_heard()[1] if self.path else "", wanted)
+
+    def _note_overtaken(self) -> None:
+        """Note that others have sent what the neighbour that is heard hadn't."""
+        self._lost.say_alive()
+        if self._neighbour is not None:
+            self._neighbour.overtaken = self._progress.first_wanted() or 0
+
     async def _take_message(self, neighbour: HeardNeighbour, message: m.Message) -> None:
         address, connection = neighbour.address, neighbour.connection
         match message:
@@ -383,6 +410,7 @@ class ShowReceiver:
             self.completed += 1
             self._lost.say_alive()
             pace.note_whole(each.segment)
+            self._overdue.note_whole(each.segment, pace.now())
             self.parents.has_room(address)
             if pace.steady:
                 self._restless = 0
@@ -412,6 +440,8 @@ class ShowReceiver:
             await self._fetcher.fetch_from_others(held, neighbour.address, init, init)
         await self._pass_to(neighbour, segment.number)
         neighbour.pace.note_head(segment)
+        if neighbour.is_overtaken(segment):
+            raise NeighbourSlow(f"{neighbour.address} sends what others have sent before")
 
     def _may_begin(self, neighbour: HeardNeighbour, segment: Segment) -> bool:
         """Return whether listening begins with this segment, which shows something. Raise `NeighbourUnfit` for an

@@ -65,6 +65,14 @@ class Network:
             if where == address:
                 connection.cut()
 
+    def freeze(self, address):
+        """Who is there says nothing more, as a process that is stopped, and its connections stay: what comes over
+        them isn't read, and whoever dials has no answer."""
+        self.serving[address] = Frozen()
+        for where, connection in self._live:
+            if where == address:
+                connection.silence_other()
+
     async def relay(self, address, *given, patience=None, identity=None, source=""):
         """One who hears the show at `given`, and serves it at `address`; gives its receiver and its task.
 
@@ -125,6 +133,13 @@ class Soon:
         await (await asyncio.shield(self.feeder)).serve_connection(connection)
 
 
+class Frozen:
+    """One that is stopped, and whose machine takes connections for it."""
+
+    async def serve_connection(self, connection):
+        await asyncio.Event().wait()
+
+
 class Connection:
     """An end of a connection: a queue of streams that the other end opened."""
 
@@ -144,6 +159,11 @@ class Connection:
     def cut(self):
         for each in self._opened:
             each.reset()
+
+    def silence_other(self):
+        """Nothing comes any more over the streams that were opened here."""
+        for each in self._opened:
+            each.other.write = lambda data: None
 
     def __aiter__(self):
         return self

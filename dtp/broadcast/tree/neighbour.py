@@ -18,6 +18,8 @@ class HeardNeighbour:
         self.address, self.connection, self.pace, self.shown = address, connection, pace, shown
         #: One that was given has segments that are much newer.
         self.is_kept_back = False
+        #: All segments below were asked of others while this one was late.
+        self.overtaken = 0
         self._look = asyncio.Event()
         self._lost: tuple[int, int] | None = None
         self._init_looked_for = NO_INIT
@@ -58,3 +60,8 @@ class HeardNeighbour:
             return None
         self._init_looked_for = segment.init
         return segment.init
+
+    def is_overtaken(self, segment: Segment) -> bool:
+        """Return whether it sends what others have sent before."""
+        is_shown = not segment.flags & (Flag.INIT | Flag.KEYS)
+        return is_shown and segment.number + self.pace.required_lead < self.overtaken

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from shows import ME
 
 from dtp.broadcast.format import Announcement, SegmentSigner
-from dtp.broadcast.hearing import Lateness, Order
+from dtp.broadcast.hearing import Order
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import LONGEST, Pace, Patience
+from dtp.broadcast.tree.lateness import Lateness, Overdue
 
 HOUR = 3_600_000
 
@@ -94,3 +95,34 @@ def test_clocks_that_drift_add_up_to_less_than_half_a_second(start, drift):
     lateness = Lateness()
     times = range(start, start + 24 * HOUR, 60_000)
     assert max(lateness.measure_lateness(time - time * drift // 1_000_000, time) for time in times) <= 500
+
+
+def dated_at(time_ms):
+    signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+    return signer.sign(b"data", time_ms=time_ms, duration_ms=500)
+
+
+def test_others_are_asked_a_second_after_a_segment_could_have_come():
+    """Also where the producer's clock is years away, and the last one was late itself."""
+    overdue, dated = Overdue(), 10_000_000
+    assert overdue.find_due(dated_at(dated), 5.0) == 6.0  # nothing is known yet
+    overdue.note_whole(dated_at(dated), 100.0)
+    overdue.note_whole(dated_at(dated + 500), 102.0)
+    assert overdue.find_due(dated_at(dated + 500), 102.0) == 102.0
+
+
+def test_others_are_asked_less_and_less_often_where_that_brings_nothing():
+    """A producer that pauses for long costs a question a minute, and one that is there again is heard as before."""
+    overdue, last = Overdue(), dated_at(0)
+    overdue.note_whole(last, 0.0)
+    asked, now = [], 0.0
+    while now < 600:
+        now = overdue.find_due(last, now)
+        asked.append(now)
+        overdue.note_asked(False, now, now)
+    assert asked[:4] == [1.5, 3.5, 7.5, 15.5]
+    assert asked[-1] - asked[-2] == 60
+    overdue.note_asked(True, now, now)
+    assert overdue.find_due(last, now) == now + 1
+    overdue.note_asked(True, now, now + 7)
+    assert overdue.find_due(last, now + 7) == now + 14

@@ -205,6 +205,68 @@ def test_an_edge_that_is_fast_only_while_it_is_measured_is_not_preferred_again()
     clock.run(test())
 
 
+class Delay:
+    """How far a listener is behind the producer, in seconds of the show, looked at ten times a second."""
+
+    def __init__(self, air, receiver):
+        self.air, self.receiver, self.most = air, receiver, 0.0
+        air.start(self.watch())
+
+    async def watch(self):
+        while True:
+            await asyncio.sleep(0.1)
+            held, number = self.receiver.held, self.receiver.start
+            while held.has_whole(number):
+                number += 1
+            self.most = max(self.most, (self.air.held.edge + 1 - number) / 2)
+
+
+@pytest.mark.parametrize("late", [0.6, 1.0, 5.0])
+def test_what_comes_late_from_the_only_one_with_room_is_asked_of_who_has_none(late):
+    """It was heard on, by turns with nobody, and farther behind from minute to minute."""
+
+    async def test():
+        air = Air(delay=lambda: 0.01)
+        air.producer.fan_out = 0
+        air.network.serving[FIRST] = Braggart(passed_on(air.held), late)
+        air.start(air.produce())
+        listener = air.hear(FIRST, PRODUCER)
+        await asyncio.sleep(30)
+        delay = Delay(air, listener)
+        await asyncio.sleep(120)
+        assert delay.most <= 2
+        assert gaps_of(listener) == []
+        assert air.producer.sent <= 1.1 * len(b"body") * air.held.edge  # each once, and some that measure it
+        air.end()
+
+    clock.run(test())
+
+
+@pytest.mark.parametrize("below", [1, 8])
+def test_those_behind_one_that_is_frozen_hear_all_though_it_has_the_only_place(below):
+    """The producer gives its place to others once its connection has been silent for 10 s."""
+
+    async def test():
+        air = Air(delay=lambda: 0.02)
+        air.producer.fan_out = 1
+        air.start(air.produce())
+        crowd = []
+        for each in range(1 + below):
+            receiver, task = await air.network.relay(f"dtp+tcp://{{}}@{each}:1/show", PRODUCER)
+            air.tasks.append(task)
+            crowd.append(receiver)
+        await asyncio.sleep(20)
+        (frozen,) = (each for each in crowd if each.path == (ME.id,))
+        delays = [Delay(air, each) for each in crowd if each is not frozen]
+        air.network.freeze(*frozen.serving())
+        await asyncio.sleep(60)
+        assert max(each.most for each in delays) <= 3
+        assert [gaps_of(each.receiver) for each in delays] == [[]] * below
+        air.end()
+
+    clock.run(test())
+
+
 def test_init_data_that_a_neighbour_keeps_back_is_fetched_from_others():
     """Without it nothing can be decoded until there is other one, and a show may never have that."""
 
