@@ -95,6 +95,16 @@ def parse_feed(message: Message) -> list[m.Message]:
     return found
 
 
+def validate_feed(message: Message) -> Verdict:
+    """Say whether a message is passed on, by listeners and by producers: whoever sends one that isn't its author's
+    show is to blame."""
+    try:
+        parse_feed(message)
+    except (ShowMessageError, SegmentError):
+        return Verdict.REJECT
+    return Verdict.ACCEPT
+
+
 class TopicReceiver(ShowReceiver):
     """Fills `held` from a topic. What is missing is asked for at the addresses that it was given."""
 
@@ -106,18 +116,10 @@ class TopicReceiver(ShowReceiver):
         self._topic = topic
         self._repairs = TaskSet(on_error=lambda *_: None)
 
-    def validate_message(self, message: Message) -> Verdict:
-        """Say whether a message is passed on: whoever sends one that isn't its author's show is to blame."""
-        try:
-            parse_feed(message)
-        except (ShowMessageError, SegmentError):
-            return Verdict.REJECT
-        return Verdict.ACCEPT
-
     async def _run_receiver(self) -> None:
         self._lost.say_alive(self._patience.anybody)
         try:
-            async with self._topic(validator=self.validate_message) as topic:
+            async with self._topic(validator=validate_feed) as topic:
                 async for message in topic:
                     self._take_all(message.author, parse_feed(message))
                     self._streams.check_replaced(self._progress.announcement)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
-from dtp.broadcast.by_topic import TopicSender
+from dtp.broadcast.by_topic import TopicSender, validate_feed
 from dtp.broadcast.errors import BroadcastError, ShowBusy
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentSigner
@@ -170,7 +170,9 @@ class Broadcast:
         if self._over is not None:
             bridge = await node.gossip.attach(self._over, plain=True, only=name)
             stack.push_async_callback(node.gossip.detach, bridge)
-        topic = await stack.enter_async_context(node.topic(name, overflow="drop-oldest"))
+        topic = await stack.enter_async_context(
+            node.topic(name, overflow="drop-oldest", validator=validate_feed)
+        )
         sender = self._sender = TopicSender(topic, self.announcement)
         telling = SupervisedTask(sender.announce_repeatedly, name="dtp-show-topic")
         telling.start()

@@ -7,12 +7,13 @@ import pytest
 from shows import HERE, ME, chain, hear, on_the_wire, produce, run, until
 
 from dtp.broadcast import messages as m
-from dtp.broadcast.by_topic import MOST, TopicReceiver
+from dtp.broadcast.by_topic import MOST, TopicReceiver, validate_feed
 from dtp.broadcast.errors import BroadcastError, ShowLost, ShowReplaced
 from dtp.broadcast.format import Flag
 from dtp.broadcast.hearing import NOWHERE
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.parents import Parents
+from dtp.broadcast.places import Place
 from dtp.broadcast.sealed.admission import Guests
 from dtp.errors import CarrierError, LocalError
 from dtp.gossip.core import Verdict
@@ -65,6 +66,25 @@ def test_a_sealed_feed_is_for_the_invited():
                 await on_air.write(b"secret")
                 await asyncio.sleep(0.01)
             assert (await listening).data == b"secret"
+
+    run(test())
+
+
+@pytest.mark.slow
+def test_a_producer_passes_on_nothing_that_its_listeners_would_blame_it_for():
+    """A stranger could have all who listen leave the producer."""
+
+    async def test():
+        async with produce(topic="prices") as on_air, contextlib.AsyncExitStack() as stack:
+            first = tuple(each.removesuffix("/show") for each in on_air.addresses)
+            stranger = Place(listen=(), bootstrap=first).node(OTHER, {})
+            topic = await stack.enter_async_context(
+                (await stack.enter_async_context(stranger)).topic("prices")
+            )
+            await topic.publish(b"no feed")
+            counts = on_air.node.gossip.counts
+            await until(lambda: counts["delivered"] or counts["message-rejected"])
+            assert (counts["delivered"], counts["message-rejected"]) == (0, 1)
 
     run(test())
 
@@ -196,12 +216,7 @@ def test_who_passes_on_what_is_not_its_authors_show_is_to_blame(kind):
         "unsigned": message_of(forged, manifest, piece),
         "unknown frame": message_of(announced, b"\xff\x00\x00\x00\x00"),
     }[kind]
-
-    async def test():
-        validate = receiver_of(Told()).validate_message
-        assert (validate(good), validate(bad)) == (Verdict.ACCEPT, Verdict.REJECT)
-
-    run(test())
+    assert (validate_feed(good), validate_feed(bad)) == (Verdict.ACCEPT, Verdict.REJECT)
 
 
 def test_forged_segments_change_nothing_and_what_nobody_has_is_a_gap():

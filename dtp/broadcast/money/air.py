@@ -57,12 +57,6 @@ class AirJudge:
                 self.air, self._since, self._unpaid_since = told, now, None
         return self.air
 
-    def next_time(self) -> float | None:
-        """Return when to ask again though nothing has happened, None when there is no need."""
-        if self._unpaid_since is None:
-            return None
-        return max(self._unpaid_since + self._hysteresis.linger, self._since + self._hysteresis.floor)
-
 
 def state_on_chain(show: Show, owed: int) -> Air:
     """Return how a show stands by the chain alone, and by `owed` slots that aren't posted."""
