@@ -17,7 +17,6 @@ from dtp.broadcast.cutting import CUTTERS, EVERY, cutter_of
 from dtp.broadcast.errors import BroadcastError, ShowUnreachable
 from dtp.broadcast.feeding import FAN_OUT
 from dtp.broadcast.format import Announcement, Segment
-from dtp.broadcast.gateway.server import Gateway
 from dtp.broadcast.hearing import HeardSegment, ShowStream, listen_to
 from dtp.broadcast.kept_recordings import (
     RECORDINGS,
@@ -49,7 +48,7 @@ from dtp.cli.output import (
 from dtp.cli.paying import PaymentOptions
 from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long
-from dtp.cli.shows_gateway import page_of, parse_place, watching
+from dtp.cli.shows_gateway import page_beside, page_of, parse_place, watching
 from dtp.cli.shows_input import source_of
 from dtp.cli.shows_money import COMMANDS, chain_options
 from dtp.cli.shows_sealing import (
@@ -501,29 +500,19 @@ async def _listen(
         print_line(
             {**told, "producer": who}, f"{who}: {escape_text(announcement.title)}".rstrip(": "), err=True
         )
-        if place is not None:
-            watcher = None if money is None else await stack.enter_async_context(money())
-            told_money = None if watcher is None else watcher.make_page
-            page = await stack.enter_async_context(
-                Gateway(
-                    await stream.receiver.wait_opened(), *place, open=stream.open_segment, money=told_money
-                )
-            )
-            print_line({"event": "gateway", "url": page.url}, page.url)
-        fault: RecordingError | None = None
-        try:
-            with _recording(record, announcement) as keep:
-                async for each in stream:
-                    age.look(each)
-                    await _hear(each, quiet=place is not None)
-                    keep(each.segment, each.carried)
-        except RecordingError as full:  # who listens here may have more of it
-            fault = full
-        if place is not None:  # who watches may be behind
-            await asyncio.Event().wait()
-        await stream.wait_drained()
-        if fault is not None:
-            raise fault
+        async with page_beside(stream, place, money):
+            fault: RecordingError | None = None
+            try:
+                with _recording(record, announcement) as keep:
+                    async for each in stream:
+                        age.look(each)
+                        await _hear(each, quiet=place is not None)
+                        keep(each.segment, each.carried)
+            except RecordingError as full:  # who listens here may have more of it
+                fault = full
+            await stream.wait_drained()
+            if fault is not None:
+                raise fault
 
 
 async def _announced(stream: ShowStream) -> Announcement:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from dtp.broadcast.gateway.server import Gateway
+from dtp.broadcast.hearing import ShowStream
 from dtp.broadcast.producing import Broadcast
+from dtp.broadcast.recording import RecordingError
 from dtp.cli.accounts import WalletOptions
 from dtp.cli.output import print_line
+from dtp.errors import DtpError
 
 if TYPE_CHECKING:
     from dtp.broadcast.money.watching import ShowWatcher
     from dtp.chain import ChainClient
+
+#: Seconds for which a page is told why nothing more comes, before it is gone: it asks twice a second.
+_TOLD: Final = 3.0
 
 
 def parse_place(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, int] | None:
@@ -60,3 +67,31 @@ async def page_of(
         page = await stack.enter_async_context(gateway)
         print_line({"event": "gateway", "url": page.url}, page.url, err=True)
         yield
+
+
+@asynccontextmanager
+async def page_beside(
+    stream: ShowStream,
+    place: tuple[str, int] | None,
+    money: Callable[[], AbstractAsyncContextManager[ShowWatcher]] | None,
+) -> AsyncIterator[Gateway | None]:
+    """Serve a listener's page beside the block, if it is wanted, and behind it until this is ended from outside: who
+    watches may be behind. Where listening fails the page says why, before that is raised."""
+    if place is None:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        watcher = None if money is None else await stack.enter_async_context(money())
+        told = None if watcher is None else watcher.make_page
+        held = await stream.receiver.wait_opened()
+        page = await stack.enter_async_context(Gateway(held, *place, open=stream.open_segment, money=told))
+        print_line({"event": "gateway", "url": page.url}, page.url)
+        try:
+            yield page
+        except RecordingError:
+            pass  # that was said when it happened, and what was heard is played all the same
+        except DtpError as fault:
+            page.fault = str(fault)
+            await asyncio.sleep(_TOLD)
+            raise
+        await asyncio.Event().wait()

@@ -10,8 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import click
 import pytest
-from shows import produce, run, until
+from shows import hear, produce, run, until
 
 from dtp.broadcast.cutting import AutoCutter
 from dtp.broadcast.errors import ShowSealed
@@ -19,6 +20,7 @@ from dtp.broadcast.format import Flag
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.gateway.server import Gateway, GatewayError
 from dtp.broadcast.sealed.admission import Guests
+from dtp.cli.shows_gateway import page_beside
 from dtp.errors import LocalError
 from dtp.session.limits import GATEWAY_UNTAKEN
 
@@ -84,7 +86,7 @@ def test_what_isnt_named_is_told_by_its_bytes(coding, waited, told):
     assert told in page, page.partition("<video")[2]
 
 
-async def on_gateway(film, look, *, end=True, media="video/mp4", **options):
+async def on_gateway(film, look, *, end=True, media="video/mp4", prepare=lambda _: None, **options):
     """Have a film at a gateway, whole, and look at it."""
     async with produce(media=media, title="<film>") as on_air:
         for each in AutoCutter().feed(film, 0.0):
@@ -93,6 +95,7 @@ async def on_gateway(film, look, *, end=True, media="video/mp4", **options):
         if end:
             await on_air.end()
         async with Gateway(on_air.held, **options) as gateway:
+            prepare(gateway)
             return await asyncio.to_thread(look, gateway.url)
 
 
@@ -173,6 +176,42 @@ def test_only_the_page_itself_dismisses_and_only_on_this_machine():
 
 
 @pytest.mark.slow
+def test_a_page_says_why_listening_has_ended(film):
+    """Of a sealed show without a ticket nothing can be had, and that isn't why."""
+
+    def refuse(segment, data):
+        raise ShowSealed("there is no key")
+
+    def set_fault(gateway):
+        gateway.fault = "no ticket: buy one with dtp show buy"
+
+    page = run(on_gateway(film, lambda url: dump(url, 20_000), end=False, open=refuse, prepare=set_fault))
+    assert "stopped: no ticket: buy one with dtp show buy" in page
+
+
+@pytest.mark.slow
+def test_a_page_is_told_why_listening_has_ended_before_it_is_gone():
+    async def test():
+        pages = []
+        async with produce() as on_air, hear(*on_air.addresses) as stream:
+            await on_air.write(b"data")
+
+            async def fail():
+                async with page_beside(stream, ("127.0.0.1", 0), None) as page:
+                    pages.append(page)
+                    raise ShowSealed("no ticket")
+
+            failing = asyncio.ensure_future(fail())
+            await until(lambda: pages and pages[0].state()["fault"])
+            assert pages[0].state()["fault"] == "no ticket"
+            with pytest.raises(ShowSealed):
+                await failing
+
+    with click.Context(click.Command("listen")):
+        run(test())
+
+
+@pytest.mark.slow
 def test_chromium_plays_a_show(film):
     played = "over && video.dataset.size"
     page = run(on_gateway(film, lambda url: dump_when(url, played), money=lambda: MONEY))
@@ -182,7 +221,7 @@ def test_chromium_plays_a_show(film):
     assert "&lt;b&gt;why?&lt;/b&gt;" in page
     assert "in the pot" in page
     assert "1 min 30 s" in page
-    assert "dtp show fund 0xabc" in page
+    assert "dtp show fund 0xabc AMOUNT" in page
     assert "and 7 more, for less" in page
     assert "<button" not in page  # who only watches moderates nothing
     checked = page.partition('id="checked">')[2].partition("<")[0]

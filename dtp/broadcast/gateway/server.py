@@ -88,6 +88,8 @@ class Gateway:
         self._dismiss = dismiss
         self._host, self._port = host, port
         self._money, self._open = money, open
+        #: Why nothing more is played, for the page; "" while more may come.
+        self.fault = ""
         self._clients = TaskSet(on_error=lambda *_: None)
         #: Where each comes from, the first one first.
         self._sources: dict[asyncio.StreamWriter, str] = {}
@@ -140,7 +142,7 @@ class Gateway:
             "edge": self.held.edge,
             "edge_ms": None if newest is None else newest.segment.time_ms,
             "ended": self.held.ended,
-            "fault": None if self.held.fault is None else str(self.held.fault),
+            "fault": str(self.held.fault or self.fault) or None,
             "money": None if self._money is None else dict(self._money()),
             "moderated_here": self._dismiss is not None,
         }
