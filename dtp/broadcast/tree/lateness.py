@@ -53,9 +53,15 @@ class Overdue:
         #: Seconds behind the soonest at which a segment could come.
         self._wait = _LATE
         self._not_before = -math.inf
+        #: When the newest segment was complete that a neighbour has sent, ms by the producer's clock.
+        self._time_ms = 0
 
     def note_whole(self, segment: Segment, now: float) -> None:
-        """Note that a neighbour has sent a segment whole."""
+        """Note that a neighbour has sent a segment whole. A show that stood still for longer than others aren't asked
+        is on air again: what is late then is asked for as soon as at first."""
+        if segment.time_ms - self._time_ms > 1000 * self._wait > 1000 * _LATE:
+            self._wait, self._not_before = _LATE, -math.inf
+        self._time_ms = segment.time_ms
         self._lateness.measure_lateness(segment.time_ms, round(1000 * now))
 
     def find_due(self, last: Segment | None, now: float) -> float:

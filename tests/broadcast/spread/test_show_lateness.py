@@ -126,3 +126,16 @@ def test_others_are_asked_less_and_less_often_where_that_brings_nothing():
     assert overdue.find_due(last, now) == now + 1
     overdue.note_asked(True, now, now + 7)
     assert overdue.find_due(last, now + 7) == now + 14
+
+
+@pytest.mark.parametrize(("stood_still", "after"), [(300.0, 1.0), (0.5, 60.0)])
+def test_others_are_asked_as_soon_as_at_first_when_a_show_that_stood_still_is_on_air_again(
+    stood_still, after
+):
+    overdue = Overdue()
+    overdue.note_whole(dated_at(0), 0.0)
+    for _ in range(9):  # nobody has more
+        overdue.note_asked(False, 0.0, 0.0)
+    last = dated_at(round(1000 * stood_still))
+    overdue.note_whole(last, stood_still)
+    assert overdue.find_due(last, stood_still) == stood_still + 0.5 + after
