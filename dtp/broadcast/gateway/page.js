@@ -189,7 +189,8 @@ function showMoney(money, moderated) {
   at("how").parentElement.hidden = money.air === "ended" && !money.is_unspent;
   const late = isTooLate(money), over = money.air === "ended" && money.is_unspent;
   at("take").textContent = late ? "Tickets are paid back with" : over ? "What is unspent comes back with" : "Take part with";
-  at("how").textContent = `dtp show ${late || over ? "refund" : money.tickets ? "buy" : "fund"} ${money.show}`;
+  at("how").textContent = late || over ? `dtp show refund ${money.show}`
+    : money.tickets ? `dtp show buy ${money.show}` : `dtp show fund ${money.show} AMOUNT`;
   at("join").hidden = money.air === "ended";
   at("ask").textContent = `dtp show ask ${money.show} TEXT`;
   at("raise").textContent = `dtp show ask ${money.show} --raise NUMBER`;
@@ -241,9 +242,10 @@ async function run() {
     try {
       const state = await stateOf();
       show(state);
+      if (state.fault) return await play(state).catch(() => {}); // why some of it can't be had is said
       await play(state);
       trouble = "";
-      if ((state.ended && over) || state.fault) return;
+      if (state.ended && over) return;
     } catch (fault) {
       trouble = String(fault.message || fault);
       tellTrouble(trouble);

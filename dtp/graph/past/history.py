@@ -168,8 +168,7 @@ def _register(graph: Graph, ops: list[Op]) -> tuple[bool, Value]:
 
 
 def _counter(graph: Graph, ops: list[Op]) -> tuple[bool, int]:
-    total = sum({op.author: op.value for op in ops}.values())
-    return total != 0, total
+    return True, sum({op.author: op.value for op in ops}.values())
 
 
 def _dots(ops: list[Op]) -> dict[tuple[bytes, int], Value]:
@@ -201,8 +200,7 @@ def _scratch_text(graph: Graph, ops: list[Op]) -> GraphText:
 
 
 def _text(graph: Graph, ops: list[Op]) -> tuple[bool, str]:
-    text = str(_scratch_text(graph, ops))
-    return text != "", text
+    return True, str(_scratch_text(graph, ops))
 
 
 def _list(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
@@ -210,8 +208,7 @@ def _list(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
     scratch = _scratch(graph)
     for op in edits:
         scratch.sequences.apply_edit((core.LIST, op.soul, op.key), op.edit, op.author)
-    elements = list(scratch.list(ops[0].soul, ops[0].key))
-    return elements != [], elements
+    return bool(edits), list(scratch.list(ops[0].soul, ops[0].key))
 
 
 #: A space -> whether something is there after these ops, and what.
