@@ -168,7 +168,8 @@ def _register(graph: Graph, ops: list[Op]) -> tuple[bool, Value]:
 
 
 def _counter(graph: Graph, ops: list[Op]) -> tuple[bool, int]:
-    return True, sum({op.author: op.value for op in ops}.values())
+    total = sum({op.author: op.value for op in ops}.values())
+    return total != 0, total
 
 
 def _dots(ops: list[Op]) -> dict[tuple[bytes, int], Value]:
@@ -200,7 +201,8 @@ def _scratch_text(graph: Graph, ops: list[Op]) -> GraphText:
 
 
 def _text(graph: Graph, ops: list[Op]) -> tuple[bool, str]:
-    return True, str(_scratch_text(graph, ops))
+    text = str(_scratch_text(graph, ops))
+    return text != "", text
 
 
 def _list(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
@@ -208,7 +210,8 @@ def _list(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
     scratch = _scratch(graph)
     for op in edits:
         scratch.sequences.apply_edit((core.LIST, op.soul, op.key), op.edit, op.author)
-    return bool(edits), list(scratch.list(ops[0].soul, ops[0].key))
+    elements = list(scratch.list(ops[0].soul, ops[0].key))
+    return elements != [], elements
 
 
 #: A space -> whether something is there after these ops, and what.
