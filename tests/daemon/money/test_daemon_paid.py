@@ -284,7 +284,7 @@ def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(
             payers = [each.meter.payer for each in both]  # type: ignore[attr-defined]
             assert sum(each.funds.most for each in payers) <= 20_000_000
             await asyncio.gather(*(push(each, 10 * MIB) for each in [(reader, writer), (other, more)]))
-            assert 5_000_000 < sum(each.signed_amount for each in payers) <= 20_000_000
+            assert 5_000_000 < sum(each.signed.amount for each in payers) <= 20_000_000
             await pair.near.close()
             await until(lambda: market.sold()["earned"] > 0)
             assert market.sold()["earned"] <= 20_000_000
