@@ -231,17 +231,22 @@ class PeerUpkeep:
         if len(self._dialling) >= self.limits.at_once and now < self._next_further:
             return found
         few, taken, busy = self._has_few(), self._taken_networks(), self._busy_queues()
-        due = [each for each in self._wishes.items() if each[1].at <= now and self._is_open(each[0])]
+        peers = self._busy_peers()
+        due = [each for each in self._wishes.items() if each[1].at <= now and self._is_open(each[0], peers)]
         for queue, target, wish in self._order_fairly(due):
+            if not self._is_open(target, peers):  # by an address that comes before it in this list
+                continue
             if self._is_wanted(wish, few, taken):
                 if len(self._dialling) < self.limits.at_once and self._has_share(wish, busy):
                     self._dialling.add(target)
+                    peers.add(_peer_of(target))
                     self._served[queue] = next(self._dials)
                     taken.update(wish.networks)
                     busy.update(wish.queues)
                     found.append(target)
             elif isinstance(target, PeerId):
                 further.append((target, wish))
+        further = [each for each in further if each[0] not in peers]
         if further and now >= self._next_further:
             self._next_further = now + self.limits.further_pause
             chosen = _choose_fairly(further)
@@ -314,9 +319,9 @@ class PeerUpkeep:
     def next_time(self) -> float:
         """Return when `take_due` has something; infinity for never."""
         few, taken, busy = self._has_few(), self._taken_networks(), self._busy_queues()
-        is_full, first = len(self._dialling) >= self.limits.at_once, _NEVER
+        is_full, first, peers = len(self._dialling) >= self.limits.at_once, _NEVER, self._busy_peers()
         for target, wish in self._wishes.items():
-            if not self._is_open(target):
+            if not self._is_open(target, peers):
                 continue
             if not self._is_wanted(wish, few, taken):
                 first = min(first, max(wish.at, self._next_further))
@@ -353,8 +358,13 @@ class PeerUpkeep:
                 taken.update(self._wishes[each].networks)
         return taken
 
-    def _is_open(self, target: Target) -> bool:
-        return target not in self._dialling and _peer_of(target) not in self._linked
+    def _busy_peers(self) -> set[PeerId | None]:
+        """Return who is linked, or dialled: by its name as well as by an address, where it has both."""
+        return {*self._linked, *map(_peer_of, self._dialling)}
+
+    def _is_open(self, target: Target, busy: set[PeerId | None]) -> bool:
+        peer = _peer_of(target)
+        return target not in self._dialling and (peer is None or peer not in busy)
 
     def _is_wanted(self, wish: _Wish, few: bool, taken: Counter[str]) -> bool:
         room = all(taken[each] < self.limits.per_network for each in wish.networks)

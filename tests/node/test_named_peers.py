@@ -75,6 +75,23 @@ def test_who_has_come_keeps_a_node_from_asking_nobody_again() -> None:
     clock.run(main())
 
 
+def test_a_node_that_begins_with_one_that_it_knows_dials_it_once_and_hears_whether_it_can_be_dialled() -> (
+    None
+):
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        async with internet.node("5.0.0.1", limits=waits) as seed:
+            begins = internet.node("5.0.1.1", bootstrap=[seed.address])
+            async with begins as node:
+                node.book.learn_record(seed.record, "exchange")
+                await asyncio.sleep(30)
+                assert [link.peer for link in node.links] == [seed.identity.id]
+                assert seed.links.counters["replaced"] == 0
+                assert node.dialability.verdict is not None
+
+    clock.run(main())
+
+
 def test_a_node_that_has_all_links_that_it_wants_still_gets_to_know_others_and_keeps_few() -> None:
     async def main() -> None:
         internet, waits = Internet(), NodeLimits(upkeep=ALONE)

@@ -60,6 +60,26 @@ def test_each_is_dialled_once_at_a_time() -> None:
     assert keep.take_due(0.0) == []
 
 
+@pytest.mark.parametrize("order", [[SEED, BOB.id], [BOB.id, SEED]])
+def test_a_peer_that_is_known_by_an_address_too_is_dialled_once_at_a_time(order: list[Target]) -> None:
+    """Two links came about each time, of which the newer took the other's place in the middle of its work."""
+    keep = PeerUpkeep(ALICE.id, UpkeepLimits(courtesy=0.0))
+    for each in order:
+        if isinstance(each, Address):
+            keep.add_bootstrap(each, 0.0)
+        else:
+            keep.add_peer(each, 0.0, is_met=True)
+    (first,) = keep.take_due(0.0)
+    assert keep.take_due(0.0) == []
+    assert keep.next_time() == math.inf
+    keep.on_dialled(first, None, 0.0)
+    (second,) = keep.take_due(0.0)
+    assert {first, second} == set(order)
+    keep.on_link(BOB.id)
+    keep.on_dialled(second, BOB.id, 0.0)
+    assert keep.take_due(99.0) == []
+
+
 @pytest.mark.parametrize("met", [True, False])
 def test_failures_wait_longer_each_time(*, met: bool) -> None:
     """Above all with peers that nobody here has met: they may not be, and their address another's."""
