@@ -35,6 +35,7 @@ from dtp.node.places import (
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
 from dtp.peers.reach.dialability import Dialability, DialOrigin, DialReport, is_outside, urls_to_try
+from dtp.peers.reach.errors import ReachRefusal, RelayRefused
 from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
 from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach, is_relay
 from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace, Reservation
@@ -223,7 +224,7 @@ class NodeReach:
             if not seen:
                 return
             tried = urls_to_try(seen, self._listening_urls(), self._mapped)
-            reached = await self.reach.check_urls(link, tried) if tried else []
+            reached = await self._ask_reached(link, tried) if tried else []
         except (DtpError, EOFError, TimeoutError) as error:
             log.info("%r doesn't say whether it can dial this node: %s", link, error)
             return
@@ -237,6 +238,17 @@ class NodeReach:
         report = DialReport(origin, tuple(reached), network_of_link(link), _has_come(link))
         self.dialability.add_report(link.peer, report)
         self._update_reach()
+
+    async def _ask_reached(self, link: PeerLink, urls: list[str]) -> list[str]:
+        """Return those of `urls` at which a peer reaches this node. One that was asked too often, as where this node
+        was restarted at once or its link is new, is asked once more when it may be."""
+        try:
+            return await self.reach.check_urls(link, urls)
+        except RelayRefused as refused:
+            if refused.number != ReachRefusal.TOO_OFTEN:
+                raise
+        await asyncio.sleep(CHECK_PAUSE)
+        return await self.reach.check_urls(link, urls)
 
     def _update_reach(self) -> None:
         """Announce what has changed, and start the task that makes a hidden node reachable."""

@@ -21,6 +21,7 @@ from dtp.node.exchange import PUSH_PROTOCOL
 from dtp.node.node import NodeLimits
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.links import NODE_SERVICE, PeerLink, TooManyLinks
+from dtp.peers.reach.reach import CHECK_PAUSE
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
 
@@ -87,6 +88,24 @@ def test_a_node_that_begins_with_one_that_it_knows_dials_it_once_and_hears_wheth
                 await asyncio.sleep(30)
                 assert [link.peer for link in node.links] == [seed.identity.id]
                 assert seed.links.counters["replaced"] == 0
+                assert node.dialability.verdict is not None
+
+    clock.run(main())
+
+
+def test_a_node_that_was_restarted_at_once_hears_whether_it_can_be_dialled() -> None:
+    """Its peer doesn't try again so soon, and wasn't asked later: a hidden node took no place at a relay."""
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        async with internet.node("5.0.0.1", limits=waits) as seed:
+            for _ in range(2):
+                async with internet.node("5.0.1.1", bootstrap=[seed.address]) as node:
+                    await asyncio.sleep(3)
+                    first = node.dialability.verdict
+            assert first is None
+            async with internet.node("5.0.1.1", bootstrap=[seed.address]) as node:
+                await asyncio.sleep(2 * CHECK_PAUSE)
                 assert node.dialability.verdict is not None
 
     clock.run(main())
