@@ -143,8 +143,19 @@ class NodeReach:
             self._watch_carriers(link.connection, link)
         if link.outgoing and _is_relayed(link.connection):
             return
+        self._ask_soon(link)
+
+    def _ask_soon(self, link: PeerLink) -> None:
+        """Ask the peer of a link whether it can dial this node, unless enough others were asked."""
         if self._listening_urls() and (self._links is None or len(self._links) <= MOST_ASKED or self.hidden):
             self._tasks.start(self._check_dialability(link), name="dtp-node-check")
+
+    def on_moved(self) -> None:
+        """Forget what peers have reported, since this machine is in another network, and ask those anew whose links
+        have outlived that; links whose carriers have not ask when they have another one."""
+        self.dialability.forget_reports()
+        self._update_reach()
+        self._tasks.start(self._check_again(), name="dtp-node-check")
 
     def on_lost(self, link: PeerLink) -> None:
         """Remove what the peer of a lost link has reported: the node, or the peer, may have moved."""
@@ -162,9 +173,14 @@ class NodeReach:
                     self._keep_upgrading(connection, link, teller), name="dtp-node-direct"
                 )
 
+        def on_next_carrier(connection: Connection) -> None:
+            on_carrier(connection)
+            if link is not None and not _is_relayed(connection):  # either side may be elsewhere by now
+                self._ask_soon(link)
+
         self._upgrades[connection] = None
         connection.silence.on_silent = lambda: self._on_silent(connection)
-        connection.on_carrier = on_carrier
+        connection.on_carrier = on_next_carrier
         on_carrier(connection)
 
     async def _keep_upgrading(

@@ -21,6 +21,7 @@ from dtp.node.exchange import PUSH_PROTOCOL
 from dtp.node.node import NodeLimits
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.links import NODE_SERVICE, PeerLink, TooManyLinks
+from dtp.peers.reach.dialability import DialOrigin, DialReport
 from dtp.peers.reach.reach import CHECK_PAUSE
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
@@ -107,6 +108,30 @@ def test_a_node_that_was_restarted_at_once_hears_whether_it_can_be_dialled() -> 
             async with internet.node("5.0.1.1", bootstrap=[seed.address]) as node:
                 await asyncio.sleep(2 * CHECK_PAUSE)
                 assert node.dialability.verdict is not None
+
+    clock.run(main())
+
+
+def test_a_node_in_another_network_says_nothing_of_where_it_was_reached_before_and_asks_anew() -> None:
+    """Whose links had outlived the move went on as reached at its old address, and took no place at a relay."""
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        async with (
+            internet.node("5.0.0.1", limits=waits) as seed,
+            internet.node("5.0.1.1", bootstrap=[seed.address]) as node,
+        ):
+            await asyncio.sleep(15)
+            before = "tcp://5.0.1.99:9000"
+            reached = DialReport(DialOrigin.AFAR, (before,), "5.0.0.0/24")
+            node.dialability.add_report(seed.identity.id, reached)
+            node.announce(())
+            assert before in node.record.addresses
+            internet.addresses["5.0.1.1"] = {"192.168.7.7"}
+            await asyncio.sleep(65 + CHECK_PAUSE)
+            assert before not in node.record.addresses
+            assert node.dialability.verdict is False
+            assert [link.peer for link in node.links] == [seed.identity.id]
 
     clock.run(main())
 

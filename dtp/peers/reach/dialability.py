@@ -69,6 +69,10 @@ class Dialability:
         """Remove what `peer` has reported."""
         self._said.pop(peer, None)
 
+    def forget_reports(self) -> None:
+        """Forget what all have reported."""
+        self._said.clear()
+
     @property
     def _counted_reports(self) -> list[DialReport]:
         farthest = max((each.origin for each in self._said.values()), default=DialOrigin.HERE)
