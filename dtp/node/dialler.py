@@ -53,6 +53,9 @@ class PeerDialler:
             if not record.addresses:
                 self._upkeep.remove_peer(record.peer)
             return
+        link = self._links.get(record.peer)
+        if link is not None and not self._book.is_useful(record.peer):  # it was dialled by an address
+            self._mark_reached(link)
         self._add_peer(record)
 
     def on_nearer(self, record: PeerRecord) -> None:
@@ -87,11 +90,15 @@ class PeerDialler:
 
     def on_link(self, link: PeerLink) -> None:
         """Count a new link, and remember its peer where this side has dialled."""
-        network = network_of_link(link)
-        self._upkeep.on_link(link.peer, network, outgoing=link.outgoing)
-        if link.outgoing:  # who has come may be anybody, as often as they like
-            self._book.mark_useful(link.peer, network)
+        self._upkeep.on_link(link.peer, network_of_link(link), outgoing=link.outgoing)
+        self._mark_reached(link)
         self._wake.set()
+
+    def _mark_reached(self, link: PeerLink) -> None:
+        """Note in the book that a peer was reached, as soon as there is a record of it; not of one that has come: it
+        may be anybody, as often as they like."""
+        if link.outgoing:
+            self._book.mark_useful(link.peer, network_of_link(link))
 
     def on_lost(self, link: PeerLink) -> None:
         """Count a link no more that is over."""

@@ -532,8 +532,7 @@ class Node:
             self._dial_known()  # those that didn't hold until now
         if changes.has_moved:
             self._dialler.on_moved(now)
-            if self._reach is not None:
-                self._reach.on_moved()
+            self._parts.reach.on_moved()
         if any(changes):
             self._renew_record()
             if self.lan is not None:
