@@ -326,6 +326,11 @@ class Stream:
         return self._outlet.unread_bytes(self.id)
 
     @property
+    def received(self) -> int:
+        """Bytes that came in order, whether or not they were read; 0 once the stream is over."""
+        return self._outlet.received_bytes(self.id)
+
+    @property
     def acknowledged(self) -> int:
         """Bytes written that the peer has, as far as it has said."""
         return self._outlet.acknowledged_bytes(self.id)

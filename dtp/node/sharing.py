@@ -19,13 +19,11 @@ from weakref import WeakValueDictionary
 
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.gossip import Verdict
-from dtp.graph.errors import BlobAbsent, GraphError
+from dtp.graph.errors import GraphError
 from dtp.graph.frames import vector
 from dtp.graph.presence import links
 from dtp.graph.sync.replicating import EVERYTHING, Exchanged, PeerServing, answer_stream, sync_stream
 from dtp.identity import Identity, PeerId
-from dtp.net.address import AddressError
-from dtp.net.resolver import NotResolved
 from dtp.node.heads import (
     Action,
     DialAnnouncer,
@@ -38,6 +36,7 @@ from dtp.node.heads import (
     decode,
     encode,
 )
+from dtp.node.shared_blobs import SharedBlobs, wait_moving
 from dtp.peers.links import UNKNOWN_PROTOCOL
 from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import SupervisedTask, TaskSet, start_task
@@ -63,10 +62,6 @@ _PRESENCE: Final = b"\x03"
 _MAX_ANSWER: Final = 64 * 1024
 #: Graphs that a node shares at once.
 _MAX_SHARES: Final = 256
-#: Blobs of a graph that are announced as being here.
-_MAX_PROVIDED: Final = 4096
-#: Peers that are asked for a blob beside those that are connected.
-_MAX_PROVIDERS: Final = 8
 
 DEFAULT: Final = ShareLimits()
 
@@ -264,9 +259,8 @@ class GraphShare:
         self._heads: tuple[dict[bytes, int], bytes] | None = None
         self._wake = asyncio.Event()
         self._current = asyncio.Condition()
-        self._provided: set[bytes] = set()
-        self._provide_at = 0.0
         self._tasks = TaskSet()
+        self._blobs = SharedBlobs(self, shares)
         #: Who is there: told to neighbours that share the graph.
         self.presence = SharedPresence(self)
         self._worker = SupervisedTask(self._run_actions, name="dtp-share")
@@ -296,6 +290,7 @@ class GraphShare:
             forget()
         self._forget = []
         await self.presence.stop()
+        await self._blobs.stop()
         await self._worker.stop()
         await self._reader.stop()
         await self._tasks.stop()
@@ -368,36 +363,7 @@ class GraphShare:
 
         Raise `BlobAbsent` if nobody gives it.
         """
-        blob = self.graph.blobs.get(ref)
-        links = list(self._shares.links)
-        self._shares.random.shuffle(links)
-        for link in links:
-            if blob.is_here:
-                break
-            await self._fetch_from(ref, link.peer)
-        if not blob.is_here and self._shares.providers is not None:
-            for record in list(await self._shares.providers.providers(ref.id))[:_MAX_PROVIDERS]:
-                if record.peer != self._shares.identity.id and not blob.is_here:
-                    await self._fetch_from(ref, record.peer)
-        if not blob.is_here:
-            raise BlobAbsent("nobody who shares the graph and can be reached has the blob")
-        await self._provide_ids([ref.id])
-        return blob
-
-    async def _fetch_from(self, ref: BlobRef, peer: PeerId) -> None:
-        try:
-            link = self._shares.links.get(peer) or await self._shares.links.connect_told(peer)
-            await self.graph.blobs.fetch(ref, _Opener(self, link))
-        except (
-            PeerError,
-            CarrierError,
-            ConnectionClosed,
-            NotResolved,
-            AddressError,
-            asyncio.IncompleteReadError,
-        ) as error:
-            self.counts["failed"] += 1
-            log.debug("a blob from %s: %s", peer.short, error)
+        return await self._blobs.fetch(ref)
 
     # ---- streams --------------------------------------------------------------------------------------------
 
@@ -408,9 +374,11 @@ class GraphShare:
         return hashlib.blake2b(parts, digest_size=_TOKEN, key=key, person=b"dtp.share.v1").digest()
 
     async def open(self, link: NodeLink, kind: bytes = _SYNC) -> Stream:
-        """Open a stream to a peer that shares the graph. Raise `NotShared` if it has to prove that, and can't."""
+        """Open a stream to a peer that shares the graph. Raise `NotShared` if it has to prove that, and can't,
+        `TimeoutError` if it doesn't in time, or takes no more streams."""
         own, peer = self._shares.identity.id.key, link.peer.key
-        stream = await link.open(PROTOCOL)
+        async with asyncio.timeout(self.limits.stall):
+            stream = await link.open(PROTOCOL)
         try:
             stream.write(self.make_token(own, peer) + kind)
             if self._is_private:
@@ -510,7 +478,7 @@ class GraphShare:
                 self._tasks.start(self._run_action(action), name="dtp-share-action")
             if not any(task.get_name() == "dtp-share-announce" for task in self._tasks):
                 self._tasks.start(self._announce_heads(), name="dtp-share-announce")
-            await self._provide_blobs()
+            await self._blobs.provide()
             async with self._current:
                 self._current.notify_all()
             try:
@@ -580,7 +548,8 @@ class GraphShare:
         exchanged = Exchanged()
         work = start_task(sync_stream(self.graph, stream, exchanged, without=without), name="dtp-share-sync")
         try:
-            await self._wait_moving(work, exchanged)
+            async with asyncio.timeout(self.limits.longest_sync):
+                await wait_moving(work, lambda: exchanged.bytes_received + exchanged.bytes_sent, self.limits)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -589,46 +558,6 @@ class GraphShare:
         self.counts["synced"] += 1
         self.counts["agreed"] += 1
         self._plan.on_fetched(peer, self._own_heads()[0], self._unwanted_authors(), self._loop_time())
-
-    async def _wait_moving(self, work: asyncio.Task[None], exchanged: Exchanged) -> None:
-        """Wait for a sync, as long as it moves. Raise `TimeoutError`."""
-        unhurried = self._loop_time() + self.limits.unhurried
-        async with asyncio.timeout(self.limits.longest_sync):
-            while not work.done():
-                before = exchanged.bytes_received + exchanged.bytes_sent
-                await asyncio.wait({work}, timeout=self.limits.stall)
-                moved = exchanged.bytes_received + exchanged.bytes_sent - before
-                least = self.limits.least if self._loop_time() > unhurried else 1
-                if not work.done() and moved < least:
-                    raise TimeoutError(f"only {moved} bytes in {self.limits.stall:g} s")
-        await work
-
-    # ---- blobs ----------------------------------------------------------------------------------------------
-
-    async def _provide_blobs(self) -> None:
-        """Announce the blobs that are here, at most once in `ShareLimits.poll` seconds."""
-        now = self._loop_time()
-        if self._shares.providers is not None and now >= self._provide_at:
-            self._provide_at = now + self.limits.poll
-            refs = await asyncio.to_thread(lambda: [ref.id for ref in self.graph.blobs.store.stored_refs()])
-            await self._provide_ids(refs)
-
-    async def _provide_ids(self, ids: Iterable[bytes]) -> None:
-        """Announce blobs that are here to the providers' table."""
-        providers = self._shares.providers
-        if providers is None:
-            return
-        for one in ids:
-            if one not in self._provided and len(self._provided) < _MAX_PROVIDED:
-                self._provided.add(one)
-                self._tasks.start(self._provide_one(providers, one), name="dtp-share-provide")
-
-    async def _provide_one(self, providers: Providers, content_hash: bytes) -> None:
-        try:
-            await providers.provide(content_hash)
-        except DtpError as error:
-            self._provided.discard(content_hash)  # it is tried again with the next look
-            log.debug("a blob could not be provided: %s", error)
 
 
 class SharedPresence:
@@ -687,14 +616,3 @@ class SharedPresence:
         """End all streams: neighbours learn that whoever they heard of from here is gone."""
         self._stopped = True
         await self._tasks.stop()
-
-
-class _Opener:
-    """Opens streams of a shared graph on a link, as a connection does for a served one."""
-
-    def __init__(self, share: GraphShare, link: NodeLink) -> None:
-        self._share = share
-        self._link = link
-
-    async def open_stream(self) -> Stream:
-        return await self._share.open(self._link)

@@ -269,6 +269,11 @@ class Session(Receiving):
         stream = self._streams.get(stream_id)
         return 0 if stream is None else stream.receive.next - stream.receive.consumed
 
+    def received_bytes(self, stream_id: int) -> int:
+        """Return how many bytes of a stream came in order; 0 of one that is over."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.receive.next
+
     def limit_receiving(self, total: int | None) -> bool:
         """Give credit for at most so many bytes of streams in all; None for no limit of ours.
 

@@ -19,6 +19,7 @@ from dtp.net.address import Address
 from dtp.node.heads import ShareLimits
 from dtp.node.sharing import PROTOCOL, GraphShare, GraphShares
 from dtp.peers.links import NODE_SERVICE, PeerLinks
+from dtp.session.limits import DEFAULT
 from dtp.testing.resolvers import FakeResolver
 
 LIMITS = ShareLimits()
@@ -89,14 +90,19 @@ class Node:
         self._stack = AsyncExitStack()
 
     async def start(
-        self, *, key: str | None = None, shares: bool = True, limits: ShareLimits = LIMITS
+        self,
+        *,
+        key: str | None = None,
+        shares: bool = True,
+        limits: ShareLimits = LIMITS,
+        connection: dtp.Limits = DEFAULT,
     ) -> None:
         known = {
             Address.parse(f"dtp://{node.identity.id}"): [Address.parse(node.address)]
             for node in self.world.nodes.values()
         }
         resolver = FakeResolver(known)
-        self.links = PeerLinks(self.identity, resolvers=[resolver])
+        self.links = PeerLinks(self.identity, resolvers=[resolver], connection_limits=connection)
         self.shares = GraphShares(self.identity, self.links, limits=limits, random=Random(self.name))
         self.links.protocols[PROTOCOL] = self.shares.serve_stream
         self.links.listen(lambda link: None, self._count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ from dtp.node.heads import (
 )
 from dtp.node.sharing import PROTOCOL
 from dtp.peers.links import PeerLink
+from dtp.session.limits import DEFAULT
 from dtp.testing.clock import run
 
 AUTHORS = [bytes([number]) * 32 for number in range(6)]
@@ -369,6 +371,63 @@ def test_a_peer_that_does_not_do_its_part_keeps_nobody_from_another(behaviour: o
             before = share.counts["failed"]
             await asyncio.sleep(3600)
             assert share.counts["failed"] - before < 80  # it is tried again, ever more seldom
+
+    run(main())
+
+
+async def dribbles(link: PeerLink, stream: Stream) -> None:
+    stream.write((1000).to_bytes(4))
+    await drips(link, stream)
+
+
+@pytest.mark.parametrize("key", [None, "a long enough secret"])
+@pytest.mark.parametrize("behaviour", [never, garbage, dribbles, resets])
+def test_a_neighbour_that_gives_no_blob_keeps_nobody_from_another(behaviour: object, key: str | None) -> None:
+    """Who said nothing was waited for without an end, or until it had to prove the topic's key, and that was all."""
+
+    async def main() -> None:
+        async with World("a", "b", "bad") as world:
+            for name in ("a", "b"):
+                await world[name].start(key=key)
+            await world["bad"].start(shares=False)
+            world["bad"].links.protocols[PROTOCOL] = behaviour
+            await world.link("a", "bad")
+            await world.link("a", "b")
+            share = world["a"].share
+            assert share is not None
+            async with asyncio.timeout(10 * (LIMITS.unhurried + 2 * LIMITS.stall)):
+                for number in range(10):  # in a random order of neighbours
+                    ref = await world["b"].graph.blobs.add(b"photo %d" % number * 50_000)
+                    failed = share.counts["failed"]
+                    assert (await share.fetch(ref)).is_here
+                    if share.counts["failed"] > failed:
+                        break
+                else:
+                    pytest.fail("the other one was never asked")
+
+    run(main())
+
+
+def test_peers_that_take_no_stream_keep_nobody_from_another() -> None:
+    """As many as syncs may run at once were waited for without an end, and nothing came from anybody."""
+
+    async def main() -> None:
+        deaf = [f"deaf{number}" for number in range(LIMITS.fetches)]
+        async with World("a", "b", *deaf) as world:
+            for name in ("a", "b"):
+                await world[name].start()
+            topic = next(each for each in world.hub.topics if each._node is world["a"])
+            author = world["b"].identity.id.key
+            await world.write("b", 10)
+            for number, name in enumerate(deaf):
+                await world[name].start(shares=False, connection=replace(DEFAULT, streams=0))
+                world[name].links.protocols[PROTOCOL] = never
+                await world.link(name, "a")
+                topic.take(Said(world[name].identity.id, claim({author: 10, AUTHORS[number]: 2000})))
+            await asyncio.sleep(1)
+            await world.link("b", "a")
+            await asyncio.sleep(60)
+            assert world.agree("a", "b")
 
     run(main())
 

@@ -148,6 +148,10 @@ class Outlet:
         """Return the bytes of a stream that came and were not consumed."""
         return self._session.unread_bytes(stream_id)
 
+    def received_bytes(self, stream_id: int) -> int:
+        """Return the bytes of a stream that came."""
+        return self._session.received_bytes(stream_id)
+
     def acknowledged_bytes(self, stream_id: int) -> int:
         """Return the bytes of a stream that the peer has."""
         return self._session.acknowledged_bytes(stream_id)
