@@ -44,19 +44,19 @@ class Topic:
 
     def __init__(self, hub: Hub, node: Node) -> None:
         self._hub = hub
-        self._node = node
+        self.node = node
         self.waiting: asyncio.Queue[Said] = asyncio.Queue()
 
     async def publish(self, data: bytes) -> None:
         self._hub.published += 1
-        said = Said(self._node.identity.id, data)
+        said = Said(self.node.identity.id, data)
         for other in self._hub.topics:
-            if other is not self and self._hub.reaches(self._node, other._node):
+            if other is not self and self._hub.reaches(self.node, other.node):
                 asyncio.get_running_loop().call_later(0.01, other.take, said)
 
     def take(self, said: Said) -> None:
         self._hub.delivered += len(said.data)
-        share = self._node.share
+        share = self.node.share
         if share is not None and share.check_announcement(said.author, said.data) is Verdict.ACCEPT:
             self.waiting.put_nowait(said)
 

@@ -271,7 +271,7 @@ def test_lies_and_floods_in_the_topic_harm_nobody() -> None:
             await world.link("a", "liar")
             liar, victim = world["liar"].identity.id, world["a"]
             assert victim.share is not None
-            topic = next(each for each in world.hub.topics if each._node is victim)
+            topic = next(each for each in world.hub.topics if each.node is victim)
             for number in range(500):
                 topic.take(Said(liar, claim({AUTHORS[number % 6]: 1000 + number})))
                 topic.take(Said(liar, b"garbage"))
@@ -360,7 +360,7 @@ def test_a_peer_that_does_not_do_its_part_keeps_nobody_from_another(behaviour: o
             world["bad"].links.protocols[PROTOCOL] = behaviour
             await world.write("b", 10)
             await world.link("a", "bad")
-            topic = next(each for each in world.hub.topics if each._node is world["a"])
+            topic = next(each for each in world.hub.topics if each.node is world["a"])
             topic.take(Said(world["bad"].identity.id, claim({world["b"].identity.id.key: 10})))
             await asyncio.sleep(1)
             await world.link("a", "b")
@@ -416,7 +416,7 @@ def test_peers_that_take_no_stream_keep_nobody_from_another() -> None:
         async with World("a", "b", *deaf) as world:
             for name in ("a", "b"):
                 await world[name].start()
-            topic = next(each for each in world.hub.topics if each._node is world["a"])
+            topic = next(each for each in world.hub.topics if each.node is world["a"])
             author = world["b"].identity.id.key
             await world.write("b", 10)
             for number, name in enumerate(deaf):
