@@ -460,7 +460,10 @@ def test_who_lost_its_place_to_others_is_not_dialled_again_soon() -> None:
             await asyncio.sleep(1)
             assert len(busy.links) == 2
             other = await enter(internet.node("5.0.1.1", bootstrap=[busy.address]))
+            await asyncio.sleep(2)
+            dials = internet.dials
             await asyncio.sleep(60)
+            assert internet.dials - dials < 10
             assert busy.links.get(other.identity.id) is not None
             assert busy.links.counters["made-room"] == 1
             assert busy.links.get(each.identity.id) is None

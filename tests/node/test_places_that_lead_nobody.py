@@ -381,14 +381,21 @@ def test_of_two_that_lead_nowhere_each_is_asked_for_a_place_twice_an_hour_at_mos
     assert set(reach.reserved) == {ONE.id.short, OTHER.id.short}
 
 
-def test_questions_are_bounded_for_a_peer_and_in_all() -> None:
+def test_questions_are_bounded_for_a_peer_and_in_all_and_one_network_leaves_half_to_others() -> None:
     book = CheckBook(CHECK_PAUSE, CHECKS_AT_ONCE, 100)
     peers = [dtp.Identity.generate().id for _ in range(200)]
-    assert sum(book.begin_answer(peer, 0.0) for peer in peers) == CHECKS_AT_ONCE
-    for _ in range(CHECKS_AT_ONCE):
-        book.end_answer()
-    assert not book.begin_answer(peers[0], CHECK_PAUSE - 1)
-    for peer in peers:
-        if book.begin_answer(peer, CHECK_PAUSE):
-            book.end_answer()
+    crowd = [each for each in peers if book.begin_answer(each, "6.6.6.6", 0.0)]
+    assert len(crowd) == CHECKS_AT_ONCE // 2
+    others = [
+        each
+        for number, each in enumerate(peers)
+        if each not in crowd and book.begin_answer(each, f"5.5.{number}.5", 0.0)
+    ]
+    assert len(others) == CHECKS_AT_ONCE // 2
+    for _ in crowd:
+        book.end_answer("6.6.6.6")
+    assert not book.begin_answer(crowd[0], "6.6.6.6", CHECK_PAUSE - 1)
+    for each in peers:
+        if book.begin_answer(each, "6.6.6.6", CHECK_PAUSE):
+            book.end_answer("6.6.6.6")
     assert len(book) == 100

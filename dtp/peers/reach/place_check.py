@@ -6,9 +6,11 @@ A relay that gives places and leads nobody there would tell those who try from o
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Final
 
 from dtp.bounded import BoundedDict
+from dtp.carriers.nearness import network_of_source
 from dtp.errors import CarrierError, LocalError, PeerError
 from dtp.identity import PeerId
 from dtp.net.address import Address
@@ -55,24 +57,29 @@ class CheckBook:
     """Who has asked this node to dial, and how often that may be: a value. The time is an argument."""
 
     def __init__(self, pause: float, at_once: int, peers: int) -> None:
-        """`pause` seconds between two questions of one peer, `at_once` of all that are being answered; `peers` are
-        remembered."""
+        """`pause` seconds between two questions of one peer, `at_once` of all that are being answered, and half of
+        that of one network on the internet; `peers` are remembered."""
         self._pause, self._at_once = pause, at_once
         self._asked: BoundedDict[PeerId, float] = BoundedDict(peers)
-        self._running = 0
+        #: How many are being answered, by network.
+        self._running = Counter[str]()
 
     def __len__(self) -> int:
         """Return how many peers are remembered."""
         return len(self._asked)
 
-    def begin_answer(self, peer: PeerId, now: float) -> bool:
-        """Return True if `peer` may have its answer; `end_answer` says that it has."""
-        if now < self._asked.get(peer, float("-inf")) + self._pause or self._running >= self._at_once:
+    def begin_answer(self, peer: PeerId, source: str, now: float) -> bool:
+        """Return True if `peer`, which comes from `source`, may have its answer; `end_answer` says that it has."""
+        network = network_of_source(source)
+        is_full = self._running.total() >= self._at_once or 2 * self._running[network] >= self._at_once
+        if is_full or now < self._asked.get(peer, float("-inf")) + self._pause:
             return False
         self._asked[peer] = now
-        self._running += 1
+        self._running[network] += 1
         return True
 
-    def end_answer(self) -> None:
-        """Note that an answer has been given."""
-        self._running -= 1
+    def end_answer(self, source: str) -> None:
+        """Note that an answer has been given to a peer that comes from `source`."""
+        network = network_of_source(source)
+        self._running[network] -= 1
+        self._running += Counter()  # only those that have any are kept

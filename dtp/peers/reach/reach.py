@@ -356,7 +356,7 @@ class Reach:
             ]
             found = await asyncio.gather(*(self._is_reached(link.peer, url) for url in wanted))
         finally:
-            self._dialled_for.end_answer()
+            self._dialled_for.end_answer(link.source)
         stream.write(
             encode(ReachKind.CHECKED, [url for url, reached in zip(wanted, found, strict=True) if reached])
         )
@@ -374,7 +374,7 @@ class Reach:
         try:
             found = await asyncio.gather(*(is_reached_at(way, link.peer, self._psk) for way in ways))
         finally:
-            self._dialled_for.end_answer()
+            self._dialled_for.end_answer(link.source)
         if all(each is None for each in found):
             send_refusal(stream, ReachRefusal.NOT_OFFERED)
             return
@@ -383,7 +383,7 @@ class Reach:
 
     def _begin_check(self, link: PeerLink, stream: Stream) -> bool:
         """Return True if this node dials for the peer of `link` now; else refuse. Whoever begins ends it."""
-        begun = self._dialled_for.begin_answer(link.peer, asyncio.get_running_loop().time())
+        begun = self._dialled_for.begin_answer(link.peer, link.source, asyncio.get_running_loop().time())
         if not begun:
             self.counters["checks-refused"] += 1
             send_refusal(stream, ReachRefusal.TOO_OFTEN)
