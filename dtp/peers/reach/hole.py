@@ -34,6 +34,7 @@ class Hole:
         self._tasks: dict[tuple[str, int], asyncio.Task[QuicCarrier]] = {}
         self._again: asyncio.Task[QuicCarrier] | None = None
         self._changed = asyncio.Event()
+        self._is_over = False
 
     def on_packet(self, address: tuple[Any, ...]) -> None:
         """Process a packet that opens a NAT: from another port of the host, it shows where we reach the peer."""
@@ -44,11 +45,11 @@ class Hole:
 
     def on_opened(self) -> None:
         """Dial once more, now that the peer's NAT is open: the first packet was lost there."""
-        if self._tasks and self._again is None:
+        if self._tasks and self._again is None and not self._is_over:
             self._again = self._start_dial(self._place)
 
     def _try_place(self, place: tuple[str, int]) -> None:
-        if place not in self._tasks:
+        if place not in self._tasks and not self._is_over:
             self._tasks[place] = self._start_dial(place)
 
     def _start_dial(self, place: tuple[str, int]) -> asyncio.Task[QuicCarrier]:
@@ -78,7 +79,8 @@ class Hole:
             await self._give_up(changing)
 
     async def _give_up(self, changing: asyncio.Task[bool] | None) -> None:
-        """End what is not the answer."""
+        """End what is not the answer, and dial nobody any more: packets may come meanwhile."""
+        self._is_over = True
         if changing is not None:
             changing.cancel()
         for task in self._all:

@@ -16,6 +16,7 @@ from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
 from dtp.peers.reach.errors import ReachRefusal, RelayRefused
+from dtp.peers.reach.hole import Hole
 from dtp.peers.reach.messages import ReachKind, encode, expect, udp_address
 from dtp.peers.reach.punching import Observations, PunchBook, PunchLimits
 from dtp.peers.reach.reach import MOST_CHECKED, REACH_PROTOCOL, Reach, may_dial_back
@@ -257,5 +258,37 @@ def test_carriers_are_dropped_as_long_as_another_is_left_and_no_stream_notices()
             assert await reading == sent
             assert connection.stats.resumes == 0
             await connection.close()
+
+    run(main())
+
+
+class SilentEndpoint:
+    """A UDP port from which nobody is reached. A packet of the peer's comes whenever a dial is given up."""
+
+    def __init__(self) -> None:
+        self.hole: Hole
+        self.dialling = 0
+
+    async def dial(self, place: tuple[str, int], url: str) -> Any:
+        self.dialling += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.dialling -= 1
+            self.hole.on_packet((place[0], place[1] + 1))
+            self.hole.on_opened()
+
+
+def test_a_packet_that_comes_while_a_hole_is_given_up_has_nobody_dialled() -> None:
+    """It did, and nobody waited for that dial: half a minute later its failure was printed."""
+
+    async def main() -> None:
+        endpoint = SilentEndpoint()
+        endpoint.hole = Hole(endpoint, ("192.0.2.7", 9))  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await endpoint.hole.dial()
+        await asyncio.sleep(1)
+        assert endpoint.dialling == 0
 
     run(main())
