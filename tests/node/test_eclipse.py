@@ -491,3 +491,39 @@ def test_a_record_that_was_changed_costs_the_member_that_gives_it() -> None:
             assert victim.gossip.counts["cut-off-score"] == 1
 
     clock.run(main())
+
+
+def test_a_member_far_away_has_nobody_here_dial_an_address_of_this_network() -> None:
+    """Neither whom it names, nor by its own record, which members here aren't told by one of them."""
+
+    async def main() -> None:
+        internet = Internet()
+        dialled = Dialled(internet, "192.168.1.7")
+        async with (
+            internet.node("192.168.1.1", limits=WAITS) as victim,
+            internet.node("192.168.1.2", limits=WAITS) as neighbour,
+            internet.node("6.6.6.6", limits=WAITS) as liar,
+            victim.topic("team"),
+            neighbour.topic("team"),
+        ):
+            link = await liar.links.connect(victim.address)
+            own = PeerRecord.sign(
+                liar.identity,
+                now=internet.wall() + 1,
+                addresses=["tcp://192.168.1.77:9000"],
+                services=[NODE_SERVICE],
+            )
+            await name_peers(link, own)
+            stream = await link.open(GOSSIP)
+            stream.write(frames.frame(frames.GossipFrameType.SUBSCRIBE, frames.named(b"team")))
+            stream.write(frames.peers(b"team", [made_up("192.168.1.78", internet.wall()).encoded]))
+            await asyncio.sleep(2)
+            assert liar.identity.id in victim.gossip.peers
+            await neighbour.links.connect(victim.address)
+            await asyncio.sleep(60)
+            assert neighbour.identity.id in victim.gossip.peers
+            assert victim.book.get(liar.identity.id) == own
+            assert neighbour.book.get(liar.identity.id) is None
+            assert dialled.count("192.168.1.7") == 0
+
+    clock.run(main())
