@@ -53,7 +53,7 @@ class PeerDialler:
             if not record.addresses:
                 self._upkeep.remove_peer(record.peer)
             return
-        link = self._links.get(record.peer)
+        link = self._links().get(record.peer)
         if link is not None and not self._book.is_useful(record.peer):  # it was dialled by an address
             self._mark_reached(link)
         self._add_peer(record)
