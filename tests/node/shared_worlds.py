@@ -16,6 +16,7 @@ from dtp.gossip import Verdict
 from dtp.graph import Graph
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
+from dtp.net.dial import connect
 from dtp.node.heads import ShareLimits
 from dtp.node.sharing import PROTOCOL, GraphShare, GraphShares
 from dtp.peers.links import NODE_SERVICE, PeerLinks
@@ -102,7 +103,13 @@ class Node:
             for node in self.world.nodes.values()
         }
         resolver = FakeResolver(known)
-        self.links = PeerLinks(self.identity, resolvers=[resolver], connection_limits=connection)
+        self.links = PeerLinks(
+            self.identity,
+            resolvers=[resolver],
+            dial=lambda address: connect(
+                address, identity=self.identity, resolvers=[resolver], limits=connection
+            ),
+        )
         self.shares = GraphShares(self.identity, self.links, limits=limits, random=Random(self.name))
         self.links.protocols[PROTOCOL] = self.shares.serve_stream
         self.links.listen(lambda link: None, self._count)
