@@ -85,13 +85,16 @@ def test_bans_outlive_a_stop(
 
     async def take_over(served: Process, daemon: Served) -> None:
         assert daemon.export_counts() == Counted()
+        assert KeptBans.of_config(daemon.config.path).read_bans().bans  # the one before may go on with them
+        os.close(read)
+        await until(lambda: daemon.asked == ["take over"])
+        assert not list((tmp_path / "data").rglob("*.json"))  # it was killed, and has told of none
 
     for scenario in (ban, begin, begin_without):
         serve(scenario)
     read, write = os.pipe()
     monkeypatch.setenv(systemd.READY, str(write))
     serve(take_over)
-    os.close(read)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version": 99}', b"\xff", None])

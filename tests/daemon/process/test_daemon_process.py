@@ -347,6 +347,7 @@ async def until(condition: Callable[..., Any]) -> None:
         if condition():
             return
         await asyncio.sleep(0)
+    raise AssertionError("it never happened")
 
 
 def answer(said: str) -> list[str]:
