@@ -391,6 +391,43 @@ def test_a_flood_of_unknown_channels_asks_few_questions(client, wallet):
     run(scenario())
 
 
+def test_few_frames_of_a_channel_are_kept_while_it_is_looked_up(client, wallet):
+    """A client may send without end before a slow node has said whose channel it is."""
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener = await listen(made.url, lambda carrier: None, chain=made.server)
+            hub, channel = PipeHub.hub_of(made.server), "0x" + "7" * 64
+            opening = encode(Header(5), Flags.OPEN | Flags.TO)
+            for _ in range(100):
+                hub._on_frame(PipeFrame(channel, 0, 0, 1, int(Flags.OPEN | Flags.TO), (opening,)))
+            assert 1 < len(hub._waiting[channel]) <= 8
+            await asyncio.gather(*(task for task in hub._tasks if task.get_name() == "dtp-pipes-attach"))
+            assert not hub._waiting
+            await listener.close()
+
+    run(scenario())
+
+
+def test_an_account_begins_few_links_in_a_second(client, wallet, caplog):
+    """Each may cost the server a transaction."""
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair()
+            hub = PipeHub.hub_of(made.server)
+            end = hub.ends.find(near.channel)
+            for number in range(1, 200):
+                hub._on_open(end, Header(end.last_link + number, made.me.id.key))
+            assert 1 < end.opening < 80
+            assert "begins too many links" in caplog.text
+            for each in (near, far):
+                each.abort()
+            await listener.close()
+
+    run(scenario())
+
+
 def test_a_server_that_was_started_anew_says_so(client, wallet):
     async def scenario():
         async with world(client, wallet) as made:
