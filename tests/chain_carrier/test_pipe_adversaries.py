@@ -370,40 +370,27 @@ def test_frames_of_others_and_of_other_endpoints(client, wallet):
     run(scenario())
 
 
-def test_a_flood_of_unknown_channels_asks_few_questions(client, wallet):
+@pytest.mark.parametrize("channels", [5000, 1])
+def test_a_flood_of_unknown_channels_asks_few_questions(client, wallet, channels):
+    """Nor is more than a little kept of each while it is looked up."""
+
     async def scenario():
         async with world(client, wallet) as made:
             listener = await listen(made.url, lambda carrier: None, chain=made.server)
             hub = PipeHub.hub_of(made.server)
-            asked = []
+            asked, kept = [], hub._unplaced.waiting
             read = made.server.read
             made.server.read = lambda *arguments: asked.append(arguments[-1]) or read(*arguments)
             opening = encode(Header(5), Flags.OPEN | Flags.TO)
             rng = random.Random(1)
-            for _ in range(5000):
-                channel = "0x" + rng.randbytes(32).hex()
+            names = ["0x" + rng.randbytes(32).hex() for _ in range(channels)]
+            for number in range(5000):
+                channel = names[number % channels]
                 hub._on_frame(PipeFrame(channel, 0, 0, 1, int(Flags.OPEN | Flags.TO), (opening,)))
+            assert 1 <= max(len(each) for each in kept.values()) <= 8
             await asyncio.gather(*(task for task in hub._tasks if task.get_name() == "dtp-pipes-attach"))
-            assert len(asked) <= 40
-            assert not hub._unplaced.waiting
-            await listener.close()
-
-    run(scenario())
-
-
-def test_few_frames_of_a_channel_are_kept_while_it_is_looked_up(client, wallet):
-    """A client may send without end before a slow node has said whose channel it is."""
-
-    async def scenario():
-        async with world(client, wallet) as made:
-            listener = await listen(made.url, lambda carrier: None, chain=made.server)
-            hub, channel = PipeHub.hub_of(made.server), "0x" + "7" * 64
-            opening = encode(Header(5), Flags.OPEN | Flags.TO)
-            for _ in range(100):
-                hub._on_frame(PipeFrame(channel, 0, 0, 1, int(Flags.OPEN | Flags.TO), (opening,)))
-            assert 1 < len(hub._waiting[channel]) <= 8
-            await asyncio.gather(*(task for task in hub._tasks if task.get_name() == "dtp-pipes-attach"))
-            assert not hub._waiting
+            assert 1 <= len(asked) <= 40
+            assert not kept
             await listener.close()
 
     run(scenario())
@@ -415,10 +402,12 @@ def test_an_account_begins_few_links_in_a_second(client, wallet, caplog):
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair()
-            hub = PipeHub.hub_of(made.server)
-            end = hub.ends.find(near.channel)
-            for number in range(1, 200):
-                hub._on_open(end, Header(end.last_link + number, made.me.id.key))
+            end = PipeHub.hub_of(made.server).ends.find(near.channel)
+            first = end.last_link + 1
+            for number in range(200):
+                opening = encode(Header(first + number), Flags.OPEN | Flags.TO)
+                flags = int(Flags.OPEN | Flags.TO)
+                end.on_frame(PipeFrame(near.channel, 0, 9, number + 1, flags, (opening,)))
             assert 1 < end.opening < 80
             assert "begins too many links" in caplog.text
             for each in (near, far):
