@@ -225,7 +225,7 @@ def test_calls_are_charged_that_cost_by_the_channel_s_terms(
         prices = PRICES._replace(request=request_price)
         wire.admission = replace(wire.admission, prices=prices)
         wire.meter = object.__new__(ServerMeter)
-        wire.meter.payee = SimpleNamespace(quota_requests=quota)
+        wire.meter.payee = SimpleNamespace(quota=SimpleNamespace(requests=quota))
         wire.charge = charge
         assert await seller.charge_requests(wire, 3) == ""
         assert charged == asked
