@@ -51,6 +51,8 @@ RECHECK: Final = 1800.0
 #: Seconds until a connection that has stayed relayed is tried again, at first; then twice as long each time, up to
 #: `RECHECK`. What kept it so may be over: a machine has moved, a firewall is gone.
 RETRY: Final = 30.0
+#: The name of tasks that ask.
+_CHECK: Final = "dtp-node-check"
 #: Carriers that `dtp.net.listener.listen` doesn't open for a node.
 _OWN: Final = ("quic:", "relay:")
 #: Carriers that come in only where whoever dials reaches the listener: by UDP a NAT lets in whoever was sent to.
@@ -146,16 +148,18 @@ class NodeReach:
         self._ask_soon(link)
 
     def _ask_soon(self, link: PeerLink) -> None:
-        """Ask the peer of a link whether it can dial this node, unless enough others were asked."""
-        if self._listening_urls() and (self._links is None or len(self._links) <= MOST_ASKED or self.hidden):
-            self._tasks.start(self._check_dialability(link), name="dtp-node-check")
+        """Ask the peer of a link whether it can dial this node, unless enough others have said, or are asked."""
+        few = self._links is None or len(self._links) <= MOST_ASKED
+        asked = len(self.dialability) + sum(each.get_name() == _CHECK for each in self._tasks)
+        if self._listening_urls() and (few or asked < MOST_ASKED or self.hidden):
+            self._tasks.start(self._check_dialability(link), name=_CHECK)
 
     def on_moved(self) -> None:
         """Forget what peers have reported, since this machine is in another network, and ask those anew whose links
         have outlived that; links whose carriers have not ask when they have another one."""
         self.dialability.forget_reports()
         self._update_reach()
-        self._tasks.start(self._check_again(), name="dtp-node-check")
+        self._tasks.start(self._check_again(), name=_CHECK)
 
     def on_lost(self, link: PeerLink) -> None:
         """Remove what the peer of a lost link has reported: the node, or the peer, may have moved."""

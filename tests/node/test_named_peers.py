@@ -19,6 +19,7 @@ from dtp.gossip.named import DIALS, PAUSE, Named, NamedPeers, count_members
 from dtp.identity import Identity, PeerId
 from dtp.node.exchange import PUSH_PROTOCOL
 from dtp.node.node import NodeLimits
+from dtp.node.reaching import MOST_ASKED
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.links import NODE_SERVICE, PeerLink, TooManyLinks
 from dtp.peers.reach.dialability import DialOrigin, DialReport
@@ -132,6 +133,31 @@ def test_a_node_in_another_network_says_nothing_of_where_it_was_reached_before_a
             assert before not in node.record.addresses
             assert node.dialability.verdict is False
             assert [link.peer for link in node.links] == [seed.identity.id]
+
+    clock.run(main())
+
+
+def test_a_node_with_many_links_asks_anew_though_it_was_off_line_when_it_had_moved() -> None:
+    """Those that it asked at once were out of reach, and of more than eight none was asked when it was back."""
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        async with AsyncExitStack() as stack:
+            hosts = [f"5.0.{number}.1" for number in range(12)]
+            others = [await stack.enter_async_context(internet.node(host, limits=waits)) for host in hosts]
+            begins = internet.node("5.1.0.1", bootstrap=[each.address for each in others])
+            node = await stack.enter_async_context(begins)
+            await asyncio.sleep(60)
+            assert len(node.links) == 12
+            internet.addresses["5.1.0.1"] = {"192.168.7.7"}
+            internet.passes = lambda one, other: False
+            internet.cut()
+            await asyncio.sleep(40)
+            assert len(node.dialability) == 0
+            internet.passes = lambda one, other: True
+            await asyncio.sleep(60)
+            assert len(node.links) == 12
+            assert len(node.dialability) >= MOST_ASKED
 
     clock.run(main())
 
