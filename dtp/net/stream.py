@@ -331,6 +331,11 @@ class Stream:
         return self._outlet.received_bytes(self.id)
 
     @property
+    def awaited(self) -> bool:
+        """True while somebody waits for bytes of the peer."""
+        return self._read_waiter is not None
+
+    @property
     def acknowledged(self) -> int:
         """Bytes written that the peer has, as far as it has said."""
         return self._outlet.acknowledged_bytes(self.id)

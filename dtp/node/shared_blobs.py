@@ -126,24 +126,23 @@ class _Opener:
         return self._stream
 
     def count_received(self) -> int | None:
-        """Return how many bytes have come; None while somebody else fetches the same, or the stream is being opened,
-        both of which end in time."""
-        return None if self._stream is None else self._stream.received
+        """Return how many bytes have come; None while nobody waits for more: this side reads what it has of the blob,
+        or writes it, or somebody else fetches the same, or the stream is being opened, which ends in time."""
+        return self._stream.received if self._stream is not None and self._stream.awaited else None
 
 
 async def wait_moving(
     work: asyncio.Task[Any], count_moved: Callable[[], int | None], limits: ShareLimits
 ) -> None:
-    """Wait for a task as long as it moves bytes, by a count of them; it hasn't begun while that is None. Raise
+    """Wait for a task as long as it moves bytes, by a count of them; while that is None it has to move none. Raise
     `TimeoutError`, and what the task raises."""
     loop = asyncio.get_running_loop()
     unhurried = loop.time() + limits.unhurried
     while not work.done():
         before = count_moved()
         await asyncio.wait({work}, timeout=limits.stall)
-        moved = None if before is None else (count_moved() or 0) - before
+        after = count_moved()
         least = limits.least if loop.time() > unhurried else 1
-        # Of a stream that is over there are none: the rest is for this side to do.
-        if not work.done() and moved is not None and 0 <= moved < least:
-            raise TimeoutError(f"only {moved} bytes in {limits.stall:g} s")
+        if not work.done() and before is not None and after is not None and after - before < least:
+            raise TimeoutError(f"only {after - before} bytes in {limits.stall:g} s")
     await work

@@ -408,6 +408,36 @@ def test_a_neighbour_that_gives_no_blob_keeps_nobody_from_another(behaviour: obj
     run(main())
 
 
+@pytest.mark.parametrize("work", ["begin_incoming", "publish_blob"])
+def test_a_peer_that_gives_a_blob_is_not_given_up_for_what_takes_long_here(
+    work: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read what is here of a large blob, or to write the last of it, took longer than a silent peer has."""
+    to_thread = asyncio.to_thread
+
+    async def read_slowly(call: Any, *arguments: Any) -> Any:
+        if getattr(call, "__name__", "") == work:
+            await asyncio.sleep(3 * LIMITS.stall)
+        return await to_thread(call, *arguments)
+
+    async def main() -> None:
+        async with World("a", "b") as world:
+            for name in ("a", "b"):
+                await world[name].start()
+            await world.link("a", "b")
+            ref = await world["b"].graph.blobs.add(b"photo" * 100_000)
+            listing = world["b"].graph.blobs.store.read_listing(ref)
+            assert listing is not None
+            world["a"].graph.blobs.store.begin_incoming(ref, listing).close()  # broken off before
+            share = world["a"].share
+            assert share is not None
+            monkeypatch.setattr(asyncio, "to_thread", read_slowly)
+            assert (await share.fetch(ref)).is_here
+            assert share.counts["failed"] == 0
+
+    run(main())
+
+
 def test_peers_that_take_no_stream_keep_nobody_from_another() -> None:
     """As many as syncs may run at once were waited for without an end, and nothing came from anybody."""
 
