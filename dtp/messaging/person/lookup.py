@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -38,8 +39,9 @@ class LookUp:
         self._sources = tuple(sources)
         self._mail, self._delivery, self._on_notices = mail, delivery, on_notices
         self._changed = asyncio.Event()
-        #: Whose cards were looked at since the program began.
+        #: Whose cards were looked at since the program began; each is looked at by one task at a time.
         self._checked: set[bytes] = set()
+        self._checking = defaultdict[bytes, asyncio.Lock](asyncio.Lock)
         #: Whose cards the program was told not to count any more, and why, since it began.
         self._told: set[tuple[bytes, What]] = set()
         self._keeping = SupervisedTask(self._run_refresh, name="dtp-messages-cards")
@@ -115,13 +117,18 @@ class LookUp:
     async def check_contact(self, person: bytes) -> None:
         """Do that for somebody who is about to be written to, once: a program that only writes doesn't run for long
         enough to hear of it otherwise."""
-        if self._sources and person != self._mail.person and person not in self._checked:
-            await self._check_known(person)
+        if self._sources and person != self._mail.person:
+            await self._check_known(person, again=False)
 
-    async def _check_known(self, person: bytes) -> None:
+    async def _check_known(self, person: bytes, *, again: bool = True) -> None:
         """Tell of a card that counts no more though no newer one is found: mailboxes may hold that back."""
+        async with self._checking[person]:
+            if again or person not in self._checked:
+                await self._tell_outdated(person)
+                self._checked.add(person)
+
+    async def _tell_outdated(self, person: bytes) -> None:
         contact, is_own = self._mail.contacts.get_contact(person), person == self._mail.person
-        self._checked.add(person)
         if not is_own and (contact is None or contact.blocked):
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conditions import until
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
 
 from dtp.carriers.nearness import Nearness, dialled_as_told
@@ -49,11 +51,17 @@ class Shelf(CardSource):
         self.published: list[ContactCard] = []
         self.refused: set[bytes] = set()
         self.ended: set[bytes] = set()
+        #: Of whom it was asked whether a card of theirs counts, and until when it doesn't say.
+        self.asked: list[bytes] = []
+        self.held: dict[bytes, asyncio.Event] = {}
 
     async def find_card(self, person: bytes) -> ContactCard | None:
         return self.cards.get(person)
 
     async def check_card(self, card: ContactCard) -> None:
+        if card.person in self.held:
+            self.asked.append(card.person)
+            await self.held[card.person].wait()
         if card.person in self.ended:
             raise CardEnded("it was ended")
         if card.signature in self.refused:
@@ -132,6 +140,32 @@ def test_an_account_is_found_in_the_dht_by_its_devices(office: Test) -> None:
                 sequence = forged[0]
                 await forger.put(forged, name=DHT_NAME, sequence=sequence)
                 assert await theirs.find_card(card.person) == card
+
+    office(main)
+
+
+@pytest.mark.parametrize("asked", ["by the look for newer cards", "by another message"])
+def test_nothing_is_written_while_it_is_asked_whether_a_card_counts(office: Test, asked: str) -> None:
+    """Who wrote while that was under way was taken for somebody who had been told."""
+
+    async def main(at: PostOffice) -> None:
+        box, shelf = await at.open(), Shelf()
+        alice = await at.begin("alice", box, cards=[shelf])
+        bob = await at.begin("bob", box, cards=[shelf])
+        person = alice.card.person
+        await bob.add_contact(alice.card)
+        shelf.ended.add(person)
+        answer = shelf.held[person] = asyncio.Event()
+        is_look = asked == "by the look for newer cards"
+        first = asyncio.ensure_future(bob.refresh_cards() if is_look else bob.send(person, "one"))
+        await until(lambda: person in shelf.asked)
+        second = asyncio.ensure_future(bob.send(person, "two"))
+        await asyncio.sleep(0.1)
+        assert not second.done()
+        answer.set()
+        with pytest.raises(ContactBlocked):
+            await second
+        await asyncio.gather(first, return_exceptions=True)
 
     office(main)
 
