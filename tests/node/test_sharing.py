@@ -377,6 +377,37 @@ def test_a_blob_is_provided_at_once_whichever_neighbour_gave_it() -> None:
     run(main())
 
 
+def test_nothing_is_provided_any_more_once_a_share_is_closed() -> None:
+    class Lingering(Directory):
+        """Takes its time to end, so that the next look for blobs comes meanwhile."""
+
+        under_way = 0
+
+        async def provide(self, content_hash: bytes) -> None:
+            self.under_way += 1
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(2 * LIMITS.poll)
+                raise
+            finally:
+                self.under_way -= 1
+
+    async def main() -> None:
+        async with World("a") as world:
+            await world["a"].start()
+            world["a"].shares.providers = here = Lingering()
+            await world["a"].graph.blobs.add(b"photo")
+            await asyncio.sleep(2 * LIMITS.poll)
+            assert here.under_way == 1
+            await world["a"].graph.blobs.add(b"another")
+            assert world["a"].share is not None
+            await world["a"].share.close()
+            assert here.under_way == 0
+
+    run(main())
+
+
 def test_blobs_come_from_any_neighbour_or_from_who_is_said_to_have_them() -> None:
     async def main() -> None:
         async with World("a", "b", "c") as world:
