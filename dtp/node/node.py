@@ -35,6 +35,7 @@ from dtp.peers.clocks import ClockDifference
 from dtp.peers.lan.interfaces import dialled_urls
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks
+from dtp.peers.own_networks import has_left
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.reach.dialability import Dialability
 from dtp.peers.reach.messages import RELAY_SERVICE
@@ -524,15 +525,18 @@ class Node:
 
     def _look_around(self, now: float) -> None:
         """Make use of a clock that was set, or of other networks: the record and what is known may be of before."""
+        before = self._watch.surroundings.addresses
         changes = self._watch.look(now)
         if changes is None:
             return
-        self.book.note_addresses(self._watch.surroundings.addresses)
+        addresses = self._watch.surroundings.addresses
+        self.book.note_addresses(addresses)
         if changes.was_clock_set:
             self._dial_known()  # those that didn't hold until now
         if changes.has_moved:
             self._dialler.on_moved(now)
-            self._parts.reach.on_moved()
+            if has_left(before, addresses):  # one more network takes nothing away
+                self._parts.reach.on_moved()
         if any(changes):
             self._renew_record()
             if self.lan is not None:

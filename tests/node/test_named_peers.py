@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
+from conditions import until
 from small_internet import Internet
 
 import dtp
@@ -133,6 +134,28 @@ def test_a_node_in_another_network_says_nothing_of_where_it_was_reached_before_a
             assert before not in node.record.addresses
             assert node.dialability.verdict is False
             assert [link.peer for link in node.links] == [seed.identity.id]
+
+    clock.run(main())
+
+
+def test_a_node_with_one_more_network_forgets_nothing_of_where_it_is_reached() -> None:
+    """Each container that started on its machine had it out of reach behind its router until others had dialled."""
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        async with (
+            internet.node("5.0.0.1", limits=waits) as seed,
+            internet.node("5.0.1.1", bootstrap=[seed.address]) as node,
+        ):
+            await asyncio.sleep(15)
+            forwarded = "tcp://5.0.1.99:9000"
+            node.dialability.add_report(
+                seed.identity.id, DialReport(DialOrigin.AFAR, (forwarded,), "5.0.0.0/24")
+            )
+            internet.addresses["5.0.1.1"] = {"5.0.1.1", "172.18.0.1"}
+            before = node.record
+            await until(lambda: node.record is not before)
+            assert forwarded in node.record.addresses
 
     clock.run(main())
 
