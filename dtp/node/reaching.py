@@ -83,6 +83,10 @@ class NodeReach:
         self._tasks = TaskSet()
         self._upgrades: WeakKeyDictionary[Connection, asyncio.Task[None] | None] = WeakKeyDictionary()
         self._mapped: list[str] = []
+        #: Held while the router is asked for ports, or given some back.
+        self._mapping = asyncio.Lock()
+        #: Whether the machine is in another network than when the router was asked.
+        self._is_elsewhere = False
         self._places = RelayPlaces(
             self.reach,
             list_relays=self.list_relays,
@@ -156,8 +160,14 @@ class NodeReach:
 
     def on_moved(self) -> None:
         """Forget what peers have reported, since this machine is in another network, and ask those anew whose links
-        have outlived that; links whose carriers have not ask when they have another one."""
+        have outlived that; links whose carriers have not ask when they have another one. Ports of the router that was
+        left are given back; the one there is asked where the node is found to be hidden again."""
         self.dialability.forget_reports()
+        self._mapped.clear()
+        ports, self._stack = self._stack, AsyncExitStack()
+        self._stack.push_async_callback(ports.aclose)  # where the node ends before that has
+        self._tasks.start(self._give_ports_back(ports), name="dtp-node-ports")
+        self._is_elsewhere = True
         self._update_reach()
         self._tasks.start(self._check_again(), name=_CHECK)
 
@@ -276,8 +286,13 @@ class NodeReach:
         if told != self._told:
             self._told = told
             self._on_change()
-        if self.hidden and (self._hiding is None or self._hiding.done()):
+        if not self.hidden:
+            return
+        if self._hiding is None or self._hiding.done():
             self._hiding = self._tasks.start(self._run_hidden(), name="dtp-node-hidden")
+        elif self._is_elsewhere:
+            self._tasks.start(self._map_ports(), name="dtp-node-ports")
+        self._is_elsewhere = False
 
     async def _run_hidden(self) -> None:
         """Ask the router for ports, and linked nodes that relay for a place, until it can be dialled or has one."""
@@ -293,23 +308,35 @@ class NodeReach:
         await self._places.give_back(chosen=True)
 
     async def _map_ports(self) -> None:
+        """Ask the router for ports that lead here, unless it has given some, and have them tried."""
+        async with self._mapping:
+            if not self._mapped:
+                await self._request_ports(self._stack)
+        if self._mapped:
+            self._update_reach()
+            await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often
+            await self._check_again()
+
+    async def _request_ports(self, ports: AsyncExitStack) -> None:
         for url in self._listening_urls() if self._map_port is not None else ():
             parts = urlsplit(url)
             try:
                 assert self._map_port is not None
                 mapping = self._map_port(parts.port or 0, PROTOCOLS[parts.scheme])
-                await self._stack.enter_async_context(mapping)
+                await ports.enter_async_context(mapping)
             except MissingLibraryError as error:
                 log.info("the router isn't asked for ports: %s", error)
                 return
             except PortMappingError as error:
                 log.info("%s", error)
                 return
+            if ports is not self._stack:  # the machine has left that router meanwhile
+                return
             self._mapped.append(parts._replace(netloc=mapping.address).geturl())
-        if self._mapped:
-            self._update_reach()
-            await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often
-            await self._check_again()
+
+    async def _give_ports_back(self, ports: AsyncExitStack) -> None:
+        async with self._mapping:
+            await ports.aclose()
 
     async def _check_again(self) -> None:
         links = [] if self._links is None else list(self._links)[:MOST_ASKED]

@@ -117,8 +117,7 @@ class Internet:
                 listener=listener,
                 surroundings=around,
                 discover=(),
-                map_ports=False,
-                **options,
+                **{"map_ports": False, **options},
             )
             await stack.enter_async_context(node)
             node.reach.dial_carrier = kind.dial

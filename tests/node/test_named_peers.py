@@ -138,6 +138,46 @@ def test_a_node_in_another_network_says_nothing_of_where_it_was_reached_before_a
     clock.run(main())
 
 
+@pytest.mark.parametrize("moves", [20, 40], ids=["while it looks for a place", "a while later"])
+def test_a_node_in_another_network_gives_ports_back_and_asks_the_router_there(
+    monkeypatch: pytest.MonkeyPatch, moves: float
+) -> None:
+    """It went on to announce a port of the router that it had left, and asked no other one."""
+    routers = {"5.0.1.1": "5.0.1.98", "192.168.7.7": "5.7.7.7"}
+    mapped: list[str] = []
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+
+        class Mapping:
+            def __init__(self, port: int, protocol: str) -> None:
+                self.address = ""
+                self._port = port
+
+            async def __aenter__(self) -> None:
+                (here,) = internet.addresses.get("5.0.1.1", {"5.0.1.1"})
+                self.address = f"{routers[here]}:{self._port}"
+                mapped.append(self.address)
+
+            async def __aexit__(self, *_: object) -> None:
+                mapped.remove(self.address)
+
+        monkeypatch.setattr("dtp.node.node.PortMapping", Mapping)
+        async with internet.node("5.0.0.1", limits=waits) as seed:
+            async with internet.node("5.0.1.1", bootstrap=[seed.address], map_ports=True) as node:
+                await asyncio.sleep(moves)
+                assert mapped == ["5.0.1.98:9000"]
+                assert "tcp://5.0.1.98:9000" in node.record.addresses
+                internet.addresses["5.0.1.1"] = {"192.168.7.7"}
+                await asyncio.sleep(65 + 2 * CHECK_PAUSE)
+                assert mapped == ["5.7.7.7:9000"]
+                assert "tcp://5.0.1.98:9000" not in node.record.addresses
+                assert "tcp://5.7.7.7:9000" in node.record.addresses
+            assert mapped == []
+
+    clock.run(main())
+
+
 def test_a_node_with_one_more_network_forgets_nothing_of_where_it_is_reached() -> None:
     """Each container that started on its machine had it out of reach behind its router until others had dialled."""
 
