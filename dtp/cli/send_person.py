@@ -26,13 +26,15 @@ SendStraight = Callable[[Address, Identity], Awaitable[None]]
 async def send_to_person(
     opened: AbstractAsyncContextManager[Messenger], file: Path, to: str, straight: SendStraight
 ) -> None:
-    """Send a file to a person, and say which way it went. Raise `UnknownContact`, and what goes wrong with the file.
+    """Send a file to a person, and say which way it went. Raise `UnknownContact`, `ConsentNeeded`, `ContactBlocked`,
+    and what goes wrong with the file.
 
     What was begun straight to a device isn't sent by the mailbox as well: the same command goes on there.
     """
     async with opened as messenger:
         is_card = to.startswith(TEXT_PREFIX)
         contact = await (messenger.add_contact(to) if is_card else messenger.find_person(to))
+        contact.check_open()
         if await _send_straight(messenger, contact, straight):
             return
         await reach_for_files(messenger, WAIT)

@@ -36,7 +36,7 @@ def test_a_person_gets_a_file_now_or_when_they_are_back(people, tmp_path):
     call(people, "alice", "message", "add", cards["bob"])
     call(people, "bob", "message", "add", cards["alice"])
     (file := tmp_path / "a film.bin").write_bytes(bytes(range(256)) * 4096)
-    for folder in ("now", "later"):
+    for folder in ("now", "later", "blocked"):
         (tmp_path / folder).mkdir()
 
     receiving = people("bob", "recv", *PLACE, "--by-name", "-o", tmp_path / "now")
@@ -51,6 +51,13 @@ def test_a_person_gets_a_file_now_or_when_they_are_back(people, tmp_path):
     (got,) = call(people, "bob", "message", "read", "--save", tmp_path / "later")
     assert (got["attachments"], got["saved"]) == ([file.name], [str(tmp_path / "later" / file.name)])
     assert (tmp_path / "later" / file.name).read_bytes() == file.read_bytes()
+
+    receiving = people("bob", "recv", *PLACE, "--by-name", "-o", tmp_path / "blocked")
+    receiving.event("listening")
+    call(people, "alice", "message", "block", "bob")
+    assert call(people, "alice", "send", file, "--to", "bob", code=3) == []
+    assert not (tmp_path / "blocked" / file.name).exists()
+    receiving.close()
     assert call(people, "alice", "send", file, "--to", "nobody", code=3) == []
     assert call(people, "alice", "send", file, "--to", "bob", "--words", code=2) == []
     box.wait()

@@ -116,9 +116,11 @@ class LookUp:
 
     async def check_contact(self, person: bytes) -> None:
         """Do that for somebody who is about to be written to, once: a program that only writes doesn't run for long
-        enough to hear of it otherwise."""
+        enough to hear of it otherwise. Raise `ConsentNeeded`, `ContactBlocked`, while files are nowhere yet."""
         if self._sources and person != self._mail.person:
             await self._check_known(person, again=False)
+        if (contact := self._mail.contacts.get_contact(person)) is not None:
+            contact.check_open()
 
     async def _check_known(self, person: bytes, *, again: bool = True) -> None:
         """Tell of a card that counts no more though no newer one is found: mailboxes may hold that back."""

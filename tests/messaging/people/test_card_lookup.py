@@ -144,6 +144,20 @@ def test_an_account_is_found_in_the_dht_by_its_devices(office: Test) -> None:
     office(main)
 
 
+def test_no_file_is_put_into_a_mailbox_for_somebody_who_is_blocked(office: Test) -> None:
+    """All of it was, before it was said that nothing is written to them."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        alice, bob = await at.begin("alice", box), await at.begin("bob", box)
+        await bob.add_contact(alice.card)
+        await bob.block(alice.card.person)
+        with pytest.raises(ContactBlocked):
+            await bob.send(alice.card.person, "", attachments=["no file at all"])
+
+    office(main)
+
+
 @pytest.mark.parametrize("asked", ["by the look for newer cards", "by another message"])
 def test_nothing_is_written_while_it_is_asked_whether_a_card_counts(office: Test, asked: str) -> None:
     """Who wrote while that was under way was taken for somebody who had been told."""
