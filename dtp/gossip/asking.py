@@ -206,10 +206,13 @@ class Asking:
             if others:
                 again.setdefault(others[0], []).append(message_id)
                 self._asked[message_id] = _Asked(others[0], now + core.limits.promise, others[1:])
+        most = core.limits.ids
         for peer, found in again.items():
             if core.neighbours[peer].silent_since is None:
                 core.neighbours[peer].silent_since = now
-            core.send_control(core.neighbours[peer], frames.frame(GossipFrameType.IWANT, *found), now)
+            for at in range(0, len(found), most):  # those who were asked before may have told by many frames
+                some = frames.frame(GossipFrameType.IWANT, *found[at : at + most])
+                core.send_control(core.neighbours[peer], some, now)
 
     def _forget_old(self, now: float) -> None:
         """Forget what no neighbour offers, gives or asks for any more."""

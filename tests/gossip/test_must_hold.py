@@ -392,6 +392,27 @@ def test_what_was_asked_of_a_neighbour_that_goes_is_asked_of_another_at_once():
     assert node.router.counts["promise-broken"] == 0
 
 
+@pytest.mark.parametrize("how", ["goes", "gives nothing"])
+def test_much_that_was_asked_of_one_is_asked_of_another_in_frames_that_it_takes(how):
+    """One frame of all of it ended the link to whoever else had it."""
+    swarm = GossipSwarm(17)
+    node = swarm.add_node(T)
+    gone, other = swarm.add_puppet(node), swarm.add_puppet(node)
+    swarm.run_for(1)
+    ids = [bytes([number]) + b"%019d" % at for number in range(3) for at in range(DEFAULT.ids - 50)]
+    told = [frames.ihave(W, ids[at : at + DEFAULT.ids - 50]) for at in range(0, len(ids), DEFAULT.ids - 50)]
+    for each in (gone, other):
+        each.send_frames(node, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W)), *told)
+    swarm.run_for(0.01)
+    if how == "goes":
+        node.router.remove_peer(gone.key, swarm.now)
+        swarm.flush_soon(node)
+    swarm.run_for(DEFAULT.promise + 1)
+    bodies = other.list_bodies(GossipFrameType.IWANT)
+    assert sorted(b"".join(bodies)) == sorted(b"".join(ids))
+    assert max(map(len, bodies)) <= frames.MAX_CONTROL
+
+
 def test_a_slow_reader_harms_only_itself_and_gets_all_when_it_reads_again():
     swarm = GossipSwarm(18, limits=replace(DEFAULT, queue_soft=4096, queue_hard=768 * 1024, unread=60.0))
     nodes = [swarm.add_node(T) for _ in range(6)]
