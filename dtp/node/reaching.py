@@ -85,6 +85,8 @@ class NodeReach:
         self._mapped: list[str] = []
         #: Held while the router is asked for ports, or given some back.
         self._mapping = asyncio.Lock()
+        #: How often the machine has left a network.
+        self._moves = 0
         #: Whether the machine is in another network than when the router was asked.
         self._is_elsewhere = False
         self._places = RelayPlaces(
@@ -162,6 +164,7 @@ class NodeReach:
         """Forget what peers have reported, since this machine is in another network, and ask those anew whose links
         have outlived that; links whose carriers have not ask when they have another one. Ports of the router that was
         left are given back; the one there is asked where the node is found to be hidden again."""
+        self._moves += 1
         self.dialability.forget_reports()
         self._mapped.clear()
         ports, self._stack = self._stack, AsyncExitStack()
@@ -250,13 +253,11 @@ class NodeReach:
         if not link.outgoing and link.source.startswith("relay:"):
             return
         try:
-            seen = await self.reach.ask_endpoint(link)
-            if not seen:
-                return
-            tried = urls_to_try(seen, self._listening_urls(), self._mapped)
-            reached = await self._ask_reached(link, tried) if tried else []
+            seen, reached = await self._ask_reached(link)
         except (DtpError, EOFError, TimeoutError) as error:
             log.info("%r doesn't say whether it can dial this node: %s", link, error)
+            return
+        if not seen:
             return
         outside = is_outside(seen, own_addresses().values())
         if outside:
@@ -269,16 +270,22 @@ class NodeReach:
         self.dialability.add_report(link.peer, report)
         self._update_reach()
 
-    async def _ask_reached(self, link: PeerLink, urls: list[str]) -> list[str]:
-        """Return those of `urls` at which a peer reaches this node. One that was asked too often, as where this node
-        was restarted at once or its link is new, is asked once more when it may be."""
+    async def _ask_reached(self, link: PeerLink, *, again: bool = True) -> tuple[str, list[str]]:
+        """Return where a peer sees this node, and at which URLs it reaches it there; "" where it sees none, or that
+        is of before a move. One that was asked too often, as where this node was restarted at once or its link is
+        new, is asked once more when it may be."""
+        moves = self._moves
+        seen = await self.reach.ask_endpoint(link)
+        tried = urls_to_try(seen, self._listening_urls(), self._mapped)
         try:
-            return await self.reach.check_urls(link, urls)
+            reached = await self.reach.check_urls(link, tried) if tried else []
         except RelayRefused as refused:
-            if refused.number != ReachRefusal.TOO_OFTEN:
+            if not again or refused.number != ReachRefusal.TOO_OFTEN:
                 raise
+        else:
+            return seen if moves == self._moves else "", reached
         await asyncio.sleep(CHECK_PAUSE)
-        return await self.reach.check_urls(link, urls)
+        return await self._ask_reached(link, again=False)
 
     def _update_reach(self) -> None:
         """Announce what has changed, and start the task that makes a hidden node reachable."""

@@ -138,6 +138,41 @@ def test_a_node_in_another_network_says_nothing_of_where_it_was_reached_before_a
     clock.run(main())
 
 
+def test_what_a_peer_was_asked_before_a_node_moved_counts_no_more_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer came by a link that had outlived the move, and was the last word: that it is where it was."""
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        async with (
+            internet.node("5.0.0.1", limits=waits) as seed,
+            internet.node("5.0.1.1", bootstrap=[seed.address]) as node,
+        ):
+            await asyncio.sleep(15)
+
+            asked: list[list[str]] = []
+
+            async def ask_endpoint(_: PeerLink) -> str:
+                has_moved = "5.0.1.1" in internet.addresses
+                return "tcp://5.7.7.7:4000" if has_moved else "tcp://5.0.1.1:4000"
+
+            async def check_urls(_: PeerLink, urls: list[str]) -> list[str]:
+                asked.append(urls)
+                await asyncio.sleep(1 if "5.0.1.1" in internet.addresses else 100)
+                return [url for url in urls if url.endswith(":9000")]
+
+            monkeypatch.setattr(node.reach, "ask_endpoint", ask_endpoint)
+            monkeypatch.setattr(node.reach, "check_urls", check_urls)
+            await seed.links.disconnect(node.identity.id)
+            await until(lambda: asked)
+            internet.addresses["5.0.1.1"] = {"192.168.7.7"}
+            await asyncio.sleep(200)
+            assert node.dialability.urls == ["tcp://5.7.7.7:9000"]
+
+    clock.run(main())
+
+
 @pytest.mark.parametrize("moves", [20, 40], ids=["while it looks for a place", "a while later"])
 def test_a_node_in_another_network_gives_ports_back_and_asks_the_router_there(
     monkeypatch: pytest.MonkeyPatch, moves: float
