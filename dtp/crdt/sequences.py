@@ -344,6 +344,14 @@ class Sequences:
         """How many texts and lists are in memory as more than their bytes."""
         return len(self._open)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes held by texts, lists, and edits of them that wait: asked of each."""
+        waiting = sum(len(edit) for edits in self._waiting.values() for edit in edits)
+        return (
+            sum(text.memory for text in self._open.values()) + sum(map(len, self._saved.values())) + waiting
+        )
+
     def open_sequence(self, name: Name) -> GraphText | GraphList:
         """Return the text or list of this name, the same object each time."""
         found = self._open.get(name)

@@ -47,11 +47,14 @@ REACH: Final = 30 * 86_400.0
 #: Why an envelope of a banned author isn't taken.
 BANNED: Final = "banned"
 _READ: Final = 256
-#: Bytes of memory that a text or a list takes that is open, however little it holds.
+#: Bytes of memory that a text or a list takes that is open, however little it holds: in all, and beside C's.
 _TEXT_BYTES: Final = 7_000
+_TEXT_BESIDE: Final = 2_000
 #: Memory is measured again behind so many ops of others, and one more for so many bytes: it takes as long as they do.
+#: So many bytes of an envelope count as an op: one may be thousands of edits of a text, 72 bytes of memory for each.
 _OPS_LEAST: Final = 1_000
 _OP_FOR_BYTES: Final = 10_000
+_BYTES_OF_OP: Final = 64
 #: Authors of whom it is remembered how much is here, or that too much is.
 _MOST: Final = 65_536
 
@@ -180,7 +183,7 @@ class Admission:
         self._has_looked = False
         self._acquainted: set[bytes] = set()  # who is not a stranger, as it was worked out last
         self._strangers_bytes: int | None = None
-        self._measured, self._ops_unmeasured = 0, _OPS_LEAST
+        self._measured, self._texts_measured, self._ops_unmeasured = 0, 0, _OPS_LEAST
         self._arrivals = Arrivals()
         self._met: set[bytes] = set()
         self._full: set[bytes] = set()
@@ -546,9 +549,12 @@ class Admission:
     def _measure_memory(self) -> int:
         """Return bytes of memory that the graph takes, about."""
         replica = self._graph.replica
+        texts = replica.sequences.open_count
         if self._ops_unmeasured >= max(_OPS_LEAST, self._measured // _OP_FOR_BYTES):
-            self._measured, self._ops_unmeasured = replica.core.memory_bytes, 0
-        return self._measured + replica.sequences.open_count * _TEXT_BYTES
+            inside = replica.core.memory_bytes + replica.sequences.memory_bytes
+            self._measured = inside + texts * _TEXT_BESIDE
+            self._texts_measured, self._ops_unmeasured = texts, 0
+        return self._measured + max(0, texts - self._texts_measured) * _TEXT_BYTES
 
     async def _count_usage(self, author: bytes) -> StoredUsage:
         """Count what an author's envelopes that are here take, and remember it."""
@@ -569,7 +575,7 @@ class Admission:
         if usage is not None:
             more = usage_of(envelope)
             usage.add_usage(more)
-            self._ops_unmeasured += more.ops
+            self._ops_unmeasured += max(more.ops, more.bytes // _BYTES_OF_OP)
             if self._strangers_bytes is not None and envelope.author not in self._acquainted:
                 self._strangers_bytes += more.bytes
 

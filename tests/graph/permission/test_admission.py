@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +398,30 @@ def test_many_tiny_texts_of_a_stranger_fill_no_memory() -> None:
         assert alice.frames.vector()[BOB.id.key] == 3
         assert alice.replica.sequences.open_count == 150
         assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_one_large_text_of_a_stranger_fills_no_memory() -> None:
+    """Each edit takes 5 bytes of a frame, and 72 of memory. A text counted as 7 KB, whatever it held."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        text, rng = bob.text("t", "t"), random.Random(1)
+        text.append("x" * 4_000)
+        await bob.commit()
+        for _ in range(20):
+            for _ in range(2_000):
+                text.insert(rng.randrange(len(text)), "x")
+            await bob.commit()
+        for one in await bob.frames.read(BOB.id.key, 1, 21):
+            await alice.receive([one])
+        assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        assert 1_000_000 < alice.text("t", "t").memory < 2_000_000
         for graph in alice, bob:
             await graph.close()
 
