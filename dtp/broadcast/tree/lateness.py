@@ -53,6 +53,8 @@ class Overdue:
         #: Seconds behind the soonest at which a segment could come.
         self._wait = _LATE
         self._not_before = -math.inf
+        #: Since when something is waited for of which nothing says when it could come.
+        self._waits_since: float | None = None
         #: When the newest segment was complete that a neighbour has sent, ms by the producer's clock.
         self._time_ms = 0
 
@@ -61,13 +63,17 @@ class Overdue:
         is on air again: what is late then is asked for as soon as at first."""
         if segment.time_ms - self._time_ms > 1000 * self._wait > 1000 * _LATE:
             self._wait, self._not_before = _LATE, -math.inf
-        self._time_ms = segment.time_ms
+        self._time_ms, self._waits_since = segment.time_ms, None
         self._lateness.measure_lateness(segment.time_ms, round(1000 * now))
 
     def find_due(self, last: Segment | None, now: float) -> float:
-        """Return when others are to be asked for the segment behind `last`, which is held no more if it is None."""
+        """Return when others are to be asked for the segment behind `last`, which is lost or held no more if it is
+        None: then it could have come when this was first asked."""
         soonest = None if last is None else self._lateness.get_soonest_ms(last.time_ms + last.duration_ms)
-        expected = now if soonest is None else soonest / 1000
+        if soonest is not None:
+            self._waits_since, expected = None, soonest / 1000
+        else:
+            self._waits_since = expected = now if self._waits_since is None else self._waits_since
         return max(expected + self._wait, self._not_before)
 
     def note_asked(self, brought: bool, began: float, now: float) -> None:

@@ -109,6 +109,9 @@ def test_others_are_asked_a_second_after_a_segment_could_have_come():
     overdue.note_whole(dated_at(dated), 100.0)
     overdue.note_whole(dated_at(dated + 500), 102.0)
     assert overdue.find_due(dated_at(dated + 500), 102.0) == 102.0
+    assert overdue.find_due(None, 103.0) == overdue.find_due(None, 103.5) == 104.0  # behind a gap
+    overdue.note_whole(dated_at(dated + 1500), 105.0)
+    assert overdue.find_due(None, 106.0) == 107.0
 
 
 def test_others_are_asked_less_and_less_often_where_that_brings_nothing():

@@ -267,6 +267,30 @@ def test_those_behind_one_that_is_frozen_hear_all_though_it_has_the_only_place(b
     clock.run(test())
 
 
+def test_what_is_late_is_asked_of_others_behind_a_gap_too():
+    """When it could have come is told by the segment before, and that one is nowhere: nobody was ever asked."""
+
+    async def test():
+        air = Air(delay=lambda: 0.02)
+        air.producer.fan_out = 1
+        air.start(air.produce())
+        for each in range(2):
+            receiver, task = await air.network.relay(f"dtp+tcp://{{}}@{each}:1/show", PRODUCER)
+            air.tasks.append(task)
+            if receiver.path == (ME.id,):
+                frozen = receiver
+        await asyncio.sleep(20)
+        air.network.freeze(*frozen.serving())
+        receiver.held.add_gap(air.held.edge + 1, air.held.edge + 1)
+        await asyncio.sleep(20)
+        assert receiver.path != (ME.id,)  # the one place is the frozen one's
+        assert receiver.held.edge >= air.held.edge - 6
+        assert len(gaps_of(receiver)) == 1
+        air.end()
+
+    clock.run(test())
+
+
 def test_init_data_that_a_neighbour_keeps_back_is_fetched_from_others():
     """Without it nothing can be decoded until there is other one, and a show may never have that."""
 
