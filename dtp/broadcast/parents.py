@@ -258,6 +258,11 @@ class Pace:
         """True if it is heard for long, and not late."""
         return not self.late and self.now() - self._began > _STEADY
 
+    @property
+    def was_tried(self) -> bool:
+        """True once it is heard for as long as segments may be late."""
+        return self.now() - self._began > self._patience.late
+
     def note_said(self) -> None:
         """Note that it has said something."""
         self._said = self.now()

@@ -62,6 +62,7 @@ class HeardNeighbour:
         return segment.init
 
     def is_overtaken(self, segment: Segment) -> bool:
-        """Return whether it sends what others have sent before."""
+        """Return whether it sends what others have sent before. At first that is what was missing, of which others
+        were asked as well."""
         is_shown = not segment.flags & (Flag.INIT | Flag.KEYS)
-        return is_shown and segment.number + self.pace.required_lead < self.overtaken
+        return self.pace.was_tried and is_shown and segment.number + self.pace.required_lead < self.overtaken

@@ -267,6 +267,32 @@ def test_those_behind_one_that_is_frozen_hear_all_though_it_has_the_only_place(b
     clock.run(test())
 
 
+def test_who_comes_back_is_not_left_for_sending_what_it_was_asked_for():
+    """Others had been asked for the same, and were sooner: the one with room was left after 0.1 s, and those who have
+    none sent the show for 20 s."""
+
+    async def test():
+        air = Air(delay=lambda: 0.01)
+        air.producer.fan_out = 0
+        relay = passed_on(air.held)
+        air.network.serving[FIRST], air.network.farther[FIRST] = relay, 0.05
+        air.start(air.produce())
+        listener = air.hear(FIRST, PRODUCER)
+        await asyncio.sleep(20)
+        for each in FIRST, PRODUCER:
+            air.network.down(each)
+        await asyncio.sleep(25)
+        air.network.serving.update({FIRST: relay, PRODUCER: air.producer})
+        heard = listener.heard
+        await asyncio.sleep(15)
+        assert listener.heard == heard + 1
+        assert listener.held.edge >= air.held.edge - 1
+        assert gaps_of(listener) == []
+        air.end()
+
+    clock.run(test())
+
+
 def test_what_is_late_is_asked_of_others_behind_a_gap_too():
     """When it could have come is told by the segment before, and that one is nowhere: nobody was ever asked."""
 
