@@ -156,6 +156,7 @@ class Graph(Contents):
     def _replace_replica(self, fresh: Replica) -> list[Change]:  # what is different
         changes = access.owned_changes(self._replica, fresh)
         self._replica.replace_by(fresh)
+        self.admission.note_memory_released()
         self.intake.wait_for_due()
         return changes
 
@@ -646,8 +647,7 @@ class Graph(Contents):
             await self.frames.ask_store(self._store_some, some, synced)
             for one in some:
                 del self.frames.unsaved[one.author, one.sequence]
-                # reading many small ones takes time, too
-                self._since_state += len(one.body) + envelopes.OVERHEAD
+                self._since_state += len(one.body) + envelopes.OVERHEAD  # many small ones take time, too
             if self._pruner is not None:
                 self._pruner.on_stored_bytes(sum(len(one.encode()) for one in some))
         if told:

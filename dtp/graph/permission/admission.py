@@ -546,6 +546,10 @@ class Admission:
         beyond = usage.exceeded_limit(more, quotas.limits_of_stranger)
         return f"{beyond} of a stranger" if beyond else ""
 
+    def note_memory_released(self) -> None:
+        """Have memory measured before something of strangers is refused for it: it takes less now, maybe."""
+        self._measured, self._ops_unmeasured = 0, _OPS_LEAST
+
     def _measure_memory(self) -> int:
         """Return bytes of memory that the graph takes, about."""
         replica = self._graph.replica

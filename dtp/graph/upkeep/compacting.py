@@ -29,6 +29,7 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
         graph.on_stored_bytes(forgotten)
         report_versions(replica)
         replica.core.release_memory()
+        graph.admission.note_memory_released()
     await graph.commit()
     return forgotten
 

@@ -444,6 +444,23 @@ def test_many_tiny_values_of_strangers_fill_no_memory() -> None:
     run(main())
 
 
+def test_strangers_are_taken_again_once_memory_is_given_back() -> None:
+    """It was measured again behind as many ops as had filled it, of which none were taken."""
+
+    async def main() -> None:
+        alice, flooder = await Graph.open("memory:", identity=ALICE), Identity.generate()
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        for one in signed(flooder, 20, ops=1_000):
+            await alice.receive([one])
+        assert alice.admission.refused.authors.keys() == {flooder.id.key}
+        await alice.admission.ban(flooder.id)
+        await alice.receive(signed(BOB, 1))
+        assert alice.frames.vector()[BOB.id.key] == 1
+        await alice.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize("wrong", [{"stranger_bytes": -1}, {"new_strangers": 1.5}, {"stranger_ops": "many"}])
 def test_quotas_that_are_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(GraphError):
