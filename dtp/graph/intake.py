@@ -114,8 +114,9 @@ class Intake:
             taken = 0
             self._graph.replica.read_clock()
             try:
-                for one in await self._graph.admission.admit(batch):
-                    taken += self._merge_envelope(one)
+                async with contextlib.aclosing(self._graph.admission.admit(batch)) as admitted:
+                    async for some in admitted:
+                        taken += sum(map(self._merge_envelope, some))
             except Equivocation as error:
                 self._graph.frames.chains.found.append(error.proof)
                 raise

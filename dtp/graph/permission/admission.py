@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -55,6 +55,8 @@ _TEXT_BESIDE: Final = 2_000
 _OPS_LEAST: Final = 1_000
 _OP_FOR_BYTES: Final = 10_000
 _BYTES_OF_OP: Final = 64
+#: Ops of envelopes that are let in together: a peer may send 300,000 at once, each a text.
+_OPS_AT_ONCE: Final = 4_096
 #: Authors of whom it is remembered how much is here, or that too much is.
 _MOST: Final = 65_536
 
@@ -479,13 +481,28 @@ class Admission:
         self._acquainted = known | {one.key for card in cards for one in card.devices}
         self._has_looked = True
 
-    async def admit(self, batch: Iterable[Envelope | Summary]) -> list[Envelope | Summary]:
-        """Return those of genuine envelopes that are to be taken; count the others."""
+    async def admit(self, batch: Iterable[Envelope | Summary]) -> AsyncIterator[list[Envelope | Summary]]:
+        """Yield those of genuine envelopes that are to be taken before the next ones are looked at: what they take
+        counts then. Count the others."""
+        out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
+        some: list[Envelope | Summary] = []
+        ops = 0
+        for envelope in batch:
+            some.append(envelope)
+            ops += _weigh(usage_of(envelope))
+            if ops > _OPS_AT_ONCE:
+                yield await self._admit_some(some, out)
+                some, ops = [], 0
+        yield await self._admit_some(some, out)
+
+    async def _admit_some(
+        self, batch: list[Envelope | Summary], out: dict[bytes, str]
+    ) -> list[Envelope | Summary]:
+        """Return those that are to be taken. `out` has the authors of whom nothing more is, and why."""
         if len(self._usage) > _MOST:
             self._usage.clear()  # it is counted again
         self._has_looked = False
         taken: list[Envelope | Summary] = []
-        out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
         heads, pending, own = self._inside.chains().heads, _Pending(), self._graph.identity.id.key
         for envelope in batch:
             author, head = envelope.author, heads.get(envelope.author)
@@ -579,7 +596,7 @@ class Admission:
         if usage is not None:
             more = usage_of(envelope)
             usage.add_usage(more)
-            self._ops_unmeasured += max(more.ops, more.bytes // _BYTES_OF_OP)
+            self._ops_unmeasured += _weigh(more)
             if self._strangers_bytes is not None and envelope.author not in self._acquainted:
                 self._strangers_bytes += more.bytes
 
@@ -599,6 +616,11 @@ class Admission:
                 owner_name(author),
                 reason,
             )
+
+
+def _weigh(usage: StoredUsage) -> int:
+    """Return as how many ops an envelope counts by the memory that it may take."""
+    return max(usage.ops, usage.bytes // _BYTES_OF_OP)
 
 
 def _read_shared(told: Mapping[str, bytes]) -> dict[bytes, tuple[str, ...]]:

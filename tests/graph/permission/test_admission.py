@@ -404,6 +404,26 @@ def test_many_tiny_texts_of_a_stranger_fill_no_memory() -> None:
     run(main())
 
 
+def test_what_a_stranger_sends_at_once_fills_no_memory() -> None:
+    """All that came in one message was looked at before any of it was taken: 16 MB are 2 GB of texts."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        for number in range(30):
+            for each in range(300):
+                bob.text("t", f"{number}.{each}").append("x")
+            await bob.commit()
+        await alice.receive(await bob.frames.read(BOB.id.key, 1, 30))
+        assert 0 < alice.replica.sequences.open_count < 5_000
+        assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
 def test_one_large_text_of_a_stranger_fills_no_memory() -> None:
     """Each edit takes 5 bytes of a frame, and 72 of memory. A text counted as 7 KB, whatever it held."""
 
