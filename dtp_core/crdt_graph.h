@@ -253,6 +253,15 @@ typedef struct dtp_buffer {
     size_t room;
 } dtp_buffer;
 
+/* Something that is different now. Numbers of names: dtp_graph_name tells them. */
+typedef struct dtp_change {
+    uint32_t soul;
+    uint32_t key;
+    uint32_t space;
+    uint32_t author; /* of the op that did it: dtp_graph_author_id */
+    uint64_t clock;
+} dtp_change;
+
 typedef struct dtp_edit {
     uint32_t space; /* DTP_TEXT or DTP_LIST */
     uint32_t soul;

@@ -280,18 +280,8 @@ typedef enum dtp_space {
     DTP_SPACES = 6
 } dtp_space;
 
-/* Something that is different now. Numbers of names: dtp_graph_name tells them. */
-typedef struct dtp_change {
-    uint32_t soul;
-    uint32_t key;
-    uint32_t space;
-    uint32_t author; /* of the op that did it: dtp_graph_author_id */
-    uint64_t clock;
-} dtp_change;
-
 typedef struct dtp_merged {
-    const dtp_change *changes;
-    size_t count;
+    size_t count;    /* of what is different now: see dtp_graph_changes */
     size_t ops;      /* in the frame; 0 when it was seen before */
     size_t edits;    /* of texts and lists: see dtp_graph_edits */
     size_t deferred; /* 1 when the frame waits for its time */

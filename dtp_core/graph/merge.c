@@ -183,7 +183,6 @@ void dtp_begin(dtp_graph *graph, dtp_merged *result)
 
 void dtp_finish(dtp_graph *graph, dtp_merged *result)
 {
-    result->changes = graph->changes;
     result->count = graph->change_count;
     result->edits = graph->edit_count;
 }
