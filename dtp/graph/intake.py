@@ -292,13 +292,34 @@ class Intake:
     def add_early(self, peer: bytes, summary: Summary) -> None:
         """Take a summary that a peer sent too early once it is due, and wake those who listen. It is kept: when it is
         due its author may have put another in its place, which isn't."""
-        waiting = [one for early in self._early.values() for one in early.values()]
-        if len(waiting) < _MOST_EARLY:
-            size = sum(len(one.kept.body) for one in waiting if one.kept is not None)
-            kept = summary if size + len(summary.body) <= _MOST_EARLY_BYTES else None
-            self._early.setdefault(peer, {})[summary.author] = _Early(summary.last, kept)
-            self._find_first_early()
-            self.wait_for_due()
+        self._early.setdefault(peer, {})[summary.author] = _Early(summary.last, summary)
+        self._limit_early()
+        self._find_first_early()
+        self.wait_for_due()
+
+    def _limit_early(self) -> None:
+        """Forget those for which there is no room: what is due last, which may be never."""
+        while sum(map(len, self._early.values())) > _MOST_EARLY:
+            peer, author, _ = self._find_last_early(is_kept=False)
+            del self._early[peer][author]
+            if not self._early[peer]:
+                del self._early[peer]
+        kept = (one.kept for early in self._early.values() for one in early.values())
+        size = sum(len(one.body) for one in kept if one is not None)
+        while size > _MOST_EARLY_BYTES:
+            peer, author, last = self._find_last_early(is_kept=True)
+            size -= len(last.kept.body) if last.kept is not None else 0
+            self._early[peer][author] = _Early(last.last, None)
+
+    def _find_last_early(self, *, is_kept: bool) -> tuple[bytes, bytes, _Early]:
+        """Return the summary that is due last, of several the one that came last: peer, author, and what is known."""
+        found = [
+            (peer, author, one)
+            for peer, early in self._early.items()
+            for author, one in early.items()
+            if one.kept is not None or not is_kept
+        ]
+        return max(reversed(found), key=lambda each: each[2].last)
 
     def _find_first_early(self) -> None:
         clocks = (one.last for early in self._early.values() for one in early.values())

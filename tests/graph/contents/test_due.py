@@ -210,6 +210,35 @@ def test_sums_that_are_ahead_are_kept_as_far_as_there_is_room(caplog: pytest.Log
     assert sum("not taken: envelope 0 is not signed" in line for line in caplog.messages) == 64
 
 
+@pytest.mark.slow
+def test_sums_that_are_never_due_take_the_room_of_none_that_is() -> None:
+    """One peer had it all for good, by sums dated years ahead."""
+
+    async def main() -> None:
+        reader = await opened(BOB, Wall())
+
+        def add_sum(number: int, ahead: float, size: int) -> bytes:
+            author, nothing = number.to_bytes(32), bytes(32)
+            last = clock_at(START + ahead)
+            early = Summary("due", author, 9, nothing, bytes(size), bytes(64), 1, nothing, 0, last, bytes(16))
+            reader.intake.add_early(author, early)
+            return author
+
+        for number in range(4096):
+            add_sum(number, 1e8 + number, 1 << 20 if number < 64 else 0)
+        honest = add_sum(5000, 100, 1 << 20)
+        assert reader.intake.early_from(honest) == {honest}
+        assert not reader.intake.early_from((4095).to_bytes(32))
+        assert reader.intake.early_from((4094).to_bytes(32))
+        add_sum(5001, 1e9, 0)
+        assert not reader.intake.early_from((5001).to_bytes(32))
+        await asyncio.sleep(41)
+        assert not reader.intake.early_from(honest)
+        await reader.close()
+
+    clock.run(main())
+
+
 def test_a_sum_that_is_ahead_is_not_sent_with_each_sync():
     """Its sender is told that nothing is wanted of its author. What others have of him still comes."""
 
