@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -481,7 +481,9 @@ class Admission:
         self._acquainted = known | {one.key for card in cards for one in card.devices}
         self._has_looked = True
 
-    async def admit(self, batch: Iterable[Envelope | Summary]) -> AsyncIterator[list[Envelope | Summary]]:
+    async def admit(
+        self, batch: Iterable[Envelope | Summary]
+    ) -> AsyncGenerator[list[Envelope | Summary], None]:
         """Yield those of genuine envelopes that are to be taken before the next ones are looked at: what they take
         counts then. Count the others."""
         out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
