@@ -64,28 +64,28 @@ class Hole:
         """Return the first carrier that comes about, not started. `DialError`; cancel it to give up."""
         self._try_place(self._place)
         changing: asyncio.Task[bool] | None = None
+        found: QuicCarrier | None = None
         try:
-            while True:
+            while found is None:
                 self._changed.clear()
                 changing = start_task(self._changed.wait(), name="dtp-hole-heard")
                 await asyncio.wait({changing, *self._all}, return_when=asyncio.FIRST_COMPLETED)
                 changing.cancel()
-                for task in self._all:
-                    if task.done() and task.exception() is None:
-                        return task.result()
-                if all(task.done() for task in self._all):
+                came = (task.result() for task in self._all if task.done() and task.exception() is None)
+                found = next(came, None)
+                if found is None and all(task.done() for task in self._all):
                     raise DialError("nobody has answered through the hole")
         finally:
-            await self._give_up(changing)
+            await self._give_up(changing, found)
+        return found
 
-    async def _give_up(self, changing: asyncio.Task[bool] | None) -> None:
+    async def _give_up(self, changing: asyncio.Task[bool] | None, found: QuicCarrier | None) -> None:
         """End what is not the answer, and dial nobody any more: packets may come meanwhile."""
         self._is_over = True
         if changing is not None:
             changing.cancel()
         for task in self._all:
             task.cancel()
-        found = await asyncio.gather(*self._all, return_exceptions=True)
-        carriers = [each for each in found if not isinstance(each, BaseException)]
-        for carrier in carriers[1:]:
-            carrier.abort()
+        for each in await asyncio.gather(*self._all, return_exceptions=True):
+            if not isinstance(each, BaseException) and each is not found:
+                each.abort()

@@ -292,3 +292,41 @@ def test_a_packet_that_comes_while_a_hole_is_given_up_has_nobody_dialled() -> No
         assert endpoint.dialling == 0
 
     run(main())
+
+
+class LateCarrier:
+    """A carrier that came about in the moment in which it was given up."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class LateEndpoint:
+    """A UDP port at which each dial succeeds just when it is given up."""
+
+    def __init__(self) -> None:
+        self.carriers: list[LateCarrier] = []
+
+    async def dial(self, place: tuple[str, int], url: str) -> Any:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.carriers.append(LateCarrier())
+        return self.carriers[-1]
+
+
+def test_what_comes_through_a_hole_in_the_moment_in_which_that_is_given_up_is_ended() -> None:
+    """The first one was left, as if it had been returned, and stayed until the peer was silent for long enough."""
+
+    async def main() -> None:
+        endpoint = LateEndpoint()
+        hole = Hole(endpoint, ("192.0.2.7", 9))  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await hole.dial()
+        assert [each.aborted for each in endpoint.carriers] == [True]
+
+    run(main())
