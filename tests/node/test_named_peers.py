@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import ModuleType
 
 import pytest
 from conditions import until
@@ -18,13 +21,15 @@ from dtp.carriers.nearness import Nearness
 from dtp.gossip import GossipLimits
 from dtp.gossip.named import DIALS, PAUSE, Named, NamedPeers, count_members
 from dtp.identity import Identity, PeerId
+from dtp.net.stream import Stream
 from dtp.node.exchange import PUSH_PROTOCOL
 from dtp.node.node import NodeLimits
 from dtp.node.reaching import MOST_ASKED
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.links import NODE_SERVICE, PeerLink, TooManyLinks
 from dtp.peers.reach.dialability import DialOrigin, DialReport
-from dtp.peers.reach.reach import CHECK_PAUSE
+from dtp.peers.reach.messages import ReachKind, encode, read
+from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
 
@@ -138,39 +143,61 @@ def test_a_node_in_another_network_says_nothing_of_where_it_was_reached_before_a
     clock.run(main())
 
 
-def test_what_a_peer_was_asked_before_a_node_moved_counts_no_more_afterwards(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_a_peer_was_asked_before_a_node_moved_counts_no_more_afterwards() -> None:
     """The answer came by a link that had outlived the move, and was the last word: that it is where it was."""
 
     async def main() -> None:
         internet, waits = Internet(), NodeLimits(upkeep=ALONE)
-        async with (
-            internet.node("5.0.0.1", limits=waits) as seed,
-            internet.node("5.0.1.1", bootstrap=[seed.address]) as node,
-        ):
-            await asyncio.sleep(15)
 
-            asked: list[list[str]] = []
+        async def answer(_: PeerLink, stream: Stream) -> None:
+            """Reach the node wherever it was asked to, at first after a while."""
+            has_moved = "5.0.1.1" in internet.addresses
+            kind, fields = await read(stream)
+            if kind is ReachKind.OBSERVE:
+                seen = "tcp://5.7.7.7:4000" if has_moved else "tcp://5.0.1.1:4000"
+                stream.write(encode(ReachKind.OBSERVED, seen))
+            else:
+                await asyncio.sleep(0 if has_moved else 5)
+                stream.write(encode(ReachKind.CHECKED, *fields))
 
-            async def ask_endpoint(_: PeerLink) -> str:
-                has_moved = "5.0.1.1" in internet.addresses
-                return "tcp://5.7.7.7:4000" if has_moved else "tcp://5.0.1.1:4000"
-
-            async def check_urls(_: PeerLink, urls: list[str]) -> list[str]:
-                asked.append(urls)
-                await asyncio.sleep(1 if "5.0.1.1" in internet.addresses else 100)
-                return [url for url in urls if url.endswith(":9000")]
-
-            monkeypatch.setattr(node.reach, "ask_endpoint", ask_endpoint)
-            monkeypatch.setattr(node.reach, "check_urls", check_urls)
-            await seed.links.disconnect(node.identity.id)
-            await until(lambda: asked)
-            internet.addresses["5.0.1.1"] = {"192.168.7.7"}
-            await asyncio.sleep(200)
-            assert node.dialability.urls == ["tcp://5.7.7.7:9000"]
+        async with internet.node("5.0.0.1", limits=waits) as seed:
+            seed.links.protocols[REACH_PROTOCOL] = answer
+            watchful = NodeLimits(longest_surroundings_look=1.0)
+            async with internet.node("5.0.1.1", limits=watchful, bootstrap=[seed.address]) as node:
+                await asyncio.sleep(2)
+                internet.addresses["5.0.1.1"] = {"192.168.7.7"}
+                await asyncio.sleep(20)
+                assert node.dialability.urls == ["tcp://5.7.7.7:9000"]
 
     clock.run(main())
+
+
+class Routers(ModuleType):
+    """The library that asks routers, one at each network: `mapped` are the ports that they give."""
+
+    def __init__(self, outside: Callable[[], str]) -> None:
+        super().__init__("miniupnpc")
+        self.mapped = mapped = set[str]()
+
+        class UPnP:
+            lanaddr = "192.168.7.7"
+
+            def discover(self) -> None:
+                self._outside = outside()
+
+            def selectigd(self) -> None:
+                pass
+
+            def externalipaddress(self) -> str:
+                return self._outside
+
+            def addportmapping(self, port: int, *_: object) -> None:
+                mapped.add(f"{self._outside}:{port}")
+
+            def deleteportmapping(self, port: int, _: str) -> None:
+                mapped.remove(f"{self._outside}:{port}")
+
+        self.UPnP = UPnP
 
 
 @pytest.mark.parametrize("moves", [20, 40], ids=["while it looks for a place", "a while later"])
@@ -178,37 +205,22 @@ def test_a_node_in_another_network_gives_ports_back_and_asks_the_router_there(
     monkeypatch: pytest.MonkeyPatch, moves: float
 ) -> None:
     """It went on to announce a port of the router that it had left, and asked no other one."""
-    routers = {"5.0.1.1": "5.0.1.98", "192.168.7.7": "5.7.7.7"}
-    mapped: list[str] = []
 
     async def main() -> None:
         internet, waits = Internet(), NodeLimits(upkeep=ALONE)
-
-        class Mapping:
-            def __init__(self, port: int, protocol: str) -> None:
-                self.address = ""
-                self._port = port
-
-            async def __aenter__(self) -> None:
-                (here,) = internet.addresses.get("5.0.1.1", {"5.0.1.1"})
-                self.address = f"{routers[here]}:{self._port}"
-                mapped.append(self.address)
-
-            async def __aexit__(self, *_: object) -> None:
-                mapped.remove(self.address)
-
-        monkeypatch.setattr("dtp.node.node.PortMapping", Mapping)
+        routers = Routers(lambda: "5.7.7.7" if "5.0.1.1" in internet.addresses else "5.0.1.98")
+        monkeypatch.setitem(sys.modules, "miniupnpc", routers)
         async with internet.node("5.0.0.1", limits=waits) as seed:
             async with internet.node("5.0.1.1", bootstrap=[seed.address], map_ports=True) as node:
                 await asyncio.sleep(moves)
-                assert mapped == ["5.0.1.98:9000"]
+                assert routers.mapped == {"5.0.1.98:9000"}
                 assert "tcp://5.0.1.98:9000" in node.record.addresses
                 internet.addresses["5.0.1.1"] = {"192.168.7.7"}
                 await asyncio.sleep(65 + 2 * CHECK_PAUSE)
-                assert mapped == ["5.7.7.7:9000"]
+                assert routers.mapped == {"5.7.7.7:9000"}
                 assert "tcp://5.0.1.98:9000" not in node.record.addresses
                 assert "tcp://5.7.7.7:9000" in node.record.addresses
-            assert mapped == []
+            assert routers.mapped == set()
 
     clock.run(main())
 

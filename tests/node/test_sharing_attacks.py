@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ from dtp.node.heads import (
 from dtp.node.sharing import PROTOCOL
 from dtp.peers.links import PeerLink
 from dtp.session.limits import DEFAULT
-from dtp.testing.clock import run
+from dtp.testing.clock import FakeClockLoop, run
 
 AUTHORS = [bytes([number]) * 32 for number in range(6)]
 PEERS = [bytes([100 + number]) * 32 for number in range(5)]
@@ -408,17 +409,26 @@ def test_a_neighbour_that_gives_no_blob_keeps_nobody_from_another(behaviour: obj
     run(main())
 
 
-@pytest.mark.parametrize("work", ["begin_incoming", "publish_blob"])
-def test_a_peer_that_gives_a_blob_is_not_given_up_for_what_takes_long_here(
-    work: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To read what is here of a large blob, or to write the last of it, took longer than a silent peer has."""
-    to_thread = asyncio.to_thread
+class SlowDisk(FakeClockLoop):
+    """A machine on which one thing takes longer than a peer may say nothing."""
 
-    async def read_slowly(call: Any, *arguments: Any) -> Any:
-        if getattr(call, "__name__", "") == work:
-            await asyncio.sleep(3 * LIMITS.stall)
-        return await to_thread(call, *arguments)
+    def __init__(self, slow: str) -> None:
+        super().__init__()
+        self._slow = slow
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        done = super().run_in_executor(executor, func, *args)
+        call = func.args[0] if isinstance(func, partial) else func  # what `asyncio.to_thread` was given
+        if getattr(call, "__name__", "") != self._slow:
+            return done
+        later = self.create_future()
+        self.call_later(3 * LIMITS.stall, later.set_result, done.result())
+        return later
+
+
+@pytest.mark.parametrize("work", ["begin_incoming", "publish_blob"])
+def test_a_peer_that_gives_a_blob_is_not_given_up_for_what_takes_long_here(work: str) -> None:
+    """To read what is here of a large blob, or to write the last of it, took longer than a silent peer has."""
 
     async def main() -> None:
         async with World("a", "b") as world:
@@ -431,11 +441,10 @@ def test_a_peer_that_gives_a_blob_is_not_given_up_for_what_takes_long_here(
             world["a"].graph.blobs.store.begin_incoming(ref, listing).close()  # broken off before
             share = world["a"].share
             assert share is not None
-            monkeypatch.setattr(asyncio, "to_thread", read_slowly)
             assert (await share.fetch(ref)).is_here
             assert share.counts["failed"] == 0
 
-    run(main())
+    run(main(), loop_factory=lambda: SlowDisk(work))
 
 
 def test_peers_that_take_no_stream_keep_nobody_from_another() -> None:
