@@ -60,9 +60,6 @@ class Waiting:
         found: Callable[..., Any] = getattr(self._pool, name)
         return found
 
-    def stream_now(self) -> None:
-        return None
-
 
 @pytest.mark.slow
 def test_a_drain_lets_requests_finish_and_takes_no_more(run: Run) -> None:

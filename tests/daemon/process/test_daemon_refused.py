@@ -80,9 +80,6 @@ class Streams:
         self._left = list(self.given)
         self.released: list[Stream] = []
 
-    def stream_now(self) -> Stream | None:
-        return self._left.pop(0) if self._left else None
-
     async def get_stream(self) -> Stream:
         if not self._left:
             raise ConnectionRefused(CloseCode.SHUTDOWN, "")
@@ -96,9 +93,6 @@ class FewPlaces(Streams):
     """... whose peer has no place for a connection at first."""
 
     refusals = 2
-
-    def stream_now(self) -> Stream | None:
-        return None
 
     async def get_stream(self) -> Stream:
         if self.refusals:
