@@ -16,7 +16,7 @@ from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.frames import PING
 from dtp.session.limits import NEVER, Limits
 
-#: PendingPings that wait for an answer; older ones are given up.
+#: PINGs that wait for an answer; older ones are given up.
 _MAX_PINGS = 64
 #: One frame that moves nothing is allowed for so many bytes of streams that moved: metering and acknowledging take
 #: frames, too.

@@ -60,7 +60,7 @@ class ChargeRefused:
 
 @dataclass(frozen=True, slots=True)
 class ChargeOverdue:
-    """The client has not decided the charge of this number within `Payee.charge_patience`: let nobody wait for it.
+    """The client has not decided the charge of this number within `AskedCharges.patience`: let nobody wait for it.
 
     It may still be paid or declined, and no other one can be asked for before.
     """
