@@ -60,7 +60,6 @@ PATCHES: dict[str, int] = {
     "messaging": 15,
     "model": 1,
     "net": 12,
-    "node": 4,
     "pay": 20,
     "second": 1,
     "session": 2,
