@@ -98,7 +98,7 @@ class ReceiveCredit:
 
     @property
     def blocked_at(self) -> int | None:
-        """See `Session.blocked_at`."""
+        """What the peer may have sent, where it has and waits until more is read; None while it may send more."""
         is_full = self.limit - self.received < _LITTLE and self.unread >= self._window // 2
         return self.limit if is_full else None
 
