@@ -388,7 +388,7 @@ async def _print_message(each: Message, save: Path | None, *, ids: bool = False)
     by += f" (as {escape_text(each.teller_name)} says)" if each.told_by else ""
     said = f"{escape_text(each.sender_label)}{by}{where}: {text}{names}"
     id_ = f"{each.id.hex()} " if ids else ""
-    print_line(record, f"{id_}{each.sent_at:%Y-%m-%d %H:%M} {said}")
+    print_line(record, f"{id_}{each.sent_at:%Y-%m-%d %H:%M} {said}", keep=JOINERS)
 
 
 async def _save_files(each: Message, folder: Path) -> list[str]:

@@ -115,15 +115,16 @@ def print_result(record: Mapping[str, Any], text: str | None = None) -> None:
             _echo(f"{name.replace('_', ' '):<{width}}  {shown}")
 
 
-def print_line(record: Mapping[str, Any], text: str | None, *, err: bool = False) -> None:
+def print_line(record: Mapping[str, Any], text: str | None, *, err: bool = False, keep: str = "") -> None:
     """Print something that happened: `record` as a line of JSON after `--json`, else `text` (None: nothing).
 
-    `err` puts the text on standard error, for what isn't the result. Flushed: a program may be waiting for it.
+    `err` puts the text on standard error, for what isn't the result. Flushed: a program may be waiting for it. `keep`
+    are characters that aren't spelled out, where names in the text already are.
     """
     if wants_json():
         _echo(json.dumps(record))
     elif text is not None:
-        _echo(printable(text), err=err)
+        _echo(printable(text, keep=keep), err=err)
 
 
 def print_note(record: Mapping[str, Any], text: str) -> None:
@@ -213,6 +214,7 @@ def discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def printable(text: str) -> str:
-    """Return `text` with control characters spelled out: what a peer says must not drive the terminal."""
-    return escape_text(text, keep="\n\t")
+def printable(text: str, *, keep: str = "") -> str:
+    """Return `text` with control characters spelled out, but for those in `keep`: what a peer says must not drive the
+    terminal."""
+    return escape_text(text, keep="\n\t" + keep)

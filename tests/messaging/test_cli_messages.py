@@ -196,6 +196,15 @@ def test_what_was_said_is_answered_changed_and_deleted_by_its_id(
     call(bob, "message", "edit", "eight", "no id", code=2)
 
 
+def test_emoji_are_read_as_they_were_written_and_names_are_spelled_out(person: Callable[[str], Path]) -> None:
+    alice, bob = person("alice"), person("bob")
+    call(alice, "message", "add", str(bob / "card"), "--as", "b\u200dob")
+    call(alice, "message", "send", "b\u200dob", "👩\u200d🚀 \u202e")
+    history = [sys.executable, "-P", "-m", "dtp", "message", "history", "b\u200dob"]
+    shown = subprocess.check_output(history, env=environment(alice), timeout=PATIENCE).decode()
+    assert shown.endswith(": 👩\u200d🚀 \\u202e\n")
+
+
 def test_a_group_that_a_stranger_has_brought_us_into_is_accepted_or_left(
     person: Callable[[str], Path],
 ) -> None:
