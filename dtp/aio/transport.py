@@ -104,9 +104,7 @@ class StreamTransport(transports._FlowControlMixin):
         """Call the protocol, which is foreign code: what it raises ends this stream and nothing else."""
         try:
             return method(*args)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it may ask a cancelled future
             self._loop.call_exception_handler(
                 {
                     "message": f"Fatal error: protocol.{method.__name__}() call failed.",

@@ -148,13 +148,20 @@ def test_a_buffered_protocol_gets_every_byte_once(size: int, pausing: bool) -> N
     run(main())
 
 
-@pytest.mark.parametrize("fault", ["data_received", "get_buffer", "empty", "eof_received", "connection_made"])
+@pytest.mark.parametrize(
+    "fault", ["data_received", "get_buffer", "empty", "eof_received", "connection_made", "cancelled"]
+)
 def test_a_protocol_that_fails_ends_its_own_stream_only(fault: str) -> None:
     class Faulty(Recorder):
         pass
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError(fault)
+
+    def ask_for_cancelled(*_: object) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        future.result()
 
     async def main() -> None:
         reported: list[str] = []
@@ -165,6 +172,8 @@ def test_a_protocol_that_fails_ends_its_own_stream_only(fault: str) -> None:
             kind = type("Faulty", (Buffered,), {fault: fail})
         elif fault == "empty":
             kind = lambda: Buffered(size=0)  # noqa: E731
+        elif fault == "cancelled":
+            kind = type("Faulty", (Recorder,), {"data_received": ask_for_cancelled})
         first = True
 
         def theirs() -> Any:
@@ -185,8 +194,11 @@ def test_a_protocol_that_fails_ends_its_own_stream_only(fault: str) -> None:
             assert await reader.read() == b""
             writer.close()
             await writer.wait_closed()
-        expected = "RuntimeError('get_buffer() returned an empty buffer')"
-        assert reported == [expected if fault == "empty" else f"ZeroDivisionError('{fault}')"]
+        others = {
+            "empty": "RuntimeError('get_buffer() returned an empty buffer')",
+            "cancelled": "CancelledError()",
+        }
+        assert reported == [others.get(fault, f"ZeroDivisionError('{fault}')")]
 
     run(main())
 
