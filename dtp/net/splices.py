@@ -80,7 +80,7 @@ class Splice:
             self._splices.watch_splice(self)
 
     def pause_reading(self) -> None:
-        """Read no more for now. Idempotent."""
+        """Stop reading from the socket, until `start_reading`. Idempotent."""
         if self.reading:
             self.reading = False
             self._splices.unwatch_splice(self)

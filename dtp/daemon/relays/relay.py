@@ -126,7 +126,7 @@ class SocketEvents:
             self._watcher.add_reader(self._fd, on_readable)
 
     def pause_reading(self) -> None:
-        """Read no more for now. Idempotent."""
+        """Stop reading from the socket, until `read_on`. Idempotent."""
         if self.reading:
             self.reading = False
             if self._splice is not None and self._splice.reading:

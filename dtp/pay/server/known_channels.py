@@ -21,12 +21,13 @@ _MOST_DOUBTED: Final = 10_000
 
 
 class KnownChannels:
-    """Channels of the store as this chain had them last, and those that nothing is to be done with for now. Times are
-    the chain's, ms."""
+    """Remembers channels that vouchers are held of: how each was when a node was last asked about it, and which are
+    not asked about for an hour, since their vouchers aren't worth their gas. Times are the chain's, ms."""
 
     def __init__(self) -> None:
+        #: Each channel as it was seen last, and when that was.
         self.seen: dict[str, tuple[Channel, int]] = {}
-        #: The vouchers of which that is true, and until when.
+        #: Of each channel that isn't asked about: the vouchers that aren't worth it, and until when.
         self.resting: dict[str, tuple[Sequence[Sold], int]] = {}
 
     def due(self, sold: Mapping[str, Sequence[Sold]], now_ms: int) -> list[str]:
