@@ -64,28 +64,33 @@ class Hole:
         """Return the first carrier that comes about, not started. `DialError`; cancel it to give up."""
         self._try_place(self._place)
         changing: asyncio.Task[bool] | None = None
-        found: QuicCarrier | None = None
+        found: asyncio.Task[QuicCarrier] | None = None
         try:
             while found is None:
                 self._changed.clear()
                 changing = start_task(self._changed.wait(), name="dtp-hole-heard")
                 await asyncio.wait({changing, *self._all}, return_when=asyncio.FIRST_COMPLETED)
                 changing.cancel()
-                came = (task.result() for task in self._all if task.done() and task.exception() is None)
-                found = next(came, None)
+                found = next((task for task in self._all if task.done() and task.exception() is None), None)
                 if found is None and all(task.done() for task in self._all):
                     raise DialError("nobody has answered through the hole")
         finally:
-            await self._give_up(changing, found)
-        return found
+            if changing is not None:
+                changing.cancel()
+            self._give_up(found)
+        return found.result()
 
-    async def _give_up(self, changing: asyncio.Task[bool] | None, found: QuicCarrier | None) -> None:
-        """End what is not the answer, and dial nobody any more: packets may come meanwhile."""
+    def _give_up(self, answer: asyncio.Task[QuicCarrier] | None) -> None:
+        """End what is not the answer, and dial nobody any more: packets may come meanwhile. Nothing is waited for:
+        who gave up while that went on would never have the answer."""
         self._is_over = True
-        if changing is not None:
-            changing.cancel()
         for task in self._all:
-            task.cancel()
-        for each in await asyncio.gather(*self._all, return_exceptions=True):
-            if not isinstance(each, BaseException) and each is not found:
-                each.abort()
+            if task is not answer:
+                task.cancel()
+                task.add_done_callback(_end_carrier)
+
+
+def _end_carrier(task: asyncio.Task[QuicCarrier]) -> None:
+    """End what came of a dial that was given up, if anything did."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().abort()

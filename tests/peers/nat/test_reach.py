@@ -327,6 +327,36 @@ def test_what_comes_through_a_hole_in_the_moment_in_which_that_is_given_up_is_en
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
                 await hole.dial()
+        await asyncio.sleep(1)
         assert [each.aborted for each in endpoint.carriers] == [True]
+
+    run(main())
+
+
+class SlowlyEndingEndpoint(LateEndpoint):
+    """One of which the first dial succeeds at once, and the others end a while after they were given up."""
+
+    async def dial(self, place: tuple[str, int], url: str) -> Any:
+        if not self.carriers:
+            self.carriers.append(LateCarrier())
+            return self.carriers[0]
+        try:
+            return await super().dial(place, url)
+        finally:
+            await asyncio.sleep(10)
+
+
+def test_what_comes_through_a_hole_is_not_lost_by_waiting_for_the_end_of_other_dials() -> None:
+    """Whoever gave up while others ended never had the carrier, which nobody ended: the peer kept a connection."""
+
+    async def main() -> None:
+        endpoint = SlowlyEndingEndpoint()
+        hole = Hole(endpoint, ("192.0.2.7", 9))  # type: ignore[arg-type]
+        dialling = asyncio.ensure_future(hole.dial())
+        asyncio.get_running_loop().call_soon(hole.on_packet, ("192.0.2.7", 10))
+        async with asyncio.timeout(1):
+            assert await dialling is endpoint.carriers[0]
+        await asyncio.sleep(20)
+        assert [each.aborted for each in endpoint.carriers] == [False, True]
 
     run(main())
