@@ -192,6 +192,7 @@ class Calls:
         tunnel = PacketTunnel() if self._relays else None
         try:
             named = self.messenger.correspondence.get_contact(self.messenger.conversation_of(person)).person
+            await self.messenger.lookup.check_contact(named)
             devices = await self.messenger.delivery.run_in_thread(
                 self.messenger.correspondence.devices_of, named
             )

@@ -12,6 +12,7 @@ from typing import Final
 
 from dtp.errors import DtpError
 from dtp.messaging.cards import ContactCard
+from dtp.messaging.errors import ConsentNeeded
 from dtp.messaging.person.card_sources import CardEnded, CardRolledBack, CardSource, FoundCard
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import Delivery, now_ms
@@ -42,8 +43,8 @@ class LookUp:
         #: Whose cards were looked at since the program began; each is looked at by one task at a time.
         self._checked: set[bytes] = set()
         self._checking = defaultdict[bytes, asyncio.Lock](asyncio.Lock)
-        #: Whose cards the program was told not to count any more, and why, since it began.
-        self._told: set[tuple[bytes, What]] = set()
+        #: Whose cards the program was told not to count any more since it began: why, and by which key they are.
+        self._told: dict[bytes, tuple[What, bytes]] = {}
         self._keeping = SupervisedTask(self._run_refresh, name="dtp-messages-cards")
 
     def start(self) -> None:
@@ -115,12 +116,19 @@ class LookUp:
             await self._check_known(person)
 
     async def check_contact(self, person: bytes) -> None:
-        """Do that for somebody who is about to be written to, once: a program that only writes doesn't run for long
-        enough to hear of it otherwise. Raise `ConsentNeeded`, `ContactBlocked`, while files are nowhere yet."""
-        if self._sources and person != self._mail.person:
+        """Do that for somebody who is about to be written to or called, once: a program that only writes doesn't run
+        for long enough to hear of it otherwise. Raise `ConsentNeeded`, `ContactBlocked`, while files are nowhere
+        yet."""
+        contacts, person = self._mail.contacts, self._mail.succession.resolve_person(person)
+        if self._sources and contacts.get_contact(person) is not None:
             await self._check_known(person, again=False)
-        if (contact := self._mail.contacts.get_contact(person)) is not None:
-            contact.check_open()
+        if (contact := contacts.get_contact(person)) is None:  # a group, or we ourselves
+            return
+        contact.check_open()
+        if contacts.consent == "ask" and self._told.get(person) == (What.KEY_OUTDATED, contact.card.key):
+            raise ConsentNeeded(
+                f"{contact.name} has another key on the chain: add their new card, and compare safety numbers"
+            )
 
     async def _check_known(self, person: bytes, *, again: bool = True) -> None:
         """Tell of a card that counts no more though no newer one is found: mailboxes may hold that back."""
@@ -133,8 +141,9 @@ class LookUp:
         contact, is_own = self._mail.contacts.get_contact(person), person == self._mail.person
         if not is_own and (contact is None or contact.blocked):
             return
+        card = (contact.pending or contact.card) if contact else self._mail.card
         try:
-            await self.check_card((contact.pending or contact.card) if contact else self._mail.card)
+            await self.check_card(card)
         except (CardRolledBack, CardEnded) as fault:
             has_ended = isinstance(fault, CardEnded)
         else:
@@ -144,8 +153,8 @@ class LookUp:
             what = What.ACCOUNT_ENDED
         if has_ended and contact is not None:
             await self._delivery.run_in_thread(partial(self._mail.update_contact, person, blocked=True))
-        if (person, what) not in self._told:
-            self._told.add((person, what))
+        if self._told.get(person) != (what, card.key):
+            self._told[person] = (what, card.key)
             self._on_notices(
                 [Notice(what, person, person, detail=contact.name if contact else self._mail.card.name)]
             )

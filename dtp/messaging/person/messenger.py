@@ -174,8 +174,7 @@ class Message:
     async def forward(self, to: Person | Group | Room) -> Message:
         """Send its text and files to somebody else, saying whose it was."""
         fields = {"text": self.text, "files": self._shown.files, "from": self._shown.sender}
-        conversation = self._messenger.conversation_of(to)
-        return await self._messenger.say_text(conversation, fields)
+        return await self._messenger.say_text(self._messenger.conversation_of(to), fields)
 
     async def receipts(self) -> dict[bytes, bool]:
         """Return by person who has it, and whether it was read."""
@@ -538,6 +537,7 @@ class Messenger:
 
     async def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any]) -> Event:
         """Store and queue an event, and return it. Raise as `send` does."""
+        await self.lookup.check_contact(conversation)
         said = await self.delivery.run_in_thread(
             self.correspondence.send_event, conversation, kind, fields, now_ms()
         )

@@ -23,8 +23,10 @@ from dtp.messaging.calls.calling import CallEnded, Calls, Media
 from dtp.messaging.calls.media import MediaEnd
 from dtp.messaging.calls.signals import CallMalformed, Reason, Signal, SignalAct
 from dtp.messaging.calls.tunnel import PacketTunnel
+from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
-from dtp.messaging.errors import CallError, MediaUnusable
+from dtp.messaging.errors import CallError, ContactBlocked, MediaUnusable
+from dtp.messaging.person.card_sources import CardEnded, CardSource
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
 from dtp.peers.reach.messages import RELAY_SERVICE
@@ -244,6 +246,34 @@ def test_strangers_do_not_ring_and_what_comes_while_nobody_takes_calls_is_missed
                 notice = await wait_notice(bob, What.MISSED_CALL)
                 assert notice.person == alice.card.person
                 await call.hang_up()
+
+    office(main)
+
+
+class EndedCards(CardSource):
+    """A chain on which accounts were ended."""
+
+    def __init__(self) -> None:
+        self.ended: set[bytes] = set()
+
+    async def find_card(self, person: bytes) -> ContactCard | None:
+        return None
+
+    async def check_card(self, card: ContactCard) -> None:
+        if card.person in self.ended:
+            raise CardEnded("it was ended")
+
+
+def test_whether_a_card_counts_is_asked_before_a_call(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box, chain, media = await at.open(), EndedCards(), NoMedia("bob")
+        alice, bob = await at.begin("alice", box), await at.begin("bob", box, cards=[chain])
+        await bob.add_contact(alice.card)
+        chain.ended.add(alice.card.person)
+        async with Calls(bob) as calls:
+            with pytest.raises(ContactBlocked):
+                await calls.call("alice", media)
+        assert media.closed
 
     office(main)
 

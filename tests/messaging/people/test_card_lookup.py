@@ -18,7 +18,7 @@ from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.identity import Account, Device, Identity, PeerId
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.errors import ContactBlocked, MessageError, UnknownContact
+from dtp.messaging.errors import ConsentNeeded, ContactBlocked, MessageError, UnknownContact
 from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.person.card_sources import (
     DHT_NAME,
@@ -254,6 +254,51 @@ def test_a_card_that_counts_no_more_is_told_though_nobody_gives_a_newer_one(offi
         for name, what in (("replaced", What.OWN_KEY_REPLACED), ("ended", What.ACCOUNT_ENDED)):
             await people[name].refresh_cards()
             assert (await wait_notice(people[name], what)).person == people[name].card.person
+
+    office(main)
+
+
+@pytest.mark.parametrize("how", ["forward", "react"])
+def test_what_is_passed_on_or_said_of_a_message_asks_whether_a_card_counts_too(
+    office: Test, how: str
+) -> None:
+    async def main(at: PostOffice) -> None:
+        box, shelf = await at.open(), Shelf()
+        alice, bob = await at.begin("alice", box), await at.begin("bob", box, cards=[shelf])
+        await bob.add_contact(alice.card)
+        await alice.add_contact(bob.card)
+        await alice.send(bob.card.person, "before")
+        (said,) = await take(bob, 1)
+        shelf.ended.add(alice.card.person)
+        with pytest.raises(ContactBlocked):
+            await (said.forward(alice.card) if how == "forward" else said.react("+"))
+
+    office(main)
+
+
+def test_nothing_is_written_to_a_replaced_key_before_consent_where_that_is_asked_for(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box, shelf = await at.open(), Shelf()
+        device, key, recovery, other = (Identity.generate() for _ in range(4))
+        account = Account.create(key, recovery.id, [Device(device.id.key, "laptop")])
+        alice = await at.begin("alice", box, identity=device, account=account, cards=[shelf])
+        bob = await at.begin("bob", box, cards=[shelf], consent="ask")
+        await bob.add_contact(alice.card)
+        shelf.refused.add(alice.card.signature)
+        for _ in range(2):
+            with pytest.raises(ConsentNeeded, match="card"):
+                await bob.send(alice.card.person, "to whoever has the key")
+        assert [each.what for each in bob.take_notices()].count(What.KEY_OUTDATED) == 1
+        devices = [Device(device.id.key, "laptop")]
+        rotated = Account.rotate(account.card, recovery, other, Identity.generate().id, devices)
+        card = replace(
+            alice.card, account=rotated.card, key=other.id.key, sequence=alice.card.sequence + 1, access=b""
+        ).signed_by(other)
+        await bob.add_contact(card)
+        with pytest.raises(ConsentNeeded, match="accept"):
+            await bob.send(alice.card.person, "before it was accepted")
+        await bob.accept_key(alice.card.person)
+        await bob.send(alice.card.person, "it is you")
 
     office(main)
 
