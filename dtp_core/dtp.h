@@ -328,6 +328,12 @@ dtp_merged *dtp_graph_result(dtp_graph *graph);
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
 /* Return how many frames of an author wait. */
 uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author);
+/* Return how many edits of texts and lists are in all frames that wait, and how many bytes they have. */
+typedef struct dtp_edit_sum {
+    size_t count;
+    size_t bytes;
+} dtp_edit_sum;
+dtp_edit_sum dtp_graph_deferred_edits(const dtp_graph *graph);
 /* Return the clock up to which nothing of an author waits; 0 when nothing of it was seen. */
 uint64_t dtp_graph_let_in(const dtp_graph *graph, uint32_t author);
 /* Return whether the op that an author made at this clock was seen, and doesn't wait. */

@@ -187,6 +187,11 @@ class GraphCore:
         """Return how many frames of the author with this number wait."""
         return int(lib.dtp_graph_deferred(self._graph, author))
 
+    def count_waiting_edits(self) -> tuple[int, int]:
+        """Return how many edits of texts and lists are in all frames that wait, and how many bytes they have."""
+        found = lib.dtp_graph_deferred_edits(self._graph)
+        return int(found.count), int(found.bytes)
+
     def let_in(self, author: int) -> int:
         """Return the clock up to which no frame of the author with this number waits, 0 when none was seen."""
         return int(lib.dtp_graph_let_in(self._graph, author))

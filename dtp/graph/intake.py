@@ -271,6 +271,8 @@ class Intake:
             if changed:
                 self._inside.offer(is_local=False)
             envelope = self._graph.frames.chains.held_next(envelope.author)
+            if envelope is not None and not self._graph.admission.takes_held(envelope):
+                break
         self.wait_for_due()
         return taken
 

@@ -208,6 +208,18 @@ int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap)
 
 /* ---- frames that wait ----------------------------------------------------------------------------------------------- */
 
+static dtp_edit_sum count_edits(const dtp_parsed *parsed)
+{
+    dtp_edit_sum sum = {0, 0};
+    size_t i;
+    for (i = 0; i < parsed->count; i++)
+        if (dtp_is_edit(&parsed->ops[i])) {
+            sum.count++;
+            sum.bytes += parsed->ops[i].value_length;
+        }
+    return sum;
+}
+
 int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length)
 {
     dtp_deferred *frame;
@@ -225,9 +237,17 @@ int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t len
     frame->author = author;
     frame->before = graph->parsed.before;
     frame->last = graph->parsed.last;
+    frame->edits = count_edits(&graph->parsed);
+    graph->deferred_edits.count += frame->edits.count;
+    graph->deferred_edits.bytes += frame->edits.bytes;
     graph->deferred_count++;
     graph->authors[author].deferred++;
     return DTP_OK;
+}
+
+dtp_edit_sum dtp_graph_deferred_edits(const dtp_graph *graph)
+{
+    return graph->deferred_edits;
 }
 
 uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author)
@@ -305,6 +325,8 @@ int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
         return code; /* no memory, or no verdicts: it still waits */
     result->ops = graph->parsed.count;
     graph->authors[frame.author].deferred--;
+    graph->deferred_edits.count -= frame.edits.count;
+    graph->deferred_edits.bytes -= frame.edits.bytes;
     graph->deferred[first] = graph->deferred[--graph->deferred_count];
     dtp_release(frame.body);
     return DTP_OK;

@@ -29,7 +29,16 @@ from dtp.graph.permission.agreement import (
     read_agreement,
     waiting_sums,
 )
-from dtp.graph.permission.quotas import Arrivals, Quotas, Refused, StoredUsage, ops_in, read_quotas, usage_of
+from dtp.graph.permission.quotas import (
+    Arrivals,
+    Quotas,
+    Refused,
+    StoredUsage,
+    edits_in,
+    ops_in,
+    read_quotas,
+    usage_of,
+)
 from dtp.graph.stores.store import Store
 from dtp.identity import CardError, PeerId
 from dtp.identity.card import PREFIX, parse_account
@@ -50,8 +59,10 @@ _READ: Final = 256
 #: Bytes of memory that a text or a list takes that is open, however little it holds: in all, and beside C's.
 _TEXT_BYTES: Final = 7_000
 _TEXT_BESIDE: Final = 2_000
+#: Bytes of memory that a byte of edits takes at most: a deletion has 4 and may take 102, an insertion 5 and 107.
+_EDITED_BYTE: Final = 26
 #: Memory is measured again behind so many ops of others, and one more for so many bytes: it takes as long as they do.
-#: So many bytes of an envelope count as an op: one may be thousands of edits of a text, 72 bytes of memory for each.
+#: So many bytes of an envelope count as an op: one may be thousands of edits of a text.
 _OPS_LEAST: Final = 1_000
 _OP_FOR_BYTES: Final = 10_000
 _BYTES_OF_OP: Final = 64
@@ -534,7 +545,7 @@ class Admission:
         reason = usage.exceeded_limit(so_far, quotas.limits_of_known)
         if not reason and author not in self._acquainted:
             others = pending.strangers_bytes - counted
-            reason = await self._why_not_a_stranger(usage, so_far, others)
+            reason = self._why_no_memory(envelope) or await self._why_not_a_stranger(usage, so_far, others)
             if is_new and not reason and not self._arrivals.has_room(quotas, now):
                 reason = (
                     f"more than {quotas.new_strangers} new strangers in {quotas.new_strangers_seconds:g} s"
@@ -553,8 +564,6 @@ class Admission:
 
     async def _why_not_a_stranger(self, usage: StoredUsage, more: StoredUsage, others: int) -> str:
         quotas = self.quotas
-        if quotas.strangers_memory is not None and self._measure_memory() > quotas.strangers_memory:
-            return f"more than {quotas.strangers_memory} bytes of memory, with strangers"
         if quotas.strangers_bytes is not None:
             if self._strangers_bytes is None:
                 sizes = await self._inside.run(self._store.author_sizes)
@@ -564,6 +573,24 @@ class Admission:
                 return f"more than {quotas.strangers_bytes} bytes of all strangers"
         beyond = usage.exceeded_limit(more, quotas.limits_of_stranger)
         return f"{beyond} of a stranger" if beyond else ""
+
+    def _why_no_memory(self, envelope: Envelope | Summary) -> str:
+        """Return why something of a stranger isn't taken by the memory that it may take at most, "" if it is."""
+        most = self.quotas.strangers_memory
+        expected = _expect_memory(edits_in(envelope.body), len(envelope.body))
+        if most is None or self._measure_memory() + expected <= most:
+            return ""
+        return f"more than {most} bytes of memory, with strangers"
+
+    def takes_held(self, envelope: Envelope | Summary) -> bool:
+        """Return whether an envelope that waited for the one before it is taken now: others may have been meanwhile
+        that fill memory. One that isn't is counted as refused."""
+        author = envelope.author
+        reason = "" if author in self._acquainted else self._why_no_memory(envelope)
+        if not reason or not self.is_stranger(author):
+            return True
+        self._count_refusal(author, reason, len(envelope.body))
+        return False
 
     def note_memory_released(self) -> None:
         """Have memory measured before something of strangers is refused for it: it takes less now, maybe."""
@@ -577,7 +604,8 @@ class Admission:
             inside = replica.core.memory_bytes + replica.sequences.memory_bytes
             self._measured = inside + texts * _TEXT_BESIDE
             self._texts_measured, self._ops_unmeasured = texts, 0
-        return self._measured + max(0, texts - self._texts_measured) * _TEXT_BYTES
+        waiting = _expect_memory(*replica.core.count_waiting_edits())
+        return self._measured + max(0, texts - self._texts_measured) * _TEXT_BYTES + waiting
 
     async def _count_usage(self, author: bytes) -> StoredUsage:
         """Count what an author's envelopes that are here take, and remember it."""
@@ -623,6 +651,11 @@ class Admission:
 def _weigh(usage: StoredUsage) -> int:
     """Return as how many ops an envelope counts by the memory that it may take."""
     return max(usage.ops, usage.bytes // _BYTES_OF_OP)
+
+
+def _expect_memory(edits: int, size: int) -> int:
+    """Return bytes of memory that so many edits of texts and lists take at most, in so many bytes."""
+    return edits * _TEXT_BYTES + size * _EDITED_BYTE if edits else 0
 
 
 def _read_shared(told: Mapping[str, bytes]) -> dict[bytes, tuple[str, ...]]:

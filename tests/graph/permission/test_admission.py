@@ -395,8 +395,8 @@ def test_many_tiny_texts_of_a_stranger_fill_no_memory() -> None:
             await bob.commit()
         for one in await bob.frames.read(BOB.id.key, 1, 10):
             await alice.receive([one])
-        assert alice.frames.vector()[BOB.id.key] == 3
-        assert alice.replica.sequences.open_count == 150
+        assert alice.frames.vector()[BOB.id.key] == 2
+        assert alice.replica.sequences.open_count == 100
         assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
         for graph in alice, bob:
             await graph.close()
@@ -410,13 +410,104 @@ def test_what_a_stranger_sends_at_once_fills_no_memory() -> None:
     async def main() -> None:
         bob = await Graph.open("memory:", identity=BOB)
         alice = await Graph.open("memory:", identity=ALICE)
-        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        await alice.admission.set_quotas(Quotas(strangers_memory=10_000_000))
         for number in range(30):
             for each in range(300):
                 bob.text("t", f"{number}.{each}").append("x")
             await bob.commit()
         await alice.receive(await bob.frames.read(BOB.id.key, 1, 30))
-        assert 0 < alice.replica.sequences.open_count < 5_000
+        assert 1_000 < alice.replica.sequences.open_count < 5_000
+        assert list(alice.admission.refused.reasons) == ["more than 10000000 bytes of memory, with strangers"]
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_one_frame_of_a_stranger_fills_no_memory() -> None:
+    """It may have 65,536 edits, each of another text: 460 MB, though there was room for none of them."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        for each in range(300):
+            bob.text("t", f"t{each}").append("x")
+            bob.list("t", f"l{each}").append("x")
+            bob.node("t")[f"r{each}"] = each
+        await bob.commit()
+        await alice.receive(await bob.frames.read(BOB.id.key, 1, 1))
+        assert alice.replica.sequences.open_count == 0
+        assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_what_came_too_early_of_a_stranger_fills_no_memory() -> None:
+    """64 MiB may wait for the first frame, and came in with it, unasked."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        for number in range(30):
+            for each in range(50):
+                bob.text("t", f"{number}.{each}").append("x")
+            await bob.commit()
+        first, *others = await bob.frames.read(BOB.id.key, 1, 30)
+        await alice.receive(others)
+        await alice.receive([first])
+        assert 0 < alice.replica.sequences.open_count < 150
+        assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        await alice.admission.set_quotas(Quotas())
+        await alice.receive([first, *others])
+        assert alice.replica.sequences.open_count == 1_500
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_what_strangers_date_ahead_fills_no_memory_when_it_is_due() -> None:
+    """Only its bytes were counted while it waited, and it came in unasked."""
+    seconds = [1_700_000_000.0]
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB, clock=Clock(lambda: seconds[0] + 600))
+        alice = await Graph.open("memory:", identity=ALICE, clock=Clock(lambda: seconds[0]))
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        for number in range(30):
+            for each in range(50):
+                bob.text("t", f"{number}.{each}").append("x")
+            await bob.commit()
+        for one in await bob.frames.read(BOB.id.key, 1, 30):
+            await alice.receive([one])
+        assert 0 < alice.waiting_frames(BOB.id.key) < 3
+        seconds[0] += 600
+        assert list(alice.replica.take_due()) != []
+        assert 0 < alice.replica.sequences.open_count < 150
+        assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_one_edit_of_a_stranger_fills_no_memory() -> None:
+    """It may have 16 MiB, and take 400."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_memory=1_000_000))
+        text, rng = bob.text("t", "t"), random.Random(1)
+        for _ in range(20_000):
+            text.insert(rng.randrange(len(text) + 1), "x")
+        await bob.commit()
+        assert text.memory > 1_000_000
+        await alice.receive(await bob.frames.read(BOB.id.key, 1, 1))
         assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
         for graph in alice, bob:
             await graph.close()
@@ -441,7 +532,7 @@ def test_one_large_text_of_a_stranger_fills_no_memory() -> None:
         for one in await bob.frames.read(BOB.id.key, 1, 21):
             await alice.receive([one])
         assert list(alice.admission.refused.reasons) == ["more than 1000000 bytes of memory, with strangers"]
-        assert 1_000_000 < alice.text("t", "t").memory < 2_000_000
+        assert 500_000 < alice.text("t", "t").memory < 1_200_000
         for graph in alice, bob:
             await graph.close()
 
