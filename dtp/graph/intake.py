@@ -300,28 +300,18 @@ class Intake:
         self.wait_for_due()
 
     def _limit_early(self) -> None:
-        """Forget those for which there is no room: what is due last, which may be never."""
-        while sum(map(len, self._early.values())) > _MOST_EARLY:
-            peer, author, _ = self._find_last_early(is_kept=False)
-            del self._early[peer][author]
-            if not self._early[peer]:
-                del self._early[peer]
-        kept = (one.kept for early in self._early.values() for one in early.values())
-        size = sum(len(one.body) for one in kept if one is not None)
-        while size > _MOST_EARLY_BYTES:
-            peer, author, last = self._find_last_early(is_kept=True)
-            size -= len(last.kept.body) if last.kept is not None else 0
-            self._early[peer][author] = _Early(last.last, None)
-
-    def _find_last_early(self, *, is_kept: bool) -> tuple[bytes, bytes, _Early]:
-        """Return the summary that is due last, of several the one that came last: peer, author, and what is known."""
-        found = [
-            (peer, author, one)
-            for peer, early in self._early.items()
-            for author, one in early.items()
-            if one.kept is not None or not is_kept
-        ]
-        return max(reversed(found), key=lambda each: each[2].last)
+        """Keep those for which there is room: what is due first, since others may never be."""
+        by_clock = sorted(
+            ((peer, author, one) for peer, early in self._early.items() for author, one in early.items()),
+            key=lambda each: each[2].last,
+        )
+        self._early.clear()
+        room = _MOST_EARLY_BYTES
+        for peer, author, one in by_clock[:_MOST_EARLY]:
+            size = len(one.kept.body) if one.kept is not None else 0
+            kept = one if size <= room else _Early(one.last, None)
+            room -= size if kept is one else 0
+            self._early.setdefault(peer, {})[author] = kept
 
     def _find_first_early(self) -> None:
         clocks = (one.last for early in self._early.values() for one in early.values())
