@@ -178,21 +178,26 @@ int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body,
 
 enum { LEFT_OUT = 0xff }; /* no kind of op */
 
-int dtp_summary_edit(dtp_summary *summary, uint64_t clock, const uint8_t *value, size_t length)
+/* The op with this clock in a frame, whose clocks rise; NULL: there is none. */
+static dtp_op *find_op(const dtp_parsed *parsed, uint64_t clock)
 {
-    dtp_parsed *kept = &summary->kept;
-    size_t low = 0, high = kept->count;
-    dtp_op *op;
+    size_t low = 0, high = parsed->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (kept->ops[middle].clock < clock)
+        if (parsed->ops[middle].clock < clock)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == kept->count || kept->ops[low].clock != clock || !dtp_is_edit(&kept->ops[low]))
+    return low < parsed->count && parsed->ops[low].clock == clock ? &parsed->ops[low] : NULL;
+}
+
+int dtp_summary_edit(dtp_summary *summary, uint64_t clock, const uint8_t *value, size_t length)
+{
+    dtp_parsed *kept = &summary->kept;
+    dtp_op *op = find_op(kept, clock);
+    if (op == NULL || !dtp_is_edit(op))
         return DTP_E_LIMIT;
-    op = &kept->ops[low];
     if (length == 0) {
         op->kind = LEFT_OUT;
         return DTP_OK;
@@ -224,17 +229,8 @@ int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view)
 /* Return whether the frame that was just merged, whose clocks rise, has an addition at this clock. */
 static int is_listed(const dtp_graph *graph, uint64_t clock)
 {
-    const dtp_parsed *p = &graph->parsed;
-    size_t low = 0, high = p->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (p->ops[middle].clock < clock)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < p->count && p->ops[low].clock == clock
-        && (p->ops[low].kind == DTP_SET_ADD || p->ops[low].kind == DTP_VALUES_PUT);
+    const dtp_op *op = find_op(&graph->parsed, clock);
+    return op != NULL && (op->kind == DTP_SET_ADD || op->kind == DTP_VALUES_PUT);
 }
 
 /* Entries of the author that the summary is about and doesn't have were removed, although it may not say by what; and

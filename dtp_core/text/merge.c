@@ -266,6 +266,17 @@ static id translate(const dtp_text *t, id x)
     return x;
 }
 
+/* Read the next operation of a group of a checked message, whose authors are interned; return whether there was one. */
+static int next_operation(const dtp_text *t, group *g, wire_op *w)
+{
+    (void)wire_operation(g, w); /* checked before */
+    if (w->end)
+        return 0;
+    w->op.a = translate(t, w->op.a);
+    w->op.b = translate(t, w->op.b);
+    return 1;
+}
+
 /* The groups of checked changes, whose authors are interned. */
 static int merge_groups(dtp_text *t, const message *m, const uint8_t *start)
 {
@@ -280,11 +291,8 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *start)
         for (;;) {
             const uint8_t *at = g.r.at;
             size_t size = 0;
-            (void)wire_operation(&g, &w); /* checked before */
-            if (w.end)
+            if (!next_operation(t, &g, &w))
                 break;
-            w.op.a = translate(t, w.op.a);
-            w.op.b = translate(t, w.op.b);
             if (w.op.kind < DELETE_UP && !w.dead)
                 size = m->ascii ? w.len : units_skip(t, text, w.len, NULL);
             code = apply(t, who, w, text, size, NULL);
@@ -330,11 +338,8 @@ static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
         agent *a = &t->agents[who];
         for (;;) {
             t->state.at = (uint64_t)(g.r.at - start);
-            (void)wire_operation(&g, &w); /* checked before */
-            if (w.end)
+            if (!next_operation(t, &g, &w))
                 break;
-            w.op.a = translate(t, w.op.a);
-            w.op.b = translate(t, w.op.b);
             if (w.op.seq != a->next || refers(t, who, &w, &lack) != DTP_TEXT_OK)
                 return DTP_TEXT_REFERENCE;
             code = log_reserve(t, a, 2);
