@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from socket import socket
-from typing import Any
 
 from dtp.daemon.services import Adopted
 from dtp.daemon.workers.handover import Handover
@@ -18,14 +17,14 @@ class PeerListener:
     def __init__(self, make: Callable[[], Awaitable[Listener]], handover: Handover) -> None:
         """`make` makes the listener, without a place; `handover` is for carriers that belong to other processes."""
         self.listener: Listener | None = None
-        self._make, self._handover = make, handover
+        self._make, self.handover = make, handover
         #: Settings of `listen` -> where that is.
         self._bound: dict[str, list[str]] = {}
 
     async def listen_at(self, urls: Sequence[str], adopted: Adopted) -> Listener:
         """Listen at those of `urls` where it doesn't yet. Raises `ListenError`; some may have been added then."""
         if self.listener is None:
-            self.listener = self._handover.listener = await self._make()
+            self.listener = self.handover.listener = await self._make()
         for url in urls:
             if url in self._bound:
                 continue
@@ -67,10 +66,6 @@ class PeerListener:
     def has_connection(self, connection_id: bytes) -> bool:
         """Return whether a connection that came from a peer is here, open or waiting to be resumed."""
         return self.listener is not None and self.listener.has_connection(connection_id)
-
-    def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
-        """Take a carrier that another process was given, for a connection that is here."""
-        self._handover.take_carrier(fields, descriptors)
 
     async def hand_over(self) -> None:
         """Listen no more, and leave the places as they are: another process has copies of the sockets."""

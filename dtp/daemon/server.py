@@ -341,7 +341,7 @@ class Daemon:
 
     def take_carrier(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
         """Take a carrier that came to the process after this one, for a connection that is here."""
-        self.peers.take_carrier(fields, descriptors)
+        self.peers.handover.take_carrier(fields, descriptors)
 
     async def hand_over(self) -> None:
         """Take nothing new, and leave the places as they are: another process has copies of the sockets."""

@@ -163,6 +163,6 @@ class ForwardedPlaces:
             await forwarded.stop_listening()
 
     async def hand_over(self) -> None:
-        """Do the same, and leave the places as they are: another process has copies of the sockets."""
+        """Take no more programs, and leave the places as they are: another process has copies of the sockets."""
         for forwarded in self.by_place.values():
             await forwarded.hand_over()

@@ -127,18 +127,15 @@ class PipeHistory:
     """Up to where in the chain's history the pipes of the other side are known to be whole."""
 
     def __init__(self, since: Cursor | None = None, pipes: int = MAX_PIPES) -> None:
-        """From `since` on frames may come, on so many `pipes` at most."""
-        self._since, self._pipes = since, pipes
+        """From `since` on frames may come."""
+        self._since = since
+        #: How many pipes the other side has at most.
+        self.pipes = pipes
         self._places: dict[int, Cursor | None] = {}
-
-    @property
-    def pipes(self) -> int:
-        """How many pipes the other side has at most."""
-        return self._pipes
 
     def expect_pipes(self, count: int) -> None:
         """Note how many pipes the other side says that it has: no fewer than frames came by."""
-        self._pipes = max(count, len(self._places))
+        self.pipes = max(count, len(self._places))
 
     def note_frame(self, index: int, place: Cursor | None, *, is_whole: bool) -> None:
         """Note where a frame of a pipe was, and whether that `is_whole` with it."""
@@ -149,7 +146,7 @@ class PipeHistory:
     def whole_until(self) -> Cursor | None:
         """Return from where on history may have frames that didn't come."""
         places = [*self._places.values()]
-        if len(places) < self._pipes:
+        if len(places) < self.pipes:
             places.append(self._since)  # the first frame of a pipe may be missing
         known = [place for place in places if place is not None]
         return min(known, key=lambda cursor: cursor.place, default=None)

@@ -78,12 +78,14 @@ class ChannelEnd:
         #: Of the other side's pipes.
         self.history = PipeHistory(since)
         self._acks = FrameAcks(where)
+        self._pipes: list[SendingPipe] = []
         self._writer = FrameWriter(
             chain,
             where,
             gas,
             timing,
             self._acks,
+            self._pipes,
             refresh=self._refresh_channel,
             check_usable=self._check_usable,
         )
@@ -91,7 +93,6 @@ class ChannelEnd:
         self._on_idle = on_idle
         self._answers = answers
         self._stuck = False
-        self._pipes: list[SendingPipe] = []
         self._tasks: list[SupervisedTask] = []
         self._controls: deque[FrameJob] = deque()
         self._under_way = 0
@@ -113,7 +114,6 @@ class ChannelEnd:
         for each in pipes:
             out = SendingPipe(each.id, each.index, each.sequence)
             self._pipes.append(out)
-            self._writer.pipes += 1
             self._start_supervised(partial(self._run_sender, out), "dtp-pipe-send")
 
     def _start_supervised(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -98,16 +98,15 @@ class FrameWriter:
         gas: GasGuess,
         timing: Timing,
         acks: FrameAcks,
+        pipes: Sequence[SendingPipe],
         *,
         refresh: Callable[[], Awaitable[None]],
         check_usable: Callable[[], None],
     ) -> None:
-        """`refresh` has what the chain says of the channel taken note of; `check_usable` raises why the end can't be
-        used any more."""
+        """`pipes` are those that the end sends over by now; `refresh` has what the chain says of the channel taken
+        note of; `check_usable` raises why the end can't be used any more."""
         self._chain, self._where, self._gas, self._timing, self._acks = chain, where, gas, timing, acks
-        self._refresh, self._check_usable = refresh, check_usable
-        #: How many pipes the end sends over, as the other side is told.
-        self.pipes = 0
+        self._pipes, self._refresh, self._check_usable = pipes, refresh, check_usable
         self._careful = False
 
     async def write_frame(self, out: SendingPipe, job: FrameJob, acks: SomeAcks) -> SomeAcks:
@@ -174,13 +173,13 @@ class FrameWriter:
         pieces = job.cut.split_into(where.piece) if job.cut is not None else [PipePiece(0, b"")]
         made = []
         for number, each in enumerate(pieces):
-            header = Header(job.link, each.offset, () if number else acks, where.to, max(1, self.pipes))
+            header = Header(job.link, each.offset, () if number else acks, where.to, max(1, len(self._pipes)))
             flags = to | (job.flags if number == len(pieces) - 1 else Flags(0))
             made.append((int(flags), encode(header, flags, each.data)))
         return made
 
     async def _wait_for_rate(self, out: SendingPipe, size: int, count: int) -> bool:
-        """Wait until the service's rate has room; whether there is a rate at all."""
+        """Wait until the service's rate has room; return whether there is a rate at all."""
         rate = self._where.rate
         if not self._where.is_client or not (rate.requests.interval_ns or rate.bytes.interval_ns):
             return False
@@ -205,7 +204,7 @@ class FrameWriter:
     async def _after_abort(
         self, out: SendingPipe, fault: MoveAborted, acks: SomeAcks, since: float
     ) -> SomeAcks:
-        """Wait until another attempt makes sense; the acknowledgements that are still to be made.
+        """Wait until another attempt makes sense; return the acknowledgements that are still to be made.
 
         Raises `PipeStalledError` when attempts since `since` were in vain for too long.
         """
@@ -220,9 +219,8 @@ class FrameWriter:
         elif fault.error is ChannelError.STALE_ACK:
             await self._refresh()
             if self._acks.list_undone(acks) == acks:
-                await self._wait_before_retry(
-                    since, fault
-                )  # the node that was read lags behind the one that refuses
+                # The node that was read lags behind the one that refuses.
+                await self._wait_before_retry(since, fault)
         else:
             raise PipeRefusedError(
                 f"the chain refuses frames of channel {self._where.channel}: {fault}"
@@ -238,7 +236,7 @@ class FrameWriter:
         unknown: OutcomeUnknown,
         since: float,
     ) -> bool:
-        """Find out what became of a transaction, for certain: whether it was executed.
+        """Return whether a transaction was executed, once that is certain.
 
         The identical bytes can be sent at any time. Another transaction may be made only when it is known that these
         were not executed, or the frame would be there twice.

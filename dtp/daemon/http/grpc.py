@@ -145,12 +145,13 @@ class Filter:
     # ---- from the client ----------------------------------------------------------------------------------
 
     def from_client(self, data: bytes) -> None:
-        """Bytes have come. Raises `MalformedHttp2`."""
+        """Take bytes of the client. Raises `MalformedHttp2`."""
         for _ in self.in_turns(data):
             pass
 
     def in_turns(self, data: bytes) -> Iterator[None]:
-        """Do the same in steps; between them others may have their turn, and what there is so far may go on."""
+        """Take bytes of the client in steps: between them others have their turn, and what there is so far may go
+        on."""
         if not self.begun:
             data = self._take_preface(data)
         taken = 0
@@ -169,7 +170,7 @@ class Filter:
             raise MalformedHttp2("more is asked for than the backend lets be refused")
 
     def _take_preface(self, data: bytes) -> bytes:
-        """Return the preface, which may come in pieces; what is behind it."""
+        """Take the preface, which may come in pieces; return what is behind it."""
         missing = len(frames.PREFACE) - len(self._preface)
         self._preface += data[:missing]
         if not frames.PREFACE.startswith(self._preface):

@@ -147,7 +147,7 @@ class PolicyChain:
         return delay
 
     def compute_delay(self, event: Move, now: Moment) -> float:
-        """Return the same of bytes that are asked about by themselves yet: only how long to wait."""
+        """Count bytes that are asked about elsewhere; return the seconds to wait before the next are read."""
         for commit in self._told[Move]:
             commit(event, now)
         return max((policy.compute_delay(event, now) for policy in self.policies), default=0.0)

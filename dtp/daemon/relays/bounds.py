@@ -105,7 +105,7 @@ class StreamBounds:
         resume()
 
     def _count_moved(self, size: int) -> float:
-        """Count bytes: the seconds to wait for the next ones. Ends the stream when there may be no more."""
+        """Count bytes; return the seconds to wait for the next ones. End the stream where there may be no more."""
         if self._data_left is not None:
             self._data_left -= size
             if self._data_left < 0:

@@ -84,20 +84,19 @@ class Door:
         if exposed is None:
             self._no_service(caller, request.service)
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
+        # Closing is not a service: no rule keeps anybody from it.
         if self._side.is_to_close(request, exposed.config):
-            return self._ask_chain(
-                request, caller, exposed
-            )  # closing is not a service: no rule keeps anybody from it
+            return self._ask_chain(request, caller, exposed)
         # Whoever was let in before may go on while nobody new is.
         denial = (None if request.again else self._shut()) or self.ban_of(caller)
         if denial is not None:
-            exposed.note_denial(caller, denial)
+            exposed.log.log_denial(denial, caller)
             raise refuse(denial)
         exposed.admit_caller(caller)
         if request.again:
             return None  # by the chain it is looked at now and then, with all who are here
         if request.ticket and exposed.config.price is None:
-            exposed.note_denial(caller, Denial("price", Reason.UNPAID, FREE))
+            exposed.log.log_denial(Denial("price", Reason.UNPAID, FREE), caller)
             raise Refuse(CloseCode.PAYMENT, FREE, detail=CloseDetail.SERVICE_FREE)
         if not exposed.config.on_chain and exposed.config.price is None:
             return None
@@ -120,7 +119,7 @@ class Door:
         try:
             return await self._side.admit_request(request, exposed.config)
         except Refuse as refusal:
-            exposed.note_denial(caller, by_chain(refusal))
+            exposed.log.log_denial(by_chain(refusal), caller)
             raise
 
     def note_denial(self, caller: Caller, service: str, denial: Denial) -> None:
@@ -129,7 +128,7 @@ class Door:
         if exposed is None:
             self._no_service(caller, service)
         else:
-            exposed.note_denial(caller, denial)
+            exposed.log.log_denial(denial, caller)
 
     def _no_service(self, caller: Caller, service: str) -> None:
         self.refused[UNKNOWN_SERVICE] += 1

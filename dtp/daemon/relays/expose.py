@@ -254,7 +254,7 @@ class Exposed:
             self._go_on(caller, stream, self._run_conversation(caller, stream, opened))
 
     def take_over(self, session: Conversation, caller: Caller) -> Bounds:
-        """Serve a session from now on in the place of what has served it; the bounds that it has here.
+        """Serve a session from now on in the place of what has served it; return the bounds that it has here.
 
         It is open, so that a lower limit doesn't end it; but it does end if its caller isn't let in any more.
         """
@@ -300,10 +300,6 @@ class Exposed:
         """Refuse a stream for what is not a rule's affair."""
         self.ledger.streams += 1
         self._deny_stream(denial, caller, stream)
-
-    def note_denial(self, caller: Caller, denial: Denial) -> None:
-        """Note a denial of what is not a rule's affair."""
-        self.log.log_denial(denial, caller)
 
     def _deny_stream(self, denial: Denial, caller: Caller, stream: Stream) -> None:
         self.ledger.failed += 1
@@ -352,8 +348,8 @@ class Exposed:
         return verdict
 
     def compute_delay(self, caller: Caller, size: int) -> float:
-        """Return the same of a request that is yet to be asked for, which then hears more than that it ends: the
-        seconds."""
+        """Count bytes of a request whose quotas are asked about by itself, so that it hears more than that its stream
+        ends; return the seconds to wait before the next are read."""
         return self.chain.compute_delay(Move(caller, size), self._clock()) if self.chain.counts_bytes else 0.0
 
     # ---- kinds of services --------------------------------------------------------------------------------
@@ -383,7 +379,7 @@ class Exposed:
         tried: list[Backend],
         chosen: Backend | None,
     ) -> None:
-        """Do the same with a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
+        """Join the stream with a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
         try:
             dialled = await self.backends.dial_backend(caller, tried, chosen)
         except NoDescriptors as error:

@@ -307,7 +307,7 @@ class StreamRelay:
         self._events.read_on(self._on_readable)
 
     def splice_full(self) -> None:
-        """There is more to read than a small message."""
+        """Read in larger pieces: there is more than a small message."""
         self._events.pause_reading()
         self._events.read_size = 4 * READ_MIN
         if not self.ended and not self._socket_ended and self.stream.queued <= self._high:
@@ -319,7 +319,7 @@ class StreamRelay:
             self._events.pause_reading()
 
     def splice_ended(self, errno: int) -> None:
-        """As when reading by itself."""
+        """Do as when reading by itself has found an end, or an error."""
         self._events.reading = False
         if errno:
             self._break_off(self._broken, f"{words(self._broken)}: {os.strerror(errno)}")
@@ -384,7 +384,7 @@ class StreamRelay:
             self._wait_with(data)
 
     def splice_broken(self, errno: int) -> None:
-        """As when sending by itself."""
+        """Do as when sending by itself has failed."""
         if not self._shut and not self.ended:
             self._socket_takes_no_more()
 
@@ -477,7 +477,7 @@ class StreamRelay:
         return not (self.ended or moved or self._socket_ended or self._stream_ended or self._shut)
 
     def stream_writable(self) -> None:
-        """Less waits to be sent, or nobody wants it any more."""
+        """Read on, since less waits to be sent; no more, where nobody wants it."""
         if self.ended or self._socket_ended:
             return
         error = self.stream.write_error

@@ -449,7 +449,7 @@ class ClientMeter(MeterDriver):
             await self.wait_changed()
 
     async def pay_rest(self) -> bool:
-        """Pay for everything that has come, in order; whether both sides came to the same. Doesn't raise."""
+        """Pay for everything that has come, in order; return whether both sides came to the same. Doesn't raise."""
         if self._over or not self.payer.welcomed:
             return False
         self._read_counts()

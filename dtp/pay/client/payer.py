@@ -158,7 +158,8 @@ class Payer:
         if not self.schedule.signing or signed.voucher.sequence != self.signed.next:
             raise NotMetered("this voucher was not asked for")
         self.schedule.signing = False
-        self._use_voucher(signed)
+        self.signed.use(signed)
+        self.schedule.note_paid(self.signed.usage)
         self.charges.note_signed(charge)
         self._say_newest(now)
         for each in ahead:
@@ -418,10 +419,6 @@ class Payer:
         lane, amount = self.lane, self.funds.prices.cost_of(target)
         lock, end = self.charges.lock, self._not_after_ms
         return Voucher(lane.channel, lane.lane, sequence, amount, *target, lock, end)
-
-    def _use_voucher(self, signed: SignedVoucher) -> None:
-        self.signed.use(signed)
-        self.schedule.note_paid(self.signed.usage)
 
     def _say_newest(self, now: float) -> None:
         assert self.newest is not None

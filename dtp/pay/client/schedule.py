@@ -84,9 +84,8 @@ class VoucherSchedule:
     def begin_signing(self, now: float) -> None:
         """Note that a voucher is to be signed."""
         self.signing, self.demanded = True, False
-        self._unpaid_since = (
-            now  # so that the next byte needs no look: `forget_unpaid` sees whether there was one
-        )
+        # So that the next byte needs no look: `forget_unpaid` sees whether there was one.
+        self._unpaid_since = now
 
     @property
     def unpaid_until(self) -> float:

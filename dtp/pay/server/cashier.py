@@ -155,7 +155,7 @@ class Cashier:
                 log.warning("not everything was claimed; the next run does: %s", error)
 
     async def poll(self, *, closing: bool = False) -> list[Settlement]:
-        """Do what is to be done now; what was done. Raises `ChainError`, `StoreError`.
+        """Do what is to be done now; return what was done. Raises `ChainError`, `StoreError`.
 
         Nothing where another claims out of the same store: what comes second costs gas and brings nothing.
         """
