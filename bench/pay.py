@@ -23,8 +23,8 @@ from dtp.net.connection import Connection
 from dtp.net.dial import Dialer, suites
 from dtp.net.listener import listen
 from dtp.pay.client.client_meter import ClientMeter
-from dtp.pay.client.payer import Payer, said
-from dtp.pay.messages import VOUCHER_HEAD, build, parse
+from dtp.pay.client.payer import Payer
+from dtp.pay.messages import VOUCHER_HEAD, VoucherSaid, build, parse
 from dtp.pay.metered import Metered
 from dtp.pay.server.payee import Payee
 from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
@@ -232,7 +232,7 @@ def vouchers(count: int) -> dict[str, float]:
     began = time.process_time()
     frames = []
     for n in range(1, count + 1):
-        frames.append(build(said(KEY.sign(Voucher(CHANNEL, 0, n, 2 * n, 0, n * MIB)), 0)))
+        frames.append(build(VoucherSaid.of(KEY.sign(Voucher(CHANNEL, 0, n, 2 * n, 0, n * MIB)), 0)))
     signed = time.process_time()
     for frame in frames:
         message: Any = parse(frame, from_client=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import msgpack
 
 from dtp.packing import unpack
 from dtp.pay.errors import MalformedMeter
-from dtp.pay.voucher import HASH_SIZE, KEY_SIZE, MAX_COUNT, SIGNATURE_SIZE
+from dtp.pay.voucher import HASH_SIZE, KEY_SIZE, MAX_COUNT, SIGNATURE_SIZE, SignedVoucher
 
 VERSION: Final = 1
 #: The largest frame, bytes (docs/wire.md, METER).
@@ -52,6 +52,14 @@ class VoucherSaid:
     hash_lock: _Bytes | None
     signature: _Bytes
     charge: int = 0
+
+    @classmethod
+    def of(cls, signed: SignedVoucher, charge: int) -> Self:
+        """Return what is said of a voucher that agrees to this charge."""
+        voucher = signed.voucher
+        counts = voucher.requests, voucher.bytes
+        end, lock = voucher.not_after_ms, voucher.hash_lock
+        return cls(voucher.sequence, voucher.amount, *counts, end, lock, signed.signature, charge)
 
 
 @dataclass(frozen=True, slots=True)

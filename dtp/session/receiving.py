@@ -166,9 +166,8 @@ class Receiving(Linking):
                     continue
                 if stream is None:
                     stream = self._peer_stream(stream_id)
-                if stream is not None and stream.receive.receive_next(
-                    offset, length
-                ):  # the usual case, made short
+                # The usual case, made short.
+                if stream is not None and stream.receive.receive_next(offset, length):
                     credit.received += length
                     if credit.received >= credit.scarce_at:
                         credit.check_received()
@@ -470,10 +469,8 @@ class Receiving(Linking):
         listed, link.listed = link.listed, set()
         if gone is not None and gone is not link:
             self.link_lost(gone, now, "the peer lost this carrier")
-        elif (
-            self._link_history.told.get(lost) not in self._links
-        ):  # not attached here yet, or the answer was lost
-            self._send_list(link, lost)
+        elif self._link_history.told.get(lost) not in self._links:
+            self._send_list(link, lost)  # it was not attached here yet, or the answer was lost
         self._link_history.unanswered.discard(lost)
         if gone is not link:
             if lost in self._link_history.heard or self.ended is not None:

@@ -32,12 +32,8 @@ from dtp.session.state import SessionState
 _STREAM = int(FrameType.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
 _FRAME_COST = 64
-
-
 #: And what EXCHANGE does.
 _EXCHANGE_COST = EXCHANGE.size + _FRAME_COST
-
-
 #: Stands in a link's control frames for a list (docs/wire.md, "Resume"), which is made when its turn has come: so a
 #: peer that reads nothing has at most one kept for it, and it is as new as can be.
 _LIST = -1
@@ -108,7 +104,7 @@ class Sealing(SessionState):
         return None
 
     def seal_packet(self, link: Link, out: Buffer, now: float) -> int:
-        """Seal the next datagram into a packet for the lossy path of this link; its size, 0 when there is none."""
+        """Seal the next datagram for the lossy path of this link; return the packet's size, 0 when there is none."""
         packets, datagrams = link.packets, self._datagrams
         if packets is None or not datagrams or self.ended is not None or self._lossy_path() is not packets:
             return 0
@@ -222,7 +218,7 @@ class Sealing(SessionState):
         return bool(link.control) or link.record_due
 
     def _take_own(self, link: Link, frames: list[Outgoing], room: int) -> int:
-        """Return the control frames of this link, and the lists that have their place among them."""
+        """Take control frames of this link, and the lists that have their place among them; return the room left."""
         queue = link.control
         while queue and room > 4096:
             if queue[0][0] != _LIST:

@@ -15,9 +15,9 @@ import pytest
 from dtp.pay import messages
 from dtp.pay.client import payer_events
 from dtp.pay.client.lane_start import PayerLane, Reserved
-from dtp.pay.client.payer import Payer, said
+from dtp.pay.client.payer import Payer
 from dtp.pay.errors import VoucherRefused
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server import payee as server_side
 from dtp.pay.server.payee import Payee
 from dtp.pay.server.stored_vouchers import PayeeLane
@@ -365,5 +365,5 @@ SECRET = b"s" * 32
 
 def flaw_of(meters: Any, signed: Any, charge: int = 0) -> Any:
     with pytest.raises(VoucherRefused) as refused:
-        meters.payee.receive_frame(build(said(signed, charge)), meters.now)
+        meters.payee.receive_frame(build(VoucherSaid.of(signed, charge)), meters.now)
     return refused.value.flaw

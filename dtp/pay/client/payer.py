@@ -163,7 +163,7 @@ class Payer:
         self.charges.note_signed(charge)
         self._say_newest(now)
         for each in ahead:
-            voucher, frame = each.voucher, messages.build(said(each, charge))
+            voucher, frame = each.voucher, messages.build(VoucherSaid.of(each, charge))
             self.ahead.add(ReadyVoucher(voucher.bytes - self.counts.base.bytes, frame, each))
             self.signed.skip_to(voucher.sequence)
         self._pay_if_due(now)
@@ -423,7 +423,7 @@ class Payer:
     def _say_newest(self, now: float) -> None:
         assert self.newest is not None
         self.schedule.repeat_after(now)
-        self._queue_message(said(self.newest, self.charges.signed))
+        self._queue_message(VoucherSaid.of(self.newest, self.charges.signed))
 
     def _finish_if_done(self, now: float) -> None:
         ending = self._ending
@@ -443,18 +443,3 @@ class Payer:
 
 def _lock_of(signed: SignedVoucher | None) -> bytes | None:
     return None if signed is None else signed.voucher.hash_lock
-
-
-def said(signed: SignedVoucher, charge: int) -> VoucherSaid:
-    """Return the voucher as a frame says it."""
-    voucher = signed.voucher
-    return VoucherSaid(
-        voucher.sequence,
-        voucher.amount,
-        voucher.requests,
-        voucher.bytes,
-        voucher.not_after_ms,
-        voucher.hash_lock,
-        signed.signature,
-        charge,
-    )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dtp.pay import messages
-from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
 from dtp.pay.messages import VERSION, Message, SendFrame, VoucherSaid
 from dtp.pay.server.charges import AskedCharges, check_units
@@ -537,7 +536,7 @@ class Payee:
                 exposure.most_requests,
                 self.counts.count_streams,
                 self._agrees,
-                said(self.lane.newest, 0) if self.lane.newest is not None else None,
+                VoucherSaid.of(self.lane.newest, 0) if self.lane.newest is not None else None,
             )
         )
 

@@ -22,9 +22,8 @@ from dtp.chain.signer import KeySigner
 from dtp.daemon.config.model import Expose, Price
 from dtp.daemon.paying.selling import Seller
 from dtp.daemon.paying.side import ChainSide
-from dtp.pay.client.payer import said
 from dtp.pay.errors import StoreError
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server.gate import AdmittedClient
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.server.stored_vouchers import PayeeLane
@@ -126,10 +125,10 @@ def test_a_channel_is_free_when_all_of_its_connection_is_written(tmp_path: Path)
     async def scenario(seller: Any, store: SharedStore) -> None:
         wire = caller(seller, store)
         assert await seller.meter_connection(wire)
-        wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 1)), 0)))
         await asyncio.sleep(0)
         assert wire.meter._checks
-        wire.on_meter(build(said(KEY.sign(voucher(2, 2)), 0)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(2, 2)), 0)))
         wire.abort(0, "")
         await seller.wait_for_leaving()
         assert store.done == ["hold", 1, 2, "served", "free"]
@@ -142,7 +141,7 @@ def test_what_the_last_voucher_brings_is_earned(tmp_path: Path) -> None:
         for number in (1, 2):
             wire = caller(seller, store)
             assert await seller.meter_connection(wire)
-            wire.on_meter(build(said(KEY.sign(voucher(number, number)), 0)))
+            wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(number, number)), 0)))
             wire.abort(0, "")
             await seller.wait_for_leaving()
             assert seller.sum_earned("api") == {SUI_COIN: number * PRICES.request}
@@ -158,7 +157,7 @@ def test_what_is_earned_is_told_by_coin(tmp_path: Path) -> None:
         other = replace(seller.made, terms=replace(seller.made.terms, coin="0x2::other::COIN"))
         wire.admission = replace(wire.admission, channel=other)
         assert await seller.meter_connection(wire)
-        wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 1)), 0)))
         await wire.meter.wait_checked()
         assert seller.sum_earned("api") == {canonical_type("0x2::other::COIN"): PRICES.request}
         assert seller.sum_earned("db") == {}

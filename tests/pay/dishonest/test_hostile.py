@@ -17,9 +17,8 @@ from dtp.net import dial as net
 from dtp.pay import messages
 from dtp.pay.client.budget import Budget
 from dtp.pay.client.buying import _add_lane, purchase
-from dtp.pay.client.payer import said
 from dtp.pay.errors import CountsDisputed
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.metered import Metered
 from dtp.pay.server.book import BookLimits
 from dtp.pay.serving import Selling
@@ -295,18 +294,21 @@ def bad_vouchers(bought: Any) -> Any:
     def frame(key: Any = key, **changes: Any) -> Any:
         fields = {"sequence": 2, "amount": price, "requests": 1, "bytes": 0, **changes}
         made = Voucher(id, bought.lane.lane, hash_lock=fields.pop("hash_lock", None), **fields)
-        return build(said(key.sign(made), 0))
+        return build(VoucherSaid.of(key.sign(made), 0))
 
     good = key.sign(Voucher(id, 0, 2, price, 1, 0))
     return {
         "forged": (frame(LaneKey.generate()), "does not verify"),
-        "of another lane": (build(said(key.sign(replace(good.voucher, lane=1)), 0)), "does not verify"),
+        "of another lane": (
+            build(VoucherSaid.of(key.sign(replace(good.voucher, lane=1)), 0)),
+            "does not verify",
+        ),
         "of another channel": (
-            build(said(key.sign(replace(good.voucher, channel="0x" + "11" * 32)), 0)),
+            build(VoucherSaid.of(key.sign(replace(good.voucher, channel="0x" + "11" * 32)), 0)),
             "does not verify",
         ),
         "signed for less": (
-            build(replace(said(good, 0), amount=2 * price, requests=2)),
+            build(replace(VoucherSaid.of(good, 0), amount=2 * price, requests=2)),
             "does not verify",
         ),
         "shrunk": (frame(sequence=3, amount=0, requests=0), "below those of an earlier"),
@@ -354,7 +356,7 @@ def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market: Play
         stream.write(b"100\n")
         await stream.read(100)
         first = bought.key.sign(Voucher(bought.channel.id, 0, 1, 1000, 1, 0))
-        connection.send_meter(build(said(first, 0)))
+        connection.send_meter(build(VoucherSaid.of(first, 0)))
         while market.serving.store.sold_lane(bought.channel.id, 0).newest is None:
             await connection.ping()
         frame, words = bad_vouchers(bought)[which]
@@ -379,7 +381,7 @@ def test_replayed_and_old_vouchers_change_nothing(market: Play) -> None:
         stream = await connection.open_stream()
         signed = [bought.key.sign(Voucher(bought.channel.id, 0, n, 1000 * n, n, 0)) for n in (1, 2, 3)]
         for each in (signed[2], signed[0], signed[2], signed[1], signed[2]):
-            connection.send_meter(build(said(each, 0)))
+            connection.send_meter(build(VoucherSaid.of(each, 0)))
             await connection.ping()
         stream.write(b"100\n")
         assert len(await stream.readexactly(100)) == 100
@@ -401,8 +403,10 @@ def test_two_lanes_together_never_pass_the_deposit(market: Play) -> None:
         first = await knock(market, honest(bought))
         other = await knock(market, lambda b, p: make_ticket(second, bought.channel.id, 1, b))
         await asyncio.gather(frames_of(first), frames_of(other))
-        first.send_meter(build(said(bought.key.sign(Voucher(bought.channel.id, 0, 1, 6000, 6, 0)), 0)))
-        other.send_meter(build(said(second.sign(Voucher(bought.channel.id, 1, 1, 6000, 6, 0)), 0)))
+        first.send_meter(
+            build(VoucherSaid.of(bought.key.sign(Voucher(bought.channel.id, 0, 1, 6000, 6, 0)), 0))
+        )
+        other.send_meter(build(VoucherSaid.of(second.sign(Voucher(bought.channel.id, 1, 1, 6000, 6, 0)), 0)))
         await asyncio.wait(
             [asyncio.create_task(first.wait_closed()), asyncio.create_task(other.wait_closed())],
             return_when=asyncio.FIRST_COMPLETED,

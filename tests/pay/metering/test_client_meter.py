@@ -13,7 +13,7 @@ from dtp.net.watch import NO_COUNT
 from dtp.pay import messages
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_start import UNRESERVED
-from dtp.pay.client.payer import Payer, said
+from dtp.pay.client.payer import Payer
 from dtp.pay.errors import StoreError
 from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
 from dtp.pay.store import Bought
@@ -64,7 +64,7 @@ def play(
             payer = Payer(lane, PRICES, 10**15, lambda shown: shown.is_by(key.public), Spending(**spending))
             meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge)
             meter.begin()
-            newest = said(shown, 0) if shown is not None else None
+            newest = VoucherSaid.of(shown, 0) if shown is not None else None
             wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, newest)))
             await meter.wait_settled()  # numbers are reserved
             await scenario(meter, wire)

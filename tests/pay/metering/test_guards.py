@@ -9,9 +9,9 @@ import pytest
 from dtp.pay import messages
 from dtp.pay.client import payer_events
 from dtp.pay.client.lane_start import PayerLane, Reserved
-from dtp.pay.client.payer import Payer, said
+from dtp.pay.client.payer import Payer
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server import payee
 from dtp.pay.server.payee import Payee
 from dtp.pay.server.stored_vouchers import Floor, PayeeLane
@@ -31,14 +31,14 @@ def test_every_count_rises_by_itself(number: Any, requests: Any, size: Any) -> N
     """A voucher for more in all and less in one count is refused by the chain."""
     payee = Payee(PayeeLane(CHANNEL, 0, KEY.sign(voucher(5, 10, 2 * MIB))), PRICES, 10**12)
     with pytest.raises(VoucherRefused) as refused:
-        payee.receive_frame(build(said(KEY.sign(voucher(number, requests, size)), 0)), 0.0)
+        payee.receive_frame(build(VoucherSaid.of(KEY.sign(voucher(number, requests, size)), 0)), 0.0)
     assert refused.value.flaw is Flaw.SHRUNK
 
 
 def test_numbers_begin_at_one() -> None:
     """The chain takes none that isn't above 0."""
     payee = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
-    payee.receive_frame(build(said(KEY.sign(voucher(0, 20)), 0)), 0.0)
+    payee.receive_frame(build(VoucherSaid.of(KEY.sign(voucher(0, 20)), 0)), 0.0)
     assert payee.take_events() == []
 
 
@@ -47,7 +47,7 @@ def test_every_count_is_at_least_what_the_chain_has_accepted(requests: Any, size
     floor = Floor(5, PRICES.cost_of(Usage(10, 2 * MIB)), 10, 2 * MIB)
     payee = Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
     with pytest.raises(VoucherRefused) as refused:
-        payee.receive_frame(build(said(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
+        payee.receive_frame(build(VoucherSaid.of(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
     assert refused.value.flaw is Flaw.SHRUNK
 
 
@@ -57,7 +57,7 @@ def server(**options: Any) -> Any:
 
 
 def say(payee: Any, signed: Any, charge: int = 0) -> None:
-    payee.receive_frame(build(said(signed, charge)), 0.0)
+    payee.receive_frame(build(VoucherSaid.of(signed, charge)), 0.0)
 
 
 def asked_to_check(made: Any) -> Any:
@@ -371,8 +371,8 @@ def test_nobody_is_woken_when_nothing_is_owed() -> None:
 def test_a_server_that_has_an_older_voucher_is_given_the_newest() -> None:
     older, newest = KEY.sign(voucher(3, 3)), KEY.sign(voucher(5, 5))
     made = Payer(PayerLane(CHANNEL, 0, newest, Usage(5, 0)), PRICES, 10**12, lambda v: v.is_by(KEY.public))
-    hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(older, 0)))
-    assert messages.SendFrame(build(said(newest, 0))) in made.take_events()
+    hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, VoucherSaid.of(older, 0)))
+    assert messages.SendFrame(build(VoucherSaid.of(newest, 0))) in made.take_events()
     assert (made.newest, made.next_deadline()) == (newest, made.schedule.spending.repeat)
 
 
@@ -444,7 +444,7 @@ def test_a_voucher_that_was_forgotten_makes_an_end_no_clean_one() -> None:
     """What came behind it may be forgotten, too."""
     made = client(welcome=False)
     shown = KEY.sign(voucher(1, 3))
-    hear(made, messages.Welcome(1, 5, 0, MIB, 64 * MIB, 16, 1024, True, True, said(shown, 0)))
+    hear(made, messages.Welcome(1, 5, 0, MIB, 64 * MIB, 16, 1024, True, True, VoucherSaid.of(shown, 0)))
     assert made.used == Usage(5, 0)
 
 
@@ -452,7 +452,7 @@ def test_the_lock_of_a_voucher_that_was_forgotten_stays() -> None:
     """Or the next one would pay for an answer whose key was never told."""
     made = client(welcome=False)
     shown = KEY.sign(voucher(1, 3, hash_lock=lock_of(SECRET)))
-    hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(shown, 0)))
+    hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, VoucherSaid.of(shown, 0)))
     made.set_counts(1, 0, 0.0)
     made.finish(0.0)
     assert sign_one(made).hash_lock == lock_of(SECRET)

@@ -9,9 +9,8 @@ import pytest
 
 from dtp.pay import messages
 from dtp.pay.client import payer_events
-from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server import payee
 from dtp.pay.terms import MIB, Spending, Usage
 
@@ -124,7 +123,7 @@ def test_the_key_is_not_told_before_the_locked_voucher_is_stored() -> None:
     (wanted,) = [e for e in meters.payer.take_events() if isinstance(e, payer_events.SignWanted)]
     assert wanted.voucher.hash_lock == lock_of(SECRET)
     signed = KEY.sign(wanted.voucher)
-    meters.payee.receive_frame(build(said(signed, 1)), meters.now)
+    meters.payee.receive_frame(build(VoucherSaid.of(signed, 1)), meters.now)
     assert not any(
         isinstance(e, messages.SendFrame) and SECRET in e.frame for e in meters.payee.take_events()
     )

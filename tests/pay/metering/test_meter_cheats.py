@@ -10,9 +10,8 @@ import pytest
 from dtp.pay import messages
 from dtp.pay.client import payer
 from dtp.pay.client.lane_start import PayerLane
-from dtp.pay.client.payer import said
 from dtp.pay.errors import CountsDisputed, Flaw, MalformedMeter
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server import payee
 from dtp.pay.server.stored_vouchers import Floor, PayeeLane
 from dtp.pay.terms import MIB, NEVER, Exposure, Prices, Spending, Usage
@@ -43,20 +42,20 @@ def test_a_bad_voucher_is_refused_and_changes_nothing(paid: Any, bad: Any, flaw:
     before = (paid.payee.newest, paid.payee.vouchers.paid, paid.payee.send_limit())
     paid.payee.take_events()
     if flaw is None:  # older than what we have: worth nothing, and no crime
-        paid.payee.receive_frame(build(said(KEY.sign(bad), 0)), paid.now)
+        paid.payee.receive_frame(build(VoucherSaid.of(KEY.sign(bad), 0)), paid.now)
     else:
         assert flaw_of(paid, KEY.sign(bad)) is flaw
     assert paid.payee.take_events() == []
     assert (paid.payee.newest, paid.payee.vouchers.paid, paid.payee.send_limit()) == before
     good = KEY.sign(voucher(2, 5, 6 * MIB, not_after_ms=10_000))
-    paid.payee.receive_frame(build(said(good, 0)), paid.now)
+    paid.payee.receive_frame(build(VoucherSaid.of(good, 0)), paid.now)
     assert paid.payee.take_events() == [payee.CheckWanted(good, 0)]
 
 
 def test_nothing_counts_before_it_is_stored(paid: Any) -> None:
     signed = KEY.sign(voucher(2, 5, 6 * MIB))
     before = paid.payee.send_limit()
-    paid.payee.receive_frame(build(said(signed, 0)), paid.now)
+    paid.payee.receive_frame(build(VoucherSaid.of(signed, 0)), paid.now)
     assert paid.payee.vouchers.paid == Usage(4, 5 * MIB)
     assert paid.payee.send_limit() == before
     paid.payee.voucher_stored(signed, 0, paid.now)
@@ -72,7 +71,7 @@ def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard(
     def check(sequence: Any, used: Any, meanwhile: Any) -> Any:
         server.set_counts(0, used * MIB, 0, 0.0)
         signed = KEY.sign(voucher(sequence, 0, used * MIB))
-        server.receive_frame(build(said(signed, 0)), 0.0)
+        server.receive_frame(build(VoucherSaid.of(signed, 0)), 0.0)
         server.set_counts(0, (used + meanwhile) * MIB, 0, 0.0)
         server.voucher_stored(signed, 0, 0.0)
         return (server.patience + meanwhile * MIB) // MIB
@@ -89,16 +88,16 @@ def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum() -> None:
     signed = KEY.sign(voucher(2, 4, 5 * MIB))
     floor = Floor(2, signed.voucher.amount)
     server = payee.Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
-    server.receive_frame(build(said(signed, 0)), 0.0)
+    server.receive_frame(build(VoucherSaid.of(signed, 0)), 0.0)
     assert server.take_events() == [messages.SendFrame(build(messages.Stored(2)))]
-    server.receive_frame(build(said(KEY.sign(voucher(1, 4, 5 * MIB)), 0)), 0.0)
+    server.receive_frame(build(VoucherSaid.of(KEY.sign(voucher(1, 4, 5 * MIB)), 0)), 0.0)
     assert server.take_events() == []
 
 
 def test_replayed_reordered_and_repeated_vouchers(paid: Any) -> None:
     second, third = (KEY.sign(voucher(n, 4 + n, 6 * MIB)) for n in (2, 3))
     for signed in (third, second, third, second):
-        paid.payee.receive_frame(build(said(signed, 0)), paid.now)
+        paid.payee.receive_frame(build(VoucherSaid.of(signed, 0)), paid.now)
         for event in paid.payee.take_events():
             if isinstance(event, payee.CheckWanted):
                 paid.payee.voucher_stored(event.voucher, 0, paid.now)
@@ -111,10 +110,10 @@ def test_replayed_reordered_and_repeated_vouchers(paid: Any) -> None:
 def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid: Any) -> None:
     """A newer one for less would be the newest when both are written: the chain, too, takes only the newest."""
     first = KEY.sign(voucher(2, 6, 8 * MIB))
-    paid.payee.receive_frame(build(said(first, 0)), paid.now)
+    paid.payee.receive_frame(build(VoucherSaid.of(first, 0)), paid.now)
     assert flaw_of(paid, KEY.sign(voucher(3, 5, 8 * MIB))) is Flaw.SHRUNK
     assert flaw_of(paid, KEY.sign(voucher(2, 7, 8 * MIB))) is Flaw.EQUIVOCAL
-    paid.payee.receive_frame(build(said(first, 0)), paid.now)  # said again
+    paid.payee.receive_frame(build(VoucherSaid.of(first, 0)), paid.now)  # said again
     assert [e for e in paid.payee.take_events() if isinstance(e, payee.CheckWanted)] == [
         payee.CheckWanted(first, 0)
     ]
@@ -133,7 +132,7 @@ def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing() -> None:
     meters.pump()
     assert meters.payer.next_deadline() == NEVER  # it was told that its newest voucher counts
     meters.payee.take_events()
-    meters.payee.receive_frame(build(said(KEY.sign(voucher(9, 90, MIB)), 0)), meters.now)
+    meters.payee.receive_frame(build(VoucherSaid.of(KEY.sign(voucher(9, 90, MIB)), 0)), meters.now)
     assert meters.payee.take_events() == []
     assert flaw_of(meters, KEY.sign(voucher(10, 9, 2 * MIB))) is Flaw.SHRUNK
     assert meters.stream(4 * MIB) == 4 * MIB
@@ -145,13 +144,13 @@ def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid: Any) -> None
     paid.payee.raise_floor(Floor(5, PRICES.cost_of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
     assert paid.payee.vouchers.paid == Usage(6, 7 * MIB)
     paid.payee.take_events()
-    paid.payee.receive_frame(build(said(KEY.sign(voucher(5, 90, 9 * MIB)), 0)), paid.now)
+    paid.payee.receive_frame(build(VoucherSaid.of(KEY.sign(voucher(5, 90, 9 * MIB)), 0)), paid.now)
     assert paid.payee.take_events() == []
 
 
 def test_a_forged_voucher_does_not_count(paid: Any) -> None:
     forged = LaneKey.generate().sign(voucher(2, 5, 6 * MIB))
-    paid.to_server.append(build(said(forged, 0)))
+    paid.to_server.append(build(VoucherSaid.of(forged, 0)))
     paid.pump()
     assert "forged" in paid.told
     assert paid.payee.newest.voucher.sequence == 1
@@ -164,7 +163,7 @@ def test_inflated_counts_are_refused_where_they_are_evidence() -> None:
     free = SignedVoucher(voucher(1, 5, 0, amount=0), bytes(64))
     assert flaw_of(meters, free) is Flaw.INFLATED
     meters.payee.receive_frame(
-        build(said(SignedVoucher(voucher(1, 4, 0, amount=0), bytes(64)), 0)), meters.now
+        build(VoucherSaid.of(SignedVoucher(voucher(1, 4, 0, amount=0), bytes(64)), 0)), meters.now
     )
 
 

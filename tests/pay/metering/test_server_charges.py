@@ -10,9 +10,8 @@ import pytest
 from counting import counting_lines
 
 from dtp.pay import messages
-from dtp.pay.client.payer import said
 from dtp.pay.errors import ChargeDeclined, Flaw, NotMetered, StoreError, VoucherRefused
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server import server_meter
 from dtp.pay.server.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee
 from dtp.pay.server.server_meter import ServerMeter
@@ -37,7 +36,7 @@ def test_a_charge_covers_what_was_used_before_it_and_counts_once_paid(tmp_path: 
         await asyncio.sleep(0)
         (asked,) = asked_of(wire)
         assert (asked.charge, asked.units) == (1, 2)
-        wire.on_meter(build(said(KEY.sign(voucher(1, 5)), 1)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 5)), 1)))
         await stored(meter)
         await charged
         assert lane.told == Usage(5, 0)
@@ -57,7 +56,7 @@ async def ask(meter: Any, *units: Any) -> Any:
 async def pay(meter: Any, wire: Any, requests: Any) -> None:
     """The client agrees to what is asked for, and has used so many requests by that."""
     number = asked_of(wire)[-1].charge
-    wire.on_meter(build(said(KEY.sign(voucher(number, requests)), number)))
+    wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(number, requests)), number)))
     await stored(meter)
 
 
@@ -179,7 +178,7 @@ def test_a_charge_whose_asker_was_cancelled_is_not_asked_for_twice(tmp_path: Pat
             await asyncio.sleep(0)
             charged.cancel()
             await asyncio.wait([charged])
-        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 1)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 2)), 1)))
         await stored(meter)
         await meter.charge(2)
         assert len(asked_of(wire)) == 1
@@ -204,7 +203,7 @@ def test_a_charge_that_was_declined_when_nobody_waited_is_asked_for_again(tmp_pa
         again = asyncio.ensure_future(meter.charge(2))
         await asyncio.sleep(0)
         assert [each.charge for each in asked_of(wire)] == [1, 2]
-        wire.on_meter(build(said(KEY.sign(voucher(1, 2)), 2)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 2)), 2)))
         await stored(meter)
         await again
 
@@ -216,7 +215,7 @@ def test_a_charge_is_paid_by_its_units_at_least(tmp_path: Path) -> None:
         wire.traffic = Traffic(3, 0, 0)
         charged = asyncio.ensure_future(meter.charge(2))
         await asyncio.sleep(0)
-        wire.on_meter(build(said(KEY.sign(voucher(1, 1)), 1)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 1)), 1)))
         assert meter.error.flaw is Flaw.CHARGE_UNPAID
         charged.cancel()
 
@@ -272,10 +271,12 @@ def test_a_key_is_told_for_its_price_only(tmp_path: Path, trick: Any) -> None:
             await asked.wait()
             terms = (used.requests + 5, used.bytes)
             lock = asked_of(wire)[-1].hash_lock
-            wire.on_meter(build(said(KEY.sign(voucher(3 * number, *terms, hash_lock=lock)), number)))
+            wire.on_meter(
+                build(VoucherSaid.of(KEY.sign(voucher(3 * number, *terms, hash_lock=lock)), number))
+            )
             if trick == "another":
                 again = KEY.sign(voucher(3 * number + 1, *terms, hash_lock=lock))
-                wire.on_meter(build(said(again, 0)))
+                wire.on_meter(build(VoucherSaid.of(again, 0)))
                 wire.on_meter(build(messages.Heard()))
             wire.on_meter(build(messages.Decline(number)))
             await stored(meter)
@@ -283,7 +284,7 @@ def test_a_key_is_told_for_its_price_only(tmp_path: Path, trick: Any) -> None:
             assert meter.payee.used == used.plus(5, 0)
             assert lane.told == meter.payee.used
             assert meter.journal.store.sold_lane(CHANNEL, 0).used == meter.payee.used
-            wire.on_meter(build(said(KEY.sign(voucher(3 * number + 2, *terms)), 0)))
+            wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(3 * number + 2, *terms)), 0)))
             await stored(meter)
         assert wire.aborted is None
 
@@ -325,7 +326,7 @@ def test_a_frame_wakes_only_those_that_it_decides(tmp_path: Path) -> None:
         await charges[0]
         assert units_of(wire) == [1, 1000]
         number = asked_of(wire)[-1].charge
-        wire.on_meter(build(said(KEY.sign(voucher(number, 1001)), number)))
+        wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(number, 1001)), number)))
         await meter.wait_checked()
         done, most = 1, 0
         while done < 1001:
@@ -415,7 +416,7 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet() -> None:
             served.receive_frame(build(messages.Decline(1)), 132.0)
         else:
             signed = KEY.sign(voucher(1, 5))
-            served.receive_frame(build(said(signed, 1)), 132.0)
+            served.receive_frame(build(VoucherSaid.of(signed, 1)), 132.0)
             served.voucher_stored(signed, 1, 132.0)
         assert outcome in served.take_events()
         assert not served.charges.is_overdue
@@ -423,7 +424,7 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet() -> None:
 
 def test_no_charge_is_overdue_that_waits_for_us_or_for_all_of_an_answer() -> None:
     served = asking()
-    served.receive_frame(build(said(KEY.sign(voucher(1, 5)), 1)), 101.0)
+    served.receive_frame(build(VoucherSaid.of(KEY.sign(voucher(1, 5)), 1)), 101.0)
     assert overdue(served, 200.0) == []
     assert overdue(asking(bytes(32)), 200.0) == []
 

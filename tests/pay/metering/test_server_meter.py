@@ -10,9 +10,8 @@ import pytest
 
 from dtp import carriers
 from dtp.pay import messages
-from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, StoreError, VoucherRefused
-from dtp.pay.messages import Due, Finish, build
+from dtp.pay.messages import Due, Finish, VoucherSaid, build
 from dtp.pay.server import payee, server_meter
 from dtp.pay.server.held_vouchers import LINGER, MOST_HELD
 from dtp.pay.server.payee import Payee
@@ -131,7 +130,7 @@ def play(tmp_path: Path, scenario: Any, exposure: Any = None, linger: Any = LING
 
 
 def frame(sequence: Any, size: Any, key: Any = KEY) -> Any:
-    return build(said(key.sign(voucher(sequence, 0, size)), 0))
+    return build(VoucherSaid.of(key.sign(voucher(sequence, 0, size)), 0))
 
 
 async def stored(meter: Any) -> None:
@@ -254,7 +253,7 @@ def checks_of_a_flood(tmp_path: Path, traffic: Any, paid: Any) -> Any:
         for n in range(1, 201):
             wire.traffic = Traffic(*traffic(n))
             meter.update_counts()
-            wire.on_meter(build(said(KEY.sign(voucher(n, *paid(n))), 0)))
+            wire.on_meter(build(VoucherSaid.of(KEY.sign(voucher(n, *paid(n))), 0)))
             await stored(meter)
         checks.extend(lane.kept)
 

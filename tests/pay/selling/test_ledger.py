@@ -16,9 +16,8 @@ from dtp.chain.errors import NodeUnavailable, ObjectMissing
 from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner
 from dtp.pay import messages
-from dtp.pay.client.payer import said
 from dtp.pay.costs import carriage
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server.book import ChannelBook
 from dtp.pay.server.gate import AGREEMENT_MS, AdmittedClient, floor_of
 from dtp.pay.server.ledger import Ledger
@@ -183,7 +182,7 @@ def play(tmp_path: Path, scenario: Any) -> None:
 
 async def pay(meter: Any, signed: Any) -> None:
     """The client says a voucher; returns when it is stored or refused."""
-    meter.connection.on_meter(build(said(signed, 0)))
+    meter.connection.on_meter(build(VoucherSaid.of(signed, 0)))
     await meter.wait_checked()
     await asyncio.sleep(0)
 
@@ -474,7 +473,7 @@ def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path: Path) -> None:
         served.ledger.on_channel = lambda each: heard.append((each.state, served.store.vouched_sums(CHANNEL)))
         meter = await served.enter()
         assert heard == [(ChannelState.OPEN, {})]
-        meter.connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+        meter.connection.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 1)), 0)))
         served.channel = replace(served.channel, state=ChannelState.CLOSING, closing_ms=NOW)
         await served.ledger.refresh(CHANNEL)
         await meter.wait_settled()

@@ -13,10 +13,9 @@ from dtp.chain.channel import ChannelState, Lane
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.host import Bearer
 from dtp.pay import messages
-from dtp.pay.client.payer import said
 from dtp.pay.costs import carriage
 from dtp.pay.errors import StoreError
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server.ledger import _MOST_AHEAD
 from dtp.pay.server.stored_vouchers import Floor
 from dtp.pay.terms import MIB, NO_CARRIAGE, Usage
@@ -62,7 +61,7 @@ def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(
         first, second = await served.enter(0), await served.enter(1)
         for meter, key, lane in ((first, KEY, 0), (second, NEW_KEY, 1)):
             meter.connection.move(EXPOSURE.first_requests, 0, 0)
-            meter.connection.on_meter(build(said(key.sign(voucher(1, 10, lane=lane)), 0)))
+            meter.connection.on_meter(build(VoucherSaid.of(key.sign(voucher(1, 10, lane=lane)), 0)))
         await first.wait_settled()
         await second.wait_settled()
         assert sum(served.store.vouched_sums(CHANNEL).values()) == 10_000
@@ -362,10 +361,10 @@ def test_a_voucher_that_another_lane_has_just_said_is_in_the_total(tmp_path: Pat
     async def scenario(served: Any) -> None:
         served.with_lanes(2)
         meter, other = await served.enter(0), await served.enter(1)
-        other.connection.on_meter(build(said(NEW_KEY.sign(voucher(1, 1, lane=1)), 0)))
+        other.connection.on_meter(build(VoucherSaid.of(NEW_KEY.sign(voucher(1, 1, lane=1)), 0)))
         await asyncio.sleep(0)
         assert other.checking  # being written, so the next one waits
-        other.connection.on_meter(build(said(NEW_KEY.sign(voucher(2, 2, lane=1)), 0)))
+        other.connection.on_meter(build(VoucherSaid.of(NEW_KEY.sign(voucher(2, 2, lane=1)), 0)))
         await ask_close(served, meter)
         (agreed,) = agreed_by(meter)
         assert agreed.total == PRICES.cost_of(Usage(2, 0))

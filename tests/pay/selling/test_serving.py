@@ -25,10 +25,9 @@ from dtp.identity import Identity
 from dtp.net.listener import Request
 from dtp.pay.claims import Policy
 from dtp.pay.client import buying
-from dtp.pay.client.payer import said
 from dtp.pay.errors import BudgetTooSmall, ChargeDeclined, MalformedMeter, StoreError
 from dtp.pay.hosting import NoHost, find_host, make_host
-from dtp.pay.messages import build
+from dtp.pay.messages import VoucherSaid, build
 from dtp.pay.server.cashier import Cashier
 from dtp.pay.server.gate import AdmittedClient
 from dtp.pay.server.sale import assemble_sale
@@ -345,7 +344,7 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(
 
     async def scenario(made: Any) -> None:
         async def handler(connection: Any) -> None:
-            connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
+            connection.on_meter(build(VoucherSaid.of(KEY.sign(voucher(1, 1)), 0)))
             made.listener.connections.append(connection)
 
         made.handlers.append(handler)
