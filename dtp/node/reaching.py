@@ -44,14 +44,15 @@ from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.node")
 
-#: Peers that are asked to dial: more say nothing new.
+#: Peers that are asked to dial, and of those on the internet as many, each in another network: more say nothing new.
 MOST_ASKED: Final = 8
 #: Seconds until a hidden node asks again.
 RECHECK: Final = 1800.0
 #: Seconds until a connection that has stayed relayed is tried again, at first; then twice as long each time, up to
 #: `RECHECK`. What kept it so may be over: a machine has moved, a firewall is gone.
 RETRY: Final = 30.0
-#: The name of tasks that ask.
+#: The names of tasks that ask peers: those on the internet, and others.
+_CHECK_AFAR: Final = "dtp-node-check-afar"
 _CHECK: Final = "dtp-node-check"
 #: Carriers that `dtp.net.listener.listen` doesn't open for a node.
 _OWN: Final = ("quic:", "relay:")
@@ -154,11 +155,14 @@ class NodeReach:
         self._ask_soon(link)
 
     def _ask_soon(self, link: PeerLink) -> None:
-        """Ask the peer of a link whether it can dial this node, unless enough others have said, or are asked."""
+        """Ask the peer of a link whether it can dial this node, unless enough others have said, or are asked: of those
+        on the internet, if it is there, since beside them nobody else counts."""
+        is_afar = link.nearness is Nearness.ANYWHERE
+        origin, name = (DialOrigin.AFAR, _CHECK_AFAR) if is_afar else (DialOrigin.HERE, _CHECK)
         few = self._links is None or len(self._links) <= MOST_ASKED
-        asked = len(self.dialability) + sum(each.get_name() == _CHECK for each in self._tasks)
+        asked = self.dialability.count_voices(origin) + sum(each.get_name() == name for each in self._tasks)
         if self._listening_urls() and (few or asked < MOST_ASKED or self.hidden):
-            self._tasks.start(self._check_dialability(link), name=_CHECK)
+            self._tasks.start(self._check_dialability(link), name=name)
 
     def on_moved(self) -> None:
         """Forget what peers have reported, since this machine is in another network, and ask those anew whose links

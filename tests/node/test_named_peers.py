@@ -272,6 +272,35 @@ def test_a_node_with_many_links_asks_anew_though_it_was_off_line_when_it_had_mov
     clock.run(main())
 
 
+def test_a_node_among_many_in_its_network_asks_whoever_is_outside_whether_it_can_be_dialled() -> None:
+    """More than eight neighbours had said that they reach it: whoever it met later, on the internet, wasn't asked."""
+
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+
+        async def reach_it(_: PeerLink, stream: Stream) -> None:
+            kind, fields = await read(stream)
+            is_asked = kind is ReachKind.OBSERVE
+            here = encode(ReachKind.OBSERVED, "tcp://192.168.1.1:4000")
+            stream.write(here if is_asked else encode(ReachKind.CHECKED, *fields))
+
+        async with AsyncExitStack() as stack:
+            hosts = [f"192.168.1.{number}" for number in range(2, 14)]
+            office = [await stack.enter_async_context(internet.node(host, limits=waits)) for host in hosts]
+            for each in office:
+                each.links.protocols[REACH_PROTOCOL] = reach_it
+            begins = internet.node("192.168.1.1", limits=waits, bootstrap=[each.address for each in office])
+            node = await stack.enter_async_context(begins)
+            await asyncio.sleep(60)
+            assert node.dialability.verdict is True
+            seed = await stack.enter_async_context(internet.node("5.0.0.1", limits=waits))
+            await node.links.connect(seed.address)
+            await asyncio.sleep(60)
+            assert node.dialability.verdict is False
+
+    clock.run(main())
+
+
 def test_a_node_that_has_all_links_that_it_wants_still_gets_to_know_others_and_keeps_few() -> None:
     async def main() -> None:
         internet, waits = Internet(), NodeLimits(upkeep=ALONE)

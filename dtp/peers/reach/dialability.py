@@ -73,6 +73,10 @@ class Dialability:
         """Forget what all have reported."""
         self._said.clear()
 
+    def count_voices(self, origin: DialOrigin) -> int:
+        """Return how many have reported who are at least so far away: a network on the internet counts once."""
+        return len({each.network or peer for peer, each in self._said.items() if each.origin >= origin})
+
     @property
     def _counted_reports(self) -> list[DialReport]:
         farthest = max((each.origin for each in self._said.values()), default=DialOrigin.HERE)
