@@ -155,8 +155,8 @@ class NodeReach:
         self._ask_soon(link)
 
     def _ask_soon(self, link: PeerLink) -> None:
-        """Ask the peer of a link whether it can dial this node, unless enough others have said, or are asked: of those
-        on the internet, if it is there, since beside them nobody else counts."""
+        """Ask the peer of a link whether it can dial this node, unless enough others have said, or are asked: of
+        those on the internet, if it is there, since beside them nobody else counts."""
         is_afar = link.nearness is Nearness.ANYWHERE
         origin, name = (DialOrigin.AFAR, _CHECK_AFAR) if is_afar else (DialOrigin.HERE, _CHECK)
         few = self._links is None or len(self._links) <= MOST_ASKED
@@ -306,16 +306,17 @@ class NodeReach:
         self._is_elsewhere = False
 
     async def _run_hidden(self) -> None:
-        """Ask the router for ports, and linked nodes that relay for a place, until it can be dialled or has one."""
+        """Ask the router for ports, linked nodes that relay for a place, and peers again, until it can be dialled."""
         if not self._mapped:
             await self._map_ports()
-        pause = FIRST_PAUSE
-        while self.dialability.verdict is not True and not await self._places.find_place():
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
+        due = loop.time() + RECHECK
         while self.dialability.verdict is not True:
-            await asyncio.sleep(RECHECK)
-            await self._check_again()
+            await asyncio.sleep(RECHECK if await self._places.find_place() else pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            if loop.time() >= due:
+                await self._check_again()
+                due = loop.time() + RECHECK
         await self._places.give_back(chosen=True)
 
     async def _map_ports(self) -> None:
@@ -350,7 +351,8 @@ class NodeReach:
             await ports.aclose()
 
     async def _check_again(self) -> None:
-        links = [] if self._links is None else list(self._links)[:MOST_ASKED]
+        """Ask peers whether they can dial this node, those on the internet first."""
+        links = sorted(self._links or (), key=lambda link: link.nearness, reverse=True)[:MOST_ASKED]
         await asyncio.gather(*(self._check_dialability(link) for link in links))
 
     def list_relays(self) -> Iterator[RelayPlace]:

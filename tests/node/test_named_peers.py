@@ -24,7 +24,7 @@ from dtp.identity import Identity, PeerId
 from dtp.net.stream import Stream
 from dtp.node.exchange import PUSH_PROTOCOL
 from dtp.node.node import NodeLimits
-from dtp.node.reaching import MOST_ASKED
+from dtp.node.reaching import MOST_ASKED, RECHECK
 from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.links import NODE_SERVICE, PeerLink, TooManyLinks
 from dtp.peers.reach.dialability import DialOrigin, DialReport
@@ -273,7 +273,8 @@ def test_a_node_with_many_links_asks_anew_though_it_was_off_line_when_it_had_mov
 
 
 def test_a_node_among_many_in_its_network_asks_whoever_is_outside_whether_it_can_be_dialled() -> None:
-    """More than eight neighbours had said that they reach it: whoever it met later, on the internet, wasn't asked."""
+    """More than eight neighbours had said that they reach it: whoever it met later, on the internet, wasn't asked,
+    nor again half an hour later."""
 
     async def main() -> None:
         internet, waits = Internet(), NodeLimits(upkeep=ALONE)
@@ -297,6 +298,9 @@ def test_a_node_among_many_in_its_network_asks_whoever_is_outside_whether_it_can
             await node.links.connect(seed.address)
             await asyncio.sleep(60)
             assert node.dialability.verdict is False
+            seed.links.protocols[REACH_PROTOCOL] = reach_it
+            await asyncio.sleep(RECHECK + 60)
+            assert node.dialability.verdict is True
 
     clock.run(main())
 

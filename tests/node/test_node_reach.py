@@ -9,6 +9,7 @@ import pytest
 from conditions import PATIENCE, until
 
 import dtp
+from dtp.carriers.nearness import Nearness
 from dtp.net.connection import Connection
 from dtp.net.relay import copy
 from dtp.node.node import Node
@@ -200,7 +201,7 @@ def test_who_has_come_by_a_relay_is_not_asked_whether_it_reaches_this_node(
     would give its place back."""
 
     class Link:
-        outgoing, peer, asked = False, BOB.id, 0
+        outgoing, peer, nearness, asked = False, BOB.id, Nearness.ANYWHERE, 0
 
         def __init__(self) -> None:
             self.source = source
