@@ -286,12 +286,13 @@ def rotate(file: str, card: str, recovery: str, next_recovery: str, devices: tup
     """
     from dtp.identity import Account, Device, Identity, PeerId
 
+    newest = read_card(card)
     if card_path(file).exists() and not os.path.samefile(card_path(file), card):
         raise AccountFileError(f"{card_path(file)} is of another card: name another --key")
     named = [one.partition("=") for one in devices]
     listed = [Device(PeerId.parse(name).key, label) for name, _, label in named]
     key, other = Identity.generate(), Identity.generate()
-    made = Account.rotate(read_card(card), _load(recovery), key, other.id, listed)
+    made = Account.rotate(newest, _load(recovery), key, other.id, listed)
     other.save(next_recovery)
     key.save(file)
     save_account(file, made)
