@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from dtp.cli.messenger import WAIT, deliver, messenger_options, open_messenger, with_messenger
+from dtp.cli.messenger import LATER, WAIT, deliver, messenger_options, open_messenger, with_messenger
 from dtp.cli.options import parse_limits, show_limits
 from dtp.cli.output import print_result
 from dtp.cli.run import run
@@ -47,8 +47,7 @@ def _change(message: str, work: Any, done: str, *, own: bool = False, **who: Any
         return await deliver(messenger, WAIT)
 
     told = run(with_messenger(open_messenger(**who), main))
-    later = "" if told else ": not all that waits is in mailboxes yet; the next command goes on sending it"
-    print_result({"message": message, "sent": told}, f"{done}{later}")
+    print_result({"message": message, "sent": told}, done if told else f"{done}: {LATER}")
 
 
 @click.command()

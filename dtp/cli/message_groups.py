@@ -11,6 +11,7 @@ import click
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.messenger import (
+    LATER,
     WAIT,
     deliver,
     history_amount,
@@ -18,7 +19,7 @@ from dtp.cli.messenger import (
     open_messenger,
     with_warnings,
 )
-from dtp.cli.output import print_line, print_result
+from dtp.cli.output import print_line, print_note, print_result
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.escaping import escape_text
@@ -59,10 +60,16 @@ def _run(name: str, work: Callable[[People], Awaitable[Any]], **who: Any) -> Any
     async def main() -> Any:
         async with with_warnings(open_messenger(**who)) as messenger:
             done = await work(_group(messenger, name))
-            await deliver(messenger, WAIT)
+            await _deliver(messenger)
             return done
 
     return run(main())
+
+
+async def _deliver(messenger: Messenger) -> None:
+    """Wait until mailboxes have what is to be sent; say so if they don't have it soon."""
+    if not await deliver(messenger, WAIT):
+        print_note({"sent": False}, LATER)
 
 
 def _group(messenger: Messenger, name: str) -> People:
@@ -93,7 +100,7 @@ def create(name: str, people: tuple[str, ...], **who: Any) -> None:
     async def main() -> People:
         async with with_warnings(open_messenger(**who)) as messenger:
             made = await messenger.create_group(name, people)
-            await deliver(messenger, WAIT)
+            await _deliver(messenger)
             return made
 
     made = run(main())
@@ -192,11 +199,13 @@ def rename(name: str, new_name: str, **who: Any) -> None:
 def send(name: str, text: tuple[str, ...], **who: Any) -> None:
     """Write TEXT to all members."""
 
-    async def work(found: People) -> str:
-        return (await found.send(" ".join(text))).id.hex()
+    async def main() -> tuple[str, bool]:
+        async with with_warnings(open_messenger(**who)) as messenger:
+            sent = await _group(messenger, name).send(" ".join(text))
+            return sent.id.hex(), await deliver(messenger, WAIT, message=sent)
 
-    sent = _run(name, work, **who)
-    print_result({"message": sent, "group": name}, "sent")
+    message, sent = run(main())
+    print_result({"message": message, "group": name, "sent": sent}, "sent" if sent else f"kept: {LATER}")
 
 
 @group.command()
@@ -261,7 +270,9 @@ def join(link: str, **who: Any) -> None:
             await messenger.join_group(link)
             return await deliver(messenger, WAIT)
 
-    print_result({"asked": run(main())}, "asked: 'dtp group list' has the group once you are let in")
+    asked = run(main())
+    text = "asked: 'dtp group list' has the group once you are let in" if asked else f"not asked yet: {LATER}"
+    print_result({"asked": asked}, text)
 
 
 @group.command("list")

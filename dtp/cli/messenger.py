@@ -30,6 +30,8 @@ from dtp.tasks import start_task
 
 #: Seconds that a command waits until mailboxes have what it sends, or it has what they have.
 WAIT: Final = 10.0
+#: What is said where that isn't enough.
+LATER: Final = "not all that waits is in mailboxes yet; the next command goes on sending it"
 
 #: What is wrong here or at one's own mailbox: unless that is said, nobody can write, and nobody knows.
 MAILBOX_WARNINGS: Final = {

@@ -287,6 +287,9 @@ def test_who_has_lost_all_but_the_recovery_key_begins_again_by_the_card_that_a_f
     assert (got["sender"], got["stranger"], got["text"]) == ("alice", False, "I am back")
     assert json.loads(done.stderr)["event"] == "key-replaced"
     (tmp_path / "card").write_text((bob / "card").read_text())
+    mistyped = ["--card", str(new / "crad"), *rotate[2:]]
+    told = run(new, "account", "rotate", "--key", str(new / "key"), *mistyped, code=3).stderr.decode()
+    assert "account's card" in told
     told = run(new, "account", "rotate", "--key", str(new / "other"), *rotate, code=3).stderr.decode()
     assert "a single identity, which has no account" in told
 
@@ -461,6 +464,22 @@ def test_reading_says_that_no_mailbox_answered(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"no mailbox of yours answered" in done.stderr
+
+
+def test_a_group_of_which_no_mailbox_takes_anything_is_not_told_that_all_was_sent(
+    person: Callable[[str], Path], tmp_path: Path
+) -> None:
+    alice, away = person("alice"), tmp_path / "away"
+    away.mkdir()
+    call(away, "keygen")
+    nobody = f"dtp+tcp://{Identity.generate().id}@127.0.0.1:1/mail"
+    call(away, "message", "card", "--name", "away", "--mailbox", nobody, "-o", str(away / "card"))
+    call(alice, "message", "add", str(away / "card"))
+    commands = [("create", "choir", "away"), ("rename", "choir", "band"), ("send", "band", "hello")]
+    for command in commands:
+        done = run(alice, "group", *command)
+        told = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+        assert False in [each.get("sent") for each in told], command
 
 
 @pytest.mark.parametrize(
