@@ -89,7 +89,7 @@ class _Direction:
         self.receiver: MemoryCarrier | None
 
     def put_data(self, data: memoryview) -> bool:
-        """Send `data`; whether more may follow at once."""
+        """Send `data`; return whether more may follow at once."""
         if self._shut or not data:
             return not self.blocked
         self._add_item(memoryview(bytes(data)))
@@ -185,7 +185,7 @@ class _Direction:
                 self._loop.call_soon(self.sender.writable_again)
 
     def _fill_buffer(self, buffer: memoryview, now: float) -> int:
-        """Copy what is due into `buffer`, as far as one read goes; how many bytes."""
+        """Copy what is due into `buffer`, as far as one read goes; return how many bytes."""
         room = min(len(buffer), next(self._chunks)) if self._chunks is not None else len(buffer)
         if self._link.cut_at is not None:
             room = min(room, self._link.cut_at - self._arrived)

@@ -333,9 +333,8 @@ async def find_directory(chain: ChainClient) -> str:
     if executed is None:
         raise ObjectMissing(f"the node no longer has {transaction}, which published package {published}")
     made = chain.event_in(executed, SCHEMA, DirectoryCreated)
-    check_made(
-        executed, published, made.directory
-    )  # the node names the transaction, too: the package is of it
+    # The node names the transaction, too: the package is of it.
+    check_made(executed, published, made.directory)
     return made.directory
 
 

@@ -315,7 +315,7 @@ class EventFollower:
             yield frame
 
     def _advance_over(self, frame: EventFrame) -> Followed | None:
-        """Move the cursor over a frame; the event, unless it was delivered before."""
+        """Move the cursor over a frame; return the event, unless it was delivered before."""
         event = frame.event
         if event is None:
             if frame.covered is not None:

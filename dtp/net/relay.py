@@ -28,7 +28,7 @@ class ByteSink(Protocol):
 
 
 async def copy(source: ByteSource, sink: ByteSink) -> int:
-    """Pass on everything up to the end of `source`, then finish `sink`; how many bytes it was.
+    """Pass on everything up to the end of `source`, then finish `sink`; return how many bytes it was.
 
     Takes no more from `source` than `sink` takes, so memory stays bounded. Raises what either raises.
     """

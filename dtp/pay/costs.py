@@ -109,7 +109,7 @@ async def pipes_of(chain: ChainClient, channel: str, sender: str = "") -> list[P
 
 
 async def take_credits(chain: ChainClient, channel: Channel, least: float) -> tuple[int, Executed] | None:
-    """Have the account's pipes credited, in one transaction; what that comes to. None when it is less than `least`.
+    """Have the account's pipes credited, in one transaction; return what that comes to, None if less than `least`.
 
     The server's money comes at once; the client's is kept back from the server's next payments and comes with its
     refund.

@@ -258,7 +258,7 @@ async def close_with_server(
     identity: Identity | None = None,
     psk: bytes | None = None,
 ) -> ChannelPurchase:
-    """Close an open channel of ours by agreement with its server, which is dialled for that; the channel as it was.
+    """Close an open channel of ours by agreement with its server, which is dialled for that; return it as it was.
 
     Its `closed` says what that paid to whom; None where the server didn't agree: then the chain is to be asked, and
     `disputed` says what the server wants beyond what was signed.

@@ -125,9 +125,8 @@ class Metered(Connection):
         if isinstance(self.meter, ServerMeter):
             try:
                 await self.meter.wait_until_paid()
-            except (
-                asyncio.CancelledError
-            ):  # by a timeout, say: whoever asks next gets it, for it will be paid
+            except asyncio.CancelledError:
+                # By a timeout, say: whoever asks next gets it, for it will be paid.
                 self._intake.put_back(stream)
                 raise
         return stream

@@ -154,7 +154,7 @@ async def make_plan(
 async def buy(
     chain: ChainClient, plan: Id, periods: int, *, most: int | None = None, coin: str = SUI_COIN
 ) -> tuple[str, Executed]:
-    """Buy periods of a plan, the first starting now; the pass's id.
+    """Buy periods of a plan, the first starting now; return the pass's id.
 
     Raise `PeriodsOutOfRange`, `OtherCoin`, `PriceTooHigh` where they cost more than `most`, `PassHeld`, and what
     `ChainClient.execute` raises. Cancelled behind the signature it ends when the pass is bought, so that calling

@@ -156,9 +156,8 @@ class Serving:
         """Return what the ticket of a request proves, for the listener; None where nothing is to be paid. Raises
         `Refuse`."""
         if request.again:
-            return (
-                None  # who has a meter is looked at now and then; a ticket may be used up by what it pays for
-            )
+            # Who has a meter is looked at now and then; a ticket may be used up by what it pays for.
+            return None
         if self._on_asked is not None and request.service.startswith(ASKING):
             rules = self.firewall.rules
             if rules is None or request.peer.sui_address in rules.deny:

@@ -157,8 +157,8 @@ async def open_channel(
     *,
     signed: Signed | None = None,
 ) -> tuple[str, Executed]:
-    """Open a channel with a deposit, under the terms of `revision`; its id. Coins of SUI that are `merged` into the
-    one that pays for gas are used by the same transaction. Raises as `ChainClient.execute` does.
+    """Open a channel with a deposit, under the terms of `revision`; return its id. Coins of SUI that are `merged`
+    into the one that pays for gas are used by the same transaction. Raises as `ChainClient.execute` does.
 
     `InsufficientFunds` also where the gas for closing it would not be left.
     """
@@ -207,7 +207,7 @@ async def open_under_pass(
     *,
     signed: Signed | None = None,
 ) -> tuple[str, Executed]:
-    """Open a channel under a pass, without a deposit; its id."""
+    """Open a channel under a pass, without a deposit; return its id."""
     program = Program()
     made = module.open_with_pass(program, host.id, host.beacon, plan, pass_, revision, key, coin=coin)
     module.share(program, made, coin=coin)
@@ -357,7 +357,7 @@ async def settle(
     *,
     policy: Policy | None = None,
 ) -> list[tuple[Settlement, list[Decision]]]:
-    """Carry decisions out, `batch` claims in a transaction; what each did, by coin. A channel that is refused is left
+    """Carry decisions out, `batch` claims in a transaction; return what each did, by coin. A refused channel is left
     out, and `on_failed` hears of it.
 
     Refusals are found by simulation and cost nothing, but for what somebody else does between that and ours: a

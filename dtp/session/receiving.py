@@ -41,7 +41,7 @@ PIECE = 256 * 1024
 
 
 def _pieces(flags: int, stream_id: int, offset: int, start: int, length: int) -> Iterator[Received]:
-    """Cut a STREAM frame that C has joined from many into pieces; the end of the stream is on the last."""
+    """Yield the pieces of a STREAM frame that C has joined from many; the end of the stream is on the last."""
     for at in range(0, length, PIECE):
         size = min(PIECE, length - at)
         last = at + size == length

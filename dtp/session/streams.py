@@ -182,9 +182,8 @@ class SendHalf:
             self.sent += size
         if acked > self.highest:
             self.fin_sent = True
-            self._unacked = (
-                _NOTHING  # an empty deque of its own takes 600 bytes for as long as the peer sends
-            )
+            # An empty deque of its own takes 600 bytes for as long as the peer sends.
+            self._unacked = _NOTHING
 
     def rewind_unacked(self) -> None:
         """Send again all that isn't acknowledged, for a carrier was lost."""

@@ -157,7 +157,7 @@ class ReceivedSequences:
     started: bool = False
 
     def add_sequence(self, sequence: int) -> bool:
-        """Note a frame; whether it is new. The first one begins the count. `PipeGapError` for too many ahead."""
+        """Note a frame; return whether it is new. The first begins the count. `PipeGapError` for too many ahead."""
         if not self.started:
             self.started = True
             self.last = max(self.last, sequence - 1)
@@ -225,7 +225,7 @@ class IncomingPipe:
             raise PipeFrameError(f"frames overlap before {self.complete}")
 
     def read_into(self, buffer: memoryview) -> int:
-        """Copy the next bytes to the front of `buffer`; how many."""
+        """Copy the next bytes to the front of `buffer`; return how many."""
         size = 0
         while self._ready and size < len(buffer):
             piece = self._ready[0]

@@ -354,9 +354,8 @@ class PipeHub:
         if not channel:
             ours = [e for e in self.ends if e.where.is_client and e.leads_to(host, number, to)]
             for end in sorted(ours, key=lambda end: not end.idle):
-                if (
-                    not end.used
-                ):  # it may still be saying its last words: another channel would cost a deposit
+                if not end.used:
+                    # It may still be saying its last words: another channel would cost a deposit.
                     await self._wait_idle(end)
                 if end.idle and end in self.ends:
                     self._reopen_link(end, link, attach)

@@ -94,9 +94,8 @@ class PipeLocks:
                     "end, or use another channel"
                 )
             if held is None or holder is None:
-                held = self._held[channel] = _Held(
-                    weakref.ref(sender)
-                )  # first: one that is gone frees nothing then
+                # First: one that is gone frees nothing then.
+                held = self._held[channel] = _Held(weakref.ref(sender))
                 try:
                     self._lock_pipes(channel)
                 except (ChannelInUse, LocalError):
@@ -119,8 +118,7 @@ class PipeLocks:
     def _free_pipes(self, channel: str, held: _Held) -> None:
         with self._changing:
             held.times -= 1
-            if (
-                not held.times and self._held.get(channel) is held
-            ):  # nobody has it in place of one that was gone
+            # Nobody has it in place of one that was gone.
+            if not held.times and self._held.get(channel) is held:
                 del self._held[channel]
                 self._locks.release(channel)

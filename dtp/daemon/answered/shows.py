@@ -345,9 +345,8 @@ class OriginShow(ShowService):
             except SourceFailed as fault:
                 self._tell_fault(str(fault))
             else:
-                if (
-                    not source.ended
-                ):  # the chain says that the show is over: it is heard from here, and has no more
+                if not source.ended:
+                    # The chain says that the show is over: it is heard from here, and has no more.
                     await on_air.end()
                     await asyncio.Event().wait()
                 self._tell_fault(f"{made.command[0]} has ended")

@@ -330,7 +330,7 @@ class Filter:
     # ---- from the backend ---------------------------------------------------------------------------------
 
     def from_backend(self, data: bytes) -> None:
-        """Bytes have come. Raises `MalformedHttp2`."""
+        """Take bytes of the backend. Raises `MalformedHttp2`."""
         for frame, piece in self._back.pass_on(data):
             kind, flags = frame.kind, frame.flags
             if kind == frames.SETTINGS and flags & frames.ACK:

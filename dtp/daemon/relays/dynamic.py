@@ -62,7 +62,7 @@ class Greeting:
     _data: bytearray = field(default_factory=bytearray)
 
     def receive_data(self, data: bytes) -> Address | None:
-        """Take bytes; the address once it is known. Raises `Rejected`."""
+        """Take bytes; return the address once it is known. Raises `Rejected`."""
         self._data += data
         return self._parse_step()
 

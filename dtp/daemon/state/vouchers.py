@@ -147,9 +147,8 @@ class PostgresVouchers:
                     self._database = psycopg.connect(self._url, autocommit=True, **ALIVE)
                     with _bounded(self._database, self._patience):
                         self._database.execute(f"{ALIVE_THERE}; {limit_there(self._patience)}")
-                    self._lost |= (
-                        self._held
-                    )  # none is in both: what was lost isn't held again before it was freed
+                    # None is in both: what was lost isn't held again before it was freed.
+                    self._lost |= self._held
                     self._held.clear()
                 with _bounded(self._database, self._patience), self._database.transaction():
                     yield self._database

@@ -134,9 +134,8 @@ class Worker:
         assert self._daemon is not None
         config: Config = fields["config"]
         adopted = _by_place(fields["places"], descriptors)
-        for place in (
-            adopted.keys() & self._daemon.sockets.keys()
-        ):  # a file was taken back that wasn't taken here
+        for place in adopted.keys() & self._daemon.sockets.keys():
+            # A file was taken back that wasn't taken here.
             for sock in adopted.pop(place):
                 sock.close()
         await self._daemon.reload(config, adopted)

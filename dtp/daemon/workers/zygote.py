@@ -98,9 +98,8 @@ def serve_forks(sock: socket.socket, main: Main, keep: list[int]) -> NoReturn:
     """Fork whenever asked, until the parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent gets them too, and tells
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_IGN
-    )  # nobody waits for workers: their channels tell of their ends
+    # Nobody waits for workers: their channels tell of their ends.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _close_others({*keep, sock.fileno()})
     while True:
         data, descriptors, _, _ = socket.recv_fds(sock, 32, 1)

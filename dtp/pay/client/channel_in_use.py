@@ -197,7 +197,7 @@ class ChannelPurchase(Purchase):
         return any(each.state in ("closing", "closed") for each in ours)
 
     async def add_money(self, wanted: int) -> int | None:
-        """Put more money into the channel, as the budget allows; what the lane may come to by then, or None.
+        """Put more money into the channel, as the budget allows; return what the lane may come to by then, or None.
 
         Raises as `ChainClient.execute` does. After `OutcomeUnknown` the next call sends the identical bytes first.
         """

@@ -340,9 +340,8 @@ class ClientMeter(MeterDriver):
     def _on_charge_offered(self, offer: payer_events.ChargeOffered) -> None:
         if offer.lock is None:
             self.spawn(self._decide_charge(offer))
-        elif not self.sealed.add_offer(
-            offer.lock, offer
-        ):  # else decided by `buy_answer`, when it has arrived
+        elif not self.sealed.add_offer(offer.lock, offer):
+            # Else decided by `buy_answer`, when it has arrived.
             self._refuse_offer(offer)
 
     def _refuse_offer(self, offer: payer_events.ChargeOffered) -> None:

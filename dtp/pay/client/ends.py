@@ -94,9 +94,8 @@ async def _close_further(
         return ClosingStep("closed", gas=destroyed.gas.net)
     if found.state == ChannelState.OPEN and ask:
         executed = await request_close(chain, found)
-        if (
-            found.client == chain.address
-        ):  # also one that the store didn't know: the next run has to finish it
+        if found.client == chain.address:
+            # Also one that the store didn't know: the next run has to finish it.
             store.add_closing(bought_of(chain, found, "closing"), now_ms)
         seconds, gas = found.terms.claim_ms / 1000, executed.gas.net
         return ClosingStep("closing", seconds=seconds, digest=executed.digest, gas=gas)

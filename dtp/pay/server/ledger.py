@@ -486,8 +486,8 @@ class Ledger(ChannelAccount):
         return min(AGREEMENT_MS, channel.terms.claim_ms // 2)
 
     async def _new_end(self, channel: Channel) -> End | None:
-        """Keep what a channel is to be closed for by its vouchers, before the signature under it leaves; None where
-        that can't be known now."""
+        """Keep what a channel is to be closed for by its vouchers, before the signature under it leaves; return it,
+        None where it can't be known now."""
         sold = await self._journal.run(lambda store: store.sold_lanes(channel.id))
         vouchers = [each.newest.voucher for each in sold]
         used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))

@@ -215,9 +215,8 @@ class PassQuotas:
                 meter.connection.abort(
                     CloseCode.PAYMENT, "the pass is over: renew it", detail=CloseDetail.PASS_OVER
                 )
-            await self._return_lease(
-                running
-            )  # the last one left when the store was away, or it never came in
+            # The last one left when the store was away, or it never came in.
+            await self._return_lease(running)
 
     async def _renew_lease(self, running: _Running, held: HolderOfPass) -> None:
         period = self._period_of(held)

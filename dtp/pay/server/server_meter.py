@@ -93,9 +93,8 @@ class ServerMeter(MeterDriver):
         self._checks: set[asyncio.Future[VoucherVerdict]] = set()  # that are under way
         #: Vouchers that wait.
         self.held = HeldVouchers(self.loop, self._hear_late, linger)
-        self._at_once = (
-            AT_ONCE  # vouchers that may still be checked without a wait, and what was used by then
-        )
+        # Vouchers that may still be checked without a wait, and what was used by then.
+        self._at_once = AT_ONCE
         self._used_by_then = meter.used
         self._received = 0  # when the limits were set
 
@@ -249,9 +248,8 @@ class ServerMeter(MeterDriver):
         self.watch.total = received + allowance - kept
         if meter.quota.bytes is not None:
             self.watch.total = min(self.watch.total, sent + received + LOOK_EACH)
-        if (
-            self.held and not self._checks
-        ):  # while one is being written none is heard, and then we look anyway
+        # While one is being written none is heard, and then we look anyway.
+        if self.held and not self._checks:
             self.watch.total = min(self.watch.total, self._hear_at)
 
     def _check_voucher(self, signed: SignedVoucher, charge: int) -> None:

@@ -204,7 +204,7 @@ def _synced(store: PromptStore, answers: list[_Answer]) -> list[_Answer]:
 def _kept(
     keep: Callable[[list[tuple[SignedVoucher, Usage]]], list[bool] | None], jobs: list[_Check]
 ) -> list[_Answer] | None:
-    """Check, and `keep` what is good; None when that gave None."""
+    """Check, and `keep` what is good; return the answers, None when that gave None."""
     verdicts = _checked(jobs)
     good = [(job, key) for key, (job, verdict) in verdicts.items() if verdict is VoucherVerdict.STORED]
     if good:

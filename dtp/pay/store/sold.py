@@ -63,7 +63,7 @@ class SoldStore(LoanStore):
         return dict(self._fetch_rows("SELECT lane, amount FROM sold WHERE channel = ?", channel))
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
-        """Keep vouchers whose signatures are good, before they count, in one transaction; which of them were new.
+        """Keep vouchers whose signatures are good, before they count, in one transaction; return which were new.
 
         Where another as new, or one for more, is here already, nothing changes.
         """
