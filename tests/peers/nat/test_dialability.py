@@ -88,6 +88,12 @@ REPORTS = st.builds(
 )
 
 
+def test_many_of_one_network_keep_nobody_else_from_being_asked() -> None:
+    found = said(*[afar(1, HERE)] * 8, DialReport(DialOrigin.HERE, (HERE,)))
+    assert found.count_voices(DialOrigin.AFAR) == 1
+    assert found.count_voices(DialOrigin.HERE) == 2
+
+
 @given(st.lists(st.tuples(st.sampled_from(PEERS), REPORTS)))
 def test_it_is_bounded_and_each_counts_once(told: list[tuple[PeerId, DialReport]]) -> None:
     found = Dialability()
