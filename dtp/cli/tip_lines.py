@@ -22,7 +22,7 @@ from dtp.cli.posts import identity_option, load_identity, read_fee
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.config import data_dir
 from dtp.errors import ConfigError
-from dtp.escaping import escape_text
+from dtp.escaping import JOINERS, escape_text
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import MAX_MAILBOXES
@@ -512,7 +512,8 @@ async def _print_letter(
     names = "".join(f"\n  [{escape_text(each.name)}, {count_of(each.size, 'byte')}]" for each in files)
     lock = f"\n  a reward: dtp tip sign {letter.lock} --words --to ADDRESS" if letter.lock else ""
     who = "you" if own else escape_text(name) or str(PeerId(letter.sender))
-    print_line(record, f"{at:%Y-%m-%d %H:%M} {who}: {escape_text(letter.text)}{names}{lock}")
+    said = f"{who}: {escape_text(letter.text, keep=JOINERS)}{names}{lock}"
+    print_line(record, f"{at:%Y-%m-%d %H:%M} {said}", keep=JOINERS)
 
 
 def stored_names(letter: TipLetter, names: Iterable[str]) -> list[str]:

@@ -63,6 +63,11 @@ def test_a_tip_its_answer_and_its_end(call, line, tmp_path):
     assert call("tip", "read", sent["tip"], code=3)["code"] == "tip"
 
 
+def test_words_that_joiners_hold_together_are_read_as_they_were_written(call, line):
+    call("tip", "send", line["card"], "क्\u200dष \u202e")
+    assert "क्\u200dष \\u202e" in CliRunner().invoke(main, ["tip", "read"]).stdout
+
+
 def test_mistakes_are_named(call, line, tmp_path):
     (tmp_path / "a.docx").write_bytes(b"PK")
     send = ("tip", "send", line["card"], "x")
