@@ -262,7 +262,7 @@ class HostState:
         )
 
     def open_service(self, name: str) -> tuple[int, Service]:
-        """Return the same for a service that is open. Raises `ServiceMissing`, `ServiceClosed`."""
+        """Return what `find_service` does, of a service that is open. Raises `ServiceMissing`, `ServiceClosed`."""
         number, found = self.find_service(name)
         if not found.open:
             raise ServiceClosed(

@@ -88,7 +88,7 @@ class Counting:
         )
 
     async def ban(self, caller: str, until: float) -> None:
-        """Do as `Daemon.ban` does."""
+        """Keep an identity or Sui address out until then, and have others told. Raises as `Daemon.ban`."""
         self.bans.set_ban(caller, until)
         self._on_bans()
         if self._sharing is not None:

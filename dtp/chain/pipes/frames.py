@@ -317,7 +317,7 @@ class PipePiece:
     end: bool = False
 
     def split_into(self, size: int) -> list[PipePiece]:
-        """Return the same for frames of at most `size` bytes, one at least; the end stands on the last."""
+        """Return its bytes in pieces of at most `size`, one at least; the end stands on the last."""
         starts = range(0, len(self.data), size) or range(1)
         return [
             PipePiece(self.offset + at, self.data[at : at + size], self.end and at + size >= len(self.data))

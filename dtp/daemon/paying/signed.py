@@ -53,7 +53,7 @@ class SignedSums:
 
     @property
     def most_signed(self) -> int:
-        """What was ever signed, at most: what those that were killed had reserved counts."""
+        """What was ever signed, at most: what connections that were killed had reserved counts."""
         adopted = sum(
             max(0, _purchase(each).start - self._before.get(_place(each), 0)) for each in self._meters
         )
@@ -61,7 +61,7 @@ class SignedSums:
 
     @property
     def surely_signed(self) -> int:
-        """The same at least: by what is remembered, and by the vouchers of connections that go on."""
+        """What was ever signed, at least: by what is remembered, and by the vouchers of connections that go on."""
         amounts = {(lane.channel, lane.lane): lane.remembered for lane in self._list_lanes()}
         for newest in (meter.payer.newest for meter in self._meters):
             if newest is not None:

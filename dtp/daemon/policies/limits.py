@@ -15,5 +15,5 @@ class LimitsPolicy(Policy):
         self._bounds = Bounds(rule.data, rule.time, rule.idle)
 
     def stream_bounds(self, event: Open) -> Bounds | None:
-        """Return the same for every stream."""
+        """Return what any stream may have."""
         return self._bounds

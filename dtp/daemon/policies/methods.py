@@ -30,7 +30,7 @@ def pattern_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 def folded(method: str) -> str:
-    """Return the same for all that differ in case or in forms of one character: many backends take them for one.
+    """Return one spelling for all that differ in case or in forms of one character: to many backends they are one.
 
     Takes quadratic time where a name is beyond ASCII: such a one is short when it comes here, or has nothing to
     normalize.

@@ -64,7 +64,7 @@ def path_of(config: Config) -> Path:
 
 
 def path_near(file: Path) -> Path:
-    """Return the same for a file that may have mistakes: whoever runs by it can be asked all the same."""
+    """Return where the control socket is by a file that may have mistakes: whoever runs by it can be asked."""
     try:
         return file.absolute().parent / Path(_control_in(file.read_text(encoding="utf-8-sig"))).expanduser()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):
@@ -133,7 +133,7 @@ class Control:
 
     @property
     def place(self) -> str:
-        """As `dtp.daemon.relays.sockets.name_of` spells it."""
+        """Where it is, as `dtp.daemon.relays.sockets.name_of` spells it."""
         return f"unix:{self._path}"
 
     @property

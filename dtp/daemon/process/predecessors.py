@@ -82,11 +82,11 @@ class Predecessors:
 
     @property
     def known(self) -> list[Left]:
-        """As they were heard of last; one that has ended has nothing open."""
+        """What was heard of each last; one that has ended has nothing open."""
         return list(self._known.values())
 
     def list_status(self) -> list[dict[str, Any]]:
-        """Return the same as JSON has it."""
+        """Return `known` as JSON has it."""
         return [asdict(one) for one in self._known.values()]
 
     async def listen_to(self, descriptor: int, teller: int = 0) -> None:

@@ -235,7 +235,7 @@ class Forwarded:
                 await io.finish()
 
     def _turn_away_now(self, sock: socket.socket) -> None:
-        """Do the same where nothing may be waited for, nor anything kept."""
+        """Say that there is no room, without waiting, if the program speaks a language; else it gets a reset."""
         make = GREETINGS[self.config.mode]
         if make is None:
             sockets.reset(sock)

@@ -45,7 +45,7 @@ class WatchedStore:
         return {"state_up": self.up, "state_trouble": self.trouble}
 
     def get_status_with(self, workers: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the same of a parent, whose `workers` have told what they know of it."""
+        """Return what the status of a parent says of it, whose `workers` have told what they know."""
         up = self.up and workers.get("state_up", True)
         return {"state_up": up, "state_trouble": self.trouble or workers.get("state_trouble", "")}
 

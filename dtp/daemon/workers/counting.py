@@ -47,7 +47,8 @@ class WorkersCounting:
         self.bans = Bans()
         self._inherited = Inherited({}, {})
         self._watched = WatchedStore(self._store, _ALONE)
-        self._polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
+        #: Asks what other daemons have banned.
+        self.polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
 
     async def start(self, counted: Counted) -> None:
         """Open the store, and go on with what the process before has counted: in the store, where it wasn't kept
@@ -72,10 +73,6 @@ class WorkersCounting:
         policies.make_all(config)
         policies.resume_counts({}, counted.rates, now)
         self.bans.replace_shared(await self._store.list_bans(self._clock().unix))
-
-    def start_polling(self) -> None:
-        """Begin to ask what other daemons have banned."""
-        self._polling.start()
 
     async def _poll_bans(self) -> None:
         while True:
@@ -126,10 +123,6 @@ class WorkersCounting:
         """Return who is kept out, and how the state stands where it is shared; `found` is what workers say of it."""
         shared = self._watched.get_status_with(found) if self._config.state else {}
         return {"bans": self.bans.get_status(self._clock().unix), **shared}
-
-    def stop_polling(self) -> None:
-        """Ask no more. Idempotent."""
-        self._polling.cancel()
 
     async def close(self) -> None:
         """Tell nothing more, and close the store."""

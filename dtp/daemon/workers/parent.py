@@ -147,7 +147,7 @@ class Workers:
         for seat in self._seats:
             seat.watching = SupervisedTask(partial(self._watch_worker, seat), name="dtpd-worker")
             seat.watching.start()
-        self._counting.start_polling()
+        self._counting.polling.start()
 
     async def take_over(self) -> None:
         """Do as `Daemon.take_over` does."""
@@ -416,7 +416,7 @@ class Workers:
         for seat in self._seats:
             if seat.watching is not None:
                 seat.watching.cancel()
-        self._counting.stop_polling()
+        self._counting.polling.cancel()
         there = list(self._iter_running())
         for _, channel in there:
             channel.send_message("end")
@@ -445,7 +445,7 @@ class Workers:
 
     @property
     def open_streams(self) -> int:
-        """As far as is known: see `refresh_status`."""
+        """Streams that are open, as of the last `refresh_status`."""
         status = self.get_status(callers=False)
         return sum(one["open"] for one in (*status["exposed"], *status["forwarded"]))
 
