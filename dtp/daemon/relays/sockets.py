@@ -116,8 +116,8 @@ async def listen(place: LocalPlace, on_socket: Callable[[socket.socket], None]) 
 
 
 def adopt(socks: list[socket.socket], on_socket: Callable[[socket.socket], None]) -> SocketListener:
-    """Give `on_socket` what comes in at sockets that listen already. Those of TCP send small writes at once, and those
-    that other machines reach notice when one has vanished: nothing else ends a connection that is idle."""
+    """Give `on_socket` what comes in at sockets that listen already. Those of TCP send small writes at once, and
+    those that other machines reach notice when one has vanished: nothing else ends a connection that is idle."""
     tcp_socket = socks[0].family != socket.AF_UNIX
     names = [name_of(sock) for sock in socks]
     if tcp_socket and _INHERITED:
