@@ -92,9 +92,9 @@ class SharedBlobs:
             await self._provide_ids(await asyncio.to_thread(lambda: [ref.id for ref in store.stored_refs()]))
 
     async def _provide_ids(self, ids: Iterable[bytes]) -> None:
-        """Announce blobs that are here to the providers' table."""
+        """Announce blobs that are here to the providers' table, unless the graph is shared no more."""
         providers = self._shares.providers
-        if providers is None:
+        if providers is None or self._share not in self._shares:
             return
         for one in ids:
             if one not in self._provided and len(self._provided) < _MAX_PROVIDED:

@@ -291,7 +291,7 @@ class GraphShare:
         self._forget = []
         await self.presence.stop()
         await self._worker.stop()
-        await self._blobs.stop()  # after what has it provide more
+        await self._blobs.stop()
         await self._reader.stop()
         await self._tasks.stop()
         async with self._current:

@@ -408,6 +408,24 @@ def test_nothing_is_provided_any_more_once_a_share_is_closed() -> None:
     run(main())
 
 
+def test_a_blob_that_has_come_once_a_share_is_closed_is_not_provided() -> None:
+    """A program that still fetched it had it announced for as long as the node went on."""
+
+    async def main() -> None:
+        async with World("a") as world:
+            await world["a"].start()
+            ref = await world["a"].graph.blobs.add(b"photo")
+            share = world["a"].share
+            assert share is not None
+            await share.close()
+            world["a"].shares.providers = here = Directory()
+            assert (await share.fetch(ref)).is_here
+            await asyncio.sleep(1)
+            assert here.provided == []
+
+    run(main())
+
+
 def test_blobs_come_from_any_neighbour_or_from_who_is_said_to_have_them() -> None:
     async def main() -> None:
         async with World("a", "b", "c") as world:
