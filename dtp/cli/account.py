@@ -94,19 +94,25 @@ def load_account(file: str) -> Account:
     """Return the account whose key is in a file, with the card beside it. Raises `AccountFileError`, `CardError`, and
     what loading a key raises."""
     from dtp.identity import Account
-    from dtp.identity.pem import IdentityFileMissing
 
     card = read_card(card_path(file))
+    why = f"there is no account's key at {file}: it stays where 'dtp account create' was run"
+    return Account(_load_key(file, why), card)
+
+
+def load_recovery(file: str) -> Identity:
+    """Return the recovery key in a file. Raises `AccountFileError`, and what loading a key raises."""
+    where = "'dtp account create', or the last 'dtp account rotate', was told where to write it"
+    return _load_key(file, f"there is no recovery key at {file}: {where}")
+
+
+def _load_key(file: str, missing: str) -> Identity:
+    from dtp.identity.pem import IdentityFileMissing
+
     try:
-        return Account(_load(file), card)
+        return IdentitySource(Path(file), None).load_identity()
     except IdentityFileMissing:
-        raise AccountFileError(
-            f"there is no account's key at {file}: it stays where 'dtp account create' was run"
-        ) from None
-
-
-def _load(file: str) -> Identity:
-    return IdentitySource(Path(file), None).load_identity()
+        raise AccountFileError(missing) from None
 
 
 def save_account(file: str, account: Account) -> None:
@@ -292,7 +298,7 @@ def rotate(file: str, card: str, recovery: str, next_recovery: str, devices: tup
     named = [one.partition("=") for one in devices]
     listed = [Device(PeerId.parse(name).key, label) for name, _, label in named]
     key, other = Identity.generate(), Identity.generate()
-    made = Account.rotate(newest, _load(recovery), key, other.id, listed)
+    made = Account.rotate(newest, load_recovery(recovery), key, other.id, listed)
     other.save(next_recovery)
     key.save(file)
     save_account(file, made)

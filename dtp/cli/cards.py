@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dtp.cli.account import account_file, card_path, load_account, read_card
+from dtp.cli.account import account_file, card_path, load_account, load_recovery, read_card
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.host_caps import print_record
-from dtp.cli.options import IdentitySource
 from dtp.errors import LocalError
 
 if TYPE_CHECKING:
@@ -205,7 +203,7 @@ def rotate(path: str | None, file: str, account: WalletOptions) -> None:
 @account_options
 def revoke(recovery: str, file: str, account: WalletOptions) -> None:
     """End your account on the chain, for good: nothing that it says counts any more there."""
-    ours, key = read_card(card_path(file)), IdentitySource(Path(recovery), None).load_identity()
+    ours, key = read_card(card_path(file)), load_recovery(recovery)
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program

@@ -286,6 +286,9 @@ def test_who_has_lost_all_but_the_recovery_key_begins_again_by_the_card_that_a_f
     (got,) = map(json.loads, done.stdout.splitlines())
     assert (got["sender"], got["stranger"], got["text"]) == ("alice", False, "I am back")
     assert json.loads(done.stderr)["event"] == "key-replaced"
+    away = [*rotate[:3], str(new / "stick"), *rotate[4:]]
+    told = run(new, "account", "rotate", "--key", str(new / "other"), *away, code=3).stderr.decode()
+    assert "recovery key" in told
     (tmp_path / "card").write_text((bob / "card").read_text())
     mistyped = ["--card", str(new / "crad"), *rotate[2:]]
     told = run(new, "account", "rotate", "--key", str(new / "key"), *mistyped, code=3).stderr.decode()
