@@ -80,6 +80,23 @@ def test_frames_that_are_none_are_answered_once():
     play(scenario)
 
 
+def test_a_link_begins_with_how_many_pipes_it_comes_over():
+    """By that the server knows which pipes it has to see the first frame of."""
+
+    opened = []
+
+    async def scenario(chain, *_):
+        end = chain.ends[Direction.TO_SERVER]
+        end.send_control(Flags.OPEN, 8)
+        await asyncio.sleep(1)
+        end.add_pipes(chain.open(Direction.TO_SERVER, 1))
+        end.send_control(Flags.OPEN, 9)
+        await asyncio.sleep(1)
+        assert opened == [(8, 2), (9, 3)]
+
+    play(scenario, pipes=2, on_open=lambda _, header: opened.append((header.link, header.pipes)))
+
+
 def test_a_link_begins_by_a_number_above_the_one_before():
     """History is read again, and what began a link then begins none now."""
 
