@@ -202,6 +202,7 @@ def test_what_was_written_and_cannot_be_sent_is_not_lost(office: Test) -> None:
                 await screen.write("x" * 70_000)
                 await screen.until(lambda: line.value)
                 assert line.value == "x" * 70_000
+                assert line.cursor_position == 70_000
                 line.clear()
                 await screen.write("see you at eigth")
                 await screen.until(lambda: len(screen.messages) == 1)

@@ -339,7 +339,8 @@ class ChatApp(App[None]):
         except DtpError as fault:
             self.notify(escape_text(str(fault)), severity="error", markup=False)
             line = self.query_one("#write", Input)
-            line.value = line.value or text  # to be written otherwise
+            if not line.value:  # to be written otherwise
+                line.value, line.cursor_position = text, len(text)
             return
         if "\n" in done:
             self.push_screen(TextScreen(done))
