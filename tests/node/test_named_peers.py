@@ -269,6 +269,30 @@ def test_a_node_with_many_links_asks_anew_though_it_was_off_line_when_it_had_mov
     clock.run(main())
 
 
+def test_of_many_links_that_come_at_once_only_some_are_asked_whether_they_can_dial_a_node() -> None:
+    async def main() -> None:
+        internet, waits = Internet(), NodeLimits(upkeep=ALONE)
+        asked = set[PeerId]()
+
+        async with AsyncExitStack() as stack:
+            hosts = [f"5.0.{number}.1" for number in range(12)]
+            others = [await stack.enter_async_context(internet.node(host, limits=waits)) for host in hosts]
+            for each in others:
+
+                async def say_nothing(_: PeerLink, stream: Stream, me: PeerId = each.identity.id) -> None:
+                    asked.add(me)
+                    await stream.read()
+
+                each.links.protocols[REACH_PROTOCOL] = say_nothing
+            begins = internet.node("5.1.0.1", bootstrap=[each.address for each in others])
+            node = await stack.enter_async_context(begins)
+            await asyncio.sleep(2)
+            assert len(node.links) == 12
+            assert len(asked) == MOST_ASKED
+
+    clock.run(main())
+
+
 def test_a_node_among_many_in_its_network_asks_whoever_is_outside_whether_it_can_be_dialled() -> None:
     """More than eight neighbours had said that they reach it: whoever it met later, on the internet, wasn't asked,
     nor again half an hour later."""
