@@ -16,7 +16,7 @@ from dtp.broadcast.by_topic import broker_of
 from dtp.broadcast.cutting import CUTTERS, EVERY, cutter_of
 from dtp.broadcast.errors import BroadcastError, ShowUnreachable
 from dtp.broadcast.feeding import FAN_OUT
-from dtp.broadcast.format import Announcement, Segment
+from dtp.broadcast.format import Announcement
 from dtp.broadcast.hearing import HeardSegment, ShowStream, listen_to
 from dtp.broadcast.kept_recordings import (
     RECORDINGS,
@@ -268,15 +268,17 @@ async def _broadcast(
     page: Callable[[Broadcast], contextlib.AbstractAsyncContextManager[None]],
 ) -> None:
     async with make() as on_air, page(on_air):
-        with _recording(record, on_air.announcement) as keep:
+        with _recording(record, on_air.announcement) as recorder:
             for address in on_air.addresses:
                 told = {"event": "listening", "address": address, "show": on_air.announcement.show.hex()}
                 print_line(told, address)
-            on_air.on_sent = keep
+            if recorder is not None:
+                on_air.on_sent = recorder.add
             await send_while_on_air(on_air, source, lambda air: _tell_air(on_air, air))
             if on_air.keeper is None or on_air.keeper.air == Air.ENDED:
                 await on_air.end()
                 await on_air.wait_drained()
+        _raise_recording_fault(recorder)
     count = on_air.signer.position.number
     print_line({"event": "ended", "segments": count}, f"ended: {count_of(count, 'segment')}", err=True)
 
@@ -288,23 +290,26 @@ def _tell_air(on_air: Broadcast, air: Air) -> None:
 
 
 @contextlib.contextmanager
-def _recording(path: Path | None, announcement: Announcement) -> Iterator[Callable[[Segment, bytes], None]]:
-    """Give what keeps each segment in a file, if that is wanted, and say at the end what it is called.
+def _recording(path: Path | None, announcement: Announcement) -> Iterator[Recorder | None]:
+    """Give a recorder if a path is given, and say at the end what the recording is called.
 
-    Where it can't be written any more, that is said at once, and the show goes on; at its end `RecordingError` is
-    raised.
+    Raise `RecordingError` at the beginning if it can't be made. If it can't be written any more later, that is said
+    at once, and the show goes on: call `_raise_recording_fault` at its end.
     """
     if path is None:
-        yield lambda segment, data: None
+        yield None
         return
     recorder = Recorder(path, announcement, _tell_recording_fault)
     try:
-        yield recorder.add
+        yield recorder
     finally:
         name = recorder.close()
         record = {"event": "recorded", "path": str(path), "sha256": name, "whole": recorder.fault is None}
         print_line(record, f"recorded: {path}, sha256 {name}", err=True)
-    if recorder.fault is not None:
+
+
+def _raise_recording_fault(recorder: Recorder | None) -> None:
+    if recorder is not None and recorder.fault is not None:
         raise recorder.fault
 
 
@@ -501,18 +506,14 @@ async def _listen(
             {**told, "producer": who}, f"{who}: {escape_text(announcement.title)}".rstrip(": "), err=True
         )
         async with page_beside(stream, place, money):
-            fault: RecordingError | None = None
-            try:
-                with _recording(record, announcement) as keep:
-                    async for each in stream:
-                        age.look(each)
-                        await _hear(each, quiet=place is not None)
-                        keep(each.segment, each.carried)
-            except RecordingError as full:  # who listens here may have more of it
-                fault = full
-            await stream.wait_drained()
-            if fault is not None:
-                raise fault
+            with _recording(record, announcement) as recorder:
+                async for each in stream:
+                    age.look(each)
+                    await _hear(each, quiet=place is not None)
+                    if recorder is not None:
+                        recorder.add(each.segment, each.carried)
+            await stream.wait_drained()  # who listens here may have more than the recording
+        _raise_recording_fault(recorder)
 
 
 async def _announced(stream: ShowStream) -> Announcement:

@@ -12,7 +12,6 @@ import click
 from dtp.broadcast.gateway.server import Gateway
 from dtp.broadcast.hearing import ShowStream
 from dtp.broadcast.producing import Broadcast
-from dtp.broadcast.recording import RecordingError
 from dtp.cli.accounts import WalletOptions
 from dtp.cli.output import print_line
 from dtp.errors import DtpError
@@ -88,8 +87,6 @@ async def page_beside(
         print_line({"event": "gateway", "url": page.url}, page.url)
         try:
             yield page
-        except RecordingError:
-            pass  # that was said when it happened, and what was heard is played all the same
         except DtpError as fault:
             page.fault = str(fault)
             await asyncio.sleep(_TOLD)

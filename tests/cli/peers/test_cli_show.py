@@ -244,6 +244,16 @@ def test_a_file_may_be_put_on_air_and_nobody_is_there(dtp, tmp_path):
     assert b"--producer" in wrong.errors
 
 
+@pytest.mark.parametrize("options", [(), ("--gateway", "127.0.0.1:0")], ids=["alone", "with a page"])
+def test_that_a_recording_cant_be_made_is_said_before_the_show_ends(dtp, tmp_path, options):
+    (tmp_path / "heard").write_bytes(b"the show of yesterday")
+    _, address = begin(dtp)
+    listener = dtp("show", "listen", address, *HERE, "--record", "heard", *options)
+    assert b"first" not in listener.wait(3)
+    assert b"can't record to heard: File exists" in listener.errors
+    assert (tmp_path / "heard").read_bytes() == b"the show of yesterday"
+
+
 def test_a_gateway_serves_a_page_and_a_playlist(dtp):
     producer, address = begin(dtp, "--title", "prices")
     listener = dtp("show", "listen", address, *HERE, "--gateway", "127.0.0.1:0", "--json")
