@@ -15,6 +15,7 @@ from typing import Any, Final
 from dtp.carriers.base import Carrier
 from dtp.errors import CarrierError, PeerError
 from dtp.net.parts.link_drivers import LinkDrivers
+from dtp.session.codes import ConnectionClosed
 from dtp.session.session import Session
 from dtp.tasks import start_task
 
@@ -83,6 +84,8 @@ class Silence:
             while self._session.is_silent:
                 try:
                     await self._run_while_silent(add_carrier())
+                except ConnectionClosed:
+                    return  # it ended while it was dialled
                 except (CarrierError, PeerError) as error:
                     log.debug("no other carrier yet: %s", error)
                     await asyncio.sleep(_PAUSE)

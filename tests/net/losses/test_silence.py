@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from echo_service import echo, on_fake_clock, roundtrip
@@ -13,7 +14,11 @@ from dtp import carriers
 from dtp.carriers.base import Carrier
 from dtp.carriers.errors import DialError
 from dtp.net.dial import connect
+from dtp.net.parts.link_drivers import LinkDrivers
+from dtp.net.parts.silence import Silence
+from dtp.session.codes import CloseCode, ConnectionClosed
 from dtp.session.limits import DEFAULT, SILENT, WORK_BYTES, WORK_PAUSE
+from dtp.session.session import Session
 from dtp.testing.pairs import ALICE, BOB
 
 SOON = 0.3  # a look, and the handshake
@@ -206,3 +211,27 @@ async def test_a_carrier_that_nobody_waits_for_any_more_is_closed() -> None:
                 await connection.add_carrier()
         await asyncio.sleep(5)
         assert list(connection.outlet.drivers) == [first]
+
+
+class Silent:
+    """A session of which nothing is heard; it ends with `add_carrier`."""
+
+    is_silent, ended = True, None
+
+    async def add_carrier(self) -> None:
+        self.is_silent = False
+        raise ConnectionClosed(CloseCode.NORMAL, "", by_peer=False)
+
+
+@on_fake_clock
+async def test_that_a_connection_ends_while_another_carrier_is_dialled_is_no_fault() -> None:
+    """Nobody waits for the dial: its error was reported as one that was never retrieved."""
+    loop, untold = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: untold.append(context))
+    session = Silent()
+    Silence(
+        cast(Session, session), loop, LinkDrivers(), session.add_carrier, lambda _: 0, lambda _: None
+    ).note_silent()
+    await asyncio.sleep(5)
+    assert not session.is_silent
+    assert untold == []
