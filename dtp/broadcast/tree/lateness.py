@@ -14,6 +14,8 @@ _NEVER: Final = 1 << 63
 _LATE: Final = 1.0
 #: ... at most, where that brings nothing.
 _SELDOM: Final = 60.0
+#: ... in multiples of the time that others took to answer.
+_REST: Final = 4.0
 
 
 class Lateness:
@@ -78,6 +80,7 @@ class Overdue:
 
     def note_asked(self, brought: bool, began: float, now: float) -> None:
         """Note that others were asked from `began` on, and whether that brought something: then they have the next
-        segment, too, as soon as it can be there. Otherwise wait twice as long; and for as long as the answer took."""
+        segment, too, as soon as it can be there. Otherwise wait twice as long; and for a few times as long as the
+        answer took: where all have too little of the processor, asking takes the rest of it, and more is late."""
         self._wait = 0.0 if brought else min(max(2 * self._wait, _LATE), _SELDOM)
-        self._not_before = now + max(_LATE, self._wait, now - began)
+        self._not_before = now + max(_LATE, self._wait, _REST * (now - began))

@@ -128,7 +128,7 @@ def test_others_are_asked_less_and_less_often_where_that_brings_nothing():
     overdue.note_asked(True, now, now)
     assert overdue.find_due(last, now) == now + 1
     overdue.note_asked(True, now, now + 7)
-    assert overdue.find_due(last, now + 7) == now + 14
+    assert overdue.find_due(last, now + 7) == now + 7 + 4 * 7
 
 
 @pytest.mark.parametrize(("stood_still", "after"), [(300.0, 1.0), (0.5, 60.0)])
