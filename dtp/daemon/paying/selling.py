@@ -21,12 +21,12 @@ from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.listener import Request
 from dtp.pay.claims import Policy
-from dtp.pay.errors import ChargeDeclined, QuotaUsedUp, StoreError
+from dtp.pay.errors import ChargeDeclined, QuotaUsedUp
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
 from dtp.pay.server.gate import AdmittedClient
 from dtp.pay.server.sale import assemble_sale
 from dtp.pay.server.server_meter import ServerMeter
-from dtp.pay.store.holding import Shared, VoucherStore
+from dtp.pay.store.holding import VoucherStore
 from dtp.pay.terms import Exposure
 from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
@@ -71,11 +71,6 @@ class _Sale:
         return 0 if newest is None else max(0, newest.voucher.amount - self.before)
 
 
-def _free(store: VoucherStore, channel: str) -> None:
-    if isinstance(store, Shared):
-        store.free(channel)
-
-
 class Seller:
     """Sells the services that have a price, under the host of `[chain]`."""
 
@@ -96,7 +91,7 @@ class Seller:
         self._firewall = firewall
         self._store = store
         # Of daemons that share a store one claims, and the others can't have it claim at once.
-        policy = Policy(most_unclaimed=None) if isinstance(store, Shared) else Policy()
+        policy = Policy(most_unclaimed=None) if store.is_shared else Policy()
         parts = assemble_sale(chain, firewall, store, policy, unclaimed_in=Policy().unclaimed_in)
         self.journal, self.book, self.gate = parts.journal, parts.book, parts.gate
         self.ledger, self.cashier = parts.ledger, parts.cashier
@@ -146,7 +141,7 @@ class Seller:
                 await self._refuse_apart(owned)
 
     async def _refuse_apart(self, owned: Owned) -> None:
-        if isinstance(self._store, Shared):
+        if self._store.is_shared:
             return
         try:
             await refuse_apart(self._chain, owned, self._key, time.time, is_alive=self._is_alive)
@@ -185,19 +180,8 @@ class Seller:
         """Meter a connection that was admitted; False when it has ended meanwhile. Raises `Refuse`."""
         admission = connection.admission
         assert isinstance(admission, AdmittedClient)
-        if not await self._hold_channel(admission.channel.id):
-            raise Refuse(
-                CloseCode.PAYMENT,
-                "another daemon of this host serves the channel now",
-                detail=CloseDetail.CHANNEL_ELSEWHERE,
-            )
         exposure, by_stream = self._sold.get(connection.service, (Exposure(), True))
-        meter = None
-        try:
-            meter = await self.ledger.open_meter(connection, admission, exposure, by_stream)
-        finally:
-            if meter is None:
-                await self._free_channel(admission.channel.id)
+        meter = await self.ledger.open_meter(connection, admission, exposure, by_stream)
         if meter is None:
             raise Refuse(CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED)
         cast("Metered", connection).meter = meter
@@ -227,18 +211,6 @@ class Seller:
         admission = connection.admission
         return isinstance(admission, AdmittedClient) and admission.closes
 
-    async def _hold_channel(self, channel: str) -> bool:
-        if not isinstance(self._store, Shared):
-            return True  # a file is locked by the ledger
-        return await self.journal.run(lambda store: isinstance(store, Shared) and store.hold_channel(channel))
-
-    async def _free_channel(self, channel: str) -> None:
-        if isinstance(self._store, Shared):
-            try:
-                await self.journal.run(lambda store: _free(store, channel))
-            except StoreError as error:  # the database is away, and so are our locks
-                log.debug("channel %s: %s", channel, error)
-
     def _at_end(self, connection: Connection, sale: _Sale) -> None:
         before = connection.on_end
 
@@ -263,12 +235,10 @@ class Seller:
         self._leaving.start(work, name="dtpd-leave")
 
     async def _leave_channel(self, sale: _Sale) -> None:
-        """Leave the channel of a connection that has ended: it is free when all is written that whoever serves it
-        next has to find."""
+        """Count what a connection that has ended brought, once all of it is written."""
         await sale.meter.wait_settled()
         self._sales.discard(sale)
         self._earned[sale.service, sale.coin] += sale.earned
-        await self._free_channel(sale.meter.payee.lane.channel)
 
     async def charge_requests(self, connection: Connection, units: int) -> str:
         """Have so many requests paid, and wait until they are; else why not."""

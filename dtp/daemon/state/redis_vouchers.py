@@ -20,6 +20,7 @@ from dtp.daemon.state.errors import StateUnusable
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.server.stored_vouchers import PayeeLane
+from dtp.pay.store.holding import ChannelHolds
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.store.sold import end_of_row, sold_lane_of, sold_of
 from dtp.pay.terms import Usage
@@ -198,7 +199,6 @@ class RedisVouchers:
         database and `make` is False.
 
         Leases are renewed every `renew` seconds."""
-        self.path = ":memory:"  # no file to lock channels beside: see `hold`
         self._renew = renew
         self._me = secrets.token_hex(16)
         self._held: dict[str, int] = {}
@@ -288,6 +288,15 @@ class RedisVouchers:
                 except StoreError as error:  # whoever writes hears of it; what another one takes is fenced
                     log.debug("%s", error)
 
+    @property
+    def is_shared(self) -> bool:
+        """True: daemons on several machines have the database in common."""
+        return True
+
+    def open_holds(self) -> ChannelHolds:
+        """Return this object: it is of one daemon, and so is what it holds."""
+        return self
+
     def is_claimer(self) -> bool:
         """True if this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
         with self._lock:
@@ -306,7 +315,7 @@ class RedisVouchers:
             return True
 
     def free(self, channel: str) -> None:
-        """Give back what `hold` took, once."""
+        """Give back what `hold_channel` took, once."""
         with self._lock:
             left = self._held.pop(channel, 0) - 1
             if left > 0:

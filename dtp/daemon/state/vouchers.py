@@ -15,6 +15,7 @@ from dtp.daemon.state.errors import StateUnusable
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.server.stored_vouchers import PayeeLane
+from dtp.pay.store.holding import ChannelHolds
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.store.sold import end_of_row, signed_of, sold_lane_of, sold_of
 from dtp.pay.terms import Usage, leased
@@ -118,7 +119,6 @@ class PostgresVouchers:
 
         Raises `StoreError`, `VouchersAway`, and `StateUnusable` where the server refuses for good.
         """
-        self.path = ":memory:"  # no file to lock channels beside: see `hold`
         self._url, self._patience = url, patience
         self._lock = threading.RLock()
         self._database: _Database | None = None
@@ -171,6 +171,15 @@ class PostgresVouchers:
         with self._begin_transaction() as database:
             return database.execute(query, values).fetchall()
 
+    @property
+    def is_shared(self) -> bool:
+        """True: daemons on several machines have the database in common."""
+        return True
+
+    def open_holds(self) -> ChannelHolds:
+        """Return this object: it is of one daemon, and so is what it holds."""
+        return self
+
     def is_claimer(self) -> bool:
         """True if this daemon is the one that claims: the first that asks, as long as it is connected."""
         return bool(self._query_rows("SELECT pg_try_advisory_lock(7239)")[0][0])
@@ -189,8 +198,8 @@ class PostgresVouchers:
         return True
 
     def free(self, channel: str) -> None:
-        """Give back what `hold` took, once. Also where the database is away, and raises `StoreError` then: with the
-        session its locks are gone."""
+        """Give back what `hold_channel` took, once. Also where the database is away, and raises `StoreError` then:
+        with the session its locks are gone."""
         with self._lock:
             counts = self._lost if channel in self._lost else self._held
             left = counts.pop(channel, 0) - 1

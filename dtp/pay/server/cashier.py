@@ -8,7 +8,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from functools import partial
 from typing import Final, TypeAlias, cast
 
 from dtp.chain import Executed
@@ -33,7 +32,7 @@ from dtp.pay.costs import accrued, take_credits
 from dtp.pay.server.known_channels import DoubtedEnds, KnownChannels
 from dtp.pay.settling import OnFailed, Settlement, log_failed, settle
 from dtp.pay.spent import noted, settle_spent
-from dtp.pay.store.holding import Shared, VoucherStore
+from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.store.sold import SoldStore
@@ -160,7 +159,7 @@ class Cashier:
         Nothing where another claims out of the same store: what comes second costs gas and brings nothing.
         """
         async with self._working:
-            if not await self.journal.run(_claims):
+            if not await self.journal.run(lambda store: store.is_claimer()):
                 return []
             await self._settle_spent()
             views = await self.channel_views()
@@ -256,7 +255,7 @@ class Cashier:
 
         Also by other daemons: they may agree on a close as well.
         """
-        return {*self._busy(), *await self.journal.run(partial(_held, channels=ids))}
+        return {*self._busy(), *await self.journal.run(lambda store: store.held_channels(ids))}
 
     async def _is_promised(self, id: str) -> bool:
         """Return whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes
@@ -351,14 +350,6 @@ class Cashier:
         for id in ids:  # what was agreed on is over by our own word
             if id not in agreed:
                 self._doubted.add(id, self._own_ms())
-
-
-def _claims(store: VoucherStore) -> bool:
-    return not isinstance(store, Shared) or store.is_claimer()
-
-
-def _held(store: VoucherStore, channels: Collection[str]) -> set[str]:
-    return store.held_channels(channels) if isinstance(store, Shared) else set()
 
 
 def _holdings(store: VoucherStore) -> tuple[dict[str, list[Sold]], dict[str, End | None]]:

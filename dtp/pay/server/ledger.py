@@ -35,7 +35,7 @@ from dtp.pay.server.quota import PassQuotas
 from dtp.pay.server.server_meter import ChannelAccount, ServerMeter
 from dtp.pay.server.stored_vouchers import PayeeLane
 from dtp.pay.settling import Settlement
-from dtp.pay.store.holding import Holds, VoucherStore
+from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal
 from dtp.pay.store.rows import End
 from dtp.pay.terms import (
@@ -51,6 +51,7 @@ from dtp.pay.terms import (
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import SignedVoucher
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
+from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.pay")
 
@@ -139,7 +140,8 @@ class Ledger(ChannelAccount):
         self._unwritten: dict[tuple[str, int], Usage] = {}
         #: Channels whose deposit paid nothing for what was claimed, whatever the node says of them.
         self._unpaid: BoundedDict[str, None] = BoundedDict(_MOST_UNPAID)
-        self._holds = Holds(journal.store.path)
+        self._holds = journal.store.open_holds()
+        self._giving_back = TaskSet()
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -157,27 +159,56 @@ class Ledger(ChannelAccount):
         """Return the meter of a connection of this admission, which the caller begins.
 
         `count_streams` says whether each stream of the client's is a request.
-        None when the channel ended meanwhile. Raises `Refuse` where another process that has the same store serves
-        it, and while vouchers can't be stored: nobody is served before something could be written again.
+        None when the channel ended meanwhile. Raises `Refuse` where another server that has the same store serves it,
+        and while vouchers can't be stored: nobody is served before something could be written again.
         An older connection of the same lane is ended: its client has come again, or its key is used twice.
         """
-        # Held before it is read: what another process has stored until then is known, and nothing comes after it.
-        if not self._holds.hold_channel(admission.channel.id):
-            raise Refuse(
-                CloseCode.PAYMENT,
-                "another process of this host serves the channel now",
-                detail=CloseDetail.CHANNEL_ELSEWHERE,
-            )
-        meter = None
         try:
-            meter = await self._begin_meter(connection, admission, exposure, count_streams)
+            # Held before it is read: what another server has stored until then is known, and nothing comes after it.
+            await self._hold_channel(admission.channel.id)
+            meter = None
+            try:
+                meter = await self._begin_meter(connection, admission, exposure, count_streams)
+            finally:
+                if meter is None:
+                    await self._free_channel(admission.channel.id)
         except StoreError as error:  # else it is served what can't be paid
             log.warning("channel %s is not served: %s", admission.channel.id, error)
             raise store_away() from error
-        finally:
-            if meter is None:
-                self._holds.free(admission.channel.id)
         return meter
+
+    async def _hold_channel(self, channel: str) -> None:
+        """Hold a channel for a connection. Raises `Refuse` where another server has it, and `StoreError`."""
+        held = False
+
+        def hold(store: VoucherStore) -> None:
+            nonlocal held
+            held = self._holds.hold_channel(channel)
+
+        try:
+            await self._journal.run(hold)
+        except asyncio.CancelledError:
+            # The thread may be about to hold it, or to find that it was called off.
+            self._giving_back.start(self._free_if(channel, lambda: held), name="dtp-pay-free")
+            raise
+        if not held:
+            raise Refuse(
+                CloseCode.PAYMENT,
+                "another server of this host serves the channel now",
+                detail=CloseDetail.CHANNEL_ELSEWHERE,
+            )
+
+    async def _free_if(self, channel: str, is_held: Callable[[], bool]) -> None:
+        await self._journal.run(lambda store: None)  # behind what was to hold it
+        if is_held():
+            await self._free_channel(channel)
+
+    async def _free_channel(self, channel: str) -> None:
+        """Give a channel back. In any thread: the journal's may have ended before the last connections."""
+        try:
+            await asyncio.to_thread(self._holds.free, channel)
+        except StoreError as error:  # the database is away, and so are our locks
+            log.debug("channel %s: %s", channel, error)
 
     async def _begin_meter(
         self, connection: Connection, admission: AdmittedClient, exposure: Exposure, count_streams: bool
@@ -521,7 +552,7 @@ class Ledger(ChannelAccount):
                 if entry.channel.state != ChannelState.OPEN:
                     # Its last vouchers are stored, and the time for claims runs.
                     self.on_channel(entry.channel)
-            self._holds.free(lane.channel)
+            await self._free_channel(lane.channel)
 
 
 def _is_before(found: Channel, known: Channel, lanes: Iterable[int]) -> bool:

@@ -1,9 +1,8 @@
 """Which channels are served by whom, where several processes share one store of vouchers.
 
 Two that served one channel at the same time would each take the same voucher for its own. So a channel is held by
-one server at a time. For a store that is a file the holds are locks on another file beside it, one byte for each
-channel: they end with their process, however it ends. `VoucherStore` says what a store has to do that is shared in
-another way.
+one server at a time. For a store that is a file the holds are locks on another file beside it (`Holds`), one byte
+for each channel: they end with their process, however it ends. `VoucherStore` says what any store has to do.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from dtp.locking import NameLocks
 from dtp.pay.errors import StoreError
@@ -21,18 +20,31 @@ from dtp.pay.terms import Usage
 from dtp.pay.voucher import SignedVoucher
 
 
+class ChannelHolds(Protocol):
+    """The channels that one server holds. Methods may be called in any thread."""
+
+    def hold_channel(self, channel: str) -> bool:
+        """Hold a channel, once more if it is held here; False while another server has it. Raises `StoreError`."""
+
+    def free(self, channel: str) -> None:
+        """Give back what `hold_channel` took, once. Raises `StoreError`."""
+
+
 class VoucherStore(Protocol):
     """What a server needs of a store; `dtp.pay.store.Store` has it, and says of each method what it promises.
 
-    `path` is the file that channels are locked beside, ":memory:" for none.
+    `is_shared` is True for a store that daemons on several machines have in common: one of them claims for all.
 
     What was written is there after a crash and a power cut when the method has returned. Methods are called in one
     thread that is not the event loop's; several servers may call at the same time.
     """
 
     @property
-    def path(self) -> str: ...
+    def is_shared(self) -> bool: ...
     def close(self) -> None: ...
+    def open_holds(self) -> ChannelHolds: ...
+    def is_claimer(self) -> bool: ...
+    def held_channels(self, channels: Iterable[str]) -> set[str]: ...
     def sold_lane(self, channel: str, lane: int) -> PayeeLane: ...
     def sold_lanes(self, channel: str | None = None) -> list[Sold]: ...
     def vouched_sums(self, channel: str) -> dict[int, int]: ...
@@ -47,51 +59,37 @@ class VoucherStore(Protocol):
     def end_of(self, channel: str) -> End | None: ...
 
 
-@runtime_checkable
-class Shared(Protocol):
-    """What else a store has that several daemons share."""
-
-    def is_claimer(self) -> bool:
-        """Return whether who asks is the one that claims: the first one, until it closes the store. Raises
-        `StoreError`."""
-
-    def hold_channel(self, channel: str) -> bool:
-        """Serve a channel; False while another daemon does. Raises `StoreError`."""
-
-    def held_channels(self, channels: Iterable[str]) -> set[str]:
-        """Return those of the channels that any daemon serves. Raises `StoreError`."""
-
-    def free(self, channel: str) -> None:
-        """Give back what `hold` took, once. Raises `StoreError`."""
-
-
 class Holds:
     """The channels that one server holds of the store at a path. Close it; what it holds is free then."""
 
     def __init__(self, store_path: str) -> None:
         self._file = _LockFile.beside_store(store_path)
         self._counts: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def hold_channel(self, channel: str) -> bool:
         """Hold a channel, once more if it is held here; False when another server has it. Raises `StoreError`."""
-        if channel not in self._counts and not self._file.lock_channel(channel, self):
-            return False
-        self._counts[channel] = self._counts.get(channel, 0) + 1
-        return True
+        with self._lock:
+            if channel not in self._counts and not self._file.lock_channel(channel, self):
+                return False
+            self._counts[channel] = self._counts.get(channel, 0) + 1
+            return True
 
     def free(self, channel: str) -> None:
-        """Give back what `take` took, once."""
-        left = self._counts.pop(channel, 0) - 1
-        if left > 0:
-            self._counts[channel] = left
-        elif left == 0:
-            self._file.free(channel)
+        """Give back what `hold_channel` took, once."""
+        with self._lock:
+            left = self._counts.pop(channel, 0) - 1
+            if left > 0:
+                self._counts[channel] = left
+            elif left == 0:
+                self._file.free(channel)
 
     def close(self) -> None:
         """Free everything. Idempotent."""
-        for channel in list(self._counts):
-            del self._counts[channel]
-            self._file.free(channel)
+        with self._lock:
+            for channel in list(self._counts):
+                del self._counts[channel]
+                self._file.free(channel)
 
 
 class _LockFile:

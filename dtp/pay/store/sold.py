@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dtp.pay.errors import StoreError
 from dtp.pay.server.stored_vouchers import PayeeLane
+from dtp.pay.store.holding import ChannelHolds, Holds, VoucherStore
+from dtp.pay.store.loans import LoanStore
 from dtp.pay.store.rows import End, Sold
 from dtp.pay.terms import Usage, leased
 from dtp.pay.voucher import SignedVoucher, decode_voucher, encode_voucher
 from dtp.sqlite import primary_code
 
-if TYPE_CHECKING:
-    from dtp.pay.store.holding import VoucherStore
-
-from dtp.pay.store.loans import LoanStore
-
 
 class SoldStore(LoanStore):
     """The tables of the side that is paid, in a store's file: a `VoucherStore` (`dtp.pay.store.holding`)."""
+
+    @property
+    def is_shared(self) -> bool:
+        """False: a file is of one machine."""
+        return False
+
+    def open_holds(self) -> ChannelHolds:
+        """Return what holds channels for one server, by locks beside the file. Raises `StoreError`."""
+        return Holds(self.path)
+
+    def is_claimer(self) -> bool:
+        """Return True: whoever has the file claims."""
+        return True
+
+    def held_channels(self, channels: Iterable[str]) -> set[str]:
+        """Return no channel: a server knows by itself which it serves, and of another process nothing is asked."""
+        return set()
 
     def copy_sold(self, other: VoucherStore) -> None:
         """Take over what another store of any kind holds to claim with, in one transaction: of each lane the newer

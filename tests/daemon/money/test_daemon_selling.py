@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +49,13 @@ class SharedStore(Store):
         self.looks += channel is None
         return super().sold_lanes(channel)
 
+    @property
+    def is_shared(self) -> bool:
+        return True
+
+    def open_holds(self) -> SharedStore:
+        return self
+
     def is_claimer(self) -> bool:
         return self.ours
 
@@ -64,7 +71,7 @@ class SharedStore(Store):
             raise StoreError("the database is away")
         return super().sold_lane(channel, lane)
 
-    def held_channels(self, channels: Collection[str]) -> set[str]:
+    def held_channels(self, channels: Iterable[str]) -> set[str]:
         return self.there & set(channels)
 
     def receive_now(self, received: object) -> None:
@@ -258,7 +265,7 @@ def test_a_channel_that_another_daemon_serves_is_left_to_it(tmp_path: Path) -> N
     async def scenario(seller: Any, store: SharedStore) -> None:
         store.free_there = False
         wire = caller(seller, store)
-        with pytest.raises(Refuse, match="another daemon of this host serves the channel now"):
+        with pytest.raises(Refuse, match="another server of this host serves the channel now"):
             await seller.meter_connection(wire)
         assert store.done == ["hold"]  # and not freed: it isn't ours
 

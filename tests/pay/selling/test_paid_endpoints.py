@@ -228,7 +228,7 @@ def test_a_channel_is_served_by_one_process_at_a_time(market: Play) -> None:
         await served[0].meter.wait_settled()  # from then on the channel isn't held
         other = Holds(serving.store.path)  # as a second process with the same store would
         assert other.hold_channel(bought.channel)
-        with pytest.raises(ConnectionRefused, match="another process"):
+        with pytest.raises(ConnectionRefused, match="another server"):
             async with market.connect(buyer, keep=True) as connection:
                 await fetch(connection, 1000)
         other.close()
