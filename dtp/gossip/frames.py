@@ -88,6 +88,16 @@ def named(topic: bytes) -> bytes:
     return bytes((len(topic),)) + topic
 
 
+def subscriptions(topics: Iterable[bytes]) -> list[bytes]:
+    """Return frames that tell which topics this side has, as many as they need."""
+    bodies = [b""]
+    for name in map(named, topics):
+        if len(bodies[-1]) + len(name) > MAX_CONTROL:
+            bodies.append(b"")
+        bodies[-1] += name
+    return [frame(GossipFrameType.SUBSCRIBE, body) for body in bodies if body]
+
+
 def read_topic(body: bytes) -> tuple[bytes, bytes]:
     """Return the topic that a body begins with, and the rest."""
     topic, end = _read_name(body, 0)

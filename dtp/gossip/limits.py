@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from dtp.errors import LocalError
+from dtp.gossip.frames import MAX_CONTROL, SHORT_NAME
+from dtp.gossip.message import ID_SIZE, MAX_TOPIC_BYTES
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -102,6 +104,10 @@ class GossipLimits:
             )
         if self.history > 65_535:
             raise LocalError("limit 'history' is 65,535 at most: a HISTORY has two bytes for it")
+        room = MAX_CONTROL - 1 - MAX_TOPIC_BYTES
+        for name, size in (("ids", ID_SIZE), ("full_mesh", SHORT_NAME)):
+            if getattr(self, name) > (most := room // size - 1):
+                raise LocalError(f"limit {name!r} is {most:,} at most: a frame has no room for more")
         for each in fields(self):
             if getattr(self, each.name) < 0:
                 raise LocalError(f"limit {each.name!r} can't be negative")

@@ -214,11 +214,8 @@ class Router:
         neighbour = Neighbour(peer, outgoing, source, outbox, is_bridge=is_bridge, introduced=now)
         core.neighbours[peer] = neighbour
         core.scores.add(peer, source, now, is_judged=not is_bridge)
-        topics = [state.name for state in core.topics.values() if state.joined]
-        if topics:
-            core.send_control(
-                neighbour, frames.frame(GossipFrameType.SUBSCRIBE, *map(frames.named, topics)), now
-            )
+        for told in frames.subscriptions(self.joined_topics()):
+            core.send_control(neighbour, told, now)
         self._schedule_heartbeat(now)
         return True
 

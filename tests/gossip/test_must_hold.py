@@ -479,6 +479,27 @@ def test_many_topics_are_no_flood():
         assert not [name for name in node.router.counts if name.endswith("-flood")]
 
 
+def test_as_many_topics_as_may_be_are_told_however_long_their_names_are():
+    """A frame has no room for all of them."""
+    swarm = GossipSwarm(22)
+    names = [f"{number:0128}" for number in range(DEFAULT.topics)]
+    one, other = swarm.add_node(*names), swarm.add_node(*names)
+    swarm.link_nodes(one, other)
+    swarm.run_for(2)
+    for node, peer in ((one, other), (other, one)):
+        assert all(node.router.members_of(name.encode()) == {peer.key} for name in names)
+        assert not node.cut_off
+    one.publish(names[-1], b"the last")
+    swarm.run_for(1)
+    assert other.data == [b"the last"]
+
+
+def test_limits_whose_frames_nobody_takes_are_refused():
+    for field in ("ids", "full_mesh"):
+        with pytest.raises(LocalError, match=field):
+            replace(DEFAULT, **{field: 20_000})
+
+
 def test_what_comes_at_once_behind_a_stall_is_no_flood():
     """For a minute no byte gets through, as when a laptop sleeps or most neighbours are slow; then all do."""
     until = 0.0
