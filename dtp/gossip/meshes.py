@@ -224,7 +224,9 @@ class Meshes:
         """Process NEIGHBOURS, by which a neighbour says to whom it sends its own messages."""
         topic, names = frames.read_neighbours(body)
         state = self._core.topics.get(topic)
-        if state is not None and neighbour.key in state.members:
+        if state is None or not state.joined:
+            self._core.counts["neighbours-unknown-topic"] += 1
+        elif neighbour.key in state.members:
             state.theirs[neighbour.key] = frozenset(names[: self._core.limits.full_mesh + 1])
             state.ways.clear()
 

@@ -172,6 +172,7 @@ class Router:
             "topics": len(neighbour.topics),
             "served": len(neighbour.served),
             "not-wanted": len(neighbour.outbox.dont_want),
+            "neighbours": sum(peer in state.theirs for state in self._core.topics.values()),
             "frames": len(neighbour.beat.frames),
         }
 
@@ -439,7 +440,9 @@ class Router:
     def _receive_peers(self, neighbour: Neighbour, body: bytes, now: float) -> None:
         topic, records = frames.read_peers(body)
         state = self._core.topics.get(topic)
-        if state is not None and state.joined and state.exchanges:
+        if state is None or not state.joined:
+            self._core.counts["peers-unknown-topic"] += 1
+        elif state.exchanges:
             self._meshes.offer_records(state, neighbour, records)
 
     def _receive_messages(

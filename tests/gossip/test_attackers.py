@@ -419,9 +419,14 @@ def test_frames_for_topics_that_are_not_here_are_counted_and_nothing_is_kept_of_
     for number in range(500):
         name = b"%d" % number
         attacker.send_frames(
-            node, frames.graft(name), frames.prune(name, 60), frames.ihave(name, fake_ids(1))
+            node,
+            frames.graft(name),
+            frames.prune(name, 60),
+            frames.ihave(name, fake_ids(1)),
+            frames.neighbours(name, [b"somebody"]),
+            frames.peers(name, [b"record"]),
         )
-    for kind in ("graft", "prune", "ihave"):
+    for kind in ("graft", "prune", "ihave", "neighbours", "peers"):
         assert node.router.counts[f"{kind}-unknown-topic"] == 500
     assert node.router.count_kept_of(attacker.key)["frames"] <= 1  # the graft of a topic that is here
     assert node.router.score_of(attacker.key) >= 0
@@ -445,6 +450,17 @@ def test_a_flood_of_subscriptions_is_bounded(swarm, scene):
     for each in [attacker, *sybils]:
         node.router.remove_peer(each.key, swarm.now)
     assert node.router.count_kept()["topics"] == 1
+    still_works(swarm, node, honest)
+
+
+def test_nothing_is_kept_of_neighbours_in_topics_that_only_others_have(swarm, scene):
+    """Each may name 1,024 such topics, and 51 neighbours in each: 4 MB of every neighbour."""
+    node, honest, attacker = scene
+    names = [b"%d" % number for number in range(100)]
+    attacker.send_frames(node, frames.frame(GossipFrameType.SUBSCRIBE, *map(frames.named, names)))
+    attacker.send_frames(node, *(frames.neighbours(name, [b"somebody"]) for name in (*names, W)))
+    assert node.router.count_kept_of(attacker.key)["neighbours"] == 1  # in the topic that is here
+    assert node.router.score_of(attacker.key) >= 0
     still_works(swarm, node, honest)
 
 
