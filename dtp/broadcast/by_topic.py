@@ -96,12 +96,12 @@ def parse_feed(message: Message) -> list[m.Message]:
 
 
 def validate_feed(message: Message) -> Verdict:
-    """Say whether a message is passed on, by listeners and by producers: whoever sends one that isn't its author's
-    show is to blame."""
+    """Return `ACCEPT` for a message that is its author's show, else `IGNORE`: it isn't passed on, and whoever brought
+    it isn't to blame, since a daemon that carries the topic doesn't know that it is a feed."""
     try:
         parse_feed(message)
     except (ShowMessageError, SegmentError):
-        return Verdict.REJECT
+        return Verdict.IGNORE
     return Verdict.ACCEPT
 
 
