@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dtp.errors import DtpError, PeerError
 from dtp.gossip.channel import NeighbourSink
@@ -349,9 +350,14 @@ class Gossip:
             checked = validator
 
             def validate(message: Message) -> Verdict | None:
-                verdict = checked(message)
-                if isinstance(verdict, Verdict):
-                    return verdict
+                try:
+                    verdict = checked(message)
+                    if not inspect.isawaitable(verdict):
+                        return _check_verdict(verdict)
+                except Exception as error:  # noqa: BLE001 - foreign code: others' messages are still to come
+                    told = {"message": f"the validator of topic {topic.name!r} failed", "exception": error}
+                    asyncio.get_running_loop().call_exception_handler(told)
+                    return Verdict.IGNORE
                 self._tasks.start(self._wait_verdict(message, verdict), name="dtp-gossip-validator")
                 return None
 
@@ -368,10 +374,10 @@ class Gossip:
             bridge.join(topic)
         self._schedule_flush()
 
-    async def _wait_verdict(self, message: Message, awaited: Any) -> None:
+    async def _wait_verdict(self, message: Message, awaited: Awaitable[Verdict]) -> None:
         verdict = Verdict.IGNORE
         try:
-            verdict = await awaited
+            verdict = _check_verdict(await awaited)
         finally:
             if self._loop is not None:
                 self._router.set_verdict(message.id, verdict, self._loop_time())
@@ -551,3 +557,10 @@ class Gossip:
             self._bridges.remove(bridge)
             self._router.remove_peer(bridge.peer, self._loop_time())
             await bridge.stop()
+
+
+def _check_verdict(verdict: object) -> Verdict:
+    """Return what a validator returned. Raise `TopicError` where that is no verdict."""
+    if not isinstance(verdict, Verdict):
+        raise TopicError(f"a validator returned {verdict!r}; return Verdict.ACCEPT, IGNORE or REJECT")
+    return verdict

@@ -241,6 +241,37 @@ def test_validators_may_be_coroutines():
     run(main)
 
 
+@pytest.mark.parametrize("is_coroutine", [False, True])
+@pytest.mark.parametrize("fault", ["it raises", "it returns no verdict"])
+def test_what_a_validator_fails_at_is_ignored_and_told_and_others_come(fault, is_coroutine):
+    """Anybody may write what a program's validator can't read."""
+
+    async def main(stack):
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+        def judge(message):
+            if message.data == b"good":
+                return Verdict.ACCEPT
+            return int(message.data) if fault == "it raises" else None
+
+        async def judge_later(message):
+            return judge(message)
+
+        made = await stack.enter_async_context(nodes(2))
+        validator = judge_later if is_coroutine else judge
+        first = await stack.enter_async_context(made[0].gossip.topic("weather"))
+        second = await stack.enter_async_context(made[1].gossip.topic("weather", validator=validator))
+        await until(lambda: first.members and second.members)
+        for data in (b"evil", b"good"):
+            await first.publish(data)
+        assert (await second.read()).data == b"good"
+        await until(lambda: made[1].gossip.counts["message-ignored"] == 1)
+        assert [type(each) for each in told] == [ValueError if fault == "it raises" else TopicError]
+
+    run(main)
+
+
 def test_late_joiners_get_the_past():
     async def main(stack):
         made = await stack.enter_async_context(nodes(3))
