@@ -111,11 +111,12 @@ class Stream:
     async def readuntil(self, separator: bytes = b"\n", limit: int = 64 * 1024) -> bytes:
         """Return bytes up to and with `separator`.
 
-        `asyncio.IncompleteReadError` at the end of the stream, `asyncio.LimitOverrunError` when `limit` bytes
-        hold no separator; they stay in the buffer.
+        `asyncio.IncompleteReadError` at the end of the stream, `asyncio.LimitOverrunError` when `limit` bytes, or
+        `limits.stream_window`, hold no separator; they stay in the buffer.
         """
         if not separator:
             raise LocalError("readuntil needs a separator of at least one byte")
+        most = self.connection.limits.stream_window
         searched = 0
         while True:
             if len(self._chunks) > 1:
@@ -131,6 +132,12 @@ class Stream:
                 raise asyncio.LimitOverrunError(f"no separator within {limit} bytes", searched)
             if self._eof:
                 raise asyncio.IncompleteReadError(self._take_bytes(searched), None)
+            if searched >= most:  # the peer may send no more before some is read
+                raise asyncio.LimitOverrunError(
+                    f"no separator within {searched} bytes, and no more may be unread: raise"
+                    " limits.stream_window, or read in pieces",
+                    searched,
+                )
             if searched:
                 self.want_more()
             await self._wait_data(beyond=searched)

@@ -72,6 +72,30 @@ async def test_who_waits_for_a_long_line_gets_it_where_others_keep_most_of_the_w
 
 
 @on_fake_clock
+async def test_a_line_that_no_window_holds_is_an_error_and_is_not_waited_for() -> None:
+    """Nothing more may be sent before some of it is read, and nothing of it is read before its end is there."""
+    limits = replace(DEFAULT, stream_window=DEFAULT.first_window)
+    async with both_ends(limits=limits) as (connection, far):
+        (await connection.open_stream()).write(bytes(2 * DEFAULT.first_window) + b"\n")
+        stream = await far.accept_stream()
+        async with asyncio.timeout(60):
+            with pytest.raises(asyncio.LimitOverrunError, match=r"raise limits\.stream_window") as caught:
+                await stream.readuntil(b"\n", limit=DEFAULT.connection_window)
+        assert caught.value.consumed == stream.buffered == DEFAULT.first_window
+        await stream.readexactly(2 * DEFAULT.first_window)
+        assert await stream.readline() == b"\n"
+
+
+@on_fake_clock
+async def test_a_line_that_just_fits_the_window_is_read() -> None:
+    limits = replace(DEFAULT, stream_window=DEFAULT.first_window)
+    async with both_ends(limits=limits) as (connection, far):
+        line = bytes(DEFAULT.first_window - 1) + b"\n"
+        (await connection.open_stream()).write(line)
+        assert await (await far.accept_stream()).readuntil(b"\n", limit=len(line)) == line
+
+
+@on_fake_clock
 async def test_streams_are_given_to_who_takes_them_from_the_first_on() -> None:
     async with both_ends() as (connection, far):
         early = await connection.open_stream()
