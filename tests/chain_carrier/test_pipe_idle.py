@@ -1,16 +1,20 @@
 """Ends that nobody uses, or never did: how many are kept, what they ask the chain, and that their channels go on."""
 
 import asyncio
+from dataclasses import replace
 
-from chain_resolver.hosts import run
+import pytest
+from chain_resolver.hosts import open_channel, run
 
 from chain_carrier.fake_chain import SMALL, TIMING, play
 from chain_carrier.test_pipe_adversaries import raw_pipe, send_raw
+from chain_carrier.worlds import TIMING as REAL
 from chain_carrier.worlds import end_of, world
 from dtp.chain.pipe import Direction
 from dtp.chain.pipes.carrier import dial, listen
 from dtp.chain.pipes.frames import Flags, Header, PipeGapError, encode
 from dtp.chain.pipes.hub import PipeHub
+from dtp.chain.pipes.where import ChannelInUse
 
 
 def test_who_never_acknowledges_has_the_chain_asked_for_a_while_only():
@@ -81,6 +85,89 @@ def test_an_end_is_kept_while_a_link_is_being_taken(client, wallet):
             assert end_of(near, made.server).link is far
             for each in (near, far):
                 each.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+def test_an_end_that_is_used_again_is_not_the_one_that_was_idle_longest(client, wallet):
+    """It would be stopped below its connection, on either side."""
+
+    async def scenario():
+        async with world(client, wallet, timing={"most_idle": 1}) as made:
+            accepted = asyncio.Queue()
+            listener = await listen(made.url, accepted.put_nowait, chain=made.server)
+            hubs = [PipeHub.hub_of(chain) for chain in (made.user, made.server)]
+            channels = [
+                await open_channel(made.user, made.hosted, made.number, made.me.id.key) for _ in range(2)
+            ]
+
+            async def pair(channel):
+                near = await dial(f"{made.url}&channel={channel}", chain=made.user)
+                return near, await accepted.get()
+
+            async def leave(near, far):
+                ends = [hub.ends.find(near.channel) for hub in hubs]
+                for each in (near, far):
+                    each.abort()
+                for hub, end in zip(hubs, ends, strict=True):
+                    await hub.ends.wait_idle(end, 60)
+                    assert end.idle
+                return ends
+
+            ends = await leave(*await pair(channels[0]))
+            again = await pair(channels[0])
+            await leave(*await pair(channels[1]))
+            for hub, end in zip(hubs, ends, strict=True):
+                assert hub.ends.channels == channels
+                assert hub.ends.find(channels[0]) is end
+                assert end.used
+            # Of two that are idle the one that was so longer goes.
+            await leave(*again)
+            assert [hub.ends.channels for hub in hubs] == [channels[:1]] * 2
+            await listener.close()
+
+    run(scenario())
+
+
+def test_what_a_connection_uses_is_neither_handed_over_nor_waited_for(client, wallet):
+    """Waiting until it says its last words would hold up whoever asks, for as long as they may take."""
+
+    async def scenario():
+        async with world(client, wallet, timing={"linger": 60}) as made:
+            listener, near, far = await made.pair()
+            hub, end = PipeHub.hub_of(made.user), end_of(near, made.user)
+            asked = asyncio.create_task(hub.hand_over(near.channel))
+            await asyncio.sleep(0)
+            assert asked.done()
+            assert end_of(near, made.user) is end
+            async with asyncio.timeout(30):
+                with pytest.raises(ChannelInUse):
+                    await dial(f"{made.url}&channel={near.channel}", chain=made.user)
+                other = await dial(made.url, chain=made.user)
+            assert other.channel != near.channel
+            for each in (near, far, other):
+                each.abort()
+            await listener.close()
+
+    run(scenario())
+
+
+def test_what_says_its_last_words_for_longer_than_they_may_take_is_not_handed_over(client, wallet):
+
+    async def scenario():
+        async with world(client, wallet) as made:
+            listener, near, far = await made.pair()
+            hub, end = PipeHub.hub_of(made.user), end_of(near, made.user)
+            near.close()
+            assert not end.used
+            hub.timing = replace(hub.timing, linger=0)
+            await hub.hand_over(near.channel)
+            assert hub.ends.find(near.channel) is end
+            hub.timing = REAL
+            far.close()
+            await hub.hand_over(near.channel)
+            assert hub.ends.find(near.channel) is None
             await listener.close()
 
     run(scenario())
