@@ -172,7 +172,7 @@ class Router:
             "topics": len(neighbour.topics),
             "served": len(neighbour.served),
             "not-wanted": len(neighbour.outbox.dont_want),
-            "neighbours": sum(peer in state.theirs for state in self._core.topics.values()),
+            "neighbours": sum(len(state.theirs.get(peer, ())) for state in self._core.topics.values()),
             "frames": len(neighbour.beat.frames),
         }
 

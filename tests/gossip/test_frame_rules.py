@@ -1,0 +1,69 @@
+"""How far counts what a neighbour says: of its own neighbours, of back-off, and of those that this side dialled."""
+
+from test_must_hold import T, W, mesh_limits
+
+from dtp.gossip import frames
+from dtp.gossip.frames import GossipFrameType
+from dtp.gossip.limits import DEFAULT
+from dtp.testing.swarm import GossipSwarm
+
+SUBSCRIBE = frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W))
+MANY = [b"%08d" % number for number in range(5000)]
+
+
+def test_neighbours_of_who_has_not_the_topic_are_not_kept():
+    """Nothing would remove them when it goes."""
+    swarm = GossipSwarm(1)
+    node = swarm.add_node(T)
+    puppet = swarm.add_puppet(node)
+    puppet.send_frames(node, frames.neighbours(W, MANY[:3]))
+    assert node.router.count_kept_of(puppet.key)["neighbours"] == 0
+
+
+def test_no_more_neighbours_are_kept_than_somebody_names_who_keeps_to_the_rules():
+    swarm = GossipSwarm(1)
+    node = swarm.add_node(T)
+    puppet = swarm.add_puppet(node)
+    puppet.send_frames(node, SUBSCRIBE, frames.neighbours(W, MANY))
+    assert node.router.count_kept_of(puppet.key)["neighbours"] == DEFAULT.full_mesh + 1
+
+
+def grafts_after(swarm, puppet, seconds):
+    before = len(puppet.list_bodies(GossipFrameType.GRAFT))
+    swarm.run_for(seconds)
+    return len(puppet.list_bodies(GossipFrameType.GRAFT)) - before
+
+
+def test_nobody_is_grafted_at_once_who_prunes_for_no_time():
+    swarm = GossipSwarm(2)
+    node = swarm.add_node(T)
+    puppet = swarm.add_puppet(node)
+    puppet.send_frames(node, SUBSCRIBE)
+    swarm.run_for(1)
+    puppet.send_frames(node, frames.prune(W, 0))
+    assert grafts_after(swarm, puppet, DEFAULT.backoff - 1) == 0
+    assert grafts_after(swarm, puppet, 2 * DEFAULT.idle_heartbeat) == 1
+
+
+def test_who_prunes_for_a_day_is_grafted_again_after_an_hour():
+    swarm = GossipSwarm(2)
+    node = swarm.add_node(T)
+    puppet = swarm.add_puppet(node)
+    puppet.send_frames(node, SUBSCRIBE)
+    swarm.run_for(1)
+    puppet.send_frames(node, frames.prune(W, 65_535))
+    assert grafts_after(swarm, puppet, DEFAULT.most_backoff - 1) == 0
+    assert grafts_after(swarm, puppet, 2 * DEFAULT.idle_heartbeat) == 1
+
+
+def test_one_that_this_side_dialled_gets_into_a_mesh_that_others_have_filled():
+    swarm = GossipSwarm(3, limits=mesh_limits())
+    node = swarm.add_node(T)
+    others = [swarm.add_puppet(node) for _ in range(DEFAULT.degree_high + 2)]
+    for other in others:
+        other.send_frames(node, SUBSCRIBE, frames.graft(W))
+    refused = [other for other in others if other.key not in node.router.mesh_of(W)]
+    assert len(refused) >= 2
+    dialled = swarm.add_puppet(node, outgoing=True)
+    dialled.send_frames(node, SUBSCRIBE, frames.graft(W))
+    assert dialled.key in node.router.mesh_of(W)
