@@ -254,6 +254,21 @@ def test_links_are_bounded() -> None:
     clock.run(main())
 
 
+def test_those_that_this_side_has_dialled_count_among_all_links() -> None:
+    async def main() -> None:
+        limits = LinkLimits(links=1, incoming=1)
+        async with node(SMALL, limits=limits) as (small, here), node(LARGE) as (_, where):
+            await small.connect(where)
+            async with node(Identity.generate()) as (third, _):
+                refused = await third.connect(here)
+                with pytest.raises(ConnectionClosed):
+                    async with asyncio.timeout(60):
+                        await refused.connection.accept_stream()
+            assert [each.peer for each in small] == [LARGE.id]
+
+    clock.run(main())
+
+
 class FromAfar:
     """A connection as `PeerLinks.accept` sees it, from a source of its own."""
 
@@ -300,6 +315,17 @@ def test_source_that_takes_most_places_makes_room_for_others() -> None:
             assert [each.closed for each in crowd] == [False, False, False, True]
             assert another.closed
             assert links.counters == {"made-room": 1, "refused-full": 1}
+
+    clock.run(main())
+
+
+def test_another_node_with_this_identity_gets_no_link() -> None:
+    async def main() -> None:
+        twin = FromAfar("192.0.2.1")
+        twin.peer = SMALL.id
+        async with arrived([twin], links=8, incoming=4) as links:
+            assert twin.closed
+            assert len(links) == 0
 
     clock.run(main())
 
