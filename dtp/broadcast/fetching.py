@@ -118,7 +118,8 @@ class Fetcher:
                 await asyncio.sleep(due - began)
                 continue
             await self._fetch_following(missing)
-            if sent := missing.held.has_whole(missing.first):
+            # What the neighbour has sent meanwhile wasn't to be asked for: it may only have been late itself.
+            if sent := missing.held.has_whole(missing.first) and not overdue.was_sent(missing.first):
                 note_sent()
             overdue.note_asked(sent, began, loop.time())
 

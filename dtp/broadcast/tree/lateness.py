@@ -12,9 +12,11 @@ _REMEMBERED: Final = 3_600_000
 _NEVER: Final = 1 << 63
 #: Seconds by which a segment may be late, and between two times that others are asked, at least.
 _LATE: Final = 1.0
-#: ... at most, where that brings nothing.
+#: Seconds by which a segment may be late once others have sent one: they have the next one, too.
+_STILL_LATE: Final = 0.25
+#: Seconds between two times that others are asked, at most, where that brings nothing.
 _SELDOM: Final = 60.0
-#: ... in multiples of the time that others took to answer.
+#: ... at least, in multiples of the time that others took to answer.
 _REST: Final = 4.0
 
 
@@ -57,16 +59,20 @@ class Overdue:
         self._not_before = -math.inf
         #: Since when something is waited for of which nothing says when it could come.
         self._waits_since: float | None = None
-        #: When the newest segment was complete that a neighbour has sent, ms by the producer's clock.
-        self._time_ms = 0
+        #: The newest segment that a neighbour has sent, and when it was complete, ms by the producer's clock.
+        self._number, self._time_ms = -1, 0
 
     def note_whole(self, segment: Segment, now: float) -> None:
         """Note that a neighbour has sent a segment whole. A show that stood still for longer than others aren't asked
         is on air again: what is late then is asked for as soon as at first."""
         if segment.time_ms - self._time_ms > 1000 * self._wait > 1000 * _LATE:
             self._wait, self._not_before = _LATE, -math.inf
-        self._time_ms, self._waits_since = segment.time_ms, None
+        self._number, self._time_ms, self._waits_since = segment.number, segment.time_ms, None
         self._lateness.measure_lateness(segment.time_ms, round(1000 * now))
+
+    def was_sent(self, number: int) -> bool:
+        """Return whether a neighbour has sent this segment, or a newer one, whole."""
+        return number <= self._number
 
     def find_due(self, last: Segment | None, now: float) -> float:
         """Return when others are to be asked for the segment behind `last`, which is lost or held no more if it is
@@ -79,8 +85,8 @@ class Overdue:
         return max(expected + self._wait, self._not_before)
 
     def note_asked(self, brought: bool, began: float, now: float) -> None:
-        """Note that others were asked from `began` on, and whether that brought something: then they have the next
-        segment, too, as soon as it can be there. Otherwise wait twice as long; and for a few times as long as the
-        answer took: where all have too little of the processor, asking takes the rest of it, and more is late."""
-        self._wait = 0.0 if brought else min(max(2 * self._wait, _LATE), _SELDOM)
+        """Note that others were asked from `began` on, and whether that brought something. Otherwise wait twice as
+        long; and for a few times as long as the answer took: where all have too little of the processor, asking takes
+        the rest of it, and more is late."""
+        self._wait = _STILL_LATE if brought else min(max(2 * self._wait, _LATE), _SELDOM)
         self._not_before = now + max(_LATE, self._wait, _REST * (now - began))

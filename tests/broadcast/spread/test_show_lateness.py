@@ -127,6 +127,8 @@ def test_others_are_asked_less_and_less_often_where_that_brings_nothing():
     assert asked[-1] - asked[-2] == 60
     overdue.note_asked(True, now, now)
     assert overdue.find_due(last, now) == now + 1
+    later = dated_at(round(1000 * now) + 5000)
+    assert overdue.find_due(later, now) == now + 5.75  # what comes in time is asked of nobody
     overdue.note_asked(True, now, now + 7)
     assert overdue.find_due(last, now + 7) == now + 7 + 4 * 7
 

@@ -293,6 +293,32 @@ def test_who_comes_back_is_not_left_for_sending_what_it_was_asked_for():
     clock.run(test())
 
 
+def test_who_has_a_good_neighbour_again_asks_nobody_beside_it():
+    """What the neighbour sent meanwhile counted as brought by others: each of a crowd dialled another one each second
+    for a minute, which where all lack processor is more than the show itself takes."""
+
+    async def test():
+        air = Air(delay=lambda: 0.01)
+        air.producer.fan_out = 0
+        air.network.serving[FIRST] = Braggart(passed_on(air.held), late=1.0)
+        air.network.serving[SECOND] = passed_on(air.held)
+        air.start(air.produce())
+        listener = air.hear(FIRST, PRODUCER)
+        await asyncio.sleep(30)
+        air.network.down(FIRST)
+        listener.parents.learn_addresses([SECOND])
+        await asyncio.sleep(10)
+        dialled, asked = len(air.network.dialled), air.producer.sent
+        await asyncio.sleep(40)
+        assert listener.heard >= 2
+        assert listener.held.edge >= air.held.edge - 1
+        assert len(air.network.dialled) - dialled <= 2  # what it has is held against what others have
+        assert air.producer.sent - asked <= 2 * len(b"body")
+        air.end()
+
+    clock.run(test())
+
+
 def test_what_is_late_is_asked_of_others_behind_a_gap_too():
     """When it could have come is told by the segment before, and that one is nowhere: nobody was ever asked."""
 
