@@ -244,9 +244,11 @@ class Core:
             self.topics.pop(state.name, None)
 
     def send_control(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
-        """Queue a control frame, one that isn't a message."""
+        """Queue a control frame, one that isn't a message. Who has no room for it is cut off: it would never hear of
+        it, and is told all anew when it is back."""
         if not neighbour.outbox.try_put_control(frame, now):
             self.counts["control-lost"] += 1
+            self.events.append(CutOff(neighbour.key, "it doesn't read what it has to be told"))
         self.mark_ready(neighbour)
 
     def mark_ready(self, neighbour: Neighbour) -> None:

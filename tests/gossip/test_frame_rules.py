@@ -67,3 +67,18 @@ def test_one_that_this_side_dialled_gets_into_a_mesh_that_others_have_filled():
     dialled = swarm.add_puppet(node, outgoing=True)
     dialled.send_frames(node, SUBSCRIBE, frames.graft(W))
     assert dialled.key in node.router.mesh_of(W)
+
+
+def test_who_cannot_be_told_what_topics_there_are_is_cut_off_and_told_anew():
+    """What was left out of a message is asked for; nobody asks again who has a topic."""
+    swarm = GossipSwarm(4)
+    node, slow = swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(node, slow)
+    swarm.run_for(1)
+    slow.reads_nothing_of.add(node.key)
+    for number in range(DEFAULT.queue_hard * 3 // 200):
+        node.join(name := f"{number:0100}")
+        node.leave(name)
+    assert node.router.counts["control-lost"] > 0
+    swarm.run_for(0.1)
+    assert {each.peer for each in node.cut_off} == {slow.key}
