@@ -113,6 +113,58 @@ class Nothing(Engine):
         pass
 
 
+class Slow(Nothing):
+    """A broker that takes time, and is away at first."""
+
+    def __init__(self):
+        self.is_away = True
+        self.carried, self.on_return = [], None
+
+    async def start(self, on_messages, on_return):
+        self.on_return = on_return
+
+    async def subscribe(self, topic):
+        await asyncio.sleep(0.01)
+        if self.is_away:
+            raise EngineError("it is away")
+        self.carried.append(topic)
+
+    async def unsubscribe(self, topic):
+        await asyncio.sleep(0.01)
+        self.carried.remove(topic)
+
+
+def test_a_topic_that_is_left_while_the_broker_is_told_of_it_is_not_carried():
+    async def main(stack):
+        gossip, broker = await lone(stack, "one"), Slow()
+        broker.is_away = False
+        await gossip.attach(broker, plain=True)
+        async with gossip.topic("for a moment"):
+            pass
+        async with gossip.topic("again") as topic:
+            await carried(topic)
+        stays = await stack.enter_async_context(gossip.topic("again"))
+        await until(lambda: broker.carried == [stays.wire_name])
+        assert gossip.router.has_members(stays.wire_name)
+        assert not gossip.router.has_members(b"for a moment")
+
+    run(main)
+
+
+def test_a_topic_that_is_joined_while_the_broker_is_away_is_carried_when_it_is_back():
+    async def main(stack):
+        gossip, broker = await lone(stack, "one"), Slow()
+        await gossip.attach(broker, plain=True)
+        topic = await stack.enter_async_context(gossip.topic("prices"))
+        await until(lambda: gossip.counts["engine-failed"] == 1)
+        broker.is_away = False
+        broker.on_return(0)
+        await carried(topic)
+        assert broker.carried == [topic.wire_name]
+
+    run(main)
+
+
 def test_a_newcomer_is_given_no_record_of_a_broker():
     """Its name is no key: half of them were refused as one, while what a neighbour sent was taken."""
 

@@ -97,7 +97,10 @@ class Bridge:
         self._plain, self._only = plain, only
         self._came: BoundedDict[bytes, None] = BoundedDict(_CAME)
         self._kept_back: deque[tuple[float, Parsed]] = deque()
+        #: Topics that are to be carried, those that are, and those at which the engine is at work.
+        self._wanted: set[bytes] = set()
         self._topics: set[bytes] = set()
+        self._changing: set[bytes] = set()
         self._wake = asyncio.Event()
         self._sender = SupervisedTask(self._send_on, name="dtp-gossip-engine")
         self._tasks = TaskSet()
@@ -124,26 +127,39 @@ class Bridge:
         if topic.key is None and not self._plain:
             self._gossip.counts["engine-not-private"] += 1
             return
-        self._tasks.start(self._join_topic(topic.wire_name), name="dtp-gossip-engine-join")
-
-    async def _join_topic(self, topic: bytes) -> None:
-        try:
-            await self.engine.subscribe(topic)
-        except EngineError as error:
-            self._gossip.counts["engine-failed"] += 1
-            log.warning("%s does not carry a topic: %s", self.engine.name, error)
-            return
-        self._topics.add(topic)
-        self._gossip._receive_frames(self.peer, [(GossipFrameType.SUBSCRIBE, frames.named(topic))])
+        self._wanted.add(topic.wire_name)
+        self._change_soon(topic.wire_name)
 
     def leave(self, topic: Topic) -> None:
         """Carry it no longer."""
-        if topic.wire_name in self._topics:
-            self._topics.discard(topic.wire_name)
-            self._gossip._receive_frames(
-                self.peer, [(GossipFrameType.UNSUBSCRIBE, frames.named(topic.wire_name))]
-            )
-            self._tasks.start(self.engine.unsubscribe(topic.wire_name), name="dtp-gossip-engine-leave")
+        self._wanted.discard(topic.wire_name)
+        self._change_soon(topic.wire_name)
+
+    def _change_soon(self, topic: bytes) -> None:
+        if topic not in self._changing:
+            self._changing.add(topic)
+            self._tasks.start(self._change_topic(topic), name="dtp-gossip-engine-topic")
+
+    async def _change_topic(self, topic: bytes) -> None:
+        """Have the engine carry a topic or not, until it is as it is to be: that may change meanwhile."""
+        try:
+            while (topic in self._wanted) != (topic in self._topics):
+                if topic in self._wanted:
+                    await self.engine.subscribe(topic)
+                    self._topics.add(topic)
+                    self._tell_router(GossipFrameType.SUBSCRIBE, topic)
+                else:
+                    self._topics.discard(topic)
+                    self._tell_router(GossipFrameType.UNSUBSCRIBE, topic)
+                    await self.engine.unsubscribe(topic)
+        except EngineError as error:
+            self._gossip.counts["engine-failed"] += 1
+            log.warning("%s does not carry a topic, or leave it: %s", self.engine.name, error)
+        finally:
+            self._changing.discard(topic)
+
+    def _tell_router(self, kind: GossipFrameType, topic: bytes) -> None:
+        self._gossip._receive_frames(self.peer, [(kind, frames.named(topic))])
 
     # ---- what the broker brings ---------------------------------------------------------------------------------
 
@@ -163,7 +179,9 @@ class Bridge:
         )
 
     def _on_return(self, since_ms: int) -> None:
-        """Fetch what the broker kept while it was away, now that it is back."""
+        """Fetch what the broker kept while it was away, now that it is back; and have it carry what it couldn't."""
+        for topic in sorted(self._wanted - self._topics):
+            self._change_soon(topic)
         for topic in sorted(self._topics):
             self._gossip.router.expect_past(self.peer, topic, since_ms)
             work = self._fetch_history(topic, since_ms, self._gossip.limits.history)

@@ -85,7 +85,8 @@ class NatsEngine(Engine):
         try:
             if self._stream is not None:
                 await self._make_stream(topic, subject)
-            self._subscriptions[topic] = await client.subscribe(subject, cb=self._on_message)
+            if topic not in self._subscriptions:  # else the server was away when it was to be told
+                self._subscriptions[topic] = await client.subscribe(subject, cb=self._on_message)
             await client.flush()
         except _faults() as error:
             raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
