@@ -276,7 +276,7 @@ typedef struct dtp_deferred {
     uint32_t author;
     uint8_t *body;
     size_t length;
-    dtp_edit_sum edits;
+    dtp_load load;
 } dtp_deferred;
 
 struct dtp_graph {
@@ -316,7 +316,7 @@ struct dtp_graph {
     dtp_deferred *deferred;
     size_t deferred_count;
     size_t deferred_room;
-    dtp_edit_sum deferred_edits; /* in all of them */
+    dtp_load deferred_load; /* of all of them */
 
     dtp_parsed parsed;
     int asks; /* for verdicts */

@@ -328,12 +328,19 @@ dtp_merged *dtp_graph_result(dtp_graph *graph);
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
 /* Return how many frames of an author wait. */
 uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author);
-/* Return how many edits of texts and lists are in all frames that wait, and how many bytes they have. */
-typedef struct dtp_edit_sum {
-    size_t count;
-    size_t bytes;
-} dtp_edit_sum;
-dtp_edit_sum dtp_graph_deferred_edits(const dtp_graph *graph);
+/* What frames have, by which one can tell how much memory they take once they are merged. */
+typedef struct dtp_load {
+    size_t ops;
+    size_t bytes; /* with names written out */
+    size_t edits; /* of texts and lists */
+    size_t edit_bytes;
+    size_t ruled; /* ops at souls that begin with %: grants, documents of rules, and what is under these */
+    size_t ruled_bytes; /* of their values */
+} dtp_load;
+/* Of all frames that wait. */
+dtp_load dtp_graph_deferred_load(const dtp_graph *graph);
+/* Of a frame, which isn't merged; DTP_E_FORMAT for one with a fault. */
+int dtp_graph_weigh(dtp_graph *graph, const uint8_t *body, size_t length, dtp_load *load);
 /* Return the clock up to which nothing of an author waits; 0 when nothing of it was seen. */
 uint64_t dtp_graph_let_in(const dtp_graph *graph, uint32_t author);
 /* Return whether the op that an author made at this clock was seen, and doesn't wait. */

@@ -187,10 +187,17 @@ class GraphCore:
         """Return how many frames of the author with this number wait."""
         return int(lib.dtp_graph_deferred(self._graph, author))
 
-    def count_waiting_edits(self) -> tuple[int, int]:
-        """Return how many edits of texts and lists are in all frames that wait, and how many bytes they have."""
-        found = lib.dtp_graph_deferred_edits(self._graph)
-        return int(found.count), int(found.bytes)
+    def waiting_load(self) -> FrameLoad:
+        """Return what all frames that wait have."""
+        return _read_load(lib.dtp_graph_deferred_load(self._graph))
+
+    def load_of(self, body: bytes) -> FrameLoad:
+        """Return what a frame has, without merging it; nothing of one that is not valid."""
+        load = ffi.new("dtp_load *")
+        code = lib.dtp_graph_weigh(self._graph, body, len(body), load)
+        if code == lib.DTP_E_MEMORY:
+            _check(code)
+        return _read_load(load[0])
 
     def let_in(self, author: int) -> int:
         """Return the clock up to which no frame of the author with this number waits, 0 when none was seen."""
@@ -495,6 +502,24 @@ class GraphCore:
     def _set_listed(self, code: int) -> bytes:
         _check(code)
         return _buffer(self._view.bytes, self._view.length)[:]  # type: ignore[no-any-return]
+
+
+class FrameLoad(NamedTuple):
+    """What frames have, by which one can tell how much memory they take once they are merged."""
+
+    ops: int
+    #: With names written out.
+    bytes: int
+    #: Of texts and lists, and their bytes.
+    edits: int
+    edit_bytes: int
+    #: Ops at souls that begin with %: grants, documents of rules, and what is under these; and bytes of their values.
+    ruled: int
+    ruled_bytes: int
+
+
+def _read_load(load: Any) -> FrameLoad:
+    return FrameLoad(load.ops, load.bytes, load.edits, load.edit_bytes, load.ruled, load.ruled_bytes)
 
 
 class SummaryCore:

@@ -208,16 +208,52 @@ int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap)
 
 /* ---- frames that wait ----------------------------------------------------------------------------------------------- */
 
-static dtp_edit_sum count_edits(const dtp_parsed *parsed)
+static dtp_load count_load(const dtp_parsed *p, size_t length)
 {
-    dtp_edit_sum sum = {0, 0};
+    dtp_load load = {p->count, length + p->byte_count, 0, 0, 0, 0};
     size_t i;
-    for (i = 0; i < parsed->count; i++)
-        if (dtp_is_edit(&parsed->ops[i])) {
-            sum.count++;
-            sum.bytes += parsed->ops[i].value_length;
+    for (i = 0; i < p->count; i++) {
+        const dtp_op *op = &p->ops[i];
+        const dtp_spelled *soul = &p->names[op->soul];
+        if (dtp_is_edit(op)) {
+            load.edits++;
+            load.edit_bytes += op->value_length;
         }
-    return sum;
+        if (p->owned && soul->length > 0 && p->bytes[soul->offset] == '%') {
+            load.ruled++;
+            load.ruled_bytes += op->value_length;
+        }
+    }
+    return load;
+}
+
+static void add_load(dtp_load *sum, const dtp_load *load)
+{
+    sum->ops += load->ops;
+    sum->bytes += load->bytes;
+    sum->edits += load->edits;
+    sum->edit_bytes += load->edit_bytes;
+    sum->ruled += load->ruled;
+    sum->ruled_bytes += load->ruled_bytes;
+}
+
+static void remove_load(dtp_load *sum, const dtp_load *load)
+{
+    sum->ops -= load->ops;
+    sum->bytes -= load->bytes;
+    sum->edits -= load->edits;
+    sum->edit_bytes -= load->edit_bytes;
+    sum->ruled -= load->ruled;
+    sum->ruled_bytes -= load->ruled_bytes;
+}
+
+int dtp_graph_weigh(dtp_graph *graph, const uint8_t *body, size_t length, dtp_load *load)
+{
+    size_t place;
+    int code = dtp_parse(&graph->parsed, graph->seed, body, length, 0, &place);
+    if (code == DTP_OK)
+        *load = count_load(&graph->parsed, length);
+    return code;
 }
 
 int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length)
@@ -237,17 +273,16 @@ int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t len
     frame->author = author;
     frame->before = graph->parsed.before;
     frame->last = graph->parsed.last;
-    frame->edits = count_edits(&graph->parsed);
-    graph->deferred_edits.count += frame->edits.count;
-    graph->deferred_edits.bytes += frame->edits.bytes;
+    frame->load = count_load(&graph->parsed, length);
+    add_load(&graph->deferred_load, &frame->load);
     graph->deferred_count++;
     graph->authors[author].deferred++;
     return DTP_OK;
 }
 
-dtp_edit_sum dtp_graph_deferred_edits(const dtp_graph *graph)
+dtp_load dtp_graph_deferred_load(const dtp_graph *graph)
 {
-    return graph->deferred_edits;
+    return graph->deferred_load;
 }
 
 uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author)
@@ -325,8 +360,7 @@ int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result)
         return code; /* no memory, or no verdicts: it still waits */
     result->ops = graph->parsed.count;
     graph->authors[frame.author].deferred--;
-    graph->deferred_edits.count -= frame.edits.count;
-    graph->deferred_edits.bytes -= frame.edits.bytes;
+    remove_load(&graph->deferred_load, &frame.load);
     graph->deferred[first] = graph->deferred[--graph->deferred_count];
     dtp_release(frame.body);
     return DTP_OK;

@@ -8,11 +8,12 @@ import pytest
 from crdt_replicas import Wall
 from hypothesis import given
 from hypothesis import strategies as st
-from test_rules import IDENTITIES, KEYS, NAMES, forger, frame, orders, rebuilt, replica, take
+from test_rules import IDENTITIES, KEYS, NAMES, count_calls, forger, frame, orders, rebuilt, replica, take
 
 from dtp.core.errors import EncodingError, NotOwner
 from dtp.crdt import Clock, Replica, values
 from dtp.crdt.clock import clock_at
+from dtp.crdt.ops import Kind, Op
 from dtp.crdt.permission.access import (
     ACCESS,
     MAX_GRANTS,
@@ -341,3 +342,22 @@ def test_costly_frames_of_strangers_cost_little() -> None:
     assert all(schema.admits_value({}) for _ in range(1000))
     assert schema.admits_value({"7": 1})
     assert calls == 1
+
+
+def test_what_a_verdict_costs_does_not_depend_on_how_many_grants_are_used() -> None:
+    """64 grants of a made-up owner took 0.8 ms for each op of 5 bytes."""
+
+    def judge(count: int) -> int:
+        one = replica(1)
+        for number in range(count):
+            grant = make_grant(IDENTITIES[0], "test", KEYS[1], "board", (1 << 62) + number)
+            one.put(f"{ACCESS}/{NAMES[1]}", f"{USE}{grant.id}", grant.encode())
+        one.commit()
+        ops = [
+            Op(Kind.REGISTER_PUT, MINE, "k", KEYS[1], n, (), None, n, True)
+            for n in range(1 << 40, (1 << 40) + 50)
+        ]
+        return count_calls(lambda: one.access.begin_ruling(KEYS[1], ops))
+
+    few, many = judge(1), judge(MAX_GRANTS)
+    assert many - few < MAX_GRANTS * 12  # once, not for each of 50 ops

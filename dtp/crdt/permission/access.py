@@ -39,9 +39,20 @@ from dtp.crdt.permission.grants import (
     read_grant,
     read_revocation,
 )
-from dtp.crdt.permission.owners import may_write, owner_name
-from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Rule, Rules, RulesError
-from dtp.identity.card import Card, CardError, account_name
+from dtp.crdt.permission.owners import is_reserved_of, may_write, owned_soul, owner_name
+from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Rule, RuleMatcher, Rules, RulesError
+from dtp.crdt.permission.weights import (
+    CLOCK,
+    DOCUMENT_BYTE,
+    GRANT,
+    SHIPPED,
+    SHOWN,
+    weigh_offence,
+    weigh_once,
+    weigh_revocation,
+    weigh_standing,
+)
+from dtp.identity.card import Card, CardError
 
 #: Where each author says what it grants, uses and revokes: `%access/dtp1...`.
 ACCESS: Final = "%access"
@@ -102,6 +113,26 @@ class _Author:
     #: Cards of accounts that it writes for.
     showing: Showing = field(default_factory=dict)
 
+    def weigh(self) -> int:
+        """Return the bytes of memory that it takes, about."""
+        grants = sum(map(len, self.grants.values()))
+        counted = SHIPPED * len(self.shipped) + GRANT * grants + SHOWN * len(self.showing)
+        counted += CLOCK * sum(map(len, self.rates.values()))
+        return counted + weigh_once(self.once) + sum(map(weigh_offence, self.offences.values()))
+
+
+class _Usable(NamedTuple):
+    """A grant that an author uses, as it is asked for each op: of a stranger there may be 64, and 65,536 ops."""
+
+    name: str
+    #: The soul that it is for, and how those below it begin.
+    root: str
+    below: str
+    #: The last clock that it, and its owner, let in.
+    last: int
+    #: The account that it is to; "" for an identity.
+    account: str
+
 
 @dataclass
 class Ruling:
@@ -123,6 +154,12 @@ class Ruling:
     _showing: Showing = field(default_factory=dict)
     _cuts: list[Cuts] = field(default_factory=list)
     _told: int = 0
+    #: Worked out once for all ops in a row, as it is asked for each: owner's name -> the grants of it that are used.
+    _usable: dict[str, list[_Usable]] = field(default_factory=dict)
+    #: Account's name -> the cards of it that the author has shown, and the last clock that each lets in.
+    _devices: dict[str, list[tuple[ShownCards, int]]] = field(default_factory=dict)
+    #: Root of a document -> what finds the rule for an op.
+    _matchers: dict[str, RuleMatcher] = field(default_factory=dict)
 
     def judge_op(self, op: Op) -> int:
         """Return the verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
@@ -186,6 +223,7 @@ class Ruling:
             if name not in used and len(used) >= MAX_GRANTS:
                 return f"more than {MAX_GRANTS} grants of one owner"
             self._grants.setdefault(owner, {})[name] = grant
+            self._usable.pop(owner, None)
         return ""
 
     @staticmethod
@@ -218,17 +256,26 @@ class Ruling:
         return ""
 
     def _of_owner(self, op: Op) -> str:
+        owner, soul, clock = op.soul[1:].partition("/")[0], op.soul, op.clock
+        usable = self._usable.get(owner)
+        if usable is None:
+            usable = self._usable[owner] = [*self._list_usable(owner)]
         found = False
-        for name, grant in self._used_of(op.soul[1:].partition("/")[0]).items():
-            if not grant.covers_op(op) or op.clock > self.access.revocation_of(grant, name).last_clock(
-                op.author
-            ):
-                continue
-            if grant.to_account and not self._is_device(account_name(grant.grantee), op):
-                continue
-            self._used[name] = op.clock
-            found = True
+        if not is_reserved_of(owner, soul, op.key):
+            for name, root, below, last, account in usable:
+                if clock > last or not (soul == root or soul.startswith(below)):
+                    continue
+                if not account or self._is_device(account, op):
+                    self._used[name] = clock
+                    found = True
         return "" if found else "another's soul, without a grant for it"
+
+    def _list_usable(self, owner: str) -> Iterator[_Usable]:
+        for name, grant in self._used_of(owner).items():
+            last = self.access.revocation_of(grant, name).last_clock(self.author)
+            account = grant.grantee_name if grant.to_account else ""
+            root = owned_soul(grant.owner, grant.path)
+            yield _Usable(name, root, f"{root}/", min(last, grant.until or last), account)
 
     # ---- accounts -----------------------------------------------------------------------------------------------
 
@@ -248,25 +295,20 @@ class Ruling:
             self._cuts.append(cuts)
             return ""
         place = name, card.generation
-        shown = self._shown_of(name)
-        if (
-            place not in shown
-            and len(self.access.author_state(self.author).showing | self._showing) >= MAX_ACCOUNTS
-        ):
+        shown = self.access.author_state(self.author).showing | self._showing
+        if place not in shown and len(shown) >= MAX_ACCOUNTS:
             return f"more than {MAX_ACCOUNTS} accounts of one author"
+        self._devices.pop(name, None)
         if place in shown:
             self._overlay_shown(place, shown[place]).extend_until(card.expires_ms)
         else:
             self._showing[place] = ShownCards(card.expires_ms)
         return ""
 
-    def _shown_of(self, name: str) -> Showing:
-        """Return the cards of an account that the author has shown."""
-        shown = self.access.author_state(self.author).showing | self._showing
-        return {place: one for place, one in shown.items() if place[0] == name}
-
     def _overlay_shown(self, place: tuple[str, int], shown: ShownCards) -> ShownCards:
-        return self._showing.setdefault(place, shown.copy())
+        if place not in self._showing:
+            self._showing[place] = shown.copy()
+        return self._showing[place]
 
     def _of_account(self, op: Op) -> str:
         if self._is_device(root_of(op.soul), op):
@@ -276,13 +318,19 @@ class Ruling:
     def _is_device(self, name: str, op: Op) -> bool:
         """Return whether the op is one of a device of this account: by a card that its author showed, and up to the
         cuts."""
-        standing, found = self.access.accounts.standing_of(name), False
-        for place, shown in self._shown_of(name).items():
-            if shown.covers_clock(op.clock):
-                counts = op.clock <= standing.last_clock(op.author, place[1])
-                self._overlay_shown(place, shown).note_verdict(
-                    op.clock if counts else 0, 0 if counts else op.clock
-                )
+        devices, found = self._devices.get(name), False
+        if devices is None:
+            standing = self.access.accounts.standing_of(name)
+            shown = self.access.author_state(self.author).showing | self._showing
+            devices = self._devices[name] = [
+                (self._overlay_shown(place, one), standing.last_clock(op.author, place[1]))
+                for place, one in shown.items()
+                if place[0] == name
+            ]
+        for one, last in devices:
+            if one.covers_clock(op.clock):
+                counts = op.clock <= last
+                one.note_verdict(op.clock if counts else 0, 0 if counts else op.clock)
                 found |= counts
         return found
 
@@ -294,9 +342,12 @@ class Ruling:
             return self._judge_rules(op, root)
         if not self.has_shipped(root):
             return "its author has not shipped the rules"
-        rules = self._documents.get(root) or self.access.documents[root]
         author = owner_name(op.author)
-        found = rules.first_rule(author, path, op)
+        matcher = self._matchers.get(root)
+        if matcher is None:
+            rules = self._documents.get(root) or self.access.documents[root]
+            matcher = self._matchers[root] = rules.matcher(author)
+        found = matcher.first_rule(path, op.key, op.space)
         if found is None:
             return self._note_offence(op, root, "no rule is for this")
         at, rule = found
@@ -345,8 +396,10 @@ class Ruling:
         return ""
 
     def _note_offence(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
-        shipped = self._shipped | self.access.author_state(self.author).shipped
-        self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, shipped[root], earlier))
+        known = self.access.author_state(self.author)
+        if root not in self._offences and root not in known.offences:
+            shipped = known.shipped[root] if root in known.shipped else self._shipped[root]
+            self._offences[root] = Offence(op.author, root, reason, op.clock, shipped, earlier)
         return reason
 
     def takes_from(self, author: bytes) -> bool:
@@ -364,25 +417,35 @@ class Ruling:
     def commit_verdicts(self) -> None:
         """Note that the ops were taken: the next verdicts depend on them."""
         access, known = self.access, self.access.author_state(self.author, keep=True)
-        access.documents.update(self._documents)
-        known.shipped = self._shipped | known.shipped
+        access.add_documents(self._documents)
+        access.memory_bytes += SHIPPED * len(self._shipped.keys() - known.shipped.keys())
+        for root, clock in self._shipped.items():
+            known.shipped.setdefault(root, clock)
+        access.memory_bytes += weigh_once(self._once)
         known.once.update(self._once)
         for place, clocks in self._rates.items():
             rate = access.documents[place[0]].rules[place[1]].rate
             if clocks:
-                known.rates.setdefault(place, deque(maxlen=rate[0] if rate else 0)).extend(clocks)
+                kept = known.rates.setdefault(place, deque(maxlen=rate[0] if rate else 0))
+                before = len(kept)
+                kept.extend(clocks)
+                access.memory_bytes += CLOCK * (len(kept) - before)
         for owner, grants in self._grants.items():
-            known.grants.setdefault(owner, {}).update(grants)
+            used = known.grants.setdefault(owner, {})
+            access.memory_bytes += GRANT * len(grants.keys() - used.keys())
+            used.update(grants)
             access.in_use.update(grants)
-        for used, clock in self._used.items():
-            known.used[used] = max(clock, known.used.get(used, 0))
-        for root, offence in self._offences.items():
-            known.offences.setdefault(root, offence)
+        for name, clock in self._used.items():
+            known.used[name] = max(clock, known.used.get(name, 0))
+        access.memory_bytes += sum(map(weigh_offence, self._offences.values()))
+        known.offences.update(self._offences)
+        access.memory_bytes += SHOWN * len(self._showing.keys() - known.showing.keys())
         known.showing.update(self._showing)
         access.accounts.version += self._told
         for cuts in self._cuts:
             access.end_devices(cuts)
         for key, cut in self._revoked.items():
+            access.memory_bytes += weigh_revocation(cut) - weigh_revocation(access.revoked.get(key))
             access.revoked[key] = cut
             access.must_rebuild |= access.has_let_in(key, cut)
 
@@ -413,6 +476,8 @@ class AccessState:
         self.must_rebuild = False
         #: Grants that their grantees have said they use, by their ids.
         self.in_use: dict[str, Grant] = {}
+        #: Bytes of memory that all this takes, about.
+        self.memory_bytes = 0
         self._is_outdated = False
         self._read: dict[bytes, Grant] = {}
 
@@ -454,7 +519,9 @@ class AccessState:
     def end_devices(self, cuts: Cuts) -> None:
         """Take an account's word where its devices end."""
         name = cuts.card.name
+        before = weigh_standing(self.accounts.standings.get(name))
         self.accounts.add_cuts(cuts)
+        self.memory_bytes += weigh_standing(self.accounts.standings.get(name)) - before
         standing = self.accounts.standing_of(name)
         for author, known in self.authors.items():
             for place, shown in known.showing.items():
@@ -484,6 +551,13 @@ class AccessState:
             if keep:
                 self.authors[author] = found
         return found
+
+    def add_documents(self, documents: Mapping[str, Rules]) -> None:
+        """Keep documents of rules, by their roots."""
+        for root, rules in documents.items():
+            if root not in self.documents:
+                self.documents[root] = rules
+                self.memory_bytes += DOCUMENT_BYTE * len(rules.document)
 
     def decode_grant(self, data: bytes) -> Grant:
         """Return the grant in `data`, checked for this graph once. Raises `GrantError`."""
@@ -552,7 +626,7 @@ class AccessState:
         access.accounts.load_accounts(accounts)
         for document in documents:
             rules = language.read(document)
-            access.documents[language.root_of(rules.kind, document)] = rules
+            access.add_documents({language.root_of(rules.kind, document): rules})
         for author, shipped, once, rates, grants, offences, showing in authors:
             known = access.author_state(author, keep=True)
             known.shipped.update(shipped)
@@ -569,7 +643,10 @@ class AccessState:
             for root, reason, clock, at, earlier in offences:
                 known.offences[root] = Offence(author, root, reason, clock, at, tuple(earlier))
             known.showing = load_showing(showing)
+            access.memory_bytes += known.weigh()
         access.revoked.update(((owner, name), read_revocation(cut)) for owner, name, cut in revoked)
+        access.memory_bytes += sum(map(weigh_revocation, access.revoked.values()))
+        access.memory_bytes += sum(map(weigh_standing, access.accounts.standings.values()))
         return access
 
 

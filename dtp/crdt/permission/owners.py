@@ -41,12 +41,18 @@ _SAID_ALONE: Final = (BANS, AGREED, SEEN, RECOVERED)
 def is_reserved(owner: bytes, soul: str, key: str) -> bool:
     """Return whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are
     lost, and whom it bans, what it agrees to, has seen and has recovered it says itself."""
-    own = owned_soul(owner)
-    return (
-        soul.startswith(f"{own}/{RINGS}/")
-        or soul in [f"{own}/{name}" for name in _SAID_ALONE]
-        or (soul == own and key == STATIC_KEY)
-    )
+    return is_reserved_of(owner_name(owner), soul, key)
+
+
+def is_reserved_of(owner: str, soul: str, key: str) -> bool:
+    """Return whether only the owner of this name writes there, as `is_reserved` does."""
+    own = f"~{owner}"
+    if soul == own:
+        return key == STATIC_KEY
+    if not soul.startswith(f"{own}/."):
+        return False
+    below = soul[len(own) + 1 :]
+    return below.startswith(f"{RINGS}/") or below in _SAID_ALONE
 
 
 def may_write(author: bytes, soul: str) -> bool:

@@ -174,20 +174,6 @@ class Rule:
     #: At most so many ops of an author in so many seconds, by its own clocks.
     rate: tuple[int, float] | None = None
 
-    def matches_op(self, author: str, path: str, key: str, space: str) -> bool:
-        """Return whether it is for such an op."""
-        if space != self.space or not (self.key == "*" or key == self.key.replace("{author}", author)):
-            return False
-        parts = path.split("/", MAX_PARTS) if path else []
-        pattern = self.path.split("/") if self.path else []
-        if pattern[-1:] == ["**"]:
-            pattern = pattern[:-1]
-            parts = parts[: len(pattern)]
-        return len(parts) == len(pattern) and all(
-            want in ("*", part) or want.replace("{author}", author) == part
-            for want, part in zip(pattern, parts, strict=True)
-        )
-
     def why_forbidden(self, op: Op, author: str) -> str:
         """Return why the op is refused whatever its author did before; empty when it isn't."""
         if self.writers and author not in self.writers:
@@ -250,12 +236,9 @@ class Rules:
         """Return the soul of the node at `path` under these rules."""
         return f"{self.root}/{path}" if path else self.root
 
-    def first_rule(self, author: str, path: str, op: Op) -> tuple[int, Rule] | None:
-        """Return the rule that decides about an op, and its place."""
-        for at, rule in enumerate(self.rules):
-            if rule.matches_op(author, path, op.key, op.space):
-                return at, rule
-        return None
+    def matcher(self, author: str) -> RuleMatcher:
+        """Return what finds the rule that decides about an op of an author, by its name."""
+        return RuleMatcher(self, author)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Rules) and self.document == other.document
@@ -265,6 +248,60 @@ class Rules:
 
     def __repr__(self) -> str:
         return f"<Rules {self.root}: {len(self.rules)}>"
+
+
+class RuleMatcher:
+    """Finds which of a document's rules decides about an op of one author, in a time that doesn't depend on how many
+    there are: a stranger's document may have 64 that fail at their last part.
+
+    Rules are bits, the first the lowest; each name in an op has those that admit it there.
+    """
+
+    def __init__(self, rules: Rules, author: str) -> None:
+        self._rules = rules.rules
+        self._spaces: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
+        self._any_key = 0
+        self._parts: list[dict[str, int]] = [{} for _ in range(MAX_PARTS)]
+        self._any_part = [0] * MAX_PARTS
+        self._lengths = [0] * (MAX_PARTS + 2)
+        for at, rule in enumerate(self._rules):
+            self._add_rule(1 << at, rule, author)
+
+    def _add_rule(self, bit: int, rule: Rule, author: str) -> None:
+        _add_bit(self._spaces, rule.space, bit)
+        if rule.key == "*":
+            self._any_key |= bit
+        else:
+            _add_bit(self._keys, rule.key.replace("{author}", author), bit)
+        pattern = rule.path.split("/") if rule.path else []
+        is_open = pattern[-1:] == ["**"]
+        pattern = pattern[:-1] if is_open else pattern
+        for length in range(len(pattern), len(self._lengths) if is_open else len(pattern) + 1):
+            self._lengths[length] |= bit
+        for place in range(MAX_PARTS):
+            want = pattern[place] if place < len(pattern) else "*"
+            if want == "*":
+                self._any_part[place] |= bit
+            else:
+                _add_bit(self._parts[place], want, bit)
+                _add_bit(self._parts[place], want.replace("{author}", author), bit)
+
+    def first_rule(self, path: str, key: str, space: str) -> tuple[int, Rule] | None:
+        """Return the rule that decides about an op at `path` under the document, and its place; None if none does."""
+        parts = path.split("/", MAX_PARTS) if path else []
+        found = self._spaces.get(space, 0) & (self._any_key | self._keys.get(key, 0))
+        found &= self._lengths[len(parts)]
+        for part, of_part, any_part in zip(parts, self._parts, self._any_part, strict=False):
+            found &= any_part | of_part.get(part, 0)
+        if not found:
+            return None
+        at = (found & -found).bit_length() - 1
+        return at, self._rules[at]
+
+
+def _add_bit(bits: dict[str, int], name: str, bit: int) -> None:
+    bits[name] = bits.get(name, 0) | bit
 
 
 def root_of(kind: str, document: bytes) -> str:

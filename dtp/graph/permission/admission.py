@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack
 
 from dtp.core import crdt as core
+from dtp.core.crdt import FrameLoad
 from dtp.crdt import values
 from dtp.crdt.permission.owners import BANS, owner_name
+from dtp.crdt.permission.weights import DOCUMENT_BYTE
 from dtp.graph.errors import GraphError, StoreError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.chains import Chains
@@ -34,7 +36,6 @@ from dtp.graph.permission.quotas import (
     Quotas,
     Refused,
     StoredUsage,
-    edits_in,
     ops_in,
     read_quotas,
     usage_of,
@@ -61,6 +62,9 @@ _TEXT_BYTES: Final = 7_000
 _TEXT_BESIDE: Final = 2_000
 #: Bytes of memory that a byte of edits takes at most: a deletion has 4 and may take 102, an insertion 5 and 107.
 _EDITED_BYTE: Final = 26
+#: Bytes of memory that an op takes, beside its names and value, and one under rules beside that.
+_OP: Final = 150
+_RULED: Final = 350
 #: Memory is measured again behind so many ops of others, and one more for so many bytes: it takes as long as they do.
 #: So many bytes of an envelope count as an op: one may be thousands of edits of a text.
 _OPS_LEAST: Final = 1_000
@@ -543,9 +547,11 @@ class Admission:
             so_far.add_usage(before)
         usage = self._usage.get(author) or await self._count_usage(author)
         reason = usage.exceeded_limit(so_far, quotas.limits_of_known)
+        reason = reason or self._why_no_memory(envelope, quotas.authors_memory)
         if not reason and author not in self._acquainted:
             others = pending.strangers_bytes - counted
-            reason = self._why_no_memory(envelope) or await self._why_not_a_stranger(usage, so_far, others)
+            reason = self._why_no_memory_for_strangers(envelope)
+            reason = reason or await self._why_not_a_stranger(usage, so_far, others)
             if is_new and not reason and not self._arrivals.has_room(quotas, now):
                 reason = (
                     f"more than {quotas.new_strangers} new strangers in {quotas.new_strangers_seconds:g} s"
@@ -574,23 +580,30 @@ class Admission:
         beyond = usage.exceeded_limit(more, quotas.limits_of_stranger)
         return f"{beyond} of a stranger" if beyond else ""
 
-    def _why_no_memory(self, envelope: Envelope | Summary) -> str:
-        """Return why something of a stranger isn't taken by the memory that it may take at most, "" if it is."""
-        most = self.quotas.strangers_memory
-        expected = _expect_memory(edits_in(envelope.body), len(envelope.body))
-        if most is None or self._measure_memory() + expected <= most:
+    def _why_no_memory(self, envelope: Envelope | Summary, most: int | None) -> str:
+        """Return why an envelope isn't taken by the memory that it may take at most, "" if it is."""
+        if most is None:
             return ""
-        return f"more than {most} bytes of memory, with strangers"
+        expected = _expect_memory(self._graph.replica.core.load_of(envelope.body))
+        return "" if self._measure_memory() + expected <= most else f"more than {most} bytes of memory"
+
+    def _why_no_memory_for_strangers(self, envelope: Envelope | Summary) -> str:
+        reason = self._why_no_memory(envelope, self.quotas.strangers_memory)
+        return f"{reason}, with strangers" if reason else ""
 
     def takes_held(self, envelope: Envelope | Summary) -> bool:
         """Return whether an envelope that waited for the one before it is taken now: others may have been meanwhile
         that fill memory. One that isn't is counted as refused."""
         author = envelope.author
-        reason = "" if author in self._acquainted else self._why_no_memory(envelope)
-        if not reason or not self.is_stranger(author):
-            return True
-        self._count_refusal(author, reason, len(envelope.body))
-        return False
+        reason = ""
+        if author != self._graph.identity.id.key:
+            reason = self._why_no_memory(envelope, self.quotas.authors_memory)
+        if not reason and author not in self._acquainted:
+            reason = self._why_no_memory_for_strangers(envelope)
+            reason = reason if reason and self.is_stranger(author) else ""
+        if reason:
+            self._count_refusal(author, reason, len(envelope.body))
+        return not reason
 
     def note_memory_released(self) -> None:
         """Have memory measured before something of strangers is refused for it: it takes less now, maybe."""
@@ -604,8 +617,8 @@ class Admission:
             inside = replica.core.memory_bytes + replica.sequences.memory_bytes
             self._measured = inside + texts * _TEXT_BESIDE
             self._texts_measured, self._ops_unmeasured = texts, 0
-        waiting = _expect_memory(*replica.core.count_waiting_edits())
-        return self._measured + max(0, texts - self._texts_measured) * _TEXT_BYTES + waiting
+        beside = _expect_memory(replica.core.waiting_load()) + replica.access.memory_bytes
+        return self._measured + max(0, texts - self._texts_measured) * _TEXT_BYTES + beside
 
     async def _count_usage(self, author: bytes) -> StoredUsage:
         """Count what an author's envelopes that are here take, and remember it."""
@@ -653,9 +666,10 @@ def _weigh(usage: StoredUsage) -> int:
     return max(usage.ops, usage.bytes // _BYTES_OF_OP)
 
 
-def _expect_memory(edits: int, size: int) -> int:
-    """Return bytes of memory that so many edits of texts and lists take at most, in so many bytes."""
-    return edits * _TEXT_BYTES + size * _EDITED_BYTE if edits else 0
+def _expect_memory(load: FrameLoad) -> int:
+    """Return bytes of memory that frames take at most once they are merged."""
+    expected = load.ops * _OP + load.bytes + load.edits * _TEXT_BYTES + load.edit_bytes * _EDITED_BYTE
+    return expected + load.ruled * _RULED + load.ruled_bytes * DOCUMENT_BYTE
 
 
 def _read_shared(told: Mapping[str, bytes]) -> dict[bytes, tuple[str, ...]]:

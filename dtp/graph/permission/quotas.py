@@ -8,17 +8,12 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Final
 
-from dtp.core.crdt import LIST_EDIT, TEXT_EDIT
 from dtp.core.varint import read_varint
 from dtp.graph.errors import GraphError
 from dtp.graph.frames.envelope import Envelope, Summary
 
 #: Where the number of ops is in a frame: behind its flags and the clock before it.
 _OPS_AT: Final = 9
-#: Flags of a frame: what is behind that number. docs/graph.md, "Frames".
-_KINDS: Final = 1
-_AUTHORS: Final = 2
-_EDITS: Final = (TEXT_EDIT, LIST_EDIT)
 #: Bytes of an envelope beside its body.
 _AROUND: Final = 144
 #: Authors of whom it is remembered what was refused; of others only how much in all.
@@ -38,14 +33,17 @@ class Quotas:
     author_bytes: int | None = None
     author_ops: int | None = None
     author_frames: int | None = None
+    #: Bytes of memory that the whole graph may take with what is taken of those who are known, counted as
+    #: `strangers_memory` is.
+    authors_memory: int | None = None
     #: Of each stranger.
     stranger_bytes: int | None = 256 << 20
     stranger_ops: int | None = 10_000_000
     stranger_frames: int | None = 1_000_000
     #: Of all strangers together.
     strangers_bytes: int | None = 4 << 30
-    #: Bytes of memory that the whole graph may take with what is taken of strangers, where edits of texts and lists
-    #: count as the most that they may take: in 56 bytes of an envelope there may be a text, which takes 7 KB.
+    #: Bytes of memory that the whole graph may take with what is taken of strangers, where what isn't merged yet
+    #: counts as the most that it may take: in 56 bytes of an envelope there may be a text, which takes 7 KB.
     strangers_memory: int | None = 1 << 30
     #: Strangers of whom nothing was here before, in so many seconds.
     new_strangers: int | None = 4096
@@ -117,23 +115,6 @@ def ops_in(body: bytes) -> int:
         return read_varint(body, _OPS_AT)[0]
     except (ValueError, IndexError):
         return 0
-
-
-def edits_in(body: bytes) -> int:
-    """Return the number of edits of texts and lists that a frame says it has, 0 for what is not a frame."""
-    edits = 0
-    try:
-        left, at = read_varint(body, _OPS_AT)
-        if body[0] & _AUTHORS:
-            authors, at = read_varint(body, at)
-            at += 32 * authors
-        while body[0] & _KINDS and left > 0:
-            length, end = read_varint(body, at + 1)
-            edits += length if body[at] in _EDITS else 0
-            left, at = left - max(length, 1), end
-    except (ValueError, IndexError):
-        return 0
-    return edits
 
 
 @dataclass
