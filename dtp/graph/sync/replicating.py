@@ -201,11 +201,12 @@ class _Session:
         early = self._graph.intake.early_from(self._peer)
         unwanted = self._graph.admission.unwanted | self._without | early
         fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
+        again = sorted(self._unwanted - unwanted)
+        self._unwanted = (self._unwanted & unwanted) | set(fresh)  # what comes meanwhile tells the rest
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
             await self._send_message(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
-        for author in sorted(self._unwanted - unwanted):
+        for author in again:
             await self._send_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
-        self._unwanted = (self._unwanted & unwanted) | set(fresh)
 
     async def _send_missing(self) -> None:
         heads = self._graph.frames.heads()
@@ -421,11 +422,10 @@ class _Session:
         try:
             wanted = [one for one in batch if one.author not in out] if out else batch
             self.exchanged.received += await intake.receive_decoded(wanted, self._terms.part)
-            if self._graph.admission.unwanted - self._unwanted - self._without:
-                self._wake.set()
         except (Equivocation, HistoryUnclear, StateLimit):
             for envelope in batch:
                 await self._take_one(envelope)
+        await self._tell_refused()  # before STORED, which may be the last that the peer reads
 
     def _refused_authors(self) -> set[bytes]:
         """Return the authors of whom nothing is taken from this peer, for now or for good."""
@@ -445,8 +445,9 @@ class _Session:
             log.warning("%s", error)
         except StateLimit as error:
             if isinstance(envelope, envelopes.Summary):
-                self._graph.intake.add_early(self._peer, envelope)
-                self._wake.set()  # the peer is told, and told again when it is due
+                self._graph.intake.add_early(
+                    self._peer, envelope
+                )  # the peer is told, and again when it is due
             else:
                 self._full.add(author)
             log.warning("%s is not followed further for now: %s", author.hex(), error)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from graph_fixtures import ALICE, BOB, identity, run
 
+import dtp
 from dtp.crdt import Clock
 from dtp.crdt.permission.grants import make_grant
 from dtp.graph import Graph, Quotas, Rule, Rules, Schema
@@ -142,6 +143,29 @@ def test_who_is_known_can_be_bounded_in_memory_too(tmp_path: Path) -> None:
         await alice.admission.set_quotas(Quotas())
         assert await alice.receive(made) > 0
         assert alice.frames.vector()[BOB.id.key] == 10
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_who_sends_more_than_is_taken_hears_of_it_in_the_same_sync() -> None:
+    """STORED went out before REFUSED, and the sync ended as though all had been taken."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(stranger_frames=2))
+        for number in range(5):
+            bob.node("n")["k"] = number
+            await bob.commit()
+        async with (
+            await dtp.listen("memory://refusing", alice.serve, identity=ALICE) as listener,
+            dtp.connect(listener.address(), identity=BOB) as connection,
+        ):
+            exchanged = await bob.sync(connection)
+        assert alice.admission.refused.envelopes == 3
+        assert exchanged.refused
         for graph in alice, bob:
             await graph.close()
 
