@@ -200,9 +200,9 @@ class _Handshake:
             )
         )
 
-    def _check_payload(self, data: bytes) -> Payload:
+    def _check_payload(self, data: bytes, *, from_server: bool) -> Payload:
         """Parse the peer's payload and check all of it that is not the caller's to judge, before ours is sent."""
-        payload = parse_payload(data, self._endpoint.limits)
+        payload = parse_payload(data, self._endpoint.limits, from_server=from_server)
         if not payload.peer.verify(payload.proof, self._signed_there()):
             raise HandshakeError(f"{payload.peer.short} has not signed this handshake")
         self._version = choose_version(VERSIONS, payload.versions)
@@ -291,7 +291,7 @@ class ClientHandshake(_Handshake):
         if found is None:
             return 0
         message, end = found
-        payload = self._check_payload(self._noise.read_message(message))
+        payload = self._check_payload(self._noise.read_message(message), from_server=True)
         if self._expected is not None and payload.peer != self._expected:
             raise WrongIdentity(f"expected {self._expected}, but {payload.peer} answered")
         if self._pattern.messages == 3:
@@ -395,7 +395,7 @@ class ServerHandshake(_Handshake):
                 raise HandshakeError("the first message of XX carries no payload")
             self._send_message(self._noise.write_message(self._make_payload()))
             return
-        self._check_payload(data)
+        self._check_payload(data, from_server=False)
         if first:
             self._send_message(self._noise.write_message(self._make_payload()))
         self._set_established(self._client_binding())

@@ -24,6 +24,7 @@ CONNECTION_ID = 16
 _PROOF = 64
 _MAX_FEATURES = 64
 _MAX_DEPTH = 16
+_OF_CLIENTS = ("service", "ticket", "resume")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,11 @@ def build_payload(payload: Payload) -> bytes:
     return packed
 
 
-def parse_payload(data: bytes, limits: Limits) -> Payload:
-    """Return a payload from the peer, every field checked. `HandshakeError` names the field that is wrong."""
+def parse_payload(data: bytes, limits: Limits, *, from_server: bool = False) -> Payload:
+    """Return a payload from the peer, every field checked. `HandshakeError` names the field that is wrong.
+
+    What only a client says is skipped where it is `from_server`, as unknown keys are.
+    """
     if len(data) > limits.payload:
         raise HandshakeError(f"payload of {len(data)} bytes is above {limits.payload}")
     fields = unpack(data, HandshakeError, "payload", object_pairs_hook=_map_of)
@@ -91,6 +95,8 @@ def parse_payload(data: bytes, limits: Limits) -> Payload:
         raise HandshakeError("payload is not a map whose keys are strings")
     if _depth(fields) > _MAX_DEPTH:
         raise HandshakeError(f"payload nests more than {_MAX_DEPTH} deep")
+    if from_server:
+        fields = {key: value for key, value in fields.items() if key not in _OF_CLIENTS}
     try:
         peer = PeerId(_bytes(fields, "id", 32))
     except PeerIdError as error:

@@ -193,7 +193,7 @@ class Handshake:
             if better and not self.client:
                 raise Refused(Refusal.DOWNGRADE, "both have a better suite")
             if carries:
-                self.theirs = decode_payload(data)
+                self.theirs = decode_payload(data, from_server=self.client)
                 check_proof(self.theirs.id, self.signed(not self.client), self.theirs.proof)
                 if self.server is not None and self.theirs.id != self.server.id:
                     raise Refused(Refusal.FAILED, "not the identity that was dialled")

@@ -124,7 +124,7 @@ def handshakes() -> list[dict[str, Any]]:
 
 
 def payloads() -> list[dict[str, Any]]:
-    """Payloads that are taken or refused whoever sends them; what the proof signs is not looked at."""
+    """Payloads that are taken or refused, by a side's rules for the `sender`'s; the proof is not looked at."""
     base = vars(CLIENT.payload(proof=prove(CLIENT.seed, b"")))
     good = {key: base[key] for key in ("id", "proof", "versions", "params")}
     long = {"features": ["f"] * 64, "service": "s" * 255, "resume": b"r" * 16, "ticket": b"t" * 7000}
@@ -172,9 +172,30 @@ def payloads() -> list[dict[str, Any]]:
             assert taken, name
         except Refused:
             assert not taken, name
-        out.append({"name": name, "payload": packed.hex(), "taken": taken})
+        out.append({"name": name, "sender": "client", "payload": packed.hex(), "taken": taken})
+    packed = msgpack.packb(good | {"service": b"s", "ticket": 1, "resume": [b"r"]})
+    decode_payload(packed, from_server=True)
+    out.append({"name": "a client's keys", "sender": "server", "payload": packed.hex(), "taken": True})
     packed = msgpack.packb(good)
     count = bytes([0x80 | len(good) + 1])
+    for name, value, taken in (
+        ("an ext", b"\xd4\x05x", True),
+        ("a timestamp", b"\xd6\xff" + bytes(4), True),
+        ("an ext of type -1 that is no timestamp", b"\xc7\x03\xff" + bytes(3), False),
+        ("text that is not UTF-8", b"\xa1\xff", False),
+        ("a map with a key as bin", b"\x81\xc4\x01x\x01", True),
+        ("a map with an int as key", b"\x81\x01\x01", False),
+        ("a map with an array as key", b"\x81\x90\x01", False),
+    ):
+        data = count + packed[1:] + b"\xa1x" + value
+        try:
+            decode_payload(data)
+            assert taken, name
+        except Refused:
+            assert not taken, name
+        out.append(
+            {"name": f"in an unknown key: {name}", "sender": "client", "payload": data.hex(), "taken": taken}
+        )
     for name, data in (
         ("a key twice", count + packed[1:] + msgpack.packb("versions") + msgpack.packb([1])),
         ("an unknown key's map with a key twice", count + packed[1:] + b"\xa1x\x82\xa1y\x01\xa1y\x01"),
@@ -182,7 +203,7 @@ def payloads() -> list[dict[str, Any]]:
         ("cut short", packed[:-1]),
         ("nothing", b""),
     ):
-        out.append({"name": name, "payload": data.hex(), "taken": False})
+        out.append({"name": name, "sender": "client", "payload": data.hex(), "taken": False})
     return out
 
 

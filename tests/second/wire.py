@@ -246,7 +246,7 @@ def depth(value: Any) -> int:
     return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
 
 
-def decode_payload(data: bytes) -> Payload:
+def decode_payload(data: bytes, *, from_server: bool = False) -> Payload:
     """Raises Refused(FAILED) at anything that isn't well-formed."""
     if len(data) > 8192:
         raise Refused(Refusal.FAILED, "the payload has more than 8192 bytes")
@@ -258,7 +258,8 @@ def decode_payload(data: bytes) -> Payload:
         raise Refused(Refusal.FAILED, "the payload nests too deep")
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise Refused(Refusal.FAILED, "the payload is not a map with string keys")
-    known = {key: value[key] for key in PAYLOAD_CHECKS if key in value}
+    asked = ("service", "ticket", "resume") if from_server else ()
+    known = {key: value[key] for key in PAYLOAD_CHECKS if key in value and key not in asked}
     for key in ("id", "proof", "versions", "params"):
         if key not in known:
             raise Refused(Refusal.FAILED, f"the payload lacks {key}")

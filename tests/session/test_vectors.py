@@ -123,7 +123,8 @@ def test_handshakes_are_reproduced_byte_for_byte(vector: dict[str, Any]) -> None
 @pytest.mark.parametrize("vector", named(VECTORS["payloads"], "name"))
 def test_payloads_are_taken_or_refused(vector: dict[str, Any]) -> None:
     def judge() -> None:
-        choose_version((1,), parse_payload(bytes.fromhex(vector["payload"]), DEFAULT).versions)
+        data, from_server = bytes.fromhex(vector["payload"]), vector["sender"] == "server"
+        choose_version((1,), parse_payload(data, DEFAULT, from_server=from_server).versions)
 
     if vector["taken"]:
         judge()
