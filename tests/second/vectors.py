@@ -182,6 +182,7 @@ def payloads() -> list[dict[str, Any]]:
         ("an ext", b"\xd4\x05x", True),
         ("a timestamp", b"\xd6\xff" + bytes(4), True),
         ("an ext of type -1 that is no timestamp", b"\xc7\x03\xff" + bytes(3), False),
+        ("an ext of another type below 0", b"\xd4\xfex", False),
         ("text that is not UTF-8", b"\xa1\xff", False),
         ("a map with a key as bin", b"\x81\xc4\x01x\x01", True),
         ("a map with an int as key", b"\x81\x01\x01", False),
