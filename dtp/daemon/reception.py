@@ -106,7 +106,7 @@ class Reception:
             return
         self.callers.add(connection, caller)
         self._services.absent.add_connection(connection)
-        connection.on_peer_away = self._on_peer_away
+        connection.callbacks.on_peer_away = self._on_peer_away
         try:
             if self._is_draining():
                 await connection.go_away()

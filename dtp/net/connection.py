@@ -15,7 +15,9 @@ from dtp.errors import CarrierError, DtpError, PeerError, fresh
 from dtp.identity import PeerId
 from dtp.net.driver import Buffers, LinkDriver, yield_processor
 from dtp.net.held import BudgetHolder, HeldBudget
+from dtp.net.parts.callbacks import Callbacks
 from dtp.net.parts.deadline import Deadline
+from dtp.net.parts.ending import ConnectionEnd
 from dtp.net.parts.intake import StreamIntake
 from dtp.net.parts.meter_inbox import MeterInbox
 from dtp.net.parts.outlet import Outlet
@@ -86,24 +88,15 @@ class Connection:
         self._deadline = Deadline(session, loop, self._after_change)
         self._datagrams = DatagramQueue(session.limits)
         self._pings = Pings(session, loop)
-        self._error: DtpError | None = None
-        self._refusal: PeerError | None = None
+        self._end = ConnectionEnd()
         self._received_bytes = 0
         self._cipher = session.link.suite.cipher
         self._receiving: Buffer | None = None  # what was read last, where spliced bytes stand
         self._meter_inbox = MeterInbox()
         #: What the listener's `admit` gave for this connection (listener side).
         self.admission: object = None
-        #: Called once, when the connection is over, with what ended it.
-        self.on_end: Callable[[Connection], object] | None = None
-        #: Called once, when the client has proven that it holds the keys (listener side).
-        self.on_confirmed: Callable[[Connection], None] | None = None
-        #: Called whenever a further carrier, or one instead of those before, has proven that it belongs here.
-        self.on_carrier: Callable[[Connection], object] | None = None
-        #: As `on_carrier`, for the listener: it is given the carrier.
-        self.on_further_carrier: Callable[[Carrier], None] | None = None
-        #: Called once, when the peer says that it takes up no new streams; see `peer_away`.
-        self.on_peer_away: Callable[[Connection], object] | None = None
+        #: Who is called when something happens to it; `add_end_callback` is for its end.
+        self.callbacks: Callbacks[Connection] = Callbacks()
         #: True once the client has proven that (listener side).
         self.confirmed = False
         self._budget: HeldBudget[BudgetHolder] | None = None
@@ -152,12 +145,17 @@ class Connection:
     @property
     def closed(self) -> bool:
         """True when the connection is over."""
-        return self._error is not None
+        return self._end.error is not None
 
     @property
     def ended_by(self) -> DtpError | None:
         """What ended it; None while it goes on."""
-        return None if self._error is None else fresh(self._error)
+        return None if self._end.error is None else fresh(self._end.error)
+
+    def add_end_callback(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once, when the connection is over: behind those that were added before, and at once where
+        it is over already."""
+        self._end.add_callback(callback)
 
     @property
     def source(self) -> str:
@@ -237,8 +235,8 @@ class Connection:
 
     def try_open_stream(self) -> Stream | None:
         """Return a new stream, or None while the peer allows no further one. Raises what ended the connection."""
-        if self._error is not None:
-            raise fresh(self._error)
+        if self._end.error is not None:
+            raise fresh(self._end.error)
         session = self._session
         if session.peer_away:
             raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
@@ -357,7 +355,7 @@ class Connection:
 
         Streams go on over what is left: nothing is lost, nothing comes twice.
         """
-        dropped = [] if self._error is not None else self._drivers.list_unwanted(unwanted)
+        dropped = [] if self._end.error is not None else self._drivers.list_unwanted(unwanted)
         for driver in dropped:
             driver.close_carrier()
             self._carrier_lost(driver, None)
@@ -386,7 +384,7 @@ class Connection:
         """
         check_code(code)
         await self.delivered()
-        most = HEARD if self._error is not None else LINGER
+        most = HEARD if self._end.error is not None else LINGER
         self.abort(code, reason, application=code != 0)
         await self.wait_gone(most)
 
@@ -397,7 +395,7 @@ class Connection:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._at_most(LINGER)):
-                while self._error is None and any(map(self._session.is_finishing, self._streams)):
+                while self._end.error is None and any(map(self._session.is_finishing, self._streams)):
                     await self._waiters.wait_for("written")
 
     async def wait_gone(self, most: float = LINGER) -> None:
@@ -413,13 +411,13 @@ class Connection:
 
     def abort(self, code: int = 0, reason: str = "", *, application: bool = False, detail: int = 0) -> None:
         """Close now: the peer is told, what was not sent is dropped. `detail` is a `CloseDetail`. Idempotent."""
-        if self._error is None:
+        if self._end.error is None:
             self._session.close(code, reason, application=application, detail=detail)
             self._after_change(self._loop.time())
 
     async def wait_closed(self) -> None:
         """Wait until the connection is over, however it ended."""
-        while self._error is None:
+        while self._end.error is None:
             await self._waiters.wait_for("closed")
 
     async def go_away(self) -> None:
@@ -428,7 +426,7 @@ class Connection:
         Returns once the peer knows, after 5 s at most (one while it has no carrier), and what it opened before is
         taken up, or after another second; what comes later is refused. Nothing happens when the connection is over.
         """
-        if self._error is not None:
+        if self._end.error is not None:
             return
         self._session.warn_away()
         # Where the connection is over by then, the next lines change nothing.
@@ -451,8 +449,8 @@ class Connection:
         await self.close()
 
     def _check_open(self) -> None:
-        if self._error is not None:
-            raise fresh(self._error)
+        if self._end.error is not None:
+            raise fresh(self._end.error)
 
     def count_work(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return `work` for a task that serves this peer: its steps count as processor time spent for it, and wait
@@ -510,7 +508,7 @@ class Connection:
 
     def _driver_keeps(self) -> None:
         """Have all that is kept for this connection counted."""
-        if self._budget is not None and self._error is None:
+        if self._budget is not None and self._end.error is None:
             kept = self._session.buffered + self._datagrams.size + self._drivers.held
             if not self._budget.is_near(self, kept):  # as after most of what comes: no source is looked up
                 self._budget.note_kept(self, self.source, kept)
@@ -547,9 +545,9 @@ class Connection:
     def _let_go(self) -> None:
         """Let nothing that this has refer back to it, after the end and without a carrier, so that it is freed with
         whoever uses it last. What ends in great numbers would wait for a collection otherwise."""
-        for part in (self.outlet, self._intake, self._resumption, self.silence, self._meter_inbox):
+        parts = (self.outlet, self._intake, self._resumption, self.silence, self._meter_inbox, self.callbacks)
+        for part in parts:
             part.let_go()
-        self.on_confirmed = self.on_carrier = self.on_further_carrier = self.on_peer_away = None
         self._budget = self._receiving = None
 
     # ---- events -----------------------------------------------------------------------------------------
@@ -558,8 +556,8 @@ class Connection:
         confirmed = self.confirmed
         for event in self._session.take_events():
             _HANDLERS[type(event)](self, event)
-        if self.confirmed and not confirmed and self.on_confirmed is not None:
-            self.on_confirmed(self)  # last: it may end the connection
+        if self.confirmed and not confirmed and self.callbacks.on_confirmed is not None:
+            self.callbacks.on_confirmed(self)  # last: it may end the connection
 
     async def wait_ready(self) -> None:
         """Wait, as the client, until the server has admitted this connection; raises its refusal."""
@@ -617,19 +615,19 @@ class Connection:
 
     def _on_going_away(self, event: ev.GoingAway) -> None:
         self._waiters.wake_for("streams")
-        if self.on_peer_away is not None:
-            self.on_peer_away(self)
+        if self.callbacks.on_peer_away is not None:
+            self.callbacks.on_peer_away(self)
 
     def _on_link_attached(self, event: ev.LinkAttached) -> None:
         for driver in self._drivers:
             if driver.link is event.link and self.confirmed:
                 driver.mark_settled()
-                if self.on_further_carrier is not None:
+                if self.callbacks.on_further_carrier is not None:
                     # Not now: it may end the connection, and what came with this is still to be told.
-                    self._loop.call_soon(self.on_further_carrier, driver.carrier)
+                    self._loop.call_soon(self.callbacks.on_further_carrier, driver.carrier)
         self._waiters.wake_for("carrier")
-        if self.on_carrier is not None:
-            self.on_carrier(self)
+        if self.callbacks.on_carrier is not None:
+            self.callbacks.on_carrier(self)
 
     def _on_link_lost(self, event: ev.LinkLost) -> None:
         log.debug("%r: link %d lost: %s", self, event.link.number, event.reason)
@@ -642,7 +640,7 @@ class Connection:
 
     def _give_up(self, error: PeerError) -> None:
         """End what was never admitted, as the client, and give the reason to all that waits."""
-        self._refusal = error
+        self._end.refusal = error
         self._loop.call_soon(self.abort)
 
     def _explain_end(self, closed: ConnectionClosed) -> DtpError:
@@ -650,24 +648,24 @@ class Connection:
         return closed
 
     def _on_ended(self, event: ev.SessionEnded) -> None:
+        end = self._end
         if event.lost:
-            self._error = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
+            error: DtpError = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
         else:
             closed = ConnectionClosed(
                 event.close_code, event.reason, event.by_peer, event.application, event.detail
             )
-            self._error = self._explain_end(closed) if self._refusal is None else self._refusal
+            error = self._explain_end(closed) if end.refusal is None else end.refusal
+        end.error = error
         for stream in self._streams.values():
-            stream._fail_read(self._error)
-            stream._fail_write(self._error, delivered=self._session.is_acknowledged(stream.id))
+            stream._fail_read(error)
+            stream._fail_write(error, delivered=self._session.is_acknowledged(stream.id))
         self._streams.clear()
         self._intake.keep_whole(by_peer=event.by_peer)
         self.outlet.close_taps()
-        self._pings.fail_all(self._error)
+        self._pings.fail_all(error)
         self._waiters.wake_all(but="gone")
-        if self.on_end is not None:
-            on_end, self.on_end = self.on_end, None
-            on_end(self)
+        end.run_callbacks()
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {

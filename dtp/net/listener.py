@@ -262,13 +262,13 @@ class Listener:
         connection = self._make(session, driver, self._loop, None)
         self._connections[session.connection_id] = connection
         connection.keep_within(self.held)
-        connection.on_end = lambda _: self._forget_connection(session.connection_id)
+        connection.add_end_callback(lambda: self._forget_connection(session.connection_id))
         connection.silence.on_silent = lambda: self._tell_silent(connection)
         if self._neighbours is not None:
             self._neighbours.note_opened(session.connection_id)
         # The first message of IK may be a recorded one that is sent again. So until a record has come, which only the
         # holder of the keys can seal, nobody is asked about it, and no answer depends on what it says.
-        connection.on_confirmed = lambda _: self._decide_admission(driver, connection, established)
+        connection.callbacks.on_confirmed = lambda _: self._decide_admission(driver, connection, established)
 
     def _tell_silent(self, connection: Connection) -> None:
         if self.on_silent is not None:
@@ -374,7 +374,7 @@ class Listener:
         if connection is None or connection.peer != established.peer:
             session = Session(established, self._limits, now, client=False)
             unknown = Connection(session, driver, self._loop, None)
-            unknown.on_end = self._let_leave
+            unknown.add_end_callback(lambda: self._let_leave(unknown))
             unknown.refuse_once_confirmed(CloseCode.RESUME_UNKNOWN, "no such connection, or it was given up")
             return
         connection.join_carrier(driver, established)
@@ -408,7 +408,9 @@ class Listener:
         if self._admit is None:
             self._let_in(connection)
             return
-        connection.on_further_carrier = lambda carrier: self._ask_again(connection, request, carrier.source)
+        connection.callbacks.on_further_carrier = lambda carrier: self._ask_again(
+            connection, request, carrier.source
+        )
         self._ask_admit(self._admit, connection, request)
 
     def _ask_again(self, connection: Connection, request: Request, source: str) -> None:

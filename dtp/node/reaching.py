@@ -201,7 +201,7 @@ class NodeReach:
 
         self._upgrades[connection] = None
         connection.silence.on_silent = lambda: self._on_silent(connection)
-        connection.on_carrier = on_next_carrier
+        connection.callbacks.on_carrier = on_next_carrier
         on_carrier(connection)
 
     async def _keep_upgrading(
@@ -369,7 +369,7 @@ class NodeReach:
         await self._tasks.stop()
         await self._places.close()
         for connection in self._upgrades:
-            connection.on_carrier = None
+            connection.callbacks.on_carrier = None
         self._on_change = lambda: None
         await self._places.give_back()
         await self._stack.aclose()

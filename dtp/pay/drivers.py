@@ -58,19 +58,10 @@ class MeterDriver(ABC):
 
     def start_counting(self) -> None:
         """Begin: from now on everything that moves is counted."""
-        before = self.connection.on_end
-
-        def ended(connection: Connection) -> None:
-            if before is not None:
-                before(connection)
-            self.on_ended()
-
-        self.connection.on_end = ended
         self.connection.watch = self.watch
         self._on_bytes_moved()
         self.connection.take_meter(self._on_frame)
-        if self.connection.closed:
-            self.on_ended()
+        self.connection.add_end_callback(self.on_ended)
 
     @property
     def deadline(self) -> float | None:

@@ -300,17 +300,7 @@ class Buyer:
         meter.purchase.lend = lambda amount: self.lend_more(borrower, amount)
         sums = self._sums
         sums.add_meter(meter, borrower)
-        before = connection.on_end
-
-        def ended(one: Connection) -> None:
-            if before is not None:
-                before(one)
-            sums.end_meter(meter)
-
-        if connection.closed:
-            ended(connection)
-        else:
-            connection.on_end = ended
+        connection.add_end_callback(lambda: sums.end_meter(meter))
 
 
 async def _when_free(work: Callable[[], T]) -> T:

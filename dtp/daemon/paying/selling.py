@@ -189,7 +189,7 @@ class Seller:
         sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)
         self._sales.add(sale)
         meter.begin()
-        self._at_end(connection, sale)
+        connection.add_end_callback(lambda: self._start_leaving(self._leave_channel(sale)))
         if admission.closes:
             await self.ledger.see_out(connection)
         return not connection.closed
@@ -210,22 +210,6 @@ class Seller:
         """True for a connection of who has come only to agree on a close."""
         admission = connection.admission
         return isinstance(admission, AdmittedClient) and admission.closes
-
-    def _at_end(self, connection: Connection, sale: _Sale) -> None:
-        before = connection.on_end
-
-        def ended(one: Connection) -> None:
-            if before is not None:
-                before(one)
-            self._handle_end(sale)
-
-        if connection.closed:
-            self._handle_end(sale)
-        else:
-            connection.on_end = ended
-
-    def _handle_end(self, sale: _Sale) -> None:
-        self._start_leaving(self._leave_channel(sale))
 
     async def wait_for_leaving(self) -> None:
         """Return when nothing is left to be done for connections that are over."""

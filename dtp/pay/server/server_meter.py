@@ -107,7 +107,7 @@ class ServerMeter(MeterDriver):
         """Attach and welcome the client."""
         self._set_repeat_interval()
         self.payee.deposit.keep_for(self._account.carrier_prices(self))
-        self.connection.on_carrier = self._on_carrier_changed
+        self.connection.callbacks.on_carrier = self._on_carrier_changed
         self.payee.begin(self.loop.time())
         self.start_counting()
         self.process_turn()

@@ -246,7 +246,7 @@ class Reservation(CarrierListener):
             connection = self.connection = await self._connect(self._place.address)
             await self._request_reservation(connection)
         renewing = self._streams.start(self._renew_reservation(connection), name="dtp-reservation-renew")
-        connection.on_peer_away = self._leave_relay
+        connection.callbacks.on_peer_away = self._leave_relay
         try:
             async for stream in connection:
                 self._streams.start(self._accept_stream(stream), name="dtp-relayed")

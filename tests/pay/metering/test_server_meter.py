@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dtp import carriers
+from dtp.net.parts.callbacks import Callbacks
+from dtp.net.parts.ending import ConnectionEnd
 from dtp.pay import messages
 from dtp.pay.errors import Flaw, MalformedMeter, StoreError, VoucherRefused
 from dtp.pay.messages import Due, Finish, VoucherSaid, build
@@ -34,7 +37,8 @@ class Wire:
     def __init__(self) -> None:
         self.traffic = Traffic(0, 0, 0)
         self.sent, self.aborted, self.closed = [], None, False
-        self.on_end: Any = None
+        self.callbacks: Callbacks[Any] = Callbacks()
+        self.end = ConnectionEnd()
         self.watch: Any = None
         self.most: Any = None
         self.limits, self.patience = Limits(), Limits().handshake
@@ -61,6 +65,12 @@ class Wire:
 
     def limit_receiving(self, total: Any) -> None:
         self.most_received = total
+
+    def add_end_callback(self, callback: Callable[[], object]) -> None:
+        if self.closed:
+            callback()
+        else:
+            self.end.add_callback(callback)
 
     def abort(self, code: Any, reason: Any, *, detail: int = 0) -> None:
         self.aborted, self.detail, self.closed = reason, detail, True

@@ -48,19 +48,17 @@ class Connected(Wire):
         super().__init__()
         self.stats = SimpleNamespace(carriers=["tcp:"])
         self.peer = SimpleNamespace(sui_address="0xe")
-        self.on_carrier: Any = None
         self.admission: Any = None
 
     def carried_by(self, *carriers: Any) -> None:
         """Another carrier has come; those that it is carried by now."""
         self.stats.carriers = carriers
-        self.on_carrier(self)
+        self.callbacks.on_carrier(self)
 
     def abort(self, code: Any, reason: Any, *, detail: int = 0) -> None:
         if not self.closed:
             super().abort(code, reason, detail=detail)
-            if self.on_end is not None:
-                self.on_end(self)
+            self.end.run_callbacks()
 
 
 class NoPasses:

@@ -113,8 +113,8 @@ class CarrierChanges:
     def __init__(self, connection: Connection) -> None:
         self.made = 0
         self._is_direct = False
-        self._upgrade = connection.on_carrier
-        connection.on_carrier = self._note
+        self._upgrade = connection.callbacks.on_carrier
+        connection.callbacks.on_carrier = self._note
         self._note(connection)
 
     def _note(self, connection: Connection) -> None:
