@@ -63,6 +63,11 @@ _MAX_LISTED = 64 * RECORD_FRAMES
 _untouched = ffi.new_allocator(should_clear_after_alloc=False)
 
 
+def _check_key(key: bytes) -> None:
+    if len(key) != lib.DTP_KEY:
+        raise LocalError(f"a key has {lib.DTP_KEY} bytes, not {len(key)}")
+
+
 class _Scratch:
     """What one C call needs beside its handle; a few per process, for calls overlap only in threads."""
 
@@ -163,8 +168,7 @@ class _Handle:
     def __init__(self, suite: str, key: bytes, rekey_bytes: int) -> None:
         self._fresh: Any = None  # where the fresh key stands, as long as C points to it
         self._cipher: Any = ffi.gc(ffi.new("dtp_cipher *"), wipe)
-        if len(key) != lib.DTP_KEY:
-            raise LocalError(f"a key has {lib.DTP_KEY} bytes, not {len(key)}")
+        _check_key(key)
         code = lib.dtp_cipher_init(self._cipher, suite_number(suite), key, rekey_bytes)
         if code < 0:
             raise sealing_error(code)
@@ -189,8 +193,7 @@ class _Handle:
         wipe(self._cipher)
 
     def _set_fresh(self, key: bytes) -> None:
-        if len(key) != lib.DTP_KEY:
-            raise LocalError(f"a key has {lib.DTP_KEY} bytes, not {len(key)}")
+        _check_key(key)
         before, self._fresh = self._fresh, ffi.new("uint8_t[]", key)
         lib.dtp_cipher_set_fresh(self._cipher, self._fresh)  # which wipes the one before
         del before
@@ -398,8 +401,7 @@ class PacketOpener:
 
     def __init__(self, suite: str, key: bytes) -> None:
         self._opener: Any = ffi.gc(ffi.new("dtp_packet_opener *"), lib.dtp_packet_opener_wipe)
-        if len(key) != lib.DTP_KEY:
-            raise LocalError(f"a key has {lib.DTP_KEY} bytes, not {len(key)}")
+        _check_key(key)
         code = lib.dtp_packet_opener_init(self._opener, suite_number(suite), key)
         if code < 0:
             raise sealing_error(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -108,6 +108,11 @@ _packer = msgpack.Packer(default=_other, use_bin_type=True)
 _pack = _packer.pack
 
 
+def is_links(items: Iterable[Value]) -> bool:
+    """Return whether the items of a set are links alone."""
+    return all(isinstance(one, Link) for one in items)
+
+
 def encode(value: Value) -> bytes:
     """Return the bytes of a value, or of rows of values. Raises `GraphValueError`."""
     try:
@@ -122,6 +127,14 @@ def encode(value: Value) -> bytes:
 def decode(data: bytes) -> Value:
     """Return the value of bytes that the core gave, which has checked them."""
     return msgpack.unpackb(data, ext_hook=decode_extension, strict_map_key=False)
+
+
+def decode_document(data: bytes, fault: Callable[[str], Exception], what: str) -> Value:
+    """Return the value that a signed document is. Raise `fault`, which says that it is not `what`, and why."""
+    try:
+        return decode(data)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise fault(f"not {what}: {error}") from error
 
 
 def decode_all(data: bytes) -> list[Any]:

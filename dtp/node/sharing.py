@@ -54,6 +54,14 @@ PROTOCOL: Final = "graph/1"
 #: The codes that a stream is reset with: nobody shares that here, and too many streams at once.
 UNKNOWN: Final = 16
 BUSY: Final = 17
+#: What a stream with a peer breaks off by.
+_BROKEN_OFF: Final = (
+    PeerError,
+    CarrierError,
+    ConnectionClosed,
+    asyncio.IncompleteReadError,
+    TimeoutError,
+)
 _TOKEN: Final = 32
 _DIGEST: Final = vector.DIGEST
 _SYNC: Final = b"\x01"
@@ -505,13 +513,7 @@ class GraphShare:
                         await self._sync_with(peer, action.without)
         except StreamReset as error:
             self._on_failed(peer, error, for_long=error.error_code in (UNKNOWN, UNKNOWN_PROTOCOL))
-        except (
-            PeerError,
-            CarrierError,
-            ConnectionClosed,
-            asyncio.IncompleteReadError,
-            TimeoutError,
-        ) as error:
+        except _BROKEN_OFF as error:
             self._on_failed(peer, error, for_long=isinstance(error, NotShared))
         except LocalError as error:
             self._on_failed(peer, error)
@@ -601,13 +603,7 @@ class SharedPresence:
             if stream is None:
                 stream = await share.open(share.link_to(peer), _PRESENCE)
             await links.run(share.graph, stream)
-        except (
-            PeerError,
-            CarrierError,
-            ConnectionClosed,
-            asyncio.IncompleteReadError,
-            TimeoutError,
-        ) as error:
+        except _BROKEN_OFF as error:
             log.info("presence with %s ended: %s", PeerId(peer).short, error)
         finally:
             self._with.discard(peer)

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import msgpack
-
 from dtp.crdt import values
 from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId
@@ -89,10 +87,7 @@ def make_cuts(identity: Identity, graph: str, card: Card, clocks: Mapping[bytes,
 
 def read_cuts(graph: str, data: bytes) -> Cuts:
     """Return the cuts in `data`, checked for this graph. Raises `CutsError`, `CardError`."""
-    try:
-        parts = values.decode(data)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise CutsError(f"no cuts: {error}") from error
+    parts = values.decode_document(data, CutsError, "cuts")
     match parts:
         case [version, str(name), bytes(card), [*told], bytes(signature)] if version == _VERSION:
             pass

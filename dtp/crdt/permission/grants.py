@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import msgpack
-
 from dtp.crdt import values
 from dtp.crdt.ops import Op
 from dtp.crdt.permission.accounts import FOREVER, MAX_CUTS
@@ -103,10 +101,7 @@ def make_grant(
 
 def read_grant(graph: str, data: bytes) -> Grant:
     """Return a genuine grant for this graph. Raises `GrantError`."""
-    try:
-        parts = values.decode(data)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise GrantError(f"not a grant: {error}") from error
+    parts = values.decode_document(data, GrantError, "a grant")
     versions = (_TO_IDENTITY, _TO_ACCOUNT)
     if (
         not isinstance(parts, list)

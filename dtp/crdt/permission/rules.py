@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Final, Literal
 
-import msgpack
-
 from dtp.crdt import values
 from dtp.crdt.ops import SPACE_OF, Kind, Op
 from dtp.crdt.temporal import NAMES, name_of
@@ -350,10 +348,7 @@ def read(document: bytes) -> Rules:
     """Return the rules in a document. Raises `RulesError` for anything that isn't one, whoever made it."""
     if len(document) > MAX_DOCUMENT:
         raise RulesError(f"a document has at most {MAX_DOCUMENT} bytes, not {len(document)}")
-    try:
-        parts = values.decode(document)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise RulesError(f"not a document of rules: {error}") from error
+    parts = values.decode_document(document, RulesError, "a document of rules")
     if not isinstance(parts, list) or len(parts) != 3 or type(parts[0]) is not int or parts[0] != VERSION:
         raise RulesError(f"not a document of rules of version {VERSION}")
     _, kind, rules = parts

@@ -9,10 +9,11 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from dtp.crdt import Link
+from dtp.crdt.values import is_links
 from dtp.graph.errors import ContentsError
 from dtp.graph.formats import plain
 from dtp.graph.formats.as_csv import cell, value_of
-from dtp.graph.formats.items import KINDS, FoundItems, Item, LeftOut, is_links
+from dtp.graph.formats.items import KINDS, FoundItems, Item, LeftOut
 
 NAMESPACE: Final = "http://graphml.graphdrawing.org/xmlns"
 OURS: Final = "urn:dtp:graphml"

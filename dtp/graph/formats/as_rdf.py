@@ -11,9 +11,10 @@ from urllib.parse import quote, unquote
 
 from dtp.crdt import Link, parts, values
 from dtp.crdt.temporal import SECOND, Date, Duration, as_temporal, name_of
+from dtp.crdt.values import is_links
 from dtp.graph.errors import ContentsError, GraphError
 from dtp.graph.formats import plain
-from dtp.graph.formats.items import KINDS, FoundItems, Item, is_links
+from dtp.graph.formats.items import KINDS, FoundItems, Item
 
 if TYPE_CHECKING:
     from rdflib import Graph as Triples

@@ -334,8 +334,3 @@ _WRITE: Final[dict[str, Callable[[Replica, Item], bool]]] = {
     "marks": _marks,
     "relationships": _relationships,
 }
-
-
-def is_links(value: Value) -> bool:
-    """Return whether a set's value has links alone."""
-    return all(isinstance(one, Link) for one in value)

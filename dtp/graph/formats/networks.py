@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dtp.core.crdt import SET
 from dtp.crdt import Link, values
+from dtp.crdt.values import is_links
 from dtp.graph.errors import GraphError
-from dtp.graph.formats.items import is_links
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
