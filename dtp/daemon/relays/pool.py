@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from dtp.daemon.patience import PATIENCE, Patience
+from dtp.daemon.relays.used import UsedConnections
 from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -34,9 +33,6 @@ _LASTING = (CloseCode.DENIED, CloseCode.PAYMENT, CloseCode.UNKNOWN_SERVICE)
 GIVEN = "others need the place of its connection there: it is dialled when a program comes"
 #: A connection that ends before so many seconds is followed by such a pause, too: each dial may cost a payment.
 STEADY = 5.0
-
-#: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
-GIVE_UP = 5.0
 
 
 class NotConnected(CarrierError):
@@ -106,12 +102,13 @@ def _pause_after(failures: int, error: DtpError) -> float:
     return BACKOFF[-1]
 
 
-async def _part(connection: Connection) -> None:
-    """Close it; if it has no carrier now, once it is resumed: else the peer would wait for it for a minute."""
-    if not connection.source:
-        with contextlib.suppress(DtpError):
-            await connection.ping()
-    await connection.close()
+def _plain_dial(identity: Identity, limits: Limits, psk: bytes | None) -> Dial:
+    """Return what dials as `dtp.connect` does."""
+
+    def dial(address: Address, resolvers: Sequence[Resolver] | None) -> Awaitable[Connection]:
+        return connect(address, identity=identity, limits=limits, psk=psk, resolvers=resolvers)
+
+    return dial
 
 
 class Pool:
@@ -135,15 +132,11 @@ class Pool:
         """`dial` is what connects, `dtp.net.dial.connect` by default. For `quiet` seconds from the start on nothing
         is logged of a peer that can't be found."""
         self._quiet, self._patience = quiet, patience
-        self._connect = self._connect_plainly if dial is None else dial
+        self._connect = dial or _plain_dial(identity, limits, psk)
         self.addresses = tuple(addresses)
         self._targets = targets(addresses)
-        self._identity, self._limits, self._psk = identity, limits, psk
         self._connection: Connection | None = None
-        self._in_use: Counter[Connection] = Counter()
-        self._leaving: set[Connection] = set()
-        self._closing: dict[Connection, asyncio.Task[None]] = {}
-        self._giving_up: dict[Connection, asyncio.TimerHandle] = {}
+        self._used = UsedConnections(self._is_replaced)
         self._dialing: asyncio.Task[Connection] | None = None
         self._keeper: SupervisedTask | None = None
         #: Set whenever a connection is there.
@@ -165,7 +158,7 @@ class Pool:
     @property
     def _held(self) -> list[Connection]:
         """Those that are to be closed yet."""
-        return [*([] if self._connection is None else [self._connection]), *self._leaving]
+        return [*([] if self._connection is None else [self._connection]), *self._used.retired]
 
     def start_connecting(self) -> None:
         """Begin to keep a connection ready."""
@@ -192,7 +185,7 @@ class Pool:
                 last = error
                 self._retire_connection(connection)
             else:
-                self._in_use[connection] += 1
+                self._used.add_stream(connection)
                 return stream
         assert last is not None
         raise last
@@ -239,59 +232,24 @@ class Pool:
                 failure = error
         raise failure
 
-    async def _connect_plainly(self, address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
-        return await connect(
-            address, identity=self._identity, limits=self._limits, psk=self._psk, resolvers=resolvers
-        )
-
     def _retire_connection(self, connection: Connection) -> None:
-        """Use it no more; it is closed once its streams are over. Also one that its peer has closed, for what it
-        holds: a lane to pay by, say."""
+        """Use it no more; it is closed once its streams are over."""
         if self._connection is connection:
             self._connection = None
-        if connection not in self._leaving:
-            self._leaving.add(connection)
-            if not connection.source:
-                later = asyncio.get_running_loop().call_later(GIVE_UP, self._give_up, connection)
-                self._giving_up[connection] = later
-            self._close_if_done(connection)
+        self._used.retire(connection)
+
+    def _is_replaced(self, connection: Connection) -> bool:
+        current = self._connection
+        return current is not None and not current.closed and current.peer != connection.peer
 
     def _leave_if_retired(self) -> None:
         """Retire what was dialled for nobody, or it would be kept for ever; who waited for it gets a stream first."""
         if self._closed and not self._waiting and self._connection is not None:
             self._retire_connection(self._connection)
 
-    def _give_up(self, connection: Connection) -> None:
-        """Break off streams of an endpoint that is still away, once another endpoint of the service is there.
-
-        If the same one is there, it has said whether it knows the connection; if none is, they may be resumed yet.
-        """
-        self._giving_up.pop(connection, None)
-        current = self._connection
-        elsewhere = current is not None and not current.closed and current.peer != connection.peer
-        if elsewhere and not connection.closed and not connection.source:
-            connection.abort()
-
     def release_stream(self, stream: Stream) -> None:
         """Note that a stream that `get_stream` gave is over."""
-        connection = stream.connection
-        self._in_use[connection] = left = self._in_use[connection] - 1
-        if left <= 0:
-            self._close_if_done(connection)
-
-    def _close_if_done(self, connection: Connection) -> None:
-        if self._in_use[connection] <= 0:
-            del self._in_use[connection]
-            if connection in self._leaving and connection not in self._closing:
-                task = start_task(_part(connection), name="dtpd-leave")
-                self._closing[connection] = task
-                task.add_done_callback(lambda _: self._closed_one(connection))
-
-    def _closed_one(self, connection: Connection) -> None:
-        self._leaving.discard(connection)
-        del self._closing[connection]
-        if (later := self._giving_up.pop(connection, None)) is not None:
-            later.cancel()  # which also lets go of the connection
+        self._used.release_stream(stream.connection)
 
     async def _keep_warm(self) -> None:
         loop = asyncio.get_running_loop()
@@ -366,11 +324,8 @@ class Pool:
         self._closed = True
         if self._keeper is not None:
             await self._keeper.stop()
-        tasks = [task for task in (self._dialing, *self._closing.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        for later in self._giving_up.values():
-            later.cancel()
-        self._giving_up.clear()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if (dialing := self._dialing) is not None:
+            dialing.cancel()
+            await asyncio.gather(dialing, return_exceptions=True)
+        await self._used.cancel()
         await asyncio.gather(*(connection.close() for connection in self._held))

@@ -1,0 +1,94 @@
+"""Connections whose streams are counted: those that are retired are closed when their last stream is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.tasks import start_task
+
+#: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
+GIVE_UP: Final = 5.0
+
+
+class UsedConnections:
+    """How many streams each connection carries, and those that end with their last one. Close it."""
+
+    def __init__(self, is_replaced: Callable[[Connection], bool]) -> None:
+        """`is_replaced` says whether another endpoint serves in place of a connection's."""
+        self._is_replaced = is_replaced
+        self._streams: Counter[Connection] = Counter()
+        self._retired: set[Connection] = set()
+        self._closing: dict[Connection, asyncio.Task[None]] = {}
+        self._giving_up: dict[Connection, asyncio.TimerHandle] = {}
+
+    @property
+    def retired(self) -> set[Connection]:
+        """Those that are retired and not closed yet."""
+        return self._retired
+
+    def add_stream(self, connection: Connection) -> None:
+        """Count a stream that was opened."""
+        self._streams[connection] += 1
+
+    def release_stream(self, connection: Connection) -> None:
+        """Note that a stream is over."""
+        self._streams[connection] = left = self._streams[connection] - 1
+        if left <= 0:
+            self._close_if_done(connection)
+
+    def retire(self, connection: Connection) -> None:
+        """Close a connection once its streams are over. Also one that its peer has closed, for what it holds: a lane
+        to pay by, say. Idempotent."""
+        if connection not in self._retired:
+            self._retired.add(connection)
+            if not connection.source:
+                later = asyncio.get_running_loop().call_later(GIVE_UP, self._give_up, connection)
+                self._giving_up[connection] = later
+            self._close_if_done(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        """Break off streams of an endpoint that is still away, once another endpoint of the service is there.
+
+        If the same one is there, it has said whether it knows the connection; if none is, they may be resumed yet.
+        """
+        self._giving_up.pop(connection, None)
+        if not connection.closed and not connection.source and self._is_replaced(connection):
+            connection.abort()
+
+    def _close_if_done(self, connection: Connection) -> None:
+        if self._streams[connection] <= 0:
+            del self._streams[connection]
+            if connection in self._retired and connection not in self._closing:
+                task = start_task(_part(connection), name="dtpd-leave")
+                self._closing[connection] = task
+                task.add_done_callback(lambda _: self._closed_one(connection))
+
+    def _closed_one(self, connection: Connection) -> None:
+        self._retired.discard(connection)
+        del self._closing[connection]
+        if (later := self._giving_up.pop(connection, None)) is not None:
+            later.cancel()  # which also lets go of the connection
+
+    async def cancel(self) -> None:
+        """Break off what is being closed, and give up nothing later."""
+        tasks = list(self._closing.values())
+        for task in tasks:
+            task.cancel()
+        for later in self._giving_up.values():
+            later.cancel()
+        self._giving_up.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _part(connection: Connection) -> None:
+    """Close it; if it has no carrier now, once it is resumed: else the peer would wait for it for a minute."""
+    if not connection.source:
+        with contextlib.suppress(DtpError):
+            await connection.ping()
+    await connection.close()
