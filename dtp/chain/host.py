@@ -17,6 +17,7 @@ from dtp.chain.packages.transport_names import PACKAGE, Module
 from dtp.chain.packages.transport_names.host import HOST_FIELDS, HostError, HostStruct
 from dtp.chain.packages.transport_names.host import HostFunction as Function
 from dtp.chain.values import MoveSchema, TableRef
+from dtp.sui.names import format_address
 
 __all__ = [
     "HEARTBEAT_MS",
@@ -639,6 +640,4 @@ def suspect(program: Program, beacon: ObjectLike, cap: ObjectLike, doubted: Endp
 
 def listed_addresses(fields: Sequence[Any]) -> tuple[str, ...]:
     """Return the addresses out of the dynamic fields of an allow-list or deny-list."""
-    from dtp.sui.names import format_address
-
     return tuple(sorted(format_address(each.name) for each in fields))

@@ -13,6 +13,7 @@ from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.host_caps import print_record
 from dtp.errors import LocalError
+from dtp.identity import PeerId
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Program
@@ -252,7 +253,6 @@ def _catch_up(program: Program, found: PublishedCard, newest: Card) -> bool:
 
 
 def _record(found: PublishedCard) -> dict[str, Any]:
-    from dtp.identity import PeerId
     from dtp.identity.card import account_name
 
     says = found.contents

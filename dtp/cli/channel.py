@@ -32,6 +32,7 @@ from dtp.cli.show import amount, gas_text, money, table
 from dtp.cli.vouchers import Vouchers, store_option
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
 from dtp.plurals import count_of
+from dtp.session.codes import ConnectionClosed
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -354,7 +355,6 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
     from dtp.pay.dial import close_with_server
     from dtp.pay.errors import ChannelUnusable
     from dtp.pay.terms import Spending
-    from dtp.session.codes import ConnectionClosed
 
     paid_late = None if slack is None else parse_amount(slack, found.coin)
     try:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dtp.cli.options import IdentitySource, read_psk_file
 from dtp.daemon import state
@@ -18,9 +17,7 @@ from dtp.errors import ConfigError, DtpError
 from dtp.identity import Identity, PassphraseNeeded
 from dtp.identity.private import open_to_others
 from dtp.messaging.errors import StoreUnusable
-
-if TYPE_CHECKING:
-    from dtp.peers.private import PrivateNetwork
+from dtp.peers.private import PrivateNetwork, read_key_file
 
 
 def load_identity(config: Config) -> Identity:
@@ -43,7 +40,6 @@ def load_network(config: Config) -> PrivateNetwork | None:
     """Return the private network of the node of `config`, or None. Raise `ConfigError`, `NetworkKeyError`."""
     if config.node is None or config.node.network is None:
         return None
-    from dtp.peers.private import PrivateNetwork, read_key_file
 
     return PrivateNetwork.parse(read_key_file(config.node.network))
 
@@ -111,7 +107,7 @@ def _databases(config: Config) -> Iterator[tuple[KeyPath, Callable[[], None], Ca
         yield ("chain", "vouchers"), partial(check_sold, url), partial(look_at_vouchers, url)
     for number, each in enumerate(config.expose):
         if each.mailbox is not None and isinstance(each.mailbox.store, str):
-            from dtp.messaging.mailbox.store import check_store
+            from dtp.messaging.mailbox.opening import check_store
 
             url = each.mailbox.store
             ask = partial(look_at_mailbox, url, each.mailbox.limits.piece)

@@ -19,11 +19,12 @@ from urllib.parse import quote
 import click
 
 from dtp.carriers.unix import LONGEST_PATH
+from dtp.cli.demo_errors import DemoFailed
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.progress import ProgressMeter, size_text, speed_text
 from dtp.cli.run import run
-from dtp.errors import DtpError, LocalError
+from dtp.errors import LocalError
 from dtp.files import FileProblem, Sent, send_file
 from dtp.identity import Identity
 from dtp.net.connection import Connection
@@ -38,12 +39,6 @@ _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _CHUNK = 1024 * 1024
 #: How long the receiver has to start and to end, seconds: Python on a slow machine.
 _PATIENCE = 30.0
-
-
-class DemoFailed(DtpError):
-    """The demo did not do what it is there to show."""
-
-    code = "demo"
 
 
 def parse_size(ctx: click.Context, param: click.Parameter, text: str) -> int:

@@ -17,7 +17,7 @@ from dtp.chain import ChainClient, EventFollower, KeySigner, channel, event_type
 from dtp.chain.events import OLDEST
 from dtp.chain.model import format_amount
 from dtp.chain.wallet import request_sui
-from dtp.cli.demo import DemoFailed
+from dtp.cli.demo_errors import DemoFailed
 from dtp.cli.output import print_line
 from dtp.cli.progress import size_text
 from dtp.identity import Identity

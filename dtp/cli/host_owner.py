@@ -9,6 +9,7 @@ import click
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.durations import duration
 from dtp.cli.host_caps import host_option, operator_cap, owned_host, print_record
+from dtp.identity import PeerId
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -99,7 +100,6 @@ def withdraw(key: str, host_id: str | None, account: WalletOptions) -> None:
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program
         from dtp.chain import host as module
-        from dtp.identity import PeerId
 
         cap = await operator_cap(chain, host_id, module.Rights.ENDPOINTS)
         found = await chain.read(module.SCHEMA, module.Host, cap.host)

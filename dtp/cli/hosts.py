@@ -18,6 +18,7 @@ from dtp.cli.output import print_line, print_result
 from dtp.cli.show import amount, moment, money, plain
 from dtp.cli.terms import known_name, named, rate_text, service_record, service_text
 from dtp.errors import ConfigError
+from dtp.identity import PeerId, PeerIdError
 from dtp.net.reachable import is_any_url
 
 if TYPE_CHECKING:
@@ -107,8 +108,6 @@ def show(host_id: str | None, account: WalletOptions) -> None:
 
 def _endpoint_record(endpoint: Endpoint) -> dict[str, Any]:
     """Return an endpoint as JSON, with the identity that its key is, and the hint as text where it is one."""
-    from dtp.identity import PeerId, PeerIdError
-
     try:
         identity = str(PeerId(endpoint.key))
     except PeerIdError:  # the chain takes any 32 bytes
@@ -306,7 +305,6 @@ async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, A
 
 def _endpoint_key(chain: ChainClient, text: str | None) -> bytes:
     from dtp.chain import KeySigner, Scheme
-    from dtp.identity import PeerId
 
     if text is not None:
         return PeerId.parse(text).key

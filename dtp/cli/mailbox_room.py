@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dtp.chain.model import format_amount
 from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
 from dtp.cli.durations import duration
 from dtp.cli.listening import DEFAULT_URL, Listening
@@ -23,10 +24,10 @@ from dtp.messaging.mailbox import Mailbox, MailboxLimits
 from dtp.messaging.mailbox.limits import DAY, MIB
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.rent import Rent
 from dtp.plurals import count_of
 
 if TYPE_CHECKING:
-    from dtp.messaging.person.rent import Rent
     from dtp.pay.serving import Serving
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -207,8 +208,6 @@ async def _rent(
     how: tuple[float, bool],
     who: dict[str, Any],
 ) -> None:
-    from dtp.messaging.person.rent import Rent
-
     mib, most, months = wanted
     async with contextlib.AsyncExitStack() as stack:
         agreed: Rent | None = None
@@ -250,8 +249,6 @@ async def _show_room(messenger: Messenger, address: str) -> None:
 
 
 def _amount(mist: int) -> str:
-    from dtp.chain.model import format_amount
-
     return format_amount(mist)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from dtp.chain import ChainClient
 from dtp.cli.account import load_account
 from dtp.cli.durations import duration
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
@@ -22,10 +23,13 @@ from dtp.identity import Identity
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.errors import MessageError
 from dtp.messaging.mailbox.client import MailboxGone
+from dtp.messaging.person.card_sources import ChainCards, DhtCards
 from dtp.messaging.person.group import History
+from dtp.messaging.person.groups.group_topics import GroupTopics
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.messaging.person.names import contact_label
 from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.posts import ChainPosts
 from dtp.tasks import start_task
 
 #: Seconds that a command waits until mailboxes have what it sends, or it has what they have.
@@ -147,7 +151,6 @@ async def _with_sources(
 ) -> AsyncIterator[Messenger]:
     async with AsyncExitStack() as stack:
         if bootstrap:
-            from dtp.messaging.person.card_sources import DhtCards
             from dtp.peers.dht import Dht
 
             who = Identity.generate()  # nobody needs to know who asks
@@ -155,17 +158,11 @@ async def _with_sources(
             await stack.enter_async_context(dht)
             messenger.add_source(DhtCards(dht))
         if chain is not None:
-            from dtp.chain import ChainClient
-            from dtp.messaging.person.card_sources import ChainCards
-
             client = await stack.enter_async_context(ChainClient(chain))
             messenger.add_source(ChainCards(client))
             if posts is not None:
-                from dtp.messaging.person.posts import ChainPosts
-
                 messenger.chain_posts = ChainPosts(client, posts)
         if node is not None:
-            from dtp.messaging.person.groups.group_topics import GroupTopics
             from dtp.node.node import Node
 
             ways = ("lan", "dht") if bootstrap else ("lan",)

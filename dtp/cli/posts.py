@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp import config
 from dtp.cli.accounts import WalletOptions, account_options, tell_history
 from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, address_argument
@@ -152,8 +153,6 @@ def _host(address: Address) -> str:
 
 def load_identity(path: Path | None, account: WalletOptions) -> Identity:
     """Return the identity of `identity_option`; its passphrase is where the wallet's is."""
-    from dtp import config
-
     return IdentitySource(path or config.identity_path(), account.passphrase_file).load_identity()
 
 

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp.chain import packages
+from dtp.chain.packages.publish import adopt, publish_modules
+from dtp.chain.packages.publish import publish as publish_package
+from dtp.chain.packages.upgrades import UpgradePolicy, read_upgrades
+from dtp.chain.packages.upgrades import migrate as migrate_objects
+from dtp.chain.packages.upgrades import restrict as restrict_upgrades
+from dtp.chain.packages.upgrades import upgrade as upgrade_package
 from dtp.cli import move_build
 from dtp.cli.accounts import WalletOptions, account_options, executed_record
 from dtp.cli.move_build import install_option, source_option
@@ -34,8 +41,6 @@ def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account
     all who use it: publish --immutable what others are to use. Without a terminal to ask on, say --immutable or
     --upgradable; on networks with a faucet the caps are kept unasked.
     """
-    from dtp.chain import packages
-
     chosen = names or packages.available()
     for name in chosen:
         packages.load(name)  # an unknown name is told before anything is sent
@@ -80,8 +85,6 @@ def _gives_up(chain: ChainClient, immutable: bool | None) -> bool:
 async def _publish(
     chain: ChainClient, names: tuple[str, ...], again: bool, immutable: bool | None
 ) -> list[dict[str, Any]]:
-    from dtp.chain.packages.publish import publish as publish_package
-
     gives_up = _gives_up(chain, immutable)
     records = []
     for name in names:
@@ -119,8 +122,6 @@ def deploy(
     checkout = move_build.checkout_of(source, install)
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.packages.publish import publish_modules
-
         name, needed = move_build.needs_of(folder)
         published = {each: chain.deployments.find(each) for each in needed}
         code, linked, warnings = await asyncio.to_thread(
@@ -149,9 +150,6 @@ def use(name: str, id: str, account: WalletOptions) -> None:
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.packages.publish import adopt
-        from dtp.chain.packages.upgrades import read_upgrades
-
         found = await adopt(chain, name, id)
         upgrades = await read_upgrades(chain, found.id)
         return {
@@ -187,9 +185,6 @@ def restrict(name: str, policy: str | None, account: WalletOptions) -> None:
         raise click.UsageError("say --immutable, --dependencies-only or --additive")
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.packages.upgrades import UpgradePolicy
-        from dtp.chain.packages.upgrades import restrict as restrict_upgrades
-
         deployment = chain.deployments.find(name)
         executed = await restrict_upgrades(chain, deployment, UpgradePolicy(policy))
         return {"package": name, "id": deployment.id, "policy": policy, **executed_record(executed)}
@@ -209,8 +204,6 @@ def upgrade(name: str, account: WalletOptions) -> None:
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.packages.upgrades import upgrade as upgrade_package
-
         before = chain.deployments.find(name)
         newer, executed = await upgrade_package(chain, before)
         return {"package": name, "id": newer.id, "before": before.id, **executed_record(executed)}
@@ -229,8 +222,6 @@ def migrate(objects: tuple[str, ...], account: WalletOptions) -> None:
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.packages.upgrades import migrate as migrate_objects
-
         return {"objects": list(objects), **executed_record(await migrate_objects(chain, objects))}
 
     record = account.run_connected(work)

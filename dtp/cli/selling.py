@@ -15,6 +15,7 @@ from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
 from dtp.cli.listening import DEFAULT_URL, Listening
 from dtp.cli.output import print_line, print_note
 from dtp.cli.services import NamedService, ServiceDirectory
+from dtp.cli.show import amount, money
 from dtp.cli.terms import change_lines, changed_terms, changes, terms_record
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.plurals import count_of
@@ -320,8 +321,6 @@ async def connect_when_there(
 
 def _print_end(serving: Serving) -> None:
     """Say what was claimed, and what all of it took."""
-    from dtp.cli.show import amount
-
     for paid in serving.cashier.done:
         print_claim(paid)
     gas = {"claims": serving.cashier.gas, "presence": serving.presence_gas}
@@ -371,8 +370,6 @@ def _report(connection: Metered) -> None:
 
 def print_claim(paid: Settlement) -> None:
     """Say what a transaction has claimed for the server."""
-    from dtp.cli.show import amount, money
-
     record = {"event": "claimed", "transaction": paid.digest, "amount": paid.to_server, "coin": paid.coin}
     print_line(
         {**record, "gas_mist": paid.gas},

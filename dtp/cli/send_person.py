@@ -9,18 +9,16 @@ from pathlib import Path
 from dtp.carriers.errors import DialError
 from dtp.cli.messenger import WAIT, deliver, reach_for_files
 from dtp.cli.output import print_result
-from dtp.cli.transfer import PERSON_SERVICE
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.messenger import Messenger
-from dtp.net.address import Address
 from dtp.net.dial import DialTimeout
 from dtp.net.resolver import NotResolved
 from dtp.session.codes import ConnectionRefused
 
-#: Sends the file to an address, as an identity; raises what connecting raises.
-SendStraight = Callable[[Address, Identity], Awaitable[None]]
+#: Sends the file to a device that waits for files, as an identity; raises what connecting raises.
+SendStraight = Callable[[PeerId, Identity], Awaitable[None]]
 
 
 async def send_to_person(
@@ -51,7 +49,7 @@ async def _send_straight(messenger: Messenger, contact: Contact, straight: SendS
     """Return whether a device of the person, on this network, has taken the file."""
     for device in contact.card.devices:
         try:
-            await straight(Address("dtp", peer=PeerId(device), service=PERSON_SERVICE), messenger.identity)
+            await straight(PeerId(device), messenger.identity)
         except (NotResolved, DialError, DialTimeout, ConnectionRefused):
             continue
         return True

@@ -33,6 +33,8 @@ from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.broadcast.sealed.opening import Opener
 from dtp.broadcast.source import Source, send_while_on_air
 from dtp.carriers.nearness import Nearness
+from dtp.chain.node.networks import nearness_of_chain
+from dtp.chain.show import ShowState
 from dtp.cli.accounts import WalletOptions
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
@@ -444,8 +446,6 @@ def _of_the_chain(
 
     async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...], Nearness]:
         from dtp.broadcast.money.shows import check_hint, read_show
-        from dtp.chain.node.networks import nearness_of_chain
-        from dtp.chain.show import ShowState
 
         found = (await read_show(chain, id)).show
         words = f"{id} doesn't say where it is heard; its producer says so when it is started"
@@ -471,7 +471,6 @@ def _of_the_chain(
 async def _follow_hint(stream: ShowStream, account: WalletOptions, id: str) -> None:
     """While a show isn't heard, look whether the chain says by now that it is heard elsewhere."""
     from dtp.broadcast.money.shows import read_show
-    from dtp.chain.node.networks import nearness_of_chain
 
     while True:
         await asyncio.sleep(_LOOK)

@@ -19,6 +19,7 @@ from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.paying import coin_option, most_of, most_option
 from dtp.cli.show import moment, money, table
 from dtp.config import data_dir
+from dtp.errors import ConfigError
 from dtp.escaping import escape_text
 from dtp.identity import PeerId
 from dtp.plurals import count_of
@@ -255,7 +256,6 @@ def give(show_id: str, recipient: str, ticket: str | None, account: WalletOption
 def _remember(chain: ChainClient, show: str, share: str) -> None:
     """Keep a share for `dtp show listen`, which names it. It is bought also where that can't be written."""
     from dtp.broadcast.money.bought import bought_here
-    from dtp.errors import ConfigError
 
     try:
         bought_here(show).add_ticket(chain.address, share)
@@ -266,7 +266,6 @@ def _remember(chain: ChainClient, show: str, share: str) -> None:
 
 def _forget(chain: ChainClient, show: str, shares: Iterable[str]) -> None:
     from dtp.broadcast.money.bought import bought_here
-    from dtp.errors import ConfigError
 
     with contextlib.suppress(ConfigError):  # they are gone from the account anyhow
         for each in shares:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dtp.chain.model import format_amount
 from dtp.cli.accounts import WalletOptions, gas_price_option
 from dtp.cli.mailbox_room import network_option, wallet_option
 from dtp.cli.messenger import open_messenger
@@ -18,6 +19,7 @@ from dtp.cli.output import print_note
 from dtp.escaping import escape_text
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.postage import Postage
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -32,8 +34,6 @@ class StampOffer:
     @asynccontextmanager
     async def open_messenger(self, **who: Any) -> AsyncIterator[Messenger]:
         """Begin and end the messenger that the options mean, which can pay stamps where that is wanted."""
-        from dtp.messaging.person.postage import Postage
-
         async with AsyncExitStack() as stack:
             postage = None
             if self.up_to is not None:
@@ -85,8 +85,6 @@ def tell_stamps(messenger: Messenger) -> bool:
 
 
 def _word(notice: Notice, name: str) -> str:
-    from dtp.chain.model import format_amount
-
     match notice.what:
         case What.STAMP_NEEDED:
             amount = format_amount(int(notice.detail)).replace(" ", "")

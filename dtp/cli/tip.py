@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dtp.chain.model import format_amount, full_address
 from dtp.cli.accounts import WalletOptions, account_options
 from dtp.cli.groups import CommandGroup
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_note, print_result
 from dtp.cli.posts import identity_option, load_identity
 from dtp.cli.tip_lines import COMMANDS, known_tip, open_line, read_words, store_option, words_options
+from dtp.identity import PeerId
 from dtp.messaging.tips.errors import LineUnreached
 from dtp.messaging.tips.line import TipLine
 from dtp.messaging.tips.line_store import Tip
@@ -58,7 +60,6 @@ def reward(
 ) -> None:
     """Lock AMOUNT (such as 5SUI) to a one-time key, and print the lock to tell whoever has it."""
     from dtp.chain.wallet import parse_amount
-    from dtp.identity import PeerId
     from dtp.messaging.tips.reward import lock_reward
 
     peer, most, fee = PeerId.parse(key), parse_amount(amount), parse_amount(relay_fee)
@@ -101,7 +102,6 @@ def sign(
 
     Give the claim to anybody: 'dtp tip claim' of theirs submits it, and can have it paid to nobody else.
     """
-    from dtp.chain.model import full_address
     from dtp.messaging.tips.reward import Claim
 
     to, words = full_address(recipient), read_words(ask_words, words_file)
@@ -114,7 +114,6 @@ def sign(
 @account_options
 def claim(claim: str, account: WalletOptions) -> None:
     """Submit a CLAIM, your own or another's: the address that it names is paid, and you the relay fee."""
-    from dtp.chain.model import format_amount
     from dtp.messaging.tips.reward import Claim, claim_reward
 
     told = Claim.parse(claim)

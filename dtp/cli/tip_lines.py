@@ -27,6 +27,7 @@ from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import MAX_MAILBOXES
 from dtp.messaging.errors import MessageError
+from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, SqliteMailbox
 from dtp.messaging.mailbox.limits import MIB
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
 from dtp.messaging.person.attachments import (
@@ -35,6 +36,7 @@ from dtp.messaging.person.attachments import (
     AttachmentGone,
     AttachmentTooLarge,
 )
+from dtp.messaging.person.card_sources import DhtCards
 from dtp.messaging.tips.errors import AttachmentsNotCarried, LineUnreached, TipError
 from dtp.messaging.tips.letter import TipLetter
 from dtp.messaging.tips.line import TipLine
@@ -43,6 +45,7 @@ from dtp.messaging.tips.tipster import Tipster
 from dtp.messaging.tips.words import TipWords
 from dtp.net.address import Address
 from dtp.net.listener import Handler
+from dtp.node.node import Node
 from dtp.plurals import count_of
 
 if TYPE_CHECKING:
@@ -160,9 +163,7 @@ async def _serve(
     until_eof: bool,
     opened: dict[str, Any],
 ) -> None:
-    from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, SqliteMailbox
     from dtp.messaging.tips.finding import TIP_SERVICE, serve_card
-    from dtp.node.node import Node
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -190,8 +191,6 @@ async def _serve(
 async def _publish(dht: Dht | None, line: TipLine) -> None:
     await line.publish()
     if dht is not None:
-        from dtp.messaging.person.card_sources import DhtCards
-
         await DhtCards(dht).publish_card(line.card)
 
 

@@ -141,8 +141,8 @@ async def _send_to_person(file: Path, person: str, identity: IdentitySource, mes
     from dtp.cli.messenger import open_messenger
     from dtp.cli.send_person import send_to_person
 
-    async def straight(address: Address, me: Identity) -> None:
-        await _send(file, address, None, lambda: me, None)
+    async def straight(device: PeerId, me: Identity) -> None:
+        await _send(file, Address("dtp", peer=device, service=PERSON_SERVICE), None, lambda: me, None)
 
     _check_file(file, None)
     await send_to_person(open_messenger(identity, messages, None, (), None), file, person, straight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.crdt import RULED, GraphCore, take, write
@@ -34,11 +34,9 @@ from dtp.crdt.sequences import (
     name_in_seen,
     version_said,
 )
+from dtp.crdt.types import Counter, Map, MultiValue, Node, Set
 from dtp.crdt.values import Value, row_error
 from dtp.errors import DtpError
-
-if TYPE_CHECKING:
-    from dtp.crdt.types import Counter, Map, MultiValue, Node, Set
 
 #: Name of what lives at (soul, key), by the core's number.
 SPACES = {
@@ -276,32 +274,22 @@ class Replica:
 
     def node(self, soul: str) -> Node:
         """Return the node: a mapping of keys to registers. There whether or not something was put into it."""
-        from dtp.crdt.types import Node
-
         return Node(self, soul)
 
     def counter(self, soul: str, key: str = "") -> Counter:
         """Return the counter at (soul, key)."""
-        from dtp.crdt.types import Counter
-
         return Counter(self, soul, key)
 
     def set(self, soul: str, key: str = "") -> Set:
         """Return the set at (soul, key)."""
-        from dtp.crdt.types import Set
-
         return Set(self, soul, key)
 
     def map(self, soul: str) -> Map:
         """Return the map at the soul: like a node, but what was written at the same time is all kept."""
-        from dtp.crdt.types import Map
-
         return Map(self, soul)
 
     def multi_value(self, soul: str, key: str = "") -> MultiValue:
         """Return the multi-value register at (soul, key)."""
-        from dtp.crdt.types import MultiValue
-
         return MultiValue(self, soul, key)
 
     def list(self, soul: str, key: str = "") -> GraphList:

@@ -12,6 +12,7 @@ from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import state
+from dtp.daemon.answered.studio import Studio
 from dtp.daemon.callers import Callers
 from dtp.daemon.config.model import AccessRule, Config, ServiceRules
 from dtp.daemon.config.settled import refuse_what_takes_a_restart
@@ -33,7 +34,7 @@ from dtp.daemon.relays.door import Door
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.expose import Exposed
 from dtp.daemon.relays.forward import Forwarded
-from dtp.daemon.relays.kept import Kept, Studio
+from dtp.daemon.relays.kept import Kept
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession
 from dtp.daemon.relays.pools import Pools
 from dtp.daemon.services import ExposedServices, ForwardedPlaces

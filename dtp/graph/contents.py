@@ -16,9 +16,11 @@ from dtp.crdt.permission.access import is_internal
 from dtp.crdt.permission.owners import owned_soul
 from dtp.graph.changes import UNREAD, Changes, Readers, Watch
 from dtp.graph.errors import GraphError, GraphPartial, GraphReadOnly, KeyLost, NotReader, NotSealed
+from dtp.graph.permission.private import private
 from dtp.graph.permission.rings import RING_KEY, ring_soul
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError
+from dtp.graph.undo.manager import UndoManager
 from dtp.identity import Identity
 from dtp.identity.sealing import SealBroken
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from dtp.graph.query.live import RowChanges
     from dtp.graph.query.run import Queries, Row
     from dtp.graph.sync.part import Part
-    from dtp.graph.undo.manager import UndoManager
 
 #: What there is at a soul beside registers, and how it is read.
 _KINDS: Final[dict[str, tuple[int, Callable[[Replica, str, str], Any]]]] = {
@@ -278,13 +279,10 @@ class Contents:
         taken back. Raises `GraphError` if there is one that isn't closed.
         """
         self.check_writable()
-        from dtp.graph.undo.manager import UndoManager
 
         return UndoManager(self._replica, depth, memory, self._private_at)
 
     def _private_at(self, soul: str) -> PrivateNode | None:
-        from dtp.graph.permission.private import private
-
         return private(cast("Graph", self), soul, None) if self.is_private(soul) else None
 
     # ---- queries ----------------------------------------------------------------------------------------------

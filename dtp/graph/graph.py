@@ -28,10 +28,13 @@ from dtp.graph.frames.envelope import Envelope, Summary
 from dtp.graph.frames.proving import Proof
 from dtp.graph.intake import Intake, IntakeParts
 from dtp.graph.past.looking import History
+from dtp.graph.past.resigning import recover_from
 from dtp.graph.permission import access, admission
 from dtp.graph.permission.accounts import Accounts
 from dtp.graph.permission.admission import Admission, read_policy
 from dtp.graph.permission.granting import Access
+from dtp.graph.permission.private import private, renew_all
+from dtp.graph.presence.presence import Presence
 from dtp.graph.stores import loading
 from dtp.graph.stores.kept import KeptFrames
 from dtp.graph.stores.store import Damage, Store
@@ -46,7 +49,6 @@ from dtp.tasks import start_task
 if TYPE_CHECKING:
     from dtp.graph.past.resigning import Resigned
     from dtp.graph.permission.private import PrivateNode
-    from dtp.graph.presence.presence import Presence
     from dtp.graph.sync.keeping import Connect
     from dtp.graph.sync.part import Part
     from dtp.graph.sync.replicating import Exchanged
@@ -337,8 +339,6 @@ class Graph(Contents):
         What this identity may not write, or is sealed, is `left`. Do it on one device. Raises `GraphError`,
         `StoreError`.
         """
-        from dtp.graph.past.resigning import recover_from
-
         whose = self.identity.id.key if author is None else access.key_of(author)
         return await recover_from(self, source, whose)
 
@@ -487,8 +487,6 @@ class Graph(Contents):
             self._tell_rebuilt(changes)
         cards = self._replica.access.accounts.version
         if cards != self._cards and self._replica.refusal is None:
-            from dtp.graph.permission.private import renew_all
-
             self._cards = cards
             renew_all(self)
 
@@ -513,8 +511,6 @@ class Graph(Contents):
         They publish their static keys in this graph first (`publish_key`). Raises `ReaderUnknown`, and `GraphError`
         for `readers` of another's node.
         """
-        from dtp.graph.permission.private import private
-
         node = private(self, place, readers)
         self.check_here(node.soul)
         if node.soul not in self._private:
@@ -537,8 +533,6 @@ class Graph(Contents):
     def presence(self) -> Presence:
         """Return who has the graph open, and where they are: states that are told over connections, never stored."""
         if self._presence is None:
-            from dtp.graph.presence.presence import Presence
-
             self._presence = Presence(self)
         return self._presence
 

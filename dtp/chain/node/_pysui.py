@@ -31,6 +31,7 @@ from dtp.chain import model
 from dtp.chain.errors import ProgramError
 from dtp.chain.node.commands import PureInput
 from dtp.sui import transaction as sui
+from dtp.sui.bcs import BYTES, vector
 from dtp.sui.commands import command_message
 from dtp.sui.grpc import GrpcCodec, joined
 from dtp.sui.names import TypeTag
@@ -140,8 +141,6 @@ class _ByteList:
 
     def encode(self, value: bytes) -> bytes:
         """Return length and bytes."""
-        from dtp.sui.bcs import BYTES
-
         return BYTES.encode(value)
 
     def check_value(self, value: object) -> None:
@@ -155,8 +154,6 @@ class _ByteLists:
 
     def encode(self, value: tuple[bytes, ...]) -> bytes:
         """Return how many there are, and each with its length."""
-        from dtp.sui.bcs import BYTES, vector
-
         return vector(BYTES).encode(value)
 
     def check_value(self, value: object) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dtp.graph import Graph
 from dtp.cli.graph.opening import GraphOpener, NotThere, file_argument, graph, graph_options
 from dtp.cli.graph.values import plain_value, read_value, registers_of, shown_value
+from dtp.identity import PeerId
 
 
 @graph.command()
@@ -154,8 +155,6 @@ def log(opened: GraphOpener, soul: str, key: str | None) -> None:
 
         versions = await graph.history.versions(soul, key)
         return list(zip(versions, edits(graph, versions), strict=True))
-
-    from dtp.identity import PeerId
 
     for version, changes in opened.run_read_only(work):
         op = version.op

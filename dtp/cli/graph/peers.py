@@ -36,6 +36,9 @@ from dtp.cli.graph.opening import (
     prune_option,
 )
 from dtp.cli.graph.values import print_done
+from dtp.net.dial import connect
+from dtp.net.listener import Refuse, Request
+from dtp.session.codes import CloseCode
 
 #: Connections may finish for so long when the server is asked to end, seconds.
 _GRACE = 2.0
@@ -174,7 +177,6 @@ def sync(opened: GraphOpener, address: Address, psk: bytes | None, history: bool
     Example:
       dtp graph sync notes.db dtp+tcp://dtp1...@127.0.0.1:9700/graph
     """
-    from dtp.net.dial import connect
 
     async def work(graph: Graph) -> dict[str, Any]:
         async with connect(address, identity=graph.identity, psk=psk) as connection:
@@ -204,7 +206,6 @@ def watch(
     opened: GraphOpener, address: Address, pattern: str, psk: bytes | None, history: bool, prune: bool
 ) -> None:
     """Keep FILE and a peer's graph the same, and show changes at nodes like PATTERN, until interrupted."""
-    from dtp.net.dial import connect
 
     async def work(graph: Graph) -> None:
         async with connect(address, identity=graph.identity, psk=psk) as connection:
@@ -243,8 +244,6 @@ def serve(file: str, name: str | None, prune: bool, listening: Listening) -> Non
 
 async def _serve(file: str, name: str | None, listening: Listening, *, prune: bool) -> None:
     from dtp.graph import Graph
-    from dtp.net.listener import Refuse, Request
-    from dtp.session.codes import CloseCode
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

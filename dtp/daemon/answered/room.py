@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from dtp.config import data_dir
+from dtp.daemon.answered.studio import Studio
 from dtp.daemon.config.model import MailboxSettings
-from dtp.daemon.relays.kept import Studio
 from dtp.errors import LocalError
 from dtp.messaging.mailbox.selling import RoomSeller, selling_room
 from dtp.messaging.mailbox.service import Mailbox

@@ -25,8 +25,8 @@ from dtp.broadcast.sealed.admission import Guests, KeyAdmission
 from dtp.broadcast.source import Source, SourceFailed, send_while_on_air
 from dtp.config import data_dir
 from dtp.daemon.answered.stream import AnsweredStream
+from dtp.daemon.answered.studio import Studio
 from dtp.daemon.config.model import BroadcastSettings, EdgeSettings, OriginSettings
-from dtp.daemon.relays.kept import Studio
 from dtp.daemon.relays.ledger import Ending
 from dtp.errors import DtpError
 from dtp.identity import Identity

@@ -8,8 +8,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 from dtp.config import data_dir
+from dtp.daemon.answered.studio import Studio
 from dtp.daemon.config.model import TipSettings
-from dtp.daemon.relays.kept import Studio
 from dtp.errors import DtpError
 from dtp.messaging.cards.contact_card import MAX_MAILBOXES
 from dtp.messaging.errors import StoreFailed

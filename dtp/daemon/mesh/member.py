@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dtp import config as places
 from dtp.daemon.config import model
-from dtp.daemon.mesh import Member
+from dtp.daemon.mesh.absent import Member
 from dtp.daemon.mesh.carried import CarriedTopics
 from dtp.gossip.limits import DEFAULT as GOSSIP
 from dtp.gossip.limits import GossipLimits

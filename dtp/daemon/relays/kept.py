@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtp.config import data_dir
 from dtp.daemon.answered.stream import AnsweredStream, Answering
+from dtp.daemon.answered.studio import Studio
 from dtp.daemon.config.model import (
     BroadcastSettings,
     Config,
@@ -18,13 +17,8 @@ from dtp.daemon.config.model import (
 )
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
-from dtp.identity import Identity
-from dtp.net.address import Address
-from dtp.net.connection import Connection
 
 if TYPE_CHECKING:
-    from dtp.chain.model import Id
-    from dtp.chain.node.client import ChainClient
     from dtp.daemon.answered.shows import ShowService
     from dtp.daemon.answered.tips import TipService
     from dtp.daemon.relays.expose import Exposed
@@ -32,26 +26,6 @@ if TYPE_CHECKING:
     from dtp.messaging.login.sessions import Login
     from dtp.messaging.mailbox.selling import RoomSeller
     from dtp.messaging.mailbox.service import Mailbox
-    from dtp.node.node import Node
-    from dtp.peers.dht import Dht
-
-
-@dataclass(frozen=True)
-class Studio:
-    """What a daemon has for its shows, and to sell with. The functions are called when something begins."""
-
-    identity: Identity
-    #: The host object of `[chain]`, None for the one that the wallet has made.
-    host: Id | None
-    #: Where others reach the daemon.
-    addresses: Callable[[], Sequence[Address]]
-    dial: Callable[[Address], Awaitable[Connection]]
-    #: The client of `[chain]`; None without it.
-    chain: Callable[[], ChainClient | None]
-    #: Whether it is a node, the node once that is open, and the DHT of one that has it.
-    is_node: Callable[[], bool]
-    node: Callable[[], Node | None]
-    dht: Callable[[], Dht | None]
 
 
 class KeptStream(AnsweredStream):

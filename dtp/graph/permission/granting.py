@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dtp.crdt.permission.grants import Grant
 from dtp.crdt.permission.rules import Rules
 from dtp.graph.permission import access
+from dtp.graph.permission.private import publish_key
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -56,8 +57,6 @@ class Access:
 
     def publish_key(self) -> None:
         """Let others seal private nodes to this identity: its static key, with its proof, at its own soul."""
-        from dtp.graph.permission.private import publish_key
-
         publish_key(self._graph)
 
     async def offences(self) -> list[access.OffenceProof]:

@@ -2,10 +2,11 @@
 
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.limits import MailboxLimits
+from dtp.messaging.mailbox.opening import open_store
 from dtp.messaging.mailbox.protocol import MAILBOX_SERVICE, MailboxRefused, Refusal
 from dtp.messaging.mailbox.service import Mailbox
 from dtp.messaging.mailbox.sqlite_store import SqliteMailbox
-from dtp.messaging.mailbox.store import MailboxStore, Tray, open_store
+from dtp.messaging.mailbox.store import MailboxStore, Tray
 
 __all__ = [
     "MAILBOX_SERVICE",

@@ -6,7 +6,6 @@ It knows for whom something is, and when it came; not from whom.
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -267,34 +266,6 @@ class Recipient:
         if self.size + added > limits.device_room(self.reserved, self.paid_until, now):
             return Outcome(Refusal.NOT_PAID)
         return None
-
-
-def open_store(where: str | os.PathLike[str], limits: MailboxLimits | None = None) -> MailboxStore:
-    """Return the store at `where`: a `postgresql://` or `nats://` URL, or a file. Raise `StoreFailed`."""
-    if str(where).startswith("nats://"):
-        from dtp.messaging.mailbox.nats_store import NatsMailbox
-
-        return NatsMailbox(str(where), limits)
-    if str(where).startswith(("postgresql://", "postgres://")):
-        from dtp.messaging.mailbox.postgres_store import PostgresMailbox
-
-        return PostgresMailbox(str(where), limits)
-    from dtp.messaging.mailbox.sqlite_store import SqliteMailbox
-
-    return SqliteMailbox(where, limits)
-
-
-def check_store(where: str | os.PathLike[str]) -> None:
-    """Raise `StoreUnusable` for what is wrong with `where` and can be seen without asking a server or opening a
-    file: a package that is missing, a URL that can't be meant."""
-    if str(where).startswith("nats://"):
-        from dtp.messaging.mailbox.nats_line import check_url
-
-        check_url(str(where))
-    elif str(where).startswith(("postgresql://", "postgres://")):
-        from dtp.messaging.mailbox.postgres_store import check_url
-
-        check_url(str(where))
 
 
 def add_room(before: tuple[int, int], size: int, seconds: int, now: int) -> tuple[int, int]:

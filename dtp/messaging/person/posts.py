@@ -10,6 +10,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dtp.chain import host as hosts
+from dtp.chain.errors import HistoryPruned, PackageNotPublished
+from dtp.chain.events import Cursor
+from dtp.chain.host import HostCap
+from dtp.chain.model import canonical_id
 from dtp.errors import DtpError
 from dtp.messaging.conversation.events import ID_BYTES, MAX_TEXT_BYTES
 from dtp.messaging.errors import NoPostPlace, UnknownContact
@@ -22,7 +27,6 @@ from dtp.tasks import SupervisedTask
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
-    from dtp.chain.events import Cursor
     from dtp.chain.host import Endpoint
     from dtp.chain.pipes.posts import PostReader, ReceivedPost
     from dtp.identity import Identity
@@ -45,8 +49,6 @@ class ChainPosts:
 
     async def place_name(self) -> str:
         """Return what the place is called where this device has read last: the network and the host."""
-        from dtp.chain.model import canonical_id
-
         if not self.chain.chain_id:
             await self.chain.connect()
         return f"posts {self.chain.chain_id} {canonical_id(self.host)}"
@@ -60,7 +62,6 @@ class ChainPosts:
     async def find_owner(self, wallet: str) -> bytes | None:
         """Return the account whose card links a wallet, 32 bytes, or None. Raise what the chain raises."""
         from dtp.chain.card import find_card_of_wallet, find_directory
-        from dtp.chain.errors import PackageNotPublished
 
         try:
             self._directory = self._directory or await find_directory(self.chain)
@@ -87,9 +88,7 @@ async def find_post_place(
 
     Raise `UnknownContact` for an account without a card, `CardEnded`, `NoPostPlace`, and what the chain raises.
     """
-    from dtp.chain import host as hosts
     from dtp.chain.card import CardContents, find_card, find_directory
-    from dtp.chain.host import HostCap
     from dtp.chain.resolver import ServiceClosed, ServiceMissing, read_host
 
     card = await find_card(chain, await find_directory(chain), account)
@@ -175,9 +174,6 @@ class PostCollector:
             return await self._collect_posts(self._posts)
 
     async def _collect_posts(self, posts: ChainPosts) -> int:
-        from dtp.chain.errors import HistoryPruned
-        from dtp.chain.events import Cursor
-
         place = await posts.place_name()
         known = await self._delivery.run_in_thread(self._mail.post_tray.load_cursor, place)
         cursor = Cursor.from_text(known) if known else None
