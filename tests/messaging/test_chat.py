@@ -176,9 +176,9 @@ def test_a_flood_of_messages_is_drawn_at_once_and_not_one_by_one(office: Test) -
 
     async def main(at: PostOffice) -> None:
         async with acquainted(at, await at.open()) as (alice, bob):
-            for number in range(200):
+            for number in range(60):
                 await bob.send("alice", str(number))
-            while len(await alice.unread()) < 200:
+            while len(await alice.unread()) < 60:
                 await wait_notice(alice, What.MESSAGE)
             app = CountingChat(alice)
             async with app.run_test(size=(100, 30)) as pilot:
