@@ -538,6 +538,19 @@ async def test_a_peer_that_is_slow_to_hear_that_it_may_open_no_more_is_waited_fo
 
 
 @on_fake_clock
+async def test_whoever_asks_is_called_once_at_the_end_and_at_once_behind_it() -> None:
+    async with both_ends() as (connection, far):
+        heard: list[object] = []
+        for number in range(2):
+            far.add_end_callback(lambda number=number: heard.append((number, far.closed)))
+        await connection.close()
+        await far.wait_closed()
+        assert heard == [(0, True), (1, True)]
+        far.add_end_callback(lambda: heard.append("late"))
+        assert heard[2:] == ["late"]
+
+
+@on_fake_clock
 async def test_a_server_hears_that_its_client_goes_away() -> None:
     """Once, though it says so twice: first for those that are under way."""
     async with both_ends() as (connection, far):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from dtp.pay.server.book import ChannelBook
 from dtp.pay.server.gate import AGREEMENT_MS, AdmittedClient, floor_of
 from dtp.pay.server.ledger import Ledger
 from dtp.pay.server.stored_vouchers import PayeeLane
-from dtp.pay.store.holding import Holds
+from dtp.pay.store.holding import ChannelHolds, Holds
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
 from dtp.pay.voucher import LaneKey
@@ -268,6 +269,45 @@ def test_a_store_that_fails_holds_no_channel(tmp_path: Path) -> None:
         other.close()
 
     play(tmp_path, scenario)
+
+
+class SlowHolds:
+    """Holds that take their time, in the thread in which they are asked for."""
+
+    def __init__(self, holds: ChannelHolds) -> None:
+        self._holds = holds
+        self.asked, self.go_on = threading.Event(), threading.Event()
+
+    def hold_channel(self, channel: str) -> bool:
+        self.asked.set()
+        assert self.go_on.wait(60)
+        return self._holds.hold_channel(channel)
+
+    def free(self, channel: str) -> None:
+        self._holds.free(channel)
+
+
+def test_who_goes_while_a_channel_is_being_held_leaves_it_free(tmp_path: Path) -> None:
+    """A database may take its time; nobody would be served on the channel until the server ends."""
+
+    async def work() -> None:
+        with ScriptedStore(tmp_path / "pay.sqlite") as store:
+            holds = SlowHolds(store.open_holds())
+            with store.doing(open_holds=lambda genuine: holds):
+                served = Served(store)
+            begun = asyncio.ensure_future(served.enter())
+            await asyncio.to_thread(holds.asked.wait, 60)
+            begun.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await begun
+            holds.go_on.set()
+            await served.ledger.wait_settled()
+            other = Holds(store.path)
+            assert other.hold_channel(CHANNEL)
+            other.close()
+            await served.close()
+
+    asyncio.run(work())
 
 
 # ---- what can be claimed
