@@ -20,6 +20,10 @@ LONGEST: Final = 15.0
 #: Seconds within which a neighbour says something, be it that it is there (see `feeding`). After them others are
 #: asked; it is left when one of those does better, or after `LONGEST`.
 ALIVE: Final = 3.0
+#: Others that take longer to answer, in seconds, have too much to do. They are asked again after so many times as
+#: long, and twice that each time, up to `_STEADY`.
+_BUSY: Final = 1.0
+_REST: Final = 4.0
 #: Seconds of a neighbour after which those that were left for being slow before it are forgotten.
 _STEADY: Final = 60.0
 
@@ -237,6 +241,9 @@ class Pace:
         self._size = 0
         #: How often others were asked, since a piece came.
         self.looks = 0
+        #: How often in a row those that were asked had too much to do; and until when they are left alone.
+        self.busy_looks = 0
+        self._rests_until = -math.inf
         self._least: float | None = None
         #: When the newest segment was complete, by the producer's clock, ms. One that is set back stands still in
         #: what is signed until it is there again: of how late those segments are it tells nothing.
@@ -306,11 +313,18 @@ class Pace:
         factor = self._factor * 2.0 ** min(self.looks, 32)
         piece = self._patience.silence + 2 * self._duration
         said = ALIVE if self.segments else self._patience.answer
-        return min(
+        quiet_until = min(
             self._due,
             self._last + max(piece, min(piece * factor, LONGEST)),
             self._said + max(said, min(said * factor, LONGEST)),
         )
+        left_at = self._said + (LONGEST if self.segments else self._patience.answer)
+        return max(quiet_until, min(self._rests_until, left_at))
+
+    @property
+    def may_look(self) -> bool:
+        """True if others are to be asked now whether they are ahead."""
+        return self.now() >= (self._rests_until if self.late else self.quiet_until)
 
     @property
     def required_lead(self) -> int:
@@ -323,3 +337,11 @@ class Pace:
         self.looks += 1
         self._due = self.now() + LONGEST * self._factor
         self.late, self._least = False, None
+
+    def note_answered(self, took: float) -> None:
+        """Note that others had nothing either, and took so many seconds to say so. Where all have too little of the
+        processor, asking takes the rest of it, and what comes is later still."""
+        self.busy_looks = self.busy_looks + 1 if took > _BUSY else 0
+        if self.busy_looks:
+            rest = _REST * took * 2.0 ** min(self.busy_looks - 1, 32)
+            self._rests_until = self.now() + min(rest, _STEADY)

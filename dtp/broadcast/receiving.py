@@ -353,7 +353,7 @@ class ShowReceiver:
                 raise NeighbourSlow(f"{address} is far behind others")
             if pace.silence >= (LONGEST if pace.segments else self._patience.answer):
                 raise NeighbourSlow(f"{address} is silent")
-            if pace.late or pace.now() >= pace.quiet_until:
+            if pace.may_look:
                 await self._look_elsewhere(neighbour)
 
     def _find_missing(self) -> LateSegments | None:
@@ -478,10 +478,14 @@ class ShowReceiver:
         silent, again = pace.silence > ALIVE, pace.looks > 0
         pace.note_looked()
         edge = -1 if self.held is None else self.held.edge
-        others = [each for each in self.parents.list_due(pace.now(), COMPARED + 1) if each != address]
+        began = pace.now()
+        others = [each for each in self.parents.list_due(began, COMPARED + 1) if each != address][:COMPARED]
+        if pace.busy_looks and others:  # one after the other: all have too much to do
+            others = [others[pace.busy_looks % len(others)]]
         told = await asyncio.gather(
-            *(self._prober.ask_for(each, edge + pace.required_lead) for each in others[:COMPARED])
+            *(self._prober.ask_for(each, edge + pace.required_lead) for each in others)
         )
+        pace.note_answered(pace.now() - began)
         self._streams.check_replaced(self._progress.announcement)
         if any(has for has, _ in told):
             raise NeighbourSlow(f"{address} is behind others")

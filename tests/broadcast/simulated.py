@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 
 from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.format import PIECE_SIZE
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.receiving import ShowReceiver
 from dtp.broadcast.tree.measuring import is_served_by
@@ -14,12 +16,17 @@ from dtp.errors import CarrierError
 from dtp.identity import Identity
 from dtp.session.codes import StreamReset
 
+#: Frames that a stream takes before whoever writes waits, where there is a processor.
+QUEUED = 4
+
 
 class Network:
     """Those who serve a show, by address, in memory; it counts who is dialled, and times are of the fake clock."""
 
-    def __init__(self, delay=lambda: 0.0):
-        """`delay` gives the seconds that a connection takes each way, for each new one."""
+    def __init__(self, delay=lambda: 0.0, processor=None):
+        """`delay` gives the seconds that a connection takes each way, for each new one; `processor` is what all
+        share, if that counts."""
+        self.processor = processor
         self.serving, self.dialled, self._live, self._delay = {}, [], [], delay
         #: Where those were who measured somebody.
         self.measured = []
@@ -38,8 +45,10 @@ class Network:
         delay = lambda: own + self.slower  # noqa: E731
         source = source or str(peer)
         there = self.identities.get(address, peer)
-        near, far = Connection(there, delay, source), Connection(peer, delay, source)
+        near, far = (Connection(each, delay, source, self.processor) for each in (there, peer))
         near.other, far.other = far, near
+        if self.processor is not None:
+            await self.processor.take_dial(peer)
         if delay():
             await asyncio.sleep(4 * delay())  # two round trips of a handshake
         if address not in self.serving:
@@ -123,6 +132,46 @@ class Network:
         return receiver, asyncio.ensure_future(receiver.run())
 
 
+class Processor:
+    """What all who are in a network share, each in turn: each frame and each dial takes its time of it.
+
+    What is for nobody any more takes none. `run` it in a task.
+    """
+
+    def __init__(self, *, piece, dial):
+        """`piece` and `dial` are seconds, where `speed` is 1."""
+        self.speed, self._piece, self._dial = 1.0, piece, dial
+        self._queues, self._wake = collections.defaultdict(collections.deque), asyncio.Event()
+
+    async def run(self):
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while waiting := [each for each in self._queues.values() if each]:
+                for queue in waiting:
+                    await self._do_next(queue)
+
+    async def _do_next(self, queue):
+        while queue:
+            seconds, is_wanted, do = queue.popleft()
+            if is_wanted():
+                await asyncio.sleep(seconds / self.speed)
+                do()
+                return
+
+    def _add(self, who, seconds, is_wanted, do):
+        self._queues[who].append((seconds, is_wanted, do))
+        self._wake.set()
+
+    def take_frame(self, who, size, is_wanted, do):
+        self._add(who, self._piece * max(size / PIECE_SIZE, 0.2), is_wanted, do)
+
+    async def take_dial(self, who):
+        taken = asyncio.get_running_loop().create_future()
+        self._add(who, self._dial, lambda: not taken.done(), lambda: taken.done() or taken.set_result(None))
+        await taken
+
+
 class Soon:
     """One that listens, and serves whoever comes as soon as it hears the show itself."""
 
@@ -145,12 +194,13 @@ class Connection:
 
     other: Connection
 
-    def __init__(self, peer, delay, source):
+    def __init__(self, peer, delay, source, processor=None):
         self.peer, self.source, self._delay, self._streams = peer, source, delay, asyncio.Queue()
+        self._processor = processor
         self._opened = []
 
     async def open_stream(self):
-        near, far = End(self._delay), End(self._delay)
+        near, far = (End(self._delay, self._processor, each) for each in (self.peer, self.other.peer))
         near.other, far.other = far, near
         self._opened.append(near)
         self.other._streams.put_nowait(far)
@@ -177,14 +227,28 @@ class End:
 
     other: End
 
-    def __init__(self, delay):
+    def __init__(self, delay, processor=None, there=None):
+        """Who is `there` has to read what is written here."""
         self.reader, self.write_error = asyncio.StreamReader(), None
         self._delay, self._last = delay, 0.0
+        self._processor, self._there, self._queued = processor, there, 0
 
     def write(self, data):
         if self.write_error is not None:
             raise self.write_error
-        self._later(self.other.reader.feed_data, data)
+        self._send(len(data), self.other.reader.feed_data, data)
+
+    def _send(self, size, what, *arguments):
+        if self._processor is None:
+            self._later(what, *arguments)
+            return
+
+        def pass_on():
+            self._queued -= 1
+            self._later(what, *arguments)
+
+        self._queued += 1
+        self._processor.take_frame(self._there, size, lambda: self.write_error is None, pass_on)
 
     def _later(self, what, *arguments):
         delay, loop = self._delay(), asyncio.get_running_loop()
@@ -196,12 +260,15 @@ class End:
             what(*arguments)
 
     async def drain(self):
-        pass
+        while self._queued > QUEUED and self.write_error is None:  # noqa: ASYNC110  # a reset tells nobody
+            await asyncio.sleep(0.02)
 
-    flush = drain
+    async def flush(self):
+        while self._queued and self.write_error is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     def write_eof(self):
-        self._later(self.other.reader.feed_eof)
+        self._send(0, self.other.reader.feed_eof)
 
     async def readexactly(self, size):
         return await self.reader.readexactly(size)

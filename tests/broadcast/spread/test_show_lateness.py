@@ -80,6 +80,31 @@ def test_a_neighbour_is_late_whose_segments_come_later_than_they_did(restless, a
     assert not whole_after(7, 0.6 + allowed)
 
 
+@pytest.mark.parametrize(
+    ("took", "rests"),
+    [([1.0, 1.0], [0, 0]), ([2.0, 2.0], [8, 16]), ([5.0, 5.0, 5.0, 1.0, 2.0], [20, 40, 60, 0, 8])],
+)
+def test_others_that_take_long_to_answer_are_asked_less_and_less_often(took, rests):
+    """They have too little of the processor themselves, and so has whoever sends late."""
+    signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+    now, number = [0.0], 0
+    pace = Pace(Patience(late=3.0), lambda: now[0])
+    for answered, rest in zip(took, rests, strict=True):
+        for late in 0.0, 100.0:
+            now[0], number = now[0] + 1 + late, number + 1
+            pace.note_whole(signer.sign(b"data", time_ms=1000 * number, duration_ms=1000))
+        assert pace.late
+        assert pace.may_look
+        pace.note_looked()
+        now[0] += answered
+        pace.note_answered(answered)
+        pace.note_said()
+        assert pace.quiet_until <= now[0] + LONGEST  # then one that is silent is left
+        now[0] += rest - 0.01
+        pace.note_said()
+        assert not rest or not pace.may_look
+
+
 def test_all_that_comes_at_once_is_behind_its_newest():
     signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
     held = HeldSegments(signer.announcement)
