@@ -100,6 +100,11 @@ class ShowStream:
         self._task: asyncio.Task[None] | None = None
         if over is not None and topic is None:
             raise LocalError("a broker carries a topic: give topic")
+        if topic is not None and (start is not None or (back_ms and over is None)):
+            raise LocalError(
+                "a topic keeps nothing of what was sent before: leave it out (--topic, topic=), or go back by a"
+                " broker that keeps the feed (--over and --back, over= and back_ms=)"
+            )
         self._over, self._back_ms = over, back_ms
         if topic is not None:
             place = _among(place, given)
@@ -398,7 +403,8 @@ def listen_to(
     - `key_lasts` is how many seconds a key that is bought lasts at least, in the mean: iterating raises `KeysTooFast`
       instead of buying more than eight beyond that.
     - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the addresses,
-      and there it is asked for what is missing. It comes `over` a broker as well, such as
+      and there it is asked for what is missing. A topic keeps nothing of what was sent before: `start` is refused,
+      and so is `back_ms` without a broker. It comes `over` one as well, such as
       `NatsEngine("nats://127.0.0.1:4222", last=3600)`, which has `back_ms` of it where it keeps so much.
     - `node_identity` is who the node is that hears the show and passes it on; by default `identity`, which opens
       it. Nodes are found by their identity, so two devices of one person need two of them.

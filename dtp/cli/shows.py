@@ -338,7 +338,7 @@ def _check_show_alone(ctx: click.Context, param: click.Parameter, texts: tuple[s
 @click.option("--show", "show_id", metavar="ID", help="Which show it must be. [default: whichever is there]")
 @click.option("--from", "start", type=click.IntRange(0), metavar="NUMBER", help="Begin with this segment.")
 @click.option("--back", type=duration(), default="0s",
-              help="Begin so long before what is live.")  # fmt: skip
+              help="Begin so long before what is live; by a --topic, only --over a broker.")  # fmt: skip
 @click.option("--give-up", type=duration(0.1), default=f"{Patience().lost:g}s", show_default=True,
               help="End with exit code 5 when nothing of the producer was heard for so long.")  # fmt: skip
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",

@@ -56,6 +56,13 @@ def test_a_feed_comes_by_its_topic_and_nobody_listens_at_the_producer():
     run(test())
 
 
+@pytest.mark.parametrize("options", [{"back_ms": 1000}, {"start": 0}])
+def test_to_begin_before_what_is_live_is_refused_in_a_topic_which_keeps_nothing(options):
+    """It was heard from what is live on, without a word."""
+    with pytest.raises(LocalError, match=r"keeps nothing .* leave it out \(--topic, topic=\)"):
+        hear(f"dtp+tcp://{ME.id}@192.0.2.7:9700/show", topic="prices", **options)
+
+
 @pytest.mark.slow
 def test_a_sealed_feed_is_for_the_invited():
     async def test():

@@ -33,11 +33,14 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
     over = section.read_setting("over", _broker, None)
     if over is not None and topic is None:
         section.note_mistake("over: carries a topic; give topic as well", "over")
+    keeps_nothing = topic is not None and over is None
+    if keeps_nothing and "back" in section:
+        section.note_mistake("back: a topic keeps nothing of what was sent before; give over as well", "back")
     edge = model.EdgeSettings(
         sources=sources,
         show=show,
         producer=section.read_setting("producer", _peer, None),
-        back=section.read_setting("back", values.duration, 10.0),
+        back=section.read_setting("back", values.duration, 0.0 if keeps_nothing else 10.0),
         lan=section.read_setting("lan", values.boolean, False),
         topic=topic,
         over=over,

@@ -254,6 +254,11 @@ def test_an_edge_that_the_origin_names_has_the_place_of_another_listener(tmp_pat
         (origin(ENDS, 'topic = "prices"'), "", r"topic: takes \[node\]"),
         (origin(ENDS, 'over = "nats://127.0.0.1:4222"'), "", "over: carries a topic"),
         (
+            edge(f"dtp+tcp://{FAR.id}@192.0.2.7:1", 'topic = "prices"\nback = "10s"'),
+            "",
+            "back: a topic keeps nothing",
+        ),
+        (
             edge(f"dtp+tcp://{FAR.id}@127.0.0.1:1/show", 'over = "nats://127.0.0.1:4222"'),
             "",
             "over: carries a topic",
