@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -277,3 +278,31 @@ def test_a_backup_of_the_whole_home_is_noticed_a_moment_after_it_was_made(
     at.people["alice"].close()
     at.people["alice"] = at.open("alice")
     assert "restored" in at.people["alice"].desk.renewed
+
+
+@pytest.mark.parametrize("by", ["other files", "times of the backup", "nothing but a crash"])
+def test_a_home_that_is_put_back_soon_after_a_crash_is_noticed_by_its_files(
+    village: Callable[..., Village], by: str
+) -> None:
+    """Within a minute of what was sealed last, it was taken for the home as the crash had left it."""
+    at = village("alice", "bob", least=100)
+    at.say("alice", at.people["bob"].person, "hello")
+    at.deliver()
+    path = Path(at.people["alice"].store.path)
+    backup = {each: each.read_bytes() for each in (path, Path(f"{path}-wal"))}  # as a crash leaves them
+    at.people["alice"].close()
+    for place, data in backup.items():
+        if by == "other files":
+            (copy := place.with_suffix(".copy")).write_bytes(data)
+            copy.replace(place)
+        else:
+            place.write_bytes(data)
+    if by == "times of the backup":  # 'cp -a', tar and rsync set them
+        for remembered in (data_dir() / "graphs").iterdir():
+            written = remembered.stat().st_mtime - 10
+            os.utime(remembered, (written, written))
+    at.people["alice"] = at.open("alice")
+    assert bool(at.people["alice"].desk.renewed) == (by != "nothing but a crash")
+    at.say("alice", at.people["bob"].person, "after the crash")
+    at.deliver()
+    assert at.texts("bob", at.people["alice"].person) == ["hello", "after the crash"]

@@ -64,17 +64,21 @@ class Witness:
             )
         return None
 
-    def was_changed_after(self, seconds: float) -> bool:
-        """Return whether the file that remembers was made or changed after a time, Unix seconds: where that is when
-        it was last written to, it has been restored since, with all that is beside it."""
-        return self.changed_at() > seconds
-
     def changed_at(self) -> float:
         """Return when the file that remembers was made or changed, Unix seconds; 0 if there is none."""
         try:
             return os.stat(self._file).st_ctime
         except OSError:
             return 0.0
+
+    def has_times_set(self, within: float) -> bool:
+        """Return whether somebody has set the time at which the file that remembers was written, to one more than so
+        many seconds before it was changed: programs that put files back do."""
+        try:
+            found = os.stat(self._file)
+        except OSError:
+            return False
+        return found.st_ctime > found.st_mtime + within
 
     def count_signed(self) -> int:
         """Return how many frames the author has signed here, or in what is in the store's place, as is known."""

@@ -127,12 +127,6 @@ _MOMENT: Final = 2
 _NOTED: Final = 4
 
 
-def _latest_change(sealed_at: int, closed_at: float = 0.0) -> float:
-    """Return until when we may have changed the file that remembers what was sealed, Unix time: by when something was
-    noted last, and what it was when the store was closed, if it was."""
-    return closed_at + _MOMENT if closed_at else sealed_at + _SETTLED
-
-
 class MessageStore:
     """The file at `path`. Changes are made within `writing`, each block one transaction.
 
@@ -177,10 +171,23 @@ class MessageStore:
         saved = unpack_saved(self.get_value("file") or pack([b"", 0, 0]))
         instance, place, self._sealed, *when = saved  # files of November 2026 don't have that
         if instance and self.path != ":memory:":
-            self._witness = Witness(self.path, instance, self._owner, done=_DONE)
-            self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._file_inode()) or ""
-            if when and not self.restored and self._witness.was_changed_after(_latest_change(*when)):
+            self._witness, moved = (
+                Witness(self.path, instance, self._owner, done=_DONE),
+                place != self._file_inode(),
+            )
+            self.restored = self._witness.why_doubtful(self._sealed, moved=moved) or ""
+            if when and not self.restored and self._was_put_back(self._witness, *when, moved=moved):
                 self.restored = "it was restored, or copied, with all that is beside it"
+
+    def _was_put_back(self, witness: Witness, sealed_at: int, closed_at: float = 0.0, *, moved: bool) -> bool:
+        """Return whether files show that somebody else has written them since we did, at these times.
+
+        We have changed the one that remembers what was sealed until the store was closed; after a crash, until
+        something was noted last and a little longer, by other files and times for which a backup shows.
+        """
+        if closed_at:
+            return witness.changed_at() > closed_at + _MOMENT
+        return moved or witness.changed_at() > sealed_at + _SETTLED or witness.has_times_set(_MOMENT)
 
     def _take_lock(self) -> None:
         if self.path == ":memory:":
