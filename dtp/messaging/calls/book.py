@@ -28,6 +28,11 @@ SKEW_MS: Final = 60_000
 OFFERS_A_MINUTE: Final = 6
 #: Calls that have ended and people who have called, that are remembered.
 _REMEMBERED: Final = 1024
+#: Calls that another device may answer, while this one can't.
+_UNANSWERED: Final = 64
+
+#: Reasons of a caller for which nobody has answered.
+_MISSED: Final = (Reason.HUNG_UP, Reason.NO_ANSWER, Reason.BUSY, Reason.FAILED)
 
 
 class Phase(Enum):
@@ -59,6 +64,8 @@ class Call:
     outgoing: bool = False
     offer: str = ""
     busy: bool = False
+    #: Of `devices` those that have said that they can't take it. They hear what becomes of it, too.
+    unable: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,17 @@ class Missed:
 Command = SendSignal | Tell | Connect | Missed
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A call that this device can't take, and another one of the person may: missed, where nobody says so until
+    `deadline`."""
+
+    person: bytes
+    device: bytes
+    reason: Reason
+    deadline: int
+
+
 @dataclass
 class CallBook:
     """The call of `device`, which is this one."""
@@ -108,16 +126,20 @@ class CallBook:
     current: Call | None = None
     _over: BoundedDict[bytes, None] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
     _offers: BoundedDict[bytes, list[int]] = field(default_factory=lambda: BoundedDict(_REMEMBERED))
+    _unanswered: dict[bytes, Unanswered] = field(default_factory=dict)
 
     @property
     def deadline(self) -> int | None:
-        """When `tick` is due, None for never."""
-        return self.current.deadline if self.current else None
+        """When `handle_timer` is due, None for never."""
+        due = [each.deadline for each in self._unanswered.values()]
+        if self.current is not None and self.current.deadline is not None:
+            due.append(self.current.deadline)
+        return min(due, default=None)
 
     @property
     def remembered(self) -> int:
-        """How many calls that are over, and people who have called, are remembered."""
-        return len(self._over) + len(self._offers)
+        """How many calls that are over or may be missed, and people who have called, are remembered."""
+        return len(self._over) + len(self._offers) + len(self._unanswered)
 
     # ---- what the program does -----------------------------------------------------------------------------------
 
@@ -194,6 +216,14 @@ class CallBook:
 
     def handle_timer(self, now: int) -> list[Command]:
         """Give up what has waited for too long."""
+        return [*self.miss_calls(now), *self._give_up_call(now)]
+
+    def miss_calls(self, now: int | None = None) -> list[Command]:
+        """Count what no other device has taken until now as missed; without `now` all of it."""
+        due = [call for call, each in self._unanswered.items() if now is None or now >= each.deadline]
+        return [self._miss_call(call) for call in due]
+
+    def _give_up_call(self, now: int) -> list[Command]:
         held = self.current
         if held is None or held.deadline is None or now < held.deadline:
             return []
@@ -213,6 +243,8 @@ class CallBook:
             return self._of_own_device(signal)
         if signal.act is SignalAct.OFFER:
             return self._on_offer(device, person, signal, sent, now)
+        if (waiting := self._unanswered.get(signal.call)) is not None:
+            return self._of_unanswered(signal) if waiting.device == device else []
         held = self._current_call(signal.call)
         if held is None or held.person != person or device not in held.devices:
             if (
@@ -224,7 +256,16 @@ class CallBook:
             return self._of_called(held, device, signal, now)
         return self._of_caller(held, signal, now)
 
+    def _of_unanswered(self, signal: Signal) -> list[Command]:
+        """Process what the caller says of a call that this device can't take."""
+        if signal.act is SignalAct.END and signal.reason in _MISSED:
+            return [self._miss_call(signal.call)]
+        if signal.act in (SignalAct.TAKEN, SignalAct.END):
+            del self._unanswered[signal.call]
+        return []
+
     def _of_own_device(self, signal: Signal) -> list[Command]:
+        self._unanswered.pop(signal.call, None)
         held = self._current_call(signal.call)
         if held is None:
             self._mark_over(signal.call)
@@ -238,8 +279,7 @@ class CallBook:
         if signal.call in self._over or self._current_call(signal.call) or not self._admit_offer(person, now):
             return []
         if now - sent > self.ring_ms + SKEW_MS:
-            self._mark_over(signal.call)
-            return [Missed(person, Reason.NO_ANSWER)]
+            return self._leave_call(signal.call, Unanswered(person, device, Reason.NO_ANSWER, now + HEAR_MS))
         commands: list[Command] = []
         if (held := self.current) is not None:
             crossed = held.person == person and held.phase in (Phase.CALLING, Phase.RINGS_THERE)
@@ -247,9 +287,9 @@ class CallBook:
                 self._mark_over(signal.call)
                 return []
             if not crossed:
-                self._mark_over(signal.call)
                 busy = SendSignal((device,), Signal(signal.call, SignalAct.END, reason=Reason.BUSY))
-                return [busy, Missed(person, Reason.BUSY)]
+                missed = Unanswered(person, device, Reason.BUSY, now + self.ring_ms + HEAR_MS)
+                return [busy, *self._leave_call(signal.call, missed)]
             commands = self.hang_up(held.id, Reason.CROSSED)
         self.current = Call(
             *(signal.call, person, Phase.RINGING, now + self.ring_ms, {device}, device),
@@ -272,9 +312,9 @@ class CallBook:
         if not waits:
             return self._end_call(signal.reason) if device == held.device else []
         if signal.reason in (Reason.BUSY, Reason.FAILED):  # that device can't: others still ring
-            held.devices.discard(device)
+            held.unable.add(device)
             held.busy |= signal.reason is Reason.BUSY
-            return [] if held.devices else self._end_call(signal.reason)
+            return [] if held.devices - held.unable else self.hang_up(held.id, signal.reason)
         others = tuple(sorted(held.devices - {device}))
         return [
             SendSignal(others, Signal(held.id, SignalAct.END, reason=signal.reason)),
@@ -310,6 +350,18 @@ class CallBook:
         assert held is not None
         self._mark_over(held.id)
         return [Tell(held.id, Phase.OVER, reason)]
+
+    def _leave_call(self, call: bytes, to_others: Unanswered) -> list[Command]:
+        """Leave a call to the person's other devices. Return what is missed for lack of room."""
+        self._mark_over(call)
+        full = len(self._unanswered) == _UNANSWERED
+        missed: list[Command] = [self._miss_call(next(iter(self._unanswered)))] if full else []
+        self._unanswered[call] = to_others
+        return missed
+
+    def _miss_call(self, call: bytes) -> Command:
+        missed = self._unanswered.pop(call)
+        return Missed(missed.person, missed.reason)
 
     def _mark_over(self, call: bytes) -> None:
         self._over[call] = None

@@ -169,6 +169,7 @@ class Calls:
         self.messenger.on_call_signal = None
         if self._current is not None:
             self.hang_up(self._current.id)
+        self._run_commands(self._book.miss_calls())
         if self._timer is not None:
             self._timer.cancel()
         self._outgoing.put_nowait(None)

@@ -299,11 +299,18 @@ class Messenger:
         self._thread.shutdown(wait=False)
 
     def _on_notices(self, notices: Iterable[Notice | CallSignalled]) -> None:
-        for each in notices:
+        told = list(notices)
+        dealt_with = {  # by another device of ours
+            each.event.fields["call"]
+            for each in told
+            if isinstance(each, CallSignalled) and (each.own or each.event.fields["act"] == SignalAct.TAKEN)
+        }
+        for each in told:
             if isinstance(each, CallSignalled):
+                act, call = each.event.fields["act"], each.event.fields["call"]
                 if self.on_call_signal is not None:
                     self.on_call_signal(each)
-                elif each.event.fields["act"] == SignalAct.OFFER and not each.own:
+                elif act == SignalAct.OFFER and not each.own and call not in dealt_with:
                     self.tell_missed_call(each.person, Reason.NO_ANSWER)
                 continue
             if each.what is What.OWN_CARD:

@@ -13,7 +13,7 @@ from typing import Any
 import aioice.ice
 import av
 import pytest
-from post_office import PostOffice, acquainted, known_identity, post_office, wait_notice
+from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
 
 import dtp
 from dtp.carriers.nearness import Nearness
@@ -246,6 +246,60 @@ def test_strangers_do_not_ring_and_what_comes_while_nobody_takes_calls_is_missed
                 notice = await wait_notice(bob, What.MISSED_CALL)
                 assert notice.person == alice.card.person
                 await call.hang_up()
+
+    office(main)
+
+
+@pytest.mark.parametrize("takes_calls", [False, True])
+def test_a_call_that_another_device_has_taken_was_not_missed(office: Test, takes_calls: bool) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        first = Device(known_identity("bob-1").id.key, "one")
+        account = Account.create(known_identity("key"), known_identity("recovery").id, [first])
+        two, alice = await at.begin("bob-2"), await at.begin("alice", box)
+        async with at.messenger("bob-1", box, account=account) as one:
+            await one.wait_reached()
+            await two.join(await one.approve_device(two.identity.id, "two"))
+            await two.wait_reached()
+            await alice.add_contact(one.card)
+            for each in (one, two):
+                await each.add_contact(alice.card)
+            await one.wait_delivered()
+        async with Calls(alice) as alices, Calls(two) as calls:
+            call = await alices.call("bob", NoMedia("alice"))
+            await (await anext(aiter(calls))).answer(NoMedia("bob"))
+            await call.wait_talking()
+            await call.hang_up()
+        await alice.send("bob", "until tomorrow")
+        await alice.wait_delivered()
+        await two.wait_delivered()
+        async with at.messenger("bob-1", box, account=account) as one, contextlib.AsyncExitStack() as stack:
+            if takes_calls:
+                await stack.enter_async_context(Calls(one))
+            await take(one, 1)
+            await stack.aclose()
+            told = [each.what for each in one.take_notices()]
+            assert What.MESSAGE in told
+            assert What.MISSED_CALL not in told
+
+    office(main)
+
+
+def test_what_may_have_been_missed_is_told_when_no_more_calls_are_taken(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob), Calls(alice) as alices:
+            async with Calls(bob) as bobs:
+                calls_bob = await alices.call("bob", NoMedia("alice"))
+                await (await anext(aiter(bobs))).answer(NoMedia("bob"))
+                await calls_bob.wait_talking()
+                carol = await at.begin("carol", alice.card.mailboxes[0])
+                await carol.add_contact(bob.card)
+                await bob.add_contact(carol.card)
+                async with Calls(carol) as carols:
+                    call = await carols.call("bob", NoMedia("carol"))
+                    assert await call.wait_over() is Reason.BUSY
+            notice = await wait_notice(bob, What.MISSED_CALL)
+            assert notice.person == carol.card.person
 
     office(main)
 
