@@ -209,7 +209,7 @@ def test_a_new_device_is_passed_on_nothing_for_long(village: Callable[..., Villa
     approve(at)
     at.deliver()
     for clock, text in ((2, "soon"), (3, "late")):
-        event = Event(EventKind.TEXT, laptop.person, clock, at.now, {"text": text})
+        event = Event(EventKind.TEXT, laptop.person, at.now + clock, at.now, {"text": text})
         with bob.transaction():
             bob.enqueue_event([laptop.identity.id.key], event, at.now)
         at.deliver()

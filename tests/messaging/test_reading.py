@@ -8,6 +8,7 @@ import pytest
 from village import Village
 
 from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.operations import Act, MemberRole
 
 HOUR = 3_600_000
 
@@ -229,3 +230,35 @@ def test_what_was_to_disappear_meanwhile_is_gone_when_a_program_begins(
     at.now += 60_000
     at.people["alice"] = at.open("alice")
     assert at.texts("alice", bob.person) == ["this stays"]
+
+
+def test_what_a_new_member_says_first_comes_behind_what_others_have_said(
+    village: Callable[..., Village],
+) -> None:
+    """Nobody saw it: it had the first place, among what all had read long ago."""
+    at = village("alice", "bob", "carol", least=100)
+    group = at.group("alice", "bob")
+    for text in ("one", "two", "three"):
+        at.say("alice", group, text)
+        at.deliver()
+    at.now += 60_000
+    alice, carol = at.people["alice"], at.people["carol"]
+    alice.change_group(group, Act.ADD, at.now, subject=carol.person, role=MemberRole.MEMBER)
+    at.deliver()
+    at.say("carol", group, "hello")
+    at.deliver()
+    assert at.texts("bob", group) == ["one", "two", "three", "hello"]
+
+
+def test_what_a_new_device_says_first_comes_behind_what_others_have_said(
+    village: Callable[..., Village],
+) -> None:
+    at = village("alice", "phone", "bob", least=100)
+    for text in ("one", "two", "three"):
+        at.say("alice", at.people["bob"].person, text)
+        at.deliver()
+    at.now += 60_000
+    at.share_account("alice", "phone")
+    at.say("phone", at.people["bob"].person, "hello")
+    at.deliver()
+    assert at.texts("bob", at.people["alice"].person) == ["one", "two", "three", "hello"]

@@ -368,7 +368,7 @@ class Correspondence:
         """Store an event, queue it, and return it. Raise as `devices_of`, `QueueFull`, and `MessageTooLong` where
         text and what is said of files are too much together."""
         self._check_member(conversation := self.succession.resolve_person(conversation))
-        event = Event(kind, conversation, self.store.next_clock(conversation), now_ms, fields)
+        event = Event(kind, conversation, self.store.next_clock(conversation, now_ms), now_ms, fields)
         size = len(event.encode())
         if size > MAX_EVENT_BYTES:
             raise MessageTooLong(

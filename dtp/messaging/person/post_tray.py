@@ -62,7 +62,7 @@ class PostTray:
         with mail.transaction():
             if found is not None and contact is None and mail.introductions.has_room_for_strangers:
                 mail.take_contact(*found, stranger=True)
-            event = Event(EventKind.POST, mail.person, store.next_clock(sender), now_ms, told, mark)
+            event = Event(EventKind.POST, mail.person, store.next_clock(sender, now_ms), now_ms, told, mark)
             store.add_said(sender, Said(sender, event), unread=True, held=False, vanishes=0)
         return PostTaken.NEW, [Notice(What.MESSAGE, sender, sender, mark)]
 

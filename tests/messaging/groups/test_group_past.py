@@ -229,7 +229,7 @@ def test_what_comes_by_itself_counts_and_what_is_told_changes_nothing_of_it(vill
     tell(at, "alice", "carol", group, forged, of="bob")
     assert [(each.text, each.told) for each in shown(at, "carol", group)] == [("what I said", b"")]
     assert len(at.people["carol"].store.list_unread()) == 1
-    again = text(group, "again", 7)
+    again = text(group, "again", NOW + 7)
     liar = at.people["alice"].person
     tell(at, "alice", "carol", group, again, of="bob")
     assert [each.told for each in shown(at, "carol", group)] == [b"", liar]
@@ -237,7 +237,7 @@ def test_what_comes_by_itself_counts_and_what_is_told_changes_nothing_of_it(vill
         kind = fields.pop("kind")
         tell(
             *(at, "alice", "carol", group),
-            Event(kind, group, 9, NOW, {"target": mine, **fields}),  # type: ignore[arg-type]
+            Event(kind, group, NOW + 9, NOW, {"target": mine, **fields}),  # type: ignore[arg-type]
             of="bob",
         )
     tell(

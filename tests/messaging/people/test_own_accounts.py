@@ -207,7 +207,7 @@ def test_what_has_disappeared_still_counts_in_the_order_of_what_is_said(
             store.add_said(place, said, unread=False, held=False, vanishes=1)
         store.delete_vanished(2)
         store.renamed.rename_person(before, after)
-    assert store.next_clock(after) == 8
+    assert store.next_clock(after, 0) == 8
 
 
 def test_whoever_could_not_become_an_account_is_known_as_nobody_else(village: Callable[..., Village]) -> None:

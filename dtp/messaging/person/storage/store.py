@@ -584,11 +584,12 @@ class MessageStore:
         )
         return [each for (each,) in rows]
 
-    def next_clock(self, conversation: bytes) -> int:
-        """Return the clock of what is said next in a conversation: above all, and what has disappeared, if it can."""
+    def next_clock(self, conversation: bytes, now_ms: int) -> int:
+        """Return the clock of what is said now in a conversation: above all, and what has disappeared, if it can.
+        It is the time at least, since others may have said much that this device has never had."""
         query, tables = "SELECT MAX(clock) FROM {} WHERE conversation = ?", ("said", "vanished_clocks")
         found = [self._database.select_rows(query.format(each), conversation) for each in tables]
-        return min(max(clock or 0 for ((clock,),) in found) + 1, MAX_CLOCK)
+        return min(max(now_ms, *((clock or 0) + 1 for ((clock,),) in found)), MAX_CLOCK)
 
     def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
         """Return conversations and events that were sent since a time."""
