@@ -278,7 +278,7 @@ def join(link: str, **who: Any) -> None:
 @group.command("list")
 @messenger_options
 def list_groups(**who: Any) -> None:
-    """List your groups, and who is in them; also those that strangers have added you to."""
+    """List your groups, and who is in them; also those that strangers have added you to, or that you have left."""
 
     async def main() -> None:
         async with with_warnings(open_messenger(**who)) as messenger:
@@ -315,6 +315,7 @@ def _print_group(messenger: Messenger, listed: People) -> None:
             "members": members,
             "rooms": rooms,
             "invitation": is_invitation,
+            "left": listed.is_left,
         },
         f"{name}{f' ({listed.id.hex()})' if alike else ''}: {', '.join(told)}"
         + (
@@ -322,5 +323,6 @@ def _print_group(messenger: Messenger, listed: People) -> None:
             if is_invitation
             else ""
         )
+        + ("\n  you aren't in it any more" if listed.is_left else "")
         + "".join(f"\n  {name}/{escape_text(each)}" for each in rooms),
     )

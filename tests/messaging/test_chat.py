@@ -388,6 +388,10 @@ def test_groups_of_strangers_are_accepted_or_declined(office: Test) -> None:
                 assert "is no invitation" in screen.told[-1]
                 assert [each.name for each in alice.groups] == ["choir"]
                 assert alice.invitations == []
+                choir = carol.find_group_called("choir")
+                assert choir is not None
+                await choir.remove(alice_card.person)
+                await screen.until(lambda: "you aren't in it any more" in screen.app.title)
 
             await chat(alice, body)
 

@@ -140,7 +140,9 @@ def test_a_message_an_attachment_and_a_group(person: Callable[[str], Path], tmp_
     call(alice, "group", "leave", "band")
     call(bob, "message", "read")
     (listed,) = call(bob, "group", "list")
-    assert (listed["name"], roles(listed)) == ("band", {("you", "administrator")})
+    assert (listed["name"], listed["left"], roles(listed)) == ("band", False, {("you", "administrator")})
+    (listed,) = call(alice, "group", "list")
+    assert (listed["name"], listed["left"]) == ("band", True)
     (contact,) = call(alice, "message", "contacts")
     assert (contact["name"], contact["state"]) == ("bob", "contact")
 

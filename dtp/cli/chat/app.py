@@ -182,8 +182,10 @@ class ChatApp(App[None]):
         if (group := self.messenger.find_group(conversation)) is None:
             return f"0x{conversation.hex()}"
         room = next((f"/{each.name}" for each in group.rooms if each.id == conversation), "")
-        invited = " (strangers have added you: /accept or /decline)" if group.is_invitation else ""
-        return escape_text(group.name + room) + invited
+        state = " (strangers have added you: /accept or /decline)" if group.is_invitation else ""
+        if group.is_left:
+            state = " (you aren't in it any more)"
+        return escape_text(group.name + room) + state
 
     async def action_change_room(self, step: int) -> None:
         """Enter the next room, or the one before."""

@@ -58,6 +58,11 @@ class Group:
         return self._messenger.is_stranger(self.maker)
 
     @property
+    def is_left(self) -> bool:
+        """True if we aren't in the group any more: it was left, or somebody has removed us."""
+        return self._messenger.card.person not in self.members
+
+    @property
     def is_invitation(self) -> bool:
         """True if only strangers have added us to this group, until we write there, do anything but leave, or
         `accept` it. Until then its members are strangers, and don't hear what we read."""
