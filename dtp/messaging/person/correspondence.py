@@ -311,9 +311,8 @@ class Correspondence:
                 accepted = self.contacts.accept_card(person)
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
-            self.store.held.release_person(person)
-            for group in self.groups.values():
-                self.past.show_held(group)
+            self.store.held.release_of_members(person, {person})
+            self.group_states.show_accepted(person)
         return accepted
 
     def get_contact(self, person: bytes) -> Contact:
@@ -385,6 +384,7 @@ class Correspondence:
                 self.store.add_said(
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
+                self.missed.note_waiting(conversation, event.id)
             self.introductions.note_answer(conversation)
             if not self.spreading.enqueue_event(event, devices, now_ms):
                 self.enqueue_event(devices, event, now_ms)

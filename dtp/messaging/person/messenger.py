@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Identity, PeerId
-from dtp.messaging.calls.signals import Reason, Signal, SignalAct
+from dtp.messaging.calls.signals import Reason, Signal
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
 from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Shown
@@ -30,7 +30,7 @@ from dtp.messaging.person.groups.communities import InviteLink
 from dtp.messaging.person.groups.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.names import contact_label, find_group, find_named
-from dtp.messaging.person.notices import CallSignalled, Notice, What
+from dtp.messaging.person.notices import CallSignalled, Notice, What, list_without_calls
 from dtp.messaging.person.postage import Postage, Stamping
 from dtp.messaging.person.posts import ChainPosts, PostCollector
 from dtp.messaging.person.quotas import MessageQuotas
@@ -299,19 +299,10 @@ class Messenger:
         self._thread.shutdown(wait=False)
 
     def _on_notices(self, notices: Iterable[Notice | CallSignalled]) -> None:
-        told = list(notices)
-        dealt_with = {  # by another device of ours
-            each.event.fields["call"]
-            for each in told
-            if isinstance(each, CallSignalled) and (each.own or each.event.fields["act"] == SignalAct.TAKEN)
-        }
-        for each in told:
+        for each in notices if self.on_call_signal else list_without_calls(notices):
             if isinstance(each, CallSignalled):
-                act, call = each.event.fields["act"], each.event.fields["call"]
                 if self.on_call_signal is not None:
                     self.on_call_signal(each)
-                elif act == SignalAct.OFFER and not each.own and call not in dealt_with:
-                    self.tell_missed_call(each.person, Reason.NO_ANSWER)
                 continue
             if each.what is What.OWN_CARD:
                 self.lookup.publish_soon()

@@ -48,6 +48,15 @@ class MissedEvents:
         if remotes and all(each.outgoing.is_full for each in remotes):
             raise QueueFull("no device has answered for so long that nothing more is kept for them")
 
+    def note_waiting(self, conversation: bytes, event: bytes = b"") -> None:
+        """Note, within a transaction, that an event of ours goes to no member of a group whose other key waits to be
+        accepted: they get it then. Without its id it is in no history."""
+        mail, group = self._mail, self._mail.group_of(conversation)
+        for person in group.members.roles if group else ():
+            contact = mail.contacts.get_contact(person)
+            for device in contact.pending.devices if contact and contact.pending else ():
+                mail.store.missed.add_event(device, event)
+
     def send_missed(self, device: bytes, now_ms: int) -> bool:
         """Queue what a device has missed, where it has acknowledged enough: a part of it, in order. Return whether
         there was any. Within a transaction."""

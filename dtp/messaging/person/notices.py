@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from dtp.messaging.calls.signals import Reason, SignalAct
 from dtp.messaging.conversation.events import Event
 
 
@@ -97,3 +99,22 @@ class CallSignalled:
     device: bytes
     event: Event
     own: bool
+
+
+def list_without_calls(notices: Iterable[Notice | CallSignalled]) -> list[Notice]:
+    """Return notices for a program that takes no calls: a call that no other device of ours has dealt with was
+    missed."""
+    told = list(notices)
+    signals = [each for each in told if isinstance(each, CallSignalled)]
+    dealt_with = {
+        each.event.fields["call"]
+        for each in signals
+        if each.own or each.event.fields["act"] == SignalAct.TAKEN
+    }
+    missed = [
+        Notice(What.MISSED_CALL, each.person, each.person, detail=Reason.NO_ANSWER.name.lower())
+        for each in signals
+        if each.event.fields["act"] == SignalAct.OFFER and not each.own
+        if each.event.fields["call"] not in dealt_with
+    ]
+    return [*[each for each in told if isinstance(each, Notice)], *missed]

@@ -62,7 +62,7 @@ def test_what_is_held_back_hides_nothing_that_was_told(store: MessageStore, firs
 def test_what_a_key_said_that_is_accepted_takes_the_place_of_what_was_told(store: MessageStore) -> None:
     add(store, (OF_BEN, False), (ITSELF, True))
     with store.transaction():
-        store.held.release_person(AUTHOR)
+        store.held.release_of_members(GROUP, {AUTHOR})
     assert texts(store) == ["itself"]
     add(store, (OF_ALICE, False))
     assert texts(store) == ["itself"]
@@ -80,7 +80,7 @@ def test_in_whatever_order_they_come_what_may_be_shown_is(
         assert not store.held.release_told(GROUP, ALICE)
     assert texts(store) == ["of Alice"]
     with store.transaction():
-        store.held.release_person(AUTHOR)
+        store.held.release_of_members(GROUP, {AUTHOR})
     assert texts(store) == ["itself"]
 
 

@@ -14,6 +14,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.operations import Act, MemberRole
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import QueueFull
@@ -118,6 +119,59 @@ def test_what_was_missed_waits_for_a_key_to_be_accepted_and_for_nothing_that_has
         village.say("alice", bob.person, "there you are")
         village.deliver()
         assert village.texts("bob", group) == ["first", "last"]
+
+
+def test_what_is_said_in_a_group_meanwhile_waits_for_a_key_to_be_accepted(tmp_path: Path) -> None:
+    """Nobody said that it went to all others but to one."""
+    with villages(tmp_path) as make:
+        village = make("alice", "bob", "carol", least=100)
+        alice, bob, carol = (village.people[each] for each in ("alice", "bob", "carol"))
+        account = with_account(village)
+        group = village.group("alice", "bob")
+        alice.contacts.consent = "ask"
+        alice.take_found_card(replaced_key(bob, account), Nearness.ANYWHERE, village.now)
+        village.say("alice", group, "meanwhile")
+        alice.change_group(group, Act.ADD, village.now, subject=carol.person, role=MemberRole.MEMBER)
+        village.deliver()
+        village.now += 1000
+        village.say("carol", group, "hello")
+        village.deliver()
+        assert village.texts("bob", group) == []
+        alice.accept_key(bob.person)
+        village.say("alice", bob.person, "there you are")
+        village.deliver()
+        assert village.texts("bob", group) == ["meanwhile", "hello"]
+        assert carol.person in bob.groups[group].members.roles
+
+
+def test_what_somebody_said_in_a_group_behind_their_removal_stays_hidden_whatever_key_is_accepted(
+    tmp_path: Path,
+) -> None:
+    """It was shown with all that their new key had written."""
+    with villages(tmp_path) as make:
+        village = make("alice", "bob", "carol", least=100)
+        alice, bob = village.people["alice"], village.people["bob"]
+        account = with_account(village)
+        group = village.group("alice", "bob", "carol")
+        alice.change_group(group, Act.REMOVE, village.now, subject=bob.person)
+        village.say("bob", group, "still here")
+        village.say("bob", alice.person, "hello")
+        village.deliver()
+        alice.contacts.consent = "ask"
+        alice.take_found_card(replaced_key(bob, account), Nearness.ANYWHERE, village.now)
+        alice.accept_key(bob.person)
+        assert village.texts("alice", group) == []
+        assert village.texts("alice", bob.person) == ["hello"]
+
+
+def with_account(village: Village) -> Account:
+    """Return an account of Bob's, which Alice knows of."""
+    bob = village.people["bob"]
+    devices = [Device(bob.identity.id.key)]
+    account = Account.create(known_identity("key"), known_identity("recovery").id, devices)
+    bob.change_account(account, NOW)
+    village.people["alice"].add_contact(bob.card, NOW)
+    return account
 
 
 def test_a_new_device_of_ours_gets_all_of_the_past_however_much_waits_for_it(tmp_path: Path) -> None:

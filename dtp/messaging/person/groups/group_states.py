@@ -184,6 +184,7 @@ class GroupStates:
         self.send_state(group, after - before, now_ms)
         cards = [self._mail.get_contact(operation.subject).card] if act is Act.ADD else []
         self.send_some(group, before, [operation], cards, now_ms)
+        self._mail.missed.note_waiting(group)
         return operation
 
     def _send_operations(
@@ -277,6 +278,14 @@ class GroupStates:
                 self._accept_former(membership, was)
                 self.save_operations(membership)
                 self._notices += self._list_changes(membership, was)
+
+    def show_accepted(self, person: bytes) -> None:
+        """Show, within a transaction, what was held back in groups until a person's other key was accepted."""
+        for membership in self._mail.groups.values():
+            if person in membership.members.roles:
+                for conversation in (membership.group, *membership.members.rooms):
+                    self._mail.store.held.release_of_members(conversation, {person})
+            self._mail.past.show_held(membership)
 
     def take_notices(self) -> list[Notice]:
         """Return what cards have changed of groups since this was asked before."""

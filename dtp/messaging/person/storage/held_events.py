@@ -79,14 +79,9 @@ class HeldEvents:
 
     # ---- what is shown now -------------------------------------------------------------------------------------
 
-    def release_person(self, sender: bytes) -> None:
-        """Show what was held back of a person."""
-        self._database.execute("UPDATE said SET held = 0 WHERE sender = ? AND told = x''", (sender,))
-        self._bring_back("sender = ? AND told = x''", sender)
-
     def release_of_members(self, group: bytes, persons: Collection[bytes]) -> list[tuple[bytes, bytes]]:
-        """Show what was held back in a group of persons who are in it now. Return senders and ids of the messages
-        among that which nobody has marked as read, oldest first."""
+        """Show what was held back in a conversation of persons who may speak there now. Return senders and ids of the
+        messages among that which nobody has marked as read, oldest first."""
         rows = self._database.select_rows(
             "SELECT sender, id, unread FROM said WHERE conversation = ? AND held AND told = x'' ORDER BY rowid",
             group,
