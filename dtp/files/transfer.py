@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from dtp.errors import PeerError
+from dtp.errors import DtpError, PeerError
 from dtp.files import messages as m
 from dtp.files.errors import (
     FileChanged,
@@ -291,7 +291,8 @@ async def _receive(
         if error.error_code in _RESETS:
             raise FileTransferError(f"{info.name}: {_RESETS[error.error_code]} at the peer") from None
         raise
-    with contextlib.suppress(ConnectionError):  # the file is here and right, whether or not the peer hears it
+    # The file is here and right, whether or not the peer hears it: the last bytes may have used up the budget.
+    with contextlib.suppress(ConnectionError, DtpError):
         await _say(stream, m.Done())
         stream.write_eof()
         await stream.flush()
@@ -390,7 +391,7 @@ async def _ending(stream: Stream) -> AsyncIterator[None]:
     except (FileProblem, NameRefused, FileTransferError) as error:
         # What the peer did wrong it may read; paths and the state of this machine are none of its business.
         told = str(error) if isinstance(error, PeerError | FileMissing) else m.REFUSALS[error.refusal]
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, DtpError):
             stream.write(m.build(m.FileRefusal(error.refusal, told)))
         stream.write_eof()
         stream.stop()

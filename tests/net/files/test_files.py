@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -22,6 +22,7 @@ from dtp.files import (
     FileTransferError,
     NameRefused,
     NoSpace,
+    Received,
     TransferRefused,
     check_name,
     fetch_file,
@@ -36,7 +37,8 @@ from dtp.files.store import CHUNK, IncomingFile, OutgoingFile
 from dtp.identity import Identity
 from dtp.net.dial import connect
 from dtp.net.listener import listen
-from dtp.pay.errors import BudgetSpent
+from dtp.net.stream import Stream
+from dtp.pay.errors import BudgetSpent, MoneyNotAdded
 from dtp.session.limits import DEFAULT
 
 SERVER = Identity(b"s" * 32, b"t" * 32)
@@ -337,6 +339,50 @@ def test_all_that_was_read_is_written_however_it_ends(
     assert (there / "f.dtp-part").read_bytes() == data[:after]
     monkeypatch.setattr(IncomingFile, "write_pieces", genuine)
     assert give(here / "f", there)[1].begin == after
+
+
+class EndingBeforeDone:
+    """A stream that raises `error` where the receiver says that the file is here."""
+
+    def __init__(self, stream: Stream, error: Exception) -> None:
+        self._stream, self._error = stream, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, data: bytes) -> None:
+        if data == m.build(m.Done()):
+            raise self._error
+        self._stream.write(data)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BudgetSpent("used up", paid=1, requests=1, bytes=1),
+        MoneyNotAdded("none came"),
+        ConnectionError("gone"),
+    ],
+    ids=["budget", "money", "connection"],
+)
+def test_a_file_that_is_here_is_received_though_the_peer_does_not_hear_of_it(
+    folders: Any, error: Exception
+) -> None:
+    """The last bytes used the budget up: the file was stored under its name, and called unfinished."""
+    here, there = folders
+    data = content(10_000)
+    (here / "f").write_bytes(data)
+
+    async def main() -> Received:
+        async def receive(stream: Stream) -> Received:
+            return await receive_file(EndingBeforeDone(stream, error), there)  # type: ignore[arg-type]
+
+        async with connection_to(receive) as connection:
+            with contextlib.suppress(ConnectionError, FileTransferError):
+                await send_file(connection, here / "f")
+            return cast(Received, await connection.outcome)
+
+    assert run(main()).path.read_bytes() == data
 
 
 def test_a_file_that_is_there_already_is_not_moved_again(folders: Any) -> None:
