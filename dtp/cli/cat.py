@@ -23,7 +23,7 @@ from dtp.cli.paying import PaymentOptions, payment_options
 from dtp.cli.peers import named_network_option
 from dtp.cli.progress import ProgressMeter
 from dtp.cli.run import run
-from dtp.errors import LocalError
+from dtp.errors import DtpError, LocalError
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.relay import PIECE
@@ -171,7 +171,7 @@ class _Input(threading.Thread):
 
     def run(self) -> None:
         """Send the input until it ends or the stream takes nothing more."""
-        with contextlib.suppress(ConnectionError, RuntimeError):  # RuntimeError: the loop has ended
+        with contextlib.suppress(ConnectionError, DtpError, RuntimeError):  # RuntimeError: the loop has ended
             try:
                 while data := self._read_piece():
                     asyncio.run_coroutine_threadsafe(self._write_piece(data), self._loop).result()

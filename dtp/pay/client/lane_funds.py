@@ -44,22 +44,30 @@ class LaneFunds:
         self._told = self.most
         return [FundsLow(max(1, wanted))]
 
-    def check_request(self, units: int, missing: int) -> None:
-        """Raise `BudgetSpent` where money is `missing` for so many further requests."""
+    def check_request(self, units: int, missing: int, paid: int, used: Usage) -> None:
+        """Raise `BudgetSpent` where money is `missing` for so many further requests, with what was `paid` and `used`
+        before."""
         if missing > 0:
             raise BudgetSpent(
                 f"with {count_of(units, 'more request')} it would come to "
                 f"{money(missing + self.most, self.coin)}, and this channel's lane may spend "
-                f"{money(self.most, self.coin)}: give a larger budget"
+                f"{money(self.most, self.coin)}: give a larger budget",
+                paid=paid,
+                requests=used.requests,
+                bytes=used.bytes,
             )
 
     def out_of_money(self, paid: int, signed: Usage, used: Usage) -> BudgetSpent:
         """Return what a connection ends with that this no longer suffices for, with so much `paid` for what `signed`
         says."""
         what = f"{count_of(signed.requests, 'request')} and {count_of(signed.bytes, 'byte')}"
+        lacking = self.lacking_for(used)
+        more = (
+            f"; with what has moved since it would be {money(lacking, self.coin)} more" if lacking > 0 else ""
+        )
         return BudgetSpent(
             f"the budget is used up: {money(paid, self.coin)} of {money(self.most, self.coin)} are paid, for {what} "
-            "of this channel; to go on, give a larger budget",
+            f"of this channel{more}; to go on, give a larger budget",
             paid=paid,
             requests=used.requests,
             bytes=used.bytes,

@@ -296,7 +296,7 @@ class Payer:
 
     def check_request(self, units: int = 1) -> None:
         """Raise `BudgetSpent` unless the lane's money still pays for `units` further requests."""
-        self.funds.check_request(units, self.missing_funds(units))
+        self.funds.check_request(units, self.missing_funds(units), self.signed.amount, self.used)
 
     def missing_funds(self, units: int = 1) -> int:
         """Return what the money lacks for so many further requests; not above 0: nothing."""

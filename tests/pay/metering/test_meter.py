@@ -471,8 +471,20 @@ def test_a_request_that_the_budget_does_not_cover_is_not_made() -> None:
     with pytest.raises(BudgetSpent, match=r"may spend 0\.0000025 SUI"):
         meters.payer.check_request(3)
     meters.request(2)
-    with pytest.raises(BudgetSpent):
+    meters.pump()
+    with pytest.raises(BudgetSpent) as spent:
         meters.payer.check_request()
+    assert (spent.value.paid, spent.value.requests, spent.value.bytes) == (2000, 2, 0)
+
+
+def test_money_that_ends_before_all_that_has_moved_is_paid_says_how_much_more_that_is() -> None:
+    """ "0 SUI of 0.0000025 SUI are paid" explained nothing."""
+    meters = Meters(deposit=2500).connect()
+    meters.request(2)
+    meters.pump()
+    assert "more" not in str(meters.payer.out_of_money())
+    meters.request(2)
+    assert "; with what has moved since it would be 0.0000015 SUI more;" in str(meters.payer.out_of_money())
 
 
 def test_quotas_of_a_subscription() -> None:
