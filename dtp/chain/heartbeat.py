@@ -56,17 +56,17 @@ async def _alone() -> None:
     """Do nothing, for an endpoint that watches no others."""
 
 
-async def suspect(chain: ChainClient, beacon: str, operator: str, doubted: Endpoint) -> bool:
-    """Say on chain that an endpoint answers nobody; False where it has been heard of since. Raises `ChainError`."""
+async def suspect(chain: ChainClient, beacon: str, operator: str, doubted: Endpoint) -> int | None:
+    """Say on chain that an endpoint answers nobody, and return what that took, MIST; None where it has been heard of
+    since. Raises `ChainError`."""
     program = Program()
     host.suspect(program, beacon, operator, doubted)
     try:
-        await chain.execute(program)
+        return (await chain.execute(program)).gas.net
     except MoveAborted as refused:
         if refused.error not in _OUTDATED:
             raise
-        return False
-    return True
+        return None
 
 
 class Guard:
@@ -75,6 +75,8 @@ class Guard:
     def __init__(self, chain: ChainClient, operator: str, key: bytes, is_alive: IsAlive) -> None:
         """`operator` is the cap of the endpoint `key`, which needs the right to change endpoints."""
         self._chain, self._operator, self._key, self._is_alive = chain, operator, key, is_alive
+        #: What suspicions took, MIST.
+        self.gas = 0
         self._missed: dict[bytes, int] = {}
         self._patience: dict[bytes, int] = {}
 
@@ -98,7 +100,9 @@ class Guard:
         del self._missed[silent.key]
         patience = self._patience.get(silent.key, _MISSES)
         self._patience[silent.key] = min(2 * patience, _MOST_MISSES)
-        if await suspect(self._chain, beacon, self._operator, silent):
+        gas = await suspect(self._chain, beacon, self._operator, silent)
+        if gas is not None:
+            self.gas += gas
             log.warning("endpoint %s answers nobody: clients go to the others", silent.url)
 
 
@@ -136,8 +140,7 @@ class Heartbeats:
         self._ttl = self._beaten = 0.0
         self._task = SupervisedTask(lambda: self.run(LOOK), name="dtp-heartbeat")
         self.generation = 0
-        #: What its transactions took, MIST.
-        self.gas = 0
+        self._gas = 0
         #: Whether the beacon has been told of it; whether another process is there in its place.
         self.started = self.lost = False
 
@@ -227,7 +230,12 @@ class Heartbeats:
             self.started = False
 
     async def _execute_program(self, program: Program) -> None:
-        self.gas += (await self._chain.execute(program)).gas.net
+        self._gas += (await self._chain.execute(program)).gas.net
+
+    @property
+    def gas(self) -> int:
+        """What its transactions took, MIST, those that suspect others among them."""
+        return self._gas + (0 if self._guard is None else self._guard.gas)
 
     async def stop(self) -> None:
         """Send no further heartbeat. Idempotent."""

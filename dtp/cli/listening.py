@@ -141,11 +141,12 @@ def own_host(host: str) -> str:
 def print_notes(listening: Listening) -> None:
     """Say that the address will not outlive this run, or leads to it from this machine alone, if so."""
     if listening.temporary:
-        click.echo(
-            "dtp: no identity yet, so this one is for this run only; 'dtp keygen' makes one to keep", err=True
+        print_note(
+            {"event": "temporary-identity"},
+            "dtp: no identity yet, so this one is for this run only; 'dtp keygen' makes one to keep",
         )
     if not listening.urls:
-        click.echo(
+        print_note(
+            {"event": "this-machine-only"},
             "dtp: only this machine can reach it; with --listen tcp://0.0.0.0:0 others on the network can, too",
-            err=True,
         )

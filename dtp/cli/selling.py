@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
-from dtp.cli.listening import DEFAULT_URL, Listening
+from dtp.cli.listening import DEFAULT_URL, Listening, print_notes
 from dtp.cli.output import print_line, print_note
 from dtp.cli.services import NamedService, ServiceDirectory
 from dtp.cli.show import amount, money
@@ -274,6 +274,7 @@ async def serve_for_money(
             async with serving:
                 if known is not None and terms is not None:
                     _print_changes(known, terms)
+                print_notes(listening)
                 if serving.hint not in (sale.hint, *serving.listener.urls):
                     said = {"event": "announced", "hint": serving.hint}
                     print_note(said, f"clients dial {serving.hint}, which --hint changes")
@@ -323,10 +324,11 @@ def _print_end(serving: Serving) -> None:
     """Say what was claimed, and what all of it took."""
     for paid in serving.cashier.done:
         print_claim(paid)
-    gas = {"claims": serving.cashier.gas, "presence": serving.presence_gas}
+    gas = {"claims": serving.cashier.gas, "presence": serving.presence_gas, "host": serving.host_gas}
     print_line(
         {"event": "gas", **{f"{what}_mist": mist for what, mist in gas.items()}},
-        "gas: " + ", ".join(f"{amount(mist)} for {what}" for what, mist in gas.items()),
+        f"gas: {amount(gas['claims'])} for claims, {amount(gas['presence'])} for presence, "
+        f"{amount(gas['host'])} for the host and its terms",
         err=True,
     )
 

@@ -61,6 +61,8 @@ class Owned:
     host: Host
     cap: str
     operator: str
+    #: What making the host, and changing its services, took here, MIST.
+    gas: int = 0
 
 
 def note_made(chain: ChainClient, host: Id) -> None:
@@ -141,7 +143,7 @@ async def make_host(chain: ChainClient, ttl_ms: int = HEARTBEAT_MS) -> Owned:
     note_made(chain, made.host)
     found = await find_host(chain, made.host)
     assert found is not None
-    return found
+    return replace(found, gas=executed.gas.net)
 
 
 async def ensure_service(
@@ -188,8 +190,8 @@ async def ensure_service(
             module.set_terms(program, id, cap, number, terms, known.terms_hash)
         if known.mode != mode:
             module.set_mode(program, id, cap, number, mode)
-    await chain.execute(program)
-    return replace(owned, host=await chain.read(module.SCHEMA, Host, id))
+    executed = await chain.execute(program)
+    return replace(owned, host=await chain.read(module.SCHEMA, Host, id), gas=owned.gas + executed.gas.net)
 
 
 def asks_alive(identity: Identity, psk: bytes | None = None) -> IsAlive:
@@ -211,20 +213,21 @@ async def refuse_apart(
     *,
     is_alive: IsAlive | None = None,
     patience: float = ANSWER,
-) -> None:
-    """Raise `EndpointsApart` when the host has a live endpoint of another key: two stores of vouchers would each take
-    a client's whole deposit for their own.
+) -> int:
+    """Return the gas of what this says on chain, MIST. Raise `EndpointsApart` when the host has a live endpoint of
+    another key: two stores of vouchers would each take a client's whole deposit for their own.
 
     A standby counts as well: clients come to it, with the channels that they have, as soon as no active one is fresh.
     One that doesn't answer `is_alive` is suspected on chain, and has `patience` seconds to say there that it is
     alive; without `is_alive` nobody is asked.
     """
+    gas = 0
     beacon = await chain.read(module.SCHEMA, Beacon, owned.host.beacon)
     others = _others(beacon, key, clock)
     if others and is_alive is not None and owned.operator and not await _any_alive(others, is_alive):
         for each in others:
             log.warning("endpoint %s doesn't answer: it has %g s to say that it is alive", each.url, patience)
-            await suspect(chain, beacon.id, owned.operator, each)
+            gas += await suspect(chain, beacon.id, owned.operator, each) or 0
         await asyncio.sleep(patience)
         others = _others(await chain.read(module.SCHEMA, Beacon, beacon.id), key, clock)
     if others:
@@ -234,6 +237,7 @@ async def refuse_apart(
             "would each take the whole deposit for their own. Share one store and say Selling(shares_store=True), "
             "or stop the other"
         )
+    return gas
 
 
 def _others(beacon: Beacon, key: bytes, clock: Callable[[], float]) -> list[Endpoint]:
@@ -277,12 +281,15 @@ class HostHeartbeat:
             clock=clock,
         )
         self._key, self._alone, self._clock, self._is_alive = key, alone, clock, is_alive
+        self._apart_gas = 0
         #: Done when another process runs this endpoint: with the `Replaced` that says so.
         self.replaced: asyncio.Future[Replaced] = asyncio.get_running_loop().create_future()
 
     async def _check_apart(self) -> None:
         if self._alone:
-            await refuse_apart(self._chain, self._owned, self._key, self._clock, is_alive=self._is_alive)
+            self._apart_gas += await refuse_apart(
+                self._chain, self._owned, self._key, self._clock, is_alive=self._is_alive
+            )
 
     async def start(self) -> None:
         """Send the first heartbeat. Raises `NoHost`, and what executing raises."""
@@ -297,8 +304,8 @@ class HostHeartbeat:
 
     @property
     def gas(self) -> int:
-        """What heartbeats took, MIST."""
-        return self._beats.gas
+        """What heartbeats took, and saying which other endpoints are dead, MIST."""
+        return self._beats.gas + self._apart_gas
 
     async def poll(self) -> None:
         """Do what the beacon asks for, as it does every few seconds. Raises what reading and executing raise."""

@@ -114,6 +114,8 @@ class Serving:
         self._number = service_number(service)
         #: Says that this endpoint is there; None without heartbeats.
         self.heartbeat: HostHeartbeat | None = None
+        #: What the host and its service took before they were there as they are, MIST.
+        self.host_gas = 0
         self._rechecking = SupervisedTask(self._check_open_channels, name="dtp-pay-recheck")
         self._opened = AsyncExitStack()
         #: True once `close` has begun.
@@ -315,8 +317,9 @@ async def serve(
                 "the wallet's key is not an identity: give `identity`, whom clients will find here"
             )
         alone, is_alive = heartbeat and not selling.shares_store, asks_alive(me, psk)
+        gas = owned.gas
         if alone:
-            await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
+            gas += await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
         parts = assemble_sale(
             chain,
             Firewall(chain, owned.host.id, plans=plans, clock=clock),
@@ -327,6 +330,7 @@ async def serve(
             clock=clock,
         )
         serving = Serving(chain, owned.host.id, service, handler, kept, parts, selling, on_asked)
+        serving.host_gas = gas
         await serving.firewall.refresh()
         listener = await listen(
             urls,
@@ -350,7 +354,7 @@ async def serve(
         serving.close_with(stack.pop_all())
     if alone:  # of two that begin at once at least one sees the other
         try:
-            await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
+            serving.host_gas += await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
         except BaseException:
             await serving.close(claim=False)
             raise

@@ -204,7 +204,7 @@ def test_a_suspicion_that_is_out_of_date_changes_nothing(play: Any) -> None:
         place.net.advance_clock(10_000)
         await one.send_heartbeat()
         hosted = place.hosted
-        assert not await suspect(hosted.chain, hosted.beacon, hosted.op, seen)
+        assert await suspect(hosted.chain, hosted.beacon, hosted.op, seen) is None
         assert await place.live() == {ONE, TWO}
         assert two.generation == 0
 

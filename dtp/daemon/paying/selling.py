@@ -101,6 +101,8 @@ class Seller:
         #: Connections that were told to come again, since their passes give no more.
         self._used_up: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._offered: dict[str, Price] = {}
+        #: What the prices, and saying that another seller is dead, took on chain, MIST.
+        self.host_gas = 0
         #: What callers of a service may owe, and whether each of their streams is a request.
         self._sold: dict[str, tuple[Exposure, bool]] = {}
 
@@ -144,7 +146,9 @@ class Seller:
         if self._store.is_shared:
             return
         try:
-            await refuse_apart(self._chain, owned, self._key, time.time, is_alive=self._is_alive)
+            self.host_gas += await refuse_apart(
+                self._chain, owned, self._key, time.time, is_alive=self._is_alive
+            )
         except EndpointsApart as error:
             raise EndpointsApart(
                 f"another daemon serves host {owned.host.id} and doesn't share the vouchers of this one: each would "
@@ -164,6 +168,7 @@ class Seller:
         found = await ensure_service(
             self._chain, owned, name, terms, kind=_KINDS.get(one.kind, ServiceKind.OTHER)
         )
+        self.host_gas += found.gas - owned.gas
         for field, amount in said.items():
             if known is not None and getattr(before, field) != amount:
                 was, now = (money(each, terms.coin) for each in (getattr(before, field), amount))

@@ -296,7 +296,8 @@ class ChainSide:
             found["chain_up"], found["chain_trouble"] = not self._chain_trouble, self._chain_trouble
         gas: dict[str, int] = {}
         if self.seller is not None:
-            found["claimed"], gas["claims"] = self.seller.claimed, self.seller.gas
+            found["claimed"] = self.seller.claimed
+            gas |= {"claims": self.seller.gas, "host": self.seller.host_gas}
             fault = self.seller.journal.fault
             found["vouchers_up"], found["vouchers_trouble"] = (
                 fault is None,

@@ -98,6 +98,15 @@ def test_a_service_is_served_again_as_it_is(homes: Any) -> None:
     assert after == {**before, "terms": terms}
 
 
+def test_who_sells_where_nobody_else_comes_is_told(homes: Any) -> None:
+    """The host announced 127.0.0.1 without a word; and what `--json` says was no JSON."""
+    server, _ = homes
+    folder = site(server, **{"a.txt": b"words"})
+    for listen, told in ([], True), (["--listen", "tcp://0.0.0.0:0"], False):
+        said = server.serving_says("--file", folder, *PRICED, *listen).splitlines()
+        assert ({"event": "this-machine-only"} in map(json.loads, said)) == told
+
+
 def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net: Any, homes: Any) -> None:
     server, client = homes
     data = os.urandom(300_000)
@@ -116,7 +125,7 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net: Any, homes: 
     served = next(each for each in said if each["event"] == "served")
     assert (served["vouched"], served["bytes"]) == (paid["amount"], paid["bytes"])
     gas = next(each for each in said if each["event"] == "gas")
-    assert (gas["claims_mist"], gas["presence_mist"] > 0) == (0, True)
+    assert (gas["claims_mist"], gas["presence_mist"] > 0, gas["host_mist"] > 0) == (0, True, True)
     shown = subprocess.run(
         client.command("channel", "show", channel["channel"]),
         env=client.env,

@@ -532,6 +532,26 @@ def test_a_host_that_can_not_be_noted_is_served_all_the_same(
     market(scenario)
 
 
+def test_all_that_serving_takes_is_told(market: Play) -> None:
+    """The host, its service and changed terms were left out: most of what a first start takes."""
+
+    async def scenario(market: Market) -> None:
+        network = await market.client(market.server_wallet)
+
+        async def left() -> int:
+            return int((await network.balance(network.address)).total)
+
+        dearer = replace(TERMS, price_mib=TERMS.price_mib + 1)
+        for terms, changes in ((TERMS, True), (TERMS, False), (dearer, True)):
+            before = await left()
+            serving = await market.serve(give, terms=terms, network=network)
+            await serving.close()
+            assert (serving.host_gas > 0) == changes
+            assert before - await left() == serving.cashier.gas + serving.presence_gas + serving.host_gas
+
+    market(scenario)
+
+
 def test_a_service_begins_with_all_that_it_needs(market: Play) -> None:
     async def scenario(market: Market) -> None:
         with pytest.raises(NoHost, match="give terms to have one made"):
