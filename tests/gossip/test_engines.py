@@ -337,7 +337,7 @@ def test_a_broker_that_is_not_there_is_a_named_error():
     async def main(stack):
         one = await lone(stack, "one")
         with pytest.raises(EngineError, match="can't be reached"):
-            await one.attach(NatsEngine(f"nats://127.0.0.1:{free_port()}", max_reconnect_attempts=1))
+            await one.attach(NatsEngine(f"nats://127.0.0.1:{free_port()}"))
 
     run(main)
 

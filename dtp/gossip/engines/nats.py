@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +47,8 @@ class NatsEngine(Engine):
         self._stream: JetStreamContext | None = None
         self._subscriptions: dict[bytes, Any] = {}
         self._away = 0
+        #: What the client has reported last.
+        self._reported: Exception | None = None
         self._on_messages: OnMessages = lambda messages: None
         self._on_return: OnReturn = lambda since_ms: None
 
@@ -54,17 +57,21 @@ class NatsEngine(Engine):
         self._on_messages, self._on_return = on_messages, on_return
         options = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5} | self._options
         try:
-            self._client = await self._connect(
-                self._url,
-                connect_timeout=_PATIENCE,
-                allow_reconnect=True,
-                disconnected_cb=self._on_disconnected,
-                reconnected_cb=self._on_reconnected,
-                error_cb=self._on_error,
-                **options,
-            )
+            async with asyncio.timeout(
+                _PATIENCE
+            ):  # the client tries for ever, which is for when it was there once
+                self._client = await self._connect(
+                    self._url,
+                    connect_timeout=_PATIENCE,
+                    allow_reconnect=True,
+                    disconnected_cb=self._on_disconnected,
+                    reconnected_cb=self._on_reconnected,
+                    error_cb=self._on_error,
+                    **options,
+                )
         except _faults() as error:
-            raise EngineError(f"{self._url} can't be reached: {error or type(error).__name__}") from error
+            why = self._reported or error
+            raise EngineError(f"{self._url} can't be reached: {why or type(why).__name__}") from error
         if self._last:
             self._stream = self._client.jetstream(timeout=_PATIENCE)
 
@@ -76,7 +83,8 @@ class NatsEngine(Engine):
         self._on_return(since)
 
     async def _on_error(self, error: Exception) -> None:
-        """Ignore what the client reports: it reconnects by itself."""
+        """Note what the client reports: it reconnects by itself."""
+        self._reported = error
 
     async def subscribe(self, topic: bytes) -> None:
         """Have the messages of a topic brought from now on."""
