@@ -109,6 +109,8 @@ class Segment:
             )
         if init != NO_INIT and init > number:
             raise SegmentError(f"segment {number} needs segment {init}, which comes later")
+        if not number and previous != FIRST_LINK:
+            raise SegmentError("segment 0 has a link of a segment before it")
         return cls(
             *(stream, number, init, slot, time_ms, duration_ms, size, epoch, Flag(flags), root, previous),
             signed=bytes(data),

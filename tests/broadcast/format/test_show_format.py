@@ -374,7 +374,8 @@ def test_heads_out_of_range_are_refused():
         (65, 0xFF),
         (69, 0xFF),
         (77, 8),
-    ):  # version, number, duration, size, flags
+        (110, 1),
+    ):  # version, number, duration, size, flags, link of the one before the first
         head = bytearray(segment.signed)
         head[at] = value
         with pytest.raises(SegmentError):
