@@ -146,7 +146,7 @@ def test_an_ssl_module_without_symbols_is_passed_over(monkeypatch: pytest.Monkey
     """Standalone Pythons build `_ssl` in, or hide its libcrypto."""
     for hidden in (
         type("built_in", (), {}),
-        type("hides", (), {"__file__": importlib.import_module("_struct").__file__}),
+        type("hides", (), {"__file__": importlib.import_module("nacl._sodium").__file__}),
     ):
         monkeypatch.setitem(sys.modules, "_ssl", hidden)
         install()

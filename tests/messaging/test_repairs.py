@@ -18,7 +18,9 @@ HOUR = 3_600_000
 
 
 @pytest.fixture
-def village(tmp_path: Path) -> Iterator[Callable[..., Village]]:
+def village(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Village]]:
+    # What is remembered outside of stores is looked at here, and written by tests that run beside these.
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
     with villages(tmp_path) as make:
         yield make
 

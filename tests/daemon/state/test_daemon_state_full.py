@@ -154,7 +154,7 @@ def test_vouchers_that_can_not_be_written_are_told(tmp_path: Path) -> None:
     async def scenario() -> dict[str, Any]:
         side = ChainSide(config(tmp_path, DIRECT), FAR, DEFAULT, None)
         fault = StoreError("/var/lib/dtpd/pay.sqlite: database or disk is full")
-        seller: Any = SimpleNamespace(claimed={}, gas=0, journal=SimpleNamespace(fault=None))
+        seller: Any = SimpleNamespace(claimed={}, gas=0, host_gas=0, journal=SimpleNamespace(fault=None))
         side.seller = seller
         assert (side.get_status()["vouchers_up"], side.get_status()["vouchers_trouble"]) == (True, "")
         seller.journal.fault = fault
