@@ -291,6 +291,7 @@ class Seller:
     async def close(self) -> None:
         """Claim what is worth its gas, after the last connection, and close."""
         await self.wait_for_leaving()
+        await self.ledger.wait_settled()  # also of callers that went before they were served
         await self.cashier.stop(claim=True)
         await self.journal.close()
         self._store.close()

@@ -7,6 +7,7 @@ nothing more is served once a close was agreed, how much of a subscription's quo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -189,7 +190,7 @@ class Ledger(ChannelAccount):
             await self._journal.run(hold)
         except asyncio.CancelledError:
             # The thread may be about to hold it, or to find that it was called off.
-            self._giving_back.start(self._free_if(channel, lambda: held), name="dtp-pay-free")
+            self._giving_back.start(self._free_called_off(channel, lambda: held), name="dtp-pay-free")
             raise
         if not held:
             raise Refuse(
@@ -198,13 +199,18 @@ class Ledger(ChannelAccount):
                 detail=CloseDetail.CHANNEL_ELSEWHERE,
             )
 
-    async def _free_if(self, channel: str, is_held: Callable[[], bool]) -> None:
-        await self._journal.run(lambda store: None)  # behind what was to hold it
+    async def _free_called_off(self, channel: str, is_held: Callable[[], bool]) -> None:
+        with contextlib.suppress(StoreError):  # the journal is closed: it has done what it was given
+            await self._journal.run(lambda store: None)  # behind what was to hold it
         if is_held():
-            await self._free_channel(channel)
+            await self._give_back(channel)
 
     async def _free_channel(self, channel: str) -> None:
-        """Give a channel back. In any thread: the journal's may have ended before the last connections."""
+        """Give a channel back, also where this is cancelled."""
+        await asyncio.shield(self._giving_back.start(self._give_back(channel), name="dtp-pay-free"))
+
+    async def _give_back(self, channel: str) -> None:
+        # In any thread: the journal's may have ended before the last connections.
         try:
             await asyncio.to_thread(self._holds.free, channel)
         except StoreError as error:  # the database is away, and so are our locks
@@ -460,10 +466,11 @@ class Ledger(ChannelAccount):
                 meter.connection.abort(CloseCode.PAYMENT, reason, detail=detail)
 
     async def wait_settled(self) -> None:
-        """Wait until all is written of connections that have ended."""
+        """Wait until all is written of connections that have ended, and their channels are free."""
         for entry in list(self._open.values()):
             for meter in list(entry.meters.values()):
                 await meter.wait_settled()
+        await self._giving_back.wait()
 
     def _spread_deposit(self, entry: _Entry) -> None:
         now = self._loop.time()
