@@ -327,5 +327,6 @@ class Pool:
         if (dialing := self._dialing) is not None:
             dialing.cancel()
             await asyncio.gather(dialing, return_exceptions=True)
+        held = self._held  # those as well whose closing is broken off
         await self._used.cancel()
-        await asyncio.gather(*(connection.close() for connection in self._held))
+        await asyncio.gather(*(connection.close() for connection in held))

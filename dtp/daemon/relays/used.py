@@ -76,7 +76,7 @@ class UsedConnections:
             later.cancel()  # which also lets go of the connection
 
     async def cancel(self) -> None:
-        """Break off what is being closed, and give up nothing later."""
+        """Break off what is being closed, which is `retired` no more, and give up nothing later."""
         tasks = list(self._closing.values())
         for task in tasks:
             task.cancel()

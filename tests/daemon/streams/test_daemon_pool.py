@@ -24,10 +24,11 @@ from ..conftest import FAR, NEAR
 class Connection:
     """In place of one to a peer, which ends it after `seconds`."""
 
-    source, ended_by = "192.0.2.7:9000", None
+    ended_by = None
 
     def __init__(self, seconds: float | None = None) -> None:
-        self.peer, self.seconds, self.closed, self.parted = FAR.id, seconds, False, False
+        self.peer, self.seconds, self.source = FAR.id, seconds, "192.0.2.7:9000"
+        self.closed = self.parted = self.pinged = False
 
     async def open_stream(self, patience: float) -> SimpleNamespace:
         await asyncio.sleep(0)
@@ -36,6 +37,11 @@ class Connection:
     async def wait_closed(self) -> None:
         await asyncio.sleep(1e9 if self.seconds is None else self.seconds)
         self.closed = True
+
+    async def ping(self) -> None:
+        """Ask a peer that doesn't answer."""
+        self.pinged = True
+        await asyncio.sleep(1e9)
 
     async def close(self) -> None:
         self.closed = self.parted = True
@@ -98,6 +104,26 @@ def test_who_waited_for_a_dial_has_its_stream_also_of_a_pool_that_is_left() -> N
         assert second.connection.closed
         assert pool.connections == []
         await pool.close()
+
+    clock.run(scenario())
+
+
+def test_what_is_being_closed_when_a_pool_is_closed_is_closed_to_its_end() -> None:
+    """A peer that is away was waited for; that was broken off, and its place at the peer kept until it was missed."""
+
+    async def scenario() -> None:
+        pool = Dialled(None)
+        left = pool.made[0]
+        left.source = ""  # it has no carrier now
+        stream = await pool.get_stream()
+        pool.retire_pool()
+        pool.release_stream(stream)
+        await asyncio.sleep(1)
+        assert left.pinged
+        assert not left.parted
+        await pool.close()
+        assert left.parted
+        assert pool.connections == []
 
     clock.run(scenario())
 
