@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from dtp.errors import CarrierError, LocalError, PeerError
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.net.driver import LinkDriver, OnEstablished
 from dtp.net.parts.retries import Retries
 from dtp.net.parts.waiters import Waiters
@@ -120,7 +120,9 @@ class Resumption:
             await asyncio.sleep(pause)
             try:
                 await redial(session.connection_id, self._join)
-            except (CarrierError, PeerError) as error:
+            except (
+                DtpError
+            ) as error:  # also that nobody knows now where the peer is: its network may come back
                 log.debug("%r: an attempt to resume failed: %s", name, error)
                 if isinstance(error, PeerError) and not session.ready:
                     self._give_up(error)  # lost before we were admitted, and now refused: that is why

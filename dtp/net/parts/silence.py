@@ -13,9 +13,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from dtp.carriers.base import Carrier
-from dtp.errors import CarrierError, PeerError
+from dtp.errors import DtpError
 from dtp.net.parts.link_drivers import LinkDrivers
-from dtp.session.codes import ConnectionClosed
 from dtp.session.session import Session
 from dtp.tasks import start_task
 
@@ -84,11 +83,10 @@ class Silence:
             while self._session.is_silent:
                 try:
                     await self._run_while_silent(add_carrier())
-                except ConnectionClosed:
-                    return  # it ended while it was dialled
-                except (CarrierError, PeerError) as error:
+                except DtpError as error:  # also what the connection ended by while it was dialled
                     log.debug("no other carrier yet: %s", error)
-                    await asyncio.sleep(_PAUSE)
+                    if self._session.is_silent:
+                        await asyncio.sleep(_PAUSE)
         finally:
             self._dialling = None
         self._drop(lambda carrier: carrier not in before)  # unless it is all there is
@@ -102,7 +100,7 @@ class Silence:
                 task.result()
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, CarrierError, PeerError):
+            with contextlib.suppress(asyncio.CancelledError, DtpError):
                 await task
 
     def let_go(self) -> None:

@@ -13,10 +13,13 @@ import dtp
 from dtp import carriers
 from dtp.carriers.base import Carrier
 from dtp.carriers.errors import DialError
+from dtp.errors import DtpError
 from dtp.net.dial import connect
 from dtp.net.parts.link_drivers import LinkDrivers
 from dtp.net.parts.silence import Silence
-from dtp.session.codes import CloseCode, ConnectionClosed
+from dtp.net.resolver import NotResolved
+from dtp.pay.errors import BudgetSpent, MoneyNotAdded
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 from dtp.session.limits import DEFAULT, SILENT, WORK_BYTES, WORK_PAUSE
 from dtp.session.session import Session
 from dtp.testing.pairs import ALICE, BOB
@@ -214,24 +217,41 @@ async def test_a_carrier_that_nobody_waits_for_any_more_is_closed() -> None:
 
 
 class Silent:
-    """A session of which nothing is heard; it ends with `add_carrier`."""
+    """A session of which nothing is heard; it ends with the second `add_carrier`, of which the first fails."""
 
     is_silent, ended = True, None
 
+    def __init__(self, error: DtpError) -> None:
+        self.error = error
+        self.dials = 0
+
     async def add_carrier(self) -> None:
+        self.dials += 1
+        if self.dials == 1:
+            raise NotResolved("nobody knows now where it is")
         self.is_silent = False
-        raise ConnectionClosed(CloseCode.NORMAL, "", by_peer=False)
+        raise self.error
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionClosed(CloseCode.NORMAL, "", by_peer=False),
+        ConnectionLost("it is lost"),
+        BudgetSpent("used up", paid=1, requests=1, bytes=1),
+        MoneyNotAdded("none came"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 @on_fake_clock
-async def test_that_a_connection_ends_while_another_carrier_is_dialled_is_no_fault() -> None:
+async def test_that_a_connection_ends_while_another_carrier_is_dialled_is_no_fault(error: DtpError) -> None:
     """Nobody waits for the dial: its error was reported as one that was never retrieved."""
     loop, untold = asyncio.get_running_loop(), list[dict[str, Any]]()
     loop.set_exception_handler(lambda _, context: untold.append(context))
-    session = Silent()
+    session = Silent(error)
     Silence(
         cast(Session, session), loop, LinkDrivers(), session.add_carrier, lambda _: 0, lambda _: None
     ).note_silent()
     await asyncio.sleep(5)
-    assert not session.is_silent
+    assert session.dials == 2
     assert untold == []
