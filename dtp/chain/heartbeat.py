@@ -230,7 +230,8 @@ class Heartbeats:
             self.started = False
 
     async def _execute_program(self, program: Program) -> None:
-        self._gas += (await self._chain.execute(program)).gas.net
+        executed = await self._chain.execute(program)
+        self._gas += executed.gas.net
 
     @property
     def gas(self) -> int:

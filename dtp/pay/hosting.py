@@ -287,9 +287,10 @@ class HostHeartbeat:
 
     async def _check_apart(self) -> None:
         if self._alone:
-            self._apart_gas += await refuse_apart(
+            gas = await refuse_apart(
                 self._chain, self._owned, self._key, self._clock, is_alive=self._is_alive
             )
+            self._apart_gas += gas
 
     async def start(self) -> None:
         """Send the first heartbeat. Raises `NoHost`, and what executing raises."""

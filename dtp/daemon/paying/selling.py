@@ -146,9 +146,7 @@ class Seller:
         if self._store.is_shared:
             return
         try:
-            self.host_gas += await refuse_apart(
-                self._chain, owned, self._key, time.time, is_alive=self._is_alive
-            )
+            gas = await refuse_apart(self._chain, owned, self._key, time.time, is_alive=self._is_alive)
         except EndpointsApart as error:
             raise EndpointsApart(
                 f"another daemon serves host {owned.host.id} and doesn't share the vouchers of this one: each would "
@@ -156,6 +154,7 @@ class Seller:
                 '[chain] vouchers = "postgresql://USER@HOST/DATABASE" or "redis://HOST:PORT/NUMBER", '
                 "or stop the other"
             ) from error
+        self.host_gas += gas  # by now others may have added theirs
 
     async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:
         known = owned.host.services.get(service_number(name))
