@@ -129,6 +129,10 @@ class Neighbour:
     past_wanted: dict[bytes, int] = field(default_factory=dict)
     #: What it asked for and is given as it reads: of a topic, from a number to before another, and since when.
     past: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
+    #: Topics of which it is sent NEIGHBOURS once it has read on: only the newest ones count.
+    untold: set[bytes] = field(default_factory=set)
+    #: There was no room for what it has to be told: it is cut off.
+    is_lost: bool = False
     #: Since when it was asked by IWANT and has given nothing of that, nor anything new; None if it gave some last.
     silent_since: float | None = None
     #: A broker's end here: always in the mesh, never judged.
@@ -248,8 +252,18 @@ class Core:
         it, and is told all anew when it is back."""
         if not neighbour.outbox.try_put_control(frame, now):
             self.counts["control-lost"] += 1
-            self.events.append(CutOff(neighbour.key, "it doesn't read what it has to be told"))
+            if not (neighbour.is_lost or neighbour.is_bridge):
+                neighbour.is_lost = True
+                self.events.append(CutOff(neighbour.key, "it doesn't read what it has to be told"))
         self.mark_ready(neighbour)
+
+    def send_hint(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
+        """Queue a control frame that only spares something. It is left out where much waits already: others may have
+        us send many of these, and nobody is to be cut off for that."""
+        if neighbour.outbox.is_busy:
+            self.counts["hint-left-out"] += 1
+        else:
+            self.send_control(neighbour, frame, now)
 
     def mark_ready(self, neighbour: Neighbour) -> None:
         """Note that there is something to send to a neighbour."""

@@ -70,7 +70,7 @@ class Meshes:
     def _send_member_records(self, state: TopicState, newcomer: Neighbour, now: float) -> None:
         """Send a newcomer the records of others that have a small topic: it is to be everybody's neighbour."""
         core = self._core
-        if not (state.exchanges and state.is_full):
+        if not (state.exchanges and state.is_full) or newcomer.outbox.is_busy:
             return
         known = newcomer.beat.introduced_to
         if records := self._records_of_members(state, newcomer, {newcomer.key, *known}):
@@ -107,7 +107,7 @@ class Meshes:
         self._back_off(state, neighbour.key, now + backoff)
         records = (
             self._records_of_members(state, neighbour, {neighbour.key})
-            if state.exchanges and core.scores[neighbour.key] >= 0
+            if state.exchanges and core.scores[neighbour.key] >= 0 and not neighbour.outbox.is_busy
             else []
         )
         core.send_control(neighbour, frames.prune(state.name, int(backoff), records), now)
@@ -236,6 +236,8 @@ class Meshes:
         """Bring every mesh to its size."""
         self._beats += 1
         self._core.announces = False
+        for neighbour in self._core.neighbours.values():
+            self._announce_untold(neighbour, now)
         for state in self._core.topics.values():
             if state.joined:
                 self._maintain_mesh(state, now)
@@ -260,7 +262,7 @@ class Meshes:
                 if peer[: frames.SHORT_NAME] in theirs:
                     continue
                 if (record := core.record_of(neighbour.key, peer)) is not None:
-                    core.send_control(core.neighbours[peer], frames.peers(name, [record]), now)
+                    core.send_hint(core.neighbours[peer], frames.peers(name, [record]), now)
 
     def _maintain_mesh(self, state: TopicState, now: float) -> None:
         core, limits = self._core, self._core.limits
@@ -370,17 +372,36 @@ class Meshes:
             core.announces = True
             return
         state.announced, state.announced_at = names, now
-        told = frames.neighbours(state.name, names)
-        for peer in sorted(state.members):
-            core.send_control(core.neighbours[peer], told, now)
+        self._send_neighbours(state, now)
 
     def send_retraction(self, state: TopicState, peer: bytes, now: float) -> None:
         """Send NEIGHBOURS without a peer at once: others rely on its being sent own messages."""
         if peer[: frames.SHORT_NAME] in state.announced:
             state.announced -= {peer[: frames.SHORT_NAME]}
-            told = frames.neighbours(state.name, state.announced)
-            for each in sorted(state.members):
-                self._core.send_control(self._core.neighbours[each], told, now)
+            self._send_neighbours(state, now)
+
+    def _send_neighbours(self, state: TopicState, now: float) -> None:
+        """Send NEIGHBOURS to members; later to those for whom much waits: when many come and go, each of a thousand
+        topics has hundreds of bytes of them each time."""
+        told = frames.neighbours(state.name, state.announced)
+        for neighbour in (self._core.neighbours[peer] for peer in sorted(state.members)):
+            if neighbour.outbox.is_busy:
+                neighbour.untold.add(state.name)
+                self._core.announces = True
+            else:
+                neighbour.untold.discard(state.name)
+                self._core.send_control(neighbour, told, now)
+
+    def _announce_untold(self, neighbour: Neighbour, now: float) -> None:
+        """Send a neighbour NEIGHBOURS of topics of which it wasn't told, as far as it has read on."""
+        for name in sorted(neighbour.untold):
+            if neighbour.outbox.is_busy:
+                self._core.announces = True
+                return
+            neighbour.untold.discard(name)
+            state = self._core.topics.get(name)
+            if state is not None and state.joined and neighbour.key in state.members:
+                self._core.send_control(neighbour, frames.neighbours(name, state.announced), now)
 
     def leave(self, state: TopicState, now: float) -> None:
         """Prune all of a topic that this side leaves, and clear its tables."""

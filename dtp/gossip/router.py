@@ -587,7 +587,7 @@ class Router:
         """Send IDONTWANT for a large message, after its signature was checked: a forged copy can't keep it away."""
         told = frames.frame(GossipFrameType.IDONTWANT, parsed.id)
         for neighbour in self._forward_targets(state, sender.key, parsed.key):
-            self._core.send_control(neighbour, told, now)
+            self._core.send_hint(neighbour, told, now)
 
     # ---- time ---------------------------------------------------------------------------------------------------
 

@@ -82,3 +82,58 @@ def test_who_cannot_be_told_what_topics_there_are_is_cut_off_and_told_anew():
     assert node.router.counts["control-lost"] > 0
     swarm.run_for(0.1)
     assert {each.peer for each in node.cut_off} == {slow.key}
+    assert len(node.cut_off) == 1  # however much more had no room
+
+
+def test_nobody_is_cut_off_since_a_crowd_comes_and_goes():
+    """Each one that went had 40 KB of NEIGHBOURS sent at once to everybody else; only the last ones count."""
+    swarm = GossipSwarm(4)
+    names = [f"{number:0100}" for number in range(300)]
+    node, slow = swarm.add_node(*names), swarm.add_node(*names)
+    swarm.link_nodes(node, slow)
+    swarm.run_for(3)
+    slow.reads_nothing_of.add(node.key)
+    subscribed = frames.subscriptions(map(str.encode, names))
+    crowd = [swarm.add_puppet(node) for _ in range(40)]
+    for puppet in crowd:
+        puppet.send_frames(node, *subscribed)
+    swarm.run_for(5)
+    for puppet in crowd[1:]:
+        node.router.remove_peer(puppet.key, swarm.now)
+    swarm.flush_soon(node)
+    swarm.run_for(5)
+    assert not node.cut_off
+    swarm.read_again(slow)
+    swarm.run_for(5)
+    assert slow.router.count_kept_of(node.key)["neighbours"] == 2 * len(names)  # itself, and one of the crowd
+
+
+def test_nobody_is_cut_off_since_many_topics_are_left_at_once():
+    """Each PRUNE has the records of up to 50 others: 3 MB together, for neighbours that read all."""
+    swarm = GossipSwarm(4)
+    names = [f"{number:0100}" for number in range(300)]
+    node = swarm.add_node(*names)
+    node.router.set_records(lambda peer, hearer: bytes(500))
+    for puppet in [swarm.add_puppet(node) for _ in range(20)]:
+        puppet.send_frames(node, *frames.subscriptions(map(str.encode, names)))
+    swarm.run_for(3)
+    for name in names:
+        node.leave(name)
+    swarm.run_for(0.1)
+    assert not node.cut_off
+
+
+def test_what_only_spares_something_is_left_out_for_who_reads_slowly():
+    """An author of many messages would have had it cut off."""
+    swarm = GossipSwarm(4)
+    node, slow = swarm.add_node(T), swarm.add_node(T)
+    author = swarm.add_node(T)
+    swarm.link_nodes(node, slow)
+    swarm.link_nodes(node, author)
+    swarm.run_for(3)
+    slow.reads_nothing_of.add(node.key)
+    for _ in range(2 * DEFAULT.queue_soft // 2000):
+        author.publish(T, bytes(2000))
+        swarm.run_for(0.02)
+    assert node.router.counts["hint-left-out"] > 0
+    assert not node.cut_off
