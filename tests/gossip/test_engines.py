@@ -165,6 +165,69 @@ def test_a_topic_that_is_joined_while_the_broker_is_away_is_carried_when_it_is_b
     run(main)
 
 
+def test_a_topic_is_carried_if_the_broker_is_back_before_it_is_said_that_it_was_away():
+    """A server that is away is waited for, for ten seconds, and it may be back meanwhile."""
+
+    async def main(stack):
+        gossip, broker = await lone(stack, "one"), Slow()
+        await gossip.attach(broker, plain=True)
+        topic = await stack.enter_async_context(gossip.topic("prices"))
+        await asyncio.sleep(0)
+        broker.on_return(0)
+        await until(lambda: gossip.counts["engine-failed"] >= 1)
+        broker.is_away = False
+        await carried(topic)
+
+    run(main)
+
+
+def test_a_topic_that_is_joined_again_while_the_broker_fails_at_leaving_it_is_carried():
+    class Clumsy(Slow):
+        async def unsubscribe(self, topic):
+            await super().unsubscribe(topic)
+            raise EngineError("it doesn't know that")
+
+    async def main(stack):
+        gossip, broker = await lone(stack, "one"), Clumsy()
+        broker.is_away = False
+        bridge = await gossip.attach(broker, plain=True)
+        async with gossip.topic("again") as topic:
+            await carried(topic)
+        await until(lambda: not bridge._topics)
+        stays = await stack.enter_async_context(gossip.topic("again"))
+        await until(lambda: gossip.counts["engine-failed"] == 1)
+        await carried(stays)
+
+    run(main)
+
+
+def test_what_a_nats_server_was_not_told_of_it_is_not_told_of_later():
+    """The client told it when it was back, also of a topic that had been left, and brought its messages."""
+
+    class Away:
+        def __init__(self):
+            self.subscriptions = []
+
+        async def subscribe(self, subject, *, cb):
+            self.subscriptions.append(subject)
+            return self
+
+        async def unsubscribe(self):
+            self.subscriptions.pop()
+
+        async def flush(self):
+            raise TimeoutError
+
+    async def main(stack):
+        engine = NatsEngine("nats://127.0.0.1:4222")
+        engine._client = client = Away()
+        with pytest.raises(EngineError):
+            await engine.subscribe(b"prices")
+        assert client.subscriptions == []
+
+    run(main)
+
+
 def test_a_newcomer_is_given_no_record_of_a_broker():
     """Its name is no key: half of them were refused as one, while what a neighbour sent was taken."""
 
@@ -405,7 +468,7 @@ def test_devices_of_mqtt_write_to_a_topic_and_read_it(mosquitto):
 
 
 @pytest.mark.slow
-def test_a_bridge_comes_back_when_its_broker_does(tmp_path):
+def test_a_bridge_comes_back_when_its_broker_does(tmp_path, caplog):
     if MOSQUITTO is None:
         pytest.skip("mosquitto is missing: apt install mosquitto")
     port = free_port()
@@ -431,5 +494,8 @@ def test_a_bridge_comes_back_when_its_broker_does(tmp_path):
             async with aiomqtt.Client("127.0.0.1", port) as device:
                 await device.subscribe("home/weather")
                 assert (await anext(device.messages)).payload == b"kept"
+        told = [each for each in caplog.records if each.name == "dtp.tasks"]
+        assert told  # that it begins again; and a broker that is away is no fault of the program
+        assert not any(each.exc_info for each in told)
 
     run(main)

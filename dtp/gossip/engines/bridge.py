@@ -101,6 +101,8 @@ class Bridge:
         self._wanted: set[bytes] = set()
         self._topics: set[bytes] = set()
         self._changing: set[bytes] = set()
+        #: How often the broker has come back.
+        self._returns = 0
         self._wake = asyncio.Event()
         self._sender = SupervisedTask(self._send_on, name="dtp-gossip-engine")
         self._tasks = TaskSet()
@@ -141,22 +143,30 @@ class Bridge:
             self._tasks.start(self._change_topic(topic), name="dtp-gossip-engine-topic")
 
     async def _change_topic(self, topic: bytes) -> None:
-        """Have the engine carry a topic or not, until it is as it is to be: that may change meanwhile."""
+        """Have the engine carry a topic or not, until it is as it is to be: that may change meanwhile. What the
+        broker doesn't take is tried again when it has come back."""
         try:
-            while (topic in self._wanted) != (topic in self._topics):
-                if topic in self._wanted:
-                    await self.engine.subscribe(topic)
-                    self._topics.add(topic)
-                    self._tell_router(GossipFrameType.SUBSCRIBE, topic)
-                else:
-                    self._topics.discard(topic)
-                    self._tell_router(GossipFrameType.UNSUBSCRIBE, topic)
-                    await self.engine.unsubscribe(topic)
-        except EngineError as error:
-            self._gossip.counts["engine-failed"] += 1
-            log.warning("%s does not carry a topic, or leave it: %s", self.engine.name, error)
+            while (is_wanted := topic in self._wanted) != (topic in self._topics):
+                returns = self._returns
+                try:
+                    await (self._carry_topic(topic) if is_wanted else self._drop_topic(topic))
+                except EngineError as error:
+                    self._gossip.counts["engine-failed"] += 1
+                    log.warning("%s does not carry a topic, or leave it: %s", self.engine.name, error)
+                    if is_wanted and returns == self._returns:
+                        return
         finally:
             self._changing.discard(topic)
+
+    async def _carry_topic(self, topic: bytes) -> None:
+        await self.engine.subscribe(topic)
+        self._topics.add(topic)
+        self._tell_router(GossipFrameType.SUBSCRIBE, topic)
+
+    async def _drop_topic(self, topic: bytes) -> None:
+        self._topics.discard(topic)
+        self._tell_router(GossipFrameType.UNSUBSCRIBE, topic)
+        await self.engine.unsubscribe(topic)
 
     def _tell_router(self, kind: GossipFrameType, topic: bytes) -> None:
         self._gossip._receive_frames(self.peer, [(kind, frames.named(topic))])
@@ -180,6 +190,7 @@ class Bridge:
 
     def _on_return(self, since_ms: int) -> None:
         """Fetch what the broker kept while it was away, now that it is back; and have it carry what it couldn't."""
+        self._returns += 1
         for topic in sorted(self._wanted - self._topics):
             self._change_soon(topic)
         for topic in sorted(self._topics):

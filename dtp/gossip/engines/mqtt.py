@@ -64,7 +64,12 @@ class MqttBridge:
         self._direction: Direction = direction
         self._qos = qos
         self._options = options
-        self._task = SupervisedTask(self._run_connection, name="dtp-mqtt-bridge", first_pause=_FIRST_PAUSE)
+        self._task = SupervisedTask(
+            self._run_connection,
+            name="dtp-mqtt-bridge",
+            first_pause=_FIRST_PAUSE,
+            foreseen=(aiomqtt.MqttError,),
+        )
         self._connected = asyncio.Event()
         self._taken: Any = None
         #: `in`, `out`, `in-unheard` (nobody had the topic), by how many messages.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -57,9 +58,8 @@ class NatsEngine(Engine):
         self._on_messages, self._on_return = on_messages, on_return
         options = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5} | self._options
         try:
-            async with asyncio.timeout(
-                _PATIENCE
-            ):  # the client tries for ever, which is for when it was there once
+            # The client tries for ever, which is for when it was there once.
+            async with asyncio.timeout(_PATIENCE):
                 self._client = await self._connect(
                     self._url,
                     connect_timeout=_PATIENCE,
@@ -93,10 +93,12 @@ class NatsEngine(Engine):
         try:
             if self._stream is not None:
                 await self._make_stream(topic, subject)
-            if topic not in self._subscriptions:  # else the server was away when it was to be told
-                self._subscriptions[topic] = await client.subscribe(subject, cb=self._on_message)
+            self._subscriptions[topic] = await client.subscribe(subject, cb=self._on_message)
             await client.flush()
         except _faults() as error:
+            # Else the client would subscribe by itself when the server is back.
+            with contextlib.suppress(EngineError):
+                await self.unsubscribe(topic)
             raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
 
     async def _make_stream(self, topic: bytes, subject: str) -> None:
