@@ -50,12 +50,13 @@ class MissedEvents:
 
     def note_waiting(self, conversation: bytes, event: bytes = b"") -> None:
         """Note, within a transaction, that an event of ours goes to no member of a group whose other key waits to be
-        accepted: they get it then. Without its id it is in no history."""
+        accepted: they get it then, of very much the newest. Without its id it is in no history."""
         mail, group = self._mail, self._mail.group_of(conversation)
         for person in group.members.roles if group else ():
             contact = mail.contacts.get_contact(person)
-            for device in contact.pending.devices if contact and contact.pending else ():
-                mail.store.missed.add_event(device, event)
+            if contact is not None and contact.pending is not None:
+                for device in mail.contacts.list_owned(contact) & {*contact.pending.devices}:
+                    mail.store.missed.add_waiting(device, event)
 
     def send_missed(self, device: bytes, now_ms: int) -> bool:
         """Queue what a device has missed, where it has acknowledged enough: a part of it, in order. Return whether

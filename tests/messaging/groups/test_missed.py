@@ -19,6 +19,7 @@ from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
 from dtp.messaging.errors import QueueFull
 from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.storage import missed_store
 
 
 def fall_silent(village: Village, name: str, to: str) -> None:
@@ -142,6 +143,24 @@ def test_what_is_said_in_a_group_meanwhile_waits_for_a_key_to_be_accepted(tmp_pa
         village.deliver()
         assert village.texts("bob", group) == ["meanwhile", "hello"]
         assert carol.person in bob.groups[group].members.roles
+
+
+def test_of_what_waits_for_a_key_to_be_accepted_the_newest_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may never be accepted."""
+    monkeypatch.setattr(missed_store, "WAITING", 20)
+    with villages(tmp_path) as make:
+        village = make("alice", least=100)
+        store, device = village.people["alice"].store, bytes(32)
+        ids = [number.to_bytes(16, "big") for number in range(300)]
+        with store.transaction():
+            for each in (b"", *ids):
+                store.missed.add_waiting(device, each)
+            kept = store.missed.take_events(device, 1000)
+        assert kept[0] == b""  # that it has to be told how groups are
+        assert kept[1:] == ids[len(ids) - len(kept) + 1 :]
+        assert 20 <= len(kept) <= 121
 
 
 def test_what_somebody_said_in_a_group_behind_their_removal_stays_hidden_whatever_key_is_accepted(
