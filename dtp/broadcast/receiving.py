@@ -118,7 +118,7 @@ class ShowReceiver:
         self._patience = patience = patience or Patience()
         self._progress = ShowProgress(start, limit)
         self._streams = ShowStreams(parents, producer, show)
-        self._fetcher = Fetcher(dial, parents, self._recovers_within, patience.silence)
+        self._fetcher = Fetcher(me, dial, parents, self._recovers_within, patience.silence)
         self._prober = Prober(
             me, dial, parents, self._streams, self._progress, patience, lambda: self.serving()
         )
@@ -485,11 +485,13 @@ class ShowReceiver:
         told = await asyncio.gather(
             *(self._prober.ask_for(each, edge + pace.required_lead) for each in others)
         )
-        pace.note_answered(pace.now() - began)
+        # Who doesn't answer at all may be gone: one that hears the show and answers soon says that not all are busy.
+        answered = [took for _, hears, took in told if hears]
+        pace.note_answered(min(answered) if answered else pace.now() - began)
         self._streams.check_replaced(self._progress.announcement)
-        if any(has for has, _ in told):
+        if any(has for has, _, _ in told):
             raise NeighbourSlow(f"{address} is behind others")
-        if silent and pace.silence > ALIVE and any(hears for _, hears in told):
+        if silent and pace.silence > ALIVE and any(hears for _, hears, _ in told):
             raise NeighbourSlow(f"{address} is silent")
         wanted = self._progress.first_wanted()
         if again and wanted is not None and wanted <= edge:  # nobody need be ahead: no piece of that comes

@@ -132,10 +132,12 @@ class Prober:
                 return None
             return Measured(connection, probe, stack.pop_all())
 
-    async def ask_for(self, address: str, number: int) -> tuple[bool, bool]:
-        """Return whether `address` says that it has segment `number`, or one behind it; and whether it hears the
-        producer, and not through this side. Where it hasn't, nothing of the show is sent for this."""
-        hears = False
+    async def ask_for(self, address: str, number: int) -> tuple[bool, bool, float]:
+        """Return whether `address` says that it has segment `number`, or one behind it; whether it hears the
+        producer, and not through this side; and how many seconds it took. Where it hasn't the segment, nothing of the
+        show is sent for this."""
+        hears, loop = False, asyncio.get_running_loop()
+        began = loop.time()
         try:
             async with (
                 asyncio.timeout(self._patience.answer),
@@ -151,13 +153,13 @@ class Prober:
                             hears = self._progress.is_from_producer(path) and self._me not in path
                         case m.Manifest(data):
                             if Segment.decode(data).number >= number:
-                                return True, hears
+                                return True, hears, loop.time() - began
                         case m.Gap():  # it has forgotten that already
-                            return True, hears
+                            return True, hears, loop.time() - began
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s doesn't say what it has: %s", address, fault or "no answer")
             self.note_failed(address)
-        return False, hears
+        return False, hears, loop.time() - began
 
     async def ask_newest(self, address: str) -> Probe:
         """Ask which stream somebody has, and how new its newest segment is; return what it said."""

@@ -1,13 +1,19 @@
 """Crowds that share a processor which is too slow for a while: once it would do, they hear the show again."""
 
 import asyncio
+from types import SimpleNamespace
 
+import pytest
 from shows import ME
 from simulated import Network, Processor
 
 from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.fetching import Fetcher
 from dtp.broadcast.format import PIECE_SIZE, Announcement, Flag, SegmentSigner
 from dtp.broadcast.held import HeldSegments
+from dtp.broadcast.parents import Pace, Parents, Patience
+from dtp.broadcast.receiving import ShowReceiver
+from dtp.identity import Identity
 from dtp.testing import clock
 
 PRODUCER = f"dtp+tcp://{ME.id}@producer:1/show"
@@ -75,5 +81,51 @@ def test_a_crowd_that_was_too_slow_is_well_again_where_a_third_of_the_processor_
         assert crowd.find_behind() <= 3
         assert all(each.fault is None for each in crowd.listening)
         crowd.end()
+
+    clock.run(test())
+
+
+@pytest.mark.parametrize(
+    ("answers", "are_busy"), [([5.0, 0.1], False), ([5.0, 2.0], True), ([5.0, 5.0], True)]
+)
+def test_one_that_does_not_answer_does_not_say_that_all_are_busy(answers, are_busy):
+    """Whoever has gone was taken for busy, so the others were asked a minute later, and one at a time."""
+
+    async def test():
+        loop, addresses = asyncio.get_running_loop(), [f"dtp+tcp://{ME.id}@{each}:1/show" for each in "abc"]
+        receiver = ShowReceiver(Identity(bytes(32)).id, None, Parents(addresses))
+        took = dict(zip(addresses[1:], answers, strict=True))
+
+        async def ask_for(address, number):
+            await asyncio.sleep(took[address])
+            return False, took[address] < 5.0, took[address]
+
+        receiver._prober.ask_for = ask_for
+        pace = Pace(Patience(), loop.time)
+        await receiver._look_elsewhere(SimpleNamespace(pace=pace, address=addresses[0]))
+        assert bool(pace.busy_looks) == are_busy
+
+    clock.run(test())
+
+
+def test_those_who_came_together_do_not_compare_their_chains_in_the_same_second():
+    async def find_times(number):
+        loop, times = asyncio.get_running_loop(), []
+        me = Identity(bytes([number]) * 32).id
+
+        def note_time():
+            times.append(loop.time())
+            return None, ""
+
+        task = asyncio.ensure_future(Fetcher(me, None, Parents([]), 15.0, 1.5).compare_repeatedly(note_time))
+        await asyncio.sleep(200)
+        task.cancel()
+        return [each - (loop.time() - 200) for each in times[:4]]
+
+    async def test():
+        found = await asyncio.gather(*map(find_times, range(1, 41)))
+        for expected, times in zip((10, 30, 70, 130), zip(*found, strict=True), strict=True):
+            assert 0.75 * expected <= min(times) <= max(times) <= 1.25 * expected
+            assert max(times) - min(times) > expected / 3
 
     clock.run(test())
