@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from village import Village
 
-from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.conversation.events import MAX_CLOCK, Event, EventKind
 from dtp.messaging.conversation.operations import Act, MemberRole
 
 HOUR = 3_600_000
@@ -262,3 +262,24 @@ def test_what_a_new_device_says_first_comes_behind_what_others_have_said(
     at.say("phone", at.people["bob"].person, "hello")
     at.deliver()
     assert at.texts("bob", at.people["alice"].person) == ["one", "two", "three", "hello"]
+
+
+@pytest.mark.parametrize("disappears", [False, True])
+def test_whoever_was_removed_does_not_choose_what_place_has_what_others_say(
+    village: Callable[..., Village], disappears: bool
+) -> None:
+    """Behind the last clock there is none: what all said next had places by chance."""
+    at = village("alice", "bob", "carol", least=100)
+    group = at.group("alice", "bob", "carol")
+    alice, bob = at.people["alice"], at.people["bob"]
+    alice.change_group(group, Act.REMOVE, at.now, subject=bob.person)
+    at.deliver()
+    fields = {"text": "last", **({"disappear": 1} if disappears else {})}
+    with bob.transaction():
+        event = Event(EventKind.TEXT, group, MAX_CLOCK, at.now, fields)
+        bob.enqueue_event([alice.identity.id.key], event, at.now)
+    at.deliver()
+    at.now += 60_000
+    alice.store.delete_vanished(at.now)
+    assert at.texts("alice", group) == []
+    assert alice.store.next_clock(group, at.now) == at.now

@@ -586,10 +586,16 @@ class MessageStore:
 
     def next_clock(self, conversation: bytes, now_ms: int) -> int:
         """Return the clock of what is said now in a conversation: above all, and what has disappeared, if it can.
-        It is the time at least, since others may have said much that this device has never had."""
-        query, tables = "SELECT MAX(clock) FROM {} WHERE conversation = ?", ("said", "vanished_clocks")
-        found = [self._database.select_rows(query.format(each), conversation) for each in tables]
-        return min(max(now_ms, *((clock or 0) + 1 for ((clock,),) in found)), MAX_CLOCK)
+        It is the time at least, since others may have said much that this device has never had. What is held back
+        doesn't count: somebody who isn't in a group would choose what place everybody's messages have."""
+        shown = self._database.select_rows(
+            "SELECT clock FROM said WHERE conversation = ? AND NOT held ORDER BY clock DESC LIMIT 1",
+            conversation,
+        )
+        gone = self._database.select_rows(
+            "SELECT clock FROM vanished_clocks WHERE conversation = ?", conversation
+        )
+        return min(max([now_ms, *(clock + 1 for (clock,) in [*shown, *gone])]), MAX_CLOCK)
 
     def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
         """Return conversations and events that were sent since a time."""
@@ -608,7 +614,7 @@ class MessageStore:
         """Delete messages that were to disappear by now, and events about them. Return their number."""
         self._db.execute(
             "INSERT INTO vanished_clocks SELECT conversation, MAX(clock) FROM said WHERE vanishes AND vanishes <= ? "
-            "GROUP BY conversation ON CONFLICT DO UPDATE SET clock = MAX(clock, excluded.clock)",
+            "AND NOT held GROUP BY conversation ON CONFLICT DO UPDATE SET clock = MAX(clock, excluded.clock)",
             (now_ms,),
         )
         gone = self._db.execute(
