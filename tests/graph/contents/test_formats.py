@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from dtp.crdt import BlobRef, Duration, Link, LocalTime, values
 from dtp.graph import ContentsError, Graph, GraphError, GraphReadOnly, NotSealed, StoreError
 from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf, files
+from dtp.graph.formats import contents as contents_formats
 from dtp.graph.formats.items import FoundItems, Item
 from dtp.graph.stores import sqlite_format
 from dtp.testing.strategies import graph_values
@@ -493,6 +494,8 @@ def test_the_page_names_the_versions_that_there_are() -> None:
     assert rows["exported graph (`dtpg`)"] == str(files.MAGIC[-1])
     assert rows["contents in JSON"] == str(as_json.VERSION)
     assert ",".join(as_csv.HEAD) in page
+    for name, (endings, *_) in contents_formats.FORMATS.items():
+        assert f"`{name}` ({', '.join(f'`{ending}`' for ending in endings)})" in page
 
 
 @pytest.mark.slow
