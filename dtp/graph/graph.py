@@ -284,7 +284,9 @@ class Graph(Contents):
             self._refused = error
         except DtpError as error:
             if not self._closed:
-                self._failure = error
+                before, self._failure = self._failure, error
+                if (type(before), str(before)) == (type(error), str(error)):
+                    return  # it was told, and each change here tries again
                 context = {
                     "message": "what was made in a graph was not signed and stored",
                     "exception": error,
@@ -295,8 +297,9 @@ class Graph(Contents):
     def failed(self) -> DtpError | None:
         """Why the last commit in the background failed, None if it didn't.
 
-        What it could not sign and store is kept in memory, and each `commit` tries again and raises what is still
-        wrong; so does all that begins with one, such as `sync` and `close`. Edits of texts that were refused
+        The loop's exception handler hears of it, too, once until it is another reason or a commit succeeds. What it
+        could not sign and store is kept in memory, and each `commit` tries again and raises what is still wrong; so
+        does all that begins with one, such as `sync` and `close`. Edits of texts that were refused
         (`NotOwner`, `RuleBroken`) are gone: the next `commit` raises that, once. `GraphForked` when it became known
         that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is.
         """
