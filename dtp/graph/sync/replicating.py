@@ -119,7 +119,7 @@ class _Session:
             await self._graph.commit()  # what was made just now is part of what there is
             agreed = self._graph.agreed.get(self._peer)
             await self._send_message(self._side.start(self._graph.frames.heads(), agreed=agreed))
-            await self._tell_refused()
+            self._tell_refused()
             proof = self._graph.forks.get(self._peer)
             if proof is not None:
                 await self._send_proof(proof)
@@ -164,9 +164,12 @@ class _Session:
 
     # ---- sending ------------------------------------------------------------------------------------------------
 
-    async def _send_message(self, message: bytes) -> None:
+    def _write_message(self, message: bytes) -> None:
         self._stream.write(len(message).to_bytes(4, "big") + message)
         self.exchanged.bytes_sent += 4 + len(message)
+
+    async def _send_message(self, message: bytes) -> None:
+        self._write_message(message)
         await self._stream.drain()
 
     async def _send_on(self) -> None:
@@ -177,7 +180,7 @@ class _Session:
             if self._graph.closed or not self._side.knows_peer:
                 continue
             await self._ask_again()
-            await self._tell_refused()
+            self._tell_refused()
             await self._send_missing()
             if self._terms.part != self._graph.part:
                 return  # it has grown: what is asked for is another
@@ -196,17 +199,18 @@ class _Session:
             self._full.discard(author)
             await self._send_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
 
-    async def _tell_refused(self) -> None:
-        """Tell the peer of whom nothing is wanted, and of whom something is again."""
+    def _tell_refused(self) -> None:
+        """Tell the peer of whom nothing is wanted, and of whom something is again: at once, as two tasks do, and the
+        peer goes by what it hears last. Whoever reads mustn't wait for room either, as the peer may do the same."""
         early = self._graph.intake.early_from(self._peer)
         unwanted = self._graph.admission.unwanted | self._without | early
         fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
         again = sorted(self._unwanted - unwanted)
-        self._unwanted = (self._unwanted & unwanted) | set(fresh)  # what comes meanwhile tells the rest
+        self._unwanted = (self._unwanted & unwanted) | set(fresh)
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
-            await self._send_message(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
+            self._write_message(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
         for author in again:
-            await self._send_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
+            self._write_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
 
     async def _send_missing(self) -> None:
         heads = self._graph.frames.heads()
@@ -425,7 +429,7 @@ class _Session:
         except (Equivocation, HistoryUnclear, StateLimit):
             for envelope in batch:
                 await self._take_one(envelope)
-        await self._tell_refused()  # before STORED, which may be the last that the peer reads
+        self._tell_refused()  # before STORED, which may be the last that the peer reads
 
     def _refused_authors(self) -> set[bytes]:
         """Return the authors of whom nothing is taken from this peer, for now or for good."""
@@ -445,9 +449,8 @@ class _Session:
             log.warning("%s", error)
         except StateLimit as error:
             if isinstance(envelope, envelopes.Summary):
-                self._graph.intake.add_early(
-                    self._peer, envelope
-                )  # the peer is told, and again when it is due
+                self._graph.intake.add_early(self._peer, envelope)
+                # the peer is told, and again when it is due
             else:
                 self._full.add(author)
             log.warning("%s is not followed further for now: %s", author.hex(), error)
