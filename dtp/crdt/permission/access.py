@@ -71,6 +71,8 @@ def needs_verdict(author: bytes, soul: str) -> bool:
 
 
 OFFER, USE, REVOKE = "offer/", "use/", "revoke/"
+#: Why an op of a device doesn't count that its account has put out.
+REVOKED_DEVICE: Final = "an account's soul, and the account has revoked its author"
 #: Grants of one owner that an author may use: all are looked through for an op.
 MAX_GRANTS: Final = 64
 
@@ -260,15 +262,18 @@ class Ruling:
         usable = self._usable.get(owner)
         if usable is None:
             usable = self._usable[owner] = [*self._list_usable(owner)]
-        found = False
-        if not is_reserved_of(owner, soul, op.key):
-            for name, root, below, last, account in usable:
-                if clock > last or not (soul == root or soul.startswith(below)):
-                    continue
-                if not account or self._is_device(account, op):
-                    self._used[name] = clock
-                    found = True
-        return "" if found else "another's soul, without a grant for it"
+        reason = "another's soul, without a grant for it"
+        if is_reserved_of(owner, soul, op.key):
+            return reason
+        for name, root, below, last, account in usable:
+            if not (soul == root or soul.startswith(below)):
+                continue
+            if clock > last:
+                reason = reason and "another's soul, and the grant for it has ended or was revoked"
+            elif not account or self._is_device(account, op):
+                self._used[name] = clock
+                reason = ""
+        return reason
 
     def _list_usable(self, owner: str) -> Iterator[_Usable]:
         for name, grant in self._used_of(owner).items():
@@ -311,8 +316,14 @@ class Ruling:
         return self._showing[place]
 
     def _of_account(self, op: Op) -> str:
-        if self._is_device(root_of(op.soul), op):
+        name = root_of(op.soul)
+        if self._is_device(name, op):
             return ""
+        shown = self._devices[name]
+        if any(one.covers_clock(op.clock) for one, _ in shown):
+            return REVOKED_DEVICE
+        if shown:
+            return "an account's soul, and the card that names its author has ended"
         return "an account's soul, without a card that names its author"
 
     def _is_device(self, name: str, op: Op) -> bool:

@@ -15,7 +15,7 @@ from dtp.core.errors import NotOwner
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
 from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list, ops_of
-from dtp.crdt.permission.access import ACCESS, USE, AccessState, Ruling, needs_verdict
+from dtp.crdt.permission.access import ACCESS, REVOKED_DEVICE, USE, AccessState, Ruling, needs_verdict
 from dtp.crdt.permission.accounts import CARD, is_of_account, root_of
 from dtp.crdt.permission.owners import owned_soul, owner_name
 from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, NOT_SUCH_A_VALUE, RuleBroken, Rules
@@ -151,6 +151,10 @@ class Permits:
     def _make_refusal(self, op: Op, reason: str) -> NotOwner | RuleBroken:
         if op.soul.startswith(MARK):
             return RuleBroken(f"{op.soul!r} {op.key!r}: {reason}")
+        if reason == REVOKED_DEVICE:
+            return NotOwner(
+                f"{op.soul!r}: {reason}; have a device that it names write this, or add another identity"
+            )
         if is_of_account(op.soul):
             return NotOwner(
                 f"{op.soul!r}: {reason}; whoever has the account's key adds this device, and publishes the card"

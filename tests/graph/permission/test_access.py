@@ -69,7 +69,7 @@ def test_granting_and_revoking() -> None:
         assert [one.op.value for one in versions] == ["Alice's", "Bob's"]
         await meet(alice, bob, carol)
         assert str(bob.text(board, "body")) == "by Bob"
-        with pytest.raises(NotOwner):
+        with pytest.raises(NotOwner, match="the grant for it has ended or was revoked"):
             bob.node(board)["title"] = "again"
         for graph in (alice, bob, carol):
             await graph.verify()

@@ -59,7 +59,7 @@ def test_a_device_is_added_and_lost_and_the_souls_stay(tmp_path: Path) -> None:
         await meet(laptop, carol, phone)
         for graph in (laptop, carol, phone):
             assert (graph.node(notes)["title"], str(graph.text(notes))) == ("by the phone", "written away")
-        with pytest.raises(NotOwner):
+        with pytest.raises(NotOwner, match="the account has revoked its author"):
             phone.node(notes)["title"] = "again"
         (gone,) = [one for one in carol.accounts.devices(FIRST.card.name) if one.peer == PHONE.id]
         assert gone.ended is not None
