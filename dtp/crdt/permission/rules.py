@@ -10,8 +10,10 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import accumulate
+from operator import or_
 from typing import Final, Literal
 
 from dtp.crdt import values
@@ -146,6 +148,10 @@ class Schema:
         return known and value.keys() >= self._required
 
 
+#: One for all, as a stranger's document may have thousands, of a byte or two each.
+_ANYTHING: Final = Schema()
+
+
 @dataclass(frozen=True)
 class Rule:
     """What may be written at souls and keys that match. Of a document's rules the first that matches decides.
@@ -161,7 +167,7 @@ class Rule:
     space: str = "register"
     #: Of what is written; of a counter its author's total, of a text the edit's bytes, of a list
     #: each element.
-    value: Schema = field(default_factory=Schema)
+    value: Schema = _ANYTHING
     #: Names of who may write; nobody named: everyone.
     writers: frozenset[str] = frozenset()
     #: Whose entries and items may be removed, replaced, moved or assigned. Deleting a register is "own" where the
@@ -191,6 +197,10 @@ class Rule:
     def once_for(self, op: Op) -> tuple[str, str] | None:
         """Return the (soul, key) within which an op may be the only one of its author, None if it need not be."""
         return {"": None, "rule": ("", ""), "soul": (op.soul, ""), "key": (op.soul, op.key)}[self.once]
+
+
+#: One for all, likewise, of which each takes one byte.
+_ANY_OP: Final = Rule()
 
 
 class Rules:
@@ -260,11 +270,15 @@ class RuleMatcher:
         self._spaces: dict[str, int] = {}
         self._keys: dict[str, int] = {}
         self._any_key = 0
-        self._parts: list[dict[str, int]] = [{} for _ in range(MAX_PARTS)]
-        self._any_part = [0] * MAX_PARTS
+        #: By place in a path: which rules ask for a part there, and which of them it satisfies.
+        self._asking: list[int] = []
+        self._parts: list[dict[str, int]] = []
+        #: By how many parts a path has; and by how many it has at least.
         self._lengths = [0] * (MAX_PARTS + 2)
+        self._open = [0] * (MAX_PARTS + 2)
         for at, rule in enumerate(self._rules):
             self._add_rule(1 << at, rule, author)
+        self._lengths = list(map(or_, self._lengths, accumulate(self._open, or_)))
 
     def _add_rule(self, bit: int, rule: Rule, author: str) -> None:
         _add_bit(self._spaces, rule.space, bit)
@@ -273,15 +287,17 @@ class RuleMatcher:
         else:
             _add_bit(self._keys, rule.key.replace("{author}", author), bit)
         pattern = rule.path.split("/") if rule.path else []
-        is_open = pattern[-1:] == ["**"]
-        pattern = pattern[:-1] if is_open else pattern
-        for length in range(len(pattern), len(self._lengths) if is_open else len(pattern) + 1):
-            self._lengths[length] |= bit
-        for place in range(MAX_PARTS):
-            want = pattern[place] if place < len(pattern) else "*"
-            if want == "*":
-                self._any_part[place] |= bit
-            else:
+        if pattern[-1:] == ["**"]:
+            pattern.pop()
+            self._open[len(pattern)] |= bit
+        else:
+            self._lengths[len(pattern)] |= bit
+        for place, want in enumerate(pattern):
+            if place == len(self._parts):
+                self._parts.append({})
+                self._asking.append(0)
+            if want != "*":
+                self._asking[place] |= bit
                 _add_bit(self._parts[place], want, bit)
                 _add_bit(self._parts[place], want.replace("{author}", author), bit)
 
@@ -290,8 +306,8 @@ class RuleMatcher:
         parts = path.split("/", MAX_PARTS) if path else []
         found = self._spaces.get(space, 0) & (self._any_key | self._keys.get(key, 0))
         found &= self._lengths[len(parts)]
-        for part, of_part, any_part in zip(parts, self._parts, self._any_part, strict=False):
-            found &= any_part | of_part.get(part, 0)
+        for part, asking, satisfied in zip(parts, self._asking, self._parts, strict=False):
+            found &= ~asking | satisfied.get(part, 0)
         if not found:
             return None
         at = (found & -found).bit_length() - 1
@@ -310,12 +326,15 @@ def root_of(kind: str, document: bytes) -> str:
 
 # ---- as bytes -------------------------------------------------------------------------------------------------
 
-_SCHEMA_FIELDS: Final = ("type", "min", "max", "size", "one_of", "prefix", "items", "fields", "optional")
-_RULE_FIELDS: Final = ("path", "key", "space", "value", "writers", "removes", "once", "rate")
+_SCHEMA_FIELDS: Final = dict.fromkeys(
+    ("type", "min", "max", "size", "one_of", "prefix", "items", "fields", "optional")
+)
+_RULE_FIELDS: Final = dict.fromkeys(("path", "key", "space", "value", "writers", "removes", "once", "rate"))
+_RULE_TEXTS: Final = ("path", "key", "space", "removes", "once")
 
 
 def _write_schema(schema: Schema) -> dict[str, Value]:
-    default, found = Schema(), {}
+    default, found = _ANYTHING, {}
     for name in _SCHEMA_FIELDS:
         value = getattr(schema, name)
         if value == getattr(default, name) and type(value) is type(getattr(default, name)):
@@ -331,7 +350,7 @@ def _write_schema(schema: Schema) -> dict[str, Value]:
 
 
 def _write_rule(rule: Rule) -> dict[str, Value]:
-    default, found = Rule(), {}
+    default, found = _ANY_OP, {}
     for name in _RULE_FIELDS:
         value = getattr(rule, name)
         if value == getattr(default, name):
@@ -363,8 +382,8 @@ def read(document: bytes) -> Rules:
     return found
 
 
-def _take(data: Value, known: tuple[str, ...], what: str) -> dict[str, Value]:
-    if not isinstance(data, dict) or not data.keys() <= set(known):
+def _take(data: Value, known: Mapping[str, object], what: str) -> dict[str, Value]:
+    if not isinstance(data, dict) or not data.keys() <= known.keys():
         raise RulesError(f"{what} is a map with some of {', '.join(known)}")
     return dict(data)
 
@@ -383,31 +402,44 @@ def _names(value: Value, what: str) -> frozenset[str]:
 
 def _read_rule(data: Value) -> Rule:
     given = _take(data, _RULE_FIELDS, "a rule")
+    if not given:
+        return _ANY_OP
     if "value" in given:
         given["value"] = _read_schema(given["value"], 0)
     if "writers" in given:
         given["writers"] = _names(given["writers"], "`writers`")
     if "rate" in given:
-        rate = given["rate"]
-        _one(isinstance(rate, list) and len(rate) == 2, "`rate` is a count and seconds")
-        count, seconds = rate
-        _one(type(count) is int and 1 <= count <= MAX_RATE, f"a rate counts 1 to {MAX_RATE} ops")
-        _one(_int_or_float(seconds) and 0 < seconds <= _MAX_SECONDS, "a rate is for up to a year, in seconds")
-        given["rate"] = (count, seconds)
+        given["rate"] = _read_rate(given["rate"])
+    for name in given:
+        if name in _RULE_TEXTS and not isinstance(given[name], str):
+            raise RulesError(f"`{name}` is a text")
     rule = Rule(**given)
-    for name in ("path", "key", "space", "removes", "once"):
-        _one(isinstance(getattr(rule, name), str), f"`{name}` is a text")
-    _one("**" not in rule.path.split("/")[:-1], "`**` is the last part of a path")
-    _one(rule.path.count("/") < MAX_PARTS, f"a path has at most {MAX_PARTS} parts")
-    _one(rule.space in _SPACES, f"`space` is one of {', '.join(sorted(_SPACES))}")
-    _one(rule.removes in ("nothing", "own", "any"), '`removes` is "nothing", "own" or "any"')
-    _one(rule.once in ("", "rule", "soul", "key"), '`once` is "rule", "soul" or "key"')
+    if "path" in given:
+        _one("**" not in rule.path.split("/")[:-1], "`**` is the last part of a path")
+        _one(rule.path.count("/") < MAX_PARTS, f"a path has at most {MAX_PARTS} parts")
+    if rule.space not in _SPACES:
+        raise RulesError(f"`space` is one of {', '.join(sorted(_SPACES))}")
+    if rule.removes not in ("nothing", "own", "any"):
+        raise RulesError('`removes` is "nothing", "own" or "any"')
+    if rule.once not in ("", "rule", "soul", "key"):
+        raise RulesError('`once` is "rule", "soul" or "key"')
     return rule
+
+
+def _read_rate(rate: Value) -> tuple[int, float]:
+    _one(isinstance(rate, list) and len(rate) == 2, "`rate` is a count and seconds")
+    count, seconds = rate
+    _one(type(count) is int and 1 <= count <= MAX_RATE, f"a rate counts 1 to {MAX_RATE} ops")
+    _one(_int_or_float(seconds) and 0 < seconds <= _MAX_SECONDS, "a rate is for up to a year, in seconds")
+    return count, seconds
 
 
 def _read_schema(data: Value, depth: int) -> Schema:
     given = _take(data, _SCHEMA_FIELDS, "a schema")
-    _one(depth < _MAX_DEPTH, f"schemas are at most {_MAX_DEPTH} deep")
+    if depth >= _MAX_DEPTH:
+        raise RulesError(f"schemas are at most {_MAX_DEPTH} deep")
+    if not given:
+        return _ANYTHING
     if "items" in given:
         given["items"] = _read_schema(given["items"], depth + 1)
     if "fields" in given:
@@ -426,10 +458,12 @@ def _read_schema(data: Value, depth: int) -> Schema:
             "`size` is two ints",
         )
         given["size"] = tuple(size)
-    schema = Schema(**given)
-    _one(schema.type in ("", *_TYPES), f"`type` is one of {', '.join(_TYPES)}")
-    for name in ("min", "max"):
-        limit = getattr(schema, name)
-        _one(limit is None or (_int_or_float(limit) and limit == limit), f"`{name}` is a number")
-    _one(isinstance(schema.prefix, str), "`prefix` is a text")
-    return schema
+    if "type" in given and given["type"] not in ("", *_TYPES):
+        raise RulesError(f"`type` is one of {', '.join(_TYPES)}")
+    for name in given:
+        limit = given[name] if name in ("min", "max") else None
+        if limit is not None and not (_int_or_float(limit) and limit == limit):
+            raise RulesError(f"`{name}` is a number")
+    if not isinstance(given.get("prefix", ""), str):
+        raise RulesError("`prefix` is a text")
+    return Schema(**given)
