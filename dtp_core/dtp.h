@@ -335,7 +335,7 @@ typedef struct dtp_load {
     size_t edits; /* of texts and lists */
     size_t edit_bytes;
     size_t ruled; /* ops at souls that begin with %: grants, documents of rules, and what is under these */
-    size_t ruled_bytes; /* of their values */
+    size_t ruled_bytes; /* of values of grants and of documents of rules */
 } dtp_load;
 /* Of all frames that wait. */
 dtp_load dtp_graph_deferred_load(const dtp_graph *graph);

@@ -513,8 +513,9 @@ class FrameLoad(NamedTuple):
     #: Of texts and lists, and their bytes.
     edits: int
     edit_bytes: int
-    #: Ops at souls that begin with %: grants, documents of rules, and what is under these; and bytes of their values.
+    #: Ops at souls that begin with %: grants, documents of rules, and what is under these.
     ruled: int
+    #: Of values of grants and of documents of rules.
     ruled_bytes: int
 
 

@@ -208,6 +208,14 @@ int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap)
 
 /* ---- frames that wait ----------------------------------------------------------------------------------------------- */
 
+/* Whether values at a soul are read for verdicts: a document of rules, or what an author grants and uses. */
+static int is_read(const uint8_t *soul, size_t length)
+{
+    static const uint8_t access[] = {'%', 'a', 'c', 'c', 'e', 's', 's', '/'};
+    return memchr(soul, '/', length) == NULL
+        || (length > sizeof access && memcmp(soul, access, sizeof access) == 0);
+}
+
 static dtp_load count_load(const dtp_parsed *p, size_t length)
 {
     dtp_load load = {p->count, length + p->byte_count, 0, 0, 0, 0};
@@ -221,7 +229,8 @@ static dtp_load count_load(const dtp_parsed *p, size_t length)
         }
         if (p->owned && soul->length > 0 && p->bytes[soul->offset] == '%') {
             load.ruled++;
-            load.ruled_bytes += op->value_length;
+            if (is_read(p->bytes + soul->offset, soul->length))
+                load.ruled_bytes += op->value_length;
         }
     }
     return load;

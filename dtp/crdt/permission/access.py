@@ -45,6 +45,7 @@ from dtp.crdt.permission.weights import (
     CLOCK,
     DOCUMENT_BYTE,
     GRANT,
+    RATE,
     SHIPPED,
     SHOWN,
     weigh_offence,
@@ -119,7 +120,7 @@ class _Author:
         """Return the bytes of memory that it takes, about."""
         grants = sum(map(len, self.grants.values()))
         counted = SHIPPED * len(self.shipped) + GRANT * grants + SHOWN * len(self.showing)
-        counted += CLOCK * sum(map(len, self.rates.values()))
+        counted += RATE * len(self.rates) + CLOCK * sum(map(len, self.rates.values()))
         return counted + weigh_once(self.once) + sum(map(weigh_offence, self.offences.values()))
 
 
@@ -440,7 +441,7 @@ class Ruling:
                 kept = known.rates.setdefault(place, deque(maxlen=rate[0] if rate else 0))
                 before = len(kept)
                 kept.extend(clocks)
-                access.memory_bytes += CLOCK * (len(kept) - before)
+                access.memory_bytes += CLOCK * (len(kept) - before) + (0 if before else RATE)
         for owner, grants in self._grants.items():
             used = known.grants.setdefault(owner, {})
             access.memory_bytes += GRANT * len(grants.keys() - used.keys())

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 #: Bytes of memory for each byte of a document of rules, once it is read.
 DOCUMENT_BYTE: Final = 64
 #: Bytes for each document that an author has shipped, grant that it uses, account and generation that it has shown,
-#: and clock that a rate counts.
+#: rate, and clock that a rate counts.
 SHIPPED: Final = 200
 GRANT: Final = 1_100
 SHOWN: Final = 400
+RATE: Final = 1_000
 CLOCK: Final = 48
 _ONCE: Final = 350
 _OFFENCE: Final = 500

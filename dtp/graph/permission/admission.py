@@ -64,7 +64,7 @@ _TEXT_BESIDE: Final = 2_000
 _EDITED_BYTE: Final = 26
 #: Bytes of memory that an op takes, beside its names and value, and one under rules beside that.
 _OP: Final = 150
-_RULED: Final = 350
+_RULED: Final = 1_100
 #: Memory is measured again behind so many ops of others, and one more for so many bytes: it takes as long as they do.
 #: So many bytes of an envelope count as an op: one may be thousands of edits of a text.
 _OPS_LEAST: Final = 1_000

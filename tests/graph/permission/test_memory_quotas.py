@@ -30,6 +30,13 @@ def vote(bob: Graph, number: int) -> None:
     bob.put_many([(votes.soul("a"), f"{number}.{each}", True) for each in range(500)])
 
 
+def count_rates(bob: Graph, number: int) -> None:
+    """What a rate counts takes 1,000 bytes of memory from its first op on."""
+    rules = [Rule(path=f"{each}", rate=(9, 1)) for each in range(64)]
+    rated = bob.access.allow(Rules(f"r{number}", rules))
+    bob.put_many([(rated.soul(f"{each}"), "k", True) for each in range(64)])
+
+
 def use_grants(bob: Graph, number: int) -> None:
     """A grant takes 200 bytes of a frame, and 1,400 of memory. Owners can be made up."""
     owner = identity(f"owner {number}")
@@ -42,7 +49,7 @@ def put_values(bob: Graph, number: int) -> None:
     bob.put_many([(f"n{number}", f"{each}", True) for each in range(2_000)])
 
 
-FLOODS = [ship_document, vote, use_grants, put_values]
+FLOODS = [ship_document, vote, count_rates, use_grants, put_values]
 
 
 @pytest.mark.parametrize("flood", FLOODS)
@@ -89,6 +96,25 @@ def test_what_is_dated_ahead_fills_no_memory_when_it_is_due(flood: Callable[[Gra
         assert len(list(alice.replica.take_due())) == waiting
         assert alice.replica.core.memory_bytes + alice.replica.access.memory_bytes < 2_500_000
         assert alice.replica.core.waiting_load() == (0, 0, 0, 0, 0, 0)
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_what_is_written_under_rules_counts_as_what_it_is() -> None:
+    """A value took 64 times its bytes of what strangers may fill, as a document of rules does."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(BOUNDED)
+        notes = bob.access.allow(Rules("note", [Rule()]))
+        bob.node(notes.soul("a"))["k"] = "x" * 500_000
+        await bob.commit()
+        await alice.receive(await bob.frames.read(BOB.id.key, 1, 1))
+        assert alice.admission.refused.reasons == {}
+        assert alice.node(notes.soul("a"))["k"] == "x" * 500_000
         for graph in alice, bob:
             await graph.close()
 
