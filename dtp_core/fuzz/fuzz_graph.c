@@ -143,6 +143,12 @@ static void any_lookups(dtp_graph *graph)
     free(numbers);
 }
 
+static int same_load(dtp_load x, dtp_load y)
+{
+    return x.ops == y.ops && x.bytes == y.bytes && x.edits == y.edits && x.edit_bytes == y.edit_bytes
+        && x.ruled == y.ruled && x.ruled_bytes == y.ruled_bytes;
+}
+
 /* What is refused changes nothing that is to be seen; what is taken can be read, saved and loaded. */
 static void any_frame(choices *c)
 {
@@ -150,6 +156,7 @@ static void any_frame(choices *c)
     kept body = keep(c->data, c->left, 0), before = saved(graph), after, again;
     dtp_merged merged;
     dtp_frame_facts facts;
+    dtp_load load, none = {0, 0, 0, 0, 0, 0};
     dtp_view view;
     int64_t author = dtp_graph_author(graph, keys[1]);
     int code = dtp_graph_check(graph, keys[1], body.bytes, body.length, &facts), ops;
@@ -160,8 +167,10 @@ static void any_frame(choices *c)
     CHECK(code == DTP_OK || (code == DTP_E_FORMAT && facts.place <= body.length));
     ops = dtp_graph_ops(graph, body.bytes, body.length, &view, &place);
     CHECK(ops == code || (ops == DTP_OK && code == DTP_E_FORMAT)); /* edits of texts in another's name */
+    CHECK(dtp_graph_weigh(graph, body.bytes, body.length, &load) == ops);
     taken = dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, 1, &merged);
     CHECK(taken == code || (taken == 1 && code == DTP_OK && merged.edits > 0));
+    CHECK(same_load(dtp_graph_deferred_load(graph), merged.deferred ? load : none));
     after = saved(graph);
     CHECK(code == DTP_OK || same(before, after));
     CHECK(code != DTP_OK || dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, 1, &merged) == DTP_OK);
@@ -171,9 +180,11 @@ static void any_frame(choices *c)
     CHECK(dtp_graph_load(copy, after.bytes, after.length, &place) == DTP_OK);
     again = saved(copy);
     CHECK(same(after, again));
+    CHECK(same_load(dtp_graph_deferred_load(graph), dtp_graph_deferred_load(copy)));
     dtp_graph_close(copy);
     while (dtp_graph_due(graph, INT64_MAX, &merged) == DTP_OK && merged.ops > 0)
         continue;
+    CHECK(same_load(dtp_graph_deferred_load(graph), none));
     CHECK(dtp_graph_tidy(graph) == DTP_OK);
     dtp_graph_close(graph);
     if (code == DTP_OK)
