@@ -2,6 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from shows import ME
@@ -16,6 +17,8 @@ from dtp.broadcast.receiving import ShowReceiver
 from dtp.identity import Identity
 from dtp.testing import clock
 
+#: A way to dial where nobody is dialled.
+NOWHERE: Any = None
 PRODUCER = f"dtp+tcp://{ME.id}@producer:1/show"
 #: Listeners, and pieces of a segment, which lasts a second.
 COUNT, PIECES = 16, 4
@@ -93,7 +96,7 @@ def test_one_that_does_not_answer_does_not_say_that_all_are_busy(answers, are_bu
 
     async def test():
         loop, addresses = asyncio.get_running_loop(), [f"dtp+tcp://{ME.id}@{each}:1/show" for each in "abc"]
-        receiver = ShowReceiver(Identity(bytes(32)).id, None, Parents(addresses))
+        receiver = ShowReceiver(Identity(bytes(32)).id, NOWHERE, Parents(addresses))
         took = dict(zip(addresses[1:], answers, strict=True))
 
         async def ask_for(address, number):
@@ -102,7 +105,8 @@ def test_one_that_does_not_answer_does_not_say_that_all_are_busy(answers, are_bu
 
         receiver._prober.ask_for = ask_for
         pace = Pace(Patience(), loop.time)
-        await receiver._look_elsewhere(SimpleNamespace(pace=pace, address=addresses[0]))
+        heard: Any = SimpleNamespace(pace=pace, address=addresses[0])
+        await receiver._look_elsewhere(heard)
         assert bool(pace.busy_looks) == are_busy
 
     clock.run(test())
@@ -117,7 +121,9 @@ def test_those_who_came_together_do_not_compare_their_chains_in_the_same_second(
             times.append(loop.time())
             return None, ""
 
-        task = asyncio.ensure_future(Fetcher(me, None, Parents([]), 15.0, 1.5).compare_repeatedly(note_time))
+        task = asyncio.ensure_future(
+            Fetcher(me, NOWHERE, Parents([]), 15.0, 1.5).compare_repeatedly(note_time)
+        )
         await asyncio.sleep(200)
         task.cancel()
         return [each - (loop.time() - 200) for each in times[:4]]

@@ -595,7 +595,8 @@ class MessageStore:
         gone = self._database.select_rows(
             "SELECT clock FROM vanished_clocks WHERE conversation = ?", conversation
         )
-        return min(max([now_ms, *(clock + 1 for (clock,) in [*shown, *gone])]), MAX_CLOCK)
+        following = [int(clock) + 1 for (clock,) in [*shown, *gone]]
+        return min(max([now_ms, *following]), MAX_CLOCK)
 
     def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
         """Return conversations and events that were sent since a time."""
