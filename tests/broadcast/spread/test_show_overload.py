@@ -1,10 +1,8 @@
 """Crowds that share a processor which is too slow for a while: once it would do, they hear the show again."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from shows import ME
 from simulated import Network, Processor
 
@@ -12,8 +10,7 @@ from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.fetching import Fetcher
 from dtp.broadcast.format import PIECE_SIZE, Announcement, Flag, SegmentSigner
 from dtp.broadcast.held import HeldSegments
-from dtp.broadcast.parents import Pace, Parents, Patience
-from dtp.broadcast.receiving import ShowReceiver
+from dtp.broadcast.parents import Parents
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -84,30 +81,6 @@ def test_a_crowd_that_was_too_slow_is_well_again_where_a_third_of_the_processor_
         assert crowd.find_behind() <= 3
         assert all(each.fault is None for each in crowd.listening)
         crowd.end()
-
-    clock.run(test())
-
-
-@pytest.mark.parametrize(
-    ("answers", "are_busy"), [([5.0, 0.1], False), ([5.0, 2.0], True), ([5.0, 5.0], True)]
-)
-def test_one_that_does_not_answer_does_not_say_that_all_are_busy(answers, are_busy):
-    """Whoever has gone was taken for busy, so the others were asked a minute later, and one at a time."""
-
-    async def test():
-        loop, addresses = asyncio.get_running_loop(), [f"dtp+tcp://{ME.id}@{each}:1/show" for each in "abc"]
-        receiver = ShowReceiver(Identity(bytes(32)).id, NOWHERE, Parents(addresses))
-        took = dict(zip(addresses[1:], answers, strict=True))
-
-        async def ask_for(address, number):
-            await asyncio.sleep(took[address])
-            return False, took[address] < 5.0, took[address]
-
-        receiver._prober.ask_for = ask_for
-        pace = Pace(Patience(), loop.time)
-        heard: Any = SimpleNamespace(pace=pace, address=addresses[0])
-        await receiver._look_elsewhere(heard)
-        assert bool(pace.busy_looks) == are_busy
 
     clock.run(test())
 

@@ -321,24 +321,3 @@ def test_who_ends_waits_until_all_is_written_and_free(tmp_path: Path) -> None:
         wire.abort(0, "")
 
     assert play(tmp_path, scenario).done == ["hold", "served", "free"]
-
-
-def test_gas_of_looks_that_are_under_way_together_is_added_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Prices may be read anew while others are waited for: what one of them took was forgotten."""
-
-    async def refuse_apart(*_: object, **__: object) -> int:
-        await asyncio.sleep(0)
-        return 5
-
-    async def scenario(seller: Any, store: SharedStore) -> None:
-        seller._offered = {"api": None}
-        monkeypatch.setattr(SharedStore, "is_shared", False)
-        monkeypatch.setattr("dtp.daemon.paying.selling.find_host", AsyncMock())
-        monkeypatch.setattr("dtp.daemon.paying.selling.refuse_apart", refuse_apart)
-        seller._config = SimpleNamespace(host=None)
-        await asyncio.gather(seller.check_apart(), seller.check_apart())
-        assert seller.host_gas == 10
-
-    play(tmp_path, scenario)

@@ -222,7 +222,7 @@ def test_a_crowd_that_reads_nothing_is_cut_off_where_others_wait_for_it(
             for _ in range(3):
                 said = await exchange(port, b"GET / HTTP/1.1\r\nConnection: close\r\n" + HEAD)
                 assert said.endswith(b"\r\n\r\nok")
-            assert 0 < pair.forwarded.ledger.failed < CROWD
+            assert 0 < pair.forwarded.ledger.failed <= CROWD  # all of them on a slow machine
             assert pair.pool.connections == [connection]
             for each in crowd:
                 each.close()
