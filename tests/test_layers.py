@@ -220,12 +220,39 @@ def test_a_group_may_start_its_own_tasks() -> None:
     assert bare_tasks("dtp/net/x.py", "def f(group: asyncio.TaskGroup):\n group.create_task(work())") == []
 
 
+def sums_over_waits(file: str, source: str) -> list[str]:
+    """Where the file adds what it waits for to what others may change: `x.n += await f()` reads `x.n` first, and what
+    was added during the wait is lost."""
+    return [
+        f"{file}:{node.lineno}: {ast.unparse(node)}: wait first, then add"
+        for node in ast.walk(parsed(source))
+        if isinstance(node, ast.AugAssign)
+        and not isinstance(node.target, ast.Name)
+        and any(isinstance(each, ast.Await) for each in ast.walk(node.value))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("async def f(self):\n self.gas += await pay()", 1),
+        ("async def f(self):\n self.gas += (await pay()).gas or 0", 1),
+        ("async def f(sums):\n sums['gas'] -= 2 * await pay()", 1),
+        ("async def f(self):\n gas = await pay()\n self.gas += gas", 0),
+        ("async def f():\n gas = 0\n gas += await pay()\n return gas", 0),
+    ],
+)
+def test_a_sum_that_is_read_before_a_wait_is_found(source: str, found: int) -> None:
+    assert len(sums_over_waits("dtp/net/x.py", source)) == found
+
+
 @pytest.mark.parametrize("file", sources(PACKAGE, "*.py"))
 def test_file_keeps_the_rules(file: str) -> None:
-    """It imports from below it, starts no task by itself, and says what it is for."""
+    """It imports from below it, starts no task by itself, loses no sum in a wait, and says what it is for."""
     source = (ROOT / file).read_text()
     assert faults(file, source) == []
     assert bare_tasks(file, source) == []
+    assert sums_over_waits(file, source) == []
     assert not source or ast.get_docstring(parsed(source)), f"{file} must start with a docstring"
 
 

@@ -272,7 +272,7 @@ class Node:
         await reach.open(listener, self._listen)
         self._follow(stack, links)
         stack.callback(resolver.finders.clear)
-        resolver.finders += await self._finding.open(stack, network, listener.urls)
+        resolver.finders.extend(await self._finding.open(stack, network, listener.urls))
         await parts.topics.open(stack, self._finding.dht)
         self._begin_upkeep(stack)
 

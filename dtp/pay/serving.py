@@ -354,7 +354,8 @@ async def serve(
         serving.close_with(stack.pop_all())
     if alone:  # of two that begin at once at least one sees the other
         try:
-            serving.host_gas += await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
+            gas = await refuse_apart(chain, owned, me.id.key, clock, is_alive=is_alive)
+            serving.host_gas += gas
         except BaseException:
             await serving.close(claim=False)
             raise

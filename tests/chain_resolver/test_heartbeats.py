@@ -69,6 +69,22 @@ def test_a_heartbeat_that_fails_is_not_the_last(caplog: Any) -> None:
     assert told == ["the store is away", "no node"]
 
 
+def test_what_two_heartbeats_take_is_added_up_though_they_are_under_way_together() -> None:
+    """The sum was read before the first was sent, and forgot the other."""
+
+    class Slow(Chain):
+        async def execute(self, program: Program) -> Any:
+            await asyncio.sleep(0)
+            return SimpleNamespace(gas=SimpleNamespace(net=5))
+
+    async def scenario() -> None:
+        beats = Heartbeats(cast(ChainClient, Slow()), *PLACE, lambda error: None, clock=lambda: 0.0)
+        await asyncio.gather(beats.send_heartbeat(), beats.send_heartbeat())
+        assert beats.gas == 10
+
+    asyncio.run(scenario())
+
+
 class Place:
     """A host with endpoints whose heartbeats are looked at by hand, on a clock that a test moves."""
 

@@ -114,7 +114,8 @@ class TipService:
                     await self.line.move(self._own_urls()[:MAX_MAILBOXES])
                 await self.line.publish()
                 await self._publish_in_dht()
-                self.letters += await self.line.collect()
+                letters = await self.line.collect()
+                self.letters += letters
                 await self.line.send_waiting()
             except LineUnreached as fault:
                 if not self.unreached:

@@ -216,8 +216,9 @@ class Offering:
             return
         if await self._awaits_words(graph, last):
             return
-        self._size += await graph.frames.stored_bytes(own, seen + 1, last)
-        self._seen = last
+        counted, more = self._seen, await graph.frames.stored_bytes(own, seen + 1, last)
+        if self._seen == counted:  # else another session has counted them meanwhile
+            self._size, self._seen = self._size + more, last
         if at_once:
             self._size = await graph.frames.stored_bytes(own, 1, last)
         elif self._size < self.least or self._size < 2 * max(self._tried, graph.passed.size_of(own)):
@@ -245,7 +246,8 @@ class Offering:
         offered, first = self._offered, self._offered.counted + 1
         if last >= first:
             offered.counted = last
-            offered.bytes_since += await graph.frames.stored_bytes(own, first, last)
+            more = await graph.frames.stored_bytes(own, first, last)
+            offered.bytes_since += more
         return saves_enough(graph.passed.size_of(own), offered.bytes) and offered.bytes_since < offered.bytes
 
     def on_replaced(self) -> None:

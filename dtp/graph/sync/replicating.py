@@ -425,7 +425,8 @@ class _Session:
             self._side.set_peer_head(envelope.author, envelope.head)
         try:
             wanted = [one for one in batch if one.author not in out] if out else batch
-            self.exchanged.received += await intake.receive_decoded(wanted, self._terms.part)
+            new = await intake.receive_decoded(wanted, self._terms.part)
+            self.exchanged.received += new
         except (Equivocation, HistoryUnclear, StateLimit):
             for envelope in batch:
                 await self._take_one(envelope)
@@ -440,7 +441,8 @@ class _Session:
         if author in self._refused_authors():
             return
         try:
-            self.exchanged.received += await self._graph.intake.receive_decoded([envelope], self._terms.part)
+            new = await self._graph.intake.receive_decoded([envelope], self._terms.part)
+            self.exchanged.received += new
         except Equivocation as error:
             self._refused.add(author)  # the peer may be honest: it saw the other history
             await self._send_proof(error.proof)
