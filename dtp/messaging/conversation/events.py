@@ -22,8 +22,11 @@ MAX_TEXT_BYTES: Final = 65_536
 MAX_ATTACHMENTS: Final = 64
 #: Bytes of an event with all that it says of files: a device passes it on to another in an event around it.
 MAX_EVENT_BYTES: Final = 120_000
-#: The highest clock: what comes behind it has the same, and is in the order of senders and ids.
+#: The highest clock that can be read.
 MAX_CLOCK: Final = 2**53
+#: By how much a clock may be ahead of the time at which its event was sent, ms: what is above counts as that, since
+#: nothing can be behind the highest clock. It is so much that a device which takes 2026 for 1970 still has its place.
+MAX_AHEAD_MS: Final = 100 * 366 * 86_400_000
 #: Events of the past that one event brings, at most.
 MAX_TOLD: Final = 256
 #: Seconds after which a message may be made to disappear, at most: a year.
@@ -97,7 +100,8 @@ FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `conversation` is the person or the group that it is for; `clock` orders it among others."""
+    """One event. `conversation` is the person or the group that it is for; `clock` orders it among others, and is
+    `MAX_AHEAD_MS` above `sent_ms` at most."""
 
     kind: EventKind
     conversation: bytes
@@ -113,7 +117,8 @@ class Event:
 
     @classmethod
     def parse(cls, data: bytes) -> Event:
-        """Return the event that these bytes are. Raise `EventMalformed`."""
+        """Return the event that these bytes are; its clock is set back where it is too far ahead. Raise
+        `EventMalformed`."""
         match unpack(data, EventMalformed, "an event"):
             case [int(version), *_] if version != VERSION:
                 raise EventMalformed(f"an event of version {version}; {VERSION} is spoken here")
@@ -134,7 +139,7 @@ class Event:
         forms = {**wanted, **allowed}
         if wanted.keys() - kept.keys() or not all(_FORMS[forms[name]](each) for name, each in kept.items()):
             raise EventMalformed(f"{kind.name} has a field that is missing or wrong")
-        return cls(kind, conversation, clock, sent, kept, id)
+        return cls(kind, conversation, min(clock, sent + MAX_AHEAD_MS), sent, kept, id)
 
 
 def _is_id(told: object) -> bool:

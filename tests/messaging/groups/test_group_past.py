@@ -464,19 +464,25 @@ def test_an_amount_that_cannot_be_has_a_name(history: int | timedelta) -> None:
         past_of(history)
 
 
-def test_a_clock_at_its_end_keeps_nobody_from_writing(village: Make) -> None:
+@pytest.mark.parametrize("lies", [False, True])
+def test_a_clock_at_its_end_spoils_no_order(village: Make, *, lies: bool) -> None:
+    """All that was said after it had places by chance, at every device and for ever."""
     at = village("alice", "bob", "carol")
     group = at.group("alice", "bob", "carol")
-    last = text(group, "the end", MAX_CLOCK)
+    last = replace(text(group, "the end", MAX_CLOCK), sent_ms=MAX_CLOCK if lies else at.now)
     with at.people["carol"].transaction():
         devices = [at.people[each].identity.id.key for each in ("alice", "bob")]
         at.people["carol"].enqueue_event(devices, last, at.now)
     at.deliver()
-    at.say("alice", group, "not yet")
-    at.say("bob", group, "no")
-    at.deliver()
-    assert at.texts("alice", group) == at.texts("bob", group)
-    assert sorted(at.texts("alice", group)) == ["no", "not yet", "the end"]
+    said = [str(number) for number in range(6)]
+    for number, words in enumerate(said):
+        at.now += 1000
+        at.say(("alice", "bob")[number % 2], group, words)
+        at.deliver()
+    wanted = [*said, "the end"] if lies else ["the end", *said]
+    assert at.texts("alice", group) == at.texts("bob", group) == wanted
+    for each in ("alice", "bob"):
+        assert [shown.text for shown in at.people[each].read_history(group, last=1)] == wanted[-1:]
 
 
 def test_who_writes_by_the_id_of_another_message_hides_nothing(village: Make) -> None:

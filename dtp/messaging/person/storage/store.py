@@ -17,7 +17,7 @@ from typing import Final
 from dtp.graph.stores.witness import Witness
 from dtp.locking import FileLock
 from dtp.messaging.at_rest import SealedRows
-from dtp.messaging.conversation.events import MAX_CLOCK, MESSAGES, Event, EventKind
+from dtp.messaging.conversation.events import MAX_AHEAD_MS, MESSAGES, Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import INSTANCE_BYTES
@@ -596,7 +596,7 @@ class MessageStore:
             "SELECT clock FROM vanished_clocks WHERE conversation = ?", conversation
         )
         following = [int(clock) + 1 for (clock,) in [*shown, *gone]]
-        return min(max([now_ms, *following]), MAX_CLOCK)
+        return min(max([now_ms, *following]), now_ms + MAX_AHEAD_MS)
 
     def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
         """Return conversations and events that were sent since a time."""
