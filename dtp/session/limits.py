@@ -6,6 +6,7 @@ affair. Past a limit there is a named error, and other connections feel nothing.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields
 
 from dtp.errors import ConfigError
@@ -60,7 +61,8 @@ class Limits:
     #: What one stream may have unread. Full speed over 100 ms needs bandwidth x delay: 4 MiB is 320 Mbit/s.
     stream_window: int = 4 * MIB
     #: ... and at first (told). It has more once some was read of it, or has come while others have little unread, so
-    #: that even 30 streams of which nobody reads anything leave room for all others.
+    #: that even 30 streams of which nobody reads anything leave room for all others. Keep it a small part of
+    #: `connection_window`: where it is above a half, two streams that nobody reads fill that, and no other moves.
     first_window: int = 256 * KIB
     #: What all streams of a connection may have unread together (told): bounds memory, lets several streams run.
     connection_window: int = 16 * MIB
@@ -144,6 +146,17 @@ class Limits:
             raise ConfigError(
                 "limit 'datagram_buffer' must be at least 'datagram', or none would ever be kept"
             )
+        if self.first_credit > self.connection_window // 2:  # enough for one stream, so not refused
+            warnings.warn(
+                "limit 'first_window', or 'stream_window' where that is less, is more than half of "
+                "'connection_window': two streams that nobody reads fill it, and no other moves",
+                stacklevel=3,
+            )
+
+    @property
+    def first_credit(self) -> int:
+        """Bytes that a stream may have unread at first."""
+        return min(self.first_window, self.stream_window)
 
 
 DEFAULT = Limits()

@@ -40,8 +40,7 @@ class Params:
     def from_limits(cls, limits: Limits) -> Params:
         """Return the told part of `limits`."""
         streams = min(limits.streams, STREAMS_AHEAD)
-        first = min(limits.first_window, limits.stream_window)
-        return cls(first, limits.connection_window, streams, limits.datagram)
+        return cls(limits.first_credit, limits.connection_window, streams, limits.datagram)
 
 
 @dataclass(frozen=True, slots=True)

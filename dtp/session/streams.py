@@ -426,7 +426,7 @@ class SessionStream:
         self.low = limits.write_low  # `StreamWritable` is told when what waits to be sent falls to this
         self.send = SendHalf(send_limit)
         step = max(1, limits.connection_window // LEAST_PART)
-        self.receive = ReceiveHalf(limits.stream_window, min(limits.first_window, limits.stream_window), step)
+        self.receive = ReceiveHalf(limits.stream_window, limits.first_credit, step)
         self.queued = False  # waits for its turn
         self.announce = False  # the peer is to hear of it, be it by an empty frame
         self.acks_late = False  # whoever sends on it waits for no acknowledgement

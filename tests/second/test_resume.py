@@ -186,7 +186,7 @@ def test_a_stream_reset_before_its_data_was_sent_is_forgotten(we_dial: bool) -> 
 def test_a_piece_that_came_in_part_goes_on_in_its_middle(we_dial: bool, records: int) -> None:
     """One write is several records, and the link is lost between them."""
     duo = admitted(
-        Duo(we_dial, limits=replace(SMALL, stream_window=8192, connection_window=8192, quantum=4096))
+        Duo(we_dial, limits=replace(SMALL, stream_window=8192, connection_window=16384, quantum=4096))
     )
     number = duo.us.open_stream()
     sent = bytes(range(256)) * 12

@@ -284,3 +284,40 @@ def test_a_stream_that_may_have_nothing_at_first_is_refused() -> None:
     ):
         replace(DEFAULT, first_window=KIB - 1)
     assert replace(DEFAULT, first_window=KIB).first_window == KIB
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"first_window": DEFAULT.connection_window // 2 + 1, "stream_window": DEFAULT.connection_window},
+        {"stream_window": 64 * KIB, "connection_window": 64 * KIB},
+    ],
+)
+def test_a_first_window_of_which_two_streams_fill_the_connections_is_warned_of(
+    limits: dict[str, int],
+) -> None:
+    with pytest.warns(
+        UserWarning, match="'first_window', or 'stream_window' where that is less, is more than half"
+    ):
+        replace(DEFAULT, **limits)
+
+
+def test_a_first_window_of_half_of_the_connections_is_not_warned_of() -> None:
+    half = DEFAULT.connection_window // 2
+    assert replace(DEFAULT, first_window=half, stream_window=2 * half).first_credit == half
+    assert replace(DEFAULT, first_window=half + 1).first_credit == DEFAULT.stream_window
+
+
+def test_what_comes_on_a_stream_that_was_stopped_counts_as_read_before_its_reset() -> None:
+    """A sender that answers STOP late takes nothing of the connection's credit from others."""
+    pair = SessionPair(LIMITS, LIMITS)
+    (wire,) = pair.wires
+    stopped = pair.client.open_stream()
+    pair.client.write_stream(stopped, b"x")
+    pair.settle()
+    pair.client.write_stream(stopped, bytes(LIMITS.first_window - 1))
+    pair.server.stop_stream(stopped, 1)
+    assert pair.server.unread_bytes(stopped) == 0
+    while pair.seal(wire, client=True):
+        pair.deliver(wire, 2 * WINDOW, client=False)
+    assert pair.server.unread_bytes(stopped) == 0

@@ -29,7 +29,7 @@ from dtp.session.limits import DEFAULT, MIB
 from dtp.testing.pairs import ALICE, BOB
 
 #: Grants credit without end, answers PING, and acknowledges nothing.
-GREEDY = replace(DEFAULT, ack_delay=1e6, first_window=2**40, stream_window=2**40, connection_window=2**40)
+GREEDY = replace(DEFAULT, ack_delay=1e6, first_window=2**39, stream_window=2**40, connection_window=2**40)
 
 
 async def pour(connection: dtp.Connection) -> None:
