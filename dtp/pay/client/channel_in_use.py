@@ -196,45 +196,53 @@ class ChannelPurchase(Purchase):
         ours = await self.journal.run(lambda store: store.bought_channels(self.channel.id))
         return any(each.state in ("closing", "closed") for each in ours)
 
-    async def add_money(self, wanted: int) -> int | None:
+    async def add_money(self, wanted: int, *, whole: bool = False) -> int | None:
         """Put more money into the channel, as the budget allows; return what the lane may come to by then, or None.
 
+        With `whole` nothing is added where the budget doesn't allow all that is wanted: a part is of no use then.
         Raises as `ChainClient.execute` does. After `OutcomeUnknown` the next call sends the identical bytes first.
         """
         enough = self.funds + wanted
         async with self._adding:  # two at once would each see the same rest of the budget
-            if self.funds >= enough:  # what another has added meanwhile is for both
-                return self.funds
-            amount = await self._added_before()
-            if not amount:
-                if self.channel.pass_ is not None:
-                    return None
-                amount = await self._cap_to_budget(max(enough - self.funds, self._step))
-                amount = min(amount, await self.additional_limit())
-                if amount <= 0:
-                    return None
-                before, wanted = self.funds, self.funds + amount
-                self.funds = await count_on(self.journal, self.channel, self.lane.lane, before, wanted)
-                if self.funds > before:  # it was in the channel already
-                    return self.funds
-                # Before it is there: another connection would count on it, too.
-                await count_on(self.journal, self.channel, self.lane.lane, wanted, wanted)
-                try:
-                    await self.top_up(amount)
-                except OutcomeUnknown as unknown:
-                    self._unknown = unknown, amount
-                    raise
-                except (ChainError, LocalError) as fault:  # what isn't there isn't kept from others
-                    if was_signed(fault):
-                        self._doubted += amount
-                    await count_on(self.journal, self.channel, self.lane.lane, before, before)
-                    raise
-            self.funds += amount
+            before = self.funds
+            while self.funds < enough:  # what another has added meanwhile is for both
+                added = await self._add_once(enough - self.funds, whole=whole)
+                if not added or not whole:
+                    break
+            return self.funds if self.funds >= enough or self.funds > before else None
+
+    async def _add_once(self, needed: int, *, whole: bool) -> bool:
+        """Count on money that is in the channel, or else add some; return whether that gave any."""
+        amount = await self._added_before()
+        if not amount:
+            if self.channel.pass_ is not None:
+                return False
+            amount = await self._cap_to_budget(max(needed, self._step))
+            amount = min(amount, await self.additional_limit())
+            if amount < (needed if whole else 1):
+                return False
+            before, wanted = self.funds, self.funds + amount
+            self.funds = await count_on(self.journal, self.channel, self.lane.lane, before, wanted)
+            if self.funds > before:  # it was in the channel already
+                return True
+            # Before it is there: another connection would count on it, too.
+            await count_on(self.journal, self.channel, self.lane.lane, wanted, wanted)
             try:
-                self.channel = await read_ours(self.chain, self.journal, self.channel.id)
-            except ChainError as fault:  # the money is there, whatever a node says of it
-                log.info("channel %s can't be read: %s", self.channel.id, fault)
-            return self.funds
+                await self.top_up(amount)
+            except OutcomeUnknown as unknown:
+                self._unknown = unknown, amount
+                raise
+            except (ChainError, LocalError) as fault:  # what isn't there isn't kept from others
+                if was_signed(fault):
+                    self._doubted += amount
+                await count_on(self.journal, self.channel, self.lane.lane, before, before)
+                raise
+        self.funds += amount
+        try:
+            self.channel = await read_ours(self.chain, self.journal, self.channel.id)
+        except ChainError as fault:  # the money is there, whatever a node says of it
+            log.info("channel %s can't be read: %s", self.channel.id, fault)
+        return True
 
     async def top_up(self, amount: int, signed: Signed | None = None) -> None:
         """Put money into the channel in turn with others of the account, as the limits allow."""

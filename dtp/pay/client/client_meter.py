@@ -11,7 +11,7 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject, was_signed
 from dtp.chain.model import SUI_COIN
@@ -75,9 +75,15 @@ class Purchase(ABC):
 
 #: Decides about a charge: its units, what it comes to, and whether it is hash-locked. True agrees.
 OnCharge = Callable[[int, int, bool], bool | Awaitable[bool]]
-#: Adds money: gives what the lane may spend in all by now, or None when there is no more. Called again after a fault
-#: of the chain that may pass, it finds out first what became of the time before.
-OnLow = Callable[[int], Awaitable[int | None]]
+
+
+class OnLow(Protocol):
+    """Adds money."""
+
+    async def __call__(self, wanted: int, *, whole: bool = False) -> int | None:
+        """Return what the lane may spend in all by now, or None when there is no more; with `whole`, when there isn't
+        all that is wanted. Called again after a fault of the chain that may pass, it finds out first what became of
+        the time before."""
 
 
 class ClientMeter(MeterDriver):
@@ -246,7 +252,7 @@ class ClientMeter(MeterDriver):
             self.spawn(self._add_money(wanted, ahead=True))
 
     async def _add_money(self, wanted: int, *, ahead: bool = False) -> None:
-        """Add money; `ahead` of its being needed, so that nobody waits for it yet."""
+        """Add money: `ahead` of its being needed, so that nobody waits for it yet, or all that is wanted."""
         funds: int | None = None
         try:
             funds = await self._more_funds(wanted, ahead)
@@ -261,9 +267,11 @@ class ClientMeter(MeterDriver):
             self._adding = False
         if self._over:
             return
-        self._no_more = funds is None or funds <= self.payer.funds.most
-        if funds is not None and not self._no_more:
+        if funds is not None and funds > self.payer.funds.most:
+            self._no_more = False
             self.payer.update_funds(funds, self.loop.time())
+        elif ahead or self._refused is not None:  # else less may be had
+            self._no_more = True
         self.process_turn()
 
     async def _more_funds(self, wanted: int, ahead: bool) -> int | None:
@@ -275,7 +283,7 @@ class ClientMeter(MeterDriver):
         spending, late = self.payer.schedule.spending, None
         while not self._over:
             try:
-                return await self._on_low(wanted)
+                return await self._on_low(wanted, whole=not ahead)
             except (NodeUnavailable, OutcomeUnknown, StaleObject) as fault:
                 if isinstance(fault, StaleObject) and was_signed(fault):
                     raise

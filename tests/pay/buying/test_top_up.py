@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from dtp.chain.channel import SCHEMA, Channel
 from dtp.errors import DtpError
 from dtp.pay.client.budget import Budget, least_budget
 from dtp.pay.client.top_up import add_noted, believable, room_for, settle_doubted
-from dtp.pay.errors import DayLimit
+from dtp.pay.errors import BudgetSpent, DayLimit
 from dtp.pay.serving import Selling
 from dtp.pay.store import Bought, Store
 from dtp.pay.store.journal import Journal
@@ -25,6 +26,7 @@ from ..meters import CHANNEL, KEY
 from ..selling.test_claims import channel
 from ..stored import alter
 from ..stores.test_store_formats import drop_names
+from .test_budgets import LEAST, Chain, purchase_on
 from .test_paid import cost_of, fetch, give
 
 DEPOSIT = cost_of(MIB)
@@ -98,6 +100,65 @@ def test_room_counts_what_is_noted_and_not_what_a_node_says(store: Any) -> None:
     assert room_for(store, said, 0, budget) == most - 1_000_000
     store.add_deposit(CHANNEL, 5, 400_000, "denied")
     assert room_for(store, said, 0, budget) == most - 1_400_000
+
+
+# ---- all that is wanted, or nothing
+
+
+def test_of_what_is_needed_as_a_whole_no_part_is_added() -> None:
+    """It took gas and was locked up, and paid for nothing."""
+
+    async def scenario() -> None:
+        chain = Chain()
+        async with purchase_on(chain, Budget(4000, 1000), 1000) as purchase:
+            assert await purchase.add_money(3001, whole=True) is None
+            assert (chain.added, purchase.funds) == ([], 1000)
+            assert await purchase.add_money(2000, whole=True) == 3000
+            assert await purchase.add_money(1001) == 4000
+        assert chain.added == [2000, 1000]
+
+    asyncio.run(scenario())
+
+
+def test_what_the_channel_has_of_what_is_needed_is_made_whole() -> None:
+    async def scenario() -> None:
+        chain = Chain()
+        has = replace(chain.channel, deposited=2500, balance=2500)
+        async with purchase_on(chain, Budget(6000, 1000), 1000, known=has) as purchase:
+            assert await purchase.add_money(3000, whole=True) == 4000
+        assert chain.added == [1500]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_the_budget_does_not_cover_adds_nothing_and_ends_nothing(market: Play) -> None:
+    async def answer(stream: Any) -> None:
+        stream.write(bytes(int(await stream.readline())))
+        stream.write_eof()
+
+    async def handler(connection: Any) -> None:
+        async with asyncio.TaskGroup() as group:
+            async for stream in connection:
+                group.create_task(answer(stream))
+
+    async def scenario(market: Market) -> None:
+        await market.serve(handler)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=LEAST + 100, deposit=LEAST, keep=True) as connection:
+            waiting = await connection.open_stream()
+            for _ in range(7):
+                await fetch(connection, 0)
+            with pytest.raises(BudgetSpent):
+                await fetch(connection, 0)
+            assert await deposited(market, buyer) == [LEAST]
+            left = connection.meter.payer.funds.bytes_left(connection.meter.payer.used)
+            size = left + 20  # for these the rest of the budget is added
+            waiting.write(b"%d\n" % size)
+            assert len(await waiting.read()) == size
+            waiting.close()
+        assert await deposited(market, buyer) == [LEAST + 100]
+
+    market(scenario)
 
 
 # ---- with a chain
