@@ -167,12 +167,13 @@ class Broadcast:
         await self._stack.aclose()
 
     async def _join_topic(self, name: str, node: Node, stack: AsyncExitStack) -> None:
-        if self._over is not None:
-            bridge = await node.gossip.attach(self._over, plain=True, only=name)
-            stack.push_async_callback(node.gossip.detach, bridge)
         topic = await stack.enter_async_context(
             node.topic(name, overflow="drop-oldest", validator=validate_feed)
         )
+        if self._over is not None:
+            bridge = await node.gossip.attach(self._over, plain=True, only=name)
+            stack.push_async_callback(node.gossip.detach, bridge)
+            await bridge.wait_carried()  # else the show's beginning would go to nobody
         sender = self._sender = TopicSender(topic, self.announcement)
         telling = SupervisedTask(sender.announce_repeatedly, name="dtp-show-topic")
         telling.start()

@@ -121,6 +121,7 @@ class Gossip:
     async def __aexit__(self, *exc: object) -> None:
         """Leave all topics. Neighbours get what was published first, as far as they read within a second."""
         await self.flush()
+        await asyncio.gather(*(bridge.wait_sent() for bridge in self._bridges))
         for topic in list(self._topics.values()):
             topic._leave_topic()
         self._flush_turn()
@@ -554,6 +555,7 @@ class Gossip:
         """Carry nothing over that broker any more, after what was published. Idempotent."""
         if bridge in self._bridges:
             await self.flush()
+            await bridge.wait_sent()
             self._bridges.remove(bridge)
             self._router.remove_peer(bridge.peer, self._loop_time())
             await bridge.stop()

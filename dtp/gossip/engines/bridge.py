@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import random
 from abc import ABC, abstractmethod
@@ -37,6 +38,10 @@ _CAME: Final = 8192
 #: Messages that wait to be relayed; beyond, the oldest goes at once.
 _WAITING: Final = 4096
 _AT_ONCE: Final = 64 * 1024
+#: Seconds in which what was published is sent before a broker is left.
+_PATIENCE: Final = 5.0
+#: Messages of a topic that wait while its past is fetched; beyond, they don't wait for it.
+_BEHIND: Final = 1024
 
 #: Takes messages that a broker brought, as they were signed, and in one go those that came together.
 OnMessages = Callable[[Sequence[bytes]], None]
@@ -96,14 +101,21 @@ class Bridge:
         self._gossip = gossip
         self._plain, self._only = plain, only
         self._came: BoundedDict[bytes, None] = BoundedDict(_CAME)
+        #: What is to be sent: own messages, and those of others with when each is due.
+        self._own: deque[Parsed] = deque()
         self._kept_back: deque[tuple[float, Parsed]] = deque()
         #: Topics that are to be carried, those that are, and those at which the engine is at work.
         self._wanted: set[bytes] = set()
         self._topics: set[bytes] = set()
-        self._changing: set[bytes] = set()
+        self._changing: dict[bytes, asyncio.Task[None]] = {}
+        #: Topics whose past is fetched, and by topic what came meanwhile.
+        self._fetching: set[bytes] = set()
+        self._behind: dict[bytes, list[bytes]] = {}
         #: How often the broker has come back.
         self._returns = 0
         self._wake = asyncio.Event()
+        #: Nothing of this side's own waits to be sent.
+        self._sent = asyncio.Event()
         self._sender = SupervisedTask(self._send_on, name="dtp-gossip-engine")
         self._tasks = TaskSet()
 
@@ -139,8 +151,14 @@ class Bridge:
 
     def _change_soon(self, topic: bytes) -> None:
         if topic not in self._changing:
-            self._changing.add(topic)
-            self._tasks.start(self._change_topic(topic), name="dtp-gossip-engine-topic")
+            work = self._change_topic(topic)
+            self._changing[topic] = self._tasks.start(work, name="dtp-gossip-engine-topic")
+
+    async def wait_carried(self) -> None:
+        """Wait until the broker carries the topics that are joined, but for those that it has refused. What is
+        published sooner may not come to it."""
+        while self._changing:
+            await asyncio.wait(self._changing.values())
 
     async def _change_topic(self, topic: bytes) -> None:
         """Have the engine carry a topic or not, until it is as it is to be: that may change meanwhile. What the
@@ -156,12 +174,19 @@ class Bridge:
                     if is_wanted and returns == self._returns:
                         return
         finally:
-            self._changing.discard(topic)
+            del self._changing[topic]
 
     async def _carry_topic(self, topic: bytes) -> None:
-        await self.engine.subscribe(topic)
-        self._topics.add(topic)
-        self._tell_router(GossipFrameType.SUBSCRIBE, topic)
+        self._behind.setdefault(topic, [])
+        try:
+            await self.engine.subscribe(topic)
+            self._topics.add(topic)
+            self._tell_router(GossipFrameType.SUBSCRIBE, topic)
+            self._take_frames(asyncio.get_running_loop().time())  # with HISTORY, if there was to be one
+            self.wake()
+        finally:
+            if topic not in self._fetching:
+                self._pass_behind(topic)
 
     async def _drop_topic(self, topic: bytes) -> None:
         self._topics.discard(topic)
@@ -175,18 +200,31 @@ class Bridge:
 
     def _on_messages(self, messages: Sequence[bytes]) -> None:
         """Process messages that the broker brought: they are checked as those of any neighbour."""
-        gossip = self._gossip
-        gossip.counts["engine-received"] += len(messages)
-        if self._kept_back:
-            for encoded in messages:
-                try:
-                    self._came[Parsed(encoded).id] = None
-                except MessageError:
-                    continue
-        most = gossip.limits.message
-        gossip._receive_frames(
-            self.peer, [(GossipFrameType.MESSAGE, each) for each in messages if len(each) <= most]
-        )
+        self._gossip.counts["engine-received"] += len(messages)
+        if self._own or self._kept_back or self._behind:
+            messages = [each for each in messages if not self._note_came(each)]
+        self._pass_messages(GossipFrameType.MESSAGE, messages)
+
+    def _note_came(self, encoded: bytes) -> bool:
+        """Note that the broker brought a message. Return whether it waits for the past of its topic: who begins with
+        what comes first would miss that."""
+        try:
+            parsed = Parsed(encoded)
+        except MessageError:
+            return False
+        self._came[parsed.id] = None
+        behind = self._behind.get(parsed.topic)
+        if behind is None or len(behind) >= _BEHIND:
+            return False
+        behind.append(encoded)
+        return True
+
+    def _pass_messages(self, kind: GossipFrameType, messages: Sequence[bytes]) -> None:
+        most = self._gossip.limits.message
+        self._gossip._receive_frames(self.peer, [(kind, each) for each in messages if len(each) <= most])
+
+    def _pass_behind(self, topic: bytes) -> None:
+        self._pass_messages(GossipFrameType.MESSAGE, self._behind.pop(topic, ()))
 
     def _on_return(self, since_ms: int) -> None:
         """Fetch what the broker kept while it was away, now that it is back; and have it carry what it couldn't."""
@@ -195,8 +233,11 @@ class Bridge:
             self._change_soon(topic)
         for topic in sorted(self._topics):
             self._gossip.router.expect_past(self.peer, topic, since_ms)
-            work = self._fetch_history(topic, since_ms, self._gossip.limits.history)
-            self._tasks.start(work, name="dtp-gossip-engine-past")
+            self._fetch_soon(topic, since_ms, self._gossip.limits.history)
+
+    def _fetch_soon(self, topic: bytes, since_ms: int, most: int) -> None:
+        self._fetching.add(topic)
+        self._tasks.start(self._fetch_history(topic, since_ms, most), name="dtp-gossip-engine-past")
 
     async def _fetch_history(self, topic: bytes, since_ms: int, most: int) -> None:
         try:
@@ -204,34 +245,48 @@ class Bridge:
         except EngineError as error:
             self._gossip.counts["engine-failed"] += 1
             log.warning("%s does not give what it kept: %s", self.engine.name, error)
-            return
-        self._gossip._receive_frames(self.peer, [(GossipFrameType.PAST, each) for each in messages])
+        else:
+            self._pass_messages(GossipFrameType.PAST, messages)
+        self._fetching.discard(topic)
+        self._pass_behind(topic)
 
     # ---- what it gets -------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Send what the router has for the broker."""
         self._wake.set()
+        self._sent.clear()
+
+    async def wait_sent(self) -> None:
+        """Wait until the broker has what was published here or doesn't take it, some seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._sent.wait()
 
     async def _send_on(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = self._kept_back[0][0] if self._kept_back else None
-            self._wake.clear()
-            if not self._take_frames(loop.time()):
-                try:
-                    async with asyncio.timeout_at(due):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
-            while self._kept_back and (
-                self._kept_back[0][0] <= loop.time() or len(self._kept_back) > _WAITING
-            ):
-                parsed = self._kept_back.popleft()[1]
+            while (parsed := self._take_due(loop.time())) is not None:
                 if parsed.id in self._came:
                     self._gossip.counts["engine-spared"] += 1
                 else:
                     await self._send_message(parsed)
+            self._wake.clear()
+            if not self._take_frames(loop.time()):
+                self._sent.set()
+                due = self._kept_back[0][0] if self._kept_back else None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(due):
+                        await self._wake.wait()
+
+    def _take_due(self, now: float) -> Parsed | None:
+        """Return what is to be sent next, None if nothing is now: own messages, in the order in which they were
+        published, come before those that were kept back."""
+        if self._own:
+            return self._own.popleft()
+        if self._kept_back and (self._kept_back[0][0] <= now or len(self._kept_back) > _WAITING):
+            return self._kept_back.popleft()[1]
+        return None
 
     def _take_frames(self, now: float) -> bool:
         """Take what the router has; return whether there was anything."""
@@ -241,16 +296,14 @@ class Bridge:
             if kind == GossipFrameType.MESSAGE:
                 self._queue_message(Parsed(body), now)
             elif kind == GossipFrameType.HISTORY:
-                topic, since_ms, most = frames.read_history(body)
-                self._tasks.start(self._fetch_history(topic, since_ms, most), name="dtp-gossip-engine-past")
+                self._fetch_soon(*frames.read_history(body))
         if data:
             self._gossip._schedule_flush()  # there is room again
         return bool(data)
 
     def _queue_message(self, parsed: Parsed, now: float) -> None:
-        """Queue a message: own ones go at once, before those that are kept back."""
         if parsed.key == self._gossip.identity.id.key:
-            self._kept_back.appendleft((now, parsed))
+            self._own.append(parsed)
         else:
             self._kept_back.append((now + random.uniform(_FIRST, _LAST), parsed))
 
