@@ -32,6 +32,8 @@ from dtp.session.state import SessionState
 _STREAM = int(FrameType.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
 _FRAME_COST = 64
+#: Bytes of what is sealed that no frame has.
+_APART = 1024
 #: And what EXCHANGE does.
 _EXCHANGE_COST = EXCHANGE.size + _FRAME_COST
 #: Stands in a link's control frames for a list (docs/wire.md, "Resume"), which is made when its turn has come: so a
@@ -50,16 +52,18 @@ class Sealing(SessionState):
     def seal_records(self, link: Link, out: Buffer, now: float, most: int | None = None) -> int:
         """Seal what waits for this link into `out`; gives how many bytes, 0 when there is nothing.
 
-        At most `out` full, or `most` bytes (8 KiB or more), so ask again until it is 0.
+        At most `out` full, or `most` bytes (8 KiB or more; a larger datagram goes whole), so ask again until it is 0.
         """
         if not self.may_seal(link):
             return 0
         frames: list[Outgoing] = []
         record = self.limits.record
         size = out.size if most is None else min(most, out.size)
+        if self._datagrams:  # the next one has to fit, or it and all behind it would wait for ever
+            size = min(out.size, max(size, len(self._datagrams[0]) + _APART + 4 * _FRAME_COST))
         if self.limits.padding:  # may double what is sealed
             size = min(size, out.size // 2 - record)
-        room = (size - 1024) * record // (record + _FRAME_COST)
+        room = (size - _APART) * record // (record + _FRAME_COST)
         if link.control:
             room = self._take_own(link, frames, room)
         if link.attached and self.ended is None:

@@ -351,6 +351,24 @@ def test_streams_that_wait_have_equal_parts_of_what_is_sealed() -> None:
     assert 32 * 1024 < pair.client.traffic.sent - before < 64 * 1024
 
 
+@pytest.mark.parametrize("padding", [0, 4096])
+def test_a_datagram_larger_than_a_turn_goes_whole(padding: int) -> None:
+    """It stayed at the head of the queue, and so did all behind it, for as long as turns were short."""
+    limits = replace(DEFAULT, padding=padding)
+    pair = SessionPair(limits, limits)
+    (wire,) = pair.wires
+    sent = [bytes([number]) * size for number, size in enumerate((100, DEFAULT.datagram, 60_000, 20_000, 1))]
+    for data in sent:
+        pair.client.send_datagram(data)
+    out = Buffer(1 << 20)
+    while size := pair.client.seal_records(wire.client, out, pair.now, 8 * 1024):
+        wire.to_server.extend(out.view[:size])
+    assert not pair.client.datagrams_wait
+    pair.settle()
+    came = [event.data for event in pair.events[pair.server] if isinstance(event, ev.DatagramReceived)]
+    assert came == sent
+
+
 def test_what_was_kept_of_a_stream_is_released_once() -> None:
     """Given up after its end was sent, so that the acknowledgement of all comes to a stream that keeps nothing."""
     limits = replace(PATIENT, unacknowledged=2000)

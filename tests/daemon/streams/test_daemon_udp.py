@@ -142,6 +142,23 @@ def test_sizes(run: Run, size: int) -> None:
     run(scenario)
 
 
+def test_a_large_one_passes_while_programs_exchange_messages(run: Run) -> None:
+    """Turns are short then, shorter than the datagram: neither it nor what came behind it ever went on."""
+
+    async def scenario(pair: Pair) -> None:
+        server = await Endpoint(lambda data: data).open()
+        client = await Endpoint().open(to=await start(pair, server))
+        assert await client.ask(b"before") == b"before"
+        (connection,) = pair.listener.connections
+        connection.turns.note_message(connection.loop.time())
+        for data in (bytes(60_000), b"behind it"):
+            assert await client.ask(data) == data
+        client.close()
+        server.close()
+
+    run(scenario)
+
+
 def test_what_is_too_large_is_dropped_and_the_next_passes(run: Run) -> None:
     async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()
