@@ -47,6 +47,7 @@ ROWS = (
         "packing",
         "sqlite",
         "rates",
+        "limited_log",
         "replacing",
         "locking",
         "postgresql",

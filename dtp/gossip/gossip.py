@@ -24,6 +24,7 @@ from dtp.gossip.named import ConnectPeer, Named, NamedPeers, count_members
 from dtp.gossip.router import Router
 from dtp.gossip.topics import ROOM, Overflow, Topic, Validator
 from dtp.identity import Identity, PeerId
+from dtp.limited_log import RateLimitedLog
 from dtp.net.turns.budget import TurnBudget
 from dtp.peers.clocks import PeerClocks
 from dtp.tasks import TaskSet
@@ -39,6 +40,8 @@ _REOPEN: Final = 1.0
 _LONGEST_REOPEN: Final = 60.0
 #: Seconds that neighbours have at the end to take what was sent.
 _LAST_WORD: Final = 1.0
+#: Seconds in which `OF_ONE` faults of one topic's validator are told: anybody may write what it fails at.
+_FAULTS: Final = 60.0
 #: Steps of neighbours that have sent much at once, in a turn of the loop that stays short.
 _TURN: Final = 16
 
@@ -108,6 +111,10 @@ class Gossip:
         self._learn: LearnRecord | None = None
         self._networks_of: NetworksOf = lambda peer: frozenset()
         self._named: NamedPeers | None = None
+        self._over_log = RateLimitedLog(log, "gossip", "streams that are over", clock=self._loop_time)
+        self._fault_log = RateLimitedLog(
+            log, "gossip", "faults of validators", period=_FAULTS, clock=self._loop_time
+        )
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -356,10 +363,9 @@ class Gossip:
                     if not inspect.isawaitable(verdict):
                         return _check_verdict(verdict)
                 except Exception as error:  # noqa: BLE001 - foreign code: others' messages are still to come
-                    told = {"message": f"the validator of topic {topic.name!r} failed", "exception": error}
-                    asyncio.get_running_loop().call_exception_handler(told)
+                    self._note_validator_fault(topic, error)
                     return Verdict.IGNORE
-                self._tasks.start(self._wait_verdict(message, verdict), name="dtp-gossip-validator")
+                self._tasks.start(self._wait_verdict(topic, message, verdict), name="dtp-gossip-validator")
                 return None
 
         self._router.join(
@@ -375,10 +381,19 @@ class Gossip:
             bridge.join(topic)
         self._schedule_flush()
 
-    async def _wait_verdict(self, message: Message, awaited: Awaitable[Verdict]) -> None:
+    def _note_validator_fault(self, topic: Topic, fault: Exception) -> None:
+        """Count a message that a topic's validator failed at, and tell the loop's exception handler of some."""
+        self.counts["validator-failed"] += 1
+        if self._loop is not None and self._fault_log.may_log(topic.name):
+            told = {"message": f"the validator of topic {topic.name!r} failed", "exception": fault}
+            self._loop.call_exception_handler(told)
+
+    async def _wait_verdict(self, topic: Topic, message: Message, awaited: Awaitable[Verdict]) -> None:
         verdict = Verdict.IGNORE
         try:
             verdict = _check_verdict(await awaited)
+        except Exception as error:  # noqa: BLE001 - foreign code
+            self._note_validator_fault(topic, error)
         finally:
             if self._loop is not None:
                 self._router.set_verdict(message.id, verdict, self._loop_time())
@@ -526,7 +541,9 @@ class Gossip:
                         self._is_paused = True
             elif isinstance(event, CutOff):
                 if (channel := self._channels.get(event.peer)) is not None:
-                    log.info("gossip with %s is over: %s", PeerId(event.peer).short, event.reason)
+                    short = PeerId(event.peer).short
+                    if self._over_log.may_log(short):
+                        log.info("gossip with %s is over: %s", short, event.reason)
                     channel.close()
             elif isinstance(event, RecordsOffered):
                 self._on_records_offered(event)

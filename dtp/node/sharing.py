@@ -24,6 +24,7 @@ from dtp.graph.frames import vector
 from dtp.graph.presence import links
 from dtp.graph.sync.replicating import EVERYTHING, Exchanged, PeerServing, answer_stream, sync_stream
 from dtp.identity import Identity, PeerId
+from dtp.limited_log import RateLimitedLog
 from dtp.node.heads import (
     Action,
     DialAnnouncer,
@@ -158,6 +159,7 @@ class GraphShares:
         self.random = Random() if random is None else random  # nobody gains by knowing it
         self._shares: list[GraphShare] = []
         self._serving: Counter[bytes] = Counter()
+        self._failed_log = RateLimitedLog(log, "shared graphs", "failed streams")
         self._turns: WeakValueDictionary[bytes, asyncio.Semaphore] = WeakValueDictionary()
 
     def __iter__(self) -> Iterator[GraphShare]:
@@ -222,7 +224,8 @@ class GraphShares:
             stream.reset()
         except PeerError as error:
             stream.reset(UNKNOWN)
-            log.warning("a stream of %s for a shared graph: %s", link.peer.short, error)
+            if self._failed_log.may_log(link.peer.short):
+                log.warning("a stream of %s for a shared graph: %s", link.peer.short, error)
         finally:
             self._serving[peer] -= 1
             if not self._serving[peer]:
@@ -573,6 +576,7 @@ class SharedPresence:
         self._share = share
         self._tasks = TaskSet()
         self._with: set[bytes] = set()
+        self._ended_log = RateLimitedLog(log, "presence", "streams that ended")
         self._stopped = False
 
     def __len__(self) -> int:
@@ -604,7 +608,9 @@ class SharedPresence:
                 stream = await share.open(share.link_to(peer), _PRESENCE)
             await links.run(share.graph, stream)
         except _BROKEN_OFF as error:
-            log.info("presence with %s ended: %s", PeerId(peer).short, error)
+            short = PeerId(peer).short
+            if self._ended_log.may_log(short):
+                log.info("presence with %s ended: %s", short, error)
         finally:
             self._with.discard(peer)
 

@@ -16,6 +16,7 @@ from dtp.carriers.crowd import source_group
 from dtp.carriers.nearness import Nearness, dialled_as_told, network_of_source, who_tells
 from dtp.errors import DtpError, LimitError, LocalError
 from dtp.identity import Identity, PeerId
+from dtp.limited_log import RateLimitedLog
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
@@ -151,6 +152,7 @@ class PeerLinks:
         self._dial = dial or self._connect_address
         self._links: OrderedDict[PeerId, PeerLink] = OrderedDict()
         self._teller_of = teller_of
+        self._failed_log = RateLimitedLog(log, "links", "failed streams")
         self._dialling: dict[tuple[PeerId, Nearness | None], asyncio.Task[PeerLink]] = {}
         self._listeners: list[tuple[OnLink, OnLink]] = []
         self._tasks = TaskSet()
@@ -360,7 +362,8 @@ class PeerLinks:
             goes_on = await handler(link, stream)
         except (DtpError, EOFError, TimeoutError) as error:
             self.counters["protocol-failed"] += 1
-            log.info("%r: %s: %s", link, protocol, str(error) or "it says nothing")
+            if self._failed_log.may_log(link.peer.short):
+                log.info("%r: %s: %s", link, protocol, str(error) or "it says nothing")
             stream.reset(PROTOCOL_FAILED)
         except BaseException:  # a bug, or the end of the link: the peer must not wait
             stream.reset(PROTOCOL_FAILED)

@@ -18,6 +18,7 @@ from dtp.gossip.engines.mqtt import MqttBridge
 from dtp.gossip.engines.nats import NatsEngine
 from dtp.gossip.engines.zenoh import ZenohEngine
 from dtp.gossip.message import parse
+from dtp.limited_log import OF_ONE
 
 sys.path.insert(0, str(Path(__file__).parent))
 from nodes import identity, joined, nodes, until
@@ -267,6 +268,26 @@ def test_what_comes_is_heard_at_once_where_no_past_is_wanted():
         await carried(topic)
         broker.on_messages([newest])
         assert (await topic.read()).data == b"0"
+
+    run(main)
+
+
+def test_a_broker_that_takes_no_message_is_told_of_a_few_times_and_each_is_counted(caplog):
+    class Refusing(Slow):
+        async def send(self, topic, message_id, encoded):
+            raise EngineError("it is away")
+
+    async def main(stack):
+        gossip, broker = await lone(stack, "one"), Refusing()
+        broker.is_away = False
+        await gossip.attach(broker, plain=True)
+        topic = await stack.enter_async_context(gossip.topic("prices"))
+        await carried(topic)
+        for number in range(100):
+            await topic.publish(b"%d" % number)
+        await until(lambda: gossip.counts["engine-failed"] == 100)
+        told = [each.message for each in caplog.records if each.name == "dtp.gossip"]
+        assert told == ["nothing does not take a message: it is away"] * OF_ONE
 
     run(main)
 

@@ -18,6 +18,7 @@ from dtp.gossip import (
 )
 from dtp.gossip.limits import ScoreWeights
 from dtp.gossip.message import parse
+from dtp.limited_log import OF_ONE
 from dtp.peers.book import PeerBook
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
@@ -268,6 +269,35 @@ def test_what_a_validator_fails_at_is_ignored_and_told_and_others_come(fault, is
         assert (await second.read()).data == b"good"
         await until(lambda: made[1].gossip.counts["message-ignored"] == 1)
         assert [type(each) for each in told] == [ValueError if fault == "it raises" else TopicError]
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_a_validator_that_fails_at_each_message_is_told_of_a_few_times_a_minute(is_coroutine):
+    """Else anybody fills the disk with tracebacks."""
+
+    async def main(stack):
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+        def judge(message):
+            raise ValueError(message.data)
+
+        async def judge_later(message):
+            judge(message)
+
+        made = await stack.enter_async_context(nodes(2))
+        validator = judge_later if is_coroutine else judge
+        first = await stack.enter_async_context(made[0].gossip.topic("weather"))
+        second = await stack.enter_async_context(made[1].gossip.topic("weather", validator=validator))
+        await until(lambda: first.members and second.members)
+        for round_ in range(1, 3):
+            for number in range(100):
+                await first.publish(b"%d" % number)
+            await until(lambda: made[1].gossip.counts["validator-failed"] == 100 * round_)  # noqa: B023
+            assert len(told) == OF_ONE * round_
+            await asyncio.sleep(60)
 
     run(main)
 

@@ -18,6 +18,7 @@ from small_internet import Internet
 import dtp
 from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError
+from dtp.limited_log import OF_ONE
 from dtp.net.stream import Stream
 from dtp.node.heads import (
     DialAnnouncer,
@@ -326,6 +327,26 @@ class SlowStream:
     async def readexactly(self, size: int) -> bytes:
         await asyncio.sleep(4)
         return await self._stream.readexactly(size)
+
+
+def test_a_peer_whose_streams_are_for_something_unknown_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        async with World("a", "b") as world:
+            await world.start()
+            await world.link("a", "b")
+            share, (link,) = world["a"].share, world["a"].links
+            assert share is not None
+            token = share.make_token(world["a"].identity.id.key, world["b"].identity.id.key)
+            for _ in range(50):
+                stream = await link.open(PROTOCOL)
+                stream.write(token + b"\xff")
+                with pytest.raises(DtpError):
+                    await stream.readexactly(1)
+
+    run(main())
+    assert sum("for a shared graph" in each for each in caplog.messages) == OF_ONE
 
 
 def test_a_small_sync_may_take_longer_than_one_that_has_stalled() -> None:

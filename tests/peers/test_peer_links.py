@@ -12,6 +12,7 @@ import pytest
 import dtp
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
+from dtp.limited_log import OF_ONE
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -452,6 +453,25 @@ def test_protocol_that_fails_resets_its_stream_alone(fault: Exception) -> None:
             assert faults == []  # a peer that says nothing would have this machine log a page for each stream
 
     clock.run(main())
+
+
+def test_a_peer_whose_streams_all_fail_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, _), node(LARGE) as (other, where):
+
+            async def fail(link: PeerLink, stream: Stream) -> None:
+                raise dtp.PeerError("it says nonsense")
+
+            other.protocols["fail/1"] = fail
+            link = await one.connect(where)
+            for _ in range(50):
+                with pytest.raises(StreamReset):
+                    await (await link.open("fail/1")).read(1)
+            assert other.counters["protocol-failed"] == 50
+
+    caplog.set_level("INFO", "dtp.peers")
+    clock.run(main())
+    assert sum("it says nonsense" in each for each in caplog.messages) == OF_ONE
 
 
 def test_peer_that_never_reads_holds_up_nobody_else() -> None:

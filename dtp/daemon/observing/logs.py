@@ -10,7 +10,7 @@ import select
 import stat
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
@@ -56,41 +56,6 @@ class Bounded(logging.Filter):
             since, count = now, 0
         self._counts[key] = (since, count + 1)
         return count < LOGGED
-
-
-#: Refusals of one kind, or streams that broke off, that are logged in a second, and how many of them of one caller.
-REFUSED, OF_ONE = 20, 5
-
-
-class RateLimitedLog:
-    """Says whether a line may be logged. What peers do must not fill the disk: beyond `REFUSED` lines a second, only
-    their number is told.
-
-    One caller has `OF_ONE` of them, so that it doesn't hide the others.
-    """
-
-    def __init__(
-        self, what: str, events: str = "denials", *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`what` is refused: a service's name, or the like. `events` are what is counted."""
-        self._what, self._events, self._clock = what, events, clock
-        self._since, self._left_out = 0.0, 0
-        #: Lines of this second, by caller.
-        self._logged: Counter[str] = Counter()
-
-    def may_log(self, who: str = "") -> bool:
-        """True if one more may be logged, of the caller `who` if it is one's."""
-        now = self._clock()
-        if now - self._since >= 1.0:
-            if self._left_out:
-                _log.info("%s: %d more %s were not logged", self._what, self._left_out, self._events)
-            self._since, self._left_out = now, 0
-            self._logged.clear()
-        if self._logged.total() >= REFUSED or (who and self._logged[who] >= OF_ONE):
-            self._left_out += 1
-            return False
-        self._logged[who] += 1
-        return True
 
 
 def name_of(caller: Caller) -> str:

@@ -17,6 +17,7 @@ from dtp.daemon.policies.bans import Bans
 from dtp.daemon.policies.base import Arrive, Clock, moment
 from dtp.daemon.reasons import FREE, TELLINGS, Reason
 from dtp.daemon.relays.expose import Exposed
+from dtp.limited_log import RateLimitedLog
 from dtp.net.listener import Crowded, Request
 from dtp.peers.links import NODE_SERVICE
 from dtp.session.codes import CloseCode, CloseDetail, HandshakeError, Refuse
@@ -69,7 +70,7 @@ class Door:
         #: By reason: connections that came to no service.
         self.refused = Counter({UNKNOWN_SERVICE: 0, HALF_OPEN: 0, HANDSHAKE: 0})
         self._denial_log = {
-            reason: logs.RateLimitedLog(reason, clock=lambda: clock().steady) for reason in self.refused
+            reason: RateLimitedLog(log, reason, clock=lambda: clock().steady) for reason in self.refused
         }
 
     def admit_request(self, request: Request) -> Awaitable[object] | None:

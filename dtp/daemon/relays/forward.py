@@ -13,7 +13,6 @@ from typing import Any
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon.config.model import BudgetSettings, Forward
-from dtp.daemon.observing import logs
 from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.paying.calls import CallReader, ChargedCalls, reader_of
 from dtp.daemon.policies import Denial
@@ -26,6 +25,7 @@ from dtp.daemon.relays.pool import BACKOFF, Pool, is_at_work, is_given
 from dtp.daemon.relays.relay import StreamRelay
 from dtp.daemon.relays.telling import tell_program
 from dtp.errors import CarrierError, DtpError, LimitError, PeerError
+from dtp.limited_log import RateLimitedLog
 from dtp.net.address import Address
 from dtp.net.stream import Stream
 from dtp.pay.errors import MoneyNotAdded
@@ -55,7 +55,7 @@ class Forwarded:
         says why no more programs can be served now; "" where they can."""
         self.config = config
         self.pool = pool
-        self._broken_log = logs.RateLimitedLog(str(config.listen), "streams that broke off")
+        self._broken_log = RateLimitedLog(log, str(config.listen), "streams that broke off")
         self._dynamic, self._no_room, self._patience = dynamic, no_room, patience
         self.ledger = SessionLedger()
         self.listener: SocketListener | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dtp.daemon.observing import logs
 from dtp.daemon.policies import Caller, Clock, Denial
 from dtp.daemon.relays.ledger import ServedSession
+from dtp.limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
     from dtp.daemon.observing.telemetry import Spans
@@ -24,9 +25,9 @@ class ServiceLog:
         self._service = service
         #: By the policy's name.
         self.denials: Counter[str] = Counter()
-        self._denial_log = logs.RateLimitedLog(service, clock=lambda: clock().steady)
-        self._broken_log = logs.RateLimitedLog(
-            service, "streams that broke off", clock=lambda: clock().steady
+        self._denial_log = RateLimitedLog(log, service, clock=lambda: clock().steady)
+        self._broken_log = RateLimitedLog(
+            log, service, "streams that broke off", clock=lambda: clock().steady
         )
         #: Told of streams that have ended, if anybody wants to know.
         self.spans: Spans | None = None

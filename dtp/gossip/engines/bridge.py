@@ -22,6 +22,7 @@ from dtp.gossip import frames
 from dtp.gossip.errors import EngineError, MessageError
 from dtp.gossip.frames import GossipFrameType, split_frames
 from dtp.gossip.message import Parsed
+from dtp.limited_log import RateLimitedLog
 from dtp.tasks import SupervisedTask, TaskSet
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ _AT_ONCE: Final = 64 * 1024
 _PATIENCE: Final = 5.0
 #: Messages of a topic that wait while its past is fetched; beyond, they don't wait for it.
 _BEHIND: Final = 1024
+
+#: Seconds in which `OF_ONE` failures of a kind are logged: while a broker is away each message fails.
+_FAULTS: Final = 60.0
 
 #: Takes messages that a broker brought, as they were signed, and in one go those that came together.
 OnMessages = Callable[[Sequence[bytes]], None]
@@ -118,6 +122,9 @@ class Bridge:
         self._sent = asyncio.Event()
         self._sender = SupervisedTask(self._send_on, name="dtp-gossip-engine")
         self._tasks = TaskSet()
+        self._fault_log = RateLimitedLog(
+            log, self.engine.name, "failures", period=_FAULTS, clock=gossip._loop_time
+        )
 
     async def start(self) -> None:
         """Connect, and become a neighbour."""
@@ -169,8 +176,7 @@ class Bridge:
                 try:
                     await (self._carry_topic(topic) if is_wanted else self._drop_topic(topic))
                 except EngineError as error:
-                    self._gossip.counts["engine-failed"] += 1
-                    log.warning("%s does not carry a topic, or leave it: %s", self.engine.name, error)
+                    self._note_failure("does not carry a topic, or leave it", error)
                     if is_wanted and returns == self._returns:
                         return
         finally:
@@ -243,8 +249,7 @@ class Bridge:
         try:
             messages = await self.engine.read_history(topic, since_ms, most)
         except EngineError as error:
-            self._gossip.counts["engine-failed"] += 1
-            log.warning("%s does not give what it kept: %s", self.engine.name, error)
+            self._note_failure("does not give what it kept", error)
         else:
             self._pass_messages(GossipFrameType.PAST, messages)
         self._fetching.discard(topic)
@@ -311,7 +316,11 @@ class Bridge:
         try:
             await self.engine.send(parsed.topic, parsed.id, parsed.encoded)
         except EngineError as error:
-            self._gossip.counts["engine-failed"] += 1
-            log.warning("%s does not take a message: %s", self.engine.name, error)
+            self._note_failure("does not take a message", error)
         else:
             self._gossip.counts["engine-sent"] += 1
+
+    def _note_failure(self, what: str, fault: EngineError) -> None:
+        self._gossip.counts["engine-failed"] += 1
+        if self._fault_log.may_log(what):
+            log.warning("%s %s: %s", self.engine.name, what, fault)

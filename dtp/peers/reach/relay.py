@@ -16,6 +16,7 @@ from typing import Final
 from dtp.carriers.crowd import source_group
 from dtp.errors import DtpError
 from dtp.identity import PeerId, PeerIdError
+from dtp.limited_log import RateLimitedLog
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.net.stuck import LOOKS, StuckStreams
@@ -46,6 +47,7 @@ class Relay:
         self._requests: Counter[Connection] = Counter()
         self._circuits: dict[Stream, Callable[[], object]] = {}
         self._stuck = StuckStreams(lambda: self._circuits, log, others_come=True)
+        self._failed_log = RateLimitedLog(log, "relay", "failed requests")
         self._looking: asyncio.Task[None] | None = None
         self._tasks = TaskSet()
 
@@ -110,7 +112,8 @@ class Relay:
             self.counters["malformed"] += 1
             send_refusal(stream, ReachRefusal.MALFORMED)
         except DtpError as error:  # whoever asked is gone
-            log.info("%r: %s", connection, error)
+            if self._failed_log.may_log(connection.peer.short):
+                log.info("%r: %s", connection, error)
         finally:
             served()
 

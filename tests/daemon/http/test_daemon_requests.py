@@ -21,6 +21,7 @@ from dtp.daemon.observing.requests import BOUNDS, FEW, WITHIN, Answered, Request
 from dtp.daemon.observing.telemetry import Figures
 from dtp.daemon.web.metrics import DaemonCollector, exposition
 from dtp.daemon.workers.summing import merge
+from dtp.limited_log import OF_ONE, REFUSED, RateLimitedLog
 
 from ..conftest import NEAR, Pair, Run, RunTalk, config
 from ..streams.test_daemon_relay import until
@@ -430,12 +431,10 @@ def test_a_noisy_caller_does_not_push_out_what_is_shown_of_others() -> None:
 def test_a_noisy_caller_does_not_keep_others_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     now = 100.0
     caplog.set_level("INFO", "dtpd")
-    limited = logs.RateLimitedLog("api", clock=lambda: now)
-    assert sum(limited.may_log("eve") for _ in range(1000)) == logs.OF_ONE
+    limited = RateLimitedLog(logging.getLogger("dtpd"), "api", clock=lambda: now)
+    assert sum(limited.may_log("eve") for _ in range(1000)) == OF_ONE
     assert limited.may_log("bob")
-    assert (
-        sum(limited.may_log(f"stranger {number}") for number in range(1000)) == logs.REFUSED - logs.OF_ONE - 1
-    )
+    assert sum(limited.may_log(f"stranger {number}") for number in range(1000)) == REFUSED - OF_ONE - 1
     now += 1.0
     assert limited.may_log("eve")
     assert "api: 1981 more denials were not logged" in caplog.text

@@ -18,13 +18,13 @@ from typing import Any, cast
 import pytest
 
 from dtp.daemon.config.values import LocalPlace
-from dtp.daemon.observing import logs
 from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Moment
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.backends.dialer import BackendDialer
 from dtp.daemon.relays.pool import Pool
 from dtp.daemon.server import LIMITS, Daemon
+from dtp.limited_log import OF_ONE, REFUSED
 
 from .. import programs
 from ..conftest import Backend, Pair, Run, cut, echo
@@ -337,8 +337,8 @@ def test_denials_dont_fill_the_log(run: Run, caplog: pytest.LogCaptureFixture) -
     told = [line for line in caplog.messages if "refused by rate" in line or "more denials" in line]
     assert "refused by rate" in told[-1]  # the next second has its own
     logged = caplog.text.count("refused by rate")
-    assert logged == logs.OF_ONE + 1
-    assert f"{100 - logs.OF_ONE} more denials were not logged" in caplog.text
+    assert logged == OF_ONE + 1
+    assert f"{100 - OF_ONE} more denials were not logged" in caplog.text
 
 
 def test_streams_that_peers_reset_dont_fill_the_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -357,8 +357,8 @@ def test_streams_that_peers_reset_dont_fill_the_log(run: Run, caplog: pytest.Log
     caplog.set_level("INFO", "dtpd")
     run(scenario)
     exposed = [line for line in caplog.messages if "stream of" in line]
-    assert len(exposed) == logs.OF_ONE, exposed[:1]
-    assert sum("a stream broke off" in line for line in caplog.messages) >= logs.REFUSED
+    assert len(exposed) == OF_ONE, exposed[:1]
+    assert sum("a stream broke off" in line for line in caplog.messages) >= REFUSED
 
 
 def test_a_program_waits_no_longer_for_a_peer_that_allows_no_stream(

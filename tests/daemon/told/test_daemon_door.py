@@ -27,6 +27,7 @@ from dtp.daemon.server import LIMITS, Daemon
 from dtp.daemon.web import metrics
 from dtp.daemon.workers.summing import ended, merge
 from dtp.errors import CarrierError
+from dtp.limited_log import OF_ONE
 from dtp.net.listener import Crowded, Request
 from dtp.session.codes import CloseCode, HandshakeError, Refuse
 
@@ -213,7 +214,7 @@ def test_strangers_fill_neither_the_log_nor_what_is_shown(run: Run, caplog: pyte
     shown = logs.Recent()
     caplog.handler.addFilter(lambda record: shown.emit(record) or True)
     run(scenario)
-    assert caplog.text.count("refused by handshake") == logs.OF_ONE
+    assert caplog.text.count("refused by handshake") == OF_ONE
     assert "asked for the service 'other'" in caplog.text
     assert not [one for one in shown.kept if "handshake" in one["message"]]
 
