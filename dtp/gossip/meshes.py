@@ -245,7 +245,7 @@ class Meshes:
             self._send_new_record(self._core.neighbours[peer], now)
 
     def _send_new_record(self, neighbour: Neighbour, now: float) -> None:
-        """Send a neighbour's new record to others of its small topics to whom it says that it has no link."""
+        """Send a neighbour's new record, once, to others of its small topics to whom it says that it has no link."""
         core = self._core
         if now < neighbour.introduced + core.limits.introduce:
             return
@@ -253,14 +253,16 @@ class Meshes:
         neighbour.introduced = now
         if core.scores[neighbour.key] < 0:
             return
+        told = {neighbour.key}
         for name in sorted(neighbour.topics):
             state = core.topics.get(name)
             if state is None or not (state.joined and state.exchanges and state.is_full):
                 continue
             theirs = state.theirs.get(neighbour.key, frozenset())
-            for peer in sorted(state.members - {neighbour.key}):
+            for peer in sorted(state.members - told):
                 if peer[: frames.SHORT_NAME] in theirs:
                     continue
+                told.add(peer)
                 if (record := core.record_of(neighbour.key, peer)) is not None:
                     core.send_hint(core.neighbours[peer], frames.peers(name, [record]), now)
 

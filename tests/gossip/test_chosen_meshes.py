@@ -140,6 +140,22 @@ def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
     assert first.offered == linked.offered == []
 
 
+def test_a_new_record_is_given_to_a_member_once_however_many_topics_they_have_in_common():
+    swarm = GossipSwarm(24)
+    names = [f"t{number}" for number in range(50)]
+    hub, first, second, linked = (swarm.add_node(*names) for _ in range(4))
+    hub.router.set_records(lambda peer, hearer: b"record of " + peer)
+    for node in (first, second, linked):
+        swarm.link_nodes(node, hub)
+    swarm.link_nodes(linked, first)
+    swarm.run_for(1)
+    first.offered.clear(), second.offered.clear(), linked.offered.clear()
+    hub.router.renew_record(first.key, swarm.now)
+    swarm.run_for(DEFAULT.introduce + 2)
+    assert [offered.records for offered in second.offered] == [(b"record of " + first.key,)]
+    assert first.offered == linked.offered == []
+
+
 def test_one_that_signs_records_without_end_is_told_of_now_and_then():
     swarm = GossipSwarm(24)
     hub, first, second = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
