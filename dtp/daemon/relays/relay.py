@@ -276,7 +276,7 @@ class StreamRelay:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._break_off(self._broken, f"{words(self._broken)}: {error.strerror}")
+            self._break_off(self._broken, self._why_broken(error.errno))
             return
         got = len(data)
         if not got:
@@ -322,7 +322,7 @@ class StreamRelay:
         """Do as when reading by itself has found an end, or an error."""
         self._events.reading = False
         if errno:
-            self._break_off(self._broken, f"{words(self._broken)}: {os.strerror(errno)}")
+            self._break_off(self._broken, self._why_broken(errno))
         else:
             self._end_of_socket()
 
@@ -356,9 +356,9 @@ class StreamRelay:
             sent = self._sock.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
-        except OSError:
+        except OSError as error:
             self.stream.consumed(size)
-            self._socket_takes_no_more()
+            self._socket_takes_no_more(error.errno)
             return
         if sent:
             self._give_credit(sent)
@@ -386,7 +386,7 @@ class StreamRelay:
     def splice_broken(self, errno: int) -> None:
         """Do as when sending by itself has failed."""
         if not self._shut and not self.ended:
-            self._socket_takes_no_more()
+            self._socket_takes_no_more(errno)
 
     def _give_credit(self, size: int) -> None:
         """Let the other side send as much more as the socket has got now."""
@@ -404,8 +404,8 @@ class StreamRelay:
                 due = backlog.send_next(self._sock)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:
-                self._socket_takes_no_more()
+            except OSError as error:
+                self._socket_takes_no_more(error.errno)
                 return
             if due:
                 self._give_credit(due)
@@ -415,9 +415,11 @@ class StreamRelay:
         if self._stream_ended:
             self._shut_down()
 
-    def _socket_takes_no_more(self) -> None:
-        """End this direction alone: last words of the socket may be there to read; a reset is found by reading."""
+    def _socket_takes_no_more(self, errno: int | None) -> None:
+        """End this direction alone: last words of the socket may be there to read. Whether a reset is found by
+        reading, too, or an end, as after one that a write was told of, it has broken off."""
         self._shut = True
+        self.why = self.why or self._why_broken(errno)
         self._drop_held()
         self._drop_waiting()
         self._wrote_all()
@@ -510,6 +512,9 @@ class StreamRelay:
             self._release_socket()
             self._sock.close()
             self._on_end(self)
+
+    def _why_broken(self, errno: int | None) -> str:
+        return f"{words(self._broken)}: {os.strerror(errno or 0)}"
 
     def _break_off(self, reason: Reason, why: str) -> None:
         if self.ended:

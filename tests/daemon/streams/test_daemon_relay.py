@@ -180,6 +180,34 @@ def test_a_reset_by_the_backend_is_one_for_the_client(run: Run) -> None:
     run(scenario)
 
 
+def test_a_backend_that_takes_no_more_has_broken_off_at_both_ends(run: Run) -> None:
+    """Where a write found that it was gone, and reading its end alone, the daemon in front of it counted nothing."""
+
+    async def say_bye(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        writer.close()
+
+    async def talk_on(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"never read")
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async def scenario(pair: Pair) -> None:
+        async with Backend(say_bye) as backend:
+            port = await pair.start(expose(backend.port))
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            assert await reader.read() == b"bye"
+            with pytest.raises(ConnectionError):
+                await talk_on(writer)
+            for ledger in (pair.exposed.ledger, pair.forwarded.ledger):
+                await ledger.wait_empty()
+                assert (ledger.streams, ledger.failed) == (1, 1)
+            writer.close()
+
+    run(scenario)
+
+
 def test_a_reset_by_the_client_is_one_for_the_backend(run: Run) -> None:
     async def until_it_breaks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -338,7 +366,7 @@ def test_what_goes_in_front_of_a_stream_is_no_credit_for_it(
             if way == "at once" or self.counts.received:
                 super()._on_writable()
             elif way == "never":
-                self._socket_takes_no_more()
+                self.splice_broken(errno.EPIPE)
 
     monkeypatch.setattr("dtp.daemon.relays.expose.StreamRelay", Slow)
 
