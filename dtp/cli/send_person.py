@@ -32,7 +32,8 @@ async def send_to_person(
     async with opened as messenger:
         is_card = to.startswith(TEXT_PREFIX)
         contact = await (messenger.add_contact(to) if is_card else messenger.find_person(to))
-        contact.check_open()
+        await messenger.lookup.check_contact(contact.person)
+        contact = messenger.correspondence.get_contact(contact.person)
         if await _send_straight(messenger, contact, straight):
             return
         await reach_for_files(messenger, WAIT)

@@ -85,6 +85,11 @@ class Contact:
         """The devices that may write for the person, by the card that was accepted and one that waits."""
         return {*self.card.devices, *(self.pending.devices if self.pending else ())}
 
+    def may_have(self, device: bytes) -> bool:
+        """True for a device that may be sent what waits for it: none of somebody who is blocked, nor one that the
+        newest card doesn't name any more, also while that waits to be accepted."""
+        return not self.blocked and (self.pending is None or device in self.pending.devices)
+
     def check_open(self) -> None:
         """Raise `ConsentNeeded`, or `ContactBlocked`, while nothing can be written to them."""
         if self.blocked:

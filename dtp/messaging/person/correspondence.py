@@ -25,7 +25,7 @@ from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS, MAX_STAMP_MIB
 from dtp.messaging.packing import unpack_saved
 from dtp.messaging.person.contacts import CardChange, Consent, Contact, Contacts, Route
-from dtp.messaging.person.desk import Desk, Introduced, ReceivedEnvelopes
+from dtp.messaging.person.desk import Desk, ReceivedEnvelopes
 from dtp.messaging.person.groups.communities import Communities
 from dtp.messaging.person.groups.former_devices import FormerDevices
 from dtp.messaging.person.groups.group_states import GroupStates
@@ -226,11 +226,7 @@ class Correspondence:
             self.desk.forget_device(device)
         self.former_devices.retire_devices(before, now_ms)  # which others read before the card
         self.group_states.reconsider_groups(card.person, gone)
-        everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
-        everybody += self.own_devices
-        for level, told in ((Introduced.FULLY, card), (Introduced.PUBLICLY, card.public())):
-            known = [each for each in everybody if self.desk.peer_of(each).introduced is level]
-            self.desk.enqueue_event(known, self.card_event(told, now_ms))
+        self.introductions.tell_card(before, now_ms)
 
     def card_event(self, card: ContactCard, now_ms: int) -> Event:
         """Return the event that tells a card."""
@@ -250,6 +246,10 @@ class Correspondence:
         """Be a device of the account of this card, which its owner has handed over. It has to name this device."""
         if card.account is None or not card.account.names(self.identity.id.key):
             raise MessageError("that card doesn't name this device: approve it on one of the account first")
+        if self.card.supersedes(card):
+            raise MessageError(
+                "that card of your account is older than the one that this device has: nothing is changed"
+            )
         with self.transaction():
             self.access = card.access or self.access
             self.store.put_value("access", self.access)
@@ -391,9 +391,10 @@ class Correspondence:
         return said
 
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
-        """Send an event that is not a part of a history to these devices. Raise `QueueFull`."""
+        """Send an event that is not a part of a history to those of these devices that aren't gone meanwhile. Raise
+        `QueueFull`."""
         Event.parse(event.encode())
-        devices = list(devices)
+        devices = [each for each in devices if each in self.card.devices or self.contacts.owner_of(each)]
         self.missed.check_room(devices)
         with self.transaction():
             self.enqueue_event(devices, event, now_ms)
@@ -427,7 +428,7 @@ class Correspondence:
         if device in self.card.devices:
             return Route(self.card.mailboxes, self.access, Nearness.NETWORK)
         contact = self.contacts.owner_of(device)
-        if contact is None or contact.blocked:
+        if contact is None or not contact.may_have(device):
             return Route((), b"", Nearness.ANYWHERE)
         return Route(contact.card.mailboxes, contact.card.access, contact.nearness)
 

@@ -270,7 +270,7 @@ class Delivery:
         found = store.find_message(message, mail.person) if message else None
         besides.update(mail.own_devices if found and found[0] != mail.person else ())
         for each in mail.contacts:
-            besides |= mail.contacts.list_owned(each) if each.blocked else set()
+            besides.update(device for device in mail.contacts.list_owned(each) if not each.may_have(device))
         return store.count_unsent(besides, message) + sum(
             store.is_first_try(each.device, each.number, message)
             for each in under_way
@@ -545,6 +545,8 @@ class Delivery:
 
         async def deposit(client: MailboxClient) -> bool:
             to, envelope = outbound.device, outbound.envelope
+            if not self._mail.find_route(to).mailboxes:  # it was revoked meanwhile
+                return False
             try:
                 await client.deposit_with_work(to, envelope, seconds=LIFETIME, access=access)
             except MailboxRefused as refused:

@@ -116,6 +116,22 @@ class Introductions:
 
         return introduce
 
+    def tell_card(self, before: ContactCard, now_ms: int) -> None:
+        """Tell our card to those who were told one: and, where a device has gone since `before`, or the key was
+        replaced, to our other devices and to who has written without an answer, since they may have that one."""
+        mail, card = self._mail, self._mail.card
+        everybody = [device for each in mail.contacts if not each.blocked for device in each.card.devices]
+        levels = {each: mail.desk.peer_of(each).introduced for each in [*everybody, *mail.own_devices]}
+        for level, told in ((Introduced.FULLY, card), (Introduced.PUBLICLY, card.public())):
+            known = [each for each, introduced in levels.items() if introduced is level]
+            mail.desk.enqueue_event(known, mail.card_event(told, now_ms))
+        stayed = {*before.devices} & {*card.devices}
+        if card.key == before.key and len(stayed) == len(before.devices):
+            return
+        for each in [each for each, introduced in levels.items() if introduced is Introduced.NOT]:
+            if each in stayed or mail.desk.said_person(each):
+                mail.desk.introduce_device(each, self.choose_card(now_ms))
+
     def may_write(self, person: bytes) -> bool:
         """Return whether somebody who writes is kept as a contact: one more stranger, or who is that already."""
         contact = self._mail.contacts.get_contact(person)

@@ -1,0 +1,164 @@
+"""Devices that the newest card doesn't name any more: nothing is sent to them, whatever way it would go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from post_office import PostOffice, known_identity, post_office, take, wait_notice
+from village import Village
+
+from dtp.carriers.nearness import Nearness
+from dtp.cli.send_person import send_to_person
+from dtp.identity import Account, Device, Identity, PeerId
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Event, EventKind
+from dtp.messaging.errors import ContactBlocked, MessageError
+from dtp.messaging.mailbox import MailboxClient
+from dtp.messaging.mailbox.pool import connect_plainly
+from dtp.messaging.person.card_sources import CardEnded, CardSource
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.notices import What
+
+Make = Callable[..., Village]
+
+
+def waiting_for(mail: Correspondence, device: Correspondence, now: int) -> int:
+    key = device.identity.id.key
+    return sum(each.device == key for each in mail.store.due_payloads(now + 10**12, 100))
+
+
+def test_what_is_said_in_a_call_does_not_wait_for_a_device_that_is_gone(village: Make) -> None:
+    """It waited for ever, and so did `wait_delivered`."""
+    at = village("alice", "phone", "bob", least=0, acquainted=False)
+    at.share_account("alice", "phone")
+    alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    at.say("bob", alice.person, "hello")
+    at.deliver()
+    called = bob.devices_of(alice.person)
+    at.revoke("alice", "phone")
+    at.deliver()
+    bob.say_to_devices(
+        called, Event(EventKind.CALL, alice.person, 0, at.now, {"call": bytes(16), "act": 6}), at.now
+    )
+    assert (waiting_for(bob, alice, at.now), waiting_for(bob, phone, at.now)) == (1, 0)
+
+
+def test_what_waits_goes_to_no_device_that_a_card_which_waits_for_consent_has_left_out(village: Make) -> None:
+    at = village("alice", "phone", "bob", least=0)
+    at.share_account("alice", "phone")
+    alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    assert alice.account is not None
+    at.say("bob", alice.person, "are you there?")
+    bob.contacts.consent = "ask"
+    left = [Device(alice.identity.id.key, "laptop")]
+    key, after = known_identity("next key"), known_identity("next recovery")
+    rotated = Account.rotate(alice.account.card, known_identity("recovery"), key, after.id, left)
+    card = ContactCard(key.id.key, rotated.card, alice.card.sequence + 1, 0, "", alice.card.mailboxes)
+    bob.take_found_card(card.signed_by(key), Nearness.ANYWHERE, at.now)
+    assert bob.find_route(alice.identity.id.key).mailboxes == alice.card.mailboxes
+    assert bob.find_route(phone.identity.id.key).mailboxes == ()
+    bob.accept_key(alice.person)
+    assert (waiting_for(bob, alice, at.now), waiting_for(bob, phone, at.now)) == (2, 0)  # our card, and that
+
+
+def test_who_was_never_written_to_hears_of_a_device_that_is_gone(village: Make) -> None:
+    """A device of ours, and people who had written and weren't answered, went on sealing to it."""
+    at = village("alice", "laptop", "phone", "bob", least=0, acquainted=False)
+    at.share_account("alice", "laptop", "phone")
+    alice, phone = at.people["alice"], at.people["phone"].identity.id.key
+    at.say("bob", alice.person, "hello")
+    at.deliver()
+    at.revoke("alice", "phone")
+    at.deliver()
+    assert phone not in at.people["laptop"].own_devices
+    assert phone not in at.people["bob"].devices_of(alice.person)
+
+
+def test_an_older_card_of_ours_brings_no_device_back(village: Make) -> None:
+    """What was written from then on went to it again, as a copy for ourselves."""
+    at = village("alice", "laptop", "phone", "bob", least=0)
+    at.share_account("alice", "laptop", "phone")
+    laptop, phone = at.people["laptop"], at.people["phone"]
+    older = laptop.card
+    at.revoke("alice", "phone")
+    at.deliver()
+    with pytest.raises(MessageError, match="older"):
+        laptop.join_account(older, at.now)
+    laptop.join_account(laptop.card, at.now)
+    assert phone.identity.id.key not in laptop.own_devices
+
+
+def test_a_device_that_is_revoked_while_its_mailbox_is_dialled_is_sent_nothing(tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        box, others = await at.open(), await at.open("others")
+        account = Account.create(
+            known_identity("key"), known_identity("recovery").id, [Device(known_identity("alice").id.key)]
+        )
+        dialled, go_on = asyncio.Event(), asyncio.Event()
+
+        async def connect(address: str, identity: Identity | None) -> MailboxClient:
+            if identity is None and address == others:
+                dialled.set()
+                await go_on.wait()
+            return await connect_plainly(address, identity)
+
+        alice = await at.begin("alice", others, account=account)
+        async with at.messenger("alice-phone") as phone:
+            await phone.join(await alice.approve_device(phone.identity.id, "phone"))
+            await phone.wait_reached()
+            async with at.messenger("bob", box) as bob:
+                await bob.add_contact(alice.card)
+                await bob.send("alice", "hello")
+                await take(phone, 1)
+                await take(alice, 1)
+                await bob.wait_delivered()
+        async with at.messenger("bob", box, connect=connect) as bob:
+            await bob.send("alice", "not for the phone")
+            await dialled.wait()
+            await alice.revoke_device(phone.identity.id)
+            await wait_notice(bob, What.CONTACT_CHANGED)
+            go_on.set()
+            (message,) = await take(alice, 1)
+            assert message.text == "not for the phone"
+            await bob.wait_delivered()
+        async with at.messenger("alice-phone") as phone:
+            await phone.wait_collected()
+            assert [each.text for each in await phone.history("bob")] == ["hello"]
+
+    post_office(main, tmp_path, "revoked-meanwhile")
+
+
+class EndedAccount(CardSource):
+    has_ended = False
+
+    async def check_card(self, card: ContactCard) -> None:
+        if self.has_ended and card.name == "alice":
+            raise CardEnded("it was ended")
+
+
+def test_no_file_goes_straight_to_the_device_of_an_account_that_was_ended(tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        box, taken = await at.open(), list[PeerId]()
+        alice = await at.begin("alice", box)
+
+        async def straight(device: PeerId, me: Identity) -> None:
+            taken.append(device)
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Messenger]:
+            chain = EndedAccount()
+            async with at.messenger("bob", box, cards=[chain]) as bob:
+                await bob.add_contact(alice.card)
+                chain.has_ended = True
+                yield bob
+
+        with pytest.raises(ContactBlocked):
+            await send_to_person(opened(), tmp_path / "file", "alice", straight)
+        assert taken == []
+
+    post_office(main, tmp_path, "ended")
