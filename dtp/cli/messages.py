@@ -152,6 +152,7 @@ def contacts(**who: Any) -> None:
         for each in messenger.contacts:
             state = "blocked" if each.blocked else "stranger" if each.stranger else "contact"
             waits = "; its key was replaced: 'dtp message accept' takes it" if each.pending else ""
+            waits += "; its card has ended, and waits to be renewed" if each.expired else ""
             number = messenger.safety_number(each)
             record = {
                 "person": each.card.person_name,
@@ -159,6 +160,7 @@ def contacts(**who: Any) -> None:
                 "state": state,
                 "verified": each.verified,
                 "replaced": each.pending is not None,
+                "expired": each.expired,
                 "safety_number": number,
                 "card": (each.pending or each.card).public().text,
             }

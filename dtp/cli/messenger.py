@@ -56,6 +56,10 @@ PEOPLE_WARNINGS: Final = {
     What.ACCOUNT_ENDED: "the account of {name} was ended on the chain, for good: nothing is sealed to it any more",
     What.KEY_OUTDATED: "{name} has another key on the chain, and no card with it is found: ask them for their new "
     "card, and write nothing by the one that you have",
+    What.CARD_EXPIRED: "the card of {name} has ended: what they write waits until they renew it ('dtp account "
+    "renew', then 'dtp message card'), and nothing can be written to them",
+    What.OWN_CARD_ENDS: "your card ends at {name}: from then on nobody is shown what you write, nor writes to you; "
+    "renew it ('dtp account renew', then 'dtp message card --account FILE')",
     What.REVOKED: "this device isn't one of your account any more",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
     What.PAST_GIVEN: "{name} is given what was said before in a group",

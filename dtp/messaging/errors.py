@@ -43,6 +43,12 @@ class ConsentNeeded(MessageError):
     code: ClassVar[str] = "contact-replaced"
 
 
+class CardExpired(MessageError):
+    """A contact's card holds no longer, and there is no newer one here yet: nothing is written by it."""
+
+    code: ClassVar[str] = "contact-expired"
+
+
 class ContactBlocked(MessageError):
     """A contact is blocked here, so nothing is written to it."""
 

@@ -231,10 +231,8 @@ def test_messages_that_disappear(office: Test) -> None:
             for each, other in ((alice, bob), (bob, alice)):
                 assert await texts(each, other.card) == ["for a moment"]
                 now = int(message.sent_at.timestamp() * 1000)
-                assert await each.delivery.run_in_thread(each.correspondence.delete_vanished, now) == 0
-                assert (
-                    await each.delivery.run_in_thread(each.correspondence.delete_vanished, now + later) == 1
-                )
+                assert await each.delivery.run_in_thread(each.correspondence.keep_up, now) == 0
+                assert await each.delivery.run_in_thread(each.correspondence.keep_up, now + later) == 1
                 assert await texts(each, other.card) == []
 
     office(main)

@@ -57,7 +57,7 @@ def test_what_was_read_on_one_device_is_read_on_the_other_that_gets_it_later(
     phone.receive_envelopes(late, at.now)
     assert not phone.store.list_unread()
     assert [each.text for each in phone.read_history(bob.person)][-1] == "see you at eight"
-    assert phone.delete_vanished(at.now + HOUR) == bool(disappear)
+    assert phone.keep_up(at.now + HOUR) == bool(disappear)
 
 
 @pytest.mark.parametrize("stranger", [False, True])
@@ -98,7 +98,7 @@ def test_what_was_read_before_it_was_known_who_is_in_a_group_is_read(village: Ca
     phone.receive_envelopes(state, at.now)
     assert [each.text for each in phone.read_history(group)] == ["at eight"]
     assert not phone.store.list_unread()
-    assert phone.delete_vanished(at.now + HOUR) == 1
+    assert phone.keep_up(at.now + HOUR) == 1
 
 
 def test_a_receipt_counts_for_a_message_that_another_device_has_copied(
@@ -136,7 +136,7 @@ def test_a_copy_of_what_was_read_elsewhere_disappears(village: Callable[..., Vil
     )
     at.deliver()
     assert at.texts("alice", bob.person)[-1] == "at eight"
-    assert alice.delete_vanished(at.now + HOUR) == 1
+    assert alice.keep_up(at.now + HOUR) == 1
 
 
 def test_what_has_disappeared_and_comes_again_disappears_again(village: Callable[..., Village]) -> None:
@@ -148,11 +148,11 @@ def test_what_has_disappeared_and_comes_again_disappears_again(village: Callable
     assert alice.mark_read(said.event.id, at.now, tell=False)
     at.deliver()
     for mail in (alice, phone):
-        assert mail.delete_vanished(at.now + HOUR) == 1
+        assert mail.keep_up(at.now + HOUR) == 1
         with mail.transaction():
             mail.take_said(bob.identity.id.key, bob.person, said.event, at.now + HOUR)
         assert not mail.store.list_unread()
-        assert mail.delete_vanished(at.now + 2 * HOUR) == 1
+        assert mail.keep_up(at.now + 2 * HOUR) == 1
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -210,7 +210,7 @@ def test_what_is_said_after_something_has_disappeared_comes_behind_it(
     at = village("alice", "bob", least=100)
     alice, bob = at.people["alice"], at.people["bob"].person
     first = alice.send_event(bob, EventKind.TEXT, {"text": "first", "disappear": 60}, at.now)
-    assert alice.delete_vanished(at.now + HOUR) == 1
+    assert alice.keep_up(at.now + HOUR) == 1
     second = alice.send_event(bob, EventKind.TEXT, {"text": "second"}, at.now + HOUR)
     assert second.event.clock > first.event.clock
     at.now += HOUR

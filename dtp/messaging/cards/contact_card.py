@@ -25,6 +25,8 @@ VERSION: Final = 1
 #: What a card begins with as text.
 TEXT_PREFIX: Final = "dtp-card:"
 MAX_NAME_BYTES: Final = 64
+#: Ms by which clocks may differ where a card ends.
+SKEW_MS: Final = 60_000
 MAX_MAILBOXES: Final = 8
 MAX_ADDRESS_BYTES: Final = 256
 ACCESS_BYTES: Final = 16
@@ -91,9 +93,15 @@ class ContactCard:
         """True if this is newer than `other` of the same person."""
         return self.person == other.person and self.order > other.order
 
-    def is_current(self, now_ms: int) -> bool:
-        """True while it holds."""
-        return not self.expires_ms or now_ms <= self.expires_ms
+    @property
+    def ends_ms(self) -> int:
+        """Until when it holds, as it says or its account's card: Unix time in ms, 0 for good."""
+        ends = (self.expires_ms, self.account.expires_ms if self.account else 0)
+        return min((each for each in ends if each), default=0)
+
+    def has_expired(self, now_ms: int) -> bool:
+        """True once it holds no longer, for clocks that differ by `SKEW_MS` at most."""
+        return bool(self.ends_ms) and now_ms > self.ends_ms + SKEW_MS
 
     # ---- bytes -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
-from dtp.messaging.errors import ConsentNeeded, ContactBlocked, MessageError
+from dtp.messaging.errors import CardExpired, ConsentNeeded, ContactBlocked, MessageError
 from dtp.messaging.packing import pack, unpack_saved
 
 #: What happens when a contact's key was replaced: "tell" goes on and says so, "ask" waits for consent.
@@ -69,6 +69,8 @@ class Contact:
     named_by: bytes = b""
     #: How near those are who have told where it is: its mailboxes are dialled as told by them.
     nearness: Nearness = Nearness.ANYWHERE
+    #: True once the card holds no longer. It isn't kept: `Contacts.list_expiring` says when to look.
+    expired: bool = False
 
     @property
     def person(self) -> bytes:
@@ -90,13 +92,24 @@ class Contact:
         newest card doesn't name any more, also while that waits to be accepted."""
         return not self.blocked and (self.pending is None or device in self.pending.devices)
 
+    @property
+    def is_waiting(self) -> bool:
+        """True while nothing of theirs is shown, and nothing said to them: another key waits to be accepted, or a
+        card that holds is waited for."""
+        return self.pending is not None or self.expired
+
     def check_open(self) -> None:
-        """Raise `ConsentNeeded`, or `ContactBlocked`, while nothing can be written to them."""
+        """Raise `ConsentNeeded`, `CardExpired`, or `ContactBlocked`, while nothing can be written to them."""
         if self.blocked:
             raise ContactBlocked(f"{self.name} is blocked: unblock them first ('dtp message unblock')")
         if self.pending is not None:
             raise ConsentNeeded(
                 f"{self.name} has another key: compare safety numbers, and accept it before you write"
+            )
+        if self.expired:
+            raise CardExpired(
+                f"the card of {self.name} has ended: ask them to renew it ('dtp account renew', then 'dtp message "
+                "card'), and add the new one if it doesn't come by itself"
             )
 
     def save(self) -> bytes:
@@ -143,6 +156,8 @@ class Contacts:
         self._by_person: dict[bytes, Contact] = {}
         #: By device, the persons whose cards name it: anybody can name another's.
         self._claims: dict[bytes, list[bytes]] = {}
+        #: Whose cards end some day, or did.
+        self._ending: set[bytes] = set()
 
     def copy_empty(self) -> Contacts:
         """Return contacts of the same kind, without any."""
@@ -161,6 +176,8 @@ class Contacts:
         if before is not None and before.card.devices != contact.card.devices:
             self._drop_claims(before)
         self._by_person[contact.person] = contact
+        if contact.card.ends_ms:
+            self._ending.add(contact.person)
         for device in contact.card.devices:
             claims = self._claims.setdefault(device, [])
             if contact.person not in claims:
@@ -180,9 +197,15 @@ class Contacts:
                 self._claims.pop(device, None)
 
     def is_waiting(self, person: bytes) -> bool:
-        """True while another key of a contact waits to be accepted."""
+        """True while another key of a contact waits to be accepted, or their card holds no longer."""
         contact = self._by_person.get(person)
-        return contact is not None and contact.pending is not None
+        return contact is not None and contact.is_waiting
+
+    def list_expiring(self, now_ms: int) -> list[Contact]:
+        """Return contacts whose card has ended and wasn't known to, or holds though it was."""
+        self._ending = {each for each in self._ending if each in self._by_person}
+        known = [self._by_person[each] for each in self._ending]
+        return [each for each in known if each.expired is not each.card.has_expired(now_ms)]
 
     def owner_of(self, device: bytes) -> Contact | None:
         """Return the contact whose card names a device, for sending to it; None for one of ours, whoever names it.

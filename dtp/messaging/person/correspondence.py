@@ -101,7 +101,7 @@ class Correspondence:
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
-        self.delete_vanished(now_ms)
+        self.keep_up(now_ms)
         if self.account is not None:  # once contacts and groups are there, which are told
             self.change_account(self._newest_account(self.account), now_ms)
 
@@ -266,9 +266,9 @@ class Correspondence:
         with self.transaction():
             contact, _ = self.take_contact(card, near, stranger=False)
             if contact.stranger:
-                contact = replace(contact, stranger=False)
-                self.put_contact(contact)
-        return contact
+                self.put_contact(replace(contact, stranger=False))
+            self.introductions.note_expired(now_ms)
+        return self.get_contact(card.person)
 
     def take_found_card(self, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
         """Return what changes by a card that was found, if it is of somebody we know or of ourselves; nothing
@@ -279,6 +279,7 @@ class Correspondence:
             return []
         with self.transaction():
             contact, change = self.take_contact(card, teller, stranger=False)
+            self.introductions.note_expired(now_ms)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
 
@@ -311,14 +312,12 @@ class Correspondence:
                 accepted = self.contacts.accept_card(person)
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
-            self.store.held.release_of_members(person, {person})
-            self.group_states.show_accepted(person)
+            self.group_states.show_held(person)
         return accepted
 
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
-        found = self.contacts.get_contact(person)
-        if found is None:
+        if (found := self.contacts.get_contact(person)) is None:
             raise UnknownContact("nobody of this name is known here: add the card first")
         return found
 
@@ -346,13 +345,13 @@ class Correspondence:
     def devices_of(self, conversation: bytes) -> list[bytes]:
         """Return the devices that get what is said in a conversation, ours among them but for this one.
 
-        Raise `UnknownContact`, `ConsentNeeded`, `ContactBlocked`.
+        Raise `UnknownContact`, `ConsentNeeded`, `CardExpired`, `ContactBlocked`.
         """
         if (group := self.group_of(conversation)) is not None:
             others = [
                 device
                 for person in group.members.roles
-                if (contact := self.contacts.get_contact(person)) is not None and not contact.pending
+                if (contact := self.contacts.get_contact(person)) is not None and not contact.is_waiting
                 for device in contact.card.devices
             ]
         elif conversation == self.person:
@@ -418,9 +417,10 @@ class Correspondence:
         """
         return self.reading.mark_read(message, now_ms, tell=tell, sender=sender)
 
-    def delete_vanished(self, now_ms: int) -> int:
-        """Delete messages that were to disappear by now. Return their number."""
+    def keep_up(self, now_ms: int) -> int:
+        """Look whose cards have ended, and return how many messages were deleted that were to disappear by now."""
         with self.transaction():
+            self.introductions.note_expired(now_ms)
             return self.store.delete_vanished(now_ms)
 
     def find_route(self, device: bytes) -> Route:
@@ -541,6 +541,7 @@ class Correspondence:
         as near as `teller`."""
         notices: list[Notice | CallSignalled] = []
         with self.transaction():
+            self.introductions.note_expired(now_ms)
             received = self.desk.open_envelopes(envelopes, now_ms, self._is_acquainted)
             for device in received.renewed:
                 self.desk.introduce_again(device)
@@ -556,6 +557,7 @@ class Correspondence:
                 notices += self._take_fleeting(device, payload, now_ms)
             for device in received.acknowledged:
                 received.resends |= self.missed.send_missed(device, now_ms)
+            self.introductions.note_expired(now_ms)
             notices += self.group_states.take_notices()
             if received.newcomers:
                 self.introductions.forget_unnamed(received.newcomers)
@@ -665,7 +667,7 @@ class Correspondence:
         """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
         contact = self.contacts.get_contact(person)
         if person != self.person and (
-            contact is None or contact.stranger or device not in contact.card.devices
+            contact is None or contact.stranger or contact.expired or device not in contact.card.devices
         ):
             return []
         return [CallSignalled(person, device, event, own=person == self.person)]
@@ -673,7 +675,7 @@ class Correspondence:
     def take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Keep, within a transaction, what a device of a person has said, and return what that is to the program."""
         contact, group = self.contacts.get_contact(person), None
-        held = contact is not None and device not in contact.card.devices
+        held = contact is not None and (contact.expired or device not in contact.card.devices)
         conversation = event.conversation
         if person != self.person and conversation in (self.person, *self.succession.former):
             conversation = person

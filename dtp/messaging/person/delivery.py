@@ -465,7 +465,8 @@ class Delivery:
         waited_for = requests.waited_for()  # they are told all in one, once they have answered
         answers = self._due.take_answers(waited_for)
         await requests.ask_all([(device, self._send_answer(device)) for device in answers])
-        await self.run_in_thread(self._mail.delete_vanished, now_ms())
+        await self.run_in_thread(self._mail.keep_up, now_ms())
+        self._on_notices(await self.run_in_thread(self._mail.group_states.take_notices))
         next_due = await self.run_in_thread(self._mail.store.next_due)
         wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
         return min(max(wait, 0.01), _KEEP_UP)

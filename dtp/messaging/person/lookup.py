@@ -117,11 +117,15 @@ class LookUp:
 
     async def check_contact(self, person: bytes) -> None:
         """Do that for somebody who is about to be written to or called, once: a program that only writes doesn't run
-        for long enough to hear of it otherwise. Raise `ConsentNeeded`, `ContactBlocked`, while files are nowhere
-        yet."""
+        for long enough to hear of it otherwise. Where their card has ended, look for a newer one. Raise
+        `ConsentNeeded`, `CardExpired`, `ContactBlocked`, while files are nowhere yet."""
         contacts, person = self._mail.contacts, self._mail.succession.resolve_person(person)
         if self._sources and contacts.get_contact(person) is not None:
             await self._check_known(person, again=False)
+        contact = contacts.get_contact(person)
+        if contact is not None and contact.expired and (found := await self.find_card(person)) is not None:
+            take = self._mail.take_found_card
+            self._on_notices(await self._delivery.run_in_thread(take, *found, now_ms()))
         if (contact := contacts.get_contact(person)) is None:  # a group, or we ourselves
             return
         contact.check_open()

@@ -50,12 +50,15 @@ class MissedEvents:
 
     def note_waiting(self, conversation: bytes, event: bytes = b"") -> None:
         """Note, within a transaction, that an event of ours goes to no member of a group whose other key waits to be
-        accepted: they get it then, of very much the newest. Without its id it is in no history."""
+        accepted, or whose card has ended: they get it then, of very much the newest. Without its id it is in no
+        history."""
         mail, group = self._mail, self._mail.group_of(conversation)
         for person in group.members.roles if group else ():
             contact = mail.contacts.get_contact(person)
-            if contact is not None and contact.pending is not None:
-                for device in mail.contacts.list_owned(contact) & {*contact.pending.devices}:
+            if contact is not None and contact.is_waiting:
+                for device in mail.contacts.list_owned(contact) & {
+                    *(contact.pending or contact.card).devices
+                }:
                     mail.store.missed.add_waiting(device, event)
 
     def send_missed(self, device: bytes, now_ms: int) -> bool:
@@ -63,7 +66,7 @@ class MissedEvents:
         there was any. Within a transaction."""
         mail, owner = self._mail, self._mail.contacts.owner_of(device)
         outgoing = mail.desk.peer_of(device).remote.outgoing
-        if outgoing.waiting > _FEW or (owner is not None and owner.pending is not None):
+        if outgoing.waiting > _FEW or (owner is not None and owner.is_waiting):
             return False
         before = outgoing.next
         while outgoing.next == before and (missed := mail.store.missed.take_events(device, _TOGETHER)):

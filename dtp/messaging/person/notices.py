@@ -31,6 +31,10 @@ class What(Enum):
     #: A contact has another key, and the card with it isn't found: whoever has the one that is known here may be
     #: anybody.
     KEY_OUTDATED = "key-outdated"
+    #: A contact's card holds no longer: what they write waits for a newer one, and nothing can be written to them.
+    CARD_EXPIRED = "card-expired"
+    #: Ours holds no longer, or ends soon: renew it, or nobody reads what we write; `detail` is when.
+    OWN_CARD_ENDS = "own-card-ends"
     #: Our account doesn't name this device any more.
     REVOKED = "revoked"
     GROUP_CHANGED = "group-changed"

@@ -83,7 +83,7 @@ class ReadMessages:
         """Return the devices of a message's sender that hear that it was read: none of strangers', but for what is
         said in a group that we take part in."""
         mail, contact = self._mail, self._mail.contacts.get_contact(sender)
-        if contact is None or contact.pending:
+        if contact is None or contact.is_waiting:
             return []
         group = mail.group_of(conversation)
         is_told = not contact.stranger or (group is not None and not mail.allowances.is_invitation(group))

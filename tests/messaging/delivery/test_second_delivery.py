@@ -216,7 +216,7 @@ class ComparedHistory(History):
 
     def collect(self, person: Person) -> None:
         super().collect(person)
-        person.mail.delete_vanished(self.now)
+        person.mail.keep_up(self.now)
         self.look_at_all(person)
 
     def mark_read(self, person: Person) -> None:
@@ -335,7 +335,7 @@ class ComparedHistory(History):
     def check(self) -> None:
         self.now += 2 * HOUR
         for person in self.people.values():
-            person.mail.delete_vanished(self.now)
+            person.mail.keep_up(self.now)
             for conversation in self.conversations_of(person):
                 self.model.check(
                     person.name, self.place(person, conversation), self.look(person, conversation)

@@ -547,12 +547,12 @@ def test_what_has_the_id_of_another_message_takes_nothing_of_it_along(village: M
     at.deliver()
     assert alice.mark_read(mine, at.now, tell=False, sender=carol.person)
     assert [each[1] for each in alice.store.list_unread()] == [bob.person]
-    assert alice.delete_vanished(at.now + 2000) == 1
+    assert alice.keep_up(at.now + 2000) == 1
     assert [(each.text, each.reactions) for each in shown(at, "alice", group)] == [
         ("mine", {bob.person: "!"})
     ]
     assert alice.mark_read(mine, at.now, tell=False)
-    assert alice.delete_vanished(at.now + 10**9) == 0
+    assert alice.keep_up(at.now + 10**9) == 0
 
 
 def test_nothing_of_a_key_that_nobody_has_accepted_is_shown_before_that(

@@ -279,16 +279,25 @@ class GroupStates:
                 self.save_operations(membership)
                 self._notices += self._list_changes(membership, was)
 
-    def show_accepted(self, person: bytes) -> None:
-        """Show, within a transaction, what was held back in groups until a person's other key was accepted."""
+    def show_held(self, person: bytes) -> list[Notice]:
+        """Show, within a transaction, what was held back until a person's other key was accepted, or their card was
+        renewed. Return what that is to the program."""
+        conversations, notices = [person], list[Notice]()
         for membership in self._mail.groups.values():
             if person in membership.members.roles:
-                for conversation in (membership.group, *membership.members.rooms):
-                    self._mail.store.held.release_of_members(conversation, {person})
-            self._mail.past.show_held(membership)
+                conversations += [membership.group, *membership.members.rooms]
+            notices += self._mail.past.show_held(membership)
+        for each in conversations:
+            released = self._mail.store.held.release_of_members(each, {person})
+            notices += [Notice(What.MESSAGE, sender, each, message) for sender, message in released]
+        return notices
+
+    def add_notices(self, notices: Iterable[Notice]) -> None:
+        """Have `take_notices` return these, too."""
+        self._notices += notices
 
     def take_notices(self) -> list[Notice]:
-        """Return what cards have changed of groups since this was asked before."""
+        """Return what cards have changed of people and groups since this was asked before."""
         notices, self._notices = self._notices, []
         return notices
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.person.contacts import CardChange, Contact
 from dtp.messaging.person.desk import Introduce, Introduced
+from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
@@ -27,6 +29,8 @@ MAX_NAMED: Final = 2048
 MAX_STRANGERS: Final = 1000
 #: Devices that have written, and haven't said whose they are: their card comes first, as a rule.
 MAX_UNNAMED: Final = 2000
+#: Ms before its end from which on it is told that our card has to be renewed.
+WARNED_MS: Final = 7 * 86_400_000
 
 
 class Introductions:
@@ -36,6 +40,8 @@ class Introductions:
         self._mail = mail
         self.most_named, self.most_strangers = MAX_NAMED, MAX_STRANGERS
         self.most_unnamed = MAX_UNNAMED
+        #: Of whose cards the program was told since it began that they end, and when.
+        self._told_ends: set[tuple[bytes, int]] = set()
 
     @property
     def has_room_for_strangers(self) -> bool:
@@ -131,6 +137,30 @@ class Introductions:
         for each in [each for each, introduced in levels.items() if introduced is Introduced.NOT]:
             if each in stayed or mail.desk.said_person(each):
                 mail.desk.introduce_device(each, self.choose_card(now_ms))
+
+    def note_expired(self, now_ms: int) -> None:
+        """Note, within a transaction, whose cards have ended by now, and show what waited for those that were
+        renewed. `GroupStates.take_notices` returns what that is to the program."""
+        mail = self._mail
+        self._tell_own_end(now_ms)
+        for contact in mail.contacts.list_expiring(now_ms):
+            person, ends = contact.person, contact.card.ends_ms
+            mail.contacts.put_contact(replace(contact, expired=not contact.expired))
+            if contact.expired:
+                mail.group_states.add_notices(mail.group_states.show_held(person))
+                for device in mail.contacts.list_owned(contact):
+                    mail.missed.send_missed(device, now_ms)
+            elif not contact.blocked and not contact.named_by and (person, ends) not in self._told_ends:
+                self._told_ends.add((person, ends))
+                notice = Notice(What.CARD_EXPIRED, person, person, detail=contact.name)
+                mail.group_states.add_notices([notice])
+
+    def _tell_own_end(self, now_ms: int) -> None:
+        person, ends = self._mail.person, self._mail.card.ends_ms
+        if ends and ends - WARNED_MS < now_ms and (person, ends) not in self._told_ends:
+            self._told_ends.add((person, ends))
+            day = datetime.fromtimestamp(ends / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            self._mail.group_states.add_notices([Notice(What.OWN_CARD_ENDS, person, detail=day)])
 
     def may_write(self, person: bytes) -> bool:
         """Return whether somebody who writes is kept as a contact: one more stranger, or who is that already."""

@@ -173,7 +173,7 @@ class GroupPast:
         """Keep what a member tells of the past, where an operation of theirs gives it to us."""
         mail, group, conversation = self._mail, event.fields["group"], event.conversation
         contact = mail.contacts.get_contact(person)
-        held = contact is not None and device not in contact.card.devices  # of a key that nobody has accepted
+        held = contact is not None and (contact.expired or device not in contact.card.devices)
         if not self._may_tell(group, conversation, person):
             held = mail.store.has_wanted_state(group, device)  # what says so is to be fetched
             if not held:
