@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -40,6 +41,10 @@ _MOST_AT_ONCE: Final = 64
 #: place that connections come from is, the others wait.
 _ASKS: Final = 8
 _ASK: Final = 10.0
+#: Seconds of the stream that all of them get at once together. Beyond, they get as many bytes a second as one
+#: listener, and as many as `_LEAST` where the stream has less, or doesn't say how long its segments last.
+_BESIDE: Final = 10.0
+_LEAST: Final = 128 * 1024
 #: Seconds that somebody has to say what it wants.
 _HELLO: Final = 10.0
 #: Streams of one connection: the live one, and some for what it missed.
@@ -62,6 +67,8 @@ _NEARBY: Final = 4
 _MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.TICKET_IN_USE)
 #: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
 AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
+#: Sends a segment; False when it got lost meanwhile.
+_SendSegment = Callable[[Stream, HeldSegment], Awaitable[bool]]
 #: Returns whether a listener serves others at these addresses.
 Measure = Callable[[PeerId, Sequence[str]], Awaitable[bool]]
 
@@ -96,6 +103,22 @@ class _Turns:
             yield
 
 
+class _Pace:
+    """Keeps what is sent to a rate."""
+
+    def __init__(self, burst: float) -> None:
+        """`burst` is what may be sent at once, in seconds at the rate."""
+        self._burst, self._due = burst, -math.inf
+
+    def seconds_until_allowed(self, now: float) -> float:
+        """Return the seconds until something may be sent: 0 where it may be now."""
+        return max(self._due - self._burst - now, 0.0)
+
+    def note_sent(self, seconds: float, now: float) -> None:
+        """Note that so much is sent as the rate has in some seconds."""
+        self._due = max(self._due, now) + seconds
+
+
 class Feeder:
     """Serves a stream to those who connect. `serve_connection` is the handler of a service.
 
@@ -123,7 +146,7 @@ class Feeder:
         self._open: Counter[Connection] = Counter()
         self._ranking = Ranking[Stream](fan_out, relays)
         self._measure, self._measuring = measure, asyncio.Semaphore(_MEASURED)
-        self._asks, self._key_asks = _Turns(), _Turns()
+        self._asks, self._key_asks, self._beside = _Turns(), _Turns(), _Pace(_BESIDE)
         self._me = me
         self._above: tuple[PeerId, ...] = ()
         self._elsewhere: Callable[[], Sequence[str]] = tuple
@@ -322,10 +345,12 @@ class Feeder:
         self._went.set()
 
     async def _answer_ask(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
-        """Send one who wants only some segments what it asks for, in its turn."""
+        """Send one who wants only some segments what it asks for, in its turn; heads are small, and come at once."""
         self._greet_listener(stream, who)
-        async with self._asks.take_turn(who.source):
-            await self._feed_listener(stream, hello, min(hello.count, _MOST_AT_ONCE))
+        wanted = replace(hello, count=min(hello.count, _MOST_AT_ONCE))
+        turn = asyncio.timeout(_ASK) if hello.heads else self._asks.take_turn(who.source)
+        async with turn:
+            await self._feed_listener(stream, wanted)
 
     async def _give_keys(self, connection: Connection, stream: Stream, wanted: m.KeyWanted) -> None:
         if self._ask_keys is None:
@@ -399,18 +424,21 @@ class Feeder:
         frames.write(stream, m.Announced(self.held.announcement.encoded))
         self._say_state(stream, who)
 
-    async def _feed_listener(self, stream: Stream, hello: m.Hello, count: int | None = None) -> None:
-        """Send what a listener wants; `count` segments and no more to one that has no place."""
+    async def _feed_listener(self, stream: Stream, hello: m.Hello) -> None:
+        """Send what a listener wants: with a `count` so many segments and no more, since it has no place."""
         held = self.held
+        send: _SendSegment = self._send_segment
+        if hello.count:
+            send = self._send_head if hello.heads else self._send_beside
         try:
             number = (
                 hello.start if hello.start is not None else await self._find_live_start(stream, hello.back_ms)
             )
             for each in held.needed_by(number):
-                await self._send_segment(stream, each)
-            end = None if count is None else number + count
-            while (end is None or number < end) and (held.last is None or number <= held.last):
-                following = await self._send_next(stream, number, may_wait=count is None)
+                await send(stream, each)
+            end = number + hello.count if hello.count else math.inf
+            while number < end and (held.last is None or number <= held.last):
+                following = await self._send_next(stream, number, send, may_wait=not hello.count)
                 if following is None:
                     return
                 number = following
@@ -426,13 +454,15 @@ class Feeder:
             await self._wait_change(stream)
         return start
 
-    async def _send_next(self, stream: Stream, number: int, *, may_wait: bool) -> int | None:
+    async def _send_next(
+        self, stream: Stream, number: int, send: _SendSegment, *, may_wait: bool
+    ) -> int | None:
         """Send segment `number`, or say that it is lost, and return the next one; None for no more."""
         if self.held.fault is not None:
             raise self.held.fault
         segment = self.held.get_segment(number)
         if segment is not None:
-            return number + 1 if await self._send_segment(stream, segment) else number
+            return number + 1 if await send(stream, segment) else number
         if self.held.is_lost(number):
             following = self.held.find_next(number)
             frames.write(stream, m.Gap(number, following - 1))
@@ -467,6 +497,19 @@ class Feeder:
             frames.write(stream, m.Piece(number, index, piece))
             self.sent += len(piece)
             await stream.drain()
+        return True
+
+    async def _send_beside(self, stream: Stream, segment: HeldSegment) -> bool:
+        """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise."""
+        if not self.held.ended:
+            await asyncio.sleep(self._beside.seconds_until_allowed(_now()))
+            self._beside.note_sent(segment.segment.size / max(self.held.rate, _LEAST), _now())
+        return await self._send_segment(stream, segment)
+
+    async def _send_head(self, stream: Stream, segment: HeldSegment) -> bool:
+        """Send a segment's manifest alone. Always True."""
+        frames.write(stream, m.Manifest(segment.segment.encoded))
+        await stream.drain()
         return True
 
 

@@ -211,7 +211,7 @@ async def _fetch_range(held: HeldSegments, connection: Connection, first: int, l
 async def _compare_head(held: HeldSegments, connection: Connection, number: int | None) -> bool:
     """Hold a segment's head there against what is here, the newest one's without a `number`; return False where it
     isn't there. Raise `ProducerEquivocated`."""
-    async with open_ask_stream(connection, m.Hello(number, count=1)) as stream:
+    async with open_ask_stream(connection, m.Hello(number, count=1, heads=True)) as stream:
         while (message := await frames.read(stream)) is not None:
             match message:
                 case m.Announced(data) if data != held.announcement.encoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 from dtp.broadcast.errors import ProducerEquivocated, SegmentError
@@ -16,6 +17,8 @@ from dtp.identity import PeerId
 
 #: Bytes: two minutes of 4 Mbit/s.
 HELD: Final = 64 * 1024 * 1024
+#: Segments that say how many bytes a second the stream has.
+_NEWEST: Final = 16
 #: Numbers of segments that are known to be lost.
 _GAPS: Final = 4096
 
@@ -120,6 +123,13 @@ class HeldSegments:
             return False
         held = self._segments.get(self.last)
         return held is not None and held.whole
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second, of what came last; 0 where its segments have no length in time."""
+        newest = [each.segment for each in islice(reversed(self._segments.values()), _NEWEST)]
+        seconds = sum(each.duration_ms for each in newest) / 1000
+        return sum(each.size for each in newest) / seconds if seconds else 0.0
 
     def add_manifest(self, data: bytes) -> Segment:
         """Take a manifest. Raise what `Verifier.check` raises; two chains end the stream."""

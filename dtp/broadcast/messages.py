@@ -74,13 +74,14 @@ LARGEST: Final = {
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The listener's first word. `start` is the first segment that it wants, None for what is live; `back_ms` is how
-    long before the newest one that begins. With `count` it wants so many and no more. `addresses` are where it serves
-    others itself."""
+    long before the newest one that begins. With `count` it wants so many and no more, and with `heads` only their
+    manifests. `addresses` are where it serves others itself."""
 
     start: int | None = None
     back_ms: int = 0
     count: int = 0
     addresses: tuple[str, ...] = ()
+    heads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +210,8 @@ def build(message: Message) -> bytes:
             return _frame(FrameKind.PROOF, data)
         case Gap(first, last):
             return _frame(FrameKind.GAP, _RANGE.pack(first, last))
-        case Hello(start, back_ms, count, addresses):
-            fields = {"version": VERSION, "start": start, "back_ms": back_ms, "count": count}
+        case Hello(start, back_ms, count, addresses, heads):
+            fields = {"version": VERSION, "start": start, "back_ms": back_ms, "count": count, "heads": heads}
             return _frame(FrameKind.HELLO, msgpack.packb({**fields, "addresses": _fitting(addresses)}))
         case SenderState(path, others, room):
             keys = [each.key for each in path]
@@ -280,7 +281,11 @@ def _hello(body: bytes) -> Message:
             f"the listener speaks version {ascii(fields.get('version'))[:20]}, not {VERSION}"
         )
     start = None if fields.get("start") is None else _number(fields, "start")
-    return Hello(start, _number(fields, "back_ms"), _number(fields, "count"), _addresses(fields, "addresses"))
+    heads = fields.get("heads", False)
+    if not isinstance(heads, bool):
+        raise ShowMessageError("'heads' of a hello is true or false")
+    numbers = _number(fields, "back_ms"), _number(fields, "count")
+    return Hello(start, *numbers, _addresses(fields, "addresses"), heads)
 
 
 def _state(body: bytes) -> Message:

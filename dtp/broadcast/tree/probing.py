@@ -134,15 +134,14 @@ class Prober:
 
     async def ask_for(self, address: str, number: int) -> tuple[bool, bool, float]:
         """Return whether `address` says that it has segment `number`, or one behind it; whether it hears the
-        producer, and not through this side; and how many seconds it took. Where it hasn't the segment, nothing of the
-        show is sent for this."""
+        producer, and not through this side; and how many seconds it took."""
         hears, loop = False, asyncio.get_running_loop()
         began = loop.time()
         try:
             async with (
                 asyncio.timeout(self._patience.answer),
                 self._dial(address) as connection,
-                open_ask_stream(connection, m.Hello(number, count=1)) as stream,
+                open_ask_stream(connection, m.Hello(number, count=1, heads=True)) as stream,
             ):
                 while (message := await frames.read(stream)) is not None:
                     match message:
@@ -168,7 +167,7 @@ class Prober:
             async with (
                 asyncio.timeout(self._patience.answer),
                 self._dial(address) as connection,
-                open_ask_stream(connection, m.Hello(count=1)) as stream,
+                open_ask_stream(connection, m.Hello(count=1, heads=True)) as stream,
             ):
                 while not probe.time_ms and (message := await frames.read(stream)) is not None:
                     if isinstance(message, m.Announced):

@@ -16,7 +16,7 @@ PEERS = [Identity(bytes([at] * 32)).id for at in range(1, 4)]
 NUMBERS = st.integers(0, 2**63 - 1)
 ADDRESSES = st.lists(st.text("abc:/", max_size=20), max_size=m.MAX_ADDRESSES).map(tuple)
 MESSAGES = st.one_of(
-    st.builds(m.Hello, st.none() | NUMBERS, NUMBERS, NUMBERS, ADDRESSES),
+    st.builds(m.Hello, st.none() | NUMBERS, NUMBERS, NUMBERS, ADDRESSES, st.booleans()),
     st.builds(
         m.SenderState,
         st.lists(st.sampled_from(PEERS), min_size=1, max_size=5).map(tuple),

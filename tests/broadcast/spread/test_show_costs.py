@@ -1,6 +1,7 @@
 """What a message costs who sends it: as much however many listen. Counted in lines that are gone through."""
 
 import asyncio
+import contextlib
 
 import pytest
 from counting import counting_lines
@@ -10,7 +11,7 @@ from simulated import Network
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
 from dtp.broadcast.feeding import Feeder
-from dtp.broadcast.format import Announcement, Segment, SegmentSigner
+from dtp.broadcast.format import Announcement, Flag, Segment, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.tree.ranking import Ranking, ShowListener
@@ -239,6 +240,62 @@ def test_who_asks_for_all_without_a_place_gets_some_and_asks_again():
             return sent
 
     assert clock.run(test()) == list(range(64))
+
+
+def test_who_asks_how_far_others_are_is_sent_no_piece():
+    async def test():
+        announcement, made = chain(*(b"%d" % each for each in range(5)))
+        held, network = HeldSegments(announcement), Network()
+        for segment, body in made:
+            held.add_own(segment, body)
+        feeder = network.serving["producer"] = Feeder(held, ME.id)
+        async with network.dial(Identity.generate().id, "producer") as connection:
+            stream = await connection.open_stream()
+            frames.write(stream, m.Hello(start=1, count=3, heads=True))
+            sent = []
+            while (message := await frames.read(stream)) is not None:
+                sent.append(message)
+        heads = [Segment.decode(each.data).number for each in sent if isinstance(each, m.Manifest)]
+        assert (heads, feeder.sent) == ([1, 2, 3], 0)
+        assert not any(isinstance(each, m.Piece) for each in sent)
+
+    clock.run(test())
+
+
+def test_all_who_ask_for_what_they_missed_get_together_what_one_listener_gets():
+    """A crowd that is behind would have the producer upload its show once for each of them."""
+
+    async def test():
+        signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+        held, network = HeldSegments(signer.announcement), Network(lambda: 0.02)
+        for number in range(40):
+            body = bytes(100_000)
+            held.add_own(signer.sign(body, time_ms=500 * number, duration_ms=500), body)
+        assert held.rate == 200_000
+        feeder = network.serving["producer"] = Feeder(held, ME.id)
+
+        async def ask(source):
+            async with network.dial(Identity.generate().id, "producer", source) as connection:
+                while True:
+                    stream = await connection.open_stream()
+                    frames.write(stream, m.Hello(start=0, count=40))
+                    with contextlib.suppress(StreamReset):  # its turn takes too long
+                        while await frames.read(stream) is not None:
+                            pass
+
+        asking = [asyncio.ensure_future(ask(f"93.184.{each}.1")) for each in range(10)]
+        await asyncio.sleep(60)
+        under_way = 8 * 100_000
+        assert 200_000 * 60 <= feeder.sent <= 200_000 * (10 + 60) + under_way
+        sent, body = feeder.sent, bytes(100_000)
+        held.add_own(signer.sign(body, time_ms=20_000, duration_ms=500, flags=Flag.LAST), body)
+        await asyncio.sleep(1)
+        assert feeder.sent - sent > 10 * 200_000  # nobody else wants the upload any more
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    clock.run(test())
 
 
 def test_a_connection_has_eight_streams_and_more_are_refused():
