@@ -279,7 +279,10 @@ def carrier_url(value: Any) -> str:
     url = text(value)
     scheme, colon, rest = url.partition("://")
     if not colon:
-        raise Wrong(f"{url!r} is not a carrier's URL; did you mean tcp://{url}?")
+        name, _, place = url.partition(":")
+        own = place if name == "unix" else place.lstrip("/")
+        meant = f"{name}://{own}" if name in _LISTENING else f"tcp://{url}"
+        raise Wrong(f"{url!r} is not a carrier's URL; did you mean {meant}?")
     if scheme not in _LISTENING:
         raise Wrong(f"there is no carrier {scheme!r}; {did_you_mean(scheme, _LISTENING)}")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]  # paths and queries may have colons of their own

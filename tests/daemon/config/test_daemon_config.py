@@ -271,6 +271,13 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL.replace("tcp://0.0.0.0:9000", "ws://x:99999/"), 5, 11, "ws://x:99999/"),
         (MINIMAL.replace("tcp://0.0.0.0:9000", "unix://"), 5, 11, "has no path"),
         (MINIMAL.replace("tcp://0", "0"), 5, 11, "did you mean tcp://0.0.0.0:9000?"),
+        (MINIMAL.replace("tcp://0", "tcp:/0"), 5, 11, "did you mean tcp://0.0.0.0:9000?"),
+        (
+            MINIMAL.replace("tcp://0.0.0.0:9000", "unix:/run/d.sock"),
+            5,
+            11,
+            "did you mean unix:///run/d.sock?",
+        ),
         (MINIMAL.replace("0.0.0.0", "::"), 5, 11, "without brackets; write it as tcp://[::1]:9700"),
         (MINIMAL.replace("tcp://", "udp://"), 5, 11, "known here: tcp, quic, unix, ws, wss"),
         (
