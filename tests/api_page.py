@@ -129,7 +129,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.broadcast.money.audience": ("Shows: what listeners paid to say.", "AudienceLine Entry"),
     "dtp.broadcast.money.shows": (
         "Shows on the chain.",
-        "NoShare Refund ShowTerms ask buy collect create end fund read_show refund shares_of",
+        "NoShare NotProducer Refund ShowTerms ask buy collect create end fund read_show refund shares_of",
     ),
     "dtp.broadcast.gateway.server": ("Shows in browsers.", "Gateway GatewayError"),
     "dtp.broadcast.errors": ("What goes wrong with shows.", "*"),

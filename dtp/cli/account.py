@@ -255,7 +255,11 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
 @click.option("--days", type=duration(0.0001, unit="d"), help="How long the card holds. [default: for good]")
 @json_option
 def renew(file: str, days: float | None) -> None:
-    """Sign the card anew, to hold for some days: devices write for as long as a card that they show does."""
+    """Sign the card anew, to hold for some days: devices write for as long as a card that they show does.
+
+    That is for graphs. Whoever has a card of yours for messages ('dtp message card') writes to it until there is a
+    newer one, however long this one holds.
+    """
     changed = load_account(file).renew(int((time.time() + days * 86_400) * 1000) if days else 0)
     save_account(file, changed)
     _show(changed.card)

@@ -120,7 +120,7 @@ def read_passphrase_file(name: str) -> bytes:
         else:
             with open(name, "rb") as file:
                 if close := open_to_others(os.fstat(file.fileno())):
-                    log.warning("%s has a passphrase and may be read by others: %s %s", name, close, name)
+                    log.warning("%s holds a secret and may be read by others: %s %s", name, close, name)
                 line = _first_line(file)
     except OSError as error:
         raise ConfigError(f"can't read the passphrase file {name}: {error.strerror or error}") from error

@@ -26,7 +26,7 @@ from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.broadcast.money.audience import AudienceLine, Entry
-    from dtp.broadcast.money.shows import ShowTerms
+    from dtp.broadcast.money.shows import Refund, ShowTerms
     from dtp.chain import ChainClient
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -396,13 +396,19 @@ def refund(show_id: str, account: WalletOptions) -> None:
 
     done, coin = account.run_connected(work)
     if wants_json():
-        print_result({"shares": [record_of(each) for each in done]})
+        gas = {each.executed.digest: each.executed.gas.net for each in done}
+        print_result({"shares": [_refund_record(each) for each in done], "gas_mist": sum(gas.values())})
         return
     for each in done:
         words = f"{money(each.amount, coin)} back" if each.amount else "nothing back: all of it was spent"
         if each.paid:
             words += f"; {money(each.paid, coin)} for slots that had begun"
         print_line({}, f"{each.share}: {words}")
+
+
+def _refund_record(done: Refund) -> dict[str, Any]:
+    told = {"share": done.share, "amount": done.amount, "paid": done.paid}
+    return {**told, "transaction": done.executed.digest}
 
 
 @click.command()
@@ -433,8 +439,9 @@ def collect(show_id: str, account: WalletOptions) -> None:
 def end(show_id: str, unposted: bool, account: WalletOptions) -> None:
     """End your show for good, or one of anybody that didn't start in time: what is unspent can be taken back.
 
-    What you are owed is posted first: by the process that broadcasts it from this machine, or here if that one was
-    killed. One that is on air from another machine is refused: end it there.
+    What you are owed is posted first: by the process that broadcasts it from this machine, which then ends it by a
+    transaction of its own, or here if that one was killed. One that is on air from another machine is refused: end it
+    there.
     """
     from dtp.broadcast.money.ending import end_show
 

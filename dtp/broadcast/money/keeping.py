@@ -82,7 +82,7 @@ class ShowKeeper:
         end_wanted: Callable[[], bool] = lambda: False,
         slots: Slots | None = None,
     ) -> ShowKeeper:
-        """Read the show and the account's cap. Raise `NoShare` for who isn't the producer."""
+        """Read the show and the account's cap. Raise `NotProducer`."""
         found, cap = await shows.read_show(chain, id), await shows.cap_of(chain, id)
         return cls(chain, found, cap, clock_ms, hysteresis, end_wanted, slots)
 

@@ -32,9 +32,15 @@ _REFUNDED_AT_ONCE: Final = 64
 
 
 class NoShare(ChainError):
-    """The account holds no share or ticket of a show, or isn't its producer."""
+    """The account holds no share or ticket of a show."""
 
     code: ClassVar[str] = "no-share"
+
+
+class NotProducer(ChainError):
+    """The account isn't the producer of a show."""
+
+    code: ClassVar[str] = "not-producer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +261,8 @@ class Refund:
     amount: int
     #: What was paid of it for slots that had begun and weren't posted yet.
     paid: int
+    #: The transaction, of many shares at once.
+    executed: Executed
 
 
 async def refund(chain: ChainClient, id: Id) -> list[Refund]:
@@ -279,17 +287,17 @@ async def refund(chain: ChainClient, id: Id) -> list[Refund]:
         told = chain.events_in(executed, module.SCHEMA, module.Returned)
         for share in some:
             back = only_one(executed, [each for each in told if each.share == share], "Returned event")
-            done.append(Refund(share, back.amount, back.paid))
+            done.append(Refund(share, back.amount, back.paid, executed))
     return done
 
 
 async def cap_of(chain: ChainClient, id: Id) -> str:
-    """Return the producer's cap of a show, which the account holds. Raise `NoShare`."""
+    """Return the producer's cap of a show, which the account holds. Raise `NotProducer`."""
     wanted = canonical_id(id)
     for each in await chain.owned(module.SCHEMA, ProducerCap, chain.address):
         if each.show == wanted:
             return each.id
-    raise NoShare(f"{chain.address} isn't the producer of {wanted}")
+    raise NotProducer(f"{chain.address} isn't the producer of {wanted}")
 
 
 async def post(chain: ChainClient, found: Found, cap: str, hashes: Sequence[bytes]) -> module.SlotsPosted:
@@ -312,13 +320,13 @@ async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:
 async def end(chain: ChainClient, id: Id) -> Executed:
     """End a show: the producer at any time, anybody else a ticketed one whose start-by has passed.
 
-    Raise `NoShare` for who isn't the producer of a funded one.
+    Raise `NotProducer` for who isn't that of a funded one.
     """
     found = await read_show(chain, id)
     program = Program()
     try:
         module.end(program, found.show.id, await cap_of(chain, id), coin=found.coin)
-    except NoShare:
+    except NotProducer:
         if not found.show.ticket_price:
             raise
         module.expire(program, found.show.id, coin=found.coin)

@@ -14,7 +14,7 @@ from dtp.broadcast.errors import BroadcastError, OffAir, ShowBusy
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
 from dtp.broadcast.money.ending import end_show
-from dtp.broadcast.money.shows import NoShare, ShowTerms
+from dtp.broadcast.money.shows import NoShare, NotProducer, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
 from dtp.broadcast.producing import Broadcast
 from dtp.chain import ChainClient, KeySigner
@@ -43,7 +43,7 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
             id, _ = await shows.create(
                 producer, ME.id.key, ShowTerms(slot_ms=SLOT, rate=100, start_pot=200, batch=2)
             )
-            with pytest.raises(NoShare):
+            with pytest.raises(NotProducer):
                 await shows.cap_of(listener, id)
             options = {
                 "show": id,

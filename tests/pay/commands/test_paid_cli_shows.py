@@ -120,7 +120,7 @@ def test_a_show_is_on_air_while_it_is_paid_for(people: Any, start: Any, broadcas
     assert "nowhere yet" in told
     assert "question 0.001 SUI" in told
     assert not re.search(r"\b0x[0-9a-f]", told.partition("\n")[2])  # no raw fields, no hashes
-    assert listener.failing("show", "end", show, code=6)["code"] == "no-share"  # it isn't its producer
+    assert listener.failing("show", "end", show, code=6)["code"] == "not-producer"
     listener.run("show", "ask", show, code=2)  # there is nothing to ask
     assert producer.text("show", "collect", show).split() == ["collected", "0", "SUI"]
     # The command is started when the money is there, and ended when it isn't.
@@ -230,6 +230,8 @@ def test_a_ticket_that_is_given_away_is_somebody_elses(people: Any) -> None:
     giver.run("show", "refund", show, code=6)
     (back,) = friend.run("show", "refund", show)
     assert {each["share"] for each in back["shares"]} == tickets
+    assert len({each["transaction"] for each in back["shares"]}) == 1
+    assert isinstance(back["gas_mist"], int)
     pot = giver.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1h")[0]["show"]
     shares = [giver.run("show", "fund", pot, "0.1SUI")[0]["share"] for _ in range(2)]
     giver.run("show", "give", pot, me["id"], code=6)  # which one?
