@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import shutil
 import socket
 import subprocess
@@ -529,6 +530,31 @@ def test_devices_of_mqtt_write_to_a_topic_and_read_it(mosquitto):
         assert bridge.counts == {"in": 1, "out": 1}  # what the bridge wrote didn't come back
 
     run(main)
+
+
+@pytest.mark.parametrize("direction", ["in", "out", "both"])
+@pytest.mark.parametrize("stays", [True, False], ids=["stays", "ends with it"])
+def test_a_bridge_whose_broker_goes_away_begins_again_and_leaves_nothing_unheard(
+    tmp_path, caplog, direction, stays
+):
+    """One that only publishes noticed nothing until something was to be published."""
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is missing: apt install mosquitto")
+    port = free_port()
+    (tmp_path / "conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+
+    async def main(stack):
+        first, _ = await joined(stack, await stack.enter_async_context(nodes(2, wall=time.time)))
+        with server([MOSQUITTO, "-c", str(tmp_path / "conf")], port):
+            await stack.enter_async_context(
+                MqttBridge(first, "127.0.0.1", "home/weather", port=port, direction=direction)
+            )
+        if stays:
+            await until(lambda: "dtp-mqtt-bridge: Disconnected" in caplog.text)
+
+    run(main)
+    gc.collect()
+    assert [each for each in caplog.records if each.name == "asyncio"] == []
 
 
 @pytest.mark.slow

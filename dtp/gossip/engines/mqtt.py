@@ -7,8 +7,10 @@ from there (`pip install 'dtp-sockets[mqtt]'`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dtp.errors import LocalError
@@ -90,16 +92,31 @@ class MqttBridge:
     async def __aexit__(self, *exc: object) -> None:
         await self._task.stop()
 
-    async def _run_connection(self) -> None:
-        """Run one connection until it breaks off: then the supervisor starts another."""
+    @contextlib.asynccontextmanager
+    async def _connect(self) -> AsyncIterator[aiomqtt.Client]:
         host, port = self._where
         options = {"protocol": self._mqtt.ProtocolVersion.V5} | self._options
-        async with self._mqtt.Client(host, port, **options) as client:
+        client = self._mqtt.Client(host, port, **options)
+        await client.__aenter__()
+        try:
+            yield client
+        finally:
+            await client.__aexit__(None, None, None)
+            with contextlib.suppress(
+                self._mqtt.MqttError
+            ):  # why it ended, which asyncio reports if nobody asks
+                async for _ in client.messages:
+                    pass
+
+    async def _run_connection(self) -> None:
+        """Run one connection until it breaks off: then the supervisor starts another."""
+        async with self._connect() as client:
             tasks = []
             try:
                 if self._direction in ("in", "both"):
                     await client.subscribe(self._mqtt_topic, options=_subscribe_options(self._qos))
-                    tasks.append(start_task(self._forward_in(client), name="dtp-mqtt-in"))
+                # If nothing is subscribed, it notices that the broker has gone.
+                tasks.append(start_task(self._forward_in(client), name="dtp-mqtt-in"))
                 if self._direction in ("out", "both"):
                     tasks.append(start_task(self._forward_out(client), name="dtp-mqtt-out"))
                 self._connected.set()
