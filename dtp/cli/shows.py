@@ -130,7 +130,7 @@ def _over(ctx: click.Context, param: click.Parameter, text: str | None) -> Engin
     if text is None:
         return None
     if not text.startswith("nats://"):
-        raise click.BadParameter(f"{text!r} is not a broker: write nats://HOST:PORT")
+        raise click.BadParameter(f"{text!r} is not a broker: write nats://HOST:PORT[,HOST:PORT...]")
     return broker_of(text)
 
 
@@ -138,7 +138,7 @@ _over_option = click.option(
     "--over",
     callback=_over,
     metavar="URL",
-    help="Carry the topic by JetStream of a NATS server, too: nats://HOST:PORT.",
+    help="Carry the topic by JetStream of a NATS server, too: nats://HOST:PORT[,HOST:PORT...].",
 )
 
 

@@ -16,7 +16,7 @@ from conditions import PATIENCE
 from dtp.gossip import EngineError, Gossip
 from dtp.gossip.engines.bridge import Engine, subject_part
 from dtp.gossip.engines.mqtt import MqttBridge
-from dtp.gossip.engines.nats import NatsEngine
+from dtp.gossip.engines.nats import NatsEngine, split_servers
 from dtp.gossip.engines.zenoh import ZenohEngine
 from dtp.gossip.message import parse
 from dtp.limited_log import OF_ONE
@@ -466,6 +466,36 @@ def test_a_broker_that_is_not_there_is_a_named_error():
         one = await lone(stack, "one")
         with pytest.raises(EngineError, match="can't be reached"):
             await one.attach(NatsEngine(f"nats://127.0.0.1:{free_port()}"))
+        with pytest.raises(EngineError, match=r"^127\.0\.0\.1:[0-9]+ can't be reached") as caught:
+            await one.attach(NatsEngine(f"nats://me:secret@127.0.0.1:{free_port()}"))
+        assert "secret" not in str(caught.value)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("url", "servers"),
+    [
+        ("nats://a:1", ["nats://a:1"]),
+        ("a:1", ["nats://a:1"]),
+        ("nats://a:1,b:2", ["nats://a:1", "nats://b:2"]),
+        ("nats://a:1, nats://b:2", ["nats://a:1", "nats://b:2"]),
+        ("tls://me:pw@a:1,b:2,nats://c", ["tls://me:pw@a:1", "tls://me:pw@b:2", "nats://c"]),
+    ],
+)
+def test_a_url_of_nats_may_name_several_servers(url, servers):
+    assert split_servers(url) == servers
+
+
+def test_of_several_servers_of_nats_one_that_is_there_is_used(nats):
+    async def main(stack):
+        one, other = await lone(stack, "one"), await lone(stack, "other")
+        for gossip in (one, other):
+            await gossip.attach(NatsEngine(f"nats://127.0.0.1:{free_port()},{nats.removeprefix('nats://')}"))
+        first, second = await private(stack, one), await private(stack, other)
+        await carried(first, second)
+        await first.publish(b"21.5")
+        assert (await second.read()).data == b"21.5"
 
     run(main)
 

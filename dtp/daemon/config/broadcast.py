@@ -175,7 +175,7 @@ def _source(value: Any) -> str:
 def _broker(value: Any) -> str:
     text = values.text(value)
     if not text.startswith("nats://"):
-        raise Wrong(f"{text!r} is not a broker: write nats://HOST:PORT")
+        raise Wrong(f"{text!r} is not a broker: write nats://HOST:PORT[,HOST:PORT...]")
     return text
 
 

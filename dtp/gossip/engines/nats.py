@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _PREFIX: Final = "dtp.topic."
 #: Seconds that connecting, and a message's acknowledgement, may take.
 _PATIENCE: Final = 5.0
+#: Seconds for one server of several, at least: one that says nothing doesn't keep the others from being tried.
+_LEAST: Final = 1.0
 #: Seconds in which JetStream takes a message once, by its id.
 _DUPLICATES: Final = 120
 #: Messages that are fetched at a time.
@@ -35,13 +37,16 @@ class NatsEngine(Engine):
     name = "nats"
 
     def __init__(self, url: str, *, last: float = 0.0, **options: Any) -> None:
-        """`url` such as `nats://127.0.0.1:4222`; `options` go to `nats.connect` (credentials, TLS)."""
+        """`url` such as `nats://127.0.0.1:4222`, or several of a cluster, of which any is used that is there:
+        `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`. `options` go to `nats.connect` (credentials, TLS)."""
         try:
             import nats
         except ImportError as error:
             raise LocalError("NATS needs nats-py: pip install 'dtp-sockets[nats]'") from error
         self._connect = nats.connect
-        self._url = url
+        self._servers = split_servers(url)
+        #: How errors name it: without the password.
+        self._shown = ",".join(each.rpartition("@")[2].removeprefix("nats://") for each in self._servers)
         self._last = last
         self._options = options
         self._client: Client | None = None
@@ -61,8 +66,8 @@ class NatsEngine(Engine):
             # The client tries for ever, which is for when it was there once.
             async with asyncio.timeout(_PATIENCE):
                 self._client = await self._connect(
-                    self._url,
-                    connect_timeout=_PATIENCE,
+                    self._servers,
+                    connect_timeout=max(_PATIENCE / len(self._servers), _LEAST),
                     allow_reconnect=True,
                     disconnected_cb=self._on_disconnected,
                     reconnected_cb=self._on_reconnected,
@@ -71,7 +76,7 @@ class NatsEngine(Engine):
                 )
         except _faults() as error:
             why = self._reported or error
-            raise EngineError(f"{self._url} can't be reached: {why or type(why).__name__}") from error
+            raise EngineError(f"{self._shown} can't be reached: {why or type(why).__name__}") from error
         if self._last:
             self._stream = self._client.jetstream(timeout=_PATIENCE)
 
@@ -99,7 +104,7 @@ class NatsEngine(Engine):
             # Else the client would subscribe by itself when the server is back.
             with contextlib.suppress(EngineError):
                 await self.unsubscribe(topic)
-            raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+            raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
 
     async def _make_stream(self, topic: bytes, subject: str) -> None:
         from nats.js.api import StreamConfig
@@ -122,7 +127,7 @@ class NatsEngine(Engine):
             try:
                 await subscription.unsubscribe()
             except _faults() as error:
-                raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+                raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
 
     async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
         """Hand a message to the server; with JetStream, wait until it is kept."""
@@ -136,7 +141,7 @@ class NatsEngine(Engine):
             else:
                 await self._stream.publish(subject, encoded, headers={"Nats-Msg-Id": message_id.hex()})
         except _faults() as error:
-            raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+            raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
 
     async def read_history(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
         """Return what JetStream has kept since a time, the oldest first."""
@@ -165,7 +170,7 @@ class NatsEngine(Engine):
         except NothingMore:
             pass
         except _faults() as error:
-            raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+            raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
         return found
 
     async def stop(self) -> None:
@@ -175,11 +180,23 @@ class NatsEngine(Engine):
             try:
                 await client.close()
             except _faults() as error:
-                raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+                raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
 
 
 #: Bytes that may wait in the client until the server has to have read them.
 _PENDING: Final = 256 * 1024
+
+
+def split_servers(url: str) -> list[str]:
+    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]` names, each as a URL of its own. What
+    goes before the first one's host is for those without it, too."""
+    first, *others = (each.strip() for each in url.split(","))
+    scheme, _, place = first.rpartition("://")
+    account, at, _ = place.rpartition("@")
+    before = f"{scheme or 'nats'}://{account}{at}"
+    if not scheme:
+        first = f"nats://{first}"
+    return [first, *(each if "://" in each else before + each for each in others)]
 
 
 def _stream_name(topic: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from dtp.certificates import is_refused_for_good
+from dtp.gossip.engines.nats import split_servers
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox.store import Tray
 from dtp.messaging.mailbox.stream_index import HEADER, Facts, Row, StreamIndex
@@ -365,9 +366,7 @@ async def _let_go(client: Client) -> None:
 def parse_servers(url: str) -> tuple[list[str], str]:
     """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]` names, and the stream."""
     parts = urlsplit(url)
-    account, at, hosts = parts.netloc.rpartition("@")
-    servers = [f"{parts.scheme}://{account}{at}{each}" for each in hosts.split(",")]
-    return servers, parts.path.strip("/") or "dtp_mailbox"
+    return split_servers(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/") or "dtp_mailbox"
 
 
 def check_url(url: str) -> None:
