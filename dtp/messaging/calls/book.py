@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Final
 
 from dtp.bounded import BoundedDict
-from dtp.messaging.calls.signals import Reason, Signal, SignalAct
+from dtp.messaging.calls.signals import MISSED, Reason, Signal, SignalAct
 from dtp.messaging.errors import CallError
 
 #: How long it rings.
@@ -30,9 +30,6 @@ OFFERS_A_MINUTE: Final = 6
 _REMEMBERED: Final = 1024
 #: Calls that another device may answer, while this one can't.
 _UNANSWERED: Final = 64
-
-#: Reasons of a caller for which nobody has answered.
-_MISSED: Final = (Reason.HUNG_UP, Reason.NO_ANSWER, Reason.BUSY, Reason.FAILED)
 
 
 class Phase(Enum):
@@ -96,8 +93,9 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Tell the program that somebody has called, and why it didn't ring."""
+    """Tell the program that somebody has called, and why nobody has answered."""
 
+    call: bytes
     person: bytes
     reason: Reason
 
@@ -140,6 +138,11 @@ class CallBook:
     def remembered(self) -> int:
         """How many calls that are over or may be missed, and people who have called, are remembered."""
         return len(self._over) + len(self._offers) + len(self._unanswered)
+
+    def may_be_missed(self, call: bytes) -> bool:
+        """True for a call that has come here, and that somebody may still answer."""
+        held = self._current_call(call)
+        return call in self._unanswered or (held is not None and held.phase is Phase.RINGING)
 
     # ---- what the program does -----------------------------------------------------------------------------------
 
@@ -228,7 +231,7 @@ class CallBook:
         if held is None or held.deadline is None or now < held.deadline:
             return []
         if held.phase is Phase.RINGING:  # who called says the same to all
-            return [Missed(held.person, Reason.NO_ANSWER), *self._end_call(Reason.NO_ANSWER)]
+            return [Missed(held.id, held.person, Reason.NO_ANSWER), *self._end_call(Reason.NO_ANSWER)]
         if held.phase in (Phase.CALLING, Phase.RINGS_THERE):
             return self.hang_up(held.id, Reason.BUSY if held.busy else Reason.NO_ANSWER)
         return self.media_failed(held.id)
@@ -258,7 +261,7 @@ class CallBook:
 
     def _of_unanswered(self, signal: Signal) -> list[Command]:
         """Process what the caller says of a call that this device can't take."""
-        if signal.act is SignalAct.END and signal.reason in _MISSED:
+        if signal.act is SignalAct.END and signal.reason in MISSED:
             return [self._miss_call(signal.call)]
         if signal.act in (SignalAct.TAKEN, SignalAct.END):
             del self._unanswered[signal.call]
@@ -329,8 +332,8 @@ class CallBook:
                 held.phase = Phase.CONNECTING
                 return [Tell(held.id, Phase.CONNECTING)]
         if signal.act is SignalAct.END and signal.reason is not None:
-            rang = held.phase is Phase.RINGING and signal.reason in (Reason.HUNG_UP, Reason.NO_ANSWER)
-            missed: list[Command] = [Missed(held.person, signal.reason)] if rang else []
+            rang = held.phase is Phase.RINGING and signal.reason in MISSED
+            missed: list[Command] = [Missed(held.id, held.person, signal.reason)] if rang else []
             return [*missed, *self._end_call(signal.reason)]
         return []
 
@@ -361,7 +364,7 @@ class CallBook:
 
     def _miss_call(self, call: bytes) -> Command:
         missed = self._unanswered.pop(call)
-        return Missed(missed.person, missed.reason)
+        return Missed(call, missed.person, missed.reason)
 
     def _mark_over(self, call: bytes) -> None:
         self._over[call] = None

@@ -12,14 +12,14 @@ from typing import ClassVar, Final, Self
 from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, PeerError
 from dtp.messaging.calls.book import CallBook, Command, Connect, Missed, Phase, SendSignal, Tell
-from dtp.messaging.calls.signals import CallMalformed, Reason, Signal
+from dtp.messaging.calls.signals import CallMalformed, Reason, Signal, SignalAct
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.conversation.events import ID_BYTES
 from dtp.messaging.errors import CallError
 from dtp.messaging.person.contacts import Contact
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.messenger import Messenger, Person
-from dtp.messaging.person.notices import CallSignalled
+from dtp.messaging.person.notices import CallSignalled, missed_call
 from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.messaging")
@@ -154,6 +154,8 @@ class Calls:
         self._current: ActiveCall | None = None
         self._outgoing: asyncio.Queue[SendSignal | None] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
+        #: Calls that have come, and of which it isn't known yet what becomes of them: the messenger keeps them.
+        self._offered: set[bytes] = set()
         self._tasks = TaskSet()
 
     async def __aenter__(self) -> Self:
@@ -265,6 +267,8 @@ class Calls:
             log.info("a signal about a call is dropped: %s", fault)
             return
         sent, now = told.event.sent_ms, self._clock()
+        if signal.act is SignalAct.OFFER and not told.own:
+            self._offered.add(signal.call)
         self._run_commands(
             self._book.receive_signal(told.device, told.person, signal, own=told.own, sent=sent, now=now),
             signal=signal,
@@ -274,12 +278,13 @@ class Calls:
     def _run_commands(
         self, commands: Iterable[Command], *, signal: Signal | None = None, person: bytes = b""
     ) -> None:
-        for command in commands:
+        told = list(commands)
+        for command in told:
             match command:
                 case SendSignal():
                     self._outgoing.put_nowait(command)
                 case Missed():
-                    self.messenger.tell_missed_call(command.person, command.reason)
+                    self.messenger.tell([missed_call(command.person, command.call, command.reason)])
                 case Connect():
                     self._accept_answer(command.description)
                 case Tell(call, Phase.RINGING) if signal is not None:
@@ -289,6 +294,11 @@ class Calls:
                     self._ringing.put_nowait(self._current)
                 case Tell():
                     self._update_phase(command)
+        missed = {each.call for each in told if isinstance(each, Missed)}
+        over = {each for each in self._offered if not self._book.may_be_missed(each)}
+        self._offered -= over
+        if over - missed:
+            self._tasks.start(self.messenger.delivery.forget_calls(over - missed), name="dtp-calls-forget")
         self._set_timer()
 
     def _update_phase(self, command: Tell) -> None:

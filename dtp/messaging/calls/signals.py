@@ -66,6 +66,10 @@ class Reason(IntEnum):
     CROSSED = 7
 
 
+#: Reasons of a caller for which nobody has answered.
+MISSED: Final = (Reason.HUNG_UP, Reason.NO_ANSWER, Reason.BUSY, Reason.FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """One signal about one call. `device` is who got it (TAKEN), `reason` why it ended (END).

@@ -670,7 +670,7 @@ class Correspondence:
             contact is None or contact.stranger or contact.expired or device not in contact.card.devices
         ):
             return []
-        return [CallSignalled(person, device, event, own=person == self.person)]
+        return [self.store.calls.note_signal(CallSignalled(person, device, event, person == self.person))]
 
     def take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Keep, within a transaction, what a device of a person has said, and return what that is to the program."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -188,6 +188,7 @@ class Delivery:
         #: Set whenever one of its mailboxes was reached.
         self.reached = asyncio.Event()
         self._refusals_told: set[Notice] = set()
+        self._has_told_calls = False
         #: Set whenever a mailbox was told to forget what has come.
         self.took = asyncio.Event()
         #: Told after something has come.
@@ -317,6 +318,7 @@ class Delivery:
             self.own[address] = client
             is_in = True
             self.reached.set()
+            await self._tell_calls()
             signals.start(self._take_signals(client), name="dtp-messages-signals")
             signals.start(self._keep_up(address, client), name="dtp-messages-keys")
             while await self._take_pushes(client):
@@ -331,6 +333,21 @@ class Delivery:
             await signals.stop()
             await client.close()
         return is_in
+
+    async def _tell_calls(self) -> None:
+        """Tell once of calls that came before this program began: mailboxes may say soon what became of them."""
+        if not self._has_told_calls:
+            self._has_told_calls = True
+            self._on_notices(await self.run_in_thread(self._mail.store.calls.list_calls))
+
+    async def forget_calls(self, calls: Collection[bytes]) -> None:
+        """Keep nothing of these calls any more: they were dealt with, or the program was told of them."""
+        if calls:
+            await self.run_in_thread(self._forget_calls, calls)
+
+    def _forget_calls(self, calls: Collection[bytes]) -> None:
+        with self._mail.transaction():
+            self._mail.store.calls.drop_calls(calls)
 
     def _tell_refusal(self, address: str, fault: DtpError, pause: float) -> None:
         """Tell once of a mailbox that doesn't take our keys, and why: nobody could write to us there."""

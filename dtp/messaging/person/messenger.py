@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Identity, PeerId
-from dtp.messaging.calls.signals import Reason, Signal
+from dtp.messaging.calls.signals import Signal
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
 from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Shown
@@ -30,7 +30,13 @@ from dtp.messaging.person.groups.communities import InviteLink
 from dtp.messaging.person.groups.group_topics import GroupTopics, TopicSpreader
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.names import contact_label, find_group, find_named
-from dtp.messaging.person.notices import CallSignalled, Notice, What, list_without_calls
+from dtp.messaging.person.notices import (
+    CallSignalled,
+    Notice,
+    NoticeQueue,
+    What,
+    list_without_calls,
+)
 from dtp.messaging.person.postage import Postage, Stamping
 from dtp.messaging.person.posts import ChainPosts, PostCollector
 from dtp.messaging.person.quotas import MessageQuotas
@@ -39,8 +45,6 @@ from dtp.net.address import Address
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
 Person = Contact | ContactCard | PeerId | bytes | str
-#: Notices that wait for a program that doesn't take them; the oldest go first.
-_NOTICES: Final = 10_000
 
 
 class Message:
@@ -238,7 +242,7 @@ class Messenger:
         self.group_topics = topics
         #: Conversation, sender and id of messages to be given.
         self._news: asyncio.Queue[tuple[bytes, bytes, bytes]] = asyncio.Queue()
-        self._notices: asyncio.Queue[Notice] = asyncio.Queue(_NOTICES)
+        self._notices = NoticeQueue()
         #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
         self.on_call_signal: Callable[[CallSignalled], None] | None = None
         #: What this device keeps, and the tasks that bring it in and out: there from `async with` on.
@@ -257,16 +261,16 @@ class Messenger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
         loop = asyncio.get_running_loop()
         self.correspondence = await loop.run_in_executor(self._thread, self._open_store, now_ms())
-        self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._on_notices)
-        self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
-        self.renting = Renting(self._rent, self.delivery, self._on_notices)
-        self.stamping = Stamping(self._postage, self.delivery, self._on_notices)
-        self.posts = PostCollector(self.chain_posts, self.delivery, self.lookup, self._on_notices)
+        self.delivery = Delivery(self.correspondence, self._thread, self._connect, self.tell)
+        self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self.tell)
+        self.renting = Renting(self._rent, self.delivery, self.tell)
+        self.stamping = Stamping(self._postage, self.delivery, self.tell)
+        self.posts = PostCollector(self.chain_posts, self.delivery, self.lookup, self.tell)
         card = self.correspondence.card
         name = card.name if self._name is None else self._name
         mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes
         try:
-            self.spreader = TopicSpreader(self.group_topics, self.delivery, self._on_notices)
+            self.spreader = TopicSpreader(self.group_topics, self.delivery, self.tell)
             if self._bits is not None:
                 await self.delivery.run_in_thread(self.correspondence.set_stamp_bits, self._bits)
             if self._stamp_mib is not None:
@@ -278,7 +282,7 @@ class Messenger:
             await self._close_store()
             raise
         if self.correspondence.desk.renewed:
-            self._on_notices([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
+            self.tell([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
         self.delivery.start()
         self.lookup.start()
         self.posts.start()
@@ -292,13 +296,15 @@ class Messenger:
         await self.lookup.stop()
         await self.stamping.stop()
         await self.delivery.stop()
+        await self.delivery.forget_calls(self._notices.take_told())
         await self._close_store()
 
     async def _close_store(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.correspondence.close)
         self._thread.shutdown(wait=False)
 
-    def _on_notices(self, notices: Iterable[Notice | CallSignalled]) -> None:
+    def tell(self, notices: Iterable[Notice | CallSignalled]) -> None:
+        """Tell the program of what has happened."""
         for each in notices if self.on_call_signal else list_without_calls(notices):
             if isinstance(each, CallSignalled):
                 if self.on_call_signal is not None:
@@ -310,13 +316,7 @@ class Messenger:
                 self.delivery.wake_up()
             if each.what is What.MESSAGE:
                 self._news.put_nowait((each.conversation, each.person, each.message))
-            if self._notices.full():
-                self._notices.get_nowait()
-            self._notices.put_nowait(each)
-
-    def tell_missed_call(self, person: bytes, reason: Reason) -> None:
-        """Tell the program of a call that nobody has answered."""
-        self._on_notices([Notice(What.MISSED_CALL, person, person, detail=reason.name.lower())])
+            self._notices.put(each)
 
     async def signal_call(self, devices: Iterable[bytes], signal: Signal) -> None:
         """Send a signal about a call to these devices. For `Calls`."""
@@ -625,11 +625,12 @@ class Messenger:
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. For one loop."""
         while True:
+            await self.delivery.forget_calls(self._notices.take_told())
             yield await self._notices.get()
 
     def take_notices(self) -> list[Notice]:
         """Return the notices that wait, which `notices` doesn't yield then."""
-        return [self._notices.get_nowait() for _ in range(self._notices.qsize())]
+        return self._notices.get_all()
 
     # ---- groups and devices ------------------------------------------------------------------------------------
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from dtp.messaging.calls.signals import Reason, SignalAct
 from dtp.messaging.conversation.events import Event
+
+#: Notices that wait for a program that doesn't take them.
+_MOST: Final = 10_000
 
 
 class What(Enum):
@@ -48,7 +53,8 @@ class What(Enum):
     QUOTA_EXCEEDED = "quota-exceeded"
     REPAIRED = "repaired"
     RENEWED = "renewed"
-    #: Somebody has called, and nobody has answered; `detail` is why, as of `Reason`.
+    #: Somebody has called, and nobody has answered; `message` is the call's id, `detail` why, as of `Reason`. It is
+    #: told again by the next program if this one ends without having asked for another notice.
     MISSED_CALL = "missed-call"
     #: Posts of strangers wait on the chain, since as many as are taken at once haven't been read yet.
     POSTS_WAIT = "posts-wait"
@@ -105,6 +111,44 @@ class CallSignalled:
     own: bool
 
 
+def missed_call(person: bytes, call: bytes, reason: Reason) -> Notice:
+    """Return the notice of a call that nobody has answered."""
+    return Notice(What.MISSED_CALL, person, person, call, reason.name.lower())
+
+
+class NoticeQueue:
+    """Notices that wait for the program. Where it doesn't take them, the oldest go."""
+
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[Notice] = asyncio.Queue(_MOST)
+        #: Calls of which the program was told.
+        self._told: list[bytes] = []
+
+    def put(self, notice: Notice) -> None:
+        """Have a notice wait."""
+        if self._waiting.full():
+            self._waiting.get_nowait()
+        self._waiting.put_nowait(notice)
+
+    async def get(self) -> Notice:
+        """Wait for the next one, and return it."""
+        return self._note_told(await self._waiting.get())
+
+    def get_all(self) -> list[Notice]:
+        """Return those that wait."""
+        return [self._note_told(self._waiting.get_nowait()) for _ in range(self._waiting.qsize())]
+
+    def take_told(self) -> list[bytes]:
+        """Return the ids of missed calls that were told, each once."""
+        told, self._told = self._told, []
+        return told
+
+    def _note_told(self, notice: Notice) -> Notice:
+        if notice.what is What.MISSED_CALL:
+            self._told.append(notice.message)
+        return notice
+
+
 def list_without_calls(notices: Iterable[Notice | CallSignalled]) -> list[Notice]:
     """Return notices for a program that takes no calls: a call that no other device of ours has dealt with was
     missed."""
@@ -116,7 +160,7 @@ def list_without_calls(notices: Iterable[Notice | CallSignalled]) -> list[Notice
         if each.own or each.event.fields["act"] == SignalAct.TAKEN
     }
     missed = [
-        Notice(What.MISSED_CALL, each.person, each.person, detail=Reason.NO_ANSWER.name.lower())
+        missed_call(each.person, each.event.fields["call"], Reason.NO_ANSWER)
         for each in signals
         if each.event.fields["act"] == SignalAct.OFFER and not each.own
         if each.event.fields["call"] not in dealt_with

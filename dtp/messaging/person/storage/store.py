@@ -25,6 +25,7 @@ from dtp.messaging.ends.order import RESEND_MS
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.reading import EARLY_READS, EarlyReads
+from dtp.messaging.person.storage.call_store import CALLS_TABLE, CallStore
 from dtp.messaging.person.storage.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
 from dtp.messaging.person.storage.missed_store import MISSED_TABLE, MissedStore
 from dtp.messaging.person.storage.past_store import PastStore
@@ -87,6 +88,7 @@ _TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
 _LATER_SCHEMA: Final = (
     HELD_ASIDE,
     MISSED_TABLE,
+    CALLS_TABLE,
     *EARLY_READS,
     *SPREAD_TABLES,
     "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
@@ -142,6 +144,7 @@ class MessageStore:
         self.path = self._database.path
         self.past = PastStore(self._database)
         self.missed = MissedStore(self._database)
+        self.calls = CallStore(self._database, self._rows)
         self.early_reads = EarlyReads(self._database)
         self.renamed = RenamedPeople(self._database, self._rows)
         self.held = HeldEvents(self._database, self._rows)
