@@ -21,14 +21,18 @@ T = TypeVar("T")
 _AHEAD: Final = 64
 
 
-async def apart(call: Coroutine[Any, Any, T], url: str) -> T:
+async def apart(
+    call: Coroutine[Any, Any, T], url: str, patience: float, on_silence: Callable[[], None]
+) -> T:
     """Return what a call gives, or raise what it raises; `NodeUnavailable` when a library has cancelled it.
 
-    When the caller is cancelled, so is the call.
+    When the caller is cancelled, so is the call. `on_silence` is called when it has taken `patience` seconds.
     """
     task = start_task(call, name="dtp-node-call")
     try:
-        await asyncio.wait([task])
+        if not (await asyncio.wait([task], timeout=patience))[0]:
+            on_silence()
+            await asyncio.wait([task])
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait([task])

@@ -9,6 +9,7 @@ doesn't repeat anything: `client.py` decides what may be repeated, and where. Ea
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
@@ -33,6 +34,10 @@ from dtp.chain.node._pysui import Unresolved, library, unresolved_message
 from dtp.sui.grpc import GrpcMessageError, from_value
 from dtp.sui.names import SuiNameError
 
+log = logging.getLogger("dtp.chain")
+
+#: The part of a call's time after which it is said what is waited for.
+_SILENCE: Final = 0.3
 #: Of an event inside its transaction; where it stands is known there (and older nodes have no more).
 _EVENT_FIELDS: Final = ("package_id", "module", "sender", "event_type", "contents")
 EVENT_MASK: Final = (
@@ -135,6 +140,7 @@ class NodeRpc:
         #: Calls under way by the channel that has them; one that is no more in use is closed behind its last.
         self._using: Counter[Any] = Counter()
         self._closed = False
+        self._told = False  # that it doesn't answer
 
     def open(self) -> None:
         """Let calls make a connection, again after `close`."""
@@ -170,9 +176,9 @@ class NodeRpc:
                 f"{self.url} gave an answer that is not of sui.rpc.v2: {fault}", MALFORMED
             ) from fault
         except found.lost as fault:
-            raise NodeUnavailable(
-                f"no answer from {self.url}: {str(fault) or type(fault).__name__}"
-            ) from fault
+            late = isinstance(fault, TimeoutError)
+            why = f"none in {self.timeout:g} s" if late else str(fault) or type(fault).__name__
+            raise NodeUnavailable(f"no answer from {self.url}: {why}") from fault
         except _LIBRARY_FAULTS as fault:
             raise NodeRefused(f"{self.url} gave an answer that is not gRPC: {fault!r}", MALFORMED) from fault
 
@@ -210,7 +216,16 @@ class NodeRpc:
                 stub = getattr(library().v2, service)(channel, timeout=self.timeout)
                 return await getattr(stub, method)(message)
 
-        return await apart(asked(), self.url)
+        answer = await apart(asked(), self.url, _SILENCE * self.timeout, self._tell_silence)
+        self._told = False
+        return answer
+
+    def _tell_silence(self) -> None:
+        """Log that the node has not answered for some time, once until it does."""
+        if not self._told:
+            self._told = True
+            waited = _SILENCE * self.timeout
+            log.warning("%s has not answered for %g s; waiting for it", self.url, waited)
 
     # ------------------------------------------------------------------------------------------------ ledger
 

@@ -80,6 +80,7 @@ from dtp.chain.packages.deployments import Deployments, packages_path
 from dtp.chain.signer import Signer
 from dtp.chain.values import MoveSchema
 from dtp.errors import ChainError
+from dtp.plurals import count_of
 from dtp.sui.names import format_digest
 from dtp.sui.transaction import transaction_digest
 from dtp.tasks import start_task
@@ -570,9 +571,10 @@ class ChainClient:
     async def _submit_transaction(self, data: bytes, signatures: tuple[bytes, ...]) -> ExecutionOutcome:
         """Send the bytes until it is known what became of them."""
         digest = format_digest(transaction_digest(data))
-        retry = self.endpoints.retry
         lost: ChainError | None = None
-        for attempt in range(retry.attempts):
+        tried, begun = 0, asyncio.get_running_loop().time()
+        while tried == 0 or await self.endpoints.pause(tried, begun):
+            tried += 1
             try:
                 wire = await self.endpoints.checked_wire()
                 return check_outcome(await wire.execute(data, signatures), digest)
@@ -588,15 +590,12 @@ class ChainClient:
                 found = await self._looked_up(digest)
                 if found is not None:
                     return found
-            self.endpoints.next()
-            if attempt + 1 < retry.attempts:
-                await self.endpoints.sleep(retry.pause(attempt))
         found = await self._looked_up(digest)
         if found is not None:
             return found
         raise OutcomeUnknown(
-            f"no answer about transaction {digest} in {retry.attempts} attempts ({lost}); it may have been executed: "
-            "wait_for(digest) tells, resubmit(error) sends the same bytes again",
+            f"no answer about transaction {digest} in {count_of(tried, 'attempt')} ({lost}); it may have been "
+            "executed: wait_for(digest) tells, resubmit(error) sends the same bytes again",
             digest=digest,
             transaction=data,
             signatures=signatures,

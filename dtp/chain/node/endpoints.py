@@ -16,6 +16,7 @@ from dtp.chain.errors import NodeUnavailable, WrongNetwork
 from dtp.chain.model import ServiceInfo
 from dtp.chain.node._wire import NodeRpc
 from dtp.chain.node.networks import NETWORKS, Network
+from dtp.plurals import count_of
 
 T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
@@ -26,9 +27,14 @@ MakeRpc: TypeAlias = Callable[..., NodeRpc]
 
 @dataclass(frozen=True)
 class Retry:
-    """How often a question is asked before it is given up. Pauses are in seconds; half of each is random."""
+    """How often a question is asked before it is given up. Times are in seconds; half of each pause is random.
+
+    Once each endpoint was asked no further attempt begins after `most_seconds`: nodes that are silent take all their
+    time.
+    """
 
     attempts: int = 6
+    most_seconds: float = 15.0
     first_pause: float = 0.1
     factor: float = 2.0
     longest_pause: float = 5.0
@@ -85,19 +91,29 @@ class Endpoints:
             self._checked.add(wire.url)
         return wire
 
+    async def pause(self, tried: int, begun: float) -> bool:
+        """Pause after so many attempts, the first at `begun` of the loop's clock, and let the next endpoint have its
+        turn; False at once where there were enough."""
+        retry = self.retry
+        self.next()
+        late = asyncio.get_running_loop().time() - begun >= retry.most_seconds
+        if tried >= retry.attempts or (late and tried >= len(self._wires)):
+            return False
+        await self.sleep(retry.pause(tried - 1))
+        return True
+
     async def ask(self, question: Callable[[NodeRpc], Awaitable[T]]) -> T:
         """Ask a question, several times if need be, and return the answer. Raises `NodeUnavailable` and what it
         raises."""
-        for attempt in range(self.retry.attempts):
+        tried, begun = 0, asyncio.get_running_loop().time()
+        while tried == 0 or await self.pause(tried, begun):
+            tried += 1
             try:
                 return await question(await self.checked_wire())
             except NodeUnavailable as fault:
                 lost = fault
-            self.next()
-            if attempt + 1 < self.retry.attempts:
-                await self.sleep(self.retry.pause(attempt))
         raise NodeUnavailable(
-            f"{self.network.name}: no answer in {self.retry.attempts} attempts ({lost}); "
+            f"{self.network.name}: no answer in {count_of(tried, 'attempt')} ({lost}); "
             + (
                 "'dtp localnet' starts a node here"
                 if self.network == NETWORKS["localnet"]

@@ -14,7 +14,9 @@ async def main(url, package, database):
     db.execute("CREATE TABLE IF NOT EXISTS cursor (one INTEGER PRIMARY KEY CHECK (one = 1), text TEXT)")
     row = db.execute("SELECT text FROM cursor").fetchone()
     cursor = Cursor.from_text(row[0]) if row else None
-    patient = Retry(attempts=200, first_pause=0.05, longest_pause=0.2)  # the node may be away just now
+    patient = Retry(
+        attempts=200, most_seconds=60, first_pause=0.05, longest_pause=0.2
+    )  # the node may be away just now
     async with ChainClient(url, deployments=None, retry=patient) as chain:
         async for found in EventFollower(chain, [f"{package}::host::HostCreated"], cursor=cursor, start=0):
             with db:  # the event and the cursor after it, together or not at all

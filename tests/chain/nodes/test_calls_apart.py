@@ -21,7 +21,7 @@ def test_a_call_that_is_given_up_and_then_fails_is_not_told_of():
 
     async def main():
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-        caller = asyncio.ensure_future(apart(call(), "http://node"))
+        caller = asyncio.ensure_future(apart(call(), "http://node", 3, lambda: None))
         await asyncio.sleep(0)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -513,7 +513,7 @@ def test_a_node_that_is_killed_while_transactions_come_in(tmp_path):
     """SIGKILL at any moment, again and again: each transaction happens once, each event is seen once, in order."""
     node, database, count = NodeProcess(tmp_path / "chain"), tmp_path / "seen.sqlite", 12
     signer = KeySigner.generate()
-    patient = Retry(attempts=200, first_pause=0.05, longest_pause=0.2)
+    patient = Retry(attempts=200, most_seconds=60, first_pause=0.05, longest_pause=0.2)
     child = None
 
     async def work():
