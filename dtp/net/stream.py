@@ -254,12 +254,13 @@ class Stream:
         self.write(b"".join(lines))
 
     async def drain(self) -> None:
-        """Wait until less than `limits.write_high` bytes wait to be sent."""
-        if self._write_error is not None:
-            raise fresh(self._write_error)
+        """Wait until less than `limits.write_high` bytes wait to be sent. Raises what broke the stream, before or
+        meanwhile."""
         outlet, high = self._outlet, self.connection.limits.write_high
         while outlet.queued_bytes(self.id) > high:
             await self._wait_written()
+        if self._write_error is not None:
+            raise fresh(self._write_error)
 
     def write_eof(self) -> None:
         """Finish: the peer reads all that was written, then the end. Idempotent."""

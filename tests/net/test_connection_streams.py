@@ -56,6 +56,21 @@ async def test_slow_reader_stops_its_writer() -> None:
 
 
 @on_fake_clock
+async def test_who_waits_for_room_is_told_that_the_peer_wants_no_more() -> None:
+    """Nothing waits to be sent any more then, as if all of it had gone."""
+    async with both_ends() as (connection, far):
+        stream = await connection.open_stream()
+        stream.write(bytes(DEFAULT.stream_window + 2 * DEFAULT.write_high))
+        draining = asyncio.create_task(stream.drain())
+        slow = await far.accept_stream()
+        await asyncio.sleep(1)
+        assert not draining.done()
+        slow.reset(7)
+        with pytest.raises(StreamReset, match="7"):
+            await draining
+
+
+@on_fake_clock
 async def test_who_waits_for_a_long_line_gets_it_where_others_keep_most_of_the_window() -> None:
     """It reads nothing before the line is there, and was given no more credit than one that nobody reads."""
     async with both_ends() as (connection, far):
