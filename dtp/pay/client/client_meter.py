@@ -193,8 +193,11 @@ class ClientMeter(MeterDriver):
                         self._finished = event
         _, sent, received = self._traffic
         due, leeway = sent + received + self.payer.next_look, self.payer.leeway
+        left = self.payer.bytes_left
         self.watch.total = due + leeway
-        self.watch.along = due if leeway else NO_COUNT
+        # Where nothing more may go, whatever is written next is looked at before it waits.
+        self.watch.along = due if leeway or self.payer.spent else NO_COUNT
+        self.connection.limit_sending(None if left is None else max(0, sent + left))
         if self._put_off and self.payer.spent and not self._adding:
             self._top_up(max(1, self.payer.funds.lacking_for(self.payer.used)))
         if self._no_more and not self._leaving and self.payer.spent and self._has_waiting_stream():
@@ -432,7 +435,7 @@ class ClientMeter(MeterDriver):
                 raise self.unaffordable
             price = money(offer.amount, self._coin)
             raise ChargeDeclined(
-                f"a charge of {price} for this answer was declined here, or above the budget"
+                f"a charge of {price} for this answer was declined: `on_charge` said no, or it is above the budget"
             )
         self.sealed.unopened[answer.lock] = answer
         return await self.open_answer(answer)

@@ -252,7 +252,7 @@ class Payer:
     @property
     def next_look(self) -> int:
         """How many bytes may move before `set_counts` has anything to do: 0 when the first begins something."""
-        return self.schedule.next_look(self.unpaid.bytes, self.funds.bytes_left(self.used))
+        return self.schedule.next_look(self.unpaid.bytes, self.bytes_left)
 
     @property
     def next_due(self) -> int:
@@ -263,12 +263,23 @@ class Payer:
     @property
     def leeway(self) -> int:
         """How many bytes a voucher that is due may wait for company."""
-        return self.schedule.leeway(self.funds.bytes_left(self.used))
+        return self.schedule.leeway(self.bytes_left)
+
+    @property
+    def bytes_left(self) -> int | None:
+        """How many bytes the money still pays for beside all requests that were made, None for any number; may be
+        below zero."""
+        return self.funds.bytes_left(self._made)
 
     @property
     def spent(self) -> bool:
-        """Whether the money pays for no further byte: unless more is added, nothing more can come."""
-        return self.funds.is_spent(self.used)
+        """Whether the money pays for no further byte: unless more is added, nothing more can come or go."""
+        return self.funds.is_spent(self._made)
+
+    @property
+    def _made(self) -> Usage:
+        """What was used, with the requests that are paid once they are answered."""
+        return self.used.plus(self.counts.unanswered, 0)
 
     def out_of_money(self) -> BudgetSpent:
         """Return what a connection ends with whose money no longer suffices."""
@@ -300,7 +311,7 @@ class Payer:
 
     def missing_funds(self, units: int = 1) -> int:
         """Return what the money lacks for so many further requests; not above 0: nothing."""
-        return self.funds.lacking_for(self.used.plus(self.counts.unanswered + units, 0))
+        return self.funds.lacking_for(self._made.plus(units, 0))
 
     # ---- frames -------------------------------------------------------------------------------------------
 
@@ -429,7 +440,7 @@ class Payer:
         ending = self._ending
         if ending is None or ending.final is None or ending.finished or self.schedule.signing:
             return
-        known = self.used.plus(*self.left).plus(self.counts.unanswered, 0)
+        known = self._made.plus(*self.left)
         if any(ending.final.above(known)) or any(self.unpaid) or self.signed.is_unstored:
             return
         if self.charges.lock is not None:  # what it pays for can't be read yet

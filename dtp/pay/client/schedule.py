@@ -104,10 +104,11 @@ class VoucherSchedule:
         """Return how many bytes may move before the counts matter: 0 when the first begins something. `unpaid` bytes
         are not signed for, and `left` more are paid for by the money there is, None for any number."""
         if self.signing or (self.spending.ahead_bytes and self._unpaid_since is not None):
-            return self.interval.bytes // _LOOKS
-        if self._unpaid_since is None:
+            due = self.interval.bytes // _LOOKS
+        elif self._unpaid_since is None:
             return 0
-        due = self.interval.bytes - unpaid
+        else:
+            due = self.interval.bytes - unpaid
         return max(0, due if left is None else min(due, left))
 
     def leeway(self, left: int | None) -> int:

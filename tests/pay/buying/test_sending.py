@@ -1,0 +1,119 @@
+"""What a client sends is paid as well: it stops at what its money pays for, to the byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dtp.pay.errors import BudgetSpent
+from dtp.pay.terms import MIB, Spending
+
+from ..conftest import TERMS, Market, Play
+from .test_paid import cost_of, within
+
+
+async def take(connection: Any) -> None:
+    """Read all that comes, and answer with nothing."""
+    async for request in connection.requests():
+        while await request.stream.read(MIB):
+            pass
+        request.stream.write_eof()
+
+
+async def end_and_take(connection: Any) -> None:
+    """End the answer at once, and read on."""
+    async for request in connection.requests():
+        request.stream.write_eof()
+        while await request.stream.read(MIB):
+            pass
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["made", "answered"])
+def test_no_more_is_sent_than_the_budget_pays_for(market: Play, answered: bool) -> None:
+    """Nothing is owed then, so the channel is closed by agreement."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(take)
+        buyer = await market.buyer()
+        budget = cost_of(MIB // 2)
+        spending = Spending(when_answered=answered)
+        async with market.connect(buyer, budget=budget, spending=spending, keep=False) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(8 * MIB))
+            with pytest.raises(BudgetSpent, match="larger budget") as spent:
+                await stream.drain()
+            assert "more" not in str(spent.value).partition(";")[0]
+            assert spent.value.bytes == within(budget)
+        assert connection.paid <= budget
+        assert connection.usage.bytes == within(budget)
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_who_sent_all_that_a_budget_pays_for_goes_on_with_another(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        await market.serve(take)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(MIB // 2), keep=True) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(8 * MIB))
+            with pytest.raises(BudgetSpent):
+                await stream.drain()
+        async with market.connect(buyer, budget=cost_of(MIB // 2), keep=False) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(MIB // 4))
+            stream.write_eof()
+            assert await stream.read() == b""
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_what_is_sent_waits_for_money_that_is_added(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        await market.serve(take)
+        buyer = await market.buyer()
+        budget, deposit = cost_of(6 * MIB), cost_of(MIB)
+        async with market.connect(buyer, budget=budget, deposit=deposit, keep=False) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(5 * MIB))
+            stream.write_eof()
+            assert await stream.read() == b""
+        assert connection.usage.bytes == 5 * MIB
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_who_sends_on_behind_an_end_is_told_that_the_money_is_used_up(market: Play) -> None:
+    """Nothing is waited for when the money ends, so nothing is looked at until more is written."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(end_and_take)
+        buyer = await market.buyer()
+        budget = cost_of(MIB // 2)
+        async with market.connect(buyer, budget=budget) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(within(budget)))
+            assert await stream.read() == b""
+            await stream.flush()
+            stream.write(bytes(8 * MIB))
+            with pytest.raises(BudgetSpent):
+                await stream.drain()
+
+    market(scenario)
+
+
+def test_a_service_that_asks_nothing_for_bytes_takes_any_number(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        await market.serve(take, terms=TERMS.__class__(price_request=1000, min_deposit=1000))
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=1000) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(5 * MIB))
+            stream.write_eof()
+            assert await stream.read() == b""
+
+    market(scenario)
