@@ -27,7 +27,7 @@ from dtp.cli.channel_records import (
 from dtp.cli.durations import duration
 from dtp.cli.groups import CommandGroup
 from dtp.cli.options import verbose_option
-from dtp.cli.output import NODE_AWAY, json_option, print_line, print_result
+from dtp.cli.output import NODE_AWAY, exit_code, json_option, print_line, print_result
 from dtp.cli.show import amount, gas_text, money, table
 from dtp.cli.vouchers import Vouchers, store_option
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.chain.channel import Channel
     from dtp.pay.client.ends import ClosingStep
-    from dtp.pay.settling import Settlement
+    from dtp.pay.settling import OnFailed, Settlement
     from dtp.pay.store import Store
     from dtp.pay.store.holding import VoucherStore
     from dtp.pay.store.journal import Journal
@@ -86,11 +86,19 @@ def list_channels(vouchers: Vouchers, account: WalletOptions) -> None:
         with vouchers.open_stores() as stores:
             bought = {each.channel: each for each in stores.bought.bought_channels()}
             sold = {each.channel for each in stores.sold.sold_lanes()}
-            found = await read_channels(chain, [*bought, *sold])
+            unread: dict[str, DtpError] = {}
+            found = await read_channels(chain, [*bought, *sold], unread.__setitem__)
             return [
-                summary_of(stores, id, found.get(id), "pays" if id in bought else "is paid", bought.get(id))
+                summary_of(
+                    stores,
+                    id,
+                    found.get(id),
+                    "pays" if id in bought else "is paid",
+                    bought.get(id),
+                    unread.get(id),
+                )
                 for id in dict.fromkeys([*bought, *sold])
-                if id in found or (id in bought and bought[id].state != "closed")
+                if id in found or id in unread or (id in bought and bought[id].state != "closed")
             ]
 
     try:
@@ -150,12 +158,17 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
         from dtp.pay.settling import settle
 
         wanted, clock = None if id is None else canonical_id(id), _ChainTime(chain)
+        unread: dict[str, DtpError] = {}
         await clock.sync()
         with vouchers.open_stores() as stores:
             async with _journal(stores.sold) as journal:
-                cashier = Cashier(chain, journal, clock.now_ms)
+                cashier = Cashier(chain, journal, clock.now_ms, on_failed=unread.__setitem__)
                 named = None if wanted is None else await cashier.view_of(wanted)
                 views = await cashier.channel_views() if wanted is None else [] if named is None else [named]
+            if unread and not views:
+                raise next(iter(unread.values()))
+            for missed, fault in unread.items():
+                _print_failed(missed, fault)
             if wanted is not None and not views:
                 raise NoVoucher(
                     f"no voucher of {wanted} is here: 'dtp channel list' shows the channels that pay you"
@@ -427,7 +440,7 @@ def find(vouchers: Vouchers, account: WalletOptions) -> None:
 @channel.command()
 @click.option("--every", type=duration(1), default=f"{_WATCH_EVERY:g}s", show_default=True,
               help="How often to look; more often where channels leave less time.")  # fmt: skip
-@click.option("--once", is_flag=True, help="Look once and end.")
+@click.option("--once", is_flag=True, help="Look once and end; the exit code says whether all went well.")
 @store_option
 @verbose_option
 @account_options
@@ -438,6 +451,12 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) 
     the channel, so no key of the server's. Channels that you opened and that are closing are finished, too. What is
     in a database is left to a daemon that runs.
     """
+
+    failed: list[DtpError] = []
+
+    def note_failed(id: str | None, fault: DtpError) -> None:
+        failed.append(fault)
+        _print_failed(id, fault)
 
     async def work(chain: ChainClient) -> None:
         from dtp.pay.server.cashier import Cashier
@@ -451,21 +470,24 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) 
                     async with _journal(stores.sold) as journal:
                         if cashier is None:
                             await _check_watching(chain, journal)
-                            cashier = Cashier(chain, journal, clock.now_ms, on_failed=_print_failed)
+                            cashier = Cashier(chain, journal, clock.now_ms, on_failed=note_failed)
                             _print_watching(every, once)
                         cashier.journal = journal
                         for paid in await cashier.poll():
                             print_paid("claimed", paid)
-                    await _finish_ours(chain, stores.bought)
+                    await _finish_ours(chain, stores.bought, note_failed)
             except DtpError as fault:  # nodes, disks, files and money for gas go and come back
                 if once or cashier is None:
                     raise
                 _print_failed(None, fault)
             if once:
                 return
+            failed.clear()
             await asyncio.sleep(cashier.pause_between_polls(every))
 
     account.run_connected(work)
+    if failed:
+        click.get_current_context().exit(exit_code(failed[0]))
 
 
 async def _check_watching(chain: ChainClient, journal: Journal[VoucherStore]) -> None:
@@ -487,7 +509,10 @@ async def _check_watching(chain: ChainClient, journal: Journal[VoucherStore]) ->
     chain.type_of(module.SCHEMA, module.Channel)
     held = (await chain.balance(chain.address)).total
     if held < _GAS_TO_CLAIM:
-        text = f"{chain.address} has {amount(held)}: a claim takes {amount(_GAS_TO_CLAIM)} ahead, so send it some"
+        text = (
+            f"{chain.address} has {amount(held)}, and a claim needs {amount(_GAS_TO_CLAIM)} for its gas, of which it "
+            "takes a part: send it some, or nothing can be claimed"
+        )
         _print_failed(None, InsufficientFunds(text))
 
 
@@ -496,7 +521,7 @@ def _print_watching(every: float, once: bool) -> None:
         print_line({"event": "watching", "every": every}, f"looking every {every:g} s; Ctrl-C ends it")
 
 
-async def _finish_ours(chain: ChainClient, store: Store) -> None:
+async def _finish_ours(chain: ChainClient, store: Store, on_failed: OnFailed) -> None:
     """Bring channels that we opened and nothing uses nearer to their end, and say what that did."""
     from dtp.pay.client.ends import close_due
     from dtp.pay.dial import is_closed_with_server
@@ -505,7 +530,7 @@ async def _finish_ours(chain: ChainClient, store: Store) -> None:
     journal = Journal(store)
     try:
         agree = functools.partial(is_closed_with_server, chain, store)
-        done = await close_due(chain, journal, await _now_ms(chain), _print_failed, agree)
+        done = await close_due(chain, journal, await _now_ms(chain), on_failed, agree)
     finally:
         await journal.close()
     for found, step in done:
@@ -591,7 +616,7 @@ async def _read_open(chain: ChainClient, store: Store, id: str) -> Channel | Non
 
 
 def _print_failed(id: str | None, fault: DtpError) -> None:
-    about = f"{id}: " if id is not None else ""
+    about = f"{id}: " if id is not None and not str(fault).startswith(id) else ""
     print_line(
         {"event": "failed", "channel": id, "code": fault.code, "reason": str(fault)},
         f"{about}{fault}",

@@ -10,6 +10,7 @@ from dtp.cli.show import amount, moment, money
 if TYPE_CHECKING:
     from dtp.chain.channel import Channel, Voucher
     from dtp.cli.vouchers import Stores
+    from dtp.errors import DtpError
     from dtp.pay.store.rows import Bought
 
 STATES = ("open", "closing", "draining", "closed")
@@ -37,8 +38,14 @@ _SUMS = frozenset(
 
 
 def summary_of(
-    stores: Stores, id: str, found: Channel | None, role: str, ours: Bought | None = None
+    stores: Stores,
+    id: str,
+    found: Channel | None,
+    role: str,
+    ours: Bought | None = None,
+    fault: DtpError | None = None,
 ) -> dict[str, Any]:
+    """Return a channel of the store and what the chain says of it, or the `fault` for which that can't be read."""
     if role == "pays":
         lanes = [lane for _, lane in stores.bought.payer_lanes(id)]
         # Of a program that runs, or was killed, what it may have signed is written down, not what it has.
@@ -46,6 +53,8 @@ def summary_of(
     else:
         sold = [each.newest.voucher for each in stores.sold.sold_lanes(id) if each.newest is not None]
         vouched = most = sum(each.amount for each in sold)
+    if fault is not None:
+        return {"channel": id, "role": role, "state": "unreadable", "vouched": vouched, "reason": str(fault)}
     if found is None:
         return {"channel": id, "role": role, "state": "unknown", "vouched": vouched}
     return {
@@ -110,6 +119,9 @@ def line_of(record: dict[str, Any]) -> str:
             return f"{about}{record['vouched']} of its coin's smallest unit"
         vouched, deposited = (money(record[each], record["coin"]) for each in ("vouched", "deposited"))
         return f"{about}{vouched} of {deposited}; {record['last_state']}, as far as is known here"
+    if record["state"] == "unreadable":
+        why = record["reason"].removeprefix(f"{record['channel']} ")
+        return f"{record['channel']}  {record['role']}, can't be read: {why}"
     if record["state"] == "unknown":
         return f"{record['channel']}  {record['role']}, not on this network"
     vouched, claimed, held = (money(record[each], record["coin"]) for each in ("vouched", "claimed", "held"))

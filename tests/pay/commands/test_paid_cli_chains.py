@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dtp.chain import ChainClient, find_network
 from dtp.pay.store import Bought, Store
+
+from ..homes import PRICED, Home, site
 
 CHANNEL = "0x" + "e1" * 32
 
@@ -76,3 +79,31 @@ def test_no_copy_is_made_of_vouchers_that_are_not_there(homes: Any) -> None:
     assert client.run("channel", "backup", str(copy), code=3) == []
     with Store(copy) as store:
         assert [each.channel for each in store.bought_channels()] == [CHANNEL]
+
+
+@pytest.mark.slow
+def test_a_watcher_without_the_package_or_without_gas_says_so_by_its_exit_code(
+    net: Any, homes: Any, tmp_path: Path
+) -> None:
+    """It said that there was nothing to claim, and no channel."""
+    server, client = homes
+    folder, copy = site(server, **{"a.bin": bytes(7_000_000)}), tmp_path / "copy.sqlite"
+    with server.serving("--file", folder, *PRICED, kill=True) as (address, _):
+        client.run("recv", f"{address}/a.bin", "--budget", "0.1SUI", "--keep-channel")
+        server.run("channel", "backup", copy)
+    (kept,) = client.run("channel", "list")[0]["channels"]
+    watcher = Home(net, tmp_path / "watcher")
+    watcher.env["DTP_PACKAGES"] = str(tmp_path / "packages.json")
+    ((seen,),) = (each["channels"] for each in watcher.run("channel", "list", "--store", copy))
+    assert (seen["channel"], seen["state"]) == (kept["channel"], "unreadable")
+    assert "dtp move use transport 0x" in seen["reason"]
+    for how in (("claim",), ("claim", kept["channel"]), ("watch", "--once")):
+        assert watcher.failing("channel", *how, "--store", copy, code=3)["code"] == "package-not-published"
+    watcher.env["DTP_PACKAGES"] = str(net.packages)
+    client.run("channel", "close", kept["channel"])  # the server is gone
+    watcher.run("wallet", "new", "poor")
+    for how in (("claim",), ("watch", "--once")):
+        error = watcher.failing("channel", *how, "--wallet", "poor", "--store", copy, code=6)
+        assert error["code"] == "insufficient-funds"
+    (claimed,) = watcher.run("channel", "watch", "--once", "--store", copy)
+    assert (claimed["event"], claimed["channels"]) == ("claimed", [kept["channel"]])
