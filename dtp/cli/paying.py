@@ -179,8 +179,7 @@ class PaymentOptions:
             return click.confirm(f"deposit {money(opening.deposit, terms.coin)}?", err=True)
         raise NeedsYes(
             f"a deposit of {money(opening.deposit, terms.coin)} is above {money(_ASK_ABOVE, terms.coin)}, and "
-            "nobody is "
-            "at a terminal to agree to it: say --yes, or deposit less (--deposit); nothing was paid"
+            "nobody is at a terminal to agree to it: say --yes, or deposit less (--deposit); nothing was paid"
         )
 
     def keep_for_another(self, connection: Connection) -> None:
@@ -222,9 +221,12 @@ class PaymentOptions:
 
         signed = sum(lane.most_signed for _, lane in store.payer_lanes(channel.channel))
         left = max(0, channel.deposited - signed)
-        holds = f"it holds at least {money(left, channel.coin)} of yours"
+        holds = f"at least {money(left, channel.coin)} in it are yours"
         claims = span(channel.claim_ms)
         close = f"'dtp channel close {channel.channel}' brings that back"
+        if not left:
+            holds = "what is in it is used up, as far as is known here"
+            close = f"'dtp channel close {channel.channel}' brings back the rest, and gas for its storage"
         how = f"{close}, at once where the server agrees, else {claims} later"
         kept = [
             purchase

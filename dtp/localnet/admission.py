@@ -460,5 +460,5 @@ def _gas(data: TransactionData, store: ObjectReader) -> list[ObjectRecord]:
     check_budget(gas.budget, gas.price)
     total = sum(int.from_bytes(record.contents[32:40], "little") for record in coins)
     if total < gas.budget:
-        raise _reject("GasBalanceTooLow", f"the gas coins hold {total}, the budget is {gas.budget}")
+        raise _reject("GasBalanceTooLow", f"the gas coins hold {total} MIST, the budget is {gas.budget} MIST")
     return coins

@@ -473,7 +473,7 @@ class LocalNode:
             )
         if sum(amounts) + FAUCET_BUDGET > held:
             raise TransactionRejected(
-                "GasBalanceTooLow", f"the faucet has {held} MIST, {sum(amounts)} and gas are needed"
+                "GasBalanceTooLow", f"the faucet has {held} MIST, {sum(amounts)} MIST and gas are needed"
             )
         price = self._chain.status.reference_gas_price
         inputs = (*(Pure(U64.encode(a)) for a in amounts), Pure(address))

@@ -147,7 +147,8 @@ class Simulator:
             owner = data.gas_data.owner.hex()
             raise TransactionRejected(
                 "GasBalanceTooLow",
-                f"0x{owner} has {total} MIST in coins that are not used otherwise, the transaction needs {budget}",
+                f"0x{owner} has {total} MIST in coins that are not used otherwise, and the transaction needs "
+                f"{budget} MIST",
             )
         return chosen
 

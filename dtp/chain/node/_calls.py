@@ -21,9 +21,7 @@ T = TypeVar("T")
 _AHEAD: Final = 64
 
 
-async def apart(
-    call: Coroutine[Any, Any, T], url: str, patience: float, on_silence: Callable[[], None]
-) -> T:
+async def apart(call: Coroutine[Any, Any, T], url: str, patience: float, on_silence: Callable[[], None]) -> T:
     """Return what a call gives, or raise what it raises; `NodeUnavailable` when a library has cancelled it.
 
     When the caller is cancelled, so is the call. `on_silence` is called when it has taken `patience` seconds.

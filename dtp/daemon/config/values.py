@@ -311,18 +311,20 @@ def endpoint(value: Any) -> str:
     return url
 
 
-_MONEY = re.compile(r"(?P<whole>\d+)(?:\.(?P<part>\d{1,9}))? ?SUI")
+_MONEY = re.compile(r"(?P<whole>\d+)(?:\.(?P<part>\d{1,9}))? ?SUI|(?P<mist>\d+) ?MIST")
 
 
 def money(value: Any) -> int:
-    """Return an amount: "0.5SUI", or a number in the coin's smallest unit."""
+    """Return an amount: "0.5SUI", "1000MIST", or a number in the coin's smallest unit."""
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise Wrong(f"{value} is less than nothing")
         return value
     match = _MONEY.fullmatch(text(value))
     if match is None:
-        raise Wrong(f'{value!r} is not an amount: "0.5SUI", or a number in the smallest unit')
+        raise Wrong(f'{value!r} is not an amount: "0.5SUI", "1000MIST", or a number in the smallest unit')
+    if match["mist"]:
+        return int(match["mist"])
     return int(match["whole"]) * 10**9 + int((match["part"] or "").ljust(9, "0"))
 
 

@@ -142,9 +142,8 @@ def check_budget(amount: int, terms: Terms, service: str) -> None:
         ]
         raise BudgetTooSmall(
             f"service {service!r} wants a deposit of at least {shown[0]}, a request costs {shown[1]} and a MiB "
-            f"{shown[2]}; {shown[3]} pays for nothing: the least that does is {shown[4]} ({least} of its smallest "
-            "unit; "
-            "what isn't used comes back)",
+            f"{shown[2]}; {shown[3]} is too little to begin with: give {shown[4]} or more, what isn't used comes "
+            "back",
             least=least,
         )
 
@@ -178,8 +177,7 @@ def check_lock(budget: Budget, terms: Terms) -> None:
         raise LockTooLong(
             f"by its terms the server may keep a deposit for {span(terms.claim_ms)} after a close that it doesn't "
             f"agree to, and at most {span(budget.longest_lock_ms)} is agreed to: allow more (`longest-lock`); "
-            "nothing "
-            "was paid"
+            "nothing was paid"
         )
 
 
@@ -203,10 +201,9 @@ def check_limits(
     if locked + amount > budget.host_limit:
         raise HostLimit(
             f"{money(locked, coin)} is locked in {count_of(len(idle), 'channel')} with this host "
-            f"that nothing uses, and with "
-            f"{money(amount, coin)} more it would be above the limit of {money(budget.host_limit, coin)}: 'dtp "
-            "channel "
-            "list' says until when, 'dtp channel close' brings back what can be; or allow more (`most-per-host`)",
+            f"that nothing uses, and with {money(amount, coin)} more it would be above the limit of "
+            f"{money(budget.host_limit, coin)}: 'dtp channel list' says until when, 'dtp channel close' brings back "
+            "what can be; or allow more (`most-per-host`)",
             locked=locked,
         )
     spent = store.deposited_since(chain, account, coin, now_ms - DAY_MS)
@@ -218,10 +215,8 @@ def check_limits(
         )
         raise DayLimit(
             f"{money(spent, coin)} went into channels in the last 24 hours and didn't come back"
-            f"{doubt if unnoted else ''}, and with "
-            f"{money(amount, coin)} more it would be above the limit of {money(budget.day_limit, coin)}: 'dtp "
-            "channel "
-            "list' shows them; or allow more (`most-per-day`)",
+            f"{doubt if unnoted else ''}, and with {money(amount, coin)} more it would be above the limit of "
+            f"{money(budget.day_limit, coin)}: 'dtp channel list' shows them; or allow more (`most-per-day`)",
             locked=spent,
         )
 

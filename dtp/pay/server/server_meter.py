@@ -490,8 +490,9 @@ class ServerMeter(MeterDriver):
             if ask.over:
                 raise QuotaUsedUp(QUOTA_USED_UP)
             raise ChargeDeclined(
-                f"the client declined a charge of {count_of(ask.units, 'request')}: unasked it pays for one a "
-                "stream; its program allows more by `on_charge`, or `Spending.charge_units`"
+                f"the client declined a charge of {count_of(ask.units, 'request')}: it is above its budget, or above "
+                "what it agreed to, by default one request for each stream (more by `on_charge`, or "
+                "`Spending.charge_units`, at the client)"
             )
 
     async def paid_up(self) -> None:

@@ -611,3 +611,17 @@ def test_where_a_daemon_is_asked(tmp_path: Path, mistake: str, control: str | No
     expected = usual if control is None else tmp_path / control
     assert path_near(path) == expected
     assert path_near(tmp_path / "none.toml") != usual
+
+
+@pytest.mark.parametrize(
+    ("spelled", "mist"),
+    [("0.5SUI", 500_000_000), ("1 SUI", 10**9), ("1000MIST", 1000), ("7 MIST", 7), (7, 7), (0, 0)],
+)
+def test_amounts_are_spelled_as_on_the_command_line(spelled: Any, mist: int) -> None:
+    assert values.money(spelled) == mist
+
+
+@pytest.mark.parametrize("spelled", ["0.5MIST", "1000", "SUI", "-1SUI", -1, True, 0.5, "0.0000000001SUI"])
+def test_what_is_no_amount_is_refused(spelled: Any) -> None:
+    with pytest.raises(Wrong):
+        values.money(spelled)
