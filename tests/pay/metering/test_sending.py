@@ -9,8 +9,8 @@ import pytest
 from dtp.pay.errors import BudgetSpent
 from dtp.pay.terms import MIB, Spending
 
+from ..buying.test_paid import cost_of, within
 from ..conftest import TERMS, Market, Play
-from .test_paid import cost_of, within
 
 
 async def take(connection: Any) -> None:
