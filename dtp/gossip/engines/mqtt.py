@@ -102,9 +102,8 @@ class MqttBridge:
             yield client
         finally:
             await client.__aexit__(None, None, None)
-            with contextlib.suppress(
-                self._mqtt.MqttError
-            ):  # why it ended, which asyncio reports if nobody asks
+            # Ask why it ended: asyncio reports the client's future otherwise.
+            with contextlib.suppress(self._mqtt.MqttError):
                 async for _ in client.messages:
                     pass
 
