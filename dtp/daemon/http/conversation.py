@@ -74,8 +74,11 @@ class Conversation:
         return self._link
 
     async def _wait_to_parse(self, size: int) -> None:
-        """Return when so many bytes may be parsed, which is to be done at once."""
+        """Return when so many bytes may be parsed, which is to be done at once. Raise `Ended` where nobody wants the
+        answer any more: a flood of those who give up opens thousands of streams, and most have by their turn."""
         await self._parsing.wait_turn(size, self.stream.connection.account)
+        if size and self.stream.write_error is not None:
+            raise Ended(Reason.CLIENT_GONE)
 
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""

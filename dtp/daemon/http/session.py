@@ -340,9 +340,6 @@ class HttpSession(Conversation):
         bodyless = request.method in _SAFE and not self._size
         if bodyless:
             await self._client.next_event()  # its end, which is one, too
-        if self.stream.write_error is not None:
-            # Given up while it waited here: a flood of those opens thousands.
-            raise Ended(Reason.CLIENT_GONE)
         backend = await self._paid_backend()
         if isinstance(backend, Denial):
             await self._refuse_request(backend)

@@ -153,7 +153,7 @@ def test_a_silent_backend_is_waited_for_as_long_as_its_client_is_there(talk: Run
     talk(scenario)
 
 
-def test_no_backend_is_asked_for_who_has_given_up(talk: RunTalk) -> None:
+def test_no_request_is_read_of_who_has_given_up(talk: RunTalk) -> None:
     """Requests of a flood wait here, and most are given up by the time it is their turn."""
 
     async def scenario(talk: Talk) -> None:
@@ -161,6 +161,7 @@ def test_no_backend_is_asked_for_who_has_given_up(talk: RunTalk) -> None:
         talk.client.say(GET)
         await talk.ended()
         assert not talk.links
+        assert talk.exposed.requests.get_status()["count"] == 0
         assert talk.session.why == words(Reason.CLIENT_GONE)
 
     talk(scenario)
