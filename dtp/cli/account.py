@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,8 @@ def _show(card: Card) -> None:
     told = {"account": card.name, "generation": card.generation, "sequence": card.sequence}
     devices = [device_record(str(PeerId(one.key)), one.label) for one in card.devices]
     lines = [f"{name}: {value}" for name, value in told.items()]
+    if card.expires_ms:
+        lines.append(f"ends: {datetime.fromtimestamp(card.expires_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC")
     lines += [f"  {one['peer']}  {one['label']}" for one in devices]
     print_result(told | {"expires_ms": card.expires_ms, "devices": devices}, "\n".join(lines))
 
@@ -257,8 +260,8 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
 def renew(file: str, days: float | None) -> None:
     """Sign the card anew, to hold for some days: devices write for as long as a card that they show does.
 
-    That is for graphs. Whoever has a card of yours for messages ('dtp message card') writes to it until there is a
-    newer one, however long this one holds.
+    'dtp message card --account FILE' tells your contacts. Once the card that somebody has of yours has ended, what
+    you write waits there until they have a newer one, and they can't write to you.
     """
     changed = load_account(file).renew(int((time.time() + days * 86_400) * 1000) if days else 0)
     save_account(file, changed)

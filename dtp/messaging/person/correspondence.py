@@ -101,9 +101,9 @@ class Correspondence:
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
-        self.keep_up(now_ms)
         if self.account is not None:  # once contacts and groups are there, which are told
             self.change_account(self._newest_account(self.account), now_ms)
+        self.keep_up(now_ms)
 
     def _choose_consent(self, given: Consent | None) -> Consent:
         """Return what is done where keys are replaced: what is given, which is kept, or as last time."""
