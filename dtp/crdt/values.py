@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -104,8 +105,14 @@ def decode_extension(code: int, data: bytes) -> Any:
     return msgpack.ExtType(code, data)
 
 
-_packer = msgpack.Packer(default=_other, use_bin_type=True)
-_pack = _packer.pack
+class _OfThread(threading.local):
+    """What packs: one for each thread, as Python runs another one while `_other` is called."""
+
+    def __init__(self) -> None:
+        self.packer = msgpack.Packer(default=_other, use_bin_type=True)
+
+
+_of_thread = _OfThread()
 
 
 def is_links(items: Iterable[Value]) -> bool:
@@ -115,10 +122,11 @@ def is_links(items: Iterable[Value]) -> bool:
 
 def encode(value: Value) -> bytes:
     """Return the bytes of a value, or of rows of values. Raises `GraphValueError`."""
+    packer = _of_thread.packer
     try:
-        return _pack(value)  # type: ignore[no-any-return]
+        return packer.pack(value)
     except (TypeError, ValueError, OverflowError) as error:
-        _packer.reset()  # what was written before the fault
+        packer.reset()  # what was written before the fault
         if isinstance(error, GraphValueError):
             raise
         raise GraphValueError(f"this can't be a value: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import msgpack
@@ -373,3 +374,25 @@ def test_only_own_clocks_that_were_made_are_taken_back(clocks: list[int]) -> Non
         one.core.take_back(core.SET_ADD, b"s", b"", 0, [1])
     assert one.commit() == []
     assert set(one.set("s")) == {1}
+
+
+class _Interrupted(str):
+    """A soul while whose bytes are made another thread runs, as it may in any of Python's own code."""
+
+    __slots__ = ("meanwhile",)
+
+    meanwhile: threading.Thread
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        self.meanwhile.start()
+        self.meanwhile.join()
+        return super().encode(encoding, errors)
+
+
+def test_two_threads_write_at_the_same_time() -> None:
+    """As a query beside the loop does: it packs values, too."""
+    one, other, soul = replica(1), replica(2), _Interrupted("place/1")
+    soul.meanwhile = threading.Thread(target=other.put, args=("n", "k", ["theirs", Link("place/2")]))
+    one.put("n", "k", ["ours", Link(soul), "more of ours"])
+    assert one.get("n", "k") == ["ours", Link("place/1"), "more of ours"]
+    assert other.get("n", "k") == ["theirs", Link("place/2")]
