@@ -34,9 +34,9 @@ class Quotas:
     author_ops: int | None = None
     author_frames: int | None = None
     #: Bytes of memory that the whole graph may take with what is taken of those who are known, counted as
-    #: `strangers_memory` is: none by default, so that whoever is known can fill memory. What is stored is loaded
-    #: whatever this says, however much memory it takes.
-    authors_memory: int | None = None
+    #: `strangers_memory` is: a device that somebody has taken over, or a peer that was dialled, is known as well.
+    #: What is stored is loaded whatever this says, however much memory it takes.
+    authors_memory: int | None = 4 << 30
     #: Of each stranger.
     stranger_bytes: int | None = 256 << 20
     stranger_ops: int | None = 10_000_000

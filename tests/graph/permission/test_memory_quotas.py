@@ -141,10 +141,11 @@ def test_one_frame_of_documents_fills_no_memory() -> None:
 
 
 def test_who_is_known_can_be_bounded_in_memory_too(tmp_path: Path) -> None:
-    """One's own people have no limit unless one is set: 100 MB of tiny texts of one of them are 13 GB of memory."""
+    """100 MB of tiny texts of one of them are 13 GB of memory, and a device may be somebody else's by now."""
 
     async def main() -> None:
         path = str(tmp_path / "graph.db")
+        assert Quotas().authors_memory == 4 << 30
         bob = await Graph.open("memory:", identity=BOB)
         alice = await Graph.open(path, identity=ALICE)
         await alice.admission.add_known(BOB.id)
