@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -74,15 +74,18 @@ class Op(NamedTuple):
 
 def ops_of(handle: GraphCore, author: bytes, body: bytes) -> list[Op]:
     """Return the ops of a frame of `author`, in order. Nothing is merged. Raises `EncodingError`."""
-    found = []
-    for kind, soul, key, clock, dots, position, value in values.decode(handle.decode_ops(body)):
+    return list(iter_ops(handle, author, body))
+
+
+def iter_ops(handle: GraphCore, author: bytes, body: bytes) -> Iterator[Op]:
+    """Yield the ops of a frame of `author`, in order, of which only one is in memory. Raises `EncodingError`."""
+    for kind, soul, key, clock, dots, position, value in values.decode_each(handle.decode_ops(body)):
         known = tuple((author if by is None else by, at) for by, at in dots)
         has_value = bool(value)
         op = Op(
             Kind(kind), soul, key, author, clock, known, position, value[0] if has_value else None, has_value
         )
-        found.append(of_list(op) if op.kind is Kind.LIST_EDIT else op)
-    return found
+        yield of_list(op) if op.kind is Kind.LIST_EDIT else op
 
 
 def of_list(op: Op) -> Op:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.crdt import RULED, GraphCore, take, write
@@ -51,6 +51,8 @@ SPACES = {
 _ROWS = 4096
 #: The op that carries an edit of a text or a list.
 _EDITS = {core.TEXT: core.TEXT_EDIT, core.LIST: core.LIST_EDIT}
+#: What `merge` and `merge_summary` return of what needs verdicts first.
+UNJUDGED: Final = -1
 #: Bytes of one edit of a text or a list: with its header it is a value. What was written beyond goes into further
 #: edits.
 _EDIT_BYTES = core.VALUE_BYTES - 5
@@ -74,6 +76,7 @@ def _nothing_sealed(_: str) -> None:
 Souls = list[str]
 Frames = list[Frame]
 Changes = list[Change]
+Clocks = set[int]
 
 
 class Replica:
@@ -135,6 +138,8 @@ class Replica:
         self.on_edited: Callable[[Name], None] | None = None
         #: Told of what is made here, before and after it is.
         self.recorder: EditRecorder | None = None
+        #: Bytes of frames that were judged here: it takes long, and whoever takes many gives others a turn.
+        self.judged_bytes = 0
         self._handle = state.handle
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
@@ -429,11 +434,14 @@ class Replica:
         self.permits.on_committed(frames)
         return frames
 
-    def merge(self, author: bytes, body: bytes) -> int:
+    def merge(
+        self, author: bytes, body: bytes, *, ruling: Ruling | None = None, most: int | None = None
+    ) -> int:
         """Take a frame of an author; how many changes it made (see `changes`).
 
-        Raises `EncodingError`, and `StateLimit` when too many frames of the author are too far in the future:
-        nothing was taken then.
+        One of more than `most` bytes that needs verdicts isn't taken, and `UNJUDGED` is returned: find them beside
+        the loop (`iter_ops`, `AccessState.begin_ruling`), and give it again with that ruling. Raises `EncodingError`,
+        and `StateLimit` when too many frames of the author are too far in the future: nothing was taken then.
         """
         try:
             number = self._numbers[author]
@@ -441,18 +449,24 @@ class Replica:
             number = self._author_number(author)
         changed = take(self._handle, number, body, len(body))
         if changed < 0 or changed & 1:
-            return self._merge_slowly(number, body, changed)
+            return self._merge_slowly(number, body, changed, ruling, most)
         if changed:
             self.version += 1
         return changed >> 1
 
-    def _merge_slowly(self, number: int, body: bytes, changed: int) -> int:
-        """Return what brings edits of texts, comes from the future, or has a fault."""
+    def _merge_slowly(
+        self, number: int, body: bytes, changed: int, ruling: Ruling | None, most: int | None
+    ) -> int:
+        """Return what brings edits of texts, comes from the future, needs verdicts, or has a fault."""
         if changed < 0:  # maybe by the limit of some time ago: asking for the time with each frame takes time
             limit = self._clock_limit(number)
             count = self.core.merge_frame(number, body, limit)
             if count == RULED:
-                count = self._merge_ruled(number, body, limit)
+                if ruling is None and most is not None and len(body) > most:
+                    return UNJUDGED
+                judged = self._judge_frame(number, body, ruling)
+                count = self.core.merge_frame(number, body, limit)
+                self._confirm_ruling(judged)
         else:
             count, self.core.edited = changed >> 1, True
         if count > 0:
@@ -471,13 +485,25 @@ class Replica:
         author = self.author_key(number)
         return LAST if author == self.author else max(self.clock.highest_clock(), self._shown.get(author, 0))
 
-    def _merge_ruled(self, number: int, body: bytes, limit: int) -> int:
-        author = self.author_key(number)
-        ruling = self.access.begin_ruling(author, ops_of(self.core, author, body))
+    def _judge_frame(
+        self, number: int, body: bytes, ruling: Ruling | None, *, is_sum: bool = False
+    ) -> Ruling:
+        """Have the frame that is taken next go by a ruling, or by another one if that isn't right any more; return
+        it."""
+        if ruling is None or not ruling.is_current(self.access):
+            author = self.author_key(number)
+            ops = ops_of(self.core, author, body)
+            seen = self.seen_clocks(author, (op.clock for op in ops)) if is_sum else Clocks()
+            ruling = self.access.begin_ruling(author, ops, seen)
+            self.judged_bytes += len(body)
         self.core.set_verdicts(bytes(ruling.verdicts))
-        changed = self.core.merge_frame(number, body, limit)
-        self._confirm_ruling(ruling)
-        return changed
+        return ruling
+
+    def seen_clocks(self, author: bytes, clocks: Iterable[int]) -> Clocks:
+        """Return the clocks, out of those of a summary, whose ops came in frames before: they were judged then, and
+        stay so."""
+        number = self._author_number(author)
+        return {clock for clock in clocks if self.core.has_seen(number, clock)}
 
     def _confirm_ruling(self, ruling: Ruling) -> None:
         ruling.commit_verdicts()
@@ -492,37 +518,36 @@ class Replica:
         return number
 
     def merge_summary(
-        self, author: bytes, body: bytes, after: int, last: int, *, limit: int | None = None
+        self,
+        author: bytes,
+        body: bytes,
+        after: int,
+        last: int,
+        *,
+        limit: int | None = None,
+        ruling: Ruling | None = None,
+        most: int | None = None,
     ) -> int:
         """Take what still counts of the ops of an author with clocks above `after`, up to `last`; how many changes.
 
-        Raises `EncodingError`, and `StateLimit` when it is above the clock `limit`, by default what is too far in the
-        future: nothing was taken then.
+        `ruling` and `most` are as with `merge`; in a ruling the `seen_clocks` are void. Raises `EncodingError`, and
+        `StateLimit` when it is above the clock `limit`, by default what is too far in the future: nothing was taken
+        then.
         """
         number = self._author_number(author)
         bound = self._clock_limit(number) if limit is None else limit
         changed = self.core.merge_summary(number, body, after, last, bound)
         if changed == RULED:
-            ruling = self._rule_summary(number, body)
-            self.core.set_verdicts(bytes(ruling.verdicts))
+            if ruling is None and most is not None and len(body) > most:
+                return UNJUDGED
+            judged = self._judge_frame(number, body, ruling, is_sum=True)
             changed = self.core.merge_summary(number, body, after, last, bound)
-            self._confirm_ruling(ruling)
+            self._confirm_ruling(judged)
         if changed:
             self.version += 1
             if self.core.edited:
                 self._take_edits(author)
         return changed
-
-    def _rule_summary(self, number: int, body: bytes) -> Ruling:
-        """Return verdicts on the ops of a summary. Those that came in frames before were judged then, and stay so."""
-        author = self.author_key(number)
-        ruling = self.access.begin_ruling(author)
-        for op in ops_of(self.core, author, body):
-            if self.core.has_seen(number, op.clock):
-                ruling.verdicts.append(core.VOID)
-            else:
-                ruling.judge_op(op)
-        return ruling
 
     def _take_edits(self, author: bytes) -> None:
         for space, soul, key, edit in values.decode(self.core.read_edits()):
@@ -535,16 +560,23 @@ class Replica:
     def take_due(self) -> Iterator[int]:
         """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""
         limit = self.clock.highest_clock()
-        while frame := self.core.due_frame(limit):
-            number, body = frame
-            author = self.author_key(number)
-            ruling = self.access.begin_ruling(author, ops_of(self.core, author, body))
-            self.core.set_verdicts(bytes(ruling.verdicts))
-            self.core.apply_due(limit)
-            self._confirm_ruling(ruling)
-            self.version += 1
-            self._take_edits(author)
-            yield len(values.decode(self.core.read_changes()))
+        while due := self.first_due(limit):
+            yield self.apply_due(due, limit)
+
+    def first_due(self, limit: int) -> tuple[bytes, bytes] | None:
+        """Return the author and the body of what `take_due` would take next, by a clock; None if nothing is due."""
+        due = self.core.due_frame(limit)
+        return due and (self.author_key(due[0]), due[1])
+
+    def apply_due(self, due: tuple[bytes, bytes], limit: int, ruling: Ruling | None = None) -> int:
+        """Take what `first_due` returned, by a ruling if there is one; how many changes it made (see `changes`)."""
+        author, body = due
+        judged = self._judge_frame(self._author_number(author), body, ruling)
+        self.core.apply_due(limit)
+        self._confirm_ruling(judged)
+        self.version += 1
+        self._take_edits(author)
+        return len(values.decode(self.core.read_changes()))
 
     def take_changes(self) -> Changes:
         """Return what the last `merge`, `put` or `due` changed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -124,7 +124,7 @@ def encode(value: Value) -> bytes:
     """Return the bytes of a value, or of rows of values. Raises `GraphValueError`."""
     packer = _of_thread.packer
     try:
-        return packer.pack(value)
+        return packer.pack(value)  # type: ignore[no-any-return]
     except (TypeError, ValueError, OverflowError) as error:
         packer.reset()  # what was written before the fault
         if isinstance(error, GraphValueError):
@@ -147,9 +147,20 @@ def decode_document(data: bytes, fault: Callable[[str], Exception], what: str) -
 
 def decode_all(data: bytes) -> list[Any]:
     """Return the values of bytes that stand one behind the other."""
+    return list(_unpacker(data))
+
+
+def decode_each(data: bytes) -> Iterator[Any]:
+    """Yield the items of the list that these bytes are, of which only one is in memory."""
+    unpacker = _unpacker(data)
+    for _ in range(unpacker.read_array_header()):
+        yield unpacker.unpack()
+
+
+def _unpacker(data: bytes) -> msgpack.Unpacker:
     unpacker = msgpack.Unpacker(ext_hook=decode_extension, strict_map_key=False, max_buffer_size=0)
     unpacker.feed(data)
-    return list(unpacker)
+    return unpacker
 
 
 def encode_name(text: str) -> bytes:

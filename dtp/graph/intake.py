@@ -7,8 +7,13 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from dtp.core.crdt import GraphCore
+from dtp.crdt.ops import iter_ops
+from dtp.crdt.permission.access import Ruling
+from dtp.crdt.replica import UNJUDGED
 from dtp.errors import DtpError
 from dtp.graph.changes import Readers
 from dtp.graph.errors import EnvelopeError, Equivocation
@@ -30,6 +35,8 @@ _LOOK_AGAIN: Final = 60.0
 _MOST_EARLY: Final = 4096
 #: Bytes of those that are kept until then; of others their peers are asked again.
 _MOST_EARLY_BYTES: Final = 64 << 20
+#: Bytes of frames that are judged in one turn of the loop: up to 700 ops, of 30 us each. Longer frames have a thread.
+_JUDGED_AT_ONCE: Final = 2048
 
 
 class _Save(Protocol):
@@ -79,6 +86,8 @@ class Intake:
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
+        #: `Replica.judged_bytes` when others had their turn last.
+        self._paused_at = 0
         #: Peer -> author -> a summary that it sent too early.
         self._early: dict[bytes, dict[bytes, _Early]] = {}
         self._first_early = 0
@@ -116,7 +125,8 @@ class Intake:
             try:
                 async with contextlib.aclosing(self._graph.admission.admit(batch)) as admitted:
                     async for some in admitted:
-                        taken += sum(map(self._merge_envelope, some))
+                        for one in some:
+                            taken += await self._merge_envelope(one)
             except Equivocation as error:
                 self._graph.frames.chains.found.append(error.proof)
                 raise
@@ -158,7 +168,9 @@ class Intake:
 
     async def _take_again(self, left: list[Summary]) -> int:
         await self._graph.frames.load_known(left)
-        taken = sum(self._merge_envelope(one) for one in left)
+        taken = 0
+        for one in left:
+            taken += await self._merge_envelope(one)
         self._graph.frames.forget_known()
         self._inside.readers.on_received()
         await self._inside.save(synced=False)
@@ -195,7 +207,7 @@ class Intake:
             )
             if not any(one[0] == author for one in self._graph.frames.store.read_gaps()):
                 del self._graph.frames.beyond[author]
-            taken += self._merge_envelope(self._graph.frames.chains.held_next(author))
+            taken += await self._merge_envelope(self._graph.frames.chains.held_next(author))
             self._inside.readers.on_received()
             await self._inside.save(synced=False)
         return taken
@@ -253,28 +265,48 @@ class Intake:
                 context = {"message": "what another program stored could not be taken", "exception": error}
                 self._loop.call_exception_handler(context)
 
-    def _merge_envelope(self, envelope: Envelope | Summary | None) -> int:
-        """Merge it, and those that waited for it."""
-        taken = 0
-        while envelope is not None and self._graph.frames.chains.is_next(envelope):
+    async def _merge_envelope(self, envelope: Envelope | Summary | None) -> int:
+        """Merge it, and those that waited for it, with the lock."""
+        taken, chains = 0, self._graph.frames.chains
+        while envelope is not None and chains.is_next(envelope):
             if isinstance(envelope, Summary) and not self._graph.admission.takes_sum(envelope):
-                self._graph.frames.chains.add_missing(envelope)
+                chains.add_missing(envelope)
                 break
-            changed = loading.merge_signed(self._graph.replica, envelope)
-            is_skipped = isinstance(envelope, Skipped)
-            self._graph.frames.chains.note_accepted(
-                envelope, 0 if is_skipped else self._graph.replica.core.covered_clocks[1]
-            )
-            self._graph.frames.unsaved[envelope.author, envelope.sequence] = envelope
-            self._graph.admission.count_envelope(envelope)
+            changed = loading.merge_signed(self._graph.replica, envelope, most=_JUDGED_AT_ONCE)
+            if changed == UNJUDGED:
+                ruling = await self._judge_beside(
+                    envelope.author, envelope.body, is_sum=isinstance(envelope, Summary)
+                )
+                if not chains.is_next(envelope):  # this identity has signed something meanwhile
+                    continue
+                changed = loading.merge_signed(self._graph.replica, envelope, ruling=ruling)
+            self._note_taken(envelope)
             taken += 1
             if changed:
                 self._inside.offer(is_local=False)
-            envelope = self._graph.frames.chains.held_next(envelope.author)
+            if self._graph.replica.judged_bytes > self._paused_at + _JUDGED_AT_ONCE:
+                await asyncio.sleep(0)
+                self._paused_at = self._graph.replica.judged_bytes
+            envelope = chains.held_next(envelope.author)
             if envelope is not None and not self._graph.admission.takes_held(envelope):
                 break
         self.wait_for_due()
         return taken
+
+    def _note_taken(self, envelope: Envelope | Summary) -> None:
+        clock = 0 if isinstance(envelope, Skipped) else self._graph.replica.core.covered_clocks[1]
+        self._graph.frames.chains.note_accepted(envelope, clock)
+        self._graph.frames.unsaved[envelope.author, envelope.sequence] = envelope
+        self._graph.admission.count_envelope(envelope)
+
+    async def _judge_beside(self, author: bytes, body: bytes, *, is_sum: bool) -> Ruling:
+        """Return the verdicts on a frame, with the lock. Of a full one they take seconds, and the loop goes on."""
+        replica, seen = self._graph.replica, set[int]()
+        ops = partial(iter_ops, GraphCore(author), author, body)
+        if is_sum:
+            clocks = await asyncio.to_thread(lambda: [op.clock for op in ops()])
+            seen = replica.seen_clocks(author, clocks)
+        return await asyncio.to_thread(lambda: replica.access.begin_ruling(author, ops(), seen))
 
     def wait_for_due(self) -> None:
         """Apply frames from the future when they are due, and ask again for summaries, until closed; the wall clock
@@ -341,15 +373,25 @@ class Intake:
         self._inside.tell()  # peers are asked for what comes behind them
 
     def _apply_due(self) -> None:
-        self._timer, is_due = None, False
+        self._timer = None
         if 0 < self._first_early <= self._graph.replica.clock.highest_clock():
             self._looking.start(self._take_early(self._pop_early()), name="dtp-graph-early")
-        for changed in self._graph.replica.take_due():
-            is_due = True
-            if changed:
-                self._inside.offer(is_local=False)
-        self._inside.readers.on_received()
-        self.wait_for_due()
+        self._looking.start(self._take_due(), name="dtp-graph-due")
+
+    async def _take_due(self) -> None:
+        async with self._inside.lock:
+            if self._graph.closed:
+                return
+            replica, is_due = self._graph.replica, False
+            limit = replica.clock.highest_clock()
+            while due := replica.first_due(limit):
+                is_due = True
+                is_large = len(due[1]) > _JUDGED_AT_ONCE
+                ruling = await self._judge_beside(*due, is_sum=False) if is_large else None
+                if replica.apply_due(due, limit, ruling):
+                    self._inside.offer(is_local=False)
+            self._inside.readers.on_received()
+            self.wait_for_due()
         if is_due:
             self._inside.tell()  # there may be room again for what is due later
             if self._graph.frames.chains.refused_summaries():  # words for them may be due

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -144,6 +144,8 @@ class Ruling:
     access: AccessState
     author: bytes
     verdicts: bytearray = field(default_factory=bytearray)
+    #: That of `access` when it was begun.
+    version: int = 0
     #: Why the last op is void; empty when it isn't.
     reason: str = ""
     _shipped: dict[str, int] = field(default_factory=dict)
@@ -181,6 +183,10 @@ class Ruling:
         self.verdicts.append(VOID if self.reason else ALLOWED)
         return self.verdicts[-1]
 
+    def is_current(self, access: AccessState) -> bool:
+        """Return whether this is what would be found now, if nothing of its author was committed since."""
+        return self.access is access and self.version == access.version
+
     def has_shipped(self, root: str) -> bool:
         """Return whether the author has shipped this document."""
         return root in self._shipped or root in self.access.author_state(self.author).shipped
@@ -191,7 +197,7 @@ class Ruling:
         kept["_grants"] = {owner: dict(grants) for owner, grants in self._grants.items()}
         kept["_showing"] = {place: one.copy() for place, one in self._showing.items()}
         rates = {name: list(clocks) for name, clocks in self._rates.items()}
-        return Ruling(self.access, self.author, bytearray(self.verdicts), _rates=rates, **kept)
+        return Ruling(self.access, self.author, bytearray(self.verdicts), self.version, _rates=rates, **kept)
 
     # ---- grants -------------------------------------------------------------------------------------------------
 
@@ -454,6 +460,7 @@ class Ruling:
         access.memory_bytes += SHOWN * len(self._showing.keys() - known.showing.keys())
         known.showing.update(self._showing)
         access.accounts.version += self._told
+        access.version += bool(self._cuts or self._revoked)
         for cuts in self._cuts:
             access.end_devices(cuts)
         for key, cut in self._revoked.items():
@@ -486,6 +493,8 @@ class AccessState:
         self.revoked: dict[tuple[bytes, str], Revocation] = {}
         #: Whether what was let in before is void now: take all frames again, with `revoked` as it is.
         self.must_rebuild = False
+        #: Rises with whatever may change verdicts on others than whose ops it is.
+        self.version = 0
         #: Grants that their grantees have said they use, by their ids.
         self.in_use: dict[str, Grant] = {}
         #: Bytes of memory that all this takes, about.
@@ -581,11 +590,19 @@ class AccessState:
             self._read[data] = grant
         return grant
 
-    def begin_ruling(self, author: bytes, ops: Iterable[Op] = ()) -> Ruling:
-        """Return verdicts on ops of an author, in order."""
-        ruling = Ruling(self, author)
+    def begin_ruling(
+        self, author: bytes, ops: Iterable[Op] = (), seen: Container[int] = frozenset()
+    ) -> Ruling:
+        """Return verdicts on ops of an author, in order; those with clocks in `seen` are void.
+
+        Another thread may find them, while nobody commits others of this author.
+        """
+        ruling = Ruling(self, author, version=self.version)
         for op in ops:
-            ruling.judge_op(op)
+            if op.clock in seen:
+                ruling.verdicts.append(VOID)
+            else:
+                ruling.judge_op(op)
         return ruling
 
     def list_offences(self) -> list[Offence]:

@@ -12,6 +12,7 @@ from dtp.core.crdt import CLOCK_END, GraphCore
 from dtp.core.errors import EncodingError, StateLimit
 from dtp.core.signatures import SignedMessage
 from dtp.crdt import Clock, Replica
+from dtp.crdt.permission.access import Ruling
 from dtp.errors import DtpError
 from dtp.graph.errors import EnvelopeError, GraphBehind, GraphError, StoreError
 from dtp.graph.frames import envelope as envelopes
@@ -32,13 +33,18 @@ from dtp.identity.peer_id import PeerIdError
 _CHECKED_AT_ONCE: Final = 64
 
 
-def merge_signed(replica: Replica, envelope: Envelope | Summary) -> int:
-    """Merge what is genuine and next; how many changes there were."""
+def merge_signed(
+    replica: Replica, envelope: Envelope | Summary, *, ruling: Ruling | None = None, most: int | None = None
+) -> int:
+    """Merge what is genuine and next; how many changes there were. `ruling`, `most` and `UNJUDGED` are as with
+    `Replica.merge`."""
+    author, body = envelope.author, envelope.body
     if isinstance(envelope, Skipped):
         return 0
     if isinstance(envelope, Summary):
-        return replica.merge_summary(envelope.author, envelope.body, envelope.after, envelope.last)
-    return replica.merge(envelope.author, envelope.body)
+        after, last = envelope.after, envelope.last
+        return replica.merge_summary(author, body, after, last, ruling=ruling, most=most)
+    return replica.merge(author, body, ruling=ruling, most=most)
 
 
 def open_store(place: str | Store, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:

@@ -1,0 +1,125 @@
+"""Whatever needs verdicts that others send, the loop has its turns: a full frame takes seconds to judge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from counting import counting_lines
+from graph_fixtures import ALICE, BOB, run, told
+
+from dtp.crdt import Clock
+from dtp.graph import Graph, Rule, Rules
+from dtp.graph.frames import summaries
+
+OPS = 16_000
+#: Lines of this package in one turn of the loop. An op takes 30 to judge, and all of these 480,000.
+MOST = 50_000
+VOTES = Rules("vote", [Rule(path="*")])
+
+
+async def lines_of_longest_turn(work: Coroutine[Any, Any, Any]) -> int:
+    """Return how many lines the longest turn has while something is done."""
+    longest = 0
+    with counting_lines("dtp") as lines:
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            before = lines[0]
+            await asyncio.sleep(0)
+            longest = max(longest, lines[0] - before)
+    task.result()
+    return longest
+
+
+async def voted(bob: Graph, ops: int, frames: int = 1) -> list[bytes]:
+    """Return frames of Bob's with so many ops under rules."""
+    bob.access.allow(VOTES)
+    for frame in range(frames):
+        each = ops // frames
+        bob.put_many([(VOTES.soul(f"{frame}.{number}"), "k", True) for number in range(each)])
+        bob.sign()
+    await bob.commit()
+    return await bob.frames.read(BOB.id.key, 1, frames)
+
+
+@pytest.mark.parametrize("frames", [1, 100])
+def test_frames_that_come(frames: int) -> None:
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        sent = await voted(bob, OPS, frames)
+        assert len(sent) == frames
+        assert await lines_of_longest_turn(alice.receive(sent)) < MOST
+        assert alice.replica.save() == bob.replica.save()
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_a_sum_that_comes() -> None:
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        for text in "a", "b":
+            bob.put_many([(f"n{number}", "k", text * 500) for number in range(1_000)])  # what a sum saves
+            await bob.commit()
+        await voted(bob, OPS, 2)
+        (first,) = await bob.frames.read(BOB.id.key, 3, 3)
+        (summed,) = [one async for some in summaries.own(bob, 1, 4) for one in some]
+        await alice.receive([*await bob.frames.read(BOB.id.key, 1, 2), first])  # these aren't judged again
+        assert await lines_of_longest_turn(alice.receive([summed])) < MOST
+        assert alice.replica.save() == bob.replica.save()
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_a_frame_that_is_due() -> None:
+    seconds = [1_700_000_000.0]
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB, clock=Clock(lambda: seconds[0] + 60.1))
+        alice = await Graph.open("memory:", identity=ALICE, clock=Clock(lambda: seconds[0]))
+        sent = await voted(bob, OPS)
+        await alice.receive(sent)
+        assert alice.waiting_frames(BOB.id.key) == 1
+
+        due = asyncio.Event()
+        alice.listen(due.set)
+        seconds[0] += 1
+        assert await lines_of_longest_turn(due.wait()) < MOST
+        assert alice.replica.save() == bob.replica.save()
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3, 10, 30])
+def test_a_grant_that_is_revoked_while_what_it_lets_in_is_judged(turns: int) -> None:
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        grant = alice.access.grant(BOB.id, "board")
+        await told(alice, ALICE, bob)
+        bob.put_many([(f"{alice.own('board')}/{number}", "k", True) for number in range(OPS)])
+        await bob.commit()
+        receiving = asyncio.ensure_future(alice.receive(await bob.frames.read(BOB.id.key, 1, 1)))
+        for _ in range(turns):
+            await asyncio.sleep(0.001)
+        alice.access.revoke(grant)
+        alice.sign()
+        await receiving
+        await alice.commit()
+        shown = len(alice.souls(alice.own("board")))
+        assert shown in (0, OPS)  # what was taken before it was revoked stays
+        await told(alice, ALICE, bob)
+        assert alice.replica.save() == bob.replica.save()
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
