@@ -57,7 +57,3 @@ class SeenCache:
         if self._floor_ms > (wall + self._future) * 1000:  # the clock was ahead
             self._floor_ms = 0
         return time_ms <= self._floor_ms
-
-    def discard(self, message_id: bytes) -> None:
-        """Remove an id, so that the message may come again: it wasn't accepted after all."""
-        self._ids.pop(message_id, None)

@@ -86,3 +86,12 @@ def test_ids_of_a_clock_that_was_ahead_are_forgotten_in_time():
     for number in range(600):
         seen.add(b"now %d" % number, WALL + number)
     assert len(seen) <= limits.stale + 2 * limits.future + 1
+
+
+def test_what_is_refused_for_the_crowd_of_a_clock_that_was_ahead_is_taken_once_it_is_set_back():
+    """When there are too many ids, what is no newer than those that went is refused: for a day, had it stayed so."""
+    seen = SeenCache(replace(DEFAULT, seen=10))
+    for number in range(20):
+        seen.add(b"ahead %d" % number, WALL + DAY)
+    assert seen.is_too_old(int((WALL + DAY) * 1000), WALL + DAY)
+    assert not seen.is_too_old(int(WALL * 1000), WALL)
