@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -186,6 +189,16 @@ async def _serve(group: Group, publish: Any) -> None:
 # ---- the parent --------------------------------------------------------------------------------------------------
 
 
+#: Seconds in which a process has its nodes, has them linked, and has begun with what it was told or told of it; and
+#: those that it has for each message.
+_MADE, _LINKED, _DONE = 60.0, 300.0, 60.0
+_EACH = 0.1
+
+
+class Failed(RuntimeError):
+    """A contender can't be measured."""
+
+
 class Half:
     """A process with half of the nodes, as the parent sees it."""
 
@@ -194,35 +207,51 @@ class Half:
         command = [python, "-m", "bench.gossip", "--half", kind, "--nodes", str(count), "--base", str(base)]
         if kind == "libp2p":
             command[1:3] = [str(Path(__file__).parent / "gossip_libp2p.py")]
+        self._kind = kind
+        self._heard = b""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if kind == "libp2p" else None,  # it logs a line for each GRAFT
-            text=True,
+            stderr=self._log if kind == "libp2p" else None,  # it logs a line for each GRAFT
             cwd=Path(__file__).parents[1],
         )
         if core is not None:
             os.sched_setaffinity(self._process.pid, {core})  # it has no threads yet that wouldn't follow
 
     def say(self, value: object) -> None:
-        """Tell it something."""
+        """Tell it something. That it has ended is found by what it doesn't answer."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(value) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._process.stdin.fileno(), json.dumps(value).encode() + b"\n")
 
-    def hear(self) -> Any:
-        """Wait for its next word."""
+    def hear(self, within: float) -> Any:
+        """Return its next word. Raise `Failed` if it ends first, or says nothing for so many seconds."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("a half of the nodes has ended")
+        until = time.monotonic() + within
+        while b"\n" not in self._heard:
+            if not select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise Failed(
+                    f"half of the nodes of {self._kind} said nothing for {within:g} s{self._last_words()}"
+                )
+            if not (data := os.read(self._process.stdout.fileno(), 1 << 16)):
+                raise Failed(f"half of the nodes of {self._kind} ended{self._last_words()}")
+            self._heard += data
+        line, _, self._heard = self._heard.partition(b"\n")
         return json.loads(line)
+
+    def _last_words(self) -> str:
+        """Return the last line that it logged, if any."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").split("\n")
+        last = next((each.strip(" |+-") for each in reversed(lines) if each.strip(" |+-")), "")
+        return f"; it logged last: {last[:200]}" if last else ""
 
     def end(self) -> None:
         """Let it end."""
-        self._process.kill()
-        self._process.wait()
+        with self._process, self._log:
+            self._process.kill()
 
 
 def measure(
@@ -238,11 +267,11 @@ def measure(
     each = nodes // 2
     halves = [Half(python, kind, each, base, core) for base, core in zip((0, each), cores, strict=True)]
     try:
-        addresses = [half.hear() for half in halves]
+        addresses = [half.hear(_MADE) for half in halves]
         for half in halves:
             half.say([*addresses[0], *addresses[1]])
         for half in halves:
-            assert half.hear() == "ready"
+            assert half.hear(_LINKED) == "ready"
         figures = _latency(halves, nodes, times, patience)
         figures |= _throughput(halves, nodes, sustained, patience)
         return figures
@@ -258,12 +287,12 @@ def _order(**changes: object) -> dict[str, object]:
 def _latency(halves: list[Half], nodes: int, times: int, patience: float) -> dict[str, float]:
     each = nodes // 2
     halves[1].say(_order(timing=True, expect=times * each, patience=patience))
-    assert halves[1].hear() == "begun"
+    assert halves[1].hear(_DONE) == "begun"
     halves[0].say(
         _order(timing=True, publish=times, expect=times * (each - 1), patience=patience, pause=0.05)
     )
-    assert halves[0].hear() == "begun"
-    told = [half.hear() for half in halves]
+    assert halves[0].hear(_DONE) == "begun"
+    told = [half.hear(patience + _DONE + times * _EACH) for half in halves]
     began = told[0]["published"]
     delays = sorted((when - began[number]) * 1000 for half in told for number, when, *_ in half["arrivals"])
     cores, across = told[0].get("cores"), told[1]["arrivals"]
@@ -290,8 +319,8 @@ def _throughput(halves: list[Half], nodes: int, sustained: int, patience: float)
             _order(publish=sustained, expect=sustained * each + sustained * (each - 1), patience=patience)
         )
     for half in halves:
-        assert half.hear() == "begun"
-    told = [half.hear() for half in halves]
+        assert half.hear(_DONE) == "begun"
+    told = [half.hear(patience + _DONE + sustained * _EACH) for half in halves]
     seconds = max(half["seconds"] for half in told)  # until the last one came
     messages = 2 * sustained
     arrived = sum(half["arrived"] for half in told)
@@ -353,6 +382,27 @@ def _runs(options: argparse.Namespace) -> list[tuple[str, Callable[[], dict[str,
     ]
 
 
+def _measure_rounds(
+    options: argparse.Namespace,
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, str]]:
+    """Return the figures of each round by the names of the rows, and why a rival has none: it isn't tried again."""
+    rounds: dict[str, list[dict[str, float]]] = {}
+    faults: dict[str, str] = {}
+    for _ in range(options.rounds):
+        for name, run in _runs(options):
+            if name in faults:
+                continue
+            try:
+                rounds.setdefault(name, []).append(run())
+            except Failed as fault:
+                if name.startswith("dtp"):
+                    raise
+                faults[name] = str(fault)
+                print(f"{name}: {fault}", file=sys.stderr)
+                del rounds[name]
+    return rounds, faults
+
+
 def main() -> None:
     """Measure, print, and keep with `--save`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -370,14 +420,12 @@ def main() -> None:
     from bench import machine
 
     facts = machine.facts()
-    rounds: dict[str, list[dict[str, float]]] = {}
-    for _ in range(options.rounds):
-        for name, run in _runs(options):
-            rounds.setdefault(name, []).append(run())
+    rounds, faults = _measure_rounds(options)
     rows: dict[str, dict[str, float] | str] = {
         name: {each: round(statistics.median(one[each] for one in found), 3) for each in found[0]}
         for name, found in rounds.items()
     }
+    rows |= {name: f"not measured: {fault}" for name, fault in faults.items()}
     for place in ("", _LOOSE):
         theirs, ours_ = rows.get(f"py-libp2p{place}"), rows.get(f"dtp{place}")
         if isinstance(theirs, dict) and isinstance(ours_, dict):

@@ -1,7 +1,9 @@
 """Half of the nodes of `bench.gossip`, of py-libp2p: run by that with the interpreter of $BENCH_LIBP2P_PYTHON.
 
 Settings that its defaults would lose by are set to what they should be: a heartbeat of 1 s instead of 120 s, no limit
-of 10 messages a second for a topic, and a mesh of the size that ours has.
+of 10 messages a second for a topic, and a mesh of the size that ours has. Each connection is waited for until both
+topics' services have it: 435 at once took more than the 10 s that it gives a handshake or a stream, by which it loses
+neighbours, or ends.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_static
 from libp2p.custom_types import TProtocol
+from libp2p.network.config import ConnectionConfig
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pubsub import Pubsub
@@ -58,6 +61,22 @@ class Group:
                 self.arrivals.append((int.from_bytes(message.data[:8], "big"), time.monotonic()))
 
 
+#: Seconds that a handshake, or opening a stream, may take on a core that is busy with other nodes; and those until a
+#: connection of two nodes is usable.
+PATIENCE = 60.0
+
+
+async def link(host: Any, pubsub: Any, address: str) -> None:
+    """Connect two nodes, and wait until they can send each other messages. Raise `RuntimeError` if they can't."""
+    peer = info_from_p2p_addr(Multiaddr(address))
+    with trio.move_on_after(PATIENCE):
+        await host.connect(peer)
+        while peer.peer_id not in pubsub.peers:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        return
+    raise RuntimeError(f"two nodes couldn't be connected within {PATIENCE:g} s")
+
+
 async def main(count: int, base: int) -> None:
     """Make the nodes, and do what the parent says."""
     group, hosts, pubsubs = Group(), [], []
@@ -65,7 +84,17 @@ async def main(count: int, base: int) -> None:
         for _ in range(count):
             keys = create_new_key_pair()
             noise = Transport(keys, noise_privkey=create_new_static().private_key)
-            host = new_host(key_pair=keys, sec_opt={PROTOCOL_ID: noise})
+            host = new_host(
+                key_pair=keys,
+                sec_opt={PROTOCOL_ID: noise},
+                connection_config=ConnectionConfig(
+                    dial_timeout=PATIENCE,
+                    inbound_upgrade_timeout=PATIENCE,
+                    outbound_upgrade_timeout=PATIENCE,
+                    inbound_stream_protocol_negotiation_timeout=PATIENCE,
+                    outbound_stream_protocol_negotiation_timeout=PATIENCE,
+                ),
+            )
             router = GossipSub(
                 protocols=[TProtocol("/meshsub/1.1.0")],
                 degree=8,
@@ -81,9 +110,9 @@ async def main(count: int, base: int) -> None:
             await nursery.start(_run, host, pubsub, router)
         say([str(host.get_addrs()[0]) for host in hosts])
         everybody = await hear()
-        for at, host in enumerate(hosts):
+        for at, (host, pubsub) in enumerate(zip(hosts, pubsubs, strict=True)):
             for address in everybody[base + at + 1 :]:
-                await host.connect(info_from_p2p_addr(Multiaddr(address)))
+                await link(host, pubsub, address)
         for host, pubsub in zip(hosts, pubsubs, strict=True):
             nursery.start_soon(group.read, await pubsub.subscribe(TOPIC), host.get_id().to_bytes())
         await trio.sleep(8)

@@ -1,4 +1,4 @@
-"""What a neighbour is given, and what is taken of it: by who it is, by what was asked, and for as long as it counts."""
+"""What a neighbour is given, and what is taken of it: by who it is, what was asked, and for how long it counts."""
 
 from test_must_hold import T, W
 
