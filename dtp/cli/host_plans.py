@@ -22,6 +22,7 @@ from dtp.errors import ChainError, ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
+    from dtp.chain.model import Executed
     from dtp.chain.pass_ import Plan
 
 #: A minute to a year of 366 days, as the contract wants it.
@@ -109,7 +110,7 @@ def plan(
 @click.argument("plan_id", metavar="PLAN")
 @account_options
 def draw(plan_id: str, account: WalletOptions) -> None:
-    """Draw what subscribers of PLAN have paid for periods that are over."""
+    """Draw what subscribers of PLAN have paid for periods that are over. Where that is nothing, nothing is sent."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program, pass_
@@ -118,13 +119,19 @@ def draw(plan_id: str, account: WalletOptions) -> None:
         found, coin = await read_plan(chain, plan_id)
         cap = await owner_cap(chain, found.host)
         passes = await _passes_of(chain, found)
+
+        def amount_of(executed: Executed) -> int:
+            return sum(each.amount for each in chain.events_in(executed, pass_.SCHEMA, pass_.PlanDrawn))
+
         drawn = gas = 0
         for at in range(0, len(passes), _DRAWN_AT_ONCE):
             program = Program()
             money = pass_.draw(program, found.id, cap, passes[at : at + _DRAWN_AT_ONCE], coin=coin)
             program.transfer([money], chain.address)
+            if not amount_of((await chain.simulate(program)).executed):
+                continue  # it would cost gas, and bring nothing
             executed = await chain.execute(program)
-            drawn += sum(each.amount for each in chain.events_in(executed, pass_.SCHEMA, pass_.PlanDrawn))
+            drawn += amount_of(executed)
             gas += executed.gas.net
         return {"plan": found.id, "passes": len(passes), "drawn": drawn, "coin": coin, "gas_mist": gas}
 

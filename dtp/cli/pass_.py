@@ -18,6 +18,7 @@ from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
+    from dtp.chain.model import Executed
     from dtp.pay.passes import HeldPass
 
 _MS_OF = {"h": 3_600_000, "d": 86_400_000, "m": 60_000, "s": 1000}
@@ -133,16 +134,25 @@ def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Wa
         async for held in passes.held_passes(chain, chain.address):
             if held.plan.id == wanted and not held.account.revoked:
                 executed = await passes.renew(chain, held, periods, **agreed)
-                return {
-                    "pass": held.pass_.id,
-                    "renewed": True,
-                    "periods": periods,
-                    **executed_record(executed),
-                }
+                return _bought_record(chain, held.pass_.id, executed, renewed=True)
         id, executed = await passes.buy(chain, wanted, periods, **agreed)
-        return {"pass": id, "renewed": False, "periods": periods, **executed_record(executed)}
+        return _bought_record(chain, id, executed, renewed=False)
 
     print_record(account.run_connected(work))
+
+
+def _bought_record(chain: ChainClient, id: str, executed: Executed, *, renewed: bool) -> dict[str, Any]:
+    from dtp.chain import pass_ as module
+
+    paid = chain.event_in(executed, module.SCHEMA, module.PassPaid)
+    return {
+        "pass": id,
+        "renewed": renewed,
+        "periods": paid.periods,
+        "paid": paid.amount,
+        "coin": paid.coin,
+        **executed_record(executed),
+    }
 
 
 @pass_group.command()

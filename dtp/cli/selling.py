@@ -15,7 +15,7 @@ from dtp.cli.accounts import WalletOptions, gas_price_option, refuse_key
 from dtp.cli.listening import DEFAULT_URL, Listening, print_notes
 from dtp.cli.output import print_line, print_note
 from dtp.cli.services import NamedService, ServiceDirectory
-from dtp.cli.show import amount, money
+from dtp.cli.show import amount, gas_text, money
 from dtp.cli.terms import change_lines, changed_terms, changes, terms_record
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.plurals import count_of
@@ -274,6 +274,8 @@ async def serve_for_money(
             async with serving:
                 if known is not None and terms is not None:
                     _print_changes(known, terms)
+                elif terms is not None:
+                    _print_begun(service.name, serving, terms, made=owned is None)
                 print_notes(listening)
                 if serving.hint not in (sale.hint, *serving.listener.urls):
                     said = {"event": "announced", "hint": serving.hint}
@@ -330,6 +332,18 @@ def _print_end(serving: Serving) -> None:
         f"gas: {amount(gas['claims'])} for claims, {amount(gas['presence'])} for presence, "
         f"{amount(gas['host'])} for the host and its terms",
         err=True,
+    )
+
+
+def _print_begun(service: str, serving: Serving, terms: Terms, *, made: bool) -> None:
+    """Say that a service is sold from now on, for how much, and what that took."""
+    prices = {name: getattr(terms, name) for name in ("price_request", "price_mib", "min_deposit")}
+    request, mib, deposit = (money(each, terms.coin) for each in prices.values())
+    gas = serving.host_gas + serving.presence_gas
+    print_note(
+        {"event": "sold", "service": service, "host": serving.host, "made": made, **prices, "gas_mist": gas},
+        f"host {serving.host} {'was made, and sells' if made else 'sells'} {service} from now on: a request costs "
+        f"{request}, a MiB {mib}, a channel's deposit is at least {deposit}; {gas_text(gas)}",
     )
 
 

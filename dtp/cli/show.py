@@ -13,7 +13,7 @@ _MOMENTS = 10**12
 #: ... and from here on there are no dates: the end of the year 9999.
 _LAST_MOMENT = 253_402_300_800_000
 #: Sums whose coin the record names as `coin`.
-_SUMS = ("drawn", "refunded")
+_SUMS = ("drawn", "refunded", "paid")
 #: `u64::MAX`: how the packages say "no limit".
 _NO_LIMIT = 2**64 - 1
 

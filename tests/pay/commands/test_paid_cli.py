@@ -99,12 +99,19 @@ def test_a_service_is_served_again_as_it_is(homes: Any) -> None:
 
 
 def test_who_sells_where_nobody_else_comes_is_told(homes: Any) -> None:
-    """The host announced 127.0.0.1 without a word; and what `--json` says was no JSON."""
+    """The host announced 127.0.0.1 without a word; and what `--json` says was no JSON. That a host was made, and what
+    it took, is said once."""
     server, _ = homes
     folder = site(server, **{"a.txt": b"words"})
     for listen, told in ([], True), (["--listen", "tcp://0.0.0.0:0"], False):
-        said = server.serving_says("--file", folder, *PRICED, *listen).splitlines()
-        assert ({"event": "this-machine-only"} in map(json.loads, said)) == told
+        said = [
+            json.loads(line) for line in server.serving_says("--file", folder, *PRICED, *listen).splitlines()
+        ]
+        assert ({"event": "this-machine-only"} in said) == told
+        begun = [each for each in said if each["event"] == "sold"]
+        assert [(each["made"], each["price_mib"], each["gas_mist"] > 0) for each in begun] == (
+            [(True, 2_000_000, True)] if told else []
+        )
 
 
 def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net: Any, homes: Any) -> None:

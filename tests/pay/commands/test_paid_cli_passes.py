@@ -36,9 +36,9 @@ def test_passes_are_bought_renewed_shown_and_given_back(net: Any, homes: Any) ->
     client.run("pass", "buy", plan, "--periods", "3", "--most", "0.0029SUI", code=3)
     client.run("pass", "buy", plan, "--coin", "0x2::clock::Clock", code=3)
     (bought,) = client.run("pass", "buy", plan)
-    assert (bought["renewed"], bought["periods"]) == (False, 1)
+    assert (bought["renewed"], bought["periods"], bought["paid"]) == (False, 1, 1_000_000)
     (renewed,) = client.run("pass", "buy", plan, "--periods", "3")
-    assert (renewed["pass"], renewed["renewed"]) == (bought["pass"], True)
+    assert (renewed["pass"], renewed["renewed"], renewed["paid"]) == (bought["pass"], True, 3_000_000)
     with server.serving("--file", folder, "--plan", plan) as (address, _):
         client.run("recv", f"{address}/a.txt", "--budget", "0")
     (held,) = client.run("pass", "plans")[0]["plans"]
@@ -48,7 +48,7 @@ def test_passes_are_bought_renewed_shown_and_given_back(net: Any, homes: Any) ->
     client.run("pass", "cancel", plan, code=6)
     # The owner draws the period that has begun once it is over, and nothing of those that were given back.
     (drawn,) = server.run("host", "draw", plan)
-    assert (drawn["passes"], drawn["drawn"]) == (1, 0)
+    assert (drawn["passes"], drawn["drawn"], drawn["gas_mist"]) == (1, 0, 0)
     net.advance_clock(3_600_000)
     assert ["drawn", "0.001", "SUI"] in [
         line.split() for line in server.text("host", "draw", plan).splitlines()
@@ -109,7 +109,7 @@ def test_a_plan_of_a_deleted_host_is_retired_and_its_passes_are_paid_back(
     asyncio.run(work(client, throw_away))
     asyncio.run(work(server, delete_host))
     (drawn,) = server.run("host", "draw", plan)
-    assert (drawn["passes"], drawn["drawn"]) == (1, 0)
+    assert (drawn["passes"], drawn["drawn"], drawn["gas_mist"]) == (1, 0, 0)
     server.run("host", "sale", plan, "--off")
     assert server.failing("host", "retire", plan, code=6)["code"] == "passes-running"
     (retired,) = server.run("host", "retire", plan, "--refund")
