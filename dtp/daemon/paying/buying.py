@@ -147,8 +147,9 @@ class Buyer:
     def spent(self) -> int:
         """What was signed for since the budget's time began, in the smallest unit of the service's coin, also by
         programs that ran before this one."""
-        with contextlib.suppress(StoreBusy):  # then it begins anew a moment later
+        with contextlib.suppress(StoreBusy):  # then it begins anew, or is read, a moment later
             self._look_at_clock()
+            self._sums.read_others()
         return self._sums.most_signed - self._before
 
     @property

@@ -44,6 +44,8 @@ class SignedSums:
         self._lender, self._known = lender, known
         #: Of each lane what was signed before the connection of ours that has it, or ever.
         self._before: dict[tuple[str, int], int] = {}
+        #: What the process that had it last may have signed on each lane, 0 where that has ended.
+        self._reserved: dict[tuple[str, int], int] = {}
         self._meters: dict[ClientMeter, object] = {}
         self._lent: dict[object, int] = {}
         self._elsewhere = 0
@@ -89,13 +91,21 @@ class SignedSums:
                 befores = (each.signed_before(place) for each in self._others)
                 self._before[place] = max(self._before.get(place, 0), *befores, 0)
                 continue
-            before = self._before[place] = max(self._before.get(place, 0), lane.most_signed)
-            if lock.is_taken():
+            taken = lock.is_taken()
+            # What another process has reserved counts as signed if it is killed, and no more once it has ended.
+            signed = lane.remembered if taken else lane.most_signed
+            before = self._before[place] = max(self._before.get(place, 0), signed)
+            self._reserved[place] = lane.most_signed if taken else 0
+            if taken:
                 if lane.channel not in held:
                     held[lane.channel] = self._store.held_deposits(lane.channel)
-                self._elsewhere += max(
-                    0, held[lane.channel][lane.lane] - before, limits.get(place, 0) - before
-                )
+                most = max(held[lane.channel][lane.lane], limits.get(place, 0), lane.most_signed)
+                self._elsewhere += max(0, most - before)
+
+    def read_others(self) -> None:
+        """Read the store where another process had something to pay by when it was read last."""
+        if any(self._reserved.values()):
+            self.read_store()
 
     def _read_loans(self) -> dict[tuple[str, int], int]:
         """Read what other processes have lent: return up to what each lane may be signed; what those may sign that
@@ -151,9 +161,12 @@ class SignedSums:
         self._lender.end_loan(borrower)
 
     def add_meter(self, meter: ClientMeter, borrower: object) -> None:
-        """Count what a connection signs that was lent something."""
+        """Count what a connection signs that was lent something. If another process was killed in front of it, what
+        that one had reserved is signed."""
         self._meters[meter] = borrower
-        self._lender.place(borrower, *_place(meter), _purchase(meter).start)
+        place = _place(meter)
+        self._before[place] = max(self._before.get(place, 0), self._reserved.pop(place, 0))
+        self._lender.place(borrower, *place, _purchase(meter).start)
 
     def end_meter(self, meter: ClientMeter) -> None:
         """Note that a connection is over: what it has left may be lent again."""

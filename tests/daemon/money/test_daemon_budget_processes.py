@@ -15,10 +15,12 @@ import pytest
 from dtp.chain.resolver import service_number
 from dtp.daemon.paying.lender import Lender
 from dtp.daemon.paying.signed import PaidService
+from dtp.pay.client.lane_start import Reserved
 from dtp.pay.errors import StoreError
 from dtp.pay.store import Store
+from dtp.pay.terms import Usage
 
-from ..http.test_daemon_calls import HOST, TO, buyer, sign
+from ..http.test_daemon_calls import HOST, TO, buyer, sign, voucher
 
 MOST = 1000
 SERVICES = [PaidService(HOST, service_number("api"))]
@@ -94,6 +96,29 @@ def test_what_may_be_added_to_a_channel_of_another_process_is_lent_by_nobody_els
         assert one.left == MOST - 50 - 700
         assert other.tell("end", "a") == 130
         assert (one.left, one.spent) == (MOST - 130, 130)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_another_process_has_reserved_is_spent_if_it_was_killed_alone(
+    tmp_path: Path, killed: bool
+) -> None:
+    """It counted for good where it was seen once, so each upgrade took as much from a budget as is reserved ahead."""
+    path = tmp_path / "pay.sqlite"
+    with Store(path) as store, other_daemon(path) as other:
+        key, channel = sign(store, 50)
+        assert other.tell("lend", "a", 600) == 600
+        assert other.tell("connect", "a", channel, 100) == 50
+        store.begin_lane(channel, 0)
+        store.reserve(channel, 0, Reserved(129, 300))
+        one = buyer(store, MOST, None, [0.0])
+        assert (one.left, one.spent) == (MOST - 650, 50)
+        if killed:
+            other.kill()
+        else:
+            store.end_lane(channel, 0, Usage(3, 3), key.sign(voucher(channel, 2, 80)), clean=True)
+            assert other.tell("end", "a") == 50
+        assert one.spent == (300 if killed else 80)
+        assert one.left == MOST - one.spent
 
 
 def test_what_a_killed_process_had_lent_is_lent_no_more_once_it_could_not_be_forgotten(
