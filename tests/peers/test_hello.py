@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dtp.identity import Identity
 from dtp.peers.lan import hello as module
-from dtp.peers.lan.hello import ASK_SIZE, MAGIC, SEALED_SIZE, HelloLimits, HelloNode, blind_peer
-from dtp.peers.private import PrivateNetwork
+from dtp.peers.lan.hello import ASK_SIZE, HEAD_SIZE, MAGIC, SEALED_SIZE, HelloLimits, HelloNode, blind_peer
+from dtp.peers.private import NONCE_SIZE, PrivateNetwork
 from dtp.peers.record import PeerRecord
 from dtp.testing.pairs import ALICE, BOB, entropy
 
@@ -249,6 +249,17 @@ def test_sealed_hello_that_was_changed_is_dropped() -> None:
         listener = node(NETWORK)
         assert hears(listener, bytes(changed)) is None
         assert listener.counters == {"not-of-network": 1}
+
+
+def test_what_is_sealed_in_another_length_is_refused() -> None:
+    """A member whose hellos are short would tell everybody which hellos are whose."""
+    ((hello, _),) = sent(announcing(network=NETWORK))
+    inside = NETWORK.open(hello[HEAD_SIZE:], MAGIC)
+    for size in (len(inside) - 1, 500, 2, 0):
+        sealed = hello[:HEAD_SIZE] + NETWORK.seal(inside[:size], bytes(NONCE_SIZE), MAGIC)
+        listener = node(NETWORK)
+        assert hears(listener, sealed) is None
+        assert listener.counters == {"malformed": 1}
 
 
 # ---- times ----------------------------------------------------------------------------------------------------

@@ -92,6 +92,18 @@ def test_flood_pushes_out_only_what_nobody_has_tried() -> None:
     assert book.counters["crowded-out"] == 96
 
 
+def test_peers_in_no_network_on_the_internet_make_no_crowd() -> None:
+    """They are as many as there are addresses; those of one network may all be one person's."""
+    book = PeerBook(size=10, proven=5, clock=Clock())
+    near, crowd = [Identity.generate() for _ in range(4)], [Identity.generate() for _ in range(2)]
+    for each in (*near, *crowd):
+        book.learn_record(record(each), "lan")
+        book.mark_useful(each.id, "5.0.0.0/24" if each in crowd else "")
+    for _ in range(100):
+        book.learn_record(record(Identity.generate()), "lan")
+    assert [each for each in (*near, *crowd) if book.get(each.id)] == [*near, crowd[1]]
+
+
 def known_of(book: PeerBook, peer: PeerId) -> Known:
     known = book.get_known(peer)
     assert known is not None
