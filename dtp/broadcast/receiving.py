@@ -222,7 +222,8 @@ class ShowReceiver:
         if isinstance(self.why, SegmentForeign) and self.parents.all_lied:
             raise self.why
         if given_up:
-            raise ShowUnreachable(f"nobody who has the show could be heard: {self.why}") from self.why
+            why = self.why or "none of its addresses has answered"
+            raise ShowUnreachable(f"nobody who has the show could be heard: {why}") from self.why
 
     def _come_through(self, path: tuple[PeerId, ...]) -> None:
         """Note through whom the show comes now, nobody if `path` is empty, and tell those who listen here."""

@@ -457,8 +457,7 @@ class Correspondence:
             self.groups[group.group] = group
             for operation in (created, *added):
                 group.add_operation(operation, self.is_authors)
-            self.group_states.save_operations(group)
-            self.group_states.send_state(group.group, self.devices_of(group.group), now_ms)
+            self.group_states.announce_group(group, now_ms)
         return group.group
 
     def change_group(

@@ -187,10 +187,11 @@ def test_who_waits_for_a_show_whose_listening_is_ended_is_told():
 
 def test_nobody_there_is_told():
     async def test():
-        async with produce() as on_air:
-            address = on_air.addresses[0]
-        with pytest.raises(ShowUnreachable):
-            await all_of(hear(address, patience=Patience(anybody=0.5)))
+        async with produce() as on_air, produce() as other:
+            addresses = [*on_air.addresses[:1], *other.addresses[:1]]
+        for given, why in ((addresses[:1], "refused"), (addresses, "none of its addresses")):
+            with pytest.raises(ShowUnreachable, match=why):
+                await all_of(hear(*given, patience=Patience(anybody=0.5)))
 
     run(test())
 

@@ -112,6 +112,18 @@ def test_a_group_goes_on_beside_a_member_whose_card_has_ended_and_they_miss_noth
     assert bob.get_contact(alice.person).expired is False
 
 
+def test_who_is_in_a_group_that_was_made_meanwhile_hears_of_it(village: Make) -> None:
+    at = begin(village, 30)
+    alice, bob = at.people["alice"], at.people["bob"]
+    pass_time(at, 31)
+    group = bob.create_group("choir", [alice.person, at.people["carol"].person], at.now)
+    at.deliver()
+    assert (at.is_member("alice", group), at.is_member("carol", group)) == (False, True)
+    renew(at, 30)
+    at.deliver()
+    assert at.is_member("alice", group)
+
+
 def test_nobody_rings_whose_card_has_ended(village: Make) -> None:
     at = begin(village, 30)
     alice, bob = at.people["alice"], at.people["bob"]

@@ -164,6 +164,12 @@ class GroupStates:
         if size:
             self._send_operations(group, devices, fields, now_ms)
 
+    def announce_group(self, membership: Membership, now_ms: int) -> None:
+        """Keep a group that was made here, and tell its members, those who wait once they don't."""
+        self.save_operations(membership)
+        self.send_state(membership.group, self._mail.devices_of(membership.group), now_ms)
+        self._mail.missed.note_waiting(membership.group)
+
     def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation | None:
         """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds. Return
         it; None if there is no room for one more of ours: nobody else would take it, either."""
