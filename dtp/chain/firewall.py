@@ -103,11 +103,22 @@ _TOLD: Final[Mapping[FirewallRefusal, tuple[CloseCode, CloseDetail]]] = {
 }
 
 
+#: ... in words, behind the refusal's name.
+_WORDS: Final[Mapping[FirewallRefusal, str]] = {
+    FirewallRefusal.NO_SERVICE: "the host has no such service",
+    FirewallRefusal.SERVICE_CLOSED: "the host's owner has closed the service",
+    FirewallRefusal.DENIED: "it is on the host's deny-list",
+    FirewallRefusal.NOT_ALLOWED: "the service is for those on the host's allow-list",
+    FirewallRefusal.OVER_RATE: "more requests than the service's rate on the host: try again later",
+    FirewallRefusal.RULES_UNKNOWN: "the host's rules could not be read for too long: try again later",
+}
+
+
 def refuse(refusal: FirewallRefusal, plans: Sequence[str] = ()) -> Refuse:
     """Return what to raise, so that the client is told of a refusal; where it needs a pass, of which `plans`."""
     code, detail = _TOLD[refusal]
-    words = f": {plans_taken(plans)}" if refusal is FirewallRefusal.NEEDS_PASS else ""
-    return Refuse(code, f"{refusal.value}{words}", detail=detail)
+    words = plans_taken(plans) if refusal is FirewallRefusal.NEEDS_PASS else _WORDS[refusal]
+    return Refuse(code, f"{refusal.value}: {words}", detail=detail)
 
 
 def plans_taken(plans: Sequence[str]) -> str:

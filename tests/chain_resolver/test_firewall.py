@@ -328,13 +328,18 @@ def test_a_listener_refuses_by_name_and_lets_in(play):
         ) as listener:
             async with dtp.connect(listener.address("echo"), identity=friend) as connection:
                 assert connection.peer == server.id
-            for who, service, code, name in (
-                (stranger, "echo", CloseCode.DENIED, "not-allowed"),
-                (friend, "other", CloseCode.UNKNOWN_SERVICE, "no-service"),
+            for who, service, code, why in (
+                (
+                    stranger,
+                    "echo",
+                    CloseCode.DENIED,
+                    "not-allowed: the service is for those on the host's allow-list",
+                ),
+                (friend, "other", CloseCode.UNKNOWN_SERVICE, "no-service: the host has no such service"),
             ):
                 with pytest.raises(dtp.ConnectionRefused) as refused:
                     await dtp.connect(listener.address(service), identity=who)
-                assert (refused.value.close_code, refused.value.reason) == (code, name)
+                assert (refused.value.close_code, refused.value.reason) == (code, why)
         assert served == [friend.id]
         request = dtp.Request(stranger.id, "echo", b"", b"", "test")
         with pytest.raises(Refuse, match="not-allowed"):

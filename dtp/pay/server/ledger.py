@@ -15,7 +15,7 @@ from typing import Final
 
 from dtp.bounded import BoundedDict
 from dtp.chain.channel import Channel, ChannelState, CloseAgreement, Lane, agreement_bytes
-from dtp.chain.firewall import AccessRules
+from dtp.chain.firewall import AccessRules, FirewallRefusal, refuse
 from dtp.chain.host import Bearer
 from dtp.chain.node.client import ChainClient
 from dtp.chain.pipes.where import channel_of
@@ -443,11 +443,12 @@ class Ledger(ChannelAccount):
         await self._quotas.poll()
 
     def _send_away(self, rules: AccessRules) -> None:
+        denied = refuse(FirewallRefusal.DENIED)
         for id, entry in list(self._open.items()):
             if all(meter.payee.closing for meter in entry.meters.values()):
                 continue  # they have come to close, which is not a service
             if entry.channel.client in rules.deny:
-                self.end_channel(id, "denied", CloseDetail.ON_DENY_LIST)
+                self.end_channel(id, denied.reason, CloseDetail.ON_DENY_LIST)
                 continue
             service = rules.state.host.services.get(entry.channel.service)
             if service is not None and is_free_no_more(entry.channel, service.terms):
@@ -455,7 +456,7 @@ class Ledger(ChannelAccount):
                 continue
             for meter in list(entry.meters.values()):
                 if meter.connection.peer.sui_address in rules.deny:
-                    meter.connection.abort(CloseCode.DENIED, "denied", detail=CloseDetail.ON_DENY_LIST)
+                    meter.connection.abort(denied.code, denied.reason, detail=denied.detail)
 
     def end_channel(self, id: str, reason: str, detail: CloseDetail = CloseDetail.CHANNEL_UNFIT) -> None:
         """End all connections of a channel."""

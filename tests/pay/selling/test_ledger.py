@@ -13,6 +13,7 @@ import pytest
 
 from dtp.chain.channel import ChannelState, Lane
 from dtp.chain.errors import NodeUnavailable, ObjectMissing
+from dtp.chain.firewall import FirewallRefusal, refuse
 from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner
 from dtp.pay import messages
@@ -473,7 +474,8 @@ def test_who_is_denied_meanwhile_is_sent_away(tmp_path: Path, denied: Any, gone:
         meters = [await served.enter(lane=each) for each in (0, 1)]
         meters[1].connection.peer = SimpleNamespace(sui_address="0xf")
         await served.ledger.check_open_channels(rules({denied}))
-        assert [each.connection.aborted for each in meters] == ["denied" if each else None for each in gone]
+        told = refuse(FirewallRefusal.DENIED).reason
+        assert [each.connection.aborted for each in meters] == [told if each else None for each in gone]
 
     play(tmp_path, scenario)
 

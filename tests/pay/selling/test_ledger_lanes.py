@@ -11,6 +11,7 @@ import pytest
 
 from dtp.chain.channel import ChannelState, Lane
 from dtp.chain.errors import NodeUnavailable
+from dtp.chain.firewall import FirewallRefusal, refuse
 from dtp.chain.host import Bearer
 from dtp.pay import messages
 from dtp.pay.costs import carriage
@@ -298,7 +299,7 @@ def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path: Path) -> 
         served.chain.objects = away
         with pytest.raises(NodeUnavailable):
             await served.ledger.check_open_channels(rules({"0xc"}))
-        assert meter.connection.aborted == "denied"
+        assert meter.connection.aborted == refuse(FirewallRefusal.DENIED).reason
 
     play(tmp_path, scenario)
 
