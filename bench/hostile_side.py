@@ -54,7 +54,7 @@ MOVING: dict[str, Callable[[int], Outgoing]] = {
 GOING = {"come and go": 0, "come, say a part and go": 20}
 #: What is poured, made once: to clear a megabyte for each write took two thirds of the turns that were measured.
 _MUCH = bytes(1 << 20)
-_GREEDY = replace(DEFAULT, ack_delay=1e6, first_window=2**61, stream_window=2**61, connection_window=2**61)
+_GREEDY = replace(DEFAULT, ack_delay=1e6, first_window=2**60, stream_window=2**61, connection_window=2**61)
 
 
 async def _echo(connection: dtp.Connection) -> None:
