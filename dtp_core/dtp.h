@@ -550,9 +550,8 @@ int dtp_graph_changes(dtp_graph *graph, dtp_view *view);
 /* MessagePack of the last call's edits of texts and lists, in order: [[space, soul, key, edit]...]. */
 int dtp_graph_edits(dtp_graph *graph, dtp_view *view);
 
-/* Return what was seen: the version vector, as docs/graph.md writes it. */
-int dtp_graph_seen(dtp_graph *graph, dtp_view *view);
-int dtp_graph_has(const dtp_graph *graph, uint32_t author, uint64_t from, uint64_t to); /* 1, 0 */
+/* Return 1 if all ops of the author with clocks above `from`, up to `to`, were seen, else 0. */
+int dtp_graph_has(const dtp_graph *graph, uint32_t author, uint64_t from, uint64_t to);
 
 /* The whole state as bytes, and back into a graph that is empty still (DTP_E_LIMIT when it isn't; after another failure it
  * must be closed). DTP_E_LIMIT to save while something made here isn't committed. */

@@ -164,11 +164,6 @@ class GraphCore:
         lib.dtp_graph_take_until(self._graph, limit)
 
     @property
-    def ops_taken(self) -> int:
-        """Ops of the last call: 0 when the frame was seen before, or there was nothing to do."""
-        return int(self._merged.ops)
-
-    @property
     def is_deferred(self) -> bool:
         """Whether the frame of the last `merge_frame` waits for its time."""
         return bool(self._merged.deferred)
@@ -462,10 +457,6 @@ class GraphCore:
         out."""
         given = ffi.from_buffer("uint32_t[]", numbers)
         return self._set_listed(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
-
-    def version_vector(self) -> bytes:
-        """Return the version vector: docs/graph.md, "Version vectors"."""
-        return self._set_listed(lib.dtp_graph_seen(self._graph, self._view))
 
     def has_all(self, author: int, after: int, last: int) -> bool:
         """Return whether all ops of the author with clocks above `after`, up to `last`, were seen."""

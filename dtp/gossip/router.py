@@ -119,10 +119,6 @@ class Router:
         """What signatures were checked."""
         return self._core.checks
 
-    def list_neighbours(self) -> list[bytes]:
-        """Return the neighbours, which have a stream to us."""
-        return list(self._core.neighbours)
-
     def joined_topics(self) -> list[bytes]:
         """Return the names of the topics that are joined."""
         return [state.name for state in self._core.topics.values() if state.joined]

@@ -158,26 +158,6 @@ static int put_spans(dtp_buffer *out, const dtp_author *author)
     return DTP_OK;
 }
 
-int dtp_graph_seen(dtp_graph *graph, dtp_view *view)
-{
-    size_t i, count = 0, used;
-    TRY(sort_authors(graph, &used));
-    graph->out.count = 0;
-    for (i = 0; i < graph->author_count; i++)
-        count += graph->authors[i].seen_count > 0;
-    TRY(dtp_buffer_varint(&graph->out, count));
-    for (i = 0; i < used; i++) {
-        const dtp_author *author = &graph->authors[graph->sorting[graph->author_count + i]];
-        if (author->seen_count == 0)
-            continue;
-        TRY(dtp_buffer_put(&graph->out, author->id, DTP_AUTHOR));
-        TRY(put_spans(&graph->out, author));
-    }
-    view->bytes = graph->out.bytes;
-    view->length = graph->out.count;
-    return DTP_OK;
-}
-
 static int read_spans(dtp_reader *reader, dtp_author *author)
 {
     uint64_t count, gap, length, at = 0, i;

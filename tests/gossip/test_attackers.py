@@ -499,9 +499,8 @@ def test_more_neighbours_than_there_is_room_for_are_refused():
     swarm = GossipSwarm(103, limits=replace(DEFAULT, peers=5))
     node, honest = swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(node, honest)
-    for _ in range(10):
-        swarm.add_puppet(node)
-    assert len(node.router.list_neighbours()) == 5
+    puppets = [swarm.add_puppet(node) for _ in range(10)]
+    assert sum(bool(node.router.source_of(each.key)) for each in (honest, *puppets)) == 5
     assert node.router.counts["peers-too-many"] == 6
     swarm.run_for(1)
     still_works(swarm, node, honest)
