@@ -379,8 +379,8 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
             err=True,
         )
         return False
-    if purchase.closed is not None:
-        paid = replace(purchase.closed, to_server=found.deposited - purchase.closed.to_client)
+    if purchase.closing.closed is not None:
+        paid = replace(purchase.closing.closed, to_server=found.deposited - purchase.closing.closed.to_client)
         print_paid("closed", paid, found.id)
     elif purchase.disputed_amount:
         wanted = money(purchase.disputed_amount, found.coin)
@@ -395,7 +395,7 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
             f"agrees to no close without that (--slack)",
             err=True,
         )
-    return purchase.closed is not None
+    return purchase.closing.closed is not None
 
 
 def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dtp.net.dial import Connecting
     from dtp.net.resolver import Resolver
     from dtp.pay.client.budget import Opening
-    from dtp.pay.client.channel_in_use import ChannelPurchase
+    from dtp.pay.client.channel_purchase import ChannelPurchase
     from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.dial import PaidConnecting
     from dtp.pay.metered import Metered
@@ -218,6 +218,7 @@ class PaymentOptions:
         """Say that a channel holds money of ours, how much and for how long, and what brings it back."""
         from dtp.cli.show import amount, money
         from dtp.pay.client.budget import is_in_use, span
+        from dtp.pay.client.channel_purchase import GAS_OF_ANOTHER
 
         signed = sum(lane.most_signed for _, lane in store.payer_lanes(channel.channel))
         left = max(0, channel.deposited - signed)
@@ -235,7 +236,7 @@ class PaymentOptions:
         kept = [
             purchase
             for each in self._used
-            if (purchase := _deal_of(each)) and purchase.channel.id == channel.channel
+            if (purchase := _purchase_of(each)) and purchase.channel.id == channel.channel
         ]
         if channel.state == "closing":
             wanted = sum(each.disputed_amount for each in kept)
@@ -249,7 +250,7 @@ class PaymentOptions:
         elif self.keep:
             words = f"stays open for the next time; {holds}, and {how}"
         elif any(each.kept_as_cheaper for each in kept):
-            another = amount(max(each.gas_of_another for each in kept))
+            another = amount(GAS_OF_ANOTHER)
             words = (
                 f"stays open for the next time, since another one takes about {another} of gas; {holds}, and "
                 f"{how}"
@@ -275,7 +276,7 @@ class PaymentOptions:
 
 def _bought(connection: Connection) -> tuple[Metered, ClientMeter, ChannelPurchase] | None:
     """Return the connection, its meter and what it is paid by, if it is."""
-    from dtp.pay.client.channel_in_use import ChannelPurchase
+    from dtp.pay.client.channel_purchase import ChannelPurchase
     from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.metered import Metered
 
@@ -286,7 +287,7 @@ def _bought(connection: Connection) -> tuple[Metered, ClientMeter, ChannelPurcha
     return connection, connection.meter, purchase
 
 
-def _deal_of(connection: Connection) -> ChannelPurchase | None:
+def _purchase_of(connection: Connection) -> ChannelPurchase | None:
     bought = _bought(connection)
     return None if bought is None else bought[2]
 
@@ -315,7 +316,15 @@ class _Bill:
         amount = max(0, metered.paid - purchase.start)
         used = metered.usage.above(meter.payer.counts.base)
         channel = purchase.channel
-        return cls(channel.id, channel.coin, amount, used, channel.deposited, purchase.closed, purchase.gas)
+        return cls(
+            channel.id,
+            channel.coin,
+            amount,
+            used,
+            channel.deposited,
+            purchase.closing.closed,
+            purchase.in_use.gas,
+        )
 
     def print_bill(self) -> None:
         """Print it."""

@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from dtp.chain.model import Id
     from dtp.chain.node.client import ChainClient
     from dtp.chain.node.networks import Network
-    from dtp.identity import PeerId
     from dtp.pay import messages
     from dtp.pay.client.budget import Budget, OnOpening, Opening
-    from dtp.pay.client.channel_in_use import ChannelPurchase
+    from dtp.pay.client.channel_purchase import ChannelPurchase
     from dtp.pay.client.client_meter import ClientMeter, OnCharge
     from dtp.pay.client.payer import Payer
     from dtp.pay.metered import Metered
@@ -260,8 +259,8 @@ async def close_with_server(
 ) -> ChannelPurchase:
     """Close an open channel of ours by agreement with its server, which is dialled for that; return it as it was.
 
-    Its `closed` says what that paid to whom; None where the server didn't agree: then the chain is to be asked, and
-    `disputed` says what the server wants beyond what was signed.
+    Its `closing.closed` says what that paid to whom; None where the server didn't agree: then the chain is to be
+    asked, and `disputed` says what the server wants beyond what was signed.
     Raises what dialling raises where the server isn't there, `ChannelUnusable` where a program uses the channel or
     its key isn't in the store, and what the chain and the store raise: then nothing has changed.
     """
@@ -279,7 +278,7 @@ async def close_with_server(
         journal = Journal(store)
         stack.push_async_callback(journal.close)
         purchase = await take_to_close(chain, journal, id)
-        stack.callback(purchase.lock.release)
+        stack.callback(purchase.in_use.lock.release)
         name = ours.name or usual_name(ours.service)
         address = Address("dtp", host_object=ours.host, service=name)
         signer = chain.signer
@@ -302,7 +301,7 @@ async def is_closed_with_server(
     except (*_UNREACHED, TimeoutError) as fault:
         log.info("channel %s can't be closed by agreement: %s", id, fault)
         return False
-    return purchase.closed is not None
+    return purchase.closing.closed is not None
 
 
 class PaidDialer:
@@ -433,20 +432,20 @@ class PaidDialer:
                     if refusal is None or (self._budget.most and not isinstance(fault, NoPass)):
                         raise
                     raise refusal from fault
-                stack.callback(purchase.lock.release)
-                purchase.redial, purchase.clock = self.agree_again, self._clock
+                stack.callback(purchase.in_use.lock.release)
+                purchase.redial = self.agree_again
                 try:
                     connection = await self._connect_over(purchase)
                     break
                 except ConnectionRefused as refused:
                     if _is_held(refused, purchase):
                         # By who serves our other connection, maybe for long, as behind an upgrade of the server.
-                        purchase.lock.release()
+                        purchase.in_use.lock.release()
                         useless.add(purchase.channel.id)
                         continue
                     if purchase.channel.pass_ is not None and _is_of_pass(refused):
                         # The channel stays for when the pass is good for more; until then another one, or the budget.
-                        purchase.lock.release()
+                        purchase.in_use.lock.release()
                         useless.add(purchase.channel.pass_)
                         refusal = refused
                         continue
@@ -470,7 +469,7 @@ class PaidDialer:
                 if pause is None or not _is_held(refused, purchase):
                     raise
             await asyncio.sleep(pause)
-            await purchase.read_lane()
+            await purchase.in_use.read_lane()
         return connection
 
     async def _approve_opening(self, chain: ChainClient, opening: Opening) -> bool:
@@ -529,14 +528,17 @@ class PaidDialer:
     async def _leave_channel(self, purchase: ChannelPurchase, refused: ConnectionRefused) -> bool:
         """Part with a channel that its server takes no more: close it by agreement where that is to be had, else give
         it up where another may be opened. True if another may be."""
-        replaceable, over = await purchase.can_replace(), refused.detail == CloseDetail.CHANNEL_CLOSED
+        replaceable, over = (
+            await purchase.can_replace(self._clock()),
+            refused.detail == CloseDetail.CHANNEL_CLOSED,
+        )
         agreed = None if refused.detail == CloseDetail.CHANNEL_UNKNOWN else await self.agree_again(purchase)
         if agreed is not None:
             purchase.keep = False
             await purchase.settle(agreed)
             return replaceable or (over and not purchase.fresh)
         if replaceable:
-            await purchase.give_up()
+            await purchase.in_use.give_up()
         return replaceable
 
     async def agree_again(self, purchase: ChannelPurchase) -> messages.Agreed | None:
@@ -564,8 +566,8 @@ class PaidDialer:
             try:
                 await (await self._connect_to_close(other)).close()
             finally:
-                other.lock.release()
-        await purchase.read_lane()
+                other.in_use.lock.release()
+        await purchase.in_use.read_lane()
         try:
             connection = await self._connect_to_close(purchase)
         except CountsDisputed as disputed:
@@ -591,15 +593,11 @@ class PaidDialer:
         more."""
         from dtp.chain.resolver import HostDirectory
         from dtp.pay.metered import Metered
-        from dtp.pay.ticket import make_ticket
 
-        def ticket(binding: bytes, peer: PeerId | None) -> bytes:
-            return make_ticket(purchase.key, purchase.channel.id, purchase.lane.lane, binding, closes=closes)
-
-        resolvers = self._resolvers
+        in_use, resolvers = purchase.in_use, self._resolvers
         if resolvers is None:
             # Pipes go over the channel that is paid with: its terms say who bears their cost.
-            directory = HostDirectory(purchase.chain, pipe_channel=purchase.channel.id, also_closed=closes)
+            directory = HostDirectory(in_use.chain, pipe_channel=in_use.channel.id, also_closed=closes)
             resolvers = (StaticResolver(), HostResolver(directory))
         dialer = self.make_dialer(
             address=_without_network(self._address),
@@ -611,7 +609,7 @@ class PaidDialer:
             ),
             service=self._service,
             resolvers=resolvers,
-            ticket=ticket,
+            ticket=lambda binding, peer: in_use.make_ticket(binding, closes=closes),
             make=Metered,
         )
         for pause in (*self.behind, None):
@@ -645,9 +643,9 @@ class PaidDialer:
     async def begin(self, connection: Metered, purchase: ChannelPurchase, *, closes: bool = False) -> None:
         """Meter a connection over a channel, which gets more money as needed and ends with it; not where it `closes`:
         then whoever has the purchase does that."""
-        lane = purchase.lane
+        in_use, lane = purchase.in_use, purchase.in_use.lane
         try:
-            await purchase.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
+            await in_use.journal.run(lambda store: store.begin_lane(lane.channel, lane.lane))
         except BaseException:
             connection.abort(CloseCode.INTERNAL, "the store can't be written")
             await connection.wait_gone()
@@ -655,19 +653,19 @@ class PaidDialer:
         payer = self.make_payer(
             lane,
             purchase.prices,
-            purchase.funds,
-            lambda shown: shown.is_by(purchase.key.public),
+            purchase.money.funds,
+            lambda shown: shown.is_by(in_use.key.public),
             self.spending_over(connection),
             renewed=purchase.topped_up,
             coin=purchase.coin,
         )
         meter = connection.meter = self.make_meter(
             connection,
-            purchase.journal,
+            in_use.journal,
             payer,
-            purchase.key,
+            in_use.key,
             on_charge=self._on_charge,
-            on_low=None if closes else purchase.add_money,
+            on_low=None if closes else purchase.money.add_money,
             purchase=None if closes else purchase,
         )
         meter.begin()
@@ -692,7 +690,7 @@ def _is_of_pass(refused: ConnectionRefused) -> bool:
 
 def _is_held(refused: ConnectionRefused, purchase: ChannelPurchase) -> bool:
     """Return whether another process of the server has the channel, which another connection of ours uses."""
-    return refused.detail == CloseDetail.CHANNEL_ELSEWHERE and purchase.is_shared
+    return refused.detail == CloseDetail.CHANNEL_ELSEWHERE and purchase.in_use.is_shared
 
 
 def _without_network(address: Address) -> Address:

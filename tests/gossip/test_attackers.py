@@ -500,7 +500,8 @@ def test_more_neighbours_than_there_is_room_for_are_refused():
     node, honest = swarm.add_node(T), swarm.add_node(T)
     swarm.link_nodes(node, honest)
     puppets = [swarm.add_puppet(node) for _ in range(10)]
-    assert sum(bool(node.router.source_of(each.key)) for each in (honest, *puppets)) == 5
+    keys = [honest.key, *(puppet.key for puppet in puppets)]
+    assert sum(bool(node.router.source_of(key)) for key in keys) == 5
     assert node.router.counts["peers-too-many"] == 6
     swarm.run_for(1)
     still_works(swarm, node, honest)

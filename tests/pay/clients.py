@@ -12,7 +12,7 @@ from dtp.chain.channel import Claimed, Settled
 from dtp.chain.model import SUI_COIN
 from dtp.chain.node.client import Simulated
 from dtp.chain.values import MoveSchema
-from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.channel_purchase import ChannelPurchase
 from dtp.pay.dial import PaidDialer
 from dtp.pay.metered import Metered
 from dtp.pay.store import Store

@@ -24,7 +24,7 @@ from dtp.net.dial import connect
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
 from dtp.pay import dial
 from dtp.pay.client.budget import span
-from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.channel_purchase import ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.errors import BudgetTooSmall, StoreBusy
 from dtp.pay.metered import Metered
@@ -298,7 +298,7 @@ class Buyer:
         meter = connection.meter
         assert isinstance(meter, ClientMeter)
         assert isinstance(meter.purchase, ChannelPurchase)
-        meter.purchase.lend = lambda amount: self.lend_more(borrower, amount)
+        meter.purchase.money.lend = lambda amount: self.lend_more(borrower, amount)
         sums = self._sums
         sums.add_meter(meter, borrower)
         connection.add_end_callback(lambda: sums.end_meter(meter))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from dtp.daemon.paying.lender import Lender
-from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.channel_purchase import ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
@@ -172,7 +172,7 @@ class SignedSums:
         """Note that a connection is over: what it has left may be lent again."""
         place, purchase = _place(meter), _purchase(meter)
         # Money may be on its way to its channel yet, and nobody would give that back.
-        purchase.lend = None
+        purchase.money.lend = None
         self._before[place] = max(self._before.get(place, 0), purchase.start) + _spent(meter)
         self.take_back(self._meters.pop(meter))
 
@@ -184,7 +184,7 @@ def _purchase(meter: ClientMeter) -> ChannelPurchase:
 
 def _place(meter: ClientMeter) -> tuple[str, int]:
     purchase = _purchase(meter)
-    return purchase.channel.id, purchase.lane.lane
+    return purchase.channel.id, purchase.in_use.lane.lane
 
 
 def _spent(meter: ClientMeter) -> int:

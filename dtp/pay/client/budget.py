@@ -244,7 +244,7 @@ def locked_in(channels: Iterable[Bought]) -> int:
 
 
 def is_in_use(store: Store, channel: str) -> bool:
-    """True if a connection has a lane of the channel, takes one, or closes it (`channel_in_use.in_turn`)."""
+    """True if a connection has a lane of the channel, takes one, or closes it (`lane_in_use.in_turn`)."""
     return any(LaneLock(store.path, channel, lane).is_taken() for lane in range(MAX_LANES + 1))
 
 

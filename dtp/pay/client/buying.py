@@ -31,13 +31,14 @@ from dtp.pay.client.budget import (
     check_prices,
     least_budget,
 )
-from dtp.pay.client.channel_in_use import ChannelPurchase, count_on, in_turn, read_ours, signed_on
+from dtp.pay.client.channel_purchase import ChannelPurchase
 from dtp.pay.client.disproof import coins_in_doubt
 from dtp.pay.client.ends import Agree, close_due
+from dtp.pay.client.lane_in_use import LaneInUse, in_turn, read_ours
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.client.lost import count_unknown, find_sent, opening
-from dtp.pay.client.top_up import now_ms, settle_doubted
+from dtp.pay.client.top_up import LaneMoney, now_ms, settle_doubted
 from dtp.pay.errors import ChannelUnusable, NotApproved, PriceTooHigh
 from dtp.pay.passes import HeldPass, NoPass, find_pass
 from dtp.pay.settling import (
@@ -115,7 +116,7 @@ async def purchase(
     opened = functools.partial(_open, paying, journal, state, number, name, budget, held)
     id, transaction = await to_its_end(opened)
     made = await _ready(chain, journal, id, found.terms, budget, keep, held, allowance)
-    made.fresh, made.opened_by = True, transaction
+    made.opened_by = transaction
     return made
 
 
@@ -349,29 +350,29 @@ async def _taken(
 ) -> ChannelPurchase:
     """Return a lane whose lock is ours. What is left for it is topped up where that is of no use."""
     made = await _as_it_is(chain, journal, channel, number, lock, budget, keep, allowance)
-    lane, funds, signed = made.lane, made.funds, made.start
+    ours, lane_money = made.in_use, made.money
     since = now_ms() - _TOLD_FOR_MS
     made.topped_up = await journal.run(lambda store: store.was_topped_up(channel.id, since))
     if any(made.prices):
         (bought,) = await journal.run(lambda store: store.bought_channels(channel.id))
         check_budget(budget.most, channel.terms, bought.name or str(channel.service))
-        missing = least_budget(channel.terms) - (funds - signed)
+        missing = least_budget(channel.terms) - (lane_money.funds - lane_money.start)
         if missing > 0:
             if reach is not None:
                 await reach()
-            more = min(max(missing, budget.first), budget.most, await made.additional_limit())
+            more = min(max(missing, budget.first), budget.most, await lane_money.additional_limit())
             if more < missing:
-                await journal.run(lambda store: store.set_state(channel.id, "refused"))
+                await ours.set_state("refused")
                 raise ChannelUnusable(
                     f"the node says that channel {channel.id} is used up, and by what is noted here it isn't: "
                     "no money is added to it"
                 )
-            await count_on(journal, channel, number, funds + more, funds + more)
-            await to_its_end(lambda signed: made.top_up(more, signed))
-            made.channel = await read_ours(chain, journal, channel.id)
+            wanted, most = lane_money.funds + more, lane_money.start + budget.most
+            await ours.count_on(wanted, wanted)
+            await to_its_end(lambda signed: lane_money.top_up(more, signed))
+            await ours.read_channel()
             # At least what was added here: others may count on money that they have yet to add.
-            most = signed_on(lane, channel) + budget.most
-            made.funds = await count_on(journal, made.channel, number, min(funds + more, most), most)
+            lane_money.funds = await ours.count_on(min(wanted, most), most)
             made.topped_up = True
     return made
 
@@ -400,10 +401,9 @@ async def _as_it_is(
         )
     lane = replace(lane, claimed=channel.lanes[number].sequence)
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)
-    funds = await count_on(journal, channel, number, 0, signed_on(lane, channel) + budget.most)
-    return ChannelPurchase(
-        chain, journal, channel, key, lane, budget, keep, prices, funds, lock, allowance=allowance
-    )
+    in_use = LaneInUse(chain, journal, channel, key, lane, lock, allowance)
+    funds = await in_use.count_on(0, in_use.signed_before + budget.most)
+    return ChannelPurchase(in_use, LaneMoney(in_use, budget, funds), prices, keep)
 
 
 async def take_to_close(chain: ChainClient, journal: Journal[Store], id: str) -> ChannelPurchase:

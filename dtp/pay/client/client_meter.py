@@ -38,7 +38,7 @@ log = logging.getLogger("dtp.pay")
 
 
 class Purchase(ABC):
-    """What a client's connection is paid by: a lane of a channel (see `channel_in_use`), settled when it ends."""
+    """What a client's connection is paid by: a lane of a channel (see `channel_purchase`), settled when it ends."""
 
     #: What the lane came to before this connection, as far as it is known.
     start: int

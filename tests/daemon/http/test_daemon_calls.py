@@ -22,11 +22,11 @@ from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.daemon.paying.calls import CallReader, ChargedCalls
 from dtp.daemon.paying.signed import PaidService
 from dtp.net.address import Address
-from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.channel_purchase import ChannelPurchase
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.store import Bought, Store
-from dtp.pay.terms import Usage
+from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, Voucher
 from dtp.session.limits import DEFAULT
 
@@ -290,10 +290,9 @@ class LiveMeter:
 
     def __init__(self, channel: str, start: int) -> None:
         self.payer = SimpleNamespace(newest=None)
-        self.purchase = object.__new__(ChannelPurchase)
-        self.purchase.channel = SimpleNamespace(id=channel)
-        self.purchase.lane = PayerLane(channel, 0)
-        self.purchase.start, self.purchase.lend = start, None
+        in_use = SimpleNamespace(channel=SimpleNamespace(id=channel), lane=PayerLane(channel, 0))
+        money = SimpleNamespace(start=start, lend=None)
+        self.purchase = ChannelPurchase(in_use, money, Prices(1000, 0), False)  # type: ignore[arg-type]
 
 
 def test_what_a_forward_to_several_services_may_sign_for_one_is_lent_by_no_other(tmp_path: Path) -> None:
@@ -337,13 +336,13 @@ def test_a_connection_that_is_over_borrows_no_more(tmp_path: Path) -> None:
         _, channel = sign(store, 50)
         assert one.left == 950
         meter: Any = LiveMeter(channel, 50)
-        meter.purchase.lend = lambda amount: one.lend_more(borrower, amount)
+        meter.purchase.money.lend = lambda amount: one.lend_more(borrower, amount)
         sums.lend(borrower, lambda: 400)
         sums.add_meter(meter, borrower)
         assert one.left == 550
-        lend = meter.purchase.lend
+        lend = meter.purchase.money.lend
         sums.end_meter(meter)
-        assert meter.purchase.lend is None
+        assert meter.purchase.money.lend is None
         assert asyncio.run(lend(100)) == 0  # it waited for the store meanwhile
         assert one.left == 950
 

@@ -197,10 +197,10 @@ from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.identity import Identity
 from dtp.net.address import Address
-from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.channel_purchase import ChannelPurchase
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.store import Store
-from dtp.pay.terms import Usage
+from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import Voucher
 from dtp.session.limits import DEFAULT
 
@@ -214,9 +214,10 @@ def connect(name, channel, held):
     lock = locks[name] = LaneLock(store.path, channel, 0)
     assert lock.try_acquire()
     ((keys[name], lane),) = store.payer_lanes(channel)
-    meter = SimpleNamespace(payer=SimpleNamespace(newest=lane.newest), purchase=object.__new__(ChannelPurchase))
-    meter.purchase.channel, meter.purchase.lane = SimpleNamespace(id=channel), lane
-    meter.purchase.start, meter.purchase.lend = lane.newest.voucher.amount, None
+    in_use = SimpleNamespace(channel=SimpleNamespace(id=channel), lane=lane)
+    money = SimpleNamespace(start=lane.newest.voucher.amount, lend=None)
+    purchase = ChannelPurchase(in_use, money, Prices(1000, 0), False)
+    meter = SimpleNamespace(payer=SimpleNamespace(newest=lane.newest), purchase=purchase)
     store.hold_deposit(channel, 0, lambda others: meter.purchase.start + int(held))
     class Meter:
         payer, purchase = meter.payer, meter.purchase

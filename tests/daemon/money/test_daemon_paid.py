@@ -161,7 +161,7 @@ def test_who_is_kept_out_may_close(
                     await dial.connect(address, budget="0.1SUI", keep=True, **buyer)
                 (kept,) = store.bought_channels()
                 purchase = await dial.close_with_server(chain, store, kept.channel, identity=OTHER)
-                assert purchase.closed.to_client == 100_000_000 - connection.paid
+                assert purchase.closing.closed.to_client == 100_000_000 - connection.paid
                 assert not await chain.objects([kept.channel])
                 pair.far.draining = False
 

@@ -227,7 +227,9 @@ async def knock(address: Any, bought: Any) -> Any:
         HandshakeConfig(Identity.generate(), suites(), DEFAULT),
         "api",
         (),
-        lambda binding, peer: make_ticket(bought.key, bought.channel.id, bought.lane.lane, binding),
+        lambda binding, peer: make_ticket(
+            bought.in_use.key, bought.channel.id, bought.in_use.lane.lane, binding
+        ),
         Metered,
     )
     return await dialer.connect()

@@ -27,11 +27,13 @@ from dtp.chain.host import Bearer, Terms
 from dtp.chain.node.coins import coins_for
 from dtp.chain.wallet import send
 from dtp.errors import DtpError, LocalError
-from dtp.pay.client import channel_in_use
+from dtp.pay.client import channel_purchase
 from dtp.pay.client.budget import Budget, least_budget
-from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.channel_purchase import ChannelPurchase
+from dtp.pay.client.lane_in_use import LaneInUse
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.client.top_up import LaneMoney
 from dtp.pay.errors import (
     BudgetSpent,
     BudgetTooSmall,
@@ -223,9 +225,8 @@ async def purchase_on(
         store.count_moved("c", "0xb", {}, 0)  # the chain's history was looked at
         journal, lock = Journal(store), LaneLock(":memory:", CHANNEL, 0)
         lane = PayerLane(CHANNEL, 0, newest)
-        yield ChannelPurchase(
-            chain, journal, known or chain.channel, KEY, lane, budget, True, Prices(1000, 0), funds, lock
-        )
+        in_use = LaneInUse(chain, journal, known or chain.channel, KEY, lane, lock)
+        yield ChannelPurchase(in_use, LaneMoney(in_use, budget, funds), Prices(1000, 0), True)
         await journal.close()
 
 
@@ -233,10 +234,10 @@ def test_money_that_is_added_twice_at_once_stays_within_the_budget() -> None:
     async def scenario() -> None:
         chain = Chain()
         async with purchase_on(chain, Budget(4000, 1000), 1000) as purchase:
-            got = await asyncio.gather(*map(purchase.add_money, (2000, 3000, 4000, 4000, 1000)))
+            got = await asyncio.gather(*map(purchase.money.add_money, (2000, 3000, 4000, 4000, 1000)))
         assert sum(chain.added) == 3000
         assert got == [3000, 4000, None, None, 4000]  # what was added for others does for who wanted less
-        assert purchase.funds == 4000
+        assert purchase.money.funds == 4000
 
     asyncio.run(scenario())
 
@@ -251,11 +252,11 @@ def test_a_budget_that_is_lent_is_spent_from_what_the_channel_has_before_money_i
 
         has = replace(chain.channel, deposited=4000, balance=4000)
         async with purchase_on(chain, Budget(1000, 1000), 1000, known=has) as purchase:
-            assert await purchase.add_money(2000) is None
-            purchase.lend = lend
-            assert [await purchase.add_money(2000) for _ in range(4)] == [3000, 4000, 6000, None]
+            assert await purchase.money.add_money(2000) is None
+            purchase.money.lend = lend
+            assert [await purchase.money.add_money(2000) for _ in range(4)] == [3000, 4000, 6000, None]
         assert chain.added == [2000]
-        assert (purchase.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
+        assert (purchase.money.budget.most, asked) == (6000, [2000, 2000, 1000, 2000])
 
     asyncio.run(scenario())
 
@@ -267,12 +268,12 @@ def test_what_is_added_is_no_small_part_and_goes_by_what_the_lane_came_to_before
     async def scenario() -> None:
         chain = Chain()
         async with purchase_on(chain, Budget(4000, 1000), 3000, KEY.sign(voucher(1, 2))) as purchase:
-            purchase.lend = nobody
-            assert await purchase.add_money(1) == 3250
-            assert await purchase.add_money(2000) == 5250
-            purchase.lend = None
-            assert await purchase.add_money(2000) == 6000  # what it came to, and the budget
-            assert await purchase.add_money(1) is None
+            purchase.money.lend = nobody
+            assert await purchase.money.add_money(1) == 3250
+            assert await purchase.money.add_money(2000) == 5250
+            purchase.money.lend = None
+            assert await purchase.money.add_money(2000) == 6000  # what it came to, and the budget
+            assert await purchase.money.add_money(1) is None
         assert chain.added == [250, 2000, 750]
 
     asyncio.run(scenario())
@@ -287,9 +288,9 @@ def test_money_that_could_not_be_added_is_kept_from_nobody() -> None:
         chain = Empty()
         async with purchase_on(chain, Budget(4000, 1000), 1000) as purchase:
             with pytest.raises(InsufficientFunds):
-                await purchase.add_money(2000)
+                await purchase.money.add_money(2000)
             counted_on = []
-            purchase.journal.store.hold_deposit(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
+            purchase.in_use.journal.store.hold_deposit(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
             assert counted_on == [{0: 1000}]
 
     asyncio.run(scenario())
@@ -301,12 +302,12 @@ def test_a_channel_that_another_connection_gave_up_just_before_is_replaced(tmp_p
     async def scenario() -> None:
         path, newest = tmp_path / "pay.sqlite", KEY.sign(voucher(1, 2))
         async with purchase_on(Chain(), Budget(4000, 1000), 1000, newest, path=path) as purchase:
-            store, now = purchase.journal.store, round(time.time() * 1000)
+            store, now = purchase.in_use.journal.store, round(time.time() * 1000)
             alter(store, "UPDATE bought SET opened_ms = ?, state = 'refused'", (now,))
-            assert await purchase.can_replace()
+            assert await purchase.can_replace(time.time())
             store.keep_key(KEY, 1)
             store.add_bought(replace(store.bought_channels()[0], channel="0x" + "9" * 64), 0, KEY.public)
-            assert not await purchase.can_replace()
+            assert not await purchase.can_replace(time.time())
 
     asyncio.run(scenario())
 
@@ -316,7 +317,7 @@ def test_nothing_is_added_under_a_pass() -> None:
         chain = Chain()
         under = replace(chain.channel, pass_="0x" + "9" * 64)
         async with purchase_on(chain, Budget(4000, 1000), 1000, known=under) as purchase:
-            assert await purchase.add_money(2000) is None
+            assert await purchase.money.add_money(2000) is None
         assert chain.added == []
 
     asyncio.run(scenario())
@@ -328,7 +329,7 @@ def test_nothing_is_added_under_a_pass() -> None:
 )
 def test_a_channel_is_new_for_ten_minutes_by_a_wrong_clock_too(age_ms: Any, new: Any) -> None:
     """A clock behind the chain's sees a channel that is opened in the future."""
-    assert channel_in_use.is_new(1_000_000_000 - age_ms, 1_000_000.0) is new
+    assert channel_purchase.is_new(1_000_000_000 - age_ms, 1_000_000.0) is new
 
 
 UNKNOWN = OutcomeUnknown("every answer was lost", digest="d", transaction=b"t", signatures=(b"s",))
@@ -374,12 +375,12 @@ def test_money_whose_outcome_is_unknown_is_added_once(then: Any, known: Any, add
         chain = Losing(then, known)
         async with purchase_on(chain, Budget(6000, 1000), 1000) as purchase:
             with pytest.raises(OutcomeUnknown):
-                await purchase.add_money(2000)
-            assert purchase.funds == 1000
-            assert await purchase.add_money(2000) == 3000
+                await purchase.money.add_money(2000)
+            assert purchase.money.funds == 1000
+            assert await purchase.money.add_money(2000) == 3000
             assert (chain.added, chain.resent) == (added, 1)
             # The next is another, within the budget, of which what wasn't added by the node's word counts as a part.
-            assert await purchase.add_money(2000) == (5000 if len(added) == 1 else 4000)
+            assert await purchase.money.add_money(2000) == (5000 if len(added) == 1 else 4000)
             assert chain.resent == 1
 
     asyncio.run(scenario())
@@ -398,8 +399,8 @@ def test_a_node_that_says_no_to_what_was_signed_gets_no_more_than_the_budget() -
         async with purchase_on(chain, Budget(6000, 1000), 1000) as purchase:
             for _ in range(3):
                 with pytest.raises(StaleObject):
-                    await purchase.add_money(2000)
-            assert await purchase.add_money(2000) is None
+                    await purchase.money.add_money(2000)
+            assert await purchase.money.add_money(2000) is None
         assert sum(chain.added) == 5000
 
     asyncio.run(scenario())
@@ -411,8 +412,8 @@ def test_money_isn_t_added_anew_while_an_outcome_stays_unknown() -> None:
         async with purchase_on(chain, Budget(6000, 1000), 1000) as purchase:
             for _ in range(3):
                 with pytest.raises(OutcomeUnknown):
-                    await purchase.add_money(2000)
-        assert (chain.added, chain.resent, purchase.funds) == ([2000], 2, 1000)
+                    await purchase.money.add_money(2000)
+        assert (chain.added, chain.resent, purchase.money.funds) == ([2000], 2, 1000)
 
     asyncio.run(scenario())
 
@@ -436,7 +437,7 @@ def test_streams_that_are_given_up_while_money_is_added_add_it_once(market: Play
                 stream = await connection.open_stream()
             (channel,) = await market.channels(buyer)
             # Ahead: for what the next requests are signed for, and what the server trusts the client with.
-            assert channel.deposited == connection.meter.purchase.funds == 3_000_000
+            assert channel.deposited == connection.meter.purchase.money.funds == 3_000_000
             stream.close()
 
     market(scenario)
@@ -692,7 +693,7 @@ def test_gas_for_closing_stays_when_money_is_added(market: Play) -> None:
         buyer = await poor_buyer(market, LEAST + 50_000_000)
         async with market.connect(buyer, budget=50_000_000, deposit=LEAST) as connection:
             with pytest.raises(InsufficientFunds, match="gas for closing"):
-                await connection.meter.purchase.add_money(25_000_000)
+                await connection.meter.purchase.money.add_money(25_000_000)
             assert await fetch(connection, 1000) == 1000
         assert await market.channels(buyer) == [None]
 

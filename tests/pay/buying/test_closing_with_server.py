@@ -45,7 +45,7 @@ def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market: Play
                 await close_with_server(buyer["network"], buyer["store"], kept.channel)
         paid = connection.paid
         purchase = await close_with_server(buyer["network"], buyer["store"], kept.channel)
-        assert purchase.closed.to_client == 500_000_000 - paid
+        assert purchase.closing.closed.to_client == 500_000_000 - paid
         assert buyer["store"].bought_channels()[0].state == "closed"
         assert await made.channels(buyer) == [None]
 
@@ -91,11 +91,11 @@ def test_gas_is_noted_with_each_transaction(market: Play) -> None:
         buyer = await made.buyer()
         connection = await made.connect(buyer, keep=True)
         (ours,) = buyer["store"].bought_channels()
-        assert ours.gas == connection.meter.purchase.gas > 5_000_000
+        assert ours.gas == connection.meter.purchase.in_use.gas > 5_000_000
         await connection.close()
         assert buyer["store"].bought_channels()[0].gas == ours.gas
         purchase = await close_with_server(buyer["network"], buyer["store"], ours.channel)
-        assert buyer["store"].bought_channels()[0].gas == ours.gas + purchase.gas < ours.gas
+        assert buyer["store"].bought_channels()[0].gas == ours.gas + purchase.in_use.gas < ours.gas
 
     market(scenario)
 

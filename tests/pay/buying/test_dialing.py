@@ -304,7 +304,7 @@ class DialledDialer(PaidDialer):
         purchase = there.purchases[len(there.bought) - 1]
         if isinstance(purchase, Exception):
             raise purchase
-        purchase.journal = there.journal = journal
+        purchase.in_use.journal = there.journal = journal
         return purchase
 
     async def agree_again(self, purchase: Any) -> None:
@@ -322,22 +322,24 @@ class Bargain:
 
     def __init__(self, another: bool = False, topped_up: bool = False, under: Any = None) -> None:
         self.another, self.topped_up, self.opened_by = another, topped_up, b""
-        self.chain, self.channel = None, SimpleNamespace(id="0xc1", pass_=under)
-        self.lane, self.prices, self.funds, self.key, self.add_money = (
-            PayerLane("0xc1", 0),
-            PRICES,
-            5,
-            KEY,
-            object(),
+        self.channel = SimpleNamespace(id="0xc1", pass_=under)
+        self.in_use = SimpleNamespace(
+            chain=None,
+            channel=self.channel,
+            lane=PayerLane("0xc1", 0),
+            key=KEY,
+            lock=self,
+            give_up=self.give_up,
+            is_shared=False,
         )
+        self.money = SimpleNamespace(funds=5, add_money=object())
+        self.prices, self.coin = PRICES, SUI_COIN
         self.released = self.given_up = 0
-        self.lock = self
-        self.coin = SUI_COIN
 
     def release(self) -> None:
         self.released += 1
 
-    async def can_replace(self) -> Any:
+    async def can_replace(self, now: float) -> Any:
         if isinstance(self.another, Exception):
             raise self.another
         return self.another
@@ -562,7 +564,11 @@ def test_a_connection_is_metered_as_the_deal_has_it_or_leaves_nothing_behind(
         with pytest.raises(raised, match="too much") if raised is not None else contextlib.nullcontext():
             made: object = await connecting
             assert made is begun
-        assert (begun.on_charge, begun.on_low, begun.spending) == (on_charge, purchase.add_money, spending)
+        assert (begun.on_charge, begun.on_low, begun.spending) == (
+            on_charge,
+            purchase.money.add_money,
+            spending,
+        )
         assert begun.renewed
         assert begun.is_ours(KEY.sign(voucher(1, 1)))
         assert not begun.is_ours(LaneKey.generate().sign(voucher(1, 1)))

@@ -15,8 +15,8 @@ from dtp.chain import channel as channel_module
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.node.gas import GasAllowance
 from dtp.pay.client.budget import GAS_PER_DAY, Budget, check_gas, check_limits, is_in_use
-from dtp.pay.client.channel_in_use import in_turn
 from dtp.pay.client.ends import close_due, close_further
+from dtp.pay.client.lane_in_use import in_turn
 from dtp.pay.dial import PaidDialer
 from dtp.pay.errors import DayLimit, HostLimit, LockTooLong, NotApproved
 from dtp.pay.store import Bought, Store
@@ -81,7 +81,7 @@ def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market: Play) -> N
         ((opening),) = asked
         assert (opening.deposit, opening.terms.claim_ms, opening.service) == (500_000_000, 120_000, "files")
         gas = before - await balance(buyer) - connection.paid
-        assert connection.meter.purchase.gas == gas  # with opening and closing
+        assert connection.meter.purchase.in_use.gas == gas  # with opening and closing
         assert gas / 2 < opening.gas < gas * 2
         (bought,) = buyer["store"].bought_channels()
         assert (bought.state, bought.gas, bought.deposited) == ("closed", gas, connection.paid)

@@ -71,7 +71,7 @@ def test_what_was_agreed_on_is_given_again_by_a_server_that_started_anew(market:
         await market.serving.close(claim=False)
         await market.serve(give, store=store)
         purchase = await close_with_server(buyer["network"], buyer["store"], channel.id)
-        assert purchase.closed.to_client == channel.deposited - cost_of(3 * MIB)
+        assert purchase.closing.closed.to_client == channel.deposited - cost_of(3 * MIB)
         assert await market.channels(buyer) == [None]
 
     market(scenario)
@@ -90,7 +90,7 @@ def test_a_client_that_is_not_served_any_more_gets_its_deposit_back_at_once(mark
         (kept,) = await market.channels(buyer)
         assert kept.state == ChannelState.OPEN
         purchase = await close_with_server(buyer["network"], buyer["store"], kept.id)
-        assert purchase.closed.to_client == kept.deposited - connection.paid
+        assert purchase.closing.closed.to_client == kept.deposited - connection.paid
 
     market(scenario)
 

@@ -13,7 +13,8 @@ import pytest
 from dtp.chain.channel import SCHEMA, Channel
 from dtp.errors import DtpError
 from dtp.pay.client.budget import Budget, least_budget
-from dtp.pay.client.top_up import add_noted, believable, room_for, settle_doubted
+from dtp.pay.client.lane_in_use import believable
+from dtp.pay.client.top_up import add_noted, room_for, settle_doubted
 from dtp.pay.errors import BudgetSpent, DayLimit
 from dtp.pay.serving import Selling
 from dtp.pay.store import Bought, Store
@@ -111,10 +112,10 @@ def test_of_what_is_needed_as_a_whole_no_part_is_added() -> None:
     async def scenario() -> None:
         chain = Chain()
         async with purchase_on(chain, Budget(4000, 1000), 1000) as purchase:
-            assert await purchase.add_money(3001, whole=True) is None
-            assert (chain.added, purchase.funds) == ([], 1000)
-            assert await purchase.add_money(2000, whole=True) == 3000
-            assert await purchase.add_money(1001) == 4000
+            assert await purchase.money.add_money(3001, whole=True) is None
+            assert (chain.added, purchase.money.funds) == ([], 1000)
+            assert await purchase.money.add_money(2000, whole=True) == 3000
+            assert await purchase.money.add_money(1001) == 4000
         assert chain.added == [2000, 1000]
 
     asyncio.run(scenario())
@@ -125,7 +126,7 @@ def test_what_the_channel_has_of_what_is_needed_is_made_whole() -> None:
         chain = Chain()
         has = replace(chain.channel, deposited=2500, balance=2500)
         async with purchase_on(chain, Budget(6000, 1000), 1000, known=has) as purchase:
-            assert await purchase.add_money(3000, whole=True) == 4000
+            assert await purchase.money.add_money(3000, whole=True) == 4000
         assert chain.added == [1500]
 
     asyncio.run(scenario())

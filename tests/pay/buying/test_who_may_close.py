@@ -68,7 +68,7 @@ def test_who_may_not_come_in_any_more_may_close(market: Play, change: Any) -> No
         await change_rules(made, change, buyer, named)
         (kept,) = buyer["store"].bought_channels()
         purchase = await close_with_server(buyer["network"], buyer["store"], kept.channel, identity=named)
-        assert purchase.closed.to_client == 500_000_000 - connection.paid
+        assert purchase.closing.closed.to_client == 500_000_000 - connection.paid
         assert await made.channels(buyer) == [None]
 
     market(scenario)
@@ -122,7 +122,7 @@ def test_a_kept_channel_that_is_used_up_is_closed_by_the_command_at_once(market:
         (kept,) = buyer["store"].bought_channels()
         assert kept.state == "open"
         purchase = await close_with_server(buyer["network"], buyer["store"], kept.channel)
-        assert purchase.closed is not None
+        assert purchase.closing.closed is not None
         assert await made.channels(buyer) == [None]
 
     market(scenario)

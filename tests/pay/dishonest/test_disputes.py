@@ -51,7 +51,7 @@ async def vanish(connection: Any) -> None:
     connection.abort()
     await connection.wait_gone()
     await connection.meter.wait_settled()
-    connection.meter.purchase.lock.release()
+    connection.meter.purchase.in_use.lock.release()
     await connection._rest.aclose()
 
 
@@ -237,10 +237,10 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market: P
         agreed = await connection.meter.request_agreement()
         assert agreed.total == cost_of(3 * MIB)
         payer = connection.meter.payer  # its newest voucher is in the store when the connection has ended
-        await purchase.journal.run(lambda store: store.save_signed(payer.newest, payer.used))
-        assert await purchase.is_fair(agreed)
+        await purchase.in_use.journal.run(lambda store: store.save_signed(payer.newest, payer.used))
+        assert await purchase.closing.is_fair(agreed)
         greedy = replace(agreed, total=agreed.total + 1)
-        assert not await purchase.is_fair(greedy)
+        assert not await purchase.closing.is_fair(greedy)
         with pytest.raises(ChannelUnusable, match="does not verify"):
             await close_agreed(chain, channel, greedy)
         await close_agreed(chain, channel, agreed)
@@ -339,7 +339,7 @@ def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market: Play, 
         (channel,) = await market.channels(buyer)
         assert channel.state == ChannelState.CLOSING
         assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
-        assert connection.meter.purchase.closed is None
+        assert connection.meter.purchase.closing.closed is None
 
     market(scenario)
 
@@ -531,7 +531,7 @@ def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(
         buying.cancel()
         await connection.close()
         (bought,), (answer,) = buyer["store"].bought_channels(), connection.unopened
-        assert (bought.state, meter.purchase.closed) == ("closing", None)
+        assert (bought.state, meter.purchase.closing.closed) == ("closing", None)
         assert await key_on_chain(chain, bought.channel, answer.lock) is None
         if not agrees:
             await market.serving.close()
@@ -602,7 +602,7 @@ async def claimed_by_the_client(buyer: Any, connection: Any, requests: Any, size
         purchase.channel.id, 0, 2**63 - 1, PRICES.cost_of(Usage(requests, 0)), requests, size, None, NO_CAP
     )
     program = Program()
-    channel_module.claim_for(program, voucher, purchase.key.sign(voucher).signature)
+    channel_module.claim_for(program, voucher, purchase.in_use.key.sign(voucher).signature)
     await buyer["network"].execute(program)
 
 

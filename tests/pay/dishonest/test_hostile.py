@@ -61,7 +61,9 @@ async def knock(market: Market, ticket: Any, service: str = "files") -> Any:
 
 
 def honest(bought: Any) -> Any:
-    return lambda binding, peer: make_ticket(bought.key, bought.channel.id, bought.lane.lane, binding)
+    return lambda binding, peer: make_ticket(
+        bought.in_use.key, bought.channel.id, bought.in_use.lane.lane, binding
+    )
 
 
 async def refused(
@@ -94,7 +96,7 @@ def test_tickets_that_open_nothing(market: Play) -> None:
         await market.serve(give)
         _, bought = await own_channel(market)
         _, other = await own_channel(market)
-        id, lane = bought.channel.id, bought.lane.lane
+        id, lane = bought.channel.id, bought.in_use.lane.lane
         await refused(market, b"", "is paid")
         await refused(market, b"\xc1", "not MessagePack")
         await refused(market, msgpack.packb([1, 2, 3]), "malformed")
@@ -104,14 +106,18 @@ def test_tickets_that_open_nothing(market: Play) -> None:
         await refused(market, bytes(600), "600 bytes")
         stranger = LaneKey.generate()
         await refused(market, lambda b, p: make_ticket(stranger, id, lane, b), "lane's key")
-        await refused(market, lambda b, p: make_ticket(bought.key, other.channel.id, lane, b), "lane's key")
-        await refused(market, lambda b, p: make_ticket(bought.key, id, 5, b), "lane's key")
-        await refused(market, lambda b, p: make_ticket(bought.key, id, lane, bytes(32)), "lane's key")
         await refused(
-            market, lambda b, p: make_ticket(bought.key, "0x" + "77" * 32, lane, b), "no such channel"
+            market, lambda b, p: make_ticket(bought.in_use.key, other.channel.id, lane, b), "lane's key"
+        )
+        await refused(market, lambda b, p: make_ticket(bought.in_use.key, id, 5, b), "lane's key")
+        await refused(market, lambda b, p: make_ticket(bought.in_use.key, id, lane, bytes(32)), "lane's key")
+        await refused(
+            market, lambda b, p: make_ticket(bought.in_use.key, "0x" + "77" * 32, lane, b), "no such channel"
         )
         await refused(
-            market, lambda b, p: make_ticket(bought.key, market.serving.host, lane, b), "no such channel"
+            market,
+            lambda b, p: make_ticket(bought.in_use.key, market.serving.host, lane, b),
+            "no such channel",
         )
         # The good one still works.
         await knock(market, honest(bought))
@@ -184,7 +190,7 @@ def test_hostile_tickets_cause_no_question_each(market: Play) -> None:
         for _ in range(20):
             id = "0x" + os.urandom(32).hex()
             with pytest.raises(ConnectionRefused) as error:
-                await knock(market, lambda b, p, id=id: make_ticket(bought.key, id, 0, b))
+                await knock(market, lambda b, p, id=id: make_ticket(bought.in_use.key, id, 0, b))
             codes.append(error.value.close_code)
         assert len(asked) <= 5
         assert codes[-1] == CloseCode.BUSY
@@ -288,12 +294,12 @@ def test_many_unpaid_requests_are_not_handed_to_the_handler(market: Play) -> Non
 
 def bad_vouchers(bought: Any) -> Any:
     """Frames of a client that cheats, and what it hears."""
-    id, key = bought.channel.id, bought.key
+    id, key = bought.channel.id, bought.in_use.key
     price = PRICES.cost_of(Usage(1, 0))
 
     def frame(key: Any = key, **changes: Any) -> Any:
         fields = {"sequence": 2, "amount": price, "requests": 1, "bytes": 0, **changes}
-        made = Voucher(id, bought.lane.lane, hash_lock=fields.pop("hash_lock", None), **fields)
+        made = Voucher(id, bought.in_use.lane.lane, hash_lock=fields.pop("hash_lock", None), **fields)
         return build(VoucherSaid.of(key.sign(made), 0))
 
     good = key.sign(Voucher(id, 0, 2, price, 1, 0))
@@ -355,7 +361,7 @@ def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market: Play
         stream = await connection.open_stream()
         stream.write(b"100\n")
         await stream.read(100)
-        first = bought.key.sign(Voucher(bought.channel.id, 0, 1, 1000, 1, 0))
+        first = bought.in_use.key.sign(Voucher(bought.channel.id, 0, 1, 1000, 1, 0))
         connection.send_meter(build(VoucherSaid.of(first, 0)))
         while market.serving.store.sold_lane(bought.channel.id, 0).newest is None:
             await connection.ping()
@@ -379,7 +385,7 @@ def test_replayed_and_old_vouchers_change_nothing(market: Play) -> None:
         connection = await knock(market, honest(bought))
         await frames_of(connection)
         stream = await connection.open_stream()
-        signed = [bought.key.sign(Voucher(bought.channel.id, 0, n, 1000 * n, n, 0)) for n in (1, 2, 3)]
+        signed = [bought.in_use.key.sign(Voucher(bought.channel.id, 0, n, 1000 * n, n, 0)) for n in (1, 2, 3)]
         for each in (signed[2], signed[0], signed[2], signed[1], signed[2]):
             connection.send_meter(build(VoucherSaid.of(each, 0)))
             await connection.ping()
@@ -398,13 +404,13 @@ def test_two_lanes_together_never_pass_the_deposit(market: Play) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer, bought = await own_channel(market, budget=10_000)
-        await to_its_end(partial(_add_lane, buyer["network"], bought.journal, bought.channel))
-        (_, _), (second, _) = bought.journal.store.payer_lanes(bought.channel.id)
+        await to_its_end(partial(_add_lane, buyer["network"], bought.in_use.journal, bought.channel))
+        (_, _), (second, _) = bought.in_use.journal.store.payer_lanes(bought.channel.id)
         first = await knock(market, honest(bought))
         other = await knock(market, lambda b, p: make_ticket(second, bought.channel.id, 1, b))
         await asyncio.gather(frames_of(first), frames_of(other))
         first.send_meter(
-            build(VoucherSaid.of(bought.key.sign(Voucher(bought.channel.id, 0, 1, 6000, 6, 0)), 0))
+            build(VoucherSaid.of(bought.in_use.key.sign(Voucher(bought.channel.id, 0, 1, 6000, 6, 0)), 0))
         )
         other.send_meter(build(VoucherSaid.of(second.sign(Voucher(bought.channel.id, 1, 1, 6000, 6, 0)), 0)))
         await asyncio.wait(
@@ -469,7 +475,10 @@ def test_a_server_cannot_claim_what_was_not_signed(market: Play) -> None:
         with pytest.raises(MoveAborted) as error:
             await market.serving.chain.execute(program)
         assert error.value.error is channel_module.ChannelError.BAD_SIGNATURE
-        assert SignedVoucher(more, sold.newest.signature).is_by(connection.meter.purchase.key.public) is False
+        assert (
+            SignedVoucher(more, sold.newest.signature).is_by(connection.meter.purchase.in_use.key.public)
+            is False
+        )
         await connection.close()
 
     market(scenario)

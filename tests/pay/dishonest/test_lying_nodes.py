@@ -113,7 +113,7 @@ def test_other_parties_change_nothing_that_is_signed(market: Play) -> None:
             assert await fetch(connection, MIB) == MIB
         assert connection.paid == cost_of(MIB)
         assert await market.channels(buyer) == [None]
-        assert connection.meter.purchase.closed.to_server == cost_of(MIB)
+        assert connection.meter.purchase.closing.closed.to_server == cost_of(MIB)
 
     market(scenario)
 
@@ -152,12 +152,12 @@ def test_money_that_was_added_counts_whatever_the_node_says_of_the_channel_then(
             chain.object = another
             with pytest.raises(MalformedObject):
                 await chain.read(SCHEMA, Channel, known.id)
-            added = await purchase.add_money(deposit)
+            added = await purchase.money.add_money(deposit)
             assert 2 * deposit <= added < budget
-            assert purchase.funds == added
+            assert purchase.money.funds == added
             assert purchase.channel == known
             chain.object = genuine
-            assert await purchase.add_money(budget) == budget
+            assert await purchase.money.add_money(budget) == budget
         (channel,) = await market.channels(buyer)
         assert channel.deposited == budget
 
@@ -199,7 +199,7 @@ def test_a_lane_whose_event_is_made_up_is_a_named_error_and_is_found_later(marke
             assert len(store.kept_keys()) == 1
             async with market.connect(buyer, keep=True) as second:
                 assert await fetch(second, 1000) == 1000
-            assert second.meter.purchase.lane.lane == 1
+            assert second.meter.purchase.in_use.lane.lane == 1
         assert not store.kept_keys()
         (channel,) = await market.channels(buyer)
         assert len(channel.lanes) == 2  # no other was added

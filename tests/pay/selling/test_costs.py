@@ -198,7 +198,7 @@ def test_what_is_foreseen_is_what_the_chain_gives(market: Play, bearer: Any) -> 
             await sender.execute(program)
         assert await take_credits(sender, purchase.channel, 1) is None  # no evidence yet
         program = Program()
-        signed = purchase.key.sign(Voucher(id, 0, 1, 2000, 2, 2 * CREDIT_BYTES))
+        signed = purchase.in_use.key.sign(Voucher(id, 0, 1, 2000, 2, 2 * CREDIT_BYTES))
         channel_module.claim_for(program, signed.voucher, signed.signature)
         await server.execute(program)
         known = await client.read(channel_module.SCHEMA, channel_module.Channel, id)
@@ -230,7 +230,9 @@ async def with_frames(market: Market, sender: Any, purchase: Any, count: Any) ->
 
 async def claim_for(sender: Any, purchase: Any, sequence: Any, requests: Any) -> None:
     size = requests * CREDIT_BYTES
-    signed = purchase.key.sign(Voucher(purchase.channel.id, 0, sequence, 1000 * requests, requests, size))
+    signed = purchase.in_use.key.sign(
+        Voucher(purchase.channel.id, 0, sequence, 1000 * requests, requests, size)
+    )
     program = Program()
     channel_module.claim_for(program, signed.voucher, signed.signature)
     await sender.execute(program)
@@ -246,7 +248,7 @@ def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(mark
         await with_frames(market, server, purchase, 3)
         await claim_for(buyer["network"], purchase, 2**63 - 1, 3)
         store.received_all(
-            [(purchase.key.sign(Voucher(purchase.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)]
+            [(purchase.in_use.key.sign(Voucher(purchase.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)]
         )
         journal = Journal(store)
         await Cashier(server, journal, market.chain.now_ms, policy=CHEAP).poll(closing=True)
@@ -266,7 +268,7 @@ def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(ma
         server, store, stranger = market.serving.chain, market.store(), await market.buyer()
         await with_frames(market, server, purchase, 3)
         store.received_all(
-            [(purchase.key.sign(Voucher(purchase.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)]
+            [(purchase.in_use.key.sign(Voucher(purchase.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)]
         )
         market.chain.advance(TERMS.idle_ms + 1)
         until = market.chain.now_ms() + TERMS.claim_ms // 2
@@ -278,10 +280,10 @@ def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(ma
         assert (known.state, known.claimed, known.credited) == (ChannelState.CLOSING, 2000, 2_000_000)
         # And its client doesn't use what was agreed, which has the same in it.
         public, total = market.server_wallet.public_key, 2_002_000
-        await purchase.journal.run(
+        await purchase.in_use.journal.run(
             lambda each: each.save_signed(store.sold_lanes(purchase.channel.id)[0].newest, USED)
         )
-        assert not await purchase.is_fair(Agreed(total, until, public, bytes(64)))
+        assert not await purchase.closing.is_fair(Agreed(total, until, public, bytes(64)))
         await journal.close()
 
     market(scenario)
@@ -309,7 +311,7 @@ def test_a_server_keeps_pipes_of_a_closing_channel_until_nothing_can_be_credited
         server = market.serving.chain
         await with_frames(market, server, purchase, 3)
         assert await reclaim(server) == Reclaimed((), 0)
-        await request_close(purchase.chain, purchase.channel)
+        await request_close(purchase.in_use.chain, purchase.channel)
         if bearer is Bearer.SPLIT:
             assert await reclaim(server) == Reclaimed((), 1)
             return
@@ -331,10 +333,12 @@ def test_a_client_that_gives_its_pipes_back_notes_what_they_are_credited_with(ma
     async def scenario(market: Market) -> None:
         await market.serve(give, terms=replace(TERMS, bearer=Bearer.SERVER, credit=70_000))
         _, purchase = await own_channel(market)
-        await with_frames(market, purchase.chain, purchase, 3)
+        await with_frames(market, purchase.in_use.chain, purchase, 3)
         await claim_for(market.serving.chain, purchase, 1, 2)
-        assert await reclaim(purchase.chain, close=True) == Reclaimed((purchase.channel.id,), 1)
-        known = await purchase.chain.read(channel_module.SCHEMA, channel_module.Channel, purchase.channel.id)
+        assert await reclaim(purchase.in_use.chain, close=True) == Reclaimed((purchase.channel.id,), 1)
+        known = await purchase.in_use.chain.read(
+            channel_module.SCHEMA, channel_module.Channel, purchase.channel.id
+        )
         assert (known.state, known.credit_due) == (ChannelState.CLOSING, 2 * 70_000)
 
     market(scenario)
@@ -396,7 +400,7 @@ def test_frames_that_are_sent_for_their_credit_alone_cost_more_than_they_save(ma
                     pipe_module.send(program, own.id, purchase.channel.id, market.serving.host, b"x")
                 gas += (await chain.execute(program)).gas.net
         claimed = market.serving.cashier.claimed[SUI_COIN]
-        saved = connection.paid - purchase.closed.to_server - claimed
+        saved = connection.paid - purchase.closing.closed.to_server - claimed
         assert 0 < saved < 0.75 * gas
 
     market(scenario)
@@ -457,18 +461,18 @@ def test_a_server_that_wants_more_for_transport_than_it_sent_gets_no_signature_u
             return Agreed(total, 2**63, b"", b"")
 
         # Nothing was used, so nothing is owed, however much was sent.
-        assert await agreed_total(purchase.chain, purchase.channel, 0, Usage()) == 0
-        assert not await purchase.is_fair(asks(1))
+        assert await agreed_total(purchase.in_use.chain, purchase.channel, 0, Usage()) == 0
+        assert not await purchase.closing.is_fair(asks(1))
         # Two frames had data, so no more is credited however much was used; and requests credit nothing.
         for used in (2, 100):
             assert await agreed_total(
-                purchase.chain, purchase.channel, 1000, Usage(0, used * CREDIT_BYTES)
+                purchase.in_use.chain, purchase.channel, 1000, Usage(0, used * CREDIT_BYTES)
             ) == (1000 + 2 * CREDIT)
         assert (
-            await agreed_total(purchase.chain, purchase.channel, 1000, Usage(9, CREDIT_BYTES))
+            await agreed_total(purchase.in_use.chain, purchase.channel, 1000, Usage(9, CREDIT_BYTES))
             == 1000 + CREDIT
         )
-        assert await agreed_total(purchase.chain, purchase.channel, 1000, Usage(9, 0)) == 1000
+        assert await agreed_total(purchase.in_use.chain, purchase.channel, 1000, Usage(9, 0)) == 1000
 
     market(scenario)
 

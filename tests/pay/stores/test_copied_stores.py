@@ -129,7 +129,7 @@ def test_copies_that_pay_at_once_take_one_exposure(market: Play, bound: Any) -> 
         await closing.close()
         assert taken.cost - vouched(market, first, second) <= bound
         # What was under way when one was cut off came to nobody, and the server counts it: then it signs no close.
-        closed, is_agreed = closing.meter.purchase.closed, closing.meter.payer.agrees_on_counts
+        closed, is_agreed = closing.meter.purchase.closing.closed, closing.meter.payer.agrees_on_counts
         assert (closed is not None) == is_agreed
         if closed is not None:
             assert closed.to_server == vouched(market, first, second)

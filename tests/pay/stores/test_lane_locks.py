@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from dtp.chain.channel import ChannelState
-from dtp.pay.client import channel_in_use
+from dtp.pay.client import channel_purchase, lane_in_use
 from dtp.pay.client.budget import Budget
-from dtp.pay.client.channel_in_use import ChannelPurchase
+from dtp.pay.client.channel_purchase import ChannelClosing, ChannelPurchase
 from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.lane_in_use import LaneInUse
 from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.client.top_up import LaneMoney
 from dtp.pay.errors import StoreError
 from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, Prices
@@ -102,25 +104,24 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(
         return taken
 
     over, genuine = [], LaneLock.is_taken
-    monkeypatch.setattr("dtp.pay.client.channel_in_use.asyncio.sleep", pause)
-    monkeypatch.setattr(ChannelPurchase, "_close_channel", close)
-    monkeypatch.setattr(channel_in_use, "turn", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("dtp.pay.client.lane_in_use.asyncio.sleep", pause)
+    monkeypatch.setattr(ChannelClosing, "_close_channel", close)
+    monkeypatch.setattr(channel_purchase, "turn", lambda *_: contextlib.nullcontext())
     journal = SimpleNamespace(store=SimpleNamespace(path=path), run=run)
     purchases = []
     for number in range(2):
         lock = LaneLock(path, CHANNEL, number)
         assert lock.try_acquire()
         lane, known = PayerLane(CHANNEL, number), channel(lanes=(chain_lane(),) * 2)
-        purchases.append(
-            ChannelPurchase(None, journal, known, KEY, lane, Budget(), False, Prices(1000, 0), 0, lock)
-        )
+        in_use = LaneInUse(None, journal, known, KEY, lane, lock)
+        purchases.append(ChannelPurchase(in_use, LaneMoney(in_use, Budget(), 0), Prices(1000, 0), False))
     endings = [each.settle(None) for each in purchases]
     monkeypatch.setattr(LaneLock, "is_taken", is_taken)
     while not step(endings[0]):
         pass
     while not over[-1]:
         over.append(step(endings[1]))
-    assert closed == [purchases[1]]
+    assert closed == [purchases[1].closing]
     assert states == ["open", "closing"]
     assert list(tmp_path.glob("*.lock")) == []
 
@@ -138,7 +139,7 @@ def test_a_channel_that_is_being_closed_is_not_used(market: Play, monkeypatch: p
     async def scenario(market: Market) -> None:
         await market.serve(give)
         buyer = await market.buyer()
-        monkeypatch.setattr(channel_in_use, "_TURN", 0)
+        monkeypatch.setattr(lane_in_use, "_TURN", 0)
         async with market.connect(buyer, budget=LEAST, keep=True) as first:
             await fetch(first, 0)
         id = first.meter.purchase.channel.id

@@ -175,7 +175,7 @@ def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(
             # A bill is of what this connection used, as its sum is.
             used = again.usage.above(again.meter.payer.counts.base)
             assert used == Usage(1, MIB + len(b"%d\n" % MIB))
-        assert again.meter.purchase.closed.to_server == cost_of(1000, 2 * MIB, MIB)
+        assert again.meter.purchase.closing.closed.to_server == cost_of(1000, 2 * MIB, MIB)
         assert await market.channels(buyer) == [None]
 
     market(scenario)
@@ -201,7 +201,7 @@ def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since
         async with market.connect(buyer) as again:
             assert again.meter.payer.lane.channel != found.id
             await fetch(again, MIB)
-        assert again.meter.purchase.closed.to_server == cost_of(MIB)
+        assert again.meter.purchase.closing.closed.to_server == cost_of(MIB)
         assert [each.state for each in buyer["store"].bought_channels()] == ["refused", "closed"]
 
     market(scenario)

@@ -63,7 +63,7 @@ async def spend(made: Any, buyer: Any) -> None:
     """Open a channel, add to it, and close it by agreement."""
     async with made.connect(buyer, budget=400_000_000, deposit=20_000_000, keep=True) as connection:
         await ask(connection)
-        assert await connection.meter.purchase.add_money(100_000_000)
+        assert await connection.meter.purchase.money.add_money(100_000_000)
     (kept,) = buyer["store"].bought_channels()
     await close_with_server(buyer["network"], buyer["store"], kept.channel)
 
