@@ -108,7 +108,7 @@ def load_recovery(file: str) -> Identity:
 
 
 def _load_key(file: str, missing: str) -> Identity:
-    from dtp.identity.pem import IdentityFileMissing
+    from dtp.identity import IdentityFileMissing
 
     try:
         return IdentitySource(Path(file), None).load_identity()

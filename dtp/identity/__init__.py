@@ -8,15 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dtp.identity.keys import STATIC_CONTEXT, Identity, IdentityError, Passphrase, verify_static
-from dtp.identity.peer_id import PeerId, PeerIdError
-from dtp.identity.pem import (
+from dtp.identity.errors import (
+    IdentityError,
     IdentityFileError,
     IdentityFileExists,
     IdentityFileMissing,
     PassphraseNeeded,
     PassphraseWrong,
 )
+from dtp.identity.keys import STATIC_CONTEXT, Identity, verify_static
+from dtp.identity.peer_id import PeerId, PeerIdError
+from dtp.identity.pem import Passphrase
 
 if TYPE_CHECKING:
     from dtp.identity.account import Account, AccountError

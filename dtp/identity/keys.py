@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
-from dtp.errors import LocalError
-from dtp.identity import bech32
+from dtp.identity import bech32, pem
+from dtp.identity.errors import IdentityError
 from dtp.identity.peer_id import PeerId
+from dtp.identity.pem import Passphrase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,15 +20,6 @@ SIGNATURE_SIZE: Final = 64
 _SECRET_SIZE = 32
 #: Proofs found good; a server's regular clients come back. About 350 bytes each.
 _REMEMBERED = 4096
-
-#: A passphrase, or what asks for one; asked only when the file turns out to be encrypted.
-Passphrase = str | bytes | Callable[[], str | bytes]
-
-
-class IdentityError(LocalError):
-    """A key can't be used or a secret was about to leave; the message says what to do."""
-
-    code = "identity"
 
 
 @final
@@ -105,9 +96,7 @@ class Identity:
         read or change the file, `IdentityFileError` when it is missing or not an identity, and its subclasses
         `PassphraseNeeded` and `PassphraseWrong`.
         """
-        from dtp.identity.pem import read
-
-        return read(path, passphrase)
+        return cls(*pem.read(path, passphrase))
 
     def save(
         self, path: str | os.PathLike[str], passphrase: str | bytes | None = None, *, overwrite: bool = False
@@ -117,9 +106,7 @@ class Identity:
         Raises `IdentityFileExists` unless `overwrite`, `IdentityFileError` when the system refuses.
         Returns the path. Takes about 0.15 s with a passphrase: that is its purpose.
         """
-        from dtp.identity.pem import write
-
-        return write(self, path, passphrase, overwrite=overwrite)
+        return pem.write(self.seed, self._static_private, path, passphrase, overwrite=overwrite)
 
     @property
     def seed(self) -> bytes:

@@ -10,11 +10,19 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from dtp.identity.keys import Identity, IdentityError, Passphrase
+from dtp.identity.errors import (
+    IdentityFileError,
+    IdentityFileExists,
+    IdentityFileMissing,
+    PassphraseNeeded,
+    PassphraseWrong,
+)
+from dtp.identity.peer_id import PeerId
 from dtp.identity.private import make_private_folder, read_private_file
 from dtp.replacing import replace_file
 
@@ -50,38 +58,19 @@ _FOREIGN = {
 }
 
 
-class IdentityFileError(IdentityError):
-    """An identity file can't be read or written; the message names the path and what to do."""
-
-    code = "identity-file"
+#: A passphrase, or what asks for one; asked only when the file turns out to be encrypted.
+Passphrase: TypeAlias = str | bytes | Callable[[], str | bytes]
 
 
-class IdentityFileMissing(IdentityFileError):
-    """There is no identity file at this path."""
+class StoredKeys(NamedTuple):
+    """The private keys of an identity, 32 bytes each: of Ed25519, and of X25519 where there is one."""
 
-    code = "identity-missing"
-
-
-class IdentityFileExists(IdentityFileError):
-    """There is a file already and overwriting was not asked for."""
-
-    code = "identity-exists"
+    seed: bytes
+    static_private: bytes | None
 
 
-class PassphraseNeeded(IdentityFileError):
-    """The identity file is encrypted and no passphrase was given."""
-
-    code = "passphrase-needed"
-
-
-class PassphraseWrong(IdentityFileError):
-    """The passphrase does not open the identity file."""
-
-    code = "passphrase-wrong"
-
-
-def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identity:
-    """Return the identity in the file at `path`; see `Identity.load` for what it raises."""
+def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> StoredKeys:
+    """Return the keys in the file at `path`. Raises as `Identity.load` does."""
     where = Path(path)
     text = _read_private(where)
     blocks = [(match["label"].decode(), match[0]) for match in _BLOCK.finditer(text)]
@@ -97,33 +86,33 @@ def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identit
             f"{where} has an encrypted and an unencrypted block; an identity has one kind"
         )
     opener = _Opener(where, passphrase)
-    seed, static = _pick(where, [opener.open_block(label, block) for label, block in blocks])
-    identity = Identity(seed, static)
-    _check_name(where, text, identity)
-    return identity
+    keys = _pick(where, [opener.open_block(label, block) for label, block in blocks])
+    _check_name(where, text, keys.seed)
+    return keys
 
 
 def write(
-    identity: Identity,
+    seed: bytes,
+    static_private: bytes,
     path: str | os.PathLike[str],
     passphrase: str | bytes | None,
     *,
     overwrite: bool,
     cost: tuple[int, int, int] = SCRYPT_COST,
 ) -> Path:
-    """Write `identity` to `path`; see `Identity.save` for what it promises and raises. `cost` is scrypt's N, r and p,
-    which the file says."""
+    """Write the keys of an identity to `path`, and return it. Promises and raises as `Identity.save` does. `cost` is
+    scrypt's N, r and p, which the file says."""
     where = Path(path)
     if passphrase is not None and not passphrase:
         raise IdentityFileError("an empty passphrase protects nothing; give one, or None for a file without")
-    keys = (_PKCS8_ED25519 + identity.seed, _PKCS8_X25519 + identity.static_private)
+    keys = (_PKCS8_ED25519 + seed, _PKCS8_X25519 + static_private)
     if passphrase is None:
         blocks = [_armor("PRIVATE KEY", key) for key in keys]
     else:
         blocks = [_armor("ENCRYPTED PRIVATE KEY", _encrypt(key, _as_bytes(passphrase), cost)) for key in keys]
     # Text outside the blocks is ignored by PEM readers (RFC 7468, 2). The name lets people see whose file it
     # is and lets `read` notice an exchanged block: AES-CBC alone would not.
-    text = f"# DTP identity. Keep secret, keep a copy: who has this file is\n# {identity.id}\n" + "".join(
+    text = f"# DTP identity. Keep secret, keep a copy: who has this file is\n# {_name_of(seed)}\n" + "".join(
         blocks
     )
     try:
@@ -204,8 +193,8 @@ class _Opener:
         return self._answer
 
 
-def _pick(where: Path, keys: list[PrivateKeyTypes]) -> tuple[bytes, bytes | None]:
-    """Return the Ed25519 seed and, where there is one, the X25519 private key."""
+def _pick(where: Path, keys: list[PrivateKeyTypes]) -> StoredKeys:
+    """Return the keys of an identity among those of a file."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -222,15 +211,21 @@ def _pick(where: Path, keys: list[PrivateKeyTypes]) -> tuple[bytes, bytes | None
             f"{where} holds {len(seeds)} Ed25519 and {len(statics)} X25519 keys; an identity is one Ed25519 "
             "key and at most one X25519 key"
         )
-    return seeds[0], statics[0] if statics else None
+    return StoredKeys(seeds[0], statics[0] if statics else None)
 
 
-def _check_name(where: Path, text: bytes, identity: Identity) -> None:
-    named = _NAME_LINE.search(text)
-    if named and named[1].decode() != str(identity.id):
+def _name_of(seed: bytes) -> PeerId:
+    from nacl.bindings import crypto_sign_seed_keypair
+
+    public, _ = crypto_sign_seed_keypair(seed)
+    return PeerId(public)
+
+
+def _check_name(where: Path, text: bytes, seed: bytes) -> None:
+    named, name = _NAME_LINE.search(text), _name_of(seed)
+    if named and named[1].decode() != str(name):
         raise IdentityFileError(
-            f"{where} says it is {named[1].decode()} but its key is {identity.id}: "
-            "a block was exchanged or damaged"
+            f"{where} says it is {named[1].decode()} but its key is {name}: a block was exchanged or damaged"
         )
 
 

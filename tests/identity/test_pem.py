@@ -40,7 +40,9 @@ def path(tmp_path):
 
 def save_cheaply(path, passphrase, *, overwrite=False):
     """Save encrypted, in tests that are not about how dear a guess is."""
-    pem.write(IDENTITY, path, passphrase, overwrite=overwrite, cost=(2**4, 8, 1))
+    pem.write(
+        IDENTITY.seed, IDENTITY.static_private, path, passphrase, overwrite=overwrite, cost=(2**4, 8, 1)
+    )
 
 
 def put(path, content, mode=0o600):
