@@ -223,14 +223,14 @@ async def _show_rooms(messenger: Messenger, *, how: tuple[float, bool]) -> None:
     if not await reach(messenger, wait):
         raise MessageError("none of your mailboxes answered in time: run this again")
     for address, client in list(messenger.delivery.own.items()):
-        await messenger.renting.pay_due(address, client, again=again)
+        await messenger.tasks.renting.pay_due(address, client, again=again)
         await _show_room(messenger, address)
-    for notice in messenger.renting.last_notices:
+    for notice in messenger.tasks.renting.last_notices:
         _tell(notice)
 
 
 async def _show_room(messenger: Messenger, address: str) -> None:
-    status, asked = await messenger.renting.read_room(address)
+    status, asked = await messenger.tasks.renting.read_room(address)
     until = datetime.fromtimestamp(status.paid_until, UTC) if status.paid_until else None
     record = {
         "mailbox": address,

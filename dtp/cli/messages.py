@@ -97,7 +97,7 @@ def card(
             await publish_keys(messenger)
         await deliver(messenger, WAIT)
         if who["bootstrap"] or who["chain"]:
-            await messenger.lookup.publish_card()
+            await messenger.tasks.lookup.publish_card()
         return messenger.card
 
     stamps = {"stamp_bits": stamp_bits, "stamp_mib": stamp_mib}

@@ -160,18 +160,18 @@ async def _with_sources(
             who = Identity.generate()  # nobody needs to know who asks
             dht = Dht(messenger.identity, node=who, client=True, bind=("0.0.0.0", 0), bootstrap=bootstrap)
             await stack.enter_async_context(dht)
-            messenger.add_source(DhtCards(dht))
+            messenger.dependencies.add_source(DhtCards(dht))
         if chain is not None:
             client = await stack.enter_async_context(ChainClient(chain))
-            messenger.add_source(ChainCards(client))
+            messenger.dependencies.add_source(ChainCards(client))
             if posts is not None:
-                messenger.chain_posts = ChainPosts(client, posts)
+                messenger.dependencies.posts = ChainPosts(client, posts)
         if node is not None:
             from dtp.node.node import Node
 
             ways = ("lan", "dht") if bootstrap else ("lan",)
             made = Node(identity=messenger.identity, listen=node, discover=ways, bootstrap=bootstrap)
-            messenger.group_topics = GroupTopics(await stack.enter_async_context(made))
+            messenger.dependencies.topics = GroupTopics(await stack.enter_async_context(made))
         yield await stack.enter_async_context(messenger)
 
 
@@ -192,9 +192,9 @@ async def collect(messenger: Messenger, wait: float) -> bool:
     """Return whether all is here that waits in the person's mailboxes, and on the chain, within `wait` seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
-            if messenger.posts.has_place:
-                await messenger.posts.collect()
-            if messenger.card.mailboxes or not messenger.posts.has_place:
+            if messenger.tasks.posts.has_place:
+                await messenger.tasks.posts.collect()
+            if messenger.card.mailboxes or not messenger.tasks.posts.has_place:
                 await messenger.wait_collected()
             return True
     return False

@@ -32,7 +32,7 @@ async def send_to_person(
     async with opened as messenger:
         is_card = to.startswith(TEXT_PREFIX)
         contact = await (messenger.add_contact(to) if is_card else messenger.find_person(to))
-        await messenger.lookup.check_contact(contact.person)
+        await messenger.tasks.lookup.check_contact(contact.person)
         contact = messenger.correspondence.get_contact(contact.person)
         if await _send_straight(messenger, contact, straight):
             return

@@ -73,7 +73,7 @@ def stamp_options(command: _Function) -> _Function:
 
 def tell_stamps(messenger: Messenger) -> bool:
     """Print what there is to say of stamps. Return whether something waits for one."""
-    told = messenger.stamping.last_notices
+    told = messenger.tasks.stamping.last_notices
     for notice in told:
         contact = messenger.find_contact(notice.person)
         name = "somebody" if contact is None else contact.name

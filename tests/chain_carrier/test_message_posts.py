@@ -44,7 +44,7 @@ async def messenger(tmp_path, chain, hosted):
     """The inbox, whose looks at the chain are those of the test."""
     made = Messenger(identity=ME, store=tmp_path / "me.db", posts=ChainPosts(chain, hosted.id))
     async with made:
-        await made.posts.stop()
+        await made.tasks.posts.stop()
         yield made
 
 
@@ -80,15 +80,15 @@ def test_a_post_of_a_sui_account_is_in_the_inbox_once_and_says_that_no_card_is_b
             sent = await send_post(user, hosted.id, "messages", b"is the room free?")
             for _ in range(2):  # as another run of the program
                 async with messenger(tmp_path, owner, hosted) as me:
-                    await me.posts.collect()
-                    await me.posts.collect()
+                    await me.tasks.posts.collect()
+                    await me.tasks.posts.collect()
                     (message,) = await me.unread()
                     assert (message.text, message.sender, message.own) == ("is the room free?", None, False)
                     assert message.sender_name == message.wallet == user.address
                     assert message.transaction == sent.transaction
             async with messenger(tmp_path, owner, hosted) as me:
                 await (await me.unread())[0].mark_read()
-                assert await me.posts.collect() == 0
+                assert await me.tasks.posts.collect() == 0
                 assert await me.unread() == []
 
     run(scenario())
@@ -106,7 +106,7 @@ def test_a_post_by_a_wallet_that_a_friends_card_links_is_the_friends(client, wal
             await send_post(user, hosted.id, "messages", b"it is me")
             async with messenger(tmp_path, owner, hosted) as me:
                 await me.add_contact(cards)
-                assert await me.posts.collect() == 1
+                assert await me.tasks.posts.collect() == 1
                 (message,) = await me.history(cards)
                 assert (message.sender_name, message.wallet) == ("Friend", user.address)
 
@@ -130,8 +130,8 @@ def test_a_flood_of_strangers_waits_on_the_chain_and_keeps_no_friend_out(client,
                 async with messenger(tmp_path, owner, hosted) as me:
                     me.correspondence.post_tray.most = 2
                     await me.add_contact(cards)
-                    assert await me.posts.collect() == len(expected)
-                    assert await me.posts.collect() == 0
+                    assert await me.tasks.posts.collect() == len(expected)
+                    assert await me.tasks.posts.collect() == 0
                     new = await me.unread()
                     assert sorted(each.text for each in new) == expected
                     found += [each.text for each in new]
@@ -155,11 +155,11 @@ def test_a_node_that_is_away_or_has_forgotten_loses_nothing_that_it_has(client, 
             await send_post(user, hosted.id, "messages", b"one")
             async with messenger(tmp_path, owner, hosted) as me:
                 with node.answering(list_events=away), pytest.raises(NodeUnavailable):
-                    await me.posts.collect()
-                assert await me.posts.collect() == 1
+                    await me.tasks.posts.collect()
+                assert await me.tasks.posts.collect() == 1
                 await send_post(user, hosted.id, "messages", b"two")
                 with node.answering(list_events=forgetful):
-                    assert await me.posts.collect() == 1
+                    assert await me.tasks.posts.collect() == 1
                 assert [each.text for each in await me.unread()] == ["one", "two"]
 
     run(scenario())
@@ -192,7 +192,7 @@ def test_only_a_full_tray_is_told_of(client, wallet, tmp_path):
                 await send_post(user, hosted.id, "messages", text)
             async with messenger(tmp_path, owner, hosted) as me:
                 me.correspondence.post_tray.most = 1
-                await me.posts.collect()
+                await me.tasks.posts.collect()
                 async for notice in me.notices():
                     if notice.what is What.POSTS_WAIT:
                         break
@@ -215,7 +215,7 @@ def test_an_account_is_written_to_by_its_card_and_has_it_in_its_inbox(client, wa
             assert (place.host, place.recipients) == (hosted.id, (ME.static_public,))
             await send_post(user, place.host, "messages", b"are you in?", recipients=place.recipients)
             async with messenger(tmp_path, owner, hosted) as me:
-                assert await me.posts.collect() == 1
+                assert await me.tasks.posts.collect() == 1
                 assert [each.text for each in await me.unread()] == ["are you in?"]
 
     run(scenario())

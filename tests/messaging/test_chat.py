@@ -485,7 +485,7 @@ def test_somebody_is_brought_into_a_group_and_given_what_was_said(office: Test) 
 def test_a_sui_account_without_a_card_has_a_room_that_says_how_it_is_answered(office: Test) -> None:
     async def main(at: PostOffice) -> None:
         alice = await at.begin("alice", await at.open())
-        alice.chain_posts = ChainPosts(None, "0x70c0")  # type: ignore[arg-type]  # nothing is asked of the chain
+        alice.dependencies.posts = ChainPosts(None, "0x70c0")  # type: ignore[arg-type]  # nothing is asked of the chain
         account = bytes.fromhex("ab" * 32)
         told = {"text": "is the room free?", "wallet": account, "transaction": "9AZy"}
         tray = alice.correspondence.post_tray

@@ -55,7 +55,7 @@ class CommandContext:
         if self.room is None:
             raise ChatMistake("there is nobody to write to: /add CARD")
         if (post := self.marked) is not None and post.wallet and post.sender is None:
-            posts = self.messenger.chain_posts
+            posts = self.messenger.dependencies.posts
             host = "0x..." if posts is None else posts.host
             raise ChatMistake(
                 "this Sui account has no card, and is answered through the chain: "

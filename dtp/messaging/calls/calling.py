@@ -160,15 +160,15 @@ class Calls:
 
     async def __aenter__(self) -> Self:
         """Begin to ring."""
-        if self.messenger.on_call_signal is not None:
+        if self.messenger.inbox.on_call_signal is not None:
             raise CallError("this messenger has its calls already")
-        self.messenger.on_call_signal = self._on_signal
+        self.messenger.inbox.on_call_signal = self._on_signal
         self._sending = start_task(self._send_always(), name="dtp-calls-send")
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Hang up, and ring no more."""
-        self.messenger.on_call_signal = None
+        self.messenger.inbox.on_call_signal = None
         if self._current is not None:
             self.hang_up(self._current.id)
         self._run_commands(self._book.miss_calls())
@@ -195,7 +195,7 @@ class Calls:
         tunnel = PacketTunnel() if self._relays else None
         try:
             named = self.messenger.correspondence.get_contact(self.messenger.conversation_of(person)).person
-            await self.messenger.lookup.check_contact(named)
+            await self.messenger.tasks.lookup.check_contact(named)
             devices = await self.messenger.delivery.run_in_thread(
                 self.messenger.correspondence.devices_of, named
             )

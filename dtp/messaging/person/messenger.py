@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,21 +27,16 @@ from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.group import Group, Room
 from dtp.messaging.person.groups.communities import InviteLink
-from dtp.messaging.person.groups.group_topics import GroupTopics, TopicSpreader
-from dtp.messaging.person.lookup import LookUp
+from dtp.messaging.person.groups.group_topics import GroupTopics
 from dtp.messaging.person.names import contact_label, find_group, find_named
-from dtp.messaging.person.notices import (
-    CallSignalled,
-    Notice,
-    NoticeQueue,
-    What,
-    list_without_calls,
-)
-from dtp.messaging.person.postage import Postage, Stamping
-from dtp.messaging.person.posts import ChainPosts, PostCollector
+from dtp.messaging.person.notices import CallSignalled, Notice, What
+from dtp.messaging.person.parts.inbox import MessengerInbox
+from dtp.messaging.person.parts.settings import MessengerSettings
+from dtp.messaging.person.parts.tasks import MessengerDependencies, MessengerTasks
+from dtp.messaging.person.postage import Postage
+from dtp.messaging.person.posts import ChainPosts
 from dtp.messaging.person.quotas import MessageQuotas
-from dtp.messaging.person.rent import Rent, Renting
-from dtp.net.address import Address
+from dtp.messaging.person.rent import Rent
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
 Person = Contact | ContactCard | PeerId | bytes | str
@@ -232,71 +227,42 @@ class Messenger:
         self._open_store = partial(
             Correspondence, store, identity, account=account, consent=consent, quotas=quotas
         )
-        self._mailboxes, self._name = mailboxes, name
-        self._receipts = read_receipts
-        self._bits, self._stamp_mib, self._postage = stamp_bits, stamp_mib, postage
-        self._sources, self._connect, self._rent = cards, connect, rent
-        #: Where messages through the chain are taken from: set it before `async with`, where it isn't there yet.
-        self.chain_posts = posts
-        #: By what messages of large groups are spread: set it before `async with`, as well.
-        self.group_topics = topics
-        #: Conversation, sender and id of messages to be given.
-        self._news: asyncio.Queue[tuple[bytes, bytes, bytes]] = asyncio.Queue()
-        self._notices = NoticeQueue()
-        #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
-        self.on_call_signal: Callable[[CallSignalled], None] | None = None
-        #: What this device keeps, and the tasks that bring it in and out: there from `async with` on.
+        self._settings = MessengerSettings(mailboxes, name, stamp_bits, stamp_mib, read_receipts)
+        #: What isn't there yet when this is made is set in it before `async with`.
+        self.dependencies = MessengerDependencies(tuple(cards), connect, rent, postage, posts, topics)
+        #: What has come, and waits for the program.
+        self.inbox = MessengerInbox()
+        #: What this device keeps, and what brings it in and out: there from `async with` on.
         self.correspondence: Correspondence
         self.delivery: Delivery
-        self.lookup: LookUp
-        self.renting: Renting
-        self.stamping: Stamping
-        self.posts: PostCollector
-        self.spreader: TopicSpreader
+        self.tasks: MessengerTasks
 
     async def __aenter__(self) -> Self:
         """Open the store, and begin to work. Raise `StoreFailed`, `MessageError`, `AddressError` of a mailbox."""
-        for mailbox in self._mailboxes or ():
-            Address.parse(mailbox)
+        self._settings.check_mailboxes()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
         loop = asyncio.get_running_loop()
         self.correspondence = await loop.run_in_executor(self._thread, self._open_store, now_ms())
-        self.delivery = Delivery(self.correspondence, self._thread, self._connect, self.tell)
-        self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self.tell)
-        self.renting = Renting(self._rent, self.delivery, self.tell)
-        self.stamping = Stamping(self._postage, self.delivery, self.tell)
-        self.posts = PostCollector(self.chain_posts, self.delivery, self.lookup, self.tell)
-        card = self.correspondence.card
-        name = card.name if self._name is None else self._name
-        mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes
+        connect = self.dependencies.connect
+        self.delivery = Delivery(self.correspondence, self._thread, connect, self.tell)
         try:
-            self.spreader = TopicSpreader(self.group_topics, self.delivery, self.tell)
-            if self._bits is not None:
-                await self.delivery.run_in_thread(self.correspondence.set_stamp_bits, self._bits)
-            if self._stamp_mib is not None:
-                await self.delivery.run_in_thread(self.correspondence.set_stamp_mib, self._stamp_mib)
-            await self.delivery.run_in_thread(self.correspondence.set_profile, name, mailboxes, now_ms())
-            for each in await self.list_unread():
-                self._news.put_nowait(each)
+            self.tasks = MessengerTasks(self.dependencies, self.delivery, self.tell)
+            await self._settings.keep(self.correspondence, self.delivery)
+            self.inbox.add_messages(await self.list_unread())
         except BaseException:
             await self._close_store()
             raise
         if self.correspondence.desk.renewed:
             self.tell([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
         self.delivery.start()
-        self.lookup.start()
-        self.posts.start()
-        self.spreader.start()
+        self.tasks.start()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop, and close the store. What isn't delivered yet is, the next time."""
-        await self.spreader.stop()
-        await self.posts.stop()
-        await self.lookup.stop()
-        await self.stamping.stop()
+        await self.tasks.stop()
         await self.delivery.stop()
-        await self.delivery.forget_calls(self._notices.take_told())
+        await self.delivery.forget_calls(self.inbox.notices.take_told())
         await self._close_store()
 
     async def _close_store(self) -> None:
@@ -305,18 +271,11 @@ class Messenger:
 
     def tell(self, notices: Iterable[Notice | CallSignalled]) -> None:
         """Tell the program of what has happened."""
-        for each in notices if self.on_call_signal else list_without_calls(notices):
-            if isinstance(each, CallSignalled):
-                if self.on_call_signal is not None:
-                    self.on_call_signal(each)
-                continue
+        for each in self.inbox.add(notices):
             if each.what is What.OWN_CARD:
-                self.lookup.publish_soon()
+                self.tasks.lookup.publish_soon()
             if each.what is What.GROUP_CHANGED:
                 self.delivery.wake_up()
-            if each.what is What.MESSAGE:
-                self._news.put_nowait((each.conversation, each.person, each.message))
-            self._notices.put(each)
 
     async def signal_call(self, devices: Iterable[bytes], signal: Signal) -> None:
         """Send a signal about a call to these devices. For `Calls`."""
@@ -325,10 +284,6 @@ class Messenger:
         self.delivery.wake_up()
 
     # ---- who ---------------------------------------------------------------------------------------------------
-
-    def add_source(self, source: CardSource) -> None:
-        """Look people up there as well: before `async with`, where `cards` couldn't have it yet."""
-        self._sources = (*self._sources, source)
 
     @property
     def card(self) -> ContactCard:
@@ -375,7 +330,7 @@ class Messenger:
         Raise `CardRolledBack`, `CardEnded` if the chain says of an account that the card counts no more.
         """
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
-        await self.lookup.check_card(told)
+        await self.tasks.lookup.check_card(told)
         contact = await self.delivery.run_in_thread(self.correspondence.add_contact, told, now_ms())
         self.delivery.wake_up()  # a group of theirs may be no invitation any more
         return contact
@@ -390,7 +345,7 @@ class Messenger:
         except UnknownContact:
             if isinstance(name, str) and not name.startswith(("dtp1", "dtpa1")):
                 raise
-        found = await self.lookup.find_card(self.conversation_of(name))
+        found = await self.tasks.lookup.find_card(self.conversation_of(name))
         if found is None:
             who = name if isinstance(name, str) else "that person"
             raise UnknownContact(f"no card of {who} is found anywhere")
@@ -399,7 +354,7 @@ class Messenger:
 
     async def refresh_cards(self) -> None:
         """Look for newer cards of whom we know, and for one of ours, now; else it is done every six hours."""
-        await self.lookup.look_for_newer()
+        await self.tasks.lookup.look_for_newer()
 
     async def list_accounts(self) -> list[bytes]:
         """Return the Sui accounts that have written through the chain, and that no card links: 32 bytes each."""
@@ -421,8 +376,7 @@ class Messenger:
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
         await self.delivery.run_in_thread(self.correspondence.accept_key, self.conversation_of(person))
-        for each in await self.list_unread():
-            self._news.put_nowait(each)
+        self.inbox.add_messages(await self.list_unread())
 
     async def _update_contact(self, person: Person, **changes: Any) -> None:
         await self.delivery.run_in_thread(
@@ -493,7 +447,7 @@ class Messenger:
         conversation = self.conversation_of(to)
         if isinstance(to, PeerId | bytes | str) and not self._is_known(conversation):
             conversation = (await self.find_person(to)).person
-        await self.lookup.check_contact(conversation)
+        await self.tasks.lookup.check_contact(conversation)
         fields: dict[str, Any] = {"text": text}
         if files := [await self._upload_file(Path(each)) for each in attachments]:
             fields["files"] = files
@@ -510,7 +464,7 @@ class Messenger:
 
         most = parse_amount(up_to) if isinstance(up_to, str) else up_to
         contact = self.correspondence.get_contact(self.conversation_of(person))
-        await self.stamping.allow_spending(contact.person, most)
+        await self.tasks.stamping.allow_spending(contact.person, most)
 
     def _is_known(self, conversation: bytes) -> bool:
         is_person = conversation == self.card.person or self.find_contact(conversation) is not None
@@ -535,7 +489,7 @@ class Messenger:
 
     async def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any]) -> Event:
         """Store and queue an event, and return it. Raise as `send` does."""
-        await self.lookup.check_contact(conversation)
+        await self.tasks.lookup.check_contact(conversation)
         said = await self.delivery.run_in_thread(
             self.correspondence.send_event, conversation, kind, fields, now_ms()
         )
@@ -598,7 +552,7 @@ class Messenger:
 
     async def mark_read(self, message: bytes, sender: bytes = b"") -> None:
         """Say that a message was read, by its id; `sender` is the person whose it is, where several may have it."""
-        mark, tell = self.correspondence.mark_read, self._receipts
+        mark, tell = self.correspondence.mark_read, self._settings.read_receipts
         if await self.delivery.run_in_thread(mark, message, now_ms(), tell=tell, sender=sender):
             self.delivery.wake_up()
 
@@ -619,18 +573,18 @@ class Messenger:
 
     async def _iter_messages(self) -> AsyncIterator[Message]:
         while True:
-            for each in await self._find_message(*await self._news.get()):
+            for each in await self._find_message(*await self.inbox.next_message()):
                 yield each
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. For one loop."""
         while True:
-            await self.delivery.forget_calls(self._notices.take_told())
-            yield await self._notices.get()
+            await self.delivery.forget_calls(self.inbox.notices.take_told())
+            yield await self.inbox.notices.get()
 
     def take_notices(self) -> list[Notice]:
         """Return the notices that wait, which `notices` doesn't yield then."""
-        return self._notices.get_all()
+        return self.inbox.notices.get_all()
 
     # ---- groups and devices ------------------------------------------------------------------------------------
 
@@ -647,7 +601,7 @@ class Messenger:
         Raise `LinkMalformed`, `MessageError` for our own.
         """
         told = InviteLink.parse(link)
-        await self.lookup.check_card(told.card)
+        await self.tasks.lookup.check_card(told.card)
         await self.delivery.run_in_thread(self.correspondence.communities.ask_to_join, told, now_ms())
         self.delivery.wake_up()
 
@@ -696,4 +650,4 @@ class Messenger:
         await self.delivery.run_in_thread(self.correspondence.change_account, account, now_ms())
         self.delivery.wake_up()
         self.delivery.publish_again()
-        self.lookup.publish_soon()
+        self.tasks.lookup.publish_soon()

@@ -65,10 +65,10 @@ def test_a_daemon_sells_room_in_its_mailbox(place: Place, monkeypatch: pytest.Mo
             alice = await stack.enter_async_context(Messenger(identity=buyer, **options))
             await alice.wait_reached()
             (address,) = alice.card.mailboxes
-            while not alice.renting.last_notices:  # it sells as soon as the chain has its host
-                await alice.renting.pay_due(address, alice.delivery.own[address])
-            assert [each.what for each in alice.renting.last_notices] == [What.ROOM_PAID]
-            status, asked = await alice.renting.read_room(address)
+            while not alice.tasks.renting.last_notices:  # it sells as soon as the chain has its host
+                await alice.tasks.renting.pay_due(address, alice.delivery.own[address])
+            assert [each.what for each in alice.tasks.renting.last_notices] == [What.ROOM_PAID]
+            status, asked = await alice.tasks.renting.read_room(address)
             assert (status.reserved, asked.mib_month) == (2 * MIB, 10_000_000)
 
     asyncio.run(scenario())

@@ -96,7 +96,7 @@ def test_two_people_find_each_other_in_the_dht(office: Test) -> None:
                     each.add_node(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
             alice = await at.begin("alice", box, cards=[DhtCards(dhts[0])])
             bob = await at.begin("bob", box, cards=[Broken(), DhtCards(dhts[1])])
-            await alice.lookup.publish_card()
+            await alice.tasks.lookup.publish_card()
             name = str(known_identity("alice").id)
             await bob.send(name, "found you")
             (message,) = await take(alice, 1)

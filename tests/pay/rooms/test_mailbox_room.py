@@ -30,11 +30,13 @@ def test_room_is_paid_once_a_month_and_not_again_after_a_restart(market: Play) -
                 async with made.messenger("alice", ALICE, await made.rent()) as alice:
                     await alice.wait_reached()
                     address, own = made.address, alice.delivery.own
-                    await asyncio.gather(*(alice.renting.pay_due(address, own[address]) for _ in range(3)))
-                    status, asked = await alice.renting.read_room(address)
+                    await asyncio.gather(
+                        *(alice.tasks.renting.pay_due(address, own[address]) for _ in range(3))
+                    )
+                    status, asked = await alice.tasks.renting.read_room(address)
                     assert (status.reserved, asked.mib_month) == (4 * MIB, PRICE)
                     assert made.signed() == 4 * PRICE
-                    notices = [each.what for each in alice.renting.last_notices]
+                    notices = [each.what for each in alice.tasks.renting.last_notices]
                     assert notices == ([] if restarted else [What.ROOM_PAID])
             assert made.mailbox.counters["mib_months"] == 4
 
@@ -81,7 +83,7 @@ def test_a_mailbox_that_asks_more_than_agreed_is_paid_nothing(market: Play, boun
             made.mailbox.store.limits = MailboxLimits(price_mib_month=PRICE // 2, free_bytes=1024)
             async with made.messenger("alice", ALICE, await made.rent(most=PRICE // 2)) as alice:
                 assert (await told(alice, *ROOM)).what is What.ROOM_UNPAID
-                assert alice.renting.list_paid() == {}
+                assert alice.tasks.renting.list_paid() == {}
             assert made.signed() == bound
 
     market(scenario)
@@ -94,7 +96,7 @@ def test_a_mailbox_that_charges_for_more_than_was_ordered_is_paid_nothing(market
             made.mailbox.charge = lambda connection, units: charge(connection, units + 1)
             async with made.messenger("alice", ALICE, await made.rent()) as alice:
                 assert (await told(alice, *ROOM)).what is What.ROOM_UNPAID
-                assert alice.renting.list_paid() == {}
+                assert alice.tasks.renting.list_paid() == {}
             assert made.signed() == bound
             assert (await made.status()).reserved == 0
 
@@ -111,7 +113,7 @@ def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market: Play, b
                     whats = ROOM if number else ROOM[1:]
                     await alice.wait_reached()
                     own = alice.delivery.own[made.address]
-                    await asyncio.gather(*(alice.renting.pay_due(made.address, own) for _ in range(3)))
+                    await asyncio.gather(*(alice.tasks.renting.pay_due(made.address, own) for _ in range(3)))
                     assert (await told(alice, *whats)).what is What.ROOM_WITHHELD
             assert made.signed() == bound
 
@@ -167,7 +169,7 @@ def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market: Play, boun
             async with made.messenger("alice", ALICE, await made.rent()) as alice:
                 await alice.wait_reached()
                 for _ in range(3):
-                    await alice.renting.pay_due(made.address, alice.delivery.own[made.address])
+                    await alice.tasks.renting.pay_due(made.address, alice.delivery.own[made.address])
             assert made.signed() == bound
 
     market(scenario)
@@ -179,7 +181,7 @@ def test_nobody_makes_the_room_of_another_smaller(market: Play, bound: Any) -> N
     async def scenario(market: Market) -> None:
         async with box(market) as made, made.messenger("alice", ALICE, await made.rent()) as alice:
             await alice.wait_reached()
-            await alice.renting.pay_due(made.address, alice.delivery.own[made.address])
+            await alice.tasks.renting.pay_due(made.address, alice.delivery.own[made.address])
             before = await made.status()
             connection = await dtp.connect(
                 made.mailbox.door,
@@ -195,7 +197,7 @@ def test_nobody_makes_the_room_of_another_smaller(market: Play, bound: Any) -> N
                 before.reserved,
                 before.paid_until + 30 * DAY // 4,
             )
-            await alice.renting.pay_due(made.address, alice.delivery.own[made.address])
+            await alice.tasks.renting.pay_due(made.address, alice.delivery.own[made.address])
             assert made.signed() - MIBS * PRICE == bound
 
     market(scenario)

@@ -260,7 +260,7 @@ def test_what_is_agreed_to_is_of_one_person_and_said_as_an_amount(market: Play, 
                     await bob.send(other, "hello")
                     await bob.allow_stamps(card, most)
                     assert (await first(alice)).text == "hello"
-                    told_of = {each.what: each.person for each in bob.stamping.last_notices}
+                    told_of = {each.what: each.person for each in bob.tasks.stamping.last_notices}
                     assert told_of == {What.STAMP_PAID: ALICE.id.key, What.STAMP_NEEDED: other.person}
             assert made.signed() == STAMP
 
@@ -293,7 +293,7 @@ def test_a_price_that_is_none_has_nothing_spent(market: Play, price: Any) -> Non
                 await bob.send(alice.card.public(), "hello")
                 while Liar.asked < 3:
                     await bob.delivery.run_in_thread(lambda: None)
-                assert bob.stamping.last_notices == []
+                assert bob.tasks.stamping.last_notices == []
             assert made.buyer["store"].bought_channels() == []
             async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
                 assert (await told(bob, *STAMPS)).what is What.STAMP_NEEDED
@@ -323,7 +323,7 @@ def test_who_is_killed_while_paying_pays_once_and_is_let_in(market: Play, agreed
             shutil.copytree(market.tmp_path / "killed", remembered(), dirs_exist_ok=True)
             async with made.messenger("bob", BOB, postage=await made.postage()) as bob:
                 assert (await first(alice)).text == "hello"
-                assert What.STAMP_WITHHELD not in {each.what for each in bob.stamping.last_notices}
+                assert What.STAMP_WITHHELD not in {each.what for each in bob.tasks.stamping.last_notices}
             assert made.signed() == STAMP
 
     market(scenario)
@@ -376,9 +376,9 @@ def test_for_what_was_let_in_no_other_stamp_is_paid(market: Play) -> None:
                 needed = MailboxRefused(Refusal.STAMP_NEEDED, 0, MIBS)
                 for each in again:
                     with pytest.raises(MailboxRefused):
-                        await bob.stamping.deposit_stamped(client, each, needed)
+                        await bob.tasks.stamping.deposit_stamped(client, each, needed)
                 await client.close()
-                assert [each.what for each in bob.stamping.last_notices] == [What.STAMP_PAID]
+                assert [each.what for each in bob.tasks.stamping.last_notices] == [What.STAMP_PAID]
             assert made.signed() == STAMP
 
     market(scenario)
@@ -425,7 +425,7 @@ def test_for_one_message_one_of_several_mailboxes_is_paid(market: Play) -> None:
 
             async def connect(address: str, identity: Any) -> MailboxClient:
                 while address == slow and What.STAMP_PAID not in {
-                    each.what for each in bob.stamping.last_notices
+                    each.what for each in bob.tasks.stamping.last_notices
                 }:
                     await bob.delivery.run_in_thread(lambda: None)
                 return await connect_plainly(address, identity)
@@ -462,7 +462,7 @@ def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
                 return client
 
             def is_paid() -> bool:
-                return What.STAMP_PAID in {each.what for each in bob.stamping.last_notices}
+                return What.STAMP_PAID in {each.what for each in bob.tasks.stamping.last_notices}
 
             bob = made.messenger("bob", BOB, postage=await made.postage(), connect=connect)
             async with bob:
@@ -610,7 +610,7 @@ def test_what_was_let_in_before_a_restart_is_not_paid_once_more(market: Play) ->
                 bob.delivery.wake_up()
                 while made.mailbox.counters["refused:stamp_needed"] < refused + 6:
                     await bob.delivery.run_in_thread(lambda: None)
-                assert not [each for each in bob.stamping.last_notices if each.what is What.STAMP_PAID]
+                assert not [each for each in bob.tasks.stamping.last_notices if each.what is What.STAMP_PAID]
             assert made.signed() == STAMP
 
     market(scenario)

@@ -166,7 +166,7 @@ class World:
     async def look(self, number: int) -> Any:
         device = self.keys[number].id.key
         status = await self.made.mailbox.keeper.run_in_store(self.made.mailbox.store.device_status, device)
-        told = [each for each in self.bob.stamping.last_notices if each.person == device]
+        told = [each for each in self.bob.tasks.stamping.last_notices if each.person == device]
         waits = self.model.people[number].waits
         last = told[-1] if told and waits else None
         detail = last.detail if last and last.what is What.STAMP_NEEDED else ""

@@ -1,0 +1,1 @@
+"""What `Messenger` is made of."""

@@ -1,0 +1,45 @@
+"""What has come for the program, and waits until it is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from dtp.messaging.person.notices import CallSignalled, Notice, NoticeQueue, What, list_without_calls
+
+#: Where a message is: its conversation, its sender, and its id.
+MessagePlace: TypeAlias = tuple[bytes, bytes, bytes]
+
+
+class MessengerInbox:
+    """Messages and notices in the order in which they came; signals of calls are given on at once."""
+
+    def __init__(self) -> None:
+        #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
+        self.on_call_signal: Callable[[CallSignalled], None] | None = None
+        self._messages: asyncio.Queue[MessagePlace] = asyncio.Queue()
+        self.notices = NoticeQueue()
+
+    def add(self, notices: Iterable[Notice | CallSignalled]) -> list[Notice]:
+        """Return the notices of these that wait for the program from now on."""
+        added = []
+        for each in notices if self.on_call_signal else list_without_calls(notices):
+            if isinstance(each, CallSignalled):
+                if self.on_call_signal is not None:
+                    self.on_call_signal(each)
+                continue
+            if each.what is What.MESSAGE:
+                self._messages.put_nowait((each.conversation, each.person, each.message))
+            self.notices.put(each)
+            added.append(each)
+        return added
+
+    def add_messages(self, places: Iterable[MessagePlace]) -> None:
+        """Give these messages to the program after those that wait already."""
+        for each in places:
+            self._messages.put_nowait(each)
+
+    async def next_message(self) -> MessagePlace:
+        """Wait for a message, and return where it is."""
+        return await self._messages.get()
