@@ -49,6 +49,8 @@ PATIENCE = 5.0
 #: Seconds between two looks at whether a server that has not answered yet answers others; and for those, its answer.
 _LOOK: Final = 3.0
 _ANSWER: Final = 5
+#: How long a listener waits before it looks whether it is wanted still.
+_LISTEN_SECONDS: Final = 0.25
 _WRITES: Final = pq.PollingStatus.WRITING
 
 #: What libpq sends first where it wants TLS, and the answer of a server that has it.
@@ -125,6 +127,100 @@ def while_it_answers(
     finally:
         over.set()
         timers[0].cancel()
+
+
+class KeptConnection:
+    """A connection that threads use in turn. One that broke is made again by the next use."""
+
+    def __init__(
+        self,
+        url: str,
+        guard: Guard,
+        begin: Callable[[psycopg.Connection[Any]], object] = lambda database: None,
+    ) -> None:
+        """`guard` finds out whether the server still answers; `begin` is called with each connection that is made."""
+        self._url, self._guard, self._begin = url, guard, begin
+        self._one_at_a_time = threading.RLock()
+        self._closed = threading.Event()
+        self._listener: threading.Thread | None = None
+        self._database: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    @property
+    def was_made(self) -> bool:
+        """Whether there has been a connection."""
+        return self._database is not None
+
+    @property
+    def backend_pid(self) -> int:
+        """The number of the server's process, 0 while there is no connection."""
+        database = self._database
+        return 0 if database is None or database.closed else database.info.backend_pid
+
+    @contextmanager
+    def use(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """Give the connection to this thread alone. Raise `psycopg.Error`, also after `close`, and what `begin`
+        raises."""
+        with self._one_at_a_time:
+            try:
+                if self._database is None or self._database.closed:
+                    self._database = self._connect(self._begin)
+                with self._guard(self._database.fileno(), self._url):
+                    yield self._database
+            except psycopg.Error:
+                if self._database is not None and self._database.broken:
+                    self._database.close()
+                raise
+
+    def _connect(
+        self, begin: Callable[[psycopg.Connection[Any]], object]
+    ) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._closed.is_set():
+            raise psycopg.InterfaceError("it is closed")
+        database = psycopg.connect(self._url, autocommit=True, **ALIVE)
+        try:
+            with self._guard(database.fileno(), self._url):
+                database.execute(ALIVE_THERE)
+                begin(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def listen(
+        self, channel: str, on_notified: Callable[[psycopg.Notify | None], None], *, name: str
+    ) -> None:
+        """Call `on_notified` in a thread of this name with each notification on a channel, and with None when it
+        begins to listen, again after a connection broke. Once only."""
+        if self._listener is None:
+            self._listener = threading.Thread(
+                target=self._listen_until_closed, args=(channel, on_notified), name=name, daemon=True
+            )
+            self._listener.start()
+
+    def _listen_until_closed(
+        self, channel: str, on_notified: Callable[[psycopg.Notify | None], None]
+    ) -> None:
+        while not self._closed.is_set():
+            try:
+                with self._connect(lambda database: database.execute(f"LISTEN {channel}")) as database:
+                    on_notified(None)
+                    while not self._closed.is_set():
+                        for notified in database.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
+                            on_notified(notified)
+            except psycopg.Error:
+                self._closed.wait(_LISTEN_SECONDS)
+
+    def close(self, last: str = "") -> None:
+        """Stop listening, execute a `last` statement if the server still takes it, and disconnect."""
+        self._closed.set()
+        if self._listener is not None:
+            self._listener.join()
+        with self._one_at_a_time:
+            if self._database is not None:
+                with suppress(psycopg.Error), self._guard(self._database.fileno(), self._url):
+                    if last:
+                        self._database.execute(last)
+                self._database.close()
 
 
 def what_mends(error: BaseException | None, url: str, *, connected: bool) -> str | None:

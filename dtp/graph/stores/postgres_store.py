@@ -7,9 +7,8 @@ A session's lock on (graph, identity) keeps two programs from writing as one ide
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 from dtp.graph.errors import GraphError, GraphReadOnly, StoreAway, StoreError
@@ -20,7 +19,7 @@ from dtp.graph.stores.store import Loaded, Store, fit_sequences
 try:
     import psycopg
 
-    from dtp.postgresql import ALIVE, ALIVE_THERE, Guard, first_line, what_mends, while_it_answers
+    from dtp.postgresql import Guard, KeptConnection, first_line, what_mends, while_it_answers
 except ImportError as error:
     raise GraphError(
         "a graph in PostgreSQL takes a package: pip install 'dtp-sockets[graph-postgres]'"
@@ -30,8 +29,6 @@ except ImportError as error:
 #: 3: lists are edited as texts are.
 FORMAT: Final = 3
 _CHANNEL: Final = "dtp_graph"
-#: How long the listener waits before it looks whether it is wanted still.
-_LISTEN_SECONDS: Final = 0.25
 #: Two programs that make the tables at once would collide in the catalogue: one at a time.
 _TABLES_LOCK: Final = 7238
 #: What a program that grows a part may not see beside it: others would go on with what they had read of it.
@@ -83,24 +80,19 @@ class PostgresStore(Store):
     """
 
     def __init__(self, url: str, name: str, writer: bytes, *, guard: Guard = while_it_answers) -> None:
-        self._guard = guard
         self.name = name
-        self._url = url
         self._writer = writer
-        self._one_at_a_time = threading.RLock()
-        self._closed = threading.Event()
-        self._listener: threading.Thread | None = None
         self._graph = 0
         self._schema = b""
         #: All frames that arrived up to here were loaded, added here, or are in `_news`.
         self._arrival = 0
         self._news: list[bytes] = []
-        self._db: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._connection = KeptConnection(url, guard, self._begin_store)
         try:
             with self._use_connection("opened"):
                 pass
         except StoreError as error:
-            if (mended := what_mends(error.__cause__, url, connected=self._db is not None)) is not None:
+            if (mended := what_mends(error.__cause__, url, connected=self._connection.was_made)) is not None:
                 raise StoreError(f"{error}; {mended}") from error
             raise
 
@@ -108,30 +100,12 @@ class PostgresStore(Store):
 
     @contextmanager
     def _use_connection(self, what: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        with self._one_at_a_time:
-            try:
-                if self._db is None or self._db.closed:
-                    self._db = self._connect_database()
-                with self._guard(self._db.fileno(), self._url):
-                    yield self._db
-            except psycopg.Error as error:
-                if self._db is not None and self._db.broken:
-                    self._db.close()
-                kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreError
-                raise kind(f"the graph in PostgreSQL could not be {what}: {first_line(error)}") from error
-
-    def _connect_database(self) -> psycopg.Connection[tuple[Any, ...]]:
-        if self._closed.is_set():
-            raise StoreError("this store is closed")
-        database = psycopg.connect(self._url, autocommit=True, **ALIVE)
         try:
-            with self._guard(database.fileno(), self._url):
-                database.execute(ALIVE_THERE)
-                self._begin_store(database)
-        except BaseException:
-            database.close()
-            raise
-        return database
+            with self._connection.use() as database:
+                yield database
+        except psycopg.Error as error:
+            kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreError
+            raise kind(f"the graph in PostgreSQL could not be {what}: {first_line(error)}") from error
 
     def _begin_store(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
         with database.transaction():
@@ -394,40 +368,17 @@ class PostgresStore(Store):
         return found
 
     def watch_news(self, on_news: Callable[[], None]) -> None:
-        self._listener = threading.Thread(
-            target=self._listen_for_news, args=(on_news,), name="dtp-graph-listen", daemon=True
-        )
-        self._listener.start()
+        def on_notified(notified: psycopg.Notify | None) -> None:
+            if notified is None or (
+                notified.payload == str(self._graph) and notified.pid != self._connection.backend_pid
+            ):
+                on_news()
 
-    def _listen_for_news(self, on_news: Callable[[], None]) -> None:
-        """Listen until the store is closed. A broken connection is made anew, and `on_news` is called then, too."""
-        while not self._closed.is_set():
-            try:
-                with psycopg.connect(self._url, autocommit=True, **ALIVE) as database:
-                    with self._guard(database.fileno(), self._url):
-                        database.execute(f"LISTEN {_CHANNEL}")
-                    on_news()
-                    while not self._closed.is_set():
-                        for told in database.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
-                            if told.payload == str(self._graph) and told.pid != self._backend_pid():
-                                on_news()
-            except psycopg.Error:
-                self._closed.wait(_LISTEN_SECONDS)
-
-    def _backend_pid(self) -> int:
-        database = self._db
-        return 0 if database is None or database.closed else database.info.backend_pid
+        self._connection.listen(_CHANNEL, on_notified, name="dtp-graph-listen")
 
     def close(self) -> None:
-        self._closed.set()
-        if self._listener is not None:
-            self._listener.join()
-        with self._one_at_a_time:
-            if self._db is not None:
-                # the server's end of a session may outlive it for a moment
-                with suppress(psycopg.Error), self._guard(self._db.fileno(), self._url):
-                    self._db.execute("SELECT pg_advisory_unlock_all()")
-                self._db.close()
+        # The server's end of a session may outlive it for a moment.
+        self._connection.close(last="SELECT pg_advisory_unlock_all()")
 
 
 class PostgresReader(PostgresStore):
@@ -441,7 +392,7 @@ class PostgresReader(PostgresStore):
         super().__init__(url, name, writer)
 
     def _begin_store(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
-        if self._db is not None and not self._is_loaded:
+        if self._connection.was_made and not self._is_loaded:
             raise StoreError("the connection to PostgreSQL was lost while a graph was opened; open it again")
         database.execute("SET default_transaction_read_only = on")
         if not self._is_loaded:

@@ -8,7 +8,6 @@ are numbered in the order in which they can be read, so that none is overlooked.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,9 +43,8 @@ try:
     import psycopg
 
     from dtp.postgresql import (
-        ALIVE,
-        ALIVE_THERE,
         Guard,
+        KeptConnection,
         find_wrong_setting,
         first_line,
         what_mends,
@@ -58,8 +56,6 @@ except ImportError as error:
     ) from error
 
 _CHANNEL: Final = "dtp_mailbox"
-#: How long the listener waits before it looks whether it is wanted still.
-_LISTEN_SECONDS: Final = 0.25
 #: Two processes that make the tables at once would collide in the catalogue: one at a time.
 _TABLES_LOCK: Final = 7239
 
@@ -113,51 +109,28 @@ class PostgresMailbox(MailboxStore):
     ) -> None:
         """Connect, and make the tables. Raise `StoreUnusable` where the server refuses for good, `StoreAway` where it
         can't be reached or says nothing any more (`guard` finds out), else `StoreFailed`."""
-        self._guard = guard
         self.limits = limits or MailboxLimits()
-        self._url = url
-        self._one_at_a_time = threading.RLock()
-        self._closed = threading.Event()
-        self._listener: threading.Thread | None = None
-        self._db: _Database | None = None
+        self._connection = KeptConnection(url, guard)
         try:
             with self._open_transaction("opened") as database:
                 database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
                 database.execute(_SCHEMA)
         except StoreFailed as error:
-            if (mended := what_mends(error.__cause__, url, connected=self._db is not None)) is not None:
+            if (mended := what_mends(error.__cause__, url, connected=self._connection.was_made)) is not None:
                 raise StoreUnusable(f"{error}; {mended}") from error
             raise
 
     def close(self) -> None:
-        self._closed.set()
-        if self._listener is not None:
-            self._listener.join()
-        with self._one_at_a_time:
-            if self._db is not None:
-                self._db.close()
-
-    def _connect_database(self) -> _Database:
-        if self._closed.is_set():
-            raise StoreFailed("this mailbox is closed")
-        database: _Database = psycopg.connect(self._url, autocommit=True, **ALIVE)
-        with self._guard(database.fileno(), self._url):
-            database.execute(ALIVE_THERE)
-        return database
+        self._connection.close()
 
     @contextmanager
     def _open_transaction(self, what: str = "written") -> Iterator[_Database]:
-        with self._one_at_a_time:
-            try:
-                if self._db is None or self._db.closed:
-                    self._db = self._connect_database()
-                with self._guard(self._db.fileno(), self._url), self._db.transaction():
-                    yield self._db
-            except psycopg.Error as error:
-                if self._db is not None and self._db.broken:
-                    self._db.close()
-                kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreFailed
-                raise kind(f"the mailbox in PostgreSQL could not be {what}: {first_line(error)}") from error
+        try:
+            with self._connection.use() as database, database.transaction():
+                yield database
+        except psycopg.Error as error:
+            kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreFailed
+            raise kind(f"the mailbox in PostgreSQL could not be {what}: {first_line(error)}") from error
 
     def _select_rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._open_transaction("read") as database:
@@ -166,24 +139,11 @@ class PostgresMailbox(MailboxStore):
     # ---- what others have kept ---------------------------------------------------------------------------------
 
     def watch_others(self, came: Callable[[bytes], None]) -> None:
-        if self._listener is None:
-            self._listener = threading.Thread(
-                target=self._listen_for_news, args=(came,), name="dtp-mailbox-listen", daemon=True
-            )
-            self._listener.start()
+        def on_notified(notified: psycopg.Notify | None) -> None:
+            # Whatever came before it listened is found by looking.
+            came(b"" if notified is None else bytes.fromhex(notified.payload))
 
-    def _listen_for_news(self, came: Callable[[bytes], None]) -> None:
-        while not self._closed.is_set():
-            try:
-                with self._connect_database() as database:
-                    with self._guard(database.fileno(), self._url):
-                        database.execute(f"LISTEN {_CHANNEL}")
-                    came(b"")  # whatever came before is found by looking
-                    while not self._closed.is_set():
-                        for each in database.notifies(timeout=_LISTEN_SECONDS):
-                            came(bytes.fromhex(each.payload))
-            except (psycopg.Error, StoreFailed):
-                self._closed.wait(_LISTEN_SECONDS)
+        self._connection.listen(_CHANNEL, on_notified, name="dtp-mailbox-listen")
 
     # ---- devices -----------------------------------------------------------------------------------------------
 

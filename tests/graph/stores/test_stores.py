@@ -312,8 +312,8 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
         store.load_saved()
         for statement in range(8):
             store.last_sequences()  # connects again
-            database = store._db
-            assert database is not None
+            with store._connection.use() as database:
+                pass
             left, pid = [statement], database.info.backend_pid
             execute = database.execute
 
