@@ -103,6 +103,10 @@ from dtp.graph.query.values.semantics import Path, Relation
          [(-3, -1, float("inf"), "1.0", "a1.5", [1, 2], 31)]),
         ("UNWIND [1, 'a', true, null, [1], 0.5] AS x RETURN x ORDER BY x",
          [([1],), ("a",), (True,), (0.5,), (1,), (None,)]),
+        ("RETURN toInteger('1_000'), toFloat('1_0'), toInteger('12'), right('abc', 2)", [(None, None, 12, "bc")]),
+        ("RETURN toString(asin(2)), toString(sin(1.0 / 0)), cot(0), toString(cot(1.0 / 0))",
+         [("NaN", "NaN", float("inf"), "NaN")]),
+        ("UNWIND [1.0 / 0, -1.0 / 0] AS x RETURN toString(avg(x)), toString(stDev(x))", [("NaN", "NaN")]),
         ("UNWIND [1, 2, 3, 4] AS x RETURN stDev(x) > 1.29, percentileDisc(x, 0.5), percentileCont(x, 0.5)",
          [(True, 2, 2.5)]),
         ("MATCH (u {active: true}) RETURN u.name ORDER BY u.name", [("Alice",), ("Bob",)]),  # true is not 1

@@ -48,6 +48,21 @@ def _substring(text: str, start: int, length: int | None = None) -> str:
     return text[start:] if length is None else text[start : start + length]
 
 
+def _left(text: str, length: int) -> str:
+    _check_length("left", length)
+    return text[:length]
+
+
+def _right(text: str, length: int) -> str:
+    _check_length("right", length)
+    return text[max(0, len(text) - length) :]
+
+
+def _check_length(name: str, length: int) -> None:
+    if length < 0:
+        raise QueryError(f"{name}() takes a length of 0 or more")
+
+
 def _replace(text: str, old: str, new: str) -> str:
     if len(text) + (text.count(old) * (len(new) - len(old))) > _TEXT:
         raise QueryError(f"replace() gives at most {_TEXT:,} letters")
@@ -71,7 +86,7 @@ def _to_integer(value: Any) -> int | None:
     if not isinstance(value, str):
         raise QueryError(f"toInteger() takes a number, text or a boolean, not {describe_value(value)}")
     try:
-        return int(value)
+        return int(value) if "_" not in value else None  # Python's own way to group digits
     except ValueError:
         number = _to_float(value)
         return None if number is None or not math.isfinite(number) else int(number)
@@ -118,6 +133,23 @@ def _log(function: Callable[[float], float]) -> Callable[[float], float]:
     return lambda value: function(value) if value > 0 else (-math.inf if value == 0 else math.nan)
 
 
+def _or_nan(function: Callable[[float], float]) -> Callable[[float], float]:
+    """Return `function`, which gives NaN for what it isn't defined for, such as asin(2) and sin of infinity."""
+
+    def call(value: float) -> float:
+        try:
+            return function(value)
+        except ValueError:
+            return math.nan
+
+    return call
+
+
+def _cotangent(value: float) -> float:
+    tangent = math.tan(value)
+    return 1 / tangent if tangent else math.copysign(math.inf, tangent)
+
+
 def _size(value: Any) -> int:
     if isinstance(value, str | list):
         return len(value)
@@ -151,8 +183,8 @@ def _simple() -> dict[str, tuple[_Function, int, int]]:
     have("replace", [str, str, str], "texts", _replace, 3, 3)
     have("split", [str, str], "texts", lambda a, b: a.split(b) if b else list(a), 2, 2)
     have("substring", [str, int, int], "text and whole numbers", _substring, 2, 3)
-    have("left", [str, int], "text and a whole number", lambda t, n: _substring(t, 0, n), 2, 2)
-    have("right", [str, int], "text and a whole number", lambda t, n: t[max(0, len(t) - n) :], 2, 2)
+    have("left", [str, int], "text and a whole number", _left, 2, 2)
+    have("right", [str, int], "text and a whole number", _right, 2, 2)
     have("reverse", (str, list), "text or a list", lambda value: value[::-1])
     have("size", object, "a list or text", _size)
     have("head", list, "a list", lambda items: items[0] if items else None)
@@ -169,8 +201,8 @@ def _simple() -> dict[str, tuple[_Function, int, int]]:
     have("log", _NUMBER, "a number", _log(math.log))
     have("log10", _NUMBER, "a number", _log(math.log10))
     for name in ("sin", "cos", "tan", "asin", "acos", "atan", "degrees", "radians"):
-        have(name, _NUMBER, "a number", getattr(math, name))
-    have("cot", _NUMBER, "a number", lambda value: 1 / math.tan(value))
+        have(name, _NUMBER, "a number", _or_nan(getattr(math, name)))
+    have("cot", _NUMBER, "a number", _or_nan(_cotangent))
     have("atan2", [_NUMBER, _NUMBER], "numbers", math.atan2, 2, 2)
     have("pi", [], "nothing", lambda: math.pi, 0, 0)
     have("e", [], "nothing", lambda: math.e, 0, 0)
@@ -213,16 +245,23 @@ def _only_numbers(name: str, found: Iterable[Any]) -> None:
             raise QueryError(f"{name}() takes numbers, not {describe_value(value)}")
 
 
+def _mean(found: list[Any]) -> float:
+    try:
+        return math.fsum(found) / len(found)
+    except ValueError:  # infinities of both signs
+        return math.nan
+
+
 def _average(found: list[Any]) -> float | None:
     _only_numbers("avg", found)
-    return math.fsum(found) / len(found) if found else None
+    return _mean(found) if found else None
 
 
 def _deviation(name: str, less: int, found: list[Any]) -> float:
     _only_numbers(name, found)
     if len(found) <= less:
         return 0.0
-    middle = math.fsum(found) / len(found)
+    middle = _mean(found)
     return math.sqrt(math.fsum((value - middle) ** 2 for value in found) / (len(found) - less))
 
 
