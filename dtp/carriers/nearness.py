@@ -37,13 +37,18 @@ class Nearness(IntEnum):
 
 
 class _Telling:
-    """Who tells of what is dialled now, until that is over: what has begun meanwhile goes on, for others as well."""
+    """Who has told of what is dialled in a block. `is_over` after the block: tasks that it has started go on, and
+    dial for others as well."""
 
     __slots__ = ("is_over", "teller")
 
     def __init__(self, teller: Nearness | None) -> None:
         self.teller, self.is_over = teller, False
 
+
+#: How many times as much as one source a network on the internet may have in all: its addresses may be several
+#: people's, and whoever has a /48 of IPv6 has 65,536 sources.
+OF_NETWORK: Final = 4
 
 #: Tasks and callbacks inherit it.
 _telling: ContextVar[_Telling | None] = ContextVar("dtp_telling", default=None)
@@ -57,7 +62,8 @@ _OF_SITES: Final = tuple(map(ipaddress.IPv6Network, ("fec0::/10", "64:ff9b:1::/4
 
 @contextlib.contextmanager
 def dialled_as_told(teller: Nearness | None) -> Iterator[None]:
-    """Have what is dialled within count as told by somebody so near; by nobody else where that is None."""
+    """Treat what is dialled within the block as an address that somebody this near has told us; None for one that
+    nobody else has told."""
     telling = _Telling(teller)
     mark = _telling.set(telling)
     try:
@@ -70,24 +76,19 @@ def dialled_as_told(teller: Nearness | None) -> Iterator[None]:
 
 
 def who_tells() -> Nearness | None:
-    """Return how near they are who tell of the place that is dialled now; None where nobody else does."""
+    """Return how near somebody is who has told of what is dialled now; None where nobody else has."""
     telling = _telling.get()
     return None if telling is None or telling.is_over else telling.teller
 
 
 def context_for_all() -> Context | None:
-    """Return the context for a callback that works for others as well, to whom it is nothing who tells of what is
-    dialled now; None for the present one."""
+    """Return the context for a callback that also works for others, who weren't told of what is dialled now; None
+    where the present one will do."""
     if who_tells() is None:
         return None
     context = copy_context()
     context.run(_telling.set, None)
     return context
-
-
-#: How much more a network on the internet may have than one source, in all: its addresses may be several people's,
-#: and whoever has a /48 of IPv6 has 65,536 sources.
-OF_NETWORK: Final = 4
 
 
 @lru_cache(maxsize=4096)

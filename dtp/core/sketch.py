@@ -1,4 +1,4 @@
-"""Set reconciliation: what two sets of 64-bit hashes don't share, from little more bytes than that has.
+"""Set reconciliation: what two sets of 64-bit hashes don't share, from little more bytes than the difference has.
 
 Rateless invertible Bloom lookup tables: a set gives an endless row of symbols, and some 1.4 symbols for each
 difference are enough to read all differences off. docs/graph.md, "Sync".
@@ -51,7 +51,7 @@ class Sketch:
 
 
 class Reading:
-    """What is read of how another set, of `size` items, differs from `ours`, symbols by symbols."""
+    """How another set of `size` items differs from `ours`, read from its symbols as they come."""
 
     def __init__(self, ours: Sketch, size: int) -> None:
         self._ours = ours
@@ -93,7 +93,8 @@ class Reading:
         return max(abs(self._surplus), round(total / max(1, self._count - 1)))
 
     def read_difference(self) -> tuple[list[int], list[int]] | None:
-        """Return (only the other set's, only ours); None when more symbols are needed."""
+        """Return the items that only the other set has, and those that only ours has; None when more symbols are
+        needed."""
         symbols = ffi.new("dtp_symbol[]", self._count)
         ffi.memmove(symbols, self._symbols, self._count * ffi.sizeof("dtp_symbol"))
         items, theirs = ffi.new("uint64_t[]", self._count), ffi.new("uint8_t[]", self._count)
@@ -103,7 +104,7 @@ class Reading:
             raise merging_error(code)
         if not code:
             return None
-        both = list(zip(ffi.unpack(items, found[0]), ffi.unpack(theirs, found[0]), strict=True))
-        return [item for item, is_theirs in both if is_theirs], [
-            item for item, is_theirs in both if not is_theirs
-        ]
+        sides: tuple[list[int], list[int]] = [], []
+        for item, is_theirs in zip(ffi.unpack(items, found[0]), ffi.unpack(theirs, found[0]), strict=True):
+            sides[0 if is_theirs else 1].append(item)
+        return sides

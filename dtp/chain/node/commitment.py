@@ -1,4 +1,4 @@
-"""Calls that move money, when they are cancelled: before the signature nothing happens, behind it all is noted."""
+"""Cancelling calls that move money: nothing has happened before the signature, and all is noted after it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ T = TypeVar("T")
 
 
 async def to_its_end(work: Callable[[Signed], Coroutine[Any, Any, T]]) -> T:
-    """Do what moves money. `work` hands what it is given on to `ChainClient.execute`.
+    """Return what `work` returns, which moves money: it hands the callback that it is given on to
+    `ChainClient.execute`.
 
-    Cancelled before anything was signed, it is cancelled, and the chain stays as it is. Behind that it is waited for
-    until it is noted what it did: else the next one would not know of the money, and take as much again. Cancelled
-    twice, it is left alone.
+    A cancellation before anything was signed cancels the work, and the chain stays as it is. After that it is raised
+    once the work is done and has noted what it did: else the next call would not know of the money, and take as much
+    again. A second cancellation is raised at once, and the work goes on by itself.
     """
     is_signed = False
 

@@ -92,8 +92,8 @@ class Endpoints:
         return wire
 
     async def pause(self, tried: int, begun: float) -> bool:
-        """Pause after so many attempts, the first at `begun` of the loop's clock, and let the next endpoint have its
-        turn; False at once where there were enough."""
+        """Let the next endpoint have its turn, and return True after a pause; False at once where `tried` attempts,
+        the first at `begun` of the loop's clock, were enough."""
         retry = self.retry
         self.next()
         late = asyncio.get_running_loop().time() - begun >= retry.most_seconds
@@ -103,8 +103,8 @@ class Endpoints:
         return True
 
     async def ask(self, question: Callable[[NodeRpc], Awaitable[T]]) -> T:
-        """Ask a question, several times if need be, and return the answer. Raises `NodeUnavailable` and what it
-        raises."""
+        """Return the answer to a question, which is asked several times if need be. Raises `NodeUnavailable`, and
+        what the question raises."""
         tried, begun = 0, asyncio.get_running_loop().time()
         while tried == 0 or await self.pause(tried, begun):
             tried += 1

@@ -35,8 +35,8 @@ class FrameAcks:
     # ---- of the other side's frames -------------------------------------------------------------------------
 
     def take_frame(self, frame: PipeFrame, taken: int) -> bool:
-        """Note a frame that came; False for one that came before. Bytes of the stream were taken up to `taken`. Raise
-        `PipeGapError`."""
+        """Note a frame that came, and return False if it came before. `taken` is up to where the reader has taken the
+        stream's bytes. Raise `PipeGapError`."""
         order = self._orders.setdefault(frame.index, ReceivedSequences(started=self.is_fresh))
         acks = self._acks.setdefault(frame.index, Acks())
         if not order.add_sequence(frame.sequence):
@@ -64,12 +64,13 @@ class FrameAcks:
         return any(each.gap for each in self._orders.values())
 
     def release(self) -> None:
-        """Note that the link is gone: nobody takes the bytes any more."""
+        """Note that the link is gone: acknowledgements wait for no reader any more."""
         for each in self._acks.values():
             each.release()
 
     def list_due(self, taken: int) -> SomeAcks:
-        """Return what may be acknowledged, once it is half a window of any pipe; nothing while that is done."""
+        """Return what may be acknowledged where the reader has taken the bytes up to `taken`: nothing below half a
+        window of some pipe, nor while acknowledgements are being written."""
         if self._is_acknowledging:  # one task at a time, or two would make the same ones
             return ()
         due = {
@@ -84,7 +85,7 @@ class FrameAcks:
 
     @contextmanager
     def acknowledge(self, acks: SomeAcks) -> Iterator[None]:
-        """Have these made within the block."""
+        """Let no others become due while these are written to the chain in the block."""
         if acks:
             self._is_acknowledging, self.is_eager = True, False
         try:
@@ -94,7 +95,7 @@ class FrameAcks:
                 self._is_acknowledging = False
 
     def list_undone(self, acks: Iterable[tuple[int, int]]) -> SomeAcks:
-        """Return those of them that the chain doesn't have yet."""
+        """Return those that the chain doesn't have yet."""
         return tuple((index, sequence) for index, sequence in acks if sequence > self._acks[index].acked)
 
     def note_acknowledged(self, acks: Iterable[tuple[int, int]]) -> None:
@@ -110,7 +111,7 @@ class FrameAcks:
         newest(acks, self._peer_acks)
 
     def learn_channel(self, found: Channel) -> None:
-        """Take note of what the chain has of both."""
+        """Note the acknowledgements of both sides that the chain has."""
         own, theirs = found.acks_to_server, found.acks_to_client
         if not self._where.is_client:
             own, theirs = theirs, own

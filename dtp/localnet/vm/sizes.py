@@ -1,4 +1,4 @@
-"""Abstract sizes: what gas counts of values, types and their names, which is not bytes of memory."""
+"""Abstract sizes of values, types and their names, by which gas is counted: not their bytes in memory."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = [
 Sizer = Callable[[Any], int]
 
 PRIMITIVE_SIZE: Final = 1
-"""What an instruction counts that makes a number, boolean or address, whatever its width; one that is there has that
-of `_FIXED`."""
+"""What an instruction costs that makes a number, boolean or address, whatever its width. The value itself has the
+size in `_FIXED`."""
 REFERENCE_SIZE: Final = 8
 STRUCT_SIZE: Final = 2
 VECTOR_SIZE: Final = 8
-"""What making a vector counts; one that is there has `STRUCT_SIZE` and its elements."""
+"""What making a vector costs. The vector itself has `STRUCT_SIZE` and the sizes of its elements."""
 
 TAG_SIZE: Final = 16
-"""What a type counts as a type argument, or where it need not be a datatype, besides its name."""
+"""The size of a type argument, and of a type that need not be a datatype, besides its name."""
 _ADDRESS_SIZE: Final = 32
 _FIXED: Final = {
     **dict.fromkeys(("bool", *INTEGER_BITS), 8),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dtp.pay.voucher import SignedVoucher
 
-if TYPE_CHECKING:
-    pass
+#: The most of a coin that is noted of what a node says of one channel: no coin has more, and a sum of some of these
+#: fits into SQLite's integers.
+MOST_NOTED: Final = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +18,9 @@ class Bought:
     as it is known here.
 
     `deposited` is what went into it less what came back, in units of `coin`; `gas` what our transactions for it took
-    (MIST). So long as `claim_ms` its server may claim once the close is asked for. `refused` is 1 when its server has
-    refused it, whatever became of it since. `name` is the service's, as it was dialled, "" where only its number is
-    known.
+    (MIST). Once the close is asked for, its server may claim for another `claim_ms`. `refused` is 1 when its server
+    has refused it, whatever became of it since. `name` is the service's, as it was dialled, "" where only its number
+    is known.
     """
 
     channel: str
@@ -54,8 +55,8 @@ class Sold:
 
 @dataclass(frozen=True, slots=True)
 class Loan:
-    """What a connection of the program `lender` may sign, in units of its coin: `amount` beyond `start` on a lane, or
-    `channel` is "" as long as it isn't there yet."""
+    """What a connection of the program `lender` may sign: `amount` beyond `start` on a lane, in units of the coin.
+    `channel` is "" until the connection has a lane."""
 
     lender: str
     amount: int
@@ -116,8 +117,3 @@ class MovedMoney:
     coin: str
     put: int
     back: int
-
-
-#: So much of a coin is noted at most of what a node says of one channel: no coin has more, and sums of some fit into
-#: SQLite's integers.
-MOST_NOTED: Final = 2**60

@@ -1,7 +1,7 @@
-"""Who may ask, and how much: tokens say what a node has proven to us, quotas how much is left to it.
+"""Tokens: what a node that asks has proven to us before.
 
-A token is given to it to keep: a keyed hash of who and where, good for its address and its key alone, for one to two
-lifetimes. We remember nothing of it, however many there are. Quotas are token buckets of bounded number.
+A token is given to the node to keep: a keyed hash of its key and its address, good for these alone, for one to two
+lifetimes. Nothing of it is kept here, however many nodes there are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from enum import IntEnum
 from hmac import compare_digest
 from typing import Final
 
+#: Bytes of a token, and the one of a node that has none.
 SIZE: Final = 16
 NONE: Final = bytes(SIZE)
 

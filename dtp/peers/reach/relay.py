@@ -76,6 +76,7 @@ class Relay:
             self.book.release_reservation(connection.peer)
 
     async def _serve_request(self, connection: Connection, stream: Stream) -> None:
+        """Answer one request. It counts for its connection until it is answered, or its circuit is joined."""
         waiting = True
 
         def served() -> None:
@@ -141,9 +142,10 @@ class Relay:
         self._release_reservation(connection)
 
     async def _join_circuit(
-        self, connection: Connection, stream: Stream, target: PeerId, served: object
+        self, connection: Connection, stream: Stream, target: PeerId, served: Callable[[], None]
     ) -> None:
-        """Ask the target to accept, then forward in both directions until the circuit is over."""
+        """Ask the target to accept, then forward in both directions until the circuit is over. `served` is called
+        once it is joined: from then on the book bounds it."""
         there = self._reserved.get(target)
         if there is None or there.closed:
             self.book.release_reservation(target)
@@ -163,7 +165,6 @@ class Relay:
             send_refusal(stream, ReachRefusal.NOT_TAKEN)
             return
         stream.write(encode(ReachKind.ACCEPTED, observed_url(there)))
-        assert callable(served)
         served()
         self.counters["circuits"] += 1
         circuit = _Circuit(self, target, stream, far)
@@ -199,6 +200,8 @@ class _Circuit:
             self._ended.set_exception(_HadEnough())
 
     async def run(self) -> None:
+        """Forward in both directions until one breaks off or both have ended, or the circuit has had its time or its
+        bytes."""
         near, far = self._streams
         limits = self._relay.book.limits
         both = [
