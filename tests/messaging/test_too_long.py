@@ -44,6 +44,7 @@ def test_a_message_with_too_many_long_names_is_refused_and_the_next_one_goes_out
     assert at.texts("bob", alice.person) == ["after it"]
 
 
+@pytest.mark.slow
 def test_a_group_with_operations_and_cards_as_long_as_they_may_be_takes_a_new_member(village: Make) -> None:
     """An administrator made some hundred of them, and whoever added somebody sent nothing any more to anybody."""
     at = village("alice", "bob", "carol")

@@ -21,6 +21,7 @@ __all__ = ["place"]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="descriptors of others can't be bounded here")
 @pytest.mark.parametrize("spare", [1, 3])
 def test_an_upgrade_for_which_there_are_too_few_descriptors_says_so(place: Place, spare: int) -> None:

@@ -495,6 +495,7 @@ def test_nothing_is_left_behind(run: Run) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_out_of_descriptors_and_back(place: programs.Place) -> None:
     """Half of the clients can't be served; once they are gone, all is well."""
     backend = echo_server(place)

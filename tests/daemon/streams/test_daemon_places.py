@@ -95,6 +95,7 @@ async def echo_udp(sock: Any, data: bytes) -> None:
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sockets are no descriptors there")
 def test_what_programs_ask_is_answered_while_a_crowd_takes_the_places(place: Place) -> None:
     """Requests whose backend thought about them for longest were cut, and forwards dialled again at once for ever."""

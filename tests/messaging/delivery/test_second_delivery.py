@@ -363,7 +363,7 @@ BOTH = [ComparedHistory, ComparedLargeHistory]
 def test_devices_show_what_a_second_reader_of_the_documents_expects(
     folder: Path, kind: type[History]
 ) -> None:
-    live_all(folder, chosen(range(6)), kind)
+    live_all(folder, chosen(range(3)), kind)
 
 
 def test_it_is_noticed_where_what_was_read_before_it_came_is_forgotten(

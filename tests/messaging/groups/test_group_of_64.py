@@ -41,6 +41,7 @@ def kinds(at: Village) -> Counter[EventKind]:
     return Counter(each.kind for each in at.waiting("alice"))
 
 
+@pytest.mark.slow
 def test_sixty_four_devices_from_mailbox_to_topic_and_back(at: Village) -> None:
     alice, names = at.people["alice"], list(at.people)
     members = [each for each in names if each not in ("alice", "joiner", "last")]
