@@ -158,7 +158,7 @@ def test_a_file_with_a_passphrase_that_others_may_read_is_used_with_a_warning(tm
     said.write_text("words")
     said.chmod(0o644)
     assert CliRunner().invoke(main, ["keygen", "--passphrase-file", str(said)]).exit_code == 0
-    assert f"{said} has a passphrase and may be read by others" in caplog.text
+    assert f"{said} holds a secret and may be read by others" in caplog.text
 
 
 def test_a_key_may_come_by_the_environment():
