@@ -37,6 +37,7 @@ class TurnClock:
         "_began_at",
         "_ending",
         "_idle",
+        "_long",
         "_looking",
         "_quiet",
         "_reads",
@@ -57,6 +58,8 @@ class TurnClock:
         self._time = loop.time
         #: Whether this turn is measured, since when, by both clocks, and how long the processor was idle until then.
         self._looking, self._began, self._began_at, self._idle = False, 0.0, 0.0, 0.0
+        #: Whether this turn is known to be long: it stays so.
+        self._long = False
         #: Who has had how much of it.
         self.shares = FairShares(self._idle_time)
         #: True if turns have become long: what is done is to be measured, and charged.
@@ -91,6 +94,7 @@ class TurnClock:
 
     def _begin_turn(self, now: float) -> None:
         self._began, self._began_at, self._idle = now, self.passed(), self._time() - now
+        self._long = False
 
     def _idle_time(self) -> float:
         """Return the seconds for which the processor was idle until now: it isn't within a turn."""
@@ -128,12 +132,15 @@ class TurnClock:
         """True if this turn hasn't become long yet."""
         if not self._looking:
             return True
+        if self._long:
+            return False
         passed = self.passed()
         if passed - self._began_at < LONG:
             return True
         used = self.read() - self._began
         self._began_at = passed - used  # the rest had others
-        return used < LONG
+        self._long = used >= LONG
+        return not self._long
 
     def note_read(self) -> None:
         """Note that a carrier was read."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from echo_service import on_fake_clock
@@ -25,6 +27,28 @@ async def made_busy(clock: TurnClock) -> None:
     clock.call_at_end(lambda: None)
     running_loop().work(LONG)
     await until(lambda: clock.busy)
+
+
+@on_fake_clock
+async def test_the_clock_of_a_turn_that_is_long_is_read_no_more() -> None:
+    """Each read is a system call, and in a flood some thirty were made for each handshake."""
+    loop, reads = running_loop(), 0
+
+    def read() -> float:
+        nonlocal reads
+        reads += 1
+        return loop.processor_time()
+
+    clock = TurnClock(cast(asyncio.AbstractEventLoop, SimpleNamespace(processor_time=read, time=loop.time)))
+    clock.call_at_end(lambda: None)
+    assert clock.has_time
+    loop.work(LONG)
+    assert not clock.has_time
+    before = reads
+    assert not any(clock.has_time for _ in range(9))
+    assert reads == before
+    await until(lambda: clock.busy)
+    assert clock.has_time  # the next turn has
 
 
 @on_fake_clock
