@@ -16,7 +16,7 @@ from dtp.crdt.permission.access import Ruling
 from dtp.crdt.replica import UNJUDGED
 from dtp.errors import DtpError
 from dtp.graph.changes import Readers
-from dtp.graph.errors import EnvelopeError, Equivocation
+from dtp.graph.errors import EnvelopeError, Equivocation, StoreError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Signed, Skipped, Summary
 from dtp.graph.frames.proving import Proof
@@ -31,6 +31,8 @@ log = logging.getLogger("dtp.graph")
 
 #: The wall clock is asked again after so many seconds whether something is due: it may have been set.
 _LOOK_AGAIN: Final = 60.0
+#: Seconds after which what other programs stored is read again, where the store didn't answer.
+_NEWS_AGAIN: Final = 1.0
 #: Summaries of which it is remembered when they are due. More of them come again with each sync.
 _MOST_EARLY: Final = 4096
 #: Bytes of those that are kept until then; of others their peers are asked again.
@@ -84,6 +86,8 @@ class Intake:
         self._inside = inside
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Task[None] | None = None
+        #: Why what other programs stored could not be taken the last time.
+        self._news_failure: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
         #: `Replica.judged_bytes` when others had their turn last.
@@ -111,37 +115,40 @@ class Intake:
     async def receive_decoded(self, batch: list[Envelope | Summary], part: Part | None) -> int:
         """Take what `decode` gave; return how many were new. As `Graph.receive`."""
         async with self._inside.lock:
-            self._graph.check_writable()
-            self._check_skipped(batch, part)
-            wrong = await loading.first_forged(batch)
-            if wrong is not None:
-                raise EnvelopeError(
-                    f"envelope {wrong} is not signed by its author for graph {self._graph.name!r}: it was changed, "
-                    "or is of a graph of another name"
-                )
-            await self._graph.frames.load_known(batch)
-            taken = 0
-            self._graph.replica.read_clock()
-            try:
-                async with contextlib.aclosing(self._graph.admission.admit(batch)) as admitted:
-                    async for some in admitted:
-                        for one in some:
-                            taken += await self._merge_envelope(one)
-            except Equivocation as error:
-                self._graph.frames.chains.found.append(error.proof)
-                raise
-            finally:
-                self._graph.frames.forget_known()
-                self._inside.readers.on_received()
-                await self._inside.save(synced=False)
-                taken += await self._take_agreed(batch)
-                for author in self._graph.frames.beyond.keys() & {one.author for one in batch}:
-                    taken += await self._rejoin_author(author)
-                await self._inside.rebuild()
-                while self._graph.frames.chains.found:
-                    await self._keep_proof(self._graph.frames.chains.found[-1])
-                    self._graph.frames.chains.found.pop()
-            return taken
+            return await self._receive_locked(batch, part)
+
+    async def _receive_locked(self, batch: list[Envelope | Summary], part: Part | None) -> int:
+        self._graph.check_writable()
+        self._check_skipped(batch, part)
+        wrong = await loading.first_forged(batch)
+        if wrong is not None:
+            raise EnvelopeError(
+                f"envelope {wrong} is not signed by its author for graph {self._graph.name!r}: it was changed, "
+                "or is of a graph of another name"
+            )
+        await self._graph.frames.load_known(batch)
+        taken = 0
+        self._graph.replica.read_clock()
+        try:
+            async with contextlib.aclosing(self._graph.admission.admit(batch)) as admitted:
+                async for some in admitted:
+                    for one in some:
+                        taken += await self._merge_envelope(one)
+        except Equivocation as error:
+            self._graph.frames.chains.found.append(error.proof)
+            raise
+        finally:
+            self._graph.frames.forget_known()
+            self._inside.readers.on_received()
+            await self._inside.save(synced=False)
+            taken += await self._take_agreed(batch)
+            for author in self._graph.frames.beyond.keys() & {one.author for one in batch}:
+                taken += await self._rejoin_author(author)
+            await self._inside.rebuild()
+            while self._graph.frames.chains.found:
+                await self._keep_proof(self._graph.frames.chains.found[-1])
+                self._graph.frames.chains.found.pop()
+        return taken
 
     async def _take_agreed(self, batch: list[Envelope | Summary]) -> int:
         """Take the sums to which enough agree now; return how many. Say which of those that came have to wait."""
@@ -253,17 +260,31 @@ class Intake:
             self._news = start_task(self._take_news(), name="dtp-graph-news", loop=self._loop)
 
     async def _take_news(self) -> None:
+        store, before = self._graph.frames.store, self._news_failure
         try:
             await self._graph.admission.reload_policy()
-            found = await self._graph.frames.ask_store(self._graph.frames.store.read_added)
-            self._news = None  # what is told from here on may not be in it
-            if found:
-                await self._graph.receive(found, part=self._graph.part)
+            async with self._inside.lock:  # no state is kept between, which would lack what was read
+                found = await self._graph.frames.ask_store(store.read_added)
+                self._news = self._news_failure = None  # what is told from here on may not be in it
+                if found:
+                    await self._take_added(found)
         except DtpError as error:
             self._news = None
-            if not self._graph.closed:  # it is in the store, and the next that opens it hears of it again
+            if self._graph.closed:
+                return
+            if isinstance(error, StoreError):  # nobody may tell of it once more
+                self._news_failure = str(error)
+                self._loop.call_later(_NEWS_AGAIN, self._take_news_soon)
+            if str(error) != before:
                 context = {"message": "what another program stored could not be taken", "exception": error}
                 self._loop.call_exception_handler(context)
+
+    async def _take_added(self, found: list[bytes]) -> None:
+        try:
+            await self._receive_locked([self.decode(one) for one in found], self._graph.part)
+        except StoreError:
+            await self._graph.frames.ask_store(self._graph.frames.store.return_added, found)
+            raise
 
     async def _merge_envelope(self, envelope: Envelope | Summary | None) -> int:
         """Merge it, and those that waited for it, with the lock."""

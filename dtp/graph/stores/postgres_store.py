@@ -367,6 +367,9 @@ class PostgresStore(Store):
         found, self._news = self._news + found, []
         return found
 
+    def return_added(self, envelopes: list[bytes]) -> None:
+        self._news = envelopes + self._news
+
     def watch_news(self, on_news: Callable[[], None]) -> None:
         def on_notified(notified: psycopg.Notify | None) -> None:
             if notified is None or (

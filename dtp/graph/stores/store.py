@@ -220,6 +220,10 @@ class Store(ABC):
         """Return what other programs have added since `load` or the last `news`, in the order in which it came."""
         return []
 
+    def return_added(self, envelopes: list[bytes]) -> None:
+        """Have `read_added` return these once more, before all else: they could not be taken yet."""
+        return
+
     def watch_news(self, on_news: Callable[[], None]) -> None:
         """Call `on_news`, from any thread, when another program may have added something; never where none can."""
         return
