@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from asyncio.subprocess import DEVNULL, PIPE, Process, SubprocessStreamProtocol
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import ClassVar
 
 from dtp.broadcast.cutting import Cut, Cutter
@@ -54,12 +56,14 @@ class Source:
             self._cutter = self._cutter or self._make()  # what was begun goes on
             yield self._cut_input(self._cutter, self._read)
             return
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+        loop = asyncio.get_running_loop()
+        try:  # as `create_subprocess_exec` does, which keeps the transport, and with it the pipe, for itself
+            transport, protocol = await loop.subprocess_exec(
+                partial(SubprocessStreamProtocol, READ, loop), *self._command, stdin=DEVNULL, stdout=PIPE
             )
         except OSError as fault:
             raise SourceFailed(f"can't run {self._command[0]}: {fault.strerror}") from fault
+        process = Process(transport, protocol, loop)
         output = process.stdout
         assert output is not None
         try:
@@ -67,8 +71,11 @@ class Source:
             if await process.wait() != 0:
                 raise SourceFailed(f"{self._command[0]} has ended with status {process.returncode}")
         finally:
-            await _end(process)
-            await _drain(output)
+            try:
+                await _end(process)
+                await _drain(output)
+            finally:  # also where nobody waits for that: what still runs is killed
+                transport.close()
 
     async def _cut_input(self, cutter: Cutter, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Cut]:
         loop = asyncio.get_running_loop()
@@ -89,7 +96,7 @@ class Source:
             yield each
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: Process) -> None:
     """End a process; kill it if it doesn't end in time."""
     if process.returncode is not None:
         return
