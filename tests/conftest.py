@@ -43,6 +43,9 @@ settings.register_profile("explore", max_examples=2000, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+#: Where files of tests are kept in memory, and the bytes that have to be free there. Most of a run's stores sync each
+#: transaction to the disk; programs are killed in these tests, not machines.
+_MEMORY, _ROOM = Path("/dev/shm"), 4 * 2**30
 #: Bytes of a temporary folder's path below which Unix sockets of tests fit into what systems allow (107 bytes).
 _SHORT = 24
 _DESELECTED = pytest.StashKey[int]()
@@ -51,15 +54,26 @@ _DATA = pytest.StashKey[tuple[str, str | None]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the run a data folder of its own, and a short temporary one where $TMPDIR is a long one: Unix sockets
-    have to fit into it."""
+    """Give the run a data folder of its own. Temporary ones are short where $TMPDIR is long, since Unix sockets
+    have to fit into them, and in memory where none is named."""
     config.stash[_DESELECTED] = 0
-    if not hasattr(config, "workerinput"):  # workers inherit it
-        config.stash[_DATA] = tempfile.mkdtemp(prefix="dtp-data-"), os.environ.get("XDG_DATA_HOME")
-        os.environ["XDG_DATA_HOME"] = config.stash[_DATA][0]
-    if not hasattr(config, "workerinput") and len(tempfile.gettempdir()) > _SHORT:
+    if hasattr(config, "workerinput"):
+        return  # workers inherit both
+    config.stash[_DATA] = tempfile.mkdtemp(prefix="dtp-data-"), os.environ.get("XDG_DATA_HOME")
+    os.environ["XDG_DATA_HOME"] = config.stash[_DATA][0]
+    if len(tempfile.gettempdir()) > _SHORT:
         config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="dtp-", dir="/tmp")
-        os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[_TEMPORARY]  # workers inherit it
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[_TEMPORARY]
+    elif "TMPDIR" not in os.environ and _is_usable(_MEMORY):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def _is_usable(folder: Path) -> bool:
+    """Return whether tests may keep files in a folder, and start programs there."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return False
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize >= _ROOM and not found.f_flag & os.ST_NOEXEC
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
