@@ -22,7 +22,7 @@ from dtp.chain.packages.directory_names.card import CardFunction as Function
 from dtp.chain.values import MoveSchema, TableRef, codec
 from dtp.errors import ChainError
 from dtp.identity import PeerId, PeerIdError
-from dtp.identity.card import account_id, rotation_message
+from dtp.identity.card import KeyHistory, KeyRotation, account_id
 from dtp.sui.objects import dynamic_field_id
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "KeyRotated",
     "PublishedCard",
     "PublishedDevice",
-    "PublishedRotation",
     "Statement",
     "WalletChanged",
     "WalletStatement",
@@ -71,15 +70,6 @@ class CardDirectory:
 
 
 @dataclass(frozen=True)
-class PublishedRotation:
-    """A further key and recovery key of an account, signed by the recovery key before."""
-
-    key: bytes
-    recovery: bytes
-    signature: bytes
-
-
-@dataclass(frozen=True)
 class PublishedDevice:
     """A machine that speaks for an account: its public key, and what its owner calls it (UTF-8)."""
 
@@ -103,7 +93,7 @@ class CardContents:
 
 
 @dataclass(frozen=True)
-class PublishedCard:
+class PublishedCard(KeyHistory):
     """A card on the chain. `signature` is the account's over `contents`, empty when it says nothing now."""
 
     id: str
@@ -112,7 +102,7 @@ class PublishedCard:
     account: bytes
     first_key: bytes
     first_recovery: bytes
-    rotations: tuple[PublishedRotation, ...]
+    rotations: tuple[KeyRotation, ...]
     sequence: int
     contents: CardContents
     signature: bytes
@@ -120,21 +110,6 @@ class PublishedCard:
     issued_ms: int
     wallets: tuple[str, ...]
     revoked: bool
-
-    @property
-    def generation(self) -> int:
-        """How many keys the account has had: 1 for the first."""
-        return len(self.rotations) + 1
-
-    @property
-    def key(self) -> bytes:
-        """The account's public key."""
-        return self.rotations[-1].key if self.rotations else self.first_key
-
-    @property
-    def recovery(self) -> bytes:
-        """The public key that makes another one the account's."""
-        return self.rotations[-1].recovery if self.rotations else self.first_recovery
 
     def is_current(self, now_ms: int) -> bool:
         """True while what the card says holds, by the chain's clock or one that is near it."""
@@ -156,11 +131,12 @@ class PublishedCard:
         """Raise `CardForged` unless the account's keys have signed all that the card says, its wallets apart."""
         if account_id(self.first_key, self.first_recovery) != self.account:
             raise CardForged(f"card {self.id} has keys that its account isn't named by")
-        recovery = self.first_recovery
-        for generation, each in enumerate(self.rotations, 2):
-            message = rotation_message(self.account, generation, each.key, each.recovery)
-            _check(self.id, recovery, each.signature, message, f"key {generation} of the account")
-            recovery = each.recovery
+        try:
+            forged = self.find_forged()
+        except PeerIdError as error:
+            raise CardForged(f"card {self.id} has a key that can't be: {error}") from None
+        if forged is not None:
+            raise CardForged(f"card {self.id}: key {forged} of the account isn't signed by whom it should be")
         if self.signature:
             said = Statement(
                 self.directory, self.account, self.generation, self.signed_sequence, self.contents
@@ -282,7 +258,7 @@ SCHEMA: Final = MoveSchema(
     {
         CardStruct.DIRECTORY: CardDirectory,
         CardStruct.CARD: PublishedCard,
-        CardStruct.ROTATION: PublishedRotation,
+        CardStruct.ROTATION: KeyRotation,
         CardStruct.DEVICE: PublishedDevice,
         CardStruct.CONTENTS: CardContents,
         CardStruct.STATEMENT: Statement,
@@ -420,7 +396,7 @@ def publish(
     program: Program,
     directory: ObjectLike,
     keys: tuple[bytes, bytes],
-    rotations: Sequence[PublishedRotation],
+    rotations: Sequence[KeyRotation],
     contents: CardContents,
     signature: bytes,
 ) -> None:
@@ -442,7 +418,7 @@ def update(program: Program, card: ObjectLike, contents: CardContents, signature
     _call(program, Function.UPDATE, program.use(card), made, signed, program.clock())
 
 
-def rotate(program: Program, card: ObjectLike, rotation: PublishedRotation) -> None:
+def rotate(program: Program, card: ObjectLike, rotation: KeyRotation) -> None:
     """Make another key the account's; signed by the recovery key (`dtp.identity.card.rotation_message`)."""
     parts = (rotation.key, rotation.recovery, rotation.signature)
     _call(program, Function.ROTATE, program.use(card), *(program.pure("vector<u8>", each) for each in parts))

@@ -17,7 +17,7 @@ from dtp.identity import PeerId
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Program
-    from dtp.chain.card import PublishedCard, PublishedRotation
+    from dtp.chain.card import PublishedCard
     from dtp.identity import Card
 
 
@@ -71,7 +71,7 @@ def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: 
         program = Program()
         if found is None:
             first = (ours.card.first_key, ours.card.first_recovery)
-            module.publish(program, directory, first, _rotations(ours.card), contents, signature)
+            module.publish(program, directory, first, ours.card.rotations, contents, signature)
         else:
             _catch_up(program, found, ours.card)
             module.update(program, found.id, contents, signature)
@@ -230,17 +230,11 @@ async def _own_card(chain: ChainClient, directory: str, ours: Card) -> Published
     return found
 
 
-def _rotations(card: Card) -> list[PublishedRotation]:
-    from dtp.chain.card import PublishedRotation
-
-    return [PublishedRotation(each.key, each.recovery, each.signature) for each in card.rotations]
-
-
 def _catch_up(program: Program, found: PublishedCard, newest: Card) -> bool:
     """Add the rotations that the chain hasn't heard of. Return True if there are any. Raise `CardDiverged`."""
     from dtp.chain import card as module
 
-    known, ours = [each.key for each in found.rotations], _rotations(newest)
+    known, ours = [each.key for each in found.rotations], newest.rotations
     if [each.key for each in ours[: len(known)]] != known:
         raise CardDiverged(
             f"{newest.name} has another key on the chain than in this card: somebody else has rotated it with the "

@@ -33,7 +33,7 @@ from dtp.chain import (
 )
 from dtp.chain.model import GasUsed, format_amount
 from dtp.cli.move_build import BuildError, Checkout, PackageFinding
-from dtp.identity.card import account_id, rotation_message
+from dtp.identity.card import KeyRotation, account_id, rotation_message
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.sui.transaction import MoveCall
 
@@ -389,7 +389,7 @@ async def _cards(play: _Play) -> None:
     await play.call_function(wallet, card.unlink_wallet, directory, id)
     message = rotation_message(account, 2, next_key.public_key, next_recovery.public_key)
     turn = (next_key.public_key, next_recovery.public_key, recovery.sign_statement(message))
-    await play.call_function(chain, card.rotate, id, card.PublishedRotation(*turn))
+    await play.call_function(chain, card.rotate, id, KeyRotation(*turn))
     end = card.end_bytes(card.EndStatement(directory, account, 2))
     await play.call_function(chain, card.revoke, id, next_recovery.sign_statement(end))
 

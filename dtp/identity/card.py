@@ -83,8 +83,42 @@ def rotation_message(account: bytes, generation: int, key: bytes, recovery: byte
     return _tagged(ROTATION_DOMAIN) + account + generation.to_bytes(4, "big") + key + recovery
 
 
+class KeyHistory:
+    """The keys that an account has had: the first ones, and each further pair, signed by the recovery key before."""
+
+    first_key: bytes
+    first_recovery: bytes
+    rotations: tuple[KeyRotation, ...]
+
+    @property
+    def generation(self) -> int:
+        """Which of the account's keys is in use: 1 for the first."""
+        return len(self.rotations) + 1
+
+    @property
+    def key(self) -> bytes:
+        """The account's public key of this generation."""
+        return self.rotations[-1].key if self.rotations else self.first_key
+
+    @property
+    def recovery(self) -> bytes:
+        """The public key that makes the next one the account's."""
+        return self.rotations[-1].recovery if self.rotations else self.first_recovery
+
+    def find_forged(self) -> int | None:
+        """Return the first generation whose keys the recovery key before hasn't signed, or None. Raise `PeerIdError`
+        for a key that can't be."""
+        account, recovery = account_id(self.first_key, self.first_recovery), self.first_recovery
+        for generation, each in enumerate(self.rotations, 2):
+            message = rotation_message(account, generation, each.key, each.recovery)
+            if not PeerId(recovery).verify(each.signature, message):
+                return generation
+            recovery = each.recovery
+        return None
+
+
 @dataclass(frozen=True)
-class Card:
+class Card(KeyHistory):
     """What an account says of itself: its devices, from `issued_ms` to `expires_ms` (Unix time; 0 for good).
 
     `sequence` rises with each card of one generation of the account's key; `generation` is 1 for the first key.
@@ -124,21 +158,6 @@ class Card:
     def name(self) -> str:
         """The account's name as text."""
         return account_name(self.account)
-
-    @property
-    def generation(self) -> int:
-        """Which of the account's keys has signed this: 1 for the first."""
-        return len(self.rotations) + 1
-
-    @property
-    def key(self) -> bytes:
-        """The account's public key of this generation."""
-        return self.rotations[-1].key if self.rotations else self.first_key
-
-    @property
-    def recovery(self) -> bytes:
-        """The public key that makes the next one the account's."""
-        return self.rotations[-1].recovery if self.rotations else self.first_recovery
 
     def names(self, device: bytes) -> bool:
         """True if this key is one of the account's devices."""
@@ -197,12 +216,8 @@ class Card:
         card = _read(*_envelope(data))
         if card.encode() != data:
             raise CardError("a card isn't in its shortest form")
-        account, recovery = card.account, card.first_recovery
-        for generation, each in enumerate(card.rotations, 2):
-            message = rotation_message(account, generation, each.key, each.recovery)
-            if not _peer(recovery).verify(each.signature, message):
-                raise CardError(f"the account's key of generation {generation} isn't one that it was given")
-            recovery = each.recovery
+        if forged := card.find_forged():
+            raise CardError(f"the account's key of generation {forged} isn't one that it was given")
         if not _peer(card.key).verify(card.signature, _tagged(CARD_DOMAIN) + card.body):
             raise CardError(f"{card.name} has not signed this card")
         return card

@@ -10,12 +10,11 @@ from dtp.chain.card import (
     CardForged,
     EndStatement,
     PublishedDevice,
-    PublishedRotation,
     Statement,
 )
 from dtp.chain.errors import MoveAborted
 from dtp.identity import Account, Identity
-from dtp.identity.card import Card, account_id, rotation_message
+from dtp.identity.card import Card, KeyRotation, account_id, rotation_message
 
 from ..conftest import run
 
@@ -46,7 +45,7 @@ class Person:
         """The next key and recovery key, and the rotation that the recovery key signs."""
         key, recovery = Identity.generate(), Identity.generate()
         message = rotation_message(self.account, generation, key.id.key, recovery.id.key)
-        turn = PublishedRotation(key.id.key, recovery.id.key, self.recovery.sign(message))
+        turn = KeyRotation(key.id.key, recovery.id.key, self.recovery.sign(message))
         return key, recovery, turn
 
 
@@ -115,9 +114,7 @@ def test_a_rotation_counts_on_the_chain_as_off_it(play):
         key, recovery = Identity.generate(), Identity.generate()
         after = Account.rotate(before, person.recovery, key, recovery.id, ())
         (turn,) = after.card.rotations
-        made = await do(
-            chain, card.rotate, found.id, PublishedRotation(turn.key, turn.recovery, turn.signature)
-        )
+        made = await do(chain, card.rotate, found.id, turn)
         (told,) = chain.events_in(made, card.SCHEMA, card.KeyRotated)
         assert (told.account, told.generation, told.key) == (person.account, 2, key.id.key)
         silent = await card.find_card(chain, directory, person.account)

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from dtp.chain import Program, card
-from dtp.chain.card import CardContents, EndStatement, PublishedDevice, PublishedRotation, Statement
+from dtp.chain.card import CardContents, EndStatement, PublishedDevice, Statement
 from dtp.identity import Account, Identity
 from dtp.identity import Device as OwnDevice
 from dtp.messaging.cards import ContactCard
@@ -62,8 +62,7 @@ class Owner:
         devices = [OwnDevice(self.laptop.id.key, "laptop")]
         self.own = Account.rotate(self.own.card, self.recovery, key, recovery.id, devices)
         self.recovery = recovery
-        turn = self.own.card.rotations[-1]
-        return PublishedRotation(turn.key, turn.recovery, turn.signature)
+        return self.own.card.rotations[-1]
 
 
 def test_an_account_is_found_by_the_chain_and_a_card_from_before_a_rotation_is_refused(client, wallet):
