@@ -536,6 +536,16 @@ def test_messages_over_zenoh_are_handed_over_in_batches():
     run(main)
 
 
+@pytest.mark.parametrize("config", [{"conect": {}}, {"connect": {"endpoints": ["nonsense"]}}, {"connect": 5}])
+def test_a_configuration_that_zenoh_cannot_read_is_a_named_error(config):
+    async def main(stack):
+        one = await lone(stack, "one")
+        with pytest.raises(EngineError, match="zenoh can't be started: "):
+            await one.attach(ZenohEngine(config))
+
+    run(main)
+
+
 # ---- MQTT --------------------------------------------------------------------------------------------------------
 
 

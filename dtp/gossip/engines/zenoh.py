@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from dtp.errors import LocalError
@@ -44,22 +45,25 @@ class ZenohEngine(Engine):
         """Open the session. Raise `EngineError` when that fails."""
         self._on_messages = on_messages
         self._loop = asyncio.get_running_loop()
-        config = self._zenoh.Config.from_json5(json.dumps(self._config))
-        try:
+        with self._faults("can't be started"):
+            config = self._zenoh.Config.from_json5(json.dumps(self._config))
             self._session = await asyncio.to_thread(self._zenoh.open, config)
+
+    @contextlib.contextmanager
+    def _faults(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except self._zenoh.ZError as error:
-            raise EngineError(f"zenoh can't be started: {error}") from error
+            raise EngineError(f"zenoh {what}: {error}") from error
 
     async def subscribe(self, topic: bytes) -> None:
         """Have the messages of a topic brought from now on."""
         key = _PREFIX + subject_part(topic)
-        try:
+        with self._faults("does not subscribe"):
             self._subscribers[topic] = await asyncio.to_thread(
                 self._session.declare_subscriber, key, self._on_sample
             )
             self._publishers[topic] = await asyncio.to_thread(self._session.declare_publisher, key)
-        except self._zenoh.ZError as error:
-            raise EngineError(f"zenoh does not subscribe: {error}") from error
 
     def _on_sample(self, sample: Any) -> None:
         """Keep a sample, and wake the loop unless it was woken already. Called on a thread of zenoh's."""
@@ -84,20 +88,20 @@ class ZenohEngine(Engine):
         """Have them brought no longer."""
         for declared in (self._subscribers.pop(topic, None), self._publishers.pop(topic, None)):
             if declared is not None:
-                await asyncio.to_thread(declared.undeclare)
+                with self._faults("does not end a subscription"):
+                    await asyncio.to_thread(declared.undeclare)
 
     async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
         """Hand a message to zenoh."""
         publisher = self._publishers.get(topic)
         if publisher is None:
             raise EngineError("zenoh doesn't carry this topic")
-        try:
+        with self._faults("does not take a message"):
             publisher.put(encoded)
-        except self._zenoh.ZError as error:
-            raise EngineError(f"zenoh does not take a message: {error}") from error
 
     async def stop(self) -> None:
         """Close the session. Idempotent."""
         session, self._session, self._loop = self._session, None, None
         if session is not None:
-            await asyncio.to_thread(session.close)
+            with self._faults("does not end"):
+                await asyncio.to_thread(session.close)
