@@ -51,6 +51,19 @@ def test_one_peer_has_few_dialled_however_many_places_it_names() -> None:
     assert dialled == DhtLimits().checks_per_minute
 
 
+def test_many_peers_have_one_network_dialled_as_seldom_as_one_has() -> None:
+    """However many places in it they name: a crowd can't have somebody else's network flooded."""
+    node = a_node()
+    dialled = 0
+    for number in range(20):
+        stranger = Stranger(node, Identity(bytes([50 + number] * 32), bytes(32)), (f"61.{number}.1.1", 4000))
+        stranger.prove()
+        victim = (f"60.77.1.{number + 1}", 53)
+        question = stranger.question(DatagramKind.DIAL, pack_endpoint(victim), bytes(8))
+        dialled += sum(to == victim for _, to in stranger.say(encode(question)))
+    assert dialled == DhtLimits().checks_per_minute
+
+
 def test_one_peer_has_few_others_asked_to_dial_it() -> None:
     node = a_node()
     for number in range(2):
