@@ -80,6 +80,7 @@ def check(messages):
         assert abs(each_sent - sent) <= sent // 50
 
 
+@pytest.mark.slow
 def test_thousands_of_messages_cost_what_the_first_did():
     check(12_000)
 

@@ -451,6 +451,7 @@ def test_publishing_waits_while_most_neighbours_are_busy_but_not_for_those_that_
     assert author.router.has_room(W, swarm.now)
 
 
+@pytest.mark.slow
 def test_many_topics_are_no_flood():
     """Who has a thousand topics grafts, is told ids and leaves a thousand times as often."""
     swarm = GossipSwarm(21)

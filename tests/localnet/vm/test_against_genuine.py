@@ -208,7 +208,9 @@ def check_framework(
     )
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize(
+    "bits", [bits if bits in (8, 256) else pytest.param(bits, marks=pytest.mark.slow) for bits in WIDTHS]
+)
 def test_number_modules(bits: int) -> None:
     module, top = f"u{bits}", (1 << bits) - 1
     samples = [0, 1, 2, 3, 4, 15, 16, 17, top, CASES.getrandbits(bits), CASES.getrandbits(bits // 2) ** 2]
