@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
@@ -74,12 +74,17 @@ class Op(NamedTuple):
 
 def ops_of(handle: GraphCore, author: bytes, body: bytes) -> list[Op]:
     """Return the ops of a frame of `author`, in order. Nothing is merged. Raises `EncodingError`."""
-    return list(iter_ops(handle, author, body))
+    return list(_ops(author, values.decode(handle.decode_ops(body))))
 
 
-def iter_ops(handle: GraphCore, author: bytes, body: bytes) -> Iterator[Op]:
-    """Yield the ops of a frame of `author`, in order, of which only one is in memory. Raises `EncodingError`."""
-    for kind, soul, key, clock, dots, position, value in values.decode_each(handle.decode_ops(body)):
+def iter_parts(handle: GraphCore, author: bytes, body: bytes, size: int) -> Iterator[list[Op]]:
+    """Yield the ops of a frame as `ops_of` does, in parts of about so many bytes, of which only one is in memory."""
+    for part in values.decode_parts(handle.decode_ops(body), size):
+        yield list(_ops(author, part))
+
+
+def _ops(author: bytes, rows: Iterable[list[Any]]) -> Iterator[Op]:
+    for kind, soul, key, clock, dots, position, value in rows:
         known = tuple((author if by is None else by, at) for by, at in dots)
         has_value = bool(value)
         op = Op(

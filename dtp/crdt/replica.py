@@ -8,13 +8,13 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.core.crdt import RULED, GraphCore, take, write
+from dtp.core.crdt import RULED, VOID, GraphCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.core.sequence import TextFormat
 from dtp.crdt import values
 from dtp.crdt.clock import LAST, Clock
 from dtp.crdt.ops import Frame as Frame
-from dtp.crdt.ops import ops_of
+from dtp.crdt.ops import iter_parts
 from dtp.crdt.permission.access import AccessState, Ruling
 from dtp.crdt.permission.grants import GrantError
 from dtp.crdt.permission.owners import SEEN, SEEN_ANEW
@@ -53,6 +53,8 @@ _ROWS = 4096
 _EDITS = {core.TEXT: core.TEXT_EDIT, core.LIST: core.LIST_EDIT}
 #: What `merge` and `merge_summary` return of what needs verdicts first.
 UNJUDGED: Final = -1
+#: Bytes of ops, as they are read, on which verdicts are found in a row: some 100, of 30 us each, or one document.
+_JUDGED_BYTES: Final = 8192
 #: Bytes of one edit of a text or a list: with its header it is a value. What was written beyond goes into further
 #: edits.
 _EDIT_BYTES = core.VALUE_BYTES - 5
@@ -76,7 +78,6 @@ def _nothing_sealed(_: str) -> None:
 Souls = list[str]
 Frames = list[Frame]
 Changes = list[Change]
-Clocks = set[int]
 
 
 class Replica:
@@ -138,8 +139,6 @@ class Replica:
         self.on_edited: Callable[[Name], None] | None = None
         #: Told of what is made here, before and after it is.
         self.recorder: EditRecorder | None = None
-        #: Bytes of frames that were judged here: it takes long, and whoever takes many gives others a turn.
-        self.judged_bytes = 0
         self._handle = state.handle
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
@@ -434,14 +433,12 @@ class Replica:
         self.permits.on_committed(frames)
         return frames
 
-    def merge(
-        self, author: bytes, body: bytes, *, ruling: Ruling | None = None, most: int | None = None
-    ) -> int:
+    def merge(self, author: bytes, body: bytes, *, ruling: Ruling | None = None, judge: bool = True) -> int:
         """Take a frame of an author; how many changes it made (see `changes`).
 
-        One of more than `most` bytes that needs verdicts isn't taken, and `UNJUDGED` is returned: find them beside
-        the loop (`iter_ops`, `AccessState.begin_ruling`), and give it again with that ruling. Raises `EncodingError`,
-        and `StateLimit` when too many frames of the author are too far in the future: nothing was taken then.
+        Without `judge`, one that needs verdicts isn't taken, and `UNJUDGED` is returned: find them by `judge_parts`,
+        and give it again with that ruling. Raises `EncodingError`, and `StateLimit` when too many frames of the
+        author are too far in the future: nothing was taken then.
         """
         try:
             number = self._numbers[author]
@@ -449,22 +446,22 @@ class Replica:
             number = self._author_number(author)
         changed = take(self._handle, number, body, len(body))
         if changed < 0 or changed & 1:
-            return self._merge_slowly(number, body, changed, ruling, most)
+            return self._merge_slowly(number, body, changed, ruling, judge)
         if changed:
             self.version += 1
         return changed >> 1
 
     def _merge_slowly(
-        self, number: int, body: bytes, changed: int, ruling: Ruling | None, most: int | None
+        self, number: int, body: bytes, changed: int, ruling: Ruling | None, judge: bool
     ) -> int:
         """Return what brings edits of texts, comes from the future, needs verdicts, or has a fault."""
         if changed < 0:  # maybe by the limit of some time ago: asking for the time with each frame takes time
             limit = self._clock_limit(number)
             count = self.core.merge_frame(number, body, limit)
             if count == RULED:
-                if ruling is None and most is not None and len(body) > most:
+                if ruling is None and not judge:
                     return UNJUDGED
-                judged = self._judge_frame(number, body, ruling)
+                judged = self._set_verdicts(number, body, ruling)
                 count = self.core.merge_frame(number, body, limit)
                 self._confirm_ruling(judged)
         else:
@@ -485,25 +482,28 @@ class Replica:
         author = self.author_key(number)
         return LAST if author == self.author else max(self.clock.highest_clock(), self._shown.get(author, 0))
 
-    def _judge_frame(
+    def judge_parts(self, author: bytes, body: bytes, *, is_sum: bool = False) -> Iterator[Ruling]:
+        """Yield the ruling on a frame behind each part of its ops, at last on all of them, so that others may have
+        their turn between. It is right as long as it `is_current` and nothing of its author is taken."""
+        number, ruling = self._author_number(author), self.access.begin_ruling(author)
+        for part in iter_parts(self.core, author, body, _JUDGED_BYTES):
+            for op in part:
+                if is_sum and self.core.has_seen(
+                    number, op.clock
+                ):  # judged when its frame came, and stays so
+                    ruling.verdicts.append(VOID)
+                else:
+                    ruling.judge_op(op)
+            yield ruling
+
+    def _set_verdicts(
         self, number: int, body: bytes, ruling: Ruling | None, *, is_sum: bool = False
     ) -> Ruling:
-        """Have the frame that is taken next go by a ruling, or by another one if that isn't right any more; return
-        it."""
-        if ruling is None or not ruling.is_current(self.access):
-            author = self.author_key(number)
-            ops = ops_of(self.core, author, body)
-            seen = self.seen_clocks(author, (op.clock for op in ops)) if is_sum else Clocks()
-            ruling = self.access.begin_ruling(author, ops, seen)
-            self.judged_bytes += len(body)
+        """Have the frame that is taken next go by a ruling, by its own if there is none; return it."""
+        if ruling is None:
+            *_, ruling = self.judge_parts(self.author_key(number), body, is_sum=is_sum)
         self.core.set_verdicts(bytes(ruling.verdicts))
         return ruling
-
-    def seen_clocks(self, author: bytes, clocks: Iterable[int]) -> Clocks:
-        """Return the clocks, out of those of a summary, whose ops came in frames before: they were judged then, and
-        stay so."""
-        number = self._author_number(author)
-        return {clock for clock in clocks if self.core.has_seen(number, clock)}
 
     def _confirm_ruling(self, ruling: Ruling) -> None:
         ruling.commit_verdicts()
@@ -526,21 +526,20 @@ class Replica:
         *,
         limit: int | None = None,
         ruling: Ruling | None = None,
-        most: int | None = None,
+        judge: bool = True,
     ) -> int:
         """Take what still counts of the ops of an author with clocks above `after`, up to `last`; how many changes.
 
-        `ruling` and `most` are as with `merge`; in a ruling the `seen_clocks` are void. Raises `EncodingError`, and
-        `StateLimit` when it is above the clock `limit`, by default what is too far in the future: nothing was taken
-        then.
+        `ruling` and `judge` are as with `merge`. Raises `EncodingError`, and `StateLimit` when it is above the clock
+        `limit`, by default what is too far in the future: nothing was taken then.
         """
         number = self._author_number(author)
         bound = self._clock_limit(number) if limit is None else limit
         changed = self.core.merge_summary(number, body, after, last, bound)
         if changed == RULED:
-            if ruling is None and most is not None and len(body) > most:
+            if ruling is None and not judge:
                 return UNJUDGED
-            judged = self._judge_frame(number, body, ruling, is_sum=True)
+            judged = self._set_verdicts(number, body, ruling, is_sum=True)
             changed = self.core.merge_summary(number, body, after, last, bound)
             self._confirm_ruling(judged)
         if changed:
@@ -571,7 +570,7 @@ class Replica:
     def apply_due(self, due: tuple[bytes, bytes], limit: int, ruling: Ruling | None = None) -> int:
         """Take what `first_due` returned, by a ruling if there is one; how many changes it made (see `changes`)."""
         author, body = due
-        judged = self._judge_frame(self._author_number(author), body, ruling)
+        judged = self._set_verdicts(self._author_number(author), body, ruling)
         self.core.apply_due(limit)
         self._confirm_ruling(judged)
         self.version += 1

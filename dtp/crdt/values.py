@@ -150,11 +150,16 @@ def decode_all(data: bytes) -> list[Any]:
     return list(_unpacker(data))
 
 
-def decode_each(data: bytes) -> Iterator[Any]:
-    """Yield the items of the list that these bytes are, of which only one is in memory."""
-    unpacker = _unpacker(data)
+def decode_parts(data: bytes, size: int) -> Iterator[list[Any]]:
+    """Yield the items of the list that these bytes are, in parts of so many bytes and what is begun then; only one
+    part is in memory."""
+    unpacker, part, begun = _unpacker(data), list[Any](), 0
     for _ in range(unpacker.read_array_header()):
-        yield unpacker.unpack()
+        part.append(unpacker.unpack())
+        if unpacker.tell() - begun >= size:
+            yield part
+            part, begun = [], unpacker.tell()
+    yield part
 
 
 def _unpacker(data: bytes) -> msgpack.Unpacker:

@@ -7,11 +7,8 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
-from dtp.core.crdt import GraphCore
-from dtp.crdt.ops import iter_ops
 from dtp.crdt.permission.access import Ruling
 from dtp.crdt.replica import UNJUDGED
 from dtp.errors import DtpError
@@ -37,7 +34,7 @@ _NEWS_AGAIN: Final = 1.0
 _MOST_EARLY: Final = 4096
 #: Bytes of those that are kept until then; of others their peers are asked again.
 _MOST_EARLY_BYTES: Final = 64 << 20
-#: Bytes of frames that are judged in one turn of the loop: up to 700 ops, of 30 us each. Longer frames have a thread.
+#: Bytes of frames that are judged in one turn of the loop, as far as they are several: up to 700 ops, of 30 us each.
 _JUDGED_AT_ONCE: Final = 2048
 
 
@@ -90,8 +87,8 @@ class Intake:
         self._news_failure: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
-        #: `Replica.judged_bytes` when others had their turn last.
-        self._paused_at = 0
+        #: Bytes of frames that were judged since others had their turn.
+        self._judged = 0
         #: Peer -> author -> a summary that it sent too early.
         self._early: dict[bytes, dict[bytes, _Early]] = {}
         self._first_early = 0
@@ -293,11 +290,10 @@ class Intake:
             if isinstance(envelope, Summary) and not self._graph.admission.takes_sum(envelope):
                 chains.add_missing(envelope)
                 break
-            changed = loading.merge_signed(self._graph.replica, envelope, most=_JUDGED_AT_ONCE)
+            changed = loading.merge_signed(self._graph.replica, envelope, judge=False)
             if changed == UNJUDGED:
-                ruling = await self._judge_beside(
-                    envelope.author, envelope.body, is_sum=isinstance(envelope, Summary)
-                )
+                is_sum = isinstance(envelope, Summary)
+                ruling = await self._judge_frame(envelope.author, envelope.body, is_sum=is_sum)
                 if not chains.is_next(envelope):  # this identity has signed something meanwhile
                     continue
                 changed = loading.merge_signed(self._graph.replica, envelope, ruling=ruling)
@@ -305,9 +301,6 @@ class Intake:
             taken += 1
             if changed:
                 self._inside.offer(is_local=False)
-            if self._graph.replica.judged_bytes > self._paused_at + _JUDGED_AT_ONCE:
-                await asyncio.sleep(0)
-                self._paused_at = self._graph.replica.judged_bytes
             envelope = chains.held_next(envelope.author)
             if envelope is not None and not self._graph.admission.takes_held(envelope):
                 break
@@ -320,14 +313,19 @@ class Intake:
         self._graph.frames.unsaved[envelope.author, envelope.sequence] = envelope
         self._graph.admission.count_envelope(envelope)
 
-    async def _judge_beside(self, author: bytes, body: bytes, *, is_sum: bool) -> Ruling:
-        """Return the verdicts on a frame, with the lock. Of a full one they take seconds, and the loop goes on."""
-        replica, seen = self._graph.replica, set[int]()
-        ops = partial(iter_ops, GraphCore(author), author, body)
-        if is_sum:
-            clocks = await asyncio.to_thread(lambda: [op.clock for op in ops()])
-            seen = replica.seen_clocks(author, clocks)
-        return await asyncio.to_thread(lambda: replica.access.begin_ruling(author, ops(), seen))
+    async def _judge_frame(self, author: bytes, body: bytes, *, is_sum: bool = False) -> Ruling:
+        """Return the verdicts on a frame, with the lock. On a full one they take seconds, so others have turns."""
+        replica = self._graph.replica
+        while True:
+            for ruling in replica.judge_parts(author, body, is_sum=is_sum):
+                self._judged += len(body)
+                if self._judged > _JUDGED_AT_ONCE:
+                    self._judged = 0
+                    await asyncio.sleep(0)
+                    if not ruling.is_current(replica.access):
+                        break
+            else:
+                return ruling
 
     def wait_for_due(self) -> None:
         """Apply frames from the future when they are due, and ask again for summaries, until closed; the wall clock
@@ -407,9 +405,7 @@ class Intake:
             limit = replica.clock.highest_clock()
             while due := replica.first_due(limit):
                 is_due = True
-                is_large = len(due[1]) > _JUDGED_AT_ONCE
-                ruling = await self._judge_beside(*due, is_sum=False) if is_large else None
-                if replica.apply_due(due, limit, ruling):
+                if replica.apply_due(due, limit, await self._judge_frame(*due)):
                     self._inside.offer(is_local=False)
             self._inside.readers.on_received()
             self.wait_for_due()

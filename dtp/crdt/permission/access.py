@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -590,19 +590,11 @@ class AccessState:
             self._read[data] = grant
         return grant
 
-    def begin_ruling(
-        self, author: bytes, ops: Iterable[Op] = (), seen: Container[int] = frozenset()
-    ) -> Ruling:
-        """Return verdicts on ops of an author, in order; those with clocks in `seen` are void.
-
-        Another thread may find them, while nobody commits others of this author.
-        """
+    def begin_ruling(self, author: bytes, ops: Iterable[Op] = ()) -> Ruling:
+        """Return verdicts on ops of an author, in order."""
         ruling = Ruling(self, author, version=self.version)
         for op in ops:
-            if op.clock in seen:
-                ruling.verdicts.append(VOID)
-            else:
-                ruling.judge_op(op)
+            ruling.judge_op(op)
         return ruling
 
     def list_offences(self) -> list[Offence]:

@@ -34,17 +34,17 @@ _CHECKED_AT_ONCE: Final = 64
 
 
 def merge_signed(
-    replica: Replica, envelope: Envelope | Summary, *, ruling: Ruling | None = None, most: int | None = None
+    replica: Replica, envelope: Envelope | Summary, *, ruling: Ruling | None = None, judge: bool = True
 ) -> int:
-    """Merge what is genuine and next; how many changes there were. `ruling`, `most` and `UNJUDGED` are as with
+    """Merge what is genuine and next; how many changes there were. `ruling`, `judge` and `UNJUDGED` are as with
     `Replica.merge`."""
     author, body = envelope.author, envelope.body
     if isinstance(envelope, Skipped):
         return 0
     if isinstance(envelope, Summary):
         after, last = envelope.after, envelope.last
-        return replica.merge_summary(author, body, after, last, ruling=ruling, most=most)
-    return replica.merge(author, body, ruling=ruling, most=most)
+        return replica.merge_summary(author, body, after, last, ruling=ruling, judge=judge)
+    return replica.merge(author, body, ruling=ruling, judge=judge)
 
 
 def open_store(place: str | Store, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:
