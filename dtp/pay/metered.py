@@ -80,10 +80,10 @@ class Metered(Connection):
         super()._check_open()
 
     def _explain_end(self, closed: ConnectionClosed) -> DtpError:
-        """Return `BudgetSpent` where the server ended what our money didn't suffice for."""
+        """Return `BudgetSpent` or `ChargeDeclined` where the server ended it since we declined a charge."""
         meter = self.meter
         if closed.by_peer and closed.close_code == CloseCode.PAYMENT and isinstance(meter, ClientMeter):
-            return meter.unaffordable or closed
+            return meter.declined or closed
         return closed
 
     def try_open_stream(self) -> Stream | None:

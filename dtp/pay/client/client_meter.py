@@ -31,6 +31,7 @@ from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey
+from dtp.plurals import count_of
 from dtp.session.codes import CloseCode
 from dtp.tasks import as_future, start_task
 
@@ -113,8 +114,8 @@ class ClientMeter(MeterDriver):
         self.sealed = SealedOffers()
         #: The server's signature under an agreed close, once it is here.
         self.agreed: messages.Agreed | None = None
-        #: Why the last charge was declined, where that was for want of money; None otherwise.
-        self.unaffordable: BudgetSpent | MoneyNotAdded | None = None
+        #: Why the last charge was declined; None where it wasn't.
+        self.declined: BudgetSpent | MoneyNotAdded | ChargeDeclined | None = None
         self._finished: payer_events.Finished | None = None
         self._adding = False
         self._put_off = False  # more money is to be had, and not worth adding before it is needed
@@ -381,9 +382,14 @@ class ClientMeter(MeterDriver):
         needed = self.payer.funds.lacking_for(self.payer.used) + offer.amount
         if agree and needed > 0 and self._on_low is not None:
             await self._to_its_end(self._add_money(needed))
-        self.unaffordable = None
-        if agree and (lacking := self.payer.missing_funds(offer.units)) > 0:
-            self.unaffordable = self._refused or self._budget_error(offer.amount, lacking)
+        self.declined = None
+        if not agree:
+            self.declined = ChargeDeclined(
+                f"the server asked for {money(offer.amount, self._coin)} ({count_of(offer.units, 'request')}) beyond "
+                "what was agreed to, and was declined here: agree by `on_charge`, or by `Spending.charge_units`"
+            )
+        elif (lacking := self.payer.missing_funds(offer.units)) > 0:
+            self.declined = self._refused or self._budget_error(offer.amount, lacking)
         return agree
 
     @property
@@ -431,12 +437,8 @@ class ClientMeter(MeterDriver):
         await self._decide_charge(offer)
         if self.payer.charges.agreed != offer.charge:
             self._raise_if_over()
-            if self.unaffordable is not None:
-                raise self.unaffordable
-            price = money(offer.amount, self._coin)
-            raise ChargeDeclined(
-                f"a charge of {price} for this answer was declined: `on_charge` said no, or it is above the budget"
-            )
+            assert self.declined is not None
+            raise self.declined
         self.sealed.unopened[answer.lock] = answer
         return await self.open_answer(answer)
 
