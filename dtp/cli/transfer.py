@@ -56,7 +56,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import Connecting, DialTimeout, connect
 from dtp.net.listener import Listener, Refuse, Request
 from dtp.net.stream import Stream
-from dtp.pay.errors import BudgetSpent, MoneyNotAdded
+from dtp.pay.errors import UNPAID
 from dtp.peers.nearby import answering, wants_lan
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 
@@ -412,7 +412,7 @@ async def _persist(
                     if meter.moved:
                         on_lost(connection)
                     raise
-        except (asyncio.CancelledError, ConnectionClosed, CarrierError, BudgetSpent, MoneyNotAdded) as error:
+        except (asyncio.CancelledError, ConnectionClosed, CarrierError, *UNPAID) as error:
             moved |= meter.moved > 0
             if meter.moved and isinstance(error, ConnectionLost):
                 meter.print_event("redial", "the peer has started anew; going on where it was", peer)

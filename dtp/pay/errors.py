@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Final
 
 from dtp.errors import ChainError, LimitError, LocalError, PeerError
 from dtp.session.codes import CloseDetail
@@ -243,3 +244,7 @@ class NoStore(StoreError):
     """Where a store of vouchers was to be there is none; it wasn't made."""
 
     code = "no-store"
+
+
+#: What a client's connection ends with that isn't paid any more: by a limit, for want of money, or since it declined.
+UNPAID: Final = (LimitError, MoneyNotAdded, ChargeDeclined)

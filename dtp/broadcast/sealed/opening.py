@@ -23,6 +23,7 @@ from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import is_dialled_as_told
 from dtp.net.connection import Connection
+from dtp.pay.errors import ChargeDeclined
 from dtp.session.codes import ConnectionClosed, StreamReset
 
 #: Keys that are kept: of an hour, by default.
@@ -205,7 +206,7 @@ class KeyBuyer:
                             self._connection = await self._stack.enter_async_context(self._dial(self.known))
                     answer = await _ask(self._connection, m.KeyWanted((), epoch))
                 break
-            except (CarrierError, ConnectionClosed, StreamReset, TimeoutError) as fault:
+            except (CarrierError, ConnectionClosed, StreamReset, ChargeDeclined, TimeoutError) as fault:
                 if not again:
                     raise ShowSealed(
                         f"no key can be bought at {self.known}: {fault or 'no answer'}", Refusal.NOT_NOW

@@ -28,7 +28,7 @@ from dtp.errors import CarrierError, DtpError, LimitError, PeerError
 from dtp.limited_log import RateLimitedLog
 from dtp.net.address import Address
 from dtp.net.stream import Stream
-from dtp.pay.errors import MoneyNotAdded
+from dtp.pay.errors import UNPAID
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.tasks import start_task
 
@@ -411,7 +411,7 @@ def _is_unpaid(error: DtpError | Rejected, budget: BudgetSettings | None) -> boo
     """True where a peer can be reached, and is not paid: it wants that, or the budget has no more for it."""
     if isinstance(error, ConnectionRefused | ConnectionClosed):
         return error.close_code == CloseCode.PAYMENT
-    return budget is not None and isinstance(error, LimitError | MoneyNotAdded)
+    return budget is not None and isinstance(error, UNPAID)
 
 
 #: `kind` of a forward -> what serves it.

@@ -20,12 +20,12 @@ from dtp.daemon.policies.base import UNBOUNDED, Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.bounds import Meter, StreamBounds
 from dtp.daemon.relays.sockets import reset
-from dtp.errors import DtpError, LimitError
+from dtp.errors import DtpError
 from dtp.net.driver import yield_processor
 from dtp.net.splices import PIECE, Splice
 from dtp.net.stream import Stream
 from dtp.net.turns.sizes import WIDE
-from dtp.pay.errors import MoneyNotAdded
+from dtp.pay.errors import UNPAID
 from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamRefused, StreamReset
 
 if TYPE_CHECKING:
@@ -467,7 +467,7 @@ class StreamRelay:
                 return LeftSocket(self._sock, said=error.data)
         elif self._keep and isinstance(error, ConnectionClosed | ConnectionLost) and self._is_untouched():
             return LeftSocket(self._sock)
-        if self._watch is not None and isinstance(error, LimitError | MoneyNotAdded) and not over:
+        if self._watch is not None and isinstance(error, UNPAID) and not over:
             self.why = str(error)
             unsent = b"".join(self._backlog.pieces) if self._backlog else b""
             return LeftSocket(self._sock, unpaid=error, unsent=unsent)
