@@ -138,13 +138,18 @@ def test_a_forward_whose_budget_is_spent_says_so_with_402(
 def test_what_was_asked_when_the_budget_is_spent_is_answered_with_402(
     run: Run, client: Callable[..., Any], net: LocalnetThread
 ) -> None:
-    """Bytes are paid as they come: the money ended before the answer began."""
+    """Bytes are paid as they go: the money ended before all of the question was there, so nothing answers it."""
+    body = bytes(60_000)
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(len(body))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     async def scenario(pair: Pair) -> None:
-        async with Backend(web) as backend, Market(pair, client, net) as market:
+        async with Backend(take) as backend, Market(pair, client, net) as market:
             await market.sell(backend, '{ mib = "0.0002SUI" }', 'kind = "http"')
             port = await market.buy("{ most = 3000 }")
-            body = bytes(60_000)
             request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + body
             refused = await asked(port, request)
             assert refused.startswith(b"HTTP/1.1 402 ")
