@@ -201,6 +201,14 @@ def test_noise_is_dropped(data: bytes) -> None:
             assert hears(listener, each) is None
 
 
+def test_no_datagram_is_looked_at_that_is_longer_than_any_may_be() -> None:
+    for network in (None, NETWORK):
+        ((hello, _),) = sent(announcing(network=network))
+        listener = node(network)
+        assert hears(listener, hello.ljust(SEALED_SIZE + 1, b"\0")) is None
+        assert listener.counters == {"malformed": 1}
+
+
 def test_own_hello_is_not_news() -> None:
     loud = announcing()
     assert hears(loud, sent(loud)[0][0]) is None
