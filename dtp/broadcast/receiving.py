@@ -205,7 +205,7 @@ class ShowReceiver:
                 continue
             completed, heard, failures = self.completed, self.heard, self.parents.failures
             why = await self._hear_best()
-            self.why = why or self.why
+            self.why = why or self._prober.why or self.why
             if self.completed > completed:
                 useless = refused = 0
             elif self.parents.failures > failures or (

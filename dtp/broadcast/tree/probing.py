@@ -17,7 +17,7 @@ from dtp.broadcast.newest import ShowStreams
 from dtp.broadcast.parents import Parents, Patience
 from dtp.broadcast.tree.comparing import Measured, Probe
 from dtp.carriers.nearness import Nearness
-from dtp.errors import DtpError
+from dtp.errors import CarrierError, DtpError
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
 from dtp.tasks import start_task
@@ -46,6 +46,8 @@ class Prober:
         self._me, self._dial, self._serving = me, dial, serving
         self._parents, self._streams, self._progress = parents, streams, progress
         self._patience = patience
+        #: Why the last one that couldn't be measured couldn't.
+        self.why: DtpError | None = None
 
     def note_failed(self, address: str) -> None:
         """Note that a neighbour can't be reached, or has ended."""
@@ -119,9 +121,11 @@ class Prober:
             except TimeoutError:
                 if not probe.answered:
                     self.note_failed(address)
+                    self.why = CarrierError(f"{address}: no answer")
             except (DtpError, OSError) as fault:
                 log.info("%s can't be measured: %s", address, fault)
                 self.note_failed(address)
+                self.why = fault if isinstance(fault, DtpError) else CarrierError(f"{address}: {fault}")
                 return None
             self.learn_others(probe.others, dialled)
             if not probe.room or self._me in probe.path:

@@ -189,8 +189,8 @@ def test_nobody_there_is_told():
     async def test():
         async with produce() as on_air, produce() as other:
             addresses = [*on_air.addresses[:1], *other.addresses[:1]]
-        for given, why in ((addresses[:1], "refused"), (addresses, "none of its addresses")):
-            with pytest.raises(ShowUnreachable, match=why):
+        for given in (addresses[:1], addresses):
+            with pytest.raises(ShowUnreachable, match="refused"):
                 await all_of(hear(*given, patience=Patience(anybody=0.5)))
 
     run(test())
