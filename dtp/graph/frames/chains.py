@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from dtp.bounded import BoundedDict
 from dtp.core.errors import EncodingError
+from dtp.crdt.permission.owners import owner_name
 from dtp.graph.errors import EnvelopeError, Equivocation, HistoryUnclear, StoreError
 from dtp.graph.frames import vector
 from dtp.graph.frames.envelope import NONE_BEFORE, Envelope, Skipped, Summary
@@ -71,7 +72,7 @@ class Chains:
                 envelope = self._read(author, last)
                 if envelope is None:
                     raise StoreError(
-                        f"envelope {last} of {author.hex()} is not in the store, which is damaged"
+                        f"envelope {last} of {owner_name(author)} is not in the store, which is damaged"
                     )
                 tip = ChainTip(last, envelope.hash, self._clock_of(envelope))
             self._tips[author] = tip
@@ -111,7 +112,7 @@ class Chains:
             self._compare_frames(self._read(envelope.author, tip.sequence), envelope)
             if isinstance(envelope, Skipped):
                 raise HistoryUnclear(
-                    f"a peer skips frames of {envelope.author.hex()} that don't go on with what is here"
+                    f"a peer skips frames of {owner_name(envelope.author)} that don't go on with what is here"
                 )
         if isinstance(envelope, Skipped) or (tip.sequence and not tip.clock):
             begins = True  # the clocks of what was skipped aren't known
@@ -183,8 +184,8 @@ class Chains:
     def _compare_frames(self, ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
         if ours is not None and self._comparing.are_contradictory(ours, theirs):
             raise Equivocation(
-                f"author {theirs.author.hex()} signed two histories at {theirs.sequence}; keep the proof, and don't "
-                "trust that key: two machines write as one author, or it is in wrong hands",
+                f"author {owner_name(theirs.author)} signed two histories at {theirs.sequence}; keep the proof, and "
+                "don't trust that key: two machines write as one author, or it is in wrong hands",
                 Proof(ours, theirs),
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dtp.core.crdt import AUTHOR_SIZE, GraphCore
 from dtp.core.errors import EncodingError
+from dtp.crdt.permission.owners import owner_name
 from dtp.graph.errors import StoreError
 from dtp.graph.frames.chains import START, ChainTip
 from dtp.graph.frames.envelope import Envelope, Skipped, Summary, last_clock
@@ -20,13 +21,13 @@ def verify(store: Store) -> int:
             tip = _verified(core, one, author, tip)
             count += 1
         if tip.sequence != last:
-            raise StoreError(f"envelope {tip.sequence + 1} of {author.hex()} is missing")
+            raise StoreError(f"envelope {tip.sequence + 1} of {owner_name(author)} is missing")
     return count
 
 
 def _verified(core: GraphCore, one: Envelope | Summary, author: bytes, tip: ChainTip) -> ChainTip:
     """Return the end of the chain behind this stored one."""
-    place = f"envelope {tip.sequence + 1} of {author.hex()}"
+    place = f"envelope {tip.sequence + 1} of {owner_name(author)}"
     if one.author == author and one.first_sequence > tip.sequence + 1:
         raise StoreError(f"{place} is missing")
     goes_on = one.first_sequence <= tip.sequence or one.previous == tip.hash

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.errors import StateLimit
+from dtp.crdt.permission.owners import owner_name
 from dtp.errors import PeerError
 from dtp.graph.blobs import fetching
 from dtp.graph.errors import Equivocation, GraphError, HistoryUnclear, SyncError
@@ -455,7 +456,7 @@ class _Session:
                 # the peer is told, and again when it is due
             else:
                 self._full.add(author)
-            log.warning("%s is not followed further for now: %s", author.hex(), error)
+            log.warning("%s is not followed further for now: %s", owner_name(author), error)
 
     async def _send_proof(self, proof: Proof) -> None:
         await self._send_message(self._side.encode_forked(proof.first.encode(), proof.second.encode()))
