@@ -262,6 +262,23 @@ def test_no_relay_there() -> None:
 # ---- what a relay gives --------------------------------------------------------------------------------------
 
 
+def test_a_place_that_was_taken_again_stays_when_the_connection_before_ends() -> None:
+    """As where a peer's network changes: its old connection is found to be dead only later."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            await relaying(stack, Relay().serve_connection)
+            before = await eve_reserved(stack)
+            now = await eve_reserved(stack)
+            await before.close()
+            await asyncio.sleep(1)
+            stream, incoming = await join(stack, now, ALICE)
+            stream.write(b"still")
+            assert await incoming.readexactly(5) == b"still"
+
+    run(main())
+
+
 def test_the_book_bounds_reservations_in_all_and_for_a_source_and_forgets_old_ones() -> None:
     book = RelayBook(replace(RelayLimits(), reservations=3, reservations_per_source=2, lifetime=100))
     peers = [Identity.generate().id for _ in range(5)]
