@@ -488,10 +488,8 @@ class Replica:
         number, ruling = self._author_number(author), self.access.begin_ruling(author)
         for part in iter_parts(self.core, author, body, _JUDGED_BYTES):
             for op in part:
-                if is_sum and self.core.has_seen(
-                    number, op.clock
-                ):  # judged when its frame came, and stays so
-                    ruling.verdicts.append(VOID)
+                if is_sum and self.core.has_seen(number, op.clock):
+                    ruling.verdicts.append(VOID)  # it was judged when its frame came, and stays so
                 else:
                     ruling.judge_op(op)
             yield ruling
