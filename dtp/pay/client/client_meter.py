@@ -200,7 +200,7 @@ class ClientMeter(MeterDriver):
         self.watch.along = due if leeway or self.payer.spent else NO_COUNT
         self.connection.limit_sending(None if left is None else max(0, sent + left))
         if self._put_off and self.payer.spent and not self._adding:
-            self._top_up(max(1, self.payer.funds.lacking_for(self.payer.used)))
+            self._top_up(max(1, self.payer.missing_funds(0)))
         if self._no_more and not self._leaving and self.payer.spent and self._has_waiting_stream():
             self._leaving = True
             self.spawn(self._end_unfunded())
@@ -341,6 +341,7 @@ class ClientMeter(MeterDriver):
         if self.payer.funds.lacking_for(self.payer.used) <= 0:
             await self.last_words()
         if self._over or not self._has_waiting_stream():
+            self._leaving = False  # so that the next stream is told
             return
         connection, self.error = self.connection, self._refused or self.payer.out_of_money()
         log.info("%r: %s", connection, self.error)
@@ -379,7 +380,7 @@ class ClientMeter(MeterDriver):
             agree = answer if isinstance(answer, bool) else await self._ask_caller(answer)
         else:
             agree = offer.lock is not None or self.payer.is_expected(offer.units)
-        needed = self.payer.funds.lacking_for(self.payer.used) + offer.amount
+        needed = self.payer.missing_funds(offer.units)
         if agree and needed > 0 and self._on_low is not None:
             await self._to_its_end(self._add_money(needed))
         self.declined = None

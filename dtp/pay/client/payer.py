@@ -352,15 +352,18 @@ class Payer:
             else:
                 self._queue_message(messages.Decline(asked.charge))
         elif charges.take(asked):
-            affordable = self.funds.lacking_for(self.used.plus(asked.units, 0)) <= 0
-            if affordable and self.is_expected(asked.units) and asked.hash_lock is None:
+            if (
+                self.missing_funds(asked.units) <= 0
+                and self.is_expected(asked.units)
+                and asked.hash_lock is None
+            ):
                 self._answer_charge(asked, True)
             else:
                 amount = self.funds.prices.cost_of(Usage(asked.units, 0))
                 self._events.append(ChargeOffered(asked.charge, asked.units, amount, asked.hash_lock))
 
     def _answer_charge(self, asked: messages.ChargeAsked, agree: bool) -> None:
-        agree = agree and self.funds.lacking_for(self.used.plus(asked.units, 0)) <= 0
+        agree = agree and self.missing_funds(asked.units) <= 0
         self.charges.decide(asked, agree=agree)
         if agree:
             self.counts.add_charged(asked.units)
@@ -383,7 +386,7 @@ class Payer:
             if target is not None and self._is_due(target, ahead, now):
                 self._ask_signature(target, now)
             elif self._ending is None and self.spent:
-                self._events += self.funds.tell_low(self.funds.lacking_for(self.used))
+                self._events += self.funds.tell_low(self.missing_funds(0))
         if self.schedule.repeat_at <= 0.0 and self.newest is not None:
             self._say_newest(now)
         self._finish_if_done(now)
@@ -398,7 +401,7 @@ class Payer:
             if funds.lacking_for(ahead) <= 0:
                 target = ahead
         if funds.lacking_for(target) > 0:
-            self._events += funds.tell_low(funds.lacking_for(self.used))
+            self._events += funds.tell_low(self.missing_funds(0))
             return None
         unlocks = self.charges.lock is None and _lock_of(self.newest) is not None
         return target if target != signed or self.charges.is_unsigned or unlocks else None

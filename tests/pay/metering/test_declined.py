@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from dtp.chain.host import Terms
 from dtp.pay.errors import ChargeDeclined
+from dtp.pay.terms import Spending
 
 from ..conftest import Market, Play
 
@@ -27,5 +29,36 @@ def test_a_client_is_told_what_it_declined(market: Play, options: Any) -> None:
             stream.write(b"a")
             with pytest.raises(ChargeDeclined, match=r"asked for 0\.000003 SUI \(3 requests\).*`on_charge`"):
                 await stream.read()
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["made", "answered"])
+@pytest.mark.parametrize("deposit", [3000, 2000])
+def test_a_charge_leaves_the_money_for_requests_that_were_made(
+    market: Play, answered: bool, deposit: int
+) -> None:
+    """It was agreed to with the money of requests that are paid once they are answered: nothing came of either."""
+
+    async def answer_both(connection: Any) -> None:
+        both = connection.requests()
+        first, second = await anext(both), await anext(both)
+        with pytest.raises(ChargeDeclined):
+            await second.charge(2)
+        await second.charge(1)
+        for each in (first, second):
+            each.stream.write(b"answer")
+            each.stream.write_eof()
+
+    async def scenario(market: Market) -> None:
+        await market.serve(answer_both, terms=Terms(price_request=1000, min_deposit=1000))
+        buyer = await market.buyer()
+        spending = Spending(when_answered=answered, charge_units=4)
+        async with market.connect(buyer, budget=3000, deposit=deposit, spending=spending) as connection:
+            streams = [await connection.open_stream() for _ in range(2)]
+            for each in streams:
+                each.write(b"a")
+            assert [await each.read() for each in streams] == [b"answer"] * 2
+        assert connection.paid == 3000
 
     market(scenario)

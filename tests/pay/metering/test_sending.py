@@ -117,3 +117,22 @@ def test_a_service_that_asks_nothing_for_bytes_takes_any_number(market: Play) ->
             assert await stream.read() == b""
 
     market(scenario)
+
+
+def test_who_opens_another_stream_once_all_is_used_up_is_told(market: Play) -> None:
+    """The first stream ends in order while its last bytes are paid, so the connection stays."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(take, terms=TERMS.__class__(price_mib=2_000_000, min_deposit=1000))
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=1_000_000) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(MIB // 2))
+            stream.write_eof()
+            assert await stream.read() == b""
+            another = await connection.open_stream()
+            another.write(bytes(8 * MIB))
+            with pytest.raises(BudgetSpent):
+                await another.drain()
+
+    market(scenario)
