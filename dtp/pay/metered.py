@@ -21,7 +21,7 @@ from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, MoneyNotAdded, NotM
 from dtp.pay.server.payee import Payee
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.terms import Usage
-from dtp.session.codes import CloseCode, ConnectionClosed
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
 
 
 class Metered(Connection):
@@ -80,9 +80,15 @@ class Metered(Connection):
         super()._check_open()
 
     def _explain_end(self, closed: ConnectionClosed) -> DtpError:
-        """Return `BudgetSpent` or `ChargeDeclined` where the server ended it since we declined a charge."""
+        """Return why we declined a charge where the server ended it for that: `BudgetSpent`, `MoneyNotAdded` or
+        `ChargeDeclined`."""
         meter = self.meter
-        if closed.by_peer and closed.close_code == CloseCode.PAYMENT and isinstance(meter, ClientMeter):
+        about = closed.close_code, closed.detail
+        if (
+            about == (CloseCode.PAYMENT, CloseDetail.CHARGE_DECLINED)
+            and closed.by_peer
+            and isinstance(meter, ClientMeter)
+        ):
             return meter.declined or closed
         return closed
 

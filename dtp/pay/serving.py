@@ -34,7 +34,7 @@ from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Request, listen
 from dtp.net.reachable import is_any_url, own_url
 from dtp.pay.claims import Policy
-from dtp.pay.errors import ChargeDeclined
+from dtp.pay.errors import ChargeDeclined, QuotaUsedUp
 from dtp.pay.hosting import (
     HostHeartbeat,
     NoHost,
@@ -196,11 +196,12 @@ class Serving:
         elif not connection.closed:
             try:
                 await self._handler(connection)
-            except (
-                ChargeDeclined
-            ) as declined:  # a client's choice, or the end of its money: no fault of the handler
+            except ChargeDeclined as declined:
+                # A client's choice, or the end of its money: no fault of the handler.
                 log.info("%r: %s", connection, declined)
-                connection.abort(CloseCode.PAYMENT, str(declined))
+                used_up = isinstance(declined, QuotaUsedUp)
+                detail = CloseDetail.QUOTA_USED_UP if used_up else CloseDetail.CHARGE_DECLINED
+                connection.abort(CloseCode.PAYMENT, str(declined), detail=detail)
 
     async def _check_open_channels(self) -> None:
         """Look again at everything that is in use: closes that were requested, lists, passes."""

@@ -66,6 +66,7 @@ class CloseDetail(IntEnum):
     NOT_PAID = 13
     VOUCHERS_NOT_STORED = 14
     PASS_UNPROVEN = 15
+    CHARGE_DECLINED = 16
     # Of the host's rules on the chain.
     NO_SERVICE = 20
     SERVICE_CLOSED = 21

@@ -9,6 +9,7 @@ import pytest
 from dtp.chain.host import Terms
 from dtp.pay.errors import ChargeDeclined
 from dtp.pay.terms import Spending
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
 
 from ..conftest import Market, Play
 
@@ -60,5 +61,26 @@ def test_a_charge_leaves_the_money_for_requests_that_were_made(
                 each.write(b"a")
             assert [await each.read() for each in streams] == [b"answer"] * 2
         assert connection.paid == 3000
+
+    market(scenario)
+
+
+def test_what_ends_later_for_another_reason_is_not_blamed_on_a_charge(market: Play) -> None:
+    """Any end for want of payment was told as the charge that had been declined last, however long before."""
+
+    async def answer(connection: Any) -> None:
+        async for request in connection.requests():
+            with pytest.raises(ChargeDeclined):
+                await request.charge(3)
+            connection.abort(CloseCode.PAYMENT, "the pass is over", detail=CloseDetail.PASS_OVER)
+
+    async def scenario(market: Market) -> None:
+        await market.serve(answer)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"a")
+            with pytest.raises(ConnectionClosed, match="the pass is over"):
+                await stream.read()
 
     market(scenario)
