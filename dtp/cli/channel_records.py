@@ -69,12 +69,12 @@ def summary_of(
         "claimed": found.claimed,
         "held": found.balance,
         "coin": found.coin,
-        **({} if ours is None else lock_record(stores, found, ours)),
+        **({} if ours is None else lock_record(stores, found, ours, most)),
     }
 
 
-def lock_record(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
-    """Return until when a channel of ours keeps what isn't vouched (Unix ms), and why."""
+def lock_record(stores: Stores, found: Channel, ours: Bought, most: int) -> dict[str, Any]:
+    """Return until when a channel of ours keeps what isn't vouched (Unix ms), and why; `most` may be vouched."""
     from dtp.chain.channel import ChannelState
     from dtp.pay.client.budget import is_in_use, span
 
@@ -87,10 +87,12 @@ def lock_record(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
         why = "its server refuses it: the next command that pays asks for its close"
     else:
         claims = span(found.terms.claim_ms)
-        why = (
-            "kept for the next connection; 'dtp channel close' brings it back, at once where the server answers, "
-            f"else {claims} later"
-        )
+        close = "'dtp channel close' brings it back"
+        if found.deposited <= most:
+            close = (
+                "nothing in it is known to be left, and 'dtp channel close' brings back gas for its storage"
+            )
+        why = f"kept for the next connection; {close}, at once where the server answers, else {claims} later"
     return {"locked_until_ms": until, "why": why, "gas_mist": ours.gas}
 
 

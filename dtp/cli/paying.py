@@ -226,12 +226,10 @@ class PaymentOptions:
         claims = span(channel.claim_ms)
         close = f"'dtp channel close {channel.channel}' brings that back"
         if not left:
-            holds = (
-                "what is in it is used up, as far as is known here"
-                if channel.deposited
-                else "nothing is in it"
-            )
-            close = f"'dtp channel close {channel.channel}' brings back the rest, and gas for its storage"
+            holds, rest = "nothing is in it", ""
+            if channel.deposited:
+                holds, rest = "what is in it is used up, as far as is known here", "the rest, and "
+            close = f"'dtp channel close {channel.channel}' brings back {rest}gas for its storage"
         how = f"{close}, at once where the server agrees, else {claims} later"
         kept = [
             purchase

@@ -68,3 +68,9 @@ def test_what_pays_us_and_what_the_network_does_not_have_says_nothing_of_locks(s
     assert "why" not in summary_of(stores, CHANNEL, channel(), "is paid")
     record = summary_of(stores, CHANNEL, None, "pays", BOUGHT)
     assert line_of(record) == f"{CHANNEL}  pays, not on this network"
+
+
+def test_a_channel_that_holds_nothing_brings_nothing_back_but_gas(stores: Any) -> None:
+    record = summary_of(stores, CHANNEL, channel(deposited=0, balance=0), "pays", BOUGHT)
+    assert "brings back gas for its storage" in record["why"]
+    assert "brings it back" not in line_of(record)
