@@ -149,6 +149,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
 
     One that is named is looked at again, also when it is over by what a node said before.
     """
+    failures = _Failures()
 
     async def work(chain: ChainClient) -> None:
         from dtp.chain.channel import ChannelState
@@ -158,7 +159,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
         from dtp.pay.settling import settle
 
         wanted, clock = None if id is None else canonical_id(id), _ChainTime(chain)
-        unread: dict[str, DtpError] = {}
+        unread: dict[str | None, DtpError] = {}
         await clock.sync()
         with vouchers.open_stores() as stores:
             async with _journal(stores.sold) as journal:
@@ -168,7 +169,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
             if unread and not views:
                 raise next(iter(unread.values()))
             for missed, fault in unread.items():
-                _print_failed(missed, fault)
+                failures.note(missed, fault)
             if wanted is not None and not views:
                 raise NoVoucher(
                     f"no voucher of {wanted} is here: 'dtp channel list' shows the channels that pay you"
@@ -190,7 +191,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
             weighed = policy if wanted is None else None
             async with _journal(stores.sold) as journal:
                 claims = claiming(chain, journal)
-                done = await settle(claims, decisions, policy.batch, _print_failed, policy=weighed)
+                done = await settle(claims, decisions, policy.batch, failures.note, policy=weighed)
             for paid, _ in done:
                 print_paid("claimed", paid)
             if not done and weighed is not None:  # the simulation knows better what it costs
@@ -200,6 +201,7 @@ def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
                 print_line({"event": "nothing"}, "nothing to claim")
 
     account.run_connected(work)
+    failures.exit()
 
 
 def _print_small(found: Channel, gain: int) -> None:
@@ -250,6 +252,7 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
 
     if slack is not None and id is None:
         raise click.UsageError("--slack is for one CHANNEL that is open; name it")
+    failures = _Failures()
 
     async def work(chain: ChainClient) -> None:
         from dtp.pay.spent import settle_spent
@@ -269,7 +272,7 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
                 found = (await _find(chain, [each.channel])).get(each.channel)
                 if found is not None:
                     if each.account == chain.address:
-                        await _close_next(chain, store, found, ask=each.state == "refused")
+                        await _close_next(chain, store, found, failures.note, ask=each.state == "refused")
                     else:
                         print_line(
                             {"event": "foreign", "channel": each.channel, "account": each.account},
@@ -290,6 +293,7 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
                 )
 
     account.run_connected(work)
+    failures.exit()
 
 
 async def _close_pipes(chain: ChainClient, store: Store) -> None:
@@ -303,14 +307,16 @@ async def _close_pipes(chain: ChainClient, store: Store) -> None:
     )
 
 
-async def _close_next(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
+async def _close_next(
+    chain: ChainClient, store: Store, found: Channel, on_failed: OnFailed, *, ask: bool
+) -> None:
     """Close one of several: what is wrong with it is said, and keeps no other one's money."""
     from dtp.chain.errors import TransactionFailed
 
     try:
         await _close(chain, store, found, ask=ask)
     except TransactionFailed as fault:
-        _print_failed(found.id, fault)
+        on_failed(found.id, fault)
 
 
 async def _close(
@@ -452,11 +458,7 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) 
     in a database is left to a daemon that runs.
     """
 
-    failed: list[DtpError] = []
-
-    def note_failed(id: str | None, fault: DtpError) -> None:
-        failed.append(fault)
-        _print_failed(id, fault)
+    failures = _Failures()
 
     async def work(chain: ChainClient) -> None:
         from dtp.pay.server.cashier import Cashier
@@ -470,24 +472,23 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) 
                     async with _journal(stores.sold) as journal:
                         if cashier is None:
                             await _check_watching(chain, journal)
-                            cashier = Cashier(chain, journal, clock.now_ms, on_failed=note_failed)
+                            cashier = Cashier(chain, journal, clock.now_ms, on_failed=failures.note)
                             _print_watching(every, once)
                         cashier.journal = journal
                         for paid in await cashier.poll():
                             print_paid("claimed", paid)
-                    await _finish_ours(chain, stores.bought, note_failed)
+                    await _finish_ours(chain, stores.bought, failures.note)
             except DtpError as fault:  # nodes, disks, files and money for gas go and come back
                 if once or cashier is None:
                     raise
                 _print_failed(None, fault)
             if once:
                 return
-            failed.clear()
+            failures.first = None
             await asyncio.sleep(cashier.pause_between_polls(every))
 
     account.run_connected(work)
-    if failed:
-        click.get_current_context().exit(exit_code(failed[0]))
+    failures.exit()
 
 
 async def _check_watching(chain: ChainClient, journal: Journal[VoucherStore]) -> None:
@@ -613,6 +614,24 @@ async def _read_open(chain: ChainClient, store: Store, id: str) -> Channel | Non
     record = {"event": "over", "channel": known[0].channel}
     print_line(record, f"{known[0].channel}: is closed already; 'dtp channel history' has what it cost")
     return None
+
+
+class _Failures:
+    """What goes wrong with some of several channels: it is said at once, keeps nothing from the others, and is the
+    exit code in the end."""
+
+    def __init__(self) -> None:
+        self.first: DtpError | None = None
+
+    def note(self, id: str | None, fault: DtpError) -> None:
+        """Print it, and keep the first."""
+        _print_failed(id, fault)
+        self.first = self.first or fault
+
+    def exit(self) -> None:
+        """End the command with the exit code of the first, if there is one."""
+        if self.first is not None:
+            click.get_current_context().exit(exit_code(self.first))
 
 
 def _print_failed(id: str | None, fault: DtpError) -> None:

@@ -29,8 +29,8 @@ from dtp.pay.terms import Usage
 from ..homes import PRICED, site
 from ..meters import KEY, voucher
 
-#: The exit code for what is wrong here.
-LOCAL = 3
+#: The exit codes for what is wrong here, and on the chain.
+LOCAL, CHAIN = 3, 6
 
 
 @pytest.fixture
@@ -192,7 +192,9 @@ def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(
         return await genuine(chain, found)
 
     monkeypatch.setattr(ends, "finalize", finalize)
-    failed, closed = dtp("channel", *how)
+    done = CliRunner().invoke(main, ["channel", *how, "--json"])
+    assert done.exit_code == CHAIN
+    failed, closed = map(json.loads, done.stdout.splitlines())
     assert (failed["event"], failed["channel"], failed["reason"]) == ("failed", first, "aborted")
     assert closed["event"] == "closed"
 
