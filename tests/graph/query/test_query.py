@@ -107,6 +107,10 @@ from dtp.graph.query.values.semantics import Path, Relation
         ("RETURN toString(asin(2)), toString(sin(1.0 / 0)), cot(0), toString(cot(1.0 / 0))",
          [("NaN", "NaN", float("inf"), "NaN")]),
         ("UNWIND [1.0 / 0, -1.0 / 0] AS x RETURN toString(avg(x)), toString(stDev(x))", [("NaN", "NaN")]),
+        ("RETURN toInteger('\u0661\u0662'), toFloat('\uff11.5'), toInteger('12 '), toString(exp(1000))",
+         [(None, None, 12, "Infinity")]),
+        ("UNWIND [1e308, 1.5e308] AS x RETURN avg(x), stDevP(x)", [(1.25e308, 2.5e307)]),  # the sum is no float
+        ("UNWIND [1e308, 1.5e308, 1.0 / 0] AS x RETURN toString(avg(x)), toString(stDev(x))", [("Infinity", "NaN")]),
         ("UNWIND [1, 2, 3, 4] AS x RETURN stDev(x) > 1.29, percentileDisc(x, 0.5), percentileCont(x, 0.5)",
          [(True, 2, 2.5)]),
         ("MATCH (u {active: true}) RETURN u.name ORDER BY u.name", [("Alice",), ("Bob",)]),  # true is not 1

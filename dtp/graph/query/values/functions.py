@@ -6,6 +6,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import Any, Final
 
 from dtp.crdt.temporal import TEMPORAL
@@ -86,7 +87,7 @@ def _to_integer(value: Any) -> int | None:
     if not isinstance(value, str):
         raise QueryError(f"toInteger() takes a number, text or a boolean, not {describe_value(value)}")
     try:
-        return int(value) if "_" not in value else None  # Python's own way to group digits
+        return int(value) if _is_plain(value) else None
     except ValueError:
         number = _to_float(value)
         return None if number is None or not math.isfinite(number) else int(number)
@@ -98,9 +99,14 @@ def _to_float(value: Any) -> float | None:
     if not isinstance(value, str):
         raise QueryError(f"toFloat() takes a number or text, not {describe_value(value)}")
     try:
-        return float(value) if "_" not in value else None
+        return float(value) if _is_plain(value) else None
     except ValueError:
         return None
+
+
+def _is_plain(text: str) -> bool:
+    """Return whether text has nothing that only Python takes in a number: `_`, or digits of other scripts."""
+    return text.isascii() and "_" not in text
 
 
 def _to_boolean(value: Any) -> bool | None:
@@ -143,6 +149,13 @@ def _or_nan(function: Callable[[float], float]) -> Callable[[float], float]:
             return math.nan
 
     return call
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def _cotangent(value: float) -> float:
@@ -197,7 +210,7 @@ def _simple() -> dict[str, tuple[_Function, int, int]]:
     have("floor", _NUMBER, "a number", _whole(math.floor))
     have("round", _NUMBER, "a number", _round)
     have("sqrt", _NUMBER, "a number", _sqrt)
-    have("exp", _NUMBER, "a number", math.exp)
+    have("exp", _NUMBER, "a number", _exp)
     have("log", _NUMBER, "a number", _log(math.log))
     have("log10", _NUMBER, "a number", _log(math.log10))
     for name in ("sin", "cos", "tan", "asin", "acos", "atan", "degrees", "radians"):
@@ -250,6 +263,9 @@ def _mean(found: list[Any]) -> float:
         return math.fsum(found) / len(found)
     except ValueError:  # infinities of both signs
         return math.nan
+    except OverflowError:  # the sum is too large for a float, the mean isn't
+        endless = [value for value in found if not math.isfinite(value)]
+        return _mean(endless) if endless else float(sum(map(Fraction, found)) / len(found))
 
 
 def _average(found: list[Any]) -> float | None:
@@ -262,7 +278,9 @@ def _deviation(name: str, less: int, found: list[Any]) -> float:
     if len(found) <= less:
         return 0.0
     middle = _mean(found)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in found) / (len(found) - less))
+    if not math.isfinite(middle):
+        return math.nan
+    return math.hypot(*(value - middle for value in found)) / math.sqrt(len(found) - less)
 
 
 def percentile(name: str, found: list[Any], part: Any) -> Any:
