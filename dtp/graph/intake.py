@@ -85,6 +85,7 @@ class Intake:
         self._news: asyncio.Task[None] | None = None
         #: Why what other programs stored could not be taken the last time.
         self._news_failure: str | None = None
+        self._news_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
         #: Bytes of frames that were judged since others had their turn.
@@ -95,10 +96,9 @@ class Intake:
 
     def close(self) -> None:
         """Take nothing more by itself."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._news is not None:
-            self._news.cancel()
+        for pending in (self._timer, self._news_timer, self._news):
+            if pending is not None:
+                pending.cancel()
 
     async def receive(self, data: Iterable[bytes], part: Part | None) -> int:
         """Take envelopes; return how many were new. As `Graph.receive`."""
@@ -271,7 +271,9 @@ class Intake:
                 return
             if isinstance(error, StoreError):  # nobody may tell of it once more
                 self._news_failure = str(error)
-                self._loop.call_later(_NEWS_AGAIN, self._take_news_soon)
+                if self._news_timer is not None:
+                    self._news_timer.cancel()
+                self._news_timer = self._loop.call_later(_NEWS_AGAIN, self._take_news_soon)
             if str(error) != before:
                 context = {"message": "what another program stored could not be taken", "exception": error}
                 self._loop.call_exception_handler(context)

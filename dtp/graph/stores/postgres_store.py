@@ -157,17 +157,20 @@ class PostgresStore(Store):
             if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
                 row = None  # damaged: the frames give it again
             arrival, state = (row[0], row[2]) if row is not None else (0, None)
-            later = self._read_after(database, arrival)
+            later, last = self._read_after(database, arrival)
+        self._arrival = last
         return Loaded(state, iter(later))
 
-    def _read_after(self, database: psycopg.Connection[tuple[Any, ...]], arrival: int) -> list[bytes]:
-        """Return what arrived after that; from now on, all up to the last of it counts as known."""
+    def _read_after(
+        self, database: psycopg.Connection[tuple[Any, ...]], arrival: int
+    ) -> tuple[list[bytes], int]:
+        """Return what arrived after that, and the number of the last of it: up to there all is known once the
+        transaction has ended well."""
         rows = database.execute(
             "SELECT arrival, envelope FROM dtp_graph_frames WHERE graph = %s AND arrival > %s ORDER BY arrival",
             (self._graph, arrival),
         ).fetchall()
-        self._arrival = rows[-1][0] if rows else arrival
-        return [envelope for _, envelope in rows]
+        return [envelope for _, envelope in rows], rows[-1][0] if rows else arrival
 
     def last_sequences(self) -> dict[bytes, int]:
         with self._use_connection("read") as database:
@@ -188,11 +191,9 @@ class PostgresStore(Store):
         return (envelope for (envelope,) in rows)
 
     def add_frames(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
-        known = self._arrival
         with self._open_transaction(synced=synced) as database:
-            others = self._read_after(database, known)
-            arrival, added = self._arrival, 0
-            self._arrival = known  # should the transaction fail
+            others, arrival = self._read_after(database, self._arrival)
+            added = 0
             for one in envelopes:
                 done = database.execute(
                     "INSERT INTO dtp_graph_frames VALUES (%s, %s, %s, %s, %s) "
@@ -363,8 +364,8 @@ class PostgresStore(Store):
 
     def read_added(self) -> list[bytes]:
         with self._open_transaction(synced=False) as database:
-            found = self._read_after(database, self._arrival)
-        found, self._news = self._news + found, []
+            found, arrival = self._read_after(database, self._arrival)
+        found, self._news, self._arrival = self._news + found, [], arrival
         return found
 
     def return_added(self, envelopes: list[bytes]) -> None:
@@ -424,7 +425,8 @@ class PostgresReader(PostgresStore):
             if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
                 row = None  # damaged: the frames give it again
             arrival, state = (row[0], row[2]) if row is not None else (0, None)
-            return Loaded(state, iter(self._read_after(database, arrival)))
+            later, self._arrival = self._read_after(database, arrival)
+            return Loaded(state, iter(later))
 
     def on_loaded(self) -> None:
         self._is_loaded = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, everything
+from graph_fixtures import ALICE, BOB, CAROL, everything, run
 
+from dtp.crdt import Replica
 from dtp.graph import Graph
 from dtp.graph.errors import StoreAway
 from dtp.graph.frames import envelope as envelopes
@@ -23,10 +25,14 @@ class SharedStore(MemoryStore):
         super().__init__("shared")
         self.added: list[bytes] = []
         self.away = ""
+        self.failed = 0
+        self.saved = b""
         self.tell: Callable[[], None] = lambda: None
+        self.on_read: Callable[[], None] = lambda: None
 
     def _answer(self, call: str) -> None:
         if call == self.away:
+            self.failed += 1
             raise StoreAway("the server doesn't answer")
 
     def read_policy(self) -> bytes | None:
@@ -36,7 +42,11 @@ class SharedStore(MemoryStore):
     def read_added(self) -> list[bytes]:
         self._answer("read_added")
         found, self.added = self.added, []
+        self.on_read()
         return found
+
+    def save_state(self, state: bytes) -> None:
+        self.saved = state
 
     def return_added(self, envelopes: list[bytes]) -> None:
         self.added = envelopes + self.added
@@ -86,3 +96,50 @@ def test_a_store_that_was_away_is_asked_again(away: str) -> None:
 
     clock.run(main())
     assert told == ["what another program stored could not be taken"]  # once, not each time
+
+
+def test_who_is_told_again_and_again_asks_no_more_often() -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        store = SharedStore()
+        store.away = "read_added"
+        async with await Graph.open(store, identity=ALICE):
+            for _ in range(100):
+                store.tell()
+                await asyncio.sleep(0.1)
+            store.failed = 0
+            await asyncio.sleep(10)
+            assert store.failed <= 11
+
+    clock.run(main())
+
+
+def test_a_state_that_is_kept_has_what_was_read_before() -> None:
+    """Who opens the store later reads what came after the state: what is in neither would never be shown."""
+
+    async def main() -> None:
+        loop, reading, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        def on_read() -> None:
+            loop.call_soon_threadsafe(reading.set)
+            go_on.wait(60)
+
+        store = SharedStore()
+        bob = await Graph.open("memory:", identity=BOB, name="shared")
+        bob.node("n")["k"] = 1
+        await bob.commit()
+        alice = await Graph.open(store, identity=ALICE)
+        alice.node("n")["own"] = 1  # so that there is a state to keep
+        await alice.commit()
+        store.added, store.on_read = await everything(bob), on_read
+        store.tell()
+        await reading.wait()
+        closing = asyncio.create_task(alice.close())
+        for _ in range(100):  # it gets as far as it may
+            await asyncio.sleep(0)
+        go_on.set()
+        await closing
+        assert Replica.load(ALICE.id.key, store.saved, graph="shared").get("n", "k") == 1
+        await bob.close()
+
+    run(main())

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -447,6 +447,33 @@ def test_a_server_that_says_nothing_any_more_is_away(url: str) -> None:
             await asyncio.to_thread(store.close)
 
     asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_what_others_added_is_read_again_where_the_answer_was_lost(url: str) -> None:
+    """The end of the transaction may be what the server doesn't answer any more."""
+    import psycopg
+
+    from dtp.graph.stores.postgres_store import PostgresStore
+
+    cut: list[str] = []
+
+    @contextmanager
+    def guard(descriptor: int, where: str) -> Iterator[None]:
+        yield
+        if cut:
+            raise psycopg.OperationalError(cut.pop())
+
+    made = chain(BOB, 2)
+    with (
+        closing(PostgresStore(url, "", ALICE.id.key, guard=guard)) as store,
+        closing(PostgresStore(url, "", BOB.id.key)) as other,
+    ):
+        other.add_frames(made, synced=True)
+        cut.append("the server has gone")
+        with pytest.raises(StoreAway):
+            store.read_added()
+        assert store.read_added() == [one.encode() for one in made]
+        assert store.read_added() == []
 
 
 def test_what_takes_long_is_waited_for_while_the_server_answers(url: str) -> None:
