@@ -28,6 +28,8 @@ log = logging.getLogger("dtp.graph")
 
 #: The wall clock is asked again after so many seconds whether something is due: it may have been set.
 _LOOK_AGAIN: Final = 60.0
+#: Seconds between two looks at what is due, at least.
+_SOON: Final = 0.01
 #: Seconds after which what other programs stored is read again, where the store didn't answer.
 _NEWS_AGAIN: Final = 1.0
 #: Summaries of which it is remembered when they are due. More of them come again with each sync.
@@ -329,15 +331,15 @@ class Intake:
             else:
                 return ruling
 
-    def wait_for_due(self) -> None:
-        """Apply frames from the future when they are due, and ask again for summaries, until closed; the wall clock
-        may be set meanwhile."""
+    def wait_for_due(self, least: float = _SOON) -> None:
+        """Apply frames from the future when they are due, and ask again for summaries, until closed, in `least`
+        seconds at the earliest; the wall clock may be set meanwhile."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         waiting = [one for one in (self._graph.replica.core.first_due_clock, self._first_early) if one]
         if waiting:
-            pause = min(max(0.01, self._graph.replica.clock.seconds_until(min(waiting))), _LOOK_AGAIN)
+            pause = min(max(least, self._graph.replica.clock.seconds_until(min(waiting))), _LOOK_AGAIN)
             self._timer = self._loop.call_later(pause, self._apply_due)
 
     def early_from(self, peer: bytes) -> set[bytes]:
@@ -404,13 +406,16 @@ class Intake:
             if self._graph.closed:
                 return
             replica, is_due = self._graph.replica, False
-            limit = replica.clock.highest_clock()
-            while due := replica.first_due(limit):
-                is_due = True
-                if replica.apply_due(due, limit, await self._judge_frame(*due)):
-                    self._inside.offer(is_local=False)
-            self._inside.readers.on_received()
-            self.wait_for_due()
+            limit, pause = replica.clock.highest_clock(), _LOOK_AGAIN  # a fault may come again at once
+            try:
+                while due := replica.first_due(limit):
+                    is_due = True
+                    if replica.apply_due(due, limit, await self._judge_frame(*due)):
+                        self._inside.offer(is_local=False)
+                pause = _SOON
+            finally:
+                self._inside.readers.on_received()
+                self.wait_for_due(pause)
         if is_due:
             self._inside.tell()  # there may be room again for what is due later
             if self._graph.frames.chains.refused_summaries():  # words for them may be due

@@ -72,6 +72,37 @@ def test_shown_when_due_though_something_else_waits_for_longer() -> None:
     clock.run(main())
 
 
+def test_a_fault_while_something_is_shown_holds_nothing_up_that_is_due_later() -> None:
+    faults: list[str] = []
+
+    def fails_once(soul: str) -> bool:
+        if not faults:
+            raise OSError("no room")
+        return True
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["message"]))
+        soon, later, here = Wall(), Wall(), Wall()
+        soon.ahead, later.ahead = 70, 80
+        first, second, reader = await opened(ALICE, soon), await opened(BOB, later), await opened(CAROL, here)
+        first.node("n")["soon"] = 1
+        second.node("n")["later"] = 1
+        await told(first, ALICE, reader)
+        await told(second, BOB, reader)
+        reader.replica.shows = fails_once
+        watch = reader.watch("n")
+        await asyncio.sleep(11)
+        assert len(faults) == 1
+        await asyncio.sleep(60)
+        assert dict(reader.node("n")) == {"soon": 1, "later": 1}
+        watch.close()
+        for graph in first, second, reader:
+            await graph.close()
+
+    clock.run(main())
+    assert len(faults) == 1
+
+
 def test_a_sum_that_is_ahead_comes_when_it_is_due_and_not_before() -> None:
     """Sums don't wait as frames do: they are refused, and asked for again once they are due, though nobody writes."""
 
