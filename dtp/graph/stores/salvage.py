@@ -7,7 +7,7 @@ import os
 import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,12 @@ _LEAST_ROW: Final = 100
 
 #: What SQLite answers where a file is damaged, whose names are in its messages, too.
 _UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+
+#: Puts a table or an index right of which a name or the text is as it was.
+_AS_MADE: Final = (
+    "UPDATE sqlite_master SET type = ?1, name = ?2, tbl_name = ?3, sql = ?4 "
+    "WHERE (sql IS NULL) = (?4 IS NULL) AND (name = ?2 OR tbl_name = ?3 OR sql = ?4)"
+)
 
 #: key, sequence, envelope, sum, arrival.
 _Row = tuple[bytes, int, bytes, int, int]
@@ -93,7 +99,8 @@ def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
         make_private_file(fresh)
         with closing(sqlite3.connect(path, isolation_level=None)) as old:
             old.text_factory = bytes
-            damage = _copy(old, fresh, name)
+            with _tables_as_made(old):
+                damage = _copy(old, fresh, name)
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         original = _aside(path)
         os.link(path, original)
@@ -107,6 +114,26 @@ def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
             "import an exported file"
         ) from error
     return Damage(*damage, tail, original)
+
+
+@contextmanager
+def _tables_as_made(old: sqlite3.Connection) -> Iterator[None]:
+    """Have a damaged file read by the tables that a sound one has, where their text in it is damaged. It stays as it
+    is."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as sound:
+        prepare(sound, ":memory:", "")
+        write_part(sound, b"")
+        tables = sound.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+    old.execute("PRAGMA writable_schema = ON")  # what can't be read of them is no error then
+    try:
+        with suppress(*_UNREADABLE):
+            old.execute("BEGIN")
+            old.executemany(_AS_MADE, tables)
+            old.execute("PRAGMA writable_schema = RESET")
+        yield
+    finally:
+        if old.in_transaction:
+            old.execute("ROLLBACK")
 
 
 def _aside(path: str) -> Path:

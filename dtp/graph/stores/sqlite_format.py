@@ -140,6 +140,12 @@ def is_sound(author: object, sequence: object, envelope: object, sum: object) ->
     return frame_sum(author, sequence, envelope) == sum
 
 
+def is_of_damage(error: Exception) -> bool:
+    """Return whether an error is of what is in a file, such as a table without its column, and not of the disk or of
+    others who have it open."""
+    return not isinstance(error, sqlite3.OperationalError) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR
+
+
 #: Columns for `runs`: the first column, and of a summary its bytes.
 RUN: Final = "sequence, CASE WHEN substr(envelope, 1, 1) = x'9b' THEN envelope END"
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from dtp.graph.errors import GraphReadOnly, StoreError
 from dtp.graph.stores.salvage import log_is_whole, pages_in_log
-from dtp.graph.stores.sqlite_format import APPLICATION, FORMAT, check_kind
+from dtp.graph.stores.sqlite_format import APPLICATION, FORMAT, check_kind, is_of_damage
 from dtp.graph.stores.sqlite_store import SqliteStore
 
 
@@ -43,8 +43,10 @@ class SqliteReader(SqliteStore):
             database.execute("PRAGMA query_only = ON")
             database.execute("BEGIN")
             database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        except BaseException:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             database.close()
+            if is_of_damage(error):
+                raise self._damage_error() from error
             raise
         return database
 
@@ -52,9 +54,9 @@ class SqliteReader(SqliteStore):
         with self._translate_errors("opened"):
             try:
                 self._check_damage(name)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if not is_of_damage(error):
+                    raise
                 raise self._damage_error() from error
 
     def _check_damage(self, name: str | None) -> None:

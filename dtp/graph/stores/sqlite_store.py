@@ -24,6 +24,7 @@ from dtp.graph.stores.sqlite_format import (
     check_kind,
     frame_sum,
     inode_of,
+    is_of_damage,
     is_sound,
     name_sum,
     new_instance,
@@ -137,9 +138,9 @@ class SqliteStore(Store):
             self._begin_store(name)
             lost = logged > self._fetch_one("PRAGMA wal_checkpoint(PASSIVE)", column=1) if logged else False
             is_whole = not lost and self._has_what_its_state_has() and (not logged or self._is_whole())
-        except sqlite3.OperationalError as error:
-            raise self._make_error("opened", error) from error
-        except (sqlite3.DatabaseError, UnicodeDecodeError):
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not is_of_damage(error):
+                raise self._make_error("opened", error) from error
             lost, is_whole = False, False
         if not is_whole:
             self._mend_file(name, tail=lost)
@@ -154,6 +155,8 @@ class SqliteStore(Store):
     def _read_tables(self) -> None:
         self.name, self._instance, self._inode = self._read_head()
         self._authors = dict(self._db.execute("SELECT key, id FROM authors"))
+        if not all(isinstance(number, int) for number in self._authors.values()):
+            raise sqlite3.DatabaseError("the authors' numbers are damaged")
         self._find_gaps()
 
     def _read_head(self) -> tuple[str, bytes, int]:
@@ -201,9 +204,9 @@ class SqliteStore(Store):
         with self._translate_errors(what):
             try:
                 return work()
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:
+            except sqlite3.DatabaseError as error:
+                if not is_of_damage(error):
+                    raise
                 self._mend_file(self.name)
             return work()
 

@@ -17,6 +17,9 @@ from graph_fixtures import ALICE, BOB, CAROL
 
 import dtp
 from dtp.graph import Graph, GraphBehind, NotGraph, StoreError
+from dtp.graph.frames.envelope import NONE_BEFORE, Envelope, sign_frame
+from dtp.graph.stores.sqlite_reader import SqliteReader
+from dtp.graph.stores.sqlite_store import SqliteStore
 
 #: As many commits are in the state that a closed graph keeps as came after it.
 COMMITS = 40
@@ -248,6 +251,43 @@ def test_a_file_of_format_2_is_taken_over(tmp_path: Path) -> None:
             assert graph.damage is None
 
     run(main())
+
+
+def test_one_bit_of_the_text_of_a_table_costs_no_frame(tmp_path: Path) -> None:
+    """SQLite opens nothing in which it can't read that; the rows are as they were."""
+    sound = tmp_path / "sound.db"
+    made: list[Envelope] = []
+    for number in range(3):
+        before = made[-1].hash if made else NONE_BEFORE
+        made.append(sign_frame(ALICE, "g", number + 1, before, b"body"))
+    with closing(SqliteStore(sound, "g")) as store:
+        store.add_frames(made, synced=True)
+    with closing(sqlite3.connect(sound)) as database:
+        tables = [text for (text,) in database.execute("SELECT sql FROM sqlite_master WHERE sql != ''")]
+    data, random_ = sound.read_bytes(), random.Random(1)
+    mended = 0
+    for text in tables:
+        at = data.index(text.encode())
+        for place in random_.sample(range(at, at + len(text.encode())), 12):
+            damaged = tmp_path / f"{place}.db"
+            damaged.write_bytes(
+                data[:place] + bytes([data[place] ^ 1 << random_.randrange(8)]) + data[place + 1 :]
+            )
+            with closing(SqliteStore(damaged)) as store:
+                assert store.name == "g"
+                assert store.read_frames(ALICE.id.key, 1, 3) == [one.encode() for one in made], place
+                if store.damage is not None:
+                    assert store.damage.frames == 0
+                    mended += 1
+    assert mended > 30
+
+
+def test_who_only_reads_hears_how_a_damaged_table_is_mended(tmp_path: Path) -> None:
+    place = tmp_path / "a.db"
+    SqliteStore(place, "g").close()
+    place.write_bytes(place.read_bytes().replace(b"CREATE TABLE frames", b"CREATE\xcbTABLE frames"))
+    with pytest.raises(StoreError, match="verify --repair"):
+        SqliteReader(place)
 
 
 @pytest.mark.parametrize("lost", [[1], [5], [20], [3, 4, 9], [1, 2, 19]])
