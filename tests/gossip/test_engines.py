@@ -293,6 +293,28 @@ def test_a_broker_that_takes_no_message_is_told_of_a_few_times_and_each_is_count
     run(main)
 
 
+def test_a_broker_that_fails_at_its_end_keeps_nothing_else_from_ending():
+    ended = []
+
+    class Ending(Nothing):
+        def __init__(self, fault=None):
+            self.fault = fault
+
+        async def stop(self):
+            ended.append(self)
+            if self.fault is not None:
+                raise self.fault
+
+    async def main(stack):
+        async with Gossip(identity("a")) as gossip:
+            for engine in (Ending(EngineError("it is gone")), Ending()):
+                await gossip.attach(engine)
+        assert len(ended) == 2
+        assert gossip.counts["engine-failed"] == 1
+
+    run(main)
+
+
 def test_a_newcomer_is_given_no_record_of_a_broker():
     """Its name is no key: half of them were refused as one, while what a neighbour sent was taken."""
 
