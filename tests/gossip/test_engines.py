@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conditions import PATIENCE
 
+from dtp.errors import LocalError
 from dtp.gossip import EngineError, Gossip
 from dtp.gossip.engines.bridge import Engine, subject_part
 from dtp.gossip.engines.mqtt import MqttBridge
@@ -507,6 +508,13 @@ def test_a_broker_that_is_not_there_is_a_named_error():
 )
 def test_a_url_of_nats_may_name_several_servers(url, servers):
     assert split_servers(url) == servers
+
+
+@pytest.mark.parametrize("url", ["nats://me:two,parts@127.0.0.1:4222", "nats://127.0.0.1:port", "a:b:c"])
+def test_a_server_of_nats_whose_port_is_no_number_is_named_without_its_password(url):
+    with pytest.raises(LocalError, match="HOST:PORT") as caught:
+        NatsEngine(url)
+    assert "two" not in str(caught.value)
 
 
 def test_of_several_servers_of_nats_one_that_is_there_is_used(nats):

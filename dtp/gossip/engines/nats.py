@@ -7,6 +7,7 @@ import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from dtp.errors import LocalError
 from dtp.gossip.engines.bridge import Engine, OnMessages, OnReturn, subject_part
@@ -189,14 +190,25 @@ _PENDING: Final = 256 * 1024
 
 def split_servers(url: str) -> list[str]:
     """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]` names, each as a URL of its own. What
-    goes before the first one's host is for those without it, too."""
+    goes before the first one's host is for those without it, too. Raise `LocalError` where a port is no number."""
     first, *others = (each.strip() for each in url.split(","))
     scheme, _, place = first.rpartition("://")
     account, at, _ = place.rpartition("@")
     before = f"{scheme or 'nats'}://{account}{at}"
     if not scheme:
         first = f"nats://{first}"
-    return [first, *(each if "://" in each else before + each for each in others)]
+    servers = [first, *(each if "://" in each else before + each for each in others)]
+    if not all(map(_has_valid_port, servers)):  # the URL may have a password, which isn't shown
+        raise LocalError("a server of NATS is HOST:PORT, and its password in a URL has no comma")
+    return servers
+
+
+def _has_valid_port(server: str) -> bool:
+    try:
+        port = urlsplit(server).port
+    except ValueError:
+        return False
+    return port is None or port > 0
 
 
 def _stream_name(topic: bytes) -> str:
