@@ -34,15 +34,18 @@ log = logging.getLogger("dtp.broadcast")
 
 #: Listeners that one takes by default: a tree of 4 has 200 listeners at 4 steps, and costs each 4 times the stream.
 FAN_OUT: Final = 4
-#: Segments that somebody gets who wants only some, at most: they aren't counted as listeners.
+#: Segments that somebody gets who wants only some, at most, and heads, which nobody waits for: they aren't counted as
+#: listeners.
 _MOST_AT_ONCE: Final = 64
+_HEADS_AT_ONCE: Final = 8
 #: How many of them are sent something at a time, and for how many seconds each: so those with places have the larger
 #: part of the upload. As many questions for keys are answered, each of which may cost the chain a look. One of each
 #: place that connections come from is, the others wait.
 _ASKS: Final = 8
 _ASK: Final = 10.0
 #: Seconds of the stream that all of them get at once together. Beyond, they get as many bytes a second as one
-#: listener, and as many as `_LEAST` where the stream has less, or doesn't say how long its segments last.
+#: listener, and as many as `_LEAST` where the stream has less, or doesn't say how long its segments last; and as many
+#: again for each place that is free, since nobody uses that upload, and those who come measure who has one.
 _BESIDE: Final = 10.0
 _LEAST: Final = 128 * 1024
 #: Seconds that somebody has to say what it wants.
@@ -146,7 +149,8 @@ class Feeder:
         self._open: Counter[Connection] = Counter()
         self._ranking = Ranking[Stream](fan_out, relays)
         self._measure, self._measuring = measure, asyncio.Semaphore(_MEASURED)
-        self._asks, self._key_asks, self._beside = _Turns(), _Turns(), _Pace(_BESIDE)
+        self._asks, self._key_asks = _Turns(), _Turns()
+        self._beside, self._next_beside = _Pace(_BESIDE), asyncio.Lock()
         self._me = me
         self._above: tuple[PeerId, ...] = ()
         self._elsewhere: Callable[[], Sequence[str]] = tuple
@@ -347,7 +351,7 @@ class Feeder:
     async def _answer_ask(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
         """Send one who wants only some segments what it asks for, in its turn; heads are small, and come at once."""
         self._greet_listener(stream, who)
-        wanted = replace(hello, count=min(hello.count, _MOST_AT_ONCE))
+        wanted = replace(hello, count=min(hello.count, _HEADS_AT_ONCE if hello.heads else _MOST_AT_ONCE))
         turn = asyncio.timeout(_ASK) if hello.heads else self._asks.take_turn(who.source)
         async with turn:
             await self._feed_listener(stream, wanted)
@@ -501,9 +505,13 @@ class Feeder:
 
     async def _send_beside(self, stream: Stream, segment: HeldSegment) -> bool:
         """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise."""
-        if not self.held.ended:
-            await asyncio.sleep(self._beside.seconds_until_allowed(_now()))
-            self._beside.note_sent(segment.segment.size / max(self.held.rate, _LEAST), _now())
+        async with self._next_beside:
+            while not self.held.ended and (pause := self._beside.seconds_until_allowed(_now())):
+                await asyncio.sleep(min(pause, _TELL))
+                if stream.write_error is not None:  # who has gone is sent nothing, and not counted
+                    raise stream.write_error
+            unused = 1 + max(self.fan_out - self.listeners, 0)
+            self._beside.note_sent(segment.segment.size / (unused * max(self.held.rate, _LEAST)), _now())
         return await self._send_segment(stream, segment)
 
     async def _send_head(self, stream: Stream, segment: HeldSegment) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 
 import pytest
 from counting import counting_lines
@@ -14,6 +15,8 @@ from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.format import Announcement, Flag, Segment, SegmentSigner
 from dtp.broadcast.held import HeldSegments
 from dtp.broadcast.messages import FreePlace
+from dtp.broadcast.parents import Parents
+from dtp.broadcast.receiving import ShowReceiver
 from dtp.broadcast.tree.ranking import Ranking, ShowListener
 from dtp.broadcast.tree.rooms import Rooms
 from dtp.broadcast.tree.sharers import Sharers
@@ -242,58 +245,126 @@ def test_who_asks_for_all_without_a_place_gets_some_and_asks_again():
     assert clock.run(test()) == list(range(64))
 
 
-def test_who_asks_how_far_others_are_is_sent_no_piece():
+def test_who_asks_how_far_others_are_is_sent_few_heads_and_no_piece():
+    """Heads come at once, to whoever asks."""
+
     async def test():
-        announcement, made = chain(*(b"%d" % each for each in range(5)))
+        announcement, made = chain(*(b"%d" % each for each in range(12)))
         held, network = HeldSegments(announcement), Network()
         for segment, body in made:
             held.add_own(segment, body)
         feeder = network.serving["producer"] = Feeder(held, ME.id)
         async with network.dial(Identity.generate().id, "producer") as connection:
             stream = await connection.open_stream()
-            frames.write(stream, m.Hello(start=1, count=3, heads=True))
+            frames.write(stream, m.Hello(start=1, count=64, heads=True))
             sent = []
             while (message := await frames.read(stream)) is not None:
                 sent.append(message)
         heads = [Segment.decode(each.data).number for each in sent if isinstance(each, m.Manifest)]
-        assert (heads, feeder.sent) == ([1, 2, 3], 0)
+        assert (heads, feeder.sent) == ([*range(1, 9)], 0)
         assert not any(isinstance(each, m.Piece) for each in sent)
 
     clock.run(test())
 
 
-def test_all_who_ask_for_what_they_missed_get_together_what_one_listener_gets():
-    """A crowd that is behind would have the producer upload its show once for each of them."""
+class Missed:
+    """A stream of 200,000 bytes a second, and those who ask for what they missed of it; each way takes 20 ms."""
+
+    def __init__(self, **places):
+        self.signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
+        self.held, self.network = HeldSegments(self.signer.announcement), Network(lambda: 0.02)
+        for _ in range(40):
+            self.produce()
+        self.feeder = self.network.serving["producer"] = Feeder(self.held, ME.id, **places)
+
+    def produce(self, flags=Flag.START):
+        body, number = bytes(100_000), self.held.edge + 1
+        segment = self.signer.sign(body, time_ms=500 * number, duration_ms=500, flags=flags)
+        self.held.add_own(segment, body)
+
+    async def ask(self, source, count=40):
+        """Ask once, and return whether all that was asked for has come."""
+        async with self.network.dial(Identity.generate().id, "producer", source) as connection:
+            stream = await connection.open_stream()
+            frames.write(stream, m.Hello(start=0, count=count))
+            with contextlib.suppress(StreamReset):  # its turn takes too long
+                while await frames.read(stream) is not None:
+                    pass
+                return True
+        return False
+
+    async def ask_always(self, source):
+        while True:
+            await self.ask(source)
+
+
+async def stop(tasks):
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("free", [0, 2])
+def test_all_who_ask_for_what_they_missed_get_together_what_one_listener_gets(free):
+    """A crowd that is behind would have the producer upload its show once for each of them. For those who come, and
+    measure who has room, there is the upload of the places that are free."""
 
     async def test():
-        signer = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0))
-        held, network = HeldSegments(signer.announcement), Network(lambda: 0.02)
-        for number in range(40):
-            body = bytes(100_000)
-            held.add_own(signer.sign(body, time_ms=500 * number, duration_ms=500), body)
-        assert held.rate == 200_000
-        feeder = network.serving["producer"] = Feeder(held, ME.id)
-
-        async def ask(source):
-            async with network.dial(Identity.generate().id, "producer", source) as connection:
-                while True:
-                    stream = await connection.open_stream()
-                    frames.write(stream, m.Hello(start=0, count=40))
-                    with contextlib.suppress(StreamReset):  # its turn takes too long
-                        while await frames.read(stream) is not None:
-                            pass
-
-        asking = [asyncio.ensure_future(ask(f"93.184.{each}.1")) for each in range(10)]
-        await asyncio.sleep(60)
+        missed = Missed(fan_out=free)
+        feeder, rate = missed.feeder, 200_000 * (1 + free)
+        assert missed.held.rate == 200_000
+        asking = [asyncio.ensure_future(missed.ask_always(f"93.184.{each}.1")) for each in range(10)]
+        await asyncio.sleep(20)
         under_way = 8 * 100_000
-        assert 200_000 * 60 <= feeder.sent <= 200_000 * (10 + 60) + under_way
-        sent, body = feeder.sent, bytes(100_000)
-        held.add_own(signer.sign(body, time_ms=20_000, duration_ms=500, flags=Flag.LAST), body)
-        await asyncio.sleep(1)
-        assert feeder.sent - sent > 10 * 200_000  # nobody else wants the upload any more
-        for each in asking:
-            each.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        assert rate * 20 <= feeder.sent <= rate * (10 + 20) + under_way
+        await stop(asking)
+        missed.produce(Flag.LAST)
+        async with asyncio.timeout(1):
+            assert await missed.ask("93.184.10.1")  # nobody else wants the upload any more
+
+    clock.run(test())
+
+
+def test_who_has_gone_takes_nothing_of_what_others_missed():
+    """Who measures several neighbours goes as soon as one of them has answered."""
+
+    async def test():
+        missed = Missed(fan_out=0)
+        assert await missed.ask("93.184.0.1", count=24)  # more than may be sent at once
+        async with contextlib.AsyncExitStack() as connected:
+            for each in range(1, 9):
+                dialled = missed.network.dial(Identity.generate().id, "producer", f"93.184.{each}.1")
+                stream = await (await connected.enter_async_context(dialled)).open_stream()
+                frames.write(stream, m.Hello(start=0, count=1))
+                asyncio.get_running_loop().call_later(0.1, stream.reset)
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(2):
+                assert await missed.ask("93.184.9.1", count=1)
+
+    clock.run(test())
+
+
+def test_who_comes_to_edges_with_room_hears_the_show_at_once():
+    """Each measures three of them, and goes to one."""
+
+    async def test():
+        missed, loop = Missed(), asyncio.get_running_loop()
+        for edge in range(3):
+            missed.network.serving[f"edge {edge}"] = feeder = Feeder(missed.held, ME.id, fan_out=10)
+            feeder.come_through((ME.id,))
+        took, listening = [], []
+        for _ in range(25):
+            began = loop.time()
+            parents = Parents([f"edge {edge}" for edge in range(3)])
+            peer = Identity.generate().id
+            receiver = ShowReceiver(peer, functools.partial(missed.network.dial, peer), parents)
+            listening.append(asyncio.ensure_future(receiver.run()))
+            held = await receiver.wait_opened()
+            while not receiver.completed:
+                await held.wait_change()
+            took.append(loop.time() - began)
+        await stop(listening)
+        assert max(took) < 1
 
     clock.run(test())
 
