@@ -288,14 +288,12 @@ class LinkDriver:
             if self._lacks_more(total):
                 self._tail = bytes(self._buffers.read.view[:total])
                 return
-            if budget.left <= 0 or self._buffers.clock.has_to_wait(self.account):
-                # Many strangers came in this turn, or it is long: those who are connected come first.
+            if self._buffers.clock.has_to_wait(self.account) or not budget.try_take():
+                # Many strangers came, or the turn is long: those who are connected come first.
                 self._tail = bytes(self._buffers.read.view[:total])
                 self.carrier.pause_reading()
                 budget.wait_turn(self._go_on_with_stranger, self.account)
                 return
-            budget.left -= 1
-            budget.renew_soon()
         clock = self._buffers.clock
         clock.note_read()
         if clock.busy or total > REQUEST:

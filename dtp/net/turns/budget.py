@@ -89,6 +89,15 @@ class TurnBudget:
         self._queue.put_item(account or self._clock.shares.get_account(""), go_on, little=little)
         self.renew_soon()
 
+    def try_take(self) -> bool:
+        """Return True, and count one off, if somebody may go on at once: the number isn't used up, and nobody waits.
+        In a flood whoever comes would go on before those who wait, and each turn be longer by that."""
+        self.renew_soon()
+        if self.left <= 0 or self._queue:
+            return False
+        self.left -= 1
+        return True
+
     def renew_soon(self) -> None:
         """Have the whole number again in the next turn. Idempotent within a turn."""
         if not self._renewing:

@@ -67,9 +67,8 @@ class TurnClock:
         self._quiet = _QUIET  # turns since a long one
         self._ending = False
         self._at_end: list[Callable[[], object]] = []
-        self._at_next: list[
-            Callable[[], object]
-        ] = []  # came when what is to be called at this end was settled
+        #: What came when it was settled what is to be called at this end.
+        self._at_next: list[Callable[[], object]] = []
         self._reads = 0
 
     @classmethod

@@ -110,6 +110,35 @@ async def test_a_turn_takes_few_steps_of_handshakes_and_a_visitor_waits_for_no_m
 
 
 @on_fake_clock
+async def test_nobody_goes_on_before_those_who_wait_already() -> None:
+    """In a long turn one of those who wait has a step. Who came in it would have another, and make it longer."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, FakeClockLoop)
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB) as listener,
+        strangers(listener, CROWD + CROWD // 4) as guests,
+    ):
+        first, late = guests[:CROWD], guests[CROWD:]
+        for guest in first:
+            guest.carrier.write(memoryview(first_message()))
+        coming, turns = iter(late), Turns()
+
+        def make_turn_long() -> None:
+            loop.work(LONG)
+            if turns.running:
+                loop.call_soon(make_turn_long)
+
+        make_turn_long()
+        while not all(guest.heard for guest in first):
+            if (guest := next(coming, None)) is not None:
+                guest.carrier.write(memoryview(first_message()))
+            await asyncio.sleep(0)
+            assert all(guest.heard for guest in first) or not any(guest.heard for guest in late)
+        await until(lambda: all(guest.heard for guest in late))
+        turns.running = False
+
+
+@on_fake_clock
 async def test_parts_of_messages_take_no_step_from_whoever_has_said_all() -> None:
     message = first_message()
     async with (
