@@ -261,7 +261,7 @@ def test_what_is_refused_on_a_new_device_comes_by_way_of_no_other_one(
     assert at.texts("laptop", carol.person) == ["by my other key"]
     assert [at.texts("phone", each.person) for each in (bob, carol)] == [[], []]
     assert phone.store.list_unread() == []
-    phone.accept_key(carol.person)
+    phone.accept_key(carol.person, at.now)
     assert at.texts("phone", carol.person) == ["by my other key"]
 
 

@@ -304,16 +304,17 @@ class Correspondence:
             self.put_contact(contact)
         return contact
 
-    def accept_key(self, person: bytes) -> Contact:
-        """Accept the key with which a contact has replaced its own: what it wrote since is shown."""
+    def accept_key(self, person: bytes, now_ms: int) -> Contact:
+        """Accept the key with which a contact has replaced its own: what it wrote since is shown, unless its card has
+        ended."""
         self.get_contact(person)
         with self.transaction():
             with self.introductions.change_card(person):
-                accepted = self.contacts.accept_card(person)
-            if accepted is None:
-                raise MessageError("no other key of this contact waits to be accepted")
+                if self.contacts.accept_card(person) is None:
+                    raise MessageError("no other key of this contact waits to be accepted")
+                self.introductions.note_expired(now_ms)  # groups show what they hold by it
             self.group_states.show_held(person)
-        return accepted
+        return self.get_contact(person)
 
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""

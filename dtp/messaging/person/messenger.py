@@ -375,7 +375,8 @@ class Messenger:
 
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
-        await self.delivery.run_in_thread(self.correspondence.accept_key, self.conversation_of(person))
+        accept = self.correspondence.accept_key
+        await self.delivery.run_in_thread(accept, self.conversation_of(person), now_ms())
         self.inbox.add_messages(await self.list_unread())
 
     async def _update_contact(self, person: Person, **changes: Any) -> None:

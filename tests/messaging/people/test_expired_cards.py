@@ -9,6 +9,7 @@ import pytest
 from post_office import PostOffice, known_identity, post_office
 from village import Village
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.calls.signals import Signal, SignalAct
 from dtp.messaging.cards import ContactCard
@@ -23,7 +24,7 @@ DAY = 86_400_000
 
 
 def begin(village: Make, days: int) -> Village:
-    """Return Alice, whose account's card holds for so many days, and Bob and Carol."""
+    """Return Alice, whose account's card holds for so many days (0: for ever), and Bob and Carol."""
     at = village("alice", "bob", "carol", least=0, acquainted=False)
     devices = [Device(at.people["alice"].identity.id.key)]
     account = Account.create(known_identity("key"), known_identity("recovery").id, devices, now_ms=at.now)
@@ -42,7 +43,34 @@ def begin(village: Make, days: int) -> Village:
 def renew(at: Village, days: int) -> None:
     account = at.people["alice"].account
     assert account is not None
-    at.people["alice"].change_account(account.renew(at.now + days * DAY, now_ms=at.now), at.now)
+    ends = at.now + days * DAY if days else 0
+    at.people["alice"].change_account(account.renew(ends, now_ms=at.now), at.now)
+
+
+def replace_key(at: Village, days: int) -> Account:
+    """Have Alice's account, by the key that recovers it, be of another device, by a card that holds for so many days
+    (0: for ever) and that waits for Bob's consent, who gets a message from there."""
+    alice, bob = at.people["alice"], at.people["bob"]
+    bob.contacts.consent = "ask"
+    assert alice.account is not None
+    phone, after = known_identity("new phone").id.key, known_identity("next recovery").id
+    rotated = Account.rotate(
+        alice.account.card, known_identity("recovery"), known_identity("next key"), after, [Device(phone)]
+    )
+    made = rotated.renew(at.now + days * DAY if days else 0, now_ms=at.now)
+    bob.take_found_card(card_of(at, made), Nearness.ANYWHERE, at.now)
+    with bob.transaction():
+        text = Event(EventKind.TEXT, bob.person, at.now + 1000, at.now, {"text": "it's me"})
+        bob.take_said(phone, alice.person, text, at.now)
+    return made
+
+
+def card_of(at: Village, account: Account) -> ContactCard:
+    before, key = at.people["alice"].card, account.identity
+    card = ContactCard(
+        key.id.key, account.card, before.sequence + account.card.sequence, 0, "", before.mailboxes
+    )
+    return card.signed_by(key)
 
 
 def pass_time(at: Village, days: int) -> None:
@@ -163,6 +191,39 @@ def test_a_clock_that_was_ahead_loses_nothing(village: Make) -> None:
     pass_time(at, -31)
     assert [each.what for each in take_notices(bob, What.MESSAGE)] == [What.MESSAGE]
     assert at.texts("bob", alice.person) == ["hello", "are you there?"]
+
+
+def test_a_clock_that_was_ahead_shows_nothing_of_a_key_that_waits_for_consent(village: Make) -> None:
+    at = begin(village, 30)
+    alice, bob = at.people["alice"], at.people["bob"]
+    replace_key(at, 0)
+    pass_time(at, 31)
+    pass_time(at, -31)
+    assert at.texts("bob", alice.person) == ["hello"]
+    bob.accept_key(alice.person, at.now)
+    assert at.texts("bob", alice.person) == ["hello", "it's me"]
+
+
+def test_a_key_is_accepted_whose_card_has_ended_and_nothing_shown_by_it(village: Make) -> None:
+    at = begin(village, 0)
+    alice, bob = at.people["alice"], at.people["bob"]
+    account = replace_key(at, 30)
+    pass_time(at, 31)
+    accepted = bob.accept_key(alice.person, at.now)
+    assert at.texts("bob", alice.person) == ["hello"]
+    assert accepted.expired
+    renewed = account.renew(at.now + DAY, now_ms=at.now)
+    bob.take_found_card(card_of(at, renewed), Nearness.ANYWHERE, at.now)
+    assert at.texts("bob", alice.person) == ["hello", "it's me"]
+
+
+def test_a_key_that_is_accepted_after_the_card_before_has_ended_shows_all_at_once(village: Make) -> None:
+    at = begin(village, 30)
+    alice, bob = at.people["alice"], at.people["bob"]
+    replace_key(at, 0)
+    pass_time(at, 31)
+    bob.accept_key(alice.person, at.now)
+    assert at.texts("bob", alice.person) == ["hello", "it's me"]
 
 
 def test_a_newer_card_is_looked_for_before_writing_is_refused(tmp_path: Path) -> None:

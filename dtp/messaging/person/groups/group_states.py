@@ -287,7 +287,9 @@ class GroupStates:
 
     def show_held(self, person: bytes) -> list[Notice]:
         """Show, within a transaction, what was held back until a person's other key was accepted, or their card was
-        renewed. Return what that is to the program."""
+        renewed; nothing while the other of the two is waited for. Return what that is to the program."""
+        if self._mail.contacts.is_waiting(person):
+            return []
         conversations, notices = [person], list[Notice]()
         for membership in self._mail.groups.values():
             if person in membership.members.roles:
