@@ -1,12 +1,15 @@
-"""Nodes for tests: links and gossip in memory, on the virtual clock."""
+"""Nodes for tests: links and gossip in memory, on the virtual clock; and those of brokers, in real time."""
 
 import asyncio
 import contextlib
 import hashlib
 import itertools
 
+from conditions import PATIENCE
+
 import dtp
 from dtp.gossip import PROTOCOL, Gossip
+from dtp.gossip.engines.bridge import Engine
 from dtp.identity import Identity
 from dtp.peers.links import NODE_SERVICE, PeerLinks
 
@@ -79,3 +82,43 @@ async def joined(stack, made, name="weather", **options):
     topics = [await stack.enter_async_context(one.gossip.topic(name, **options)) for one in made]
     await until(lambda: all(len(topic.members) == len(made) - 1 for topic in topics))
     return topics
+
+
+def run(main):
+    """Run a test in real time: brokers have no other."""
+
+    async def whole():
+        async with asyncio.timeout(PATIENCE), contextlib.AsyncExitStack() as stack:
+            await main(stack)
+
+    asyncio.run(whole())
+
+
+async def lone(stack, name):
+    return await stack.enter_async_context(Gossip(identity(name)))
+
+
+async def carried(*topics):
+    """Wait until each topic has its broker."""
+    await until(lambda: all(topic._gossip.router.has_members(topic.wire_name) for topic in topics))
+
+
+class Nothing(Engine):
+    """A broker that carries nothing."""
+
+    name = "nothing"
+
+    async def start(self, on_messages, on_return):
+        pass
+
+    async def stop(self):
+        pass
+
+    async def subscribe(self, topic):
+        pass
+
+    async def unsubscribe(self, topic):
+        pass
+
+    async def send(self, topic, message_id, encoded):
+        pass

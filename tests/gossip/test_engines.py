@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conditions import PATIENCE
 
 from dtp.errors import LocalError
 from dtp.gossip import EngineError, Gossip
-from dtp.gossip.engines.bridge import Engine, subject_part
+from dtp.gossip.engines.bridge import subject_part
 from dtp.gossip.engines.mqtt import MqttBridge
 from dtp.gossip.engines.nats import NatsEngine, split_servers
 from dtp.gossip.engines.zenoh import ZenohEngine
@@ -23,7 +22,7 @@ from dtp.gossip.message import parse
 from dtp.limited_log import OF_ONE
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nodes import identity, joined, nodes, until
+from nodes import Nothing, carried, identity, joined, lone, nodes, run, until
 
 KEY = b"k" * 32
 NATS = shutil.which("nats-server")
@@ -72,48 +71,8 @@ def mosquitto(tmp_path):
         yield port
 
 
-def run(main):
-    """Run a test in real time: brokers have no other."""
-
-    async def whole():
-        async with asyncio.timeout(PATIENCE), contextlib.AsyncExitStack() as stack:
-            await main(stack)
-
-    asyncio.run(whole())
-
-
-async def lone(stack, name):
-    return await stack.enter_async_context(Gossip(identity(name)))
-
-
 async def private(stack, gossip, **options):
     return await stack.enter_async_context(gossip.topic("family", key=KEY, **options))
-
-
-async def carried(*topics):
-    """Wait until each topic has its broker."""
-    await until(lambda: all(topic._gossip.router.has_members(topic.wire_name) for topic in topics))
-
-
-class Nothing(Engine):
-    """A broker that carries nothing."""
-
-    name = "nothing"
-
-    async def start(self, on_messages, on_return):
-        pass
-
-    async def stop(self):
-        pass
-
-    async def subscribe(self, topic):
-        pass
-
-    async def unsubscribe(self, topic):
-        pass
-
-    async def send(self, topic, message_id, encoded):
-        pass
 
 
 class Slow(Nothing):
@@ -200,76 +159,6 @@ def test_a_topic_that_is_joined_again_while_the_broker_fails_at_leaving_it_is_ca
         stays = await stack.enter_async_context(gossip.topic("again"))
         await until(lambda: gossip.counts["engine-failed"] == 1)
         await carried(stays)
-
-    run(main)
-
-
-class Keeping(Nothing):
-    """A broker that takes time for each message, and keeps them; nothing comes from it by itself."""
-
-    def __init__(self, *kept):
-        self.kept, self.on_messages, self.may_read = list(kept), None, asyncio.Event()
-
-    async def start(self, on_messages, on_return):
-        self.on_messages = on_messages
-
-    async def subscribe(self, topic):
-        await asyncio.sleep(0.01)
-
-    async def send(self, topic, message_id, encoded):
-        await asyncio.sleep(0.001)
-        self.kept.append(encoded)
-
-    async def read_history(self, topic, since_ms, most):
-        await self.may_read.wait()
-        return self.kept
-
-
-async def kept_by_a_broker(stack, count):
-    """What a broker keeps of so many messages that are published as soon as it carries their topic."""
-    gossip, broker = await lone(stack, "one"), Keeping()
-    bridge = await gossip.attach(broker, plain=True)
-    topic = await stack.enter_async_context(gossip.topic("prices"))
-    await bridge.wait_carried()
-    for number in range(count):
-        await topic.publish(b"%d" % number, patience=0)
-    await gossip.detach(bridge)
-    return broker.kept
-
-
-def test_what_is_published_once_a_broker_carries_the_topic_comes_to_it_in_order_and_to_the_last():
-    async def main(stack):
-        kept = await kept_by_a_broker(stack, 20)
-        assert [parse(each).data for each in kept] == [b"%d" % number for number in range(20)]
-
-    run(main)
-
-
-def test_what_comes_while_the_past_is_fetched_is_heard_behind_it():
-    """Who begins with what comes first would begin after it."""
-
-    async def main(stack):
-        *past, newest = await kept_by_a_broker(stack, 6)
-        gossip, broker = await lone(stack, "other"), Keeping(*past)
-        await gossip.attach(broker, plain=True)
-        topic = await stack.enter_async_context(gossip.topic("prices", history=600))
-        await carried(topic)
-        broker.on_messages([newest])
-        broker.may_read.set()
-        assert [(await topic.read()).data for _ in range(6)] == [b"%d" % number for number in range(6)]
-
-    run(main)
-
-
-def test_what_comes_is_heard_at_once_where_no_past_is_wanted():
-    async def main(stack):
-        (newest,) = await kept_by_a_broker(stack, 1)
-        gossip, broker = await lone(stack, "other"), Keeping()
-        await gossip.attach(broker, plain=True)
-        topic = await stack.enter_async_context(gossip.topic("prices"))
-        await carried(topic)
-        broker.on_messages([newest])
-        assert (await topic.read()).data == b"0"
 
     run(main)
 

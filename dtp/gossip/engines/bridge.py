@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -112,8 +112,8 @@ class Bridge:
         self._wanted: set[bytes] = set()
         self._topics: set[bytes] = set()
         self._changing: dict[bytes, asyncio.Task[None]] = {}
-        #: Topics whose past is fetched, and by topic what came meanwhile.
-        self._fetching: set[bytes] = set()
+        #: How often the past of a topic is being fetched, and by topic what came meanwhile.
+        self._fetching: Counter[bytes] = Counter()
         self._behind: dict[bytes, list[bytes]] = {}
         #: How often the broker has come back.
         self._returns = 0
@@ -245,7 +245,7 @@ class Bridge:
             self._fetch_soon(topic, since_ms, self._gossip.limits.history)
 
     def _fetch_soon(self, topic: bytes, since_ms: int, most: int) -> None:
-        self._fetching.add(topic)
+        self._fetching[topic] += 1
         self._tasks.start(self._fetch_history(topic, since_ms, most), name="dtp-gossip-engine-past")
 
     async def _fetch_history(self, topic: bytes, since_ms: int, most: int) -> None:
@@ -255,8 +255,11 @@ class Bridge:
             self._note_failure("does not give what it kept", error)
         else:
             self._pass_messages(GossipFrameType.PAST, messages)
-        self._fetching.discard(topic)
-        self._pass_behind(topic)
+        finally:
+            self._fetching[topic] -= 1
+            if not self._fetching[topic]:
+                del self._fetching[topic]
+                self._pass_behind(topic)
 
     # ---- what it gets -------------------------------------------------------------------------------------------
 
