@@ -1,4 +1,4 @@
-"""Mailboxes in this process and messengers around them, for tests."""
+"""Mailboxes in this process, messengers around them, and media for their calls, for tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import dtp
 from dtp.identity import Identity
+from dtp.messaging.calls.calling import Media
 from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxLimits, SqliteMailbox
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.messaging.person.notices import Notice, What
@@ -110,3 +111,29 @@ async def acquainted(office: PostOffice, address: str) -> AsyncIterator[tuple[Me
     await alice.add_contact(bob.card)
     await bob.add_contact(alice.card)
     yield alice, bob
+
+
+class NoMedia(Media):
+    """Media that is up at once, and is heard nowhere; `file` is what would be."""
+
+    def __init__(self, file: str | None = None) -> None:
+        self.file, self._down = file, asyncio.Event()
+        self.description = f"v=0\r\na=fingerprint:sha-256 {':'.join(['AB'] * 32)}\r\n"
+
+    async def offer(self) -> str:
+        return self.description
+
+    async def answer(self, offer: str) -> str:
+        return self.description
+
+    async def accept(self, answer: str) -> None:
+        pass
+
+    async def wait_up(self) -> bool:
+        return True
+
+    async def wait_down(self) -> None:
+        await self._down.wait()
+
+    async def close(self) -> None:
+        self._down.set()

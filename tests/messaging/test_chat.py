@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
+from post_office import NoMedia, PostOffice, acquainted, known_identity, post_office, take, wait_notice
 from village import NOW, Village
 
 pytest.importorskip("textual")
@@ -21,7 +21,7 @@ from textual.widgets import Input, OptionList, Static
 
 from dtp.cli.chat.app import ChatApp
 from dtp.cli.chat.lines import MessageLine, receipt_mark
-from dtp.messaging.calls.calling import Calls, Media
+from dtp.messaging.calls.calling import Calls
 from dtp.messaging.calls.signals import Reason
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.person.correspondence import Correspondence
@@ -606,32 +606,6 @@ def test_what_is_wrong_is_said_and_changes_nothing(office: Test) -> None:
 )
 def test_how_far_a_message_has_come(receipts: dict[bytes, bool], others: int, mark: str) -> None:
     assert receipt_mark(receipts, others) == mark
-
-
-class NoMedia(Media):
-    """Media that is up at once, and is heard of here."""
-
-    def __init__(self, file: str | None) -> None:
-        self.file, self._down = file, asyncio.Event()
-        self.description = f"v=0\r\na=fingerprint:sha-256 {':'.join(['AB'] * 32)}\r\n"
-
-    async def offer(self) -> str:
-        return self.description
-
-    async def answer(self, offer: str) -> str:
-        return self.description
-
-    async def accept(self, answer: str) -> None:
-        pass
-
-    async def wait_up(self) -> bool:
-        return True
-
-    async def wait_down(self) -> None:
-        await self._down.wait()
-
-    async def close(self) -> None:
-        self._down.set()
 
 
 def test_calls_are_made_answered_and_refused(office: Test) -> None:

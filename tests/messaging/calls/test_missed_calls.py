@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from mortal import FUSE, Killed
-from post_office import PostOffice, known_identity, post_office, take, wait_notice
+from post_office import NoMedia, PostOffice, known_identity, post_office, take, wait_notice
 from village import NOW, villages
 
 from dtp.messaging.calls.book import CallBook
-from dtp.messaging.calls.calling import Calls, Media
+from dtp.messaging.calls.calling import Calls
 from dtp.messaging.calls.signals import Reason, Signal, SignalAct
 from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import CallSignalled, Notice, What, missed_call
 from dtp.messaging.person.storage.call_store import MOST
 
@@ -23,36 +24,22 @@ FINGERPRINT = "a=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\n"
 CALL = b"c" * 16
 
 
-class NoMedia(Media):
-    """Media that is up at once."""
-
-    def __init__(self) -> None:
-        self._down = asyncio.Event()
-
-    async def offer(self) -> str:
-        return FINGERPRINT
-
-    async def answer(self, offer: str) -> str:
-        return FINGERPRINT
-
-    async def accept(self, answer: str) -> None:
-        pass
-
-    async def wait_up(self) -> bool:
-        return True
-
-    async def wait_down(self) -> None:
-        await self._down.wait()
-
-    async def close(self) -> None:
-        self._down.set()
-
-
 def seal(mail: Correspondence, to: Correspondence, signal: Signal) -> list[bytes]:
     """Return the envelopes of a signal about a call."""
     event = Event(EventKind.CALL, mail.person, 0, NOW, signal.to_fields())
     mail.say_to_devices([to.identity.id.key], event, NOW)
     return [each.envelope for each in mail.desk.seal_due(NOW)]
+
+
+@contextlib.asynccontextmanager
+async def acquainted_once(at: PostOffice, box: str) -> AsyncIterator[tuple[Messenger, Messenger]]:
+    """Alice, and Bob, whose program ends with the block; they have each other's cards from then on."""
+    alice = await at.begin("alice", box)
+    async with at.messenger("bob", box) as bob:
+        await bob.wait_reached()
+        await alice.add_contact(bob.card)
+        await bob.add_contact(alice.card)
+        yield alice, bob
 
 
 OFFER = Signal(CALL, SignalAct.OFFER, FINGERPRINT)
@@ -121,11 +108,7 @@ def test_what_is_kept_of_calls(tmp_path: Path, signals: list[Signal], left: int)
 def test_a_missed_call_that_nobody_has_asked_for_is_told_by_the_next_program_and_once(tmp_path: Path) -> None:
     async def main(at: PostOffice) -> None:
         box = await at.open()
-        alice = await at.begin("alice", box)
-        async with at.messenger("bob", box) as bob:
-            await bob.wait_reached()
-            await alice.add_contact(bob.card)
-            await bob.add_contact(alice.card)
+        async with acquainted_once(at, box) as (alice, bob):
             await bob.send("alice", "hello")
             await take(alice, 1)
             async with Calls(alice, book=CallBook(alice.identity.id.key, ring_ms=1)) as alices:
@@ -152,11 +135,8 @@ def test_a_missed_call_that_nobody_has_asked_for_is_told_by_the_next_program_and
 def test_a_call_rings_again_where_the_program_was_begun_again_meanwhile(tmp_path: Path) -> None:
     async def main(at: PostOffice) -> None:
         box = await at.open()
-        alice = await at.begin("alice", box)
-        async with at.messenger("bob", box) as bob:
-            await bob.wait_reached()
-            await alice.add_contact(bob.card)
-            await bob.add_contact(alice.card)
+        async with acquainted_once(at, box) as (alice, _):
+            pass
         async with Calls(alice) as alices:
             call = await alices.call("bob", NoMedia())
             await alice.send("bob", "pick up")
