@@ -134,10 +134,8 @@ def test_a_device_that_is_revoked_while_its_mailbox_is_dialled_is_sent_nothing(t
 
 
 class EndedAccount(CardSource):
-    has_ended = False
-
     async def check_card(self, card: ContactCard) -> None:
-        if self.has_ended and card.name == "alice":
+        if card.name == "alice":
             raise CardEnded("it was ended")
 
 
@@ -149,12 +147,12 @@ def test_no_file_goes_straight_to_the_device_of_an_account_that_was_ended(tmp_pa
         async def straight(device: PeerId, me: Identity) -> None:
             taken.append(device)
 
+        async with at.messenger("bob", box) as bob:
+            await bob.add_contact(alice.card)
+
         @asynccontextmanager
         async def opened() -> AsyncIterator[Messenger]:
-            chain = EndedAccount()
-            async with at.messenger("bob", box, cards=[chain]) as bob:
-                await bob.add_contact(alice.card)
-                chain.has_ended = True
+            async with at.messenger("bob", box, cards=[EndedAccount()]) as bob:
                 yield bob
 
         with pytest.raises(ContactBlocked):
