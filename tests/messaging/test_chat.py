@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,17 @@ class Screen:
             await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def opened(app: ChatApp) -> AsyncIterator[Screen]:
+    async with app.run_test(size=(100, 30)) as pilot:
+        yield Screen(pilot)
+        app.workers.cancel_all()  # as quitting does, before the widgets go
+
+
 def chat(messenger: Messenger, body: Callable[[Screen], Awaitable[None]]) -> Awaitable[None]:
     async def run() -> None:
-        async with ChatApp(messenger).run_test(size=(100, 30)) as pilot:
-            await body(Screen(pilot))
+        async with opened(ChatApp(messenger)) as screen:
+            await body(screen)
 
     return run()
 
@@ -181,8 +189,7 @@ def test_a_flood_of_messages_is_drawn_at_once_and_not_one_by_one(office: Test) -
             while len(await alice.unread()) < 60:
                 await wait_notice(alice, What.MESSAGE)
             app = CountingChat(alice)
-            async with app.run_test(size=(100, 30)) as pilot:
-                screen = Screen(pilot)
+            async with opened(app) as screen:
                 for _ in range(200):
                     app.take_notice(Notice(What.MESSAGE, bob.card.person, bob.card.person))
                 await bob.send("alice", "the last one")
@@ -617,8 +624,8 @@ def test_calls_are_made_answered_and_refused(office: Test) -> None:
                 made.append(NoMedia(file))
                 return made[-1]
 
-            async with ChatApp(alice, make_media).run_test(size=(100, 30)) as pilot:
-                screen, ringing = Screen(pilot), aiter(bobs)
+            async with opened(ChatApp(alice, make_media)) as screen:
+                ringing = aiter(bobs)
                 await screen.write("/answer")
                 await screen.until(lambda: "nobody is calling" in screen.told)
                 await screen.write("/hangup")
@@ -651,7 +658,7 @@ def test_calls_are_made_answered_and_refused(office: Test) -> None:
                 assert made[-1].file is None
                 await screen.write("/group choir")
                 await screen.until(lambda: "choir (0)" in screen.rooms or len(screen.rooms) == 2)
-                await pilot.press("ctrl+n")
+                await screen.pilot.press("ctrl+n")
                 await screen.write("/call")
                 await screen.until(lambda: any("calls are for two" in each for each in screen.told))
             assert await call.wait_over() is Reason.HUNG_UP  # the program has ended

@@ -190,7 +190,8 @@ _PENDING: Final = 256 * 1024
 
 def split_servers(url: str) -> list[str]:
     """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]` names, each as a URL of its own. What
-    goes before the first one's host is for those without it, too. Raise `LocalError` where a port is no number."""
+    goes before the first one's host is for those without it, too. Raise `LocalError` where one has no host, or a port
+    that can't be."""
     first, *others = (each.strip() for each in url.split(","))
     scheme, _, place = first.rpartition("://")
     account, at, _ = place.rpartition("@")
@@ -198,17 +199,17 @@ def split_servers(url: str) -> list[str]:
     if not scheme:
         first = f"nats://{first}"
     servers = [first, *(each if "://" in each else before + each for each in others)]
-    if not all(map(_has_valid_port, servers)):  # the URL may have a password, which isn't shown
+    if not all(map(_is_place, servers)):  # the URL may have a password, which isn't shown
         raise LocalError("a server of NATS is HOST:PORT, and its password in a URL has no comma")
     return servers
 
 
-def _has_valid_port(server: str) -> bool:
+def _is_place(server: str) -> bool:
+    parts = urlsplit(server)
     try:
-        port = urlsplit(server).port
-    except ValueError:
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number
         return False
-    return port is None or port > 0
 
 
 def _stream_name(topic: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from dtp.certificates import is_refused_for_good
+from dtp.errors import LocalError
 from dtp.gossip.engines.nats import split_servers
 from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox.store import Tray
@@ -68,7 +69,6 @@ class Line:
 
     def __init__(self, url: str, most_bytes: int) -> None:
         """Connect, and read the index. Raise `StoreUnusable` where the server refuses for good, else `StoreAway`."""
-        check_url(url)
         self._servers, self.name = parse_servers(url)
         self._most_bytes = most_bytes
         self._index = StreamIndex()
@@ -364,24 +364,20 @@ async def _let_go(client: Client) -> None:
 
 
 def parse_servers(url: str) -> tuple[list[str], str]:
-    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]` names, and the stream."""
+    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]` names, and the stream. Raise
+    `StoreUnusable` for a URL that names no server, or a stream that can't be."""
     parts = urlsplit(url)
-    return split_servers(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/") or "dtp_mailbox"
-
-
-def check_url(url: str) -> None:
-    """Raise `StoreUnusable` for a URL that names no server, or a stream that can't be; no server is asked."""
-    servers, name = parse_servers(url)
+    name = parts.path.strip("/") or "dtp_mailbox"
     try:
-        parts = [urlsplit(each) for each in servers]
-        are_places = all(each.hostname and each.port != 0 for each in parts)
-    except ValueError:  # no port
-        are_places = False
-    if not are_places or not _STREAM.fullmatch(name):
+        servers = split_servers(f"{parts.scheme}://{parts.netloc}")
+    except LocalError:
+        servers = []
+    if not servers or not _STREAM.fullmatch(name):
         example = "nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]"
         raise StoreUnusable(
             f"the mailbox in NATS: a URL is as in {example}, and a name of a stream has no dots"
         )
+    return servers, name
 
 
 async def _ignore(fault: Exception) -> None:

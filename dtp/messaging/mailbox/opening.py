@@ -27,9 +27,9 @@ def check_store(where: str | os.PathLike[str]) -> None:
     """Raise `StoreUnusable` for what is wrong with `where` and can be seen without asking a server or opening a
     file: a package that is missing, a URL that can't be meant."""
     if str(where).startswith("nats://"):
-        from dtp.messaging.mailbox.nats_line import check_url
+        from dtp.messaging.mailbox.nats_line import parse_servers
 
-        check_url(str(where))
+        parse_servers(str(where))
     elif str(where).startswith(("postgresql://", "postgres://")):
         from dtp.messaging.mailbox.postgres_store import check_url
 
