@@ -377,6 +377,8 @@ class LinkDriver:
         if self.closed:
             return used, False
         more = self._unread is not None or (frames >= most and _has_record(buffer.view, used, end))
+        if more:
+            self.account.note_much()
         return used, more
 
     def _keep_for_later(self, buffer: Buffer, start: int, end: int) -> None:

@@ -243,6 +243,8 @@ class Outlet:
         if not clock.busy:
             self._flush_scheduled()
         elif self._has_to_wait(size := self._session.buffered):
+            if size > MUCH:
+                self.account.note_much()
             buffers.frames.wait_turn(self._flush_scheduled, self.account, little=size <= MUCH)
         else:
             began = clock.read()

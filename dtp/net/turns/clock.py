@@ -61,7 +61,7 @@ class TurnClock:
         #: Whether this turn is known to be long: it stays so.
         self._long = False
         #: Who has had how much of it.
-        self.shares = FairShares(self._idle_time)
+        self.shares = FairShares(self._idle_time, loop.time)
         #: True if turns have become long: what is done is to be measured, and charged.
         self.busy = False
         self._quiet = _QUIET  # turns since a long one

@@ -1,10 +1,14 @@
 """Who has the processor next where several wait for it: whoever has had least of it lately.
 
 A value without IO: it is told what was spent, and the time. Start-time fair queueing (Goyal, Vin and Cheng, 1996) in
-two levels: sources share the processor, and within each source its peers do. Virtual time goes on with what is
-served, so that who comes anew begins where others are: neither behind them, nor with a credit. A crowd of which each
-comes only once would stop it so, and everybody who has been there: so it goes on with each second that is spent as
-well, by the part of it that each of those who wait would have had. See docs/decisions/0260.
+three levels: sources share the processor; within each source those who ask for little and those who have much done
+share it; and within these its peers do. So a visitor may have as much as all of a flood together. As one of 33 it had
+less than its requests take, and waited for two rounds of the flood with one in four.
+
+Virtual time goes on with what is served, so that who comes anew begins where others are: neither behind them, nor
+with a credit. A crowd of which each comes only once would stop it so, and everybody who has been there: so it goes on
+with each second that is spent as well, by the part of it that each of those who wait would have had. See
+docs/decisions/0260.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ T = TypeVar("T")
 MOST_AHEAD: Final = 0.25
 #: Seconds by which a source may be in front of others before it counts as ahead: as long as a few turns may take.
 LEEWAY: Final = 0.004
+#: Seconds for which whoever had more done than a turn does at once is among those who have much done.
+MOVES_FOR: Final = 1.0
 #: Accounts and sources that are remembered when nobody uses them: who comes again doesn't begin anew.
 REMEMBERED: Final = 1024
 
@@ -112,37 +118,72 @@ class _Share:
         return first is not None and self.used > first + LEEWAY
 
 
+#: Who is charged: a source, those of it who ask for as much, and one peer of these.
+_Path = tuple[_Share, _Share, _Share]
+
+
 class ProcessorAccount:
     """What one peer from one source has had of the processor. `FairShares.get_account` gives it."""
 
-    __slots__ = ("_time", "peer", "source")
+    __slots__ = ("_little", "_moves_until", "_much", "_shares")
 
-    def __init__(self, source: _Share, peer: _Share, time: Callable[[], float]) -> None:
-        self.source, self.peer = source, peer
-        self._time = time
+    def __init__(self, shares: FairShares, little: _Path, much: _Path) -> None:
+        self._shares = shares
+        self._little, self._much = little, much
+        self._moves_until = -MOVES_FOR
+
+    @property
+    def path(self) -> _Path:
+        """The shares that are charged now, from that of the source down to that of the peer."""
+        return self._much if self._shares.now() < self._moves_until else self._little
+
+    def note_much(self) -> None:
+        """Note that it has more to be done than a turn does at once."""
+        self._moves_until = self._shares.now() + MOVES_FOR
 
     def charge_seconds(self, seconds: float) -> None:
         """Note that so much processor time was spent for it."""
-        time = self._time()
-        self.source.charge_seconds(seconds, time)
-        self.peer.charge_seconds(seconds, time)
+        time = self._shares.time()
+        for share in self.path:
+            share.charge_seconds(seconds, time)
 
     def is_ahead(self, leeway: float = 0.0) -> bool:
-        """True if it has had more than others who wait, or have waited, of its source by `leeway` seconds, or of
-        others."""
-        return self.peer.is_ahead(self._time(), leeway) or self.source.is_far_ahead()
+        """True if it has had more by `leeway` seconds than others who wait, or have waited, of its source and ask for
+        as much; or if these, or all of its source, are far ahead of others."""
+        source, group, peer = self.path
+        return peer.is_ahead(self._shares.time(), leeway) or group.is_far_ahead() or source.is_far_ahead()
+
+
+class _Source:
+    """A source, and its two groups: those who ask for little, and those who have much done."""
+
+    __slots__ = ("_clocks", "_groups", "_share")
+
+    def __init__(self, clock: _VirtualClock, time: float) -> None:
+        self._share = _Share(clock)
+        groups = _VirtualClock(time)
+        self._groups = _Share(groups), _Share(groups)
+        self._clocks = _VirtualClock(time), _VirtualClock(time)
+
+    def open_account(self, shares: FairShares) -> ProcessorAccount:
+        """Return a new peer's account."""
+        little, much = (
+            (self._share, group, _Share(clock))
+            for group, clock in zip(self._groups, self._clocks, strict=True)
+        )
+        return ProcessorAccount(shares, little, much)
 
 
 class FairShares:
     """The accounts of one event loop."""
 
-    __slots__ = ("_accounts", "_clock", "_sources", "time")
+    __slots__ = ("_accounts", "_clock", "_sources", "now", "time")
 
-    def __init__(self, time: Callable[[], float]) -> None:
-        """`time` is the seconds for which the processor was idle until now."""
-        self.time = time
+    def __init__(self, time: Callable[[], float], now: Callable[[], float]) -> None:
+        """`time` is the seconds for which the processor was idle until now, `now` those that have passed."""
+        self.time, self.now = time, now
         self._clock = _VirtualClock(time())
-        self._sources: BoundedDict[str, tuple[_Share, _VirtualClock]] = BoundedDict(REMEMBERED)
+        self._sources: BoundedDict[str, _Source] = BoundedDict(REMEMBERED)
         self._accounts: BoundedDict[tuple[str, object], ProcessorAccount] = BoundedDict(REMEMBERED)
 
     def get_account(self, source: str, peer: object = None) -> ProcessorAccount:
@@ -150,15 +191,14 @@ class FairShares:
         key = (source, peer)
         account = self._accounts.get(key)
         if account is None:
-            share, clock = self._get_source(source)
-            account = self._accounts[key] = ProcessorAccount(share, _Share(clock), self.time)
+            account = self._accounts[key] = self._get_source(source).open_account(self)
         self._accounts.move_to_end(key)
         return account
 
-    def _get_source(self, source: str) -> tuple[_Share, _VirtualClock]:
+    def _get_source(self, source: str) -> _Source:
         found = self._sources.get(source)
         if found is None:
-            found = self._sources[source] = (_Share(self._clock), _VirtualClock(self.time()))
+            found = self._sources[source] = _Source(self._clock, self.time())
         self._sources.move_to_end(source)
         return found
 
@@ -198,16 +238,19 @@ class _Waiting(Generic[T]):
 
 
 _Line = deque[tuple[ProcessorAccount, T]]
+_Peers = _Waiting[_Line[T]]
+_Groups = _Waiting[_Peers[T]]
 
 
 class FairQueue(Generic[T]):
-    """What waits to be done, in one order for each account, and among accounts as they have had of the processor."""
+    """What waits to be done, in one order for each account, and among accounts as they have had of the processor. Of
+    an account that begins to have much done, or ends, what waits already is done in the other order."""
 
     __slots__ = ("_shares", "_size", "_sources")
 
     def __init__(self, shares: FairShares) -> None:
         self._shares = shares
-        self._sources: _Waiting[_Waiting[_Line[T]]] = _Waiting()
+        self._sources: _Waiting[_Groups[T]] = _Waiting()
         self._size = 0
 
     def __len__(self) -> int:
@@ -217,25 +260,33 @@ class FairQueue(Generic[T]):
         """Put `item` behind what waits for `account`; `little` if it is no more than a request."""
         time = self._shares.time()
         self._size += 1
-        peers = self._sources.get_waiting(account.source)
+        source, group, peer = account.path
+        groups = self._sources.get_waiting(source)
+        if groups is None:
+            groups = _Waiting()
+            self._sources.put_waiting(source, groups, time, little=little)
+        peers = groups.get_waiting(group)
         if peers is None:
             peers = _Waiting()
-            self._sources.put_waiting(account.source, peers, time, little=little)
-        line = peers.get_waiting(account.peer)
+            groups.put_waiting(group, peers, time, little=little)
+        line = peers.get_waiting(peer)
         if line is None:
-            peers.put_waiting(account.peer, deque([(account, item)]), time, little=little)
+            peers.put_waiting(peer, deque([(account, item)]), time, little=little)
         else:
             line.append((account, item))
 
     def take_next(self) -> tuple[ProcessorAccount, T]:
         """Return what is to be done next, and for whom. What that costs is to be charged before the next call."""
         time = self._shares.time()
-        source, peers = self._sources.take_first(time)
+        source, groups = self._sources.take_first(time)
+        group, peers = groups.take_first(time)
         peer, line = peers.take_first(time)
         account, item = line.popleft()
         self._size -= 1
         if line:
             peers.put_waiting(peer, line, time)
         if peers:
-            self._sources.put_waiting(source, peers, time)
+            groups.put_waiting(group, peers, time)
+        if groups:
+            self._sources.put_waiting(source, groups, time)
         return account, item

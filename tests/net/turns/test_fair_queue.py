@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtp.net.turns.fair_queue import MOST_AHEAD, REMEMBERED, FairQueue, FairShares, ProcessorAccount
+from dtp.net.turns.fair_queue import (
+    MOST_AHEAD,
+    MOVES_FOR,
+    REMEMBERED,
+    FairQueue,
+    FairShares,
+    ProcessorAccount,
+)
 
 #: The most that one step takes, seconds.
 STEP = 0.01
@@ -18,8 +25,8 @@ class Processor:
     """A queue that is served: each step takes what whoever waits has for it."""
 
     def __init__(self) -> None:
-        self.idle = 0.0
-        self.shares = FairShares(lambda: self.idle)
+        self.idle = self.now = 0.0
+        self.shares = FairShares(lambda: self.idle, lambda: self.now)
         self.queue: FairQueue[str] = FairQueue(self.shares)
         self.had: Counter[tuple[str, object]] = Counter()
 
@@ -160,6 +167,60 @@ def test_a_request_comes_before_those_who_brought_much() -> None:
     assert order[-1] == "newer"
 
 
+def test_requests_do_not_wait_for_a_round_of_those_who_have_much_done() -> None:
+    """A request of 0.3 ms in each 3 ms of a crowd is three times one's part among 32: they waited for two rounds of
+    it, one in four."""
+    processor = Processor()
+    cost = {f"much {number}": 0.0005 for number in range(32)}
+    for number, name in enumerate(cost):
+        account = processor.account("192.0.2.1", number)
+        account.note_much()
+        processor.queue.put_item(account, name)
+    cost["visitor"] = 0.0003
+    visitor = processor.account("192.0.2.1", "visitor")
+    for _ in range(200):
+        for _ in range(6):
+            processor.serve(cost)
+        processor.queue.put_item(visitor, "visitor", little=True)
+        waited = [processor.queue.take_next() for _ in range(3)]
+        for account, name in waited:
+            account.charge_seconds(cost[name])
+            if name != "visitor":
+                processor.queue.put_item(account, name)
+        assert "visitor" in [name for _, name in waited]
+
+
+def test_a_crowd_that_asks_for_little_leaves_half_to_who_has_much_done() -> None:
+    processor = Processor()
+    cost = {f"little {number}": 0.0003 for number in range(32)}
+    for number, name in enumerate(cost):
+        processor.queue.put_item(processor.account("192.0.2.1", number), name)
+    cost["much"] = 0.001
+    mover = processor.account("192.0.2.1", "mover")
+    mover.note_much()
+    processor.queue.put_item(mover, "much")
+    served = Counter(processor.serve(cost) for _ in range(2000))
+    littles = sum(count for name, count in served.items() if name != "much")
+    assert abs(served["much"] * 0.001 - littles * 0.0003) <= 0.002
+    assert max(served.values()) == served["much"]
+
+
+def test_who_has_much_done_counts_as_such_for_a_second() -> None:
+    """Whoever asks for little in between is charged among those who have much done, or would never be."""
+    processor = Processor()
+    account = processor.account("192.0.2.1", "mover")
+    processor.spend(account, 0.01)
+    assert account.is_ahead(0.009)
+    account.note_much()
+    assert not account.is_ahead()  # it begins there as others do
+    processor.spend(account, 0.02)
+    processor.now += 0.99 * MOVES_FOR
+    assert account.is_ahead(0.019)
+    processor.now += 0.02 * MOVES_FOR
+    assert account.is_ahead(0.009)
+    assert not account.is_ahead(0.011)
+
+
 def test_a_source_that_is_alone_is_not_ahead_of_itself() -> None:
     """Its crowd has had much, and each of them waits for more: whoever of it has had nothing doesn't."""
     processor = Processor()
@@ -177,7 +238,7 @@ def test_a_source_that_is_alone_is_not_ahead_of_itself() -> None:
 def test_who_comes_again_does_not_begin_anew_and_strangers_are_forgotten() -> None:
     processor = Processor()
     processor.spend(processor.account("192.0.2.1", "a"), 0.1)
-    assert processor.account("192.0.2.1", "a").peer.used > 0
+    assert processor.account("192.0.2.1", "a").is_ahead()
     for number in range(2 * REMEMBERED):
         processor.account(f"2001:db8::{number:x}", number)
     assert len(processor.shares._accounts) == len(processor.shares._sources) == REMEMBERED

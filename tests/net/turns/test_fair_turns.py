@@ -180,7 +180,8 @@ async def test_steps_of_a_task_are_charged_while_turns_are_long() -> None:
     loop.work(LONG)
     await until(lambda: clock.busy)
     assert await asyncio.create_task(Charged(work(), Steps(clock), account)) == "done"
-    assert account.peer.used == pytest.approx(3 * LONG)
+    assert account.is_ahead(2.9 * LONG)
+    assert not account.is_ahead(3.1 * LONG)
 
     async def wait() -> None:
         await asyncio.sleep(1e6)
@@ -304,7 +305,7 @@ async def test_what_is_sent_of_much_has_its_turns_one_by_one() -> None:
             waited.append(loop.processor_time() - began)
         times.running = False
         assert max(times.taken[10:]) <= 3.01 * LONG  # by then it is known that turns are long
-        assert max(waited[5:]) <= 6 * LONG  # its own way and back, behind what was begun
+        assert max(waited[5:]) <= 6.01 * LONG  # its own way and back, behind what was begun
 
 
 def test_charged_work_has_the_name_of_the_work() -> None:
