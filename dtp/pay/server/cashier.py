@@ -18,6 +18,7 @@ from dtp.chain.errors import (
     MalformedObject,
     NodeRefused,
     PackageNotPublished,
+    StaleObject,
     TransactionFailed,
     WrongObjectType,
 )
@@ -201,7 +202,7 @@ class Cashier:
     async def _report_failed(self, failed: Sequence[tuple[str, DtpError]]) -> None:
         """Tell of channels of which nothing could be claimed, but for those that their client has closed, as agreed,
         while the claim was under way: that has brought what the claim would have."""
-        late = {id for id, fault in failed if isinstance(fault, TransactionFailed)}
+        late = {id for id, fault in failed if isinstance(fault, TransactionFailed | StaleObject)}
         agreed = await self._agreed_of(late) if late else set()
         for id, fault in failed:
             if id in agreed and id in late:

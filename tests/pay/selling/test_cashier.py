@@ -25,7 +25,9 @@ from dtp.chain.errors import (
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.node.commands import MAX_COMMANDS
+from dtp.chain.node.failures import refusal
 from dtp.chain.pipe import CREDIT_BYTES
+from dtp.errors import ChainError
 from dtp.pay.claims import MINUTE, Action, Decision, Policy, View
 from dtp.pay.errors import MalformedMeter, StoreError
 from dtp.pay.server import cashier as cashier_module
@@ -464,9 +466,17 @@ def look(tmp_path: Path, scenario: Any, **options: Any) -> None:
     asyncio.run(work())
 
 
-def test_a_claim_that_comes_behind_an_agreed_close_is_no_trouble(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "gone",
+    [
+        TransactionFailed("deleted", kind="INPUT_OBJECT_DELETED"),
+        refusal(NodeRefused("there is no shared object 0x1 (ObjectNotFound)")),
+    ],
+    ids=["failed", "refused"],
+)
+def test_a_claim_that_comes_behind_an_agreed_close_is_no_trouble(tmp_path: Path, gone: ChainError) -> None:
     """The client may close at any moment then, also while a claim is under way; another failure is told."""
-    gone, poor = TransactionFailed("deleted", kind="INPUT_OBJECT_DELETED"), InsufficientFunds("no gas")
+    poor = InsufficientFunds("no gas")
 
     async def scenario(till: Any) -> None:
         agreed, open_ = till.sell(1, 50), till.sell(2, 50)
