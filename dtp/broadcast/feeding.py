@@ -76,6 +76,10 @@ _SendSegment = Callable[[Stream, HeldSegment], Awaitable[bool]]
 Measure = Callable[[PeerId, Sequence[str]], Awaitable[bool]]
 
 
+class _NoUpload(Exception):
+    """Nothing can be sent to those who ask within the time that one of them has."""
+
+
 async def _believe(peer: PeerId, addresses: Sequence[str]) -> bool:
     return True
 
@@ -353,8 +357,9 @@ class Feeder:
         self._greet_listener(stream, who)
         wanted = replace(hello, count=min(hello.count, _HEADS_AT_ONCE if hello.heads else _MOST_AT_ONCE))
         turn = asyncio.timeout(_ASK) if hello.heads else self._asks.take_turn(who.source)
-        async with turn:
-            await self._feed_listener(stream, wanted)
+        with contextlib.suppress(_NoUpload):  # it ends in order: others may have it
+            async with turn:
+                await self._feed_listener(stream, wanted)
 
     async def _give_keys(self, connection: Connection, stream: Stream, wanted: m.KeyWanted) -> None:
         if self._ask_keys is None:
@@ -504,9 +509,12 @@ class Feeder:
         return True
 
     async def _send_beside(self, stream: Stream, segment: HeldSegment) -> bool:
-        """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise."""
+        """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise. Raise
+        `_NoUpload` where that is later than its turn lasts."""
         async with self._next_beside:
             while not self.held.ended and (pause := self._beside.seconds_until_allowed(_now())):
+                if pause > _ASK:
+                    raise _NoUpload
                 await asyncio.sleep(min(pause, _TELL))
                 if stream.write_error is not None:  # who has gone is sent nothing, and not counted
                     raise stream.write_error

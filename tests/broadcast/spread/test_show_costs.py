@@ -325,6 +325,36 @@ def test_all_who_ask_for_what_they_missed_get_together_what_one_listener_gets(fr
     clock.run(test())
 
 
+def test_who_asks_for_what_there_is_no_upload_for_is_told_so_at_once():
+    """One segment of half a minute takes what all together get in that time: to wait for 10 s and to be reset then is
+    of no use to anybody, since others may have it."""
+
+    async def test():
+        signer, network = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0)), Network()
+        held, body, loop = HeldSegments(signer.announcement), bytes(4_500_000), asyncio.get_running_loop()
+        held.add_own(signer.sign(body, time_ms=0, duration_ms=30_000, flags=Flag.START), body)
+        network.serving["producer"] = Feeder(held, ME.id, fan_out=0)
+
+        async def ask(source):
+            pieces = 0
+            async with network.dial(Identity.generate().id, "producer", source) as connection:
+                stream = await connection.open_stream()
+                frames.write(stream, m.Hello(start=0, count=1))
+                while (message := await frames.read(stream)) is not None:
+                    pieces += isinstance(message, m.Piece)
+            return pieces
+
+        whole = -(-len(body) // 16_384)
+        assert await ask("93.184.0.1") == whole
+        began = loop.time()
+        assert await asyncio.gather(*(ask(f"93.184.{each}.1") for each in range(1, 12))) == [0] * 11
+        assert loop.time() - began < 1
+        await asyncio.sleep(10.5)  # from here on it can be sent within a turn
+        assert sorted(await asyncio.gather(*(ask(f"93.184.{each}.1") for each in range(3)))) == [0, 0, whole]
+
+    clock.run(test())
+
+
 def test_who_has_gone_takes_nothing_of_what_others_missed():
     """Who measures several neighbours goes as soon as one of them has answered."""
 
