@@ -52,7 +52,7 @@ from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.shows_gateway import page_beside, page_of, parse_place, watching
 from dtp.cli.shows_input import source_of
-from dtp.cli.shows_money import COMMANDS, chain_options
+from dtp.cli.shows_money import COMMANDS, chain_options, tell_air, tell_costs
 from dtp.cli.shows_sealing import (
     SealingOptions,
     buyer_of,
@@ -269,26 +269,24 @@ async def _broadcast(
     record: Path | None,
     page: Callable[[Broadcast], contextlib.AbstractAsyncContextManager[None]],
 ) -> None:
-    async with make() as on_air, page(on_air):
-        with _recording(record, on_air.announcement) as recorder:
-            for address in on_air.addresses:
-                told = {"event": "listening", "address": address, "show": on_air.announcement.show.hex()}
-                print_line(told, address)
-            if recorder is not None:
-                on_air.on_sent = recorder.add
-            await send_while_on_air(on_air, source, lambda air: _tell_air(on_air, air))
-            if on_air.keeper is None or on_air.keeper.air == Air.ENDED:
-                await on_air.end()
-                await on_air.wait_drained()
-        _raise_recording_fault(recorder)
+    on_air = make()
+    try:
+        async with on_air, page(on_air):
+            with _recording(record, on_air.announcement) as recorder:
+                for address in on_air.addresses:
+                    told = {"event": "listening", "address": address, "show": on_air.announcement.show.hex()}
+                    print_line(told, address)
+                if recorder is not None:
+                    on_air.on_sent = recorder.add
+                await send_while_on_air(on_air, source, lambda air: tell_air(on_air, air))
+                if on_air.keeper is None or on_air.keeper.air == Air.ENDED:
+                    await on_air.end()
+                    await on_air.wait_drained()
+            _raise_recording_fault(recorder)
+    finally:  # also when it is ended by Ctrl-C, as most are
+        tell_costs(on_air)
     count = on_air.signer.position.number
     print_line({"event": "ended", "segments": count}, f"ended: {count_of(count, 'segment')}", err=True)
-
-
-def _tell_air(on_air: Broadcast, air: Air) -> None:
-    if on_air.keeper is not None:
-        record = {"event": "air", "air": str(air), "next_slot": on_air.next_slot}
-        print_line(record, f"-- {air}", err=True)
 
 
 @contextlib.contextmanager
@@ -460,6 +458,9 @@ def _of_the_chain(
                 raise ShowUnreachable(words)
             await asyncio.sleep(_LOOK)
             found = (await read_show(chain, id)).show
+        if found.state == ShowState.ENDED:
+            words = f"{id} has ended: what was sent is heard only where somebody still has it"
+            print_line({"event": "over", "why": words}, words, err=True)
         where = found.hint.decode(errors="replace")
         teller = nearness_of_chain(chain)
         check_hint(where, min(teller, Nearness.NETWORK) if lan else teller)

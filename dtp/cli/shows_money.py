@@ -7,7 +7,6 @@ import datetime
 import functools
 import re
 import sys
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +16,7 @@ from dtp.cli.accounts import WalletOptions, account_options, executed_record, re
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.paying import coin_option, most_of, most_option
-from dtp.cli.show import moment, money, table
+from dtp.cli.show import gas_text, moment, money, table
 from dtp.config import data_dir
 from dtp.errors import ConfigError
 from dtp.escaping import escape_text
@@ -25,8 +24,10 @@ from dtp.identity import PeerId
 from dtp.plurals import count_of
 
 if TYPE_CHECKING:
+    from dtp.broadcast.money.air import Air
     from dtp.broadcast.money.audience import AudienceLine, Entry
     from dtp.broadcast.money.shows import Refund, ShowTerms
+    from dtp.broadcast.producing import Broadcast
     from dtp.chain import ChainClient
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -395,8 +396,8 @@ def refund(show_id: str, account: WalletOptions) -> None:
         return done, coin
 
     done, coin = account.run_connected(work)
+    gas = {each.executed.digest: each.executed.gas.net for each in done}
     if wants_json():
-        gas = {each.executed.digest: each.executed.gas.net for each in done}
         print_result({"shares": [_refund_record(each) for each in done], "gas_mist": sum(gas.values())})
         return
     for each in done:
@@ -404,6 +405,7 @@ def refund(show_id: str, account: WalletOptions) -> None:
         if each.paid:
             words += f"; {money(each.paid, coin)} for slots that had begun"
         print_line({}, f"{each.share}: {words}")
+    print_line({}, gas_text(sum(gas.values())))
 
 
 def _refund_record(done: Refund) -> dict[str, Any]:
@@ -467,7 +469,7 @@ def status(show_id: str, account: WalletOptions) -> None:
         record = {**record_of(show), "hint": show.hint.decode(errors="replace"), "coin": found.coin}
         record["key"] = show.key.hex()
         unposted = 0 if chain_ms is None else count_unposted(show, chain_ms)
-        return {"air": air, "next_slot": show.next_slot, "unposted": unposted, **record}
+        return {"air": air, "chain_ms": chain_ms, "next_slot": show.next_slot, "unposted": unposted, **record}
 
     record = account.run_connected(work, signing=False)
     print_result(record, table(status_rows(record)))
@@ -558,7 +560,9 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
         rows["tickets"] = (
             f"{record['tickets']} held of {record['fewest']} needed, {sums['ticket_price']} each"
         )
-        too_late = record["air"] in (Air.OFF, Air.FUNDING) and record["start_by_ms"] < 1000 * time.time()
+        too_late = record["air"] in (Air.OFF, Air.FUNDING) and record["start_by_ms"] < (
+            record["chain_ms"] or 0
+        )
         rows["air"] += ", and can't start any more" * too_late
         if record["air"] in (Air.OFF, Air.FUNDING):
             late = ": too few tickets in time, 'dtp show refund' brings the money back" if too_late else ""
@@ -599,6 +603,23 @@ def _print_entry(entry: Entry, coin: str) -> None:
     raised = f", raised {count_of(entry.raised, 'time')}" if entry.raised else ""
     words = f"{entry.number:>4}  {kind:<8}  {money(entry.amount, coin):>14}{raised}  {text}"
     print_line(record, words.rstrip())
+
+
+def tell_air(on_air: Broadcast, air: Air) -> None:
+    """Say how a show of the chain stands for its producer."""
+    if on_air.keeper is not None:
+        record = {"event": "air", "air": str(air), "next_slot": on_air.next_slot}
+        print_line(record, f"-- {air}", err=True)
+
+
+def tell_costs(on_air: Broadcast) -> None:
+    """Say what the chain has brought to the producer of a show, and what it took."""
+    keeper = on_air.keeper
+    if keeper is None or not (keeper.posted or keeper.gas):
+        return
+    record = {"event": "posted", "slots": keeper.posted, "released": keeper.released, "gas_mist": keeper.gas}
+    brought = f"{count_of(keeper.posted, 'slot')} posted: {money(keeper.released, keeper.found.coin)}, "
+    print_line(record, brought * bool(keeper.posted) + gas_text(keeper.gas), err=True)
 
 
 #: The commands of this file, for the group `dtp show`.

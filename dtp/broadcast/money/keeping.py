@@ -71,6 +71,8 @@ class ShowKeeper:
         #: When the chain is asked again whether it is too late to start.
         self._look_again = -math.inf
         self.air = Air.OFF
+        #: How many slots were posted here, what that brought, and what all transactions took that this made, MIST.
+        self.posted, self.released, self.gas = 0, 0, 0
 
     @classmethod
     async def open(
@@ -133,7 +135,8 @@ class ShowKeeper:
     async def say_where(self, hint: str) -> None:
         """Have the chain say where the show is heard, if it says something else."""
         if self.show.hint != hint.encode():
-            await shows.set_hint(self._chain, self.found, self._cap, hint)
+            executed = await shows.set_hint(self._chain, self.found, self._cap, hint)
+            self.gas += executed.gas.net
 
     def _judge_now(self) -> None:
         loop, now_ms = asyncio.get_running_loop(), self._clock_ms()
@@ -179,7 +182,8 @@ class ShowKeeper:
             await asyncio.sleep(_TICK)
             if self._end_wanted() and self.show.state != ShowState.ENDED:
                 await self.post_owed()
-                await shows.end(self._chain, self.show.id)
+                executed = await shows.end(self._chain, self.show.id)
+                self.gas += executed.gas.net
                 await self._read_show()
             await self._end_late()
             await self.post_slots()
@@ -206,8 +210,11 @@ class ShowKeeper:
         await self._read_show()
         if self.show.state == ShowState.OFF:
             # Not `end`: it may have started, where a node is behind.
-            await shows.expire(self._chain, self.found)
-            log.warning("too few tickets were sold in time, so the show has ended: they are paid back")
+            executed = await shows.expire(self._chain, self.found)
+            self.gas += executed.gas.net
+            log.warning(
+                "too few tickets were sold in time, so the show has ended: 'dtp show refund' brings their price back"
+            )
             await self._read_show()
 
     async def post_slots(self) -> None:
@@ -248,7 +255,10 @@ class ShowKeeper:
 
     async def _post_slots(self, hashes: list[bytes]) -> None:
         self._doubtful = True
-        posted = await shows.post(self._chain, self.found, self._cap, hashes)
+        posted, executed = await shows.post(self._chain, self.found, self._cap, hashes)
+        self.posted += len(posted.hashes)
+        self.released += posted.released
+        self.gas += executed.gas.net
         self._warned.discard(_CANT_POST)
         self.slots.note_posted(posted.first + len(posted.hashes))
         await self._read_again()

@@ -365,9 +365,12 @@ class OriginShow(ShowService):
         """Return how the show stands, and its money."""
         found = super().get_status()
         if self._on_air is not None and self._on_air.keeper is not None:
+            keeper = self._on_air.keeper
             found["broadcast"] |= {
-                "air": str(self._on_air.keeper.air),
+                "air": str(keeper.air),
                 "next_slot": self._on_air.next_slot,
+                "posted": keeper.posted,
+                "gas_mist": keeper.gas,
             }
         if self._on_air is not None and self._origin.key_price is not None:
             found["broadcast"]["keys_sold_at"] = self._on_air.feeder.keys_sold_at

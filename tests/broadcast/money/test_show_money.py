@@ -45,6 +45,7 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
             )
             with pytest.raises(NotProducer):
                 await shows.cap_of(listener, id)
+            held = (await producer.balance(producer.address)).total
             options = {
                 "show": id,
                 "wallet": producer,
@@ -81,12 +82,15 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
                     link = [each.link for each in written if each.slot <= slot][-1]
                     head = next_head(head, link)
                 assert found.head == head
-                await shows.end(producer, id)
+                ended = await shows.end(producer, id)
                 await until(lambda: told[-1] == Air.ENDED)
                 await on_air.end()
                 await listening
                 assert len(heard) == len(written) + 1
                 await watching
+            keeper = on_air.keeper
+            assert (keeper.posted, keeper.released) == (3, 300)
+            assert (await producer.balance(producer.address)).total == held - keeper.gas - ended.gas.net
             amount, _ = await shows.collect(producer, id)
             assert amount == 300
             assert [each.amount for each in await shows.refund(listener, id)] == [0, 0]
