@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from dtp.chain.node.networks import Network
     from dtp.gossip.engines.bridge import Engine
     from dtp.pay.wallets import Wallet
+
+log = logging.getLogger("dtp.broadcast")
 
 #: Seconds that a producer or a relay stays for those who don't have the end of a show yet.
 DRAIN: Final = 10.0
@@ -142,6 +145,13 @@ class Broadcast:
             if kept[0].sealed != sealed:
                 kind = "sealed" if kept[0].sealed else "open"
                 raise BroadcastError(f"the show was {kind} before, and stays so: begin a new one")
+            if (media or kept[0].media, title or kept[0].title) != (kept[0].media, kept[0].title):
+                log.warning(
+                    "the show goes on as it began, with the title %r and the media type %r: begin a new one for "
+                    "others",
+                    kept[0].title,
+                    kept[0].media,
+                )
             return kept
         made = Announcement.sign(
             self.identity, show, time_ms=self._clock_ms(), media=media, title=title, sealed=sealed

@@ -405,7 +405,7 @@ def refund(show_id: str, account: WalletOptions) -> None:
         if each.paid:
             words += f"; {money(each.paid, coin)} for slots that had begun"
         print_line({}, f"{each.share}: {words}")
-    print_line({}, gas_text(sum(gas.values())))
+    print_line({}, table({"gas_mist": sum(gas.values())}))
 
 
 def _refund_record(done: Refund) -> dict[str, Any]:

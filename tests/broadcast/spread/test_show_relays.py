@@ -337,10 +337,10 @@ def test_nobody_hears_a_show_through_itself():
     run(test())
 
 
-def test_a_show_goes_on_after_a_restart(tmp_path):
+def test_a_show_goes_on_after_a_restart(tmp_path, caplog):
     async def test():
         show, heard = bytes(range(32)), []
-        async with produce(show=show, store=tmp_path / "shows" / "mine") as on_air:
+        async with produce(show=show, store=tmp_path / "shows" / "mine", title="it") as on_air:
             await on_air.write(b"one")
             heard.append(on_air.held.get_segment(0).segment)
             first = on_air.announcement
@@ -350,6 +350,8 @@ def test_a_show_goes_on_after_a_restart(tmp_path):
         async with produce(show=show, store=tmp_path / "shows" / "mine", title="other") as on_air:
             assert not list((tmp_path / "shows" / "mine").glob(".*"))
             assert on_air.announcement == first
+            (told,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+            assert "goes on as it began" in told  # what a show says of itself stays so
             second = await on_air.write(b"two")
             assert (second.number, second.previous) == (1, heard[0].link)
             await on_air.end()
