@@ -32,6 +32,8 @@ MAX_ROTATIONS: Final = 32
 #: The longest card, bytes: all devices and rotations, and their frame.
 MAX_BYTES: Final = 16_384
 _MAX_NUMBER: Final = 2**63 - 1
+#: What of two cards of an account is compared: generation, sequence, devices that are lacking, signature.
+CardOrder = tuple[int, int, int, bytes]
 
 
 class CardError(PeerError):
@@ -67,6 +69,11 @@ class Device:
 
     key: bytes
     label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What it is called, or its identity where it has no name."""
+        return self.label or str(PeerId(self.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +180,23 @@ class Card(KeyHistory):
         return self.account == other.account and self.order > other.order
 
     @property
-    def order(self) -> tuple[int, int, bytes]:
-        """Which of two cards of an account is newer: the larger, also where two have one sequence."""
-        return self.generation, self.sequence, self.signature
+    def order(self) -> CardOrder:
+        """Which of two cards of an account is newer: the larger. Of two that were signed at once, on two machines, it
+        is the one with fewer devices: that a lost one was removed isn't undone by who added another."""
+        return self.generation, self.sequence, -len(self.devices), self.signature
+
+    def describe_fork(self, other: Card) -> str:
+        """Return how two cards differ that two machines with the account's key have signed for one sequence, so that
+        only one of the changes counts; "" where they don't, or one follows the other."""
+        mine, theirs = ((each.account, each.generation, each.sequence) for each in (self, other))
+        if mine != theirs or self.body == other.body:
+            return ""
+        newer, older = (self, other) if self.supersedes(other) else (other, self)
+        more = [each.shown for each in newer.devices if not older.names(each.key)]
+        less = [each.shown for each in older.devices if not newer.names(each.key)]
+        told = [f"the card that counts names {each}" for each in more]
+        told += [f"the card that counts doesn't name {each}" for each in less]
+        return ", ".join(told) or "both cards name the same devices"
 
     # ---- bytes --------------------------------------------------------------------------------------------------
 

@@ -108,6 +108,38 @@ def test_devices_come_and_go() -> None:
         Account.create(KEY, RECOVERY.id, full)
 
 
+@given(st.integers(1, 10), st.integers(1, 10))
+def test_of_two_cards_that_were_signed_at_once_the_one_with_fewer_devices_counts(
+    added: int, later: int
+) -> None:
+    """The larger signature won, so that a phone that was lost came back by who added a tablet elsewhere."""
+    removed = ACCOUNT.remove(PHONE.id, now_ms=1_000 + later).card
+    for number in range(added):
+        tablet = ACCOUNT.add(identity(f"tablet {number}").id, "tablet", now_ms=1_500).card
+        renewed = ACCOUNT.renew(0, now_ms=1_600 + number).card
+        assert removed.supersedes(tablet)
+        assert removed.supersedes(renewed)
+        assert renewed.supersedes(tablet)
+        assert not tablet.supersedes(removed)
+
+
+def test_cards_that_were_signed_at_once_say_how_they_differ() -> None:
+    removed, tablet = ACCOUNT.remove(PHONE.id).card, ACCOUNT.add(NEXT.id).card
+    said = f"the card that counts doesn't name phone, the card that counts doesn't name {NEXT.id}"
+    assert removed.describe_fork(tablet) == tablet.describe_fork(removed) == said
+    renewed = ACCOUNT.renew(0, now_ms=7_000).card
+    assert renewed.describe_fork(tablet) == f"the card that counts doesn't name {NEXT.id}"
+    named = ACCOUNT.add(PHONE.id, "telephone", now_ms=8_000).card
+    assert named.describe_fork(renewed) == "both cards name the same devices"
+    swapped = ACCOUNT.remove(LAPTOP.id).card
+    assert {word for word in ("phone", "laptop") if word in removed.describe_fork(swapped)} == {
+        "phone",
+        "laptop",
+    }
+    for other in (removed, ACCOUNT.card, ACCOUNT.add(NEXT.id).add(KEY.id).card, ROTATED.card):
+        assert removed.describe_fork(other) == ""
+
+
 def test_a_card_holds_for_a_time() -> None:
     card = ACCOUNT.renew(200_000, now_ms=100_000).card
     assert [card.is_current(now) for now in (0, 50_000, 150_000, 250_000, 300_000)] == [

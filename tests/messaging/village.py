@@ -13,6 +13,7 @@ from dtp.messaging.conversation.events import Event, EventKind
 from dtp.messaging.conversation.operations import Operation
 from dtp.messaging.ends.keys import KeyBundle
 from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.notices import CallSignalled, Notice
 
 NOW = 1_700_000_000_000
 
@@ -84,11 +85,13 @@ class Village:
     def say(self, name: str, group: bytes, text: str) -> None:
         self.people[name].send_event(group, EventKind.TEXT, {"text": text}, self.now)
 
-    def deliver(self) -> None:
-        """Carry all letters to whom they are for, until nobody has more to say."""
+    def deliver(self) -> dict[str, list[Notice | CallSignalled]]:
+        """Carry all letters to whom they are for, until nobody has more to say; return what each is told by that."""
+        told: dict[str, list[Notice | CallSignalled]] = {name: [] for name in self.people}
         while sum(self._send(each) for each in self.people.values()) or self.boxes:
-            for mail in self.people.values():
-                received, _ = mail.receive_envelopes(self.boxes.pop(mail.identity.id.key, []), self.now)
+            for name, mail in self.people.items():
+                received, notices = mail.receive_envelopes(self.boxes.pop(mail.identity.id.key, []), self.now)
+                told[name] += notices
                 for device, payload in mail.spreading.take_answers(self.now):
                     self._post(mail, device, payload)
                 for device in received.repairs:
@@ -96,6 +99,7 @@ class Village:
                     self._post(mail, device, b"", repair=True)
                 for device in received.answers:
                     self._post(mail, device, b"")
+        return told
 
     def bundle(self, name: str) -> KeyBundle:
         """Return keys to begin a session by."""

@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 from dtp.carriers.nearness import Nearness
 from dtp.errors import PeerError
 from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
-from dtp.identity.card import account_name
+from dtp.identity.card import CardOrder, account_name
 from dtp.identity.keys import SIGNATURE_SIZE
 from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 from dtp.net.address import Address, AddressError
@@ -74,10 +74,10 @@ class ContactCard:
         return tuple(each.key for each in self.account.devices) if self.account else (self.key,)
 
     @property
-    def order(self) -> tuple[int, int, int, bytes]:
+    def order(self) -> tuple[CardOrder, int, bytes]:
         """Which of two cards of a person is newer: the larger."""
-        generation, number = (self.account.generation, self.account.sequence) if self.account else (1, 0)
-        return generation, number, self.sequence, self.signature
+        account = self.account.order if self.account else (1, 0, 0, b"")
+        return account, self.sequence, self.signature
 
     @property
     def nearness_by_hand(self) -> Nearness:

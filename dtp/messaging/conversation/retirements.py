@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from dtp.identity.card import CardOrder
+
 if TYPE_CHECKING:
     from dtp.messaging.conversation.operations import Operation
 
@@ -26,7 +28,7 @@ def find_retirements(
     One does whose card doesn't name the device, unless a newer card of the person is shown that does. Those with
     newer cards are read first: the device that has signed one may have been retired by them.
     """
-    shown, named = [], dict[tuple[bytes, bytes], tuple[int, int, bytes]]()
+    shown, named = [], dict[tuple[bytes, bytes], CardOrder]()
     for each in statements:
         if (card := each.card) is None:
             continue

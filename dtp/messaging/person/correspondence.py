@@ -34,6 +34,7 @@ from dtp.messaging.person.groups.past import GroupPast
 from dtp.messaging.person.groups.spreading import Spreading
 from dtp.messaging.person.missed import MissedEvents
 from dtp.messaging.person.notices import CallSignalled, Notice, What
+from dtp.messaging.person.parts.own_card import OwnCard
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.quotas import Allowances, MessageQuotas
 from dtp.messaging.person.reading import ReadMessages
@@ -82,6 +83,7 @@ class Correspondence:
         self.allowances = Allowances(self, quotas)
         self.reading = ReadMessages(self)
         self.succession = Succession(self)
+        self.own_card = OwnCard(self)
         try:
             self._load_state(now_ms)
         except BaseException:
@@ -102,7 +104,7 @@ class Correspondence:
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
         if self.account is not None:  # once contacts and groups are there, which are told
-            self.change_account(self._newest_account(self.account), now_ms)
+            self.change_account(self.account, now_ms)
         self.keep_up(now_ms)
 
     def _choose_consent(self, given: Consent | None) -> Consent:
@@ -114,14 +116,6 @@ class Correspondence:
             with self.store.transaction():
                 self.store.put_value("consent", given.encode())
         return given
-
-    def _newest_account(self, given: Account) -> Account:
-        known = self.card.account
-        if known is None or not known.supersedes(given.card):
-            return given
-        if known.key != given.card.key:
-            raise MessageError(f"{known.name} has another key by now: give that one, with its newest card")
-        return Account(given.identity, known)
 
     def _load_lists(self) -> None:
         self.contacts = self.contacts.copy_empty()
@@ -187,7 +181,7 @@ class Correspondence:
                 "the card is changed on the device that has the account's key: not on this one"
             )
         with self.transaction():
-            self._put_card(self._sign_card(now_ms, name, told), now_ms)
+            self.put_card(self._sign_card(now_ms, name, told), now_ms)
 
     def set_stamp_bits(self, bits: int) -> None:
         """Set the work that a stranger's message takes. Raise `MessageError` for more than can be asked."""
@@ -215,10 +209,13 @@ class Correspondence:
                 self.store.put_value("uploads", secret)
         return secret
 
-    def _put_card(self, card: ContactCard, now_ms: int) -> None:
+    def put_card(self, card: ContactCard, now_ms: int) -> None:
+        """Have this card from now on, and tell others. Within a transaction."""
         before = self.card
         self.succession.become(before, card)
         self.card = card
+        if self.account is not None:
+            self.account = self.own_card.follow_account(self.account)
         self.store.put_value("card", card.encode())
         gone = set(before.devices) - set(card.devices)
         self.former_devices.keep_card(before, gone)
@@ -237,9 +234,10 @@ class Correspondence:
 
         What is written to a device that was removed is sealed no more, and it is told nothing.
         """
-        self.account = account
-        if self.identity.id.key not in [each.key for each in account.card.devices]:
+        account = self.own_card.find_newest(account)
+        if not account.card.names(self.identity.id.key):
             raise MessageError("the account doesn't name this device: add it as well")
+        self.account = account
         self.set_profile(self.card.name, self.card.mailboxes, now_ms)
 
     def join_account(self, card: ContactCard, now_ms: int) -> None:
@@ -253,7 +251,7 @@ class Correspondence:
         with self.transaction():
             self.access = card.access or self.access
             self.store.put_value("access", self.access)
-            self._put_card(replace(card, access=self.access), now_ms)
+            self.put_card(replace(card, access=self.access), now_ms)
 
     # ---- whom we know ------------------------------------------------------------------------------------------
 
@@ -274,7 +272,7 @@ class Correspondence:
         """Return what changes by a card that was found, if it is of somebody we know or of ourselves; nothing
         otherwise. Those who tell of it may be so near."""
         if card.person == self.person:
-            return self._take_own_found(card, now_ms)
+            return self.own_card.take_found(card, now_ms)
         if self.contacts.get_contact(card.person) is None:
             return []
         with self.transaction():
@@ -282,20 +280,6 @@ class Correspondence:
             self.introductions.note_expired(now_ms)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
-
-    def _take_own_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
-        if not card.supersedes(self.card):
-            return []
-        told = []
-        if card.key != self.card.key:
-            told.append(Notice(What.OWN_KEY_REPLACED, card.person))
-        if self.identity.id.key not in card.devices:
-            return [*told, Notice(What.REVOKED, card.person)]
-        if self.account is None or self.account.identity.id.key == card.key:
-            with self.transaction():
-                self._put_card(replace(card, access=self.access), now_ms)
-            told.append(Notice(What.OWN_CARD, card.person))
-        return told
 
     def update_contact(self, person: bytes, **changes: Any) -> Contact:
         """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`."""
@@ -636,10 +620,9 @@ class Correspondence:
         if card.person == self.person:
             if device not in card.devices:
                 return []
-            if is_newer := card.supersedes(self.card):
-                self._put_card(replace(card, access=self.access), now_ms)
+            told = self.own_card.take_told(card, now_ms)
             self.desk.note_person(device, card.person)
-            return [Notice(What.OWN_CARD, card.person)] if is_newer else []
+            return told
         taken = self.introductions.take_card(device, card, event.fields, teller)
         what = _NOTICES.get(taken[1]) if taken else None
         return [Notice(what, card.person, card.person, detail=taken[0].name)] if taken and what else []

@@ -29,6 +29,8 @@ class What(Enum):
     CONSENT_NEEDED = "consent-needed"
     OLDER_CARD = "older-card"
     OWN_CARD = "own-card"
+    #: Two machines have changed our account at once, and only one of the changes counts; `detail` is how they differ.
+    CARD_FORKED = "card-forked"
     #: Another key is our account's, which its recovery key has signed: if that wasn't you, tell everybody.
     OWN_KEY_REPLACED = "own-key-replaced"
     #: A contact's account was ended, for good, and is blocked; or ours was.

@@ -22,7 +22,7 @@ from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.person.card_sources import CardEnded, CardSource
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.messenger import Messenger
-from dtp.messaging.person.notices import What
+from dtp.messaging.person.notices import Notice, What
 
 Make = Callable[..., Village]
 
@@ -91,6 +91,67 @@ def test_an_older_card_of_ours_brings_no_device_back(village: Make) -> None:
         laptop.join_account(older, at.now)
     laptop.join_account(laptop.card, at.now)
     assert phone.identity.id.key not in laptop.own_devices
+
+
+def two_owners(village: Make) -> tuple[Village, Account]:
+    """Two machines that have the account's key, and a phone."""
+    at = village("alice", "desk", "phone", "tablet", "bob", least=0, acquainted=False)
+    at.share_account("alice", "desk", "phone")
+    account = at.people["alice"].account
+    assert account is not None
+    at.people["desk"].change_account(account, at.now)
+    at.say("bob", at.people["alice"].person, "hello")
+    at.deliver()
+    return at, account
+
+
+def test_a_phone_that_is_revoked_while_another_machine_adds_one_stays_revoked(village: Make) -> None:
+    """The larger of two signatures won, and nobody was told that the other change was lost."""
+    at, account = two_owners(village)
+    alice, desk, phone, bob = (at.people[each] for each in ("alice", "desk", "phone", "bob"))
+    tablet = known_identity("tablet").id
+    desk.change_account(account.add(tablet, "tablet"), at.now)
+    at.revoke("alice", "phone")
+    told = at.deliver()
+    said = "the card that counts doesn't name phone, the card that counts doesn't name tablet"
+    assert Notice(What.CARD_FORKED, alice.person, detail=said) in told["desk"]
+    for mail in (alice, desk, bob):
+        own = mail.own_devices if mail is not bob else bob.devices_of(alice.person)
+        assert phone.identity.id.key not in own
+        assert tablet.key not in own
+    assert desk.account is not None
+    desk.change_account(desk.account.add(tablet, "tablet"), at.now)  # again, behind the other
+    told = at.deliver()
+    assert not [each for each in told["alice"] if isinstance(each, Notice) and each.what is What.CARD_FORKED]
+    assert alice.card.account == desk.card.account
+    assert [device.label for device in alice.card.account.devices] == ["alice", "desk", "tablet"]
+
+
+def test_who_changes_the_profile_elsewhere_undoes_no_change_of_the_account(village: Make) -> None:
+    """A machine that had heard of another card of the account signed by the one that it was opened with."""
+    at, _ = two_owners(village)
+    alice, desk, phone = (at.people[each] for each in ("alice", "desk", "phone"))
+    at.revoke("alice", "phone")
+    at.deliver()
+    desk.set_profile("Alice at her desk", (), at.now + 2)
+    at.deliver()
+    for mail in (alice, desk):
+        assert mail.card.name == "Alice at her desk"
+        assert phone.identity.id.key not in mail.card.devices
+
+
+def test_who_opens_a_machine_with_a_change_that_does_not_count_is_told(village: Make) -> None:
+    """'dtp account add' on a machine whose file is older: the change was dropped without a word."""
+    at, account = two_owners(village)
+    at.revoke("alice", "phone")
+    at.deliver()
+    at.people["desk"].close()
+    desk = at.people["desk"] = at.open("desk", account=account.add(known_identity("tablet").id, "tablet"))
+    assert [each.what for each in desk.group_states.take_notices()].count(What.CARD_FORKED) == 1
+    assert desk.account is not None
+    assert [each.label for each in desk.account.card.devices] == ["alice", "desk"]
+    desk.change_account(account, at.now)  # an older file is no fork
+    assert desk.account.card.sequence == account.card.sequence + 1
 
 
 def test_a_device_that_is_revoked_while_its_mailbox_is_dialled_is_sent_nothing(tmp_path: Path) -> None:
