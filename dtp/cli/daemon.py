@@ -266,11 +266,9 @@ def upgrade(path: Path, grace: float | None) -> None:
 
 def _caller(ctx: click.Context, param: click.Parameter, text: str) -> str:
     try:
-        found = values.caller(text)
+        values.one_caller(text)
     except Wrong as error:
         raise click.BadParameter(str(error), ctx, param) from None
-    if found == values.EVERYONE:
-        raise click.BadParameter("it is one identity or Sui address, not everyone", ctx, param)
     return text
 
 

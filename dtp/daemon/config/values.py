@@ -418,15 +418,18 @@ EVERYONE = "*"
 
 def caller(value: Any) -> PeerId | str:
     """Return a caller in a list: an identity, a Sui address ("0x" and 64 hex digits), or `EVERYONE`."""
+    return EVERYONE if value == EVERYONE else one_caller(value)
+
+
+def one_caller(value: Any) -> PeerId | str:
+    """Return an identity, or a Sui address ("0x" and 64 hex digits)."""
     spelled = text(value)
-    if spelled == EVERYONE:
-        return EVERYONE
     if spelled.lower().startswith("0x"):
         if not _SUI_ADDRESS.fullmatch(spelled.lower()):
             raise Wrong(f"{spelled!r} is not a Sui address: that is 0x and 64 hex digits")
         return spelled.lower()
     if not spelled.startswith("dtp1"):
-        raise Wrong(f'{spelled!r} is neither an identity (dtp1...), a Sui address (0x...) nor "*" (everyone)')
+        raise Wrong(f"{spelled!r} is neither an identity (dtp1...) nor a Sui address (0x...)")
     try:
         return PeerId.parse(spelled)
     except PeerIdError as error:

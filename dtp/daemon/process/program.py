@@ -297,13 +297,13 @@ class Process:
         banned by this name, in `otherwise` by which other one it is, and in
         `unkept` why the next start won't know of it."""
         try:
-            meant = values.caller(request.get("caller"))
+            meant = values.one_caller(request.get("caller"))
             caller = str(meant)
         except Wrong as error:
             raise CantBan(str(error)) from None
         seconds = request.get("seconds")
-        if caller == values.EVERYONE or not (seconds is None or isinstance(seconds, int | float)):
-            raise CantBan("a ban is of one identity or Sui address, for a time in seconds")
+        if not (seconds is None or isinstance(seconds, int | float)):
+            raise CantBan("a ban is for a time in seconds")
         now = time.time()
         until = FOR_EVER if seconds is None else now + seconds if seconds > 0 else 0.0
         known = self.daemon.export_counts().bans

@@ -528,6 +528,7 @@ def test_colons_behind_the_host_make_no_ipv6_address(url: str) -> None:
         (values.place, "unix:/" + "x" * 107, "at most 107 bytes"),
         (values.backend, "127.0.0.1:0", "can't be dialled"),
         (values.caller, "alice", "neither an identity"),
+        (values.one_caller, "*", "neither an identity"),
         (values.place, "::1:80", "without brackets; did you mean [::1]:80?"),
         (values.place, "::1", "has no port"),
         (values.place, "[::1]", "has no port"),
