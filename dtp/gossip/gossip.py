@@ -198,6 +198,11 @@ class Gossip:
         """Return the score of a neighbour; 0 for an unknown one."""
         return self._router.score_of(peer.key)
 
+    def set_application_score(self, peer: PeerId, score: float) -> None:
+        """Add what the program itself knows of a neighbour to its score, instead of what it said before: -100 has it
+        read no more, 10 makes up for some faults. Nothing happens for an unknown one."""
+        self._router.set_application_score(peer.key, score)
+
     # ---- neighbours ---------------------------------------------------------------------------------------------
 
     async def serve(self, link: GossipLink, stream: Stream) -> None:

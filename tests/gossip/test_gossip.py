@@ -443,6 +443,23 @@ def test_members_of_a_small_topic_find_each_other_by_signed_records():
     run(main)
 
 
+def test_a_program_adds_to_the_score_of_a_neighbour_and_of_nobody_else():
+    async def main(stack):
+        made = await stack.enter_async_context(nodes(2))
+        (topic, other) = await joined(stack, made)
+        gossip, neighbour, stranger = made[0].gossip, made[1].id, identity("nobody").id
+        before = gossip.score(neighbour)
+        gossip.set_application_score(neighbour, 5.0)
+        assert gossip.score(neighbour) == pytest.approx(before + 5.0, abs=0.5)
+        gossip.set_application_score(stranger, 5.0)
+        assert gossip.score(stranger) == 0
+        gossip.set_application_score(neighbour, -100.0)
+        await until(lambda: gossip.counts["graylisted"] or gossip.counts["cut-off-score"])
+        assert topic.name == other.name
+
+    run(main)
+
+
 def test_forged_records_are_counted_against_who_gave_them():
     async def main(stack):
         made = await stack.enter_async_context(nodes(3, weights=ScoreWeights(behaviour_free=0.0)))
