@@ -88,6 +88,10 @@ class Engine(ABC):
         """Return messages that the broker has kept since a time (Unix milliseconds), the oldest first."""
         return []
 
+    def take_dropped(self) -> int:
+        """Return how many messages came faster than the loop took them, since this was asked before."""
+        return 0
+
     @abstractmethod
     async def stop(self) -> None:
         """Disconnect. Idempotent."""
@@ -210,6 +214,8 @@ class Bridge:
     def _on_messages(self, messages: Sequence[bytes]) -> None:
         """Process messages that the broker brought: they are checked as those of any neighbour."""
         self._gossip.counts["engine-received"] += len(messages)
+        if dropped := self.engine.take_dropped():
+            self._gossip.counts["engine-dropped"] += dropped
         if self._own or self._kept_back or self._behind:
             messages = [each for each in messages if not self._note_came(each)]
         self._pass_messages(GossipFrameType.MESSAGE, messages)

@@ -14,7 +14,7 @@ from dtp.gossip.engines.bridge import Engine, OnMessages, OnReturn, subject_part
 from dtp.gossip.errors import EngineError
 
 _PREFIX: Final = "dtp/topic/"
-#: Messages that wait for the event loop; beyond, the oldest go and are counted: zenoh can't be told to wait.
+#: Messages that wait for the event loop, unless another number is given.
 _WAITING: Final = 16_384
 
 
@@ -23,8 +23,12 @@ class ZenohEngine(Engine):
 
     name = "zenoh"
 
-    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        """`config` is as zenoh's file has it, such as `{"connect": {"endpoints": ["tcp/127.0.0.1:7447"]}}`."""
+    def __init__(self, config: Mapping[str, Any] | None = None, *, most_waiting: int = _WAITING) -> None:
+        """`config` is as zenoh's file has it, such as `{"connect": {"endpoints": ["tcp/127.0.0.1:7447"]}}`.
+
+        At most `most_waiting` messages wait for the event loop. Beyond these the oldest go, and are counted: zenoh
+        can't be told to wait.
+        """
         try:
             import zenoh
         except ImportError as error:
@@ -38,8 +42,7 @@ class ZenohEngine(Engine):
         self._came: list[bytes] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_messages: OnMessages = lambda messages: None
-        #: Messages that came faster than the loop took them.
-        self.dropped = 0
+        self._most_waiting, self._dropped = most_waiting, 0
 
     async def start(self, on_messages: OnMessages, on_return: OnReturn) -> None:
         """Open the session. Raise `EngineError` when that fails."""
@@ -71,12 +74,18 @@ class ZenohEngine(Engine):
         with self._lock:
             self._came.append(data)
             is_first = len(self._came) == 1
-            if len(self._came) > _WAITING:
+            if len(self._came) > self._most_waiting:
                 del self._came[0]
-                self.dropped += 1
+                self._dropped += 1
         loop = self._loop
         if is_first and loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._hand_over)
+
+    def take_dropped(self) -> int:
+        """Return how many messages came faster than the loop took them, since this was asked before."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        return dropped
 
     def _hand_over(self) -> None:
         with self._lock:
