@@ -1,6 +1,7 @@
 """Which web pages may dial a WebSocket: those that the listener lists. Programs say no origin."""
 
 import asyncio
+import contextlib
 import logging
 
 import pytest
@@ -70,14 +71,16 @@ def test_a_page_in_a_browser(listed: bool) -> None:
         url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            page = f"""<p id=p>waiting</p><script>
-                const s = new WebSocket("{await url}");
-                const p = document.getElementById("p");
-                s.onopen = () => p.textContent = "came in"; s.onerror = () => p.textContent = "kept out"</script>"""
-            head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\n"
-            writer.write(f"{head}Content-Length: {len(page)}\r\n\r\n{page}".encode())
-            writer.close()
+            with contextlib.closing(writer):
+                with contextlib.suppress(asyncio.IncompleteReadError):  # browsers dial ahead, and say nothing
+                    await reader.readuntil(b"\r\n\r\n")
+                page = f"""<p id=p>waiting</p><script>
+                    const s = new WebSocket("{await url}");
+                    const p = document.getElementById("p");
+                    s.onopen = () => p.textContent = "came in";
+                    s.onerror = () => p.textContent = "kept out"</script>"""
+                head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\n"
+                writer.write(f"{head}Content-Length: {len(page)}\r\n\r\n{page}".encode())
 
         pages = await asyncio.start_server(serve, "127.0.0.1", 0)
         origin = f"http://127.0.0.1:{pages.sockets[0].getsockname()[1]}"
