@@ -1,9 +1,9 @@
 """Who has the processor next where several wait for it: whoever has had least of it lately.
 
 A value without IO: it is told what was spent, and the time. Start-time fair queueing (Goyal, Vin and Cheng, 1996) in
-three levels: sources share the processor; within each source those who ask for little and those who have much done
-share it; and within these its peers do. So a visitor may have as much as all of a flood together. As one of 33 it had
-less than its requests take, and waited for two rounds of the flood with one in four.
+two levels: sources share the processor, and within each source its peers do. Those of a source who ask for little and
+those who have much done count as two sources. So a visitor may have as much as all of a flood together. As one of 33
+it had less than its requests take, and waited for whole rounds of the flood.
 
 Virtual time goes on with what is served, so that who comes anew begins where others are: neither behind them, nor
 with a credit. A crowd of which each comes only once would stop it so, and everybody who has been there: so it goes on
@@ -29,7 +29,7 @@ T = TypeVar("T")
 MOST_AHEAD: Final = 0.25
 #: Seconds by which a source may be in front of others before it counts as ahead: as long as a few turns may take.
 LEEWAY: Final = 0.004
-#: Seconds for which whoever had more done than a turn does at once is among those who have much done.
+#: Seconds for which whoever had more to be done than a turn does at once counts among those who have much done.
 MOVES_FOR: Final = 1.0
 #: Accounts and sources that are remembered when nobody uses them: who comes again doesn't begin anew.
 REMEMBERED: Final = 1024
@@ -118,24 +118,30 @@ class _Share:
         return first is not None and self.used > first + LEEWAY
 
 
-#: Who is charged: a source, those of it who ask for as much, and one peer of these.
-_Path = tuple[_Share, _Share, _Share]
+#: Who is charged: a source, or those of it who have much done; and one peer of these.
+_Path = tuple[_Share, _Share]
 
 
 class ProcessorAccount:
-    """What one peer from one source has had of the processor. `FairShares.get_account` gives it."""
+    """What one peer from one source has had of the processor. `FairShares.get_account` returns it."""
 
     __slots__ = ("_little", "_moves_until", "_much", "_shares")
 
     def __init__(self, shares: FairShares, little: _Path, much: _Path) -> None:
         self._shares = shares
         self._little, self._much = little, much
-        self._moves_until = -MOVES_FOR
+        #: Until when it counts among those who have much done; None if it doesn't.
+        self._moves_until: float | None = None
 
     @property
     def path(self) -> _Path:
-        """The shares that are charged now, from that of the source down to that of the peer."""
-        return self._much if self._shares.now() < self._moves_until else self._little
+        """The shares that are charged now: that of the source, and that of the peer."""
+        if self._moves_until is None:
+            return self._little
+        if self._shares.now() < self._moves_until:
+            return self._much
+        self._moves_until = None
+        return self._little
 
     def note_much(self) -> None:
         """Note that it has more to be done than a turn does at once."""
@@ -144,32 +150,30 @@ class ProcessorAccount:
     def charge_seconds(self, seconds: float) -> None:
         """Note that so much processor time was spent for it."""
         time = self._shares.time()
-        for share in self.path:
-            share.charge_seconds(seconds, time)
+        source, peer = self.path
+        source.charge_seconds(seconds, time)
+        peer.charge_seconds(seconds, time)
 
     def is_ahead(self, leeway: float = 0.0) -> bool:
         """True if it has had more by `leeway` seconds than others who wait, or have waited, of its source and ask for
-        as much; or if these, or all of its source, are far ahead of others."""
-        source, group, peer = self.path
-        return peer.is_ahead(self._shares.time(), leeway) or group.is_far_ahead() or source.is_far_ahead()
+        as much; or if all of these are far ahead of others."""
+        source, peer = self.path
+        return peer.is_ahead(self._shares.time(), leeway) or source.is_far_ahead()
 
 
 class _Source:
-    """A source, and its two groups: those who ask for little, and those who have much done."""
+    """A source twice: as those who ask for little, and as those who have much done."""
 
-    __slots__ = ("_clocks", "_groups", "_share")
+    __slots__ = ("_clocks", "_shares")
 
     def __init__(self, clock: _VirtualClock, time: float) -> None:
-        self._share = _Share(clock)
-        groups = _VirtualClock(time)
-        self._groups = _Share(groups), _Share(groups)
+        self._shares = _Share(clock), _Share(clock)
         self._clocks = _VirtualClock(time), _VirtualClock(time)
 
     def open_account(self, shares: FairShares) -> ProcessorAccount:
         """Return a new peer's account."""
         little, much = (
-            (self._share, group, _Share(clock))
-            for group, clock in zip(self._groups, self._clocks, strict=True)
+            (share, _Share(clock)) for share, clock in zip(self._shares, self._clocks, strict=True)
         )
         return ProcessorAccount(shares, little, much)
 
@@ -238,19 +242,17 @@ class _Waiting(Generic[T]):
 
 
 _Line = deque[tuple[ProcessorAccount, T]]
-_Peers = _Waiting[_Line[T]]
-_Groups = _Waiting[_Peers[T]]
 
 
 class FairQueue(Generic[T]):
-    """What waits to be done, in one order for each account, and among accounts as they have had of the processor. Of
-    an account that begins to have much done, or ends, what waits already is done in the other order."""
+    """What waits to be done: of each account in order, and among accounts as they have had of the processor. What
+    waits already when an account begins to have much done, or ends, keeps its place where it was."""
 
     __slots__ = ("_shares", "_size", "_sources")
 
     def __init__(self, shares: FairShares) -> None:
         self._shares = shares
-        self._sources: _Waiting[_Groups[T]] = _Waiting()
+        self._sources: _Waiting[_Waiting[_Line[T]]] = _Waiting()
         self._size = 0
 
     def __len__(self) -> int:
@@ -260,15 +262,11 @@ class FairQueue(Generic[T]):
         """Put `item` behind what waits for `account`; `little` if it is no more than a request."""
         time = self._shares.time()
         self._size += 1
-        source, group, peer = account.path
-        groups = self._sources.get_waiting(source)
-        if groups is None:
-            groups = _Waiting()
-            self._sources.put_waiting(source, groups, time, little=little)
-        peers = groups.get_waiting(group)
+        source, peer = account.path
+        peers = self._sources.get_waiting(source)
         if peers is None:
             peers = _Waiting()
-            groups.put_waiting(group, peers, time, little=little)
+            self._sources.put_waiting(source, peers, time, little=little)
         line = peers.get_waiting(peer)
         if line is None:
             peers.put_waiting(peer, deque([(account, item)]), time, little=little)
@@ -278,15 +276,12 @@ class FairQueue(Generic[T]):
     def take_next(self) -> tuple[ProcessorAccount, T]:
         """Return what is to be done next, and for whom. What that costs is to be charged before the next call."""
         time = self._shares.time()
-        source, groups = self._sources.take_first(time)
-        group, peers = groups.take_first(time)
+        source, peers = self._sources.take_first(time)
         peer, line = peers.take_first(time)
         account, item = line.popleft()
         self._size -= 1
         if line:
             peers.put_waiting(peer, line, time)
         if peers:
-            groups.put_waiting(group, peers, time)
-        if groups:
-            self._sources.put_waiting(source, groups, time)
+            self._sources.put_waiting(source, peers, time)
         return account, item

@@ -169,7 +169,7 @@ def test_a_request_comes_before_those_who_brought_much() -> None:
 
 def test_requests_do_not_wait_for_a_round_of_those_who_have_much_done() -> None:
     """A request of 0.3 ms in each 3 ms of a crowd is three times one's part among 32: they waited for two rounds of
-    it, one in four."""
+    it."""
     processor = Processor()
     cost = {f"much {number}": 0.0005 for number in range(32)}
     for number, name in enumerate(cost):
@@ -203,6 +203,21 @@ def test_a_crowd_that_asks_for_little_leaves_half_to_who_has_much_done() -> None
     littles = sum(count for name, count in served.items() if name != "much")
     assert abs(served["much"] * 0.001 - littles * 0.0003) <= 0.002
     assert max(served.values()) == served["much"]
+
+
+def test_a_source_that_does_both_has_two_parts_at_most() -> None:
+    """However many of it ask for little and have much done, another source has a third beside it."""
+    processor = Processor()
+    cost = {f"flood {number}": 0.0005 for number in range(32)}
+    for number, name in enumerate(cost):
+        account = processor.account("192.0.2.1", number)
+        if number % 2:
+            account.note_much()
+        processor.queue.put_item(account, name)
+    cost["other"] = 0.0005
+    processor.queue.put_item(processor.account("198.51.100.1", "other"), "other")
+    served = Counter(processor.serve(cost) for _ in range(3000))
+    assert abs(served["other"] - 1000) <= 2
 
 
 def test_who_has_much_done_counts_as_such_for_a_second() -> None:
