@@ -32,7 +32,7 @@ MAX_ROTATIONS: Final = 32
 #: The longest card, bytes: all devices and rotations, and their frame.
 MAX_BYTES: Final = 16_384
 _MAX_NUMBER: Final = 2**63 - 1
-#: What of two cards of an account is compared: generation, sequence, devices that are lacking, signature.
+#: How new a card of an account is: generation, sequence, number of devices below zero, signature.
 CardOrder = tuple[int, int, int, bytes]
 
 
@@ -72,7 +72,7 @@ class Device:
 
     @property
     def shown(self) -> str:
-        """What it is called, or its identity where it has no name."""
+        """Its label; where it has none, its identity."""
         return self.label or str(PeerId(self.key))
 
 
@@ -181,22 +181,22 @@ class Card(KeyHistory):
 
     @property
     def order(self) -> CardOrder:
-        """Which of two cards of an account is newer: the larger. Of two that were signed at once, on two machines, it
-        is the one with fewer devices: that a lost one was removed isn't undone by who added another."""
+        """How new the card is: of two cards of an account the larger one counts. Of two that two machines signed for
+        one sequence that is the one with fewer devices, so that a lost one that was removed stays removed."""
         return self.generation, self.sequence, -len(self.devices), self.signature
 
-    def describe_fork(self, other: Card) -> str:
-        """Return how two cards differ that two machines with the account's key have signed for one sequence, so that
-        only one of the changes counts; "" where they don't, or one follows the other."""
+    def is_fork_of(self, other: Card) -> bool:
+        """True if two machines that have the account's key have signed this and `other` for one sequence: only one of
+        the changes counts."""
         mine, theirs = ((each.account, each.generation, each.sequence) for each in (self, other))
-        if mine != theirs or self.body == other.body:
-            return ""
-        newer, older = (self, other) if self.supersedes(other) else (other, self)
-        more = [each.shown for each in newer.devices if not older.names(each.key)]
-        less = [each.shown for each in older.devices if not newer.names(each.key)]
-        told = [f"the card that counts names {each}" for each in more]
-        told += [f"the card that counts doesn't name {each}" for each in less]
-        return ", ".join(told) or "both cards name the same devices"
+        return mine == theirs and self.body != other.body
+
+    def describe_change(self, before: Card) -> str:
+        """Return, as text for people, which devices this card names and `before` doesn't, and the other way round; ""
+        where both name the same."""
+        told = [f"names {each.shown}" for each in self.devices if not before.names(each.key)]
+        told += [f"doesn't name {each.shown}" for each in before.devices if not self.names(each.key)]
+        return ", ".join(told)
 
     # ---- bytes --------------------------------------------------------------------------------------------------
 

@@ -123,21 +123,23 @@ def test_of_two_cards_that_were_signed_at_once_the_one_with_fewer_devices_counts
         assert not tablet.supersedes(removed)
 
 
-def test_cards_that_were_signed_at_once_say_how_they_differ() -> None:
+def test_what_two_machines_have_signed_at_once_is_a_fork_and_what_follows_is_none() -> None:
     removed, tablet = ACCOUNT.remove(PHONE.id).card, ACCOUNT.add(NEXT.id).card
-    said = f"the card that counts doesn't name phone, the card that counts doesn't name {NEXT.id}"
-    assert removed.describe_fork(tablet) == tablet.describe_fork(removed) == said
-    renewed = ACCOUNT.renew(0, now_ms=7_000).card
-    assert renewed.describe_fork(tablet) == f"the card that counts doesn't name {NEXT.id}"
-    named = ACCOUNT.add(PHONE.id, "telephone", now_ms=8_000).card
-    assert named.describe_fork(renewed) == "both cards name the same devices"
-    swapped = ACCOUNT.remove(LAPTOP.id).card
-    assert {word for word in ("phone", "laptop") if word in removed.describe_fork(swapped)} == {
-        "phone",
-        "laptop",
-    }
-    for other in (removed, ACCOUNT.card, ACCOUNT.add(NEXT.id).add(KEY.id).card, ROTATED.card):
-        assert removed.describe_fork(other) == ""
+    for other in (tablet, ACCOUNT.renew(0, now_ms=7_000).card, ACCOUNT.remove(LAPTOP.id).card):
+        assert removed.is_fork_of(other)
+        assert other.is_fork_of(removed)
+    stranger = Account.create(NEXT, RECOVERY.id, DEVICES).remove(PHONE.id).card
+    for other in (removed, ACCOUNT.card, ACCOUNT.add(NEXT.id).add(KEY.id).card, ROTATED.card, stranger):
+        assert not removed.is_fork_of(other)
+
+
+def test_a_card_says_which_devices_have_changed() -> None:
+    removed, tablet = ACCOUNT.remove(PHONE.id).card, ACCOUNT.add(NEXT.id).card
+    assert removed.describe_change(ACCOUNT.card) == "doesn't name phone"
+    assert ACCOUNT.card.describe_change(removed) == "names phone"
+    assert removed.describe_change(tablet) == f"doesn't name phone, doesn't name {NEXT.id}"
+    assert tablet.describe_change(removed) == f"names phone, names {NEXT.id}"
+    assert ACCOUNT.add(PHONE.id, "telephone").card.describe_change(ACCOUNT.card) == ""
 
 
 def test_a_card_holds_for_a_time() -> None:

@@ -67,7 +67,7 @@ class Correspondence:
     ) -> None:
         self.desk = Desk(path, identity, now_ms)
         self.store = self.desk.store
-        self.identity, self.account = identity, account
+        self.identity, self._account = identity, account
         self.contacts = Contacts(
             self._choose_consent(consent), self.desk.said_person, lambda device: device in self.card.devices
         )
@@ -94,7 +94,7 @@ class Correspondence:
         saved = self.store.get_value("card")
         self.access = self.store.get_value("access") or secrets.token_bytes(ACCESS_BYTES)
         if saved is None:
-            self.card = self._sign_card(now_ms, "", ())
+            self.card = self._sign_card(self._account, now_ms, "", ())
             with self.store.transaction():
                 self.store.put_value("access", self.access)
                 self.store.put_value("card", self.card.encode())
@@ -103,8 +103,8 @@ class Correspondence:
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
-        if self.account is not None:  # once contacts and groups are there, which are told
-            self.change_account(self.account, now_ms)
+        if self._account is not None:  # once contacts and groups are there, which are told
+            self.change_account(self._account, now_ms)
         self.keep_up(now_ms)
 
     def _choose_consent(self, given: Consent | None) -> Consent:
@@ -155,12 +155,18 @@ class Correspondence:
         return self.card.person
 
     @property
+    def account(self) -> Account | None:
+        """The account with its newest card that is known here; None on a device that hasn't its key."""
+        return None if self._account is None else self.own_card.find_newest(self._account)
+
+    @property
     def own_devices(self) -> list[bytes]:
         """The person's other devices."""
         return [each for each in self.card.devices if each != self.identity.id.key]
 
-    def _sign_card(self, now_ms: int, name: str, mailboxes: tuple[str, ...]) -> ContactCard:
-        own = self.account
+    def _sign_card(
+        self, own: Account | None, now_ms: int, name: str, mailboxes: tuple[str, ...]
+    ) -> ContactCard:
         key, account = (own.identity, own.card) if own else (self.identity, None)
         saved = self.store.get_value("card")
         sequence = now_ms if saved is None else max(now_ms, ContactCard.parse(saved).sequence + 1)
@@ -181,7 +187,7 @@ class Correspondence:
                 "the card is changed on the device that has the account's key: not on this one"
             )
         with self.transaction():
-            self.put_card(self._sign_card(now_ms, name, told), now_ms)
+            self.put_card(self._sign_card(self.account, now_ms, name, told), now_ms)
 
     def set_stamp_bits(self, bits: int) -> None:
         """Set the work that a stranger's message takes. Raise `MessageError` for more than can be asked."""
@@ -214,8 +220,6 @@ class Correspondence:
         before = self.card
         self.succession.become(before, card)
         self.card = card
-        if self.account is not None:
-            self.account = self.own_card.follow_account(self.account)
         self.store.put_value("card", card.encode())
         gone = set(before.devices) - set(card.devices)
         self.former_devices.keep_card(before, gone)
@@ -234,10 +238,11 @@ class Correspondence:
 
         What is written to a device that was removed is sealed no more, and it is told nothing.
         """
-        account = self.own_card.find_newest(account)
-        if not account.card.names(self.identity.id.key):
+        self.own_card.check_given(account)
+        newest = self.own_card.find_newest(account)
+        if not newest.card.names(self.identity.id.key):
             raise MessageError("the account doesn't name this device: add it as well")
-        self.account = account
+        self._account = newest
         self.set_profile(self.card.name, self.card.mailboxes, now_ms)
 
     def join_account(self, card: ContactCard, now_ms: int) -> None:

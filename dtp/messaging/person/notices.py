@@ -29,7 +29,10 @@ class What(Enum):
     CONSENT_NEEDED = "consent-needed"
     OLDER_CARD = "older-card"
     OWN_CARD = "own-card"
-    #: Two machines have changed our account at once, and only one of the changes counts; `detail` is how they differ.
+    #: Another machine has changed which devices our account has; `detail` is how.
+    DEVICES_CHANGED = "devices-changed"
+    #: Two machines have changed our account at once, and only one of the changes counts; `detail` is how its card
+    #: differs from the other.
     CARD_FORKED = "card-forked"
     #: Another key is our account's, which its recovery key has signed: if that wasn't you, tell everybody.
     OWN_KEY_REPLACED = "own-key-replaced"

@@ -1,6 +1,6 @@
-"""Our own card, where other machines have signed another: which one counts, and what the program is told.
+"""Our own card, where another machine has signed one: which of them counts, and what the program is told.
 
-Several machines may have the account's key. Each signs from what it knows, so two may sign for one sequence: one of
+Several machines may have the account's key. Each signs by what it knows, so two may sign for one sequence: one of
 these cards counts everywhere, and whoever made the other change has to hear of it.
 """
 
@@ -24,35 +24,27 @@ class OwnCard:
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
 
-    def find_newest(self, given: Account) -> Account:
-        """Return the account with the newest card that is known here, of two that were signed at once the one that
-        counts, which is told. Raise `MessageError` where the key that is given is the account's no more."""
+    def check_given(self, given: Account) -> None:
+        """Tell the program if a change that was made with the account that it gives doesn't count, or undoes one that
+        was made elsewhere at once. Raise `MessageError` where the key that is given is the account's no more."""
         known = self._mail.card.account
-        if known is None:
-            return given
-        self._mail.group_states.add_notices(self._describe_fork(given.card))
-        if not known.supersedes(given.card):
-            return given
-        if known.key != given.card.key:
+        if known is not None and known.supersedes(given.card) and known.key != given.card.key:
             raise MessageError(f"{known.name} has another key by now: give that one, with its newest card")
-        return Account(given.identity, known)
+        self._mail.group_states.add_notices(self._describe_fork(given.card))
 
-    def follow_account(self, account: Account) -> Account:
-        """Return the account with the card that we have now, if another machine has signed that with the same key:
-        what is signed here next comes behind it."""
+    def find_newest(self, given: Account) -> Account:
+        """Return the account with the card that we have, if that is newer than the one that it was given with and of
+        the same key: another machine has signed it."""
         card = self._mail.card.account
-        if card is None or card.key != account.identity.id.key or not card.supersedes(account.card):
-            return account
-        return Account(account.identity, card)
+        if card is None or card.key != given.identity.id.key or not card.supersedes(given.card):
+            return given
+        return Account(given.identity, card)
 
     def take_told(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that a device of ours tells, if it is newer, and return what the program is told. Within a
         transaction."""
         told = self._describe_fork(card.account)
-        if card.supersedes(self._mail.card):
-            self._mail.put_card(replace(card, access=self._mail.access), now_ms)
-            told.append(Notice(What.OWN_CARD, card.person))
-        return told
+        return [*told, *self._adopt(card, now_ms)] if card.supersedes(self._mail.card) else told
 
     def take_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that was found where everybody may put one, and return what the program is told."""
@@ -65,11 +57,21 @@ class OwnCard:
             return [*told, Notice(What.REVOKED, card.person)]
         if mail.account is None or mail.account.identity.id.key == card.key:
             with mail.transaction():
-                mail.put_card(replace(card, access=mail.access), now_ms)
-            told.append(Notice(What.OWN_CARD, card.person))
+                told += self._adopt(card, now_ms)
+        return told
+
+    def _adopt(self, card: ContactCard, now_ms: int) -> list[Notice]:
+        mail, told = self._mail, [Notice(What.OWN_CARD, card.person)]
+        before, after = mail.card.account, card.account
+        if before and after and not after.is_fork_of(before) and (detail := after.describe_change(before)):
+            told.append(Notice(What.DEVICES_CHANGED, card.person, detail=detail))
+        mail.put_card(replace(card, access=mail.access), now_ms)
         return told
 
     def _describe_fork(self, other: Card | None) -> list[Notice]:
-        known = self._mail.card.account
-        detail = known.describe_fork(other) if known and other else ""
-        return [Notice(What.CARD_FORKED, self._mail.person, detail=detail)] if detail else []
+        ours = self._mail.card.account
+        if ours is None or other is None or not other.is_fork_of(ours):
+            return []
+        newer, older = (other, ours) if other.supersedes(ours) else (ours, other)
+        detail = newer.describe_change(older) or "names the same devices"
+        return [Notice(What.CARD_FORKED, self._mail.person, detail=detail)]
