@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -31,6 +32,18 @@ _CANT_POST = "slots can't be posted, which is tried again: %s"
 _CANT_TELL = "whether the show can start yet isn't known, which is asked again: %s"
 #: What is said, once, where fewer tickets are left than a show takes.
 _FEW_LEFT: Final = "%d of %d tickets are left, since some were taken back; 'dtp show end' ends the show"
+
+
+@dataclass(slots=True)
+class Takings:
+    """What a keeper's transactions have brought since it began, and what they took."""
+
+    #: Slots that were posted.
+    posted: int = 0
+    #: What they released, in units of the show's coin.
+    released: int = 0
+    #: Gas of all transactions, MIST.
+    gas: int = 0
 
 
 class ShowKeeper:
@@ -71,8 +84,7 @@ class ShowKeeper:
         #: When the chain is asked again whether it is too late to start.
         self._look_again = -math.inf
         self.air = Air.OFF
-        #: How many slots were posted here, what that brought, and what all transactions took that this made, MIST.
-        self.posted, self.released, self.gas = 0, 0, 0
+        self.takings = Takings()
 
     @classmethod
     async def open(
@@ -136,7 +148,7 @@ class ShowKeeper:
         """Have the chain say where the show is heard, if it says something else."""
         if self.show.hint != hint.encode():
             executed = await shows.set_hint(self._chain, self.found, self._cap, hint)
-            self.gas += executed.gas.net
+            self.takings.gas += executed.gas.net
 
     def _judge_now(self) -> None:
         loop, now_ms = asyncio.get_running_loop(), self._clock_ms()
@@ -183,7 +195,7 @@ class ShowKeeper:
             if self._end_wanted() and self.show.state != ShowState.ENDED:
                 await self.post_owed()
                 executed = await shows.end(self._chain, self.show.id)
-                self.gas += executed.gas.net
+                self.takings.gas += executed.gas.net
                 await self._read_show()
             await self._end_late()
             await self.post_slots()
@@ -211,7 +223,7 @@ class ShowKeeper:
         if self.show.state == ShowState.OFF:
             # Not `end`: it may have started, where a node is behind.
             executed = await shows.expire(self._chain, self.found)
-            self.gas += executed.gas.net
+            self.takings.gas += executed.gas.net
             log.warning(
                 "too few tickets were sold in time, so the show has ended: 'dtp show refund' brings their price back"
             )
@@ -256,9 +268,9 @@ class ShowKeeper:
     async def _post_slots(self, hashes: list[bytes]) -> None:
         self._doubtful = True
         posted, executed = await shows.post(self._chain, self.found, self._cap, hashes)
-        self.posted += len(posted.hashes)
-        self.released += posted.released
-        self.gas += executed.gas.net
+        self.takings.posted += len(posted.hashes)
+        self.takings.released += posted.released
+        self.takings.gas += executed.gas.net
         self._warned.discard(_CANT_POST)
         self.slots.note_posted(posted.first + len(posted.hashes))
         await self._read_again()

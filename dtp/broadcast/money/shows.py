@@ -303,7 +303,7 @@ async def cap_of(chain: ChainClient, id: Id) -> str:
 async def post(
     chain: ChainClient, found: Found, cap: str, hashes: Sequence[bytes]
 ) -> tuple[module.SlotsPosted, Executed]:
-    """Post slots that are over; return what that brought."""
+    """Post slots that are over; return what that brought, and the transaction."""
     program = Program()
     module.post(program, found.show.id, cap, hashes, coin=found.coin)
     executed = await chain.execute(program)

@@ -369,8 +369,8 @@ class OriginShow(ShowService):
             found["broadcast"] |= {
                 "air": str(keeper.air),
                 "next_slot": self._on_air.next_slot,
-                "posted": keeper.posted,
-                "gas_mist": keeper.gas,
+                "posted": keeper.takings.posted,
+                "gas_mist": keeper.takings.gas,
             }
         if self._on_air is not None and self._origin.key_price is not None:
             found["broadcast"]["keys_sold_at"] = self._on_air.feeder.keys_sold_at

@@ -88,9 +88,9 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
                 await listening
                 assert len(heard) == len(written) + 1
                 await watching
-            keeper = on_air.keeper
-            assert (keeper.posted, keeper.released) == (3, 300)
-            assert (await producer.balance(producer.address)).total == held - keeper.gas - ended.gas.net
+            takings = on_air.keeper.takings
+            assert (takings.posted, takings.released) == (3, 300)
+            assert (await producer.balance(producer.address)).total == held - takings.gas - ended.gas.net
             amount, _ = await shows.collect(producer, id)
             assert amount == 300
             assert [each.amount for each in await shows.refund(listener, id)] == [0, 0]

@@ -157,6 +157,8 @@ def test_a_show_is_on_air_while_it_is_paid_for(people: Any, start: Any, broadcas
     assert [(each["share"], each["amount"]) for each in back["shares"]] == [(funded["share"], 0)]
     listener.run("show", "collect", show, code=6)
     listener.run("show", "fund", show, "1SUI", code=6)
+    late = start(listener, "show", "listen", show, *HERE, stderr=subprocess.PIPE).process
+    assert b"has ended" in late.stderr.readline()  # it still looks whether somebody has what was sent
 
 
 @pytest.mark.slow
