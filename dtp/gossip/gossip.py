@@ -199,8 +199,8 @@ class Gossip:
         return self._router.score_of(peer.key)
 
     def set_application_score(self, peer: PeerId, score: float) -> None:
-        """Add what the program itself knows of a neighbour to its score, instead of what it said before: -100 has it
-        read no more, 10 makes up for some faults. Nothing happens for an unknown one."""
+        """Set what the program adds to the score of a neighbour, until it is gone: with -100 it is no longer read.
+        Nothing is kept for a peer that is no neighbour."""
         self._router.set_application_score(peer.key, score)
 
     # ---- neighbours ---------------------------------------------------------------------------------------------

@@ -422,24 +422,36 @@ def test_of_several_servers_of_nats_one_that_is_there_is_used(nats):
 # ---- zenoh -------------------------------------------------------------------------------------------------------
 
 
+def zenoh_engines(**options):
+    """Return two that find each other, and nobody else; the second one with these options."""
+    place, quiet = f"tcp/127.0.0.1:{free_port()}", {"scouting": {"multicast": {"enabled": False}}}
+    return (
+        ZenohEngine({"listen": {"endpoints": [place]}} | quiet),
+        ZenohEngine({"connect": {"endpoints": [place]}} | quiet, **options),
+    )
+
+
+async def greeted(first, second):
+    """Wait until a message has come: subscriptions take a moment to get around."""
+    while True:
+        await first.publish(b"hello")
+        with contextlib.suppress(TimeoutError):
+            if (await asyncio.wait_for(second.read(), 0.2)).data == b"hello":
+                return
+
+
 def test_messages_over_zenoh_are_handed_over_in_batches():
     async def main(stack):
-        port = free_port()
-        quiet = {"scouting": {"multicast": {"enabled": False}}}
         one, other = await lone(stack, "one"), await lone(stack, "other")
-        await one.attach(ZenohEngine({"listen": {"endpoints": [f"tcp/127.0.0.1:{port}"]}} | quiet))
-        engine = ZenohEngine({"connect": {"endpoints": [f"tcp/127.0.0.1:{port}"]}} | quiet)
+        sender, engine = zenoh_engines()
+        await one.attach(sender)
         handed = []
         bridge = await other.attach(engine)
         take = engine._on_messages
         engine._on_messages = lambda messages: (handed.append(len(messages)), take(messages))
         first, second = await private(stack, one), await private(stack, other, overflow="raise", room=5000)
         await carried(first, second)
-        found = set()
-        while b"hello" not in found:  # subscriptions take a moment to get around
-            await first.publish(b"hello")
-            with contextlib.suppress(TimeoutError):
-                found.add((await asyncio.wait_for(second.read(), 0.2)).data)
+        await greeted(first, second)
         for number in range(1000):
             await first.publish(b"%d" % number)
         numbers = set()
@@ -457,20 +469,13 @@ def test_messages_over_zenoh_are_handed_over_in_batches():
 
 def test_messages_of_zenoh_that_come_faster_than_they_are_taken_are_counted():
     async def main(stack):
-        port = free_port()
-        quiet = {"scouting": {"multicast": {"enabled": False}}}
         one, other = await lone(stack, "one"), await lone(stack, "other")
-        sender = ZenohEngine({"listen": {"endpoints": [f"tcp/127.0.0.1:{port}"]}} | quiet)
+        sender, engine = zenoh_engines(most_waiting=10)
         await one.attach(sender)
-        engine = ZenohEngine({"connect": {"endpoints": [f"tcp/127.0.0.1:{port}"]}} | quiet, most_waiting=10)
         await other.attach(engine)
         first, second = await private(stack, one), await private(stack, other)
         await carried(first, second)
-        found = set()
-        while b"hello" not in found:  # subscriptions take a moment to get around
-            await first.publish(b"hello")
-            with contextlib.suppress(TimeoutError):
-                found.add((await asyncio.wait_for(second.read(), 0.2)).data)
+        await greeted(first, second)
         before = other.counts["engine-received"]
         for _ in range(100):
             await sender.send(first.wire_name, bytes(16), b"something")
