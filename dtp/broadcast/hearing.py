@@ -61,12 +61,14 @@ class HeardSegment:
 
 
 class ShowStream:
-    """A show that is listened to: iterate it. `async with` opens it before, and closes it at the end."""
+    """A show that is listened to: `async for heard in dtp.listen_to(address)`.
+
+    `async with` opens it before, and closes it at the end.
+    """
 
     def __init__(
         self,
-        addresses: Iterable[str],
-        *,
+        *addresses: str,
         identity: Identity | None = None,
         producer: PeerId | None = None,
         show: bytes | None = None,
@@ -86,7 +88,34 @@ class ShowStream:
         teller: Nearness | None = None,
         lan: bool = False,
     ) -> None:
-        """Listen with the arguments of `listen_to`."""
+        """Listen to a show.
+
+        - `addresses` are who has the show; more are learned from them.
+        - `producer` is who must have signed it; by default the peer of the first address. `show` is its id, 32 bytes;
+          by default whichever is there.
+        - `place` with `listen` URLs passes the show on, to `fan_out` listeners at most; `relays` are those of them
+          that always have a place.
+        - `start` is the number of the first segment; without it, what is live, or `back_ms` before.
+        - `patience` is how long it waits: `Patience(lost=60)` raises `ShowLost` when for 60 s no new segment came and
+          no neighbour said that it hears the producer. A producer that pauses is heard, and the show isn't lost.
+        - `limit` is what is held for others and to go back, in bytes.
+        - `claims` signs claims to the seats of a sealed show, for accounts beside the identity's own that hold
+          tickets (`dtp.broadcast.money.tickets.seat_claim`). Iterating raises `ShowSealed` where there is no key.
+        - `buy` dials the service where the producer sells keys, such as `functools.partial(dtp.connect, wallet=me,
+          budget="0.1SUI")`. Iterating raises what that raises, such as `BudgetSpent`: then nothing more is paid.
+        - `key_lasts` is how many seconds a key that is bought lasts at least, in the mean: iterating raises
+          `KeysTooFast` instead of buying more than eight beyond that.
+        - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the
+          addresses, and there it is asked for what is missing. A topic keeps nothing of what was sent before: `start`
+          is refused, and so is `back_ms` without a broker. It comes `over` one as well, such as
+          `NatsEngine("nats://127.0.0.1:4222", last=3600)`, which has `back_ms` of it where it keeps so much.
+        - `node_identity` is who the node is that hears the show and passes it on; by default `identity`, which opens
+          it. Nodes are found by their identity, so two devices of one person need two of them.
+        - `teller` is how near they are who told of the addresses, where that isn't you: `dtp.carriers.nearness`.
+        - `lan` dials private addresses that others tell of, wherever they are themselves.
+
+        Raise `AddressError` for what is not an address.
+        """
         given = [_with_service(Address.parse(each)) for each in addresses]
         if not given:
             raise LocalError("a show is listened to at one address at least")
@@ -363,74 +392,5 @@ class Order:
         yield HeardSegment(data, segment, missed, behind, data)
 
 
-def listen_to(
-    *addresses: str,
-    identity: Identity | None = None,
-    producer: PeerId | None = None,
-    show: bytes | None = None,
-    place: ShowPlace = NOWHERE,
-    start: int | None = None,
-    back_ms: int = 0,
-    fan_out: int = FAN_OUT,
-    patience: Patience | None = None,
-    limit: int = HELD,
-    claims: Claims = no_claims,
-    topic: str | None = None,
-    buy: Dial | None = None,
-    key_lasts: float = ROTATE,
-    over: Engine | None = None,
-    node_identity: Identity | None = None,
-    relays: Collection[PeerId] = (),
-    teller: Nearness | None = None,
-    lan: bool = False,
-) -> ShowStream:
-    """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
-
-    - `addresses` are who has the show; more are learned from them.
-    - `producer` is who must have signed it; by default the peer of the first address. `show` is its id, 32
-      bytes; by default whichever is there.
-    - `place` with `listen` URLs passes the show on, to `fan_out` listeners at most; `relays` are those of them that
-      always have a place.
-    - `start` is the number of the first segment; without it, what is live, or `back_ms` before.
-    - `patience` is how long it waits: `Patience(lost=60)` raises `ShowLost` when for 60 s no new segment came and no
-      neighbour said that it hears the producer. A producer that pauses is heard, and the show isn't lost.
-    - `limit` is what is held for others and to go back, in bytes.
-    - `claims` signs claims to the seats of a sealed show, for accounts beside the identity's own that hold tickets
-      (`dtp.broadcast.money.tickets.seat_claim`). Iterating raises `ShowSealed` where there is no key.
-    - `buy` dials the service where the producer sells keys, such as
-      `functools.partial(dtp.connect, wallet=me, budget="0.1SUI")`. Iterating raises what that raises, such as
-      `BudgetSpent`: then nothing more is paid.
-    - `key_lasts` is how many seconds a key that is bought lasts at least, in the mean: iterating raises `KeysTooFast`
-      instead of buying more than eight beyond that.
-    - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the addresses,
-      and there it is asked for what is missing. A topic keeps nothing of what was sent before: `start` is refused,
-      and so is `back_ms` without a broker. It comes `over` one as well, such as
-      `NatsEngine("nats://127.0.0.1:4222", last=3600)`, which has `back_ms` of it where it keeps so much.
-    - `node_identity` is who the node is that hears the show and passes it on; by default `identity`, which opens
-      it. Nodes are found by their identity, so two devices of one person need two of them.
-    - `teller` is how near they are who told of the addresses, where that isn't you: `dtp.carriers.nearness`.
-    - `lan` dials private addresses that others tell of, wherever they are themselves.
-
-    Raise `AddressError` for what is not an address.
-    """
-    return ShowStream(
-        addresses,
-        identity=identity,
-        producer=producer,
-        show=show,
-        place=place,
-        start=start,
-        back_ms=back_ms,
-        fan_out=fan_out,
-        patience=patience,
-        limit=limit,
-        claims=claims,
-        topic=topic,
-        buy=buy,
-        key_lasts=key_lasts,
-        over=over,
-        node_identity=node_identity,
-        relays=relays,
-        teller=teller,
-        lan=lan,
-    )
+#: Return a show to iterate: `async for heard in dtp.listen_to(address)`. Its arguments are those of `ShowStream`.
+listen_to = ShowStream
