@@ -70,10 +70,6 @@ class Callers:
         if connection not in self._going:
             self._going[connection] = start_task(connection.go_away(), name="dtpd-go-away")
 
-    async def wait_told(self) -> None:
-        """Wait until all that were told so by `let_go` have heard it."""
-        await asyncio.gather(*self._going.values())
-
     async def go_away(self) -> None:
         """Tell the same to all, once each has heard it."""
         await asyncio.gather(*(each.go_away() for each in self if not each.closed))

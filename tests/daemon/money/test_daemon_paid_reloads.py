@@ -28,6 +28,11 @@ from ..streams.test_daemon_relay import exchange, expose
 __all__ = ["client", "deployments", "net", "network"]
 
 
+async def wait_told() -> None:
+    """Wait until all callers that are told to open no more streams have heard it."""
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "dtpd-go-away"))
+
+
 def test_prices_that_are_too_high(run: Run, client: MakeClient, net: LocalnetThread) -> None:
     async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend, Market(pair, client, net) as market:
@@ -124,7 +129,7 @@ def test_a_reload_that_changes_what_is_counted_holds_for_who_is_there(
                 backend, "" if free else price, f'kind = "{before if free else after}"'
             )
             await pair.far.reload(changed)
-            await pair.far.callers.wait_told()
+            await wait_told()
             for _ in range(5):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 await get(reader, writer)
@@ -185,7 +190,7 @@ def test_a_reload_holds_for_who_is_just_being_metered(
             ledger.open_meter = enter_late
             port = await market.buy("{ most = 1000000, deposit = 500000 }")
             await until(lambda: any(cast(Any, each).meter is not None for each in pair.far.callers))
-            await pair.far.callers.wait_told()
+            await wait_told()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             await get(reader, writer)
             writer.close()
