@@ -121,7 +121,8 @@ def test_another_device_says_it_where_the_one_with_the_key_does_not_know_the_gro
         *(alice.account.card, known_identity("recovery"), known_identity("another key")),
         *(known_identity("another recovery").id, devices),
     )
-    alice.account = None  # it was the stolen phone that had the key, say
+    alice.close()
+    alice = at.people["alice"] = at.open("alice")  # without the key: it was the stolen phone that had it, say
     tablet.change_account(recovered, at.now + 2)
     alice.take_found_card(tablet.card.public(), Nearness.ANYWHERE, at.now + 2)
     assert (alice.person, known_identity("phone").id.key) in alice.groups[group].retired
