@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,14 @@ def is_patch(node: ast.AST) -> bool:
     """Whether it puts something in the place of what others have."""
     if not isinstance(node, ast.Call):
         return False
+    last = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    if last not in ("setattr", "patch", "object"):
+        return False
     called = ast.unparse(node.func)
     return called.endswith((".setattr", "mock.patch", "patch.object")) or called == "patch"
 
 
+@cache
 def found() -> tuple[Counter[str], Counter[str]]:
     """Return how many of both there are, by folder; "." is `tests` itself."""
     reaches: Counter[str] = Counter()

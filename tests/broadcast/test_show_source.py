@@ -27,6 +27,7 @@ def is_running(process: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_command_that_is_ended_in_the_middle_leaves_no_pipe_open():
     async def test():
         with contextlib.suppress(OffAir):

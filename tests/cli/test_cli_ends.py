@@ -231,6 +231,7 @@ def test_a_folder_that_one_may_not_look_into_is_no_fault_of_ours(monkeypatch, tm
     assert "dtp: can't use " in ended.output
 
 
+@pytest.mark.slow
 def test_channels_are_listed_as_they_were_last_known_where_no_node_answers(tmp_path):
     """What is locked, and with whom, was not to be had without a node."""
     path, key, channel = tmp_path / "pay.sqlite", LaneKey.generate(), "0x" + "7" * 64

@@ -373,6 +373,7 @@ def test_what_a_broker_brings_is_checked_and_the_broker_not_blamed(nats):
     run(main)
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_not_there_is_a_named_error():
     async def main(stack):
         one = await lone(stack, "one")

@@ -192,6 +192,7 @@ def test_a_message_takes_no_longer_the_more_was_said_before(
     office(main)
 
 
+@pytest.mark.slow
 def test_who_can_keep_nothing_more_is_told_why_nothing_comes(office: Test) -> None:
     async def main(at: PostOffice) -> None:
         async with acquainted(at, await at.open()) as (alice, bob):

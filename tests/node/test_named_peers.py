@@ -405,6 +405,7 @@ def is_even(host: str) -> bool:
     return int(host.rpartition(".")[2]) % 2 == 0
 
 
+@pytest.mark.slow
 def test_members_in_one_network_are_one_hop_again_after_a_cut() -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:

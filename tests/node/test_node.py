@@ -324,6 +324,7 @@ def test_graph_is_on_every_node_that_shares_it(lan: dict[str, object]) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_two_nodes_of_one_identity_are_noticed_and_said_once(
     lan: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

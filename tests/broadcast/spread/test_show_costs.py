@@ -33,6 +33,7 @@ SAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("says", SAYS)
 def test_a_word_costs_as_much_however_many_listen(says):
     async def lines_a_word(listeners):

@@ -104,6 +104,7 @@ def test_a_thousand_hear_a_feed_within_300_ms():
     check(1000, within=20.0, heard=30, dials=6)
 
 
+@pytest.mark.slow
 def test_a_crowd_whose_ways_are_slow_for_two_minutes_stays_where_it_is():
     """Each for itself would take its neighbour for dead, and dial others, which makes all of them slower still."""
 

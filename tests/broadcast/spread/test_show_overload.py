@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from shows import ME
 from simulated import Network, Processor
 
@@ -65,6 +66,7 @@ class Crowd:
             each.cancel()
 
 
+@pytest.mark.slow
 def test_a_crowd_that_was_too_slow_is_well_again_where_a_third_of_the_processor_is_to_spare():
     """Each asked three others again and again why its segments came late, and that took more than the show."""
 

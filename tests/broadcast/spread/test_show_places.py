@@ -162,6 +162,7 @@ async def flatter(crowd, peer, source):
     return task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [False, True], ids=["from one address", "from four, and a relay is named"])
 def test_who_serves_only_the_producers_own_address_keeps_nobody_out(named):
     relay = PEERS[8]

@@ -121,6 +121,7 @@ LIES: dict[str, Callable[..., list[m.Message]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lie", LIES)
 def test_a_relay_that_lies_is_left(lie):
     announcement, ours = chain(b"one", b"two")
@@ -317,6 +318,7 @@ def test_two_chains_end_the_show_for_all_below():
     run(test())
 
 
+@pytest.mark.slow
 def test_nobody_hears_a_show_through_itself():
     announcement, ours = chain(b"one")
     listener = Identity.generate()

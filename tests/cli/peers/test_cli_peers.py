@@ -31,6 +31,7 @@ def start_node(dtp, *options):
     return node, address, address.partition("//")[2].partition("@")[0]
 
 
+@pytest.mark.slow
 def test_node_serves_by_name(dtp):
     node, _, who = start_node(dtp, "--echo", "--announce", "echo")
     assert node.event("serving")["address"] == f"dtp://{who}/echo"
@@ -58,6 +59,7 @@ def test_a_node_does_not_say_that_it_has_found_itself(capsys):
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_cat_reaches_a_private_network_by_its_key_alone(dtp, tmp_path):
     key = tmp_path / "family.key"
     key.write_bytes(dtp("node", "--new-network").wait())

@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import dtp
 
 DTP = (sys.executable, "-P", "-m", "dtp")
@@ -47,6 +49,7 @@ def test_the_address_is_one_that_others_dial(tmp_path, monkeypatch):
         assert "@0.0.0.0:" not in address
 
 
+@pytest.mark.slow
 def test_a_file_is_at_whoever_shares_it(tmp_path, monkeypatch):
     monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
     one, other = str(tmp_path / "one.db"), str(tmp_path / "other.db")

@@ -64,6 +64,7 @@ def test_what_is_put_on_air_is_heard_recorded_and_played(dtp, tmp_path):
     assert b"not the one that was signed" in played.errors
 
 
+@pytest.mark.slow
 def test_a_finished_show_is_fetched_by_its_hash_from_another(dtp, tmp_path):
     dtp("keygen").wait()
     producer, address = begin(dtp, "--record", "kept")
@@ -84,6 +85,7 @@ def test_a_finished_show_is_fetched_by_its_hash_from_another(dtp, tmp_path):
     keeper.signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_relay_leaves_no_gap(dtp):
     producer, address = begin(dtp, "--fan-out", "2")
     relays = [dtp("show", "listen", address, *HERE, "--json") for _ in range(2)]
@@ -115,6 +117,7 @@ def test_a_wallet_that_is_named_and_isnt_there_is_told_at_once(dtp):
     assert b"there is no wallet 'purse'" in listener.errors
 
 
+@pytest.mark.slow
 def test_a_relay_that_the_producer_names_has_the_place_of_another_listener(dtp):
     dtp("keygen", "--identity", "relay.pem").wait()
     name = json.loads(dtp("id", "--identity", "relay.pem", "--json").wait())["id"]
@@ -168,6 +171,7 @@ def producer_of(address):
     return address.partition("://")[2].partition("@")[0]
 
 
+@pytest.mark.slow
 def test_a_show_whose_producer_is_killed_is_given_up(dtp):
     producer, address = begin(dtp)
     listener = dtp("show", "listen", address, *HERE, "--give-up", "2")
@@ -177,6 +181,7 @@ def test_a_show_whose_producer_is_killed_is_given_up(dtp):
     assert b"nothing of the show's producer was heard for 2 s" in listener.errors
 
 
+@pytest.mark.slow
 def test_a_wrong_or_missing_producer_is_said_at_once(dtp):
     _, address = begin(dtp)
     relay = dtp("show", "listen", address, *HERE, "--json")
@@ -244,6 +249,7 @@ def test_a_file_may_be_put_on_air_and_nobody_is_there(dtp, tmp_path):
     assert b"--producer" in wrong.errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--gateway", "127.0.0.1:0")], ids=["alone", "with a page"])
 def test_that_a_recording_cant_be_made_is_said_before_the_show_ends(dtp, tmp_path, options):
     (tmp_path / "heard").write_bytes(b"the show of yesterday")

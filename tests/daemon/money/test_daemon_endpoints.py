@@ -187,6 +187,7 @@ def test_endpoints_come_fail_over_and_go(
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
 
+@pytest.mark.slow
 def test_a_daemon_that_was_replaced_stops_serving(
     run: Run, client: Callable[..., Any], wallet: Callable[..., Any], on_chain: None, net: LocalnetThread
 ) -> None:

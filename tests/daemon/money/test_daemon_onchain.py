@@ -140,6 +140,7 @@ def test_a_price_holds_for_who_is_about_to_come_in(run: Run, caplog: pytest.LogC
     run(scenario)
 
 
+@pytest.mark.slow
 def test_who_comes_in_while_it_drains_opens_nothing_new(run: Run) -> None:
     async def scenario(pair: Pair) -> None:
         async with Backend(echo) as backend:

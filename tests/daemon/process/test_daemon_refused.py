@@ -175,6 +175,7 @@ async def turned_away(
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [POST, UPGRADE], ids=["HTTP", "WebSocket"])
 def test_where_nobody_else_takes_it_the_program_may_come_again(tmp_path: Path, said: bytes) -> None:
     async def scenario(*program: Any) -> None:
@@ -185,6 +186,7 @@ def test_where_nobody_else_takes_it_the_program_may_come_again(tmp_path: Path, s
     forwarding(scenario, tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_where_nobody_else_takes_it_a_call_of_grpc_is_unavailable(tmp_path: Path) -> None:
     async def scenario(*program: Any) -> None:
         frames = parsed(await turned_away(GRPC, *program))

@@ -222,6 +222,7 @@ def test_a_mailbox_in_nats_of_an_unknown_issuer(certificates: Certificates) -> N
         NatsMailbox(f"nats://127.0.0.1:{port}/x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chain", "mailbox", "line", "words"),
     [

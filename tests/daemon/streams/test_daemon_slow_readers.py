@@ -202,6 +202,7 @@ def test_programs_that_read_nothing_are_left_alone_while_others_have_room(run: R
     run(scenario)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tcp", "http"])
 def test_a_crowd_that_reads_nothing_is_cut_off_where_others_wait_for_it(
     run: Run, kind: str, caplog: pytest.LogCaptureFixture

@@ -106,6 +106,7 @@ def test_sources_are_kept_apart(run: Run) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_sessions_that_go_on_in_another_process_have_not_failed(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -174,6 +175,7 @@ def test_what_is_too_large_is_dropped_and_the_next_passes(run: Run) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_silence_ends_a_session_and_the_next_datagram_begins_one(run: Run) -> None:
     async def scenario(pair: Pair) -> None:
         server = await Endpoint(lambda data: data).open()

@@ -75,6 +75,7 @@ def test_a_graph_as_a_picture_and_as_a_table(monkeypatch: pytest.MonkeyPatch) ->
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_pandas() -> None:
     pandas = pytest.importorskip("pandas")
 

@@ -567,6 +567,7 @@ FILLS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(FILLS)
 def test_raced_migrations_fill_a_field_once(steps: list[tuple[int, str, int]]) -> None:

@@ -129,6 +129,7 @@ def test_two_last_frames_are_noticed_by_those_who_have_one_each(tmp_path: Path) 
     run(main())
 
 
+@pytest.mark.slow
 def test_many_authors_with_two_histories_do_not_keep_others_from_syncing() -> None:
     """Vectors that are reconciled tell of other heads at the same sequence, too."""
 

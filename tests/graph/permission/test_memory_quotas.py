@@ -52,6 +52,7 @@ def put_values(bob: Graph, number: int) -> None:
 FLOODS = [ship_document, vote, count_rates, use_grants, put_values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", FLOODS)
 def test_what_verdicts_depend_on_is_counted(flood: Callable[[Graph, int], None]) -> None:
     async def main() -> None:
@@ -76,6 +77,7 @@ def test_what_verdicts_depend_on_is_counted(flood: Callable[[Graph, int], None])
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", FLOODS)
 def test_what_is_dated_ahead_fills_no_memory_when_it_is_due(flood: Callable[[Graph, int], None]) -> None:
     seconds = [1_700_000_000.0]

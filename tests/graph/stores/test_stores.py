@@ -432,6 +432,7 @@ def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_server_that_says_nothing_any_more_is_away(url: str) -> None:
     """Its processes stopped, or its disk hung: the graph, and the end of its program, waited for it for ever."""
     from dtp.graph.stores.postgres_store import PostgresStore
@@ -502,6 +503,7 @@ def test_what_takes_long_is_waited_for_while_the_server_answers(url: str) -> Non
         assert found == [{ALICE.id.key: 2}]
 
 
+@pytest.mark.slow
 def test_the_end_of_a_store_waits_for_no_server_that_says_nothing(url: str) -> None:
     from dtp.graph.stores.postgres_store import PostgresStore
     from dtp.postgresql import while_it_answers

@@ -95,6 +95,7 @@ async def came_and_went(graph: Graph, count: int, at: int = 0) -> None:
         await graph.commit()
 
 
+@pytest.mark.slow
 def test_text_that_went_and_places_that_were_left_are_dropped(place: str) -> None:
     """What stays of them is that they were there: some bytes each, and not a frame."""
 

@@ -113,6 +113,7 @@ async def history(seed: int, path: Path, who: list[Identity]) -> int:
     return dropped
 
 
+@pytest.mark.slow
 def test_random_histories_with_two_stores(tmp_path: Path) -> None:
     dropped = [asyncio.run(history(seed, tmp_path, [ALICE, BOB])) for seed in range(12)]
     assert sum(dropped) > 100

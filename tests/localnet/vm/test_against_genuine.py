@@ -177,6 +177,7 @@ def test_generic_structs(x: int, y: bytes, z: bool) -> None:
     check("generic", "bytes_of", [number(x, 64), text(y), bytes((z,))])
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 9), max_size=12), st.sampled_from(("sets", "maps", "queue")))
 def test_collections(values: list[int], function: str) -> None:
     # These run the framework's code, ours here and the genuine there.

@@ -132,6 +132,7 @@ def test_references_that_two_ways_borrow_from_each_other_are_fine() -> None:
     assert verdict(module([MUTUAL, ("set", 5, 0), ("read", 1, 0)])) == "reference_safety"
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(PROGRAMS)
 @example(BORROWED_FROM_EACH_OTHER)

@@ -205,6 +205,7 @@ def test_a_channel_that_can_t_be_ended_keeps_no_other_one_s_money(
     assert asyncio.run(there()) == [first]
 
 
+@pytest.mark.slow
 def test_a_channel_that_was_thought_to_be_closing_is_said_to_be_open(homes: Any) -> None:
     """As a node that lied, or lagged behind, has left it."""
     server, client = homes

@@ -34,6 +34,7 @@ def lying(buyer: Any, **lies: Any) -> Any:
     return lambda: setattr(chain, "read", genuine)
 
 
+@pytest.mark.slow
 def test_a_deposit_that_isn_t_there_is_not_signed_for_beyond_the_budget(market: Play) -> None:
     async def scenario(market: Market) -> None:
         # The server's patience is not to end it: whoever is busy would be closed while money is added.
