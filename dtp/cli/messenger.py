@@ -55,8 +55,8 @@ PEOPLE_WARNINGS: Final = {
     "tell everybody",
     What.DEVICES_CHANGED: "another machine has changed your account, which {name} now: if that wasn't you, give it "
     "another key ('dtp account rotate')",
-    What.CARD_FORKED: "two machines have changed your account at once, and only one change counts: the card {name}. "
-    "Put the one that 'dtp message card' prints beside the account's key, and make the other change again",
+    What.CARD_FORKED: "two machines have changed your account at once, and only one change counts, whose card "
+    "{name}: put the one that 'dtp message card' prints beside the account's key, and make the other change again",
     What.ACCOUNT_ENDED: "the account of {name} was ended on the chain, for good: nothing is sealed to it any more",
     What.KEY_OUTDATED: "{name} has another key on the chain, and no card with it is found: ask them for their new "
     "card, and write nothing by the one that you have",

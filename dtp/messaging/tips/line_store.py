@@ -168,7 +168,7 @@ class LineStore:
         """Return all tips, oldest first."""
         rows = self._database.select_rows(
             "SELECT key, began_ms, reply_to, post, (SELECT COUNT(*) FROM letters WHERE tip = key AND unread) "
-            "FROM tips ORDER BY began_ms, key"
+            "FROM tips ORDER BY began_ms, rowid"
         )
         return [
             Tip(key, began, self._load_reply(key, reply), self._load_post(key, post), unread)

@@ -502,6 +502,16 @@ def test_a_stolen_line_opens_no_tip_from_before_its_keys_were_replaced():
     store.close()
 
 
+def test_tips_that_come_at_once_are_listed_as_they_came() -> None:
+    """They were listed by their one-time keys."""
+    store = LineStore(":memory:", bytes(32))
+    senders = [known_identity(each).id.key for each in ("one", "two", "three", "four", "five")]
+    for sender in senders:
+        store.add_letter(TipLetter(sender, LINE.id.key, "at once"), 1)
+    assert [each.key for each in store.list_tips()] == senders != sorted(senders)
+    store.close()
+
+
 def test_words_have_a_checksum_and_their_keys_are_all_different():
     assert TipWords.parse(WORDS.text) == WORDS
     words = WORDS.text.split()
