@@ -32,7 +32,7 @@ MAX_ROTATIONS: Final = 32
 #: The longest card, bytes: all devices and rotations, and their frame.
 MAX_BYTES: Final = 16_384
 _MAX_NUMBER: Final = 2**63 - 1
-#: How new a card of an account is: generation, sequence, number of devices below zero, signature.
+#: How new a card of an account is: generation, sequence, minus the number of devices, signature.
 CardOrder = tuple[int, int, int, bytes]
 
 
@@ -182,7 +182,7 @@ class Card(KeyHistory):
     @property
     def order(self) -> CardOrder:
         """How new the card is: of two cards of an account the larger one counts. Of two that two machines signed for
-        one sequence that is the one with fewer devices, so that a lost one that was removed stays removed."""
+        one sequence that is the one with fewer devices: a removal counts, where the other one added a device."""
         return self.generation, self.sequence, -len(self.devices), self.signature
 
     def is_fork_of(self, other: Card) -> bool:

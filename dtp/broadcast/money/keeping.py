@@ -42,7 +42,7 @@ class Takings:
     posted: int = 0
     #: What they released, in units of the show's coin.
     released: int = 0
-    #: Gas of all transactions, MIST.
+    #: Gas of those that have taken effect, MIST.
     gas: int = 0
 
 

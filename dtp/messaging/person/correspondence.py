@@ -176,7 +176,7 @@ class Correspondence:
     def set_profile(self, name: str, mailboxes: Iterable[str], now_ms: int) -> None:
         """Say how we are called and where our mailboxes are, to all contacts.
 
-        Raise `MessageError` on a device that hasn't the key of its account.
+        Raise `MessageError` on a device that hasn't the key of its account, or has one that was replaced.
         """
         told = tuple(mailboxes)
         unchanged = (name, told) == (self.card.name, self.card.mailboxes)
@@ -186,6 +186,8 @@ class Correspondence:
             raise MessageError(
                 "the card is changed on the device that has the account's key: not on this one"
             )
+        if self.account is not None:
+            self.own_card.check_key(self.account)
         with self.transaction():
             self.put_card(self._sign_card(self.account, now_ms, name, told), now_ms)
 
@@ -625,7 +627,9 @@ class Correspondence:
         if card.person == self.person:
             if device not in card.devices:
                 return []
-            told = self.own_card.take_told(card, now_ms)
+            # One that was removed would tell for ever of the card that named it.
+            is_ours = device in self.card.devices or card.supersedes(self.card)
+            told = self.own_card.take_told(card, now_ms) if is_ours else []
             self.desk.note_person(device, card.person)
             return told
         taken = self.introductions.take_card(device, card, event.fields, teller)

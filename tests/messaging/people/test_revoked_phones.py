@@ -132,6 +132,45 @@ def test_a_phone_that_is_revoked_while_another_machine_adds_one_stays_revoked(vi
     assert [device.label for device in alice.card.account.devices] == ["alice", "desk", "tablet"]
 
 
+def test_a_machine_with_a_key_that_was_replaced_signs_nothing_more(village: Make) -> None:
+    """Its next card put back that from before, with the devices that were taken out since."""
+    at, account = two_owners(village)
+    alice, desk = at.people["alice"], at.people["desk"]
+    devices = [Device(each.identity.id.key) for each in (alice, desk)]
+    rotated = Account.rotate(
+        *(account.card, known_identity("recovery"), known_identity("another key")),
+        *(known_identity("another recovery").id, devices),
+    )
+    desk.change_account(rotated, at.now)
+    told = at.deliver()
+    assert [each.what for each in told["alice"]] == [
+        What.OWN_KEY_REPLACED, What.OWN_CARD, What.DEVICES_CHANGED,
+    ]  # fmt: skip
+    with pytest.raises(MessageError, match="another key by now"):
+        alice.set_profile("Alice", ["dtp+tcp://dtp1qqqq@box:1"], at.now)
+    assert alice.card.account == rotated.card
+    alice.change_account(Account(rotated.identity, rotated.card), at.now)
+    alice.set_profile("Alice", ["dtp+tcp://dtp1qqqq@box:1"], at.now)
+    assert alice.card.name == "Alice"
+
+
+def test_a_device_that_was_removed_does_not_tell_of_the_card_that_named_it(village: Make) -> None:
+    """It could have told for ever that two machines had changed the account, until somebody added it back."""
+    at, account = two_owners(village)
+    phone = at.people["phone"]
+    other = account.add(known_identity("tablet").id, "tablet")
+    at.revoke("alice", "phone")
+    at.deliver()
+    losing = ContactCard(other.card.key, other.card, at.now, 0, "", ()).signed_by(other.identity)
+    to = [at.people[each].identity.id.key for each in ("alice", "desk")]
+    with phone.transaction():
+        phone.desk.enqueue_event(to, phone.card_event(losing, at.now))
+    told = at.deliver()
+    assert [
+        each for who in ("alice", "desk") for each in told.get(who, []) if each.what is What.CARD_FORKED
+    ] == []
+
+
 def test_who_changes_the_profile_elsewhere_undoes_no_change_of_the_account(village: Make) -> None:
     """A machine that had heard of another card of the account signed by the one that it was opened with."""
     at, _ = two_owners(village)

@@ -27,10 +27,14 @@ class OwnCard:
     def check_given(self, given: Account) -> None:
         """Tell the program if a change that was made with the account that it gives doesn't count, or undoes one that
         was made elsewhere at once. Raise `MessageError` where the key that is given is the account's no more."""
-        known = self._mail.card.account
-        if known is not None and known.supersedes(given.card) and known.key != given.card.key:
-            raise MessageError(f"{known.name} has another key by now: give that one, with its newest card")
+        self.check_key(given)
         self._mail.group_states.add_notices(self._describe_fork(given.card))
+
+    def check_key(self, account: Account) -> None:
+        """Raise `MessageError` where the account has another key by now: what this one signs would undo that here."""
+        known = self._mail.card.account
+        if known is not None and known.supersedes(account.card) and known.key != account.card.key:
+            raise MessageError(f"{known.name} has another key by now: give that one, with its newest card")
 
     def find_newest(self, given: Account) -> Account:
         """Return the account with the card that we have, if that is newer than the one that it was given with and of
@@ -43,16 +47,14 @@ class OwnCard:
     def take_told(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that a device of ours tells, if it is newer, and return what the program is told. Within a
         transaction."""
-        told = self._describe_fork(card.account)
+        told = self._describe_news(card)
         return [*told, *self._adopt(card, now_ms)] if card.supersedes(self._mail.card) else told
 
     def take_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that was found where everybody may put one, and return what the program is told."""
-        mail, told = self._mail, self._describe_fork(card.account)
+        mail, told = self._mail, self._describe_news(card)
         if not card.supersedes(mail.card):
             return told
-        if card.key != mail.card.key:
-            told.append(Notice(What.OWN_KEY_REPLACED, card.person))
         if mail.identity.id.key not in card.devices:
             return [*told, Notice(What.REVOKED, card.person)]
         if mail.account is None or mail.account.identity.id.key == card.key:
@@ -66,6 +68,12 @@ class OwnCard:
         if before and after and not after.is_fork_of(before) and (detail := after.describe_change(before)):
             told.append(Notice(What.DEVICES_CHANGED, card.person, detail=detail))
         mail.put_card(replace(card, access=mail.access), now_ms)
+        return told
+
+    def _describe_news(self, card: ContactCard) -> list[Notice]:
+        told = self._describe_fork(card.account)
+        if card.supersedes(self._mail.card) and card.key != self._mail.card.key:
+            told.append(Notice(What.OWN_KEY_REPLACED, card.person))
         return told
 
     def _describe_fork(self, other: Card | None) -> list[Notice]:
