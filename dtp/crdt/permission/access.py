@@ -7,9 +7,8 @@ let in before has to be taken out, and `AccessState.must_rebuild` says so. docs/
 
 from __future__ import annotations
 
-import copy
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import ChainMap, deque
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -148,14 +147,16 @@ class Ruling:
     version: int = 0
     #: Why the last op is void; empty when it isn't.
     reason: str = ""
-    _shipped: dict[str, int] = field(default_factory=dict)
-    _documents: dict[str, Rules] = field(default_factory=dict)
-    _once: dict[_Once, int] = field(default_factory=dict)
-    _rates: dict[tuple[str, int], list[int]] = field(default_factory=dict)
-    _grants: dict[str, dict[str, Grant]] = field(default_factory=dict)
-    _used: dict[str, int] = field(default_factory=dict)
-    _revoked: dict[tuple[bytes, str], Revocation] = field(default_factory=dict)
-    _offences: dict[str, Offence] = field(default_factory=dict)
+    _shipped: MutableMapping[str, int] = field(default_factory=dict)
+    _documents: MutableMapping[str, Rules] = field(default_factory=dict)
+    _once: MutableMapping[_Once, int] = field(default_factory=dict)
+    #: (root, place of the rule) -> clocks, and how many of them count: a trial adds to the same list, behind those.
+    _rates: MutableMapping[tuple[str, int], tuple[list[int], int]] = field(default_factory=dict)
+    #: Owner's name -> id -> grant: replaced, not changed, since a trial sees the same ones.
+    _grants: MutableMapping[str, Mapping[str, Grant]] = field(default_factory=dict)
+    _used: MutableMapping[str, int] = field(default_factory=dict)
+    _revoked: MutableMapping[tuple[bytes, str], Revocation] = field(default_factory=dict)
+    _offences: MutableMapping[str, Offence] = field(default_factory=dict)
     _showing: Showing = field(default_factory=dict)
     _cuts: list[Cuts] = field(default_factory=list)
     _told: int = 0
@@ -191,13 +192,21 @@ class Ruling:
         """Return whether the author has shipped this document."""
         return root in self._shipped or root in self.access.author_state(self.author).shipped
 
-    def copy_ruling(self) -> Ruling:
-        """Return one that can be tried further while this one stays as it is."""
-        kept = {name: copy.copy(getattr(self, name)) for name in _OVERLAYS}
-        kept["_grants"] = {owner: dict(grants) for owner, grants in self._grants.items()}
-        kept["_showing"] = {place: one.copy() for place, one in self._showing.items()}
-        rates = {name: list(clocks) for name, clocks in self._rates.items()}
-        return Ruling(self.access, self.author, bytearray(self.verdicts), self.version, _rates=rates, **kept)
+    def begin_trial(self) -> Ruling:
+        """Return one that goes on from here, with its own dicts in front of these, which aren't copied. Nothing of it
+        is noted here before `keep_trial`; while it is in use this one judges nothing."""
+        own: dict[str, Any] = {name: ChainMap({}, getattr(self, name)) for name in _LAYERS}
+        own["_showing"] = {at: one.copy() for at, one in self._showing.items()}  # `MAX_ACCOUNTS` at most
+        return Ruling(self.access, self.author, version=self.version, _matchers=self._matchers, **own)
+
+    def keep_trial(self, trial: Ruling) -> None:
+        """Note what a trial judged that was begun here."""
+        for name in _LAYERS:
+            getattr(self, name).update(getattr(trial, name).maps[0])
+        self._showing, self._devices, self._usable = trial._showing, trial._devices, trial._usable
+        self.verdicts += trial.verdicts
+        self._cuts += trial._cuts
+        self._told += trial._told
 
     # ---- grants -------------------------------------------------------------------------------------------------
 
@@ -231,7 +240,7 @@ class Ruling:
             used = self._used_of(owner)
             if name not in used and len(used) >= MAX_GRANTS:
                 return f"more than {MAX_GRANTS} grants of one owner"
-            self._grants.setdefault(owner, {})[name] = grant
+            self._grants[owner] = {**self._grants.get(owner, {}), name: grant}  # `MAX_GRANTS` at most
             self._usable.pop(owner, None)
         return ""
 
@@ -249,7 +258,7 @@ class Ruling:
     def _used_of(self, owner: str) -> dict[str, Grant]:
         """Return the grants of the owner of this name that the author uses."""
         before, now = self.access.author_state(self.author).grants.get(owner, {}), self._grants.get(owner)
-        return before | now if now else before
+        return {**before, **now} if now else before
 
     def _judge_revocation(self, op: Op, name: str) -> str:
         try:
@@ -399,16 +408,18 @@ class Ruling:
                 return self._note_offence(op, root, "a second one, where one may be", (first,))
         if rule.rate is not None:
             count, seconds = rule.rate
-            before, now = known.rates.get((root, at), deque()), self._rates.setdefault((root, at), [])
-            total = len(before) + len(now)
+            before, (now, made) = known.rates.get((root, at), deque()), self._rates.get((root, at), ([], 0))
+            total = len(before) + made
             oldest = 0  # of the last `count`: if that is within, all are
             if total >= count:
-                oldest = now[-count] if count <= len(now) else before[total - count]
+                oldest = now[made - count] if count <= made else before[total - count]
             if oldest > op.clock - (int(seconds * 1000) << 16):
                 told = root in self._offences or root in known.offences
-                earlier = () if told else tuple([*before, *now][-count:])
+                earlier = () if told else tuple([*before, *now[max(0, made - count) : made]][-count:])
                 return self._note_offence(op, root, f"more than {count} in {seconds:g} s", earlier)
+            del now[made:]  # of trials that weren't kept
             now.append(op.clock)
+            self._rates[root, at] = now, made + 1
         if once is not None:
             self._once[once] = op.clock
         return ""
@@ -441,13 +452,12 @@ class Ruling:
             known.shipped.setdefault(root, clock)
         access.memory_bytes += weigh_once(self._once)
         known.once.update(self._once)
-        for place, clocks in self._rates.items():
+        for place, (clocks, made) in self._rates.items():
             rate = access.documents[place[0]].rules[place[1]].rate
-            if clocks:
-                kept = known.rates.setdefault(place, deque(maxlen=rate[0] if rate else 0))
-                before = len(kept)
-                kept.extend(clocks)
-                access.memory_bytes += CLOCK * (len(kept) - before) + (0 if before else RATE)
+            kept = known.rates.setdefault(place, deque(maxlen=rate[0] if rate else 0))
+            before = len(kept)
+            kept.extend(clocks[:made])
+            access.memory_bytes += CLOCK * (len(kept) - before) + (0 if before else RATE)
         for owner, grants in self._grants.items():
             used = known.grants.setdefault(owner, {})
             access.memory_bytes += GRANT * len(grants.keys() - used.keys())
@@ -469,7 +479,7 @@ class Ruling:
             access.must_rebuild |= access.has_let_in(key, cut)
 
 
-_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences", "_cuts", "_told")
+_LAYERS: Final = ("_shipped", "_documents", "_once", "_rates", "_grants", "_used", "_revoked", "_offences")
 
 
 class AccessState:

@@ -80,7 +80,7 @@ class Permits:
             op = op._replace(clock=self._next_clock() + len(made))
             self._judge_op(trial, op)
             made.append((soul, key, *value) if value else (soul, key))
-        self._mine = trial
+        self._keep_trial(trial)
         return made
 
     def permit_op(self, kind: int, soul: str, key: str, value: bytes) -> list[Row]:
@@ -97,7 +97,7 @@ class Permits:
         )
         made = self._rows_before(trial, op, 0)
         self._judge_op(trial, op._replace(clock=op.clock + len(made)))
-        self._mine = trial
+        self._keep_trial(trial)
         return made
 
     def may_edit(self, soul: str, key: str = "") -> None:
@@ -133,7 +133,13 @@ class Permits:
 
     def _begin_trial(self) -> Ruling:
         mine = self._mine
-        return self._replica.access.begin_ruling(self._replica.author) if mine is None else mine.copy_ruling()
+        return self._replica.access.begin_ruling(self._replica.author) if mine is None else mine.begin_trial()
+
+    def _keep_trial(self, trial: Ruling) -> None:
+        if self._mine is None:
+            self._mine = trial
+        else:
+            self._mine.keep_trial(trial)
 
     def _next_clock(self) -> int:
         """Return what the next op will have."""
@@ -172,7 +178,7 @@ class Permits:
             rules = self.rules.get(root) or replica.access.documents.get(root)
             if root != op.soul and rules is not None and not trial.has_shipped(root):
                 rows.append((root, DOCUMENT_KEY, rules.document))
-        elif self.needs_permit(op.soul) and trial.copy_ruling().judge_op(op) == core.VOID:
+        elif self.needs_permit(op.soul) and trial.begin_trial().judge_op(op) == core.VOID:
             rows = self._card_for(root_of(op.soul)) if is_of_account(op.soul) else self._grant_for(trial, op)
         for at, (soul, key, *value) in enumerate(rows):
             self._judge_op(trial, self._make_op(Kind.REGISTER_PUT, soul, key, behind + at, value=value))
