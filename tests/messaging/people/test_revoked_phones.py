@@ -171,6 +171,20 @@ def test_a_device_that_was_removed_does_not_tell_of_the_card_that_named_it(villa
     ] == []
 
 
+def test_a_fork_is_told_once_however_often_the_card_that_does_not_count_is_found(village: Make) -> None:
+    at, account = two_owners(village)
+    desk = at.people["desk"]
+    forks = [account.add(known_identity(each).id, each) for each in ("tablet", "watch")]
+    losing = [
+        ContactCard(each.card.key, each.card, at.now, 0, "", ()).signed_by(each.identity) for each in forks
+    ]
+    desk.change_account(account.remove(at.people["phone"].identity.id), at.now)
+    told = [desk.take_found_card(each, Nearness.ANYWHERE, at.now) for each in (losing[0], *losing, losing[1])]
+    assert [[each.what for each in notices] for notices in told] == [
+        [What.CARD_FORKED], [], [What.CARD_FORKED], [],
+    ]  # fmt: skip
+
+
 def test_who_changes_the_profile_elsewhere_undoes_no_change_of_the_account(village: Make) -> None:
     """A machine that had heard of another card of the account signed by the one that it was opened with."""
     at, _ = two_owners(village)

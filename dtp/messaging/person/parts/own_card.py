@@ -47,18 +47,19 @@ class OwnCard:
     def take_told(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that a device of ours tells, if it is newer, and return what the program is told. Within a
         transaction."""
-        told = self._describe_news(card)
+        told = self._note_news(card)
         return [*told, *self._adopt(card, now_ms)] if card.supersedes(self._mail.card) else told
 
     def take_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that was found where everybody may put one, and return what the program is told."""
-        mail, told = self._mail, self._describe_news(card)
-        if not card.supersedes(mail.card):
-            return told
-        if mail.identity.id.key not in card.devices:
-            return [*told, Notice(What.REVOKED, card.person)]
-        if mail.account is None or mail.account.identity.id.key == card.key:
-            with mail.transaction():
+        mail = self._mail
+        with mail.transaction():
+            told = self._note_news(card)
+            if not card.supersedes(mail.card):
+                return told
+            if mail.identity.id.key not in card.devices:
+                return [*told, Notice(What.REVOKED, card.person)]
+            if mail.account is None or mail.account.identity.id.key == card.key:
                 told += self._adopt(card, now_ms)
         return told
 
@@ -70,9 +71,16 @@ class OwnCard:
         mail.put_card(replace(card, access=mail.access), now_ms)
         return told
 
-    def _describe_news(self, card: ContactCard) -> list[Notice]:
-        told = self._describe_fork(card.account)
-        if card.supersedes(self._mail.card) and card.key != self._mail.card.key:
+    def _note_news(self, card: ContactCard) -> list[Notice]:
+        """Return what the program is told of a card that another device tells or that was found. Within a
+        transaction. A fork is told once: a card that doesn't count may be found for as long as anybody keeps it."""
+        mail, told = self._mail, self._describe_fork(card.account)
+        both = b"".join(sorted(each.signature for each in (card.account, mail.card.account) if each))
+        if mail.store.get_value("fork") == both:
+            told.clear()
+        elif told:
+            mail.store.put_value("fork", both)
+        if card.supersedes(mail.card) and card.key != mail.card.key:
             told.append(Notice(What.OWN_KEY_REPLACED, card.person))
         return told
 
