@@ -510,7 +510,7 @@ class Feeder:
 
     async def _send_beside(self, stream: Stream, segment: HeldSegment) -> bool:
         """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise. Raise
-        `_NoUpload` where that is later than its turn lasts."""
+        `_NoUpload` where that is in more than `_ASK` seconds, as long as a turn lasts in all."""
         async with self._next_beside:
             while not self.held.ended and (pause := self._beside.seconds_until_allowed(_now())):
                 if pause > _ASK:

@@ -61,7 +61,7 @@ class HeardSegment:
 
 
 class ShowStream:
-    """A show that is listened to: `async for heard in dtp.listen_to(address)`.
+    """The segments of a show, as they are heard: `async for heard in dtp.listen_to(address)`.
 
     `async with` opens it before, and closes it at the end.
     """

@@ -155,8 +155,8 @@ class ProcessorAccount:
         peer.charge_seconds(seconds, time)
 
     def is_ahead(self, leeway: float = 0.0) -> bool:
-        """True if it has had more by `leeway` seconds than others who wait, or have waited, of its source and ask for
-        as much; or if all of these are far ahead of others."""
+        """True if it has had `leeway` seconds more than the next of those that it shares its source with, or if that
+        source is far ahead of others."""
         source, peer = self.path
         return peer.is_ahead(self._shares.time(), leeway) or source.is_far_ahead()
 
