@@ -338,7 +338,7 @@ class Receiving(Linking):
             self._idle.count += 1
             return
         send = stream.send
-        self._idle.count += acked <= send.acked and limit <= send.limit
+        self._idle.count += not send.raise_limit(limit) and acked <= send.acked
         if flags & LISTED:
             link.listed.add(stream_id)
             if len(link.listed) > 2 * len(self._streams) + self.limits.control:  # of many that are over
@@ -350,8 +350,6 @@ class Receiving(Linking):
             send.mark_acknowledged(acked)
             if kept:
                 self._send_credit.release_bytes(kept - send.kept)
-        if limit > send.limit:
-            send.limit = limit
         if send.ready:
             self._take_turn(stream)
         if self._forget_if_done(stream):
@@ -360,11 +358,10 @@ class Receiving(Linking):
             self._events.append(ev.StreamWritable(stream_id))
 
     def _on_streams(self, link: Link, flags: int, now: float, allowed: int) -> None:
-        if allowed > self._numbers.own_allowed:
-            self._numbers.own_allowed = allowed
+        before = self._numbers.own_allowed
+        self._idle.count += not self._numbers.raise_own(allowed)
+        if allowed > before:
             self._events.append(ev.StreamsAllowed())
-        else:
-            self._idle.count += 1
 
     def _on_datagram(self, link: Link, flags: int, now: float, data: bytes) -> None:
         if len(data) > self.limits.datagram:

@@ -284,3 +284,35 @@ def test_frames_that_move_nothing_are_allowed_for_what_moves() -> None:
         duo.settle()
         assert attack(duo, *[frame(Type.METER)] * 128) is None
         assert attack(duo, *[frame(Type.METER)] * 60) is None
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["stream", "connection", "streams"])
+def test_credit_that_is_raised_and_not_used_is_a_flood(we_dial: bool, kind: str) -> None:
+    """By one more each time it never was what had been said before, and each cost a frame for ever."""
+    duo = admitted(Duo(we_dial, limits=replace(DEFAULT, idle_frame_rate=0)))
+    number = duo.us.open_stream()
+    raised = {
+        "stream": lambda by: frame(Type.WINDOW, number, 0, 2**30 + by),
+        "connection": lambda by: frame(Type.WINDOW, CONNECTION, 0, 2**30 + by),
+        "streams": lambda by: frame(Type.STREAMS, 2**20 + by),
+    }[kind]
+    for first in range(0, DEFAULT.idle_frames, 128):
+        assert attack(duo, *map(raised, range(first, first + 128))) is None
+    assert attack(duo, *map(raised, range(DEFAULT.idle_frames, DEFAULT.idle_frames + 2))) == CloseCode.LIMIT
+
+
+@BOTH
+def test_credit_that_is_used_as_it_comes_is_no_flood(we_dial: bool) -> None:
+    """A peer with room for one byte allows one at a time, for as long as it likes."""
+    duo = admitted(Duo(we_dial, limits=replace(DEFAULT, idle_frame_rate=0, idle_frames=8)))
+    number = duo.us.open_stream()
+    duo.settle()
+    for key, first in ((number, 2**30), (CONNECTION, 2**30)):
+        for by in range(100):
+            assert attack(duo, frame(Type.WINDOW, key, 0, first + by)) is None
+            duo.us.write_stream(number, b"x")
+            duo.carry_to_second(0)
+    for by in range(100):
+        assert attack(duo, frame(Type.STREAMS, 2**20 + by)) is None
+        duo.us.open_stream()
