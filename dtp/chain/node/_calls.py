@@ -7,37 +7,59 @@ by its own owner."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from dtp.chain.errors import NodeUnavailable
+from dtp.chain.errors import NodeRefused, NodeUnavailable
 from dtp.tasks import start_task
 
 T = TypeVar("T")
+
+log = logging.getLogger("dtp.chain")
 
 #: Messages of a stream that are read before anybody takes them. The rest waits at the node.
 _AHEAD: Final = 64
 
 
-async def apart(call: Coroutine[Any, Any, T], url: str, patience: float, on_silence: Callable[[], None]) -> T:
-    """Return what a call gives, or raise what it raises; `NodeUnavailable` when a library has cancelled it.
+class Calls:
+    """Makes calls to the node at `url`, each as a task of its own, and tells once of a silence until it answers."""
 
-    When the caller is cancelled, so is the call. `on_silence` is called when it has taken `patience` seconds.
-    """
-    task = start_task(call, name="dtp-node-call")
-    try:
-        if not (await asyncio.wait([task], timeout=patience))[0]:
-            on_silence()
+    def __init__(self, url: str, patience: float) -> None:
+        """`patience` is the seconds of a call after which it is said what is waited for."""
+        self._url, self._patience = url, patience
+        self._is_silent = False
+
+    async def make_call(self, call: Coroutine[Any, Any, T]) -> T:
+        """Return what a call gives, or raise what it raises; `NodeUnavailable` when a library has cancelled it.
+
+        When the caller is cancelled, so is the call.
+        """
+        task = start_task(call, name="dtp-node-call")
+        try:
+            if not (await asyncio.wait([task], timeout=self._patience))[0]:
+                self._tell_silence()
+                await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
             await asyncio.wait([task])
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # nobody wants it any more; unasked, asyncio would write it into the log
-        raise
-    return _result(task, url)
+            if not task.cancelled():
+                task.exception()  # nobody wants it any more; unasked, asyncio would write it into the log
+            raise
+        try:
+            answer = _result(task, self._url)
+        except NodeRefused:  # which is an answer, too
+            self._is_silent = False
+            raise
+        self._is_silent = False
+        return answer
+
+    def _tell_silence(self) -> None:
+        if not self._is_silent:
+            self._is_silent = True
+            log.warning("%s has not answered for %g s; waiting for it", self._url, self._patience)
 
 
 def _result(task: asyncio.Task[T], url: str) -> T:
@@ -50,7 +72,8 @@ def _result(task: asyncio.Task[T], url: str) -> T:
 async def messages_apart(
     source: Callable[[], AsyncGenerator[T, None]], url: str
 ) -> AsyncIterator[AsyncIterator[T]]:
-    """Give the messages of `source`, which a task of its own reads. Errors are those of `apart`. Leaving the block
+    """Give the messages of `source`, which a task of its own reads. Errors are those of
+    `Calls.make_call`. Leaving the block
     ends the task."""
     waiting: deque[T] = deque()
     news, room = asyncio.Event(), asyncio.Event()

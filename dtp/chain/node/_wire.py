@@ -9,7 +9,6 @@ doesn't repeat anything: `client.py` decides what may be repeated, and where. Ea
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
@@ -29,12 +28,10 @@ from dtp.chain.errors import (
 )
 from dtp.chain.model import canonical_id
 from dtp.chain.node import _answers as answers
-from dtp.chain.node._calls import apart, messages_apart
+from dtp.chain.node._calls import Calls, messages_apart
 from dtp.chain.node._pysui import Unresolved, library, unresolved_message
 from dtp.sui.grpc import GrpcMessageError, from_value
 from dtp.sui.names import SuiNameError
-
-log = logging.getLogger("dtp.chain")
 
 #: The part of a call's time after which it is said what is waited for.
 _SILENCE: Final = 0.3
@@ -140,7 +137,7 @@ class NodeRpc:
         #: Calls under way by the channel that has them; one that is no more in use is closed behind its last.
         self._using: Counter[Any] = Counter()
         self._closed = False
-        self._told = False  # that it doesn't answer
+        self._calls = Calls(url, _SILENCE * timeout)
 
     def open(self) -> None:
         """Let calls make a connection, again after `close`."""
@@ -216,16 +213,7 @@ class NodeRpc:
                 stub = getattr(library().v2, service)(channel, timeout=self.timeout)
                 return await getattr(stub, method)(message)
 
-        answer = await apart(asked(), self.url, _SILENCE * self.timeout, self._tell_silence)
-        self._told = False
-        return answer
-
-    def _tell_silence(self) -> None:
-        """Log that the node has not answered for some time, once until it does."""
-        if not self._told:
-            self._told = True
-            waited = _SILENCE * self.timeout
-            log.warning("%s has not answered for %g s; waiting for it", self.url, waited)
+        return await self._calls.make_call(asked())
 
     # ------------------------------------------------------------------------------------------------ ledger
 
