@@ -393,6 +393,9 @@ typedef struct dtp_do {
 
 int dtp_graph_do(dtp_graph *graph, const dtp_do *op, uint64_t now, dtp_merged *result);
 
+/* MessagePack [[author, clock]...] of the dots that the op would remove if it were made now; `own` isn't looked at. */
+int dtp_graph_observed(dtp_graph *graph, const dtp_do *op, dtp_view *view);
+
 /* The frame of all that was made here since the last commit; `length` 0 when there was nothing. */
 typedef struct dtp_committed {
     const uint8_t *body;

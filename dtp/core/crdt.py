@@ -324,15 +324,23 @@ class GraphCore:
 
         For COUNTER_TOTAL `value` is what is added.
         """
-        do = self._do
-        kept = [ffi.from_buffer("uint8_t[]", text) for text in (soul, key, value)]
-        do.soul, do.key, do.value = kept
-        do.soul_length, do.key_length, do.value_length = len(soul), len(key), len(value)
-        do.kind = kind
-        code = lib.dtp_graph_do(self._graph, do, now, self._merged)
+        self._set_op(kind, soul, key, value)
+        code = lib.dtp_graph_do(self._graph, self._do, now, self._merged)
         if code < 0:
             raise self._make_error(code)
         return bool(self._merged.ops)
+
+    def observed_dots(self, kind: int, soul: bytes, key: bytes, *, value: bytes = b"") -> bytes:
+        """Return MessagePack `[[author, clock]...]` of what `write_op` would remove if it were called so."""
+        self._set_op(kind, soul, key, value)
+        return self._set_listed(lib.dtp_graph_observed(self._graph, self._do, self._view))
+
+    def _set_op(self, kind: int, *texts: bytes) -> None:
+        do = self._do
+        do.kind = kind
+        # C reads them where they are: the caller holds them
+        do.soul, do.key, do.value = (ffi.from_buffer("uint8_t[]", text) for text in texts)
+        do.soul_length, do.key_length, do.value_length = map(len, texts)
 
     def take_back(self, kind: int, soul: bytes, key: bytes, now: int, clocks: Iterable[int]) -> None:
         """Make a SET_REMOVE or VALUES_REMOVE of the author's own dots with these clocks, ascending, whether they are

@@ -389,6 +389,33 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, dtp_merged 
     return DTP_OK;
 }
 
+int dtp_graph_observed(dtp_graph *graph, const dtp_do *what, dtp_view *view)
+{
+    dtp_parsed *p = &graph->parsed;
+    dtp_op op;
+    size_t i;
+    TRY(do_check(what, &i));
+    memset(&op, 0, sizeof op);
+    op.kind = (uint8_t)what->kind;
+    op.value = what->value;
+    op.value_length = (uint32_t)what->value_length;
+    graph->out.count = p->dot_count = 0;
+    if (dtp_name_find(graph, what->soul, what->soul_length,
+                      (uint32_t)dtp_hash(graph->seed, what->soul, what->soul_length), &op.soul)
+        && dtp_name_find(graph, what->key, what->key_length,
+                         (uint32_t)dtp_hash(graph->seed, what->key, what->key_length), &op.key))
+        TRY(observe(graph, &op));
+    TRY(dtp_pack_array(&graph->out, p->dot_count));
+    for (i = 0; i < p->dot_count; i++) {
+        TRY(dtp_pack_array(&graph->out, 2));
+        TRY(dtp_pack_uint(&graph->out, p->dots[i].author));
+        TRY(dtp_pack_uint(&graph->out, p->dots[i].clock));
+    }
+    view->bytes = graph->out.bytes;
+    view->length = graph->out.count;
+    return DTP_OK;
+}
+
 /* ---- commit ------------------------------------------------------------------------------------------------------------- */
 
 int dtp_graph_commit(dtp_graph *graph, dtp_committed *result)

@@ -14,7 +14,9 @@ from crdt_replicas import Wall, known_random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
+from dtp.core.errors import EncodingError
 from dtp.crdt import Clock, Link, Replica, values
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.permission.owners import owner_name
@@ -631,3 +633,53 @@ def test_what_was_tried_and_refused_leaves_nothing() -> None:
         one.put(rate, "k", 4)
     assert one.access.list_offences() == []
     assert one.save() == other.save()
+
+
+def test_what_a_write_to_a_set_reads_does_not_depend_on_what_is_in_it() -> None:
+    """All of the set was read for each: 4,000 items under rules took 2.9 s to add, 0.01 s elsewhere."""
+    document = Rules("tags", [Rule(space="set")])
+    one = replica(0)
+    one.permits.rules[document.root] = document
+    tags = one.set(document.soul("a"))
+
+    def least(first: int) -> int:
+        return min(count_bytes(partial(tags.add, first + number)) for number in range(8))
+
+    tracemalloc.start()
+    try:
+        tags.add(0)
+        few = least(10)
+        for number in range(100, 600):
+            tags.add(number)
+        many = least(1_000)
+    finally:
+        tracemalloc.stop()
+    assert many - few < 1_000
+
+
+def test_what_an_op_would_remove_is_what_it_removes() -> None:
+    one, other = replica(0), replica(1)
+    for each in (one, other):
+        each.set("s", "k").add("a")
+        each.set("s", "k").add("b")
+        each.multi_value("s").set(each.author)
+    take(one, other.commit())
+    a, soul, key = values.encode("a"), b"s", b"k"
+    of_a = values.decode(one.core.observed_dots(Kind.SET_ADD, soul, key, value=a))
+    entries = values.decode(one.core.read_space(core.SET, soul, key))
+    assert len(of_a) == 2
+    assert sorted(of_a) == sorted([by, at] for by, at, value in entries if value == "a")
+    assert of_a == values.decode(one.core.observed_dots(Kind.SET_REMOVE, soul, key, value=a))
+    for kind, value in ((Kind.VALUES_PUT, a), (Kind.VALUES_REMOVE, b"")):
+        found = values.decode(one.core.observed_dots(kind, soul, b"", value=value))
+        assert sorted(found) == sorted(
+            [by, at] for by, at, _ in values.decode(one.core.read_space(core.VALUES, soul, b""))
+        )
+    for nothing in (
+        (Kind.SET_ADD, b"new", key),
+        (Kind.SET_ADD, soul, b"new"),
+        (Kind.COUNTER_TOTAL, soul, key),
+    ):
+        assert values.decode(one.core.observed_dots(*nothing, value=values.encode(1))) == []
+    with pytest.raises(EncodingError):
+        one.core.observed_dots(Kind.SET_ADD, soul, key)

@@ -7,7 +7,7 @@ or a grant, is made before it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
@@ -212,25 +212,13 @@ class Permits:
     def _written_values(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
         """Return what the op will say."""
         if kind is Kind.COUNTER_TOTAL:
-            return [
-                value[0] + sum(total for by, total in self._read_space(core.COUNTER, soul, key) if by == 0)
-            ]
+            names = values.encode_name(soul), values.encode_name(key)
+            totals = values.decode(self._replica.core.read_space(core.COUNTER, *names))
+            return [value[0] + sum(total for by, total in totals if by == 0)]
         return [] if kind is Kind.SET_REMOVE else value
 
     def _removed_dots(self, kind: Kind, soul: str, key: str, value: bytes) -> tuple[tuple[bytes, int], ...]:
         """Return what the op will remove."""
-        if kind in (Kind.SET_ADD, Kind.SET_REMOVE):
-            found = [
-                (by, at)
-                for by, at, one in self._read_space(core.SET, soul, key)
-                if values.encode(one) == value
-            ]
-        elif kind in (Kind.VALUES_PUT, Kind.VALUES_REMOVE):
-            found = [(by, at) for by, at, _ in self._read_space(core.VALUES, soul, key)]
-        else:
-            found = []
-        return tuple((self._replica.author_key(by), at) for by, at in found)
-
-    def _read_space(self, space: int, soul: str, key: str) -> list[Any]:
         names = values.encode_name(soul), values.encode_name(key)
-        return values.decode(self._replica.core.read_space(space, *names))  # type: ignore[no-any-return]
+        found = values.decode(self._replica.core.observed_dots(kind, *names, value=value))
+        return tuple((self._replica.author_key(by), at) for by, at in found)
