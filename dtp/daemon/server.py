@@ -161,7 +161,8 @@ class Daemon:
         )
         self.governor = memory.Governor(0, self._measure_held, self.reception.shed_connection)
         stuck = StuckStreams(
-            lambda: {each.stream: partial(each.abort, Reason.IN_THE_WAY) for each in self._list_sessions()},
+            lambda: {each.stream: each for each in self._list_sessions()},
+            lambda session: session.abort(Reason.IN_THE_WAY),
             log,
         )
         self._looking = SupervisedTask(partial(stuck.look_always, patience.stuck), name="dtpd-stuck")

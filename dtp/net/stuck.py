@@ -13,11 +13,13 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.plurals import count_of
+
+T = TypeVar("T")
 
 #: Looks within the patience: a window that is found as full by all of them has let nothing in.
 LOOKS: Final = 2
@@ -26,19 +28,20 @@ LOOKS: Final = 2
 _LITTLE: Final = 4096
 
 
-class StuckStreams:
+class StuckStreams(Generic[T]):
     """Looks for them, `LOOKS` times in as long as a window may be full."""
 
     def __init__(
         self,
-        at_work: Callable[[], Mapping[Stream, Callable[[], object]]],
+        at_work: Callable[[], Mapping[Stream, T]],
+        end: Callable[[T], object],
         log: logging.Logger,
         *,
         others_come: bool = False,
     ) -> None:
-        """`at_work` gives the streams, each with what cuts it off; `others_come` where somebody may always wait who
-        has no stream yet."""
-        self._at_work, self._log, self._others_come = at_work, log, others_come
+        """`at_work` gives the streams, each with what `end` cuts off; `others_come` where somebody may always wait
+        who has no stream yet."""
+        self._at_work, self._end, self._log, self._others_come = at_work, end, log, others_come
         #: Where each blocked connection stands, how many looks have found it there, and what each had at the first.
         self._found: dict[Connection, tuple[int, int, dict[Stream, int]]] = {}
 
@@ -52,11 +55,15 @@ class StuckStreams:
         """Look once, and end who has been in the way for so long."""
         before, self._found = self._found, {}
         at_work = self._at_work()
-        blocked: dict[tuple[Connection, int], dict[Stream, int]] = {}
-        for each in at_work:
-            if (at := each.connection.blocked_at) is not None:
-                blocked.setdefault((each.connection, at), {})[each] = each.unread
-        for (connection, at), unread in blocked.items():
+        # All streams, be they thousands, are looked at in one turn of the loop: this is all that is done for each.
+        connections = {each.connection for each in at_work}
+        blocked: dict[Connection, tuple[int, dict[Stream, int]]] = {
+            each: (at, {}) for each in connections if (at := each.blocked_at) is not None
+        }
+        for each in at_work if blocked else ():
+            if each.connection in blocked:
+                blocked[each.connection][1][each] = each.unread
+        for connection, (at, unread) in blocked.items():
             place, looks, first = before.get(connection, (at, 0, unread))
             if place != at:
                 looks, first = 0, unread
@@ -69,7 +76,7 @@ class StuckStreams:
         self,
         unread: Mapping[Stream, int],
         first: Mapping[Stream, int],
-        at_work: Mapping[Stream, Callable[[], object]],
+        at_work: Mapping[Stream, T],
     ) -> None:
         """End those who hold most and have taken nothing since they had what `first` says, half of the window at
         least, and all of them who hold nearly as much, if there is another who may wait."""
@@ -85,7 +92,7 @@ class StuckStreams:
         for size, stream in stuck:
             if freed >= stream.connection.limits.connection_window // 2 and size < stuck[0][0] // 2:
                 break
-            at_work[stream]()
+            self._end(at_work[stream])
             freed += size
             ended += 1
         if ended:

@@ -223,28 +223,30 @@ class HttpSession(Conversation):
 
     async def _run_bounded(self, doing: Awaitable[_T]) -> _T:
         """Do it for as long as one request may take, while somebody wants it."""
-        self._look_later()
+        self._look_at(asyncio.get_running_loop().time() + _LOOK)
         try:
             return await self._in_time(doing)
         finally:
             self._looking.cancel()
 
-    def _look_later(self) -> None:
-        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._check_idle)
+    def _look_at(self, when: float) -> None:
+        self._looking = asyncio.get_running_loop().call_at(when, self._check_idle)
 
     def _check_idle(self) -> None:
         """End an exchange whose client is gone, or that is idle.
 
         While the backend has the word nobody reads from the client, and while one takes nothing, from neither.
         """
-        silent = asyncio.get_running_loop().time() - self._moved_at
+        now = asyncio.get_running_loop().time()
+        silent = now - self._moved_at
         # An end alone may mean that there is nothing more to ask.
         if self.stream.write_error is not None or (self.stream.at_eof() and silent > _KEEP):
             self.abort(Reason.CLIENT_GONE)
         elif self._bounds.idle is not None and silent > self._bounds.idle:
             self.abort(Reason.IDLE)
         else:
-            self._look_later()
+            # Not a while from now: all those for whom it has become late would be looked at in one turn ever after.
+            self._look_at(now + _LOOK - (now - self._looking.when()) % _LOOK)
 
     async def _read_request(self) -> h11.Request | None:
         """Return the next request's head; None when the client has ended."""

@@ -46,7 +46,7 @@ class Relay:
         self._reserved: dict[PeerId, Connection] = {}
         self._requests: Counter[Connection] = Counter()
         self._circuits: dict[Stream, Callable[[], object]] = {}
-        self._stuck = StuckStreams(lambda: self._circuits, log, others_come=True)
+        self._stuck = StuckStreams(lambda: self._circuits, lambda end: end(), log, others_come=True)
         self._failed_log = RateLimitedLog(log, "relay", "failed requests")
         self._looking: asyncio.Task[None] | None = None
         self._tasks = TaskSet()

@@ -19,6 +19,7 @@ from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.ledger import Ending
 from dtp.net.turns.fair_queue import ProcessorAccount
 from dtp.session.codes import StreamReset
+from dtp.testing.clock import FakeClockLoop
 
 from ..conftest import RunTalk
 from ..talk import Talk, seen
@@ -184,6 +185,22 @@ def test_a_silent_backend_is_left_when_its_client_is_gone(talk: RunTalk, way: st
         )  # it looks every second
         assert talk.session.why == words(Reason.CLIENT_GONE)
         assert backend.code == 0
+
+    talk(scenario)
+
+
+def test_a_loop_that_is_late_does_not_look_at_all_requests_at_once_ever_after(talk: RunTalk) -> None:
+    """Each keeps its own part of the second: hundreds were looked at in one turn, for 3 ms."""
+
+    async def scenario(talk: Talk) -> None:
+        talk.client.say(GET)
+        await talk.asked()
+        due = talk.session._looking.when()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, FakeClockLoop)
+        loop.advance(due + 2.3 - loop.time())
+        await seen(lambda: talk.session._looking.when() != due)
+        assert talk.session._looking.when() == pytest.approx(due + 3)
 
     talk(scenario)
 

@@ -26,18 +26,24 @@ class Stream:
 
 
 class Connection:
-    """A connection whose window is full, where `blocked_at` says so."""
+    """A connection whose window is full, where `full_at` says so; `asked` counts who wants to know."""
 
     limits = DEFAULT
 
-    def __init__(self, blocked_at: int | None) -> None:
-        self.blocked_at = blocked_at
+    def __init__(self, full_at: int | None) -> None:
+        self.full_at, self.asked = full_at, 0
+
+    @property
+    def blocked_at(self) -> int | None:
+        self.asked += 1
+        return self.full_at
 
 
 def watch(streams: list[Stream], *, others_come: bool = False) -> StuckStreams:
     """Return what looks for those that are stuck."""
     return StuckStreams(
-        lambda: {cast(Any, each): each.cut for each in streams},
+        lambda: {cast(Any, each): each for each in streams},
+        Stream.cut,
         logging.getLogger(__name__),
         others_come=others_come,
     )
@@ -73,19 +79,30 @@ def test_where_somebody_may_always_come_those_who_are_alone_are_ended_too() -> N
     assert look([Stream(full, size * MIB) for size in (4, 4, 4, 4)], 3, others_come=True) == [True] * 4
 
 
+def test_where_no_window_is_full_nothing_is_done_for_each_stream() -> None:
+    """All that are open are looked at in one turn of the loop: 2,000 took up to 12 ms of it, each second."""
+
+    free = Connection(None)
+    streams = [Stream(free, 0) for _ in range(2000)]
+    for each in streams:
+        del each.unread  # which nobody asks for
+    watch(streams).end_stuck()
+    assert free.asked == 1
+
+
 def test_a_window_that_moves_or_has_room_is_left_alone() -> None:
     moving, free = Connection(16 * MIB), Connection(None)
     streams = [Stream(one, size) for one in (moving, free) for size in (8 * MIB, 0)]
     stuck = watch(streams)
     for _ in range(10):
         stuck.end_stuck()
-        moving.blocked_at = (moving.blocked_at or 0) + 1
+        moving.full_at = (moving.full_at or 0) + 1
     assert not any(each.is_cut for each in streams)
     for _ in range(2):
         stuck.end_stuck()
-    moving.blocked_at = None  # somebody has read
+    moving.full_at = None  # somebody has read
     stuck.end_stuck()
-    moving.blocked_at = 17 * MIB
+    moving.full_at = 17 * MIB
     stuck.end_stuck()
     assert not any(each.is_cut for each in streams)
 
