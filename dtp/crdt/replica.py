@@ -198,11 +198,13 @@ class Replica:
         try:
             self._put_again(rows, code)
         except NotOwner:
-            permitted = values.encode_rows(self.permits.permit_rows(values.decode(rows)))
+            permit = self.permits.permit_rows(values.decode(rows))
+            permitted = values.encode_rows(permit.rows)
             with self.core.trust_own():
                 clock = self.clock
                 code = write(self._handle, permitted, len(permitted), clock.wall())
                 self._put_again(permitted, code)
+            self.permits.keep(permit)
 
     def _put_again(self, rows: bytes, code: int) -> None:
         try:
@@ -224,7 +226,7 @@ class Replica:
         *,
         value: bytes = b"",
     ) -> bool:
-        """Return one op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
+        """Make one op of another kind (see `GraphCore.write_op`); return False when there was nothing to do it to."""
         if self.refusal is not None:
             raise self.refusal
         if self.recorder is None:
@@ -236,11 +238,15 @@ class Replica:
         try:
             return self._do_now(kind, soul, key, value)
         except NotOwner:
-            before = self.permits.permit_op(kind, soul, key, value)
+            before, permit = self.permits.permit_op(kind, soul, key, value)
             with self.core.trust_own():
-                if before:
-                    self._put_encoded(values.encode_rows(before))
-                return self._do_now(kind, soul, key, value)
+                if before.rows:
+                    self._put_encoded(values.encode_rows(before.rows))
+                    self.permits.keep(before)
+                done = self._do_now(kind, soul, key, value)
+            if done:
+                self.permits.keep(permit)
+            return done
 
     def _do_now(self, kind: int, soul: str, key: str, value: bytes) -> bool:
         now = (

@@ -7,7 +7,7 @@ or a grant, is made before it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
@@ -50,6 +50,13 @@ class Maker(Protocol):
         """Return the author whom the state calls by this number."""
 
 
+class Permit(NamedTuple):
+    """What is allowed and not yet made."""
+
+    rows: list[Row]
+    trial: Ruling
+
+
 class Permits:
     """What a replica's own ops need. Raises `NotOwner` and `RuleBroken`; nothing was made then."""
 
@@ -70,8 +77,9 @@ class Permits:
         """Return whether it isn't simply one's own or nobody's."""
         return needs_verdict(self._replica.author, soul)
 
-    def permit_rows(self, rows: Iterable[Row]) -> list[Row]:
-        """Return the rows to be put for these, all of them allowed: with what others need to know in front."""
+    def permit_rows(self, rows: Iterable[Row]) -> Permit:
+        """Return the rows to be put for these, all of them allowed: with what others need to know in front. `keep` it
+        when they are put."""
         trial = self._begin_trial()
         made: list[Row] = []
         for soul, key, *value in rows:
@@ -80,11 +88,11 @@ class Permits:
             op = op._replace(clock=self._next_clock() + len(made))
             self._judge_op(trial, op)
             made.append((soul, key, *value) if value else (soul, key))
-        self._keep_trial(trial)
-        return made
+        return Permit(made, trial)
 
-    def permit_op(self, kind: int, soul: str, key: str, value: bytes) -> list[Row]:
-        """Return the rows to be put before an op of another kind, which is allowed."""
+    def permit_op(self, kind: int, soul: str, key: str, value: bytes) -> tuple[Permit, Permit]:
+        """Return the rows to be put before an op of another kind, and the op's own permit. `keep` each when what it
+        is for is made: an op may find nothing to do."""
         trial = self._begin_trial()
         decoded = [values.decode(value)] if value else []
         op = self._make_op(
@@ -95,10 +103,17 @@ class Permits:
             if op.kind is Kind.LIST_EDIT
             else op._replace(dots=self._removed_dots(op.kind, soul, key, value))
         )
-        made = self._rows_before(trial, op, 0)
-        self._judge_op(trial, op._replace(clock=op.clock + len(made)))
-        self._keep_trial(trial)
-        return made
+        before = self._rows_before(trial, op, 0)
+        judged = trial.begin_trial() if before else trial
+        self._judge_op(judged, op._replace(clock=op.clock + len(before)))
+        return Permit(before, trial), Permit([], judged)
+
+    def keep(self, permit: Permit) -> None:
+        """Note that what a permit is for was made: the newest one, or the newer of two in a row."""
+        if self._mine is None:
+            self._mine = permit.trial
+        else:
+            self._mine.keep_trial(permit.trial)
 
     def may_edit(self, soul: str, key: str = "") -> None:
         """Raise unless a text may be edited at all; the edit itself is judged when it is committed."""
@@ -134,12 +149,6 @@ class Permits:
     def _begin_trial(self) -> Ruling:
         mine = self._mine
         return self._replica.access.begin_ruling(self._replica.author) if mine is None else mine.begin_trial()
-
-    def _keep_trial(self, trial: Ruling) -> None:
-        if self._mine is None:
-            self._mine = trial
-        else:
-            self._mine.keep_trial(trial)
 
     def _next_clock(self) -> int:
         """Return what the next op will have."""
