@@ -24,7 +24,7 @@ log = logging.getLogger("dtp.chain")
 _AHEAD: Final = 64
 
 
-class Calls:
+class NodeCalls:
     """Makes calls to the node at `url`, each as a task of its own, and tells once of a silence until it answers."""
 
     def __init__(self, url: str, patience: float) -> None:
@@ -73,8 +73,7 @@ async def messages_apart(
     source: Callable[[], AsyncGenerator[T, None]], url: str
 ) -> AsyncIterator[AsyncIterator[T]]:
     """Give the messages of `source`, which a task of its own reads. Errors are those of
-    `Calls.make_call`. Leaving the block
-    ends the task."""
+    `NodeCalls.make_call`. Leaving the block ends the task."""
     waiting: deque[T] = deque()
     news, room = asyncio.Event(), asyncio.Event()
 

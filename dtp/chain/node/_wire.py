@@ -28,7 +28,7 @@ from dtp.chain.errors import (
 )
 from dtp.chain.model import canonical_id
 from dtp.chain.node import _answers as answers
-from dtp.chain.node._calls import Calls, messages_apart
+from dtp.chain.node._calls import NodeCalls, messages_apart
 from dtp.chain.node._pysui import Unresolved, library, unresolved_message
 from dtp.sui.grpc import GrpcMessageError, from_value
 from dtp.sui.names import SuiNameError
@@ -137,7 +137,7 @@ class NodeRpc:
         #: Calls under way by the channel that has them; one that is no more in use is closed behind its last.
         self._using: Counter[Any] = Counter()
         self._closed = False
-        self._calls = Calls(url, _SILENCE * timeout)
+        self._calls = NodeCalls(url, _SILENCE * timeout)
 
     def open(self) -> None:
         """Let calls make a connection, again after `close`."""

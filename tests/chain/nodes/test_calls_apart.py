@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from dtp.chain.errors import NodeUnavailable, NotFound
-from dtp.chain.node._calls import Calls
+from dtp.chain.node._calls import NodeCalls
 from dtp.testing import clock
 
 
@@ -24,7 +24,7 @@ def test_a_call_that_is_given_up_and_then_fails_is_not_told_of():
 
     async def main():
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-        caller = asyncio.ensure_future(Calls("http://node", 3).make_call(call()))
+        caller = asyncio.ensure_future(NodeCalls("http://node", 3).make_call(call()))
         await asyncio.sleep(0)
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -46,7 +46,7 @@ def test_a_node_that_is_silent_again_is_told_of_again(
             raise raised
 
     async def main() -> None:
-        calls = Calls("http://node", 3)
+        calls = NodeCalls("http://node", 3)
         lost = NodeUnavailable("no answer")
         for seconds, raised in (
             (4, lost),
