@@ -125,13 +125,15 @@ _Path = tuple[_Share, _Share]
 class ProcessorAccount:
     """What one peer from one source has had of the processor. `FairShares.get_account` returns it."""
 
-    __slots__ = ("_little", "_moves_until", "_much", "_shares")
+    __slots__ = ("_little", "_moves_until", "_much", "_served", "_shares")
 
     def __init__(self, shares: FairShares, little: _Path, much: _Path) -> None:
         self._shares = shares
         self._little, self._much = little, much
         #: Until when it counts among those who have much done; None if it doesn't.
         self._moves_until: float | None = None
+        #: Whose turn it is served in, until that is charged.
+        self._served: _Path | None = None
 
     @property
     def path(self) -> _Path:
@@ -147,10 +149,16 @@ class ProcessorAccount:
         """Note that it has more to be done than a turn does at once."""
         self._moves_until = self._shares.now() + MOVES_FOR
 
+    def note_served(self, path: _Path) -> None:
+        """Note that it has the processor as one of these."""
+        self._served = path
+
     def charge_seconds(self, seconds: float) -> None:
-        """Note that so much processor time was spent for it."""
+        """Note that so much processor time was spent for it. What waited is charged where it did: it may turn out to
+        be much only now."""
         time = self._shares.time()
-        source, peer = self.path
+        source, peer = self._served or self.path
+        self._served = None
         source.charge_seconds(seconds, time)
         peer.charge_seconds(seconds, time)
 
@@ -279,6 +287,7 @@ class FairQueue(Generic[T]):
         source, peers = self._sources.take_first(time)
         peer, line = peers.take_first(time)
         account, item = line.popleft()
+        account.note_served((source, peer))
         self._size -= 1
         if line:
             peers.put_waiting(peer, line, time)

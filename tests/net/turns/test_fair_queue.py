@@ -236,6 +236,20 @@ def test_who_has_much_done_counts_as_such_for_a_second() -> None:
     assert not account.is_ahead(0.011)
 
 
+def test_what_turns_out_to_be_much_is_charged_where_it_waited() -> None:
+    """Each could have one turn in a second for nothing: it was charged to those who have much done."""
+    processor = Processor()
+    for number in range(32):
+        account = processor.account("192.0.2.1", number)
+        processor.queue.put_item(account, "asked little")
+        processor.queue.take_next()
+        account.note_much()
+        account.charge_seconds(0.001)
+    for source in ("192.0.2.1", "198.51.100.1"):
+        processor.queue.put_item(processor.account(source, "visitor"), source)
+    assert processor.queue.take_next()[1] == "198.51.100.1"
+
+
 def test_a_source_that_is_alone_is_not_ahead_of_itself() -> None:
     """Its crowd has had much, and each of them waits for more: whoever of it has had nothing doesn't."""
     processor = Processor()
