@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -103,11 +104,11 @@ class _Turns:
         self._sources: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def take_turn(self, source: str) -> AsyncIterator[None]:
-        """Wait for a turn, and have it until the end. Raise `TimeoutError` where that takes too long."""
-        turn = self._sources.setdefault(source, asyncio.Lock())
-        async with asyncio.timeout(_ASK), turn, self._room:
-            yield
+    async def take_turn(self, source: str) -> AsyncIterator[float]:
+        """Wait for a turn, and give the time by the loop's clock at which it is over. Raise `TimeoutError` then."""
+        turn, ends = self._sources.setdefault(source, asyncio.Lock()), _now() + _ASK
+        async with asyncio.timeout_at(ends), turn, self._room:
+            yield ends
 
 
 class _Pace:
@@ -297,7 +298,7 @@ class Feeder:
             self._hand_on_surplus()
             try:
                 self._greet_listener(stream)
-                await self._feed_listener(stream, hello)
+                await self._feed_listener(stream, hello, self._send_segment)
             finally:
                 for each in beside:
                     each.cancel()
@@ -355,11 +356,15 @@ class Feeder:
     async def _answer_ask(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
         """Send one who wants only some segments what it asks for, in its turn; heads are small, and come at once."""
         self._greet_listener(stream, who)
-        wanted = replace(hello, count=min(hello.count, _HEADS_AT_ONCE if hello.heads else _MOST_AT_ONCE))
-        turn = asyncio.timeout(_ASK) if hello.heads else self._asks.take_turn(who.source)
+        if hello.heads:
+            async with asyncio.timeout(_ASK):
+                wanted = replace(hello, count=min(hello.count, _HEADS_AT_ONCE))
+                await self._feed_listener(stream, wanted, self._send_head)
+            return
         with contextlib.suppress(_NoUpload):  # it ends in order: others may have it
-            async with turn:
-                await self._feed_listener(stream, wanted)
+            async with self._asks.take_turn(who.source) as ends:
+                wanted = replace(hello, count=min(hello.count, _MOST_AT_ONCE))
+                await self._feed_listener(stream, wanted, partial(self._send_beside, ends))
 
     async def _give_keys(self, connection: Connection, stream: Stream, wanted: m.KeyWanted) -> None:
         if self._ask_keys is None:
@@ -433,12 +438,9 @@ class Feeder:
         frames.write(stream, m.Announced(self.held.announcement.encoded))
         self._say_state(stream, who)
 
-    async def _feed_listener(self, stream: Stream, hello: m.Hello) -> None:
+    async def _feed_listener(self, stream: Stream, hello: m.Hello, send: _SendSegment) -> None:
         """Send what a listener wants: with a `count` so many segments and no more, since it has no place."""
         held = self.held
-        send: _SendSegment = self._send_segment
-        if hello.count:
-            send = self._send_head if hello.heads else self._send_beside
         try:
             number = (
                 hello.start if hello.start is not None else await self._find_live_start(stream, hello.back_ms)
@@ -508,12 +510,12 @@ class Feeder:
             await stream.drain()
         return True
 
-    async def _send_beside(self, stream: Stream, segment: HeldSegment) -> bool:
+    async def _send_beside(self, ends: float, stream: Stream, segment: HeldSegment) -> bool:
         """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise. Raise
-        `_NoUpload` where that is in more than `_ASK` seconds, as long as a turn lasts in all."""
+        `_NoUpload` where that is when its turn is over, at `ends`."""
         async with self._next_beside:
             while not self.held.ended and (pause := self._beside.seconds_until_allowed(_now())):
-                if pause > _ASK:
+                if _now() + pause > ends:
                     raise _NoUpload
                 await asyncio.sleep(min(pause, _TELL))
                 if stream.write_error is not None:  # who has gone is sent nothing, and not counted

@@ -268,6 +268,21 @@ def test_who_asks_how_far_others_are_is_sent_few_heads_and_no_piece():
     clock.run(test())
 
 
+async def ask_for(network, source, start, count):
+    """Ask once, and return the numbers of those that came whole."""
+    heard, wanted = [], 0
+    async with network.dial(Identity.generate().id, "producer", source) as connection:
+        stream = await connection.open_stream()
+        frames.write(stream, m.Hello(start=start, count=count))
+        while (message := await frames.read(stream)) is not None:
+            match message:
+                case m.Manifest(data):
+                    wanted = Segment.decode(data).pieces
+                case m.Piece(number, index):
+                    heard += [number] * (index == wanted - 1)
+    return heard
+
+
 class Missed:
     """A stream of 200,000 bytes a second, and those who ask for what they missed of it; each way takes 20 ms."""
 
@@ -336,22 +351,37 @@ def test_who_asks_for_what_there_is_no_upload_for_is_told_so_at_once():
         held.add_own(signer.sign(body, time_ms=0, duration_ms=30_000, flags=Flag.START), body)
         network.serving["producer"] = Feeder(held, ME.id, fan_out=0)
 
-        async def ask(source):
-            pieces = 0
-            async with network.dial(Identity.generate().id, "producer", source) as connection:
-                stream = await connection.open_stream()
-                frames.write(stream, m.Hello(start=0, count=1))
-                while (message := await frames.read(stream)) is not None:
-                    pieces += isinstance(message, m.Piece)
-            return pieces
-
-        whole = -(-len(body) // 16_384)
-        assert await ask("93.184.0.1") == whole
+        assert await ask_for(network, "93.184.0.1", 0, 1) == [0]
         began = loop.time()
-        assert await asyncio.gather(*(ask(f"93.184.{each}.1") for each in range(1, 12))) == [0] * 11
+        crowd = (ask_for(network, f"93.184.{each}.1", 0, 1) for each in range(1, 12))
+        assert await asyncio.gather(*crowd) == [[]] * 11
         assert loop.time() - began < 1
         await asyncio.sleep(10.5)  # from here on it can be sent within a turn
-        assert sorted(await asyncio.gather(*(ask(f"93.184.{each}.1") for each in range(3)))) == [0, 0, whole]
+        crowd = (ask_for(network, f"93.184.{each}.1", 0, 1) for each in range(3))
+        assert sorted(await asyncio.gather(*crowd)) == [[], [], [0]]
+
+    clock.run(test())
+
+
+def test_who_has_less_left_of_its_turn_than_there_is_no_upload_for_is_told_so_at_once():
+    """To wait to its end and be reset then is of no use to it, and keeps others from the same place waiting."""
+
+    async def test():
+        signer, network = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0)), Network()
+        held, loop = HeldSegments(signer.announcement), asyncio.get_running_loop()
+        for at, seconds in ((0, 18), (18, 8), (26, 1)):
+            body = bytes(150_000 * seconds)
+            segment = signer.sign(body, time_ms=1000 * at, duration_ms=1000 * seconds, flags=Flag.START)
+            held.add_own(segment, body)
+        network.serving["producer"] = Feeder(held, ME.id, fan_out=0)
+        assert await ask_for(network, "93.184.0.1", 0, 1) == [0]  # 8 s from here on there is no upload
+        began = loop.time()
+        asking = asyncio.ensure_future(ask_for(network, "93.184.1.1", 1, 2))
+        await asyncio.sleep(7)
+        behind = asyncio.ensure_future(ask_for(network, "93.184.1.1", 2, 1))
+        assert await asking == [1]
+        assert loop.time() - began < 9
+        assert await behind == [2]
 
     clock.run(test())
 
