@@ -615,11 +615,11 @@ def tell_air(on_air: Broadcast, air: Air) -> None:
 def tell_costs(on_air: Broadcast) -> None:
     """Say what the chain has brought to the producer of a show, and what it took."""
     keeper = on_air.keeper
-    if keeper is None or not ((found := keeper.takings).posted or found.gas):
+    if keeper is None or not ((found := keeper.takings).released or found.gas):
         return
     record = {"event": "posted", "slots": found.posted, "released": found.released, "gas_mist": found.gas}
     brought = f"{count_of(found.posted, 'slot')} posted: {money(found.released, keeper.found.coin)}, "
-    print_line(record, brought * bool(found.posted) + gas_text(found.gas), err=True)
+    print_line(record, brought * bool(found.released) + gas_text(found.gas), err=True)
 
 
 #: The commands of this file, for the group `dtp show`.

@@ -15,6 +15,7 @@ from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots
 from dtp.chain.errors import MoveAborted, NodeUnavailable
 from dtp.chain.node.client import ChainClient
+from dtp.chain.node.gas import TransactionNotes
 from dtp.chain.show import Show, ShowError, ShowState
 from dtp.errors import ChainError
 from dtp.tasks import SupervisedTask
@@ -34,16 +35,29 @@ _CANT_TELL = "whether the show can start yet isn't known, which is asked again: 
 _FEW_LEFT: Final = "%d of %d tickets are left, since some were taken back; 'dtp show end' ends the show"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Takings:
-    """What a keeper's transactions have brought since it began, and what they took."""
+    """What a show has brought to its producer since a keeper began, and what the keeper's transactions took."""
 
     #: Slots that were posted.
-    posted: int = 0
-    #: What they released, in units of the show's coin.
-    released: int = 0
-    #: Gas of those that have taken effect, MIST.
-    gas: int = 0
+    posted: int
+    #: What slots have brought, also of those who left before theirs were posted; in units of the show's coin.
+    released: int
+    #: Gas of what was executed, MIST, also where the chain refused it.
+    gas: int
+
+
+class _GasNotes(TransactionNotes):
+    """Adds up the gas of transactions."""
+
+    def __init__(self) -> None:
+        self.gas = 0
+
+    async def transaction_sent(self, digest: str) -> None:
+        pass
+
+    async def transaction_done(self, digest: str, gas: int) -> None:
+        self.gas += gas
 
 
 class ShowKeeper:
@@ -64,7 +78,8 @@ class ShowKeeper:
         is set later makes no slots, and takes none away."""
         self.found, self._end_wanted = found, end_wanted
         self.slots = slots or Slots()
-        self._chain, self._cap = chain, cap
+        self._gas, self._began_with = _GasNotes(), found.show
+        self._chain, self._cap = chain.noted_by(self._gas), cap
         loop = asyncio.get_running_loop()
         began = clock_ms() - loop.time() * 1000
         self._clock_ms: Callable[[], int] = lambda: round(began + loop.time() * 1000)
@@ -84,7 +99,6 @@ class ShowKeeper:
         #: When the chain is asked again whether it is too late to start.
         self._look_again = -math.inf
         self.air = Air.OFF
-        self.takings = Takings()
 
     @classmethod
     async def open(
@@ -104,6 +118,12 @@ class ShowKeeper:
     def show(self) -> Show:
         """The show, as it was read last."""
         return self.found.show
+
+    @property
+    def takings(self) -> Takings:
+        """What the show has brought as it was read last, and what that took."""
+        show, before = self.show, self._began_with
+        return Takings(show.posted - before.posted, show.released - before.released, self._gas.gas)
 
     @property
     def slot(self) -> int:
@@ -147,8 +167,7 @@ class ShowKeeper:
     async def say_where(self, hint: str) -> None:
         """Have the chain say where the show is heard, if it says something else."""
         if self.show.hint != hint.encode():
-            executed = await shows.set_hint(self._chain, self.found, self._cap, hint)
-            self.takings.gas += executed.gas.net
+            await shows.set_hint(self._chain, self.found, self._cap, hint)
 
     def _judge_now(self) -> None:
         loop, now_ms = asyncio.get_running_loop(), self._clock_ms()
@@ -194,8 +213,7 @@ class ShowKeeper:
             await asyncio.sleep(_TICK)
             if self._end_wanted() and self.show.state != ShowState.ENDED:
                 await self.post_owed()
-                executed = await shows.end(self._chain, self.show.id)
-                self.takings.gas += executed.gas.net
+                await shows.end(self._chain, self.show.id)
                 await self._read_show()
             await self._end_late()
             await self.post_slots()
@@ -222,8 +240,7 @@ class ShowKeeper:
         await self._read_show()
         if self.show.state == ShowState.OFF:
             # Not `end`: it may have started, where a node is behind.
-            executed = await shows.expire(self._chain, self.found)
-            self.takings.gas += executed.gas.net
+            await shows.expire(self._chain, self.found)
             log.warning(
                 "too few tickets were sold in time, so the show has ended: 'dtp show refund' brings their price back"
             )
@@ -267,10 +284,7 @@ class ShowKeeper:
 
     async def _post_slots(self, hashes: list[bytes]) -> None:
         self._doubtful = True
-        posted, executed = await shows.post(self._chain, self.found, self._cap, hashes)
-        self.takings.posted += len(posted.hashes)
-        self.takings.released += posted.released
-        self.takings.gas += executed.gas.net
+        posted = await shows.post(self._chain, self.found, self._cap, hashes)
         self._warned.discard(_CANT_POST)
         self.slots.note_posted(posted.first + len(posted.hashes))
         await self._read_again()

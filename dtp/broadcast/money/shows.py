@@ -300,14 +300,11 @@ async def cap_of(chain: ChainClient, id: Id) -> str:
     raise NotProducer(f"{chain.address} isn't the producer of {wanted}")
 
 
-async def post(
-    chain: ChainClient, found: Found, cap: str, hashes: Sequence[bytes]
-) -> tuple[module.SlotsPosted, Executed]:
-    """Post slots that are over; return what that brought, and the transaction."""
+async def post(chain: ChainClient, found: Found, cap: str, hashes: Sequence[bytes]) -> module.SlotsPosted:
+    """Post slots that are over; return what that brought."""
     program = Program()
     module.post(program, found.show.id, cap, hashes, coin=found.coin)
-    executed = await chain.execute(program)
-    return chain.event_in(executed, module.SCHEMA, module.SlotsPosted), executed
+    return chain.event_in(await chain.execute(program), module.SCHEMA, module.SlotsPosted)
 
 
 async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:

@@ -372,10 +372,6 @@ def test_the_table_of_what_is_sent_unpaid_is_there():
 SLOT = 30
 
 
-#: What a transaction of a chain that is here says of itself.
-EXECUTED = SimpleNamespace(gas=SimpleNamespace(net=7))
-
-
 class OnChain:
     """A show that takes slots as `show.move` does; what is read of it may be as it was before."""
 
@@ -425,14 +421,16 @@ class OnChain:
                 show, posted=show.posted + 1, pot=show.pot - 100, due_ms=show.due_ms + show.slot_ms
             )
         self.versions.append(show if show.pot >= 100 else replace(show, state=ShowState.OFF))
-        return SlotsPosted("0x1", first, hashes, FIRST_HEAD, 100 * len(hashes), show.pot), EXECUTED
+        return SlotsPosted("0x1", first, hashes, FIRST_HEAD, 100 * len(hashes), show.pot)
 
     async def expire(self, chain, found):
         if self.show.state != ShowState.OFF or self.now_ms <= self.show.start_by_ms:
             raise ChainError("it is still running")
         self.ended += 1
         self.versions.append(replace(self.show, state=ShowState.ENDED))
-        return EXECUTED
+
+    def noted_by(self, notes):
+        return self
 
     async def service_info(self):
         self.asked_time += 1

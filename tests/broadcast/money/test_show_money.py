@@ -14,6 +14,7 @@ from dtp.broadcast.errors import BroadcastError, OffAir, ShowBusy
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
 from dtp.broadcast.money.ending import end_show
+from dtp.broadcast.money.keeping import ShowKeeper
 from dtp.broadcast.money.shows import NoShare, NotProducer, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
 from dtp.broadcast.producing import Broadcast
@@ -95,6 +96,35 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
             assert amount == 300
             assert [each.amount for each in await shows.refund(listener, id)] == [0, 0]
             assert share
+
+    run(work())
+
+
+def test_a_producer_is_told_of_the_gas_of_what_the_chain_has_refused(client, wallet, chain_ms, calls):
+    """Of a show that can't start any more two say so at once: the chain takes the gas of both."""
+
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            soon = chain_ms() + 2 * SLOT
+            terms = ShowTerms(slot_ms=SLOT, ticket_price=70, fewest=2, slots=5, start_by_ms=soon)
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            held = (await producer.balance(producer.address)).total
+            first = True
+
+            async def simulate(genuine, *arguments, **options):
+                nonlocal first
+                answer = await genuine(*arguments, **options)
+                if first:
+                    first = False
+                    await shows.end(listener, id)
+                return answer
+
+            with calls.answering(simulate=simulate):
+                async with await ShowKeeper.open(producer, id, chain_ms) as keeper:
+                    await until(lambda: keeper.air == Air.ENDED and keeper.takings.gas)
+            taken = held - (await producer.balance(producer.address)).total
+            assert (keeper.takings.gas, keeper.takings.posted) == (taken, 0)
+            assert not first
 
     run(work())
 
@@ -237,6 +267,8 @@ def test_who_leaves_before_a_batch_is_posted_takes_nothing_back_that_was_sent(
                 await until(lambda: on_air.keeper.show.state == ShowState.OFF)
                 found = on_air.keeper.show
                 assert (found.posted, found.earned, found.pot) == (back.paid // 100, back.paid, 0)
+                takings = on_air.keeper.takings
+                assert (takings.posted, takings.released) == (found.posted, back.paid)
 
     run(work())
 
