@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -258,11 +259,9 @@ class AccessFile(WatchedFileHandler):
             if self.stream is None:
                 self.stream = self._open()
                 self._statstream()
-            begin = self.terminator if self._lost and self._is_torn() else ""
-            self.stream.write(begin + self.format(record) + self.terminator)
-            self.stream.flush()
+            line = self.format(record) + self.terminator
+            _append(self.stream.fileno(), line.encode(errors="backslashreplace"))
         except OSError as error:
-            self._drop_stream()
             self._lost += 1
             if self._lost == 1:
                 _log.error("the access log can't be written: %s: %s", self.baseFilename, error.strerror)
@@ -271,21 +270,16 @@ class AccessFile(WatchedFileHandler):
             _log.warning("the access log can be written again: %d lines were left out", self._lost)
             self._lost = 0
 
-    def _is_torn(self) -> bool:
-        """True if the file ends within a line, for the rest of which there was no room."""
-        try:
-            with open(self.baseFilename, "rb") as file:
-                file.seek(-1, os.SEEK_END)
-                return file.read(1) != b"\n"
-        except OSError:  # an empty one, or one that isn't ours to read
-            return False
 
-    def _drop_stream(self) -> None:
-        """Let go of a file whose buffer can't be written: closing would try that again."""
-        stream, self.stream = self.stream, None
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
+def _append(number: int, line: bytes) -> None:
+    """Append a line to a file. Raises `OSError` where there is no room for all of it, and takes back the part that
+    there was room for, unless another process has written behind it."""
+    size = os.fstat(number).st_size
+    written = os.write(number, line)
+    if written < len(line):
+        if os.fstat(number).st_size == size + written:
+            os.ftruncate(number, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _write_access(log: Log) -> None:
