@@ -388,15 +388,16 @@ class Connection:
         self.abort(code, reason, application=code != 0)
         await self.wait_gone(most)
 
-    async def delivered(self) -> None:
-        """Wait until the peer has all streams that were finished, or the connection is over.
-
-        At most 5 s; 30 s over carriers that are slow by nature.
-        """
+    async def delivered(self) -> bool:
+        """Return whether the peer has all streams that were finished: once it has, the connection is over, or 5 s are
+        (30 over carriers that are slow by nature)."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._at_most(LINGER)):
-                while self._end.error is None and any(map(self._session.is_finishing, self._streams)):
+                while self._end.error is None:
+                    if not any(map(self._session.is_finishing, self._streams)):
+                        return True
                     await self._waiters.wait_for("written")
+        return False
 
     async def wait_gone(self, most: float = LINGER) -> None:
         """Wait, after the end, until the carriers have sent the last word and are closed. Those whose peer takes

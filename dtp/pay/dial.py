@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
@@ -20,7 +20,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting
 from dtp.net.resolver import HostResolver, NotResolved, Resolver, StaticResolver
-from dtp.pay.errors import ChannelUnusable
+from dtp.pay.errors import UNPAID, ChannelUnusable
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.handshake import HandshakeConfig, Ticket
 from dtp.session.limits import DEFAULT, Limits
@@ -72,7 +72,8 @@ class PaidConnecting:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         assert self._connection is not None
         # An error of ours doesn't take back what was used: the rest is paid and the channel closed in order.
-        await self._connection.close(CloseCode.INTERNAL if error is not None else CloseCode.NORMAL)
+        with suppress(*(UNPAID if error is not None else ())):  # there is one that says more
+            await self._connection.close(CloseCode.INTERNAL if error is not None else CloseCode.NORMAL)
 
 
 @overload

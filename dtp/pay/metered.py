@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 from dtp.errors import DtpError, LocalError
-from dtp.net.connection import Connection
+from dtp.net.connection import HEARD, LINGER, Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
 from dtp.pay.answers import SealedAnswer
@@ -21,7 +21,7 @@ from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, MoneyNotAdded, NotM
 from dtp.pay.server.payee import Payee
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.terms import Usage
-from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
+from dtp.session.codes import ConnectionClosed, check_code
 
 
 class Metered(Connection):
@@ -70,34 +70,21 @@ class Metered(Connection):
             raise NotMetered("only the client of a metered connection can buy")
         return self.meter
 
-    def _check_open(self) -> None:
-        if (
-            self.closed
-            and self.meter is not None
-            and isinstance(self.meter.error, BudgetSpent | MoneyNotAdded)
-        ):
-            raise self.meter.error
-        super()._check_open()
-
     def _explain_end(self, closed: ConnectionClosed) -> DtpError:
-        """Return why we declined a charge where the server ended it for that: `BudgetSpent`, `MoneyNotAdded` or
-        `ChargeDeclined`."""
-        meter = self.meter
-        about = closed.close_code, closed.detail
-        if (
-            about == (CloseCode.PAYMENT, CloseDetail.CHARGE_DECLINED)
-            and closed.by_peer
-            and isinstance(meter, ClientMeter)
-        ):
-            return meter.declined or closed
-        return closed
+        """Return what it ended for where that is known to a client: `BudgetSpent` or `MoneyNotAdded` where there was
+        no more money, and why a charge was declined for which the server ended it."""
+        found = self.meter.explain_end(closed) if isinstance(self.meter, ClientMeter) else None
+        return found or closed
 
     def try_open_stream(self) -> Stream | None:
         """Open a stream as `Connection.try_open_stream` does. Raises `BudgetSpent` for a client whose money covers no
         other request."""
-        if isinstance(self.meter, ClientMeter):
-            self.meter.payer.check_request()
-        return super().try_open_stream()
+        if not isinstance(self.meter, ClientMeter) or self.closed:
+            return super().try_open_stream()
+        self.meter.payer.check_request()
+        stream = super().try_open_stream()
+        self.meter.limit_sending()
+        return stream
 
     async def open_stream(self, *, patience: float | None = None) -> Stream:
         """Open a stream as `Connection.open_stream` does. A client whose money covers no other request adds some
@@ -177,16 +164,20 @@ class Metered(Connection):
         """Close as `Connection.close` does, once the client has paid for what it got; a server waits for that a
         while.
 
-        Who cancels it breaks off: what was signed stands, and the channel stays open for the next time.
+        Raises, as the client, `BudgetSpent` or `MoneyNotAdded` where the money didn't suffice to deliver what was
+        finished; by then all is closed. Who cancels it breaks off: what was signed stands, and the channel stays open
+        for the next time.
         """
-        meter, agreed = self.meter, None
+        check_code(code)
+        meter, agreed, was_open = self.meter, None, not self.closed
         try:
+            is_delivered = await self.delivered()
             if not self.closed and isinstance(meter, ServerMeter):
-                await self.delivered()
                 await meter.paid_up()
             elif isinstance(meter, ClientMeter):
                 agreed = await meter.last_words()
-            await super().close(code, reason)
+            self.abort(code, reason, application=code != 0)
+            await self.wait_gone(LINGER if was_open else HEARD)
             if meter is not None:
                 await meter.wait_settled()
             if isinstance(meter, ClientMeter) and meter.purchase is not None:
@@ -199,6 +190,8 @@ class Metered(Connection):
                     await meter.wait_settled()
                 if isinstance(meter, ClientMeter) and meter.purchase is not None:
                     await meter.purchase.break_off(meter.agreed)
+        if was_open and not is_delivered and isinstance(self.ended_by, BudgetSpent | MoneyNotAdded):
+            raise self.ended_by
 
     def at_end(self, rest: AsyncExitStack) -> None:
         """Close `rest` at the end of `close`: what was opened for this connection."""

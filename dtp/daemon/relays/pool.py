@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from dtp.daemon.patience import PATIENCE, Patience
-from dtp.daemon.relays.used import UsedConnections
+from dtp.daemon.relays.used import UsedConnections, close_used
 from dtp.errors import CarrierError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -329,4 +329,4 @@ class Pool:
             await asyncio.gather(dialing, return_exceptions=True)
         held = self._held  # those as well whose closing is broken off
         await self._used.cancel()
-        await asyncio.gather(*(connection.close() for connection in held))
+        await asyncio.gather(*map(close_used, held))

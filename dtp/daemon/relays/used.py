@@ -10,6 +10,7 @@ from typing import Final
 
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
+from dtp.pay.errors import UNPAID
 from dtp.tasks import start_task
 
 #: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
@@ -91,4 +92,10 @@ async def _part(connection: Connection) -> None:
     if not connection.source:
         with contextlib.suppress(DtpError):
             await connection.ping()
-    await connection.close()
+    await close_used(connection)
+
+
+async def close_used(connection: Connection) -> None:
+    """Close a connection. What its money didn't suffice to deliver is told by its streams."""
+    with contextlib.suppress(*UNPAID):
+        await connection.close()

@@ -32,7 +32,7 @@ from dtp.pay.store.journal import Journal
 from dtp.pay.terms import NOTHING, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.plurals import count_of
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
 from dtp.tasks import as_future, start_task
 
 log = logging.getLogger("dtp.pay")
@@ -194,16 +194,21 @@ class ClientMeter(MeterDriver):
                         self._finished = event
         _, sent, received = self._traffic
         due, leeway = sent + received + self.payer.next_look, self.payer.leeway
-        left = self.payer.bytes_left
         self.watch.total = due + leeway
         # Where nothing more may go, whatever is written next is looked at before it waits.
         self.watch.along = due if leeway or self.payer.spent else NO_COUNT
-        self.connection.limit_sending(None if left is None else max(0, sent + left))
+        self.limit_sending()
         if self._put_off and self.payer.spent and not self._adding:
             self._top_up(max(1, self.payer.missing_funds(0)))
         if self._no_more and not self._leaving and self.payer.spent and self._has_waiting_stream():
             self._leaving = True
             self.spawn(self._end_unfunded())
+
+    def limit_sending(self) -> None:
+        """Have no more sent than the money pays for beside what has moved and the streams that were opened, those too
+        that nothing has been counted of yet."""
+        left = self.payer.bytes_left_beside(self.connection.traffic.opened)
+        self.connection.limit_sending(None if left is None else max(0, self._traffic.sent + left))
 
     def _sign_voucher(self, wanted: payer_events.SignWanted) -> None:
         """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
@@ -338,17 +343,23 @@ class ClientMeter(MeterDriver):
 
         By then streams that were complete have ended in order. If all have, the connection is its user's to close.
         """
-        if self.payer.funds.lacking_for(self.payer.used) <= 0:
-            await self.last_words()
+        await self.last_words()
         if self._over or not self._has_waiting_stream():
             self._leaving = False  # so that the next stream is told
             return
-        connection, self.error = self.connection, self._refused or self.payer.out_of_money()
-        log.info("%r: %s", connection, self.error)
-        for stream in tuple(connection._streams.values()):
-            stream._fail_read(self.error)
-            stream._fail_write(self.error, delivered=connection.outlet.is_acknowledged(stream.id))
-        connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
+        self.error = self._refused or self.payer.out_of_money()
+        log.info("%r: %s", self.connection, self.error)
+        self.connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
+
+    def explain_end(self, closed: ConnectionClosed) -> DtpError | None:
+        """Return what a connection ended for that has ended so, where this side knows it better; else None."""
+        if not closed.by_peer:
+            return self.error if isinstance(self.error, BudgetSpent | MoneyNotAdded) else None
+        if closed.close_code != CloseCode.PAYMENT:
+            return None
+        if closed.detail == CloseDetail.DEPOSIT_USED_UP and self.payer.spent:
+            return self._refused or self.payer.out_of_money()
+        return self.declined if closed.detail == CloseDetail.CHARGE_DECLINED else None
 
     def _on_charge_offered(self, offer: payer_events.ChargeOffered) -> None:
         if offer.lock is None:

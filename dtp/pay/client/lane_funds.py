@@ -32,6 +32,16 @@ class LaneFunds:
         within = self.prices.bytes_within(self.most, used.requests)
         return None if within is None else within - used.bytes
 
+    def payable(self, used: Usage, signed: Usage) -> Usage:
+        """Return as much of `used` as is paid for, at least what was `signed`: what is under way both ways when the
+        money ends may come to more."""
+        if self.lacking_for(used) <= 0:
+            return used
+        within = self.prices.bytes_within(self.most, used.requests)
+        if within is None or within < signed.bytes:
+            return signed
+        return Usage(used.requests, min(used.bytes, within))
+
     def is_spent(self, used: Usage) -> bool:
         """Return whether no further byte is paid for: unless more is added, nothing more can come."""
         left = self.bytes_left(used)

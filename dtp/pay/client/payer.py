@@ -271,6 +271,12 @@ class Payer:
         below zero."""
         return self.funds.bytes_left(self._made)
 
+    def bytes_left_beside(self, opened: int) -> int | None:
+        """Return how many bytes the money still pays for as `bytes_left` does, beside so many streams of this
+        connection."""
+        more = opened - self.counts.opened if self.counts.count_streams else 0
+        return self.funds.bytes_left(self._made.plus(more, 0))
+
     @property
     def spent(self) -> bool:
         """Whether the money pays for no further byte: unless more is added, nothing more can come or go."""
@@ -395,14 +401,16 @@ class Payer:
         """Return what the next voucher is to say, `more` ahead of use where that is paid for; None when there is
         nothing new to say, or no money."""
         signed, funds = self.signed.usage, self.funds
-        target = self.used.maximum(signed)
+        used = self.used.maximum(signed)
+        target = funds.payable(used, signed)
         if self._ending is None and any(more):
             ahead = self.used.plus(*more).maximum(signed)
             if funds.lacking_for(ahead) <= 0:
                 target = ahead
-        if funds.lacking_for(target) > 0:
+        if funds.lacking_for(used) > 0:
             self._events += funds.tell_low(self.missing_funds(0))
-            return None
+            if target.requests < used.requests:
+                return None
         unlocks = self.charges.lock is None and _lock_of(self.newest) is not None
         return target if target != signed or self.charges.is_unsigned or unlocks else None
 
@@ -444,7 +452,9 @@ class Payer:
         if ending is None or ending.final is None or ending.finished or self.schedule.signing:
             return
         known = self._made.plus(*self.left)
-        if any(ending.final.above(known)) or any(self.unpaid) or self.signed.is_unstored:
+        payable = self.funds.payable(self.used, self.signed.usage)
+        owes = any(payable.above(self.signed.usage))
+        if any(ending.final.above(known)) or owes or self.signed.is_unstored:
             return
         if self.charges.lock is not None:  # what it pays for can't be read yet
             return

@@ -490,7 +490,7 @@ class Ledger(ChannelAccount):
         if entry.agreed is not None:  # the answer was lost
             meter.payee.send_agreement(entry.agreed)
         # Whoever still owes waits for the chain's own way to close; who owed nothing then was served nothing since.
-        owes = any(meter.payee.unpaid) and entry.end is None
+        owes = any(meter.payee.owed) and entry.end is None
         if self._signer is None or entry.agreeing or owes:
             return
         if self.can_agree(entry.channel):

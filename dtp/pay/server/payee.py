@@ -347,6 +347,13 @@ class Payee:
         """What was served and no stored voucher pays for."""
         return self.used.above(self.vouchers.paid)
 
+    @property
+    def owed(self) -> Usage:
+        """What is unpaid and the deposit would still pay for."""
+        within = self.deposit.bytes_within(self.used.requests)
+        payable = self.used.bytes if within is None else min(self.used.bytes, within)
+        return Usage(self.used.requests, payable).above(self.vouchers.paid)
+
     def used_with(self, voucher: Voucher, charge: int) -> Usage:
         """Return what was used once this voucher counts, and with it the charge that it pays: what is stored beside
         it."""

@@ -502,7 +502,7 @@ class ServerMeter(MeterDriver):
         self.process_turn()
         with contextlib.suppress(TimeoutError, DtpError):
             async with asyncio.timeout(self.end_patience):
-                while any(self.payee.unpaid) and not self._over:
+                while any(self.payee.owed) and not self._over:
                     await self.wait_changed()
 
 

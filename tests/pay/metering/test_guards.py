@@ -305,6 +305,28 @@ def test_the_end_waits_until_the_last_voucher_is_stored() -> None:
     assert payer_events.Finished(True) in made.take_events()
 
 
+def test_what_is_under_way_beyond_the_money_leaves_nothing_of_the_money_unpaid() -> None:
+    """Both ends stop where it ends, but neither knows what is under way to it: no voucher was signed then."""
+    made = client(PRICES.cost_of(Usage(1, MIB)))
+    made.set_counts(1, MIB + 65_536, 0.0)
+    made.finish(0.0)
+    last = sign_one(made)
+    assert (last.requests, last.bytes, last.amount) == (1, MIB, made.funds.most)
+    hear(made, messages.Bill(1, MIB + 65_536))
+    hear(made, messages.Stored(last.sequence))
+    assert payer_events.Finished(True) in made.take_events()
+    assert made.unpaid == Usage(0, 65_536)
+
+
+def test_no_bytes_are_signed_for_that_requests_leave_no_money_for() -> None:
+    made = client(PRICES.cost_of(Usage(2, 0)))
+    made.set_counts(2, 0, 0.0)
+    made.finish(0.0)
+    assert sign_one(made).requests == 2
+    made.set_counts(3, 50, 0.0)
+    assert wanted(made) == []
+
+
 def test_a_lack_of_money_is_told_once() -> None:
     made = client(PRICES.cost_of(Usage(4, 0)))
     told = []

@@ -214,3 +214,22 @@ def test_credit_for_what_comes_ends_where_the_money_does() -> None:
     made.voucher_stored(KEY.sign(voucher(1, 0, MIB + MIB // 2)), 0, 0.0)
     assert made.limit.bytes == MIB
     assert made.receive_limit() == 2 * MIB
+
+
+@pytest.mark.parametrize(
+    ("vouched", "opened", "moved", "owed"),
+    [
+        (MIB, 1, MIB + 65_536, Usage()),  # what was under way when the deposit ended
+        (MIB - 9, 1, MIB + 65_536, Usage(0, 9)),
+        (MIB - 9, 1, MIB - 5, Usage(0, 4)),
+        (MIB, 2, MIB, Usage(1, 0)),
+    ],
+)
+def test_nothing_is_owed_that_the_deposit_does_not_pay_for(
+    vouched: int, opened: int, moved: int, owed: Usage
+) -> None:
+    """A channel that was used up while bytes were under way was closed by the chain only, a claim time later."""
+    newest = KEY.sign(voucher(1, 1, vouched))
+    made = Payee(PayeeLane(CHANNEL, 0, newest), PRICES, PRICES.cost_of(Usage(1, MIB)))
+    made.set_counts(opened, moved, 0, 0.0)
+    assert made.owed == owed

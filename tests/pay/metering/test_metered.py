@@ -6,7 +6,6 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from dtp.net.connection import Connection
 from dtp.net.parts.intake import StreamIntake
 from dtp.net.turns.budget import StreamBudget
 from dtp.pay.metered import Metered
@@ -26,25 +25,20 @@ class Driver(ServerMeter):
         self.done.append("written")
 
 
-class Closing(Connection):
-    """A connection that notes when it is closed."""
-
-    done: list[str]
-
-    async def close(self, code: int = 0, reason: str = "") -> None:
-        self.done.append("closed")
-
-
-class Served(Metered, Closing):
-    """A connection without a carrier."""
+class Served(Metered):
+    """A connection without a carrier that notes when it is closed."""
 
     closed = False
 
     def __init__(self, done: Any) -> None:
         self.done, self.meter = done, Driver(done)
 
-    async def delivered(self) -> None:
+    async def delivered(self) -> bool:
         self.done.append("delivered")
+        return True
+
+    async def wait_gone(self, most: float = 0.0) -> None:
+        self.done.append("closed")
 
     def abort(self, code: int = 0, reason: str = "", *, application: bool = False, detail: int = 0) -> None:
         pass

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dtp.errors import LocalError
 from dtp.pay.errors import BudgetSpent
 from dtp.pay.terms import MIB, Spending
 
@@ -27,6 +28,14 @@ async def end_and_take(connection: Any) -> None:
         request.stream.write_eof()
         while await request.stream.read(MIB):
             pass
+
+
+async def echo(connection: Any) -> None:
+    """Answer with what comes."""
+    async for request in connection.requests():
+        while data := await request.stream.read(MIB):
+            request.stream.write(data)
+            await request.stream.drain()
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["made", "answered"])
@@ -134,5 +143,124 @@ def test_who_opens_another_stream_once_all_is_used_up_is_told(market: Play) -> N
             another.write(bytes(8 * MIB))
             with pytest.raises(BudgetSpent):
                 await another.drain()
+
+    market(scenario)
+
+
+def test_an_echo_pays_all_of_a_budget_that_ends_within_it(market: Play) -> None:
+    """Neither end knows what is under way to it, so more may have moved than is paid: a step of vouchers was left
+    unpaid then, and the channel wasn't closed by agreement."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(echo)
+        buyer = await market.buyer()
+        budget = cost_of(MIB // 2)
+        async with market.connect(buyer, budget=budget, keep=False) as connection:
+            stream = await connection.open_stream()
+
+            async def talk() -> None:
+                while True:
+                    stream.write(bytes(MIB // 16))
+                    await stream.drain()
+                    await stream.read(1)
+
+            with pytest.raises(BudgetSpent):
+                await talk()
+        assert budget - 2 < connection.paid <= budget
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_what_is_written_in_the_turn_of_its_opening_stops_at_the_byte_too(market: Play) -> None:
+    """It went beyond by as much as the request costs, since that wasn't counted yet."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(take)
+        buyer = await market.buyer()
+        budget = cost_of(100_000)
+        connection = await market.connect(buyer, budget=budget, keep=False)
+        stream = connection.try_open_stream()
+        stream.write(bytes(200_000))
+        with pytest.raises(BudgetSpent):
+            await stream.flush()
+        assert connection.usage.bytes == within(budget)
+        await connection.close()
+        assert await market.channels(buyer) == [None]
+
+    market(scenario)
+
+
+def test_who_closes_with_more_than_the_money_delivers_is_told(market: Play) -> None:
+    """Nothing was said, and what was finished was lost. All is closed all the same."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(take)
+        buyer = await market.buyer()
+        budget = cost_of(MIB // 2)
+        connection = await market.connect(buyer, budget=budget, keep=False)
+        stream = await connection.open_stream()
+        stream.write(bytes(8 * MIB))
+        stream.write_eof()
+        with pytest.raises(BudgetSpent, match="larger budget"):
+            await connection.close()
+        assert budget - 2 < connection.paid <= budget
+        assert await market.channels(buyer) == [None]
+        await connection.close()
+
+    market(scenario)
+
+
+def test_an_error_of_the_program_is_not_hidden_by_what_the_money_does_not_deliver(market: Play) -> None:
+    async def scenario(market: Market) -> None:
+        await market.serve(take)
+        buyer = await market.buyer()
+
+        async def fail() -> None:
+            async with market.connect(buyer, budget=cost_of(MIB // 2)) as connection:
+                stream = await connection.open_stream()
+                stream.write(bytes(8 * MIB))
+                stream.write_eof()
+                raise LocalError("mine")
+
+        with pytest.raises(LocalError, match="mine"):
+            await fail()
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_was_finished_before_closing_is_delivered_and_paid(market: Play, keep: bool) -> None:
+    """The last words were said first: what went behind them was not paid, and the channel not closed by agreement."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(take)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=keep) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(30 * MIB))
+            stream.write_eof()
+        assert connection.usage.bytes == 30 * MIB
+        assert not any(connection.unpaid)
+        assert [each is None for each in await market.channels(buyer)] == [not keep]
+
+    market(scenario)
+
+
+def test_who_opens_a_stream_behind_the_end_of_the_money_is_told_so(market: Play) -> None:
+    """Where a request costs nothing it was told that the connection was closed."""
+
+    async def scenario(market: Market) -> None:
+        await market.serve(take, terms=TERMS.__class__(price_mib=2_000_000, min_deposit=1000))
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=1_000_000) as connection:
+            stream = await connection.open_stream()
+            stream.write(bytes(4 * MIB))
+            with pytest.raises(BudgetSpent):
+                await stream.drain()
+            with pytest.raises(BudgetSpent):
+                connection.try_open_stream()
+            with pytest.raises(BudgetSpent):
+                await connection.open_stream()
 
     market(scenario)
