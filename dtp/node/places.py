@@ -22,7 +22,7 @@ from dtp.net.resolver import Candidate, Resolver, for_service
 from dtp.peers.links import PeerLink
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.reach import CHECK_PAUSE, Reach
-from dtp.peers.reach.relay_client import RelayPlace, source_of
+from dtp.peers.reach.relay_client import RelayPlace, Reservation, source_of
 from dtp.peers.record import PeerRecord
 from dtp.tasks import TaskSet
 
@@ -190,8 +190,19 @@ class _Place:
     where: RelayPlace
     #: False where the user has named it.
     chosen: bool
+    reservation: Reservation
     #: False once it has led nobody here `PLACE_FAILURES` times.
     works: bool = True
+
+    async def wait_until_due(self, pause: float) -> None:
+        """Wait until it is to be tried: after `pause` seconds, or `CHECK_PAUSE` after its relay has gone, which may
+        be back by then."""
+        lost = asyncio.Event()
+        self.reservation.on_lost = lost.set
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await lost.wait()
+                await asyncio.sleep(CHECK_PAUSE)
 
 
 def _came_by(link: PeerLink, relay: PeerId, since: float) -> bool:
@@ -262,11 +273,12 @@ class RelayPlaces:
     async def _take_place(self, url: str, *, chosen: bool) -> bool:
         assert self._listener is not None
         try:
-            own = await self._reach.reserve(self._listener, url)
+            reservation = await self._reach.reserve(self._listener, url)
         except (CarrierError, PeerError, OSError) as error:
             log.info("no place at %s yet: %s", url, error)
             return False
-        place = self._places[own] = _Place(RelayPlace.parse(own), chosen)
+        (own,) = reservation.urls
+        place = self._places[own] = _Place(RelayPlace.parse(own), chosen, reservation)
         self._tasks.start(self._watch_place(url, own, place), name="dtp-node-place")
         self._on_change()
         return True
@@ -284,13 +296,13 @@ class RelayPlaces:
         loop = asyncio.get_running_loop()
         failures, pause, tried = 0, CHECK_PAUSE, loop.time()
         while True:
-            await asyncio.sleep(pause)
+            await place.wait_until_due(pause)
             if self._places.get(own) is not place:
                 return
             since, tried = tried, loop.time()
             with LoopDelay() as delay:
-                reached = await self._is_reached(place.where, since)
-            if reached is not False:
+                reached = place.reservation.held and await self._is_reached(place.where, since)
+            if reached is not False and place.reservation.held:
                 failures, pause, place.works = 0, PLACE_RECHECK, True
                 continue
             if delay.most > LATE:  # whoever dialled may have got no answer from this node
@@ -299,7 +311,8 @@ class RelayPlaces:
             failures += 1
             pause = CHECK_PAUSE if failures < PLACE_FAILURES else LONGEST_PAUSE
             if failures == PLACE_FAILURES:
-                log.warning("relay %s gives a place, and leads nobody here", place.where.relay)
+                what = "gives a place, and leads nobody here" if place.reservation.held else "is gone"
+                log.warning("relay %s %s", place.where.relay, what)
             if failures >= PLACE_FAILURES and await self._replace_place(own, place):
                 break
         if not place.chosen:

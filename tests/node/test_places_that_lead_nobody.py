@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from itertools import count, pairwise
 from typing import Any
 
@@ -110,6 +111,26 @@ def test_a_node_leaves_a_relay_that_leads_nobody_to_it_within_a_minute(how: str)
     run(main())
 
 
+def test_a_node_whose_relay_is_gone_has_a_place_elsewhere_within_a_minute() -> None:
+    """Its place was good when it was tried, so that it would be tried again half an hour later."""
+
+    async def main() -> None:
+        first, second = (Node(listen=[f"memory://{name}"], relay=True, **QUIET) for name in ("one", "two"))
+        async with second, AsyncExitStack() as stack:
+            await stack.enter_async_context(first)
+            there = f"dtp+memory://{second.identity.id}@two"
+            async with Node(listen=[place_at(first, "one")], bootstrap=[there], **QUIET) as hidden:
+                await until(lambda: relays_of(hidden))
+                await asyncio.sleep(3 * CHECK_PAUSE)
+                assert relays_of(hidden) == {first.identity.id.short}
+                await stack.aclose()
+                began = asyncio.get_running_loop().time()
+                await until(lambda: relays_of(hidden) == {second.identity.id.short})
+                assert asyncio.get_running_loop().time() - began < 60
+
+    run(main())
+
+
 def test_a_relay_that_leads_others_here_keeps_its_place_and_is_tried_seldom() -> None:
     class Counted(Relay):
         connects = 0
@@ -201,6 +222,14 @@ def test_only_where_a_relay_was_reached_or_comes_from_is_dialled_for_others() ->
 # ---- what is made of the answers ---------------------------------------------------------------------------------
 
 
+class FakeReservation:
+    """A place whose relay is there, until somebody says otherwise."""
+
+    def __init__(self, place: RelayPlace) -> None:
+        self.urls, self.held = [place.url_for(ME.id)], True
+        self.on_lost: Callable[[], object] | None = None
+
+
 class FakeReach:
     """Gives places, and says what it was told to of each relay: what this node finds itself, and what others do."""
 
@@ -210,10 +239,10 @@ class FakeReach:
         self.tries: list[tuple[str, float]] = []
         self.reserved: list[str] = []
 
-    async def reserve(self, listener: object, url: str) -> str:
+    async def reserve(self, listener: object, url: str) -> FakeReservation:
         place = RelayPlace.parse(url)
         self.reserved.append(place.relay.short)
-        return place.url_for(ME.id)
+        return FakeReservation(place)
 
     async def try_place(self, place: RelayPlace) -> bool | None:
         loop = asyncio.get_running_loop()

@@ -68,7 +68,7 @@ class Reach:
        connects: so relays and peers see the UDP port at which it listens.
     2. `await reach.listen(listener, "quic://0.0.0.0:9000")` for its UDP address, and `await reach.reserve(listener,
        "relay://host:port?relay=dtp1...&via=quic")` for each relay that is to stand in where it can't be dialled; the
-       URLs they return go into its record.
+       URLs of both go into its record.
     3. `await reach.upgrade_connection(connection, link)` for a connection that came about by a relay, in a task: True
        once it has a direct carrier. `await reach.ask_endpoint(link)` and `await reach.check_urls(link, urls)` for
        each new link tell where others see it and which addresses can be dialled.
@@ -126,15 +126,16 @@ class Reach:
         self._endpoint = made[-1]
         self._endpoint.on_stray = self._on_stray
 
-    async def reserve(self, listener: Listener, url: str) -> str:
-        """Be dialled at a relay from now on; return the URL for that. Raise `ListenError`, `RelayRefused`."""
+    async def reserve(self, listener: Listener, url: str) -> Reservation:
+        """Be dialled at a relay from now on; return the place there. Raise `ListenError`, `RelayRefused`."""
         place = RelayPlace.parse(url)
+        own = place.url_for(self.identity.id)
         await listener.add(url, self._kind)
         for reservation in listener.listeners_of(Reservation):
             reservation.on_incoming = self._on_incoming
             if reservation.observed:
                 self.observations.add_observation(place.relay, reservation.observed)
-        return place.url_for(self.identity.id)
+        return next(each for each in listener.listeners_of(Reservation) if own in each.urls)
 
     def _on_stray(self, data: bytes, address: tuple[Any, ...]) -> None:
         """Process a packet that isn't QUIC."""

@@ -217,6 +217,8 @@ class Reservation(CarrierListener):
         #: To the relay; None before there is one.
         self.connection: Connection | None = None
         self._streams = TaskSet()
+        #: Called when the relay is gone, or has ended the connection to it.
+        self.on_lost: Callable[[], object] | None = None
         #: Called when it is closed.
         self.on_close: Callable[[], object] | None = None
         self._keeping = SupervisedTask(self._keep_reserved, name="dtp-reservation", foreseen=_GONE)
@@ -233,6 +235,11 @@ class Reservation(CarrierListener):
                 raise
             raise ListenError(f"relay {self._place.relay}: {error}") from error
         self._keeping.start()
+
+    @property
+    def held(self) -> bool:
+        """True while there is a connection to the relay."""
+        return self.connection is not None and not self.connection.closed
 
     def ask_for_life(self) -> None:
         """Have the relay asked whether it is still there: `Silence.ask_for_life` of the connection to it."""
@@ -252,6 +259,8 @@ class Reservation(CarrierListener):
                 self._streams.start(self._accept_stream(stream), name="dtp-relayed")
         finally:
             renewing.cancel()
+            if connection.closed and self.on_lost is not None:
+                self.on_lost()
         raise DialError(f"relay {self._place.relay.short} has ended the connection")
 
     def _leave_relay(self, connection: Connection) -> None:

@@ -88,7 +88,7 @@ async def node(me: dtp.Identity) -> tuple[Reach, PeerLinks, dtp.Listener]:
 async def server(relay_url: str) -> None:
     reach, links, listener = await node(dtp.Identity.generate())
     async with listener:
-        url = await reach.reserve(listener, relay_url)
+        (url,) = (await reach.reserve(listener, relay_url)).urls
         say(address=str(dtp.Address.direct(listener.peer, url)), observed=reach.observations.observed_urls())
         await until_told()
         say(counters=reach.counters)
