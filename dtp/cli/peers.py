@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -16,13 +16,16 @@ from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.cli.run import run
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address
+from dtp.net.address import Address, AddressError, check_service
 from dtp.net.resolver import NotResolved
 from dtp.peers.book import Known, PeerBook, look_up
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.nearby import book_path
 from dtp.peers.private import PrivateNetwork, read_key_file
+
+#: Where what is known of a peer comes from that may be far away: its own networks mean nothing here.
+_AFAR: Final = ("dht", "cache")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -120,28 +123,34 @@ def _print_peers(found: list[Known]) -> None:
 
 
 @click.command()
-@click.argument("peer", metavar="DTP1...", callback=lambda ctx, param, text: PeerId.parse(text.strip()))
+@click.argument("where", metavar="DTP1...[/SERVICE]")
 @click.option("--bootstrap", "-b", multiple=True, metavar="HOST:PORT",
               help="Ask the DHT as well, beginning with this node of it; may be repeated.")  # fmt: skip
 @network_option
 @verbose_option
 @json_option
-def find(peer: PeerId, bootstrap: tuple[str, ...], network: str | None) -> None:
-    """Look for a peer on this network, and print where it is. Those who don't know it can't tell whom you look for.
+def find(where: str, bootstrap: tuple[str, ...], network: str | None) -> None:
+    """Look for a peer on this network, and print where it is, or where its service is. Those who don't know it can't
+    tell whom you look for.
 
     With --bootstrap it is looked for in the DHT where the LAN doesn't have it: there the nodes that keep such records
-    see that somebody looks for it, though not who.
+    see that somebody looks for it, though not who. Of what comes from there, addresses that lead somewhere from
+    everywhere are printed first, such as those at relays, and then those of its own networks.
 
     \b
     Examples:
       dtp find dtp1qqq...
       dtp find -b seed.example.net:4000 dtp1qqq...
-      dtp cat $(dtp find dtp1qqq... | head -1)/echo
+      dtp cat "$(dtp find -b seed.example.net:4000 dtp1qqq.../echo | head -1)"
     """
-    run(_find(peer, _parse(network), bootstrap))
+    peer, _, service = where.strip().partition("/")
+    check_service(service)
+    run(_find(PeerId.parse(peer), service, _parse(network), bootstrap))
 
 
-async def _find(peer: PeerId, network: PrivateNetwork | None, bootstrap: tuple[str, ...]) -> None:
+async def _find(
+    peer: PeerId, service: str, network: PrivateNetwork | None, bootstrap: tuple[str, ...]
+) -> None:
     began = time.monotonic()
     known, clock_advice = await _find_on_lan(peer, network)
     if known is None and bootstrap:
@@ -156,7 +165,13 @@ async def _find(peer: PeerId, network: PrivateNetwork | None, bootstrap: tuple[s
             f"nobody {where} knows {peer}. It is found while it serves on this network ('dtp node', or "
             f"'dtp serve --listen tcp://0.0.0.0:0'){more}" + (f". {clock_advice}" if clock_advice else "")
         )
-    addresses = [str(Address.direct(peer, each)) for each in known.record.addresses]
+    found = []
+    for url in known.record.addresses:
+        with contextlib.suppress(AddressError):  # this version doesn't dial it
+            found.append(Address.direct(peer, url, service))
+    if known.source in _AFAR:
+        found.sort(key=lambda address: address.nearness, reverse=True)
+    addresses = list(map(str, found))
     took = f"{(time.monotonic() - began) * 1000:.1f} ms, {known.source}"
     print_result({**_fields(known, began), "addresses": addresses}, "\n".join(addresses))
     if sys.stderr.isatty() and not wants_json():

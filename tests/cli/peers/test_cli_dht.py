@@ -93,6 +93,15 @@ def test_find_asks_the_dht_where_it_is_named(dtp, node):
     found = json.loads(dtp("find", "--json", "-b", where, peer).wait())
     assert (found["source"], found["addresses"]) == ("dht", [f"dtp+tcp://{peer}@192.0.2.7:9000"])
     other = json.loads(dtp("keygen", "--json", "--identity", "other.pem").wait())["id"]
+    relay = f"relay://8.8.8.7:9700?relay={other}&via=quic"
+    urls = ("tcp://10.0.0.2:9000", "later://8.8.8.8", "tcp://8.8.8.8:9000", relay)
+    run(dtp, "provide", "-b", where, *(word for url in urls for word in ("--address", url)), HASH)
+    printed = dtp("find", "-b", where, f"{peer}/echo").wait().decode().splitlines()
+    assert printed == [
+        f"dtp+tcp://{peer}@8.8.8.8:9000/echo",
+        f"dtp+relay://{peer}@8.8.8.7:9700/echo?carrier.relay={other}&carrier.via=quic",
+        f"dtp+tcp://{peer}@10.0.0.2:9000/echo",  # it means nothing here
+    ]
     unknown = dtp("find", "-b", where, other)
     unknown.wait(3)
     assert b"nobody here or in the DHT knows" in unknown.errors
