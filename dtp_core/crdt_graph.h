@@ -122,8 +122,16 @@ typedef struct dtp_name {
 
 /* ---- slots: one for each (soul, key, part) ----------------------------------------------------------------------- */
 
-/* Which part: the register itself, the total of author `part - 1`, that there is a text or a list, or a container of entries. */
-enum { DTP_PART_REGISTER = 0, DTP_PART_LIST = UINT32_MAX - 8, DTP_PART_TEXT, DTP_PART_SET, DTP_PART_VALUES };
+/* Which part: the register itself, the total of author `part - 1`, that there is a text or a list, or a container of entries.
+ * No slot has DTP_PART_COUNTER: by it a counter's first total is found. */
+enum {
+    DTP_PART_REGISTER = 0,
+    DTP_PART_COUNTER = UINT32_MAX - 9,
+    DTP_PART_LIST,
+    DTP_PART_TEXT,
+    DTP_PART_SET,
+    DTP_PART_VALUES
+};
 
 /* Bytes of the value of a text's or a list's slot: of one in which there is something, and of one in which there isn't. */
 enum { DTP_SHOWN = 2, DTP_HIDDEN = 3 };
@@ -393,6 +401,12 @@ int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, u
 /* Write it if (clock, author, value) is above what is there: 1 when that is to be seen, 0, or a negative code. */
 int dtp_slot_write(dtp_graph *graph, uint32_t number, uint64_t clock, uint32_t author, dtp_bytes value);
 uint32_t dtp_space_of(uint32_t part);
+/* The totals of a counter, one after the other: slots that have a value, then DTP_NONE. It takes no longer where there is much
+ * else at the soul. */
+uint32_t dtp_first_total(const dtp_graph *graph, uint32_t soul, uint32_t key);
+uint32_t dtp_next_total(const dtp_graph *graph, uint32_t slot);
+/* Return whether the slot is the one total of its counter that stands for all of them. */
+int dtp_is_first_total(const dtp_graph *graph, uint32_t slot);
 /* Values that can be looked up (graph/query.c). A number is between `low` and `high`, which differ for ints beyond 64 bits only;
  * others have `bytes`. */
 enum dtp_scalar_kind {
@@ -414,7 +428,6 @@ dtp_scalar dtp_scalar_of(dtp_bytes value); /* of a value that was checked when i
 
 /* What is at a soul beside registers and links, MessagePack: see dtp_graph_others (graph/properties.c) */
 int dtp_pack_others(dtp_graph *graph, uint32_t soul);
-int dtp_is_last_total(const dtp_graph *graph, uint32_t slot); /* of a counter's totals one alone is */
 uint32_t dtp_latest_entry(dtp_graph *graph, uint32_t slot); /* of a container, which has some */
 /* The number that MessagePack bytes stand for: DTP_OK, or another code (graph/local.c) */
 int dtp_integer_of(dtp_bytes bytes, int64_t *value);

@@ -194,7 +194,9 @@ class Set(_View, MutableSet[Value]):
         return {values.encode(value): value for _, _, value in self._read_space(core.SET)}
 
     def __contains__(self, value: object) -> bool:
-        return values.encode(value) in self._distinct_values()
+        names = values.encode_name(self.soul), values.encode_name(self.key)
+        found = self._replica.core.observed_dots(core.SET_ADD, *names, value=values.encode(value))
+        return bool(values.decode(found))
 
     def __iter__(self) -> Iterator[Value]:
         return iter([value for _, value in sorted(self._distinct_values().items(), key=lambda pair: pair[0])])

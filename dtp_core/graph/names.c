@@ -121,8 +121,8 @@ int dtp_author_intern(dtp_graph *graph, const uint8_t *id, uint32_t *number)
             return DTP_OK;
         }
     }
-    /* parts from DTP_PART_LIST on are taken, and a part is an author's number plus one */
-    if (graph->author_count >= DTP_PART_LIST - 1
+    /* parts from DTP_PART_COUNTER on are taken, and a part is an author's number plus one */
+    if (graph->author_count >= DTP_PART_COUNTER - 1
         || dtp_reserve((void **)&graph->authors, &graph->authors_room, graph->author_count + 1, sizeof *author))
         return DTP_E_MEMORY;
     author = &graph->authors[graph->author_count];

@@ -22,23 +22,6 @@ static int pack_value(dtp_graph *graph, const dtp_value *value)
     return dtp_buffer_put(&graph->out, bytes.at, bytes.length);
 }
 
-static int is_total_of(const dtp_graph *graph, uint32_t slot, uint32_t key)
-{
-    const dtp_slot *one = &graph->slots[slot];
-    return one->key == key && dtp_space_of(one->part) == DTP_COUNTER && one->value.length > 0;
-}
-
-int dtp_is_last_total(const dtp_graph *graph, uint32_t slot)
-{
-    uint32_t key = graph->slots[slot].key, later;
-    if (!is_total_of(graph, slot, key))
-        return 0;
-    for (later = next_slot(graph, slot); later != DTP_NONE; later = next_slot(graph, later))
-        if (is_total_of(graph, later, key))
-            return 0;
-    return 1;
-}
-
 uint32_t dtp_latest_entry(dtp_graph *graph, uint32_t slot)
 {
     uint32_t number = dtp_container_of(graph, slot)->first, latest = number;
@@ -54,12 +37,11 @@ static int pack_totals(dtp_graph *graph, uint32_t soul, uint32_t key)
 {
     size_t count = 0;
     uint32_t slot;
-    for (slot = graph->names[soul].first; slot != DTP_NONE; slot = next_slot(graph, slot))
-        count += (size_t)is_total_of(graph, slot, key);
+    for (slot = dtp_first_total(graph, soul, key); slot != DTP_NONE; slot = dtp_next_total(graph, slot))
+        count++;
     TRY(dtp_pack_array(&graph->out, count));
-    for (slot = graph->names[soul].first; slot != DTP_NONE; slot = next_slot(graph, slot))
-        if (is_total_of(graph, slot, key))
-            TRY(pack_value(graph, &graph->slots[slot].value));
+    for (slot = dtp_first_total(graph, soul, key); slot != DTP_NONE; slot = dtp_next_total(graph, slot))
+        TRY(pack_value(graph, &graph->slots[slot].value));
     return DTP_OK;
 }
 
@@ -77,7 +59,7 @@ static int pack_entries(dtp_graph *graph, uint32_t slot)
 static int is_other(dtp_graph *graph, uint32_t slot)
 {
     const dtp_slot *one = &graph->slots[slot];
-    if (one->part == DTP_PART_REGISTER || (dtp_space_of(one->part) == DTP_COUNTER && !dtp_is_last_total(graph, slot)))
+    if (one->part == DTP_PART_REGISTER || (dtp_space_of(one->part) == DTP_COUNTER && !dtp_is_first_total(graph, slot)))
         return 0;
     return dtp_is_there(graph, slot);
 }

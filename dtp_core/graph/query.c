@@ -208,11 +208,9 @@ static scalar total_of(const dtp_graph *graph, uint32_t soul, uint32_t key)
     uint32_t slot;
     uint8_t room[DTP_VALUE_NEAR];
     scalar one = number(0);
-    for (slot = graph->names[soul].first; slot != DTP_NONE; slot = graph->slots[slot].value.spare) {
+    for (slot = dtp_first_total(graph, soul, key); slot != DTP_NONE; slot = dtp_next_total(graph, slot)) {
         int64_t total;
         dtp_bytes value = dtp_value_get(&graph->slots[slot].value, room);
-        if (graph->slots[slot].key != key || dtp_space_of(graph->slots[slot].part) != DTP_COUNTER || value.length == 0)
-            continue;
         if (dtp_integer_of(value, &total) != DTP_OK) { /* 64 bits without a sign */
             uint64_t large = big_endian(value.at + 1, value.length - 1);
             low += (int64_t)(large & 0xffffffff);
@@ -251,7 +249,7 @@ static int next_value(dtp_graph *graph, property_walk *walk, scalar *value)
         *value = scalar_in(&slot->value, walk->room);
         return 1;
     }
-    if (!begun && !walk->items && dtp_is_last_total(graph, walk->slot)) {
+    if (!begun && !walk->items && dtp_is_first_total(graph, walk->slot)) {
         *value = total_of(graph, slot->soul, slot->key);
         return 1;
     }

@@ -96,10 +96,8 @@ static int is_counted(dtp_graph *graph, uint32_t number)
     const dtp_slot *one = &graph->slots[number];
     uint32_t slot;
     int64_t high = 0, low = 0, total;
-    for (slot = graph->names[one->soul].first; slot != DTP_NONE; slot = next_slot(graph, slot)) {
+    for (slot = dtp_first_total(graph, one->soul, one->key); slot != DTP_NONE; slot = dtp_next_total(graph, slot)) {
         uint8_t room[DTP_VALUE_NEAR];
-        if (graph->slots[slot].key != one->key || dtp_space_of(graph->slots[slot].part) != DTP_COUNTER)
-            continue;
         if (dtp_integer_of(dtp_value_get(&graph->slots[slot].value, room), &total) != DTP_OK)
             return 1;
         low += (int64_t)((uint64_t)total & UINT32_MAX);
@@ -152,12 +150,10 @@ static int read_totals(dtp_graph *graph, uint32_t soul, uint32_t key)
 {
     size_t count = 0;
     uint32_t slot;
-    for (slot = graph->names[soul].first; slot != DTP_NONE; slot = next_slot(graph, slot))
-        count += graph->slots[slot].key == key && dtp_space_of(graph->slots[slot].part) == DTP_COUNTER;
+    for (slot = dtp_first_total(graph, soul, key); slot != DTP_NONE; slot = dtp_next_total(graph, slot))
+        count++;
     TRY(dtp_pack_array(&graph->out, count));
-    for (slot = graph->names[soul].first; slot != DTP_NONE; slot = next_slot(graph, slot)) {
-        if (graph->slots[slot].key != key || dtp_space_of(graph->slots[slot].part) != DTP_COUNTER)
-            continue;
+    for (slot = dtp_first_total(graph, soul, key); slot != DTP_NONE; slot = dtp_next_total(graph, slot)) {
         TRY(dtp_pack_array(&graph->out, 2));
         TRY(dtp_pack_uint(&graph->out, graph->slots[slot].part - 1));
         TRY(pack_value(&graph->out, &graph->slots[slot].value));
@@ -212,14 +208,8 @@ int dtp_graph_read(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t
 /* Return whether the slot is to be listed for its key: of a counter's totals one alone. */
 static int is_listed(dtp_graph *graph, uint32_t slot, uint32_t space)
 {
-    const dtp_slot *one = &graph->slots[slot];
-    uint32_t later;
-    if (dtp_space_of(one->part) != space)
-        return 0;
-    for (later = next_slot(graph, slot); space == DTP_COUNTER && later != DTP_NONE; later = next_slot(graph, later))
-        if (graph->slots[later].key == one->key && dtp_space_of(graph->slots[later].part) == DTP_COUNTER)
-            return 0;
-    return dtp_is_there(graph, slot);
+    return dtp_space_of(graph->slots[slot].part) == space && (space != DTP_COUNTER || dtp_is_first_total(graph, slot))
+        && dtp_is_there(graph, slot);
 }
 
 int dtp_graph_keys(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, dtp_view *view)
@@ -253,7 +243,7 @@ int dtp_is_soul(dtp_graph *graph, uint32_t number)
 {
     uint32_t slot;
     for (slot = graph->names[number].first; slot != DTP_NONE; slot = next_slot(graph, slot))
-        if (dtp_is_there(graph, slot))
+        if (is_listed(graph, slot, dtp_space_of(graph->slots[slot].part)))
             return 1;
     return 0;
 }

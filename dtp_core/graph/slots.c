@@ -21,6 +21,68 @@ uint32_t dtp_slot_find(const dtp_graph *graph, uint32_t soul, uint32_t key, uint
     return DTP_NONE;
 }
 
+/* A counter's totals stand one behind the other among its soul's slots, and the first is found by DTP_PART_COUNTER. */
+static uint32_t find_counter(const dtp_graph *graph, uint32_t soul, uint32_t key)
+{
+    uint32_t candidate;
+    if (graph->by_slot.cells == NULL)
+        return DTP_NONE;
+    DTP_PROBE(&graph->by_slot, dtp_slot_hash(graph, soul, key, DTP_PART_COUNTER), candidate)
+    {
+        const dtp_slot *slot = &graph->slots[candidate];
+        if (slot->soul == soul && slot->key == key && dtp_space_of(slot->part) == DTP_COUNTER)
+            return candidate;
+    }
+    return DTP_NONE;
+}
+
+/* The slot itself or, if it has no value, the next total that has one. */
+static uint32_t with_value(const dtp_graph *graph, uint32_t slot, uint32_t key)
+{
+    for (; slot != DTP_NONE; slot = graph->slots[slot].value.spare) {
+        if (graph->slots[slot].key != key || dtp_space_of(graph->slots[slot].part) != DTP_COUNTER)
+            return DTP_NONE;
+        if (graph->slots[slot].value.length > 0)
+            return slot;
+    }
+    return DTP_NONE;
+}
+
+uint32_t dtp_first_total(const dtp_graph *graph, uint32_t soul, uint32_t key)
+{
+    return with_value(graph, find_counter(graph, soul, key), key);
+}
+
+uint32_t dtp_next_total(const dtp_graph *graph, uint32_t slot)
+{
+    return with_value(graph, graph->slots[slot].value.spare, graph->slots[slot].key);
+}
+
+int dtp_is_first_total(const dtp_graph *graph, uint32_t slot)
+{
+    const dtp_slot *one = &graph->slots[slot];
+    return dtp_space_of(one->part) == DTP_COUNTER && dtp_first_total(graph, one->soul, one->key) == slot;
+}
+
+/* Put a new slot among its soul's: a counter's total behind the first one, if there is one. */
+static void link_slot(dtp_graph *graph, uint32_t number)
+{
+    dtp_slot *slot = &graph->slots[number];
+    uint32_t first = DTP_NONE;
+    if (dtp_space_of(slot->part) == DTP_COUNTER) {
+        first = find_counter(graph, slot->soul, slot->key);
+        if (first == DTP_NONE)
+            dtp_index_put(&graph->by_slot, dtp_slot_hash(graph, slot->soul, slot->key, DTP_PART_COUNTER), number);
+    }
+    if (first == DTP_NONE) {
+        slot->value.spare = graph->names[slot->soul].first;
+        graph->names[slot->soul].first = number;
+    } else {
+        slot->value.spare = graph->slots[first].value.spare;
+        graph->slots[first].value.spare = number;
+    }
+}
+
 static int is_container(uint32_t part)
 {
     return part > DTP_PART_TEXT;
@@ -34,7 +96,7 @@ int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, u
         return DTP_OK;
     if (graph->slot_count >= DTP_NONE
         || dtp_reserve((void **)&graph->slots, &graph->slots_room, graph->slot_count + 1, sizeof *slot) != DTP_OK
-        || dtp_index_reserve(&graph->by_slot, 1) != DTP_OK
+        || dtp_index_reserve(&graph->by_slot, 2) != DTP_OK
         || (is_container(part)
             && dtp_reserve((void **)&graph->containers, &graph->containers_room, graph->container_count + 1,
                            sizeof *graph->containers)
@@ -46,9 +108,8 @@ int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, u
     slot->key = key;
     slot->part = part;
     slot->author = DTP_NONE;
-    slot->value.spare = graph->names[soul].first;
     *number = (uint32_t)graph->slot_count++;
-    graph->names[soul].first = *number;
+    link_slot(graph, *number);
     dtp_index_put(&graph->by_slot, hash, *number);
     if (is_container(part)) {
         dtp_container *container = &graph->containers[graph->container_count];

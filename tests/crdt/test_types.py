@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -15,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from dtp.core import crdt as core
 from dtp.core.errors import EncodingError, StateLimit
-from dtp.crdt import TYPES, GraphValueError, Link
+from dtp.crdt import TYPES, GraphValueError, Link, values
 
 VALUE = st.recursive(
     st.none()
@@ -396,3 +398,70 @@ def test_two_threads_write_at_the_same_time() -> None:
     one.put("n", "k", ["ours", Link(soul), "more of ours"])
     assert one.get("n", "k") == ["ours", Link("place/1"), "more of ours"]
     assert other.get("n", "k") == ["theirs", Link("place/2")]
+
+
+def test_whether_something_is_in_a_set_does_not_depend_on_what_else_is() -> None:
+    """All of the set was read: who asked before each of n additions took n^2."""
+    one = replica(0)
+    few, many = one.set("few"), one.set("many")
+    few.add(1)
+    for number in range(3_000):
+        many.add(number)
+
+    def taken(work: Callable[[], object]) -> int:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        work()
+        return tracemalloc.get_traced_memory()[1] - before
+
+    tracemalloc.start()
+    try:
+        assert 1 in few
+        assert taken(lambda: 2_999 in many) < taken(lambda: 1 in few) + 1_000
+    finally:
+        tracemalloc.stop()
+    assert 2_999 in many
+    assert 3_000 not in many
+    assert 1.0 not in many  # they are told apart by their bytes
+    many.discard(2_999)
+    assert 2_999 not in many
+
+
+@pytest.mark.slow
+def test_a_soul_with_many_counters() -> None:
+    """For each of them all of the others were looked at, so that these took minutes to list."""
+    one, other, count = replica(0), replica(1), 200_000
+    for number in range(count):
+        one.counter("s", str(number)).add(1)
+        if number % 10_000 == 9_999:
+            exchange(one, other)
+    for at in (0, count - 1):
+        other.counter("s", str(at)).add(-1)
+        other.counter("s", str(at)).add(2)
+    other.counter("s", "5").add(-1)
+    exchange(one, other)
+    for each in (one, other):
+        listed = values.decode(each.core.read_keys(core.COUNTER, b"s"))
+        assert len(listed) == len(set(listed)) == count - 1  # one comes to 0
+        assert each.counter("s", "0").value == 2
+        assert each.counter("s", "7").by_author() == {one.author: 1}
+
+
+def test_totals_of_several_authors_at_one_soul() -> None:
+    """Whoever comes first and whatever else is there, each counter has all of its totals."""
+    alone = [replica(number) for number in range(4)]
+    for number, one in enumerate(alone):
+        for key in range(6):
+            if (number + key) % 3:
+                one.counter("s", str(key)).add(10**number)
+            one.node("s")[str(key)] = number
+            one.set("s", str(key)).add(number)
+    exchange(*alone)
+    for one in alone:
+        listed = values.decode(one.core.read_keys(core.COUNTER, b"s"))
+        assert sorted(listed) == list(map(str, range(6)))
+        for key in range(6):
+            counter = one.counter("s", str(key))
+            assert counter.value == sum(10**number for number in range(4) if (number + key) % 3)
+            assert len(counter.by_author()) == sum((number + key) % 3 > 0 for number in range(4))
+        assert one.save() == alone[0].save()
