@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,3 +26,16 @@ def counting_lines(folder: str) -> Iterator[list[int]]:
         yield lines
     finally:
         sys.settrace(before)
+
+
+async def lines_of_longest_turn(work: Awaitable[Any]) -> int:
+    """Return how many lines of this package the longest turn of the loop has while something is done."""
+    longest = 0
+    with counting_lines("dtp") as lines:
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            before = lines[0]
+            await asyncio.sleep(0)
+            longest = max(longest, lines[0] - before)
+    task.result()
+    return longest

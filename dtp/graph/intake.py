@@ -155,11 +155,14 @@ class Intake:
         if asked is None:
             return 0
         taken, heads = 0, frames.chains.heads
-        for one in batch:
-            if one.author in asked.of and (
-                one.author not in heads or one.sequence > heads[one.author].sequence
-            ):
-                self._graph.admission.pending_statements.add_statements(self._graph, one)
+        await self._graph.admission.pending_statements.add_statements(
+            [
+                one
+                for one in batch
+                if one.author in asked.of
+                and (one.author not in heads or one.sequence > heads[one.author].sequence)
+            ]
+        )
         came = [one for one in batch if isinstance(one, Summary)]
         # Chains keep the sum that reaches farthest. A shorter one may have come before the words for it.
         if any(one.author in asked.of for one in batch) and (
@@ -195,9 +198,9 @@ class Intake:
 
     async def _take_left(self) -> None:
         admission, chains = self._graph.admission, self._graph.frames.chains
-        for one in chains.list_waiting():
-            if admission.agreement is not None and one.author in admission.agreement.of:
-                admission.pending_statements.add_statements(self._graph, one)
+        if (asked := admission.agreement) is not None:
+            waiting = [one for one in chains.list_waiting() if one.author in asked.of]
+            await admission.pending_statements.add_statements(waiting)
         await self._take_again(chains.refused_summaries())
         await self._inside.rebuild()
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.core.crdt import VOID
+from dtp.core.crdt import VOID, GraphCore
 from dtp.crdt import Kind, Op, Replica, Value, clock, parts, values
 from dtp.crdt.ops import ops_of
-from dtp.crdt.permission.access import needs_verdict
+from dtp.crdt.permission.access import AccessState, needs_verdict
 from dtp.crdt.sequence_changes import SequenceChange, SequenceChanges
 from dtp.crdt.sequences import Name
 from dtp.graph.formats.items import KINDS, NOTHING, Item, write_whole
@@ -41,34 +42,57 @@ class HistoryEntry(NamedTuple):
 
 
 async def history(graph: Graph, soul: str, key: str | None) -> list[HistoryEntry]:
-    """Return what a node or a key had, the newest first, as `History.versions` does."""
+    """Return what a node or a key had, the earliest first, as `History.versions` does."""
     found = await _made(graph, soul, lambda op: op.soul == soul and key in (None, op.key))
-    return _versions(found)
+    return await asyncio.to_thread(_versions, found)
 
 
 async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[tuple[Op, int]]:
     """Return the ops that are wanted, at this soul or parts of its document, and the frame of each; by clock."""
     found: list[tuple[Op, int]] = []
     for author, last in sorted(graph.frames.vector().items()):
-        ruled = needs_verdict(author, soul)
-        known, reached = graph.replica.access.only_revoked(), 0
+        known = graph.replica.access.only_revoked() if needs_verdict(author, soul) else None
+        reader = _FrameReader(graph.name, author, known)
         for first in range(1, last + 1, _READ):
-            for data in await graph.frames.read(author, first, min(last, first + _READ - 1)):
-                envelope = envelopes.decode(graph.name, data)
-                if not envelope.body:
-                    continue  # a summary of what doesn't count any more
-                told = ops_of(graph.replica.core, author, envelope.body)
-                ops = [
-                    op for op in told if op.clock > reached
-                ]  # a summary tells of what came before in frames, too
-                reached = ops[-1].clock if ops else reached
-                if ruled:  # what is void there depends on what its author made before
-                    ruling = known.begin_ruling(author, ops)
-                    ruling.commit_verdicts()
-                    ops = [op for op, one in zip(ops, ruling.verdicts, strict=True) if one != VOID]
-                found += [(op, envelope.sequence) for op in ops if wanted(op)]
-    found.sort(key=lambda pair: (pair[0].clock, pair[0].author))
+            data = await graph.frames.read(author, first, min(last, first + _READ - 1))
+            found += await asyncio.to_thread(reader.read_wanted, data, wanted)
+    await asyncio.to_thread(found.sort, key=lambda pair: (pair[0].clock, pair[0].author))
     return found
+
+
+class _FrameReader:
+    """The ops of one author that count, in the order of its frames: for a thread, as a full one takes a second."""
+
+    def __init__(self, graph: str, author: bytes, known: AccessState | None) -> None:
+        """`known`: by what it is judged what is void. None where nothing is."""
+        self._graph = graph
+        self._author = author
+        self._known = known
+        self._core = GraphCore(author)
+        self._reached = 0
+
+    def read_wanted(self, stored: list[bytes], wanted: Callable[[Op], bool]) -> list[tuple[Op, int]]:
+        """Return the ops in the next envelopes that are wanted, and in which envelope each is."""
+        found = []
+        for data in stored:
+            envelope = envelopes.decode(self._graph, data)
+            if envelope.body:  # else a summary of what doesn't count any more
+                found += [(op, envelope.sequence) for op in self._counting_ops(envelope.body) if wanted(op)]
+        return found
+
+    def _counting_ops(self, body: bytes) -> list[Op]:
+        told = ops_of(self._core, self._author, body)
+        ops = [
+            op for op in told if op.clock > self._reached
+        ]  # a summary tells of what came before in frames, too
+        self._reached = ops[-1].clock if ops else self._reached
+        if self._known is None:
+            return ops
+        ruling = self._known.begin_ruling(
+            self._author, ops
+        )  # what is void depends on what its author made before
+        ruling.commit_verdicts()
+        return [op for op, one in zip(ops, ruling.verdicts, strict=True) if one != VOID]
 
 
 def _versions(found: list[tuple[Op, int]]) -> list[HistoryEntry]:
@@ -127,15 +151,25 @@ def _scratch(graph: Graph) -> Replica:
 
 async def as_of(graph: Graph, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
     """Return what a soul showed at a time, as `History.as_of` does."""
-    then = _at(graph, await _of_document(graph, soul), seconds)
+    made = await _of_document(graph, soul)
+    return await asyncio.to_thread(_shown, graph, made, soul, seconds)
+
+
+def _shown(graph: Graph, made: dict[str, list[Op]], soul: str, seconds: float) -> dict[str, dict[str, Any]]:
+    then = _at(graph, made, seconds)
     return parts.read_with_parts(soul, lambda part: then.get(part, {}))
 
 
 async def _of_document(graph: Graph, soul: str) -> dict[str, list[Op]]:
     """Return the ops at a soul, and at each part of its document: soul -> ops, the earliest first."""
     prefix = parts.prefix_of(soul)
+    made = await _made(graph, soul, lambda op: op.soul == soul or op.soul.startswith(prefix))
+    return await asyncio.to_thread(_by_soul, made)
+
+
+def _by_soul(made: list[tuple[Op, int]]) -> dict[str, list[Op]]:
     found: dict[str, list[Op]] = {}
-    for op, _ in await _made(graph, soul, lambda op: op.soul == soul or op.soul.startswith(prefix)):
+    for op, _ in made:
         found.setdefault(op.soul, []).append(op)
     return found
 
@@ -237,6 +271,12 @@ class ValueChange(NamedTuple):
 async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str, dict[str, ValueChange]]:
     """Return what is different at a soul since a time, as `History.diff` does."""
     then, later = await as_of(graph, soul, first), await as_of(graph, soul, second)
+    return await asyncio.to_thread(_differences, then, later)
+
+
+def _differences(
+    then: dict[str, dict[str, Any]], later: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, ValueChange]]:
     found: dict[str, dict[str, ValueChange]] = {}
     for key in sorted(then.keys() | later.keys()):
         before, after = then.get(key, {}), later.get(key, {})
@@ -250,7 +290,7 @@ async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str
 async def restore(graph: Graph, soul: str, seconds: float) -> None:
     """Write what a soul showed at a time, as `History.restore` does."""
     made = await _of_document(graph, soul)
-    then = _at(graph, made, seconds)
+    then = await asyncio.to_thread(_at, graph, made, seconds)
     items = [
         Item(at, key, kind, value)
         for at, keys in then.items()

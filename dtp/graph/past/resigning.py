@@ -7,7 +7,6 @@ docs/keeping-graphs.md, "Stranded work".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,7 +18,6 @@ from dtp.crdt.ops import ops_of
 from dtp.crdt.permission.access import AccessState, is_internal
 from dtp.crdt.permission.owners import RECOVERED, STATIC_KEY, owned_soul, owner_name
 from dtp.crdt.permission.rules import MARK, RuleBroken
-from dtp.crdt.sequence_changes import difference
 from dtp.graph.errors import GraphError
 from dtp.graph.formats.items import LeftOut
 from dtp.graph.frames import envelope as envelopes
@@ -60,13 +58,15 @@ class _Work:
     graph: Graph
     #: A copy of the replica, into which its edits of texts and lists go as they are.
     copy: Replica
+    #: Counters: (soul, key) -> the author's total before the first stranded op.
+    totals: dict[tuple[str, str], int]
     #: Makes ops anew, with the clocks they had.
     maker: GraphCore = field(default_factory=lambda: GraphCore(_NOBODY))
-    #: Counters: (soul, key) -> the author's total before the first stranded op.
-    totals: dict[tuple[str, str], int] = field(default_factory=dict)
     #: Its dots -> what it put into sets, maps and registers with several values; those that were signed again.
     made: dict[Dot, Value] = field(default_factory=dict)
     signed: set[Dot] = field(default_factory=set)
+    #: Sets: (soul, key) -> what was in it before anything was signed again.
+    sets: dict[tuple[str, str], dict[Dot, Value]] = field(default_factory=dict)
     done: int = 0
     left: dict[tuple[str, str], None] = field(default_factory=dict)
 
@@ -100,21 +100,21 @@ class _Work:
         """Return the text or list with it, as all would have merged it, and what that changes."""
         name = _EDITED[op.kind], op.soul, op.key
         shown = self.copy.sequences.open_sequence(name)
-        before = shown.comparable_contents()
         with shown.changes() as changes:
             self.copy.sequences.apply_edit(name, op.edit or op.value, op.author)
-            formats = [one for change in changes.take_told() for one in change.formats]
-        patches = difference(before, shown.comparable_contents())
+            told = changes.take_told()
+        patches = [patch for change in told for patch in change.patches]
+        formats = [one for change in told for one in change.formats]
         if op.kind is Kind.TEXT_EDIT:
             text = self.graph.text(op.soul, op.key)
-            text.edit([(at, count, new) for at, count, new in patches])
+            text.edit(patches)
             for at, length, attributes in formats:
                 for mark, value in attributes.items():
                     text.mark(at, at + length, mark, value)
         else:
             listed = self.graph.list(op.soul, op.key)
             for at, count, new in patches:
-                listed[at : at + count] = list(map(values.decode, new))
+                listed[at : at + count] = new
         return bool(patches or formats)
 
     def _sign_put(self, op: Op) -> bool:
@@ -148,16 +148,14 @@ class _Work:
 
     def _sign_change(self, op: Op) -> bool:
         """Sign a change of a set, a map or a multi-value register again; return whether something was made."""
-        replica, names = self.graph.replica, (values.encode_name(op.soul), values.encode_name(op.key))
-        space = core.SET if op.space == "set" else core.VALUES
-        found = values.decode(replica.core.read_space(space, *names))
-        there = [((replica.author_key(by), at), value) for by, at, value in found]
+        mine = self.graph.replica.author
         if op.has_value:
             self.made[op.author, op.clock] = op.value
-        if space == core.SET:
-            return self._change_set(op, there)
+        if op.space == "set":
+            return self._change_set(op)
+        there = self._read_entries(core.VALUES, op)
         is_mine = any(dot in self.signed for dot in op.dots)
-        if any(dot not in op.dots and not (is_mine and dot[0] == replica.author) for dot, _ in there):
+        if any(dot not in op.dots and not (is_mine and dot[0] == mine) for dot in there):
             self.note_left_out(op, "another value was written there at the same time, and stays")
             return False
         kept = self.graph.multi_value(op.soul, op.key)
@@ -168,21 +166,29 @@ class _Work:
             kept.clear()
         return op.has_value or bool(there)
 
-    def _change_set(self, op: Op, there: list[tuple[Dot, Value]]) -> bool:
-        kept = self.graph.set(op.soul, op.key)
+    def _read_entries(self, space: int, op: Op) -> dict[Dot, Value]:
+        replica, names = self.graph.replica, (values.encode_name(op.soul), values.encode_name(op.key))
+        found = values.decode(replica.core.read_space(space, *names))
+        return {(replica.author_key(by), at): value for by, at, value in found}
+
+    def _change_set(self, op: Op) -> bool:
+        kept, name = self.graph.set(op.soul, op.key), (op.soul, op.key)
+        if name not in self.sets:
+            self.sets[name] = self._read_entries(core.SET, op)
         if op.kind is Kind.SET_ADD:
             is_new = op.value not in kept
             kept.add(op.value)
             self.signed |= {(op.author, op.clock)} if is_new else set()
             return is_new
-        gone = [value for dot, value in there if dot in op.dots]
-        gone += [self.made[dot] for dot in op.dots if dot in self.signed]
+        replica, before = self.graph.replica, self.sets[name]
         mine = {values.encode(self.made[dot]) for dot in op.dots if dot in self.signed}
         done = False
-        for encoded in {values.encode(value) for value in gone}:
-            dots = [dot for dot, value in there if values.encode(value) == encoded]
+        for encoded in mine | {values.encode(before[dot]) for dot in op.dots if dot in before}:
+            names = values.encode_name(op.soul), values.encode_name(op.key)
+            found = values.decode(replica.core.observed_dots(core.SET_REMOVE, *names, value=encoded))
+            dots = [(replica.author_key(by), at) for by, at in found]
             if dots and all(
-                dot in op.dots or (encoded in mine and dot[0] == self.graph.replica.author) for dot in dots
+                dot in op.dots or (encoded in mine and dot[0] == replica.author) for dot in dots
             ):  # else others have added it, too
                 kept.discard(values.decode(encoded))
                 done = True
@@ -203,8 +209,14 @@ async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resig
     signed = ours if theirs is None else theirs
     marks = graph.replica.node(owned_soul(graph.identity.id.key, RECOVERED))
     behind = _signed_again(signed, marks.get(owner_name(author)))
-    work = _work(graph)
-    for place, op in list(_stranded(graph, author, signed, _common(ours, signed), work)):
+    now, totals = graph.replica.access.only_revoked(), dict[tuple[str, str], int]()
+    found = await asyncio.to_thread(
+        _stranded, AccessState(graph.name), now, signed, _common(ours, signed), totals
+    )
+    work = _work(
+        graph, totals
+    )  # from here on nothing else has a turn, which would change what the copy is of
+    for place, op in found:
         if place >= behind:
             work.sign_again(op, again=behind > 0)
     if work.done:
@@ -253,24 +265,28 @@ def _common(ours: list[Envelope | Summary], theirs: list[Envelope | Summary]) ->
     return len(theirs)
 
 
-def _work(graph: Graph) -> _Work:
+def _work(graph: Graph, totals: dict[tuple[str, str], int]) -> _Work:
     graph.sign()
     replica = graph.replica
     copy = Replica.load(replica.author, replica.save(), clock=replica.clock, graph=replica.access.graph)
-    return _Work(graph, copy)
+    return _Work(graph, copy, totals)
 
 
 def _stranded(
-    graph: Graph, author: bytes, signed: list[Envelope | Summary], common: int, work: _Work
-) -> Iterator[tuple[int, Op]]:
-    """Yield the ops, and in which envelope they are, that count by themselves and don't here: they are behind the
-    `common` part, or void by what others said."""
-    replica = graph.replica
-    alone, now = AccessState(graph.name), replica.access.only_revoked()
+    alone: AccessState,
+    now: AccessState,
+    signed: list[Envelope | Summary],
+    common: int,
+    totals: dict[tuple[str, str], int],
+) -> list[tuple[int, Op]]:
+    """Return the ops, and in which envelope they are, that count by themselves and don't here: they are behind the
+    `common` part, or void by what others said. What the others come to of counters goes into `totals`."""
+    found = []
     for place, envelope in enumerate(signed):
         if not envelope.body:
             continue
-        ops = ops_of(replica.core, author, envelope.body)
+        author = envelope.author
+        ops = ops_of(GraphCore(author), author, envelope.body)
         rulings = alone.begin_ruling(author, ops), now.begin_ruling(author, ops)
         for ruling in rulings:
             ruling.commit_verdicts()
@@ -278,9 +294,10 @@ def _stranded(
             if by_itself == VOID or _is_bookkeeping(op):
                 continue
             if place >= common or here == VOID:
-                yield place, op
+                found.append((place, op))
             elif op.kind is Kind.COUNTER_TOTAL:
-                work.totals[op.soul, op.key] = op.value
+                totals[op.soul, op.key] = op.value
+    return found
 
 
 def _is_bookkeeping(op: Op) -> bool:

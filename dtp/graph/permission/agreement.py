@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from blake3 import blake3
 
+from dtp.core.crdt import GraphCore
 from dtp.core.errors import EncodingError
 from dtp.crdt.ops import Kind, ops_of
 from dtp.crdt.permission.owners import AGREED, owned_soul, owner_name
@@ -143,19 +145,33 @@ class PendingStatements:
         """Return whether somebody agrees to a sum of an author."""
         return (owner_name(author), name) in self._said.get(witness, ())
 
-    def add_statements(self, graph: Graph, one: Signed) -> None:
-        """Note the sums to which the author of a genuine envelope agrees in it."""
-        soul, said = owned_soul(one.author, AGREED), self._said.setdefault(one.author, set())
-        try:
-            ops = ops_of(graph.replica.core, one.author, one.body) if one.body else []
-        except EncodingError:
-            return
-        for op in ops:
-            if op.kind is Kind.REGISTER_PUT and op.soul == soul and isinstance(op.value, list):
-                if len(said) + len(op.value) > _MOST_WAITING:
-                    said.clear()
-                names = op.value[:_MOST_WAITING]
-                said |= {(op.key, name) for name in names if isinstance(name, bytes) and len(name) == _NAME}
+    async def add_statements(self, signed: Sequence[Signed]) -> None:
+        """Note the sums to which the authors of genuine envelopes agree in them; a full one takes a second."""
+        for author, found in await asyncio.to_thread(_statements, signed) if signed else ():
+            said = self._said.setdefault(author, set())
+            if len(said) + len(found) > _MOST_WAITING:
+                said.clear()
+            said |= found
+
+
+def _statements(signed: Sequence[Signed]) -> list[tuple[bytes, set[tuple[str, bytes]]]]:
+    """Return whose envelopes these are, and which sums each agrees to in it."""
+    return [(one.author, _agreed_in(one)) for one in signed]
+
+
+def _agreed_in(one: Signed) -> set[tuple[str, bytes]]:
+    soul, found = owned_soul(one.author, AGREED), set[tuple[str, bytes]]()
+    try:
+        ops = ops_of(GraphCore(one.author), one.author, one.body) if one.body else []
+    except EncodingError:
+        return found
+    for op in ops:
+        if op.kind is Kind.REGISTER_PUT and op.soul == soul and isinstance(op.value, list):
+            if len(found) + len(op.value) > _MOST_WAITING:
+                found.clear()
+            names = op.value[:_MOST_WAITING]
+            found |= {(op.key, name) for name in names if isinstance(name, bytes) and len(name) == _NAME}
+    return found
 
 
 def waiting_sums(graph: Graph) -> list[Unagreed]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
 
 import pytest
-from counting import counting_lines
+from counting import counting_lines, lines_of_longest_turn
 from graph_fixtures import ALICE, BOB, identity, run, told
 
 from dtp.crdt import Clock
@@ -21,19 +19,6 @@ MOST = 30_000
 #: An account of Alice's.
 ACCOUNT = Account.create(identity("account"), identity("recovery").id, [Device(ALICE.id.key, "laptop")])
 VOTES = Rules("vote", [Rule(path="*")])
-
-
-async def lines_of_longest_turn(work: Awaitable[Any]) -> int:
-    """Return how many lines the longest turn has while something is done."""
-    longest = 0
-    with counting_lines("dtp") as lines:
-        task = asyncio.ensure_future(work)
-        while not task.done():
-            before = lines[0]
-            await asyncio.sleep(0)
-            longest = max(longest, lines[0] - before)
-    task.result()
-    return longest
 
 
 async def voted(bob: Graph, ops: int, frames: int = 1) -> list[bytes]:
