@@ -16,7 +16,8 @@ from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.grammar import GRAMMAR
 
 #: What begins a clause that writes, or another that isn't there.
-_NOT_HERE: Final = ("CREATE", "MERGE", "SET", "DELETE", "DETACH", "REMOVE", "FOREACH", "LOAD", "USE")
+_WRITES: Final = ("CREATE", "MERGE", "SET", "DELETE", "DETACH", "REMOVE", "FOREACH")
+_NOT_HERE: Final = (*_WRITES, "LOAD", "USE")
 #: Words that people misspell.
 _WORDS: Final = (
     "MATCH", "OPTIONAL", "WHERE", "RETURN", "WITH", "UNWIND", "ORDER", "SKIP", "LIMIT", "DISTINCT", "UNION", "CALL",
@@ -90,7 +91,12 @@ def parse(text: str) -> Tree[Token]:
         word = found[0] if found else ""
         for one in _NOT_HERE:
             if re.search(rf"(?<![.:`$\w]){one}\b", before + word, re.IGNORECASE):
-                raise UnsupportedQuery(f"not understood at {place}\n{one} is not supported") from error
+                hint = (
+                    ": queries only read, and a graph's nodes are written by its own calls"
+                    if one in _WRITES
+                    else ""
+                )
+                raise UnsupportedQuery(f"not understood at {place}\n{one} is not supported{hint}") from error
         meant = get_close_matches(word.upper(), _WORDS, 1) if word.upper() not in _WORDS else []
         hint = f"\ndid you mean {meant[0]}?" if meant else ""
         raise QueryError(f"not understood at {place}{hint}") from error
