@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from dtp.chain import ChainClient
-from dtp.cli.account import load_account
+from dtp.cli.account import card_path, load_account, read_card, save_account
 from dtp.cli.durations import duration
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import json_option, print_note
@@ -55,8 +55,8 @@ PEOPLE_WARNINGS: Final = {
     "tell everybody",
     What.DEVICES_CHANGED: "another machine has changed your account, which {name} now: if that wasn't you, give it "
     "another key ('dtp account rotate')",
-    What.CARD_FORKED: "two machines have changed your account at once, and only one change counts, whose card "
-    "{name}: put the one that 'dtp message card' prints beside the account's key, and make the other change again",
+    What.CARD_FORKED: "two machines have changed your account at once, and not all of it counts: its card {name}; "
+    "with '--account FILE' it is put beside the account's key there: then make the other change again",
     What.ACCOUNT_ENDED: "the account of {name} was ended on the chain, for good: nothing is sealed to it any more",
     What.KEY_OUTDATED: "{name} has another key on the chain, and no card with it is found: ask them for their new "
     "card, and write nothing by the one that you have",
@@ -139,14 +139,29 @@ def open_messenger(
     node: str | None = None,
     **options: Any,
 ) -> AbstractAsyncContextManager[Messenger]:
-    """Return what begins and ends the messenger that the options mean. Its identity's file has to be there."""
+    """Return what begins and ends the messenger that the options mean. Its identity's file has to be there. The
+    newest card of an account that comes meanwhile is kept beside its key."""
     if posts is not None and chain is None:
         raise click.UsageError("--posts is a host on a chain: say which, with --chain")
     me = identity.load_identity()
     path = Path(store) if store else data_dir() / "messages" / f"{me.id}.sqlite"
     owner = load_account(account) if account else None
     messenger = Messenger(identity=me, store=path, account=owner, **options)
-    return _with_sources(messenger, bootstrap, chain, posts, node)
+    opened = _with_sources(messenger, bootstrap, chain, posts, node)
+    return _keeping_card(opened, account) if account else opened
+
+
+@asynccontextmanager
+async def _keeping_card(
+    opened: AbstractAsyncContextManager[Messenger], account: str
+) -> AsyncIterator[Messenger]:
+    async with opened as messenger:
+        try:
+            yield messenger
+        finally:  # another machine may have signed it, and what is signed next would undo that
+            newest = messenger.account
+            if newest is not None and newest.card.supersedes(read_card(card_path(account))):
+                save_account(account, newest)
 
 
 @asynccontextmanager

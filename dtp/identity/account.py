@@ -66,6 +66,14 @@ class Account:
             raise AccountError(f"{device} is not a device of {self.card.name}")
         return self._with_devices([each for each in self.card.devices if each.key != device.key], now_ms)
 
+    def without_removed(self, other: Card, before: Card) -> Account:
+        """Return the account without the devices that `before` named and `other` doesn't: what another machine has
+        removed, where both have changed the card `before` at once. Every machine that does so signs the same card.
+        """
+        gone = {each.key for each in before.devices if not other.names(each.key)}
+        left = [each for each in self.card.devices if each.key not in gone]
+        return self._with_devices(left, self.card.issued_ms) if len(left) < len(self.card.devices) else self
+
     def renew(self, expires_ms: int, *, now_ms: int | None = None) -> Account:
         """Return the account with a card that holds until `expires_ms` (Unix time; 0 for good)."""
         return self._with_devices(self.card.devices, now_ms, expires_ms)

@@ -265,6 +265,43 @@ def test_a_contacts_other_key_is_told(person: Callable[[str], Path], tmp_path: P
     assert told == [{"event": "key-replaced", "person": card["person"], "detail": "alice"}]
 
 
+def test_two_machines_with_the_accounts_key_undo_nothing_of_each_other(
+    person: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A command signed by the card beside the key, whatever others had signed since: a device that another machine
+    had taken out was in again."""
+    homes = {each: person(each) for each in ("laptop", "desk", "phone", "tablet", "watch")}
+    ids = {each: call(home, "id")[0]["id"] for each, home in homes.items()}
+    keys = {each: str(homes[each] / "account.pem") for each in ("laptop", "desk")}
+    named = [f"{ids[each]}={each}" for each in homes if each != "watch"]
+    stick = str(tmp_path / "stick")
+    call(homes["laptop"], "account", "create", "--key", keys["laptop"], "--recovery", stick, *named)
+    (card,) = call(homes["laptop"], "message", "card", "--account", keys["laptop"])
+    for each in ("account.pem", "account.card"):
+        shutil.copy(homes["laptop"] / each, homes["desk"] / each)
+    call(homes["desk"], "message", "join", card["card"])
+
+    def change(machine: str, *arguments: str) -> None:
+        call(homes[machine], "account", *arguments, "--key", keys[machine])
+
+    def hear() -> dict[str, list[str]]:
+        for _ in range(2):
+            for each, key in keys.items():
+                call(homes[each], "message", "read", "--account", key)
+        return {
+            each: [
+                device["label"] for device in call(homes[each], "account", "show", "--key", key)[0]["devices"]
+            ]
+            for each, key in keys.items()
+        }
+
+    change("laptop", "remove", ids["phone"])
+    change("desk", "remove", ids["tablet"])
+    assert hear() == {"laptop": ["laptop", "desk"], "desk": ["laptop", "desk"]}
+    change("desk", "add", ids["watch"], "watch")
+    assert hear() == {"laptop": ["laptop", "desk", "watch"], "desk": ["laptop", "desk", "watch"]}
+
+
 def test_who_has_lost_all_but_the_recovery_key_begins_again_by_the_card_that_a_friend_has(
     person: Callable[[str], Path], tmp_path: Path, mailbox: str
 ) -> None:

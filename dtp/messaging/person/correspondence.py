@@ -94,7 +94,7 @@ class Correspondence:
         saved = self.store.get_value("card")
         self.access = self.store.get_value("access") or secrets.token_bytes(ACCESS_BYTES)
         if saved is None:
-            self.card = self._sign_card(self._account, now_ms, "", ())
+            self.card = self.sign_card(self._account, now_ms, "", ())
             with self.store.transaction():
                 self.store.put_value("access", self.access)
                 self.store.put_value("card", self.card.encode())
@@ -164,9 +164,10 @@ class Correspondence:
         """The person's other devices."""
         return [each for each in self.card.devices if each != self.identity.id.key]
 
-    def _sign_card(
+    def sign_card(
         self, own: Account | None, now_ms: int, name: str, mailboxes: tuple[str, ...]
     ) -> ContactCard:
+        """Return a card of this name and with these mailboxes that is newer than the one we have."""
         key, account = (own.identity, own.card) if own else (self.identity, None)
         saved = self.store.get_value("card")
         sequence = now_ms if saved is None else max(now_ms, ContactCard.parse(saved).sequence + 1)
@@ -189,7 +190,7 @@ class Correspondence:
         if self.account is not None:
             self.own_card.check_key(self.account)
         with self.transaction():
-            self.put_card(self._sign_card(self.account, now_ms, name, told), now_ms)
+            self.put_card(self.sign_card(self.account, now_ms, name, told), now_ms)
 
     def set_stamp_bits(self, bits: int) -> None:
         """Set the work that a stranger's message takes. Raise `MessageError` for more than can be asked."""
@@ -222,6 +223,7 @@ class Correspondence:
         before = self.card
         self.succession.become(before, card)
         self.card = card
+        self.own_card.note_former(before)
         self.store.put_value("card", card.encode())
         gone = set(before.devices) - set(card.devices)
         self.former_devices.keep_card(before, gone)
@@ -240,8 +242,7 @@ class Correspondence:
 
         What is written to a device that was removed is sealed no more, and it is told nothing.
         """
-        self.own_card.check_given(account)
-        newest = self.own_card.find_newest(account)
+        newest = self.own_card.choose_given(account)
         if not newest.card.names(self.identity.id.key):
             raise MessageError("the account doesn't name this device: add it as well")
         self._account = newest

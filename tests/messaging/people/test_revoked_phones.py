@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,67 @@ def test_a_phone_that_is_revoked_while_another_machine_adds_one_stays_revoked(vi
     assert [device.label for device in alice.card.account.devices] == ["alice", "desk", "tablet"]
 
 
+def two_owners_with_tablet(village: Make) -> tuple[Village, Account]:
+    """Two machines that have the account's key, a phone and a tablet of that account."""
+    at, account = two_owners(village)
+    account = account.add(known_identity("tablet").id, "tablet")
+    at.people["alice"].change_account(account, at.now)
+    at.deliver()
+    return at, account
+
+
+@pytest.mark.parametrize("heard", ["by messages", "when it is opened", "where cards are found"])
+def test_of_two_removals_at_once_both_count(village: Make, heard: str) -> None:
+    """One was lost, and the device that was lost with it read on until somebody made the change again."""
+    at, account = two_owners_with_tablet(village)
+    alice, desk = at.people["alice"], at.people["desk"]
+    without_phone, without_tablet = (account.remove(known_identity(each).id) for each in ("phone", "tablet"))
+    if heard != "when it is opened":
+        alice.change_account(without_phone, at.now)
+    desk.change_account(without_tablet, at.now)
+    if heard == "where cards are found":
+        alice.take_found_card(desk.card.public(), Nearness.ANYWHERE, at.now)
+    elif heard == "when it is opened":
+        at.deliver()
+        alice.change_account(without_phone, at.now)
+    told = at.deliver()
+    for mail in (alice, desk):
+        assert mail.card.account is not None
+        assert [device.label for device in mail.card.account.devices] == ["alice", "desk"]
+    assert alice.card.account == desk.card.account
+    assert at.people["bob"].devices_of(alice.person) == [each.identity.id.key for each in (alice, desk)]
+    assert [each for who in told.values() for each in who if each.what is What.CARD_FORKED] == []
+
+
+def test_a_device_that_only_the_lost_change_has_added_is_told_beside_both_removals(village: Make) -> None:
+    at, account = two_owners_with_tablet(village)
+    alice, desk = at.people["alice"], at.people["desk"]
+    more = [known_identity(each).id for each in ("watch", "glasses")]
+    alice.change_account(account.remove(known_identity("phone").id), at.now)
+    changed = account.remove(known_identity("tablet").id)
+    losing = replace(
+        changed.card, devices=(*changed.card.devices, *(Device(each.key, "more") for each in more))
+    )
+    desk.change_account(Account(account.identity, losing.sign_with(account.identity)), at.now)
+    told = at.deliver()
+    assert alice.card.account is not None
+    assert [each.label for each in alice.card.account.devices] == ["alice", "desk"]
+    lost = "doesn't name phone, doesn't name more, doesn't name more"
+    assert Notice(What.CARD_FORKED, alice.person, detail=lost) in told["desk"]
+
+
+def test_two_who_add_at_once_take_nothing_out(village: Make) -> None:
+    at, account = two_owners_with_tablet(village)
+    alice, desk = at.people["alice"], at.people["desk"]
+    alice.change_account(account.add(known_identity("watch").id, "watch"), at.now)
+    desk.change_account(account.add(known_identity("glasses").id, "glasses"), at.now)
+    at.deliver()
+    assert alice.card.account is not None
+    assert alice.card.account == desk.card.account
+    labels = [device.label for device in alice.card.account.devices]
+    assert labels in [["alice", "desk", "phone", "tablet", each] for each in ("watch", "glasses")]
+
+
 def test_a_machine_with_a_key_that_was_replaced_signs_nothing_more(village: Make) -> None:
     """Its next card put back that from before, with the devices that were taken out since."""
     at, account = two_owners(village)
@@ -152,6 +214,25 @@ def test_a_machine_with_a_key_that_was_replaced_signs_nothing_more(village: Make
     alice.change_account(Account(rotated.identity, rotated.card), at.now)
     alice.set_profile("Alice", ["dtp+tcp://dtp1qqqq@box:1"], at.now)
     assert alice.card.name == "Alice"
+
+
+def test_a_machine_with_the_old_key_takes_a_card_of_another_key_that_is_found(village: Make) -> None:
+    """It was told, kept the card from before, and signed its next one by the key that counts no more."""
+    at, account = two_owners(village)
+    alice, bob = at.people["alice"], at.people["bob"]
+    rotated = Account.rotate(
+        *(account.card, known_identity("recovery"), known_identity("another key")),
+        *(known_identity("another recovery").id, [Device(alice.identity.id.key)]),
+    )
+    card = ContactCard(rotated.card.key, rotated.card, at.now, 0, "", ()).signed_by(rotated.identity)
+    told = [alice.take_found_card(card, Nearness.ANYWHERE, at.now) for _ in range(2)]
+    assert [[each.what for each in notices] for notices in told] == [
+        [What.OWN_KEY_REPLACED, What.OWN_CARD, What.DEVICES_CHANGED], [],
+    ]  # fmt: skip
+    with pytest.raises(MessageError, match="another key by now"):
+        alice.set_profile("Alice", [], at.now)
+    at.deliver()
+    assert bob.get_contact(alice.person).card.key == rotated.card.key
 
 
 def test_a_device_that_was_removed_does_not_tell_of_the_card_that_named_it(village: Make) -> None:

@@ -123,8 +123,9 @@ class Introductions:
         return introduce
 
     def tell_card(self, before: ContactCard, now_ms: int) -> None:
-        """Tell our card to those who were told one: and, where a device has gone since `before`, or the key was
-        replaced, to our other devices and to who has written without an answer, since they may have that one."""
+        """Tell our card to those who were told one: where it names other devices than `before`, also to our own, and
+        where a device has gone, or the key was replaced, to who has written without an answer: they may have that
+        one."""
         mail, card = self._mail, self._mail.card
         everybody = [device for each in mail.contacts if not each.blocked for device in each.card.devices]
         levels = {each: mail.desk.peer_of(each).introduced for each in [*everybody, *mail.own_devices]}
@@ -132,10 +133,11 @@ class Introductions:
             known = [each for each, introduced in levels.items() if introduced is level]
             mail.desk.enqueue_event(known, mail.card_event(told, now_ms))
         stayed = {*before.devices} & {*card.devices}
-        if card.key == before.key and len(stayed) == len(before.devices):
+        is_other = card.key != before.key or len(stayed) < len(before.devices)
+        if not is_other and len(stayed) == len(card.devices):
             return
         for each in [each for each, introduced in levels.items() if introduced is Introduced.NOT]:
-            if each in stayed or mail.desk.said_person(each):
+            if each in stayed or (is_other and mail.desk.said_person(each)):
                 mail.desk.introduce_device(each, self.choose_card(now_ms))
 
     def note_expired(self, now_ms: int) -> None:

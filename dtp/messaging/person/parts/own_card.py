@@ -1,21 +1,25 @@
 """Our own card, where another machine has signed one: which of them counts, and what the program is told.
 
 Several machines may have the account's key. Each signs by what it knows, so two may sign for one sequence: one of
-these cards counts everywhere, and whoever made the other change has to hear of it.
+these cards counts everywhere. What the other one has removed is removed from it, by whichever machine with the key
+hears of both; whoever has added something by that other one has to hear of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from dtp.identity import Account, Card
+from dtp.identity import Account, Card, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
+
+#: The account's card before the one that counts now, in the store.
+_FORMER: Final = "former_card"
 
 
 class OwnCard:
@@ -24,11 +28,14 @@ class OwnCard:
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
 
-    def check_given(self, given: Account) -> None:
-        """Tell the program if a change that was made with the account that it gives doesn't count, or undoes one that
-        was made elsewhere at once. Raise `MessageError` where the key that is given is the account's no more."""
+    def choose_given(self, given: Account) -> Account:
+        """Return the account that the program gives, with the card that counts. Tell the program if a change that it
+        has made doesn't, or undoes one that was made elsewhere at once. Raise `MessageError` where the key that is
+        given is the account's no more."""
         self.check_key(given)
-        self._mail.group_states.add_notices(self._describe_fork(given.card))
+        merged = self._merge_removals(given.identity, given.card)
+        self._mail.group_states.add_notices(self._describe_fork(given.card, merged))
+        return merged or self.find_newest(given)
 
     def check_key(self, account: Account) -> None:
         """Raise `MessageError` where the account has another key by now: what this one signs would undo that here."""
@@ -47,21 +54,39 @@ class OwnCard:
     def take_told(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that a device of ours tells, if it is newer, and return what the program is told. Within a
         transaction."""
-        told = self._note_news(card)
-        return [*told, *self._adopt(card, now_ms)] if card.supersedes(self._mail.card) else told
+        mail = self._mail
+        merged = self._merge_removals(mail.account.identity, card.account) if mail.account else None
+        told, newest = self._note_news(card, merged), card if card.supersedes(mail.card) else mail.card
+        if merged is not None:
+            newest = mail.sign_card(merged, now_ms, newest.name, newest.mailboxes)
+        return [*told, *self._adopt(newest, now_ms)] if newest is not mail.card else told
 
     def take_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that was found where everybody may put one, and return what the program is told."""
         mail = self._mail
         with mail.transaction():
-            told = self._note_news(card)
-            if not card.supersedes(mail.card):
-                return told
-            if mail.identity.id.key not in card.devices:
-                return [*told, Notice(What.REVOKED, card.person)]
-            if mail.account is None or mail.account.identity.id.key == card.key:
-                told += self._adopt(card, now_ms)
-        return told
+            if card.supersedes(mail.card) and mail.identity.id.key not in card.devices:
+                return [*self._note_news(card, None), Notice(What.REVOKED, card.person)]
+            return self.take_told(card, now_ms)
+
+    def note_former(self, before: ContactCard) -> None:
+        """Keep the card that our account had until now: what two machines have removed from it at once is seen by
+        that. Within a transaction."""
+        if before.account is not None and before.account != self._mail.card.account:
+            self._mail.store.put_value(_FORMER, before.account.encode())
+
+    def _merge_removals(self, key: Identity, other: Card | None) -> Account | None:
+        """Return the account with what our card and this one, both signed for one sequence, have removed each; None
+        where one of them has removed all of that, or it isn't known from which card both were made."""
+        ours, saved = self._mail.card.account, self._mail.store.get_value(_FORMER)
+        if not (ours and other and saved and other.is_fork_of(ours)) or ours.key != key.id.key:
+            return None
+        former = Card.parse(saved)
+        if (former.account, former.sequence + 1) != (ours.account, ours.sequence):
+            return None
+        newer, older = (other, ours) if other.supersedes(ours) else (ours, other)
+        merged = Account(key, newer).without_removed(older, former)
+        return merged if merged.card != newer and merged.card.names(self._mail.identity.id.key) else None
 
     def _adopt(self, card: ContactCard, now_ms: int) -> list[Notice]:
         mail, told = self._mail, [Notice(What.OWN_CARD, card.person)]
@@ -71,10 +96,10 @@ class OwnCard:
         mail.put_card(replace(card, access=mail.access), now_ms)
         return told
 
-    def _note_news(self, card: ContactCard) -> list[Notice]:
+    def _note_news(self, card: ContactCard, merged: Account | None) -> list[Notice]:
         """Return what the program is told of a card that another device tells or that was found. Within a
         transaction. A fork is told once: a card that doesn't count may be found for as long as anybody keeps it."""
-        mail, told = self._mail, self._describe_fork(card.account)
+        mail, told = self._mail, self._describe_fork(card.account, merged)
         both = b"".join(sorted(each.signature for each in (card.account, mail.card.account) if each))
         if mail.store.get_value("fork") == both:
             told.clear()
@@ -84,10 +109,16 @@ class OwnCard:
             told.append(Notice(What.OWN_KEY_REPLACED, card.person))
         return told
 
-    def _describe_fork(self, other: Card | None) -> list[Notice]:
+    def _describe_fork(self, other: Card | None, merged: Account | None) -> list[Notice]:
+        """Return that one of two changes at once doesn't count, unless it has only removed devices, which `merged`
+        hasn't any more."""
         ours = self._mail.card.account
         if ours is None or other is None or not other.is_fork_of(ours):
             return []
         newer, older = (other, ours) if other.supersedes(ours) else (ours, other)
+        if merged is not None:
+            newer, former = merged.card, Card.parse(self._mail.store.get_value(_FORMER) or b"")
+            if all(former.names(each.key) for each in older.devices):
+                return []
         detail = newer.describe_change(older) or "names the same devices"
         return [Notice(What.CARD_FORKED, self._mail.person, detail=detail)]
