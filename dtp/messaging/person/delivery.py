@@ -453,6 +453,7 @@ class Delivery:
     # ---- delivering --------------------------------------------------------------------------------------------
 
     async def _deliver_always(self) -> None:
+        await self.run_in_thread(self._mail.desk.send_now)  # put off when a program before this one ran
         while True:
             self._wake.clear()
             due = await self._deliver_due()

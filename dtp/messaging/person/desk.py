@@ -352,8 +352,8 @@ class Desk:
             with self.store.transaction():
                 self.store.put_back(outbound.device, outbound.number, until_ms, outbound.tries)
 
-    def send_now(self, device: bytes) -> None:
-        """Have it sent now what no mailbox has taken yet for a device."""
+    def send_now(self, device: bytes = b"") -> None:
+        """Have it sent now what no mailbox has taken yet for a device, or for any."""
         with self.store.transaction():
             self.store.make_due(device)
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from post_office import PostOffice, known_identity, post_office, take
 
-from dtp.identity import Account, Device
+from dtp.identity import Account, Device, Identity
+from dtp.messaging.mailbox import MailboxClient
+from dtp.messaging.mailbox.pool import connect_plainly
+from dtp.messaging.person.delivery import now_ms
 
 
 def test_a_message_to_others_is_sent_though_a_device_of_ours_has_not_joined_yet(tmp_path: Path) -> None:
@@ -43,3 +46,29 @@ def test_a_message_to_a_group_is_sent_though_a_member_is_blocked(tmp_path: Path)
         assert await carol.history(group.id) == []
 
     post_office(main, tmp_path, "blocked-member")
+
+
+def test_what_no_mailbox_has_taken_goes_out_at_once_when_the_program_begins_again(tmp_path: Path) -> None:
+    """It waited for half a minute more, which commands don't run for: 'the next command sends it', they said."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        bob, dialled = await at.begin("bob", box), list[str]()
+
+        async def connect(address: str, identity: Identity | None) -> MailboxClient:
+            if identity is None:
+                dialled.append(address)
+            return await connect_plainly(address, identity)
+
+        async with at.messenger("alice") as alice:
+            await alice.add_contact(bob.card)
+            await alice.wait_delivered()
+            await at.shut()
+            await alice.send("bob", "hello")
+            desk = alice.delivery.correspondence.desk
+            await alice.delivery.run_in_thread(desk.hold_back, bob.card.devices, now_ms() + 30_000)
+        async with at.messenger("alice", connect=connect) as alice:
+            await alice.delivery.settled.wait()
+            assert dialled == [box]
+
+    post_office(main, tmp_path, "at-once")

@@ -359,9 +359,10 @@ class MessageStore:
         query = "SELECT 1 FROM outbox WHERE device = ? AND number = ? AND message = ? AND tries = 1"
         return bool(self._database.select_rows(query, device, number, message))
 
-    def make_due(self, device: bytes) -> None:
-        """Have what was never sent to a device be due at once."""
-        self._db.execute("UPDATE outbox SET due = 0 WHERE device = ? AND tries = 0", (device,))
+    def make_due(self, device: bytes = b"") -> None:
+        """Have what was never sent to a device, or to any, be due at once."""
+        where = "NOT tries AND due > 0 AND ? IN (device, x'')"
+        self._db.execute(f"UPDATE outbox SET due = 0 WHERE {where}", (device,))
 
     def set_due(self, device: bytes, numbers: list[int], due_ms: int, *, tried: int) -> None:
         """Set when payloads are sent next; they were sent `tried` times more."""
