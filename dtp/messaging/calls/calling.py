@@ -175,7 +175,8 @@ class Calls:
         if self._timer is not None:
             self._timer.cancel()
         self._outgoing.put_nowait(None)
-        await self._sending
+        # Who is in the call hears of its end, also where this is cancelled.
+        await asyncio.shield(self._sending)
         await self._tasks.wait()
 
     def __aiter__(self) -> AsyncIterator[ActiveCall]:

@@ -74,7 +74,7 @@ REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.MISSING: "it hasn't got that, or not any more",
     Refusal.AWAY: "the device isn't connected",
     Refusal.NOT_PAID: "its owner has paid for no more room there",
-    Refusal.OLDER_KEYS: "it has newer keys of this device, or a newer card",
+    Refusal.OLDER_KEYS: "it has newer keys of this device, or a newer card: is a copy of its file in use?",
     Refusal.CLOCK_DIFFERS: "by its clock these keys are from the future or have ended: set the clock of this device",
 }
 

@@ -128,6 +128,33 @@ def test_a_call_is_refused_and_one_that_nobody_answers_ends(office: Test) -> Non
     office(main)
 
 
+def test_who_is_cancelled_twice_hangs_up_all_the_same(office: Test) -> None:
+    """As when a program ends while it ends a part of itself: the other end was told nothing."""
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob), Calls(bob) as bobs:
+            calling = asyncio.get_running_loop().create_future()
+
+            async def call_for_ever() -> None:
+                async with Calls(alice) as calls:
+                    calling.set_result(await calls.call("bob", NoMedia("alice")))
+                    await asyncio.Event().wait()
+
+            task = asyncio.create_task(call_for_ever())
+            await calling
+            ringing = await anext(aiter(bobs))
+            await ringing.answer(NoMedia("bob"))
+            await ringing.wait_talking()
+            for _ in range(2):
+                task.cancel()
+                await asyncio.sleep(0)
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert await ringing.wait_over() is Reason.HUNG_UP
+
+    office(main)
+
+
 def test_media_that_does_not_get_through_ends_the_call_at_both_ends(office: Test) -> None:
     async def main(at: PostOffice) -> None:
         async with (
