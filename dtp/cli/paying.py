@@ -157,8 +157,9 @@ class PaymentOptions:
             dear = ", more than all that it can pay for"
         elif sui and price is not None and opening.gas > price:
             dear = ", more than what it is opened for"
-        if price is not None and self.budget is not None and price > parse_amount(self.budget, terms.coin):
-            dear += f"; the budget of {self.budget} ends before all of it is paid"
+        budget = None if self.budget is None else parse_amount(self.budget, terms.coin)
+        if price is not None and budget is not None and price > budget:
+            dear += f"; the budget of {money(budget, terms.coin)} ends before all of it is paid"
         print_line(
             {
                 "event": "opening",

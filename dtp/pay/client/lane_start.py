@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from dtp.chain.model import SUI_COIN
+from dtp.chain.wallet import money
 from dtp.pay.errors import CountsDisputed
 from dtp.pay.messages import VoucherSaid, Welcome
 from dtp.pay.terms import NOTHING, Exposure, Prices, Spending, Usage
@@ -97,8 +99,9 @@ def start_lane(
     prices: Prices,
     spending: Spending,
     is_ours: Callable[[SignedVoucher], bool],
+    coin: str = SUI_COIN,
 ) -> LaneStart:
-    """Return from where to go on with a lane.
+    """Return from where to go on with a lane. `coin` is the type of what is paid with, for messages.
 
     Raise `CountsDisputed` when the server shows a voucher that is not ours, when a claim is shown of one that neither
     has, or when the server counts so much more than arrived here that it would serve nothing before that is paid.
@@ -123,7 +126,7 @@ def start_lane(
             gap, lane.believed, spending.voucher_interval(exposure.after_payment(paid)), prices, spending
         )
     left = gap.above(more)
-    _check_left(left, exposure.after_payment(paid), prices.cost_of(lane.believed.plus(*gap)) + 1)
+    _check_left(left, exposure.after_payment(paid), prices.cost_of(lane.believed.plus(*gap)) + 1, coin)
     return LaneStart(newest, adopted, lost, used.plus(*more), lane.believed.plus(*more), left)
 
 
@@ -151,14 +154,14 @@ def _check_claimed(lane: PayerLane, newest: SignedVoucher | None) -> None:
         )
 
 
-def _check_left(left: Usage, exposure: Usage, amount: int) -> None:
+def _check_left(left: Usage, exposure: Usage, amount: int, coin: str) -> None:
     """Raise `CountsDisputed` when the server would stop at what is left unpaid; a slack of `amount` would pay it."""
     if left.requests <= exposure.requests and (left.bytes < exposure.bytes or not left.bytes):
         return
     raise CountsDisputed(
         f"the server counts {left.requests:,} requests and {left.bytes:,} bytes more on this channel than arrived "
         "here, and serves nothing before they are paid: close the channel (dtp channel close) to pay what was signed "
-        f"and no more, or connect with a slack of {amount} (--slack) to pay for them, too",
+        f"and no more, or connect with a slack of {money(amount, coin)} (--slack {amount}) to pay for them, too",
         requests=left.requests,
         bytes=left.bytes,
         amount=amount,

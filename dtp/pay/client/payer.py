@@ -327,8 +327,8 @@ class Payer:
         if self.welcomed:  # said again, since our answer was lost
             self._queue_message(messages.Heard())
             return
-        spending = self.schedule.spending
-        start = start_lane(self.lane, message, self.funds.prices, spending, self._is_ours)
+        spending, funds = self.schedule.spending, self.funds
+        start = start_lane(self.lane, message, funds.prices, spending, self._is_ours, funds.coin)
         # Nothing is refused from here on.
         newest, self.believed, self.left = start.newest, start.believed, start.left
         if start.lost_lock:

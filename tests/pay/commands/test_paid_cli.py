@@ -286,6 +286,21 @@ def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_
     assert (client.folder / "big.iso").read_bytes() == data
 
 
+def test_a_budget_that_ends_before_the_file_is_said_with_its_unit(homes: Any) -> None:
+    """It was said as it was typed: "the budget of 200000"."""
+    server, client = homes
+    with server.serving("--file", site(server, **{"big.iso": bytes(500_000)}), *PRICED) as (address, _):
+        done = subprocess.run(
+            client.command("recv", f"{address}/big.iso", "--budget", "200000", "--close-channel"),
+            env=client.env,
+            cwd=client.folder,
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 3
+        assert b"the budget of 0.0002 SUI ends before all of it is paid" in done.stderr
+
+
 def test_cat_pays_too(homes: Any) -> None:
     server, client = homes
     with server.serving("--echo", *PRICED) as (address, said):

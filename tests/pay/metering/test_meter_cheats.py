@@ -206,6 +206,7 @@ def test_a_server_that_remembers_too_much_is_not_paid_for_it() -> None:
         meters.connect()
     assert disputed.value.bytes == MIB
     assert disputed.value.amount == 2_000_001
+    assert "a slack of 0.002000001 SUI (--slack 2000001)" in str(disputed.value)
 
 
 def test_after_a_break_the_server_is_believed_a_little() -> None:
