@@ -82,7 +82,7 @@ class StreamTransport(transports._FlowControlMixin):
         self.set_write_buffer_limits(limits.write_high, min(limits.write_low, limits.write_high))
         self._call_protocol(protocol.connection_made, self)
         stream.attach_sink(self)
-        if stream._write_error is not None:
+        if stream.write_error is not None:
             self.stream_writable()
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ class StreamTransport(transports._FlowControlMixin):
         if not self._call_protocol(self._protocol.eof_received):  # type: ignore[attr-defined]
             self.close()
         elif self._write_error is not None:
-            self._connection_lost(None if self._stream._delivered else self._write_error)
+            self._connection_lost(None if self._stream.delivered else self._write_error)
 
     def _drop_buffered(self) -> None:
         """Drop what is held: nobody will read it."""
@@ -314,11 +314,11 @@ class StreamTransport(transports._FlowControlMixin):
 
     def stream_writable(self) -> None:
         stream = self._stream
-        error = stream._write_error
+        error = stream.write_error
         if self._lost:
             return
         if self._closing:
-            if stream._delivered or (error is None and self._connection.outlet.is_acknowledged(stream.id)):
+            if stream.delivered or (error is None and self._connection.outlet.is_acknowledged(stream.id)):
                 self._connection_lost(None)
             elif error is not None:
                 self._connection_lost(error)
@@ -330,4 +330,4 @@ class StreamTransport(transports._FlowControlMixin):
             # Nothing waits to be sent, so nobody is told before the peer's last words are read; see `write`.
             self._write_error = error
             if self._eof_told:
-                self._connection_lost(None if stream._delivered else error)
+                self._connection_lost(None if stream.delivered else error)

@@ -170,7 +170,7 @@ class BlockingPipe(BlockingWait, asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         with self.changed:
             self._lost = True
-            self._error = error or self.transport.get_extra_info("dtp_stream")._write_error
+            self._error = error or self.transport.get_extra_info("dtp_stream").write_error
             self.notify()
         self.thread.lasting.discard(self)
         if not self._end.done():

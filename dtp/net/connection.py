@@ -37,7 +37,6 @@ from dtp.session.codes import (
     ConnectionClosed,
     ConnectionLost,
     HandshakeRefused,
-    StreamReset,
     TooManyStreams,
     check_code,
 )
@@ -171,6 +170,11 @@ class Connection:
     def at_work(self) -> bool:
         """True while a stream of it is open."""
         return bool(self._streams)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The streams that are open."""
+        return tuple(self._streams.values())
 
     @property
     def watch(self) -> ByteWatch | None:
@@ -389,8 +393,7 @@ class Connection:
         await self.wait_gone(most)
 
     async def delivered(self) -> bool:
-        """Return whether the peer has all streams that were finished: once it has, the connection is over, or 5 s are
-        (30 over carriers that are slow by nature)."""
+        """Wait 5 s at most (30 over slow carriers) until finished streams are delivered; return whether they are."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._at_most(LINGER)):
                 while self._end.error is None:
@@ -597,8 +600,7 @@ class Connection:
 
     def _on_stream_stopped(self, event: ev.StreamStopped) -> None:
         if (stream := self._streams.get(event.stream_id)) is not None:
-            error = StreamReset(event.error_code, stopped=True)
-            stream._fail_write(error, delivered=self._session.is_acknowledged(stream.id))
+            stream._fail_stopped(event.error_code)
 
     def _on_stream_writable(self, event: ev.StreamWritable) -> None:
         if (stream := self._streams.get(event.stream_id)) is not None:
@@ -658,9 +660,8 @@ class Connection:
             )
             error = self._explain_end(closed) if end.refusal is None else end.refusal
         end.error = error
-        for stream in self._streams.values():
-            stream._fail_read(error)
-            stream._fail_write(error, delivered=self._session.is_acknowledged(stream.id))
+        for stream in self.streams:
+            stream.fail(error)
         self._streams.clear()
         self._intake.keep_whole(by_peer=event.by_peer)
         self.outlet.close_taps()

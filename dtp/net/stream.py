@@ -374,6 +374,16 @@ class Stream:
         self._outlet.tell_credit_often(self.id)
 
     @property
+    def waiting(self) -> bool:
+        """True while bytes or an end are still to come, or bytes to go."""
+        return not (self._eof or self._read_error) or self.queued > 0
+
+    @property
+    def delivered(self) -> bool:
+        """True if writing has ended by an error, and the peer had all that was written before."""
+        return self._delivered
+
+    @property
     def write_error(self) -> DtpError | None:
         """Why nothing more can be written, such as `StreamReset` when the peer wants no more; None while it can."""
         return self._write_error
@@ -418,12 +428,21 @@ class Stream:
         self._drop_buffered()
         self._fail_read(StreamReset(code))
 
+    def _fail_stopped(self, code: int) -> None:
+        """Note that the peer wants no more."""
+        self._fail_write(StreamReset(code, stopped=True), delivered=self._outlet.is_acknowledged(self.id))
+
     def _fail_unread(self, unread: bytes | None) -> None:
         """Note that the peer took nothing of what was written here."""
         error = StreamRefused(unread)
         self._drop_buffered()
         self._fail_read(error)
         self._fail_write(error)
+
+    def fail(self, error: DtpError) -> None:
+        """End both directions by this error, as the end of the connection does: whoever waits for them gets it."""
+        self._fail_read(error)
+        self._fail_write(error, delivered=self._outlet.is_acknowledged(self.id))
 
     def _fail_read(self, error: DtpError) -> None:
         """End reading by this error: no more bytes will come; what is buffered may still be read."""

@@ -221,7 +221,8 @@ class MeterDriver(ABC):
         if self._over:
             if self.error is not None:
                 raise self.error
-            self.connection._check_open()
+            if (ended := self.connection.ended_by) is not None:
+                raise ended
             raise NotMetered("metering of this connection is over")
 
     def _wake_waiters(self) -> None:

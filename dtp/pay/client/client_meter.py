@@ -332,10 +332,7 @@ class ClientMeter(MeterDriver):
 
     def _has_waiting_stream(self) -> bool:
         """Return whether a stream waits for something to come or to go, which costs money."""
-        connection = self.connection
-        return any(
-            not (each._eof or each._read_error) or each.queued for each in connection._streams.values()
-        )
+        return any(each.waiting for each in self.connection.streams)
 
     async def _end_unfunded(self) -> None:
         """Pay the last of the money that is used up, agree on the close, and end the connection with `BudgetSpent`,
