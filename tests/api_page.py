@@ -149,11 +149,11 @@ MODULES: dict[str, tuple[str, str]] = {
         " Rights Role Service Terms",
     ),
     "dtp.chain.channel": ("Payment channels on chain.", "Channel ChannelError ChannelOpened Claimed Voucher"),
-    "dtp.chain.resolver": (
-        "Finding hosts on chain.",
-        "HostDirectory HostOffline HostState HostUnusable PlaceUnknown RouteError ServiceClosed ServiceMissing"
-        " read_host",
+    "dtp.chain.host_state": (
+        "Hosts on chain, as they are now.",
+        "HostOffline HostState HostUnusable PlaceUnknown RouteError ServiceClosed ServiceMissing read_host",
     ),
+    "dtp.chain.resolver": ("Finding hosts on chain.", "HostDirectory"),
     "dtp.chain.heartbeat": ("Keeping a host's endpoints known.", "EndpointsApart Heartbeats"),
     "dtp.chain.firewall": ("Who is let in by a host's lists.", "AccessRules Firewall decide read_rules"),
     "dtp.chain.keystores": (

@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -116,11 +117,21 @@ def parsed(source: str) -> ast.Module:
     return ast.parse(source)
 
 
-def imported(file: str, source: str) -> Iterator[str]:
-    """Every module that the file names in an import, also by `import_module`, as absolute dotted names."""
+def loaded(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a tree, but for those that only type checkers see."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from loaded(node)
+
+
+def imported(
+    file: str, source: str, walk: Callable[[ast.AST], Iterable[ast.AST]] = ast.walk
+) -> Iterator[str]:
+    """Yield every module that the file names in an import, also by `import_module`, as absolute dotted names."""
     package = list(Path(file).parent.parts)
     calls = any(each in source for each in IMPORT_CALLS)
-    for node in ast.walk(parsed(source)):
+    for node in walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -255,6 +266,39 @@ def test_file_keeps_the_rules(file: str) -> None:
     assert bare_tasks(file, source) == []
     assert sums_over_waits(file, source) == []
     assert not source or ast.get_docstring(parsed(source)), f"{file} must start with a docstring"
+
+
+def circle(files: dict[str, str]) -> list[str]:
+    """Return modules of which each loads the next, and the last the first, wherever in them that is; else nothing.
+
+    `files` are sources by path. A package is loaded with each module in it, so that doesn't count."""
+    modules = {".".join(Path(file).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    graph = TopologicalSorter[str]()
+    for module, file in modules.items():
+        names = {*imported(file, files[file], loaded)} & modules.keys()
+        packages = {name.rpartition(".")[0] for name in names}
+        graph.add(module, *(names - packages - {module}))
+    try:
+        graph.prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_module_loads_one_that_loads_it() -> None:
+    assert circle({file: (ROOT / file).read_text() for file in sources(PACKAGE, "*.py")}) == []
+
+
+def test_a_circle_is_found() -> None:
+    one = {
+        "dtp/a.py": "def f():\n from dtp.b import c",
+        "dtp/b/c.py": "import dtp.a",
+        "dtp/b/__init__.py": "",
+    }
+    assert set(circle(one)) == {"dtp.a", "dtp.b.c"}
+    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n import dtp.a"
+    assert circle(one | {"dtp/b/c.py": for_types}) == []
+    assert circle({"dtp/b/__init__.py": "from dtp.b.c import D", "dtp/b/c.py": "from dtp.b import e"}) != []
 
 
 @pytest.mark.parametrize(

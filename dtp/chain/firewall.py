@@ -27,10 +27,10 @@ from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
 from dtp.chain.errors import MalformedObject
 from dtp.chain.host import Mode, Rate
+from dtp.chain.host_state import HostState, ServiceMissing, read_host, service_number
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.pass_ import PassAccount, Plan
-from dtp.chain.resolver import HostState, ServiceMissing, read_host, service_number
 from dtp.chain.values import TableRef, codec
 from dtp.errors import ChainError, LimitError, LocalError
 from dtp.identity import PeerId
@@ -357,7 +357,7 @@ async def read_rules(
 ) -> AccessRules:
     """Return the rules of a host as the chain has them now; `plans` are those whose passes let in.
 
-    Raises `ListTooLong`, `ForeignPlan`, and what `dtp.chain.resolver.read_host` raises.
+    Raises `ListTooLong`, `ForeignPlan`, and what `dtp.chain.host_state.read_host` raises.
     """
     named = tuple(canonical_id(each) for each in plans)
     return (await _Reading(chain, canonical_id(host_id), named, max_entries, clock).read(None)).rules

@@ -17,9 +17,9 @@ from typing import Final
 from dtp.chain import host
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Beacon, Endpoint, HostError
+from dtp.chain.host_state import direct_url
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.commands import Program
-from dtp.chain.resolver import direct_url
 from dtp.errors import DtpError, LocalError
 from dtp.tasks import SupervisedTask
 

@@ -368,7 +368,7 @@ def _wait(step: ClosingStep) -> str:
 
 async def _close_with_server(chain: ChainClient, store: Store, found: Channel, slack: str | None) -> bool:
     """Close a channel by agreement with its server; whether that came about."""
-    from dtp.chain.resolver import HostUnusable
+    from dtp.chain.host_state import HostUnusable
     from dtp.chain.wallet import parse_amount
     from dtp.net.resolver import NotResolved
     from dtp.pay.dial import close_with_server

@@ -35,7 +35,7 @@ class ServiceNumber(int):
 
 def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> ServiceNumber:
     """Return the number that a service's name, or number, stands for."""
-    from dtp.chain.resolver import service_number
+    from dtp.chain.host_state import service_number
 
     number = ServiceNumber(service_number(text))
     number.name = text

@@ -38,7 +38,7 @@ def post() -> None:
 async def read_fee(chain: ChainClient, host: str, service: str, text: str | None) -> int | None:
     """Return what `--fee` says, in the smallest unit of the service's coin: as many units as an amount of SUI has may
     be a fortune. Raise `ProgramError` for an amount of SUI where it takes another coin."""
-    from dtp.chain.resolver import read_host
+    from dtp.chain.host_state import read_host
     from dtp.chain.wallet import parse_amount
 
     if text is None:

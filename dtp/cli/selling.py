@@ -193,7 +193,7 @@ def maker_of_hosts(listening: Listening, sale: Sale) -> str | None:
 async def tell_if_sold(services: Sequence[NamedService], account: str, sale: Sale) -> None:
     """Say of services that are given away that a host that `account` has made from here sells them."""
     from dtp.chain import host as module
-    from dtp.chain.resolver import service_number
+    from dtp.chain.host_state import service_number
 
     try:
         async with asyncio.timeout(_LOOK), sale.account.make_client(signing=False) as chain:
@@ -224,7 +224,7 @@ async def serve_for_money(
     grace: float,
 ) -> None:
     """Serve one service to those who pay, until `stop`; then claim what is worth its gas."""
-    from dtp.chain.resolver import service_number
+    from dtp.chain.host_state import service_number
     from dtp.pay.hosting import find_host
     from dtp.pay.serving import serve
 

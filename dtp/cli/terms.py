@@ -163,7 +163,7 @@ def rate_text(rate: Mapping[str, int]) -> str:
 
 def known_name(chain: ChainClient, number: int) -> str | None:
     """Return the name of a service by its number, where it is known here; else None."""
-    from dtp.chain.resolver import usual_name
+    from dtp.chain.host_state import usual_name
 
     name = usual_name(number, chain.deployments.services)
     return None if name == str(number) else name

@@ -265,7 +265,7 @@ async def close_with_server(
     Raises what dialling raises where the server isn't there, `ChannelUnusable` where a program uses the channel or
     its key isn't in the store, and what the chain and the store raise: then nothing has changed.
     """
-    from dtp.chain.resolver import usual_name
+    from dtp.chain.host_state import usual_name
     from dtp.pay.client.budget import Budget
     from dtp.pay.client.buying import take_to_close
     from dtp.pay.store.journal import Journal

@@ -27,10 +27,10 @@ from dtp.chain.host import (
     ServiceKind,
     Terms,
 )
+from dtp.chain.host_state import direct_url, service_number, usual_name
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.made import check_made
-from dtp.chain.resolver import direct_url, service_number, usual_name
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.identity import Identity
 from dtp.net import presence

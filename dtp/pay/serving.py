@@ -21,12 +21,12 @@ from typing import Final, cast
 
 from dtp.chain.firewall import Firewall, FirewallRefusal, refuse
 from dtp.chain.host import ServiceKind, Terms
+from dtp.chain.host_state import HINTED, service_number
 from dtp.chain.model import Id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.networks import Network
 from dtp.chain.pipes.carrier import kind_for
 from dtp.chain.pipes.posts import hint_of
-from dtp.chain.resolver import HINTED, service_number
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address

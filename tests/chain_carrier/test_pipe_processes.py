@@ -133,9 +133,9 @@ def test_channels_of_pipes_are_closed_by_the_command(published, net, tmp_path):
 
     async def dial_once():
         from dtp.chain import ChainClient, find_network
+        from dtp.chain.host_state import service_number
         from dtp.chain.keystores import load_key
         from dtp.chain.pipes.carrier import dial, listen
-        from dtp.chain.resolver import service_number
 
         clients = [
             ChainClient(

@@ -17,6 +17,7 @@ from dtp.chain import Program, host, pipe
 from dtp.chain.errors import MoveAborted, NotFound
 from dtp.chain.events import Cursor
 from dtp.chain.host import Endpoint
+from dtp.chain.host_state import ServiceClosed, ServiceMissing, direct_url, service_number
 from dtp.chain.node._wire import NodeRpc
 from dtp.chain.pipes import posts
 from dtp.chain.pipes.posts import (
@@ -41,7 +42,6 @@ from dtp.chain.pipes.posts import (
     send_answer,
     send_post,
 )
-from dtp.chain.resolver import ServiceClosed, ServiceMissing, direct_url, service_number
 from dtp.identity import Identity
 from dtp.sui.names import SuiNameError, format_digest
 

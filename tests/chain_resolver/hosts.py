@@ -8,7 +8,7 @@ from typing import Any
 
 from dtp.chain import ChainClient, Program, channel, host, pass_
 from dtp.chain.host import Mode, RateLimit, Role, Terms
-from dtp.chain.resolver import service_number
+from dtp.chain.host_state import service_number
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
 PATIENCE = 240

@@ -29,9 +29,9 @@ from dtp.chain.firewall import (
     refuse,
 )
 from dtp.chain.host import Beacon, Host, Mode, Rate, RateLimit, Service, Terms
+from dtp.chain.host_state import HostState, service_number
 from dtp.chain.node.endpoints import Retry
 from dtp.chain.pass_ import PassAccount
-from dtp.chain.resolver import HostState, service_number
 from dtp.chain.values import TableRef
 from dtp.identity import Identity
 from dtp.session.codes import CloseCode, CloseDetail, Refuse

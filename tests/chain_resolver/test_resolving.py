@@ -14,23 +14,22 @@ from chain_resolver.hosts import make_host, run
 from dtp.chain import ChainClient, KeySigner
 from dtp.chain.errors import NodeUnavailable, ObjectMissing, WrongObjectType
 from dtp.chain.host import Beacon, Endpoint, Host, Role
-from dtp.chain.node.endpoints import Retry
-from dtp.chain.resolver import (
+from dtp.chain.host_state import (
     FIRST_NAMED,
     EndpointPlace,
-    HostDirectory,
     HostOffline,
     HostState,
     PlaceUnknown,
     RouteError,
     ServiceClosed,
     ServiceMissing,
-    default_directory,
     direct_url,
     live_endpoints,
     service_number,
     share,
 )
+from dtp.chain.node.endpoints import Retry
+from dtp.chain.resolver import HostDirectory, default_directory
 from dtp.chain.values import TableRef
 from dtp.identity import Identity
 from dtp.net.address import Address

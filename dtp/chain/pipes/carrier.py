@@ -22,6 +22,7 @@ from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenE
 from dtp.carriers.stream_socket import hand_over
 from dtp.carriers.url import CarrierUrl, parse_url
 from dtp.chain.errors import SignerError
+from dtp.chain.host_state import service_number
 from dtp.chain.keystores import load_key, sui_signer
 from dtp.chain.model import canonical_id
 from dtp.chain.node.client import ChainClient
@@ -30,7 +31,6 @@ from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.frames import MAX_PIPES, Flags, IncomingPipe, OutgoingPipe
 from dtp.chain.pipes.hub import PipeHub
 from dtp.chain.pipes.where import PipeRefusedError
-from dtp.chain.resolver import service_number
 from dtp.chain.signer import Signer
 from dtp.errors import CarrierError, ChainError
 from dtp.sui.names import SuiNameError
@@ -358,7 +358,7 @@ async def listen(url: str, accept: Accept, *, chain: ChainClient | None = None) 
     hub = PipeHub.hub_of(chain if chain is not None else _environment_client())
     await hub.acquire()
     try:
-        state = await hub.directory.find(host)
+        state = await hub.hosts.find(host)
         if state.host.owner != hub.chain.address:
             raise ListenError(
                 f"{url}: the host is paid to {state.host.owner}, so only that account can answer on pipes, "

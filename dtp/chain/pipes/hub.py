@@ -24,6 +24,7 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, ChannelOpened, ChannelState
 from dtp.chain.events import Cursor
 from dtp.chain.host import Service
+from dtp.chain.host_state import HostCache, HostState
 from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.commands import Argument, Program
@@ -40,7 +41,6 @@ from dtp.chain.pipes.lock import PipeLocks
 from dtp.chain.pipes.opening import opening, reclaim
 from dtp.chain.pipes.routing import LinkListeners, OnLink, UnplacedFrames
 from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel, PipeEndpoint, Timing
-from dtp.chain.resolver import HostDirectory, HostState
 from dtp.errors import ChainError, LocalError
 from dtp.plurals import count_of
 from dtp.tasks import SupervisedTask, TaskSet
@@ -70,7 +70,7 @@ class PipeHub:
         self.chain = chain
         self._clock = clock
         self.timing = timing or Timing()
-        self.directory = HostDirectory(chain, max_age=5.0)
+        self.hosts = HostCache(chain, max_age=5.0)
         self.gas = GasGuess()
         self._loop = asyncio.get_running_loop()
         self._users = 0
@@ -270,7 +270,7 @@ class PipeHub:
         end.tell_idle()  # one that never gets a link isn't kept longer than others
 
     async def _server_end(self, found: Channel, fresh: bool, before: Cursor | None) -> ChannelEnd:
-        state = await self.directory.find(found.host)
+        state = await self.hosts.find(found.host)
         service = state.host.services.get(found.service)
         if service is None:
             raise NoPipeChannel(f"host {found.host} has no service {found.service} any more")
@@ -343,10 +343,10 @@ class PipeHub:
 
         `channel` names the one to use; without it one of before that is idle, or a new one.
         """
-        state = await self.directory.find(host)
+        state = await self.hosts.find(host)
         if number not in state.host.services:
-            self.directory.forget_host(host)
-            state = await self.directory.find(host)
+            self.hosts.forget_host(host)
+            state = await self.hosts.find(host)
         if number not in state.host.services:
             raise DialError(f"host {host} has no service {number}")
         # The chain's time, for a server takes only what is above the link before, and a clock may be set back.

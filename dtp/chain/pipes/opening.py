@@ -16,11 +16,11 @@ from dtp.chain import channel as channel_module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Channel, ChannelState
 from dtp.chain.host import Terms
+from dtp.chain.host_state import HostState
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.commands import Argument, Program
 from dtp.chain.pipe import Direction, Pipe, evidence, is_credited
 from dtp.chain.pipes.frames import Flags, Header, encode
-from dtp.chain.resolver import HostState
 from dtp.chain.signer import KeySigner
 
 __all__ = ["Reclaimed", "opening", "reclaim"]

@@ -26,12 +26,12 @@ from dtp.chain import pipe as pipe_module
 from dtp.chain.errors import MalformedObject, NotFound
 from dtp.chain.events import OLDEST, Cursor, EventFollower, event_types
 from dtp.chain.host import Endpoint, Service
+from dtp.chain.host_state import HostUnusable, ServiceMissing, read_host
 from dtp.chain.model import SUI_COIN, ChainEvent, Id, canonical_id, canonical_type, id_bytes
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Program
 from dtp.chain.pipe import Posted
-from dtp.chain.resolver import HostUnusable, ServiceMissing, read_host
 from dtp.chain.wallet import money
 from dtp.errors import LimitError, LocalError
 from dtp.identity import Identity, PeerId, PeerIdError, sealing, verify_static

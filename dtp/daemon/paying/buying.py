@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from dtp.chain.host_state import service_number
 from dtp.chain.model import SUI_COIN, canonical_id
-from dtp.chain.resolver import HostDirectory, service_number
+from dtp.chain.resolver import HostDirectory
 from dtp.chain.wallet import money
 from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.paying.calls import ChargedCalls, count_on

@@ -107,7 +107,7 @@ class HostGate:
     def refuse_uncounted(self, expose: tuple[Expose, ...]) -> None:
         """Raise `QuotaNotCounted` where a pass opens a service to its holder's identity, without the channel by which
         its quota is counted."""
-        from dtp.chain.resolver import service_number
+        from dtp.chain.host_state import service_number
 
         free = {service_number(one.service): one for one in expose if one.on_chain and one.price is None}
         for plan in () if self.firewall.rules is None else self.firewall.rules.plans:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Mode, ServiceKind, Terms
+from dtp.chain.host_state import service_number
 from dtp.chain.model import canonical_type
-from dtp.chain.resolver import service_number
 from dtp.chain.wallet import money
 from dtp.daemon.config.model import BY_CALL, ChainSettings, Expose, Price
 from dtp.errors import DtpError

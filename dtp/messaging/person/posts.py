@@ -89,7 +89,7 @@ async def find_post_place(
     Raise `UnknownContact` for an account without a card, `CardEnded`, `NoPostPlace`, and what the chain raises.
     """
     from dtp.chain.card import CardContents, find_card, find_directory
-    from dtp.chain.resolver import ServiceClosed, ServiceMissing, read_host
+    from dtp.chain.host_state import ServiceClosed, ServiceMissing, read_host
 
     card = await find_card(chain, await find_directory(chain), account)
     if card is None:

@@ -12,6 +12,7 @@ from contextlib import aclosing
 
 from dtp.chain.errors import HistoryPruned
 from dtp.chain.events import Cursor
+from dtp.chain.host_state import HostState, read_host
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.pipes.posts import (
@@ -25,7 +26,6 @@ from dtp.chain.pipes.posts import (
     send_answer,
     send_post,
 )
-from dtp.chain.resolver import HostState, read_host
 from dtp.messaging.errors import EnvelopeBroken
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.tips.errors import LetterForged, TipError

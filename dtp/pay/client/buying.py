@@ -14,11 +14,11 @@ from dtp.chain import channel as module
 from dtp.chain.channel import Channel, ChannelState, Lane, LaneChanged
 from dtp.chain.errors import MALFORMED, MoveAborted, NodeRefused, ObjectMissing
 from dtp.chain.host import Mode, Terms
+from dtp.chain.host_state import HostState, read_host, spelling_of
 from dtp.chain.model import canonical_type
 from dtp.chain.node.client import ChainClient, Signed, SignedTransaction
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.gas import GasAllowance
-from dtp.chain.resolver import HostState, read_host, spelling_of
 from dtp.pay.client.budget import (
     Budget,
     OnOpening,

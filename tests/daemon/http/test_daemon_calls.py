@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from dtp.chain.resolver import service_number
+from dtp.chain.host_state import service_number
 from dtp.daemon.config import values
 from dtp.daemon.config.model import BudgetSettings
 from dtp.daemon.config.reading import Wrong

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dtp.chain.resolver import service_number
+from dtp.chain.host_state import service_number
 from dtp.daemon.paying.lender import Lender
 from dtp.daemon.paying.signed import PaidService
 from dtp.pay.client.lane_start import Reserved

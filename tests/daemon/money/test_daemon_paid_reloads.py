@@ -14,7 +14,7 @@ from conditions import until
 
 from dtp.carriers.errors import ListenError
 from dtp.chain import Program, host
-from dtp.chain.resolver import service_number
+from dtp.chain.host_state import service_number
 from dtp.daemon.config.model import Expose
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon

@@ -14,7 +14,7 @@ from conditions import until
 
 from dtp.chain import Program, pass_
 from dtp.chain.host import Mode, Terms
-from dtp.chain.resolver import service_number
+from dtp.chain.host_state import service_number
 from dtp.daemon.config.model import Config
 from dtp.daemon.paying.onchain import QuotaNotCounted
 from dtp.daemon.server import Daemon

@@ -16,7 +16,7 @@ from pay.conftest import bound
 
 from dtp.chain import KeySigner, Program, host, pass_
 from dtp.chain.host import Mode, Terms
-from dtp.chain.resolver import service_number
+from dtp.chain.host_state import service_number
 from dtp.daemon.paying.side import open_sold
 from dtp.errors import DtpError
 from dtp.identity import Identity

@@ -22,7 +22,7 @@ from dtp.chain import channel as module
 from dtp.chain.channel import Channel, ChannelState, CloseAgreement, LaneChanged, agreement_bytes
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Terms
-from dtp.chain.resolver import service_number
+from dtp.chain.host_state import service_number
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import messages
 from dtp.pay.claims import Policy, claims_are_over

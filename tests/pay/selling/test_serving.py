@@ -17,8 +17,8 @@ from dtp.chain import host as host_module
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.firewall import Firewall
 from dtp.chain.host import Bearer, HostCreated, Mode, Terms
+from dtp.chain.host_state import service_number
 from dtp.chain.pipe import CREDIT_BYTES
-from dtp.chain.resolver import service_number
 from dtp.chain.signer import KeySigner, Scheme
 from dtp.errors import LocalError
 from dtp.identity import Identity

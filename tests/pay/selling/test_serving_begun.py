@@ -12,8 +12,8 @@ import pytest
 
 from dtp.chain import host as host_module
 from dtp.chain.host import Mode, ServiceKind
+from dtp.chain.host_state import service_number
 from dtp.chain.pipes.posts import hint_of
-from dtp.chain.resolver import service_number
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
