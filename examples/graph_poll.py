@@ -72,7 +72,7 @@ async def main() -> None:
         print(f"{name} counts {dict(sorted(votes.items()))}")
     for proof in await graphs["Carol"].access.offences():
         who = next(name for name, person in people.items() if person.id.key == proof.author)
-        print(f"{who} signed {proof.reason!r}; anyone can check it: {proof.is_valid()}")
+        print(f"{who} signed {proof.breach.text!r}; anyone can check it: {proof.is_valid()}")
     for graph in graphs.values():
         await graph.close()
 

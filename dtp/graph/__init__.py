@@ -3,7 +3,7 @@
 from dtp.crdt import BlobRef
 from dtp.crdt.document import NestedList, NestedMap, NestingError, NewText
 from dtp.crdt.permission.grants import Grant
-from dtp.crdt.permission.rules import Rule, RuleBroken, Rules, RulesError, Schema
+from dtp.crdt.permission.rules import Breach, Rule, RuleBroken, Rules, RulesError, Schema
 from dtp.graph.blobs.blobs import Blobs
 from dtp.graph.blobs.fetching import Blob
 from dtp.graph.blobs.following import BlobFollowing
@@ -68,6 +68,7 @@ __all__ = [
     "BlobFollowing",
     "BlobRef",
     "Blobs",
+    "Breach",
     "Changes",
     "ChangesMissed",
     "ChunkError",

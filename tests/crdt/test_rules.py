@@ -20,7 +20,7 @@ from dtp.core.errors import EncodingError, StateLimit
 from dtp.crdt import Clock, Replica, values
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.permission.owners import owner_name
-from dtp.crdt.permission.rules import Rule, RuleBroken, Rules, Schema, read
+from dtp.crdt.permission.rules import Breach, Rule, RuleBroken, Rules, Schema, read
 from dtp.crdt.permission.weights import DOCUMENT_BYTE
 from dtp.crdt.replica import Frame
 from dtp.identity import Identity
@@ -168,8 +168,8 @@ def test_in_any_order_the_same_are_let_in(seed: int) -> None:
         assert not one.node(VOTE.soul("early")).to_dict()
         assert one.get(VOTE.root, "rules") == VOTE.document
         assert one.get("free", "k1") == 1
-        assert [(each.author, each.reason) for each in one.access.list_offences()] == [
-            (key, "a second one, where one may be") for key in sorted(KEYS[:3])
+        assert [(each.author, each.breach) for each in one.access.list_offences()] == [
+            (key, Breach.SECOND) for key in sorted(KEYS[:3])
         ]
     assert len(states) == 1
 

@@ -39,7 +39,7 @@ from dtp.crdt.permission.grants import (
     read_revocation,
 )
 from dtp.crdt.permission.owners import is_reserved_of, may_write, owned_soul, owner_name
-from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Rule, RuleMatcher, Rules, RulesError
+from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Breach, Rule, RuleMatcher, Rules, RulesError
 from dtp.crdt.permission.weights import (
     CLOCK,
     DOCUMENT_BYTE,
@@ -84,7 +84,7 @@ class Offence(NamedTuple):
     #: The document's soul, `%kind:hash`.
     root: str
     #: Why it was refused.
-    reason: str
+    breach: Breach
     #: Of the op.
     clock: int
     #: Of the author's op that shipped the rules.
@@ -147,6 +147,8 @@ class Ruling:
     version: int = 0
     #: Why the last op is void; empty when it isn't.
     reason: str = ""
+    #: How it breaks rules, where that is why.
+    breach: Breach | None = None
     _shipped: MutableMapping[str, int] = field(default_factory=dict)
     _documents: MutableMapping[str, Rules] = field(default_factory=dict)
     _once: MutableMapping[_Once, int] = field(default_factory=dict)
@@ -169,7 +171,7 @@ class Ruling:
 
     def judge_op(self, op: Op) -> int:
         """Return the verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
-        self.reason = ""
+        self.reason, self.breach = "", None
         if op.soul.startswith(f"{ACCESS}/") or op.soul == ACCESS:
             self.reason = self._of_access(op)
         elif op.soul.startswith(MARK):
@@ -376,10 +378,10 @@ class Ruling:
             matcher = self._matchers[root] = rules.matcher(author)
         found = matcher.first_rule(path, op.key, op.space)
         if found is None:
-            return self._note_offence(op, root, "no rule is for this")
+            return self._note_offence(op, root, Breach.NO_RULE)
         at, rule = found
-        reason = rule.why_forbidden(op, author)
-        return self._note_offence(op, root, reason) if reason else self._judge_counted(op, root, at, rule)
+        breach = rule.find_breach(op, author)
+        return self._note_offence(op, root, breach) if breach else self._judge_counted(op, root, at, rule)
 
     def _judge_rules(self, op: Op, root: str) -> str:
         if op.kind is not Kind.REGISTER_PUT or op.key != DOCUMENT_KEY or not isinstance(op.value, bytes):
@@ -405,7 +407,7 @@ class Ruling:
         if once is not None:
             first = self._once.get(once, known.once.get(once))
             if first is not None:
-                return self._note_offence(op, root, "a second one, where one may be", (first,))
+                return self._note_offence(op, root, Breach.SECOND, (first,))
         if rule.rate is not None:
             count, seconds = rule.rate
             before, (now, made) = known.rates.get((root, at), deque()), self._rates.get((root, at), ([], 0))
@@ -416,7 +418,8 @@ class Ruling:
             if oldest > op.clock - (int(seconds * 1000) << 16):
                 told = root in self._offences or root in known.offences
                 earlier = () if told else tuple([*before, *now[max(0, made - count) : made]][-count:])
-                return self._note_offence(op, root, f"more than {count} in {seconds:g} s", earlier)
+                self._note_offence(op, root, Breach.RATE, earlier)
+                return f"more than {count} in {seconds:g} s"
             del now[made:]  # of trials that weren't kept
             now.append(op.clock)
             self._rates[root, at] = now, made + 1
@@ -424,12 +427,13 @@ class Ruling:
             self._once[once] = op.clock
         return ""
 
-    def _note_offence(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
+    def _note_offence(self, op: Op, root: str, breach: Breach, earlier: tuple[int, ...] = ()) -> str:
+        self.breach = breach
         known = self.access.author_state(self.author)
         if root not in self._offences and root not in known.offences:
             shipped = known.shipped[root] if root in known.shipped else self._shipped[root]
-            self._offences[root] = Offence(op.author, root, reason, op.clock, shipped, earlier)
-        return reason
+            self._offences[root] = Offence(op.author, root, breach, op.clock, shipped, earlier)
+        return breach.text
 
     def takes_from(self, author: bytes) -> bool:
         """Return whether these ops revoke a grant that this author uses, or end devices of an account that it writes
@@ -671,8 +675,8 @@ class AccessState:
                 access.in_use[grant.id] = grant
                 if used:
                     known.used[grant.id] = used
-            for root, reason, clock, at, earlier in offences:
-                known.offences[root] = Offence(author, root, reason, clock, at, tuple(earlier))
+            for root, breach, clock, at, earlier in offences:
+                known.offences[root] = Offence(author, root, Breach(breach), clock, at, tuple(earlier))
             known.showing = load_showing(showing)
             access.memory_bytes += known.weigh()
         access.revoked.update(((owner, name), read_revocation(cut)) for owner, name, cut in revoked)

@@ -18,7 +18,7 @@ from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list, ops_of
 from dtp.crdt.permission.access import ACCESS, REVOKED_DEVICE, USE, AccessState, Ruling, needs_verdict
 from dtp.crdt.permission.accounts import CARD, is_of_account, root_of
 from dtp.crdt.permission.owners import owned_soul, owner_name
-from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, NOT_SUCH_A_VALUE, RuleBroken, Rules
+from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Breach, RuleBroken, Rules
 from dtp.crdt.values import Value
 from dtp.identity.card import Card
 
@@ -128,7 +128,7 @@ class Permits:
         trial = self._begin_trial()
         self._rows_before(trial, op, 0)
         if trial.judge_op(op) == core.VOID and not (
-            op.kind is Kind.TEXT_EDIT and trial.reason == NOT_SUCH_A_VALUE
+            op.kind is Kind.TEXT_EDIT and trial.breach is Breach.VALUE
         ):
             raise self._make_refusal(op, trial.reason)
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property, partial
 from itertools import accumulate
 from operator import or_
@@ -32,8 +33,6 @@ MAX_PARTS: Final = 8
 MARK: Final = "%"
 #: The key at a document's soul that has the document.
 DOCUMENT_KEY: Final = "rules"
-#: Why an op doesn't count whose value a rule doesn't take.
-NOT_SUCH_A_VALUE: Final = "not such a value"
 #: Ops that a rate may count, at most: so many clocks are remembered for each author.
 MAX_RATE: Final = 10_000
 _MAX_SECONDS: Final = 366 * 86_400
@@ -43,6 +42,32 @@ _SPACES: Final = frozenset(SPACE_OF.values())
 
 Removes = Literal["nothing", "own", "any"]
 Once = Literal["", "rule", "soul", "key"]
+
+
+class Breach(StrEnum):
+    """How an op breaks rules. The values are what states and proofs of offences have; `text` is for people."""
+
+    NO_RULE = "no-rule"
+    WRITER = "writer"
+    REMOVAL = "removal"
+    VALUE = "value"
+    SECOND = "second"
+    RATE = "rate"
+
+    @property
+    def text(self) -> str:
+        """What a person is told."""
+        return _TEXTS[self]
+
+
+_TEXTS: Final = {
+    Breach.NO_RULE: "no rule is for this",
+    Breach.WRITER: "not a writer",
+    Breach.REMOVAL: "removes what it may not",
+    Breach.VALUE: "not such a value",
+    Breach.SECOND: "a second one, where one may be",
+    Breach.RATE: "more in a time than may be",
+}
 
 
 class RulesError(LocalError, ValueError):
@@ -178,21 +203,21 @@ class Rule:
     #: At most so many ops of an author in so many seconds, by its own clocks.
     rate: tuple[int, float] | None = None
 
-    def why_forbidden(self, op: Op, author: str) -> str:
-        """Return why the op is refused whatever its author did before; empty when it isn't."""
+    def find_breach(self, op: Op, author: str) -> Breach | None:
+        """Return how the op breaks the rule whatever its author did before; None where it doesn't."""
         if self.writers and author not in self.writers:
-            return "not a writer"
+            return Breach.WRITER
         if self.removes != "any":
             if op.dots and (self.removes == "nothing" or any(by != op.author for by, _ in op.dots)):
-                return "removes what it may not"
+                return Breach.REMOVAL
             if op.kind is Kind.REGISTER_PUT and not op.has_value:
                 own = self.removes == "own" and "{author}" in f"{self.path}\0{self.key}"
                 if not own:
-                    return "removes what it may not"
+                    return Breach.REMOVAL
         written = op.value if op.kind is Kind.LIST_EDIT else [op.value] if op.has_value else []
         if not all(map(self.value.admits_value, written)):
-            return NOT_SUCH_A_VALUE
-        return ""
+            return Breach.VALUE
+        return None
 
     def once_for(self, op: Op) -> tuple[str, str] | None:
         """Return the (soul, key) within which an op may be the only one of its author, None if it need not be."""

@@ -19,7 +19,7 @@ from dtp.crdt.ops import ops_of
 from dtp.crdt.permission.access import ACCESS, OFFER, REVOKE, USE, AccessState, Offence
 from dtp.crdt.permission.grants import Grant, Revocation, make_grant, read_revocation
 from dtp.crdt.permission.owners import RINGS, owner_name
-from dtp.crdt.permission.rules import DOCUMENT_KEY, RulesError, read, root_of
+from dtp.crdt.permission.rules import DOCUMENT_KEY, Breach, RulesError, read, root_of
 from dtp.crdt.replica import SPACES
 from dtp.graph.errors import GraphError, OffenceError
 from dtp.graph.frames import envelope as envelopes
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: Frames that are read from the store at once.
 _READ: Final = 256
-_VERSION: Final = 1
+_VERSION: Final = 2
 #: Frames in a proof, at most: a rate's count, the offence and the rules.
 _MAX_FRAMES: Final = 10_002
 #: Who can be granted something: an identity, or an account by its name, card or key.
@@ -157,10 +157,10 @@ class OffenceProof:
     may be summed up in one.
 
     The first frame has the author's word that it knows the rules, the last the op that breaks them, those between
-    what it contradicts: the first vote before the second. `reason` says which.
+    what it contradicts: the first vote before the second. `breach` says which.
     """
 
-    reason: str
+    breach: Breach
     #: The rules, as bytes; `rules.read` reads them.
     document: bytes
     #: Clocks of the ops that count, each in the frame of its place (one frame may have several).
@@ -197,7 +197,7 @@ class OffenceProof:
             all(op.soul.partition("/")[0] == root for op in ops)
             and core.VOID not in verdicts[:-1]
             and verdicts[-1] == core.VOID
-            and ruling.reason == self.reason
+            and ruling.breach is self.breach
         )
 
     def _decode_ops(self) -> list[Op]:
@@ -210,18 +210,18 @@ class OffenceProof:
         return [found[at] for at in sorted(found)]
 
     def encode(self) -> bytes:
-        """Return MessagePack `[version, reason, document, [clock...], [envelope...]]`."""
+        """Return MessagePack `[version, breach, document, [clock...], [envelope...]]`."""
         frames = [frame.encode() for frame in self.frames]
-        return values.encode([_VERSION, self.reason, self.document, list(self.clocks), frames])
+        return values.encode([_VERSION, self.breach.value, self.document, list(self.clocks), frames])
 
     @classmethod
     def decode(cls, graph: str, data: bytes) -> OffenceProof:
         """Return the proof in `data`, not checked yet (`is_valid`). Raises `OffenceError`, `EnvelopeError`."""
         try:
-            version, reason, document, clocks, frames = values.decode(data)
+            version, breach, document, clocks, frames = values.decode(data)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise OffenceError(f"no proof of an offence: {error}") from error
-        whole = version == _VERSION and isinstance(reason, str) and isinstance(document, bytes)
+        whole = version == _VERSION and breach in tuple(Breach) and isinstance(document, bytes)
         whole = whole and isinstance(clocks, list) and all(type(at) is int for at in clocks)
         whole = whole and isinstance(frames, list) and all(isinstance(one, bytes) for one in frames)
         if not whole or not 0 < len(frames) <= _MAX_FRAMES or not 1 < len(clocks) <= _MAX_FRAMES:
@@ -229,7 +229,7 @@ class OffenceProof:
         found = [envelopes.decode(graph, one) for one in frames]
         if any(isinstance(one, Skipped) for one in found):
             raise OffenceError("a proof of an offence can't have frames that were skipped")
-        return cls(reason, document, tuple(clocks), tuple(found))
+        return cls(Breach(breach), document, tuple(clocks), tuple(found))
 
 
 async def offences(graph: Graph) -> list[OffenceProof]:
@@ -250,7 +250,7 @@ async def _prove(graph: Graph, offence: Offence) -> OffenceProof:
     document = graph.replica.access.documents[offence.root].document
     distinct = {one.sequence: one for one in frames.values()}
     return OffenceProof(
-        offence.reason, document, tuple(clocks), tuple(distinct[at] for at in sorted(distinct))
+        offence.breach, document, tuple(clocks), tuple(distinct[at] for at in sorted(distinct))
     )
 
 
@@ -260,7 +260,8 @@ def describe(proofs: Iterable[OffenceProof]) -> list[dict[str, Any]]:
         {
             "author": owner_name(proof.author),
             "kind": read(proof.document).kind,
-            "reason": proof.reason,
+            "breach": proof.breach,
+            "reason": proof.breach.text,
             "sequence": proof.frames[-1].sequence,
             "valid": proof.is_valid(),
         }

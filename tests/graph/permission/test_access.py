@@ -13,6 +13,7 @@ from dtp.core.crdt import GraphCore
 from dtp.core.errors import NotOwner
 from dtp.crdt import values
 from dtp.graph import (
+    Breach,
     EnvelopeError,
     Graph,
     GraphError,
@@ -131,19 +132,23 @@ SHIPS = (VOTE.root, "rules", VOTE.document)
 
 
 @pytest.mark.parametrize(
-    ("frames", "reason", "shown"),
+    ("frames", "breach", "shown"),
     [
         (
             [[SHIPS, (LUNCH, str(CAROL.id), "yes")], [("a", "k", 1)], [(LUNCH, str(CAROL.id), "no")]],
-            "second",
+            Breach.SECOND,
             [1, 3],
         ),
-        ([[SHIPS], [(LUNCH, str(BOB.id), "yes")]], "no rule", [1, 2]),
-        ([[SHIPS, (LUNCH, str(CAROL.id), "yes")], [SHIPS, (LUNCH, str(CAROL.id), "no")]], "second", [1, 2]),
-        ([[SHIPS, (LUNCH, str(CAROL.id), "maybe")]], "such a value", [1]),
+        ([[SHIPS], [(LUNCH, str(BOB.id), "yes")]], Breach.NO_RULE, [1, 2]),
+        (
+            [[SHIPS, (LUNCH, str(CAROL.id), "yes")], [SHIPS, (LUNCH, str(CAROL.id), "no")]],
+            Breach.SECOND,
+            [1, 2],
+        ),
+        ([[SHIPS, (LUNCH, str(CAROL.id), "maybe")]], Breach.VALUE, [1]),
     ],
 )
-def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, shown: list[int]) -> None:
+def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], breach: Breach, shown: list[int]) -> None:
     async def main() -> None:
         alice, bob, carol = await three("polls")
         made = forge(CAROL, "polls", frames)
@@ -154,10 +159,10 @@ def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, 
             assert proof.is_valid()
             seen = [one.op.value for one in await graph.history.versions(LUNCH)]
             votes = [row[2] for rows in frames for row in rows if row[:2] == (LUNCH, str(CAROL.id))]
-            assert seen == (votes[:1] if "second" in reason else [])
+            assert seen == (votes[:1] if breach is Breach.SECOND else [])
             assert len(graph.query("MATCH (v:vote) RETURN v")) == bool(seen)
             assert proof.author == CAROL.id.key
-            assert reason in proof.reason
+            assert proof.breach is breach
             assert [one.sequence for one in proof.frames] == shown
             again = OffenceProof.decode("polls", proof.encode())
             assert again == proof
@@ -171,7 +176,7 @@ def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, 
         """Nothing less is a proof, and none of something else."""
         first = proof.frames[0]
         others = [
-            dataclasses.replace(proof, reason="something else"),
+            dataclasses.replace(proof, breach=Breach.RATE),
             dataclasses.replace(proof, clocks=proof.clocks[:-1]),
             dataclasses.replace(proof, clocks=proof.clocks[1:]),
             dataclasses.replace(proof, frames=proof.frames[:-1]) if len(proof.frames) > 1 else None,
@@ -202,8 +207,8 @@ def test_honest_authors_can_not_be_accused() -> None:
             assert all(isinstance(one, envelopes.Envelope) for one in frames)
             clocks = [alice.replica.core.check_frame(one.body)[1] for one in frames]
             first = alice.replica.core.check_frame(frames[0].body)[0]
-            for reason in ("a second one, where one may be", "no rule is for this"):
-                lie = OffenceProof(reason, VOTE.document, (first + 1, *clocks), tuple(frames))
+            for breach in Breach:
+                lie = OffenceProof(breach, VOTE.document, (first + 1, *clocks), tuple(frames))
                 assert not lie.is_valid()
 
     run(main())
@@ -215,15 +220,18 @@ def test_honest_authors_can_not_be_accused() -> None:
         b"",
         b"\xc1",
         values.encode([1, 2, 3]),
-        values.encode([1, "r", b"", [1, 2], []]),
-        values.encode([1, "r", b"", [1, 2], [1]]),
+        values.encode([1, "second", b"", [1, 2], [b"none"]]),
+        values.encode([2, "a second one, where one may be", b"", [1, 2], [b"none"]]),
+        values.encode([2, [], b"", [1, 2], [b"none"]]),
+        values.encode([2, "second", b"", [1, 2], []]),
+        values.encode([2, "second", b"", [1, 2], [1]]),
     ],
 )
 def test_what_is_no_proof(data: bytes) -> None:
     with pytest.raises(OffenceError):
         OffenceProof.decode("", data)
     with pytest.raises(EnvelopeError):
-        OffenceProof.decode("", values.encode([1, "r", b"", [1, 2], [b"none"]]))
+        OffenceProof.decode("", values.encode([2, "second", b"", [1, 2], [b"none"]]))
 
 
 def test_under_rules_nothing_is_left_out_of_what_is_sent() -> None:
