@@ -60,7 +60,7 @@ def page_of(path: Path) -> str:
 
 
 def _is_shown(path: Path) -> bool:
-    hidden = path.name.startswith((".", "__"))
+    hidden = path.name.startswith((".", "__")) or path.name == "node_modules"
     return not hidden and (path.is_dir() or path.suffix in {".md", ".py", ".toml"})
 
 
@@ -69,7 +69,7 @@ def reference() -> Iterator[tuple[str, str]]:
     listing = _load(ROOT / "tests" / "api_page.py")
     shown: set[str] = set()
     for module, (about, _) in listing.MODULES.items():
-        text = f"# {module}\n\n{about}\n"
+        text = f"# {module}\n\n{about.replace('](', '](../')}\n"
         for name in listing.names_of(module):
             where = home(module, name)
             if where is not None and where not in shown:

@@ -35,18 +35,18 @@ log = logging.getLogger("dtp.broadcast")
 
 #: Listeners that one takes by default: a tree of 4 has 200 listeners at 4 steps, and costs each 4 times the stream.
 FAN_OUT: Final = 4
-#: Segments that somebody gets who wants only some, at most, and heads, which nobody waits for: they aren't counted as
-#: listeners.
+#: Segments that somebody who wants only some of them gets at a time, at most; and heads, which nobody waits for. Those
+#: who ask for either aren't counted as listeners.
 _MOST_AT_ONCE: Final = 64
 _HEADS_AT_ONCE: Final = 8
-#: How many of them are sent something at a time, and for how many seconds each: so those with places have the larger
-#: part of the upload. As many questions for keys are answered, each of which may cost the chain a look. One of each
-#: place that connections come from is, the others wait.
+#: How many of them are served at a time, and how many seconds each has: listeners with a place are to have the larger
+#: part of the upload. As many questions for keys are answered at a time, since each may cost a request to the chain.
+#: Of those from one source one is served, and the others wait.
 _ASKS: Final = 8
 _ASK: Final = 10.0
-#: Seconds of the stream that all of them get at once together. Beyond, they get as many bytes a second as one
-#: listener, and as many as `_LEAST` where the stream has less, or doesn't say how long its segments last; and as many
-#: again for each place that is free, since nobody uses that upload, and those who come measure who has one.
+#: Seconds of the stream that all of them together may get at once. After that they get as many bytes a second as one
+#: listener does, but at least `_LEAST`, also where the stream doesn't say how long its segments last; and as much
+#: again for each place that is free, since nobody else uses that upload, and newcomers measure who has a free place.
 _BESIDE: Final = 10.0
 _LEAST: Final = 128 * 1024
 #: Seconds that somebody has to say what it wants.
@@ -57,17 +57,17 @@ _STREAMS: Final = 8
 _ROOMS: Final = 0.1
 #: Seconds between two words that this side is there.
 _TELL: Final = 1.0
-#: Seconds that a listener has to go which lost its place.
+#: Seconds in which a listener that has lost its place has to go.
 _LEAVE: Final = 1.0
-#: Seconds in which a listener has to take something of what is sent to it at the end. One that reads takes some each
-#: second, over whatever link, and leaves itself whoever is silent for 3 s.
+#: Seconds in which a listener has to take some of what is sent to it at the end. One that reads takes some each
+#: second, however slow its link, and itself leaves whoever is silent for 3 s.
 _TAKEN: Final = 5.0
 #: Listeners that are measured at a time.
 _MEASURED: Final = 4
-#: Addresses in their own network of which listeners are told who come from one IP address.
+#: Addresses in their own network that listeners who come from one IP address are told.
 _NEARBY: Final = 4
 
-#: Who is refused a key for one of these may buy it, where keys are sold.
+#: Whoever is refused a key for one of these reasons may buy one, where keys are sold.
 _MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.TICKET_IN_USE)
 #: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
 AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
@@ -130,8 +130,8 @@ class _Pace:
 class Feeder:
     """Serves a stream to those who connect. `serve_connection` is the handler of a service.
 
-    What one reads slowly is not kept for it: when it falls behind what is held, it is told the gap, and goes on where
-    the show is live.
+    Nothing is kept for a listener that reads slowly: when it falls behind what is held, it is told of the gap, and
+    goes on where the show is live.
     """
 
     def __init__(

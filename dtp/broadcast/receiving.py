@@ -40,20 +40,20 @@ from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Limits of connections of shows. Whose connection breaks off is left for another one within a second; whoever says
-#: nothing is left before `dead`, if others do better (see `ShowReceiver`): where all have too little of the
-#: processor, connections that are dialled anew would take the rest of it.
+#: Limits of connections of shows. A neighbour whose connection breaks off is left for another one within a second;
+#: one that is silent is left before `dead`, if others do better (see `ShowReceiver`): where all have too little of the
+#: processor, dialling anew would take what is left of it.
 SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
 #: Seconds between two looks at a neighbour, at least.
 _TICK: Final = 0.05
-#: Seconds after the first choice of a neighbour that brought nothing new; doubled each time, up to `LONGEST`.
+#: Seconds to wait after a choice of neighbours that brought nothing new; doubled each time, up to `LONGEST`.
 _PAUSE: Final = 0.01
-#: ... where all that were chosen have answered that they are full: each has a time of its own (`Parents`), and others
-#: have told within a second where there is room. Where some don't answer, all may have too much to do: to dial sooner
-#: makes that worse.
+#: ... at most, where all that were chosen have answered that they are full: each has a time of its own (`Parents`),
+#: and within a second others have told where there is room. Where some don't answer, all may have too much to do, and
+#: dialling sooner would make that worse.
 _ROOM_TOLD: Final = 1.0
-#: Seconds until those that were given and didn't answer in the beginning are asked again which stream they have;
-#: doubled each time, up to ten minutes. Each is asked until it has said so once.
+#: Seconds until the given neighbours that didn't answer in the beginning are asked again which stream they have;
+#: doubled each time, up to ten minutes. Each is asked until it has answered once.
 _ASK_AGAIN: Final = 1.0
 _ASK_SELDOM: Final = 600.0
 
@@ -99,7 +99,7 @@ class ShowReceiver:
         self.parents = parents
         #: Those through whom the neighbour hears the show that is heard, the producer first, the neighbour last.
         self.path: tuple[PeerId, ...] = ()
-        #: Called with it when it is told.
+        #: Called with the new path when the neighbour tells one.
         self.on_path: Callable[[tuple[PeerId, ...]], object] = lambda _: None
         #: Gives the addresses at which this side serves others.
         self.serving: Callable[[], Sequence[str]] = tuple

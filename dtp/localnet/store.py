@@ -108,7 +108,7 @@ def _inverse(record: ObjectRecord) -> bytes:
 class ChainStore:
     """The tables. `path` None keeps them in memory; `factory` makes the connection, as for `sqlite3.connect`.
 
-    Raises `NodeStateError` for a file that is none of ours.
+    Raises `NodeStateError` for a file that something else has written.
     """
 
     def __init__(self, path: Path | None, factory: type[sqlite3.Connection] = sqlite3.Connection) -> None:

@@ -326,7 +326,7 @@ class Connection:
 
     @property
     def unanswered(self) -> int:
-        """Streams opened by the client of which it has got neither a byte nor an end, be they given up since."""
+        """Streams opened by the client on which nothing was sent to it, not even an end, also if it gave them up."""
         return self._session.unanswered
 
     @property

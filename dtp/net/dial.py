@@ -205,8 +205,8 @@ class Dialer:
     async def _try_handshakes(self, candidate: Candidate, resume: bytes, take_over: OnEstablished) -> None:
         """Try what is best first: IK with a key known from before, then XX; each suite until one is accepted.
 
-        Whoever holds a pre-shared key says nothing to those that he can't read, be it for the key, the suite or the
-        static key: so each is tried.
+        A server with a pre-shared key doesn't answer what it can't read, whether the key, the suite or the static key
+        is the reason: so each is tried.
         """
         peer = self.address.peer or candidate.address.peer
         failure: HandshakeError | None = None

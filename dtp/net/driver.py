@@ -100,7 +100,7 @@ OnEstablished = Callable[["LinkDriver", Established], None]
 #: Called when the carrier or the handshake ends before a connection took over.
 OnFailed = Callable[["LinkDriver", Exception], None]
 #: Called once, when the carrier is no longer half-open: its peer has proven itself, or it is gone. After a handshake
-#: that failed it is half-open until its last words are out: as long it has a descriptor.
+#: that failed it stays half-open until its last words are out, since until then it has a descriptor.
 OnSettled = Callable[["LinkDriver"], None]
 
 

@@ -55,7 +55,7 @@ class StuckStreams(Generic[T]):
         """Look once, and end who has been in the way for so long."""
         before, self._found = self._found, {}
         at_work = self._at_work()
-        # All streams, be they thousands, are looked at in one turn of the loop: this is all that is done for each.
+        # All streams, perhaps thousands, are looked at in one turn of the loop: nothing more is done for each.
         connections = {each.connection for each in at_work}
         blocked: dict[Connection, tuple[int, dict[Stream, int]]] = {
             each: (at, {}) for each in connections if (at := each.blocked_at) is not None

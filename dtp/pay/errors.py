@@ -241,7 +241,7 @@ class StoreBusy(StoreError):
 
 
 class NoStore(StoreError):
-    """Where a store of vouchers was to be there is none; it wasn't made."""
+    """There is no store of vouchers where one was expected, and none was made."""
 
     code = "no-store"
 

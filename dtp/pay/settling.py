@@ -218,7 +218,7 @@ async def open_under_pass(
 def opened_in(chain: ChainClient, executed: Executed) -> str:
     """Return the channel that a transaction opened.
 
-    Raise `ChannelUnusable` when it is none or several, `NodeRefused` for one of somebody else's.
+    Raise `ChannelUnusable` when it opened none or several, `NodeRefused` for one of somebody else's.
     """
     opened = chain.events_in(executed, module.SCHEMA, ChannelOpened)
     if len(opened) != 1:

@@ -78,7 +78,7 @@ MAX_GRANTS: Final = 64
 
 
 class Offence(NamedTuple):
-    """An op that its author signed although rules forbid it; the first of an author under one document."""
+    """An op that its author signed although rules forbid it: the first one of the author under one document."""
 
     author: bytes
     #: The document's soul, `%kind:hash`.
@@ -248,7 +248,8 @@ class Ruling:
 
     @staticmethod
     def _is_party(grant: Grant, author: bytes, prefix: str) -> bool:
-        """Return whether the author may offer or use a grant. Who is of an account it is told when there is an op."""
+        """Return whether the author may offer or use a grant. Whether it belongs to the account that a grant names is
+        asked for each op."""
         if prefix == OFFER:
             return author == grant.owner
         return grant.to_account or author == grant.grantee
@@ -303,7 +304,8 @@ class Ruling:
     # ---- accounts -----------------------------------------------------------------------------------------------
 
     def _judge_card(self, op: Op, name: str, prefix: str) -> str:
-        """Return a card by which its author writes for an account, or an account's word where its devices end."""
+        """Return why an op is refused that shows a card of its author's account, or an account's cuts; "" if it
+        isn't."""
         if not isinstance(op.value, bytes):
             return "no card"
         try:
@@ -400,7 +402,7 @@ class Ruling:
         return ""
 
     def _judge_counted(self, op: Op, root: str, at: int, rule: Rule) -> str:
-        """Return what depends on what the author did before; remember the op if it is let in."""
+        """Return why an op is refused by what its author did before, "" if it isn't; remember it if it is let in."""
         known = self.access.author_state(self.author)
         scope = rule.once_for(op)
         once = None if scope is None else (root, at, *scope)

@@ -126,7 +126,7 @@ class Filter:
 
     @property
     def settled(self) -> bool:
-        """Whether the backend has said its settings, without which it is none."""
+        """Whether the backend has sent its settings, as each server of HTTP/2 does first."""
         return self._back.settled
 
     @property
@@ -218,7 +218,7 @@ class Filter:
             self._back.add_own(WindowUpdateFrame(0, window_increment=frame.size).serialize())
 
     def _stand_in(self, frame: Http2Frame, piece: memoryview, last: bool) -> None:
-        """Answer what a server has to, while there is none."""
+        """Answer in place of the backend, while there is none, what a server has to answer."""
         if frame.kind == frames.SETTINGS and not frame.flags & frames.ACK:
             self._back.add_own(SettingsFrame(0, flags=["ACK"]).serialize())
             self._tables.apply_client_settings(frames.payload(piece))

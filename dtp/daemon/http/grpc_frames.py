@@ -161,7 +161,7 @@ class ClientFrames:
         self._ready: list[bytes | memoryview] = []
         #: Frames of our own that wait for the end of a frame of the backend.
         self._own: list[bytes] = []
-        #: Whether the backend has said its settings, without which it is none.
+        #: Whether the backend has sent its settings, as each server of HTTP/2 does first.
         self.settled = False
         self._in_block = False
 

@@ -65,7 +65,7 @@ class AboutToEnd(LocalError):
 
 
 class BadGrace(LocalError):
-    """So many seconds for what is open are none, or too many."""
+    """The seconds that open connections are given to end are too few or too many."""
 
     code = "bad-grace"
 

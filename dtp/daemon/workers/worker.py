@@ -62,7 +62,7 @@ class ParentStore:
         return {}
 
     async def close(self) -> None:
-        """Do nothing: nothing of it is open here."""
+        """Do nothing: it keeps nothing open here."""
 
 
 class Worker:

@@ -146,7 +146,7 @@ def _dated(value: Any) -> str | None:
 
 
 def _from_dated(type: str, text: str) -> Any:
-    """Return the date, time or duration of a literal; None where it is none that a graph can have."""
+    """Return the date, time or duration of a literal; None for one that a graph can't have."""
     name = type.removeprefix(_XSD).lower()
     if type not in _DATED or (_FORM.fullmatch(text) is None and name != "duration"):
         return None
@@ -326,7 +326,7 @@ def _float(text: str) -> float:
 
 
 def _elements(rdflib: Any, triples: Triples, at: Any) -> Iterator[Any]:
-    """Yield the elements of a list. Raise `ContentsError` where it is none, or has no end."""
+    """Yield the elements of a list. Raise `ContentsError` for what isn't a list, or has no end."""
     seen = set()
     while at != rdflib.RDF.nil:
         first, rest = list(triples.objects(at, rdflib.RDF.first)), list(triples.objects(at, rdflib.RDF.rest))

@@ -167,7 +167,7 @@ def kind_of(annotation: Any) -> FieldKind:
     try:
         if annotation in _PLAIN:
             return _PLAIN[annotation]
-    except TypeError:  # one that has no hash is none of them
+    except TypeError:  # it has no hash, so it isn't one of them
         pass
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):

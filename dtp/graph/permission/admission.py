@@ -425,8 +425,8 @@ class Admission:
         await self._on_policy_changed()
 
     async def add_known(self, *peers: PeerId | str | bytes) -> None:
-        """Take authors for no strangers. Who was granted something, the devices of one's own account, and who has
-        the say are none anyway."""
+        """Count these authors as no strangers any more. Those who were granted something, devices of one's own
+        account, and whoever has the say never are strangers."""
         self._graph.check_writable()
         self._policy.known |= {key_of(peer) for peer in peers}
         self._full.clear()

@@ -48,7 +48,7 @@ def most_symbols(authors: int) -> int:
 
 
 class Teller:
-    """The side that tells symbols. `vector` is what it has; what is added to that meanwhile is none of it."""
+    """The side that tells symbols. `vector` is what it has; what is added later isn't told."""
 
     def __init__(self, vector: Vector, salt: bytes) -> None:
         self.vector = dict(vector)

@@ -27,9 +27,9 @@ BRIEF = 16 * KIB
 #: What counts as a message: a larger piece is part of a transfer.
 SMALL = 4 * KIB
 #: Messages of one stream, each answering the one before, until it counts as an exchange: the request for a large
-#: file is none.
+#: file doesn't.
 CHATTY = 4
-#: Seconds after the last message of an exchange until turns are long again: who types at a shell has pauses as long.
+#: Seconds after the last message of an exchange until turns are long again: people who type pause that long.
 HOLD = 0.25
 
 

@@ -290,7 +290,7 @@ class Ledger(ChannelAccount):
         claimed."""
         entry, now_ms = self._entry_of(meter), self._now_ms()
         lane = entry.lanes[meter.payee.lane.lane]
-        # What the key before signs is worth nothing when its grace is over: nothing of it is taken behind the claim.
+        # What the previous key signs is worth nothing once its grace is over: it has to be claimed before.
         return honoured_keys(lane, now_ms + claim_margin(entry.channel.terms.claim_ms))
 
     def least_end_ms(self, meter: ServerMeter) -> int:

@@ -119,7 +119,7 @@ def constant_value(value: Any) -> Evaluate:
 
 
 def soul_at(name: str, kind: type[NodeRef]) -> Evaluate:
-    """Return the soul of the node at a name. Raises `QueryError` if it is none."""
+    """Return what gives the soul of the node that a name stands for, and raises `QueryError` for anything else."""
 
     def soul(row: Bound) -> str:
         value = row[name]
@@ -131,7 +131,7 @@ def soul_at(name: str, kind: type[NodeRef]) -> Evaluate:
 
 
 def part_at(name: str, column: str) -> Evaluate:
-    """Return a part of the relationship at a name. Raises `QueryError` if it is none."""
+    """Return what gives a part of the relationship that a name stands for; it raises `QueryError` for others."""
 
     def read(row: Bound) -> str:
         value = row[name]

@@ -27,7 +27,7 @@ from dtp.graph.query.values.semantics import same_key, sort_key, to_truth
 
 #: Rows of ORDER BY with LIMIT that are kept while others come.
 _FEW: Final = 10_000
-#: The name under which a row says how many rows it stands for, if that isn't one. No name of a query's begins so.
+#: The name under which a row says for how many rows it stands, if not for one. No query's name begins with a blank.
 TIMES: Final = " times"
 #: Expressions with names of their own; their third part on is done for each item.
 _WITH_NAMES = ("comprehension", "quantifier", "reduce")
