@@ -35,8 +35,8 @@ log = logging.getLogger("dtp.broadcast")
 
 #: Listeners that one takes by default: a tree of 4 has 200 listeners at 4 steps, and costs each 4 times the stream.
 FAN_OUT: Final = 4
-#: Segments that somebody who wants only some of them gets at a time, at most; and heads, which nobody waits for. Those
-#: who ask for either aren't counted as listeners.
+#: Segments that somebody who wants only some of them gets at a time, at most; and heads, which nobody waits for. Who
+#: asks for either isn't counted as a listener.
 _MOST_AT_ONCE: Final = 64
 _HEADS_AT_ONCE: Final = 8
 #: How many of them are served at a time, and how many seconds each has: listeners with a place are to have the larger

@@ -41,8 +41,8 @@ from dtp.tasks import TaskSet, start_task
 log = logging.getLogger("dtp.broadcast")
 
 #: Limits of connections of shows. A neighbour whose connection breaks off is left for another one within a second;
-#: one that is silent is left before `dead`, if others do better (see `ShowReceiver`): where all have too little of the
-#: processor, dialling anew would take what is left of it.
+#: one that is silent is left before `dead`, if others do better (see `ShowReceiver`): where all have too little
+#: processor time, dialling anew would take what is left of it.
 SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
 #: Seconds between two looks at a neighbour, at least.
 _TICK: Final = 0.05
