@@ -39,7 +39,16 @@ from dtp.crdt.permission.grants import (
     read_revocation,
 )
 from dtp.crdt.permission.owners import is_reserved_of, may_write, owned_soul, owner_name
-from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Breach, Rule, RuleMatcher, Rules, RulesError
+from dtp.crdt.permission.rules import (
+    DOCUMENT_KEY,
+    MARK,
+    Breach,
+    Offence,
+    Rule,
+    RuleMatcher,
+    Rules,
+    RulesError,
+)
 from dtp.crdt.permission.weights import (
     CLOCK,
     DOCUMENT_BYTE,
@@ -75,22 +84,6 @@ OFFER, USE, REVOKE = "offer/", "use/", "revoke/"
 REVOKED_DEVICE: Final = "an account's soul, and the account has revoked its author"
 #: Grants of one owner that an author may use: all are looked through for an op.
 MAX_GRANTS: Final = 64
-
-
-class Offence(NamedTuple):
-    """An op that its author signed although rules forbid it: the first one of the author under one document."""
-
-    author: bytes
-    #: The document's soul, `%kind:hash`.
-    root: str
-    #: Why it was refused.
-    breach: Breach
-    #: Of the op.
-    clock: int
-    #: Of the author's op that shipped the rules.
-    shipped: int
-    #: Of the author's earlier ops that it contradicts: the one vote before the second, the ops that used up a rate.
-    earlier: tuple[int, ...]
 
 
 _Once = tuple[str, int, str, str]

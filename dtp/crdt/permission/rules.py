@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import cached_property, partial
 from itertools import accumulate
 from operator import or_
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from dtp.crdt import values
 from dtp.crdt.ops import SPACE_OF, Kind, Op
@@ -68,6 +68,22 @@ _TEXTS: Final = {
     Breach.SECOND: "a second one, where one may be",
     Breach.RATE: "more in a time than may be",
 }
+
+
+class Offence(NamedTuple):
+    """An op that its author signed although rules forbid it: the first one of the author under one document."""
+
+    author: bytes
+    #: The document's soul, `%kind:hash`.
+    root: str
+    #: Why it was refused.
+    breach: Breach
+    #: Of the op.
+    clock: int
+    #: Of the author's op that shipped the rules.
+    shipped: int
+    #: Of the author's earlier ops that it contradicts: the one vote before the second, the ops that used up a rate.
+    earlier: tuple[int, ...]
 
 
 class RulesError(LocalError, ValueError):

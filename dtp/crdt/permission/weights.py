@@ -1,4 +1,4 @@
-"""How much memory takes what verdicts depend on, about: a stranger may fill it by a few bytes of a frame for each."""
+"""How much memory verdicts need for what they depend on, about: strangers may fill it, a few bytes for each entry."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from dtp.crdt.permission.access import Offence
     from dtp.crdt.permission.accounts import AccountStanding
     from dtp.crdt.permission.grants import Revocation
+    from dtp.crdt.permission.rules import Offence
 
 #: Bytes of memory for each byte of a document of rules, once it is read.
 DOCUMENT_BYTE: Final = 64

@@ -16,10 +16,10 @@ from dtp.core.crdt import GraphCore
 from dtp.core.errors import EncodingError
 from dtp.crdt import Change, Op, Replica, clock, values
 from dtp.crdt.ops import ops_of
-from dtp.crdt.permission.access import ACCESS, OFFER, REVOKE, USE, AccessState, Offence
+from dtp.crdt.permission.access import ACCESS, OFFER, REVOKE, USE, AccessState
 from dtp.crdt.permission.grants import Grant, Revocation, make_grant, read_revocation
 from dtp.crdt.permission.owners import RINGS, owner_name
-from dtp.crdt.permission.rules import DOCUMENT_KEY, Breach, RulesError, read, root_of
+from dtp.crdt.permission.rules import DOCUMENT_KEY, Breach, Offence, RulesError, read, root_of
 from dtp.crdt.replica import SPACES
 from dtp.graph.errors import GraphError, OffenceError
 from dtp.graph.frames import envelope as envelopes
