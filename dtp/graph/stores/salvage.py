@@ -13,7 +13,17 @@ from typing import Any, Final
 
 from dtp.graph.errors import EnvelopeError, StoreError
 from dtp.graph.frames import envelope as envelopes
-from dtp.graph.stores.sqlite_format import RUN, is_sound, name_sum, part_of, prepare, run_end, write_part
+from dtp.graph.stores.sqlite_format import (
+    LOST,
+    RUN,
+    is_sound,
+    name_sum,
+    part_of,
+    prepare,
+    run_end,
+    sound_tables,
+    write_part,
+)
 from dtp.graph.stores.store import Damage
 from dtp.identity.private import make_private_file
 
@@ -100,7 +110,7 @@ def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
         with closing(sqlite3.connect(path, isolation_level=None)) as old:
             old.text_factory = bytes
             with _tables_as_made(old):
-                damage = _copy(old, fresh, name)
+                damage = _copy(old, fresh, name, tail=tail)
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         original = _aside(path)
         os.link(path, original)
@@ -120,15 +130,11 @@ def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
 def _tables_as_made(old: sqlite3.Connection) -> Iterator[None]:
     """Have a damaged file read by the tables that a sound one has, where their text in it is damaged. It stays as it
     is."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as sound:
-        prepare(sound, ":memory:", "")
-        write_part(sound, b"")
-        tables = sound.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
     old.execute("PRAGMA writable_schema = ON")  # what can't be read of them is no error then
     try:
         with suppress(*_UNREADABLE):
             old.execute("BEGIN")
-            old.executemany(_AS_MADE, tables)
+            old.executemany(_AS_MADE, sound_tables())
             old.execute("PRAGMA writable_schema = RESET")
         yield
     finally:
@@ -143,7 +149,7 @@ def _aside(path: str) -> Path:
     return Path(f"{path}.damaged-{number}")
 
 
-def _copy(old: sqlite3.Connection, path: str, name: str | None) -> tuple[int, int]:
+def _copy(old: sqlite3.Connection, path: str, name: str | None, *, tail: bool) -> tuple[int, int]:
     """Return how many frames are lost, and how many were put aside."""
     file = _first(old, "SELECT instance, inode, sum FROM file")
     kept = _first(old, "SELECT name FROM graph")
@@ -155,10 +161,12 @@ def _copy(old: sqlite3.Connection, path: str, name: str | None) -> tuple[int, in
     with closing(sqlite3.connect(path, isolation_level=None)) as new:
         prepare(new, path, known)
         new.execute("BEGIN")
-        if file is not None and isinstance(file[0], bytes):
-            new.execute("UPDATE file SET instance = ?", (file[0],))  # the same one, at another place
         last, lost = _copy_frames(old, new)
         aside = _put_aside(new)
+        if file is not None and isinstance(file[0], bytes):
+            new.execute("UPDATE file SET instance = ?", (file[0],))  # the same one, at another place
+        elif lost or aside or tail or not last:  # nobody knows how much was signed in it
+            new.execute("UPDATE file SET inode = ?", (LOST,))
         _copy_rest(old, new, last)
         new.execute("COMMIT")
     with open(path, "rb") as written:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
+from functools import cache
 from typing import Final
 from urllib.parse import quote
 
@@ -19,6 +21,10 @@ from dtp.graph.frames.envelope import decode
 FORMAT: Final = 4
 #: "dtpg", SQLite's application_id: so that a file of another program is not taken for one of ours.
 APPLICATION: Final = 0x64747067
+#: Bits of it that damage may have changed.
+_CHANGED_BITS: Final = 3
+#: In the place of a file's number: damage took which file it is, and some of what was in it.
+LOST: Final = -1
 #: What a file of SQLite begins with.
 _MAGIC: Final = b"SQLite format 3\0"
 #: Bytes of it that have to be there: damage may have taken the others.
@@ -101,8 +107,12 @@ def check_kind(path: str) -> None:
     if head and sum(map(int.__eq__, head, _MAGIC)) < _LEAST_MAGIC:
         raise NotGraph(f"{path} is not a graph; name another file, or one that isn't there to begin a graph")
     application = int.from_bytes(head[_AT_APPLICATION:_HEAD], "big")
-    if head.startswith(_MAGIC) and (application or _has_tables(path)) and application != APPLICATION:
+    if head.startswith(_MAGIC) and (application or _has_tables(path)) and not _is_ours(application):
         raise NotGraph(f"{path} is not a graph, but another program's SQLite file; name another file")
+
+
+def _is_ours(application: int) -> bool:
+    return (application ^ APPLICATION).bit_count() <= _CHANGED_BITS
 
 
 def _has_tables(path: str) -> bool:
@@ -202,9 +212,12 @@ def _prepare(database: sqlite3.Connection, path: str, name: str) -> bool:
         database.execute("ALTER TABLE frames ADD COLUMN sum INTEGER NOT NULL DEFAULT 0")
         database.execute(f"UPDATE frames SET sum = {_SUM}")
         (name,) = database.execute("SELECT name FROM graph").fetchone()
+    elif application != APPLICATION and _is_ours(application):
+        raise sqlite3.DatabaseError("the head is damaged")
     elif application or version or tables:
         raise StoreError(
-            f"{path} is not a graph of format {FORMAT}: a later version of this package wrote it"
+            f"{path} is not a graph of format {FORMAT}: a later version of this package wrote it, which can read it, "
+            "or its head is damaged; then begin with a new one, and sync it with a peer or import an exported file"
         )
     else:
         _execute(database, _SCHEMA)
@@ -214,6 +227,32 @@ def _prepare(database: sqlite3.Connection, path: str, name: str) -> bool:
     database.execute(f"PRAGMA application_id = {APPLICATION}")
     database.execute(f"PRAGMA user_version = {FORMAT}")
     return True
+
+
+@cache
+def sound_tables() -> list[tuple[str, str, str, str | None]]:
+    """Return (type, name, table, text) of the tables and indexes that a file has, as they are made."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as sound:
+        prepare(sound, ":memory:", "")
+        write_part(sound, b"")
+        return sound.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+
+
+def has_sound_tables(database: sqlite3.Connection) -> bool:
+    """Return whether all tables and indexes of a file are as they are made. What is damaged of their text would be
+    found when they are used, which may be much later."""
+    found = {
+        _outline(*row) for row in database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
+    }
+    made = {_outline(*row) for row in sound_tables()}
+    return {one for one in made if one[1] != "part"} <= found <= made
+
+
+def _outline(kind: str, name: str, table: str, text: str | None) -> tuple[str, str, str, str]:
+    """Return a table or an index in a form that is the same however it is laid out, and without comments."""
+    if name == "frames":  # a file of format 2 got its last column later
+        return kind, name, table, ""
+    return kind, name, table, " ".join(re.sub(r"--[^\n]*", "", text or "").split())
 
 
 def new_instance(path: str) -> tuple[bytes, int]:

@@ -20,9 +20,11 @@ from dtp.graph.frames.envelope import SKIPPED, Signed
 from dtp.graph.frames.proving import Proof
 from dtp.graph.stores.salvage import pages_in_log, salvage
 from dtp.graph.stores.sqlite_format import (
+    LOST,
     RUN,
     check_kind,
     frame_sum,
+    has_sound_tables,
     inode_of,
     is_of_damage,
     is_sound,
@@ -137,7 +139,8 @@ class SqliteStore(Store):
         try:
             self._begin_store(name)
             lost = logged > self._fetch_one("PRAGMA wal_checkpoint(PASSIVE)", column=1) if logged else False
-            is_whole = not lost and self._has_what_its_state_has() and (not logged or self._is_whole())
+            is_whole = not lost and has_sound_tables(self._db) and self._has_what_its_state_has()
+            is_whole = is_whole and (not logged or self._is_whole())
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not is_of_damage(error):
                 raise self._make_error("opened", error) from error
@@ -281,6 +284,8 @@ class SqliteStore(Store):
         with self._translate_errors("read"):
             if any(one[0] == author for one in self._gaps):
                 return "it is damaged, and lacks frames from the middle of what this identity signed"
+            if self._inode == LOST:
+                return "it was damaged, and what is left doesn't tell how much this identity had signed in it"
             last = self.last_sequences().get(author, 0)
         return self._witness_of(author).why_doubtful(last, moved=self._inode != inode_of(self._path))
 
@@ -295,7 +300,9 @@ class SqliteStore(Store):
             self._witness_of(author).remember_sequence(sequence)
 
     def count_signed(self, author: bytes) -> int:
-        return 0 if self._path == ":memory:" else self._witness_of(author).count_signed()
+        if self._path == ":memory:":
+            return 0
+        return self._witness_of(author).count_signed(of_any=self._inode == LOST)
 
     def adopt_author(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
         with self._open_transaction(synced=True):
@@ -509,10 +516,12 @@ class SqliteStore(Store):
             )
 
     def read_policy(self) -> bytes | None:
-        with self._translate_errors("read"):
-            if not self._fetch_one("SELECT COUNT(*) FROM sqlite_master WHERE name = 'policy'"):
-                return None  # only read, and not written since there is one
-            data = self._fetch_one("SELECT data FROM policy")
+        return self._run_mending("read", self._read_policy)
+
+    def _read_policy(self) -> bytes | None:
+        if not self._fetch_one("SELECT COUNT(*) FROM sqlite_master WHERE name = 'policy'"):
+            return None  # only read, and not written since there is one
+        data = self._fetch_one("SELECT data FROM policy")
         return None if data is None else self._check_whole(data)
 
     def save_policy(self, policy: bytes, forget_state: bool) -> None:

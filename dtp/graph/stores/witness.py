@@ -80,9 +80,10 @@ class Witness:
             return False
         return found.st_ctime > found.st_mtime + within
 
-    def count_signed(self) -> int:
-        """Return how many frames the author has signed here, or in what is in the store's place, as is known."""
-        if self.sequence != _SUPERSEDED:
+    def count_signed(self, *, of_any: bool = False) -> int:
+        """Return how many frames the author has signed here, or in what is in the store's place, as is known; the
+        latter in any case if damage took which one it was (`of_any`)."""
+        if self.sequence != _SUPERSEDED and not of_any:
             return self.sequence or 0
         others = map(_read, self._file.parent.glob(f"*-{self._file.name.partition('-')[2]}"))
         return max(

@@ -424,3 +424,131 @@ def test_a_damaged_first_page_is_damage(tmp_path: Path) -> None:
 
     run(main())
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".mended")]
+
+
+def one_bit(place: Path, before: bytes, behind: int, bit: int) -> None:
+    """Flip a bit so many bytes behind the beginning of what is there once."""
+    data = bytearray(place.read_bytes())
+    data[data.index(before) + behind] ^= 1 << bit
+    place.write_bytes(data)
+
+
+def test_who_lost_everything_signs_nothing_before_it_knows(tmp_path: Path) -> None:
+    """One bit among the tables' places, and nothing of the file can be read: not which copy it was, either."""
+    place = tmp_path / "notes.db"
+
+    async def main() -> None:
+        async with (
+            await Graph.open(str(place), identity=ALICE, name="g") as graph,
+            await Graph.open("memory:", identity=BOB, name="g") as bob,
+        ):
+            for number in range(5):
+                graph.node("page")[str(number)] = number
+                await graph.commit()
+            async with serving(bob) as connection:
+                await graph.sync(connection)
+            page = graph.node("page").to_dict()
+        one_bit(place, b"indexsqlite_autoindex_authors_1", -3, 7)
+        shutil.copy(place, tmp_path / "again.db")
+        async with (
+            await Graph.open(str(place), identity=ALICE, name="g") as graph,
+            await Graph.open("memory:", identity=BOB, name="g") as bob,
+            await Graph.open("memory:", identity=CAROL, name="g") as carol,
+        ):
+            assert graph.damage is not None
+            assert graph.damage.frames >= 5
+            with pytest.raises(GraphBehind, match="doesn't tell how much"):
+                graph.node("page")["new"] = 1
+            async with serving(carol) as connection:  # who knows nothing of it
+                await graph.sync(connection)
+            assert graph.behind is not None
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            assert graph.behind is not None
+            await graph.recover()
+            graph.node("page")["new"] = 1
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            assert graph.behind is None
+            assert graph.node("page").to_dict() == {"new": 1}
+        assert page == {str(number): number for number in range(5)}
+
+    run(main())
+
+
+def test_a_peer_brings_back_what_was_lost_whole(tmp_path: Path) -> None:
+    place = tmp_path / "notes.db"
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=BOB, name="g") as bob:
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                for number in range(5):
+                    graph.node("page")[str(number)] = number
+                    await graph.commit()
+                async with serving(bob) as connection:
+                    await graph.sync(connection)
+            one_bit(place, b"indexsqlite_autoindex_authors_1", -3, 7)
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                assert graph.behind is not None
+                async with serving(bob) as connection:
+                    await graph.sync(connection)
+                assert graph.behind is None
+                graph.node("page")["new"] = 1
+                await graph.commit()
+                async with serving(bob) as connection:
+                    await graph.sync(connection)
+                assert len(graph.node("page")) == len(bob.node("page")) == 6
+                assert not bob.forks
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("text", "behind"),
+    [
+        (b"proofs (", 36),
+        (b"policy (", 60),
+        (b"policy (only INTEGER PRIMARY KEY CHECK (only = 1)", 47),
+        (b"aside (", 80),
+    ],
+)
+def test_a_table_that_is_damaged_is_mended_when_it_is_opened(
+    tmp_path: Path, text: bytes, behind: int
+) -> None:
+    """Not when it is used, without a word of what to do."""
+    place = tmp_path / "notes.db"
+
+    async def main() -> None:
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            graph.node("page")["k"] = 1
+        one_bit(place, text, behind, 3)
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            assert graph.damage is not None
+            assert graph.damage.frames == 0
+            graph.node("page")["k"] = 2
+            await graph.admission.ban(BOB.id)
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            assert graph.node("page").to_dict() == {"k": 2}
+            assert graph.damage is None
+
+    run(main())
+
+
+def test_one_bit_of_whose_file_it_is(tmp_path: Path) -> None:
+    """It isn't taken for another program's."""
+    place = tmp_path / "notes.db"
+
+    async def main() -> None:
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            graph.node("page")["k"] = 1
+        data = bytearray(place.read_bytes())
+        data[69] ^= 4
+        place.write_bytes(data)
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            assert graph.damage is not None
+            assert graph.node("page").to_dict() == {"k": 1}
+        data[69] ^= 4
+        data[63] ^= 1  # a version that isn't there
+        place.write_bytes(data)
+        with pytest.raises(StoreError, match="or its head is damaged"):
+            await Graph.open(str(place), identity=ALICE, name="g")
+
+    run(main())
