@@ -25,7 +25,7 @@ StoreError UpgradePolicy
 """
 
 #: How much of the methods, without properties and those of Python itself, may have one word for a name, %.
-ONE_WORD = 17.5
+ONE_WORD = 17.2
 
 #: What a docstring begins with that says no verb.
 NOUNS = """
