@@ -176,8 +176,6 @@ class TopicState:
     history_since: int = 0
     validate: Validate | None = None
     open: Open | None = None
-    #: Whether what joins is told who else is there.
-    exchanges: bool = True
     #: Whom a message goes on to that somebody brought and an author wrote; forgotten when the mesh changes.
     ways: dict[tuple[bytes, bytes], tuple[Neighbour, ...]] = field(default_factory=dict)
 

@@ -70,7 +70,7 @@ class Meshes:
     def _send_member_records(self, state: TopicState, newcomer: Neighbour, now: float) -> None:
         """Send a newcomer the records of others that have a small topic: it is to be everybody's neighbour."""
         core = self._core
-        if not (state.exchanges and state.is_full) or newcomer.outbox.is_busy:
+        if not state.is_full or newcomer.outbox.is_busy:
             return
         known = newcomer.beat.introduced_to
         if records := self._records_of_members(state, newcomer, {newcomer.key, *known}):
@@ -107,7 +107,7 @@ class Meshes:
         self._back_off(state, neighbour.key, now + backoff)
         records = (
             self._records_of_members(state, neighbour, {neighbour.key})
-            if state.exchanges and core.scores[neighbour.key] >= 0 and not neighbour.outbox.is_busy
+            if core.scores[neighbour.key] >= 0 and not neighbour.outbox.is_busy
             else []
         )
         core.send_control(neighbour, frames.prune(state.name, int(backoff), records), now)
@@ -256,7 +256,7 @@ class Meshes:
         told = {neighbour.key}
         for name in sorted(neighbour.topics):
             state = core.topics.get(name)
-            if state is None or not (state.joined and state.exchanges and state.is_full):
+            if state is None or not (state.joined and state.is_full):
                 continue
             theirs = state.theirs.get(neighbour.key, frozenset())
             for peer in sorted(state.members - told):

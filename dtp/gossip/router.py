@@ -247,7 +247,6 @@ class Router:
         open: Open | None = None,
         shown: str | None = None,
         history: float = 0.0,
-        exchanges: bool = True,
     ) -> None:
         """Join a topic: its messages come as `Delivered`, with `shown` as its name.
 
@@ -260,7 +259,7 @@ class Router:
                 f"{core.limits.topics} topics are joined; leave one, or raise GossipLimits.topics"
             )
         state = core.ensure_topic(topic)
-        state.validate, state.open, state.exchanges = validate, open, exchanges
+        state.validate, state.open = validate, open
         if state.joined:
             return
         state.joined = True
@@ -438,7 +437,7 @@ class Router:
         state = self._core.topics.get(topic)
         if state is None or not state.joined:
             self._core.counts["peers-unknown-topic"] += 1
-        elif state.exchanges:
+        else:
             self._meshes.offer_records(state, neighbour, records)
 
     def _receive_messages(

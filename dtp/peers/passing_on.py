@@ -31,7 +31,7 @@ where_it_leads_again: Final = lru_cache(maxsize=_REMEMBERED)(where_it_leads)
 
 def may_be_passed_on(leads: Collection[Nearness], teller: Nearness, hearer: Nearness) -> bool:
     """Return whether what was told by somebody as near as `teller` may be told to whoever is as near as `hearer`."""
-    return hearer >= teller or not any(hearer <= each < teller for each in leads)
+    return not any(hearer <= each < teller for each in leads)
 
 
 def hosts_of(record: PeerRecord) -> list[str]:

@@ -105,6 +105,19 @@ def test_signed_records_are_given_to_newcomers_of_small_topics_and_to_those_that
     assert any(b"record of " + second.key in each.records for each in first.offered)
 
 
+def test_newcomers_are_not_told_of_those_that_are_worth_nothing():
+    swarm = GossipSwarm(24)
+    hub, first, bad, second = (swarm.add_node(T) for _ in range(4))
+    hub.router.set_records(lambda peer, hearer: b"record of " + peer)
+    for node in (first, bad):
+        swarm.link_nodes(node, hub)
+    hub.router.set_application_score(bad.key, -1.0)
+    swarm.run_for(1)
+    swarm.link_nodes(second, hub)
+    swarm.run_for(1)
+    assert [offered.records for offered in second.offered] == [(b"record of " + first.key,)]
+
+
 def test_a_newcomer_is_told_of_a_peer_once_however_many_topics_they_have_in_common():
     swarm = GossipSwarm(24)
     names = [f"t{number}" for number in range(50)]

@@ -42,6 +42,18 @@ def test_own_messages_go_to_all_topic_peers_whatever_the_mesh():
     assert received(others, b"to all") == [1] * 40
 
 
+def test_own_messages_go_to_nobody_whose_score_is_too_low_for_that():
+    swarm = GossipSwarm(1)
+    author, good, bad = (swarm.add_node(T) for _ in range(3))
+    for other in (good, bad):
+        swarm.link_nodes(author, other)
+    author.router.set_application_score(bad.key, DEFAULT_WEIGHTS.publish - 1.0)
+    swarm.run_for(DEFAULT.idle_heartbeat)
+    author.publish(T, b"to one")
+    swarm.run_for(1)
+    assert received([good, bad], b"to one") == [1, 0]
+
+
 def test_publishing_without_joining_reaches_those_that_have_the_topic():
     swarm = GossipSwarm(2)
     author, other = swarm.add_node(), swarm.add_node(T)

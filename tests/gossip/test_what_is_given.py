@@ -69,16 +69,6 @@ def test_a_verdict_on_a_message_of_a_topic_that_was_left_comes_too_late():
     assert node.router.count_kept()["held"] == 0
 
 
-def test_where_a_topic_exchanges_no_records_none_is_taken():
-    swarm = GossipSwarm(1)
-    node = swarm.add_node()
-    node.join(T, exchanges=False)
-    puppet = swarm.add_puppet(node)
-    puppet.send_frames(node, SUBSCRIBE, frames.peers(W, [b"record"]))
-    swarm.run_for(1)
-    assert node.offered == []
-
-
 def test_a_new_record_of_a_neighbour_with_a_negative_score_is_given_to_nobody():
     swarm = GossipSwarm(1)
     hub, bad, other = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)

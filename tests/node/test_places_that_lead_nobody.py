@@ -20,7 +20,7 @@ from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.errors import ReachRefusal
 from dtp.peers.reach.messages import RELAY_SERVICE, ReachKind, encode, read, send_refusal
 from dtp.peers.reach.place_check import CheckBook
-from dtp.peers.reach.reach import CHECK_PAUSE, CHECKS_AT_ONCE, REACH_PROTOCOL
+from dtp.peers.reach.reach import CHECK_PAUSE, CHECKS_AT_ONCE, MOST_PLACE_WAYS, REACH_PROTOCOL
 from dtp.peers.reach.relay import Relay
 from dtp.peers.reach.relay_client import RelayPlace, source_of
 from dtp.peers.record import PeerRecord
@@ -187,6 +187,24 @@ def test_a_linked_peer_says_whether_it_comes_to_a_place_and_not_too_often() -> N
                     stream.write(encode(ReachKind.CHECK_PLACE, key))
                     with pytest.raises((EOFError, dtp.errors.DtpError)):
                         await stream.readexactly(1)
+
+    run(main())
+
+
+def test_a_place_is_tried_by_few_ways_however_many_a_relay_names() -> None:
+    async def main() -> None:
+        bad, lying = liar("bad", "says no")
+        async with (
+            bad,
+            Node(listen=["memory://hidden"], **QUIET) as hidden,
+            Node(listen=["memory://asked"], **QUIET) as asked,
+        ):
+            way = RelayPlace.parse(place_at(bad, "bad"))
+            asked.reach.list_ways = lambda relay: [way] * 5
+            there = dtp.Address.direct(asked.identity.id, "memory://asked", NODE_SERVICE)
+            link = await hidden.links.connect(there)
+            assert await hidden.reach.check_place(link, bad.identity.id) is False
+            assert lying.asked == MOST_PLACE_WAYS
 
     run(main())
 

@@ -147,7 +147,7 @@ class Relay:
         """Ask the target to accept, then forward in both directions until the circuit is over. `served` is called
         once it is joined: from then on the book bounds it."""
         there = self._reserved.get(target)
-        if there is None or there.closed:
+        if there is None:
             self.book.release_reservation(target)
             send_refusal(stream, ReachRefusal.NO_RESERVATION)
             return
