@@ -34,6 +34,17 @@ def grafts_after(swarm, puppet, seconds):
     return len(puppet.list_bodies(GossipFrameType.GRAFT)) - before
 
 
+def test_one_that_names_a_crowd_does_not_make_a_topic_large():
+    swarm = GossipSwarm(1)
+    node, *others = (swarm.add_node(T) for _ in range(21))
+    for other in others:
+        swarm.link_nodes(node, other)
+    liar = swarm.add_puppet(node)
+    liar.send_frames(node, SUBSCRIBE, frames.neighbours(W, MANY[:51]))
+    swarm.run_for(3 * DEFAULT.idle_heartbeat)
+    assert len(node.router.mesh_of(W)) == 21
+
+
 def test_nobody_is_grafted_at_once_who_prunes_for_no_time():
     swarm = GossipSwarm(2)
     node = swarm.add_node(T)

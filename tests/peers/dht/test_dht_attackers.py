@@ -381,6 +381,26 @@ def test_nodes_that_never_answer_cost_time_only() -> None:
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
 
 
+def test_who_did_not_answer_is_not_asked_again_for_a_minute_though_others_tell_of_it() -> None:
+    swarm = DhtSwarm(3)
+    swarm.add_nodes(20)
+    swarm.run_for(5)
+    here, gone, *_ = swarm.nodes
+    target = Record.from_value(mutable()).target
+    swarm.remove_node(gone)
+    asked: list[float] = []
+
+    def passes(source: Endpoint, destination: Endpoint, data: bytes) -> bool:
+        if (source, destination) == (here, gone):
+            asked.append(swarm.now)
+        return True
+
+    swarm.network.filter = passes
+    for _ in range(8):
+        swarm.run_operation(here, lambda node, now: node.get_records(RecordKind.MUTABLE, target, now))
+    assert len(asked) == 2  # one question, sent twice
+
+
 def test_nodes_that_answer_something_else_are_counted() -> None:
     swarm, honest = swarm_with(
         14,
