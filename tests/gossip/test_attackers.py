@@ -248,27 +248,6 @@ def test_what_many_promise_and_do_not_give_is_asked_of_one_that_does(swarm, scen
     assert node.data == [b"kept back by six"]
 
 
-def test_of_a_crowd_that_promises_the_same_few_are_asked(swarm, scene):
-    node, honest, _ = scene
-    told = frames.ihave(W, [Parsed(honest.sign_message(T, b"kept back")).id])
-    liars = [swarm.add_puppet(node) for _ in range(20)]
-    for liar in liars:
-        liar.send_frames(node, SUBSCRIBE, told)
-    swarm.run_for(100)
-    assert (
-        sum(bool(liar.list_bodies(GossipFrameType.IWANT)) for liar in liars) == 9
-    )  # the first, and 8 others
-
-
-def test_what_a_neighbour_was_given_is_remembered_for_so_many_messages(swarm, scene):
-    node, _, attacker = scene
-    ids = [node.publish(T, b"%d" % number) for number in range(8300)]
-    for half in (ids[:4150], ids[4150:]):
-        attacker.send_frames(node, frames.frame(GossipFrameType.IWANT, *half))
-    swarm.run_for(0.1)
-    assert node.router.count_kept_of(attacker.key)["served"] == 8192
-
-
 def test_a_flood_of_iwant_gets_each_message_a_few_times(swarm, scene):
     node, honest, attacker = scene
     ids = [honest.publish(T, b"%d" % number) for number in range(20)]

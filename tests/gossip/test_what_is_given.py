@@ -95,3 +95,28 @@ def test_who_is_pruned_for_its_score_is_told_of_nobody():
     swarm.run_for(2 * DEFAULT.idle_heartbeat)
     ((_, _, records),) = map(frames.read_prune, puppet.list_bodies(GossipFrameType.PRUNE))
     assert records == []
+
+
+def test_of_a_crowd_that_promises_the_same_few_are_asked():
+    swarm = GossipSwarm(1)
+    node, honest = swarm.add_node(T), swarm.add_node(T)
+    told = frames.ihave(W, [Parsed(honest.sign_message(T, b"kept back")).id])
+    liars = [swarm.add_puppet(node) for _ in range(20)]
+    for liar in liars:
+        liar.send_frames(node, SUBSCRIBE, told)
+    swarm.run_for(100)
+    assert (
+        sum(bool(liar.list_bodies(GossipFrameType.IWANT)) for liar in liars) == 9
+    )  # the first, and 8 others
+
+
+def test_what_a_neighbour_was_given_is_remembered_for_so_many_messages():
+    swarm = GossipSwarm(1)
+    node = swarm.add_node(T)
+    attacker = swarm.add_puppet(node)
+    attacker.send_frames(node, SUBSCRIBE)
+    ids = [node.publish(T, b"%d" % number) for number in range(8300)]
+    for half in (ids[:4150], ids[4150:]):
+        attacker.send_frames(node, frames.frame(GossipFrameType.IWANT, *half))
+    swarm.run_for(0.1)
+    assert node.router.count_kept_of(attacker.key)["served"] == 8192

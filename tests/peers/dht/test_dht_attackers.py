@@ -258,31 +258,6 @@ def test_forged_replayed_stale_future_and_oversize_records_are_refused_by_name()
     assert [held.record.encoded for held in node.store] == [good]
 
 
-def test_a_node_tells_its_own_record_though_it_keeps_an_older_one() -> None:
-    node = a_node()
-    stranger = Stranger(node)
-    stranger.prove()
-    assert stranger.store(RecordKind.MUTABLE, mutable(ALICE, sequence=1).encoded) is StoreVerdict.STORED
-    own = Record.from_value(mutable(ALICE, sequence=2))
-    node.publish_record(own, stranger.now)
-    answer = stranger.ask(DatagramKind.GET, own.target, int(own.kind))
-    assert answer is not None
-    assert list(answer.args[1]) == [own.encoded]
-
-
-def test_a_record_that_has_ended_is_told_to_nobody() -> None:
-    node = a_node()
-    stranger = Stranger(node)
-    stranger.prove()
-    value = mutable(ttl=60)
-    assert stranger.store(RecordKind.MUTABLE, value.encoded) is StoreVerdict.STORED
-    for seconds, told in ((30, [value.encoded]), (31, [])):
-        stranger.now += seconds
-        answer = stranger.ask(DatagramKind.GET, Record.from_value(value).target, int(RecordKind.MUTABLE))
-        assert answer is not None
-        assert list(answer.args[1]) == told
-
-
 def test_a_record_that_others_are_nearer_to_is_not_kept() -> None:
     limits = DhtLimits(k=4, stranger_rate=1e9, stranger_burst=1e9)
     node, random = a_node(limits), Random(5)

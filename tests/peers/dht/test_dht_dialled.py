@@ -1,11 +1,11 @@
-"""What strangers can have a node dial or ask, and how seldom."""
+"""What strangers can have a node dial, ask or tell, and how seldom."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from test_dht_attackers import Stranger, a_node
+from test_dht_attackers import ALICE, Stranger, a_node, mutable
 
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity
@@ -223,3 +223,28 @@ def test_a_probe_that_was_not_asked_for_proves_nothing() -> None:
     assert node.counts["probes for nothing"] == 1
     assert node.take_events() == []
     assert RecordKind.PEER == 1
+
+
+def test_a_record_that_has_ended_is_told_to_nobody() -> None:
+    node = a_node()
+    stranger = Stranger(node)
+    stranger.prove()
+    value = mutable(ttl=60)
+    assert stranger.store(RecordKind.MUTABLE, value.encoded) is StoreVerdict.STORED
+    for seconds, told in ((30, [value.encoded]), (31, [])):
+        stranger.now += seconds
+        answer = stranger.ask(DatagramKind.GET, Record.from_value(value).target, int(RecordKind.MUTABLE))
+        assert answer is not None
+        assert list(answer.args[1]) == told
+
+
+def test_a_node_tells_its_own_record_though_it_keeps_an_older_one() -> None:
+    node = a_node()
+    stranger = Stranger(node)
+    stranger.prove()
+    assert stranger.store(RecordKind.MUTABLE, mutable(ALICE, sequence=1).encoded) is StoreVerdict.STORED
+    own = Record.from_value(mutable(ALICE, sequence=2))
+    node.publish_record(own, stranger.now)
+    answer = stranger.ask(DatagramKind.GET, own.target, int(own.kind))
+    assert answer is not None
+    assert list(answer.args[1]) == [own.encoded]
