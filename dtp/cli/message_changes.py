@@ -1,5 +1,5 @@
-"""`dtp message edit|delete|react|block|unblock|quota`: change what was said, whom one hears, and how much of it is
-kept."""
+"""`dtp message edit|delete|react|verify|block|unblock|quota`: change what was said, whom one hears and believes, and
+how much of it is kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any, Final
 
 import click
 
-from dtp.cli.messenger import LATER, WAIT, deliver, messenger_options, open_messenger, with_messenger
+from dtp.cli.messenger import (
+    LATER,
+    WAIT,
+    deliver,
+    messenger_options,
+    open_messenger,
+    show_qr,
+    with_messenger,
+)
 from dtp.cli.options import parse_limits, show_limits
 from dtp.cli.output import print_result
 from dtp.cli.run import run
@@ -79,6 +87,32 @@ def react(message: str, emoji: str, **who: Any) -> None:
 
 @click.command()
 @click.argument("person")
+@click.argument("number", nargs=-1, metavar="[NUMBER]...")
+@click.option("--qr", is_flag=True, help="Show the QR code that the other one scans.")
+@messenger_options
+def verify(person: str, number: tuple[str, ...], qr: bool, **who: Any) -> None:
+    """Show the safety number to compare with PERSON; or say the NUMBER that they have, which is compared.
+
+    It is remembered that it was right, until their key is replaced.
+    """
+
+    async def work(messenger: Messenger) -> tuple[str, bytes]:
+        if number and not await messenger.verify(person, " ".join(number)):
+            raise MessageError(
+                f"{person} and you have different safety numbers: one of you has an older card, or that of somebody "
+                "who is between you; hand over cards where you see each other"
+            )
+        return messenger.safety_number(person), messenger.safety_code(person)
+
+    shown, code = run(with_messenger(open_messenger(**who), work))
+    if qr:
+        show_qr(code)
+    record = {"person": person, "safety_number": shown, "verified": bool(number)}
+    print_result(record, f"{escape_text(person)} is verified" if number else shown)
+
+
+@click.command()
+@click.argument("person")
 @messenger_options
 def block(person: str, **who: Any) -> None:
     """Take nothing of PERSON any more, and tell them nothing: a name, dtp1... or dtpa1...."""
@@ -130,4 +164,4 @@ def quota(changes: tuple[str, ...], **who: Any) -> None:
     show_limits(run(with_messenger(open_messenger(**who), work)))
 
 
-CHANGES: Final = (edit, delete, react, block, unblock, quota)
+CHANGES: Final = (edit, delete, react, verify, block, unblock, quota)

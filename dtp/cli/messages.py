@@ -151,7 +151,8 @@ def contacts(**who: Any) -> None:
     async def work(messenger: Messenger) -> None:
         for each in messenger.contacts:
             state = "blocked" if each.blocked else "stranger" if each.stranger else "contact"
-            waits = "; its key was replaced: 'dtp message accept' takes it" if each.pending else ""
+            waits = "; verified" if each.verified else ""
+            waits += "; its key was replaced: 'dtp message accept' takes it" if each.pending else ""
             waits += "; its card has ended, and waits to be renewed" if each.expired else ""
             number = messenger.safety_number(each)
             record = {

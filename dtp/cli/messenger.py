@@ -300,10 +300,17 @@ def read_card_text(given: str) -> str:
         raise click.UsageError(f"{given!r} is neither a card nor a file that has one: {fault}") from None
 
 
-def show_qr(text: str) -> None:
-    """Print a QR code. Raise `MessageError` without the extra that makes one."""
+def show_qr(content: str | bytes) -> None:
+    """Print a QR code. Raise `MessageError` without the extra that makes one, and for more than fits into one."""
     try:
         import segno
     except ImportError:
         raise MessageError("QR codes need segno: pip install 'dtp-sockets[qr]'") from None
-    segno.make(text, error="l").terminal(compact=True)
+    try:
+        made = segno.make(content, error="l")
+    except segno.DataOverflowError:
+        size = len(content)
+        raise MessageError(
+            f"{size} characters don't fit into a QR code: hand them over as a file (-o)"
+        ) from None
+    made.terminal(compact=True)

@@ -248,6 +248,30 @@ def test_less_is_kept_of_a_stranger_once_it_is_said(person: Callable[[str], Path
     assert call(bob, "message", "quota") == [changed]
 
 
+def test_a_safety_number_is_compared_and_remembered(person: Callable[[str], Path]) -> None:
+    """Nothing but a program of one's own could say that it was."""
+    alice, bob = person("alice"), person("bob")
+    call(alice, "message", "add", str(bob / "card"))
+    (theirs,) = call(bob, "message", "add", str(alice / "card"))
+    (shown,) = call(alice, "message", "verify", "bob")
+    assert (shown["safety_number"], shown["verified"]) == (theirs["safety_number"], False)
+    wrong = run(alice, "message", "verify", "bob", "12345", code=3).stderr.decode()
+    assert "different safety numbers" in wrong
+    assert call(alice, "message", "contacts")[0]["verified"] is False
+    call(alice, "message", "verify", "bob", *theirs["safety_number"].split())
+    assert call(alice, "message", "contacts")[0]["verified"] is True
+
+
+def test_a_card_that_is_too_long_for_a_qr_code_is_told(person: Callable[[str], Path], tmp_path: Path) -> None:
+    alice, key = person("alice"), str(tmp_path / "account.pem")
+    names = [str(Identity.generate().id) for _ in range(60)]
+    (me,) = call(alice, "id")
+    devices = [f"{each}=device" for each in (me["id"], *names)]
+    call(alice, "account", "create", "--key", key, "--recovery", str(tmp_path / "stick"), *devices)
+    told = run(alice, "message", "card", "--account", key, "--qr", code=3).stderr.decode()
+    assert "fit into a QR code" in told
+
+
 def test_a_contacts_other_key_is_told(person: Callable[[str], Path], tmp_path: Path) -> None:
     alice, bob = person("alice"), person("bob")
     me = call(alice, "id")[0]["id"]

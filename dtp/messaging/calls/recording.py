@@ -127,3 +127,5 @@ class MediaRecorder:
             for stream in self._streams.values():
                 for packet in stream.encode(None):
                     container.mux(packet)
+        if not self._streams and Path(self._path).is_file():
+            os.unlink(self._path)  # nothing has come, as where another device has taken the call

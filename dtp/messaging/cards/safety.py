@@ -44,6 +44,9 @@ def safety_code(mine: ContactCard, theirs: ContactCard) -> bytes:
     return bytes((_VERSION,)) + b"".join(_both(mine, theirs))
 
 
-def compare_code(code: bytes, mine: ContactCard, theirs: ContactCard) -> bool:
-    """Return whether a scanned code is that of these two persons and their keys."""
+def compare_code(code: bytes | str, mine: ContactCard, theirs: ContactCard) -> bool:
+    """Return whether a scanned code, or a number as text, is that of these two persons and their keys."""
+    if isinstance(code, str):
+        digits = [safety_number(mine, theirs), code]
+        return hmac.compare_digest(*("".join(each.split()).encode() for each in digits))
     return hmac.compare_digest(code, safety_code(mine, theirs))

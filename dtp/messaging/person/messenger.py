@@ -392,8 +392,8 @@ class Messenger:
         """Return the same for a QR code."""
         return safety_code(self.card, self._newest_card(person))
 
-    async def verify(self, person: Person, code: bytes) -> bool:
-        """Return whether a scanned code of a contact is right, and remember that it was."""
+    async def verify(self, person: Person, code: bytes | str) -> bool:
+        """Return whether a scanned code of a contact, or their number as text, is right, and remember that it was."""
         right = compare_code(code, self.card, self._newest_card(person))
         if right:
             await self._update_contact(person, verified=True)

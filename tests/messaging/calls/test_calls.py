@@ -21,6 +21,7 @@ from dtp.identity import Account, Device
 from dtp.messaging.calls.book import CallBook, Phase
 from dtp.messaging.calls.calling import CallEnded, Calls, Media
 from dtp.messaging.calls.media import MediaEnd
+from dtp.messaging.calls.recording import MediaRecorder
 from dtp.messaging.calls.signals import CallMalformed, Reason, Signal, SignalAct
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.cards import ContactCard
@@ -426,6 +427,18 @@ def test_a_film_arrives_at_the_other_end(office: Test, film: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_call_in_which_nothing_comes_leaves_no_recording(tmp_path: Path) -> None:
+    """As where another device has taken it: a file was left that no player opens."""
+
+    async def main() -> None:
+        recorder = MediaRecorder(tmp_path / "seen.mkv")
+        recorder.open()
+        assert await recorder.close() == ""
+
+    asyncio.run(main())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_film_that_breaks_off_with_the_other_end_has_not_come_to_its_end(
     film: Path, loopback: None
 ) -> None:

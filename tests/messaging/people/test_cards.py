@@ -98,5 +98,9 @@ def test_safety_numbers_are_the_same_at_both_ends_and_of_these_keys() -> None:
     assert number != safety_number(mine, between)
     assert not compare_code(safety_code(mine, between), mine, theirs)
     assert not compare_code(b"nonsense", mine, theirs)
+    assert compare_code(safety_number(mine, theirs), theirs, mine)
+    assert compare_code(safety_number(mine, theirs).replace(" ", ""), theirs, mine)
+    assert not compare_code(safety_number(mine, between), mine, theirs)
+    assert not compare_code("nönsense", mine, theirs)
     # By the definition in docs/messaging.md, computed once by other means.
     assert number.split()[0].isdigit()
