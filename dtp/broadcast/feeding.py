@@ -68,7 +68,7 @@ _MEASURED: Final = 4
 _NEARBY: Final = 4
 
 #: Whoever is refused a key for one of these reasons may buy one, where keys are sold.
-_MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.TICKET_IN_USE)
+_MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.NO_PASS, Refusal.TICKET_IN_USE)
 #: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
 AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
 #: Sends a segment; False when it got lost meanwhile.

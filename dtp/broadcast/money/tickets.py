@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from dtp.bounded import BoundedDict
 from dtp.broadcast.money import shows
@@ -92,6 +92,9 @@ class Seats(KeyAdmission):
     listens with it keeps it, and where that one's account has sold it nobody does.
     """
 
+    #: What those are told who have none.
+    _without: ClassVar[Refusal] = Refusal.NO_TICKET
+
     def __init__(self, show: bytes, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._show, self._clock_ms = show, clock_ms
         #: By ticket, those that were looked at last at the end.
@@ -137,7 +140,7 @@ class Seats(KeyAdmission):
             if peer in late
             else Refusal.TICKET_IN_USE
             if peer in ticketed
-            else Refusal.NO_TICKET
+            else self._without
             for peer in asking
             if peer not in admitted
         }
@@ -204,6 +207,8 @@ def is_good(show: Show, share: ShowShare) -> bool:
 
 class PassHolders(_ChainSeats):
     """Those who hold a pass of a plan that is good now."""
+
+    _without = Refusal.NO_PASS
 
     def __init__(
         self, chain: ChainClient, plan: Id, show: bytes, clock_ms: Callable[[], int] = _now_ms

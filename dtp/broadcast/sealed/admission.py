@@ -17,8 +17,10 @@ class Refusal(StrEnum):
     """Why somebody gets no key. Programs decide by these."""
 
     NOT_INVITED = "not-invited"
-    #: No account that it speaks for holds a ticket, a share or a pass.
+    #: No account that it speaks for holds a ticket or a share.
     NO_TICKET = "no-ticket"
+    #: ... or a pass, where the show is for those who hold one.
+    NO_PASS = "no-pass"
     #: There is a ticket, and somebody else listens with it since.
     TICKET_IN_USE = "ticket-in-use"
     #: The claim's time is too far ahead of the producer's clock.

@@ -40,6 +40,8 @@ _ADVICE: Final = {
     Refusal.NOT_INVITED: "its producer has to invite your identity",
     Refusal.NO_TICKET: "buy one with 'dtp show buy' or 'dtp show fund', and listen with the wallet that holds it; "
     "where that holds thousands, name it with --ticket",
+    Refusal.NO_PASS: "buy a pass of the plan that its producer names with 'dtp pass buy', and listen with the wallet "
+    "that holds it",
     Refusal.TICKET_IN_USE: "another identity listens with your ticket; buy one more, or begin here again: later, if "
     "it went from one to another often. If you did begin here last, the clock of this machine is behind: set it",
     Refusal.CLOCK: "the clock of this machine is wrong: set it",

@@ -374,7 +374,7 @@ def test_a_pass_admits_its_holder_while_it_is_good(monkeypatch):
     monkeypatch.setattr(passes, "accounts_of", passes_of)
     chain = SimpleNamespace(epoch=epoch, service_info=service_info)
     holders = PassHolders(chain, "0x9", bytes(32), lambda: hour)
-    told = {"ALICE": None, "BOB": Refusal.NO_TICKET, "CAROL": Refusal.NO_TICKET}
+    told = {"ALICE": None, "BOB": Refusal.NO_PASS, "CAROL": Refusal.NO_PASS}
     assert asked(holders, ALICE=[], BOB=[], CAROL=[]) == told
 
 
