@@ -522,14 +522,24 @@ def watch(show_id: str, past: bool, identity: IdentitySource, account: WalletOpt
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @click.argument("numbers", nargs=-1, required=True, type=click.IntRange(0), metavar="NUMBER...")
-@json_option
-def dismiss(show_id: str, numbers: tuple[int, ...]) -> None:
+@account_options
+def dismiss(show_id: str, numbers: tuple[int, ...], account: WalletOptions) -> None:
     """Take entries off the audience line of your show: they were answered, or aren't wanted.
 
     It holds on this machine, for 'dtp show watch' and the page of 'dtp show broadcast' that are started then.
     """
+    from dtp.broadcast.money import shows
     from dtp.broadcast.money.watching import dismissed_of
 
+    async def work(chain: ChainClient) -> int:
+        return (await shows.read_show(chain, show_id)).show.asked
+
+    asked = account.run_connected(work, signing=False)
+    if max(numbers) >= asked:  # else what comes under that number later would never be seen
+        raise click.BadParameter(
+            f"{max(numbers)} isn't the number of an entry: there are {asked} up to now, from 0 on",
+            param_hint="NUMBER",
+        )
     kept = dismissed_of(show_id)
     for number in numbers:
         kept.add_number(number)
