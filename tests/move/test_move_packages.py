@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import re
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +27,26 @@ EXPECTED_MODULES = {
     "directory": ["card"],
     "broadcast": ["show"],
 }
+
+
+#: Where names are that the review may use, and what they look like there.
+NAMED = {
+    "move/*/sources/*.move": r"\w+",
+    "move/*/tests/*.move": r"fun (\w+)",
+    "tests/**/*.py": r"def (test_\w+)",
+}
+
+
+def test_the_review_names_tests_that_are_there() -> None:
+    there = {
+        name
+        for files, pattern in NAMED.items()
+        for path in CHECKOUT.root.glob(files)
+        for name in re.findall(pattern, path.read_text())
+    }
+    named = re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)\*?`", (CHECKOUT.move / "SECURITY.md").read_text())
+    assert len(named) > 200
+    assert [each for each in named if each not in there] == []
 
 
 def test_all_packages_ship() -> None:
