@@ -230,6 +230,7 @@ def test_who_signed_two_histories_is_told(me, tmp_path):
     run("import", third, tmp_path / "copy.db.dtpg", code=4)
     assert "forks      1\n" in run("verify", third)
     assert " signed what can't both be true: frame 2 and frame 2" in run("verify", third)
+    assert "Go on with another identity" in run("put", third, "a", "k", "4")  # others won't take it
 
 
 def test_granting(me, tmp_path):
