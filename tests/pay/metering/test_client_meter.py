@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conditions import until
 
 from dtp.net.watch import NO_COUNT
 from dtp.pay import messages
-from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.client_meter import ClientMeter, Purchase
 from dtp.pay.client.lane_start import UNRESERVED
 from dtp.pay.client.payer import Payer
 from dtp.pay.errors import StoreError
-from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
+from dtp.pay.messages import AskClose, Bill, ChargeAsked, Finish, Stored, VoucherSaid, Welcome, build, parse
 from dtp.pay.store import Bought
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import KIB, MIB, Spending, Usage
@@ -32,7 +34,11 @@ class Client(Wire):
 
     def __init__(self) -> None:
         super().__init__()
-        self._streams: dict[Any, Any] = {}
+        self.streams: list[Any] = []
+
+    def wait_for_more(self) -> None:
+        """Have a stream of which more is to come."""
+        self.streams = [SimpleNamespace(waiting=True)]
 
     def flush(self) -> None:
         if self.moved >= self.watch.along:
@@ -53,6 +59,8 @@ def play(
     shown: Any = None,
     on_charge: Any = None,
     key: LaneKey = KEY,
+    funds: int = 10**15,
+    purchase: Purchase | None = None,
     **spending: Any,
 ) -> Any:
     async def work() -> Any:
@@ -61,11 +69,12 @@ def play(
             store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
             journal, wire = Journal(store), Client()
             ((_, lane),) = store.payer_lanes(CHANNEL)
-            payer = Payer(lane, PRICES, 10**15, lambda shown: shown.is_by(key.public), Spending(**spending))
-            meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge)
+            payer = Payer(lane, PRICES, funds, lambda shown: shown.is_by(key.public), Spending(**spending))
+            meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge, purchase=purchase)
             meter.begin()
             newest = VoucherSaid.of(shown, 0) if shown is not None else None
-            wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, newest)))
+            agrees = purchase is not None
+            wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, agrees, newest)))
             await meter.wait_settled()  # numbers are reserved
             await scenario(meter, wire)
             wire.closed = True
@@ -76,6 +85,25 @@ def play(
             return lane
 
     return asyncio.run(work())
+
+
+class Closing(Purchase):
+    """A purchase whose channel holds more than may be spent, or not."""
+
+    closes = True
+
+    def __init__(self, *, more: bool) -> None:
+        self.more = more
+
+    @property
+    def holds_more(self) -> bool:
+        return self.more
+
+    async def settle(self, agreed: messages.Agreed | None) -> None:
+        pass
+
+    async def break_off(self, agreed: messages.Agreed | None) -> None:
+        pass
 
 
 async def stream(meter: Any, wire: Any, size: Any, step: Any = 256 * KIB) -> None:
@@ -321,3 +349,28 @@ def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path: Path
         meter.process_turn()
 
     assert not play(tmp_path, scenario).clean
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_who_is_owed_more_than_may_be_spent_is_not_asked_to_agree(tmp_path: Path, more: bool) -> None:
+    """It doesn't, and whoever waits for more would be told 5 s later."""
+
+    async def scenario(meter: Any, wire: Any) -> None:
+        wire.wait_for_more()
+        wire.move(0, 0, MIB + 9)
+        await until(lambda: wire.vouchers and Finish() in said(wire))
+        assert wire.vouchers[-1].bytes == MIB
+        wire.on_meter(build(Bill(0, MIB + 9)))
+        wire.on_meter(build(Stored(wire.vouchers[-1].sequence)))
+        await until(lambda: wire.closed or AskClose() in said(wire))
+        assert (AskClose() in said(wire)) is not more
+        assert wire.closed is more
+        if not more:
+            wire.on_meter(build(messages.Agreed(1, 2, bytes(32), bytes(64))))
+            await until(lambda: wire.closed)
+
+    play(tmp_path, scenario, funds=PRICES.cost_of(Usage(0, MIB)), purchase=Closing(more=more))
+
+
+def said(wire: Any) -> list[Any]:
+    return [parse(frame, from_client=True) for frame in wire.sent]
