@@ -315,8 +315,8 @@ class Router:
         return bool(self._core.owing) and self._is_slow(list(self._core.neighbours.values()), now)
 
     def _is_slow(self, neighbours: list[Neighbour], now: float) -> bool:
-        """True while most of those that read at all are busy, or one of them is full that reads at half of the pace
-        of most, or better. Who reads slower, or nothing, isn't waited for."""
+        """True while most of the neighbours that read at all are busy, or one that reads at least half as fast as
+        most is full. Those that read more slowly, or nothing, aren't waited for."""
         if not any(each.outbox.is_busy for each in neighbours):
             return False
         reading = [each.outbox for each in neighbours if not each.outbox.is_stalled(now)]
@@ -329,7 +329,7 @@ class Router:
         return any(each.rate >= pace for each in full)
 
     def publish(self, encoded: bytes, now: float) -> int:
-        """Send an own message to every neighbour that has its topic; return how many those are.
+        """Send a message of this node to every neighbour that has its topic; return how many those are.
 
         Raise `MessageError` for what is not a message. Its signature isn't checked: whoever calls has made it.
         One that is known already goes to nobody.
@@ -565,7 +565,7 @@ class Router:
             self._core.send_message(state, neighbour, parsed.id, packed, now)
 
     def _forward_targets(self, state: TopicState, sender: bytes, author: bytes) -> tuple[Neighbour, ...]:
-        """Return the neighbours that a message is forwarded to: without those that its author says that it sends to.
+        """Return the neighbours that a message is forwarded to: not those to which its author says that it sends it.
 
         The author is believed for its own messages alone: a lie would harm nobody else.
         """

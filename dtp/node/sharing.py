@@ -137,7 +137,7 @@ class Providers(Protocol):
         """Say that it is here."""
 
     async def providers(self, content_hash: bytes) -> Iterable[Any]:
-        """Return signed records of peers that say to have it."""
+        """Return signed records of peers that say they have it."""
 
 
 class GraphShares:
@@ -189,7 +189,7 @@ class GraphShares:
         return share
 
     def remove_share(self, share: GraphShare) -> None:
-        """Remove a graph that is shared no more."""
+        """Remove a graph that is no longer shared."""
         if share in self._shares:
             self._shares.remove(share)
 
@@ -295,7 +295,7 @@ class GraphShare:
         await self.close()
 
     async def close(self) -> None:
-        """Share it no more. The graph stays open."""
+        """Stop sharing it. The graph stays open."""
         self._shares.remove_share(self)
         for forget in self._forget:
             forget()
@@ -445,7 +445,7 @@ class GraphShare:
     # ---- the topic ------------------------------------------------------------------------------------------
 
     def check_announcement(self, author: PeerId, data: bytes) -> Verdict:
-        """Return whether this is passed on: all but announcements beyond a peer's rate, or of one not believed."""
+        """Return the verdict on an announcement: above its author's rate, or not believed, it isn't passed on."""
         try:
             decode(data, most=self.limits.announced)
         except HeadsError:

@@ -130,7 +130,7 @@ def test_receipts_edits_deletions_reactions_and_replies(office: Test) -> None:
                 (shown,) = await each.history(alice.card.person if each is bob else bob.card.person)
                 assert (shown.text, shown.edited) == ("at eight", True)
                 assert shown.reactions == {bob.card.person: "👍"}
-            with pytest.raises(MessageError, match="only who wrote"):
+            with pytest.raises(MessageError, match="only the person who wrote"):
                 await got.edit("forged")
             await sent.delete()
             await wait_notice(bob, What.CHANGED)

@@ -77,21 +77,21 @@ class Message:
 
     @property
     def sender_name(self) -> str:
-        """What its sender is called: a Sui account by its address, where no card says whose it is."""
+        """The name of its sender; for a Sui account that no card links, its address."""
         if self.sender is not None:
             return self.sender.name
         return (self._messenger.card.name or "me") if self.own else f"0x{self._shown.sender.hex()}"
 
     @property
     def sender_label(self) -> str:
-        """What to show of its sender: the name, and who it is where that is a stranger, or several have it."""
+        """What to show of its sender: the name, with the identity for a stranger, or where several have that name."""
         if self.sender is not None:
             return contact_label(self.sender, self._messenger.contacts)
         return self.sender_name
 
     @property
     def teller_name(self) -> str:
-        """What is called who has passed it on, "" for nobody."""
+        """The name of whoever has forwarded it, "" if nobody has."""
         teller = self._messenger.find_contact(self._shown.told)
         return teller.name if teller else self._shown.told.hex()
 
@@ -176,13 +176,13 @@ class Message:
         return await self._messenger.say_text(self._messenger.conversation_of(to), fields)
 
     async def receipts(self) -> dict[bytes, bool]:
-        """Return by person who has it, and whether it was read."""
+        """Return for each person who has it whether it was read."""
         messenger = self._messenger
         return await messenger.delivery.run_in_thread(messenger.correspondence.store.read_receipts, self.id)
 
     def _check_own(self) -> None:
         if not self.own:
-            raise MessageError("only who wrote a message changes it")
+            raise MessageError("only the person who wrote a message can change it")
 
     def __repr__(self) -> str:
         return f"<Message {self.id.hex()[:8]} of {self.sender_name}: {self.text[:40]!r}>"
@@ -353,7 +353,7 @@ class Messenger:
         return await self.delivery.run_in_thread(add, found.card, now_ms())
 
     async def refresh_cards(self) -> None:
-        """Look for newer cards of whom we know, and for one of ours, now; else it is done every six hours."""
+        """Look now for newer cards of the people we know, and for one of ours; else that is done every six hours."""
         await self.tasks.lookup.look_for_newer()
 
     async def list_accounts(self) -> list[bytes]:
@@ -385,7 +385,7 @@ class Messenger:
         )
 
     def safety_number(self, person: Person) -> str:
-        """Return the 60 digits that both read to each other: they differ where somebody is between."""
+        """Return the 60 digits that both read to each other: they differ if somebody stands between."""
         return safety_number(self.card, self._newest_card(person))
 
     def safety_code(self, person: Person) -> bytes:

@@ -138,7 +138,7 @@ def test_moderators_invite_and_delete_what_others_wrote_and_members_do_not(offic
                 await bobs.invite()
             await choir.send("nonsense")
             (got,) = await take(bob, 1)
-            with pytest.raises(MessageError, match="only who wrote"):
+            with pytest.raises(MessageError, match="only the person who wrote"):
                 await got.delete()
             await choir.add("bob", moderator=True)
             while bobs.members[bob.card.person] is not MemberRole.MODERATOR:
