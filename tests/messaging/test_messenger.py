@@ -228,6 +228,10 @@ def test_messages_that_disappear(office: Test) -> None:
             await alice.send("bob", "for a moment", disappear=timedelta(seconds=30))
             (message,) = await take(bob, 1)
             assert message.disappear == 30
+            for each in (alice, bob):  # by when delivery looks at it: it did every five minutes
+                at_ms = await each.delivery.run_in_thread(each.correspondence.store.next_vanishing)
+                assert at_ms is not None
+                assert at_ms - message.sent_at.timestamp() * 1000 >= 29_999
             later = 10**9
             for each, other in ((alice, bob), (bob, alice)):
                 assert await texts(each, other.card) == ["for a moment"]
@@ -235,6 +239,7 @@ def test_messages_that_disappear(office: Test) -> None:
                 assert await each.delivery.run_in_thread(each.correspondence.keep_up, now) == 0
                 assert await each.delivery.run_in_thread(each.correspondence.keep_up, now + later) == 1
                 assert await texts(each, other.card) == []
+                assert await each.delivery.run_in_thread(each.correspondence.store.next_vanishing) is None
 
     office(main)
 

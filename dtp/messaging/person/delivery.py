@@ -485,9 +485,13 @@ class Delivery:
         await requests.ask_all([(device, self._send_answer(device)) for device in answers])
         await self.run_in_thread(self._mail.keep_up, now_ms())
         self._on_notices(await self.run_in_thread(self._mail.group_states.take_notices))
-        next_due = await self.run_in_thread(self._mail.store.next_due)
-        wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
-        return min(max(wait, 0.01), _KEEP_UP)
+        waits = await self.run_in_thread(self._list_waits)
+        return min(max(min(waits, default=_KEEP_UP), 0.01), _KEEP_UP)
+
+    def _list_waits(self) -> list[float]:
+        """Return in how many seconds something is to be sent, and something disappears, as far as there is any."""
+        store, now = self._mail.store, now_ms()
+        return [(at - now) / 1000 for at in (store.next_due(), store.next_vanishing()) if at is not None]
 
     def _hold_back(self) -> None:
         """Send nothing more for the time being to devices whose mailboxes haven't answered yet."""

@@ -615,6 +615,12 @@ class MessageStore:
         values = (at_ms, sender, message)
         self._db.execute("UPDATE said SET vanishes = ? WHERE sender = ? AND id = ? AND NOT vanishes", values)
 
+    def next_vanishing(self) -> int | None:
+        """Return when the next message disappears, Unix time in ms; None if none does."""
+        query = "SELECT MIN(vanishes) FROM said WHERE vanishes"
+        ((at,),) = self._database.select_rows(query)
+        return None if at is None else int(at)
+
     def delete_vanished(self, now_ms: int) -> int:
         """Delete messages that were to disappear by now, and events about them. Return their number."""
         self._db.execute(
