@@ -56,11 +56,13 @@ _DATA = pytest.StashKey[tuple[str, str | None]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the run a data folder of its own. Temporary ones are short where $TMPDIR is long, since Unix sockets
+    """Give each process of the run a data folder of its own: histories of one seed in two of them make stores that
+    would be taken for copies of each other. Temporary ones are short where $TMPDIR is long, since Unix sockets
     have to fit into them, and in memory where none is named."""
     config.stash[_DESELECTED] = 0
     if hasattr(config, "workerinput"):
-        return  # workers inherit both
+        os.environ["XDG_DATA_HOME"] += f"/{config.workerinput['workerid']}"
+        return  # the rest is inherited
     config.stash[_DATA] = tempfile.mkdtemp(prefix="dtp-data-"), os.environ.get("XDG_DATA_HOME")
     os.environ["XDG_DATA_HOME"] = config.stash[_DATA][0]
     if len(tempfile.gettempdir()) > _SHORT:
