@@ -513,7 +513,12 @@ class Feeder:
     async def _send_beside(self, ends: float, stream: Stream, segment: HeldSegment) -> bool:
         """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise. Raise
         `_NoUpload` where that is when its turn is over, at `ends`."""
-        async with self._next_beside:
+        try:
+            async with asyncio.timeout_at(ends - _TELL):  # the turn's own end would reset the stream
+                await self._next_beside.acquire()
+        except TimeoutError:
+            raise _NoUpload from None
+        try:
             while not self.held.ended and (pause := self._beside.seconds_until_allowed(_now())):
                 if _now() + pause > ends:
                     raise _NoUpload
@@ -522,6 +527,8 @@ class Feeder:
                     raise stream.write_error
             unused = 1 + max(self.fan_out - self.listeners, 0)
             self._beside.note_sent(segment.segment.size / (unused * max(self.held.rate, _LEAST)), _now())
+        finally:
+            self._next_beside.release()
         return await self._send_segment(stream, segment)
 
     async def _send_head(self, stream: Stream, segment: HeldSegment) -> bool:

@@ -9,12 +9,14 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, ClassVar, Final
 
+from dtp.broadcast.errors import SegmentError, ShowMessageError
 from dtp.broadcast.fetching import Dial, dial_told
 from dtp.broadcast.recording import Recording, RecordingError
 from dtp.carriers.nearness import Nearness
@@ -54,16 +56,19 @@ class RecordingServer:
     """Serves recordings to whoever knows their hash. `serve_connection` is the handler of a service."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        """Read the files, to know their hashes. Raise as `Recording` does for a file that isn't one."""
-        self._files: dict[bytes, Path] = {}
-        for path in paths:
-            with contextlib.closing(Recording(path)), open(path, "rb") as file:
-                self._files[file_digest(file, "sha256").digest()] = path
+        """Read the files, to check them and to know their hashes.
 
-    @property
-    def hashes(self) -> Sequence[bytes]:
-        """The SHA-256 of each file."""
-        return tuple(self._files)
+        Raise `RecordingError` for one that is damaged or can't be read, `ShowMessageError` for one that isn't a show.
+        """
+        #: What is served, by its SHA-256.
+        self.files: dict[bytes, Path] = {}
+        for path in paths:
+            with contextlib.closing(Recording(path)) as recording, open(path, "rb") as file:
+                try:
+                    deque(recording.segments(), maxlen=0)
+                except (SegmentError, ShowMessageError) as fault:
+                    raise RecordingError(f"{path} is damaged, and isn't served: {fault}") from fault
+                self.files[file_digest(file, "sha256").digest()] = path
 
     async def serve_connection(self, connection: Connection) -> None:
         """Serve one connection, until it ends."""
@@ -81,7 +86,7 @@ class RecordingServer:
         try:
             async with asyncio.timeout(_PATIENCE):
                 digest, begin = _ASKED.unpack(await stream.readexactly(_ASKED.size))
-            path = self._files.get(digest)
+            path = self.files.get(digest)
             if path is None:
                 stream.reset()
                 return

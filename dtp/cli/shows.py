@@ -43,6 +43,7 @@ from dtp.cli.output import (
     discard_output,
     json_option,
     print_line,
+    print_note,
     print_result,
     wants_json,
     write_output,
@@ -638,14 +639,16 @@ def keep(files: tuple[Path, ...], identity: IdentitySource, fan_out: int, **plac
 
 async def _keep(files: tuple[Path, ...], identity: Identity, place: Place) -> None:
     server = await asyncio.to_thread(RecordingServer, files)
+    hashes = [each.hex() for each in server.files]
     async with place.node(identity, {RECORDINGS: server.serve_connection}) as node:
+        for each, path in zip(hashes, server.files.values(), strict=True):
+            print_note({"event": "recording", "sha256": each, "path": str(path)}, f"{each}  {path}")
         for address in addresses_of(node, RECORDINGS):
-            hashes = [each.hex() for each in server.hashes]
             print_line({"event": "keeping", "address": address, "sha256": hashes}, address)
         if "dht" in place.discover:
-            for each in server.hashes:
-                await node.dht.provide(each)
-                print_line({"event": "provided", "sha256": each.hex()}, each.hex())
+            for each in hashes:
+                await node.dht.provide(bytes.fromhex(each))
+                print_line({"event": "provided", "sha256": each}, each)
         await asyncio.Event().wait()
 
 

@@ -69,6 +69,17 @@ def test_a_recording_ends_where_the_disk_is_full_with_what_was_whole(tmp_path):
         assert not recording.ended
 
 
+@pytest.mark.parametrize("place", [200, 150_000, 610_000])
+def test_a_recording_that_was_damaged_is_not_served(kept, place):
+    """It would be found by the hash of what it became, and heard as far as it is whole."""
+    path, _ = kept
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RecordingError, match=r"kept is damaged, and isn't served: .*segment 0"):
+        RecordingServer([path])
+
+
 def test_a_recording_with_pieces_in_another_order_or_other_words_is_none(tmp_path):
     """Each piece is the producer's; the bytes together would not be."""
     announcement, ((segment, body), _) = chain(b"a" * 20_000 + b"b" * 20_000, b"c")
@@ -143,7 +154,7 @@ async def fetch(kept, path, *servers, **options):
 def test_a_recording_comes_from_who_has_it(kept, tmp_path):
     (tmp_path / "got.part").write_text("what a browser is loading")
     server = RecordingServer([kept[0]])
-    assert server.hashes == (kept[1],)
+    assert server.files == {kept[1]: kept[0]}
     run(fetch(kept, tmp_path / "got", RecordingServer([]).serve_connection, server.serve_connection))
     assert (tmp_path / "got").read_bytes() == kept[0].read_bytes()
     assert not (tmp_path / "got.dtp-part").exists()

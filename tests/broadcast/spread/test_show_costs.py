@@ -386,6 +386,25 @@ def test_who_has_less_left_of_its_turn_than_there_is_no_upload_for_is_told_so_at
     clock.run(test())
 
 
+def test_who_waits_behind_another_whose_turn_ends_later_is_told_in_time_that_there_is_no_upload():
+    async def test():
+        signer, network = SegmentSigner(ME, Announcement.sign(ME, bytes(32), time_ms=0)), Network()
+        held = HeldSegments(signer.announcement)
+        for at, seconds in ((0, 18), (18, 4), (22, 1)):
+            body = bytes(150_000 * seconds)
+            segment = signer.sign(body, time_ms=1000 * at, duration_ms=1000 * seconds, flags=Flag.START)
+            held.add_own(segment, body)
+        network.serving["producer"] = Feeder(held, ME.id, fan_out=0)
+        assert await ask_for(network, "93.184.0.1", 0, 1) == [0]
+        first = asyncio.ensure_future(ask_for(network, "93.184.1.1", 1, 2))
+        await asyncio.sleep(5)
+        second = asyncio.ensure_future(ask_for(network, "93.184.2.1", 2, 1))
+        assert await first == [1]
+        assert await second == [2]
+
+    clock.run(test())
+
+
 def test_who_has_gone_takes_nothing_of_what_others_missed():
     """Who measures several neighbours goes as soon as one of them has answered."""
 
