@@ -17,7 +17,7 @@ _LITTLE = 64
 class SendCredit:
     """How many bytes of streams this side may send in all, and how many of those it keeps to send them again."""
 
-    __slots__ = ("_limit", "_most_kept", "_raised_at", "_stop", "released", "sent", "until")
+    __slots__ = ("_limit", "_most_kept", "_stop", "released", "sent", "until")
 
     def __init__(self, limit: int, most_kept: int) -> None:
         """`limit` is the peer's credit at first; `most_kept` bytes may be kept."""
@@ -25,7 +25,6 @@ class SendCredit:
         #: Of what was sent, bytes that are kept no more: acknowledged, or of a stream that was reset.
         self.released = 0
         self._limit, self._most_kept = limit, most_kept
-        self._raised_at = -1  # what was sent when the limit was raised last
         self._stop = MAX_OFFSET  # sending stops here, whatever the credit: see `Session.limit_sending`
         #: The lowest of what bounds `sent`, so that sealing compares with one number.
         self.until = 0
@@ -46,13 +45,12 @@ class SendCredit:
             self._bound_sending()
 
     def raise_limit(self, limit: int) -> bool:
-        """Note the peer's credit; True if it is more than before, and of that something was sent."""
+        """Note the peer's credit; True if it is more than before."""
         if limit <= self._limit:
             return False
         self._limit = limit
         self._bound_sending()
-        was_used, self._raised_at = self.sent > self._raised_at, self.sent
-        return was_used
+        return True
 
     def stop_at(self, total: int | None) -> bool:
         """Send at most so many bytes, whatever the credit, None for as many as that allows; True if that is more than

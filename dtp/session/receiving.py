@@ -331,14 +331,15 @@ class Receiving(Linking):
 
     def _on_window(self, link: Link, flags: int, now: float, stream_id: int, acked: int, limit: int) -> None:
         if stream_id == CONNECTION:
-            self._idle.count += not self._send_credit.raise_limit(limit)
+            self._count_raise(self._send_credit.raise_limit(limit))
             return
         stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
         if stream is None:
             self._idle.count += 1
             return
         send = stream.send
-        self._idle.count += not send.raise_limit(limit) and acked <= send.acked
+        if acked <= send.acked:
+            self._count_raise(limit > send.limit)
         if flags & LISTED:
             link.listed.add(stream_id)
             if len(link.listed) > 2 * len(self._streams) + self.limits.control:  # of many that are over
@@ -350,6 +351,7 @@ class Receiving(Linking):
             send.mark_acknowledged(acked)
             if kept:
                 self._send_credit.release_bytes(kept - send.kept)
+        send.limit = max(send.limit, limit)
         if send.ready:
             self._take_turn(stream)
         if self._forget_if_done(stream):
@@ -358,10 +360,14 @@ class Receiving(Linking):
             self._events.append(ev.StreamWritable(stream_id))
 
     def _on_streams(self, link: Link, flags: int, now: float, allowed: int) -> None:
-        before = self._numbers.own_allowed
-        self._idle.count += not self._numbers.raise_own(allowed)
-        if allowed > before:
+        is_more = allowed > self._numbers.own_allowed
+        self._count_raise(is_more)
+        if is_more:
+            self._numbers.own_allowed = allowed
             self._events.append(ev.StreamsAllowed())
+
+    def _count_raise(self, is_more: bool) -> None:
+        self._idle.count_raise(is_more, self._send_credit.sent + self._numbers.next_own)
 
     def _on_datagram(self, link: Link, flags: int, now: float, data: bytes) -> None:
         if len(data) > self.limits.datagram:

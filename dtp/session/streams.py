@@ -54,7 +54,6 @@ class SendHalf:
         "finished",
         "highest",
         "limit",
-        "raised_at",
         "reset_code",
         "sent",
         "told_end",
@@ -62,7 +61,6 @@ class SendHalf:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit  # the peer's credit: offset up to which may be sent
-        self.raised_at = -1  # `highest` when the limit was raised last
         self.acked = 0  # the peer has all below
         self.sent = 0  # next offset to send
         self.highest = 0  # highest offset ever sent (after a resume, `sent` goes back)
@@ -84,14 +82,6 @@ class SendHalf:
     def queued(self) -> int:
         """Bytes written and not yet sent."""
         return self.end - self.sent if self.reset_code is None else 0
-
-    def raise_limit(self, limit: int) -> bool:
-        """Note the peer's credit; True if it is more than before, and of that something was sent."""
-        if limit <= self.limit:
-            return False
-        self.limit = limit
-        was_used, self.raised_at = self.highest > self.raised_at, self.highest
-        return was_used
 
     @property
     def kept(self) -> int:
@@ -457,7 +447,6 @@ class StreamNumbers:
         "_most",
         "_opened_for_more",
         "_own",
-        "_raised_at",
         "away",
         "never_answered",
         "next_own",
@@ -471,7 +460,6 @@ class StreamNumbers:
         self._own = self.next_own = 0 if client else 1
         self.next_peer = 1 if client else 0
         self.own_allowed, self._most = own_allowed, most
-        self._raised_at = -1  # the next of this side's when the peer allowed more last
         self.peer_allowed = min(most, STREAMS_AHEAD)
         self._closed = 0  # of the peer's
         self.never_answered = 0  # streams opened here that the peer has reset before any byte of theirs
@@ -487,14 +475,6 @@ class StreamNumbers:
     def can_open(self) -> bool:
         """True when the peer allows another stream now."""
         return self.next_own >> 1 < self.own_allowed
-
-    def raise_own(self, allowed: int) -> bool:
-        """Note how many the peer allows; True if that is more than before, and of those some were opened."""
-        if allowed <= self.own_allowed:
-            return False
-        self.own_allowed = allowed
-        was_used, self._raised_at = self.next_own > self._raised_at, self.next_own
-        return was_used
 
     @property
     def opened_by_client(self) -> int:

@@ -111,13 +111,21 @@ class IdleFrames:
     """How many frames that move nothing came of late: repetitions, answers to nothing, questions. Everybody may send
     a burst, so many a second, and some for what moves; nobody a flood, since each costs its reader 1 to 5 us."""
 
-    __slots__ = ("_burst", "_moved", "_rate", "_since", "count")
+    __slots__ = ("_burst", "_moved", "_raised_at", "_rate", "_since", "count")
 
     def __init__(self, limits: Limits, now: float) -> None:
         #: Those that came and were not made up for yet; whoever meets one counts it here.
         self.count = 0
         self._burst, self._rate = limits.idle_frames, limits.idle_frame_rate
         self._since, self._moved = now, 0
+        self._raised_at = -1  # how much was used when credit was raised last
+
+    def count_raise(self, is_more: bool, used: int) -> None:
+        """Count a frame that gives credit, unless that is more than before and some was `used` since the last that
+        was: a number that rises with each byte that is sent and each stream that is opened."""
+        self.count += not is_more or used == self._raised_at
+        if is_more:
+            self._raised_at = used
 
     def check_rate(self, now: float, moved: int) -> None:
         """Raise `ProtocolError` (LIMIT) if there are too many. `moved` is `Session.moved`, which only grows."""

@@ -109,7 +109,8 @@ class Permits:
         return Permit(before, trial), Permit([], judged)
 
     def keep(self, permit: Permit) -> None:
-        """Note that what a permit is for was made: the newest one, or the newer of two in a row."""
+        """Note that what a permit is for was made. No other permit may have been given since, but the second of
+        `permit_op`."""
         if self._mine is None:
             self._mine = permit.trial
         else:
