@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import resource
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from dtp.daemon.relays.backends.direct import connect_now
 from dtp.daemon.relays.backends.health import check
 from dtp.daemon.relays.sockets import NoDescriptors
 from dtp.daemon.server import Daemon
+from dtp.errors import DtpError
 
 from ..conftest import Backend, Pair, Run, echo
 from .test_daemon_relay import exchange, expose, until
@@ -215,6 +217,64 @@ def test_a_backend_of_this_machine_is_reached_at_once() -> None:
             assert accepted.recv(100) == b"there"
     with pytest.raises(DialError, match="Connection refused"):
         connect_now(place)
+
+
+def _reached(sock: socket.socket, listener: socket.socket) -> dict[str, object]:
+    """What whoever dialled sees of a connection, and what comes out at its other end."""
+    accepted, source = listener.accept()
+    with sock, accepted:
+        sock.send(b"there")
+        return {
+            "peer": sock.getpeername(),
+            "is its source": sock.getsockname() == source,
+            "blocks": sock.getblocking(),
+            "family": sock.family,
+            "TCP_NODELAY": bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)),
+            "TCP_NOTSENT_LOWAT": sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT),
+            "received": accepted.recv(100),
+        }
+
+
+LOOPBACK = st.one_of(
+    st.just("::1"), st.integers(1, 2**24 - 2).map(lambda low: str(ipaddress.IPv4Address(127 << 24 | low)))
+)
+
+
+@given(st.lists(st.tuples(LOOPBACK, st.booleans(), st.booleans()), min_size=1, max_size=6))
+def test_at_once_it_is_the_same_connection_as_by_waiting(places: list[tuple[str, bool, bool]]) -> None:
+    """`connect_now` beside `connect`: at any address of loopback, whether somebody listens there, at that address or
+    at all of the machine's, or nobody does."""
+
+    async def by_waiting(place: LocalPlace) -> socket.socket | None:
+        return await sockets.connect(place)
+
+    async def at_once(place: LocalPlace) -> socket.socket | None:
+        return connect_now(place)
+
+    async def outcome(
+        dial: Callable[[LocalPlace], Awaitable[socket.socket | None]],
+        place: LocalPlace,
+        listener: socket.socket,
+    ) -> object:
+        try:
+            sock = await dial(place)
+        except DtpError as error:
+            return type(error), str(error)
+        assert sock is not None
+        return _reached(sock, listener)
+
+    async def main() -> None:
+        for host, everywhere, listens in places:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            with socket.create_server(("" if everywhere else host, 0), family=family) as listener:
+                place = LocalPlace(host, listener.getsockname()[1])
+                if not listens:
+                    listener.close()
+                now, waited = [await outcome(dial, place, listener) for dial in (at_once, by_waiting)]
+            assert now == waited
+            assert isinstance(now, dict) is listens
+
+    asyncio.run(main())
 
 
 def _congestion(sock: socket.socket) -> bytes:

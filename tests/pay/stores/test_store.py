@@ -13,9 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dtp import config
 from dtp.pay.client.lane_start import PayerLane, Reserved
@@ -300,6 +303,44 @@ def test_prompt_vouchers_only_rise_as_well(store: Any) -> None:
     assert store.receive_now([(first, Usage()), (second, Usage(7, 8))]) == [True, True]
     assert store.receive_now([(first, Usage(3, 3)), (less, Usage())]) == [False, False]
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, second, Usage(7, 8))
+
+
+#: Batches of (lane, sequence, bytes, signed by whom it has to be, used): few values, so that they meet.
+BATCHES = st.lists(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 6), st.integers(0, 6), st.booleans(), st.integers(0, 3)),
+        max_size=5,
+    ),
+    max_size=6,
+)
+
+
+@given(BATCHES, st.lists(st.booleans(), min_size=6, max_size=6))
+def test_a_prompt_write_keeps_what_a_synced_one_keeps(
+    tmp_path_factory: pytest.TempPathFactory,
+    batches: list[list[tuple[int, int, int, bool, int]]],
+    prompt: list[bool],
+) -> None:
+    """In any order of both, with the same answers: and what is in the file is the same, too."""
+    with TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as folder:
+        mixed, synced = (
+            Store(Path(folder) / name, sync_data=lambda file: None)
+            for name in ("mixed.sqlite", "synced.sqlite")
+        )
+        with mixed, synced:
+            for batch, now in zip(batches, prompt, strict=False):
+                received = []
+                for lane, sequence, size, good, used in batch:
+                    signed = KEY.sign(voucher(sequence, 1, size, lane=lane))
+                    if not good:
+                        signed = SignedVoucher(signed.voucher, bytes(64))
+                    received.append((signed, Usage(used, 10 * used)))
+                expected = synced.received_all(received)
+                assert (mixed.receive_now(received) if now else mixed.received_all(received)) == expected
+                if now:
+                    mixed.sync()
+                assert mixed.sold_lanes() == synced.sold_lanes()
+            assert rows_of(mixed, "sold") == rows_of(synced, "sold")
 
 
 def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store: Any) -> None:
