@@ -17,7 +17,7 @@ class RateLimitedLog:
     """Says whether a line may be logged. What peers do must not fill the disk: beyond `REFUSED` lines in a period,
     only their number is told.
 
-    One caller has `OF_ONE` of them, so that it doesn't hide the others.
+    One caller has a few of them, so that it doesn't hide the others.
     """
 
     def __init__(
@@ -27,11 +27,13 @@ class RateLimitedLog:
         events: str = "denials",
         *,
         period: float = 1.0,
+        of_one: int = OF_ONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`what` is refused: a service's name, or the like. `events` are what is counted, `period` is in seconds."""
+        """`what` is refused: a service's name, or the like. `events` are what is counted, `period` is in seconds,
+        of which one caller has `of_one` lines."""
         self._log, self._what, self._events = log, what, events
-        self._period, self._clock = period, clock
+        self._period, self._of_one, self._clock = period, of_one, clock
         self._since, self._left_out = 0.0, 0
         #: Lines of this period, by caller.
         self._logged: Counter[str] = Counter()
@@ -44,7 +46,7 @@ class RateLimitedLog:
                 self._log.info("%s: %d more %s were not logged", self._what, self._left_out, self._events)
             self._since, self._left_out = now, 0
             self._logged.clear()
-        if self._logged.total() >= REFUSED or (who and self._logged[who] >= OF_ONE):
+        if self._logged.total() >= REFUSED or (who and self._logged[who] >= self._of_one):
             self._left_out += 1
             return False
         self._logged[who] += 1

@@ -22,6 +22,8 @@ _TIMES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 #: The newest events that `status` shows.
 _EVENTS = 10
 _BAD = "red"
+#: Columns of a sentence: one that is longer has several lines, or it would make each line of the table as long.
+_WIDEST = 100
 #: Seconds that a worker has to say how it stands; it is asked once a second at least.
 _SILENT = 3.0
 
@@ -366,5 +368,11 @@ def _table(*names: str, right: tuple[str, ...] = ()) -> Table:
         )
         # What is cut elsewhere, at least says so; names in events are of use only whole, to be copied.
         overflow: OverflowMethod = "ellipsis" if kept else "fold"
-        table.add_column(name, justify="right" if number else "left", no_wrap=kept, overflow=overflow)
+        table.add_column(
+            name,
+            justify="right" if number else "left",
+            no_wrap=kept,
+            overflow=overflow,
+            max_width=None if kept else _WIDEST,
+        )
     return table

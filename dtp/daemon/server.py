@@ -136,7 +136,7 @@ class Daemon:
             self.side.charge_of,
             patience.carrier,
         )
-        self.forwards = ForwardedPlaces(pools, self._no_room, patience)
+        self.forwards = ForwardedPlaces(pools, self._no_room, patience, clock)
         self.room = StreamRoom(lambda: sum(part.active for part in self.list_parts()))
         door = Door(
             self.services.find_service, self._why_shut, self.counting.bans, self.side, self._member, clock

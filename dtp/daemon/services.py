@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dtp.daemon.config.model import Config, Expose, Telemetry
 from dtp.daemon.patience import Patience
-from dtp.daemon.policies import Denial, Policies, Policy
+from dtp.daemon.policies import Clock, Denial, Policies, Policy
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.absent import Absent
 from dtp.daemon.relays.expose import Exposed
@@ -111,11 +111,13 @@ class ExposedServices:
 class ForwardedPlaces:
     """Places of this machine where programs come in, and the connections over which they go out."""
 
-    def __init__(self, pools: Pools, no_room: Callable[[], Denial | None], patience: Patience) -> None:
-        """`no_room` and `patience` are those of each `Forwarded`."""
+    def __init__(
+        self, pools: Pools, no_room: Callable[[], Denial | None], patience: Patience, clock: Clock
+    ) -> None:
+        """`no_room`, `patience` and `clock` are those of each `Forwarded`."""
         self.by_place: dict[str, Forwarded] = {}
         self.pools = pools
-        self._no_room, self._patience = no_room, patience
+        self._no_room, self._patience, self._clock = no_room, patience, clock
         self._replaced: list[Forwarded] = []
 
     def list_parts(self) -> list[Forwarded]:
@@ -132,7 +134,9 @@ class ForwardedPlaces:
                 place = forward.name
                 if place not in self.by_place:
                     serve, pool = FORWARDS[forward.kind], self.pools.pool_of(forward)
-                    made[place] = serve(forward, pool, self.pools.pool_for, self._no_room, self._patience)
+                    made[place] = serve(
+                        forward, pool, self.pools.pool_for, self._no_room, self._patience, clock=self._clock
+                    )
                     await made[place].start_listening(list(adopted.get(place, ())))
         except BaseException:
             for forwarded in made.values():

@@ -105,7 +105,9 @@ async def resolve_all(address: Address, resolvers: Sequence[Resolver]) -> list[C
     """
     if address.is_direct:
         return [Candidate(address)]
-    reasons, failed = [], False
+    reasons: list[str] = []
+    unaware: list[str] = []
+    failed = False
     for resolver in resolvers:
         try:
             found = await resolver.resolve(address)
@@ -116,7 +118,12 @@ async def resolve_all(address: Address, resolvers: Sequence[Resolver]) -> list[C
         right = _of_the_peer(found, address)
         if right:
             return right
-        reasons.append(f"{resolver.name}: {'answers with another identity' if found else 'does not know it'}")
+        if found:
+            reasons.append(f"{resolver.name}: answers with another identity")
+        else:
+            unaware.append(resolver.name)
+    if unaware:
+        reasons.append(f"unknown to {', '.join(unaware)}")
     advice = "; ".join(filter(None, (resolver.advice(address) for resolver in resolvers)))
     asked = "; ".join(reasons) or "there is no resolver to ask"
     message = f"can't find {address} ({asked})" + (f". {advice[:1].upper()}{advice[1:]}" if advice else "")

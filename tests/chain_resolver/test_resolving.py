@@ -294,7 +294,7 @@ def test_closed_services_and_options(play):
         resolver = HostResolver(directory)
         with pytest.raises(ResolveFailed, match="is closed by its owner"):
             await resolve_all(Address.parse(f"dtp://{hosted.id}/shut"), [resolver])
-        with pytest.raises(NotResolved, match=r"host object: does not know it.*name that with \$DTP_NETWORK"):
+        with pytest.raises(NotResolved, match=r"unknown to host object.*name that with \$DTP_NETWORK"):
             await resolve_all(Address.parse(f"dtp://{HOST}/echo"), [resolver])
         with pytest.raises(RouteError, match="the user's choice"):
             default_directory().for_network("http://evil.example")

@@ -15,7 +15,7 @@ from dtp.carriers.stream_socket import SocketListener
 from dtp.daemon.config.model import BudgetSettings, Forward
 from dtp.daemon.patience import PATIENCE, Patience
 from dtp.daemon.paying.calls import CallReader, ChargedCalls, reader_of
-from dtp.daemon.policies import Denial
+from dtp.daemon.policies import Clock, Denial, moment
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import sockets, udp
 from dtp.daemon.relays.dropped import Dropped
@@ -36,6 +36,8 @@ log = logging.getLogger("dtpd")
 
 #: Seconds that a program has to say whom it wants.
 GREETING = 10.0
+#: A reason why programs get no stream is logged once in so many seconds.
+SAME_REASON = 60.0
 #: How often a peer that is away is dialled while a program waits, seconds: those that wait share the dials.
 EAGER = 0.1
 
@@ -50,12 +52,18 @@ class Forwarded:
         dynamic: Callable[[Address], Pool],
         no_room: Callable[[], Denial | None],
         patience: Patience = PATIENCE,
+        *,
+        clock: Clock = moment,
     ) -> None:
         """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool. `no_room`
         says why no more programs can be served now; "" where they can."""
         self.config = config
         self.pool = pool
-        self._broken_log = RateLimitedLog(log, str(config.listen), "streams that broke off")
+        place, steady = str(config.listen), lambda: clock().steady
+        self._broken_log = RateLimitedLog(log, place, "streams that broke off", clock=steady)
+        self._refused_log = RateLimitedLog(
+            log, place, "programs that got no stream", period=SAME_REASON, of_one=1, clock=steady
+        )
         self._dynamic, self._no_room, self._patience = dynamic, no_room, patience
         self.ledger = SessionLedger()
         self.listener: SocketListener | None = None
@@ -246,6 +254,8 @@ class Forwarded:
     def _note_refused(self, error: Exception) -> None:
         self.ledger.failed += 1
         why = str(error) or type(error).__name__
+        if not self._refused_log.may_log(why):
+            return
         log.warning(
             "%s: %s",
             self.config.listen,
@@ -315,9 +325,11 @@ class ForwardedUdp(Forwarded):
         dynamic: Callable[[Address], Pool],
         no_room: Callable[[], Denial | None],
         patience: Patience = PATIENCE,
+        *,
+        clock: Clock = moment,
     ) -> None:
         """As of `Forwarded`; the pool's peer has to serve datagrams."""
-        super().__init__(config, pool, dynamic, no_room, patience)
+        super().__init__(config, pool, dynamic, no_room, patience, clock=clock)
         self._dropped = Dropped(config.name)
 
     async def start_listening(self, open_sockets: list[socket.socket] | None = None) -> None:

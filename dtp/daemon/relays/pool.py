@@ -295,7 +295,9 @@ class Pool:
 
     def _log_event(self, event: str, why: str, say: Callable[..., None]) -> None:
         fields = {"event": event, "to": str(self.addresses[0]), "why": why}
-        say("%s: %s", self.addresses[0], why, extra={"fields": fields})
+        # What can't be found is named by why.
+        prefix = "" if fields["to"] in why else f"{fields['to']}: "
+        say("%s%s", prefix, why, extra={"fields": fields})
 
     def _tell_connected(self, connection: Connection) -> None:
         service = self.addresses[0].service

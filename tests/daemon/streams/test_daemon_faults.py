@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -22,12 +23,13 @@ from dtp.daemon.patience import Patience
 from dtp.daemon.policies import Moment
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.backends.dialer import BackendDialer
+from dtp.daemon.relays.forward import SAME_REASON
 from dtp.daemon.relays.pool import Pool
 from dtp.daemon.server import LIMITS, Daemon
 from dtp.limited_log import OF_ONE, REFUSED
 
 from .. import programs
-from ..conftest import Backend, Pair, Run, cut, echo
+from ..conftest import NEAR, Backend, Pair, Run, config, cut, echo, run_scenario
 from ..process.test_daemon_drains import Waiting
 from ..process.test_daemon_programs import ask, connected, echo_server
 from ..programs import DTPD, PATIENCE, place
@@ -339,6 +341,38 @@ def test_denials_dont_fill_the_log(run: Run, caplog: pytest.LogCaptureFixture) -
     logged = caplog.text.count("refused by rate")
     assert logged == OF_ONE + 1
     assert f"{100 - OF_ONE} more denials were not logged" in caplog.text
+
+
+def test_programs_whose_peer_nobody_finds_dont_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = 0.0
+
+    async def ask_often(port: int) -> None:
+        for _ in range(30):
+            with pytest.raises(ConnectionResetError):
+                await exchange(port, b"x")
+
+    async def scenario() -> None:
+        nonlocal second
+        text = '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://nobody/api"\n'
+        near = Daemon(config(tmp_path, text), NEAR, clock=lambda: Moment(1000 + second, 0.0))
+        await near.start()
+        try:
+            (forwarded,) = near.forwarded.values()
+            port = int(forwarded.places[0].rpartition(":")[2])
+            await ask_often(port)
+            second = SAME_REASON
+            await ask_often(port)
+            assert forwarded.ledger.failed == 60
+        finally:
+            await near.close()
+
+    caplog.set_level("INFO", "dtpd")
+    run_scenario(scenario)
+    told = [line for line in caplog.messages if "127.0.0.1:0: can't find dtp://nobody/api" in line]
+    assert len(told) == 2, told[:3]
+    assert "127.0.0.1:0: 29 more programs that got no stream were not logged" in caplog.messages
 
 
 def test_streams_that_peers_reset_dont_fill_the_log(run: Run, caplog: pytest.LogCaptureFixture) -> None:

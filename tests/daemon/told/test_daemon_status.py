@@ -167,6 +167,19 @@ def test_without_a_terminal_nothing_is_cut(
     assert name in capsys.readouterr().out
 
 
+def test_a_long_reason_does_not_make_each_line_as_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    long = status(0)
+    words = [f"word{number:03}" for number in range(80)]
+    long["forwarded"][0]["trouble"] = long["events"][0]["message"] = " ".join(words)
+    show(long, output.console())
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) < 140
+    assert all(shown.count(word) == 2 for word in words)
+
+
 def test_money_is_exact() -> None:
     paid = status(0)
     paid["exposed"][0] |= {"earned": 1_234_567_890_123_456_789}

@@ -269,7 +269,7 @@ def test_one_that_fails_does_not_keep_the_next_from_answering(error: Any) -> Non
     broken, good = FakeResolver(), FakeResolver({address: [Address("dtp+tcp", ALICE, "h", 1)]})
     broken.error = error
     assert len(asyncio.run(resolve_all(address, [broken, good]))) == 1
-    with pytest.raises(ResolveFailed, match=f"fake: {error}; fake: does not know it"):
+    with pytest.raises(ResolveFailed, match=f"fake: {error}; unknown to fake"):
         asyncio.run(resolve_all(address, [broken, FakeResolver()]))
 
 
@@ -285,7 +285,7 @@ def test_nobody_knows(tmp_path: Path) -> None:
     with pytest.raises(NotResolved) as caught:
         asyncio.run(resolve_all(Address.parse("dtp://carol/echo"), [FakeResolver(), resolver]))
     message = str(caught.value)
-    assert "can't find dtp://carol/echo (fake: does not know it; peers.toml: does not know it)" in message
+    assert "can't find dtp://carol/echo (unknown to fake, peers.toml)" in message
     assert f"Add to {resolver.path}: [peers.carol] with id" in message
     with pytest.raises(NotResolved, match="there is no resolver to ask"):
         asyncio.run(resolve_all(Address.parse("dtp://carol"), []))
