@@ -7,12 +7,17 @@ from typing import Any
 
 import msgpack
 
+from dtp.unicode import not_unicode
+
 __all__ = ["pack", "unpack", "unpack_array"]
 
 
 def pack(value: object) -> bytes:
-    """Return `value` as MessagePack."""
-    packed: bytes = msgpack.packb(value)
+    """Return `value` as MessagePack. Raise `TextNotUnicode`."""
+    try:
+        packed: bytes = msgpack.packb(value)
+    except UnicodeEncodeError as error:
+        raise not_unicode(error) from None
     return packed
 
 

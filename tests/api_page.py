@@ -181,6 +181,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.crdt.list": ("Lists that merge.", "List ListPatch"),
     "dtp.crdt.replicated": ("What texts and lists share.", "Anchor Version"),
     "dtp.core.sequence": ("What goes wrong with them.", "*"),
+    "dtp.unicode": ("What goes wrong with text that becomes bytes.", "TextNotUnicode"),
     "dtp.core.errors": ("What goes wrong with bytes.", "*"),
     "dtp.localnet.grpc.localnet": (
         "A Sui-compatible network in your program.",

@@ -46,6 +46,7 @@ ROWS = (
         "plurals",
         "bounded",
         "packing",
+        "unicode",
         "sqlite",
         "rates",
         "limited_log",
@@ -59,7 +60,9 @@ ROWS = (
 #: Where names on one row may know each other after all.
 ALSO = {
     "config": {"errors"},
-    "identity": {"errors", "packing", "replacing"},
+    "identity": {"errors", "packing", "replacing", "unicode"},
+    "packing": {"unicode"},
+    "unicode": {"errors"},
     "postgresql": {"certificates"},
     "rates": {"bounded"},
     "__init__": {"socket"},

@@ -11,8 +11,6 @@ from enum import IntEnum
 from struct import Struct
 from typing import Any, Final
 
-import msgpack
-
 from dtp.broadcast.errors import ShowMessageError
 from dtp.broadcast.format.announcement import SHOW_SIZE
 from dtp.broadcast.format.merkle import HASH_SIZE
@@ -20,7 +18,7 @@ from dtp.broadcast.format.segment import MAX_SIZE, PIECE_SIZE, SIGNED_SIZE
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.identity import PeerId, PeerIdError
 from dtp.net.address import is_dialled_as_told
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
 
 VERSION: Final = 1
 MAX_ADDRESSES: Final = 16
@@ -212,25 +210,23 @@ def build(message: Message) -> bytes:
             return _frame(FrameKind.GAP, _RANGE.pack(first, last))
         case Hello(start, back_ms, count, addresses, heads):
             fields = {"version": VERSION, "start": start, "back_ms": back_ms, "count": count, "heads": heads}
-            return _frame(FrameKind.HELLO, msgpack.packb({**fields, "addresses": _fitting(addresses)}))
+            return _frame(FrameKind.HELLO, pack({**fields, "addresses": _fitting(addresses)}))
         case SenderState(path, others, room):
             keys = [each.key for each in path]
             state = {"path": keys, "others": _fitting(others), "room": room}
-            return _frame(FrameKind.STATE, msgpack.packb(state))
+            return _frame(FrameKind.STATE, pack(state))
         case Full(others):
-            return _frame(FrameKind.FULL, msgpack.packb({"others": _fitting(others)}))
+            return _frame(FrameKind.FULL, pack({"others": _fitting(others)}))
         case KeyWanted(claims, epoch):
             rows = [[each.account, each.time_ms, each.signature, each.ticket] for each in claims]
-            return _frame(FrameKind.KEY_WANTED, msgpack.packb({"claims": rows, "epoch": epoch}))
+            return _frame(FrameKind.KEY_WANTED, pack({"claims": rows, "epoch": epoch}))
         case KeysGiven(keys):
-            return _frame(
-                FrameKind.KEYS_GIVEN, msgpack.packb({"keys": [list(each) for each in keys.items()]})
-            )
+            return _frame(FrameKind.KEYS_GIVEN, pack({"keys": [list(each) for each in keys.items()]}))
         case RoomReport(places):
             free = [[each.address, each.free, each.depth] for each in places[:MAX_ADDRESSES]]
-            return _frame(FrameKind.ROOM, msgpack.packb({"places": free}))
+            return _frame(FrameKind.ROOM, pack({"places": free}))
         case KeyRefused(why, at):
-            return _frame(FrameKind.KEY_REFUSED, msgpack.packb({"why": str(why), "at": at}))
+            return _frame(FrameKind.KEY_REFUSED, pack({"why": str(why), "at": at}))
 
 
 def _frame(kind: FrameKind, body: bytes) -> bytes:

@@ -28,6 +28,7 @@ from dtp.chain.packages.upgrades import UpgradePolicy
 from dtp.errors import ChainError, LocalError
 from dtp.sui.names import SuiNameError
 from dtp.tasks import start_task
+from dtp.unicode import encode_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -121,7 +122,7 @@ def service_number(name: str) -> int:
         and int(name) < _NUMBERS
     ):
         return int(name)
-    digest = hashlib.sha256(_NAME_DOMAIN + name.encode()).digest()
+    digest = hashlib.sha256(_NAME_DOMAIN + encode_text(name, "a service's name")).digest()
     return FIRST_NAMED + int.from_bytes(digest[:8], "big") % (_NUMBERS - FIRST_NAMED)
 
 

@@ -21,6 +21,7 @@ from dtp.identity import Identity, Passphrase, PeerId
 from dtp.identity.pem import encrypted_pem
 from dtp.identity.private import read_private_file
 from dtp.replacing import replace_file
+from dtp.unicode import encode_text
 
 _ACTIVE = re.compile(r"^\s*active_address:\s*\"?(0x[0-9a-fA-F]{1,64})\"?\s*$", re.MULTILINE)
 _MAX_FILE = 1 << 20
@@ -153,7 +154,7 @@ def _load_ec(path: Path, data: bytes, passphrase: Passphrase | None) -> KeySigne
     given = passphrase
     if callable(given):
         given = given() if b"ENCRYPTED" in data else None
-    secret = given.encode() if isinstance(given, str) else given
+    secret = encode_text(given, "the passphrase") if isinstance(given, str) else given
     try:
         key = load_pem_private_key(data, secret if b"ENCRYPTED" in data else None)
     except (TypeError, ValueError, UnsupportedAlgorithm) as fault:

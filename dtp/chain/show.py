@@ -18,6 +18,7 @@ from dtp.chain.packages.broadcast_names import PACKAGE, Module
 from dtp.chain.packages.broadcast_names.show import SHOW_FIELDS, ShowError, ShowStruct
 from dtp.chain.packages.broadcast_names.show import ShowFunction as Function
 from dtp.chain.values import MoveSchema
+from dtp.unicode import encode_text
 
 __all__ = [
     "FIRST_HEAD",
@@ -266,7 +267,7 @@ def _call(
 def _terms(program: Program, key: bytes, hint: str, slot_ms: int, batch: int) -> tuple[Argument, ...]:
     return (
         program.pure("vector<u8>", key),
-        program.pure("vector<u8>", hint.encode()),
+        program.pure("vector<u8>", encode_text(hint, "the hint")),
         program.pure("u64", slot_ms),
         program.pure("u64", batch),
     )
@@ -345,7 +346,7 @@ def set_hint(program: Program, show: ObjectLike, cap: ObjectLike, hint: str, *, 
         coin,
         program.use(show),
         program.use(cap, mutable=False),
-        program.pure("vector<u8>", hint.encode()),
+        program.pure("vector<u8>", encode_text(hint, "the hint")),
     )
 
 

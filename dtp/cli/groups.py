@@ -11,6 +11,7 @@ import click
 
 from dtp.cli import output
 from dtp.errors import DtpError
+from dtp.unicode import TextNotUnicode
 
 
 class CommandGroup(click.Group):
@@ -81,7 +82,7 @@ class RootGroup(CommandGroup):
         """Run the command. Names of files may have any bytes; what is used as text and has none is a wrong word."""
         try:
             return super().invoke(ctx)
-        except UnicodeEncodeError as error:
+        except (UnicodeEncodeError, TextNotUnicode) as error:
             for word in words:
                 if not _is_text(word):
                     raise click.UsageError(f"{word!r} isn't text: it has bytes that aren't UTF-8") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from dtp.core._dtp_core import ffi, lib
 from dtp.errors import DtpError, LimitError, LocalError, PeerError
+from dtp.unicode import TextNotUnicode
 
 #: Bytes of an author's name, at most.
 MAX_AGENT = int(lib.DTP_TEXT_AGENT)
@@ -18,12 +19,6 @@ class TextRange(LocalError, IndexError):
     """A position is behind the end of the text, or negative, or a count goes beyond the end."""
 
     code = "text-range"
-
-
-class TextNotUnicode(LocalError):
-    """A string holds half of a surrogate pair, which no UTF-8 can carry."""
-
-    code = "text-not-unicode"
 
 
 class TextBusy(LocalError):

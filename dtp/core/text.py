@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dtp.core._dtp_core import ffi, lib
-from dtp.core.sequence import SequenceHandle, TextNotUnicode, TextRange
+from dtp.core.sequence import SequenceHandle, TextRange
 from dtp.core.sequence import (
     TextBusy as TextBusy,
 )
@@ -27,6 +27,7 @@ from dtp.core.sequence import (
     TextUnseen as TextUnseen,
 )
 from dtp.errors import DtpError
+from dtp.unicode import not_unicode
 
 #: First bytes of the two kinds of message.
 CHANGES, STATE = int(lib.DTP_TEXT_CHANGES), int(lib.DTP_TEXT_STATE)
@@ -279,7 +280,5 @@ def _unpack_marked(data: bytes) -> Marked:
 
 def _not_an_edit(error: Exception, place: object) -> DtpError:
     if isinstance(error, UnicodeEncodeError):
-        return TextNotUnicode(
-            f"half of a surrogate pair at index {error.start} of the string; encode it properly"
-        )
+        return not_unicode(error)
     return TextRange(f"a position or count {place} is negative, or beyond 64 bits")

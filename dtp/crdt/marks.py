@@ -10,6 +10,7 @@ from dtp.core.text import EXPAND_AFTER, EXPAND_BEFORE, MARK_NAME, MARK_VALUE, Ma
 from dtp.crdt import values
 from dtp.crdt.values import Value
 from dtp.errors import LimitError, LocalError
+from dtp.unicode import encode_text
 
 #: What is marked, too, when it is inserted right beside marked characters.
 Expand = Literal["after", "before", "both", "none"]
@@ -71,10 +72,9 @@ def expand_bits(name: str, expand: Expand | None, *, removing: bool) -> int:
 
 def encode_mark(name: str, value: Value) -> tuple[bytes, bytes]:
     """Return name and value as bytes. Raises `TextMarkError`, `GraphValueError`."""
-    try:
-        encoded = name.encode()
-    except (UnicodeEncodeError, AttributeError) as error:
-        raise TextMarkError(f"the name of a mark must be text that UTF-8 can write, not {name!r}") from error
+    if not isinstance(name, str):
+        raise TextMarkError(f"the name of a mark must be text, not {name!r}")
+    encoded = encode_text(name, "the name of a mark", TextMarkError)
     if not 1 <= len(encoded) <= MARK_NAME:
         raise TextMarkError(f"the name of a mark has 1 to {MARK_NAME} bytes, not {len(encoded)}")
     data = values.encode(value)

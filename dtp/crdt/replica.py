@@ -304,7 +304,7 @@ class Replica:
 
     def list(self, soul: str, key: str = "") -> GraphList:
         """Return the list at (soul, key): the same object each time. What is written leaves with the next
-        `commit`."""
+        `commit`. Raises `GraphValueError` for a name that nothing can be kept at."""
         found = self.sequences.open_sequence((core.LIST, soul, key))
         assert isinstance(found, GraphList)
         return found
@@ -328,7 +328,7 @@ class Replica:
 
     def text(self, soul: str, key: str = "") -> GraphText:
         """Return the text at (soul, key): the same object each time. What is written leaves with the next
-        `commit`."""
+        `commit`. Raises `GraphValueError` for a name that nothing can be kept at."""
         found = self.sequences.open_sequence((core.TEXT, soul, key))
         assert isinstance(found, GraphText)
         return found

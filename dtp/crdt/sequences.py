@@ -353,9 +353,10 @@ class Sequences:
         )
 
     def open_sequence(self, name: Name) -> GraphText | GraphList:
-        """Return the text or list of this name, the same object each time."""
+        """Return the text or list of this name, the same object each time. Raises `GraphValueError`."""
         found = self._open.get(name)
         if found is None:
+            values.check_names(*name[1:])  # an edit of it could never be made an op, nor any behind it
             found = self._open[name] = self._merged_sequence(name)
             self._saved.pop(name, None)
         return found

@@ -23,6 +23,7 @@ from dtp.crdt.temporal import (
     unpack,
 )
 from dtp.errors import LocalError
+from dtp.unicode import encode_text, not_unicode
 
 LINK: Final = 1
 BIG_INT: Final = 2
@@ -66,7 +67,7 @@ class BlobRef:
 def _other(value: object) -> msgpack.ExtType:
     """Return what MessagePack has no form for."""
     if isinstance(value, Link):
-        return msgpack.ExtType(LINK, value.soul.encode())
+        return msgpack.ExtType(LINK, encode_name(value.soul))
     if isinstance(value, BlobRef):
         if len(value.id) != _BLOB_ID:
             raise GraphValueError(f"a blob's id has {_BLOB_ID} bytes, not {len(value.id)}")
@@ -129,7 +130,8 @@ def encode(value: Value) -> bytes:
         packer.reset()  # what was written before the fault
         if isinstance(error, GraphValueError):
             raise
-        raise GraphValueError(f"this can't be a value: {error}") from error
+        why = not_unicode(error) if isinstance(error, UnicodeEncodeError) else error
+        raise GraphValueError(f"this can't be a value: {why}") from error
 
 
 def decode(data: bytes) -> Value:
@@ -171,9 +173,17 @@ def _unpacker(data: bytes) -> msgpack.Unpacker:
 def encode_name(text: str) -> bytes:
     """Return the bytes of a soul or a key. Raises `GraphValueError`."""
     try:
-        return text.encode()
-    except (UnicodeEncodeError, AttributeError) as error:
-        raise GraphValueError(f"a name must be text that UTF-8 can write, not {text!r}") from error
+        return encode_text(text, "a name", GraphValueError)
+    except AttributeError:
+        raise GraphValueError(f"a name must be text, not {text!r}") from None
+
+
+def check_names(soul: str, key: str) -> None:
+    """Raise `GraphValueError` unless something can be kept at (soul, key)."""
+    for name in (soul, key):
+        encode_name(name)
+    if (fault := _row_fault((soul, key))) is not None:
+        raise GraphValueError(fault)
 
 
 def row_error(items: Sequence[Sequence[Value]]) -> GraphValueError:
@@ -192,8 +202,8 @@ def _row_fault(row: Sequence[Value]) -> str | None:
     for what, text in (("soul", soul), ("key", key)):
         if not isinstance(text, str):
             return f"a {what} is text, not {_shown(text)}"
-        if len(text.encode(errors="replace")) > core.NAME_BYTES:
-            return f"a {what} has at most {core.NAME_BYTES} bytes of UTF-8, not {len(text.encode())}: {_shown(text)}"
+        if (size := len(text.encode(errors="replace"))) > core.NAME_BYTES:
+            return f"a {what} has at most {core.NAME_BYTES} bytes of UTF-8, not {size}: {_shown(text)}"
     if not soul:
         return "a soul is not empty"
     fault = _value_fault(row[2], 0) if len(row) > 2 else None

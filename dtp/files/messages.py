@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgpack
-
 from dtp.files.errors import FileTransferError, TransferRefused
 from dtp.files.names import MAX_PATH, check_name
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
 
 VERSION = 1
 #: Bytes of a message's body; the longest has a name of 250 bytes or a path of 1024.
@@ -121,7 +119,7 @@ OPS: Final[dict[type, str]] = {
 
 def build(message: Message) -> bytes:
     """Return a message with its length in front."""
-    body: bytes = msgpack.packb({"op": OPS[type(message)], **_fields(message)})
+    body = pack({"op": OPS[type(message)], **_fields(message)})
     if len(body) > MAX_MESSAGE:
         raise AssertionError("checked names and cut reasons fit a message")
     return len(body).to_bytes(2) + body

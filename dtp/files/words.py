@@ -27,6 +27,7 @@ from dtp.identity import Identity
 from dtp.net.address import Address, AddressError, is_dialled_as_told
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.packing import pack
 
 if TYPE_CHECKING:
     from spake2 import SPAKE2_A, SPAKE2_B
@@ -176,7 +177,7 @@ class WordSender:
         if key is None or not right:
             await _finish(stream, b"")
             return
-        sealed = SecretBox(_prove(key, b"address")).encrypt(msgpack.packb(self._addresses))
+        sealed = SecretBox(_prove(key, b"address")).encrypt(pack(self._addresses))
         await _finish(stream, _prove(key, b"sender") + len(sealed).to_bytes(4, "big") + bytes(sealed))
 
 

@@ -17,6 +17,7 @@ from dtp.core.signatures import SignedMessage, first_forged
 from dtp.errors import LocalError
 from dtp.gossip.errors import MessageError
 from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.unicode import encode_text
 
 VERSION: Final = 1
 #: Before the root that an author signs, and in the hashes below it.
@@ -73,10 +74,7 @@ class Message:
 
 def check_topic(name: str) -> bytes:
     """Return a topic's name as bytes. Raise `LocalError` unless it has 1 to 128 bytes of UTF-8."""
-    try:
-        encoded = name.encode()
-    except UnicodeEncodeError:
-        raise LocalError("a topic's name must be text that UTF-8 can write") from None
+    encoded = encode_text(name, "a topic's name")
     if not 0 < len(encoded) <= MAX_TOPIC_BYTES:
         raise LocalError(f"a topic's name has 1 to {MAX_TOPIC_BYTES} bytes, not {len(encoded)}")
     return encoded

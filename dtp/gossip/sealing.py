@@ -8,6 +8,7 @@ from typing import Final
 
 from dtp.gossip.errors import TopicError
 from dtp.gossip.message import Parsed, content_of
+from dtp.unicode import encode_text
 
 #: What a private topic's name on the wire begins with; names that programs choose mustn't.
 PRIVATE: Final = "~"
@@ -30,7 +31,7 @@ class TopicKey:
 
     def __init__(self, name: str, key: bytes | str) -> None:
         """Raise `TopicError` for a key that is too short."""
-        secret = key.encode() if isinstance(key, str) else bytes(key)
+        secret = encode_text(key, "a topic's key", TopicError) if isinstance(key, str) else bytes(key)
         if len(secret) < _LEAST_KEY:
             raise TopicError(f"a topic's key has {_LEAST_KEY} bytes at least, not {len(secret)}")
         digest = blake2b(name.encode(), key=blake2b(secret).digest(), digest_size=20, person=_NAME_DOMAIN)

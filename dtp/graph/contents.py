@@ -122,13 +122,13 @@ class Contents:
         return self._replica.multi_value(soul, key)
 
     def list(self, soul: str, key: str = "") -> GraphList:
-        """Return the list at (soul, key)."""
+        """Return the list at (soul, key). Raises `GraphValueError` for a name that nothing can be kept at."""
         self.check_readable(soul)
         return self._replica.list(soul, key)
 
     def text(self, soul: str, key: str = "") -> GraphText:
         """Return the text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`,
-        anchors."""
+        anchors. Raises `GraphValueError` for a name that nothing can be kept at."""
         self.check_readable(soul)
         return self._replica.text(soul, key)
 

@@ -45,6 +45,7 @@ from dtp.graph.upkeep.pruning import Pruner
 from dtp.graph.upkeep.upkeep import Upkeep
 from dtp.identity import Identity, PeerId
 from dtp.tasks import start_task
+from dtp.unicode import encode_text
 
 if TYPE_CHECKING:
     from dtp.graph.past.resigning import Resigned
@@ -205,7 +206,7 @@ class Graph(Contents):
         then; open it again for what came since. The file isn't written to, and `GraphReadOnly` is raised by what
         would change it or exchange it with peers. Raises `StoreError`, `GraphError`.
         """
-        if name is not None and len(name.encode()) > envelopes.MAX_NAME:
+        if name is not None and len(encode_text(name, "a graph's name", GraphError)) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
         if prune and (history or read_only):
             raise GraphError("a graph that keeps its history, or is only read, can't be pruned")

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
-import msgpack
-
 from dtp.errors import PeerError
 from dtp.identity import bech32
 from dtp.identity.keys import SIGNATURE_SIZE, Identity
 from dtp.identity.peer_id import KEY_SIZE, PeerId, PeerIdError
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
+from dtp.unicode import encode_text
 
 #: Before the two keys whose hash names an account, before what a card says, before what makes a key the next one.
 ACCOUNT_DOMAIN: Final = b"dtp.account.v1"
@@ -151,7 +150,8 @@ class Card(KeyHistory):
         keys = [device.key for device in self.devices]
         if len(keys) > MAX_DEVICES or len(set(keys)) < len(keys):
             raise CardError(f"a card names {MAX_DEVICES} devices at most, each once")
-        if any(len(device.label.encode()) > MAX_LABEL_BYTES for device in self.devices):
+        labels = [encode_text(device.label, "a device's label") for device in self.devices]
+        if any(len(label) > MAX_LABEL_BYTES for label in labels):
             raise CardError(f"a device's label has {MAX_LABEL_BYTES} bytes at most")
 
     # ---- what it says -------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class Card(KeyHistory):
     @cached_property
     def body(self) -> bytes:
         """What is signed, without its domain."""
-        packed: bytes = msgpack.packb(
+        return pack(
             [
                 VERSION,
                 self.first_key,
@@ -215,7 +215,6 @@ class Card(KeyHistory):
                 [[each.key, each.label] for each in self.devices],
             ]
         )
-        return packed
 
     def sign_with(self, identity: Identity) -> Card:
         """Return the card with the account's signature. Raise `CardError` where `identity` isn't its key."""
@@ -225,8 +224,7 @@ class Card(KeyHistory):
 
     def encode(self) -> bytes:
         """Return the card as bytes: MessagePack `[body, signature]`."""
-        packed: bytes = msgpack.packb([self.body, self.signature])
-        return packed
+        return pack([self.body, self.signature])
 
     @classmethod
     def parse(cls, data: bytes) -> Card:

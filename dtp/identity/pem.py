@@ -25,6 +25,7 @@ from dtp.identity.errors import (
 from dtp.identity.peer_id import PeerId
 from dtp.identity.private import make_private_folder, read_private_file
 from dtp.replacing import replace_file
+from dtp.unicode import encode_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -230,7 +231,7 @@ def _check_name(where: Path, text: bytes, seed: bytes) -> None:
 
 
 def _as_bytes(passphrase: str | bytes) -> bytes:
-    return passphrase.encode() if isinstance(passphrase, str) else passphrase
+    return encode_text(passphrase, "the passphrase") if isinstance(passphrase, str) else passphrase
 
 
 def _armor(label: str, der: bytes) -> str:

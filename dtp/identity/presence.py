@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-import msgpack
-
 from dtp.errors import PeerError
 from dtp.identity.keys import SIGNATURE_SIZE, Identity
 from dtp.identity.peer_id import PeerId, PeerIdError
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
+from dtp.unicode import encode_text
 
 DOMAIN: Final = b"dtp.presence.v1"
 VERSION: Final = 1
@@ -56,7 +55,8 @@ class PresenceStatement:
             raise PresenceError("a number of a statement of presence is out of bounds")
         if not self.issued_ms < self.expires_ms <= self.issued_ms + MAX_LIFETIME_MS:
             raise PresenceError("a statement of presence is good for a day at most, from when it was issued")
-        if len(self.hints) > MAX_HINTS or any(len(each.encode()) > MAX_HINT_BYTES for each in self.hints):
+        hints = [encode_text(each, "a hint") for each in self.hints]
+        if len(hints) > MAX_HINTS or any(len(each) > MAX_HINT_BYTES for each in hints):
             raise PresenceError(f"a statement has {MAX_HINTS} hints at most, of {MAX_HINT_BYTES} bytes each")
 
     def sign(self, identity: Identity) -> bytes:
@@ -65,9 +65,8 @@ class PresenceStatement:
             raise PresenceError(f"{identity.id} can't sign what {self.peer} says")
         host = bytes.fromhex(self.host.removeprefix("0x"))
         numbers = (self.generation, self.sequence, self.issued_ms, self.expires_ms)
-        body: bytes = msgpack.packb([VERSION, self.peer.key, host, *numbers, list(self.hints)])
-        packed: bytes = msgpack.packb([body, identity.sign(_message(body))])
-        return packed
+        body = pack([VERSION, self.peer.key, host, *numbers, list(self.hints)])
+        return pack([body, identity.sign(_message(body))])
 
     @classmethod
     def parse(cls, data: bytes) -> PresenceStatement:

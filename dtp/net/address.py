@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote_to_bytes
 from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId, PeerIdError
+from dtp.unicode import encode_text
 
 #: A service's name has at most this many bytes of UTF-8: the handshake counts them in one byte.
 MAX_SERVICE_SIZE = 255
@@ -279,10 +280,7 @@ def check_service(name: str) -> None:
     At most 255 bytes of UTF-8 in normal form C (or two spellings of "é" would be two services), no control
     characters, no space at the ends. "/" may be in it ("db/replica") but not begin it. "" is the default one.
     """
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise AddressError(f"the service {name!r} is not text: it has half of a surrogate pair") from None
+    size = len(encode_text(name, f"the service {name!r}", AddressError))
     if size > MAX_SERVICE_SIZE:
         raise AddressError(
             f"the service {name[:20]!r}... has {size} bytes of UTF-8; at most {MAX_SERVICE_SIZE}"
@@ -392,8 +390,7 @@ def _check_query(address: Address, form: Form) -> None:
             raise AddressError(f"{name!r} is a part of a {address.scheme} address, not an option")
         if names.count(name) > 1:
             raise AddressError(f"the option {name!r} is given twice")
-        if any(unicodedata.category(char) == "Cs" for char in value):
-            raise AddressError(f"the option {name!r} is not text: {value!r} has half of a surrogate pair")
+        encode_text(value, f"the option {name!r}", AddressError)
 
 
 def _target(address: Address) -> str:

@@ -18,6 +18,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.identity import PeerId
 from dtp.identity.private import make_private_folder
+from dtp.packing import pack
 from dtp.peers.own_networks import has_left, is_in, keep_routers, list_kept
 from dtp.peers.passing_on import hosts_of, may_be_passed_on, where_it_leads
 from dtp.peers.record import MAX_SKEW, PeerRecord, PeerRecordError
@@ -308,8 +309,7 @@ class PeerBook:
             [each.record.encoded, each.source, each.record.peer in self._proven, each.teller, each.network]
             for each in known
         ]
-        packed: bytes = msgpack.packb([_VERSION, sorted(self._addresses), entries])
-        return packed
+        return pack([_VERSION, sorted(self._addresses), entries])
 
     def load(self, path: Path) -> None:
         """Add the records of a book's file, and save this book there from now on. Skip what can't be read.

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 from dtp.errors import ConfigError, LocalError, PeerError
 from dtp.identity import bech32
 from dtp.identity.private import read_private_file
+from dtp.unicode import encode_text
 
 KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 24
@@ -89,7 +90,9 @@ class PrivateNetwork:
 
         salt = hashlib.blake2b(_SALT, digest_size=argon2id.SALTBYTES).digest()
         limits = (argon2id.OPSLIMIT_INTERACTIVE, argon2id.MEMLIMIT_INTERACTIVE)
-        return cls(argon2id.kdf(KEY_SIZE, text.encode(), salt, *limits))
+        return cls(
+            argon2id.kdf(KEY_SIZE, encode_text(text, "the passphrase", NetworkKeyError), salt, *limits)
+        )
 
     @property
     def text(self) -> str:

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
-import msgpack
-
 from dtp.errors import LocalError, PeerError
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
 
 DOMAIN: Final = b"dtp.peer.v1"
 #: A record and the head of whatever carries it fit in one UDP packet of 1,280 bytes, which every network takes.
@@ -109,7 +107,7 @@ class PeerRecord:
         fields: dict[int, object] = {PEER: identity.id.key, SEQUENCE: sequence, EXPIRES: expires}
         optional = {ADDRESSES: list(addresses), SERVICES: list(services), DHT: dht}
         fields.update({key: value for key, value in optional.items() if value})
-        body: bytes = msgpack.packb(fields)
+        body = pack(fields)
         encoded = body + identity.sign(_message(body))
         try:
             _check_size(encoded)

@@ -101,7 +101,7 @@ class CloseFrame:
 def build_close(close: CloseFrame) -> Outgoing:
     """CLOSE; a reason above `MAX_REASON` bytes is cut."""
     # Cut between characters: what is not UTF-8 may be refused.
-    reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
+    reason = close.reason.encode(errors="replace")[:MAX_REASON].decode(errors="ignore").encode()
     return control(
         FrameType.CLOSE,
         CLOSE.pack(close.close_code, close.detail) + reason,

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgpack
-
 from dtp.identity import PeerId, PeerIdError
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
 from dtp.session.codes import HandshakeError
 from dtp.session.limits import STREAMS_AHEAD, Limits
 
@@ -78,8 +76,7 @@ def build_payload(payload: Payload) -> bytes:
         fields["ticket"] = payload.ticket
     if payload.resume:
         fields["resume"] = payload.resume
-    packed: bytes = msgpack.packb(fields)
-    return packed
+    return pack(fields)
 
 
 def parse_payload(data: bytes, limits: Limits, *, from_server: bool = False) -> Payload:

@@ -12,6 +12,7 @@ from dataclasses import fields as dataclass_fields
 from typing import Any, Generic, TypeVar
 
 from dtp.errors import LocalError
+from dtp.unicode import encode_text
 
 __all__ = [
     "ADDRESS",
@@ -173,7 +174,7 @@ def _read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _write_string(value: str, out: bytearray) -> None:
-    _write_bytes(value.encode(), out)
+    _write_bytes(encode_text(value), out)
 
 
 def _read_string(data: bytes, at: int) -> tuple[str, int]:

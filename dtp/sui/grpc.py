@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from dtp.errors import LocalError
+from dtp.unicode import encode_text
 
 __all__ = ["GrpcCodec", "GrpcMessageError", "JoinedWrites", "decode", "encode", "from_value", "joined"]
 
@@ -109,7 +110,7 @@ def _value_writer(meta: Any) -> Writer:
         pack = _FIXED[kind][1].pack
         return lambda out, number: out.extend(pack(number))
     if kind == "string":
-        return lambda out, text: _write_sized(out, text.encode())
+        return lambda out, text: _write_sized(out, encode_text(text))
     if kind == "bytes":
         return _write_sized
     if kind == "message":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from crdt_replicas import exchange, replica
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from dtp.core import crdt as core
 from dtp.core.errors import StateLimit
 from dtp.crdt import Frame, Replica
+from dtp.crdt.sequences import GraphList, GraphText
 from dtp.crdt.text import Text
+from dtp.crdt.values import GraphValueError
 
 
 def test_two_write_into_one_text() -> None:
@@ -153,3 +156,20 @@ def test_states_are_the_same_while_edits_wait(seed: int) -> None:
             if number == 6 and one is late[2]:
                 one = late[2] = Replica.load(one.author, one.save(), clock=one.clock)
     assert len({one.save() for one in late}) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [("",), (1025 * "s",), ("note", 1025 * "k"), ("half \ud800",), ("note", "half \ud800")],
+    ids=["no soul", "long soul", "long key", "soul not Unicode", "key not Unicode"],
+)
+@pytest.mark.parametrize("kind", [Replica.text, Replica.list])
+def test_no_edit_is_taken_that_can_never_be_committed(
+    kind: Callable[..., GraphText | GraphList], name: tuple[str, ...]
+) -> None:
+    """It failed at each commit from then on, so nothing else of the graph was signed or stored any more."""
+    one = replica(0)
+    with pytest.raises(GraphValueError):
+        kind(one, *name).insert(0, "x")
+    one.node("note/1")["title"] = "a note"
+    assert len(one.commit()) == 1

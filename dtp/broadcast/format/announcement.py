@@ -11,6 +11,7 @@ from typing import Final
 from dtp.broadcast.errors import BroadcastError, SegmentError, SegmentForged
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.unicode import encode_text
 
 VERSION: Final = 1
 DOMAIN: Final = b"dtp.show.v1"
@@ -52,7 +53,7 @@ class Announcement:
         sealed: bool = False,
     ) -> Announcement:
         """Return the announcement of a stream of `identity`. Raise `BroadcastError` for what breaks a bound."""
-        texts = media.encode(), title.encode()
+        texts = encode_text(media, "the media type"), encode_text(title, "the title")
         if len(show) != SHOW_SIZE or max(map(len, texts)) > MAX_TEXT or not 0 <= time_ms < 2**63:
             raise BroadcastError(
                 f"a show has an id of {SHOW_SIZE} bytes, and media type and title of at most {MAX_TEXT} bytes each"

@@ -23,6 +23,7 @@ from dtp.broadcast.format.segment import (
 )
 from dtp.errors import ConfigError
 from dtp.identity import Identity
+from dtp.packing import pack
 
 _FIELDS: Final = ("number", "link", "init", "slot", "time_ms", "ended", "epoch")
 
@@ -45,8 +46,7 @@ class Position:
 
     def encode(self) -> bytes:
         """Return it as bytes."""
-        data: bytes = msgpack.packb({name: getattr(self, name) for name in _FIELDS})
-        return data
+        return pack({name: getattr(self, name) for name in _FIELDS})
 
     @classmethod
     def decode(cls, data: bytes) -> Position:

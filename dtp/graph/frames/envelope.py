@@ -21,6 +21,7 @@ from dtp.graph.frames.vector import MARK, Head
 from dtp.identity import Identity, PeerId
 from dtp.identity.peer_id import PeerIdError
 from dtp.packing import unpack
+from dtp.unicode import encode_text
 
 #: Goes before what is signed. No other signature of this project begins so.
 CONTEXT: Final = b"dtp.graph.frame.v1"
@@ -54,7 +55,7 @@ def _hash(data: bytes) -> bytes:
 
 @lru_cache(maxsize=64)
 def _named(context: bytes, graph: str) -> bytes:
-    name = graph.encode()
+    name = encode_text(graph, "a graph's name")
     return context + bytes((len(name),)) + name
 
 

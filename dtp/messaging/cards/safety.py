@@ -10,6 +10,7 @@ import hmac
 from typing import Final
 
 from dtp.messaging.cards.contact_card import ContactCard
+from dtp.unicode import encode_text
 
 _DOMAIN: Final = b"dtp.safety.v1"
 #: Rounds of hashing, as Signal has them: who looks for a key with the same number has to do each.
@@ -48,5 +49,5 @@ def compare_code(code: bytes | str, mine: ContactCard, theirs: ContactCard) -> b
     """Return whether a scanned code, or a number as text, is that of these two persons and their keys."""
     if isinstance(code, str):
         digits = [safety_number(mine, theirs), code]
-        return hmac.compare_digest(*("".join(each.split()).encode() for each in digits))
+        return hmac.compare_digest(*(encode_text("".join(each.split()), "the number") for each in digits))
     return hmac.compare_digest(code, safety_code(mine, theirs))

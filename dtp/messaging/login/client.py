@@ -36,6 +36,7 @@ from dtp.messaging.packing import is_number, pack_frame, read_frame
 from dtp.net.address import Address
 from dtp.net.dial import connect
 from dtp.net.stream import Stream
+from dtp.unicode import encode_text
 
 #: Where versions of vaults are remembered: a file, True for the usual one, False for nowhere.
 Remember = str | os.PathLike[str] | bool
@@ -264,7 +265,13 @@ async def register_account(
         rows = [each.to_row() for each in credentials]
         who = vault.identity.id.key
         await wire.send_request(
-            LoginOp.REGISTER, name, invitation.strip().encode(), who, signature, rows, sealed
+            LoginOp.REGISTER,
+            name,
+            encode_text(invitation.strip(), "the invitation"),
+            who,
+            signature,
+            rows,
+            sealed,
         )
     except BaseException:
         await wire.close()

@@ -19,6 +19,7 @@ from dtp.messaging.login.protocol import Credential, Refusal, Slot
 from dtp.messaging.login.sessions import SET_BACK, LoginRow
 from dtp.messaging.login.vault import WRAPPED
 from dtp.replacing import replace_file
+from dtp.unicode import encode_text
 
 #: SQLite's id of the file: "dtpl".
 _APPLICATION: Final = 0x6474706C
@@ -294,4 +295,6 @@ def _tries_hash(counted: str) -> bytes:
 
 def invitation_hash(code: str) -> bytes:
     """Return what a server keeps of an invitation."""
-    return hashlib.blake2b(code.encode(), digest_size=32, person=b"dtp.login.invite").digest()
+    return hashlib.blake2b(
+        encode_text(code, "the invitation"), digest_size=32, person=b"dtp.login.invite"
+    ).digest()

@@ -37,6 +37,7 @@ from dtp.messaging.person.postage import Postage
 from dtp.messaging.person.posts import ChainPosts
 from dtp.messaging.person.quotas import MessageQuotas
 from dtp.messaging.person.rent import Rent
+from dtp.unicode import encode_text
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
 Person = Contact | ContactCard | PeerId | bytes | str
@@ -441,7 +442,7 @@ class Messenger:
         month; `disappear` is how long it is kept after it was read. Raise `UnknownContact`, `ConsentNeeded`,
         `ContactBlocked`, `MessageTooLong`, `QueueFull`, and what goes wrong with a file.
         """
-        if len(text.encode()) > MAX_TEXT_BYTES:
+        if len(encode_text(text)) > MAX_TEXT_BYTES:
             raise MessageTooLong(f"a text has {MAX_TEXT_BYTES} bytes at most: attach what is longer")
         if isinstance(to, ContactCard) and to.person not in (self.card.person,):
             await self.add_contact(to)

@@ -19,6 +19,7 @@ from dtp.messaging.errors import MessageTooLong
 from dtp.messaging.mailbox.protocol import ACCESS_BYTES
 from dtp.messaging.packing import domain_tag, is_number, pack, unpack, unpack_saved
 from dtp.messaging.tips.errors import LetterForged
+from dtp.unicode import encode_text
 
 LETTER_DOMAIN: Final = b"dtp.tip.v1"
 VERSION: Final = 1
@@ -69,7 +70,7 @@ class TipLetter:
 
     def sign(self, key: Identity) -> bytes:
         """Return it with the signature of its sender, whose `key` is. Raise `MessageTooLong`."""
-        if len(self.text.encode()) > MAX_TEXT_BYTES:
+        if len(encode_text(self.text)) > MAX_TEXT_BYTES:
             raise MessageTooLong(f"a text has {MAX_TEXT_BYTES} bytes at most: attach what is longer")
         reply_to = self.reply_to.to_fields() if self.reply_to else []
         said = (self.nonce, self.sent_ms, self.text, list(self.files), reply_to, self.lock)

@@ -6,6 +6,8 @@ import hashlib
 from functools import lru_cache
 from typing import Final
 
+from dtp.unicode import encode_text
+
 BITS: Final = 256
 SIZE: Final = BITS // 8
 _REMEMBERED: Final = 8192
@@ -35,7 +37,7 @@ def peer_target(key: bytes) -> bytes:
 
 def mutable_target(key: bytes, name: str) -> bytes:
     """Return where the value that the peer with this public key calls `name` is."""
-    return place_of(MUTABLE, key, name.encode())
+    return place_of(MUTABLE, key, encode_text(name, "a name in the DHT"))
 
 
 def provider_target(content_hash: bytes) -> bytes:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, TypeAlias
 
-import msgpack
-
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
 from dtp.peers.dht import admission
 from dtp.peers.dht.addresses import pack_endpoint
 from dtp.peers.dht.errors import MessageError
@@ -166,7 +164,7 @@ def _encode(message: Message) -> bytes:
         case DhtAnswer():
             flags = (_PROVEN if message.proof else 0) | (_TOKEN if message.token else 0)
             fixed = bytes((flags,)) + message.token + message.key + message.proof
-    packed: bytes = msgpack.packb(message.args)
+    packed = pack(message.args)
     return bytes((MAGIC, message.kind)) + message.transaction + fixed + packed
 
 

@@ -11,12 +11,10 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-import msgpack
-
 from dtp.carriers.nearness import Nearness
 from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.identity.keys import SIGNATURE_SIZE
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
 from dtp.peers.dht import ids
 from dtp.peers.dht.errors import (
     DhtError,
@@ -35,6 +33,7 @@ from dtp.peers.record import (
     PeerRecordForged,
     PeerRecordFromFuture,
 )
+from dtp.unicode import encode_text
 
 MUTABLE_DOMAIN: Final = b"dtp.dht.mutable.v1"
 PROVIDER_DOMAIN: Final = b"dtp.dht.provider.v1"
@@ -87,8 +86,9 @@ class Mutable:
         """Return the record as of Unix time `now`, for `ttl` seconds. Raise `DhtError` for what breaks a bound."""
         if not isinstance(value, bytes) or len(value) > MAX_VALUE:
             raise DhtError(f"a value of the DHT is bytes, {MAX_VALUE} at most")
-        if not 0 < len(name.encode()) <= MAX_NAME:
-            raise DhtError(f"a name in the DHT has 1 to {MAX_NAME} bytes, not {len(name.encode())}")
+        size = len(encode_text(name, "a name in the DHT", DhtError))
+        if not 0 < size <= MAX_NAME:
+            raise DhtError(f"a name in the DHT has 1 to {MAX_NAME} bytes, not {size}")
         if not 0 <= sequence <= _MAX_NUMBER:
             raise DhtError("a sequence is between 0 and 2^63 - 1")
         issued, expires = _times(now, ttl)
@@ -211,7 +211,7 @@ def _times(now: float, ttl: float) -> tuple[int, int]:
 
 
 def _sign(identity: Identity, domain: bytes, fields: list[Any]) -> bytes:
-    body: bytes = msgpack.packb(fields)
+    body = pack(fields)
     return body + identity.sign(_message(domain, body))
 
 

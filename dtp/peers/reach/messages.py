@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final
 
-import msgpack
-
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
-from dtp.packing import unpack
+from dtp.packing import pack, unpack
 from dtp.peers.reach.errors import REFUSALS, ReachError, ReachMalformed, RelayRefused
 
 #: The name of the relay's service, by convention.
@@ -63,7 +61,7 @@ FIELDS: Final[Mapping[ReachKind, tuple[type, ...]]] = {
 
 def encode(kind: ReachKind, *fields: object) -> bytes:
     """Return a message with its length in front."""
-    body: bytes = msgpack.packb([int(kind), *fields])
+    body = pack([int(kind), *fields])
     return len(body).to_bytes(2) + body
 
 

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from text_checks import patched
 
-from dtp.core.sequence import TextBusy, TextMemory, TextNotUnicode
+from dtp.core.sequence import TextBusy, TextMemory
 from dtp.crdt.text import Anchor, AnchorGone, Text, TextFormat, TextRange, Version
 from dtp.errors import LocalError
+from dtp.unicode import TextNotUnicode
 
 #: One, two, three and four bytes in UTF-8; one and two units in UTF-16.
 LETTERS = st.sampled_from("ab é漢😀\n")
