@@ -111,7 +111,7 @@ class Connection:
     @property
     def service(self) -> str:
         """The service that the client asked for (listener side)."""
-        return self._session.service
+        return self._session.facts.service
 
     @property
     def limits(self) -> Limits:
@@ -208,7 +208,7 @@ class Connection:
             bytes_received=self._received_bytes,
             carriers=tuple(driver.carrier.remote for driver in self._drivers),
             cipher=self._cipher,
-            handshake=self._session.protocol,
+            handshake=self._session.facts.protocol,
             resumes=self._resumption.count,
             rtt=self._session.rtt,
             streams=len(self._streams),

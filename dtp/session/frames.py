@@ -5,12 +5,14 @@ STREAM frames are cut, joined and parsed in C (`dtp.core`); every other frame re
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sized
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
 
 from dtp.escaping import escape_text
-from dtp.session.codes import ProtocolError
+from dtp.session.codes import CloseCode, ProtocolError
 
 
 class FrameType(IntEnum):
@@ -86,6 +88,23 @@ Outgoing = tuple[int, int, int, int, bytes | memoryview]
 def control(frame: int, body: bytes | memoryview = b"", flags: int = 0) -> Outgoing:
     """Return a frame other than STREAM, ready to be sealed."""
     return (frame, flags, 0, 0, body)
+
+
+class ControlQueue(deque[Outgoing]):
+    """Frames of a session, other than those of one link, that wait to be sent: bounded by `queue_frame`."""
+
+    __slots__ = ("_most", "_streams")
+
+    def __init__(self, most: int, streams: Sized) -> None:
+        """`most` may wait, and one for each of the `streams` there are."""
+        super().__init__()
+        self._most, self._streams = most, streams
+
+    def queue_frame(self, frame: int, body: bytes = b"") -> None:
+        """Queue a frame. `ProtocolError` (LIMIT) where too many wait."""
+        if len(self) >= self._most + len(self._streams):
+            raise ProtocolError("too many control frames wait", CloseCode.LIMIT)
+        self.append(control(frame, body))
 
 
 @dataclass(frozen=True, slots=True)

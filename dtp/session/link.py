@@ -1,20 +1,25 @@
-"""A link: one carrier's handshake result - its keys, and what is particular to this carrier.
+"""Links: what a carrier's handshake gave, keys and what is particular to it; and the table of a session's links.
 
 A session has one link after another, or several at once. Frames of streams may go over any; answers to pings
-and the proof that a link belongs to the session go over the link itself.
+and the proof that a link belongs to the session go over the link itself. Source: docs/wire.md, "Resume" and
+"Several links".
 """
 
 from __future__ import annotations
 
 import hmac
 from collections import deque
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from dtp.core import Frame as Received
 from dtp.core import LinkOpener, Sealer
 from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.session import events as ev
+from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.datagrams import LinkPackets
-from dtp.session.exchange import LinkExchange
+from dtp.session.exchange import Exchanges, LinkExchange
 from dtp.session.frames import ADD, ATTACH, FrameType, Outgoing, control
 from dtp.session.handshake import Established
 from dtp.session.limits import Limits
@@ -24,6 +29,10 @@ from dtp.session.noise import Suite
 _ENTRY = 128
 
 _ROLE = {True: b"client", False: b"server"}
+
+#: The kind of what stands in a link's control frames for a list (docs/wire.md, "Resume"), which is made when its turn
+#: has come: so a peer that reads nothing has at most one kept for it, and it is as new as can be.
+LIST_PLACE = -1
 
 
 class Unread(NamedTuple):
@@ -98,7 +107,7 @@ class Link:
         self.record_due = False
         self.lost = False
         self.control: deque[Outgoing] = deque()
-        #: What is left to seal of the list whose place (`Sealing`) is the first in `control`.
+        #: What is left to seal of the list whose place is the first in `control`.
         self.listing: deque[Outgoing] = deque()
         #: Streams that the list which is being read here has named.
         self.listed: set[int] = set()
@@ -188,3 +197,117 @@ def build_attach(connection: bytes, secret: bytes, link: Link, *, client: bool) 
     """Return an ATTACH frame for `link`."""
     proof = attach_proof(secret, link.hash, client=client)
     return control(FrameType.ATTACH, ATTACH.pack(connection, link.number, proof), ADD if link.adding else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """What the first handshake of a session has settled, for as long as the session lasts.
+
+    `protocol` is the Noise protocol in full. `connection_id` (16 bytes, public) names the connection when it is
+    resumed; `secret` proves that. The peer takes datagrams of at most `largest_datagram` bytes.
+    """
+
+    client: bool
+    peer: PeerId
+    service: str
+    protocol: str
+    connection_id: bytes
+    secret: bytes
+    largest_datagram: int
+
+
+class LinkTable:
+    """The links that carry a session, by their numbers, and what each side knows of those that were lost.
+
+    `exchanges` makes fresh keys for them; None where none are made.
+    """
+
+    __slots__ = ("_events", "_facts", "_limits", "by_number", "exchanges", "history", "times")
+
+    def __init__(
+        self,
+        facts: SessionFacts,
+        limits: Limits,
+        events: list[ev.Event],
+        now: float,
+        exchanges: Exchanges | None,
+    ) -> None:
+        self._facts, self._limits, self._events = facts, limits, events
+        self.exchanges = exchanges
+        self.by_number: dict[int, Link] = {}
+        self.history = LinkHistory()
+        self.times = LinkTimes(now)
+
+    def new_link(self, established: Established, now: float, *, add: bool) -> Link:
+        """Return a link for a further handshake: see `Session.new_link`."""
+        facts, history = self._facts, self.history
+        if established.peer != facts.peer:
+            raise ProtocolError("another identity tries to take over a connection", CloseCode.RESUME_PROOF)
+        # The client numbers the links; a server's link has no number until ATTACH tells it.
+        number = history.next if facts.client or not history.next else -1
+        link = Link(number, established, self._limits, now)
+        if number > 0:
+            history.used.add(number)
+            link.adding = add
+            self._queue_attach(link)
+            if not add:
+                self._replace_all(link)
+                self.times.note_replaced(now)
+        history.next += 1
+        return link
+
+    def is_proven(self, link: Link, connection: object, proof: bytes) -> bool:
+        """True if the fields of an ATTACH prove that `link` belongs to this session."""
+        expected = attach_proof(self._facts.secret, link.hash, client=not self._facts.client)
+        return connection == self._facts.connection_id and hmac.compare_digest(expected, proof)
+
+    def accept_link(self, link: Link, number: int, *, add: bool) -> None:
+        """Answer a client's ATTACH, which is proven, with our own."""
+        if number in self.history.used:
+            raise ProtocolError(f"link number {number} was used before")
+        if add and len(self.by_number) >= self._limits.links:
+            raise ProtocolError(f"there are {len(self.by_number)} links already", CloseCode.LIMIT)
+        self.history.used.add(number)
+        link.number, link.adding = number, add
+        self._queue_attach(link)
+        if not add:
+            self._replace_all(link)
+
+    def attach_link(self, link: Link, now: float) -> None:
+        """Have a link carry the session from now on."""
+        link.attached = True
+        self.by_number[link.number] = link
+        self.times.note_attached(now)
+
+    def remove_link(self, link: Link) -> bool:
+        """Forget a link that was lost, and what waits on it; True if it carried the session."""
+        link.close()
+        return self.by_number.pop(link.number, None) is not None
+
+    def send_lists(self, link: Link) -> None:
+        """Send a list for each lost link that the peer has not answered for, unless one is on its way."""
+        for lost in sorted(self.history.unanswered):
+            self.send_list(link, lost)
+
+    def send_list(self, link: Link, lost: int) -> None:
+        """Send over `link` the list for a lost one, unless one is on its way."""
+        history = self.history
+        if history.told.get(lost) not in self.by_number:
+            history.told[lost] = link.number
+            link.control.append((LIST_PLACE, 0, lost, 0, b""))
+
+    def _queue_attach(self, link: Link) -> None:
+        facts = self._facts
+        link.control.append(build_attach(facts.connection_id, facts.secret, link, client=facts.client))
+
+    def _replace_all(self, link: Link) -> None:
+        """Let `link` take the place of all others: both sides begin it with their lists."""
+        for old in list(self.by_number.values()):
+            old.close()
+            self._events.append(ev.LinkLost(old, "replaced by a newer carrier"))
+        self.by_number.clear()
+        history = self.history
+        history.awaiting_state = True
+        history.unanswered = {link.number}
+        history.told.clear()
+        self.send_lists(link)

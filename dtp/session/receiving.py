@@ -10,9 +10,10 @@ from dtp.core import Frame as Received
 from dtp.core.errors import FrameError, TooManyFrames
 from dtp.core.records import RECORD_FRAMES
 from dtp.session import events as ev
-from dtp.session.codes import CloseCode, ProtocolError
+from dtp.session.codes import CloseCode, ProtocolError, describe
 from dtp.session.exchange import COST as EXCHANGE_COST
 from dtp.session.frames import (
+    ADD,
     CONNECTION,
     FIN,
     FIXED,
@@ -20,14 +21,16 @@ from dtp.session.frames import (
     MAX_METER,
     MAX_OFFSET,
     PING,
+    STREAMS,
+    CloseFrame,
     FrameType,
     control,
     parse_close,
     parse_fixed,
 )
 from dtp.session.link import Link, Unread
-from dtp.session.linking import Linking
-from dtp.session.streams import SessionStream, most_runs
+from dtp.session.sealing import Sealing
+from dtp.session.streams import SessionStream
 
 _STREAM = int(FrameType.STREAM)
 #: Frames of one call of `receive_records` at most: they cost 1 to 5 us each, and others wait for their turn.
@@ -52,8 +55,8 @@ class _TooManyOpened(Exception):
     """A frame opens more streams than one call of `receive_records` may."""
 
 
-class Receiving(Linking):
-    """The receiving half of a session."""
+class Receiving(Sealing):
+    """The receiving half of a session: what a link brought, for its parts."""
 
     #: Streams of the peer's below this id may be opened by this call of `receive_records`.
     _open_until = 0
@@ -70,7 +73,8 @@ class Receiving(Linking):
         as well; else what follows is the start of one and belongs in front of what comes next. An error ends the link
         or the session; see the events.
         """
-        used, count, first = start, 0, self._numbers.next_peer
+        numbers = self.streams.numbers
+        used, count, first = start, 0, numbers.next_peer
         self._open_until = first + 2 * max(1, most // STREAM_COST)
         unread = link.unread
         if unread is not None and not link.lost and not link.refused:
@@ -80,7 +84,7 @@ class Receiving(Linking):
             taken, frames, error = link.opener.open(buffer, used, end, most - count - 1)
             used += taken
             count += link.opener.weight - len(frames)
-            self._idle.count += link.opener.rekeyed
+            self.liveness.idle.count += link.opener.rekeyed
             if taken:
                 self._note_record(link, now)
             if error is not None and not isinstance(error, FrameError | TooManyFrames):
@@ -89,9 +93,9 @@ class Receiving(Linking):
                 refusal = None
             count += self._handle_unread(link, Unread(buffer.view, frames, error, refusal), now, most - count)
         # Not while reading, or one read could open what it made room for itself.
-        if self._numbers.is_worth_allowing:
-            self._allow_streams()
-        return used, count + STREAM_COST * ((self._numbers.next_peer - first) >> 1)
+        if numbers.is_worth_allowing:
+            self._queue_control(FrameType.STREAMS, STREAMS.pack(numbers.allow_more()))
+        return used, count + STREAM_COST * ((numbers.next_peer - first) >> 1)
 
     def _note_record(self, link: Link, now: float) -> None:
         """Note that a record of the peer's has opened."""
@@ -101,11 +105,12 @@ class Receiving(Linking):
             self._peer_changed_over(link, now)
         if not link.confirmed:
             link.confirmed = True
-            if not self.client and not self._confirmed:
-                self._confirmed = True
+            readiness = self._readiness
+            if not readiness.confirmed:
+                readiness.confirmed = True
                 self._events.append(ev.Confirmed())
-                if self._refusal is not None:
-                    self.close(*self._refusal)
+                if readiness.refusal is not None:
+                    self.close(*readiness.refusal)
 
     def _handle_unread(self, link: Link, unread: Unread, now: float, most: int, *, kept: bool = False) -> int:
         """Do what the first `most` of the frames say, or fewer where they open many streams, and keep the others;
@@ -119,7 +124,7 @@ class Receiving(Linking):
                 done = len(some)
             except _TooManyOpened:  # the frame that would have opened them is done again
                 done = len(some) - length_hint(going) - 1
-            self._idle.check_rate(now, self.moved)
+            self.liveness.idle.check_rate(now, self.streams.moved)
         except ProtocolError as broken:
             self._fail_link(link, broken)
             return len(some)
@@ -144,7 +149,7 @@ class Receiving(Linking):
         try:
             for data in packets.open_packet(packet):
                 self._on_datagram(link, 0, now, data)
-            self._idle.check_rate(now, self.moved)
+            self.liveness.idle.check_rate(now, self.streams.moved)
         except ProtocolError as broken:
             self._fail_link(link, broken)
 
@@ -153,7 +158,8 @@ class Receiving(Linking):
     ) -> None:
         """Do what frames say; raise `_TooManyOpened` at one that would open more streams than may be by now. Of what
         was `kept` nothing is handed to splices as it stands, since they look into the buffer of the read."""
-        streams, events, credit, acks = self._streams, self._events, self._receive_credit, self._acks
+        streams, events = self.streams.by_id, self._events
+        credit, acks = self.streams.receive_credit, self.streams.acks
         spliced: ev.SplicedData | None = None
         for frame, flags, stream_id, offset, start, length in frames:
             if frame == _STREAM and not flags and length and link.attached and self.ended is None:
@@ -209,54 +215,27 @@ class Receiving(Linking):
     def _refusal_at(self, link: Link, data: memoryview) -> int | None:
         """Return, as the client, the code of the refusal that stands where the server's first record should, if that
         is one."""
-        if self.client and not link.confirmed and len(data) >= 4 and data[:2] == bytes(2):
+        if self.facts.client and not link.confirmed and len(data) >= 4 and data[:2] == bytes(2):
             return int.from_bytes(data[2:4])
         return None
 
     def _on_stream(self, stream_id: int, offset: int, data: bytes, fin: bool, now: float) -> None:
-        stream = self._streams.get(stream_id)
+        streams = self.streams
+        stream = streams.by_id.get(stream_id)
         is_new = stream is None
         if stream is None:
             stream = self._peer_stream(stream_id)
             if stream is None:
-                self._idle.count += 1
+                self.liveness.idle.count += 1
                 return  # over and forgotten: a repetition after a resume
-        receive, credit = stream.receive, self._receive_credit
-        known_end = receive.ended
-        runs, gap = receive.runs, receive.highest - receive.next
-        pieces, rise = receive.receive_piece(offset, data, fin)
-        # What lies behind a gap doesn't count before that is filled: it might never be.
-        self._gaps.never_arrived += receive.highest - receive.next - gap
-        if runs or receive.early is not None:
-            self._gaps.runs += receive.runs - runs
-            if self._gaps.runs > len(self._streams) + most_runs(self.limits.connection_window):
-                raise ProtocolError("streams arrive in too many scattered pieces", CloseCode.LIMIT)
-        credit.received += rise
-        if credit.received >= credit.scarce_at:
-            credit.check_received()
-        if not rise and not is_new and receive.ended == known_end:  # it came before, or is empty
-            self._idle.count += 1
-        if receive.stop_code is not None:
-            credit.note_read(stream, sum(map(len, pieces)))
-        else:
-            for piece in pieces:
-                if piece:
-                    self._events.append(ev.StreamData(stream_id, piece))
-        if receive.ended:
-            credit.note_ended(stream_id)
-            if not known_end and not self._numbers.is_refused(stream_id):
-                self._events.append(ev.StreamFinished(stream_id))
-            self._forget_if_done(stream)
-        else:
+        if not streams.receive_piece(stream, offset, data, fin, now) and not is_new:
+            self.liveness.idle.count += 1
+        if not stream.receive.ended:
             self._active_at = now
-            self._acks.due[stream_id] = None
-            self._acks.plan(stream, credit.received, now)
-            if receive.next >= receive.raise_at:
-                credit.raise_unread(stream)
 
     def _peer_stream(self, stream_id: int) -> SessionStream | None:
         """Return the peer's stream with this id, opened now together with those before it; None if it is over."""
-        numbers = self._numbers
+        streams, numbers = self.streams, self.streams.numbers
         if numbers.is_own(stream_id):
             if stream_id >= numbers.next_own:
                 raise ProtocolError(f"frame for stream {stream_id}, which was never opened")
@@ -266,122 +245,134 @@ class Receiving(Linking):
         if stream_id >> 1 >= numbers.peer_allowed:
             raise ProtocolError(f"stream {stream_id} is above the limit", CloseCode.LIMIT)
         while numbers.next_peer <= stream_id:
-            opened = numbers.next_peer
-            if opened >= self._open_until:
+            if numbers.next_peer >= self._open_until:
                 raise _TooManyOpened
-            numbers.next_peer += 2
-            stream = self._add_stream(opened)
-            if numbers.is_refused(opened):
-                self.reset_stream(opened, CloseCode.SHUTDOWN)
-                self.stop_stream(opened, CloseCode.SHUTDOWN)
-            else:
-                self._events.append(ev.StreamOpened(opened))
-        return stream
+            streams.open_from_peer()
+        return streams.by_id[stream_id]
+
+    # ---- links ------------------------------------------------------------------------------------------
+
+    def _on_fresh_link(self, link: Link, frame: int, flags: int, body: bytes, now: float) -> None:
+        """Take the first frame of a link that wants to carry this session: it must prove that it may."""
+        if link.lost:  # by a CLOSE before, in the same batch
+            return
+        if frame == FrameType.CLOSE:
+            self._on_fresh_close(link, parse_close(flags, body))
+            return
+        if frame != FrameType.ATTACH:
+            raise ProtocolError("a new carrier must begin with ATTACH", CloseCode.RESUME_PROOF)
+        connection, number, proof = parse_fixed(frame, body)
+        add, links = bool(flags & ADD), self.links
+        assert isinstance(number, int)
+        assert isinstance(proof, bytes)
+        if not links.is_proven(link, connection, proof):
+            raise ProtocolError("a new carrier can't prove that it belongs here", CloseCode.RESUME_PROOF)
+        if not self.facts.client:
+            links.accept_link(link, number, add=add)
+        elif (number, add) != (link.number, link.adding):
+            raise ProtocolError("the server's ATTACH does not answer ours")
+        elif number in links.history.heard:  # STATE came first, over another link
+            link.close()
+            self._events.append(ev.LinkLost(link, "the server lost this carrier"))
+            return
+        if link.adding and not links.by_number:
+            links.send_lists(link)  # those there were have been lost meanwhile
+        self._attach_link(link, now)
+
+    def _on_fresh_close(self, link: Link, close: CloseFrame) -> None:
+        """Note that the link is not taken. The session ends only with the last way to go on: nothing has proven the
+        secret."""
+        if self.facts.client and not self.links.by_number:
+            self._closed_by_peer(close)
+            return
+        link.close()
+        self._events.append(
+            ev.LinkLost(link, f"refused: {describe(close.close_code)} {close.reason}".rstrip())
+        )
 
     # ---- control frames from the peer -------------------------------------------------------------------
 
     def _on_ping(self, link: Link, flags: int, now: float, token: int) -> None:
         if len(link.control) >= self.limits.control:
             raise ProtocolError("too many pings", CloseCode.LIMIT)
-        self._idle.count += 1
-        self._pings.moved_at = self.moved  # one question is enough
+        self.liveness.idle.count += 1
+        self.liveness.pings.moved_at = self.streams.moved  # one question is enough
         link.control.append(control(FrameType.PONG, PING.pack(token)))
 
     def _on_pong(self, link: Link, flags: int, now: float, token: int) -> None:
-        took = self._pings.take_pong(token, now)
+        took = self.liveness.pings.take_pong(token, now)
         if took is not None:
-            self._ack_watch.note_pong(token, now, link.patience)
+            self.liveness.ack_watch.note_pong(token, now, link.patience)
             self._events.append(ev.Pong(token, took))
         else:
-            self._idle.count += 1
+            self.liveness.idle.count += 1
 
     def _on_reset(self, link: Link, flags: int, now: float, stream_id: int, code: int, final: int) -> None:
-        stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
-        if stream is None:
-            self._idle.count += 1
-            return
-        receive = stream.receive
-        receive.check_final(final, True)
-        if receive.ended:
-            self._idle.count += 1
-            return
-        if not receive.next and self._numbers.is_own(stream_id):
-            self._numbers.never_answered += 1
-        rise = max(0, final - receive.highest)
-        self._gaps.runs -= receive.runs
-        missing = receive.end_by_reset(final)
-        credit = self._receive_credit
-        credit.received += rise
-        self._gaps.never_arrived += rise
-        if credit.received > credit.limit:
-            raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
-        credit.note_dropped(missing)
-        credit.note_ended(stream_id)
-        if not self._numbers.is_refused(stream_id):
-            self._events.append(ev.StreamWasReset(stream_id, code))
-        self._forget_if_done(stream)
+        stream = self.streams.by_id.get(stream_id) or self._peer_stream(stream_id)
+        if stream is None or not self.streams.receive_reset(stream, code, final):
+            self.liveness.idle.count += 1
 
     def _on_stop(self, link: Link, flags: int, now: float, stream_id: int, code: int) -> None:
-        stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
+        stream = self.streams.by_id.get(stream_id) or self._peer_stream(stream_id)
         if stream is not None and not stream.send.done and stream.send.reset_code is None:
-            self.reset_stream(stream_id, code)
+            self.streams.reset_stream(stream_id, code)
             self._events.append(ev.StreamStopped(stream_id, code))
         else:
-            self._idle.count += 1
+            self.liveness.idle.count += 1
 
     def _on_window(self, link: Link, flags: int, now: float, stream_id: int, acked: int, limit: int) -> None:
         if stream_id == CONNECTION:
-            self._count_raise(self._send_credit.raise_limit(limit))
+            self._count_raise(self.streams.send_credit.raise_limit(limit))
             return
-        stream = self._streams.get(stream_id) or self._peer_stream(stream_id)
+        stream = self.streams.by_id.get(stream_id) or self._peer_stream(stream_id)
         if stream is None:
-            self._idle.count += 1
+            self.liveness.idle.count += 1
             return
         send = stream.send
         if acked <= send.acked:
             self._count_raise(limit > send.limit)
         if flags & LISTED:
             link.listed.add(stream_id)
-            if len(link.listed) > 2 * len(self._streams) + self.limits.control:  # of many that are over
-                link.listed.intersection_update(self._streams)
+            by_id = self.streams.by_id
+            if len(link.listed) > 2 * len(by_id) + self.limits.control:  # of many that are over
+                link.listed.intersection_update(by_id)
         waiting = send.queued
         if acked > send.acked:
             self._active_at = now
-            kept = send.kept
-            send.mark_acknowledged(acked)
-            if kept:
-                self._send_credit.release_bytes(kept - send.kept)
+            self.streams.mark_acknowledged(stream, acked)
         send.limit = max(send.limit, limit)
         if send.ready:
-            self._take_turn(stream)
-        if self._forget_if_done(stream):
+            self.streams.take_turn(stream)
+        if self.streams.forget_if_done(stream):
             return
         if send.acked >= send.end or (waiting > stream.low >= send.queued):
             self._events.append(ev.StreamWritable(stream_id))
 
     def _on_streams(self, link: Link, flags: int, now: float, allowed: int) -> None:
-        is_more = allowed > self._numbers.own_allowed
+        numbers = self.streams.numbers
+        is_more = allowed > numbers.own_allowed
         self._count_raise(is_more)
         if is_more:
-            self._numbers.own_allowed = allowed
+            numbers.own_allowed = allowed
             self._events.append(ev.StreamsAllowed())
 
     def _count_raise(self, is_more: bool) -> None:
-        self._idle.count_raise(is_more, self._send_credit.sent + self._numbers.next_own)
+        streams = self.streams
+        self.liveness.idle.count_raise(is_more, streams.send_credit.sent + streams.numbers.next_own)
 
     def _on_datagram(self, link: Link, flags: int, now: float, data: bytes) -> None:
         if len(data) > self.limits.datagram:
             raise ProtocolError(f"datagram of {len(data)} bytes", CloseCode.LIMIT)
         self._active_at = now
-        self._idle.count += not data
+        self.liveness.idle.count += not data
         self._events.append(ev.DatagramReceived(data))
 
     def _on_exchange(self, link: Link, flags: int, now: float, key: bytes, signature: bytes) -> None:
-        own, exchange = self._exchanges, link.exchange
+        own, exchange = self.links.exchanges, link.exchange
         if own is None:
             raise ProtocolError("EXCHANGE where none is made")
-        if self.client:
-            fresh = exchange.finish_exchange(self.peer, key, signature)
+        if self.facts.client:
+            fresh = exchange.finish_exchange(self.facts.peer, key, signature)
             if link.packets is not None:
                 link.packets.add_root(fresh.root)
             link.opener.set_fresh(fresh.server)
@@ -389,8 +380,8 @@ class Receiving(Linking):
             return
         if exchange.changing or link.sealer.waits_for_fresh:
             raise ProtocolError("EXCHANGE before the one before is done")
-        self._idle.count += EXCHANGE_COST
-        answer, fresh = exchange.answer_exchange(own, self.peer, key, signature)
+        self.liveness.idle.count += EXCHANGE_COST
+        answer, fresh = exchange.answer_exchange(own, self.facts.peer, key, signature)
         if link.packets is not None:
             link.packets.add_root(fresh.root)
         link.opener.set_fresh(fresh.client)
@@ -398,8 +389,8 @@ class Receiving(Linking):
 
     def _peer_changed_over(self, link: Link, now: float) -> None:
         """Note that what comes from now on is under the fresh key."""
-        key = link.exchange.finish_change(now, self.moved)
-        if not self.client:
+        key = link.exchange.finish_change(now, self.streams.moved)
+        if not self.facts.client:
             self._change_over(link, key, now)
 
     def _change_over(self, link: Link, key: bytes, now: float) -> None:
@@ -413,95 +404,69 @@ class Receiving(Linking):
     def _on_meter(self, link: Link, flags: int, now: float, data: bytes) -> None:
         if len(data) > MAX_METER:
             raise ProtocolError(f"metering frame of {len(data)} bytes", CloseCode.LIMIT)
-        self._idle.count += 1
+        self.liveness.idle.count += 1
         self._events.append(ev.MeterReceived(data))
 
     def _on_close(self, link: Link, flags: int, now: float, body: bytes) -> None:
         self._closed_by_peer(parse_close(flags, body))
 
     def _on_away(self, link: Link, flags: int, now: float, first_refused: int) -> None:
-        known = self._peer_away_from
-        self._peer_away_from = min(first_refused, MAX_OFFSET if known is None else known)
+        streams, numbers = self.streams, self.streams.numbers
+        known = numbers.peer_away_from
+        numbers.peer_away_from = min(first_refused, MAX_OFFSET if known is None else known)
         if known is None:
             self._events.append(ev.GoingAway())
             # Of what was opened here and not yet written to the peer knows nothing; it goes by the last one's number.
-            newest = self._streams.get(self._numbers.next_own - 2)
+            newest = streams.by_id.get(numbers.next_own - 2)
             if newest is not None:
-                receive = newest.receive
-                link.control.append(self._window_frame(newest.stream_id, receive.acked, receive.limit))
+                link.control.append(streams.build_window(newest))
         else:
-            self._idle.count += 1
+            self.liveness.idle.count += 1
         if first_refused < MAX_OFFSET and known in (None, MAX_OFFSET):
-            for stream_id in [key for key in self._streams if key >= first_refused]:
-                if self._numbers.is_own(stream_id):
-                    self._note_refused(stream_id)
-
-    def _note_refused(self, stream_id: int) -> None:
-        """Note that the peer takes no stream of this number up, and tell what was written to it, since that may go
-        another way."""
-        stream = self._streams.get(stream_id)
-        if stream is not None and not stream.receive.ended and not stream.receive.next:
-            self._events.append(ev.StreamDeclined(stream_id, stream.send.written))
-            self.reset_stream(stream_id, CloseCode.SHUTDOWN)
+            for stream_id in [key for key in streams.by_id if key >= first_refused]:
+                if numbers.is_own(stream_id):
+                    streams.decline_stream(stream_id)
 
     def _on_ready(self, link: Link, flags: int, now: float) -> None:
-        if not self.client:
+        if not self.facts.client:
             raise ProtocolError("READY from a client: only a server admits")
-        if not self.ready:
-            self.ready = True
+        if not self._readiness.ready:
+            self._readiness.ready = True
             self._events.append(ev.Ready())
         else:
-            self._idle.count += 1
+            self.liveness.idle.count += 1
 
     def _on_attach(self, link: Link, flags: int, now: float, *fields: object) -> None:
         raise ProtocolError("ATTACH on a link that is attached")
 
     def _on_state(self, link: Link, flags: int, now: float, seen: int, opened: int, lost: int) -> None:
         """Handle the end of the peer's list: send again what it has not, forget what it has done with."""
-        gone = self._links.get(lost)
-        if lost not in self._link_history.used or (gone is link and not self._link_history.awaiting_state):
+        links, history, numbers = self.links, self.links.history, self.streams.numbers
+        gone = links.by_number.get(lost)
+        if lost not in history.used or (gone is link and not history.awaiting_state):
             raise ProtocolError(f"STATE of link {lost}, which is not lost")
-        if seen > self._numbers.next_own >> 1:
+        if seen > numbers.next_own >> 1:
             raise ProtocolError(
-                f"STATE has seen {seen} streams, of which {self._numbers.next_own >> 1} were opened"
+                f"STATE has seen {seen} streams, of which {numbers.next_own >> 1} were opened"
             )
-        if opened > self._numbers.peer_allowed:
+        if opened > numbers.peer_allowed:
             raise ProtocolError(
-                f"STATE has opened {opened} streams, of which {self._numbers.peer_allowed} were allowed"
+                f"STATE has opened {opened} streams, of which {numbers.peer_allowed} were allowed"
             )
         listed, link.listed = link.listed, set()
         if gone is not None and gone is not link:
             self.link_lost(gone, now, "the peer lost this carrier")
-        elif self._link_history.told.get(lost) not in self._links:
-            self._send_list(link, lost)  # it was not attached here yet, or the answer was lost
-        self._link_history.unanswered.discard(lost)
+        else:
+            links.send_list(link, lost)  # it was not attached here yet, or the answer was lost
+        history.unanswered.discard(lost)
         if gone is not link:
-            if lost in self._link_history.heard or self.ended is not None:
-                self._idle.count += 1
+            if lost in history.heard or self.ended is not None:
+                self.liveness.idle.count += 1
                 return  # it says again what is known, be it because our own list has not come
-            self._link_history.heard.add(lost)
-        for stream in list(self._streams.values()):
-            own = self._numbers.is_own(stream.stream_id)
-            # A stream of the peer's may be newer than this list, and have come over a faster link.
-            told = stream.stream_id >> 1 < (seen if own else opened)
-            if told and stream.stream_id not in listed:
-                if not stream.may_be_forgotten:
-                    raise ProtocolError(f"STATE has done with stream {stream.stream_id}, which has not ended")
-                self._send_credit.release_bytes(stream.send.kept)
-                stream.send.forget_kept()
-                self._forget_if_done(stream)
-                continue
-            if own and not told and stream.send.acked:
-                raise ProtocolError(f"STATE has not seen stream {stream.stream_id}, which was acknowledged")
-            if stream.send.reset_code is None:
-                stream.send.rewind_unacked()
-        self._turns.clear()
-        for stream in self._streams.values():
-            stream.queued = False
-            if stream.send.ready or stream.announce:
-                self._take_turn(stream)
-        if self._link_history.awaiting_state:
-            self._link_history.awaiting_state = False
+            history.heard.add(lost)
+        self.streams.send_again(listed, seen, opened)
+        if history.awaiting_state:
+            history.awaiting_state = False
             self._events.append(ev.Resumed())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from dtp.core import Buffer
+from dtp.core import STREAM_ROOM, Buffer
 from dtp.session import events as ev
 from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import LOOK as LOOK_AT_EXCHANGE
@@ -26,8 +26,9 @@ from dtp.session.frames import (
     control,
 )
 from dtp.session.limits import NEVER
-from dtp.session.link import Link
+from dtp.session.link import LIST_PLACE, Link
 from dtp.session.state import SessionState
+from dtp.session.streams import SMALL
 
 _STREAM = int(FrameType.STREAM)
 #: What one frame adds at most to what is sealed: its header, and a share of its record's.
@@ -36,18 +37,10 @@ _FRAME_COST = 64
 _APART = 1024
 #: And what EXCHANGE does.
 _EXCHANGE_COST = EXCHANGE.size + _FRAME_COST
-#: Stands in a link's control frames for a list (docs/wire.md, "Resume"), which is made when its turn has come: so a
-#: peer that reads nothing has at most one kept for it, and it is as new as can be.
-_LIST = -1
-
-
-def list_place(lost: int) -> Outgoing:
-    """Return the place of the list for a lost link among the control frames of another."""
-    return (_LIST, 0, lost, 0, b"")
 
 
 class Sealing(SessionState):
-    """The sending half of a session."""
+    """The sending half of a session: what of its parts goes over a link."""
 
     def seal_records(self, link: Link, out: Buffer, now: float, most: int | None = None) -> int:
         """Seal what waits for this link into `out`; gives how many bytes, 0 when there is nothing.
@@ -67,17 +60,18 @@ class Sealing(SessionState):
         if link.control:
             room = self._take_own(link, frames, room)
         if link.attached and self.ended is None:
+            streams, links = self.streams, self.links
             if now >= link.exchange.look_at and self._wants_fresh_keys(link, now):
-                assert self._exchanges is not None
-                frames.append(link.exchange.begin_exchange(self._exchanges, now))
+                assert links.exchanges is not None
+                frames.append(link.exchange.begin_exchange(links.exchanges, now))
                 room -= _EXCHANGE_COST
             if self._control:
                 room = self._take_control(self._control, frames, room)
-            if self._receive_credit.windows:
+            if streams.receive_credit.windows:
                 room = self._take_windows(frames, room)
             if self._datagrams:
                 room = self._take_datagrams(frames, room)
-            if self._turns and not self._link_history.awaiting_state:
+            if streams.turns and not links.history.awaiting_state:
                 self._take_streams(frames, room)
         if not frames and not link.record_due:
             return 0
@@ -95,14 +89,14 @@ class Sealing(SessionState):
             link.suite.cipher,
             link.exchange.root,
             size,
-            client=self.client,
+            client=self.facts.client,
             rekey_bytes=limits.rekey_bytes,
             rekey_at=now + limits.rekey_time if limits.rekey_time else NEVER,
         )
 
     def _lossy_path(self) -> LinkPackets | None:
         """Return the packets of a link that carries some now: its peer has proven itself, so it has the keys, too."""
-        for link in self._links.values():
+        for link in self.links.by_number.values():
             if link.packets is not None and link.confirmed and not link.lost:
                 return link.packets
         return None
@@ -115,8 +109,8 @@ class Sealing(SessionState):
         if not packets.fits_packet(datagrams[0]):
             return 0
         if now >= link.exchange.look_at and self._wants_fresh_keys(link, now):
-            assert self._exchanges is not None
-            link.control.append(link.exchange.begin_exchange(self._exchanges, now))
+            assert self.links.exchanges is not None
+            link.control.append(link.exchange.begin_exchange(self.links.exchanges, now))
         rekey = now >= packets.rekey_at
         if rekey:
             packets.rekey_at = now + self.limits.rekey_time
@@ -125,16 +119,16 @@ class Sealing(SessionState):
     def _wants_fresh_keys(self, link: Link, now: float) -> bool:
         """True if the client is to ask for them: they are old, or have been used for much, and something moves."""
         exchange, limits = link.exchange, self.limits
-        if not self.client or self._exchanges is None or not limits.exchange:
+        if not self.facts.client or self.links.exchanges is None or not limits.exchange:
             exchange.look_at = NEVER
             return False
         exchange.look_at = now + LOOK_AT_EXCHANGE
         if exchange.asked_at is not None:
             return False
-        used = limits.rekey_bytes and self.moved - exchange.moved >= limits.rekey_bytes
+        used = limits.rekey_bytes and self.streams.moved - exchange.moved >= limits.rekey_bytes
         if not used and now < exchange.since + max(limits.exchange, SLOW_EXCHANGE * link.patience):
             return False
-        return bool(self._turns or self._datagrams) or self._active_at > exchange.since
+        return bool(self.streams.turns or self._datagrams) or self._active_at > exchange.since
 
     def seal_write(self, link: Link, stream_id: int, data: bytes, out: Buffer, now: float) -> int:
         """Seal a small write as it is, when nothing else waits: the bytes in `out`; 0 when it has to be queued.
@@ -143,23 +137,24 @@ class Sealing(SessionState):
         needs: without it a message of 100 B and its echo take 1.4 times the processor time. Tests of sessions write
         either way.
         """
-        stream = self._streams.get(stream_id)
+        streams = self.streams
+        stream = streams.by_id.get(stream_id)
         if stream is None or not link.attached or link.control or link.lost or now >= link.rekey_at:
             return 0
-        waits = self._turns or self._receive_credit.windows or self._control or self._datagrams
-        if waits or self._link_history.awaiting_state:
+        waits = streams.turns or streams.receive_credit.windows or self._control or self._datagrams
+        if waits or self.links.history.awaiting_state:
             return 0
-        send, size = stream.send, len(data)
+        send, size, record = stream.send, len(data), self.limits.record
         offset = send.end
-        credit = self._send_credit
+        credit = streams.send_credit
         total = credit.sent + size
-        if not 0 < size <= self._prompt or total > credit.until:
+        if not 0 < size <= SMALL or size > record - STREAM_ROOM or total > credit.until:
             return 0
         if not send.send_now(data, offset + size):
             return 0
         credit.sent = total
         link.record_due = False
-        return link.sealer.seal_stream(stream_id, offset, data, out, self.limits.record)
+        return link.sealer.seal_stream(stream_id, offset, data, out, record)
 
     def seal_pieces(
         self, link: Link | None, pieces: Iterable[tuple[int, int, int]], block: bytes, out: Buffer, now: float
@@ -177,19 +172,19 @@ class Sealing(SessionState):
             and not link.control  # such as the ATTACH that comes before all else
             and not link.lost
             and now < link.rekey_at
-            and not self._link_history.awaiting_state
+            and not self.links.history.awaiting_state
             and not self.limits.padding  # which `out` need not have the room for
         )
-        credit = self._send_credit
+        streams = self.streams
+        by_id, credit = streams.by_id, streams.send_credit
         fresh = credit.until - credit.sent
         ids: list[int] = []
         offsets: list[int] = []
         starts: list[int] = []
         sizes: list[int] = []
         queued: list[int] = []
-        streams = self._streams
         for stream_id, start, size in pieces:
-            stream = streams.get(stream_id)
+            stream = by_id.get(stream_id)
             if stream is None:
                 continue
             data = block[start : start + size]
@@ -204,7 +199,7 @@ class Sealing(SessionState):
                 sizes.append(size)
             elif send.open:
                 send.write_data(data)
-                self._take_turn(stream)
+                streams.take_turn(stream)
                 queued.append(stream_id)
         if link is None or not ids:
             return 0, queued
@@ -216,7 +211,8 @@ class Sealing(SessionState):
         """False when certainly nothing waits for this link: the usual answer, so it is to be a quick one."""
         if link.lost:
             return False
-        waits = self._turns or self._receive_credit.windows or self._control or self._datagrams
+        streams = self.streams
+        waits = streams.turns or streams.receive_credit.windows or self._control or self._datagrams
         if waits and link.attached and self.ended is None:
             return True
         return bool(link.control) or link.record_due
@@ -225,7 +221,7 @@ class Sealing(SessionState):
         """Take control frames of this link, and the lists that have their place among them; return the room left."""
         queue = link.control
         while queue and room > 4096:
-            if queue[0][0] != _LIST:
+            if queue[0][0] != LIST_PLACE:
                 frame = queue.popleft()
                 frames.append(frame)
                 room -= len(frame[4]) + _FRAME_COST
@@ -242,21 +238,21 @@ class Sealing(SessionState):
     def _list_resume_frames(self, lost: int) -> list[Outgoing]:
         """Return all that the peer must know to go on without what was in flight: docs/wire.md, section "Resume"."""
         frames: list[Outgoing] = []
-        numbers, credit = self._numbers, self._receive_credit
+        streams, numbers = self.streams, self.streams.numbers
         if numbers.away is not None:  # before anything of what it refuses is acknowledged
             frames.append(control(FrameType.AWAY, AWAY.pack(numbers.away)))
-        for stream_id, stream in self._streams.items():
-            frames.append(self._window_frame(stream_id, stream.receive.acked, stream.receive.limit, LISTED))
+        for stream_id, stream in streams.by_id.items():
+            frames.append(streams.build_window(stream, LISTED))
             if stream.send.reset_code is not None and not stream.send.done:
                 body = RESET.pack(stream_id, stream.send.reset_code, stream.send.highest)
                 frames.append(control(FrameType.RESET, body))
             if stream.receive.stop_code is not None and not stream.receive.ended:
                 frames.append(control(FrameType.STOP, STOP.pack(stream_id, stream.receive.stop_code)))
-        frames.append(self._window_frame(CONNECTION, credit.received, credit.limit))
+        frames.append(streams.build_connection_window())
         frames.append(control(FrameType.STREAMS, STREAMS.pack(numbers.peer_allowed)))
-        if not self.client and self.ready:
+        if not self.facts.client and self._readiness.ready:
             frames.append(control(FrameType.READY))
-        frames += [control(FrameType.PING, PING.pack(token)) for token in self._pings.waiting]
+        frames += [control(FrameType.PING, PING.pack(token)) for token in self.liveness.pings.waiting]
         frames.append(
             control(FrameType.STATE, STATE.pack(numbers.next_peer >> 1, numbers.next_own >> 1, lost))
         )
@@ -270,15 +266,14 @@ class Sealing(SessionState):
         return room
 
     def _take_windows(self, frames: list[Outgoing], room: int) -> int:
-        credit = self._receive_credit
-        windows = credit.windows
+        streams = self.streams
+        windows = streams.receive_credit.windows
         while windows and room > 4096:
             stream_id, _ = windows.popitem()
             if stream_id == CONNECTION:
-                frames.append(self._window_frame(CONNECTION, credit.received, credit.limit))
+                frames.append(streams.build_connection_window())
             else:
-                receive = self._streams[stream_id].receive
-                frames.append(self._window_frame(stream_id, receive.acked, receive.limit))
+                frames.append(streams.build_window(streams.by_id[stream_id]))
             room -= _FRAME_COST
         return room
 
@@ -300,7 +295,7 @@ class Sealing(SessionState):
         All that wait have a part in every call, so whose turn comes first in it hardly matters; and fewer, larger
         pieces cost the reader less.
         """
-        turns, credit = self._turns, self._send_credit
+        turns, credit = self.streams.turns, self.streams.send_credit
         quantum = max(self.limits.quantum, room // max(1, len(turns)) - _FRAME_COST)
         limit = credit.until
         without_credit = 0

@@ -453,6 +453,7 @@ class StreamNumbers:
         "next_peer",
         "own_allowed",
         "peer_allowed",
+        "peer_away_from",
     )
 
     def __init__(self, own_allowed: int, most: int, *, client: bool) -> None:
@@ -465,6 +466,8 @@ class StreamNumbers:
         self.never_answered = 0  # streams opened here that the peer has reset before any byte of theirs
         #: The first of the peer's that is refused, since this side is away.
         self.away: int | None = None
+        #: The peer takes no new streams from this one on; `MAX_OFFSET` where it has only asked for none.
+        self.peer_away_from: int | None = None
         self._plan_more()
 
     def is_own(self, stream_id: int) -> bool:

@@ -13,8 +13,10 @@ from typing import Final
 
 from dtp.bounded import BoundedDict
 from dtp.session.codes import CloseCode, ProtocolError
-from dtp.session.frames import PING
-from dtp.session.limits import NEVER, Limits
+from dtp.session.frames import PING, FrameType, control
+from dtp.session.limits import NEVER, SILENT, WORK_BYTES, WORK_PAUSE, Limits
+from dtp.session.link import Link, LinkTable
+from dtp.session.stream_table import StreamTable
 
 #: PINGs that wait for an answer; older ones are given up.
 _MAX_PINGS = 64
@@ -89,7 +91,7 @@ class PendingPings:
         #: When each was sent.
         self.waiting: BoundedDict[int, float] = BoundedDict(_MAX_PINGS)
         self.rtt: float | None = None
-        #: `Session.moved` when the peer asked, or was asked, last.
+        #: `StreamTable.moved` when the peer asked, or was asked, last.
         self.moved_at = 0
 
     def new_ping(self, now: float) -> bytes:
@@ -128,7 +130,7 @@ class IdleFrames:
             self._raised_at = used
 
     def check_rate(self, now: float, moved: int) -> None:
-        """Raise `ProtocolError` (LIMIT) if there are too many. `moved` is `Session.moved`, which only grows."""
+        """Raise `ProtocolError` (LIMIT) if there are too many. `moved` is `StreamTable.moved`, which only grows."""
         if self.count <= self._burst:
             return
         self.count -= round((now - self._since) * self._rate) + (moved - self._moved) // SHARE
@@ -136,3 +138,137 @@ class IdleFrames:
         self._since, self._moved = now, moved
         if self.count > self._burst:
             raise ProtocolError("too many frames that move nothing", CloseCode.LIMIT)
+
+
+class Readiness:
+    """Whether both sides are to go on: the peer holds the keys, and the server has admitted the client."""
+
+    __slots__ = ("confirmed", "ready", "refusal")
+
+    def __init__(self, *, client: bool) -> None:
+        #: Client: the server has admitted us. Server: we have admitted the client.
+        self.ready = False
+        #: The peer holds the keys: a server's handshake has shown that, a client's first record does.
+        self.confirmed = client
+        #: What to say to whoever sends the first record, if it is to be refused: code and reason.
+        self.refusal: tuple[int, str] | None = None
+
+
+class Liveness:
+    """Asks whether the peer is still there, and says which links to give up. Times are the caller's, in seconds.
+
+    A server says nothing to whom it may have heard before, so it asks nothing before the peer is confirmed (see
+    `Session.refuse_once_confirmed`).
+    """
+
+    __slots__ = ("_limits", "_links", "_readiness", "_streams", "ack_watch", "idle", "pings")
+
+    def __init__(
+        self, limits: Limits, readiness: Readiness, links: LinkTable, streams: StreamTable, now: float
+    ) -> None:
+        self._limits, self._readiness = limits, readiness
+        self._links, self._streams = links, streams
+        self.pings = PendingPings()
+        self.idle = IdleFrames(limits, now)
+        self.ack_watch = AckWatch(limits, now)
+
+    @property
+    def is_silent(self) -> bool:
+        """True while there are links and none of them answers: see `LinkSilent`."""
+        links = self._links.by_number
+        return bool(links) and all(link.is_silent for link in links.values())
+
+    def next_deadline(self) -> float:
+        """Return when to look again at links, or at what is not acknowledged."""
+        links = self._links.by_number.values()
+        if not links:
+            return NEVER
+        times = [self.ack_watch.look_at] if self._streams.send_credit.kept else []
+        for link in links:
+            if link.ping_sent is not None:
+                dead = self._patience(link)
+                wait = dead if link.is_silent else min(dead, self._patience_for_life(link))
+                times.append(link.ping_sent + wait)
+            elif self._keeps_alive:
+                times.append(link.last_received + self._pause_before_ping(link))
+            if link.exchange.asked_at is not None:
+                times.append(link.exchange.asked_at + self._patience_for_exchange(link))
+        return min(times, default=NEVER)
+
+    def is_overdue(self, now: float) -> bool:
+        """True if the peer has had for long what it doesn't acknowledge. Ask it, where that isn't known yet."""
+        credit, watch, links = self._streams.send_credit, self.ack_watch, self._links.by_number
+        if not credit.kept or not links or now < watch.look_at:
+            return False
+        verdict = watch.check_progress(now, credit.sent, credit.released)
+        if verdict is AckAction.ASK:
+            if any(each.send.sent < each.send.highest for each in self._streams.by_id.values()):
+                watch.reset_watch(now)  # a PONG would say nothing of what is still to be sent again
+                return False
+            tokens = []
+            for link in links.values():
+                tokens.append(self._queue_ping(link, now))
+                if link.ping_sent is None and self._keeps_alive:  # it may be the carrier that has lost them
+                    link.ping_sent = now
+            watch.note_pings(tokens)
+        return verdict is AckAction.OVERDUE
+
+    def why_lost(self, link: Link, now: float) -> str | None:
+        """Return why a link is to be given up now; None to keep it."""
+        asked_at = link.exchange.asked_at
+        if asked_at is not None and now >= asked_at + (wait := self._patience_for_exchange(link)):
+            # Whoever has stolen the keys, and stands between, would keep them in use by holding this back.
+            return f"no fresh keys for {wait:g} s"
+        if link.ping_sent is not None and now >= link.ping_sent + (dead := self._patience(link)):
+            return f"no answer for {dead:g} s"
+        return None
+
+    def ask_if_quiet(self, link: Link, now: float) -> bool:
+        """Ask whether the peer is still there, where it has said nothing for long. True if it has answered nothing
+        since it was asked, and that has not been told yet."""
+        if link.ping_sent is None:
+            if self._keeps_alive and now >= link.last_received + self._pause_before_ping(link):
+                self._ask_for_life(link, now)
+            return False
+        if link.is_silent or now < link.ping_sent + self._patience_for_life(link):
+            return False
+        link.told_silent = link.ping_sent
+        return True
+
+    def ask_for_life(self, now: float) -> None:
+        """Ask on each link: see `Session.ask_for_life`."""
+        for link in self._links.by_number.values():
+            if link.ping_sent is None and self._keeps_alive and now >= link.last_received + SILENT:
+                self._ask_for_life(link, now)
+
+    @property
+    def _keeps_alive(self) -> bool:
+        return self._limits.keepalive > 0 and self._readiness.confirmed
+
+    def _ask_for_life(self, link: Link, now: float) -> None:
+        link.ping_sent = now
+        self.pings.moved_at = self._streams.moved
+        self._queue_ping(link, now)
+
+    def _queue_ping(self, link: Link, now: float) -> int:
+        link.control.append(control(FrameType.PING, self.pings.new_ping(now)))
+        return self.pings.token
+
+    def _pause_before_ping(self, link: Link) -> float:
+        """Return the seconds of silence after which a PING asks for life: few while something is going on."""
+        pause = self._limits.keepalive
+        if self._streams.by_id and self._streams.moved - self.pings.moved_at >= WORK_BYTES:
+            pause = min(pause, WORK_PAUSE)
+        return max(pause, link.patience)
+
+    def _patience(self, link: Link) -> float:
+        """Return the seconds from a PING to when its link is given up."""
+        return max(self._limits.dead, link.patience)
+
+    def _patience_for_life(self, link: Link) -> float:
+        """Return the seconds from a PING to when its link is silent."""
+        return max(SILENT, 4 * (self.pings.rtt or 0.0), link.patience)
+
+    def _patience_for_exchange(self, link: Link) -> float:
+        """Return the seconds from asking for fresh keys to their use: half of what is between two exchanges."""
+        return max(self._limits.exchange / 2, self._limits.dead, link.patience)

@@ -528,7 +528,7 @@ async def test_a_peer_that_is_slow_to_hear_that_it_may_open_no_more_is_waited_fo
         going = asyncio.create_task(far.go_away())
         await asyncio.sleep(0)
         await asyncio.sleep(3)
-        connection._session._peer_away_from = None  # it hasn't heard of it
+        connection._session.streams.numbers.peer_away_from = None  # it hasn't heard of it
         stream = await connection.open_stream()
         stream.write(b"asked")
         stream.write_eof()

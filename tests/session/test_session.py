@@ -202,12 +202,12 @@ class Exchange(RuleBasedStateMachine):
         if hasattr(self, "pair"):
             for client in (True, False):
                 session = self.session(client)
-                halves = [stream.receive for stream in session._streams.values()]
-                assert session._gaps.runs == sum(half.runs for half in halves)
+                halves = [stream.receive for stream in session.streams.by_id.values()]
+                assert session.streams.gaps.runs == sum(half.runs for half in halves)
                 early = sum(
                     len(block) for half in halves if half.early for block in half.early._blocks.values()
                 )
-                assert early + session._gaps.runs * RUN <= session.held
+                assert early + session.streams.gaps.runs * RUN <= session.held
 
     def teardown(self) -> None:
         if not hasattr(self, "pair"):
@@ -408,7 +408,7 @@ def test_of_many_streams_that_are_allowed_some_may_be_opened_at_a_time() -> None
 def test_a_read_opens_no_more_streams_than_were_allowed_before_it() -> None:
     limits = replace(PATIENT, streams=5000)
     pair = SessionPair(limits, limits)
-    pair.client._numbers.own_allowed = 5000
+    pair.client.streams.numbers.own_allowed = 5000
     for _ in range(STREAMS_AHEAD + 1):
         pair.client.open_stream()
     pair.settle()

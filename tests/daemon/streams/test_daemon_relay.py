@@ -417,9 +417,9 @@ def test_what_waits_for_its_rate_is_credit_once_the_stream_is_over(run: Run, way
                 await exchange(port, bytes(200_000))
             await pair.exposed.ledger.wait_empty()
             session = connection._session
-            await until(lambda: not session._streams)
-            assert session._receive_credit.consumed >= 100_000
-            assert session._receive_credit.unread == 0
+            await until(lambda: not session.streams.by_id)
+            assert session.streams.receive_credit.consumed >= 100_000
+            assert session.streams.receive_credit.unread == 0
 
     run(scenario)
 

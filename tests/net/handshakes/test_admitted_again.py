@@ -86,7 +86,7 @@ async def test_a_carrier_without_the_proof_is_not_asked_about() -> None:
         dtp.connect(listener.address(), identity=ALICE) as connection,
     ):
         assert await roundtrip(connection, b"hi") == b"hi"
-        connection._session._secret = bytes(32)
+        object.__setattr__(connection._session.facts, "secret", bytes(32))
         await cut(connection)
         assert len(door.asked) == 1
 

@@ -167,7 +167,7 @@ def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market
         stream.write_eof()
         await stream.read()
         # A server of our own making, which doesn't care how many streams it was allowed.
-        connection._session._numbers.own_allowed = 1000
+        connection._session.streams.numbers.own_allowed = 1000
         for _ in range(8):
             unasked = await connection.open_stream()
             unasked.write(bytes(MIB))

@@ -73,7 +73,7 @@ def test_bytes_behind_a_gap_are_not_received() -> None:
     pair.settle()
     pair.server.write_stream(stream, b"a")
     pair.settle()
-    hidden = pair.client._streams[stream].receive  # as if a frame at a far offset had come
+    hidden = pair.client.streams.by_id[stream].receive  # as if a frame at a far offset had come
     limit = hidden.limit
     pair.client._on_stream(stream, limit - 1, b"z", False, 0.0)
     assert pair.client.traffic.received == 1
@@ -88,7 +88,7 @@ def test_a_stream_that_was_stopped_gets_no_further_credit() -> None:
     pair.client.write_stream(stream, b"ask")
     pair.settle()
     pair.client.stop_stream(stream, 0)
-    receive = pair.client._streams[stream].receive
+    receive = pair.client.streams.by_id[stream].receive
     for _ in range(8):  # a server that doesn't heed it
         room = receive.limit - receive.next
         if room:
