@@ -83,12 +83,12 @@ class NeighbourSink:
             found, used = split_frames(self._partial, self._gossip.limits.message, _STEP)
         except GossipFrameError:
             self._gossip.router.count_broken(self.peer)
-            self._gossip._receive_frames(self.peer, [])
+            self._gossip.receive_frames(self.peer, [])
             return
         self._partial = self._partial[used:]
         self._has_more = len(found) == _STEP
         if found:
-            self._gossip._receive_frames(self.peer, found)
+            self._gossip.receive_frames(self.peer, found)
         if not self._has_more:
             owed, self._owed = self._owed, 0
             self._stream.consumed(owed)
@@ -159,7 +159,7 @@ class NeighbourSink:
             self._mark_over()
             return
         self.send()
-        self._gossip._schedule_flush()
+        self._gossip.schedule_flush()
 
     def close(self) -> None:
         """End it at once."""
@@ -187,6 +187,6 @@ class NeighbourSink:
             self._is_over = True
             self._unread.clear()
             self._partial, self._has_more = b"", False
-            self._gossip._on_channel_over(self)
+            self._gossip.on_channel_over(self)
             if not self._ended.done():
                 self._ended.set_result(None)

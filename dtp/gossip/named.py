@@ -1,15 +1,18 @@
-"""Members of small topics whom neighbours name: they are connected to, those of one neighbour beside another's."""
+"""Signed records of peers, by which neighbours name members of small topics: those are connected to, those that one
+neighbour has named beside another's."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 from dtp.bounded import BoundedDict
 from dtp.carriers.nearness import Nearness, network_of_source
-from dtp.errors import DtpError
+from dtp.errors import DtpError, PeerError
+from dtp.gossip.core import RecordsOffered
+from dtp.gossip.router import Router
 from dtp.identity import PeerId
 from dtp.tasks import TaskSet
 
@@ -27,6 +30,12 @@ PAUSE: Final = 60.0
 
 #: Connects to a peer that somebody has named.
 ConnectPeer = Callable[[PeerId], Any]
+#: Learns a signed record, and returns whom it names; None when it isn't to be believed.
+LearnRecord = Callable[[bytes, PeerId], PeerId | None]
+#: Returns the signed record of a peer for another to hear, if there is one.
+RecordOf = Callable[[PeerId, PeerId], bytes | None]
+#: Returns in which networks and by which relays a peer is dialled on the internet.
+NetworksOf = Callable[[PeerId], frozenset[str]]
 
 
 class Named(NamedTuple):
@@ -99,6 +108,75 @@ class NamedPeers:
             if not self._busy[teller]:
                 del self._busy[teller]
         self._dial_next()
+
+
+class RecordExchange:
+    """Gives neighbours the records of others, learns those that they give, and connects to whom these name."""
+
+    __slots__ = ("_learn", "_named", "_neighbours", "_networks_of", "_now", "_own", "_router")
+
+    def __init__(
+        self, own: PeerId, router: Router, neighbours: Collection[bytes], now: Callable[[], float]
+    ) -> None:
+        """`neighbours` are those there are, by their keys; `now` gives the loop's time."""
+        self._own, self._router, self._neighbours, self._now = own, router, neighbours, now
+        self._learn: LearnRecord | None = None
+        self._networks_of: NetworksOf = lambda peer: frozenset()
+        self._named: NamedPeers | None = None
+
+    def begin(
+        self,
+        record_of: RecordOf | None,
+        learn: LearnRecord | None,
+        connect: ConnectPeer | None,
+        networks_of: NetworksOf | None,
+    ) -> None:
+        """Begin: see `Gossip.exchange_records`."""
+        self._learn, self._networks_of = learn, networks_of or self._networks_of
+        if connect is not None:
+            self._named = NamedPeers(
+                connect, is_wanted=self._is_wanted, now=self._now, counts=self._router.counts
+            )
+        if record_of is not None:
+            given, neighbours = record_of, self._neighbours
+
+            def find(peer: bytes, hearer: bytes) -> bytes | None:
+                if (
+                    peer not in neighbours or hearer not in neighbours
+                ):  # a broker is a member, and has no record
+                    return None
+                return given(PeerId(peer), PeerId(hearer))
+
+            self._router.set_records(find)
+
+    async def stop(self) -> None:
+        """End what is under way. Idempotent."""
+        if self._named is not None:
+            await self._named.stop()
+
+    def take_offered(self, offered: RecordsOffered) -> None:
+        """Learn records that a neighbour gave, and connect to whom they name, where that is wanted."""
+        if self._learn is None:
+            return
+        for record in offered.records:
+            try:
+                peer = self._learn(record, PeerId(offered.sender))
+            except PeerError as error:
+                self._router.counts["record-refused"] += 1
+                self._router.count_bad_record(offered.sender)
+                log.debug("a record that %s gave: %s", PeerId(offered.sender).short, error)
+                continue
+            if peer is not None and self._named is not None:
+                self._named.add(Named(peer, offered.topic), self._router.source_of(offered.sender))
+
+    def _is_wanted(self, named: Named) -> bool:
+        """Return whether a member of a topic that somebody has named is to become a neighbour."""
+        if named.peer.key in self._neighbours or named.peer == self._own:
+            return False
+        sources = [self._router.source_of(each) for each in self._router.members_of(named.topic)]
+        limits = self._router.limits
+        count = count_members(sources, self._networks_of(named.peer), limits.per_network)
+        return count < limits.full_mesh
 
 
 def count_members(sources: Iterable[str], networks: frozenset[str], per_network: int) -> int:

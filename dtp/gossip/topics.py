@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -10,11 +12,16 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from dtp.gossip.core import Verdict
 from dtp.gossip.errors import MessageTooLarge, NoTopicPeers, TopicError, TopicOverrun
 from dtp.gossip.message import MAX_DEPTH, Message, check_topic
+from dtp.gossip.router import Router
 from dtp.gossip.sealing import OVERHEAD, PRIVATE, TopicKey
 from dtp.identity import PeerId
+from dtp.limited_log import RateLimitedLog
+from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
     from dtp.gossip.gossip import Gossip
+
+log = logging.getLogger("dtp.gossip")
 
 #: What happens when messages come faster than the program reads.
 Overflow = Literal["wait", "drop-oldest", "raise"]
@@ -26,6 +33,8 @@ ROOM: Final = 1024
 ROOM_BYTES: Final = 8 * 1024 * 1024
 #: Seconds that publishing waits for somebody to publish to.
 PATIENCE: Final = 5.0
+#: Seconds in which `OF_ONE` faults of one topic's validator are told: anybody may write what it fails at.
+_FAULTS: Final = 60.0
 #: What a message adds to its payload at most, but for the topic's name.
 _OVERHEAD: Final = 50 + 32 * MAX_DEPTH + 66
 
@@ -83,7 +92,7 @@ class Topic:
     async def __aenter__(self) -> Topic:
         if self._state != "new":
             raise TopicError("a topic is joined once; make another of the same name")
-        self._gossip._join_topic(self)
+        self._gossip.join_topic(self)
         self._state = "joined"
         return self
 
@@ -91,11 +100,12 @@ class Topic:
         """Leave. What was published is sent first, as far as neighbours read."""
         if self._state == "joined":
             await self._gossip.flush()
-        self._leave_topic()
+        self.leave()
 
-    def _leave_topic(self) -> None:
+    def leave(self) -> None:
+        """Leave at once, whatever is still to be sent. Idempotent."""
         if self._state == "joined":
-            self._gossip._leave_topic(self)
+            self._gossip.leave_topic(self)
         self._state = "left"
         while self._readers:
             reader = self._readers.popleft()
@@ -119,18 +129,18 @@ class Topic:
                 "blob's hash instead"
             )
         self._check_joined()
-        if not self._gossip._has_members(self):
+        if not self._gossip.has_members(self):
             await self._wait_for_members(patience)
-        while not self._gossip._may_publish(self):
-            await self._gossip._wait_room()
+        while not self._gossip.may_publish(self):
+            await self._gossip.wait_room()
             self._check_joined()
-        return self._gossip._queue_message(self, payload)
+        return self._gossip.queue_message(self, payload)
 
     async def _wait_for_members(self, patience: float) -> None:
         try:
             async with asyncio.timeout(patience):
-                while not self._gossip._has_members(self):
-                    await self._gossip._wait_room()
+                while not self._gossip.has_members(self):
+                    await self._gossip.wait_room()
                     self._check_joined()
         except TimeoutError:
             raise NoTopicPeers(
@@ -166,7 +176,7 @@ class Topic:
         if self._waiting and self._readers:
             self._wake_reader()
         if self.overflow == "wait":
-            self._gossip._on_room_made()
+            self._gossip.on_room_made()
         return message
 
     async def read(self) -> Message:
@@ -194,7 +204,8 @@ class Topic:
         """True if no further message has room."""
         return len(self._waiting) >= self._room or self._size >= ROOM_BYTES
 
-    def _deliver_message(self, message: Message) -> None:
+    def deliver_message(self, message: Message) -> None:
+        """Keep a message until the program reads it, or do what `overflow` says where there is no room."""
         if self.is_full and self.overflow != "wait":
             self._gossip.counts["dropped-by-reader"] += 1
             self.dropped += 1
@@ -220,7 +231,64 @@ class Topic:
     @property
     def members(self) -> list[PeerId]:
         """Neighbours that have the topic. Brokers aren't among them."""
-        return [PeerId(peer) for peer in sorted(self._gossip._members_of(self))]
+        return [PeerId(peer) for peer in sorted(self._gossip.members_of(self))]
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r} {self._state}, {self.waiting} waiting>"
+
+
+class Validators:
+    """Asks programs of the messages of their topics, and gives the router what they say. `stop` ends it."""
+
+    def __init__(self, router: Router, now: Callable[[], float], schedule_flush: Callable[[], None]) -> None:
+        self._router, self._now, self._schedule_flush = router, now, schedule_flush
+        self._tasks = TaskSet()
+        self._log = RateLimitedLog(log, "gossip", "faults of validators", period=_FAULTS, clock=now)
+
+    def wrap(self, topic: Topic) -> Callable[[Message], Verdict | None] | None:
+        """Return what the router is to ask of a topic's messages: None where that is given later. None for all, where
+        the topic has no validator."""
+        validator = topic.validator
+        if validator is None:
+            return None
+
+        def validate(message: Message) -> Verdict | None:
+            try:
+                verdict = validator(message)
+                if not inspect.isawaitable(verdict):
+                    return _check_verdict(verdict)
+            except Exception as error:  # noqa: BLE001 - foreign code: others' messages are still to come
+                self._note_fault(topic, error)
+                return Verdict.IGNORE
+            self._tasks.start(self._wait_verdict(topic, message, verdict), name="dtp-gossip-validator")
+            return None
+
+        return validate
+
+    async def stop(self) -> None:
+        """Wait for no verdict any more. Idempotent."""
+        await self._tasks.stop()
+
+    async def _wait_verdict(self, topic: Topic, message: Message, awaited: Awaitable[Verdict]) -> None:
+        verdict = Verdict.IGNORE
+        try:
+            verdict = _check_verdict(await awaited)
+        except Exception as error:  # noqa: BLE001 - foreign code
+            self._note_fault(topic, error)
+        finally:
+            self._router.set_verdict(message.id, verdict, self._now())
+            self._schedule_flush()
+
+    def _note_fault(self, topic: Topic, fault: Exception) -> None:
+        """Count a message that a topic's validator failed at, and tell the loop's exception handler of some."""
+        self._router.counts["validator-failed"] += 1
+        if self._log.may_log(topic.name):
+            told = {"message": f"the validator of topic {topic.name!r} failed", "exception": fault}
+            asyncio.get_running_loop().call_exception_handler(told)
+
+
+def _check_verdict(verdict: object) -> Verdict:
+    """Return what a validator returned. Raise `TopicError` where that is no verdict."""
+    if not isinstance(verdict, Verdict):
+        raise TopicError(f"a validator returned {verdict!r}; return Verdict.ACCEPT, IGNORE or REJECT")
+    return verdict

@@ -210,14 +210,14 @@ def test_private_topics_are_read_by_holders_of_the_key_only():
         # Who has seen the name, but not the key, is refused.
         router = made[2].gossip.router
         router.join(first.wire_name, asyncio.get_running_loop().time())
-        made[2].gossip._schedule_flush()
+        made[2].gossip.schedule_flush()
         await until(lambda: len(second.members) == 2)
         from dtp.gossip.message import content_of, sign_batch
 
         content = content_of(made[2].id.key, first.wire_name, 1, int(WALL * 1000), bytes(60))
         (encoded,) = sign_batch(made[2].gossip.identity, [content])
         router.publish(encoded, asyncio.get_running_loop().time())
-        made[2].gossip._schedule_flush()
+        made[2].gossip.schedule_flush()
         await until(lambda: made[0].gossip.counts["message-not-sealed"])
         assert made[0].gossip.score(made[2].id) < 0
 

@@ -215,7 +215,7 @@ def test_tiny_pieces_that_wait_for_a_slow_program_are_put_together() -> None:
         gossip: Any = SimpleNamespace(
             is_paused=True,
             limits=DEFAULT,
-            _receive_frames=lambda _, found: received.extend(found),
+            receive_frames=lambda _, found: received.extend(found),
         )
         sink = NeighbourSink(gossip, b"peer", stream)
         data = frames.frame(GossipFrameType.MESSAGE, bytes(100_000))

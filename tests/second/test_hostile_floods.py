@@ -53,7 +53,7 @@ def test_scattered_pieces_of_many_streams_are_bounded_together(we_dial: bool) ->
     def flood() -> Iterator[None]:
         for offset in range(1, 5000, 2):
             if duo.us.ended is None and not attack(duo, *[stream(each, offset, b"x") for each in numbers]):
-                assert duo.us._gaps.runs == offset // 2 * 200 + 200
+                assert duo.us.streams.gaps.runs == offset // 2 * 200 + 200
                 yield
 
     assert memory_of(flood()) < 2_000_000
@@ -110,7 +110,7 @@ def test_a_flood_of_streams_that_come_and_go_unread(we_dial: bool) -> None:
 def write_without_end(duo: Duo, number: int) -> int:
     """Small writes, in each of the ways that a connection sends them, until they have to wait; what is kept."""
     into = Buffer(1 << 18)
-    send = duo.us._streams[number].send
+    send = duo.us.streams.by_id[number].send
     for _ in range(3000):
         duo.us.seal_write(duo.us.link, number, bytes(100), into, 1000.0)
         duo.us.seal_pieces(duo.us.link, [(number, 0, 100)], bytes(100), into, 1000.0)
@@ -136,7 +136,7 @@ def test_credit_without_end_and_no_acknowledgement(we_dial: bool) -> None:
     assert duo.ours.take(0) == b""
     assert attack(duo, frame(Type.WINDOW, number, 40_000, 2**61)) is None
     assert len(duo.ours.take(0)) > 40_000
-    assert duo.us._streams[number].send.kept == limits.unacknowledged
+    assert duo.us.streams.by_id[number].send.kept == limits.unacknowledged
     duo.us.reset_stream(number, 1)  # nothing is kept of this one any more
     other = duo.us.open_stream()
     assert attack(duo, frame(Type.WINDOW, other, 0, 2**61)) is None
@@ -158,7 +158,7 @@ def test_what_is_kept_is_counted_across_resumes(we_dial: bool) -> None:
     for _ in range(10):
         duo.us.write_stream(number, bytes(10_000))
         duo.ours.take(name)  # is lost
-        assert duo.us._streams[number].send.kept <= limits.unacknowledged
+        assert duo.us.streams.by_id[number].send.kept <= limits.unacknowledged
         duo.cut(name)
         name = duo.dial()
         duo.settle()
@@ -233,8 +233,8 @@ def test_floods_of_other_frames_keep_nothing(we_dial: bool, kind: str) -> None:
         assert attack(duo, *[each] * 20, name=1) is None
     waiting = (
         len(duo.us._control)
-        + len(duo.us._receive_credit.windows)
-        + len(duo.us._turns)
+        + len(duo.us.streams.receive_credit.windows)
+        + len(duo.us.streams.turns)
         + len(duo.us.link.control)
     )
     assert waiting <= 4

@@ -294,7 +294,7 @@ def test_any_frames_in_any_order_end_in_a_code_or_go_on(
         duo.ours.wait(0.2)
     ended = duo.us.ended
     if ended is None:
-        assert duo.us._receive_credit.received <= duo.us._receive_credit.limit
+        assert duo.us.streams.receive_credit.received <= duo.us.streams.receive_credit.limit
     elif not ended.by_peer:
         assert duo.ours.closed_with in (
             CloseCode.PROTOCOL,

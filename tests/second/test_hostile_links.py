@@ -191,7 +191,7 @@ def test_a_refused_added_link_leaves_the_others(we_dial: bool) -> None:
         for _ in range(7):
             duo.dial(add=True)
             duo.settle()
-        assert len(duo.us._links) == 8
+        assert len(duo.us.links.by_number) == 8
         name, sealer, h = fresh(duo)
         duo.ours.receive(name, sealer.seal(attach(duo, h, 99, flags=ADD)))
         assert not duo.ours.links[name].attached

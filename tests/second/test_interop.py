@@ -333,7 +333,7 @@ class Play:
                 duo.second.pump(numbers[which % len(numbers)])
 
     def use_ours(self, what: str, stream: int, size: int) -> None:
-        us, send = self.duo.us, self.duo.us._streams[stream].send
+        us, send = self.duo.us, self.duo.us.streams.by_id[stream].send
         if what == "write" and not send.finished and send.reset_code is None:
             data = self.rng.randbytes(size)
             us.write_stream(stream, data)

@@ -127,14 +127,14 @@ class Bridge:
         self._sender = SupervisedTask(self._send_on, name="dtp-gossip-engine")
         self._tasks = TaskSet()
         self._fault_log = RateLimitedLog(
-            log, self.engine.name, "failures", period=_FAULTS, clock=gossip._loop_time
+            log, self.engine.name, "failures", period=_FAULTS, clock=gossip.loop_time
         )
 
     async def start(self) -> None:
         """Connect, and become a neighbour."""
         await self.engine.start(self._on_messages, self._on_return)
         gossip = self._gossip
-        gossip.router.add_peer(self.peer, gossip._loop_time(), outgoing=True, is_bridge=True)
+        gossip.router.add_peer(self.peer, gossip.loop_time(), outgoing=True, is_bridge=True)
         self._sender.start()
 
     async def stop(self) -> None:
@@ -207,7 +207,7 @@ class Bridge:
         await self.engine.unsubscribe(topic)
 
     def _tell_router(self, kind: GossipFrameType, topic: bytes) -> None:
-        self._gossip._receive_frames(self.peer, [(kind, frames.named(topic))])
+        self._gossip.receive_frames(self.peer, [(kind, frames.named(topic))])
 
     # ---- what the broker brings ---------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Bridge:
 
     def _pass_messages(self, kind: GossipFrameType, messages: Sequence[bytes]) -> None:
         most = self._gossip.limits.message
-        self._gossip._receive_frames(self.peer, [(kind, each) for each in messages if len(each) <= most])
+        self._gossip.receive_frames(self.peer, [(kind, each) for each in messages if len(each) <= most])
 
     def _pass_behind(self, topic: bytes) -> None:
         self._pass_messages(GossipFrameType.MESSAGE, self._behind.pop(topic, ()))
@@ -315,7 +315,7 @@ class Bridge:
             elif kind == GossipFrameType.HISTORY:
                 self._fetch_soon(*frames.read_history(body))
         if data:
-            self._gossip._schedule_flush()  # there is room again
+            self._gossip.schedule_flush()  # there is room again
         return bool(data)
 
     def _queue_message(self, parsed: Parsed, now: float) -> None:
