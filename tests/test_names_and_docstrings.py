@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -37,9 +38,32 @@ Whom Whose Why
 NOUNS_FIRST: dict[str, int] = {}
 
 
+@dataclass
+class Found:
+    """What is counted in all files."""
+
+    #: Public class name -> the files that define it.
+    classes: defaultdict[str, set[Path]] = field(default_factory=lambda: defaultdict(set))
+    #: Room -> docstrings that begin with a noun; "." is `dtp` itself.
+    nouns: Counter[str] = field(default_factory=Counter)
+    #: Names of methods.
+    methods: list[str] = field(default_factory=list)
+
+
 @cache
-def trees() -> dict[Path, ast.Module]:
-    return {path.relative_to(DTP): ast.parse(path.read_text()) for path in sorted(DTP.rglob("*.py"))}
+def found_in_all() -> Found:
+    """Look through the files, one after another: the garbage collector goes through all trees that are kept."""
+    found = Found()
+    for path in sorted(DTP.rglob("*.py")):
+        inside, tree = path.relative_to(DTP), ast.parse(path.read_text())
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.classes[node.name].add(inside)
+        found.nouns[inside.parts[0] if len(inside.parts) > 1 else "."] += sum(
+            map(is_noun_first, ast.walk(tree))
+        )
+        found.methods += method_names(tree)
+    return found
 
 
 def allowed_classes() -> dict[str, int]:
@@ -55,12 +79,7 @@ def allowed_classes() -> dict[str, int]:
 
 def shared_classes() -> dict[str, int]:
     """Return the public class names that several files define, and how many do."""
-    found: defaultdict[str, set[Path]] = defaultdict(set)
-    for path, tree in trees().items():
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found[node.name].add(path)
-    return {name: len(paths) for name, paths in sorted(found.items()) if len(paths) > 1}
+    return {name: len(paths) for name, paths in sorted(found_in_all().classes.items()) if len(paths) > 1}
 
 
 def is_noun_first(node: ast.AST) -> bool:
@@ -74,14 +93,6 @@ def is_noun_first(node: ast.AST) -> bool:
     return bool(words) and words[0].rstrip(",.:;") in NOUNS.split()
 
 
-def nouns_first() -> Counter[str]:
-    """Return how many such docstrings there are, by room; "." is `dtp` itself."""
-    found: Counter[str] = Counter()
-    for path, tree in trees().items():
-        found[path.parts[0] if len(path.parts) > 1 else "."] += sum(map(is_noun_first, ast.walk(tree)))
-    return +found
-
-
 def method_names(tree: ast.AST) -> Iterator[str]:
     """Yield the names of methods that aren't properties, nor Python's own."""
     for made in ast.walk(tree):
@@ -93,7 +104,7 @@ def method_names(tree: ast.AST) -> Iterator[str]:
 
 
 def test_no_more_methods_have_one_word_for_a_name() -> None:
-    names = [name for tree in trees().values() for name in method_names(tree)]
+    names = found_in_all().methods
     assert len(names) > 7000
     assert 100 * sum("_" not in name.strip("_") for name in names) / len(names) <= ONE_WORD
 
@@ -104,8 +115,8 @@ def test_no_class_name_gets_another_meaning() -> None:
 
 
 def test_no_more_docstrings_begin_with_a_noun() -> None:
-    found = nouns_first()
-    assert {room: count for room, count in found.items() if count > NOUNS_FIRST.get(room, 0)} == {}
+    nouns = found_in_all().nouns
+    assert {room: count for room, count in nouns.items() if count > NOUNS_FIRST.get(room, 0)} == {}
 
 
 def test_what_counts() -> None:

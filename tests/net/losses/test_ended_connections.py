@@ -144,7 +144,13 @@ async def left_by_way(count: int, url: str, way: str) -> Counter[str]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0/x", "quic://127.0.0.1:0", "memory://x"]
+    "url",
+    [
+        "tcp://127.0.0.1:0",
+        pytest.param("ws://127.0.0.1:0/x", marks=pytest.mark.slow),
+        "quic://127.0.0.1:0",
+        pytest.param("memory://x", marks=pytest.mark.slow),
+    ],
 )
 def test_a_connection_that_is_over_leaves_nothing(url: str, way: str) -> None:
     left = asyncio.run(left_by_way(20, url, way))

@@ -30,7 +30,16 @@ LIMITS = replace(DEFAULT, idle_frame_rate=0)
 #: What anybody may send at once, and more.
 ALLOWED = DEFAULT.idle_frames // RECORD_FRAMES
 RECORDS = ALLOWED + 4
-CARRIERS = pytest.mark.parametrize("url", ["memory://x", "tcp://127.0.0.1:0"])
+#: All kinds in memory, which is what counts of them, and by TCP those that cost most; the others are slow.
+FLOODS = [
+    pytest.param(
+        url,
+        kind,
+        marks=() if url == "memory://x" or kind in ("WINDOW", "empty DATAGRAM") else pytest.mark.slow,
+    )
+    for kind in TINY
+    for url in ("memory://x", "tcp://127.0.0.1:0")
+]
 
 
 class Guard:
@@ -84,8 +93,7 @@ def run(url: str, main: object) -> None:
         asyncio.run(main)  # type: ignore[arg-type]
 
 
-@CARRIERS
-@pytest.mark.parametrize("kind", TINY)
+@pytest.mark.parametrize(("url", "kind"), FLOODS)
 def test_a_flood_of_tiny_frames_is_ended_and_a_visitor_waits_for_few_of_them(url: str, kind: str) -> None:
     async def main() -> None:
         async with guard(url) as (guarded, visitor):

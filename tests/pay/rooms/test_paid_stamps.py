@@ -472,7 +472,9 @@ def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
     market(scenario)
 
 
-@pytest.mark.parametrize("call", ["simulate", "execute", "objects"])
+@pytest.mark.parametrize(
+    "call", ["simulate", *(pytest.param(call, marks=pytest.mark.slow) for call in ("execute", "objects"))]
+)
 def test_a_stamp_is_paid_once_the_chain_is_there_again(market: Play, call: str) -> None:
     async def scenario(market: Market) -> None:
         async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
