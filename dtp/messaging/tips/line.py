@@ -29,7 +29,7 @@ from dtp.messaging.person.delivery import LIFETIME, now_ms
 from dtp.messaging.tips.errors import LetterForged, LineUnreached, TipError
 from dtp.messaging.tips.letter import TipLetter
 from dtp.messaging.tips.line_store import KeptLetter, LineStore, Tip
-from dtp.messaging.tips.stripping import strip_files
+from dtp.messaging.tips.strip_process import strip_files
 
 log = logging.getLogger("dtp.messaging")
 
@@ -366,7 +366,7 @@ async def stripped(paths: list[Path], as_is: bool) -> AsyncIterator[list[Path]]:
         return
     folder = await asyncio.to_thread(tempfile.TemporaryDirectory)
     try:
-        yield await asyncio.to_thread(strip_files, paths, Path(folder.name))
+        yield await strip_files(paths, Path(folder.name))
     finally:
         await asyncio.to_thread(folder.cleanup)
 

@@ -7,7 +7,7 @@ one sees may still tell, and so may how a picture was scaled. Files of other kin
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,15 +38,12 @@ _TEXTS: Final = frozenset({".txt", ".md", ".csv"})
 _MODES: Final = {"L": "L", "1": "L", "RGB": "RGB", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA", "P": "RGBA"}
 
 
-def strip_files(paths: Iterable[Path], folder: Path) -> list[Path]:
-    """Return files in `folder` with what one sees of others, under names that say nothing: `file-1.jpg`.
+def strip_file(path: Path, folder: Path, name: str) -> Path:
+    """Return the file in `folder` with what one sees of another, called `name` with the other's ending.
 
-    Raise `MetadataKept` if one can't be stripped, `TipError` if one can't be read.
+    Raise `MetadataKept` if it can't be stripped, `TipError` if it can't be read. How much memory a file takes is up
+    to its maker: `strip_process` bounds it.
     """
-    return [_strip(path, folder, f"file-{number}") for number, path in enumerate(paths, 1)]
-
-
-def _strip(path: Path, folder: Path, name: str) -> Path:
     kind = path.suffix.lower()
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -106,7 +103,8 @@ def _redraw(image: Any, found: Image, form: str) -> Image:
         plain = image.composite(plain, image.new("RGBA", plain.size), seen)
     if form == "JPEG" and plain.mode == "RGBA":
         plain = image.alpha_composite(image.new("RGBA", plain.size, "white"), plain).convert("RGB")
-    made: Image = image.frombytes(plain.mode, plain.size, plain.tobytes())
+    made: Image = image.new(plain.mode, plain.size)
+    made.paste(plain)
     return made
 
 
@@ -135,6 +133,8 @@ def _draw_pages(path: Path, target: Path) -> Path:
             drawn.save(
                 *(target, "PDF"), append=number > 0, resolution=_DOTS, quality=_QUALITY, **_NOTHING_SAID
             )
+    except pypdfium2.PdfiumError as fault:
+        raise MetadataKept(f"{path.name} can't be drawn: {fault}") from None
     finally:
         document.close()
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zlib
 from pathlib import Path
@@ -10,8 +11,9 @@ import pypdfium2
 import pytest
 from PIL import Image, PngImagePlugin
 
+from dtp.messaging.tips import strip_process
 from dtp.messaging.tips.errors import MetadataKept, TipError
-from dtp.messaging.tips.stripping import MAX_PAGES, MAX_PIXELS, strip_files
+from dtp.messaging.tips.stripping import MAX_PAGES, MAX_PIXELS, strip_file
 
 SECRET = b"THE-MAKER-OF-THIS"
 
@@ -20,6 +22,14 @@ SECRET = b"THE-MAKER-OF-THIS"
 def out(tmp_path: Path) -> Path:
     (tmp_path / "out").mkdir()
     return tmp_path / "out"
+
+
+def strip_files(paths: list[Path], folder: Path) -> list[Path]:
+    return [strip_file(path, folder, f"file-{number}") for number, path in enumerate(paths, 1)]
+
+
+def strip_apart(paths: list[Path], folder: Path, **bounds: int) -> list[Path]:
+    return asyncio.run(strip_process.strip_files(paths, folder, **bounds))
 
 
 def noise(size: tuple[int, int] = (60, 40)) -> Image.Image:
@@ -147,6 +157,60 @@ def test_bombs_do_not_go_off(tmp_path: Path, out: Path):
         file.truncate(1 << 40)
     with pytest.raises(MetadataKept):
         strip_files([huge], out)
+
+
+MIB = 1024**2
+
+
+def unpacking_to(size: int) -> bytes:
+    """Return a document whose one page says nothing in so many MiB."""
+    packer = zlib.compressobj()
+    first = packer.compress(b" " * MIB) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(b" " * MIB) + packer.flush(zlib.Z_FULL_FLUSH)  # the same each time
+    packed = first + (size - 1) * again + packer.flush()
+    page = b"/Type /Page /Parent 2 0 R /MediaBox [0 0 72 72] /Contents 4 0 R"
+    parts = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< %b >>" % page,
+    ]
+    parts.append(b"<< /Filter /FlateDecode /Length %d >>\nstream\n%b\nendstream" % (len(packed), packed))
+    objects = b"".join(b"%d 0 obj\n%b\nendobj\n" % each for each in enumerate(parts, 1))
+    return b"%PDF-1.4\n" + objects + b"trailer\n<< /Root 1 0 R /Size 5 >>\n"
+
+
+def test_what_a_document_unpacks_to_is_bounded(tmp_path: Path, out: Path) -> None:
+    """Some 2 MB took whoever sent it 5.5 GiB."""
+    small, large = tmp_path / "small.pdf", tmp_path / "large.pdf"
+    small.write_bytes(unpacking_to(1))
+    large.write_bytes(unpacking_to(500))
+    assert large.stat().st_size < 4 * MIB
+    assert strip_apart([small], out) == [out / "file-1.pdf"]
+    with pytest.raises(MetadataKept, match=r"large\.pdf can't be drawn: it takes more than 500 MiB"):
+        strip_apart([small, large], out, memory=500 * MIB)
+
+
+@pytest.mark.slow
+def test_the_time_that_files_take_is_bounded(tmp_path: Path, out: Path) -> None:
+    point = Image.new("L", (1, 1))
+    long = tmp_path / "long.pdf"
+    point.save(long, resolution=0.1, save_all=True, append_images=(MAX_PAGES - 1) * [point])
+    with pytest.raises(MetadataKept, match=r"long\.pdf can't be drawn: it takes more than 1 s"):
+        strip_apart([long], out, seconds=1)
+
+
+def test_files_drawn_apart_are_those_drawn_here_and_faults_have_their_names(
+    tmp_path: Path, out: Path
+) -> None:
+    paths = [marked(tmp_path, kind) for kind in ("png", "txt")]
+    here = [each.read_bytes() for each in strip_files(paths, out)]
+    assert [each.read_bytes() for each in strip_apart(paths, out)] == here
+    letter = tmp_path / "letter.docx"
+    letter.write_bytes(b"PK")
+    with pytest.raises(TipError, match=r"missing\.png can't be read"):
+        strip_apart([*paths, tmp_path / "missing.png"], out)
+    with pytest.raises(MetadataKept, match=r"letter\.docx"):
+        strip_apart([letter], out)
 
 
 HIDDEN, SHOWN = (200, 30, 40), (10, 120, 60)
