@@ -13,8 +13,9 @@ What is used is loaded when it is used, so that `import dtp` is fast.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from dtp.errors import LocalError as _LocalError
 from dtp.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -184,11 +185,36 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 
+class _NotInstalled:
+    """Stands for a public name that needs a library which isn't installed. Using it raises the error that says what
+    to install; asking for the name doesn't, so that `hasattr`, `from dtp import *` and `inspect` work."""
+
+    def __init__(self, error: _LocalError) -> None:
+        self._error = error
+
+    def __call__(self, *args: object, **kwargs: object) -> NoReturn:
+        raise self._error.with_traceback(None)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self()
+
+    def __instancecheck__(self, value: object) -> bool:
+        return False
+
+    def __mro_entries__(self, bases: tuple[object, ...]) -> NoReturn:
+        self()
+
+
 def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'dtp' has no attribute {name!r}")
-    value = importlib.import_module(module)
+    try:
+        value = importlib.import_module(module)
+    except _LocalError as error:
+        return _NotInstalled(error)
     if module != f"{__name__}.{name}":
         value = getattr(value, name)
     globals()[name] = value

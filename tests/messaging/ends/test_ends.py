@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 from ends_world import End, Killed, Mailbox, identity, pair, settle
@@ -377,10 +375,3 @@ def test_one_time_key_given_to_two() -> None:
     c.receive(answer)
     again = Sealed.parse(open_envelope(b.mailbox.envelopes.pop(0), b.identity))
     assert from_c.open_sealed(b.local, again).payloads == [b"second"]
-
-
-def test_a_library_that_is_missing_is_named() -> None:
-    program = "import sys; sys.modules['vodozemac'] = None; import dtp\ntry: dtp.Messenger\n"
-    program += "except dtp.DtpError as error: print(error)"
-    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
-    assert "pip install 'dtp-sockets[messaging]'" in done.stdout, done.stderr
