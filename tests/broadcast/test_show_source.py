@@ -40,6 +40,7 @@ def test_a_command_that_is_ended_in_the_middle_leaves_no_pipe_open():
     gc.collect()  # a pipe that was left open would be complained of now, which fails the test
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_end_is_killed_where_nobody_waits_for_it():
     """A daemon that is ended twice, as in an upgrade, left it running, and its pipe open."""
 

@@ -139,6 +139,7 @@ def test_a_lan_is_linked_in_full_and_then_at_rest(count: int) -> None:
     assert min(keep.next_time() for keep in world.keeps.values()) == math.inf
 
 
+@pytest.mark.slow
 def test_a_crowd_at_one_address_gets_few_links_however_long_it_stays() -> None:
     """And keeps a node from nobody else there, by as many as come."""
     keep, sybils = PeerUpkeep(crowd(1)[0], LIMITS), crowd(300)

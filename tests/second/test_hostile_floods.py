@@ -275,6 +275,7 @@ def test_a_flood_of_frames_that_move_nothing_ends_the_session(we_dial: bool, kin
     assert CloseCode.LIMIT in [attack(duo, *flood) for _ in range(more)]
 
 
+@pytest.mark.slow
 def test_frames_that_move_nothing_are_allowed_for_what_moves() -> None:
     """A voucher for each MiB at 2 GB/s is 2,000 metering frames a second."""
     duo = admitted(Duo(True))

@@ -12,6 +12,7 @@ from dtp.chain.node._calls import NodeCalls
 from dtp.testing import clock
 
 
+@pytest.mark.slow
 def test_a_call_that_is_given_up_and_then_fails_is_not_told_of():
     """asyncio wrote "Task exception was never retrieved", some time later, into whatever ran then."""
     told = []

@@ -415,7 +415,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(STEPS)
 def test_raced_migrations_come_to_the_same(steps: list[tuple[int, str, str]]) -> None:
     """A model: what people wrote last, and of the rest what follows from that. Whoever migrates when, in between."""
@@ -568,7 +568,7 @@ FILLS = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(FILLS)
 def test_raced_migrations_fill_a_field_once(steps: list[tuple[int, str, int]]) -> None:
     """Whoever migrates when: in the end the old contents are there once, and all that people wrote is."""

@@ -470,7 +470,7 @@ def edit(graph: Graph, one: Edit, tag: str) -> None:
             items.move(at, value % len(items))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(EDITS, max_size=8), EDITS)
 def test_alone_each_state_comes_back(steps: list[list[Edit]], before: list[Edit]) -> None:
     async def main(alice: Graph, bob: Graph) -> None:
@@ -499,7 +499,7 @@ def test_alone_each_state_comes_back(steps: list[list[Edit]], before: list[Edit]
     run_with(main)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["alice", "bob", "undo", "redo", "meet"]), EDITS), max_size=16),
     EDITS,

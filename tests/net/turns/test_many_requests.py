@@ -94,6 +94,7 @@ def check(found: list[tuple[int, int, int]]) -> None:
         assert abs(sent - first[2]) <= first[2] // 50
 
 
+@pytest.mark.slow
 @on_fake_clock
 async def test_thousands_of_requests_cost_what_the_first_did() -> None:
     check(await work(2_000))
