@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 from dtp.cli.graph.opening import GraphOpener, NotThere, file_argument, graph, graph_options
 from dtp.cli.graph.values import print_done
 
+#: What `status` says in lines of their own.
+_IN_LINES = ("damage", "refusals", "waiting", "due", "ahead")
+
 
 @graph.command()
 @file_argument
@@ -152,17 +155,17 @@ def status(opened: GraphOpener) -> None:
         forks, room = await graph.frames.proofs(), await graph.upkeep.prunable()
         found |= {"bytes": room.stored, "prunable": room.overwritten}
         found |= {"missing": missing, "forks": len(forks), "clock_ahead": round(graph.clock_ahead)}
-        found |= standing(graph)
+        found |= waiting(graph) | standing(graph)
         return found | {"damage": graph.damage and str(graph.damage)}, forks, _wrong(graph)
 
-    from dtp.cli.graph.standing import refusals, standing
+    from dtp.cli.graph.standing import refusals, standing, waiting, waiting_frames
 
     found, forks, wrong = opened.run_read_only(work)
     if wants_json():
         print_result(found)
     else:
-        print_result({name: value for name, value in found.items() if name not in ("damage", "refusals")})
-        for line in refusals(found):
+        print_result({name: value for name, value in found.items() if name not in _IN_LINES})
+        for line in (*refusals(found), *waiting_frames(found)):
             click.echo(printable(line))
         for proof in forks:
             click.echo(proof.describe())

@@ -153,14 +153,18 @@ def import_graph(opened: GraphOpener, source: str, as_text: bool, form: str | No
         print_done(f"{count_of(done.items, 'value')} read, {done.changed} changed", record, done.left)
         return
 
-    async def work(graph: Graph) -> int:
+    async def work(graph: Graph) -> dict[str, Any]:
         if as_text:
             with click.open_file(source, encoding="ascii", errors="replace") as file:
-                return await graph.files.import_chunks([line for line in file if line.strip()])
-        return await graph.files.import_file(source)
+                count = await graph.files.import_chunks([line for line in file if line.strip()])
+        else:
+            count = await graph.files.import_file(source)
+        return {"new": count, **waiting(graph)}
 
-    count = opened.run_work(work, taking=True)
-    print_result({"new": count}, f"{count} new envelopes")
+    from dtp.cli.graph.standing import waiting, waiting_frames
+
+    found = opened.run_work(work, taking=True)
+    print_result(found, "\n".join([f"{found['new']} new envelopes", *waiting_frames(found)]))
 
 
 @graph.command()

@@ -1,7 +1,8 @@
-"""What `dtp graph status` tells of who is kept out."""
+"""What `dtp graph status` tells of what isn't shown: who is kept out, and what is dated ahead."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -38,3 +39,28 @@ def refusals(found: dict[str, Any], most: int = 5) -> Iterator[str]:
         more = f" and {len(of) - most} more" if len(of) > most else ""
         whom = f": {', '.join(of[:most])}{more}" if of else ""
         yield f"refused, {one['reason']}: {count_of(one['envelopes'], 'envelope')}{whom}"
+
+
+def waiting(graph: Graph) -> dict[str, Any]:
+    """Return how many frames are dated ahead and wait, whose they are, and when the first is due, as JSON has it."""
+    counts = {owner_name(one): graph.waiting_frames(one) for one in sorted(graph.frames.vector())}
+    clock = graph.replica.core.first_due_clock
+    return {
+        "waiting": sum(counts.values()),
+        "due": time.time() + graph.replica.clock.seconds_until(clock) if clock else None,
+        "ahead": [author for author, count in counts.items() if count],
+    }
+
+
+def waiting_frames(found: dict[str, Any], most: int = 5) -> Iterator[str]:
+    """Yield what a person wants to know of what waits: a line, if something does."""
+    if not found["waiting"]:
+        return
+    of = found["ahead"]
+    more = f" and {len(of) - most} more" if len(of) > most else ""
+    due = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(found["due"]))
+    frames = f"{count_of(found['waiting'], 'frame')} {'is' if found['waiting'] == 1 else 'are'} dated ahead"
+    yield (
+        f"{frames} of this machine's clock, by {', '.join(of[:most])}{more}, and shown when due: the first "
+        f"at {due}"
+    )

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import dtp as dtp_package
 from dtp.cli import main
 from dtp.config import identity_path
+from dtp.crdt import Clock
 from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.identity import Identity
 from dtp.identity.card import account_name
@@ -343,6 +345,9 @@ def test_status_tells_of_two_histories(me, tmp_path):
         "missing": 0,
         "forks": 0,
         "clock_ahead": 0,
+        "waiting": 0,
+        "due": None,
+        "ahead": [],
         "banned": 0,
         "refused": 0,
         "refusals": {"reasons": [], "authors": []},
@@ -361,6 +366,37 @@ def test_status_tells_of_two_histories(me, tmp_path):
     assert "forks        1" in told
     assert "signed what can't both be true: frame 2 and frame 2" in told
     assert "Go on with another identity" in told
+
+
+def test_what_is_dated_ahead_is_told(me, tmp_path):
+    """What somebody wrote whose clock is a year ahead is taken in, and shown when it is due."""
+    file, source = tmp_path / "notes.db", tmp_path / "ahead.graph"
+    year = time.time() + 366 * 86_400
+
+    async def write_ahead():
+        theirs = Identity.generate()
+        place = str(tmp_path / "ahead.db")
+        async with await dtp_package.Graph.open(
+            place, identity=theirs, name="g", clock=Clock(lambda: year)
+        ) as graph:
+            for number in range(3):
+                graph.node("page")[f"k{number}"] = 1
+                await graph.commit()
+            await graph.files.export(source)
+        return str(theirs.id)
+
+    author = asyncio.run(write_ahead())
+    run("put", file, "page", "mine", "1", "--graph", "g")
+    told = run("import", file, source)
+    assert told.startswith("3 new envelopes\n3 frames are dated ahead")
+    assert run("get", file, "page") == "mine: 1\n"
+    shown = run("status", file)
+    when = time.strftime("%Y-%m-%d", time.gmtime(year))
+    assert f"3 frames are dated ahead of this machine's clock, by {author}" in shown
+    assert f"the first at {when}" in shown
+    found = json.loads(run("status", file, "--json"))
+    assert (found["waiting"], found["ahead"]) == (3, [author])
+    assert found["due"] == pytest.approx(year - 60, abs=1)
 
 
 def test_a_damaged_file_is_mended_and_says_so(me, tmp_path):
