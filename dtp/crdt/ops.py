@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
 from dtp.core.list import facts
 from dtp.crdt import values
-from dtp.crdt.values import Value
+from dtp.crdt.values import Value, iter_packed, read_value
 
 
 class Kind(IntEnum):
@@ -77,26 +77,26 @@ def ops_of(handle: GraphCore, author: bytes, body: bytes) -> list[Op]:
     return list(_ops(author, values.decode(handle.decode_ops(body))))
 
 
-def iter_parts(handle: GraphCore, author: bytes, body: bytes, size: int) -> Iterator[list[Op]]:
-    """Yield the ops of a frame as `ops_of` does, in parts of about so many bytes, of which only one is in memory."""
-    for part in values.decode_parts(handle.decode_ops(body), size):
-        yield list(_ops(author, part))
+def read_packed(author: bytes, packed: bytes) -> Iterator[Op]:
+    """Yield the ops of the rows that stand one behind the other here, each as `GraphCore.decode_ops` has it. Long
+    lists and maps stay packed in them (`read_value`)."""
+    return _ops(author, map(read_value, iter_packed(packed)), read_value)
 
 
-def _ops(author: bytes, rows: Iterable[list[Any]]) -> Iterator[Op]:
+def _ops(
+    author: bytes, rows: Iterable[Iterable[Any]], decode: Callable[[bytes], Value] = values.decode
+) -> Iterator[Op]:
     for kind, soul, key, clock, dots, position, value in rows:
         known = tuple((author if by is None else by, at) for by, at in dots)
         has_value = bool(value)
-        op = Op(
-            Kind(kind), soul, key, author, clock, known, position, value[0] if has_value else None, has_value
-        )
-        yield of_list(op) if op.kind is Kind.LIST_EDIT else op
+        op = Op(Kind(kind), soul, key, author, clock, known, position, next(iter(value), None), has_value)
+        yield of_list(op, decode) if op.kind is Kind.LIST_EDIT else op
 
 
-def of_list(op: Op) -> Op:
+def of_list(op: Op, decode: Callable[[bytes], Value] = values.decode) -> Op:
     """Return an edit of a list, whose value is bytes, with what it writes and whose elements it touches."""
     written, agents = facts(op.value)
-    return op._replace(value=list(map(values.decode, written)), dots=dots_of(agents), edit=op.value)
+    return op._replace(value=list(map(decode, written)), dots=dots_of(agents), edit=op.value)
 
 
 def dots_of(agents: Iterable[bytes]) -> tuple[tuple[bytes, int], ...]:

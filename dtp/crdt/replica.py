@@ -8,15 +8,15 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.core.crdt import RULED, VOID, GraphCore, take, write
+from dtp.core.crdt import RULED, GraphCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.core.sequence import TextFormat
 from dtp.crdt import values
 from dtp.crdt.clock import LAST, Clock
 from dtp.crdt.ops import Frame as Frame
-from dtp.crdt.ops import iter_parts
 from dtp.crdt.permission.access import AccessState, Ruling
 from dtp.crdt.permission.grants import GrantError
+from dtp.crdt.permission.judging import JudgedPart, judge_parts
 from dtp.crdt.permission.owners import SEEN, SEEN_ANEW
 from dtp.crdt.permission.owners import may_write as may_write
 from dtp.crdt.permission.owners import owned_soul as owned
@@ -53,8 +53,6 @@ _ROWS = 4096
 _EDITS = {core.TEXT: core.TEXT_EDIT, core.LIST: core.LIST_EDIT}
 #: What `merge` and `merge_summary` return of what needs verdicts first.
 UNJUDGED: Final = -1
-#: Bytes of ops, as they are read, on which verdicts are found in a row: some 100, of 30 us each, or one document.
-_JUDGED_BYTES: Final = 8192
 #: Bytes of one edit of a text or a list: with its header it is a value. What was written beyond goes into further
 #: edits.
 _EDIT_BYTES = core.VALUE_BYTES - 5
@@ -488,24 +486,19 @@ class Replica:
         author = self.author_key(number)
         return LAST if author == self.author else max(self.clock.highest_clock(), self._shown.get(author, 0))
 
-    def judge_parts(self, author: bytes, body: bytes, *, is_sum: bool = False) -> Iterator[Ruling]:
-        """Yield the ruling on a frame behind each part of its ops, at last on all of them, so that others may have
-        their turn between. It is right as long as it `is_current` and nothing of its author is taken."""
-        number, ruling = self._author_number(author), self.access.begin_ruling(author)
-        for part in iter_parts(self.core, author, body, _JUDGED_BYTES):
-            for op in part:
-                if is_sum and self.core.has_seen(number, op.clock):
-                    ruling.verdicts.append(VOID)  # it was judged when its frame came, and stays so
-                else:
-                    ruling.judge_op(op)
-            yield ruling
+    def judge_parts(self, ruling: Ruling, body: bytes, *, is_sum: bool = False) -> Iterator[JudgedPart]:
+        """Yield the parts of a frame of the ruling's author: `judge` each before the next, and others may have their
+        turn between. The ruling is right as long as it `is_current` and nothing of its author is taken."""
+        return judge_parts(ruling, self.core, self._author_number(ruling.author), body, is_sum=is_sum)
 
     def _set_verdicts(
         self, number: int, body: bytes, ruling: Ruling | None, *, is_sum: bool = False
     ) -> Ruling:
         """Have the frame that is taken next go by a ruling, by its own if there is none; return it."""
         if ruling is None:
-            *_, ruling = self.judge_parts(self.author_key(number), body, is_sum=is_sum)
+            ruling = self.access.begin_ruling(self.author_key(number))
+            for part in self.judge_parts(ruling, body, is_sum=is_sum):
+                part.judge()
         self.core.set_verdicts(bytes(ruling.verdicts))
         return ruling
 

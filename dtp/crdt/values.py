@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ LINK: Final = 1
 BIG_INT: Final = 2
 BLOB: Final = 3
 _BLOB_ID: Final = 32
+#: Bytes up to which `read_value` decodes a list or a map at once: some 0.1 ms of work.
+DECODED_AT_ONCE: Final = 8192
 
 #: What a register, an item or an element may be: None, bool, int, float, str, bytes, Link, BlobRef; Python's `date`,
 #: `time`, `datetime` and `timedelta` (which comes back as a `Duration`), and the types of `dtp.crdt.temporal`; also
@@ -152,18 +154,6 @@ def decode_all(data: bytes) -> list[Any]:
     return list(_unpacker(data))
 
 
-def decode_parts(data: bytes, size: int) -> Iterator[list[Any]]:
-    """Yield the items of the list that these bytes are, in parts of so many bytes and what is begun then; only one
-    part is in memory."""
-    unpacker, part, begun = _unpacker(data), list[Any](), 0
-    for _ in range(unpacker.read_array_header()):
-        part.append(unpacker.unpack())
-        if unpacker.tell() - begun >= size:
-            yield part
-            part, begun = [], unpacker.tell()
-    yield part
-
-
 def _unpacker(data: bytes) -> msgpack.Unpacker:
     unpacker = msgpack.Unpacker(ext_hook=decode_extension, strict_map_key=False, max_buffer_size=0)
     unpacker.feed(data)
@@ -238,3 +228,124 @@ def _shown(value: object) -> str:
 def encode_rows(items: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> bytes:
     """Return rows for `GraphCore.put_registers`. Raises `GraphValueError`."""
     return encode(items)
+
+
+# ---- long ones --------------------------------------------------------------------------------------------------
+#
+# Lists and maps that are looked at while other threads have their turns. MessagePack's decoder holds them all up
+# until it has decoded the whole of a value, and the more lists and maps that makes, the longer the collector takes.
+
+
+class PackedList:
+    """A list as MessagePack: its items are decoded one by one, each time it is gone through."""
+
+    __slots__ = ("_at", "_count", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._count, self._at = _read_header(data)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Value]:
+        for part in _split(self._data, self._at, DECODED_AT_ONCE):
+            yield from (
+                decode_all(part) if len(part) <= 2 * DECODED_AT_ONCE else map(read_value, iter_packed(part))
+            )
+
+
+class PackedMap:
+    """A map as MessagePack: its values are decoded one by one, each time it is gone through. Of a key that is there
+    twice the last one counts, as when it is decoded."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, data: bytes) -> None:
+        _, at = _read_header(data)
+        packed = iter_packed(data, at)
+        self._places = {decode(key): value for key, value in zip(packed, packed, strict=True)}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def keys(self) -> KeysView[str]:
+        """Return the keys."""
+        return self._places.keys()
+
+    def items(self) -> Iterator[tuple[str, Value]]:
+        """Yield each key and its value."""
+        return ((key, read_value(value)) for key, value in self._places.items())
+
+
+def read_value(data: bytes) -> Value:
+    """Return the value that `decode` gives, but a long list or map as a `PackedList` or a `PackedMap`."""
+    if len(data) > DECODED_AT_ONCE:
+        if _is_list(data[0]):
+            return PackedList(data)
+        if _is_map(data[0]):
+            return PackedMap(data)
+    return decode(data)
+
+
+def split_list(data: bytes, size: int) -> Iterator[bytes]:
+    """Return the items of a list, as MessagePack, in parts of so many bytes and what is begun then."""
+    return _split(data, _read_header(data)[1], size)
+
+
+def _split(data: bytes, begun: int, size: int) -> Iterator[bytes]:
+    at = begun
+    for item in iter_packed(data, begun):
+        at += len(item)
+        if at - begun >= size:
+            yield data[begun:at]
+            begun = at
+    if begun < at:
+        yield data[begun:at]
+
+
+def iter_packed(data: bytes, at: int = 0) -> Iterator[bytes]:
+    """Yield each of the values that stand one behind the other from `at` on, as MessagePack."""
+    unpacker = _unpacker(data)
+    unpacker.read_bytes(at)
+    while at < len(data):
+        unpacker.skip()
+        end = unpacker.tell()
+        yield data[at:end]
+        at = end
+
+
+def encode_short(value: Value, most: int) -> bytes | None:
+    """Return what `encode` gives for a value of `read_value`, None if that is more than `most` bytes."""
+    inside: Iterable[Value]
+    if isinstance(value, PackedList):
+        out, inside = bytearray(msgpack.Packer().pack_array_header(len(value))), value
+    elif isinstance(value, PackedMap):
+        out = bytearray(msgpack.Packer().pack_map_header(len(value)))
+        inside = (one for pair in value.items() for one in pair)
+    else:
+        whole = encode(value)
+        return whole if len(whole) <= most else None
+    for one in inside:
+        found = encode_short(one, most - len(out))
+        if found is None:
+            return None
+        out += found
+    return bytes(out) if len(out) <= most else None
+
+
+def _is_list(head: int) -> bool:
+    return 0x90 <= head < 0xA0 or head in (0xDC, 0xDD)
+
+
+def _is_map(head: int) -> bool:
+    return 0x80 <= head < 0x90 or head in (0xDE, 0xDF)
+
+
+def _read_header(data: bytes) -> tuple[int, int]:
+    """Return how many items a list or a map has, and where they begin."""
+    head = data[0]
+    if head < 0xA0:
+        return head & 0x0F, 1
+    size = 4 if head & 1 else 2
+    return int.from_bytes(data[1 : 1 + size], "big"), 1 + size

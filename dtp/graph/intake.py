@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dtp.crdt.permission.access import Ruling
+from dtp.crdt.permission.judging import JudgedPart
 from dtp.crdt.replica import UNJUDGED
 from dtp.errors import DtpError
 from dtp.graph.changes import Readers
@@ -36,8 +37,9 @@ _NEWS_AGAIN: Final = 1.0
 _MOST_EARLY: Final = 4096
 #: Bytes of those that are kept until then; of others their peers are asked again.
 _MOST_EARLY_BYTES: Final = 64 << 20
-#: Bytes of frames that are judged in one turn of the loop, as far as they are several: up to 700 ops, of 30 us each.
-_JUDGED_AT_ONCE: Final = 2048
+#: Bytes of ops, as they are read, that are judged in one turn of the loop, of one frame or several: some 100 ops, of
+#: 30 us each.
+_JUDGED_AT_ONCE: Final = 8192
 
 
 class _Save(Protocol):
@@ -90,7 +92,7 @@ class Intake:
         self._news_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._looking = TaskSet()
-        #: Bytes of frames that were judged since others had their turn.
+        #: Bytes of ops that were judged since others had their turn.
         self._judged = 0
         #: Peer -> author -> a summary that it sent too early.
         self._early: dict[bytes, dict[bytes, _Early]] = {}
@@ -324,15 +326,23 @@ class Intake:
         """Return the verdicts on a frame, with the lock. On a full one they take seconds, so others have turns."""
         replica = self._graph.replica
         while True:
-            for ruling in replica.judge_parts(author, body, is_sum=is_sum):
-                self._judged += len(body)
-                if self._judged > _JUDGED_AT_ONCE:
-                    self._judged = 0
-                    await asyncio.sleep(0)
-                    if not ruling.is_current(replica.access):
-                        break
+            ruling = replica.access.begin_ruling(author)
+            for part in replica.judge_parts(ruling, body, is_sum=is_sum):
+                await self._judge_part(part)
+                if not ruling.is_current(replica.access):
+                    break
             else:
                 return ruling
+
+    async def _judge_part(self, part: JudgedPart) -> None:
+        if part.is_long:
+            await asyncio.to_thread(part.judge)
+            return
+        part.judge()
+        self._judged += len(part.packed)
+        if self._judged >= _JUDGED_AT_ONCE:
+            self._judged = 0
+            await asyncio.sleep(0)
 
     def wait_for_due(self, least: float = _SOON) -> None:
         """Apply frames from the future when they are due, and ask again for summaries, until closed, in `least`

@@ -20,7 +20,7 @@ from typing import Final, Literal, NamedTuple
 from dtp.crdt import values
 from dtp.crdt.ops import SPACE_OF, Kind, Op
 from dtp.crdt.temporal import NAMES, name_of
-from dtp.crdt.values import Link, Value
+from dtp.crdt.values import Link, PackedList, PackedMap, Value, encode_short
 from dtp.errors import LocalError
 
 VERSION: Final = 1
@@ -98,6 +98,11 @@ class RuleBroken(LocalError):
     code = "graph-rule-broken"
 
 
+#: What lists and maps are in values that are judged.
+_LISTS: Final = (list, PackedList)
+_MAPS: Final = (dict, PackedMap)
+
+
 def _int_or_float(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -114,8 +119,8 @@ _TYPES: Final[dict[str, Callable[[Value], bool]]] = {
     "text": lambda value: isinstance(value, str),
     "bytes": lambda value: isinstance(value, bytes),
     "link": lambda value: isinstance(value, Link),
-    "list": lambda value: isinstance(value, list),
-    "map": lambda value: isinstance(value, dict),
+    "list": lambda value: isinstance(value, _LISTS),
+    "map": lambda value: isinstance(value, _MAPS),
     **{name: partial(_is_temporal, name) for name in NAMES},
 }
 
@@ -150,12 +155,12 @@ class Schema:
             return False
         if self.size is not None and not self._has_size(value):
             return False
-        if self.one_of is not None and values.encode(value) not in self._encoded:
+        if self.one_of is not None and encode_short(value, self._longest) not in self._encoded:
             return False
         if self.prefix and not (isinstance(value, str | Link) and str(value).startswith(self.prefix)):
             return False
         if self.items is not None and not (
-            isinstance(value, list) and all(map(self.items.admits_value, value))
+            isinstance(value, _LISTS) and all(map(self.items.admits_value, value))
         ):
             return False
         return self.fields is None or self._has_fields(value)
@@ -163,6 +168,10 @@ class Schema:
     @cached_property
     def _encoded(self) -> frozenset[bytes]:
         return frozenset(map(values.encode, self.one_of or ()))
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._encoded), default=0)
 
     @cached_property
     def _required(self) -> frozenset[str]:
@@ -176,12 +185,12 @@ class Schema:
     def _has_size(self, value: Value) -> bool:
         assert self.size is not None
         low, high = self.size
-        return isinstance(value, str | bytes | list | dict) and low <= len(value) <= high
+        return isinstance(value, (str, bytes, *_LISTS, *_MAPS)) and low <= len(value) <= high
 
     def _has_fields(self, value: Value) -> bool:
         assert self.fields is not None
         # what it costs is by the value, not by how many fields a stranger's document has
-        if not isinstance(value, dict) or len(value) < len(self._required):
+        if not isinstance(value, _MAPS) or len(value) < len(self._required):
             return False
         known = all(
             name in self.fields and self.fields[name].admits_value(one) for name, one in value.items()

@@ -8,8 +8,8 @@ import pytest
 from counting import counting_lines, lines_of_longest_turn
 from graph_fixtures import ALICE, BOB, identity, run, told
 
-from dtp.crdt import Clock
-from dtp.graph import Grant, Graph, Rule, Rules
+from dtp.crdt import Clock, Link
+from dtp.graph import Grant, Graph, Rule, Rules, Schema
 from dtp.graph.frames import summaries
 from dtp.identity import Account, Device
 
@@ -30,6 +30,43 @@ async def voted(bob: Graph, ops: int, frames: int = 1) -> list[bytes]:
         bob.sign()
     await bob.commit()
     return await bob.frames.read(BOB.id.key, 1, frames)
+
+
+LONG = {
+    "ints": ([7] * 100_000, Schema(items=Schema(type="int", min=0, max=9))),
+    "lists": ([[[7] * 3] * 25_000], Schema(items=Schema(items=Schema(items=Schema(type="int"))))),
+    "maps": (
+        [{"a": 7}] * 25_000,
+        Schema(items=Schema(fields={"a": Schema(min=0), "b": Schema()}, optional=frozenset({"b"}))),
+    ),
+    "links": ([Link("a")] * 25_000, Schema(items=Schema(type="link", prefix="a"))),
+}
+
+
+@pytest.mark.parametrize("space", ["register", "list"])
+@pytest.mark.parametrize("what", LONG)
+def test_a_long_value(what: str, space: str) -> None:
+    """One op is judged in a thread, as up to a million values may be in it."""
+    value, schema = LONG[what]
+    rules = Rules("note", [Rule(path="*", space=space, value=schema)])
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        bob.access.allow(rules)
+        soul = rules.soul("a")
+        if space == "list":
+            bob.list(soul).append(value)
+        else:
+            bob.node(soul)["k"] = value
+        await bob.commit()
+        sent = await bob.frames.read(BOB.id.key, 1, 1)
+        assert await lines_of_longest_turn(alice.receive(sent)) < 2_000
+        assert alice.replica.save() == bob.replica.save()
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
 
 
 @pytest.mark.parametrize("frames", [1, 100])
