@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
 import struct
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from dtp.graph.stores.sqlite_format import (
     write_part,
 )
 from dtp.graph.stores.store import Damage
+from dtp.graph.stores.table_roots import find_roots, put_tables
 from dtp.identity.private import make_private_file
 
 #: Bytes of the write-ahead log's header, and of each page's in it.
@@ -38,12 +40,6 @@ _LEAST_ROW: Final = 100
 
 #: What SQLite answers where a file is damaged, whose names are in its messages, too.
 _UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
-
-#: Puts a table or an index right of which a name or the text is as it was.
-_AS_MADE: Final = (
-    "UPDATE sqlite_master SET type = ?1, name = ?2, tbl_name = ?3, sql = ?4 "
-    "WHERE (sql IS NULL) = (?4 IS NULL) AND (name = ?2 OR tbl_name = ?3 OR sql = ?4)"
-)
 
 #: key, sequence, envelope, sum, arrival.
 _Row = tuple[bytes, int, bytes, int, int]
@@ -107,11 +103,8 @@ def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
     try:
         Path(fresh).unlink(missing_ok=True)
         make_private_file(fresh)
-        with closing(sqlite3.connect(path, isolation_level=None)) as old:
-            old.text_factory = bytes
-            with _tables_as_made(old):
-                damage = _copy(old, fresh, name, tail=tail)
-            old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        with _open_damaged(path) as old:
+            damage = _copy(old, fresh, name, tail=tail)
         original = _aside(path)
         os.link(path, original)
         for end in ("-wal", "-shm"):  # who reads beside it goes on with those of the old file
@@ -127,19 +120,56 @@ def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
 
 
 @contextmanager
-def _tables_as_made(old: sqlite3.Connection) -> Iterator[None]:
-    """Have a damaged file read by the tables that a sound one has, where their text in it is damaged. It stays as it
-    is."""
-    old.execute("PRAGMA writable_schema = ON")  # what can't be read of them is no error then
+def _open_damaged(path: str) -> Iterator[sqlite3.Connection]:
+    """Give what reads a damaged file, which stays as it is: where its list of tables is damaged, too, a copy of it
+    with a sound one."""
+    with _connected(path) as old:
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        told = _read_roots(old)
+        with open(path, "rb") as file:
+            roots = find_roots(file, told)
+        if told == roots and _has_new_tables(old):
+            yield old
+            return
+    copy = f"{path}.tables"
     try:
-        with suppress(*_UNREADABLE):
-            old.execute("BEGIN")
-            old.executemany(_AS_MADE, sound_tables())
-            old.execute("PRAGMA writable_schema = RESET")
-        yield
+        Path(copy).unlink(missing_ok=True)
+        make_private_file(copy)
+        shutil.copyfile(path, copy)
+        with open(copy, "r+b") as file:
+            put_tables(file, roots)
+        with _connected(copy) as old:
+            yield old
     finally:
-        if old.in_transaction:
-            old.execute("ROLLBACK")
+        for end in ("", "-wal", "-shm"):
+            Path(copy + end).unlink(missing_ok=True)
+
+
+@contextmanager
+def _connected(path: str) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.text_factory = bytes
+        old.execute("PRAGMA writable_schema = ON")  # what can't be read of the tables is no error then
+        yield old
+
+
+def _read_roots(old: sqlite3.Connection) -> dict[str, int]:
+    """Return the first page of each table and index, as a file says."""
+    return {
+        name.decode(errors="replace"): root
+        for name, root in _all(old, "SELECT name, rootpage FROM sqlite_master")
+        if isinstance(name, bytes) and isinstance(root, int)
+    }
+
+
+def _has_new_tables(old: sqlite3.Connection) -> bool:
+    """Return whether the tables and indexes of a file are those of a new one, word for word."""
+    found = {
+        tuple(one.decode(errors="replace") if isinstance(one, bytes) else one for one in row)
+        for row in _all(old, "SELECT type, name, tbl_name, sql FROM sqlite_master")
+    }
+    made = set(sound_tables())
+    return {one for one in made if one[1] != "part"} <= found <= made
 
 
 def _aside(path: str) -> Path:

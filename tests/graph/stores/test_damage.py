@@ -253,33 +253,62 @@ def test_a_file_of_format_2_is_taken_over(tmp_path: Path) -> None:
     run(main())
 
 
-def test_one_bit_of_the_text_of_a_table_costs_no_frame(tmp_path: Path) -> None:
-    """SQLite opens nothing in which it can't read that; the rows are as they were."""
-    sound = tmp_path / "sound.db"
+def chain(count: int) -> list[Envelope]:
+    """Return so many frames of Alice's."""
     made: list[Envelope] = []
-    for number in range(3):
+    for number in range(count):
         before = made[-1].hash if made else NONE_BEFORE
-        made.append(sign_frame(ALICE, "g", number + 1, before, b"body"))
+        made.append(sign_frame(ALICE, "g", number + 1, before, b"body" * 9))
+    return made
+
+
+@pytest.mark.parametrize("frames", [0, 3, 200])
+def test_no_bit_of_the_list_of_tables_costs_a_frame(tmp_path: Path, frames: int) -> None:
+    """SQLite opens nothing in which it can't read that; what is in the pages tells which table they are of."""
+    sound, made, random_, mended = tmp_path / "sound.db", chain(frames), random.Random(frames), 0
     with closing(SqliteStore(sound, "g")) as store:
         store.add_frames(made, synced=True)
-    with closing(sqlite3.connect(sound)) as database:
-        tables = [text for (text,) in database.execute("SELECT sql FROM sqlite_master WHERE sql != ''")]
-    data, random_ = sound.read_bytes(), random.Random(1)
-    mended = 0
-    for text in tables:
-        at = data.index(text.encode())
-        for place in random_.sample(range(at, at + len(text.encode())), 12):
-            damaged = tmp_path / f"{place}.db"
-            damaged.write_bytes(
-                data[:place] + bytes([data[place] ^ 1 << random_.randrange(8)]) + data[place + 1 :]
-            )
-            with closing(SqliteStore(damaged)) as store:
-                assert store.name == "g"
-                assert store.read_frames(ALICE.id.key, 1, 3) == [one.encode() for one in made], place
-                if store.damage is not None:
-                    assert store.damage.frames == 0
-                    mended += 1
-    assert mended > 30
+        store.set_part(b"some", ALICE.id.key)
+    data = sound.read_bytes()
+    for number in range(80):
+        damaged, at = tmp_path / f"{number}.db", random_.randrange(100, 4096)
+        damaged.write_bytes(data[:at] + bytes([data[at] ^ 1 << random_.randrange(8)]) + data[at + 1 :])
+        with closing(SqliteStore(damaged, "g")) as store:
+            assert store.read_frames(ALICE.id.key, 1, frames + 1) == [one.encode() for one in made], at
+            assert store.read_part() == b"some"
+            if store.damage is not None:
+                assert (store.damage.frames, store.damage.aside) == (0, 0)
+                mended += 1
+    assert mended > 10
+
+
+@pytest.mark.parametrize("lost", [(100, 4096), (100, 108), (3000, 4096), (101, 200)])
+def test_a_list_of_tables_that_is_gone_costs_nothing(tmp_path: Path, lost: tuple[int, int]) -> None:
+    """What the store said of itself stays, too: which copy it is, the state, proofs, whom it takes in."""
+    place = tmp_path / "a.db"
+
+    async def main() -> None:
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            for number in range(100):
+                graph.node("page")[str(number)] = number
+                await graph.commit()
+            await graph.admission.ban(BOB.id)
+            page = graph.node("page").to_dict()
+        data = bytearray(place.read_bytes())
+        data[slice(*lost)] = bytes(lost[1] - lost[0])
+        place.write_bytes(data)
+        async with await Graph.open(str(place), identity=ALICE) as graph:
+            assert graph.damage is not None
+            assert (graph.damage.frames, graph.behind, graph.name) == (0, None, "g")
+            assert graph.node("page").to_dict() == page
+            assert [one.peer for one in graph.admission.banned()] == [BOB.id]
+            assert await graph.verify() == 100
+            graph.node("page")["new"] = 1
+        async with await Graph.open(str(place), identity=ALICE) as graph:
+            assert (graph.damage, await graph.verify()) == (None, 101)
+
+    run(main())
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith((".mended", ".tables"))]
 
 
 def test_who_only_reads_hears_how_a_damaged_table_is_mended(tmp_path: Path) -> None:
@@ -433,8 +462,14 @@ def one_bit(place: Path, before: bytes, behind: int, bit: int) -> None:
     place.write_bytes(data)
 
 
+def lose_all(place: Path) -> None:
+    """Take all that is behind a file's list of tables."""
+    data = place.read_bytes()
+    place.write_bytes(data[:4096] + bytes(len(data) - 4096))
+
+
 def test_who_lost_everything_signs_nothing_before_it_knows(tmp_path: Path) -> None:
-    """One bit among the tables' places, and nothing of the file can be read: not which copy it was, either."""
+    """Nothing behind the list of tables can be read: not which copy it was, either."""
     place = tmp_path / "notes.db"
 
     async def main() -> None:
@@ -448,7 +483,7 @@ def test_who_lost_everything_signs_nothing_before_it_knows(tmp_path: Path) -> No
             async with serving(bob) as connection:
                 await graph.sync(connection)
             page = graph.node("page").to_dict()
-        one_bit(place, b"indexsqlite_autoindex_authors_1", -3, 7)
+        lose_all(place)
         shutil.copy(place, tmp_path / "again.db")
         async with (
             await Graph.open(str(place), identity=ALICE, name="g") as graph,
@@ -485,7 +520,7 @@ def test_a_peer_brings_back_what_was_lost_whole(tmp_path: Path) -> None:
                     await graph.commit()
                 async with serving(bob) as connection:
                     await graph.sync(connection)
-            one_bit(place, b"indexsqlite_autoindex_authors_1", -3, 7)
+            lose_all(place)
             async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
                 assert graph.behind is not None
                 async with serving(bob) as connection:
