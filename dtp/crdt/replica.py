@@ -487,8 +487,9 @@ class Replica:
         return LAST if author == self.author else max(self.clock.highest_clock(), self._shown.get(author, 0))
 
     def judge_parts(self, ruling: Ruling, body: bytes, *, is_sum: bool = False) -> Iterator[JudgedPart]:
-        """Yield the parts of a frame of the ruling's author: `judge` each before the next, and others may have their
-        turn between. The ruling is right as long as it `is_current` and nothing of its author is taken."""
+        """Yield the parts of a frame of the ruling's author: find the verdicts on each before the next, and others
+        may have their turn between. The ruling is right as long as it `is_current` and nothing of its author is
+        taken."""
         return judge_parts(ruling, self.core, self._author_number(ruling.author), body, is_sum=is_sum)
 
     def _set_verdicts(
@@ -498,7 +499,7 @@ class Replica:
         if ruling is None:
             ruling = self.access.begin_ruling(self.author_key(number))
             for part in self.judge_parts(ruling, body, is_sum=is_sum):
-                part.judge()
+                part.find_verdicts()
         self.core.set_verdicts(bytes(ruling.verdicts))
         return ruling
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -255,7 +255,7 @@ class PackedList:
             )
 
 
-class PackedMap:
+class PackedMap(Mapping[str, Value]):
     """A map as MessagePack: its values are decoded one by one, each time it is gone through. Of a key that is there
     twice the last one counts, as when it is decoded."""
 
@@ -269,13 +269,11 @@ class PackedMap:
     def __len__(self) -> int:
         return len(self._places)
 
-    def keys(self) -> KeysView[str]:
-        """Return the keys."""
-        return self._places.keys()
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
 
-    def items(self) -> Iterator[tuple[str, Value]]:
-        """Yield each key and its value."""
-        return ((key, read_value(value)) for key, value in self._places.items())
+    def __getitem__(self, key: str) -> Value:
+        return read_value(self._places[key])
 
 
 def read_value(data: bytes) -> Value:

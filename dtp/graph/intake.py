@@ -336,9 +336,9 @@ class Intake:
 
     async def _judge_part(self, part: JudgedPart) -> None:
         if part.is_long:
-            await asyncio.to_thread(part.judge)
+            await asyncio.to_thread(part.find_verdicts)
             return
-        part.judge()
+        part.find_verdicts()
         self._judged += len(part.packed)
         if self._judged >= _JUDGED_AT_ONCE:
             self._judged = 0

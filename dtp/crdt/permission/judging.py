@@ -16,7 +16,7 @@ _AT_ONCE: Final = 8192
 
 
 class JudgedPart(NamedTuple):
-    """Some ops of a frame in a row, at least one, on which `judge` finds the verdicts: in order, each part once."""
+    """Some ops of a frame in a row, at least one. `find_verdicts` is called on each part once, in order."""
 
     ruling: Ruling
     #: The ops, as `dtp.core` gives them.
@@ -29,7 +29,7 @@ class JudgedPart(NamedTuple):
         """Whether an op in it is long, which takes up to a second: for a thread, where only the ruling changes."""
         return len(self.packed) > 2 * _AT_ONCE
 
-    def judge(self) -> None:
+    def find_verdicts(self) -> None:
         """Add the verdicts to the ruling."""
         ruling = self.ruling
         for op in read_packed(ruling.author, self.packed):

@@ -55,18 +55,18 @@ class _Pages:
         self.count = file.seek(0, os.SEEK_END) // self.size
         self._first_free = int.from_bytes(head[_AT_FREE], "big")
 
-    def read(self, number: int) -> bytes:
+    def read_page(self, number: int) -> bytes:
         if not 1 < number <= self.count:
             return bytes(self.size)
         self._file.seek((number - 1) * self.size)
         return self._file.read(self.size)
 
-    def free(self) -> set[int]:
+    def free_pages(self) -> set[int]:
         """Return the pages that are in no table."""
         found: set[int] = set()
         trunk = self._first_free
         while 1 < trunk <= self.count and trunk not in found:
-            page = self.read(trunk)
+            page = self.read_page(trunk)
             found.add(trunk)
             count = min(int.from_bytes(page[4:8], "big"), self.size // 4 - 2)
             found.update(int.from_bytes(page[8 + 4 * at : 12 + 4 * at], "big") for at in range(count))
@@ -91,7 +91,7 @@ def find_roots(file: BinaryIO, told: Mapping[str, int]) -> dict[str, int]:
         empty = [
             one
             for one in (told.get(name, 0), usual[name])
-            if one in roots and _is_empty(pages.read(one), kinds[one], shape)
+            if one in roots and _is_empty(pages.read_page(one), kinds[one], shape)
         ]
         choice = at or fitting[-1:] or (empty if name != "part" else [])
         if choice:
@@ -133,9 +133,9 @@ def _read_trees(pages: _Pages) -> tuple[dict[int, int], dict[int, int]]:
     """Return page -> its type, and root -> how many pages are in its tree."""
     kinds: dict[int, int] = {}
     children: dict[int, list[int]] = {}
-    free = pages.free()
+    free = pages.free_pages()
     for number in range(2, pages.count + 1):
-        if number not in free and (page := pages.read(number))[0] in _TYPES:
+        if number not in free and (page := pages.read_page(number))[0] in _TYPES:
             kinds[number] = page[0]
             if page[0] in _INNER:
                 children[number] = [*_children(page)]
@@ -176,11 +176,11 @@ def _is_empty(page: bytes, kind: int, shape: str) -> bool:
 
 def _has_shape(pages: _Pages, root: int, shape: str) -> bool:
     """Return whether a row in the first leaf of a tree looks so."""
-    page = pages.read(root)
+    page = pages.read_page(root)
     for _ in range(_DEPTH):
         if page[0] != _INNER_TABLE:
             break
-        page = pages.read(next(_children(page)))
+        page = pages.read_page(next(_children(page)))
     if page[0] not in ((_LEAF_TABLE,) if shape.startswith("n") else (_LEAF_INDEX, _INNER_INDEX)):
         return False
     return any(_is_shaped(_shape_of(page, place), shape) for place in _cells(page))
