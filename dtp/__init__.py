@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dtp.errors import LocalError as _LocalError
 from dtp.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ class _NotInstalled:
     """Stands for a public name that needs a library which isn't installed. Using it raises the error that says what
     to install; asking for the name doesn't, so that `hasattr`, `from dtp import *` and `inspect` work."""
 
-    def __init__(self, error: _LocalError) -> None:
+    def __init__(self, error: Exception) -> None:
         self._error = error
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
@@ -211,9 +210,11 @@ def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'dtp' has no attribute {name!r}")
+    from dtp.errors import LocalError  # here, since a program that begins can be interrupted with a traceback
+
     try:
         value = importlib.import_module(module)
-    except _LocalError as error:
+    except LocalError as error:
         return _NotInstalled(error)
     if module != f"{__name__}.{name}":
         value = getattr(value, name)
