@@ -588,9 +588,8 @@ class Connection:
         self._intake.note_opened(stream)
 
     def _not_taken(self, error: Exception) -> None:
-        self._loop.call_exception_handler(
-            {"message": f"taking a stream of service {self.service!r} failed", "exception": error}
-        )
+        told = {"message": f"taking a stream of service {self.service!r} failed", "exception": error}
+        self._loop.call_exception_handler(told)
         self._loop.call_soon(self.abort, CloseCode.INTERNAL)
 
     def _on_spliced_data(self, event: ev.SplicedData) -> None:
@@ -638,6 +637,7 @@ class Connection:
             self._give_up(HandshakeRefused(event.refusal))
         self._send_waiting(self._loop.time())
         self._drivers.close_lost(event.link)
+        self.silence.note_lost()
         self._waiters.wake_for("carrier")
         self._waiters.wake_for("gone")
 

@@ -51,11 +51,17 @@ class Silence:
     ) -> None:
         """`add_carrier` dials one more; None where the other side has to. `after_change` is called with the time when
         something is to be sent."""
-        #: Called when nothing answers on any carrier any more, which may be true of others that this machine has.
+        #: Called when nothing answers on any carrier any more, or the last one is lost: either may be true of others
+        #: that this machine has.
         self.on_silent: Callable[[], object] | None = None
         self._session, self._loop, self._drivers = session, loop, drivers
         self._add_carrier, self._drop, self._after_change = add_carrier, drop_carriers, after_change
         self._dialling: asyncio.Task[None] | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """True while the peer answers on some carrier."""
+        return self._session.ended is None and self._session.attached and not self._session.is_silent
 
     def ask_for_life(self) -> None:
         """Have the peer asked on each carrier whether it is still there, unless something has just come: whoever
@@ -73,6 +79,14 @@ class Silence:
             self._dialling = start_task(
                 self._replace_silent(self._add_carrier), name="dtp-beside", loop=self._loop
             )
+        self._tell()
+
+    def note_lost(self) -> None:
+        """Note that a carrier is lost, which may have been the last."""
+        if not self._session.attached:
+            self._tell()
+
+    def _tell(self) -> None:
         if self.on_silent is not None:
             self.on_silent()
 

@@ -134,13 +134,13 @@ class RelayClient:
     async def _end_if_unused(self, address: Address, connection: Connection) -> None:
         await asyncio.sleep(_IDLE)
         task = self._connections.get(address)
-        kept = task is not None and task.done() and not _is_over(task) and task.result() is connection
+        kept = task is not None and task.done() and not _is_answered(task) and task.result() is connection
         if kept and not connection.stats.streams:
             self._drop_connection(address)
 
     async def _get_connection(self, address: Address) -> Connection:
         task = self._connections.get(address)
-        if task is None or _is_over(task):
+        if task is None or _is_answered(task):
             while len(self._connections) >= MOST_RELAYS:
                 self._drop_connection(next(iter(self._connections)))
             task = self._connections[address] = self._tasks.start(
@@ -168,7 +168,7 @@ class RelayClient:
     async def close(self) -> None:
         """End the connections to relays; what is owed to them is paid before. Idempotent."""
         open_now = [
-            task.result() for task in self._connections.values() if task.done() and not _is_over(task)
+            task.result() for task in self._connections.values() if task.done() and not _is_answered(task)
         ]
         await asyncio.gather(*(_part(each) for each in open_now))
         for address in list(self._connections):
@@ -187,7 +187,7 @@ async def _part(connection: Connection) -> None:
         connection.abort()
 
 
-def _is_over(task: asyncio.Task[Connection]) -> bool:
+def _is_answered(task: asyncio.Task[Connection]) -> bool:
     if not task.done():
         return False
     return task.cancelled() or task.exception() is not None or task.result().closed
@@ -217,7 +217,7 @@ class Reservation(CarrierListener):
         #: To the relay; None before there is one.
         self.connection: Connection | None = None
         self._streams = TaskSet()
-        #: Called when the relay is gone, or has ended the connection to it.
+        #: Called when the relay is gone, as far as can be told: nothing of it answers.
         self.on_lost: Callable[[], object] | None = None
         #: Called when it is closed.
         self.on_close: Callable[[], object] | None = None
@@ -238,8 +238,8 @@ class Reservation(CarrierListener):
 
     @property
     def held(self) -> bool:
-        """True while there is a connection to the relay."""
-        return self.connection is not None and not self.connection.closed
+        """True while the relay is there: it answers on a carrier of the connection to it."""
+        return self.connection is not None and self.connection.silence.is_answered
 
     def ask_for_life(self) -> None:
         """Have the relay asked whether it is still there: `Silence.ask_for_life` of the connection to it."""
@@ -254,14 +254,19 @@ class Reservation(CarrierListener):
             await self._request_reservation(connection)
         renewing = self._streams.start(self._renew_reservation(connection), name="dtp-reservation-renew")
         connection.callbacks.on_peer_away = self._leave_relay
+        connection.silence.on_silent = self._note_lost
         try:
             async for stream in connection:
                 self._streams.start(self._accept_stream(stream), name="dtp-relayed")
         finally:
             renewing.cancel()
-            if connection.closed and self.on_lost is not None:
-                self.on_lost()
+            if connection.closed:
+                self._note_lost()
         raise DialError(f"relay {self._place.relay.short} has ended the connection")
+
+    def _note_lost(self) -> None:
+        if self.on_lost is not None:
+            self.on_lost()
 
     def _leave_relay(self, connection: Connection) -> None:
         """End a connection whose relay is about to end, once no circuit is left: the relay would wait for that."""
