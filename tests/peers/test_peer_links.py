@@ -10,11 +10,16 @@ from typing import Any
 import pytest
 
 import dtp
+from dtp import carriers
+from dtp.carriers.base import Carrier
+from dtp.carriers.errors import BrokenError
+from dtp.carriers.memory import MemoryCarrier
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.limited_log import OF_ONE
 from dtp.net.address import Address
 from dtp.net.connection import Connection
+from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.peers import links as module
 from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks, TooManyLinks
@@ -192,6 +197,35 @@ def test_peer_that_restarted_gets_in_at_once() -> None:
                 await first.connection.accept_stream()
             assert large.counters["replaced"] == 1
             await again.close()
+
+    clock.run(main())
+
+
+def test_peer_that_was_lost_and_dials_soon_after_it_was_dialled_gets_in() -> None:
+    """It has died and begun again: its dial and the one from before aren't simultaneous, though they are near."""
+
+    async def main() -> None:
+        dialled: list[MemoryCarrier] = []
+
+        async def dial_carrier(url: str) -> Carrier:
+            carrier = await carriers.dial(url)
+            assert isinstance(carrier, MemoryCarrier)
+            dialled.append(carrier)
+            return carrier
+
+        async def dial(address: Address) -> Connection:
+            return await connect(address, identity=SMALL, dial_carrier=dial_carrier)
+
+        async with node(SMALL, dial=dial) as (small, to_small), node(LARGE) as (before, where):
+            lost = await small.connect(where)
+            dialled[-1].cut_link(BrokenError("dead"))
+            again = PeerLinks(LARGE)
+            link = await again.connect(to_small)
+            assert small.counters["replaced"] == 1
+            assert small.get(LARGE.id) is not lost
+            assert not link.closed
+            await again.close()
+            await before.close()
 
     clock.run(main())
 
