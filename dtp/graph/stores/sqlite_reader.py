@@ -66,8 +66,7 @@ class SqliteReader(SqliteStore):
                 f"{self._path} is not a graph of format {FORMAT}; opened to write, an older one is taken over"
             )
         self._read_tables()
-        if name not in (None, self.name):
-            raise StoreError(f"{self._path} keeps a graph of another name, {self.name!r}")
+        self._check_name(name)
         # what a program that was killed left: one that runs has checked it when it began
         left = pages_in_log(self._path) and not self._has_writer()
         if not self._has_what_its_state_has() or (

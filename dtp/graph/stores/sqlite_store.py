@@ -147,8 +147,16 @@ class SqliteStore(Store):
             lost, is_whole = False, False
         if not is_whole:
             self._mend_file(name, tail=lost)
+        self._check_name(name)
+
+    def _check_name(self, name: str | None) -> None:
         if name not in (None, self.name):
-            raise StoreError(f"{self._path} keeps a graph of another name, {self.name!r}")
+            kept = f"named {self.name!r}" if self.name else "without a name"
+            asked = f"one named {name!r}" if name else "one without a name"
+            raise StoreError(
+                f"{self._path} keeps a graph {kept}, and {asked} was asked for: give no name, which opens what is "
+                "there, or another file"
+            )
 
     def _begin_store(self, name: str | None) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")

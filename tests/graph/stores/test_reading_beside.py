@@ -132,8 +132,11 @@ def test_one_program_at_a_time_writes(tmp_path: Path) -> None:
             assert graph.node("page/1")["title"] == "Draft"
         with pytest.raises(StoreError, match="no graph"):
             await reading(tmp_path / "none.db")
-        with pytest.raises(StoreError, match="another name"):
-            await reading(place, "other")
+        for reads in (reading(place, "other"), Graph.open(place, identity=BOB, name="other")):
+            with pytest.raises(
+                StoreError, match="without a name, and one named 'other' was asked for: give no"
+            ):
+                await reads
         (tmp_path / "no.db").write_bytes(b"something else" * 99)
         with pytest.raises(StoreError, match=r"no\.db"):
             await reading(tmp_path / "no.db")
