@@ -2,6 +2,7 @@
 
 from dtp.gossip.core import Verdict
 from dtp.gossip.errors import (
+    ClockRefused,
     EngineError,
     GossipFrameError,
     MessageError,
@@ -18,6 +19,7 @@ from dtp.gossip.topics import Topic
 
 __all__ = [
     "PROTOCOL",
+    "ClockRefused",
     "EngineError",
     "Gossip",
     "GossipFrameError",

@@ -10,6 +10,7 @@ from enum import Enum
 from random import Random
 from typing import Final, NamedTuple
 
+from dtp.gossip import frames
 from dtp.gossip.frames import SHORT_NAME, GossipFrameType
 from dtp.gossip.held import HeldMessages
 from dtp.gossip.limits import GossipLimits, ScoreWeights
@@ -17,7 +18,7 @@ from dtp.gossip.message import Message, Parsed, SignatureChecks
 from dtp.gossip.outbox import Outbox
 from dtp.gossip.score import Scores
 from dtp.gossip.seen import SeenCache
-from dtp.peers.clocks import PeerClocks
+from dtp.peers.clocks import ClockDifference, PeerClocks
 
 #: Topics of all neighbours together that are remembered.
 KNOWN_TOPICS: Final = 16_384
@@ -26,7 +27,9 @@ LEAST_TOPICS: Final = 16
 #: Heartbeats after which a message should have come to all of a full mesh: before, telling of it only doubles it.
 SETTLED_BEATS: Final = 2
 #: Names kept of each kind for a topic: back-offs, and how far those were told that aren't in the mesh.
-_NAMES: Final = 4096
+KNOWN_NAMES: Final = 4096
+#: Seconds by which a clock was set at least that others are told of; below it was slewed, or read late.
+_SET: Final = 1.0
 
 
 class Verdict(Enum):
@@ -212,8 +215,8 @@ class Core:
         self.announces = False
         #: What neighbours have said of the time.
         self.clocks = clocks
-        #: Unix time less the clock of `now`, seconds.
-        self.wall_offset = 0.0
+        #: Unix time less the clock of `now`, seconds; and what neighbours were told of it.
+        self.wall_offset = self._told_offset = 0.0
         #: The record of a neighbour, as it is sent to another.
         self.record_of: Callable[[bytes, bytes], bytes | None] = lambda peer, hearer: None
 
@@ -226,6 +229,36 @@ class Core:
         if time_ms < (wall - self.limits.stale) * 1000 or self.seen.is_too_old(time_ms, wall):
             return "message-stale"
         return ""
+
+    def set_wall(self, offset: float) -> None:
+        """Set the difference of Unix time to `now`, in seconds. Neighbours are told at the next heartbeat."""
+        self.wall_offset = offset
+        if not self.neighbours:
+            self._told_offset = offset
+
+    def find_refusing_clocks(self, state: TopicState) -> ClockDifference | None:
+        """Return how the clocks of a topic's neighbours differ from this one where all of them, as they say, refuse
+        what is written now; None where somebody takes it, or there are none."""
+        limits = self.limits
+        return self.clocks.find_refusal(
+            state.members, self.wall_offset, ahead=limits.future, behind=limits.stale
+        )
+
+    def send_time(self, neighbour: Neighbour, now: float) -> None:
+        """Tell a neighbour what time it is here: it refuses messages of another time."""
+        if not neighbour.is_bridge:
+            self.send_control(neighbour, frames.time(max(0, int((now + self.wall_offset) * 1000))), now)
+
+    def send_new_time(self, now: float) -> None:
+        """Tell all neighbours what time it is here, if the clock was set."""
+        if abs(self.wall_offset - self._told_offset) > _SET:
+            self._told_offset = self.wall_offset
+            for neighbour in self.neighbours.values():
+                self.send_time(neighbour, now)
+
+    def receive_time(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        """Process TIME, by which a neighbour says what time it is there."""
+        self.clocks.note_time(neighbour.key, frames.read_time(body) / 1000, now)
 
     def ensure_topic(self, name: bytes) -> TopicState:
         """Return the state of a topic, new if there was none."""
@@ -290,5 +323,5 @@ class Core:
 
     def trim_table(self, names: dict[bytes, int] | dict[bytes, float]) -> None:
         """Remove the oldest names of a table that grows with neighbours."""
-        while len(names) > _NAMES:
+        while len(names) > KNOWN_NAMES:
             del names[next(iter(names))]

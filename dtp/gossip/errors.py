@@ -48,6 +48,12 @@ class NoTopicPeers(CarrierError):
     code: ClassVar[str] = "no-topic-peers"
 
 
+class ClockRefused(NoTopicPeers):
+    """All who are connected and have the topic refuse what is dated here, by their clocks: nothing was published."""
+
+    code: ClassVar[str] = "clock-refused"
+
+
 class EngineError(CarrierError):
     """A broker can't be reached, or did not take a message."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from dtp.gossip.errors import TopicError
+from dtp.gossip.errors import ClockRefused, TopicError
 from dtp.gossip.router import Router
 from dtp.gossip.topics import Topic
 
@@ -88,9 +88,14 @@ class Flow:
         return bool(self._room or self._waiters or self.is_paused)
 
     def has_room(self, topic: bytes, now: float) -> bool:
-        """Return whether neighbours have room for another message; for a turn, that is asked of the router once."""
+        """Return whether neighbours have room for another message; for a turn, that is asked of the router once.
+
+        Raise `ClockRefused` where all of them would refuse it for its time.
+        """
         has_room = self._room.get(topic)
         if has_room is None:
+            if (difference := self._router.find_refusing_clocks(topic)) is not None:
+                raise ClockRefused(f"nothing was published: {difference}")
             has_room = self._room[topic] = self._router.has_room(topic, now)
         return has_room
 

@@ -31,6 +31,7 @@ MAX_CONTROL: Final = 128 * 1024
 
 _PRUNE: Final = Struct(">H")
 _HISTORY: Final = Struct(">QH")
+_TIME: Final = Struct(">Q")
 
 
 class GossipFrameType(IntEnum):
@@ -48,6 +49,7 @@ class GossipFrameType(IntEnum):
     PEERS = 10
     HISTORY = 11
     PAST = 12
+    TIME = 0x80
 
 
 #: Frames whose body is a message.
@@ -204,3 +206,15 @@ def read_history(body: bytes) -> tuple[bytes, int, int]:
     if len(rest) != _HISTORY.size:
         raise GossipFrameError("a malformed HISTORY")
     return topic, *_HISTORY.unpack(rest)
+
+
+def time(wall_ms: int) -> bytes:
+    """Return a frame that says what time it is here, Unix milliseconds."""
+    return frame(GossipFrameType.TIME, _TIME.pack(wall_ms))
+
+
+def read_time(body: bytes) -> int:
+    """Return the Unix milliseconds of a TIME."""
+    if len(body) != _TIME.size:
+        raise GossipFrameError("a malformed TIME")
+    return int(_TIME.unpack(body)[0])

@@ -34,7 +34,7 @@ from dtp.gossip.meshes import Meshes
 from dtp.gossip.message import Message, Parsed, SignatureChecks
 from dtp.gossip.outbox import Outbox
 from dtp.gossip.score import median
-from dtp.peers.clocks import PeerClocks
+from dtp.peers.clocks import ClockDifference, PeerClocks
 
 #: Frames after which a mesh may have to be brought to its size, and others be told of it.
 _CHANGING: Final = frozenset(
@@ -100,6 +100,7 @@ class Router:
             GossipFrameType.NEIGHBOURS: lambda peer, body, now: self._meshes.receive_neighbours(peer, body),
             GossipFrameType.PEERS: self._receive_peers,
             GossipFrameType.HISTORY: self._asking.receive_history,
+            GossipFrameType.TIME: self._core.receive_time,
         }
 
     # ---- what can be asked --------------------------------------------------------------------------------------
@@ -133,6 +134,12 @@ class Router:
         state = self._core.topics.get(topic)
         return state is not None and bool(state.members)
 
+    def find_refusing_clocks(self, topic: bytes) -> ClockDifference | None:
+        """Return how the clocks of all neighbours that have a topic differ from this one, where all of them refuse
+        what is written now, as they say; None where somebody takes it."""
+        state = self._core.topics.get(topic)
+        return None if state is None else self._core.find_refusing_clocks(state)
+
     def mesh_of(self, topic: bytes) -> frozenset[bytes]:
         """Return the neighbours that get a topic's messages at once."""
         state = self._core.topics.get(topic)
@@ -159,6 +166,8 @@ class Router:
             "late": self._asking.count_late(),
             "clocks": len(core.clocks),
             "scores-of-gone": core.scores.count_gone(),
+            "told": sum(len(state.told) for state in core.topics.values()),
+            "backoffs": sum(len(state.backoff) for state in core.topics.values()),
         }
 
     def count_kept_of(self, peer: bytes) -> dict[str, int]:
@@ -178,7 +187,7 @@ class Router:
 
     def set_wall(self, offset: float) -> None:
         """Set the difference of Unix time to `now`, in seconds."""
-        self._core.wall_offset = offset
+        self._core.set_wall(offset)
 
     def set_records(self, record_of: Callable[[bytes, bytes], bytes | None]) -> None:
         """Set the function that returns the signed record of a neighbour for another that is to find it."""
@@ -211,6 +220,7 @@ class Router:
         neighbour = Neighbour(peer, outgoing, source, outbox, is_bridge=is_bridge, introduced=now)
         core.neighbours[peer] = neighbour
         core.scores.add(peer, source, now, is_judged=not is_bridge)
+        core.send_time(neighbour, now)
         for told in frames.subscriptions(self.joined_topics()):
             core.send_control(neighbour, told, now)
         self._schedule_heartbeat(now)
@@ -600,6 +610,7 @@ class Router:
             return
         core = self._core
         self._last_beat = now
+        core.send_new_time(now)
         core.scores.refresh(now)
         core.held.expire(now)
         for neighbour in core.neighbours.values():

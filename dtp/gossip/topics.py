@@ -118,7 +118,8 @@ class Topic:
         """Publish a message and return its id. It has been queued for every neighbour that has the topic.
 
         Wait while the network can't take more. Raise `NoTopicPeers` when nobody who has the topic is connected within
-        `patience` seconds, `MessageTooLarge`, and `TopicError` outside of `async with`.
+        `patience` seconds, `ClockRefused` when all of them refuse what is dated now, `MessageTooLarge`, and
+        `TopicError` outside of `async with`.
         """
         payload = bytes(data)
         limits = self._gossip.limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from dtp.peers.record import PeerRecord
@@ -28,6 +29,9 @@ class _Bounds(NamedTuple):
     at: float
 
 
+_UNKNOWN: Final = _Bounds(-math.inf, math.inf, -math.inf)
+
+
 class ClockDifference(NamedTuple):
     """How far neighbours' clocks are from this machine's; as text, a sentence for an operator."""
 
@@ -39,9 +43,10 @@ class ClockDifference(NamedTuple):
 
     def __str__(self) -> str:
         way = "behind" if self.seconds > 0 else "ahead of"
+        advice = "set it, or have it set by NTP" if self.told >= LEAST else "set the one that is wrong"
         return (
             f"this machine's clock is at least {abs(self.seconds):,.0f} s {way} those of {self.differing} of "
-            f"{count_of(self.told, 'neighbour')}: set it, or have it set by NTP; until then messages and records "
+            f"{count_of(self.told, 'neighbour')}: {advice}; until then messages and records "
             "are refused, here or by others"
         )
 
@@ -64,10 +69,15 @@ class PeerClocks:
         if known is None or least > known.least or now - known.at > QUICKEST:
             self._bounds[peer] = _Bounds(least, least + LATE, now)
 
+    def note_time(self, peer: bytes, wall: float, now: float) -> None:
+        """Note that a neighbour has just said that it is `wall` (Unix time) there, whatever it said before: its clock
+        may have been set. `now` is the steady clock."""
+        self._bounds[peer] = _Bounds(wall - now, wall - now + LATE, now)
+
     def note_record(self, record: PeerRecord, now: float) -> None:
         """Note that a neighbour itself gave its own record: it signed it before, and another one before this ends."""
         least, most = record.sequence / 1000 - now, record.expires - now
-        known = self._bounds.get(record.peer.key, _Bounds(-math.inf, math.inf, -math.inf))
+        known = self._bounds.get(record.peer.key, _UNKNOWN)
         if max(least, known.least) <= min(most, known.most):  # else its clock has been set
             least, most = max(least, known.least), min(most, known.most)
         self._bounds[record.peer.key] = _Bounds(least, most, known.at)
@@ -75,6 +85,24 @@ class PeerClocks:
     def forget_peer(self, peer: bytes) -> None:
         """Forget what somebody has said who is not a neighbour any more."""
         self._bounds.pop(peer, None)
+
+    def find_refusal(
+        self, peers: Collection[bytes], offset: float, *, ahead: float, behind: float
+    ) -> ClockDifference | None:
+        """Return how the clocks of all `peers` differ from this machine's, where each refuses what is dated here, as
+        more than `ahead` seconds ahead of it or `behind` it; None where somebody takes it, or may."""
+        differing = []
+        for peer in peers:
+            least, most, _ = self._bounds.get(peer, _UNKNOWN)
+            if offset - most > ahead:
+                differing.append(most - offset)
+            elif least - offset > behind:
+                differing.append(least - offset)
+            else:
+                return None
+        if not differing:
+            return None
+        return ClockDifference(sorted(differing)[len(differing) // 2], len(differing), len(differing))
 
     def find_difference(self, offset: float) -> ClockDifference | None:
         """Return how most clocks differ from this machine's, which is `offset` before the steady one; None if they

@@ -116,6 +116,7 @@ BODIES: dict[str, tuple[int, Callable[..., bytes]]] = {
     "neighbours": (9, lambda topic, names: topic_field(topic) + b"".join(sorted(names))),
     "peers": (10, lambda topic, records: topic_field(topic) + b"".join(map(record_field, records))),
     "history": (11, lambda topic, since, count: topic_field(topic) + struct.pack(">QH", since, count)),
+    "time": (128, lambda wall_ms: struct.pack(">Q", wall_ms)),
 }
 
 
@@ -148,6 +149,7 @@ def make_vectors():
         "neighbours": frame_of("neighbours", b"weather", [bytes([9] * 8), bytes([3] * 8)]),
         "peers": frame_of("peers", b"weather", [b"record one"]),
         "history": frame_of("history", b"weather", 1_700_000_000_000, 1000),
+        "time": frame_of("time", 1_700_000_000_000),
     }
     return {
         "seed": seed.hex(),

@@ -72,6 +72,7 @@ def test_frames_are_those_of_the_vectors():
     assert frames.neighbours(*frames.read_neighbours(bodies["neighbours"][1])) == told["neighbours"]
     assert frames.peers(*frames.read_peers(bodies["peers"][1])) == told["peers"]
     assert frames.history(*frames.read_history(bodies["history"][1])) == told["history"]
+    assert frames.time(frames.read_time(bodies["time"][1])) == told["time"]
     names = frames.read_topics(bodies["subscribe"][1])
     assert frames.frame(GossipFrameType.SUBSCRIBE, *map(frames.named, names)) == told["subscribe"]
     assert {frames.GossipFrameType(kind).name.lower() for kind, _ in bodies.values()} == set(told)
@@ -236,6 +237,7 @@ def test_frames_read_as_they_were_written_and_as_the_second_writes_them(topic, n
     assert (frames.read_topic(body)[0], frames.read_ids(frames.read_topic(body)[1])) == (topic, many)
     body = both(frames.history(topic, since, number), "history", topic, since, number)
     assert frames.read_history(body) == (topic, since, number)
+    assert frames.read_time(both(frames.time(since), "time", since)) == since
 
 
 @pytest.mark.parametrize(
@@ -248,6 +250,7 @@ def test_frames_read_as_they_were_written_and_as_the_second_writes_them(topic, n
         frames.read_peers,
         frames.read_neighbours,
         frames.read_history,
+        frames.read_time,
     ],
 )
 @given(body=st.binary(max_size=80))

@@ -1,10 +1,14 @@
 """How far counts what a neighbour says: of its own neighbours, of back-off, and of those that this side dialled."""
 
+from random import Random
+
 from test_must_hold import T, W, mesh_limits
 
 from dtp.gossip import frames
+from dtp.gossip.core import KNOWN_NAMES
 from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT
+from dtp.gossip.router import Router
 from dtp.testing.swarm import GossipSwarm
 
 SUBSCRIBE = frames.frame(GossipFrameType.SUBSCRIBE, frames.named(W))
@@ -148,3 +152,44 @@ def test_what_only_spares_something_is_left_out_for_who_reads_slowly():
         swarm.run_for(0.02)
     assert node.router.counts["hint-left-out"] > 0
     assert not node.cut_off
+
+
+# ---- one router ----------------------------------------------------------------------------------------------------
+
+
+def router_of_topic():
+    router = Router(bytes(32), random=Random(5))
+    router.join(W, 0.0)
+    return router
+
+
+def receive(router, peer, now, *packed):
+    found, _ = frames.split_frames(b"".join(packed), DEFAULT.message)
+    router.receive(peer, found, now)
+
+
+def test_who_reads_nothing_is_grafted_once_it_reads_on():
+    """Until it is cut off it would have the place in the mesh of somebody who passes messages on."""
+    router, peer = router_of_topic(), b"p" * 32
+    router.add_peer(peer, 0.0, outgoing=True)
+    now = DEFAULT.stalled + 0.1
+    receive(router, peer, now, SUBSCRIBE)
+    assert router.members_of(W) == {peer}
+    assert not router.mesh_of(W)
+    router.tick(now := router.next_time() + now)
+    assert not router.mesh_of(W)
+    router.take_frames(peer, 1 << 20, now)
+    router.tick(now + 2 * DEFAULT.idle_heartbeat)
+    assert router.mesh_of(W) == {peer}
+
+
+def test_of_a_crowd_that_comes_prunes_and_goes_the_newest_are_remembered():
+    """Each has us wait an hour until it is grafted again, and is told on from where it left."""
+    router = router_of_topic()
+    for number in range(KNOWN_NAMES + 100):
+        peer = number.to_bytes(32)
+        router.add_peer(peer, 0.0, outgoing=False)
+        receive(router, peer, 0.0, SUBSCRIBE, frames.prune(W, 3600))
+        router.remove_peer(peer, 0.0)
+    kept = router.count_kept()
+    assert kept["told"] == kept["backoffs"] == KNOWN_NAMES

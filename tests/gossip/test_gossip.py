@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtp.gossip import (
+    ClockRefused,
     Gossip,
     GossipLimits,
     MessageTooLarge,
@@ -42,6 +43,28 @@ def run(main):
 
 async def take(topic, count):
     return [await topic.read() for _ in range(count)]
+
+
+def test_who_has_a_wrong_clock_is_told_when_it_publishes():
+    """Before, the message was queued, sent, and refused by everybody, without a word."""
+
+    async def main(stack):
+        loop = asyncio.get_running_loop()
+        ahead = [200.0]
+        wrong = await stack.enter_async_context(node("wrong", wall=lambda: WALL + loop.time() + ahead[0]))
+        right = await stack.enter_async_context(node("right"))
+        await wrong.link(right)
+        publisher, reader = await joined(stack, [wrong, right])
+        with pytest.raises(
+            ClockRefused, match=r"clock is at least 1\d\d s ahead of those of 1 of 1 neighbour"
+        ):
+            await publisher.publish(b"21.5")
+        ahead[0] = 0.0  # by NTP
+        await asyncio.sleep(20)
+        await publisher.publish(b"21.5")
+        assert (await reader.read()).data == b"21.5"
+
+    run(main)
 
 
 def test_a_message_reaches_all_signed_and_once():

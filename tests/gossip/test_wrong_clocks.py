@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from dtp.gossip import frames
+from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.limits import DEFAULT
 from dtp.gossip.seen import SeenCache
+from dtp.peers.clocks import LATE
 from dtp.testing.swarm import WALL, GossipSwarm
 
 T = "weather"
@@ -44,6 +47,46 @@ def test_a_node_takes_messages_again_once_its_clock_is_set(ahead):
     wrong.publish(T, b"here again")
     swarm.run_for(1)
     assert right.data[-1:] == [b"here again"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "is_refused"), [(-130.0, True), (-60.0, False), (8.0, False), (20.0, True), (DAY, True)]
+)
+def test_who_has_a_wrong_clock_knows_before_it_publishes_that_all_would_refuse_it(ahead, is_refused):
+    _, wrong, _ = pair(ahead)
+    found = wrong.router.find_refusing_clocks(T.encode())
+    assert (found is not None) == is_refused
+    if found is not None:
+        assert (found.differing, found.told) == (1, 1)
+        assert abs(found.seconds + ahead) <= LATE + 1
+
+
+def test_a_clock_that_is_set_is_told_to_neighbours():
+    swarm, wrong, right = pair(DAY)
+    assert right.router.find_refusing_clocks(T.encode()) is not None
+    wrong.router.set_wall(WALL)
+    swarm.run_for(2 * DEFAULT.idle_heartbeat)
+    for each in (wrong, right):
+        assert each.router.find_refusing_clocks(T.encode()) is None
+
+
+def test_where_somebody_takes_what_is_written_here_it_goes_though_others_have_wrong_clocks():
+    swarm, wrong, right = pair(DAY)
+    other = swarm.add_node(T)
+    swarm.link_nodes(other, right)
+    swarm.run_for(1)
+    assert right.router.find_refusing_clocks(T.encode()) is None
+    right.publish(T, b"taken")
+    swarm.run_for(1)
+    assert (other.data, wrong.data) == ([b"taken"], [])
+
+
+def test_who_says_nothing_of_the_time_may_take_it():
+    swarm, _, right = pair(DAY)
+    swarm.add_puppet(right).send_frames(
+        right, frames.frame(GossipFrameType.SUBSCRIBE, frames.named(T.encode()))
+    )
+    assert right.router.find_refusing_clocks(T.encode()) is None
 
 
 @pytest.mark.parametrize("is_author_ahead", [False, True])
