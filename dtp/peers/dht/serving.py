@@ -212,21 +212,27 @@ class DhtServer:
         return b"".join(parts)
 
     def _find_records(self, kind: int, target: bytes, hearer: Nearness, now: float) -> list[bytes]:
-        """Return the valid records at `target` that are for whoever is so near; several are shuffled, so that each
-        gets into an answer."""
+        """Return the valid records at `target` that are for whoever is so near. Several are shuffled, so that each
+        gets into an answer; those of one subnet come after the first of each other one, however many they are."""
         unix = now + self.unix_offset
         held = {
-            each.record.author: each.record
+            each.record.author: (each.record, each.source)
             for each in self._store.list_held(kind, target)
             if each.record.is_for(hearer, each.teller)
         }
         own, _ = self.published.get((kind, target), (None, 0.0))
-        if own is not None and (own.author not in held or own.order > held[own.author].order):
-            held[own.author] = own
-        records = [each.encoded for each in held.values() if each.expires > unix]
-        if len(records) > 1:
-            self._random.shuffle(records)
-        return records
+        if own is not None and (own.author not in held or own.order > held[own.author][0].order):
+            held[own.author] = own, b""
+        found = [(each.encoded, source) for each, source in held.values() if each.expires > unix]
+        if len(found) > 1:
+            self._random.shuffle(found)
+            before: Counter[bytes] = Counter()
+            turns = []
+            for data, source in found:
+                turns.append((before[source], data))
+                before[source] += 1
+            return [data for _, data in sorted(turns, key=lambda each: each[0])]
+        return [data for data, _ in found]
 
     def _store_record(
         self, kind: int, data: bytes, source: Endpoint, now: float

@@ -203,6 +203,8 @@ class GetWalk(LookupWalk):
         #: The walk that has begun once more, after this one.
         self._second: GetWalk | None = None
         self._records: dict[bytes, Record] = {}
+        #: With providers, how many nodes have told of each.
+        self._told: Counter[bytes] = Counter()
         #: Who told of the newest, and on which path; with providers, of any.
         self._tellers: dict[int, int] = {}
         #: How near the nearest of them is.
@@ -269,6 +271,7 @@ class GetWalk(LookupWalk):
         elif record.order < held.order and self._kind is not RecordKind.PROVIDER:
             self._lacking.append(contact)
             return
+        self._told[record.author] += self._kind is RecordKind.PROVIDER
         self._tellers[contact.id] = path
         self._nearest = min(self._nearest, contact.nearness)
 
@@ -279,10 +282,15 @@ class GetWalk(LookupWalk):
             self._second = GetWalk(self._network, self._kind, self._target, self._found, asked)
             self._second.start(now)
             return
-        records = sorted(self._records.values(), key=lambda record: record.order, reverse=True)
+        records = sorted(self._records.values(), key=self._rank_record, reverse=True)
         if records and self._kind is not RecordKind.PROVIDER:
             self._store_at_lacking(records[0], now)
         self._found(records, now)
+
+    def _rank_record(self, record: Record) -> tuple[int, tuple[int, int, bytes]]:
+        """Return what the first record to be told has most of: it is the newest, or of providers the one that most
+        nodes have told of, since of a crowd in one subnet each has few places in their answers."""
+        return self._told[record.author], record.order
 
     def _store_at_lacking(self, record: Record, now: float) -> None:
         """Store the record at the nearest nodes that should have had it (Kademlia, 2.3)."""

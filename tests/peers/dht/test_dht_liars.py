@@ -13,6 +13,7 @@ from test_dht_attackers import Liar
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import DatagramKind, DhtAnswer, Question, StoreVerdict, pack_entry
+from dtp.peers.dht.records import Provider, Record, RecordKind
 from dtp.testing.dht import DhtSwarm, global_host
 
 K = 8
@@ -70,3 +71,20 @@ def find_values(liars: int) -> Counter[bytes | None]:
 @pytest.mark.parametrize("liars", [0, 20])
 def test_all_values_are_found_and_none_that_is_old(liars: int) -> None:
     assert find_values(liars) == {b"new": 45}
+
+
+def test_a_crowd_in_one_subnet_hides_no_provider() -> None:
+    """Its records were newer, and are kept: an answer has room for seven, and whoever asks looks at twenty."""
+    swarm = DhtSwarm(3, host=global_host)
+    swarm.add_node()
+    swarm.add_nodes(19)
+    honest, asker, *_ = swarm.nodes
+    crowd = [swarm.add_node(asker, host=f"198.51.100.{number}") for number in range(1, 41)]
+    swarm.run_for(5)
+    for place in (honest, *crowd):
+        offer = Record.from_value(Provider.sign(swarm.nodes[place].identity, bytes(32), now=swarm.unix))
+        swarm.run_operation(place, lambda node, now, offer=offer: node.publish_record(offer, now))
+    found = swarm.run_operation(
+        asker, lambda node, now: node.get_records(RecordKind.PROVIDER, offer.target, now)
+    )
+    assert swarm.nodes[honest].identity.id.key in {each.author for each in found[:20]}
