@@ -15,6 +15,7 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import LocalError
 from dtp.gossip.limits import DEFAULT as GOSSIP
 from dtp.gossip.limits import GossipLimits
+from dtp.gossip.topics import ROOM
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -455,9 +456,12 @@ class Node:
         overflow: Overflow = "wait",
         history: float = 0.0,
         validator: Validator | None = None,
+        room: int = ROOM,
     ) -> Topic:
         """Return a topic, to be joined by `async with`; the arguments are those of `Gossip.topic`."""
-        return self.gossip.topic(name, key=key, overflow=overflow, history=history, validator=validator)
+        return self.gossip.topic(
+            name, key=key, overflow=overflow, history=history, validator=validator, room=room
+        )
 
     def share(self, graph: Graph, *, topic: str, key: bytes | str | None = None) -> Sharing:
         """Share a graph with all who share it in this topic: by `await` until the node closes, or `async with`.
