@@ -135,6 +135,12 @@ class NeighbourSink:
 
     # ---- what goes ----------------------------------------------------------------------------------------------
 
+    @property
+    def most_under_way(self) -> int:
+        """The most bytes that were written and that the neighbour may not have processed: what it gives credit for,
+        of which it may have acknowledged all, and what waits for that."""
+        return self._stream.connection.limits.stream_window + _QUEUED
+
     def send(self) -> None:
         """Write what the router has, as far as the stream takes it."""
         stream, router = self._stream, self._gossip.router

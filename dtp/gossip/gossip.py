@@ -220,7 +220,7 @@ class Gossip:
         if self._channels.get(channel.peer) is channel:
             del self._channels[channel.peer]
             if self.is_running:
-                self._router.remove_peer(channel.peer, self.loop_time())
+                self._router.remove_peer(channel.peer, self.loop_time(), under_way=channel.most_under_way)
                 self.schedule_flush()
 
     def exchange_records(

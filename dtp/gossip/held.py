@@ -46,6 +46,10 @@ class HeldMessages:
         """Return the message with this id, or None if it isn't held."""
         return self._by_id.get(message_id)
 
+    def has_any(self, topic: bytes) -> bool:
+        """Return whether any message of a topic is held."""
+        return bool(self._topics.get(topic))
+
     def add(self, held: Held) -> None:
         """Hold a message. Then drop what is too old or too much."""
         if held.id in self._by_id:
@@ -82,6 +86,17 @@ class HeldMessages:
     def next_number(self, topic: bytes) -> int:
         """Return the number that the next message of a topic will have."""
         return self._first.get(topic, 0) + len(self._topics.get(topic, ()))
+
+    def number_behind(self, topic: bytes, size: int) -> int:
+        """Return the number from which on the messages of a topic that are held have `size` bytes at most, and one
+        before that, which a part of them may be of."""
+        number = self.next_number(topic)
+        for held in reversed(self._topics.get(topic, ())):
+            if size <= 0:
+                break
+            size -= len(held.encoded)
+            number -= 1
+        return number
 
     def ids_since(self, topic: bytes, number: int, most: int) -> tuple[list[bytes], int, int]:
         """Return ids from a number on, the number after the last one, and how many were dropped before."""

@@ -56,12 +56,15 @@ class Meshes:
                 self.graft(state, neighbour, now)
             self._send_member_records(state, neighbour, now)
 
-    def remove_member(self, state: TopicState, peer: bytes, now: float) -> None:
-        """Remove a neighbour that has the topic no longer, or is gone."""
+    def remove_member(self, state: TopicState, peer: bytes, now: float, *, lost: int = 0) -> None:
+        """Remove a neighbour that has the topic no longer, or is gone: then `lost` bytes may not have come to it, and
+        it is told of them when it is back."""
         if peer not in state.members:
             return
         state.members.discard(peer)
         self._remove_from_mesh(state, peer, now)
+        if lost and (told := state.told.get(peer)) is not None:
+            state.told[peer] = min(told, self._core.held.number_behind(state.name, lost))
         state.theirs.pop(peer, None)
         state.owed.pop(peer, None)
         state.ways.clear()
@@ -270,6 +273,8 @@ class Meshes:
         core, limits = self._core, self._core.limits
         for peer in [peer for peer, until in state.backoff.items() if until + _SLACK < now]:
             del state.backoff[peer]
+        if len(state.told) > len(state.members) and not core.held.has_any(state.name):
+            state.told = {peer: number for peer, number in state.told.items() if peer in state.members}
         self._set_fullness(state)
         for peer in sorted(peer for peer in state.mesh if core.scores[peer] < 0):
             core.counts["pruned-low-score"] += 1

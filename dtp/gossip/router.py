@@ -226,15 +226,15 @@ class Router:
         self._schedule_heartbeat(now)
         return True
 
-    def remove_peer(self, peer: bytes, now: float) -> None:
-        """Remove a neighbour that has gone."""
+    def remove_peer(self, peer: bytes, now: float, *, under_way: int = 0) -> None:
+        """Remove a neighbour that has gone. Of what was taken for it up to `under_way` bytes may not have come."""
         core = self._core
         neighbour = core.neighbours.get(peer)
         if neighbour is None:
             return
         for name in sorted(neighbour.topics):
             if (state := core.topics.get(name)) is not None:
-                self._meshes.remove_member(state, peer, now)
+                self._meshes.remove_member(state, peer, now, lost=neighbour.outbox.size + under_way)
                 self._meshes.send_retraction(state, peer, now)
                 core.events.append(MembersChanged(name))
         del core.neighbours[peer]

@@ -20,7 +20,9 @@ from dtp.gossip import (
 from dtp.gossip.limits import ScoreWeights
 from dtp.gossip.message import parse
 from dtp.limited_log import OF_ONE
+from dtp.net.address import Address
 from dtp.peers.book import PeerBook
+from dtp.peers.links import NODE_SERVICE
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
 
@@ -592,5 +594,28 @@ def test_a_neighbour_that_reads_nothing_is_cut_off_and_costs_others_nothing():
         assert made[0].gossip.counts["cut-off-unread"] >= 1
         assert made[0].gossip.router.queued_bytes(made[3].id.key) <= made[0].gossip.limits.queue_hard
         assert mute.dropped == 0
+
+    run(main)
+
+
+def test_what_was_under_way_when_a_link_was_lost_comes_by_the_next_one():
+    """Of a flood only the last 64 were told again, and 200 more in a full mesh."""
+
+    async def main(stack):
+        made = await stack.enter_async_context(nodes(2))
+        publisher, reader = await joined(stack, made)
+        slow = Address.direct(made[0].id, f"{made[0].address.carrier_url}?delay=0.3", NODE_SERVICE)
+        await made[1].links.disconnect(made[0].id)
+        await made[1].links.connect(slow)
+        await until(lambda: publisher.members and reader.members)
+        await asyncio.sleep(3)
+        for number in range(600):
+            await publisher.publish(number.to_bytes(4))
+        await asyncio.sleep(0.1)
+        await made[1].links.disconnect(made[0].id)
+        await made[1].link(made[0])
+        async with asyncio.timeout(60):
+            numbers = {message.data for message in await take(reader, 600)}
+        assert len(numbers) == 600
 
     run(main)
