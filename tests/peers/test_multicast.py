@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Coroutine
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 from conditions import PATIENCE
@@ -18,7 +19,7 @@ from dtp.net.address import Address
 from dtp.net.resolver import LateResolver
 from dtp.peers.book import PeerBook
 from dtp.peers.lan.hello import HelloNode
-from dtp.peers.lan.interfaces import dialled_urls, own_addresses
+from dtp.peers.lan.interfaces import dialled_urls, list_ipv6, own_addresses
 from dtp.peers.lan.multicast import Lan
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
@@ -181,6 +182,22 @@ def test_own_addresses_are_dialled() -> None:
     for url in anywhere:
         assert not url.startswith("tcp://0.0.0.0")
         assert url.endswith(":9000")
+
+
+def test_what_listens_at_any_ipv6_address_is_not_announced_at_ipv4_ones() -> None:
+    """Nobody listens there, and the node's own address was in no record."""
+    anywhere = dialled_urls(["tcp://[::]:9000", "quic://[::]:9001"])
+    assert anywhere
+    assert {":" in (urlsplit(url).hostname or "") for url in anywhere} == {True}
+    table = (
+        "20010db8000700000000000000000001 02 40 00 80     eth0\n"
+        "20010db8000700000000000000000002 02 40 00 01     eth0\n"  # temporary
+        "20010db8000700000000000000000003 02 40 00 20     eth0\n"  # deprecated
+        "fd000000000000000000000000000007 02 40 00 80     eth0\n"
+        "fe80000000000000ecae31fffe000001 02 40 20 80     eth0\n"
+        "00000000000000000000000000000001 01 80 10 80       lo\n"
+    )
+    assert list_ipv6(table) == ["2001:db8:7::1", "fd00::7"]
 
 
 @pytest.mark.parametrize("wrong", [-90_000.0, 3600.0])

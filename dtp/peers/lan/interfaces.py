@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import urlsplit
 
 from dtp.net.reachable import is_any, own_ip
@@ -17,6 +18,9 @@ _ASKED = ("233.252.0.1", 9)
 _TABLE = 64 * 1024
 #: The flag of a neighbour whose hardware address is known (`ATF_COM`).
 _IS_COMPLETE = 0x2
+#: Flags of an IPv6 address that changes (`IFA_F_TEMPORARY`), is given up (`_DEPRECATED`), or another one's
+#: (`_DADFAILED`, `_TENTATIVE`).
+_NOT_USED: Final = 0x01 | 0x20 | 0x08 | 0x40
 #: The bits that all addresses of the largest private network share, 10.0.0.0/8.
 _LARGEST = 8
 
@@ -98,10 +102,32 @@ def _ip(word: str) -> str:
     return socket.inet_ntoa(int(word, 16).to_bytes(4, sys.byteorder))
 
 
+def list_ipv6(table: str) -> list[str]:
+    """Return the IPv6 addresses of Linux' table that others can dial: those of an interface alone (fe80::), loopback
+    ones, and those that are no longer or not yet to be used are left out."""
+    found = []
+    for number, _, _, scope, flags, *_ in (line.split() for line in table.splitlines()):
+        if int(scope, 16) == 0 and not int(flags, 16) & _NOT_USED:
+            found.append(str(ipaddress.IPv6Address(int(number, 16))))
+    return found
+
+
+def _read_table_of_ipv6() -> str:
+    """Return Linux' table of IPv6 addresses; "" where there is none."""
+    try:
+        return _read_table("/proc/net/if_inet6")
+    except OSError:
+        return ""
+
+
 def dialled_urls(urls: Iterable[str]) -> list[str]:
-    """Return a listener's URLs as others dial them: for "any" with each address that this machine has, loopback ones
-    only where there is no other. Those that only this machine has (unix), and the chain's, are left out."""
-    ips = [ip for ip in own_addresses().values() if not ipaddress.ip_address(ip).is_loopback]
+    """Return a listener's URLs as others dial them: for "any" with each address of its family (IPv4 or IPv6) that
+    this machine has, loopback ones only where there is no other. Those that only this machine has (unix), and the
+    chain's, are left out."""
+    ips = {
+        4: [ip for ip in own_addresses().values() if not ipaddress.ip_address(ip).is_loopback],
+        6: list_ipv6(_read_table_of_ipv6()),
+    }
     found: dict[str, None] = {}
     for url in urls:
         parts = urlsplit(url)
@@ -111,7 +137,7 @@ def dialled_urls(urls: Iterable[str]) -> list[str]:
         if not is_any(host):
             found[url] = None
             continue
-        for ip in ips or [own_ip(host)]:
+        for ip in ips[ipaddress.ip_address(host).version] or [own_ip(host)]:
             bracketed = f"[{ip}]" if ":" in ip else ip
             port = "" if parts.port is None else f":{parts.port}"
             found[parts._replace(netloc=bracketed + port).geturl()] = None
