@@ -46,10 +46,10 @@ def _network_options(command: _Function) -> _Function:
 
     @wraps(command)
     def with_dht(
-        *args: Any, bootstrap: tuple[str, ...], bind: str, network: str | None, **options: Any
+        *args: Any, bootstrap: tuple[str, ...], bind: str | None, network: str | None, **options: Any
     ) -> Any:
         key = None if network is None else PrivateNetwork.parse(network)
-        place = parse_bind(bind)
+        place = None if bind is None else parse_bind(bind)
 
         def open_dht(author: Identity, *, serves: bool = False) -> Dht:
             node = author if serves else Identity.generate()  # nobody needs to know who asks
@@ -60,8 +60,8 @@ def _network_options(command: _Function) -> _Function:
     for option in (
         click.option("--bootstrap", "-b", multiple=True, metavar="HOST:PORT",
                      help="A node of the DHT to begin with; may be repeated."),
-        click.option("--bind", default="0.0.0.0:0", show_default=True, metavar="ADDRESS:PORT",
-                     help="The address and port of this node's socket."),
+        click.option("--bind", metavar="ADDRESS:PORT",
+                     help="The address and port of this node's socket. [default: any]"),
         network_option,
     ):  # fmt: skip
         with_dht = option(with_dht)

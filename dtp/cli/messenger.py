@@ -177,7 +177,7 @@ async def _with_sources(
             from dtp.peers.dht import Dht
 
             who = Identity.generate()  # nobody needs to know who asks
-            dht = Dht(messenger.identity, node=who, client=True, bind=("0.0.0.0", 0), bootstrap=bootstrap)
+            dht = Dht(messenger.identity, node=who, client=True, bootstrap=bootstrap)
             await stack.enter_async_context(dht)
             messenger.dependencies.add_source(DhtCards(dht))
         if chain is not None:

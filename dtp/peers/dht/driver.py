@@ -83,7 +83,8 @@ class Seal:
 class Dht:
     """A node of the DHT; an async context manager.
 
-    `bind` is the address and port of its socket, `bootstrap` are endpoints ("host:port") of nodes that are there.
+    `bind` is the address and port of its socket; without it any, by IPv6 as well where one of `bootstrap` is reached
+    so. `bootstrap` are endpoints ("host:port") of nodes that are there.
     `client` keeps it from serving others; else it serves as long as they can reach it. `network` is the key of a
     private network, as `PrivateNetwork.parse` takes it: without it nobody can tell that there is one. `identity`
     signs what is put there; the node itself goes by it too, or by `node`, where others are not to see who asks, or a
@@ -97,7 +98,7 @@ class Dht:
         self,
         identity: Identity,
         *,
-        bind: tuple[str, int] = ("0.0.0.0", 0),
+        bind: tuple[str, int] | None = None,
         bootstrap: Iterable[str] = (),
         client: bool = False,
         node: Identity | None = None,
@@ -105,8 +106,8 @@ class Dht:
         limits: DhtLimits = DEFAULT_LIMITS,
     ) -> None:
         self.identity = identity
-        self._bind = bind
         self._bootstrap = [parse_endpoint(each) for each in bootstrap]
+        self._bind = bind or ("::" if any(":" in host for host, _ in self._bootstrap) else "0.0.0.0", 0)
         self._client = client
         self._node_identity = node or identity
         self._seal = None if network is None else Seal(PrivateNetwork.parse(network).dht_key)

@@ -131,7 +131,7 @@ def test_files(me, tmp_path):
     assert run("get", tmp_path / "two.db", "a") == "k: 1\n"
     (tmp_path / "bad").write_bytes(b"nothing")
     assert "damaged" in run("import", tmp_path / "two.db", tmp_path / "bad", code=3)
-    assert "another name" in run("get", tmp_path / "one.db", "a", "--graph", "other", code=3)
+    assert "give no name" in run("get", tmp_path / "one.db", "a", "--graph", "other", code=3)
 
 
 def test_codes(me, tmp_path):

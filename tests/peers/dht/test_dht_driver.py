@@ -44,6 +44,22 @@ def record_of(dht: Dht, *addresses: str) -> PeerRecord:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_who_begins_with_a_node_reaches_it_whatever_its_address_is(host: str) -> None:
+    """Its socket was one of IPv4 if nobody said otherwise, as `dtp find -b [::1]:4000` can't."""
+
+    async def main() -> None:
+        async with nodes(2, host=host) as (alice, other):
+            bob = Dht(Identity.generate(), client=True, bootstrap=[alice.endpoint])
+            async with bob:
+                await bob.put(b"21.5", name="weather", sequence=1)
+                found = await other.get(bob.identity.id, "weather")
+            assert found is not None
+            assert found.value == b"21.5"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_values_peers_and_providers_go_round(host: str) -> None:
     async def main() -> None:
         async with nodes(5, host=host) as (alice, bob, *_):
