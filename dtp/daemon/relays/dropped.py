@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 import struct
 import sys
 from collections import Counter
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
+
+from dtp.daemon.config.values import LocalPlace
+from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
 
@@ -21,6 +25,11 @@ _BURST = 1.0
 #: What Linux counts for a socket (sock_diag(7), SO_MEMINFO): nine numbers, the last one what it had no room for.
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
+#: Where Linux counts that for all sockets of this machine (proc_net(5)): place, inode and the count are these fields.
+_TABLES: Final = ("/proc/net/udp", "/proc/net/udp6")
+_PLACE, _INODE, _COUNT = 1, 9, 12
+#: Seconds behind a datagram until it is looked whether backends have read.
+_LOOK: Final = 1.0
 
 
 class Drop(StrEnum):
@@ -36,6 +45,8 @@ class Drop(StrEnum):
     CONNECTION_FULL = "connection-full"
     #: The kernel had no room, for what this process should have read or for what it sent.
     SOCKET_FULL = "socket-full"
+    #: The kernel had no room for it at the backend's socket, which doesn't read, or too slowly.
+    BACKEND_FULL = "backend-full"
     #: The kernel says that nobody is there, or no way leads there.
     UNREACHABLE = "unreachable"
 
@@ -111,3 +122,56 @@ class KernelDrops:
         except OSError:  # an old kernel
             return 0
         return int(_MEMINFO.unpack(told)[-1]) if len(told) == _MEMINFO.size else 0
+
+
+class BackendDrops:
+    """What the kernel dropped since the buffer of a backend on this machine was full, whoever had sent it. Linux
+    tells that of all sockets, others don't say."""
+
+    def __init__(self, place: LocalPlace, dropped: Dropped) -> None:
+        """Count from now on, of what listens at `place`, an address of loopback."""
+        self._dropped = dropped
+        self._names = _names_in_tables(place)
+        #: By inode: a backend that begins anew counts from 0.
+        self._seen = self._read_counts()
+        self._looking: asyncio.TimerHandle | None = None
+
+    def look_soon(self) -> None:
+        """Look in a second; until then this does nothing more."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        start_task(self.count_new(), name="dtpd-backend-drops")
+
+    async def count_new(self) -> None:
+        """Count what is new."""
+        self._looking = None
+        now = await asyncio.to_thread(self._read_counts)  # a line for each socket of the machine
+        new = sum(max(0, count - self._seen.get(inode, 0)) for inode, count in now.items())
+        self._seen = now
+        self._dropped.add_dropped(Drop.BACKEND_FULL, new)
+
+    def _read_counts(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for table in _TABLES:
+            try:
+                with open(table, encoding="ascii") as lines:
+                    for line in lines:
+                        fields = line.split()
+                        if fields[_PLACE] in self._names:
+                            found[fields[_INODE]] = int(fields[_COUNT])
+            except (OSError, ValueError, IndexError):  # not on Linux, or not told here
+                continue
+        return found
+
+
+def _names_in_tables(place: LocalPlace) -> frozenset[str]:
+    """Return how the kernel's tables spell the sockets that get what is sent to `place`: its own, and those of all
+    addresses."""
+    address = ipaddress.ip_address("127.0.0.1" if place.host == "localhost" else place.host)
+    spelled = [address.packed, bytes(len(address.packed)), bytes(16)]
+    if address.version == 4:
+        spelled.append(ipaddress.IPv6Address(f"::ffff:{address}").packed)
+    words = (b"".join(packed[at : at + 4][::-1] for at in range(0, len(packed), 4)) for packed in spelled)
+    return frozenset(f"{each.hex().upper()}:{place.port:04X}" for each in words)

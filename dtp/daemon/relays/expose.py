@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon.config.model import OWN, Expose
+from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.http.malformed import MalformedRequests
 from dtp.daemon.http.parsing import LEAST, Parsing
 from dtp.daemon.observing.requests import Answered, Requests, log_request
@@ -40,7 +41,7 @@ from dtp.daemon.relays import udp
 from dtp.daemon.relays.backends.balancing import Backend
 from dtp.daemon.relays.backends.dialer import DIALER, BackendDialer
 from dtp.daemon.relays.backends.service_backends import Dialled, ServiceBackends
-from dtp.daemon.relays.dropped import Dropped
+from dtp.daemon.relays.dropped import BackendDrops, Dropped
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, ServedSession, SessionLedger
 from dtp.daemon.relays.relay import Counts, StreamRelay
 from dtp.daemon.relays.service_log import ServiceLog
@@ -115,6 +116,7 @@ class Exposed:
         self.active = 0
         #: Datagrams of a service of UDP.
         self.dropped = Dropped(config.service)
+        self._full: dict[LocalPlace, BackendDrops] = {}
         self._opening: set[asyncio.Task[None]] = set()
         #: Of a service of kind relay, once somebody has come.
         self._relays: RelayService | None = None
@@ -429,7 +431,7 @@ class Exposed:
             self._end_stream(caller)
             return
         backend, sock = dialled
-        end = udp.BackendSocket(sock, self.dropped)
+        end = udp.BackendSocket(sock, self.dropped, full=self._find_full(backend.place))
 
         def ended(session: udp.UdpSession) -> None:
             end.close()
@@ -443,6 +445,12 @@ class Exposed:
         )
         end.start_reading(session)
         self.ledger.add_session(session)
+
+    def _find_full(self, place: LocalPlace) -> BackendDrops | None:
+        """Return what counts what a backend has no room for; None where it isn't on this machine."""
+        if place.is_local and place not in self._full:
+            self._full[place] = BackendDrops(place, self.dropped)
+        return self._full.get(place)
 
     async def _join_peer(self, caller: Caller, stream: Stream) -> None:
         """Join the stream with one of another peer."""

@@ -20,7 +20,7 @@ from dtp.daemon.config.values import LocalPlace
 from dtp.daemon.policies import Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.bounds import Meter
-from dtp.daemon.relays.dropped import Drop, Dropped, KernelDrops
+from dtp.daemon.relays.dropped import BackendDrops, Drop, Dropped, KernelDrops
 from dtp.daemon.relays.ledger import Ending
 from dtp.daemon.relays.relay import Counts
 from dtp.daemon.relays.sockets import undialled
@@ -326,8 +326,16 @@ def connect(place: LocalPlace) -> socket.socket:
 class BackendSocket:
     """The far end's socket to a backend, for one session. What goes no further is counted in `dropped`."""
 
-    def __init__(self, sock: socket.socket, dropped: Dropped, watcher: Watcher | None = None) -> None:
-        self._sock, self._dropped = sock, dropped
+    def __init__(
+        self,
+        sock: socket.socket,
+        dropped: Dropped,
+        watcher: Watcher | None = None,
+        *,
+        full: BackendDrops | None = None,
+    ) -> None:
+        """`full` counts what the backend has no room for, where that is known."""
+        self._sock, self._dropped, self._full = sock, dropped, full
         self._kernel = KernelDrops(sock, dropped)
         self._watcher = watcher or socket_watcher(asyncio.get_running_loop())
         self.session: UdpSession | None = None
@@ -340,6 +348,8 @@ class BackendSocket:
 
     def deliver_datagram(self, data: memoryview) -> None:
         """Send a datagram to the backend; what a full buffer doesn't take is dropped."""
+        if self._full is not None:
+            self._full.look_soon()
         for _ in range(2):
             try:
                 self._sock.send(data)

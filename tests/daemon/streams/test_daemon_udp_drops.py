@@ -20,7 +20,7 @@ from dtp.cli.daemon_status import show
 from dtp.daemon.config import values
 from dtp.daemon.policies import Bounds
 from dtp.daemon.relays import udp
-from dtp.daemon.relays.dropped import EVERY, Drop, Dropped, KernelDrops
+from dtp.daemon.relays.dropped import EVERY, BackendDrops, Drop, Dropped, KernelDrops
 from dtp.daemon.relays.ledger import Ending
 from dtp.daemon.web.metrics import exposition
 from dtp.errors import PeerError
@@ -307,5 +307,64 @@ def test_counts_are_in_the_metrics_and_the_status(run: Run) -> None:
         assert re.search(r"datagrams dropped by udp:127\.0\.0\.1:\d+: 1 too-large", printed(console))
         client.close()
         server.close()
+
+    run(scenario)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell it")
+@pytest.mark.parametrize(
+    ("family", "bound", "asked"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0", "localhost"),
+        (socket.AF_INET6, "::1", "[::1]"),
+        (socket.AF_INET6, "::", "127.0.0.1"),
+    ],
+)
+def test_what_a_frozen_backend_has_no_room_for_is_counted(family: int, bound: str, asked: str) -> None:
+    """Only its own socket knew of it: nothing was said of a backend that was stopped."""
+
+    async def scenario() -> None:
+        dropped = Dropped("api")
+        with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as frozen:
+            frozen.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            frozen.bind((bound, 0))
+            place = values.place(f"{asked}:{frozen.getsockname()[1]}")
+            full = BackendDrops(place, dropped)
+            backend = udp.BackendSocket(udp.connect(place), dropped, full=full)
+            for _ in range(40):
+                backend.deliver_datagram(memoryview(bytes(1000)))
+            await full.count_new()
+            frozen.setblocking(False)
+            kept = sum(1 for _ in iter(lambda: taken(frozen), False))
+            assert 0 < kept < 40
+            assert dropped.counts == {"backend-full": 40 - kept}
+            await full.count_new()
+            assert dropped.counts.total() == 40 - kept
+            backend.close()
+
+    asyncio.run(scenario())
+
+
+def taken(sock: socket.socket) -> bool:
+    """Take a datagram; False where none is there."""
+    try:
+        return bool(sock.recv(2000))
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems don't tell it")
+def test_a_daemon_says_what_a_frozen_backend_has_no_room_for(run: Run) -> None:
+    async def scenario(pair: Pair) -> None:
+        with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as frozen:
+            frozen.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            frozen.bind(("127.0.0.1", 0))
+            place = await start(pair, Mock(port=frozen.getsockname()[1]))
+            client = await Endpoint().open(to=place)
+            for _ in range(40):
+                client.transport.sendto(bytes(1000))
+            await until(lambda: pair.exposed.dropped.counts["backend-full"])
+            client.close()
 
     run(scenario)
