@@ -1,7 +1,8 @@
 """METER frames: what the two ends of a paid connection say to each other. One MessagePack array each.
 
 Source: docs/wire.md, section "Metering". Everything is checked before anything is believed: kinds, lengths, types and
-ranges; `MalformedMeter` names what is wrong. Kinds from 0x80 on are skipped, so that a later version can say more.
+ranges; `MalformedMeter` names what is wrong. Kinds from 0x80 on are skipped by whoever doesn't know them, so that a
+later version can say more.
 """
 
 from __future__ import annotations
@@ -90,6 +91,13 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class ToldBudget:
+    """Client: its vouchers of this lane come to no more than `amount`, also where the deposit is larger."""
+
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """Server: what it knows of the lane, and what it trusts the client with.
 
@@ -165,6 +173,7 @@ Message: TypeAlias = (
     | Finish
     | AskClose
     | Heard
+    | ToldBudget
     | Welcome
     | Due
     | ChargeAsked
@@ -227,7 +236,7 @@ def _voucher(value: Any, name: str) -> VoucherSaid:
     return VoucherSaid(*(check(part, field) for part, (field, check) in zip(value, _VOUCHER, strict=True)))
 
 
-#: Kind -> what it is, and its fields in order. Below 0x10 the client says it, from there on the server.
+#: Kind -> what it is, and its fields in order. From 0x10 to 0x7f the server says it, else the client.
 KINDS: Final[Mapping[int, tuple[type[Any], tuple[tuple[str, _Check], ...]]]] = {
     0x01: (VoucherSaid, _VOUCHER),
     0x02: (Decline, (("charge", _NUMBER),)),
@@ -264,8 +273,9 @@ KINDS: Final[Mapping[int, tuple[type[Any], tuple[tuple[str, _Check], ...]]]] = {
         ),
     ),
     0x16: (Stored, (("sequence", _COUNT),)),
+    0x80: (ToldBudget, (("amount", _COUNT),)),
 }
-_FIRST_OF_SERVER = 0x10
+_OF_SERVER: Final = range(0x10, IGNORABLE)
 _NAMES: Final[Mapping[type[Any], tuple[int, tuple[str, ...]]]] = {
     cls: (kind, tuple(name for name, _ in layout)) for kind, (cls, layout) in KINDS.items()
 }
@@ -295,9 +305,9 @@ def parse(data: bytes, *, from_client: bool) -> Message | None:
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise MalformedMeter("a metering frame must be an array that begins with its kind")
     kind = fields[0]
-    if IGNORABLE <= kind <= 0xFF:
+    if IGNORABLE <= kind <= 0xFF and kind not in KINDS:
         return None
-    if kind not in KINDS or (kind < _FIRST_OF_SERVER) is not from_client:
+    if kind not in KINDS or (kind in _OF_SERVER) is from_client:
         raise MalformedMeter(f"a metering frame of kind {kind}, which this side does not send")
     cls, layout = KINDS[kind]
     if len(fields) != 1 + len(layout):

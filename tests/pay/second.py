@@ -92,6 +92,7 @@ TAKEN = {
     "finish": ("client", [0x04]),
     "close?": ("client", [0x05]),
     "heard": ("client", [0x06]),
+    "budget": ("client", [0x80, 500_000_000]),
     "welcome to a new lane": ("server", [0x10, 1, 0, 0, 2**20, 2**24, 16, 1024, True, True, None]),
     "welcome back": (
         "server",
@@ -109,6 +110,7 @@ REFUSED = {
     "a server's kind from a client": ("client", [0x16, 1]),
     "a client's kind from a server": ("server", [0x04]),
     "unknown kind": ("client", [0x07]),
+    "a budget from a server": ("server", [0x80, 1]),
     "too few fields": ("client", [0x02]),
     "too many fields": ("client", [0x04, 0]),
     "below zero": ("client", [0x02, -1]),
@@ -145,7 +147,7 @@ def vectors() -> Any:
         "answer": {"preimage": PREIMAGE.hex(), "plain": b"forty-two".hex(), "sealed": sealed(b"forty-two").hex()},
         "taken": {name: {"from": who, "frame": pack(frame).hex()} for name, (who, frame) in TAKEN.items()},
         "refused": {name: {"from": who, "frame": pack(frame).hex()} for name, (who, frame) in REFUSED.items()},
-        "skipped": {"kind 0x80": pack([0x80, 1, b"x"]).hex(), "kind 0xff": pack([0xFF]).hex()},
+        "skipped": {"kind 0x81": pack([0x81, 1, b"x"]).hex(), "kind 0xff": pack([0xFF]).hex()},
     }  # fmt: skip
 
 

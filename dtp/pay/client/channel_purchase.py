@@ -208,11 +208,6 @@ class ChannelPurchase(Purchase):
         """What the server wants beyond what is signed, in the coin: it agrees to no close without it."""
         return self.prices.cost_of(self.disputed)
 
-    @property
-    def holds_more(self) -> bool:
-        """Whether the channel holds more than its lane may spend."""
-        return self.channel.deposited > self.money.funds
-
     def puts_off(self, wanted: int) -> bool:
         """Return whether so much money that isn't needed yet is left until it is."""
         return self.money.is_put_off

@@ -60,11 +60,6 @@ class Purchase(ABC):
     def closes(self) -> bool:
         """Whether the channel is to be closed with the connection."""
 
-    @property
-    def holds_more(self) -> bool:
-        """Whether the channel holds more than may be spent of it: a server that served more than that is owed it."""
-        return False
-
     def puts_off(self, wanted: int) -> bool:
         """Return whether so much money that isn't needed yet is left until it is."""
         return False
@@ -345,11 +340,7 @@ class ClientMeter(MeterDriver):
 
         By then streams that were complete have ended in order. If all have, the connection is its user's to close.
         """
-        lacks = self.payer.funds.lacking_for(self.payer.used) > 0
-        if lacks and self.purchase is not None and self.purchase.holds_more:
-            await self.pay_rest()  # it would agree to no close
-        else:
-            await self.last_words()
+        await self.last_words()
         if self._over or not self._has_waiting_stream():
             self._leaving = False  # so that the next stream is told
             return

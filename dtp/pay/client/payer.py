@@ -33,7 +33,7 @@ from dtp.pay.client.signed_vouchers import ReadyVoucher, SignedVouchers, Voucher
 from dtp.pay.errors import BudgetSpent, MalformedMeter, NotMetered
 from dtp.pay.messages import VERSION, Message, SendFrame, VoucherSaid
 from dtp.pay.terms import NEVER, NOTHING, LaneCounts, Prices, Spending, Usage
-from dtp.pay.voucher import NO_CAP, SignedVoucher, Voucher
+from dtp.pay.voucher import MAX_COUNT, NO_CAP, SignedVoucher, Voucher
 
 PayerEvent: TypeAlias = (
     SendFrame | SignWanted | ChargeOffered | FundsLow | Revealed | AgreementGiven | Adopted | Finished
@@ -85,6 +85,8 @@ class Payer:
         self._is_ours = is_ours
         self._not_after_ms = not_after_ms
         self._renewed = renewed
+        #: Whether money was added since the welcome.
+        self._raised = False
         self._ending: _Ending | None = None
         self._events: list[PayerEvent] = []
 
@@ -133,6 +135,8 @@ class Payer:
                 self._on_welcome(message)
             case messages.Due():
                 self.schedule.demanded = True
+                if self._raised:  # it may wait because it hasn't heard of it
+                    self._tell_budget()
             case messages.ChargeAsked():
                 self._on_charge(message)
             case messages.Reveal():
@@ -177,7 +181,8 @@ class Payer:
 
     def update_funds(self, funds: int, now: float) -> None:
         """Let vouchers come to `funds` in all, since the channel holds more by now, and tell the server to look."""
-        self.funds.most = funds
+        self.funds.most, self._raised = funds, True
+        self._tell_budget()
         self._queue_message(messages.Renewed())
         self._pay_if_due(now)
 
@@ -343,6 +348,7 @@ class Payer:
         elif newest is not None:
             self.schedule.repeat_at_once()  # it lost our newest voucher, or never got it
         self.welcomed = True
+        self._tell_budget()
         self._queue_message(messages.Heard())
         if self._renewed:
             self._queue_message(messages.Renewed())
@@ -460,6 +466,12 @@ class Payer:
             return
         ending.finished = True
         self._events.append(Finished(True))
+
+    def _tell_budget(self) -> None:
+        """Tell the server what it is paid at most: it serves for no more, also where the channel holds more, and
+        agrees to the close when that is paid."""
+        if any(self.funds.prices):
+            self._queue_message(messages.ToldBudget(min(self.funds.most, MAX_COUNT)))
 
     def _queue_message(self, message: Message) -> None:
         self._events.append(SendFrame(messages.build(message)))

@@ -15,12 +15,13 @@ class LaneDeposit:
     `affordable` is the most that the lane's vouchers may come to: what was deposited, less what the other lanes'
     vouchers say; `believed` how much of that is served for before more is claimed, None for all. `carriage` is what
     is kept of it for transport that the client bears, for each request and MiB: serving stops before the deposit no
-    longer covers both.
+    longer covers both. `told` is what the client says that its vouchers come to at most, None where it doesn't.
     """
 
     prices: Prices
     affordable: int
     believed: int | None = field(init=False, default=None)
+    told: int | None = field(init=False, default=None)
     carriage: Prices = field(init=False)
     _taken: Prices = field(init=False)  # what use takes of the deposit
     #: The client has said that the channel has more.
@@ -34,13 +35,22 @@ class LaneDeposit:
         self.carriage = carriage
         self._taken = Prices(self.prices.request + carriage.request, self.prices.mib + carriage.mib)
 
+    def take_budget(self, told: int, used: Usage) -> None:
+        """Serve for no more than the client says that it pays; what was `used` before is owed all the same."""
+        self.told = max(told, self.prices.cost_of(used))
+
+    @property
+    def _most(self) -> int | None:
+        """The most that is served for, as far as something is below the deposit; None where nothing is."""
+        return min((each for each in (self.believed, self.told) if each is not None), default=None)
+
     def bytes_within(self, requests: int) -> int | None:
         """Return how many bytes all of the lane's use may come to with so many requests, None for any number."""
-        within = self._taken.bytes_within(self.affordable, requests)
-        proven = None if self.believed is None else self.prices.bytes_within(self.believed, requests)
-        if within is None or proven is None:
-            return within if proven is None else proven
-        return min(within, proven)
+        within, most = self._taken.bytes_within(self.affordable, requests), self._most
+        paid = None if most is None else self.prices.bytes_within(most, requests)
+        if within is None or paid is None:
+            return within if paid is None else paid
+        return min(within, paid)
 
     def is_spent(self, used: Usage) -> bool:
         """Return whether it pays for no further byte."""
@@ -52,11 +62,11 @@ class LaneDeposit:
         usage = Usage(requests, 0)
         if self._taken.cost_of(usage) > self.affordable:
             return False
-        return self.believed is None or self.prices.cost_of(usage) <= self.believed
+        return self._most is None or self.prices.cost_of(usage) <= self._most
 
     def is_unproven(self, vouched: int, used: Usage) -> bool:
         """Return whether all is vouched, or used, that is served for before more of it is claimed."""
-        if self.believed is None or self.believed >= self.affordable:
+        if self.believed is None or self.believed >= self.affordable or self.believed == self.told:
             return False
         return max(vouched, self.prices.cost_of(used)) >= self.believed
 

@@ -196,6 +196,8 @@ class Payee:
                 self._on_finish()
             case messages.AskClose():
                 self._events.append(CloseAsked())
+            case messages.ToldBudget(amount):
+                self.deposit.take_budget(amount, self.used)
             case messages.Heard():
                 pass
             case _:
@@ -349,7 +351,7 @@ class Payee:
 
     @property
     def owed(self) -> Usage:
-        """What is unpaid and the deposit would still pay for."""
+        """What is unpaid and the deposit, or the client's budget, would still pay for."""
         within = self.deposit.bytes_within(self.used.requests)
         payable = self.used.bytes if within is None else min(self.used.bytes, within)
         return Usage(self.used.requests, payable).above(self.vouchers.paid)

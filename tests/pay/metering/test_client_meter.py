@@ -13,15 +13,16 @@ from conditions import until
 
 from dtp.net.watch import NO_COUNT
 from dtp.pay import messages
-from dtp.pay.client.client_meter import ClientMeter, Purchase
+from dtp.pay.client.client_meter import ClientMeter
 from dtp.pay.client.lane_start import UNRESERVED
 from dtp.pay.client.payer import Payer
-from dtp.pay.errors import StoreError
-from dtp.pay.messages import AskClose, Bill, ChargeAsked, Finish, Stored, VoucherSaid, Welcome, build, parse
+from dtp.pay.errors import BudgetSpent, StoreError
+from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
 from dtp.pay.store import Bought
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import KIB, MIB, Spending, Usage
 from dtp.pay.voucher import LaneKey
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
 from dtp.session.session import Traffic
 
 from ..meters import CHANNEL, KEY, PRICES, voucher
@@ -60,7 +61,6 @@ def play(
     on_charge: Any = None,
     key: LaneKey = KEY,
     funds: int = 10**15,
-    purchase: Purchase | None = None,
     **spending: Any,
 ) -> Any:
     async def work() -> Any:
@@ -70,11 +70,10 @@ def play(
             journal, wire = Journal(store), Client()
             ((_, lane),) = store.payer_lanes(CHANNEL)
             payer = Payer(lane, PRICES, funds, lambda shown: shown.is_by(key.public), Spending(**spending))
-            meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge, purchase=purchase)
+            meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge)
             meter.begin()
             newest = VoucherSaid.of(shown, 0) if shown is not None else None
-            agrees = purchase is not None
-            wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, agrees, newest)))
+            wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, newest)))
             await meter.wait_settled()  # numbers are reserved
             await scenario(meter, wire)
             wire.closed = True
@@ -85,25 +84,6 @@ def play(
             return lane
 
     return asyncio.run(work())
-
-
-class Closing(Purchase):
-    """A purchase whose channel holds more than may be spent, or not."""
-
-    closes = True
-
-    def __init__(self, *, more: bool) -> None:
-        self.more = more
-
-    @property
-    def holds_more(self) -> bool:
-        return self.more
-
-    async def settle(self, agreed: messages.Agreed | None) -> None:
-        pass
-
-    async def break_off(self, agreed: messages.Agreed | None) -> None:
-        pass
 
 
 async def stream(meter: Any, wire: Any, size: Any, step: Any = 256 * KIB) -> None:
@@ -351,25 +331,23 @@ def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path: Path
     assert not play(tmp_path, scenario).clean
 
 
-@pytest.mark.parametrize("more", [False, True])
-def test_who_is_owed_more_than_may_be_spent_is_not_asked_to_agree(tmp_path: Path, more: bool) -> None:
-    """It doesn't, and whoever waits for more would be told 5 s later."""
+def test_whose_deposit_is_used_up_is_told_that_its_budget_is(tmp_path: Path) -> None:
+    """Where nothing is waited for when the money ends, the server is the one that ends the connection."""
+    used_up = ConnectionClosed(CloseCode.PAYMENT, "used up", True, False, CloseDetail.DEPOSIT_USED_UP)
 
     async def scenario(meter: Any, wire: Any) -> None:
-        wire.wait_for_more()
-        wire.move(0, 0, MIB + 9)
-        await until(lambda: wire.vouchers and Finish() in said(wire))
-        assert wire.vouchers[-1].bytes == MIB
-        wire.on_meter(build(Bill(0, MIB + 9)))
-        wire.on_meter(build(Stored(wire.vouchers[-1].sequence)))
-        await until(lambda: wire.closed or AskClose() in said(wire))
-        assert (AskClose() in said(wire)) is not more
-        assert wire.closed is more
-        if not more:
-            wire.on_meter(build(messages.Agreed(1, 2, bytes(32), bytes(64))))
-            await until(lambda: wire.closed)
+        wire.move(0, 0, MIB - 1)
+        await until(lambda: meter.payer.used.bytes == MIB - 1)
+        assert meter.explain_end(used_up) is None  # it isn't, whatever the server says
+        wire.move(0, 0, MIB)
+        await until(lambda: wire.vouchers and wire.vouchers[-1].bytes == MIB)
+        told = meter.explain_end(used_up)
+        assert isinstance(told, BudgetSpent)
+        assert (told.paid, told.bytes) == (PRICES.cost_of(Usage(0, MIB)), MIB)
+        late = ConnectionClosed(CloseCode.PAYMENT, "late", True, False, CloseDetail.NOT_PAID)
+        assert meter.explain_end(late) is None
 
-    play(tmp_path, scenario, funds=PRICES.cost_of(Usage(0, MIB)), purchase=Closing(more=more))
+    play(tmp_path, scenario, funds=PRICES.cost_of(Usage(0, MIB)))
 
 
 def said(wire: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A charge that a client declines: both ends are told why, by a name of their own."""
+"""What ends for want of payment: both ends are told why, by a name of their own."""
 
 from __future__ import annotations
 
@@ -81,6 +81,23 @@ def test_what_ends_later_for_another_reason_is_not_blamed_on_a_charge(market: Pl
             stream = await connection.open_stream()
             stream.write(b"a")
             with pytest.raises(ConnectionClosed, match="the pass is over"):
+                await stream.read()
+
+    market(scenario)
+
+
+def test_a_server_that_says_that_money_is_used_up_which_is_left_is_not_believed(market: Play) -> None:
+    async def answer(connection: Any) -> None:
+        async for _ in connection.requests():
+            connection.abort(CloseCode.PAYMENT, "used up", detail=CloseDetail.DEPOSIT_USED_UP)
+
+    async def scenario(market: Market) -> None:
+        await market.serve(answer)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"a")
+            with pytest.raises(ConnectionClosed, match="used up"):
                 await stream.read()
 
     market(scenario)

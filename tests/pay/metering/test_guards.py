@@ -517,4 +517,15 @@ def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed: Any) -> 
     made = Payer(PayerLane(CHANNEL, 0), PRICES, 10**12, lambda v: True, renewed=renewed)
     hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, True, True, None))
     said_at_once = [messages.parse(each.frame, from_client=True) for each in made.take_events()]
-    assert said_at_once == [messages.Heard(), messages.Renewed()][: 1 + renewed]
+    assert said_at_once == [messages.ToldBudget(10**12), messages.Heard(), messages.Renewed()][: 2 + renewed]
+
+
+def test_a_server_is_told_of_a_larger_budget_again_while_it_waits() -> None:
+    """The frame that told it may be lost with its link, and nothing would be served then."""
+    made = client(funds=1000)
+    hear(made, messages.Due(0, 0))
+    assert made.take_events() == []
+    made.update_funds(2000, 0.0)
+    for _ in range(2):
+        assert messages.SendFrame(build(messages.ToldBudget(2000))) in made.take_events()
+        hear(made, messages.Due(0, 0))

@@ -14,7 +14,7 @@ from dtp.pay.server.payee import Payee
 from dtp.pay.server.stored_vouchers import Floor, PayeeLane
 from dtp.pay.terms import MIB, NEVER, Exposure, Usage
 
-from ..meters import CHANNEL, KEY, PRICES, SECRET, lock_of, voucher
+from ..meters import CHANNEL, EXPOSURE, KEY, PRICES, SECRET, lock_of, voucher
 from .test_guards import server
 
 
@@ -233,3 +233,38 @@ def test_nothing_is_owed_that_the_deposit_does_not_pay_for(
     made = Payee(PayeeLane(CHANNEL, 0, newest), PRICES, PRICES.cost_of(Usage(1, MIB)))
     made.set_counts(opened, moved, 0, 0.0)
     assert made.owed == owed
+
+
+@pytest.mark.parametrize(
+    ("told", "moved", "most", "owed"),
+    [
+        (1000, 0, 1000, Usage(0, 0)),
+        (1000, 1500, 1500, Usage(0, 1500)),  # what was served before it was told is owed all the same
+        (0, 1500, 1500, Usage(0, 1500)),
+        (3 * MIB, 0, 2 * MIB, Usage(0, 0)),  # no more than the deposit
+    ],
+)
+def test_nothing_is_served_or_owed_beyond_the_budget_that_a_client_tells(
+    told: int, moved: int, most: int, owed: Usage
+) -> None:
+    """Where a channel held more, a server sent beyond the budget: that stayed unpaid, so no close was agreed on."""
+    made = server(affordable=PRICES.cost_of(Usage(0, 2 * MIB)), exposure=EXPOSURE)
+    made.begin(0.0)
+    made.voucher_stored(KEY.sign(voucher(1, 0, 0)), 0, 0.0)
+    made.set_counts(0, moved, 0, 0.0)
+    made.receive_frame(build(messages.ToldBudget(PRICES.cost_of(Usage(0, told)))), 0.0)
+    assert made.owed == owed
+    assert made.send_limit() == min(most, EXPOSURE.first_bytes)
+    made.set_counts(0, moved, 4 * MIB, 0.0)
+    assert made.owed == Usage(0, most)
+    assert made.spent
+
+
+def test_a_budget_that_is_used_up_is_not_what_waits_for_a_claim() -> None:
+    made = server(affordable=10**9)
+    made.begin(0.0)
+    made.set_affordable(10**9, 0.0, believed=PRICES.cost_of(Usage(0, MIB)))
+    made.receive_frame(build(messages.ToldBudget(PRICES.cost_of(Usage(0, MIB)))), 0.0)
+    made.set_counts(0, MIB, 0, 0.0)
+    assert made.spent
+    assert not made.unproven

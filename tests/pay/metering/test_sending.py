@@ -22,6 +22,13 @@ async def take(connection: Any) -> None:
         request.stream.write_eof()
 
 
+async def give(connection: Any) -> None:
+    """Answer with more than anybody pays for."""
+    async for request in connection.requests():
+        request.stream.write(bytes(64 * MIB))
+        request.stream.write_eof()
+
+
 async def end_and_take(connection: Any) -> None:
     """End the answer at once, and read on."""
     async for request in connection.requests():
@@ -262,5 +269,35 @@ def test_who_opens_a_stream_behind_the_end_of_the_money_is_told_so(market: Play)
                 connection.try_open_stream()
             with pytest.raises(BudgetSpent):
                 await connection.open_stream()
+
+    market(scenario)
+
+
+@pytest.mark.parametrize("handler", [give, echo])
+def test_a_channel_that_holds_more_than_the_budget_is_closed_by_agreement(market: Play, handler: Any) -> None:
+    """The server sent beyond it, which stayed unpaid, so it didn't agree, and close() waited 10 s for that."""
+
+    async def scenario(market: Market) -> None:
+        served: list[Any] = []
+
+        async def handle(connection: Any) -> None:
+            served.append(connection)
+            await handler(connection)
+
+        await market.serve(handle)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(8 * MIB), keep=True) as connection:
+            await connection.open_stream()
+        budget = cost_of(MIB // 2)
+        connection = await market.connect(buyer, budget=budget, keep=False)
+        paid = connection.paid
+        stream = await connection.open_stream()
+        stream.write(bytes(2 * MIB) if handler is echo else b"all")
+        with pytest.raises(BudgetSpent):
+            await stream.readexactly(64 * MIB)
+        await connection.close()
+        assert budget - 2 < connection.paid - paid <= budget
+        assert await market.channels(buyer) == [None]
+        assert handler is echo or not any(served[-1].unpaid)
 
     market(scenario)
