@@ -130,6 +130,8 @@ class Control:
         self._commands = commands
         self._server: asyncio.Server | None = None
         self._sock: socket.socket | None = None
+        #: Whether the path is this process's to remove.
+        self._owns_place = True
 
     @property
     def place(self) -> str:
@@ -142,9 +144,10 @@ class Control:
         return [] if self._sock is None else [self._sock]
 
     async def start(self, adopted: socket.socket | None = None) -> None:
-        """Listen, at `adopted` if it is there; only this user can connect. Raises `ListenError`."""
+        """Listen, at `adopted` if it is there, whose path stays until `own_place`; only this user can connect. Raises
+        `ListenError`."""
         if adopted is not None:
-            self._sock = adopted
+            self._sock, self._owns_place = adopted, False
         else:
             try:
                 _make_folder(self._path.parent)
@@ -165,13 +168,17 @@ class Control:
             self._serve_client, sock=self._sock.dup(), limit=_MAX_REQUEST
         )
 
+    def own_place(self) -> None:
+        """Remove the path at the end: the process before has given way."""
+        self._owns_place = True
+
     async def close(self, *, keep_place: bool = False) -> None:
         """Listen no more; `keep_place`: another process does. Idempotent."""
         if self._server is not None and self._sock is not None:
             self._server.close()
             self._sock.close()
             self._server = self._sock = None
-            if not keep_place:
+            if self._owns_place and not keep_place:
                 self._path.unlink(missing_ok=True)
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

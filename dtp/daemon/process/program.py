@@ -184,13 +184,18 @@ class Process:
         try:
             counted = inherited() if systemd.replaces() else self._kept.read_bans()
             self.daemon.replaced.reach(inherited_sockets())
+            if self.web is not None:
+                # First: what fails behind the daemon's start fails behind its heartbeat, by which the process before
+                # would end.
+                await self.web.start(adopted.get(page_setting(self.daemon.config), ()), ready=False)
             await self.daemon.start(adopted, counted)
             if self.web is not None:
-                await self.web.start(adopted.get(page_setting(self.daemon.config), ()))
+                self.web.answer_now()
             systemd.notify("READY=1", "STATUS=Serving")
             for heard, teller in inherited_ends().items():
                 self._tasks.start(self._before.listen_to(heard, teller), name="dtpd-before")
             if (pipe := systemd.say_ready()) is not None:
+                self.control.own_place()
                 self._tasks.start(self._take_over(pipe), name="dtpd-take-over")
             elif counted.bans:
                 self._tasks.start(self.daemon.take_over(), name="dtpd-take-over")

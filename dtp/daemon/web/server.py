@@ -128,13 +128,21 @@ class WebServer:
         self._patience = patience
         self._clients = TaskSet()
         self.listener: SocketListener | None = None
+        self._ready = asyncio.Event()
 
-    async def start(self, adopted: Sequence[socket.socket] = ()) -> None:
-        """Listen, at sockets that are open already if there are any. Raises `ListenError`."""
+    async def start(self, adopted: Sequence[socket.socket] = (), *, ready: bool = True) -> None:
+        """Listen, at sockets that are open already if there are any; answer at once where it is
+        `ready`, else from `answer_now` on. Raises `ListenError`."""
+        if ready:
+            self.answer_now()
         if adopted:
             self.listener = sockets.adopt(list(adopted), self._on_socket)
         else:
             self.listener = await sockets.listen(self._place, self._on_socket)
+
+    def answer_now(self) -> None:
+        """Answer those who have come, and all that come."""
+        self._ready.set()
 
     @property
     def clients(self) -> int:
@@ -189,6 +197,7 @@ class WebServer:
     async def _send_answer(
         self, http: h11.Connection, writer: asyncio.StreamWriter, request: h11.Request
     ) -> None:
+        await self._ready.wait()
         callers = _LOOKS.get(_path_of(request))
         if callers is not None:
             await self._daemon.refresh_status(callers=callers)

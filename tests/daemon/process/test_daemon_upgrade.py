@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+import socket
 
 import pytest
 
@@ -42,6 +43,27 @@ def test_an_upgrade_for_which_there_are_too_few_descriptors_says_so(place: Place
     place.command("drain", "-c", path)
     until(lambda: not is_running(successor))
     assert b"client_connected_cb" not in far.errors  # what asyncio says of a fault of the program there
+
+
+@pytest.mark.slow
+def test_an_upgrade_that_fails_leaves_the_daemon_to_be_asked(place: Place) -> None:
+    """The process that did not begin to serve removed the control socket: nothing could be asked any more."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        good = expose(place, "127.0.0.1:1", workers=1)
+        far, _ = place.dtpd("far", good)
+        path = place.folder / "far.toml"
+        place.file("far", f'{good}\n[web]\nlisten = "127.0.0.1:{taken.getsockname()[1]}"\n')
+        assert "This one goes on" in place.command("upgrade", "-c", path, code=None)
+        assert json.loads(place.command("status", "--json", "-c", path))["pid"] == far.process.pid
+        place.file("far", good)
+        successor = json.loads(place.command("upgrade", "--json", "-c", path))["pid"]
+        place.stack.callback(kill, successor)
+        far.wait()
+        place.command("drain", "-c", path)
+        until(lambda: not is_running(successor))
+        assert not (place.folder / "far.sock").exists()
 
 
 async def upgrade(place: Place) -> int:
