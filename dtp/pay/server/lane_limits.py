@@ -22,6 +22,8 @@ class LaneDeposit:
     affordable: int
     believed: int | None = field(init=False, default=None)
     told: int | None = field(init=False, default=None)
+    #: The smaller one of these two.
+    _most: int | None = field(init=False, default=None)
     carriage: Prices = field(init=False)
     _taken: Prices = field(init=False)  # what use takes of the deposit
     #: The client has said that the channel has more.
@@ -38,19 +40,20 @@ class LaneDeposit:
     def take_budget(self, told: int, used: Usage) -> None:
         """Serve for no more than the client says that it pays; what was `used` before is owed all the same."""
         self.told = max(told, self.prices.cost_of(used))
+        self.set_amounts(self.affordable, self.believed)
 
-    @property
-    def _most(self) -> int | None:
-        """The most that is served for, as far as something is below the deposit; None where nothing is."""
-        return min((each for each in (self.believed, self.told) if each is not None), default=None)
+    def set_amounts(self, affordable: int, believed: int | None) -> None:
+        """Go by what the deposit is now."""
+        self.affordable, self.believed = affordable, believed
+        self._most = min((each for each in (believed, self.told) if each is not None), default=None)
 
     def bytes_within(self, requests: int) -> int | None:
         """Return how many bytes all of the lane's use may come to with so many requests, None for any number."""
-        within, most = self._taken.bytes_within(self.affordable, requests), self._most
-        paid = None if most is None else self.prices.bytes_within(most, requests)
-        if within is None or paid is None:
-            return within if paid is None else paid
-        return min(within, paid)
+        within = self._taken.bytes_within(self.affordable, requests)
+        if self._most is None:
+            return within
+        paid = self.prices.bytes_within(self._most, requests)
+        return within if paid is None else paid if within is None else min(within, paid)
 
     def is_spent(self, used: Usage) -> bool:
         """Return whether it pays for no further byte."""

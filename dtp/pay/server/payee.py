@@ -256,7 +256,7 @@ class Payee:
     def set_affordable(self, affordable: int, now: float, believed: int | None = None) -> None:
         """Set what the lane's vouchers may come to, since the deposit, what was claimed of it, or what other lanes
         have vouched, has changed."""
-        self.deposit.affordable, self.deposit.believed = affordable, believed
+        self.deposit.set_amounts(affordable, believed)
         self._update_state(now)
 
     def set_quota(
