@@ -5,7 +5,6 @@ The part of `Graph` (dtp/graph/graph.py) that is memory alone: nothing here sign
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,6 +17,7 @@ from dtp.graph.changes import UNREAD, Changes, Readers, Watch
 from dtp.graph.errors import GraphError, GraphPartial, GraphReadOnly, KeyLost, NotReader, NotSealed
 from dtp.graph.permission.private import private
 from dtp.graph.permission.rings import RING_KEY, ring_soul
+from dtp.graph.query.asked import GraphQueries
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError
 from dtp.graph.undo.manager import UndoManager
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from dtp.crdt.sequences import GraphList, GraphText
     from dtp.graph.graph import Graph
     from dtp.graph.permission.private import PrivateNode
-    from dtp.graph.query.beside import QueryThread
     from dtp.graph.query.live import RowChanges
-    from dtp.graph.query.run import Queries, Row
+    from dtp.graph.query.run import Row
     from dtp.graph.sync.part import Part
 
 #: What there is at a soul beside registers, and how it is read.
@@ -60,10 +59,8 @@ class Contents:
         self.identity = identity
         self._replica = replica
         self._readers = Readers()
-        self._queries: Queries | None = None
-        self._query_thread: QueryThread | None = None
-        self._declared: _Declared = set()
         self._private: dict[str, PrivateNode] = {}
+        self._queries = GraphQueries(replica, self._private.keys)
         self._part: Part | None = None
         self._closed = False
         #: What each query may take.
@@ -294,7 +291,7 @@ class Contents:
         nodes that queries are about are kept in an index in memory, and kept up to date. Raises `QueryError`, and
         `QueryLimit` where it takes more than `query_budget`.
         """
-        return self._queries_now().run(text, parameters, self.query_budget)
+        return self._queries.run(text, parameters, self.query_budget)
 
     async def query_async(self, text: str, **parameters: Value) -> _Rows:
         """Return the rows of a query, as `query` gives them, while the event loop goes on.
@@ -304,12 +301,8 @@ class Contents:
         `GraphError` when the graph is closed.
         """
         self.check_open()
-        if self._query_thread is None:
-            make = await asyncio.to_thread(_query_thread)  # the parser's modules take a while
-            self.check_open()
-            self._query_thread = self._query_thread or make(self._replica, self._private.keys)
         try:
-            return await self._query_thread.run_query(text, parameters, self.query_budget, self._declared)
+            return await self._queries.run_beside(text, parameters, self.query_budget, self.check_open)
         except QueryError:
             self.check_open()
             raise
@@ -332,20 +325,11 @@ class Contents:
         name, "kind.key", for `CALL db.index.fulltext.queryNodes(name, query)`. It lasts as long as this object: say
         it after opening. Raises `QueryError`.
         """
-        name = self._queries_now().index.declare_index(kind, key, full_text=full_text)
-        self._declared.add((kind, key, full_text))
-        return name
+        return self._queries.declare_index(kind, key, full_text=full_text)
 
     def explain(self, text: str, **parameters: Value) -> str:
         """Return the SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
-        return self._queries_now().explain_query(text, parameters)
-
-    def _queries_now(self) -> Queries:
-        if self._queries is None:
-            from dtp.graph.query.run import Queries
-
-            self._queries = Queries(self._replica, self._private.keys)
-        return self._queries
+        return self._queries.explain(text, parameters)
 
     def to_networkx(self, prefix: str = "") -> MultiDiGraph:
         """Return a `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
@@ -381,7 +365,7 @@ class Contents:
     # ---- telling of changes -----------------------------------------------------------------------------------
 
     def _notify_readers(self, *, is_local: bool) -> None:
-        if self._readers or self._queries is not None or self._query_thread is not None:
+        if self._readers or self._queries.is_used:
             self._tell_of(self._replica.take_changes(), is_local=is_local)
 
     def _tell_of(self, changes: _Changes, *, is_local: bool) -> None:
@@ -402,10 +386,7 @@ class Contents:
         changes = changes + [
             one._replace(soul=parts.document_of(one.soul)) for one in changes if parts.is_part(one.soul)
         ]
-        if self._queries is not None:
-            self._queries.index.on_changed(changes)
-        if self._query_thread is not None:
-            self._query_thread.on_changed(changes)
+        self._queries.on_changed(changes)
 
     def _read_private(self, soul: str) -> dict[str, Value] | None:
         """Return what a private node that was opened here says; nothing when it can't be read."""
@@ -418,14 +399,7 @@ class Contents:
             return {}
 
 
-def _query_thread() -> type[QueryThread]:
-    from dtp.graph.query.beside import QueryThread
-
-    return QueryThread
-
-
 # `Contents` has methods of these names.
 _Rows = list["Row"]
 _Souls = list[str]
 _Changes = list[Change]
-_Declared = set[tuple[str, str, bool]]

@@ -9,17 +9,16 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from dtp.core.errors import NotOwner, StateLimit
 from dtp.crdt import Change, Clock, Replica, Value
 from dtp.crdt.clock import clock_seconds
-from dtp.crdt.permission.rules import RuleBroken
-from dtp.crdt.replica import SPACES, Frame
+from dtp.crdt.replica import SPACES
 from dtp.crdt.sequences import Name
 from dtp.errors import DtpError
 from dtp.graph.blobs.blobs import Blobs
 from dtp.graph.blobs.store import BlobStore
+from dtp.graph.committing import CommitParts, Commits
 from dtp.graph.contents import CLOSED, READ_ONLY, Contents
 from dtp.graph.errors import GraphBehind, GraphError, GraphForked, GraphReadOnly, StoreError
 from dtp.graph.formats.carrying import Files
@@ -44,7 +43,6 @@ from dtp.graph.upkeep import deleting
 from dtp.graph.upkeep.pruning import Pruner
 from dtp.graph.upkeep.upkeep import Upkeep
 from dtp.identity import Identity, PeerId
-from dtp.tasks import start_task
 from dtp.unicode import encode_text
 
 if TYPE_CHECKING:
@@ -56,13 +54,6 @@ if TYPE_CHECKING:
     from dtp.net.connection import Connection
 
 log = logging.getLogger("dtp.graph")
-
-#: Bytes of frames that are taken before the state is kept again, so that opening and revoking read few frames: as
-#: many as the state has, but within these bounds.
-_STATE_LEAST: Final = 4 << 20
-_STATE_MOST: Final = 16 << 20
-#: Envelopes that go to the store in one transaction.
-_AT_ONCE: Final = 256
 
 
 class Graph(Contents):
@@ -104,18 +95,11 @@ class Graph(Contents):
         self.behind: GraphBehind | None = None
         self._set_behind(ends.behind)
         self._pruner = Pruner(self) if prune else None
-        self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._listeners: set[Callable[[], None]] = set()
-        self._refused: NotOwner | RuleBroken | None = None
-        self._failure: DtpError | None = None
-        self._unsigned: list[Frame] = []
         #: Author (public key) -> the proof that it signed two histories, as far as is known here.
         self.forks: dict[bytes, Proof] = {proof.author: proof for proof in ends.proofs}
-        self._since_state = 0
-        self._state_every = _STATE_LEAST
         self._cards = 0  # of accounts, and words about devices, that were looked at
-        self._flush: asyncio.Task[None] | None = None
         #: Files beside it.
         self.blobs = Blobs(self, BlobStore(store.blob_folder, scratch=store.forgets))
         #: What carries it without a connection.
@@ -131,6 +115,11 @@ class Graph(Contents):
         inside = admission.AdmissionParts(frames.ask_store, lambda: frames.chains, tell, self._lock)
         #: Whom it takes in: bans, purges, quotas, and what was refused.
         self.admission = Admission(self, store, inside)
+        #: What was made here, until it is stored.
+        self.commits = Commits(
+            self,
+            CommitParts(self._lock, self._readers, self._rebuild_state, tell, self._pruner),
+        )
         replica.on_made = self._on_made
         replica.on_edited = self._on_edited
         #: What others made comes in by it.
@@ -139,11 +128,11 @@ class Graph(Contents):
             IntakeParts(
                 self._lock,
                 self._readers,
-                self._save_frames,
+                self.commits.save_frames,
                 self._rebuild_state,
                 self._notify_readers,
                 self._notify_listeners,
-                self._flush_later,
+                self.commits.commit_later,
             ),
         )
         self.intake.wait_for_due()
@@ -242,15 +231,14 @@ class Graph(Contents):
             await self.commit()
             async with self._lock:
                 await self.admission.close()
-                await self._save_state(always=True)
+                await self.commits.save_state(always=True)
         finally:
             self._closed = True
             self._replica.refusal = GraphError(CLOSED)
             self.intake.close()
             self._readers.close()
             self._replica.sequences.end_changes()
-            if self._query_thread is not None:
-                await self._query_thread.close()
+            await self._queries.close()
             await self.frames.close()
             await asyncio.to_thread(self.blobs.store.close)
             self._notify_listeners()
@@ -265,34 +253,13 @@ class Graph(Contents):
 
     def _on_made(self) -> None:
         self._notify_readers(is_local=True)
-        self._flush_later()
+        self.commits.commit_later()
 
     def _on_edited(self, name: Name) -> None:
         """Note that a text or a list was written; who watches hears of it when it becomes an op."""
         space, soul, key = name
         self._update_indexes([Change(soul, key, SPACES[space], self.identity.id.key, 0)])
-        self._flush_later()
-
-    def _flush_later(self) -> None:
-        if self._flush is None and self._loop.is_running():
-            self._flush = start_task(self._flush_soon(), name="dtp-graph-flush", loop=self._loop)
-
-    async def _flush_soon(self) -> None:
-        self._flush = None
-        try:
-            await self._commit_changes()
-        except (NotOwner, RuleBroken) as error:
-            self._refused = error
-        except DtpError as error:
-            if not self._closed:
-                before, self._failure = self._failure, error
-                if (type(before), str(before)) == (type(error), str(error)):
-                    return  # it was told, and each change here tries again
-                context = {
-                    "message": "what was made in a graph was not signed and stored",
-                    "exception": error,
-                }
-                self._loop.call_exception_handler(context)
+        self.commits.commit_later()
 
     @property
     def failed(self) -> DtpError | None:
@@ -304,7 +271,7 @@ class Graph(Contents):
         (`NotOwner`, `RuleBroken`) are gone: the next `commit` raises that, once. `GraphForked` when it became known
         that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is.
         """
-        return self._refused or self._failure or self.own_fork() or self.behind
+        return self.commits.failed or self.own_fork() or self.behind
 
     @property
     def damage(self) -> Damage | None:
@@ -397,46 +364,11 @@ class Graph(Contents):
         stored is kept, and the next commit tries again. Raises `RuleBroken` and `NotOwner` for edits of texts that
         became too much, or were revoked, before they were signed: they are taken back.
         """
-        await self._commit_changes()
-        if self._refused is not None:
-            refused, self._refused = self._refused, None
-            raise refused
-
-    async def _commit_changes(self) -> None:
-        async with self._lock:
-            try:
-                self.sign()
-            finally:
-                await self._save_frames(synced=True)
-                await self._rebuild_state()
-            self._failure = None
-            self._readers.on_stored()
+        await self.commits.commit()
 
     def sign(self) -> None:
         """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""
-        self.check_open()
-        if self._replica.recorder is not None:
-            self._replica.recorder.on_committed()
-        try:
-            self._replica.write_edits()
-        finally:
-            self._unsigned += self._replica.take_frames()
-            self._sign_frames()
-            self._readers.on_signed()
-
-    def _sign_frames(self) -> None:
-        while self._unsigned:
-            frame = self._unsigned[0]
-            tip = self.frames.chains.get_tip(frame.author)
-            if frame.after != tip.clock:
-                raise GraphForked(
-                    "another machine writes as this identity, so what was made here is not signed; give each "
-                    "machine an identity of its own"
-                )
-            made = envelopes.sign_frame(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
-            self.frames.chains.note_accepted(made, frame.last)
-            self.frames.unsaved[made.author, made.sequence] = made
-            del self._unsigned[0]
+        self.commits.sign()
 
     @property
     def clock_ahead(self) -> float:
@@ -474,20 +406,16 @@ class Graph(Contents):
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""
         await self.admission.apply_bans()
         while self._replica.must_rebuild:
-            try:
-                self.sign()
-            except (NotOwner, RuleBroken) as error:  # those edits are lost, and who commits next hears of it
-                self._refused = error
-                self.sign()
+            self.commits.sign_what_counts()
             version = self._replica.version
-            await self._save_frames(synced=True)
+            await self.commits.save_frames(synced=True)
             whole = self._replica.sequences.stale or self._replica.access.is_outdated
             rebuild = partial(loading.rebuild_replica, whole=whole)
             fresh = await self.frames.ask_store(rebuild, self.frames.store, self._replica.empty_copy())
             if self._replica.version != version:  # something was made meanwhile
                 continue
             changes = self._replace_replica(fresh)
-            self._since_state += 1  # what was kept is as before
+            self.commits.note_taken(1)  # what was kept is as before
             self._tell_rebuilt(changes)
         cards = self._replica.access.accounts.version
         if cards != self._cards and self._replica.refusal is None:
@@ -637,21 +565,6 @@ class Graph(Contents):
 
     # ---- the store ------------------------------------------------------------------------------------------
 
-    async def _save_frames(self, *, synced: bool) -> None:
-        """Store what isn't yet. What fails stays, for the next time."""
-        told = bool(self.frames.unsaved)
-        while self.frames.unsaved:
-            some = [one for one, _ in zip(self.frames.unsaved.values(), range(_AT_ONCE), strict=False)]
-            await self.frames.ask_store(self._store_some, some, synced)
-            for one in some:
-                del self.frames.unsaved[one.author, one.sequence]
-                self._since_state += len(one.body) + envelopes.OVERHEAD  # many small ones take time, too
-            if self._pruner is not None:
-                self._pruner.on_stored_bytes(sum(len(one.encode()) for one in some))
-        if told:
-            self._notify_listeners()
-            await self._save_state()
-
     async def replace_stored(self, parts: list[Envelope | Summary]) -> int:
         """Put parts, from an author's first frame on and without gaps, in the place of the frames that they stand
         for; how many were dropped, 0 where the store can't."""
@@ -672,27 +585,3 @@ class Graph(Contents):
         async with self._lock:
             self.check_open()
             yield self._replica
-
-    def on_stored_bytes(self, size: int) -> None:
-        """Note that the state which is kept is so much older."""
-        self._since_state += size
-
-    def _store_some(self, some: list[Envelope | Summary], synced: bool) -> None:  # beside the loop
-        self.frames.store.add_frames(some, synced=synced)
-        own = [one.sequence for one in some if one.author == self.identity.id.key]
-        if own and self.behind is None:
-            self.frames.store.remember_signed(self.identity.id.key, own[-1])
-
-    async def _save_state(self, *, always: bool = False) -> None:
-        if not self._since_state or not (always or self._since_state > self._state_every):
-            return
-        if self.frames.unsaved or self._unsigned or self._replica.must_rebuild:
-            return
-        try:
-            state = self._replica.save()
-            self._replica.core.release_memory()  # as seldom as this, its cost is small beside the state's
-        except StateLimit:  # something was made meanwhile: after its commit
-            return
-        self._since_state = 0
-        self._state_every = min(_STATE_MOST, max(_STATE_LEAST, len(state)))
-        await self.frames.ask_store(self.frames.store.save_state, state)

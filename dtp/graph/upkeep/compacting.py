@@ -26,7 +26,7 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
     async with graph.hold_replica() as replica:
         left = gone | {graph.identity.id.key}
         forgotten = compact_texts(replica, [one for one in graph.frames.vector() if one not in left])
-        graph.on_stored_bytes(forgotten)
+        graph.commits.note_taken(forgotten)
         report_versions(replica)
         replica.core.release_memory()
         graph.admission.note_memory_released()

@@ -104,7 +104,7 @@ def test_a_file_is_opened_again_with_all_that_verdicts_depend_on(tmp_path: Path)
             await bob.commit()
             bob.frames.store.save_state(b"\x92\x01\x02")  # a state of another version
             state = bob.replica.save()
-            bob._since_state = 0
+            bob.commits._since_state = 0
         async with await Graph.open(path, identity=BOB) as bob:  # by its frames
             assert bob.replica.save() == state
             with pytest.raises(RuleBroken):
@@ -331,7 +331,7 @@ def test_revoked_while_the_graph_was_closed(tmp_path: Path) -> None:
             path, identity=CAROL
         ) as carol:  # as if killed right after it had stored them
             carol.frames.store.add_frames([one for one in late if one.author == ALICE.id.key], synced=True)
-            carol._since_state = 0
+            carol.commits._since_state = 0
         async with await Graph.open(path, identity=CAROL) as carol:
             assert "k" not in carol.node(board)
             await alice.receive(await everything(bob))

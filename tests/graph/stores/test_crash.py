@@ -31,7 +31,7 @@ async def main():
         await graph.commit()
         print(number, flush=True)
         if number % 20 == 0:
-            graph.on_stored_bytes(1 << 30)  # keep the state often: that is a write, too
+            graph.commits.note_taken(1 << 30)  # keep the state often: that is a write, too
 asyncio.run(main())
 """
 

@@ -160,7 +160,7 @@ async def main():
         graph.list("a").append(number)
         await graph.commit()
         if number % 7 == 0:
-            graph.on_stored_bytes(1 << 30)  # keep the state often: that is a write, too
+            graph.commits.note_taken(1 << 30)  # keep the state often: that is a write, too
         print(number, flush=True)
     sys.stdin.read()
 asyncio.run(main())
