@@ -23,13 +23,14 @@ _BEATS: Final = 3
 _ASKED: Final = 20_000
 #: Messages that a neighbour is told of again at most.
 _TOLD_AGAIN: Final = 131_072
-#: Neighbours that are remembered to have what another one was asked for: each tells of it once, and may not give it.
+#: Neighbours that are remembered as having what another one was asked for: each tells of it once, and may not give
+#: it.
 _OTHERS: Final = 8
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A message that was asked for: whom, until when it has to come, and who else has it."""
+    """A message that was asked for: of whom, until when it has to come, and who else has it."""
 
     peer: bytes
     until: float
@@ -42,20 +43,21 @@ class Asking:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._asked: dict[bytes, _Asked] = {}
-        #: Whom messages were asked of that came from others, or not in time, and until when they may still come.
+        #: Messages that came from others or too late: whom they were asked of, and until when they may still come.
         self._late: BoundedDict[bytes, tuple[bytes, float]] = BoundedDict(_ASKED)
-        #: What was refused for its time, which is an id's for good: until when it may be offered, and that time.
+        #: Messages that were refused for their time, which an id always has: until when they may be offered, and that
+        #: time.
         self._refused: BoundedDict[bytes, tuple[float, int]] = BoundedDict(_ASKED)
 
     def __len__(self) -> int:
         return len(self._asked)
 
     def count_refused(self) -> int:
-        """Return how many messages there are that were refused for their time, and may still be offered."""
+        """Return how many messages were refused for their time and may still be offered."""
         return len(self._refused)
 
     def count_late(self) -> int:
-        """Return how many messages there are that may still come from whom they were asked of."""
+        """Return how many messages may still come from neighbours that were asked for them."""
         return len(self._late)
 
     # ---- what neighbours say ------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ class Asking:
             core.send_control(neighbour, frames.frame(GossipFrameType.IWANT, *wanted), now)
 
     def note_refused(self, message_id: bytes, time_ms: int, now: float) -> None:
-        """Note that a message was refused for its time: it isn't asked for while that would be refused still."""
+        """Note that a message was refused for its time: it isn't asked for as long as it would be refused again."""
         limits = self._core.limits
         self._refused[message_id] = now + max(limits.stale, limits.held_time), time_ms
 
@@ -181,7 +183,7 @@ class Asking:
             core.counts["promise-broken"] += 1
             self._expect_late(message_id, asked.peer, now)
             promised = core.neighbours.get(asked.peer)
-            # Who gave some of what was asked is slow, or we are; who gave nothing promised what it hasn't.
+            # One that gave some of it is slow, or we are; one that gave nothing has promised what it doesn't have.
             since = None if promised is None else promised.silent_since
             if since is not None and now - since > core.limits.silent:
                 blamed.add(asked.peer)
@@ -193,12 +195,13 @@ class Asking:
                 self._announce_held(state, now)
 
     def on_neighbour_gone(self, peer: bytes, now: float) -> None:
-        """Ask others for what a neighbour was asked for that has gone. What nobody else has told of is asked for when
-        somebody tells of it next, as the same neighbour does when it is back."""
+        """Ask others for what a neighbour that has gone was asked for. What no other one has told of is asked for
+        when somebody tells of it next, as this neighbour does when it is back."""
         self._ask_others([each for each, asked in self._asked.items() if asked.peer == peer], now)
 
     def _ask_others(self, ids: Iterable[bytes], now: float) -> None:
-        """Ask for messages whoever else has told of them, where somebody has, instead of who was asked before."""
+        """Ask another neighbour for messages, instead of the one that was asked before, where another one has told of
+        them."""
         core = self._core
         again: dict[bytes, list[bytes]] = {}
         for message_id in ids:
@@ -210,7 +213,7 @@ class Asking:
         for peer, found in again.items():
             if core.neighbours[peer].silent_since is None:
                 core.neighbours[peer].silent_since = now
-            for at in range(0, len(found), most):  # those who were asked before may have told by many frames
+            for at in range(0, len(found), most):  # those that were asked before may have told of them in many frames
                 some = frames.frame(GossipFrameType.IWANT, *found[at : at + most])
                 core.send_control(core.neighbours[peer], some, now)
 
@@ -241,7 +244,7 @@ class Asking:
         return core.scores[peer] >= core.scores.weights.gossip and not core.neighbours[peer].outbox.is_busy
 
     def _order_by_last_told(self, state: TopicState, peers: Iterable[bytes], end: int) -> list[bytes]:
-        """Return those that weren't told of all messages below `end`; who was told longest ago comes first."""
+        """Return those that weren't told of all messages below `end`, the one that was told longest ago first."""
         fit = [
             peer
             for peer in sorted(peers)

@@ -79,7 +79,7 @@ class MembersChanged:
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """Nothing more is for or from this neighbour: it reads nothing, or isn't worth reading."""
+    """A neighbour is to be cut off: it reads nothing, or isn't worth reading."""
 
     peer: bytes
     reason: str
@@ -100,7 +100,7 @@ class Beat:
     records: int = 0
     #: Frames of a kind and a topic. Of each topic, since who has a thousand says a thousand times as much.
     frames: dict[tuple[GossipFrameType, bytes], int] = field(default_factory=dict)
-    #: Whose records it was sent as a newcomer: once is enough, however many topics it has in common with them.
+    #: Peers whose records it was sent as a newcomer: once is enough, however many topics they have in common.
     introduced_to: set[bytes] = field(default_factory=set)
 
     def count_frame(self, kind: GossipFrameType, topic: bytes) -> int:
@@ -127,7 +127,7 @@ class Neighbour:
     beat: Beat = field(default_factory=Beat)
     #: How often it was sent a message because it asked.
     served: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
-    #: When it last asked for the past of a topic; and of which topics it was asked for it.
+    #: When it last asked for the past of a topic; and the topics whose past it was asked for.
     history: dict[bytes, float] = field(default_factory=dict)
     past_wanted: dict[bytes, int] = field(default_factory=dict)
     #: What it asked for and is given as it reads: of a topic, from a number to before another, and since when.
@@ -166,20 +166,20 @@ class TopicState:
     announced: frozenset[bytes] = frozenset()
     #: When members were told of `announced`.
     announced_at: float = -math.inf
-    #: Until when somebody isn't grafted.
+    #: Peers that aren't grafted, and until when.
     backoff: dict[bytes, float] = field(default_factory=dict)
-    #: Up to which number somebody was told what is held.
+    #: The number up to which a neighbour was told what is held.
     told: dict[bytes, int] = field(default_factory=dict)
-    #: Up to which numbers messages were held at the last heartbeats.
+    #: The numbers up to which messages were held at the last heartbeats.
     ends: deque[int] = field(default_factory=lambda: deque(maxlen=SETTLED_BEATS))
-    #: From which number on somebody in the mesh has to be told, since messages for it were left out.
+    #: The number from which on a neighbour in the mesh has to be told, since messages for it were left out.
     owed: dict[bytes, int] = field(default_factory=dict)
-    #: Neighbours whose past is asked for still, and since when (Unix ms); 0: none.
+    #: How many neighbours are still to be asked for the past, and since when that is wanted (Unix ms).
     history_left: int = 0
     history_since: int = 0
     validate: Validate | None = None
     open: Open | None = None
-    #: Whom a message goes on to that somebody brought and an author wrote; forgotten when the mesh changes.
+    #: To whom a message is forwarded, by who brought it and who wrote it; forgotten when the mesh changes.
     ways: dict[tuple[bytes, bytes], tuple[Neighbour, ...]] = field(default_factory=dict)
 
 
@@ -206,10 +206,10 @@ class Core:
         self.held = HeldMessages(limits)
         self.counts: Counter[str] = Counter()
         self.events: list[Event] = []
-        #: Neighbours that there is something new for; and those that haven't taken all that there was.
-        self.ready: dict[bytes, None] = {}  # in the order in which there was: runs of a simulation are alike
+        #: Neighbours for which there is something new, in that order; and those that haven't taken all there was.
+        self.ready: dict[bytes, None] = {}  # ordered, so that runs of a simulation are alike
         self.owing: set[bytes] = set()
-        #: Neighbours that have signed another record, which others aren't told of yet.
+        #: Neighbours that have signed a new record, of which others haven't been told yet.
         self.renewed: set[bytes] = set()
         #: True while members of a topic are to be told soon to whom own messages go.
         self.announces = False
@@ -289,8 +289,8 @@ class Core:
         self.mark_ready(neighbour)
 
     def send_hint(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
-        """Queue a control frame that only spares something. It is left out where much waits already: others may have
-        us send many of these, and nobody is to be cut off for that."""
+        """Queue a control frame that only saves traffic. It is left out where much waits already: others can make us
+        send many of these, and nobody is to be cut off for that."""
         if neighbour.outbox.is_busy:
             self.counts["hint-left-out"] += 1
         else:

@@ -62,7 +62,8 @@ class Gossip:
     """Topics over connections that exist. Within `async with`.
 
     Connections are given by `add_link`, or `add_stream` for streams that are open already; `serve` is what takes the
-    streams that neighbours open. Who is named by neighbours is connected by what `find` was given, if anything.
+    streams that neighbours open. Peers that neighbours name are connected to by what `exchange_records` was given, if
+    anything.
     """
 
     def __init__(

@@ -24,8 +24,8 @@ class Held(NamedTuple):
 class HeldMessages:
     """The messages of the last `held_time` seconds, `held` bytes at most; the oldest go first.
 
-    Each has a number that rises by one within its topic. Who was told of all below a number has to be told only of
-    those from there on.
+    Each has a number that rises by one within its topic. A neighbour that was told of all below a number has to be
+    told only of those from there on.
     """
 
     def __init__(self, limits: GossipLimits) -> None:

@@ -21,11 +21,11 @@ class GossipLimits:
     message: int = 256 * KIB
     #: Neighbours of a topic up to which everybody sends to everybody in one hop: a mesh of 8 would take two or three.
     full_mesh: int = 50
-    #: ... of which so many of one network on the internet count, or of one relay, where a member elsewhere is to be
-    #: linked: somebody may be there many times.
+    #: ... of which at most so many count that are in one network on the internet, or behind one relay: somebody may
+    #: be there under many names.
     per_network: int = 8
-    #: Seconds from a neighbour's coming, or from one record of it that its topics' other members were told of, to the
-    #: next: by then it has linked to those that it can reach, and one that signs without end costs little.
+    #: Seconds from when a neighbour came, or from one record of it that other members of its topics were told of, to
+    #: the next one: by then it has linked to those that it can reach, and one that signs without end costs little.
     introduce: float = 10.0
     #: Neighbours that a message is sent to at once in larger topics, and bounds between which that may vary.
     degree: int = 8
@@ -56,7 +56,7 @@ class GossipLimits:
     held: int = 8 * MIB
     held_time: float = 60.0
     #: Messages that one HISTORY is answered with (by default all that can be asked for; they go as the neighbour
-    #: reads), and how often a neighbour may ask for a topic's.
+    #: reads), and how often a neighbour may ask for the past of a topic.
     history: int = 65_535
     history_pause: float = 5.0
     #: Bytes that wait for a neighbour: above the first it is busy, at the second messages for it are left out and

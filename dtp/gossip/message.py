@@ -6,13 +6,13 @@ each message brings the path from its own hash to that root (docs/decisions/0293
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from struct import Struct
 from typing import Final
 
+from dtp.bounded import BoundedDict
 from dtp.core.signatures import SignedMessage, first_forged
 from dtp.errors import LocalError
 from dtp.gossip.errors import MessageError
@@ -196,9 +196,8 @@ class SignatureChecks:
     """
 
     def __init__(self, remembered: int = _REMEMBERED) -> None:
-        self._most = remembered
-        self._good: OrderedDict[bytes, None] = OrderedDict()
-        self._bad: OrderedDict[bytes, None] = OrderedDict()
+        self._good: BoundedDict[bytes, None] = BoundedDict(remembered)
+        self._bad: BoundedDict[bytes, None] = BoundedDict(remembered)
         #: Signatures that were checked, and those that were known already.
         self.checked = 0
         self.known = 0
@@ -227,10 +226,7 @@ class SignatureChecks:
         self.checked += len(wanted)
         verdicts = dict(zip(wanted, are_genuine(list(wanted.values())), strict=True))
         for name, is_genuine in verdicts.items():
-            remembered = self._good if is_genuine else self._bad
-            remembered[name] = None
-            if len(remembered) > self._most:
-                remembered.popitem(last=False)
+            (self._good if is_genuine else self._bad)[name] = None
         return verdicts
 
 

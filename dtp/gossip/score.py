@@ -11,7 +11,7 @@ from dtp.gossip.limits import ScoreWeights
 
 #: Scores that are kept of those that went.
 _RETAINED: Final = 2048
-#: Counters below are none.
+#: Counters below this count as 0.
 _NOTHING: Final = 0.01
 
 
@@ -35,7 +35,7 @@ class _Neighbour:
     application: float = 0.0
     decayed: float = 0.0
     topics: dict[bytes, _InTopic] = field(default_factory=dict)
-    #: What it came to when it was last asked for; None when something has counted since.
+    #: The score when it was last computed; None if something has changed it since.
     value: float | None = None
 
 
@@ -63,7 +63,7 @@ class Scores:
         self._here: dict[bytes, _Neighbour] = {}
         self._gone: dict[bytes, tuple[float, _Neighbour]] = {}
         self._sources: dict[str, int] = {}
-        #: Somebody has lost since this was last set to False.
+        #: True if a score has fallen since this was last set to False.
         self.has_blamed = False
 
     def add(self, peer: bytes, source: str, now: float, *, is_judged: bool = True) -> None:

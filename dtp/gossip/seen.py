@@ -44,7 +44,7 @@ class SeenCache:
             oldest = next(iter(ids))
             arrived = ids[oldest]
             if arrived > wall + self._keep:
-                pass  # of a clock that was ahead: else it stayed as long, and all behind it; nobody has it by then
+                pass  # the clock was ahead then: it would stay as long, and all behind it; nobody offers it any more
             elif len(ids) > self._most:
                 # Its author may have dated it into the future, as far as messages are taken.
                 self._floor_ms = max(self._floor_ms, int((arrived + self._future) * 1000))

@@ -112,11 +112,11 @@ class Bridge:
         #: What is to be sent: own messages, and those of others with when each is due.
         self._own: deque[Parsed] = deque()
         self._kept_back: deque[tuple[float, Parsed]] = deque()
-        #: Topics that are to be carried, those that are, and those at which the engine is at work.
+        #: Topics that are to be carried, those that are, and those that the engine is about to carry or not.
         self._wanted: set[bytes] = set()
         self._topics: set[bytes] = set()
         self._changing: dict[bytes, asyncio.Task[None]] = {}
-        #: How often the past of a topic is being fetched, and by topic what came meanwhile.
+        #: How many times the past of each topic is being fetched just now, and what came meanwhile.
         self._fetching: Counter[bytes] = Counter()
         self._behind: dict[bytes, list[bytes]] = {}
         #: How often the broker has come back.
@@ -221,8 +221,8 @@ class Bridge:
         self._pass_messages(GossipFrameType.MESSAGE, messages)
 
     def _note_came(self, encoded: bytes) -> bool:
-        """Note that the broker brought a message. Return whether it waits for the past of its topic: who begins with
-        what comes first would miss that."""
+        """Note that the broker brought a message. Return whether it has to wait for the past of its topic, which
+        would be missed otherwise."""
         try:
             parsed = Parsed(encoded)
         except MessageError:
@@ -297,8 +297,8 @@ class Bridge:
                         await self._wake.wait()
 
     def _take_due(self, now: float) -> Parsed | None:
-        """Return what is to be sent next, None if nothing is now: own messages, in the order in which they were
-        published, come before those that were kept back."""
+        """Return what is to be sent next, None if nothing is: own messages, in the order in which they were
+        published, then those that were kept back."""
         if self._own:
             return self._own.popleft()
         if self._kept_back and (self._kept_back[0][0] <= now or len(self._kept_back) > _WAITING):

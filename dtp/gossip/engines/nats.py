@@ -64,7 +64,7 @@ class NatsEngine(Engine):
         self._on_messages, self._on_return = on_messages, on_return
         options = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5} | self._options
         try:
-            # The client tries for ever, which is for when it was there once.
+            # The client would try for ever, which is right only once it has been connected.
             async with asyncio.timeout(_PATIENCE):
                 self._client = await self._connect(
                     self._servers,
@@ -184,14 +184,14 @@ class NatsEngine(Engine):
                 raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
 
 
-#: Bytes that may wait in the client until the server has to have read them.
+#: Bytes that may wait in the client before the server has to read them.
 _PENDING: Final = 256 * 1024
 
 
 def split_servers(url: str) -> list[str]:
-    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]` names, each as a URL of its own. What
-    goes before the first one's host is for those without it, too. Raise `LocalError` where one has no host, or a port
-    that can't be."""
+    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]` names, each as a URL of its own. A
+    user and password before the first host are used for those without, too. Raise `LocalError` where one has no host,
+    or a port that can't be."""
     first, *others = (each.strip() for each in url.split(","))
     scheme, _, place = first.rpartition("://")
     account, at, _ = place.rpartition("@")
