@@ -22,13 +22,13 @@ from dtp.tasks import TaskSet
 
 #: The largest segment of a feed: a message has to be whole before it is passed on, so larger ones go by the tree.
 MOST: Final = 4 * PIECE_SIZE
-#: Seconds between two words of the producer that it is there, where it sends nothing.
+#: Seconds between two messages by which the producer says that it is there, where it sends nothing.
 _TELL: Final = 15.0
 #: Seconds that a segment has to come in once a later one is here; then it is asked for where the show is served.
 _LATE: Final = 1.0
-#: ... and in which those who are asked may send it: of a feed nobody waits long for one message.
+#: ... and in which those who are asked may send it: a feed doesn't wait long for one message.
 _REPAIRED: Final = 5.0
-#: Seconds that a broker keeps what it carries: who comes late goes back so far.
+#: Seconds that a broker keeps what it carries: a listener that comes late can go back so far.
 _KEPT_BY_BROKER: Final = 3600.0
 
 
@@ -68,7 +68,7 @@ class TopicSender:
             await self._publish_data(each)
 
     async def announce_repeatedly(self) -> None:
-        """Say again and again that the producer is there, until this is cancelled."""
+        """Say at intervals that the producer is there, until this is cancelled."""
         while True:
             await self._publish_data(self._announced)
             await asyncio.sleep(_TELL)
@@ -79,7 +79,7 @@ class TopicSender:
 
 
 def parse_feed(message: Message) -> list[m.Message]:
-    """Return what a message has. Raise `ShowMessageError` for what isn't of this protocol or not of its author, and
+    """Return what a message holds. Raise `ShowMessageError` for what isn't of this protocol or not of its author, and
     `SegmentError` for an announcement that nobody signed."""
     data, found = message.data, list[m.Message]()
     while data:
@@ -153,7 +153,8 @@ class TopicReceiver(ShowReceiver):
             self._repairs.start(self._fetch_missing(wanted), name="dtp-show-repair")
 
     async def _fetch_missing(self, wanted: int) -> None:
-        """Give what is missing a moment; then ask who serves the show, and call it lost where nobody has it."""
+        """Wait a moment for what is missing; then ask those who serve the show, and call it lost where nobody has
+        it."""
         await asyncio.sleep(_LATE)
         held = self._open_held()
         if self._progress.first_wanted() != wanted:

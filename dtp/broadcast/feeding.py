@@ -35,12 +35,12 @@ log = logging.getLogger("dtp.broadcast")
 
 #: Listeners that one takes by default: a tree of 4 has 200 listeners at 4 steps, and costs each 4 times the stream.
 FAN_OUT: Final = 4
-#: Segments that somebody who wants only some of them gets at a time, at most; and heads, which nobody waits for. Who
-#: asks for either isn't counted as a listener.
+#: Segments that somebody who wants only some of them gets at a time, at most; and heads, which nobody waits for.
+#: Whoever asks for either isn't counted as a listener.
 _MOST_AT_ONCE: Final = 64
 _HEADS_AT_ONCE: Final = 8
-#: How many of them are served at a time, and how many seconds each has: listeners with a place are to have the larger
-#: part of the upload. As many questions for keys are answered at a time, since each may cost a request to the chain.
+#: How many of those are served at a time, and how many seconds each has: most of the upload is for listeners with a
+#: place. As many questions for keys are answered at a time, since each may cost a request to the chain.
 #: Of those from one source one is served, and the others wait.
 _ASKS: Final = 8
 _ASK: Final = 10.0
@@ -53,14 +53,14 @@ _LEAST: Final = 128 * 1024
 _HELLO: Final = 10.0
 #: Streams of one connection: the live one, and some for what it missed.
 _STREAMS: Final = 8
-#: Seconds between two words of a listener on where there is room, at least: one who says more waits.
+#: Seconds between two messages in which a listener tells where there is room, at least: one that sends more waits.
 _ROOMS: Final = 0.1
-#: Seconds between two words that this side is there.
+#: Seconds between two messages by which this side says that it is there.
 _TELL: Final = 1.0
 #: Seconds in which a listener that has lost its place has to go.
 _LEAVE: Final = 1.0
 #: Seconds in which a listener has to take some of what is sent to it at the end. One that reads takes some each
-#: second, however slow its link, and itself leaves whoever is silent for 3 s.
+#: second, however slow its link, and leaves us when we are silent for 3 s.
 _TAKEN: Final = 5.0
 #: Listeners that are measured at a time.
 _MEASURED: Final = 4
@@ -78,7 +78,7 @@ Measure = Callable[[PeerId, Sequence[str]], Awaitable[bool]]
 
 
 class _NoUpload(Exception):
-    """Nothing can be sent to those who ask within the time that one of them has."""
+    """There is no upload for somebody who asks for segments within the time that it has."""
 
 
 async def _believe(peer: PeerId, addresses: Sequence[str]) -> bool:
@@ -90,14 +90,14 @@ class _Served:
     """A listener that has a place."""
 
     who: ShowListener
-    #: Passes when it has lost its place and doesn't go.
+    #: The timer that passes when it has lost its place and doesn't go.
     limit: asyncio.Timeout
     #: Set while it is to be measured.
     doubted: asyncio.Event
 
 
 class _Turns:
-    """Answers so many at a time, and one of each source."""
+    """Lets so many be answered at a time, and one of each source."""
 
     def __init__(self) -> None:
         self._room = asyncio.Semaphore(_ASKS)
@@ -119,11 +119,11 @@ class _Pace:
         self._burst, self._due = burst, -math.inf
 
     def seconds_until_allowed(self, now: float) -> float:
-        """Return the seconds until something may be sent: 0 where it may be now."""
+        """Return the seconds until something may be sent; 0 if it may be sent now."""
         return max(self._due - self._burst - now, 0.0)
 
     def note_sent(self, seconds: float, now: float) -> None:
-        """Note that so much is sent as the rate has in some seconds."""
+        """Note that as much is sent as the rate allows in so many seconds."""
         self._due = max(self._due, now) + seconds
 
 
@@ -205,7 +205,7 @@ class Feeder:
             loop.call_later(_TAKEN, self._watch_end, stream, stream.acknowledged)
 
     def finish_all(self) -> None:
-        """Do so with all who listen, and who come yet."""
+        """Do so with all who listen, and with those who come later."""
         self._leaving = True
         for stream in self._listeners:
             self.finish_stream(stream)
@@ -220,7 +220,7 @@ class Feeder:
         return (*self._above, self._me)
 
     def come_through(self, above: tuple[PeerId, ...]) -> None:
-        """Take note of those that the show comes through now, the producer first, and tell those who listen here."""
+        """Note through whom the show comes now, the producer first, and tell those who listen here."""
         if above != self._above:
             self._above = above
             for stream in self._listeners:
@@ -228,7 +228,7 @@ class Feeder:
                     self._say_state(stream)
 
     def know_others(self, elsewhere: Callable[[], Sequence[str]]) -> None:
-        """Take `elsewhere` for what gives further addresses that have the show."""
+        """Have `elsewhere` return further addresses that have the show."""
         self._elsewhere = elsewhere
 
     async def serve_connection(self, connection: Connection) -> None:
@@ -305,12 +305,13 @@ class Feeder:
                 await asyncio.gather(*beside, return_exceptions=True)
 
     def _doubt_listeners(self, now: float) -> None:
-        """Have those measured who only say that they serve others: somebody else wants their places."""
+        """Have listeners measured that only say that they serve others: somebody else wants their places."""
         for stream in self._ranking.list_doubted(now):
             self._listeners[stream].doubted.set()
 
     async def _measure_doubted(self, stream: Stream, served: _Served, on_trial: bool) -> None:
-        """Measure a listener each time that others want its place; one on trial at once, ahead of all others."""
+        """Measure a listener each time that others want its place; one that has a place on trial is measured at once,
+        before all others."""
         if on_trial:
             await self._measure_listener(stream, served)
         while True:
@@ -324,7 +325,7 @@ class Feeder:
             await self.held.wait_change()
         with dialled_as_told(who.nearness):
             serves = await self._measure(who.peer, who.addresses)
-        served.doubted.clear()  # also of doubts that came meanwhile
+        served.doubted.clear()  # also for others who wanted its place meanwhile
         self._ranking.note_measured(who, serves, _now())
         if not serves:
             self._rooms.forget_places(stream)
@@ -332,7 +333,7 @@ class Feeder:
         self._hand_on_surplus()
 
     def _hand_on_surplus(self) -> None:
-        """Tell the one too many that its place is somebody else's, and where others are."""
+        """Tell the listener that is one too many that somebody else has its place, and where others are."""
         stream = self._ranking.find_surplus(_now())
         if stream is None:
             return
@@ -354,14 +355,15 @@ class Feeder:
         self._went.set()
 
     async def _answer_ask(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
-        """Send one who wants only some segments what it asks for, in its turn; heads are small, and come at once."""
+        """Send what somebody asks for who wants only some segments, when it has its turn; heads are small, and are
+        sent at once."""
         self._greet_listener(stream, who)
         if hello.heads:
             async with asyncio.timeout(_ASK):
                 wanted = replace(hello, count=min(hello.count, _HEADS_AT_ONCE))
                 await self._feed_listener(stream, wanted, self._send_head)
             return
-        with contextlib.suppress(_NoUpload):  # it ends in order: others may have it
+        with contextlib.suppress(_NoUpload):  # the stream ends in order: others may have the segment
             async with self._asks.take_turn(who.source) as ends:
                 wanted = replace(hello, count=min(hello.count, _MOST_AT_ONCE))
                 await self._feed_listener(stream, wanted, partial(self._send_beside, ends))
@@ -381,7 +383,7 @@ class Feeder:
             frames.write(stream, m.KeyRefused(answer))
 
     async def _hear_rooms(self, stream: Stream, who: ShowListener) -> None:
-        """Hear where a listener has room for others. Who serves nobody knows of none."""
+        """Note where a listener says that there is room for others. One that serves nobody can't know of any."""
         try:
             while (message := await frames.read(stream)) is not None:
                 if not isinstance(message, m.RoomReport):
@@ -397,14 +399,14 @@ class Feeder:
             log.debug("a listener went: %s", fault)
 
     def list_places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
-        """Return where there is room for one who serves others, the nearest first: here, at the addresses `own`, and
-        below."""
+        """Return where there is room for a listener that serves others, the nearest first: here, at the addresses
+        `own`, and below."""
         free = self.fan_out - self._ranking.count_serving(_now())
         here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
     def _other_addresses(self, stream: Stream, who: ShowListener | None) -> tuple[str, ...]:
-        """Return addresses of others who serve the show, without the one who asks; as many as one is told."""
+        """Return addresses of others that serve the show, without the one that asks; as many as it may be told."""
         mine = () if who is None else who.addresses
         near = () if who is None else self._sharers.list_nearby(who, _NEARBY)
         found = dict.fromkeys(near)
@@ -427,7 +429,7 @@ class Feeder:
         return self._ranking.get_standing(who, _now()) > Standing.TAKES
 
     def _say_state(self, stream: Stream, who: ShowListener | None = None) -> None:
-        """Say how this side stands, and whether there is room, for one more or for `who`."""
+        """Return how this side stands, and whether there is room, for one more or for `who`."""
         room = self.listeners < self.fan_out if who is None else self._ranking.may_enter(who, _now())
         if who is None and (served := self._listeners.get(stream)) is not None:
             who = served.who
@@ -523,7 +525,8 @@ class Feeder:
                 if _now() + pause > ends:
                     raise _NoUpload
                 await asyncio.sleep(min(pause, _TELL))
-                if stream.write_error is not None:  # who has gone is sent nothing, and not counted
+                # a listener that has gone is sent nothing, and isn't counted
+                if stream.write_error is not None:
                     raise stream.write_error
             unused = 1 + max(self.fan_out - self.listeners, 0)
             self._beside.note_sent(segment.segment.size / (unused * max(self.held.rate, _LEAST)), _now())

@@ -1,4 +1,4 @@
-"""What one neighbour of a show has left out or lost, asked of others."""
+"""Asking others for what one neighbour of a show has left out or lost."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Segments that are asked for at once: who has them sends no more for one question (see `feeding`).
+#: Segments that are asked for at once: whoever has them sends no more for one question (see `feeding`).
 _AT_ONCE: Final = 64
-#: Seconds until what is heard is held against what another one has: doubled each time, up to a minute; and so many
-#: segments behind the newest one, since others may be behind. Each listener takes up to a quarter more or less: a
+#: Seconds until what is heard is compared with what another one has: doubled each time, up to a minute; and how many
+#: segments behind the newest one that is done, since others may be behind. Each listener takes up to a quarter more
+#: or less: a
 #: crowd that came together would dial each other in the same second.
 _COMPARE: Final = 10.0
 _COMPARE_SELDOM: Final = 60.0
@@ -43,7 +44,7 @@ class Dial(Protocol):
 
 
 def dial_told(dial: Dial, get_teller: Callable[[str], Nearness | None]) -> Dial:
-    """Return what dials as `dial` does: each address as told by who told of it."""
+    """Return a dialer like `dial`, for which each address is as far as whoever told of it."""
 
     @asynccontextmanager
     async def dial_one(address: str) -> AsyncIterator[Connection]:
@@ -57,7 +58,7 @@ def dial_told(dial: Dial, get_teller: Callable[[str], Nearness | None]) -> Dial:
 
 @asynccontextmanager
 async def open_ask_stream(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream]:
-    """Open a stream that asks a neighbour for what `hello` says, and give it; end it behind the block."""
+    """Open a stream that asks a neighbour for what `hello` says, and yield it; end it after the block."""
     stream = await connection.open_stream()
     frames.write(stream, hello)
     try:
@@ -79,7 +80,7 @@ class Fetcher:
     """Asks others for segments."""
 
     def __init__(self, me: PeerId, dial: Dial, parents: Parents, within: float, next_after: float) -> None:
-        """Others have `within` seconds in all; one more is asked after `next_after`."""
+        """Others have `within` seconds in all; another one is asked after `next_after` seconds."""
         self._dial, self._parents = dial, parents
         self._own_pace = 0.75 + 0.5 * int.from_bytes(me.key[-2:], "big") / 65_536
         self._within, self._next_after = within, next_after
@@ -87,8 +88,8 @@ class Fetcher:
     async def fetch_from_others(self, held: HeldSegments, address: str, first: int, last: int) -> None:
         """Have others than the neighbour at `address` send these segments, as far as they have them.
 
-        One more is asked when the one before has no more, or takes long. Who takes long isn't given up for that:
-        where all have too little of the processor, nobody answers soon, and what others have would be lost.
+        Another one is asked when the one before has no more, or takes long. One that takes long isn't given up: where
+        all have too little processor time, nobody answers soon, and what others have would be lost.
         """
         await self._ask_others(
             address,
@@ -121,7 +122,7 @@ class Fetcher:
                 await asyncio.sleep(due - began)
                 continue
             await self._fetch_following(missing)
-            # What the neighbour has sent meanwhile wasn't to be asked for: it may only have been late itself.
+            # What the neighbour has sent meanwhile didn't have to be asked for: it may only have been late.
             if sent := missing.held.has_whole(missing.first) and not overdue.was_sent(missing.first):
                 note_sent()
             overdue.note_asked(sent, began, loop.time())
@@ -140,7 +141,7 @@ class Fetcher:
     async def _ask_others(
         self, address: str, ask: Callable[[str], Coroutine[None, None, None]], is_done: Callable[[], bool]
     ) -> None:
-        """Ask others than the neighbour at `address`, until all is done that is to be: see `fetch_from_others`."""
+        """Ask others than the neighbour at `address`, until nothing is missing: see `fetch_from_others`."""
         pending = set[asyncio.Task[None]]()
         others = self._parents.list_others(address, COMPARED)
         try:
@@ -160,9 +161,9 @@ class Fetcher:
             await asyncio.gather(*pending, return_exceptions=True)
 
     async def compare_repeatedly(self, get_heard: Callable[[], tuple[HeldSegments | None, str]]) -> None:
-        """Hold what is heard against what others have, one after another; `get_heard` gives it, and from where.
+        """Compare what is heard with what others have, one after another; `get_heard` returns it, and from where.
 
-        A neighbour that does well is heard for ever, also if it has a second chain of the producer.
+        Otherwise a neighbour that does well would be heard for ever, even if it had a second chain of the producer.
         """
         turn, pause = 0, _COMPARE
         while True:
@@ -178,7 +179,8 @@ class Fetcher:
         """Ask another one for the head of a segment that is here. Two chains of the producer end what is held."""
         try:
             async with asyncio.timeout(self._within), self._dial(other) as connection:
-                # Who is farther behind, such as a device that began later, is asked for the newest one that it has.
+                # One that is farther behind, such as a device that began later, is asked for the newest one that it
+                # has.
                 if not await _compare_head(held, connection, number):
                     await _compare_head(held, connection, None)
         except ProducerEquivocated as fault:
@@ -200,7 +202,7 @@ class Fetcher:
 
 
 async def _fetch_range(held: HeldSegments, connection: Connection, first: int, last: int) -> None:
-    """Take these segments, as far as they are there: who has them sends only some for one question."""
+    """Take these segments, as far as they are there: whoever has them sends only some for one question."""
     following = first
     while following <= last:
         before, following = following, await _fetch_some(held, connection, following, last)
@@ -209,7 +211,7 @@ async def _fetch_range(held: HeldSegments, connection: Connection, first: int, l
 
 
 async def _compare_head(held: HeldSegments, connection: Connection, number: int | None) -> bool:
-    """Hold a segment's head there against what is here, the newest one's without a `number`; return False where it
+    """Compare a segment's head there with what is here, the newest one's without a `number`; return False where it
     isn't there. Raise `ProducerEquivocated`."""
     async with open_ask_stream(connection, m.Hello(number, count=1, heads=True)) as stream:
         while (message := await frames.read(stream)) is not None:
@@ -229,7 +231,7 @@ async def _compare_head(held: HeldSegments, connection: Connection, number: int 
 
 
 async def _fetch_some(held: HeldSegments, connection: Connection, first: int, last: int) -> int:
-    """Take what is sent of these; return the first number of which nothing was said, to be asked for next."""
+    """Take what is sent of these; return the first number of which nothing came, to be asked for next."""
     following = first
     async with open_ask_stream(connection, m.Hello(first, count=min(_AT_ONCE, last + 1 - first))) as stream:
         while (message := await frames.read(stream)) is not None:

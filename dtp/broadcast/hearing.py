@@ -41,7 +41,7 @@ NOWHERE: Final = Place(listen=())
 
 @dataclass(frozen=True, slots=True)
 class HeardSegment:
-    """A segment as it is heard: it is the producer's, and no earlier one is left to come."""
+    """A segment as it is heard: it is the producer's, and no earlier one is still to come."""
 
     #: Empty for keys, and for init data that is the same as before.
     data: bytes
@@ -204,7 +204,8 @@ class ShowStream:
         return addresses_of(self.node, self._service) if self._serves else ()
 
     def add_addresses(self, *addresses: str, teller: Nearness = Nearness.ANYWHERE) -> None:
-        """Hear the show at these as well, where those that are known have it no more; but not at places of this
+        """Hear the show at these as well, where those that are known don't have it any more; but not at places of
+        this
         machine or through the chain, since somebody else tells of them, nor at what is nearer than `teller`. Raise
         `AddressError`."""
         told = [str(_with_service(Address.parse(each))) for each in addresses]
@@ -267,7 +268,8 @@ class ShowStream:
             yield await self._open_heard(each)
 
     async def iter_sealed(self) -> AsyncIterator[HeardSegment]:
-        """Give each segment as it came, sealed where the show is: for who passes it on. Raise as iterating does, but
+        """Yield each segment as it came, sealed where the show is: for programs that pass it on. Raise as iterating
+        does, but
         for `ShowSealed`. The stream has to be open."""
         held = await self.receiver.wait_opened()
         loop = asyncio.get_running_loop()
@@ -289,7 +291,7 @@ class ShowStream:
         return here or [str(Address("dtp", peer=producer, service=self._service))]
 
     def _get_teller_of_keys(self, place: str) -> Nearness | None:
-        """Return how near they are who tell where keys are asked for. Nobody else tells where a producer is that is
+        """Return how near those are who tell where keys are asked for. Nobody else tells where a producer is that is
         found: it may be anywhere, if that costs nothing."""
         is_told = place in self.receiver.parents.addresses or Address.parse(place).is_direct
         return self.receiver.parents.get_teller(place) if is_told else Nearness.PROCESS
@@ -323,7 +325,8 @@ def _with_service(address: Address) -> Address:
 
 
 def _dial_as(identity: Identity, place: ShowPlace) -> Dial:
-    """Return what dials as `identity` from a place where the node has another one: for one question, unseen."""
+    """Return what dials as `identity` from a place whose node has another one: for one question, without being
+    listed."""
     where = replace(place, listen=()) if isinstance(place, Place) else NOWHERE
 
     @asynccontextmanager

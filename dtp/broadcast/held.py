@@ -70,7 +70,7 @@ class HeldSegments:
         #: The segments that have keys, by epoch.
         self._keys: dict[int, int] = {}
         self._limit, self._size = limit, 0
-        #: What is below was forgotten, or was before this side began; but for init data.
+        #: What is below was forgotten, or came before this side began; except for init data.
         self._floor: int | None = None
         self._changed = asyncio.Event()
         #: The highest number that was seen; -1 before the first.
@@ -141,7 +141,8 @@ class HeldSegments:
         is_init = bool(segment.flags & (Flag.INIT | Flag.KEYS))
         if self._floor is None and not is_init:
             self._floor = segment.number
-        known = segment.number in self._segments or segment.number in self._gaps  # what was given up stays so
+        # what was given up stays lost
+        known = segment.number in self._segments or segment.number in self._gaps
         if not known and (is_init or segment.number >= self.oldest):
             self._keep_segment(segment)
         return segment
@@ -232,7 +233,8 @@ class HeldSegments:
         return max(early, default=min(each.number for each in starts))
 
     def needed_by(self, number: int) -> list[HeldSegment]:
-        """Return what segment `number` needs of others, as far as it is here: the key of its epoch, and init data."""
+        """Return what segment `number` needs from others, as far as it is here: the key of its epoch, and init
+        data."""
         held = self._segments.get(number)
         if held is None:
             return []

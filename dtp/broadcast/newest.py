@@ -1,4 +1,4 @@
-"""Which stream of a show counts, where several are about: a value."""
+"""Which stream of a show counts, where there are several: a value."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dtp.identity import PeerId
 
 #: Shows of which the newest stream is remembered.
 MOST: Final = 64
-#: Milliseconds by which an announcement may be ahead of the clock here. One that is more was made by a wrong clock:
-#: who sends it again would have that stream count for years.
+#: Milliseconds by which an announcement may be ahead of the clock here. One that is further ahead was made by a wrong
+#: clock: whoever sent it again would have that stream count for years.
 _AHEAD: Final = 86_400_000
 #: Stands for an address where a producer publishes in a topic.
 _TOPIC: Final = ""
@@ -34,7 +34,7 @@ class NewestStreams:
         self._now_ms = now_ms
         #: When the newest stream was announced, by producer and show.
         self._newest: dict[tuple[bytes, bytes], int] = {}
-        #: What a producer itself has said that it serves: by the address at which it did.
+        #: What a producer itself has said that it serves, by the address at which it said so.
         self._own: dict[str, Announcement] = {}
 
     def note_announced(self, announcement: Announcement) -> None:
@@ -46,7 +46,7 @@ class NewestStreams:
 
     def note_own(self, announcement: Announcement, address: str) -> None:
         """Note that its producer itself has this stream, at an address where it has proven its key. What it had there
-        before counts no more, whatever its clock says."""
+        before doesn't count any more, whatever its clock says."""
         self._own[address] = announcement
 
     def note_published(self, announcement: Announcement) -> None:
@@ -81,7 +81,7 @@ class ShowStreams:
         self._newest = NewestStreams()
         #: Those that have said which stream they have, as far as they were given.
         self._said = set[str]()
-        #: What the neighbour has announced, which is held from its next word on.
+        #: What the neighbour has announced, which is held once its next message comes.
         self.announced: Announcement | None = None
 
     @property
@@ -102,7 +102,7 @@ class ShowStreams:
         self.announced = announcement
 
     def note_announced(self, data: bytes, address: str, peer: PeerId) -> Announcement | None:
-        """Note what somebody has who isn't heard, and return it where it is of this show."""
+        """Note the stream of somebody who isn't heard, and return it if it is of this show."""
         with contextlib.suppress(SegmentError):
             return self._check_announcement(data, address, peer)
         return None

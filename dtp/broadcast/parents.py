@@ -13,9 +13,10 @@ from dtp.net.address import is_dialled_as_told
 
 #: Addresses that are remembered.
 MOST: Final = 64
-#: Seconds until somebody is tried again: who was full, who could not be reached, who lied. Doubled each time.
+#: Seconds until a neighbour is tried again: one that was full, that could not be reached, that lied. Doubled each
+#: time.
 FULL, FAILED, LIED = 1.0, 0.5, 600.0
-#: A listener gives a show up after a minute: within it, who was away for long is tried often enough.
+#: A listener gives a show up after a minute: one that was away for long is tried often enough before.
 LONGEST: Final = 15.0
 #: Seconds within which a neighbour says something, be it that it is there (see `feeding`). After them others are
 #: asked; it is left when one of those does better, or after `LONGEST`.
@@ -24,7 +25,7 @@ ALIVE: Final = 3.0
 #: long, and twice that each time, up to `_STEADY`.
 _BUSY: Final = 1.0
 _REST: Final = 4.0
-#: Seconds of a neighbour after which those that were left for being slow before it are forgotten.
+#: Seconds that a neighbour is heard after which those that were left before it for being slow are forgiven.
 _STEADY: Final = 60.0
 
 
@@ -44,13 +45,13 @@ class _Known:
     slow: int = 0
     #: Not to be tried before.
     not_before: float = 0.0
-    #: When somebody has told of it last, counted: who was told of late is likelier to have room.
+    #: When somebody has told of it last, counted: one that was told of recently is likelier to have room.
     told: int = 0
     #: It has sent what the producer didn't sign, or another show.
     lied: bool = False
 
     def get_rank(self, refusals: int) -> tuple[float, ...]:
-        """Return what sorts the best first, where one that was full so often is no better than one that failed."""
+        """Return the key that sorts the best first; one that was full so often is no better than one that failed."""
         return self.failures + refusals + self.slow, -self.rate, -self.told
 
 
@@ -132,7 +133,8 @@ class Parents:
         return sorted(self._known.values(), key=lambda each: each.get_rank(each.refusals))
 
     def list_due(self, now: float, count: int) -> list[str]:
-        """Return up to `count` addresses to try now: who has neither failed nor been full first, then the faster.
+        """Return up to `count` addresses to try now: first those that have neither failed nor been full, then the
+        faster ones.
 
         Where several are compared, one is of those that were given, if it may be tried: it knows where there is room,
         and was full itself perhaps, when many others that were told of since have gone.
@@ -148,7 +150,8 @@ class Parents:
         return given + others[: max(count - len(given), 1)]
 
     def list_others(self, address: str, count: int) -> list[str]:
-        """Return up to `count` others than `address` to ask for what it hasn't: they need have no room. One is of
+        """Return up to `count` others than `address` to ask for what it doesn't have: they don't need room for that.
+        One is of
         those that were given: it began before the others as a rule, and has more."""
         others = [each for each in self._known.values() if each.address != address and not each.lied]
         return _choose(sorted(others, key=lambda each: each.get_rank(0)), count)
@@ -164,7 +167,7 @@ class Parents:
             known.failures = 0
 
     def note_full(self, address: str, now: float) -> None:
-        """Note that `address` takes nobody now: those come first that haven't been asked, or who joins would ask the
+        """Note that `address` takes nobody now: those that haven't been asked come first, or a newcomer would ask the
         same ones again and again."""
         if (known := self._known.get(address)) is not None:
             known.refusals += 1
@@ -328,7 +331,7 @@ class Pace:
 
     @property
     def required_lead(self) -> int:
-        """By how many segments another one is to be ahead: one, and what lasts a second."""
+        """By how many segments another one has to be ahead: one, and what plays for a second."""
         return 1 + int(1 / self._duration) if self._duration else 1
 
     def note_looked(self) -> None:

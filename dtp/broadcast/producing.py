@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Seconds that a producer or a relay stays for those who don't have the end of a show yet.
+#: Seconds that a producer or a relay stays for listeners that don't have the end of a show yet.
 DRAIN: Final = 10.0
 
 
@@ -284,7 +284,7 @@ class Broadcast:
             await self.rotate_key()
 
     def _begin_epoch(self, flags: Flag) -> None:
-        """Send the next key where there is one, and init data again, for those who come from now on."""
+        """Send the next key if there is one, and init data again, for listeners that come from now on."""
         made = None if self.issuer is None else self.issuer.begin_epoch()
         if made is not None:
             self._send_segment(made.body, 0, Flag.KEYS)

@@ -46,7 +46,7 @@ log = logging.getLogger("dtp.broadcast")
 SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
 #: Seconds between two looks at a neighbour, at least.
 _TICK: Final = 0.05
-#: Seconds to wait after a choice of neighbours that brought nothing new; doubled each time, up to `LONGEST`.
+#: Seconds to wait after choosing neighbours brought nothing new; doubled each time, up to `LONGEST`.
 _PAUSE: Final = 0.01
 #: ... at most, where all that were chosen have answered that they are full: each has a time of its own (`Parents`),
 #: and within a second others have told where there is room. Where some don't answer, all may have too much to do, and
@@ -71,13 +71,13 @@ class NeighbourFull(NeighbourUnfit):
 
 
 class NeighbourSlow(NeighbourUnfit):
-    """A neighbour is silent or late, and another one is there that isn't."""
+    """A neighbour is silent or late, and there is another one that isn't."""
 
     code = "show-neighbour-slow"
 
 
 class ShowReceiver:
-    """Fills `held` from those who have the show. `run` it in a task of its own."""
+    """Fills `held` from neighbours that have the show. `run` it in a task of its own."""
 
     #: Seconds in which others may send what one neighbour has lost.
     _recovers_within: ClassVar[float] = LONGEST
@@ -111,7 +111,7 @@ class ShowReceiver:
         self.completed = 0
         #: Why the neighbour before isn't heard any more; None where nothing went wrong.
         self.why: DtpError | None = None
-        #: Why it has ended before the show.
+        #: Why hearing has ended before the show.
         self.fault: DtpError | None = None
         self._dial = dial = dial_told(dial, parents.get_teller)
         self._me, self._back_ms = me, back_ms
@@ -127,7 +127,7 @@ class ShowReceiver:
         #: How many neighbours in a row were left for being slow: with each, the next one is given twice the time.
         #: Where all are slow, such as on a machine that has too much to do, leaving costs more than it brings.
         self._restless = 0
-        #: Set when it may be that nobody who has room sends the show in time.
+        #: Set when perhaps nobody with room sends the show in time.
         self._deprived = asyncio.Event()
         self._overdue = Overdue()
         #: Ends connections to neighbours that were measured, and aren't heard.
@@ -285,8 +285,9 @@ class ShowReceiver:
                 self._come_through(())
 
     async def _ask_given(self) -> None:
-        """Ask those that were given and haven't answered yet which stream they have, again and again: who sends an
-        older one again, or keeps this one back, isn't heard for good because they were away in the beginning."""
+        """Ask those that were given and haven't answered yet which stream they have, again and again: else one that
+        sends an older stream again, or keeps this one back, would be heard for good because they were away in the
+        beginning."""
         pause = _ASK_AGAIN
         while self.held is None or self._streams.unasked:
             await asyncio.sleep(pause)
@@ -358,15 +359,15 @@ class ShowReceiver:
                 await self._look_elsewhere(neighbour)
 
     def _find_missing(self) -> LateSegments | None:
-        """Return what is to be asked of others once it is late: nobody sends the show now, or one of those did that
-        were too slow, and others may have no room."""
+        """Return what is to be asked of others once it is late: nobody sends the show now, or one that was too slow
+        did, and others may have no room."""
         wanted = self._progress.first_wanted()
         if self.held is None or wanted is None or (self.path and not self._restless):
             return None
         return LateSegments(self.held, self._list_heard()[1] if self.path else "", wanted)
 
     def _note_overtaken(self) -> None:
-        """Note that others have sent what the neighbour that is heard hadn't."""
+        """Note that others have sent what the neighbour that is heard didn't have."""
         self._lost.say_alive()
         if self._neighbour is not None:
             self._neighbour.overtaken = self._progress.first_wanted() or 0
@@ -474,7 +475,8 @@ class ShowReceiver:
 
     async def _look_elsewhere(self, neighbour: HeardNeighbour) -> None:
         """Compare a neighbour from which nothing came for a while, or late, with others, and raise `NeighbourSlow`
-        where one does better. Where nobody does it is heard on: to leave it would bring nothing, and cost all."""
+        where one does better. Where nobody does, it goes on being heard: leaving it would bring nothing, and cost
+        everybody."""
         pace, address = neighbour.pace, neighbour.address
         silent, again = pace.silence > ALIVE, pace.looks > 0
         pace.note_looked()
@@ -495,7 +497,8 @@ class ShowReceiver:
         if silent and pace.silence > ALIVE and any(hears for _, hears, _ in told):
             raise NeighbourSlow(f"{address} is silent")
         wanted = self._progress.first_wanted()
-        if again and wanted is not None and wanted <= edge:  # nobody need be ahead: no piece of that comes
+        # no other one has to be ahead: none of its pieces come
+        if again and wanted is not None and wanted <= edge:
             await self._fetcher.fetch_from_others(self._open_held(), address, wanted, wanted)
             if self._progress.first_wanted() != wanted:
                 raise NeighbourSlow(f"{address} leaves out a part of segment {wanted}")

@@ -74,7 +74,7 @@ class Source:
             try:
                 await _end(process)
                 await _drain(output)
-            finally:  # also where nobody waits for that: what still runs is killed
+            finally:  # also where nobody waits for its end: what still runs is killed
                 transport.close()
 
     async def _cut_input(self, cutter: Cutter, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Cut]:

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-#: Seconds between two looks; one that comes by as much too late tells that all stood still.
+#: Seconds between two looks; one that comes so much too late says that everything stood still.
 _LOOK: Final = 2.0
 
 
 class PauseWatch:
     """Notices that the program stood still, and tells for how long. `async with` opens it.
 
-    What others are given to answer doesn't count meanwhile: nothing that they sent was read. It is told before timers
+    The time that others are given to answer doesn't run meanwhile: nothing that they sent was read. It is told before
+    timers
     run that were due since, if they weren't about to pass already.
     """
 
@@ -51,7 +52,7 @@ class LostTimer:
     """
 
     def __init__(self, within: float) -> None:
-        """`within` is for how many seconds nothing may be heard, each time."""
+        """`within` is the number of seconds for which nothing may be heard, each time."""
         self._within = within
         self._timeout = asyncio.timeout(None)
         self._pauses = PauseWatch(self._give_more_time)

@@ -213,7 +213,8 @@ class Asking:
         for peer, found in again.items():
             if core.neighbours[peer].silent_since is None:
                 core.neighbours[peer].silent_since = now
-            for at in range(0, len(found), most):  # those that were asked before may have told of them in many frames
+            # Those that were asked before may have told of them in many frames.
+            for at in range(0, len(found), most):
                 some = frames.frame(GossipFrameType.IWANT, *found[at : at + most])
                 core.send_control(core.neighbours[peer], some, now)
 

@@ -17,7 +17,7 @@ from dtp.sqlite import primary_code
 
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
-#: The kinds of faults that only a person mends; so with the system's.
+#: The kinds of faults that only a person mends, and likewise those of the system.
 _FOR_GOOD: Final = {
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_CORRUPT,
@@ -40,7 +40,7 @@ _FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
 
 
 class Database:
-    """The file at `path`, ":memory:" for one that is gone with the object. It may be used from several threads.
+    """The file at `path`; ":memory:" for one that lasts as long as the object. It may be used from several threads.
 
     Every method raises `StoreFailed` where the file can't be read or written; a transaction is whole, or didn't
     happen.
@@ -132,7 +132,7 @@ class Database:
 
 
 def _not_opened(path: str, fault: OSError | sqlite3.Error | UnicodeDecodeError) -> StoreFailed:
-    """Return what a file that can't be opened raises: `StoreUnusable` where only a person mends it."""
+    """Return what to raise for a file that can't be opened: `StoreUnusable` where only a person can mend it."""
     if isinstance(fault, OSError):
         stays = fault.errno in _FOR_GOOD_HERE
     elif isinstance(fault, UnicodeDecodeError):

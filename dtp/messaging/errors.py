@@ -44,7 +44,7 @@ class ConsentNeeded(MessageError):
 
 
 class CardExpired(MessageError):
-    """A contact's card holds no longer, and there is no newer one here yet: nothing is written by it."""
+    """A contact's card isn't valid any more, and there is no newer one here yet: nothing is sent by it."""
 
     code: ClassVar[str] = "contact-expired"
 

@@ -57,7 +57,7 @@ class Known:
     record: PeerRecord
     #: Who told it: "lan 192.0.2.7", "exchange 192.0.2.7", "dht"...
     source: str
-    #: How near the nearest is of those who told it: what it says is dialled for others only if it is no nearer.
+    #: How near the nearest of those is who told it: what it says is dialled for others only if that is no nearer.
     teller: Nearness = Nearness.ANYWHERE
     #: The network on the internet, or the relay, in which it was reached last.
     network: str = ""
@@ -157,7 +157,7 @@ class PeerBook:
         return _call_from_here_on(self._told_listeners, callback)
 
     def learn_record(self, record: PeerRecord, source: str, teller: Nearness = Nearness.ANYWHERE) -> bool:
-        """Add a record that somebody told who is so near; the nearest of those who tell the same counts. Return True
+        """Add a record that somebody this near told; of several who tell the same the nearest counts. Return True
         if it is newer than the one that was known of its peer."""
         is_newer = self._learn(record, source, teller)
         if is_newer or self.get(record.peer) == record:
@@ -174,7 +174,7 @@ class PeerBook:
             return False
         part = self._proven if record.peer in self._proven else self._new
         known = part.get(record.peer)
-        # One from the future was taken, or kept, while this clock was another: nobody else takes it now.
+        # One from the future was taken, or kept, while this clock was set otherwise: nobody else takes it now.
         if known is not None and not known.is_from_future(now) and not record.supersedes(known.record):
             self.counters["stale"] += record != known.record
             if record == known.record and teller < known.teller:
@@ -232,9 +232,9 @@ class PeerBook:
         return peer in self._proven
 
     def _find_spare(self) -> PeerId:
-        """Return who of those that were reached is missed least: the oldest of the network that has most."""
+        """Return which of those that were reached can best be spared: the oldest of the network that has most."""
         counts = Counter(each.network for each in self._proven.values())
-        counts[""] = 1  # these are as many as there are addresses
+        counts[""] = 1  # there are as many of these as there are addresses
         most = max(counts.values())
         return next(peer for peer, each in self._proven.items() if counts[each.network] == most)
 
@@ -247,9 +247,9 @@ class PeerBook:
                     yield each
 
     def note_addresses(self, addresses: frozenset[str]) -> None:
-        """Note the addresses and routers that this machine has now. Where it has left a network, what was told there
-        counts as told from anywhere, for at the same addresses are others now. What is in a network where it still
-        is was not told there alone."""
+        """Note the addresses and routers that this machine has now. What was told in a network that it has left
+        counts as told from anywhere, since others have the same addresses now; not what is in a network where it
+        still is."""
         before, self._addresses = self._addresses, keep_routers(self._addresses, addresses)
         self._changed = self._changed or before != self._addresses
         if not has_left(before, self._addresses):
@@ -265,7 +265,8 @@ class PeerBook:
     def _make_room(self, now: float) -> None:
         if len(self) <= self._size:
             return
-        if not self._swept <= now < self._swept + _SWEEP:  # else each of a flood would cost a look at all
+        # else each record of a flood would cost a look at all
+        if not self._swept <= now < self._swept + _SWEEP:
             self._swept = now
             ended = [peer for peer, each in self._new.items() if not each.is_valid(now)]
             for peer in ended:

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from dtp.peers.record import PeerRecord
 from dtp.plurals import count_of
 
-#: Seconds by which clocks may differ without a word: as far ahead as messages of topics are taken.
+#: Seconds by which clocks may differ before that is told: as far ahead as messages of topics are taken.
 TOLERANCE: Final = 10.0
-#: Seconds that the quickest message of a neighbour takes, at most; and for how long it is the quickest: others may
-#: have waited, here or there.
+#: Seconds that the quickest message of a neighbour takes, at most; and for how long it counts as the quickest: others
+#: may have waited, here or there.
 LATE: Final = 5.0
 QUICKEST: Final = 300.0
 #: Neighbours that have to differ in the same way: one or two alone may be wrong themselves, or lie.
@@ -52,7 +52,7 @@ class ClockDifference(NamedTuple):
 
 
 class PeerClocks:
-    """How far clocks of neighbours are from a steady clock, between two bounds each. A value: times are arguments.
+    """How far clocks of neighbours are from a steady clock: for each two bounds. A value: times are arguments.
 
     Nobody is believed: `find_difference` says something where most differ in the same way, and three at least.
     """

@@ -88,7 +88,7 @@ class PeerLink:
 
     @property
     def unwanted(self) -> bool:
-        """True if its peer has ended it since others have the place: it isn't to be dialled again soon."""
+        """True if its peer has ended it because others have its place: it isn't to be dialled again soon."""
         ended_by = self.connection.ended_by
         return isinstance(ended_by, ConnectionClosed) and ended_by.close_code == CloseCode.BUSY
 
@@ -103,8 +103,8 @@ class PeerLink:
         return f"<PeerLink {'to' if self.outgoing else 'from'} {self.peer.short}{' closed' * self.closed}>"
 
 
-#: Speaks one protocol on one stream of a link, until it is done. Returns True if somebody else goes on with the
-#: stream and ends it: who has bounded how many stay need not have them among `LinkLimits.streams`.
+#: Speaks one protocol on one stream of a link, until it is done. Returns True if something else goes on with the
+#: stream and ends it: what bounds such streams itself need not have them counted among `LinkLimits.streams`.
 ProtocolHandler = Callable[[PeerLink, Stream], Awaitable[bool | None]]
 OnLink = Callable[[PeerLink], object]
 
@@ -201,7 +201,7 @@ class PeerLinks:
         link = self._links.get(address.peer)
         if link is not None and not link.closed:
             return link
-        dialled = (address.peer, who_tells())  # what is found for others may be less than for the program
+        dialled = (address.peer, who_tells())  # others may be shown less of what is found than the program is
         task = self._dialling.get(dialled)
         if task is None:
             task = self._dialling[dialled] = start_task(self._dial_link(address), name="dtp-link-dial")

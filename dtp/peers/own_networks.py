@@ -58,7 +58,7 @@ def _local_networks(texts: Iterable[str]) -> list[ipaddress.IPv4Network]:
     for each in texts:
         host, _, prefix = each.partition("/")
         if Nearness.of_host(host) is Nearness.NETWORK:
-            with contextlib.suppress(ValueError):  # IPv6, or whatever else the book's file has
+            with contextlib.suppress(ValueError):  # IPv6, or something else that the book's file has
                 found.append(ipaddress.IPv4Network((host, int(prefix or _PREFIX)), strict=False))
     return found
 

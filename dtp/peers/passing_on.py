@@ -1,5 +1,5 @@
-"""To whom a record is passed on: whoever is near takes what comes from here as this node's own word, and would dial
-or ask what it says of their network, though it was told from farther away."""
+"""To whom a record is passed on: peers nearby take what comes from here as this node's own word, and would dial or
+ask what it says of their network, though it was told from farther away."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dtp.net.address import Address, AddressError, is_ip_address
 from dtp.peers.record import PeerRecord, host_of_endpoint
 
 _ANYWHERE: Final = frozenset({Nearness.ANYWHERE})
-#: A name leads wherever whoever looks it up is led.
+#: A name leads to whatever it resolves to for whoever looks it up.
 _NAMED: Final = frozenset(Nearness) - {Nearness.PROCESS}
 _REMEMBERED: Final = 1024
 
@@ -25,7 +25,7 @@ def where_it_leads(record: PeerRecord) -> frozenset[Nearness]:
     return frozenset(found | _where_host_leads(host_of_endpoint(record.dht)) if record.dht else found)
 
 
-#: The same for records of which no more is kept.
+#: The same, for records of which nothing else is kept.
 where_it_leads_again: Final = lru_cache(maxsize=_REMEMBERED)(where_it_leads)
 
 

@@ -33,7 +33,7 @@ class NetworkKeyError(LocalError, ValueError):
 
 
 class NotOfNetwork(PeerError):
-    """What came isn't sealed with the network's key, or was changed."""
+    """A datagram isn't sealed with the network's key, or was changed."""
 
     code: ClassVar[str] = "not-of-network"
 

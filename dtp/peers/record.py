@@ -32,7 +32,7 @@ DEFAULT_TTL: Final = 3_600
 #: Seconds that clocks may differ, as Kerberos has it (RFC 4120, 1.6).
 MAX_SKEW: Final = 300
 _MAX_NUMBER: Final = 2**63 - 1
-#: Records whose signature was found good: the same one comes with each hello. About 2 KB each.
+#: Records whose signature is remembered as good, since the same one comes with each hello. About 2 KB each.
 _REMEMBERED: Final = 512
 
 #: The keys of a record's map. Others are signed over and not looked at.

@@ -18,7 +18,7 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.peers")
 
-#: What the candidates of a node's resolver are called, which asks the nodes that it knows.
+#: What the candidates are called that a node's resolver finds, which asks the nodes that it knows.
 NODE: Final = "peers"
 #: Ways to find a peer -> what it has to be for that.
 _FOUND_BY: Final = {"lan": "up on this network", "mdns": "up on this network", "dht": "known to the DHT"}
@@ -37,7 +37,7 @@ class Finder(Protocol):
 
     @property
     def teller(self) -> Nearness:
-        """How near they are who answer, as far as they may be."""
+        """How near those are that answer: the farthest that they may be."""
 
     async def find_record(self, peer: PeerId) -> PeerRecord | None:
         """Return the record of `peer`, None if nobody knows it. May be cancelled."""

@@ -95,7 +95,7 @@ class SegmentSigner:
     ) -> Segment:
         """Return the next segment, with `data` as its bytes; `position` is behind it then.
 
-        A clock or a slot that goes back is held where it was. Raise `BroadcastError` for one that is too large, and
+        A clock or a slot that goes back stays where it was. Raise `BroadcastError` for one that is too large, and
         behind the last one.
         """
         before = self.position

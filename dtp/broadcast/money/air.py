@@ -23,7 +23,7 @@ class Air(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hysteresis:
-    """What keeps the air from flapping. Seconds."""
+    """How long a show stays on or off the air at least, so that it doesn't flap. In seconds."""
 
     #: How long it stays on air once it is.
     floor: float = 5.0
@@ -97,8 +97,8 @@ class Slots:
         #: When the first slot began that is sent here and isn't posted; None before the first look.
         self._began: int | None = None
         self._posted = 0
-        #: By how many ms the chain's clock is ahead of the one here, as far as is known: a slot of which the chain
-        #: says when it is over has begun by then.
+        #: By how many ms the chain's clock is ahead of the one here, as far as that is known: a slot whose end the
+        #: chain tells has begun before.
         self._ahead = 0
 
     def update_from_chain(self, show: Show, now_ms: int) -> None:
@@ -106,7 +106,7 @@ class Slots:
         owed_ms = 0
         if show.state != ShowState.ON_AIR:
             self._began = now_ms
-        elif self._began is None:  # slots that were sent before are owed, and the last one of them goes on
+        elif self._began is None:  # slots that were sent before are owed, and the last one of these goes on
             owed_ms = max(0, self._sent - show.posted) * show.slot_ms
             self._began = now_ms - owed_ms
         else:

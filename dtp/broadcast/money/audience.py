@@ -43,7 +43,7 @@ class AudienceLine:
     def __init__(self, identity: Identity | None = None, *, most: int = MOST) -> None:
         """`identity` is the producer's, to open what is sealed to it."""
         self._identity, self._most = identity, most
-        #: What the worst of those that are kept had when one was left out last: no more is worth keeping.
+        #: What the lowest of those that are kept had when one was left out last: what has no more isn't kept.
         self._least = 0
         self._entries: dict[int, Entry] = {}
         #: A heap of what each had when it was looked at last, and its number, negative: the worst is found among many

@@ -1,4 +1,5 @@
-"""How a show is ended so that its producer loses nothing: what it is owed is posted first, by whoever knows it."""
+"""How a show is ended so that its producer loses nothing: what it is owed is posted first, by the process that knows
+it."""
 
 from __future__ import annotations
 

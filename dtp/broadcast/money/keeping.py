@@ -1,4 +1,5 @@
-"""A producer's dealings with the chain while a show runs: it follows the events, judges the air, and posts slots."""
+"""What a producer does on the chain while a show runs: it follows events, says whether the show is on air, and posts
+slots."""
 
 from __future__ import annotations
 
@@ -229,7 +230,8 @@ class ShowKeeper:
             if ((await self._chain.service_info()).timestamp_ms or 0) > show.start_by_ms:
                 await self._end_unstarted()
             self._warned.discard(_CANT_TELL)
-        except ChainError as fault:  # who waits longer each time would post no slots of one that starts
+        # waiting longer each time would post no slots of a show that starts meanwhile
+        except ChainError as fault:
             self._warn_once(_CANT_TELL, fault)
 
     def _warn_once(self, words: str, fault: ChainError) -> None:
@@ -257,9 +259,8 @@ class ShowKeeper:
             except MoveAborted as fault:
                 if fault.error not in _NOT_NOW:
                     raise
-                log.info(
-                    "slots are posted a little later: %s", fault
-                )  # clocks differ, or the pot has just ended
+                # Clocks differ, or the pot has just run out.
+                log.info("slots are posted a little later: %s", fault)
             except ChainError as fault:
                 self._warn_once(_CANT_POST, fault)
 

@@ -20,7 +20,7 @@ from dtp.pay import passes
 
 #: How far a claim's time may be ahead of the producer's clock, ms, and of the chain's. A later claim counts more.
 AHEAD_MS: Final = 120_000
-#: How often a ticket may go to another listener than the one that has it, at once, and ms until it may once more:
+#: How often in a row a ticket may go to another listener than the one that has it, and ms until it may once more:
 #: else all who share it would have every key, each by naming itself again, or by passing it on.
 MOVES: Final = 8
 MOVE_MS: Final = 600_000
@@ -56,7 +56,8 @@ class _Seat:
         self._moved_until = 0
 
     def allow_listener(self, now_ms: int) -> bool:
-        """Return whether another one may listen with it now; it counts as done then. A clock may be set."""
+        """Return whether another one may listen with it now; if so, that is counted. The clock may be set
+        meanwhile."""
         if self.listener is None:
             return True
         latest = now_ms + MOVES * MOVE_MS
@@ -75,7 +76,7 @@ def _seat_listeners(seats: Sequence[_Seat], named: Sequence[PeerId], now_ms: int
     known, newest, free = set(named), dict.fromkeys(named[: len(seats)]), list[_Seat]()
     for seat in seats:
         if seat.listener in newest:
-            del newest[seat.listener]  # what it has besides is free
+            del newest[seat.listener]  # tickets that it has beyond that are free
         else:
             free.append(seat)
     free.sort(key=lambda seat: (seat.listener is not None, seat.listener in known))
@@ -92,12 +93,12 @@ class Seats(KeyAdmission):
     listens with it keeps it, and where that one's account has sold it nobody does.
     """
 
-    #: What those are told who have none.
+    #: The refusal of those who have none.
     _without: ClassVar[Refusal] = Refusal.NO_TICKET
 
     def __init__(self, show: bytes, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._show, self._clock_ms = show, clock_ms
-        #: By ticket, those that were looked at last at the end.
+        #: By ticket; those that were looked at last are at the end.
         self._seats: BoundedDict[str, _Seat] = BoundedDict(_MOST)
 
     @abstractmethod
@@ -129,7 +130,7 @@ class Seats(KeyAdmission):
         for seats, those in found:
             those.sort(key=lambda each: (each[0], each[1].key), reverse=True)
             _seat_listeners(seats, [peer for _, peer in those], self._clock_ms())
-        # Behind all: a ticket that was sold while they were read seems to be of two accounts.
+        # After all were read: a ticket that was sold meanwhile seems to belong to two accounts.
         admitted, ticketed = set[PeerId](), set[PeerId]()
         for seats, those in found:
             named = {peer for _, peer in those}

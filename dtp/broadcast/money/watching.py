@@ -1,4 +1,5 @@
-"""How a show on the chain stands for who looks at it: its funding and the audience line, as the page shows them."""
+"""How a show stands on the chain, for whoever looks at it: its funding and the audience line, as the page shows
+them."""
 
 from __future__ import annotations
 

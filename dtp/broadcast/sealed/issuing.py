@@ -19,9 +19,9 @@ from dtp.identity import PeerId
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Seconds that a key is used, by default: who leaves hears no more than that.
+#: Seconds that a key is used, by default: one that loses its admission hears no more than that.
 ROTATE: Final = 60.0
-#: Epochs whose keys are given to who asks: it may be behind what is live.
+#: Epochs whose keys are given to a listener that asks: it may be behind what is live.
 GIVEN: Final = 8
 
 
@@ -65,7 +65,7 @@ class KeyIssuer:
         for each, why in refused.items():
             log.info("%s gets no key any more: %s", each.short, why)
             self._asked.pop(each, None)
-        # Sorted: the order tells nothing of who came when.
+        # Sorted, so that the order says nothing of who came when.
         listeners = sorted({*self._admission.invited, *self._asked}, key=lambda each: each.key)
         key, epoch = os.urandom(KEY_SIZE), self._epoch + 1
         body = await asyncio.to_thread(seal_key, key, self._stream, epoch, listeners)
@@ -100,8 +100,8 @@ class KeyIssuer:
     async def issue_keys(self, peer: PeerId, claims: Sequence[SeatClaim]) -> dict[int, bytes] | Refusal:
         """Return the keys of the newest epochs, or why `peer` gets none.
 
-        Only those who speak for an account of its are looked at anew: else each that asks, be it anybody, would have
-        the chain asked for all.
+        Only those who speak for one of its accounts are looked at anew: else anybody who asks would have the chain
+        asked about all.
         """
         mine = _accounts_of(peer, claims)
         rivals = {each: its for each, its in self._asked.items() if mine & _accounts_of(each, its)}
@@ -110,7 +110,8 @@ class KeyIssuer:
         except DtpError as fault:
             log.warning("who may listen can't be told now: %s", fault)
             return Refusal.NOT_NOW
-        for each in refused:  # a ticket is one listener's: who has named many has the newest remembered
+        # a ticket is one listener's: of an account that has named many the newest is remembered
+        for each in refused:
             self._asked.pop(each, None)
         if peer in refused:
             return refused[peer]

@@ -35,7 +35,7 @@ _PAUSE: Final = 1.0
 _GIVE_UP: Final = 30.0
 #: Seconds for a purchase: a channel may have to be opened on the chain first.
 _PURCHASE: Final = 60.0
-#: What helps, by why there is no key.
+#: What helps, by the reason for which there is no key.
 _ADVICE: Final = {
     Refusal.NOT_INVITED: "its producer has to invite your identity",
     Refusal.NO_TICKET: "buy one with 'dtp show buy' or 'dtp show fund', and listen with the wallet that holds it; "

@@ -49,7 +49,8 @@ class Probe:
         )
 
     def take_message(self, message: m.Message) -> None:
-        """Take its next word. Raise `SegmentError` for a head that the producer didn't sign: its pieces may be any,
+        """Take its next message. Raise `SegmentError` for a head that the producer didn't sign: its pieces may be
+        any,
         which is found out as soon as they are heard."""
         self.answered = True
         match message:

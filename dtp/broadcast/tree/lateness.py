@@ -34,7 +34,7 @@ class Lateness:
         self._least = self._least_before = _NEVER
 
     def measure_lateness(self, time_ms: int, now_ms: int) -> int:
-        """Return by how many ms a segment dated `time_ms` that comes at `now_ms` is later than the soonest ones."""
+        """Return how many ms later than the soonest ones a segment dated `time_ms` is that comes at `now_ms`."""
         if time_ms == self._time_ms:
             return self._late
         if now_ms - self._since >= _REMEMBERED:

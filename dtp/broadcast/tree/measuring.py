@@ -29,7 +29,7 @@ _STEPS: Final = 3
 
 
 def measure_from(place: ShowPlace | None, announcement: Announcement) -> Measure:
-    """Return what measures who serves others, for one who stands at `place`."""
+    """Return what measures whether listeners serve others, for a node that stands at `place`."""
     private = place.private if isinstance(place, Place) else None
 
     async def measure(peer: PeerId, addresses: Sequence[str]) -> bool:
@@ -63,10 +63,10 @@ async def is_served_by(
 async def _come_to(
     dial: Dial, me: PeerId, address: str, who: PeerId, announcement: Announcement
 ) -> Sequence[str] | None:
-    """Return None where a piece of the show comes through `who`; else the addresses to which one is sent on."""
+    """Return None if a piece of the show comes through `who`; else the addresses to which a listener is sent on."""
     held = HeldSegments(announcement)
     below = False
-    # What it says it can serve at is nowhere: it is gone before anybody looks.
+    # The address that it gives leads nowhere: it is gone before anybody looks.
     hello = m.Hello(addresses=(str(Address("dtp", peer=me)),))
     with contextlib.suppress(DtpError, OSError, TimeoutError):
         async with asyncio.timeout(_PATIENCE), dial(address) as connection:

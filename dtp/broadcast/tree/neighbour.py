@@ -11,7 +11,8 @@ from dtp.net.connection import Connection
 
 
 class HeardNeighbour:
-    """How fast a neighbour sends, what it says is lost, what it leaves out, and whether it is to be looked at."""
+    """How fast a neighbour sends, what it says is lost, what it leaves out, and whether it is to be compared with
+    others."""
 
     def __init__(self, address: str, connection: Connection, pace: Pace, shown: int) -> None:
         """`shown` is the newest segment that it has sent to be measured; -1 for none."""

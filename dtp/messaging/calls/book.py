@@ -22,7 +22,7 @@ RING_MS: Final = 45_000
 CONNECT_MS: Final = 30_000
 #: How long it may take to hear why media has ended, before it counts as broken off.
 HEAR_MS: Final = 10_000
-#: How far clocks of people may be apart: an offer that is older than that and the ringing is a call that was missed.
+#: How far apart people's clocks may be: an offer that is older than that and the time of ringing is a missed call.
 SKEW_MS: Final = 60_000
 #: Calls of one person in a minute that are looked at; more cost nothing but this count.
 OFFERS_A_MINUTE: Final = 6
@@ -41,7 +41,7 @@ class Phase(Enum):
     RINGS_THERE = "rings-there"
     #: It rings here.
     RINGING = "ringing"
-    #: It was answered here, and who called hasn't said yet who was first.
+    #: It was answered here, and the caller hasn't said yet which device was first.
     ANSWERED = "answered"
     CONNECTING = "connecting"
     TALKING = "talking"
@@ -222,7 +222,7 @@ class CallBook:
         return [*self.miss_calls(now), *self._give_up_call(now)]
 
     def miss_calls(self, now: int | None = None) -> list[Command]:
-        """Count what no other device has taken until now as missed; without `now` all of it."""
+        """Count calls as missed that no other device has taken until now; without `now` all of them."""
         due = [call for call, each in self._unanswered.items() if now is None or now >= each.deadline]
         return [self._miss_call(call) for call in due]
 
@@ -230,7 +230,7 @@ class CallBook:
         held = self.current
         if held is None or held.deadline is None or now < held.deadline:
             return []
-        if held.phase is Phase.RINGING:  # who called says the same to all
+        if held.phase is Phase.RINGING:  # the caller says the same to all
             return [Missed(held.id, held.person, Reason.NO_ANSWER), *self._end_call(Reason.NO_ANSWER)]
         if held.phase in (Phase.CALLING, Phase.RINGS_THERE):
             return self.hang_up(held.id, Reason.BUSY if held.busy else Reason.NO_ANSWER)
@@ -250,9 +250,8 @@ class CallBook:
             return self._of_unanswered(signal) if waiting.device == device else []
         held = self._current_call(signal.call)
         if held is None or held.person != person or device not in held.devices:
-            if (
-                signal.act is SignalAct.END
-            ):  # it may come before its offer, where we were told by another device
+            # it may come before its offer, where another device has told us of that
+            if signal.act is SignalAct.END:
                 self._mark_over(signal.call)
             return []
         if held.outgoing:

@@ -28,7 +28,7 @@ _WAITING: Final = 64
 
 
 class CallEnded(PeerError):
-    """A call has ended before it could be talked, or while somebody waited for more; `reason` is why."""
+    """A call has ended before anybody could talk, or while the program waited for more; `reason` is why."""
 
     code: ClassVar[str] = "call-ended"
 
@@ -56,7 +56,7 @@ class Media(ABC):
 
     @abstractmethod
     async def accept(self, answer: str) -> None:
-        """Begin with the description of who has answered. Raise `CallMalformed`."""
+        """Begin with the description of the device that has answered. Raise `CallMalformed`."""
 
     @abstractmethod
     async def wait_up(self) -> bool:
@@ -154,7 +154,7 @@ class Calls:
         self._current: ActiveCall | None = None
         self._outgoing: asyncio.Queue[SendSignal | None] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
-        #: Calls that have come, and of which it isn't known yet what becomes of them: the messenger keeps them.
+        #: Calls that have come and whose outcome isn't known yet: the messenger keeps them.
         self._offered: set[bytes] = set()
         self._tasks = TaskSet()
 
@@ -175,7 +175,7 @@ class Calls:
         if self._timer is not None:
             self._timer.cancel()
         self._outgoing.put_nowait(None)
-        # Who is in the call hears of its end, also where this is cancelled.
+        # The other end hears of the call's end, even if this is cancelled.
         await asyncio.shield(self._sending)
         await self._tasks.wait()
 
@@ -240,7 +240,7 @@ class Calls:
         self._run_commands(commands)
 
     async def _dial_tunnel(self, relay: str, teller: Nearness) -> PacketTunnel | None:
-        """Return a tunnel to who calls; None if its place isn't reached: there may be a direct way."""
+        """Return a tunnel to the caller; None if its place isn't reached: there may be a direct way."""
         tunnel = PacketTunnel()
         await tunnel.open_port()
         try:

@@ -27,7 +27,7 @@ _KINDS: Final = ("audio", "video")
 
 
 class MediaEnd(Media):
-    """This end of a call: what is sent, and where what comes is written.
+    """This end of a call: what is sent, and where to write what comes.
 
     `file` is a file of audio or video that is sent, `camera` and `microphone` devices of the system (`/dev/video0`,
     `default` of ALSA); with none of them this end only listens. `record` is a file for what comes (Matroska unless
@@ -95,7 +95,7 @@ class MediaEnd(Media):
         return "".join(each for each in lines if not each.startswith("a=candidate:"))
 
     async def accept(self, answer: str) -> None:
-        """Begin with the description of who has answered. Raise `CallMalformed`."""
+        """Begin with the description of the device that has answered. Raise `CallMalformed`."""
         assert self._connection is not None
         await self._set_remote(self._connection, answer, "answer")
 

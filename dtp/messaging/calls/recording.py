@@ -19,7 +19,7 @@ from typing import Any, Final
 from dtp.messaging.errors import MediaUnusable
 
 log = logging.getLogger("dtp.messaging")
-#: Codecs by what a file is; Matroska, and whatever isn't named here, takes the first.
+#: Codecs by the kind of file; Matroska, and kinds that aren't named here, take the first.
 _CODECS: Final = {"webm": ("libvpx", "libopus"), "mp4": ("libx264", "aac"), "mov": ("libx264", "aac")}
 _USUAL: Final = ("libx264", "libopus")
 _FAST: Final = {
@@ -128,4 +128,4 @@ class MediaRecorder:
                 for packet in stream.encode(None):
                     container.mux(packet)
         if not self._streams and Path(self._path).is_file():
-            os.unlink(self._path)  # nothing has come, as where another device has taken the call
+            os.unlink(self._path)  # nothing has come, as when another device has taken the call

@@ -1,4 +1,4 @@
-"""What devices tell each other about a call: an offer, that it rings, an answer, who got it, the end.
+"""What devices tell each other about a call: an offer, that it rings, an answer, which device got it, the end.
 
 Source: docs/calls.md, "The format". A signal is the fields of an event of kind CALL, sealed as messages are.
 """
@@ -66,7 +66,7 @@ class Reason(IntEnum):
     CROSSED = 7
 
 
-#: Reasons of a caller for which nobody has answered.
+#: Reasons that a caller gives when nobody has answered.
 MISSED: Final = (Reason.HUNG_UP, Reason.NO_ANSWER, Reason.BUSY, Reason.FAILED)
 
 
@@ -74,7 +74,7 @@ MISSED: Final = (Reason.HUNG_UP, Reason.NO_ANSWER, Reason.BUSY, Reason.FAILED)
 class Signal:
     """One signal about one call. `device` is who got it (TAKEN), `reason` why it ended (END).
 
-    `relay` is where who calls is reached by a relay, for media that finds no direct way; "" if it has none.
+    `relay` is where the caller is reached by a relay, for media that finds no direct way; "" if there is none.
     """
 
     call: bytes

@@ -22,9 +22,9 @@ from dtp.net.listener import Listener, listen
 from dtp.peers.reach.relay_client import relay_kind
 from dtp.tasks import TaskSet
 
-#: Seconds that who answers waits for the relay.
+#: Seconds that the answering end waits for the relay.
 _PATIENCE: Final = 10.0
-#: Bytes of the longest packet: WebRTC's are 1,200; longer ones are nobody's.
+#: Bytes of the longest packet: WebRTC's are 1,200; longer ones are dropped.
 _MAX_PACKET: Final = 2048
 #: Devices that may be at the other end before one has the call.
 _MAX_CONNECTIONS: Final = 16

@@ -60,7 +60,7 @@ class ContactCard:
 
     @cached_property
     def person(self) -> bytes:
-        """Who it is of: the account's 32 bytes, or the key of the identity that it is alone."""
+        """Whose card it is: the account's 32 bytes, or the key of the one identity."""
         return self.account.account if self.account else self.key
 
     @property
@@ -81,12 +81,13 @@ class ContactCard:
 
     @property
     def nearness_by_hand(self) -> Nearness:
-        """How near those count who handed the card over, whom the user has chosen: as in our network, or as near as a
-        mailbox that it names."""
+        """How near the one who handed the card over counts, whom the user has chosen: as in our network, or as near
+        as a mailbox that it names."""
         return min((Nearness.NETWORK, *map(_nearness_of, self.mailboxes)))
 
     def is_nearer(self, teller: Nearness) -> bool:
-        """True if each mailbox that it names, by its IP address, is nearer than somebody so near: none is dialled."""
+        """True if each mailbox that it names, by its IP address, is nearer than somebody this near: then none is
+        dialled."""
         return bool(self.mailboxes) and all(_nearness_of(each) < teller for each in self.mailboxes)
 
     def supersedes(self, other: ContactCard) -> bool:
@@ -95,12 +96,12 @@ class ContactCard:
 
     @property
     def ends_ms(self) -> int:
-        """Until when it holds, as it says or its account's card: Unix time in ms, 0 for good."""
+        """Until when it is valid, by itself or by its account's card: Unix time in ms; 0 for good."""
         ends = (self.expires_ms, self.account.expires_ms if self.account else 0)
         return min((each for each in ends if each), default=0)
 
     def has_expired(self, now_ms: int) -> bool:
-        """True once it holds no longer, for clocks that differ by `SKEW_MS` at most."""
+        """True once it isn't valid any more, for clocks that differ by `SKEW_MS` at most."""
         return bool(self.ends_ms) and now_ms > self.ends_ms + SKEW_MS
 
     # ---- bytes -------------------------------------------------------------------------------------------------

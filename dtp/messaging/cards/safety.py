@@ -1,6 +1,7 @@
 """Safety numbers: what two people compare, by voice or QR, to know that nobody is between them.
 
-The number is of both persons and their keys of now: it changes when a key is replaced, and is the same at both ends.
+The number is made from both persons and their present keys: it changes when a key is replaced, and is the same at
+both ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dtp.messaging.cards.contact_card import ContactCard
 from dtp.unicode import encode_text
 
 _DOMAIN: Final = b"dtp.safety.v1"
-#: Rounds of hashing, as Signal has them: who looks for a key with the same number has to do each.
+#: Rounds of hashing, as in Signal: whoever looks for a key with the same number has to do each.
 _ROUNDS: Final = 5200
 _DIGEST: Final = 32
 _VERSION: Final = 1

@@ -25,7 +25,8 @@ MAX_EVENT_BYTES: Final = 120_000
 #: The highest clock that can be read.
 MAX_CLOCK: Final = 2**53
 #: By how much a clock may be ahead of the time at which its event was sent, ms: what is above counts as that, since
-#: nothing can be behind the highest clock. It is so much that a device which takes 2026 for 1970 still has its place.
+#: nothing can be behind the highest clock. It is large enough for a device that takes 2026 for 1970 to have its
+#: place.
 MAX_AHEAD_MS: Final = 100 * 366 * 86_400_000
 #: Events of the past that one event brings, at most.
 MAX_TOLD: Final = 256
@@ -34,7 +35,7 @@ MAX_DISAPPEAR: Final = 366 * 86_400
 
 
 class EventMalformed(PeerError):
-    """An event can't be read, or says what can't be."""
+    """An event can't be read, or says something impossible."""
 
     code: ClassVar[str] = "event"
 
@@ -64,7 +65,7 @@ class EventKind(IntEnum):
 
 #: Events that are a part of a conversation's history, in the order of their clocks.
 HISTORY: Final = frozenset({EventKind.TEXT, EventKind.EDIT, EventKind.DELETE, EventKind.REACT})
-#: Of them those that are messages, and what isn't sent as such but is one in a history.
+#: Those of them that are messages, also what is one in a history without being sent as one.
 MESSAGES: Final = frozenset({EventKind.TEXT, EventKind.POST})
 
 #: What an event of each kind has to have, and may have: the type of each field.

@@ -1,4 +1,4 @@
-"""Who is in a group, and what of it there is besides: what all operations come to."""
+"""Who is in a group, and what else belongs to it: the result of all operations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Invitation:
 
     @classmethod
     def from_operation(cls, operation: Operation) -> Invitation | None:
-        """Return the invitation that an operation makes, None for one that says it wrongly."""
+        """Return the invitation that an operation makes, None if it is malformed."""
         match operation.text.split(" "):
             case [expires, uses, *words] if is_count(expires) and is_count(uses):
                 past = Past.parse(words)

@@ -48,11 +48,11 @@ class Membership:
         self._reader = GroupReader(self._placed)
         self.operations: dict[bytes, Operation] = {}
         self._waiting: dict[bytes, Operation] = {}
-        #: Those whose device wasn't their author's when they came, nor since.
+        #: Those whose device wasn't their author's when they came, and hasn't become so.
         self._doubted: dict[bytes, Operation] = {}
         #: Those without a place that were accepted, or that such a one has seen; some of them haven't come yet.
         self._due: dict[bytes, None] = {}
-        #: By what hasn't its place yet, those that wait for it.
+        #: By an operation that has no place yet, those that wait for it.
         self._behind: dict[bytes, dict[bytes, None]] = {}
         #: Those that may have their place now.
         self._ready: list[bytes] = []
@@ -88,8 +88,8 @@ class Membership:
 
     @property
     def heads(self) -> list[bytes]:
-        """The operations that count and that no other one of these has seen yet: the parents of the next one. Of too
-        many, those that have seen most: who makes lots of them hides nothing else."""
+        """The operations that count and that no other one of these has seen yet: the parents of the next one. If
+        there are too many, those that have seen most: so nobody hides others by making lots of them."""
         return self.list_heads()
 
     def list_heads(self, own: bytes = b"") -> list[bytes]:

@@ -45,7 +45,7 @@ class Act(IntEnum):
     #: Offer a place to whoever has a key, and take that back.
     INVITE = 7
     REVOKE = 8
-    #: Say of a device that it is its person's no more, or is again, by the card in the operation.
+    #: Say that a device isn't its person's any more, or is again, by the card in the operation.
     RETIRE = 9
 
 
@@ -84,7 +84,7 @@ class Past:
         return cls(*map(int, words))
 
 
-#: Before what an addition gives of the past.
+#: What stands before the part of the past that an addition gives.
 _PAST: Final = "past"
 
 
@@ -138,7 +138,8 @@ class Operation:
 
     @property
     def past(self) -> Past | None:
-        """What is given of the past to whom it adds; None for nothing, and where an invitation says it."""
+        """How much of the past is given to the person that it adds; None for nothing, and where an invitation says
+        it."""
         kind, *words = self.text.split(" ")
         return Past.parse(words) if self.act is Act.ADD and kind == _PAST else None
 

@@ -44,7 +44,7 @@ class PlacedOperations:
         self._removals: dict[bytes, list[PlacedOperation]] = {}
         #: The bits of invitations, of what takes them back, and of who is let in by them.
         self.invitation_bits = 0
-        #: By who is let in by an invitation, which.
+        #: By those who are let in by an invitation, that invitation.
         self.admissions: dict[bytes, bytes] = {}
         self.gives_past = False
 
@@ -63,7 +63,7 @@ class PlacedOperations:
         return self.by_id[operation].past
 
     def has_seen(self, operation: bytes, other: bytes) -> bool:
-        """True if who did the one knew of the other."""
+        """True if the author of the one knew of the other."""
         return bool(self.by_id[operation].past & self.by_id[other].bit)
 
     def done_by(self, person: bytes) -> int:
@@ -92,7 +92,7 @@ class PlacedOperations:
             yield from (each for each in self._removals.get(person, ()) if each.bit & valid)
 
     def is_meanwhile(self, removal: bytes, operation: bytes) -> bool:
-        """True if who is removed did that without having seen the removal, nor that it."""
+        """True if the removed person did that without having seen the removal, and the removal hadn't seen that."""
         return bool(self._meanwhile.get(removal, 0) & self.by_id[operation].bit)
 
     def list_invitation_operations(self, view: int) -> list[Operation]:

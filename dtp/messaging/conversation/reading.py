@@ -15,8 +15,8 @@ from dtp.messaging.conversation.operations import Act, MemberRole, Operation, Pa
 from dtp.messaging.conversation.placed import PlacedOperation, PlacedOperations
 from dtp.messaging.conversation.retirements import MAX_READINGS, Retired, find_retirements
 
-#: Removals after each of which all is read again, at most; then those that are left are taken together. Who has
-#: puppets can make as many of them as there is room for.
+#: Removals after each of which all is read again, at most; then those that are left are taken together. Somebody with
+#: many identities can make as many of them as there is room for.
 MAX_ROUNDS: Final = 16
 #: Judgements that are remembered of each operation, by what of its past counts, at most.
 _JUDGED: Final = 4
@@ -89,7 +89,7 @@ class GroupReader:
 
     def _was_allowed(self, operation: Operation, view: int) -> bool:
         """True if its author was an administrator by what it had seen, or removes itself."""
-        if operation.act in (Act.CREATE, Act.RETIRE):  # of one's own devices everybody says what they like
+        if operation.act in (Act.CREATE, Act.RETIRE):  # everybody may say what they like of their own devices
             return True
         roles = {}
         for person in (operation.author, operation.subject):
@@ -123,8 +123,8 @@ class GroupReader:
         """Return removals by somebody else that count, each with the bits of what the removed one did without having
         seen it, nor it that; none without.
 
-        Of two who remove each other the one stays who has been in the group for longer: whoever is removed could
-        otherwise pretend to have been faster.
+        Of two who remove each other the one who has been in the group for longer stays: else whoever is removed could
+        pretend to have been faster.
         """
         removals = list(self._placed.list_removals(valid))
         since = {}
@@ -138,7 +138,7 @@ class GroupReader:
     def _find_invitations(self, counting: list[Operation]) -> dict[bytes, Invitation]:
         """Return the invitations, with how many were let in by each: in one order for all, and no more than it says.
 
-        Revoking wins over who is let in meanwhile.
+        Revoking wins over admissions at the same time.
         """
         made: dict[bytes, Invitation] = {}
         for each in counting:
@@ -186,8 +186,8 @@ class GroupReader:
         invitations: dict[bytes, Invitation],
         roles: dict[bytes, MemberRole],
     ) -> dict[bytes, dict[bytes, Past]]:
-        """Return by member who has added it and gives it what of the past: the last addition of each says how much,
-        where one says it."""
+        """Return, by member, who has added it and how much of the past they give it: the last addition by each says
+        that, where one does."""
         found: dict[bytes, dict[bytes, Past]] = {}
         if not self._placed.gives_past and not any(each.past for each in invitations.values()):
             return found

@@ -1,4 +1,4 @@
-"""Which devices are their persons' no more, as operations of a group say.
+"""Which devices aren't their persons' any more, as operations of a group say.
 
 A value: the same for everybody who has the same operations. Source: docs/messaging.md, "Operations of groups".
 """
@@ -13,8 +13,8 @@ from dtp.identity.card import CardOrder
 if TYPE_CHECKING:
     from dtp.messaging.conversation.operations import Operation
 
-#: Times that a group is read, at most, until retirements count as having seen what removals had: who makes a chain of
-#: these would have others read it for hours.
+#: Times that a group is read, at most, until retirements count as having seen what removals had: a chain of these
+#: would keep others reading it for hours.
 MAX_READINGS: Final = 8
 #: By person and device, the retirements of it that count.
 Retired = dict[tuple[bytes, bytes], list[bytes]]

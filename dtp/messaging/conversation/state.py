@@ -40,11 +40,11 @@ class Shown:
     #: Of a post: the Sui account that has sent it, and by which transaction.
     wallet: bytes = b""
     transaction: str = ""
-    #: Who says that it was written, where it didn't come by itself; b"" else.
+    #: Who says that it was written, where it didn't come by itself; otherwise b"".
     told: bytes = b""
     edited: bool = False
     deleted: bool = False
-    #: By whom: what.
+    #: By person, the reaction.
     reactions: dict[bytes, str] = field(default_factory=dict)
 
 
@@ -57,7 +57,7 @@ def show_messages(said: Iterable[Said], moderators: Container[bytes] = ()) -> li
     """
     ordered = _in_order(said)
     messages: list[Shown] = []
-    by_id: dict[bytes, list[Shown]] = {}  # several: who has seen another's id can write by it
+    by_id: dict[bytes, list[Shown]] = {}  # several, since whoever has seen another's id can write by it
     for each in ordered:
         if each.event.kind in MESSAGES:
             messages.append(_shown(each))

@@ -1,4 +1,4 @@
-"""Envelopes: what a mailbox sees of a message, which is for whom it is and a size that many messages have.
+"""Envelopes: what a mailbox sees of a message, which is whom it is for and a size that many messages have.
 
 Source: docs/messaging.md, "The envelope". The sender is inside, sealed to the device that opens it (libsodium's
 sealed box: X25519, XSalsa20-Poly1305, a new key for each).
@@ -33,7 +33,7 @@ def seal_envelope(content: bytes, sealing_key: bytes, *, least: int = 0) -> byte
 
 
 def check_sealing_key(key: bytes) -> None:
-    """Raise `KeysForged` for a key that nothing can be sealed to: what waits for others would wait for it, too."""
+    """Raise `KeysForged` for a key that nothing can be sealed to: else messages for others would wait behind it."""
     _seal_to(b"", key)
 
 

@@ -22,7 +22,7 @@ RENEW_MS: Final = 7 * 86_400_000
 #: How far clocks may differ, ms.
 SKEW_MS: Final = 3_600_000
 MAX_BYTES: Final = 512
-#: In the place of Olm's keys: the device has no ratchet, as lines for tips, and is written to by sealed letters.
+#: In the place of Olm's keys: the device has no ratchet, such as a line for tips, and gets sealed letters.
 NO_RATCHET: Final = bytes(KEY_BYTES)
 
 
@@ -34,7 +34,8 @@ class DeviceKeys:
     instance: bytes
     #: Unix time in ms when it was signed; rises.
     sequence: int
-    #: Olm's identity key, the X25519 key that envelopes are sealed to, the key where no one-time key is left.
+    #: Olm's identity key, the X25519 key that envelopes are sealed to, and the key to use where no one-time key is
+    #: left.
     olm: bytes
     sealing: bytes
     fallback: bytes

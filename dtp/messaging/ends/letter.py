@@ -1,4 +1,4 @@
-"""Letters: what is inside of a session's message. Whom it is from and to, its place, and what the sender has."""
+"""Letters: what is inside a session's message. Whom it is from and to, its place, and what the sender has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Letter:
     #: The sender's instance, whose number this is.
     instance: bytes
     number: int | None
-    #: Nothing below is kept by the sender: the recipient has said that it has it.
+    #: The sender keeps nothing below: the recipient has said that it has it.
     oldest: int
     #: Of the recipient's instance that is named first, the sender has all below the number, and lacks `wanted`.
     received: tuple[bytes, int]

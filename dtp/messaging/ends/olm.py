@@ -34,7 +34,7 @@ _Saved = TypeVar("_Saved", Account, Session, GroupSession, InboundGroupSession)
 
 #: Types of Olm's messages: one that begins a session, and one of a session that both have.
 PRE_KEY, NORMAL = 0, 1
-#: Saves what is loaded again at once, to ask a copy what the library doesn't tell of the session itself.
+#: The key for copies that are loaded again at once, to ask them what the library doesn't tell of the session itself.
 _COPYING: Final = bytes(32)
 
 
@@ -93,7 +93,8 @@ class OlmAccount:
         return made
 
     def make_fallback_key(self) -> bytes:
-        """Return a new public key for when no one-time key is left. The one before still opens what is on its way."""
+        """Return a new public key for when no one-time key is left. What is on its way can still be opened by the one
+        before."""
         self._account.generate_fallback_key()  # type: ignore[attr-defined]  # the stubs lack both
         (key,) = self._account.fallback_key.values()  # type: ignore[attr-defined]
         self._account.mark_keys_as_published()

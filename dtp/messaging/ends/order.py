@@ -29,7 +29,7 @@ def resend_after(tries: int) -> int:
 
 @dataclass
 class DeviceStream:
-    """What came of one instance of a device: all below `next` was passed on; `held` came before its turn."""
+    """What came from one instance of a device: all below `next` was passed on; `held` came before its turn."""
 
     next: int = 0
     held: dict[int, bytes] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class DeviceStream:
     def skip_to(self, oldest: int) -> list[bytes]:
         """Return the payloads whose turn it is now that the sender has nothing below `oldest` any more.
 
-        It has nothing since we said that we have it; who was restored from a backup doesn't know of that.
+        It keeps nothing that we said we have; a side that was restored from a backup doesn't know that it said so.
         """
         if oldest <= self.next:
             return []
@@ -104,7 +104,7 @@ class Outgoing:
 
     def reopen_last(self) -> int | None:
         """Return the number of the last message that has come, which is to be sent again with something else in it;
-        None if nothing has. Who has it all ignores it."""
+        None if nothing has. A device that has all ignores it."""
         if not self.acknowledged:
             return None
         self.acknowledged -= 1

@@ -62,7 +62,7 @@ class RemoteDevice:
 
     @property
     def is_unanswered(self) -> bool:
-        """True if there is a session to send by, and nothing has come back by it."""
+        """True if there is a session to send by, and nothing has come back over it."""
         session = self._sending_session()
         return session is not None and not session.is_answered
 
@@ -192,7 +192,7 @@ class RemoteDevice:
         Anybody can send what doesn't open: so it is not done more often than `REPAIR_MS` says.
         """
         pause = min(REPAIR_MS << min(self.repairs, 20), _LONGEST_REPAIR_MS) if self.repairs else 0
-        if self.repaired_ms <= now_ms < self.repaired_ms + pause:  # a clock may be set back
+        if self.repaired_ms <= now_ms < self.repaired_ms + pause:  # the clock may have been set back
             return False
         self.repairs, self.repaired_ms = self.repairs + 1, now_ms
         return True

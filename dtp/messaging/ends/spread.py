@@ -20,8 +20,8 @@ from dtp.messaging.packing import is_number, pack, unpack, unpack_saved
 VERSION: Final = 1
 #: Bytes that what is sealed has: each message takes the next larger one. The last fits into an envelope with its key.
 SIZES: Final = (*(256 << each for each in range(9)), 96 * 1024)
-#: Messages of one session, and ms: who takes a key from a device reads what it has sealed since, and no more of what
-#: comes than that.
+#: Messages of one session, and ms: whoever takes a key from a device reads what it has sealed since, and of what
+#: comes no more than that.
 MAX_SEALED: Final = 1000
 MAX_AGE_MS: Final = 7 * 86_400_000
 #: Sessions of one device that are kept: those before are needed for what is still on its way.
@@ -44,7 +44,7 @@ class SpreadSender:
         return self.sealed >= MAX_SEALED or not self.began_ms <= now_ms < self.began_ms + MAX_AGE_MS
 
     def begin_session(self, now_ms: int) -> None:
-        """Begin another session: who has the key of the one before opens nothing that is sealed from now on."""
+        """Begin another session: whoever has the key of the one before opens nothing that is sealed from now on."""
         self.sealer, self.sealed, self.began_ms = MegolmSealer(), 0, now_ms
 
     def seal_message(self, group: bytes, payload: bytes) -> tuple[int, bytes, bytes]:

@@ -194,7 +194,7 @@ class LoginSession:
         self._set_vault(vault)
 
     async def log_out(self, *, everywhere: bool = False) -> None:
-        """Be logged in no more with this connection's key, or with any. The vault stays open here until it is
+        """Log out this connection's key, or all keys. The vault stays open here until it is
         forgotten."""
         await self._wire.send_request(LoginOp.LOG_OUT, int(everywhere))
 
@@ -350,7 +350,7 @@ async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: in
             LoginOp.LOGIN_FINISH, finalization, make_proof(session_key, b"client", *ends), seconds
         )
     except LoginRefused as fault:
-        if fault.refusal is Refusal.FAILED:  # the account is another one since, or somebody is between
+        if fault.refusal is Refusal.FAILED:  # the account is another one since, or somebody is in between
             raise LoginFailed("the name or the password is wrong") from fault
         raise
     match told:

@@ -61,12 +61,12 @@ class LoginServer:
         self.sources = SourceLimiter(limits.source_tries, limits.source_pause, limits.remembered)
         self.registrations = SourceLimiter(limits.registrations, limits.registration_pause, limits.remembered)
         self.changes: RateLimiter[str] = RateLimiter(limits.changes, limits.change_pause, limits.remembered)
-        #: By account, how often all who were logged in were logged out: conversations from before count no more.
+        #: By account, how often everybody was logged out: conversations from before don't count any more.
         self.endings: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def load_sessions(self, unix: float) -> None:
-        """Take up who was logged in when the store was last used. Raise `StoreFailed`."""
+        """Load who was logged in when the store was last used. Raise `StoreFailed`."""
         for row in self.store.list_logins(int(unix)):
             self.sessions.log_in(row)
 
@@ -110,7 +110,7 @@ class LoginConversation:
     def __init__(self, server: LoginServer, peer: PeerId, source: str) -> None:
         self._server, self._peer, self._source = server, peer, source
         self._begun: _Begun | None = None
-        #: The account, once logged in, and how many endings it had had then.
+        #: The account, once logged in, and how often everybody had been logged out of it by then.
         self._account: int | None = None
         self._endings = 0
 
@@ -182,8 +182,8 @@ class LoginConversation:
         return Refusal.DONE, login.response
 
     def _find_login(self, name: str, slot: int) -> tuple[FoundLogin, str]:
-        """Return what there is of a name, and by what tries are counted: who has logged in before has tries of its
-        own, which nobody else can use up."""
+        """Return what is known of a name, and by what tries are counted: somebody who has logged in before has tries
+        of their own, which nobody else can use up."""
         found = self._server.store.find_login(name, slot, self._peer.key)
         return found, f"{name} {self._peer}" if found.known else name
 
@@ -207,7 +207,7 @@ class LoginConversation:
         return True
 
     def _forget_tries(self, counted: str) -> None:
-        """Have tries count no more: who made them knows the password."""
+        """Forget tries: whoever made them knows the password."""
         self._server.accounts.reset_key(counted)
         self._server.store.forget_tries(counted)
 

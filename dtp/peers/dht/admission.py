@@ -43,7 +43,7 @@ class Tokens:
         return self._make_token(self._current_epoch(now), b"a", where, key)
 
     def peer_token(self, where: bytes, key: bytes, now: float) -> bytes:
-        """Return the token that says that who receives at `where` has proven `key`."""
+        """Return the token that says that whoever receives at `where` has proven `key`."""
         return self._make_token(self._current_epoch(now), b"p", where, key)
 
     def check_token(self, token: bytes, where: bytes, key: bytes, now: float) -> TokenStanding:

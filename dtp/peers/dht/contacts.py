@@ -78,7 +78,7 @@ class NodeContact:
         self.seen = 0.0
         #: Questions in a row that it did not answer.
         self.failures = 0
-        #: When it did so last.
+        #: When it failed to answer last.
         self.failed = 0.0
         self.round_trips = RoundTrips()
 

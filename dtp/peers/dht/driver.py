@@ -266,7 +266,7 @@ class Dht:
         """Wait until another node has answered. Raise `DhtAlone` if none does within `patience` seconds, by default
         `DhtLimits.join_patience`.
 
-        Whoever has lost all that it knew waits again: it goes on asking those that it began with.
+        A node that has lost all that it knew waits again: it goes on asking those that it began with.
         """
         node = self.node
         patience = self._limits.join_patience if patience is None else patience
@@ -405,7 +405,8 @@ class Dht:
 
     @property
     def farthest(self) -> Nearness:
-        """How near the farthest node is that this one has met since it began: what is found may be told by that."""
+        """How near the farthest node is that this one has met since it began: what is found may have been told by
+        it."""
         return Nearness.PROCESS if self._node is None else self._node.farthest
 
     @property

@@ -111,7 +111,7 @@ class Exchange:
         self._send_datagram(encode(question), contact)
 
     def note_met(self, endpoint: Endpoint) -> None:
-        """Note that who is there has answered, or has asked and is who it says: it may tell this node of others."""
+        """Note that a node has answered, or has asked and proven who it is: it may tell this node of others."""
         self.farthest = max(self.farthest, Nearness.of_host(endpoint[0]))
 
     def _send_datagram(self, data: bytes, contact: NodeContact) -> None:
@@ -193,7 +193,7 @@ class Exchange:
         return named
 
     def _retry_with_proof(self, retry: DhtAnswer, pending: _Pending, now: float) -> None:
-        """Ask again, with the token and a signature. Done once a question, so that nobody can keep us signing."""
+        """Ask again, with the token and a signature; once for each question, so that nobody can keep us signing."""
         contact = pending.contact
         if (
             pending.proven_to == retry.key

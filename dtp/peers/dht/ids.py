@@ -26,7 +26,7 @@ def place_of(person: bytes, *parts: bytes) -> bytes:
 
 @lru_cache(maxsize=_REMEMBERED)
 def node_id(key: bytes) -> int:
-    """Return where the node with this public key (32 bytes) is. Nobody chooses it but by trying keys."""
+    """Return where the node with this public key (32 bytes) is. It can't be chosen but by trying keys."""
     return int.from_bytes(place_of(NODE, key), "big")
 
 
@@ -41,5 +41,5 @@ def mutable_target(key: bytes, name: str) -> bytes:
 
 
 def provider_target(content_hash: bytes) -> bytes:
-    """Return where the providers of a content are. Who keeps them there does not learn the hash itself."""
+    """Return where the providers of a content are. Nodes that keep them don't learn the hash itself."""
     return place_of(PROVIDERS, content_hash)

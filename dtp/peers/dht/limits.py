@@ -33,7 +33,7 @@ class DhtLimits:
     replacements: int = 8
     #: Unanswered questions after which a contact leaves the table: one may be a lost packet, or two.
     failures: int = 2
-    #: Silence after which an old contact in a full bucket has to answer, or makes place for a newcomer.
+    #: Silence after which an old contact in a full bucket has to answer, or makes room for a newcomer.
     questionable: float = 300.0
     #: From one look at the contact that was silent longest to the next. Shorter after each that is gone, longer after
     #: each that answers: what upkeep costs follows from how many leave.
@@ -49,13 +49,13 @@ class DhtLimits:
     first_timeout: float = 1.0
     #: The shortest time until another node is asked beside it: a LAN answers sooner, one too many is cheap.
     shortest_timeout: float = 0.005
-    #: The shortest time until a question counts as unanswered: who only was busy for a moment is not given up.
+    #: The shortest time until a question counts as unanswered: a node that was busy for a moment isn't given up.
     shortest_patience: float = 0.25
     #: The longest.
     longest_timeout: float = 2.0
     #: Times that before a question counts as unanswered. It is sent again once, after the first.
     give_up: float = 3.0
-    #: How long a token is good for; the one before is too. Stolen ones are of use for an hour at most.
+    #: How long a token is good for; so is the one before. Stolen ones are of use for an hour at most.
     token_lifetime: float = 1800.0
     #: From one attempt to find others to the next, while there are none: doubled up to the longest.
     bootstrap_shortest: float = 1.0

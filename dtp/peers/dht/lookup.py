@@ -21,7 +21,7 @@ _SEEDS = -1
 class _State(Enum):
     HEARD = 0
     ASKED = 1
-    #: It takes longer than it should: somebody else is asked beside it.
+    #: It takes longer than it should: another one is asked as well.
     STALLED = 2
     ANSWERED = 3
     FAILED = 4
@@ -60,7 +60,8 @@ class Lookup:
         self._candidates: dict[int, _Candidate] = {}
         #: Nearest first. Those that failed are taken out.
         self._nearest: list[_Candidate] = []
-        #: Candidates of each path and subnet: who invents nodes in many subnets keeps others off one path alone.
+        #: Candidates of each path and subnet: whoever invents nodes in many subnets crowds others out on one path
+        #: only.
         self._of_subnet: Counter[tuple[int, bytes]] = Counter()
         self._asked = 0
         self._together = False

@@ -58,7 +58,7 @@ class DatagramKind(IntEnum):
     DIALLED = 0x86
     #: Instead of an answer: ask again with this token, and prove who you are.
     RETRY = 0xF0
-    #: Instead of an answer, to who has proven itself: why not.
+    #: Instead of an answer, to a node that has proven itself: why there is none.
     REFUSED = 0xF1
 
 
@@ -70,7 +70,7 @@ class StoreVerdict(IntEnum):
     OLDER = 1
     #: Others are nearer to it.
     FAR = 2
-    #: There is no room, or its author or sender has used up theirs.
+    #: There is no room, or its author or sender has used up its share.
     FULL = 3
     #: It is malformed, forged, has ended or is from the future.
     BAD = 4
@@ -78,7 +78,7 @@ class StoreVerdict(IntEnum):
     BUSY = 5
     #: This node serves nobody.
     CLIENT = 6
-    #: A later version's; nothing is known of it.
+    #: Of a later version, and not known here.
     OTHER = 255
 
 

@@ -222,11 +222,11 @@ class DhtNode:
 
     @property
     def farthest(self) -> Nearness:
-        """How near the farthest is who has answered, or has asked and proven who it is."""
+        """How near the farthest node is that has answered, or has asked and proven who it is."""
         return self._exchange.farthest
 
     def note_met(self, endpoint: Endpoint) -> None:
-        """Note that who is there has proven who it is: it may tell this node of others."""
+        """Note that a node has proven who it is: it may tell this node of others."""
         self._exchange.note_met(endpoint)
 
     @property

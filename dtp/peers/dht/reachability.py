@@ -41,7 +41,7 @@ class Reachability:
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Our endpoint, as most of those see it that we asked last; None before anybody was."""
+        """Our endpoint, as most of those that we asked last see it; None before anybody was asked."""
         most = self.observed.most_common(1)
         return most[0][0] if most else None
 
@@ -49,7 +49,7 @@ class Reachability:
         """Note where a PONG says that we are. The first one starts the checks."""
         endpoint = unpack_endpoint(answer.args[0])
         if scope_of(endpoint) != scope_of(teller.endpoint):
-            return  # from another network we look otherwise
+            return  # in another network we are seen at another endpoint
         self.observed[endpoint] += 1
         if sum(self.observed.values()) > self._network.limits.k:
             self.observed = Counter({each: (n + 1) // 2 for each, n in self.observed.items() if n > 1})
@@ -84,7 +84,8 @@ class Reachability:
             return
         self._came = True
         known = {each.endpoint[0] for each in self._network.table} | self._network.known.known_hosts()
-        if source[0] not in known:  # what we have sent to may come in through a door that we opened
+        # those that we have sent to may come in where our own packets opened the NAT
+        if source[0] not in known:
             self._nonce = b""
             self._decided(True, now)
 

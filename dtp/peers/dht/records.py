@@ -163,7 +163,7 @@ class Record:
         return may_be_passed_on(where_it_leads_again(self.value), teller, hearer)
 
     def is_from_future(self, now: float) -> bool:
-        """True if nobody takes it whose clock says `now`: it was signed by one that is ahead, or was."""
+        """True if nobody takes it whose clock says `now`: it was signed by a clock that is ahead, or was."""
         value = self.value
         issued = value.sequence / 1000 if isinstance(value, PeerRecord) else value.issued
         return issued > now + MAX_SKEW
@@ -184,7 +184,7 @@ def decode_record(kind: int, data: bytes, now: float) -> Record:
 
 
 def sign_again(value: Value, identity: Identity, now: float) -> Value:
-    """Return what `identity` has signed, signed anew for as long. A `Mutable` keeps its sequence."""
+    """Return the record of `identity`, signed anew for as long as before. A `Mutable` keeps its sequence."""
     match value:
         case PeerRecord():
             ttl = value.expires - value.sequence / 1000

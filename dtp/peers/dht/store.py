@@ -24,9 +24,9 @@ class HeldRecord:
         self.record = record
         #: The subnet that it came from; empty where that says nothing.
         self.source = source
-        #: How near the nearest is of those who gave it: for whom it is depends on that.
+        #: How near the nearest of those is who gave it, on which depends who gets it.
         self.teller = teller
-        #: When it was last given to the nodes near it, by whoever. After an interval it is somebody's turn again.
+        #: When somebody last gave it to the nodes near it. After an interval that is due again.
         self.given = now
 
 
@@ -58,7 +58,7 @@ class RecordStore:
     def add_record(
         self, record: Record, source: bytes, now: float, teller: Nearness = Nearness.ANYWHERE
     ) -> StoreVerdict:
-        """Keep a record that is genuine and holds, as somebody gave it who is so near; return what became of it."""
+        """Keep a genuine, valid record that somebody this near gave; return what became of it."""
         place = self._held.get((record.kind, record.target), {})
         held = place.get(record.author)
         if held is not None:

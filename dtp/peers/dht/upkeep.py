@@ -21,13 +21,13 @@ from dtp.peers.dht.walks import LookupWalk, PutWalk, WalkNetwork
 
 #: From one look at which records' turn it is to the next, seconds.
 _LOOK: Final = 30.0
-#: Records that are given on at once: the others' turn comes with the next look.
+#: Records that are passed on at once; the others follow at the next look.
 _AT_ONCE: Final = 16
 #: What the time to the next look at a contact is multiplied by after one that was there, and after one that was gone:
 #: so one in eight of those looked at is gone, however fast they go.
 _SLOWER: Final = 1.1
 _SOONER: Final = 0.5
-#: Of their interval, that the turns of records are spread over.
+#: The part of their interval over which the turns of records are spread.
 _SPREAD: Final = 0.2
 
 

@@ -22,7 +22,7 @@ from dtp.peers.dht.table import RoutingTable
 _NODES = {DatagramKind.NODES: 0, DatagramKind.FOUND: 0, DatagramKind.STORED: 1}
 #: The path of what this node keeps itself.
 _OURSELVES = -1
-#: For so long whoever did not answer is left out when others tell of it, seconds: they may not have noticed.
+#: Seconds for which a node that didn't answer is left out when others tell of it: they may not have noticed.
 _SHUNNED = 60.0
 
 
@@ -195,7 +195,8 @@ class GetWalk(LookupWalk):
         found: Callable[[list[Record], float], object],
         left_out: frozenset[int] = frozenset(),
     ) -> None:
-        """`left_out` are those whom a walk has asked that found nothing: this one is the second, and the last."""
+        """`left_out` are the nodes that a walk has asked which found nothing: this one is the second, and the
+        last."""
         super().__init__(network, target, lambda nearest, now: self._on_end(now), left_out)
         self._kind = kind
         self._found = found
@@ -205,7 +206,7 @@ class GetWalk(LookupWalk):
         self._records: dict[bytes, Record] = {}
         #: With providers, how many nodes have told of each.
         self._told: Counter[bytes] = Counter()
-        #: Who told of the newest, and on which path; with providers, of any.
+        #: Those that told of the newest, and on which path; with providers, of any.
         self._tellers: dict[int, int] = {}
         #: How near the nearest of them is.
         self._nearest = Nearness.ANYWHERE
@@ -237,9 +238,9 @@ class GetWalk(LookupWalk):
         for data in answer.args[1]:
             try:
                 records.append(self._decode_checked(data, now))
-            except (DhtRecordExpired, DhtRecordFromFuture) as fault:  # clocks differ: nobody has lied
+            except (DhtRecordExpired, DhtRecordFromFuture) as fault:  # the clocks differ: nobody has lied
                 self._network.counts[f"answers refused: {fault.code}"] += 1
-            except DhtRecordError as fault:  # who tells of such is not asked again
+            except DhtRecordError as fault:  # a node that gives such a record isn't asked again
                 what = "another record" if type(fault) is _AnotherRecord else fault.code
                 self._network.counts[f"answers refused: {what}"] += 1
                 self._network.table.remove_contact(contact, now)
@@ -326,7 +327,7 @@ class PutWalk(LookupWalk):
         over: Callable[[float], object],
         teller: Nearness = Nearness.PROCESS,
     ) -> None:
-        """`teller` is how near they are who gave the record: it is stored with those that it is for."""
+        """`teller` is how near those are who gave the record: it is stored at nodes that may have it."""
         super().__init__(network, record.target, lambda nearest, now: self._store_at_nearest(nearest, now))
         self._record, self._teller = record, teller
         self._stored = stored

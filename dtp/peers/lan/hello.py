@@ -58,8 +58,9 @@ class HelloLimits:
     #: ... and of all sources: 200 signatures a second are 1 % of a processor.
     all_burst: int = 512
     all_rate: float = 200.0
-    #: Asks for peers whom others have named, or a book, and nobody here waits for: at once, and a second. A node that
-    #: dials hundreds again who are gone leaves neighbours room for its hellos and answers, and for those of others.
+    #: Asks for peers that others have named, or a book, and that nobody here waits for: at once, and a second. So a
+    #: node that dials hundreds that are gone leaves neighbours room for its hellos and answers, and for those of
+    #: others.
     told_burst: int = 16
     told_rate: float = 4.0
     #: Sources that are counted; the one heard longest ago goes first.
@@ -192,7 +193,7 @@ class HelloNode:
             self.counters[fault.code] += 1
             return None
         own = self._record
-        # Its own comes back; a newer one is another node's that has the same identity.
+        # Its own record comes back; a newer one is that of another node with the same identity.
         return None if own is not None and record.peer == own.peer and not record.supersedes(own) else record
 
     def _answer_ask(self, nonce: bytes, wanted: bytes, size: int, source: Source, now: float) -> None:

@@ -29,7 +29,7 @@ PORT: Final = 6884
 _TURN: Final = 64
 #: Seconds until an ask that nobody has answered is sent again: Wi-Fi loses some.
 _ASK_AGAIN: Final = 0.25
-#: Seconds that an answer may take, and so what it costs to look for whoever isn't here.
+#: Seconds that an answer may take, and so how long it takes to look for a peer that isn't here.
 PATIENCE: Final = 1.0
 
 
@@ -41,7 +41,7 @@ class Lan:
     """
 
     source: ClassVar[str] = "lan"
-    #: Those who answer may be anywhere: each hello is in the book already, with where it came from.
+    #: Those that answer may be anywhere: each hello is in the book already, with its source.
     teller: ClassVar[Nearness] = Nearness.ANYWHERE
 
     def __init__(
@@ -126,8 +126,8 @@ class Lan:
         self._flush_queue()
 
     async def find_record(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds. For a peer that is
-        dialled as others have told, or a book, few are asked a second: nodes say by themselves that they are here."""
+        """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds. For peers of which
+        others have told, or a book, it sends few asks a second: nodes say by themselves that they are here."""
         assert self._loop is not None, "the LAN is not open"
         is_told = who_tells() is not None
         answer: asyncio.Future[PeerRecord] = self._loop.create_future()

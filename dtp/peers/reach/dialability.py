@@ -1,4 +1,4 @@
-"""Whether this node can be dialled, by what others have found who tried: a value."""
+"""Whether this node can be dialled, by what others found that tried: a value."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DialReport:
     reached: tuple[str, ...] = ()
     #: The network on the internet that it is in, which has one voice; "" for others, each of which has one.
     network: str = ""
-    #: It has come by itself, by a carrier that passes no NAT: so the node can be dialled, whatever it says.
+    #: It has connected by itself, over a carrier that passes no NAT: so the node can be dialled, whatever it says.
     has_come: bool = False
 
     @property
@@ -74,7 +74,7 @@ class Dialability:
         self._said.clear()
 
     def count_voices(self, origin: DialOrigin) -> int:
-        """Return how many have reported who are at least so far away: a network on the internet counts once."""
+        """Return how many have reported that are at least this far away: a network on the internet counts once."""
         return len({each.network or peer for peer, each in self._said.items() if each.origin >= origin})
 
     @property
@@ -85,17 +85,17 @@ class Dialability:
 
     @property
     def verdict(self) -> bool | None:
-        """True if it can be dialled, by what at least half of those who count say, at an address that it knows; None
+        """True if at least half of those that count say that it can be dialled at an address that it knows; None
         before anybody has tried."""
         counted = self._counted_reports
         if not counted:
             return None
-        is_known = any(each.reached for each in counted)  # else it came by a port that only others know of
+        is_known = any(each.reached for each in counted)  # else it came by a port that only others know
         return is_known and 2 * sum(each.can_dial for each in counted) >= len(counted)
 
     @property
     def urls(self) -> list[str]:
-        """Where those who count have reached it, what most have first."""
+        """Where those that count have reached it; what most have reached comes first."""
         found = Counter(url for each in self._counted_reports for url in each.reached)
         return [url for url, _ in found.most_common()]
 

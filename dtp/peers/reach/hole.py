@@ -61,7 +61,7 @@ class Hole:
         return [*self._tasks.values(), *([] if self._again is None else [self._again])]
 
     async def dial(self) -> QuicCarrier:
-        """Return the first carrier that comes about, not started. `DialError`; cancel it to give up."""
+        """Return the first carrier that is established, not started. `DialError`; cancel it to give up."""
         self._try_place(self._place)
         changing: asyncio.Task[bool] | None = None
         found: asyncio.Task[QuicCarrier] | None = None

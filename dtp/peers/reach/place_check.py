@@ -28,7 +28,7 @@ _NOWHERE: Final = (TimeoutError, CarrierError, PeerError, LocalError)
 
 async def is_reached_at(place: RelayPlace, peer: PeerId, psk: bytes | None) -> bool | None:
     """Return whether `peer` is reached at `place`; None where the relay lets nobody in: it may be away, or have a
-    price, which says nothing of its places. A connection of its own is made for it, and ended."""
+    price, which says nothing about its places. A connection of its own is made for it, and ended."""
     try:
         async with asyncio.timeout(DIAL_TIME):
             relay = await connect(place.address, psk=psk)
@@ -54,7 +54,7 @@ async def is_reached_at(place: RelayPlace, peer: PeerId, psk: bytes | None) -> b
 
 
 class CheckBook:
-    """Who has asked this node to dial, and how often that may be: a value. The time is an argument."""
+    """Which peers have asked this node to dial, and how often they may: a value. The time is an argument."""
 
     def __init__(self, pause: float, at_once: int, peers: int) -> None:
         """`pause` seconds between two questions of one peer, `at_once` of all that are being answered, and half of
@@ -69,7 +69,7 @@ class CheckBook:
         return len(self._asked)
 
     def begin_answer(self, peer: PeerId, source: str, now: float) -> bool:
-        """Return True if `peer`, which comes from `source`, may have its answer; `end_answer` says that it has."""
+        """Return True if `peer`, which comes from `source`, may be answered now; `end_answer` says that it was."""
         network = network_of_source(source)
         is_full = self._running.total() >= self._at_once or 2 * self._running[network] >= self._at_once
         if is_full or now < self._asked.get(peer, float("-inf")) + self._pause:

@@ -26,7 +26,7 @@ SEARCH: Final = 1000
 #: Seconds that a mapping is asked for, and when it is renewed: a program that is gone leaves nothing for long.
 LIFETIME: Final = 3600
 RENEW: Final = 1200.0
-#: Ports that are tried in turn when the router has given the one that is wanted away.
+#: Ports that are tried in turn when the router has given away the one that is wanted.
 _OTHERS: Final = 4
 _NAME: Final = "dtp"
 
@@ -107,13 +107,14 @@ class PortMapping:
         return str(router.externalipaddress())
 
     def _request_port(self) -> None:
-        """Ask for the port that the router gave, again, or for one: its errors don't say what it would give."""
+        """Ask again for the port that the router gave, or for another one: its errors don't say what it would
+        give."""
         if self._outside:
             self._add_mapping(self._outside, self._lifetime)
             return
         others = [random.randrange(1024, 1 << 16) for _ in range(_OTHERS)]
         wanted = [(port, LIFETIME) for port in (self._port, *others)]
-        for outside, lifetime in (*wanted, (self._port, 0)):  # 0: for good, as some routers give them only
+        for outside, lifetime in (*wanted, (self._port, 0)):  # 0: for good; some routers give nothing else
             try:
                 self._add_mapping(outside, lifetime)
             except PortMappingError as error:

@@ -33,7 +33,7 @@ class PunchLimits:
 
 
 class PunchBook:
-    """What relays have said of who comes by them, and who has asked when. The time is an argument."""
+    """What relays have said of peers that come by them, and when each peer has asked. The time is an argument."""
 
     def __init__(self, limits: PunchLimits | None = None) -> None:
         self.limits = limits or PunchLimits()

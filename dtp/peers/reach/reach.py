@@ -83,10 +83,10 @@ class Reach:
         limits: PunchLimits | None = None,
     ) -> None:
         """`psk` is that of a private network, which its relays then are of, too. `connect_relay` gives connections to
-        relays, where these have a price, say; without it they are unpaid."""
+        relays, for instance where these have a price; without it they are unpaid."""
         self.identity = identity
         self._psk = psk
-        #: Gives by which ways a relay is reached to which there is a link; none where there isn't one.
+        #: Returns the ways by which a relay is reached to which there is a link; none where there is no link.
         self.list_ways: Callable[[PeerId], Sequence[RelayPlace]] = lambda relay: ()
         #: Where others see this node.
         self.observations = Observations()
@@ -187,8 +187,8 @@ class Reach:
     async def upgrade_connection(self, connection: Connection, link: PeerLink) -> bool:
         """Get `connection`, which this side has dialled through a relay, a direct carrier; True if it has one.
 
-        `link` is a link to the same peer, be it `connection`'s own. The relayed carrier goes once the direct one is
-        there; streams go on. Tries `ATTEMPTS` times, and gives up where either NAT shows everybody another port.
+        `link` is a link to the same peer, be it `connection`'s own. The relayed carrier is closed once the direct one
+        is there; streams go on. Try `ATTEMPTS` times, and give up where either NAT shows everybody another port.
         """
         if self._endpoint is None or link.peer != connection.peer or connection in self._upgrading:
             return False
@@ -214,8 +214,8 @@ class Reach:
         return False
 
     async def _seen_place(self, connection: Connection) -> tuple[str, int] | None:
-        """Return where a relay sees the peer of a connection, or None. Where it said so long ago it is asked again,
-        and tells the peer of this side, too: either may be elsewhere by now, or have forgotten."""
+        """Return where a relay sees the peer of a connection, or None. If it said so long ago, it is asked again, and
+        tells the peer of this side, too: either may be elsewhere by now, or have forgotten."""
         now = asyncio.get_running_loop().time()
         since, _ = self._relayed.get(connection.peer, (float("-inf"), ""))
         if now > since + self._punches.limits.believed / 2:

@@ -168,7 +168,7 @@ class Relay:
         served()
         self.counters["circuits"] += 1
         circuit = _Circuit(self, target, stream, far)
-        if self._looking is None or self._looking.done():  # one alone, or it would look too often
+        if self._looking is None or self._looking.done():  # for one alone, or it would look too often
             self._looking = self._tasks.start(self._look_for_stuck(), name="dtp-relay-stuck")
         self._circuits |= dict.fromkeys((stream, far), circuit.end)
         try:
@@ -183,7 +183,7 @@ class Relay:
 
 
 class _Circuit:
-    """Two streams that are joined, and what they may still have."""
+    """Two streams that are joined, and the bytes and the time that they have left."""
 
     def __init__(self, relay: Relay, target: PeerId, near: Stream, far: Stream) -> None:
         self._relay = relay

@@ -44,14 +44,14 @@ class RelayLimits:
     #: Dials from one source at once, and one more for each `dial_pause` seconds.
     dials: int = 60
     dial_pause: float = 1.0
-    #: Peers and sources of which is remembered what they have had.
+    #: Peers and sources for which it is remembered what they have had.
     remembered: int = 4096
     #: Seconds for an answer of the peer that is asked for.
     answer: float = 10.0
 
 
 class _Shares:
-    """How much there is of each source, and of each network, which has `OF_NETWORK` times as much as a source."""
+    """How much each source has, and each network, which may have `OF_NETWORK` times as much as a source."""
 
     def __init__(self, most: int) -> None:
         self._most = most

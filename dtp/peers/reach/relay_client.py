@@ -1,4 +1,4 @@
-"""The two sides of a relay that use it: who has a reservation and is dialled there, and who dials.
+"""The two sides that use a relay: the one that has a reservation and is dialled there, and the one that dials.
 
 `relay://host:port?relay=dtp1...&target=dtp1...&via=quic` says which relay (its identity, and where), who is meant,
 and over which carrier the relay is reached ("tcp" without). In an address the target is the peer's identity itself.
@@ -30,7 +30,7 @@ from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.peers")
 
-#: What a relay that is gone, or says no, comes to.
+#: What is raised for a relay that is gone, or says no.
 _GONE: Final = (CarrierError, PeerError, EOFError, TimeoutError)
 
 #: Seconds for an answer of a relay.
@@ -178,7 +178,7 @@ class RelayClient:
 
 
 async def _part(connection: Connection) -> None:
-    """End a connection to a relay, which has its price for what has passed by then."""
+    """End a connection to a relay, once what has passed is paid."""
     try:
         async with asyncio.timeout(PATIENCE):
             await connection.close()
