@@ -26,15 +26,11 @@ class RouterTimer:
         """The loop that it runs in; None while it doesn't run."""
         return self._loop
 
-    def now(self) -> float:
+    def loop_time(self) -> float:
         """Return the loop's time. Raise `TopicError` while it doesn't run."""
         if self._loop is None:
             raise TopicError("gossip isn't running; use it within 'async with'")
         return self._loop.time()
-
-    def wall(self) -> float:
-        """Return the time of day, seconds since 1970."""
-        return self._wall()
 
     def start(self) -> None:
         """Run in this loop."""
@@ -60,12 +56,12 @@ class RouterTimer:
         self._timer = self._loop.call_at(due, self._handle_timer)
 
     def _set_wall(self) -> None:
-        self._router.set_wall(self._wall() - self.now())
+        self._router.set_wall(self._wall() - self.loop_time())
 
     def _handle_timer(self) -> None:
         self._timer = None
         self._set_wall()
-        self._router.tick(self.now())
+        self._router.tick(self.loop_time())
         self._on_due()
 
 

@@ -107,7 +107,7 @@ class Gossip:
         await self.flush()
         await asyncio.gather(*(bridge.wait_sent() for bridge in self._bridges))
         for topic in list(self._topics.values()):
-            topic.leave()
+            topic.leave_topic()
         self._flush_turn()
         for bridge in self._bridges:
             await bridge.stop()
@@ -125,7 +125,7 @@ class Gossip:
 
     def loop_time(self) -> float:
         """Return the loop's time. Raise `TopicError` outside of `async with`."""
-        return self._timer.now()
+        return self._timer.loop_time()
 
     @property
     def is_running(self) -> bool:
@@ -237,7 +237,7 @@ class Gossip:
         Up to `limits.full_mesh` members of a topic become neighbours, so that small topics are one hop; of networks
         on the internet in which somebody isn't dialled, as `networks_of` says, few count.
         """
-        self._records.begin(record_of, learn, connect, networks_of)
+        self._records.begin_exchange(record_of, learn, connect, networks_of)
 
     def renew_record(self, peer: PeerId) -> None:
         """Send a neighbour's new record to others soon: to those that have a small topic with it, and no link."""
@@ -286,7 +286,7 @@ class Gossip:
         self._router.join(
             topic.wire_name,
             now,
-            validate=self._validators.wrap(topic),
+            validate=self._validators.wrap_validator(topic),
             open=None if topic.key is None else topic.key.open,
             shown=topic.name,
             history=topic.history,

@@ -124,7 +124,7 @@ class RecordExchange:
         self._networks_of: NetworksOf = lambda peer: frozenset()
         self._named: NamedPeers | None = None
 
-    def begin(
+    def begin_exchange(
         self,
         record_of: RecordOf | None,
         learn: LearnRecord | None,

@@ -100,9 +100,9 @@ class Topic:
         """Leave. What was published is sent first, as far as neighbours read."""
         if self._state == "joined":
             await self._gossip.flush()
-        self.leave()
+        self.leave_topic()
 
-    def leave(self) -> None:
+    def leave_topic(self) -> None:
         """Leave at once, whatever is still to be sent. Idempotent."""
         if self._state == "joined":
             self._gossip.leave_topic(self)
@@ -246,7 +246,7 @@ class Validators:
         self._tasks = TaskSet()
         self._log = RateLimitedLog(log, "gossip", "faults of validators", period=_FAULTS, clock=now)
 
-    def wrap(self, topic: Topic) -> Callable[[Message], Verdict | None] | None:
+    def wrap_validator(self, topic: Topic) -> Callable[[Message], Verdict | None] | None:
         """Return what the router is to ask of a topic's messages: None where that is given later. None for all, where
         the topic has no validator."""
         validator = topic.validator

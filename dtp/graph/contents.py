@@ -291,7 +291,7 @@ class Contents:
         nodes that queries are about are kept in an index in memory, and kept up to date. Raises `QueryError`, and
         `QueryLimit` where it takes more than `query_budget`.
         """
-        return self._queries.run(text, parameters, self.query_budget)
+        return self._queries.run_query(text, parameters, self.query_budget)
 
     async def query_async(self, text: str, **parameters: Value) -> _Rows:
         """Return the rows of a query, as `query` gives them, while the event loop goes on.
@@ -329,7 +329,7 @@ class Contents:
 
     def explain(self, text: str, **parameters: Value) -> str:
         """Return the SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
-        return self._queries.explain(text, parameters)
+        return self._queries.explain_query(text, parameters)
 
     def to_networkx(self, prefix: str = "") -> MultiDiGraph:
         """Return a `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.

@@ -29,7 +29,7 @@ class GraphQueries:
         """True if there is an index, which is to hear of changes."""
         return self._here is not None or self._thread is not None
 
-    def run(self, text: str, parameters: Mapping[str, Value], budget: QueryBudget) -> list[Row]:
+    def run_query(self, text: str, parameters: Mapping[str, Value], budget: QueryBudget) -> list[Row]:
         """Return the rows of a query."""
         return self._use().run(text, parameters, budget)
 
@@ -49,7 +49,7 @@ class GraphQueries:
         self._declared.add((kind, key, full_text))
         return name
 
-    def explain(self, text: str, parameters: Mapping[str, Value]) -> str:
+    def explain_query(self, text: str, parameters: Mapping[str, Value]) -> str:
         """Return the SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
         return self._use().explain_query(text, parameters)
 
