@@ -417,6 +417,29 @@ def test_a_read_opens_no_more_streams_than_were_allowed_before_it() -> None:
     assert sum(isinstance(event, ev.StreamOpened) for event in pair.events[pair.server]) == STREAMS_AHEAD
 
 
+@pytest.mark.parametrize("attached", [True, False], ids=["a carrier that takes nothing", "no carrier"])
+def test_a_session_ends_where_too_many_frames_wait_for_its_peer(attached: bool) -> None:
+    """One more may wait for each stream; giving both ways of each up takes two."""
+    limits = replace(PATIENT, control=64)
+    pair = SessionPair(limits, limits)
+    opened = [pair.client.open_stream() for _ in range(100)]
+    pair.settle()
+    if not attached:
+        pair.cut(pair.wires[0])
+    for stream_id in opened:
+        pair.client.reset_stream(stream_id, 1)
+    assert pair.client.ended is None
+    for stream_id in opened:
+        pair.client.stop_stream(stream_id, 1)
+    assert pair.client.ended is not None
+    assert pair.client.ended.close_code == CloseCode.LIMIT
+    if attached:
+        pair.settle()
+        ended = pair.ended(pair.server)
+        assert ended is not None
+        assert (ended.by_peer, ended.close_code) == (True, CloseCode.LIMIT)
+
+
 @pytest.mark.parametrize("heard", [0, 5, 15], ids=["unsent", "a part sent", "all sent"])
 def test_what_is_refused_by_who_goes_away_is_given_back_whole(heard: int) -> None:
     """Nobody has read it, so it may go another way; what the peer has taken up goes on."""
