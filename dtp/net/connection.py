@@ -19,6 +19,7 @@ from dtp.net.parts.callbacks import Callbacks
 from dtp.net.parts.deadline import Deadline
 from dtp.net.parts.ending import ConnectionEnd
 from dtp.net.parts.intake import StreamIntake
+from dtp.net.parts.leftover import count_unread
 from dtp.net.parts.meter_inbox import MeterInbox
 from dtp.net.parts.outlet import Outlet
 from dtp.net.parts.pings import Pings
@@ -45,6 +46,7 @@ from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.link import Link
 from dtp.session.session import Session, Traffic
+from dtp.session.state import closed_error
 
 if TYPE_CHECKING:
     from dtp.net.resolver import Candidate
@@ -655,13 +657,11 @@ class Connection:
         if event.lost:
             error: DtpError = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
         else:
-            closed = ConnectionClosed(
-                event.close_code, event.reason, event.by_peer, event.application, event.detail
-            )
-            error = self._explain_end(closed) if end.refusal is None else end.refusal
+            error = self._explain_end(closed_error(event)) if end.refusal is None else end.refusal
         end.error = error
         for stream in self.streams:
             stream.fail(error)
+        count_unread(self, self._budget, self.streams, self._datagrams)
         self._streams.clear()
         self._intake.keep_whole(by_peer=event.by_peer)
         self.outlet.close_taps()

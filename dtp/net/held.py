@@ -48,13 +48,20 @@ class HeldBudget(Generic[K]):
 
     def note_kept(self, key: K, source: str, size: int) -> None:
         """Say that a connection from `source` keeps `size` bytes now. May end it, or another."""
-        if self.is_near(key, size):
-            return
+        if not self.is_near(key, size):
+            self._note_size(key, self._groups.get(key) or source_group(source), size)
+
+    def pass_on(self, key: K, to: K, size: int) -> None:
+        """Count `to` with `size` bytes in place of `key`, for the same source. May end it, or another."""
+        group = self._groups.get(key, "")
+        self.forget_key(key)
+        if not self.is_near(to, size):
+            self._note_size(to, group, size)
+
+    def _note_size(self, key: K, group: str, size: int) -> None:
         change = size - self._sizes.get(key, 0)
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = source_group(source)
-            self._by_group.setdefault(group, {})[key] = None
+        self._groups[key] = group
+        self._by_group.setdefault(group, {})[key] = None
         self._sizes[key] = size
         self._add_to_group(group, change)
         if change > 0:
@@ -82,5 +89,5 @@ class HeldBudget(Generic[K]):
     def _end_greediest(self, group: str) -> None:
         greediest = max(self._by_group[group], key=self._sizes.__getitem__)
         size = self._sizes[greediest]
-        self.forget_key(greediest)
+        self._note_size(greediest, group, 0)  # its source stays known: what it leaves counts there
         self._end(greediest, size)

@@ -352,7 +352,6 @@ class Listener:
     def _forget_connection(self, connection_id: bytes) -> None:
         connection = self._connections.pop(connection_id)
         self._let_leave(connection)
-        self.held.forget_key(connection)
         self._places.discard(connection)
         if self._neighbours is not None:
             self._neighbours.note_closed(connection_id)

@@ -444,6 +444,13 @@ class Stream:
         self._fail_read(error)
         self._fail_write(error, delivered=self._outlet.is_acknowledged(self.id))
 
+    def drop_unread(self, error: DtpError) -> None:
+        """Drop what came and nobody has read, after the end: whoever reads on gets `error`, also where all had
+        come."""
+        self._drop_buffered()
+        self._eof = False
+        self._fail_read(error)
+
     def _fail_read(self, error: DtpError) -> None:
         """End reading by this error: no more bytes will come; what is buffered may still be read."""
         if self._eof or self._read_error is not None:

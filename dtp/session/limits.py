@@ -71,7 +71,7 @@ class Limits:
     unacknowledged: int = 128 * MIB
     #: What all connections of a listener keep together, unread, not acknowledged, in carriers or for open streams;
     #: those of one source (an address, or an IPv6 /64) half of it: sixteen full connection windows. Past it the one
-    #: that keeps most is ended.
+    #: that keeps most is ended, and what one that has ended has left unread is dropped.
     held: int = 512 * MIB
     #: Streams that the peer may have open at once (told, see `STREAMS_AHEAD`). 1,000 idle streams cost about 2 MiB.
     streams: int = 1024

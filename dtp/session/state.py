@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-from dtp.errors import DtpError
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ConnectionClosed, ProtocolError, check_code
 from dtp.session.datagrams import DatagramQueue
@@ -152,6 +151,6 @@ class SessionState:
             self._end_by(crowded)
 
 
-def closed_error(ended: ev.SessionEnded) -> DtpError:
+def closed_error(ended: ev.SessionEnded) -> ConnectionClosed:
     """Return the exception for what is asked of a session that has ended."""
     return ConnectionClosed(ended.close_code, ended.reason, ended.by_peer, ended.application, ended.detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,89 @@ async def test_of_many_that_keep_much_the_greediest_goes_first() -> None:
         assert "kept for it" in error.reason
         assert not second.closed
         assert sum(each.held for each in listener.connections) <= limits.held // 2
+
+
+@pytest.mark.parametrize("by_peer", [True, False])
+@on_fake_clock
+async def test_what_ended_connections_leave_unread_is_bounded_as_well(by_peer: bool) -> None:
+    """Whole streams wait for a handler that is slow, of connections that are over."""
+    limits = replace(DEFAULT, held=8 * MIB)
+    waiting: list[dtp.Stream] = []
+    go = asyncio.Event()
+    told: list[int | str] = []
+
+    async def slow(connection: dtp.Connection) -> None:
+        stream = await connection.accept_stream()
+        waiting.append(stream)
+        await go.wait()
+        try:
+            told.append(len(await stream.read()))
+        except ConnectionClosed as error:
+            told.append(error.reason)
+
+    async with await dtp.listen("memory://x", slow, identity=BOB, limits=limits) as listener:
+        for number in range(24):
+            connection = await dtp.connect(listener.address())
+            stream = await connection.open_stream()
+            stream.write(bytes(200 * 1024))
+            connection.send_datagram(bytes(1000))
+            await stream.drain()
+            stream.write_eof()
+            await until(lambda: len(waiting) > number and waiting[-1].buffered == 200 * 1024)  # noqa: B023
+            if by_peer:
+                await connection.close()
+            else:
+                waiting[-1].connection.abort()
+                await connection.wait_closed()
+        await asyncio.sleep(1)
+        assert sum(each.buffered for each in waiting) <= limits.held // 2
+        assert listener.held.total <= limits.held // 2
+        go.set()
+        await until(lambda: len(told) == 24)
+        whole = [each for each in told if each == 200 * 1024]
+        assert len(whole) >= 15  # what there is room for may still be read
+        assert all("others need room" in str(each) for each in told if each != 200 * 1024)
+        waiting.clear()
+        await asyncio.sleep(60)  # the other sides have left
+        gc.collect()
+        assert listener.held.total == 0
+
+
+@on_fake_clock
+async def test_datagrams_that_ended_connections_leave_unread_are_bounded_as_well() -> None:
+    limits = replace(DEFAULT, held=2 * MIB)
+    ended: list[dtp.Connection] = []
+
+    async def keep(connection: dtp.Connection) -> None:
+        ended.append(connection)
+        await connection.wait_closed()
+
+    async with await dtp.listen("memory://x", keep, identity=BOB, limits=limits) as listener:
+        for _ in range(8):
+            async with dtp.connect(listener.address()) as connection:
+                for _ in range(10):
+                    connection.send_datagram(bytes(30_000))
+                await connection.ping()
+        await until(lambda: len(ended) == 8 and all(each.closed for each in ended))
+        await asyncio.sleep(1)
+        assert sum(each.held for each in ended) <= limits.held // 2
+        assert len(await ended[-1].recv_datagram()) == 30_000
+
+
+def test_one_may_stand_for_another_of_the_same_source() -> None:
+    budget = HeldBudget[str](100 * STEP, lambda key, size: ended.append(key))
+    ended: list[str] = []
+    budget.note_kept("open", "192.0.2.1", 40 * STEP)
+    budget.pass_on("open", "over", 30 * STEP)
+    assert (budget.total, ended) == (30 * STEP, [])
+    budget.note_kept("other", "192.0.2.1", 25 * STEP)
+    assert ended == ["over"]
+    budget.pass_on("over", "rest", 28 * STEP)  # it was ended, and left something: of the same source
+    assert ended == ["over", "rest"]
+    budget.pass_on("other", "little", 0)
+    for key in ("over", "rest", "little"):
+        budget.forget_key(key)
+    assert budget.total == 0
 
 
 def test_a_source_has_half_and_all_have_the_whole() -> None:

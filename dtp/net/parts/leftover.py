@@ -1,0 +1,74 @@
+"""What nobody has read yet of a connection that has ended: it takes room as before, and is counted as before."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from dtp.net.held import STEP, BudgetHolder, HeldBudget
+from dtp.net.stream import Stream
+from dtp.session.codes import ConnectionClosed
+from dtp.session.datagrams import DatagramQueue
+
+if TYPE_CHECKING:
+    from dtp.net.connection import Connection
+
+
+class Leftover:
+    """What may still be read of a connection that has ended, as a listener's budget counts it: until nobody refers to
+    the connection any more, or others need the room. Then it is dropped."""
+
+    def __init__(
+        self,
+        source: str,
+        streams: Collection[Stream],
+        datagrams: DatagramQueue,
+        budget: HeldBudget[BudgetHolder],
+    ) -> None:
+        #: Who was at the other end.
+        self.source = source
+        self._streams = weakref.WeakSet(streams)
+        self._datagrams = datagrams
+        self._budget = budget
+        self._counted = 0
+
+    def __repr__(self) -> str:
+        return "<what nobody has read of a connection that has ended>"
+
+    def replace_key(self, connection: Connection) -> None:
+        """Have the budget count this in place of its connection, for as long as anybody refers to that."""
+        weakref.finalize(connection, self._budget.forget_key, self).atexit = False
+        self._counted = self._measure()
+        self._budget.pass_on(connection, self, self._counted)
+
+    def abort(self, code: int, reason: str) -> None:
+        """Drop it: whoever reads on gets an error with this code and reason. Where much was read since it was
+        counted, count it anew instead."""
+        if self._measure() <= self._counted - STEP:
+            self._counted = self._measure()
+            self._budget.note_kept(self, self.source, self._counted)
+            return
+        error = ConnectionClosed(code, reason, by_peer=False)
+        for stream in list(self._streams):
+            stream.drop_unread(error)
+        self._datagrams.clear()
+
+    def _measure(self) -> int:
+        return sum(each.buffered for each in self._streams) + self._datagrams.size
+
+
+def count_unread(
+    connection: Connection,
+    budget: HeldBudget[BudgetHolder] | None,
+    streams: Collection[Stream],
+    datagrams: DatagramQueue,
+) -> None:
+    """Have what nobody has read of a connection that has just ended counted, in place of the connection."""
+    if budget is None:
+        return
+    unread = [each for each in streams if each.buffered]
+    if unread or datagrams:
+        Leftover(connection.source, unread, datagrams, budget).replace_key(connection)
+    else:
+        budget.forget_key(connection)
