@@ -66,7 +66,7 @@ class ServerSecrets:
         except _opaque.OpaqueError:
             raise StoreFailed("these aren't secrets of a login server") from None
         self.encoded = encoded
-        #: What is answered with for accounts that there aren't: it can't be told from another one.
+        #: What is used to answer for accounts that don't exist: it can't be told from another one.
         self.nobody = encoded[_SETUP:]
 
     @classmethod

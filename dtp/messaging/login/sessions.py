@@ -36,7 +36,8 @@ class Sessions:
     as one of them is. It may be used from several threads."""
 
     def __init__(self, rows: Iterable[LoginRow] = (), *, longest: float = math.inf) -> None:
-        """Count no login that lasts for more than `longest` seconds, nor one that a clock has made that was ahead."""
+        """Logins that last for more than `longest` seconds don't count, nor do those made by a clock that was
+        ahead."""
         self._lock = threading.RLock()
         self._longest = longest + SET_BACK
         self._rows: dict[bytes, LoginRow] = {}

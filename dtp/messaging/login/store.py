@@ -23,7 +23,7 @@ from dtp.unicode import encode_text
 
 #: SQLite's id of the file: "dtpl".
 _APPLICATION: Final = 0x6474706C
-#: The account of nobody, which answers for all that there aren't.
+#: The account of nobody, which answers for all that don't exist.
 NOBODY: Final = 0
 
 _SCHEMA: Final = """
@@ -46,7 +46,7 @@ CREATE TABLE invitations (hash BLOB PRIMARY KEY, name TEXT NOT NULL, expires INT
 
 @dataclass(frozen=True, slots=True)
 class FoundLogin:
-    """What an account's login begins with: of nobody's, for a name that there isn't."""
+    """What an account's login begins with; for a name that doesn't exist, that of the account of nobody."""
 
     account: int
     credential: Credential
@@ -154,7 +154,7 @@ class LoginStore:
             if db.execute("SELECT 1 FROM accounts WHERE name = ?", (name,)).fetchone():
                 return Refusal.NAME_TAKEN
             ((count,),) = db.execute("SELECT COUNT(*) FROM accounts")
-            if count > self.limits.accounts:  # nobody is one of them
+            if count > self.limits.accounts:  # the account of nobody is one of them
                 return Refusal.FULL
             if invitation is not None:
                 db.execute("DELETE FROM invitations WHERE hash = ?", (invitation,))
@@ -167,7 +167,7 @@ class LoginStore:
         return Refusal.DONE
 
     def find_login(self, name: str, slot: int, key: bytes) -> FoundLogin:
-        """Return what a login begins with. For a name that there isn't it does the same as for one that there is."""
+        """Return what a login begins with. For a name that doesn't exist it does the same as for one that does."""
         rows = self._database.select_rows("SELECT id FROM accounts WHERE name = ?", name)
         account = rows[0][0] if rows else NOBODY
         ((record, wrapped),) = self._database.select_rows(
@@ -214,19 +214,19 @@ class LoginStore:
         return float(rows[0][0]) if rows else 0.0
 
     def note_tries(self, counted: str, due: float) -> None:
-        """Keep until when tries count, over a restart; after a power cut the last ones may be forgotten."""
+        """Keep until when tries count, across restarts; after a power cut the last ones may be forgotten."""
         with self._database.transaction(synced=False) as db:
             db.execute("INSERT OR REPLACE INTO tries VALUES (?, ?)", (_tries_hash(counted), due))
 
     def forget_tries(self, counted: str) -> None:
-        """Have tries count no more: one was right."""
+        """Forget tries: one was right."""
         with self._database.transaction(synced=False) as db:
             db.execute("DELETE FROM tries WHERE counted = ?", (_tries_hash(counted),))
 
     # ---- who is logged in --------------------------------------------------------------------------------------
 
     def log_in(self, number: int, key: bytes, until: int, now: int) -> list[bytes]:
-        """Keep that a key is logged in. Return the keys that are so no more, since the account has too many.
+        """Keep that a key is logged in. Return the keys that are logged out by that, since the account has too many.
 
         After a power cut somebody may have to log in once more; what ends a login is synced.
         """
@@ -240,7 +240,7 @@ class LoginStore:
         return [each for (each,) in ended]
 
     def log_out(self, number: int, key: bytes | None = None, *, but: bytes = b"") -> None:
-        """Keep that a key, or all of the account (None) except `but`, are logged in no more. They stay known."""
+        """Keep that a key, or all of the account (None) except `but`, are logged out. They stay known."""
         with self._database.transaction() as db:
             if key is None:
                 db.execute("UPDATE logins SET until = 0 WHERE account = ? AND key != ?", (number, but))

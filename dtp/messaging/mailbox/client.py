@@ -1,4 +1,4 @@
-"""A mailbox, for who uses one: requests that may wait for each other's answers, and what it pushes."""
+"""A mailbox, for whoever uses one: requests, of which several may be under way, and what it pushes."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class MailboxClient:
     # ---- for the device ----------------------------------------------------------------------------------------
 
     async def publish_keys(self, keys: bytes, one_time: list[bytes]) -> None:
-        """Publish this device's keys: what begins its being kept for here."""
+        """Publish this device's keys: from then on things are kept for it here."""
         await self.send_request(MailboxOp.PUBLISH, keys, one_time)
 
     async def set_access(self, access: bytes, bits: int, stamp_mib: int = 0) -> None:

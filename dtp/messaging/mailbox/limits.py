@@ -23,7 +23,7 @@ class MailboxLimits:
     #: Envelopes and bytes that wait for one device: weeks of a busy person, and pictures.
     envelopes: int = 20_000
     recipient_bytes: int = 256 * MIB
-    #: ... of strangers among them: who floods them reaches nothing else.
+    #: ... of strangers among them: a flood of those reaches nothing else.
     strangers: int = 200
     strangers_bytes: int = 2 * MIB
     #: What is left free on the disk that the file is on: strangers come with devices and attachments of their own.
@@ -40,9 +40,9 @@ class MailboxLimits:
     price_mib_month: int = 0
     #: What waits for a device that hasn't paid: weeks of texts.
     free_bytes: int = MIB
-    #: Seconds behind what was paid for in which it is as before: who is away for a week loses no message.
+    #: Seconds after what was paid for in which all is as before: somebody who is away for a week loses no message.
     grace: int = 7 * DAY
-    #: Months that are paid at once, at most: a mailbox that ends takes no more of its recipients' money with it.
+    #: Months that can be paid at once: a mailbox that ends takes no more of its recipients' money with it.
     months: int = 12
     #: Seconds that something is kept, at most.
     lifetime: int = 30 * DAY
@@ -72,8 +72,8 @@ class MailboxLimits:
     spent_stamps: int = 65_536
     #: Sources that are remembered.
     sources: int = 4096
-    #: Requests of one source that are with the store at once, which does one after the other: those of others come
-    #: behind so many, whatever each of them costs.
+    #: Requests of one source that are with the store at once, which does one after the other: others wait behind at
+    #: most so many, whatever each of them costs.
     store_requests: int = 8
     #: Requests of one connection that are answered at once, and envelopes pushed that aren't acknowledged,
     #: of which clients take `MAX_PUSHED`.

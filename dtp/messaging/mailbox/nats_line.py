@@ -142,7 +142,7 @@ class Line:
         self._is_read = True
 
     async def _read_all(self, stream: JetStreamContext, patience: float) -> None:
-        """Wait until the index has all that the stream has now. Raise `TimeoutError` behind so many seconds."""
+        """Wait until the index has all that the stream has now. Raise `TimeoutError` after so many seconds."""
         async with asyncio.timeout(patience):
             while self._index.seen < await self._find_last(stream):  # noqa: ASYNC110 - it may be forgotten untold
                 await asyncio.sleep(_LOOK_SECONDS)
@@ -207,8 +207,8 @@ class Line:
 
     @property
     def index(self) -> StreamIndex:
-        """What the stream has. Raise `ConnectionClosedError` while that isn't known: who finds nothing in half of an
-        index would say that there is nothing."""
+        """What the stream has. Raise `ConnectionClosedError` while that isn't known: in half of an index nothing
+        might be found that is there."""
         self._check_connected()
         return self._index
 

@@ -246,7 +246,8 @@ class _Conversation:
         self._stream.reset(Refusal.NOT_STORED)
 
     async def _handle_request(self, number: int, op: MailboxOp, fields: list[Any]) -> None:
-        """Answer a request. Its place is free once the answer is on its way: who reads none is asked no more."""
+        """Answer a request. Its place is free once the answer is on its way: a caller that reads none gets no
+        more."""
         try:
             await self._send_answer(number, op, fields)
         finally:
@@ -352,7 +353,8 @@ class _Conversation:
         return Refusal.DONE, limits.price_mib_month, door, limits.free_bytes, limits.grace
 
     async def _reserve_room(self, device: bytes, mib: int, months: int, stamp: bytes) -> tuple[object, ...]:
-        """Have room paid for, by who has come through the door, and keep it: what was paid counts for any device."""
+        """Have room paid for by whoever has come through the door, and keep that: what was paid counts for any
+        device."""
         mailbox, store = self._mailbox, self._mailbox.store
         if not 1 <= mib <= store.limits.recipient_bytes // MIB or not 1 <= months <= store.limits.months:
             return (Refusal.MALFORMED,)
@@ -504,7 +506,8 @@ def _status_fields(found: Status) -> tuple[int, ...]:
 
 
 def _why_unsold(facts: StampFacts, mib: int) -> tuple[object, ...] | None:
-    """Return the answer to who wants to pay a stamp by `mib` MiB of room for a month, where it isn't sold."""
+    """Return the answer to somebody who wants to pay a stamp of `mib` MiB of room for a month, where it isn't
+    sold."""
     if not facts.mib:
         return (Refusal.MISSING,)
     if mib < facts.mib:

@@ -1,4 +1,4 @@
-"""Stamps: what a first message to somebody takes, so that a flood of them costs who makes it: work, or money.
+"""Stamps: what a first message to somebody takes, so that a flood costs whoever makes it: work, or money.
 
 A paid stamp is 16 bytes that its buyer makes up, and has the mailbox note for a price.
 """

@@ -20,7 +20,7 @@ from dtp.messaging.packing import MAX_NUMBER
 
 #: What is found to be over, in one transaction.
 SWEEP: Final = 1000
-#: Seconds after which it is noted again up to when that was done.
+#: Seconds after which the time up to which that was done is noted again.
 NOTED: Final = 600
 
 
@@ -226,7 +226,7 @@ class Recipient:
         return Tray.KNOWN if known else Tray.STRANGERS
 
     def paid_stamp(self, deposit: Deposit) -> bytes:
-        """Return the hash of the paid stamp that a deposit comes by, b"" for none, or where it needs none."""
+        """Return the hash of the paid stamp of a deposit; b"" if it has none or needs none."""
         if len(deposit.stamp) != PAID_BYTES or self.tray_for(deposit.access) is Tray.KNOWN:
             return b""
         return paid_hash(deposit.stamp)
