@@ -185,7 +185,7 @@ class _Session:
             await self._send_missing()
             if self._terms.part != self._graph.part:
                 return  # it has grown: what is asked for is another
-            if self._terms.is_whole and self._side.theirs.is_whole:
+            if self._terms.is_whole and self._side.theirs.is_whole and self._side.theirs.takes:
                 await self._offer_summaries()
             if not said_done:
                 await self._send_message(self._side.encode_done())
@@ -286,7 +286,7 @@ class _Session:
         for."""
         graph = self._graph
         here = graph.frames.last_of(author)
-        if not (self._terms.is_whole and self._side.theirs.is_whole):
+        if not (self._terms.takes and self._terms.is_whole and self._side.theirs.is_whole):
             return
         if author in self._taking and self._taking[author].has_begun:
             self._newer[author] = sequence, size  # its other parts are on their way

@@ -18,6 +18,7 @@ from dtp.graph.frames import summaries
 from dtp.graph.stores.kept import KeptFrames
 from dtp.graph.sync import passing, protocol
 from dtp.graph.sync.passing import Passed, Taking
+from dtp.graph.sync.replicating import PeerServing, answer_stream
 
 
 @pytest.mark.parametrize("who_dials", ["relay", "author"])
@@ -57,6 +58,34 @@ def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: s
             assert await carol.verify() == 2
             assert (await dave.sync(client)).received == 105  # who wants the whole history gets it
             assert dave.replica.save() == bob.replica.save()
+
+    run(main())
+
+
+def test_who_takes_nothing_wants_nothing_that_it_is_offered() -> None:
+    """A node that is fetching answers so; it asked for the summary, and ended the sync at what it had asked for."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+            connected("takes-nothing") as (client, server),
+        ):
+            for _ in range(100):
+                await churn(alice, 1)
+                last = alice.frames.vector()[ALICE.id.key]
+                await bob.receive(await alice.frames.read(ALICE.id.key, last, last))
+
+            async def answer() -> None:
+                async for stream in server:
+                    await answer_stream(bob, stream, PeerServing(takes=False))
+
+            answering = asyncio.create_task(answer())
+            async with asyncio.timeout(60):
+                assert (await alice.sync(client)).received == 0
+            assert bob.passed.last_of(ALICE.id.key) == 0
+            await client.close()
+            await answering
 
     run(main())
 
