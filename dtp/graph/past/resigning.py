@@ -202,23 +202,24 @@ async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resig
     theirs = None if source is None else await asyncio.to_thread(_envelopes, graph, source, author)
     ours = await _here(graph, author)
     received = 0
-    if theirs is not None and _common(ours, theirs) == len(ours):  # no fork: it is taken as it is
+    # without a fork they are taken as they are
+    if theirs is not None and await asyncio.to_thread(_common, ours, theirs) == len(ours):
         for at in range(len(ours), len(theirs), _AT_ONCE):
             received += await graph.receive(one.encode() for one in theirs[at : at + _AT_ONCE])
         ours = await _here(graph, author)
     signed = ours if theirs is None else theirs
     marks = graph.replica.node(owned_soul(graph.identity.id.key, RECOVERED))
-    behind = _signed_again(signed, marks.get(owner_name(author)))
+    mark = marks.get(owner_name(author))
     now, totals = graph.replica.access.only_revoked(), dict[tuple[str, str], int]()
-    found = await asyncio.to_thread(
-        _stranded, AccessState(graph.name), now, signed, _common(ours, signed), totals
+    behind, found = await asyncio.to_thread(
+        _stranded, AccessState(graph.name), now, ours, signed, mark, totals
     )
-    work = _work(
-        graph, totals
-    )  # from here on nothing else has a turn, which would change what the copy is of
-    for place, op in found:
-        if place >= behind:
-            work.sign_again(op, again=behind > 0)
+    if not found:
+        return Resigned(received, 0, [])
+    # from here on nothing else has a turn, which would change what the copy is of
+    work = _work(graph, totals)
+    for op in found:
+        work.sign_again(op, again=behind > 0)
     if work.done:
         marks[owner_name(author)] = [signed[-1].sequence, signed[-1].hash]
     await graph.commit()
@@ -251,8 +252,12 @@ async def _here(graph: Graph, author: bytes) -> list[Envelope | Summary]:
     last, found = graph.frames.last_of(author), list[Envelope | Summary]()
     for first in range(1, last + 1, _AT_ONCE):
         some = await graph.frames.read(author, first, min(last, first + _AT_ONCE - 1))
-        found += [envelopes.decode(graph.name, data) for data in some]
+        found += await asyncio.to_thread(_decode_all, graph.name, some)
     return found
+
+
+def _decode_all(name: str, some: list[bytes]) -> list[Envelope | Summary]:
+    return [envelopes.decode(name, data) for data in some]
 
 
 def _common(ours: list[Envelope | Summary], theirs: list[Envelope | Summary]) -> int:
@@ -275,13 +280,15 @@ def _work(graph: Graph, totals: dict[tuple[str, str], int]) -> _Work:
 def _stranded(
     alone: AccessState,
     now: AccessState,
+    ours: list[Envelope | Summary],
     signed: list[Envelope | Summary],
-    common: int,
+    mark: Value,
     totals: dict[tuple[str, str], int],
-) -> list[tuple[int, Op]]:
-    """Return the ops, and in which envelope they are, that count by themselves and don't here: they are behind the
-    `common` part, or void by what others said. What the others come to of counters goes into `totals`."""
-    found = []
+) -> tuple[int, list[Op]]:
+    """Return how many envelopes were signed again before, by `mark`, and the ops behind them that count by themselves
+    and don't here: they are in another history than ours, or void by what others said. What those before come to of
+    counters goes into `totals`."""
+    found, common, behind = [], _common(ours, signed), _signed_again(signed, mark)
     for place, envelope in enumerate(signed):
         if not envelope.body:
             continue
@@ -294,10 +301,10 @@ def _stranded(
             if by_itself == VOID or _is_bookkeeping(op):
                 continue
             if place >= common or here == VOID:
-                found.append((place, op))
+                found += [op] if place >= behind else []
             elif op.kind is Kind.COUNTER_TOTAL:
                 totals[op.soul, op.key] = op.value
-    return found
+    return behind, found
 
 
 def _is_bookkeeping(op: Op) -> bool:

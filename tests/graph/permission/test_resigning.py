@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from counting import counting_lines
+from counting import counting_lines, lines_of_longest_turn
 from graph_fixtures import ALICE, BOB, CAROL, everything, identity, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -253,5 +253,23 @@ def test_what_signing_again_takes_does_not_depend_on_what_is_there(tmp_path: Pat
         few, more, many = await lines(50), await lines(100), await lines(400)
         each = (more - few) / 50
         assert many - more < 300 * each * 1.5
+
+    run(main())
+
+
+def test_looking_for_stranded_work_gives_others_their_turns(tmp_path: Path) -> None:
+    """Many envelopes are read; where nothing is stranded nothing is copied."""
+    path = tmp_path / "graph.db"
+
+    async def main() -> None:
+        async with await Graph.open(str(path), identity=ALICE) as graph:
+            for number in range(600):
+                graph.node("page")[str(number % 7)] = number
+                graph.sign()
+            await graph.commit()
+            copy = shutil.copy(path, tmp_path / "copy.db")
+            for source in None, str(copy):
+                assert await lines_of_longest_turn(graph.recover_from(source)) < 2_000
+                assert await graph.recover_from(source) == (0, 0, [])
 
     run(main())
