@@ -107,8 +107,7 @@ class Replica:
         self.author = author
         self.core = state
         state.ask_verdicts()
-        #: What verdicts on ops depend on.
-        self.access = access
+        self._access = access
         #: What is made here on souls of others and under rules.
         self.permits = Permits(self)
         #: Gives so many random bytes.
@@ -141,6 +140,12 @@ class Replica:
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}
+
+    @property
+    def access(self) -> AccessState:
+        """What verdicts on ops depend on."""
+        self.permits.settle_all()
+        return self._access
 
     # ---- registers ----------------------------------------------------------------------------------------------
 
@@ -607,14 +612,15 @@ class Replica:
         """Return an empty replica in place of this one, which knows what was revoked: give it all frames, each
         author's in their order, and then to `become`."""
         fresh = Replica(self.author, clock=self.clock, random=self.random, graph=self.access.graph)
-        fresh.access = self.access.only_revoked()
+        fresh._access = self.access.only_revoked()
         fresh._shown = {self.author_key(n): self.core.let_in(n) for n in range(self.core.author_count)}
         return fresh
 
     def replace_by(self, fresh: Replica) -> None:
         """Hold what `fresh` does. Nothing may be uncommitted here: it would be lost. Texts that are open stay open;
         what was done in them can't be undone any more."""
-        self.core, self.access = fresh.core, fresh.access
+        self.permits.settle_all()
+        self.core, self._access = fresh.core, fresh.access
         self._handle, self._numbers, self._keys = fresh._handle, fresh._numbers, fresh._keys
         self.sequences.replace_by(fresh.sequences)
         self._covered.clear()

@@ -145,6 +145,7 @@ class Commits:
 
     async def save_frames(self, *, synced: bool) -> None:
         """Store what isn't yet. What fails stays, for the next time."""
+        await self._graph.intake.settle_own()
         frames = self._graph.frames
         told = bool(frames.unsaved)
         while frames.unsaved:

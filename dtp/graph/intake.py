@@ -334,6 +334,11 @@ class Intake:
             else:
                 return ruling
 
+    async def settle_own(self) -> None:
+        """Judge what was committed here, with the lock. On a full frame that takes seconds, so others have turns."""
+        for _ in self._graph.replica.permits.settle_parts():
+            await asyncio.sleep(0)
+
     async def _judge_part(self, part: JudgedPart) -> None:
         if part.is_long:
             await asyncio.to_thread(part.find_verdicts)

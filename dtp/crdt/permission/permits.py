@@ -6,17 +6,18 @@ or a grant, is made before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
 from dtp.core.errors import NotOwner
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
-from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list, ops_of
+from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list
 from dtp.crdt.permission.access import ACCESS, REVOKED_DEVICE, USE, AccessState, Ruling, needs_verdict
 from dtp.crdt.permission.accounts import CARD, is_of_account, root_of
+from dtp.crdt.permission.judging import judge_parts
 from dtp.crdt.permission.owners import owned_soul, owner_name
 from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Breach, RuleBroken, Rules
 from dtp.crdt.values import Value
@@ -25,6 +26,8 @@ from dtp.identity.card import Card
 Row = tuple[str, str, Value] | tuple[str, str]
 #: An edit of a text that isn't known yet.
 _ANY_EDIT = b"\xd1"
+#: Given when all is judged.
+_SETTLED: Final = object()
 
 
 class Maker(Protocol):
@@ -67,6 +70,8 @@ class Permits:
         #: Cards that were told of here, by the names of their accounts; likewise.
         self.cards: dict[str, Card] = {}
         self._mine: Ruling | None = None
+        #: Judges what was committed, in parts: a full frame takes seconds.
+        self._settling: Iterator[None] = iter(())
 
     @property
     def pending(self) -> bool:
@@ -133,17 +138,31 @@ class Permits:
         ):
             raise self._make_refusal(op, trial.reason)
 
-    def on_committed(self, frames: Iterable[Frame]) -> None:
-        """Remember what the frames have, as every replica does."""
-        if self._mine is None:
-            return
-        self._mine = None
-        access, state = self._replica.access, self._replica.core
+    def on_committed(self, frames: Sequence[Frame]) -> None:
+        """Have remembered what the frames have, as every replica does: by `settle_parts`, or when it is asked for."""
+        if self._mine is not None:
+            self._mine = None
+            self._settling = self._settle_frames(self._replica.access, frames)
+
+    def _settle_frames(self, access: AccessState, frames: Sequence[Frame]) -> Iterator[None]:
         for frame in frames:
-            ruling = access.begin_ruling(frame.author, ops_of(state, frame.author, frame.body))
+            ruling = access.begin_ruling(frame.author)
+            for part in judge_parts(ruling, self._replica.core, 0, frame.body, is_sum=False):
+                part.find_verdicts()
+                yield
             ruling.commit_verdicts()
             if core.VOID in ruling.verdicts:  # it was revoked between the making and the commit
                 access.must_rebuild = True
+
+    def settle_parts(self) -> Iterator[None]:
+        """Judge what was committed; yield behind each part of it."""
+        while next(self._settling, _SETTLED) is not _SETTLED:
+            yield
+
+    def settle_all(self) -> None:
+        """Judge all that was committed."""
+        for _ in self._settling:
+            pass
 
     # ---- one op -------------------------------------------------------------------------------------------------
 

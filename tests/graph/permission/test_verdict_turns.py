@@ -9,7 +9,7 @@ from counting import counting_lines, lines_of_longest_turn
 from graph_fixtures import ALICE, BOB, identity, run, told
 
 from dtp.crdt import Clock, Link
-from dtp.graph import Grant, Graph, Rule, Rules, Schema
+from dtp.graph import Grant, Graph, Rule, RuleBroken, Rules, Schema
 from dtp.graph.frames import summaries
 from dtp.identity import Account, Device
 
@@ -80,6 +80,45 @@ def test_frames_that_come(frames: int) -> None:
         assert alice.replica.save() == bob.replica.save()
         for graph in alice, bob:
             await graph.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("frames", [1, 100])
+def test_frames_that_are_committed(frames: int) -> None:
+    """What is made here is judged when it is made, and when it is signed, by the clocks that it got."""
+
+    async def main() -> None:
+        bob = await Graph.open("memory:", identity=BOB)
+        alice = await Graph.open("memory:", identity=ALICE)
+        bob.access.allow(VOTES)
+        for frame in range(frames):
+            each = range(OPS // frames)
+            bob.put_many([(VOTES.soul(f"{frame}.{number}"), "k", True) for number in each])
+            bob.sign()
+        assert await lines_of_longest_turn(bob.commit()) < MOST
+        await alice.receive(await bob.frames.read(BOB.id.key, 1, frames))
+        assert alice.replica.save() == bob.replica.save()
+        for graph in alice, bob:
+            await graph.close()
+
+    run(main())
+
+
+def test_what_is_signed_counts_at_once() -> None:
+    async def main() -> None:
+        once = Rules("vote", [Rule(path="*", once="soul")])
+        async with await Graph.open("memory:", identity=BOB) as bob:
+            bob.access.allow(once)
+            bob.node(once.soul("a"))["k"] = True
+            bob.sign()
+            with pytest.raises(RuleBroken):
+                bob.node(once.soul("a"))["k"] = False
+            bob.node(once.soul("b"))["k"] = True
+            bob.sign()
+            assert bob.replica.access.author_state(BOB.id.key).once.keys() >= {
+                (once.root, 0, once.soul(path), "") for path in ("a", "b")
+            }
 
     run(main())
 
