@@ -97,8 +97,9 @@ class Wallet:
             signed = sum(lane.most_signed for _, lane in self.store.payer_lanes(each.channel))
             left = money(max(0, each.deposited - signed), each.coin)
             log.info(
-                "channel %s is left %s and holds %s of yours: the next start uses it where it is open; 'dtp channel "
-                "close %s --store %s' brings that back, at once where the server agrees, else %s later",
+                "channel %s is left %s and holds %s of yours, and gas for its storage: the next start uses it where "
+                "it is open; 'dtp channel close %s --store %s' brings that back, at once where the server agrees, "
+                "else %s later",
                 *(each.channel, each.state, left, each.channel, self.store.path, span(each.claim_ms)),
                 extra={"fields": {"event": "channel", "channel": each.channel, "state": each.state}},
             )
