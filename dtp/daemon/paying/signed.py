@@ -162,10 +162,11 @@ class SignedSums:
 
     def add_meter(self, meter: ClientMeter, borrower: object) -> None:
         """Count what a connection signs that was lent something. If another process was killed in front of it, what
-        that one had reserved is signed."""
+        that one had reserved is signed: the lane was read once it was ours."""
         self._meters[meter] = borrower
         place = _place(meter)
-        self._before[place] = max(self._before.get(place, 0), self._reserved.pop(place, 0))
+        self._reserved.pop(place, None)
+        self._before[place] = max(self._before.get(place, 0), _purchase(meter).in_use.lane.most_signed)
         self._lender.place(borrower, *place, _purchase(meter).start)
 
     def end_meter(self, meter: ClientMeter) -> None:

@@ -121,6 +121,29 @@ def test_what_another_process_has_reserved_is_spent_if_it_was_killed_alone(
         assert one.left == MOST - one.spent
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_was_reserved_on_a_lane_is_spent_for_who_takes_it_if_that_one_was_killed_alone(
+    tmp_path: Path, killed: bool
+) -> None:
+    """It counted for good where the lane was let go in order, and the store was not read again before it was taken:
+    an upgrade under load took up to a deposit from the budget."""
+    path = tmp_path / "pay.sqlite"
+    with Store(path) as store, other_daemon(path) as other, other_daemon(path) as next_one:
+        key, channel = sign(store, 50)
+        other.tell("lend", "a", 600)
+        other.tell("connect", "a", channel, 100)
+        store.begin_lane(channel, 0)
+        store.reserve(channel, 0, Reserved(129, 300))
+        assert next_one.tell("lend", "b", 100) == 100
+        if killed:
+            other.kill()
+        else:
+            store.end_lane(channel, 0, Usage(3, 3), key.sign(voucher(channel, 2, 80)), clean=True)
+            other.tell("end", "a")
+        next_one.tell("connect", "b", channel, 100)
+        assert next_one.tell("spent") == (300 if killed else 80)
+
+
 def test_what_a_killed_process_had_lent_is_lent_no_more_once_it_could_not_be_forgotten(
     tmp_path: Path,
 ) -> None:
@@ -250,5 +273,6 @@ def lend(name, amount):
 
 for line in sys.stdin:
     what, *words = line.split()
-    print({"lend": lend, "connect": connect, "sign": sign, "end": end, "fail": fail}[what](*words), flush=True)
+    does = {"lend": lend, "connect": connect, "sign": sign, "end": end, "fail": fail, "spent": lambda: buyer.spent}
+    print(does[what](*words), flush=True)
 """
