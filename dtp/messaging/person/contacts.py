@@ -18,7 +18,7 @@ Consent = Literal["tell", "ask"]
 
 
 def find_called(name: str, ranks: Iterable[Mapping[bytes, Iterable[str]]]) -> bytes | None:
-    """Return who is called so, None for nobody: of the first rank that has anybody, however the name is typed.
+    """Return who has this name, None for nobody: of the first rank that has anybody, however the name is typed.
 
     The first rank is what the user calls others: there alone capital letters count, between names that are alike.
     Others choose their names so as to be taken for somebody else: raise `MessageError` where several have the same.
@@ -60,16 +60,16 @@ class Contact:
     pending: ContactCard | None = None
     #: True once safety numbers were compared, for the key that the card has.
     verified: bool = False
-    #: True for who wrote without having been added here; False once it was answered or added.
+    #: True for somebody who wrote without having been added here; False once answered or added.
     stranger: bool = False
     blocked: bool = False
-    #: How it is called here; "" as it calls itself.
+    #: What it is called here; "" for what it calls itself.
     nickname: str = ""
     #: Of a stranger who hasn't written: who has named them; b"" else.
     named_by: bytes = b""
     #: How near those are who have told where it is: its mailboxes are dialled as told by them.
     nearness: Nearness = Nearness.ANYWHERE
-    #: True once the card holds no longer. It isn't kept: `Contacts.list_expiring` says when to look.
+    #: True once the card isn't valid any more. This isn't kept: `Contacts.list_expiring` says when to look.
     expired: bool = False
 
     @property

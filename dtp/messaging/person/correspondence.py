@@ -193,7 +193,7 @@ class Correspondence:
             self.put_card(self.sign_card(self.account, now_ms, name, told), now_ms)
 
     def set_stamp_bits(self, bits: int) -> None:
-        """Set the work that a stranger's message takes. Raise `MessageError` for more than can be asked."""
+        """Set the work that a stranger's message takes. Raise `MessageError` for more than may be asked."""
         if not 0 <= bits <= MAX_BITS:
             raise MessageError(f"a stamp of {bits} bits: 0 to {MAX_BITS} can be asked for")
         with self.transaction():

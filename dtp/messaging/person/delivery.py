@@ -36,11 +36,11 @@ _ONE_TIME: Final = 50
 _FEW: Final = 25
 #: Seconds between two looks at what has to be published, and to be deleted.
 _KEEP_UP: Final = 300.0
-#: Seconds after which it is tried again to reach somebody's mailboxes.
+#: Seconds after which somebody's mailboxes are tried again.
 _RETRY: Final = 30.0
 #: ... for the first time.
 _FIRST_PAUSE: Final = 0.5
-#: Seconds for which mailboxes are waited for together: what takes longer goes on beside the rest.
+#: Seconds for which all mailboxes are waited for together: what takes longer goes on beside the rest.
 _TURN: Final = 1.0
 #: ... and for our own, where those are given a group's state that others fetch from there.
 _UPLOAD_TURN: Final = 30.0
@@ -51,7 +51,7 @@ _ANSWER: Final = 0.05
 
 
 class MailboxRequests:
-    """What mailboxes are asked for, for each device. Nobody waits for another's mailbox."""
+    """What mailboxes are asked, for each device. Nobody waits for another's mailbox."""
 
     def __init__(self, wake: asyncio.Event) -> None:
         """`wake` is set when there is more to do: a mailbox has answered that took long."""
@@ -66,8 +66,8 @@ class MailboxRequests:
         return len(self._asking)
 
     async def ask_all(self, work: list[tuple[bytes, Coroutine[Any, Any, None]]]) -> None:
-        """Do what mailboxes are asked for, for each device. Those of a device that took long before, and what takes
-        longer than a turn, are waited for beside the rest."""
+        """Ask mailboxes, for each device. Those of a device that took long before, and what takes longer than a turn,
+        are waited for beside the rest."""
         asked = {start_task(each, name="dtp-messages-ask"): device for device, each in work}
         self._asking |= asked
         if prompt := [task for task, device in asked.items() if device not in self._slow]:
@@ -79,7 +79,8 @@ class MailboxRequests:
         self.take_results()
 
     def take_results(self) -> None:
-        """Take the results of tasks that are done. Raise what went wrong here, as where a store can't be written."""
+        """Take the results of tasks that are done. Raise what went wrong here, such as a store that can't be
+        written."""
         for task in [each for each in self._asking if each.done()]:
             del self._asking[task]
             task.result()
@@ -97,7 +98,7 @@ class MailboxRequests:
             self._wake.set()
 
     def take_answered(self) -> Iterator[bytes]:
-        """Yield the devices for which no more need be held back, each once."""
+        """Yield the devices for which nothing has to be held back any more, each once."""
         for device in self._answered - self.waited_for():
             self._answered.discard(device)
             yield device
@@ -193,7 +194,7 @@ class Delivery:
         self.took = asyncio.Event()
         #: Told after something has come.
         self.on_received: Callable[[], None] | None = None
-        #: Set by `wake`, for who spreads messages.
+        #: Set by `wake`, for what spreads messages in groups.
         self.woken = asyncio.Event()
         #: What was sealed and is being handed to a mailbox.
         self.under_way: set[Outbound] = set()
@@ -390,7 +391,7 @@ class Delivery:
         try:
             for pieces in await self.run_in_thread(self._mail.group_states.list_pieces, now_ms()):
                 await put_pieces(*where, pieces)
-        except MailboxRefused as fault:  # who can't fetch it asks for it
+        except MailboxRefused as fault:  # a device that can't fetch it asks for it
             log.info("a group's state isn't in the mailbox: %s", fault)
 
     async def _upload_soon(self) -> None:
@@ -489,7 +490,8 @@ class Delivery:
         return min(max(min(waits, default=_KEEP_UP), 0.01), _KEEP_UP)
 
     def _list_waits(self) -> list[float]:
-        """Return in how many seconds something is to be sent, and something disappears, as far as there is any."""
+        """Return in how many seconds something is to be sent, and in how many something disappears, if anything
+        is."""
         store, now = self._mail.store, now_ms()
         return [(at - now) / 1000 for at in (store.next_due(), store.next_vanishing()) if at is not None]
 
@@ -499,7 +501,7 @@ class Delivery:
             self._mail.desk.hold_back(waiting, now_ms() + int(1000 * _RETRY))
 
     async def _fetch_state(self, wanted: WantedState) -> None:
-        """Fetch a group's state from the mailboxes of who has told of it."""
+        """Fetch a group's state from the mailboxes of the device that has told of it."""
         route = self._mail.find_route(wanted.device)
         try:
             size, key, roots = wanted.fields
@@ -555,7 +557,7 @@ class Delivery:
     def _seal_due(self) -> list[Outbound]:
         self._hold_back()
         sealed = self._mail.desk.seal_due(now_ms())
-        self.under_way.update(sealed)  # here: who waits for it may be cancelled
+        self.under_way.update(sealed)  # in this task: the one that waits for it may be cancelled
         return sealed
 
     def _put_back(self) -> None:

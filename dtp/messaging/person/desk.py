@@ -76,7 +76,7 @@ class ReceivedEnvelopes:
     answers: set[bytes] = field(default_factory=set)
     #: Devices that have said that they have more of what waited for them.
     acknowledged: set[bytes] = field(default_factory=set)
-    #: Devices that have begun anew: they may not know any more whose we are.
+    #: Devices that have begun anew: they may have forgotten whose device this is.
     renewed: set[bytes] = field(default_factory=set)
     #: Devices of which nothing had come before.
     newcomers: set[bytes] = field(default_factory=set)
@@ -125,7 +125,7 @@ class Desk:
             for device in self.store.list_devices():
                 peer = self.peer_of(device)
                 peer.remote.sessions = []
-                # Where nothing waits, our card goes with what is said next.
+                # If nothing waits, our card goes with what is said next.
                 if not self.store.count_waiting(device):
                     peer.introduced = Introduced.NOT
                 first = int(peer.introduced is not Introduced.NOT)
@@ -246,7 +246,7 @@ class Desk:
         *,
         shown: bytes = b"",
     ) -> None:
-        """Queue an event for devices, within `transaction`, in order with their other events; `shown` is the id of
+        """Queue an event for devices, within `transaction`, in order with other events for them; `shown` is the id of
         the message that it brings, where that isn't its own.
 
         Where a device wasn't told who we are, or less than it may know by now, what `introduce` returns goes first.
@@ -347,13 +347,13 @@ class Desk:
         self.store.note_sealed(self.local.instance)
 
     def not_sent(self, outbound: Outbound, until_ms: int) -> None:
-        """Send it again then: no mailbox has taken it."""
+        """Have it sent again at that time: no mailbox has taken it."""
         if outbound.number is not None:
             with self.store.transaction():
                 self.store.put_back(outbound.device, outbound.number, until_ms, outbound.tries)
 
     def send_now(self, device: bytes = b"") -> None:
-        """Have it sent now what no mailbox has taken yet for a device, or for any."""
+        """Have sent now what no mailbox has taken yet for a device, or for any."""
         with self.store.transaction():
             self.store.make_due(device)
 

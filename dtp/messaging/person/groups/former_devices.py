@@ -110,7 +110,7 @@ class FormerDevices:
                 card = ContactCard.parse(encoded)
             except ContactCardError:
                 continue
-            # Anybody may name another's device: it is theirs in what they have signed.
+            # Anybody may name another's device: it counts as theirs only in what they have signed.
             for device in card.devices:
                 if (device, card.person) in signers:
                     self._put_card(group, device, card, teller)

@@ -39,7 +39,7 @@ _DIAL: Final = 10.0
 
 
 class GroupTopics:
-    """By what messages of large groups are spread: topics of a node that is open, of the device's own identity."""
+    """What messages of large groups are spread by: topics of an open node of the device's own identity."""
 
     def __init__(
         self, node: Node, *, least: int = 64, patience: float = 60.0, answer_within: float = 10.0
@@ -51,7 +51,8 @@ class GroupTopics:
 
 
 def topic_key(group: bytes) -> bytes:
-    """Return the key of a group's topic, which nobody guesses who hasn't seen the group's operations or a link."""
+    """Return the key of a group's topic, which nobody can guess without having seen the group's operations or a
+    link."""
     return blake2b(group, digest_size=32, person=_KEY).digest()
 
 
@@ -81,7 +82,7 @@ class TopicSpreader:
             self._task.start()
 
     async def stop(self) -> None:
-        """End that: what waits to be spread is given by mailbox the next time."""
+        """End it: what waits to be spread is given by mailbox the next time."""
         await self._task.stop()
         for task in self._reading.values():
             await task.stop()

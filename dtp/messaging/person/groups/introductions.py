@@ -40,7 +40,7 @@ class Introductions:
         self._mail = mail
         self.most_named, self.most_strangers = MAX_NAMED, MAX_STRANGERS
         self.most_unnamed = MAX_UNNAMED
-        #: Of whose cards the program was told since it began that they end, and when.
+        #: Whose cards the program was told about ending, since it began, and when they end.
         self._told_ends: set[tuple[bytes, int]] = set()
 
     @property

@@ -34,7 +34,7 @@ _UNDER_WAY: Final = 512 * 1024
 #: Ms for which a new member is given what comes of those who haven't heard of them, and how long it waits for more.
 _TRAIL_MS: Final = 86_400_000
 _LATER_MS: Final = 600_000
-#: ... and for which a device that collects nothing is waited for.
+#: ... and for which a device that collects nothing holds this up.
 _PATIENCE_MS: Final = 30 * 86_400_000
 
 
@@ -89,7 +89,7 @@ class GroupPast:
         return () if contact is None else tuple(contact.card.devices)
 
     def give_due(self, now_ms: int) -> None:
-        """Queue the next pieces for who has what was given before. One transaction."""
+        """Queue the next pieces for members that have what was given before. One transaction."""
         if not self._givings:
             self.waits = False
             return

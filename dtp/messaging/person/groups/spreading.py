@@ -19,9 +19,9 @@ from dtp.messaging.person.storage.spread_store import Spread
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Ms for which who has said that it reads along is taken to do so.
+#: Ms for which a device that has said that it reads along counts as doing so.
 PRESENT_MS: Final = 600_000
-#: Groups that aren't known here, or of which it isn't, in which a device has sealed something for us.
+#: Groups in which a device has sealed something for us, and which aren't known here or don't have that device.
 _UNKNOWN_LANES: Final = 8
 #: Senders of whom what came last is held in memory.
 _CACHED: Final = 1024
