@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: `read` hands out a received piece of at least this size as it is, rather than join it with the next.
 _WHOLE = 16 * 1024
+#: Pieces of less are kept joined: by itself a piece of one byte takes fifty.
+_JOINED = 512
 #: Of every stream that has kept nothing yet, or has a sink: nothing is ever put in.
 _NO_CHUNKS: deque[bytes] = deque(maxlen=0)
 
@@ -410,7 +412,10 @@ class Stream:
             return
         if self._chunks is _NO_CHUNKS:
             self._chunks = deque()
-        self._chunks.append(data)
+        if self._size and len(data) < _JOINED and len(self._chunks[-1]) < _JOINED:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
         self._size += len(data)
         waiter = self._read_waiter
         if waiter is not None and not waiter.done():

@@ -329,3 +329,40 @@ async def test_a_traceback_of_the_end_is_of_one_task_alone() -> None:
         last = ends[-1]
         assert isinstance(last, ConnectionClosed)
         assert len(traceback.extract_tb(last.__traceback__)) < 10
+
+
+class Pieces:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[bytes] = []
+
+    def stream_data(self, data: bytes) -> None:
+        self.given.append(data)
+
+    def stream_eof(self) -> None:
+        pass
+
+    def stream_error(self, error: dtp.DtpError) -> None:
+        pass
+
+    def stream_writable(self) -> None:
+        pass
+
+
+@on_fake_clock
+async def test_many_small_pieces_are_kept_as_few() -> None:
+    """By itself a piece of one byte takes fifty: what is counted as unread would be a small part of what is kept."""
+    async with both_ends() as (near, far):
+        written = [await near.open_stream(), await near.open_stream()]
+        for _ in range(1500):
+            for stream in written:  # in turns, so that what comes of one doesn't follow on itself
+                stream.write(b"x")
+            await asyncio.sleep(0)
+        await asyncio.gather(*(each.flush() for each in written))
+        for _ in written:
+            stream, pieces = await far.accept_stream(), Pieces()
+            assert await stream.readexactly(100) == b"x" * 100
+            stream.attach_sink(pieces)
+            assert b"".join(pieces.given) == b"x" * 1400
+            assert len(pieces.given) <= 4
