@@ -235,6 +235,29 @@ def test_a_machine_with_the_old_key_takes_a_card_of_another_key_that_is_found(vi
     assert bob.get_contact(alice.person).card.key == rotated.card.key
 
 
+def test_a_machine_that_a_found_card_of_another_key_has_left_out_signs_nothing_more(village: Make) -> None:
+    """It signed on by the old key, also after it was opened again: nobody took what it said."""
+    at, account = two_owners(village)
+    alice = at.people["alice"]
+    rotated = Account.rotate(
+        *(account.card, known_identity("recovery"), known_identity("another key")),
+        *(known_identity("another recovery").id, [Device(known_identity("desk").id.key)]),
+    )
+    card = ContactCard(rotated.card.key, rotated.card, at.now, 0, "", ()).signed_by(rotated.identity)
+    told = alice.take_found_card(card, Nearness.ANYWHERE, at.now)
+    assert [each.what for each in told] == [What.OWN_KEY_REPLACED, What.REVOKED]
+    with pytest.raises(MessageError, match="another key by now"):
+        alice.set_profile("Alice", [], at.now)
+    with pytest.raises(MessageError, match="another key by now"):
+        alice.change_account(account.add(known_identity("tablet").id), at.now)
+    alice.close()
+    with pytest.raises(MessageError, match="another key by now"):
+        at.open("alice", account=account)
+    back = rotated.add(alice.identity.id, "alice", now_ms=at.now)
+    again = at.open("alice", account=back)  # whoever has the new key names it again
+    assert again.card.key == rotated.card.key
+
+
 def test_a_device_that_was_removed_does_not_tell_of_the_card_that_named_it(village: Make) -> None:
     """It could have told for ever that two machines had changed the account, until somebody added it back."""
     at, account = two_owners(village)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The account's card before the one that counts now, in the store.
 _FORMER: Final = "former_card"
+#: The account's card of another key that was found and doesn't name this device, which keeps its own.
+_REPLACING: Final = "replacing_card"
 
 
 class OwnCard:
@@ -39,9 +41,12 @@ class OwnCard:
 
     def check_key(self, account: Account) -> None:
         """Raise `MessageError` where the account has another key by now: what this one signs would undo that here."""
-        known = self._mail.card.account
-        if known is not None and known.supersedes(account.card) and known.key != account.card.key:
-            raise MessageError(f"{known.name} has another key by now: give that one, with its newest card")
+        replacing = self._mail.store.get_value(_REPLACING)
+        for known in (self._mail.card.account, Card.parse(replacing) if replacing else None):
+            if known is not None and known.supersedes(account.card) and known.key != account.card.key:
+                raise MessageError(
+                    f"{known.name} has another key by now: give that one, with its newest card"
+                )
 
     def find_newest(self, given: Account) -> Account:
         """Return the account with the card that we have, if that is newer than the one that it was given with and of
@@ -62,10 +67,13 @@ class OwnCard:
         return [*told, *self._adopt(newest, now_ms)] if newest is not mail.card else told
 
     def take_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
-        """Take a card that was found where everybody may put one, and return what the program is told."""
+        """Take a card that was found where everybody may put one, and return what the program is told. One that
+        doesn't name this device isn't taken; where it is of another key, nothing more is signed with ours."""
         mail = self._mail
         with mail.transaction():
             if card.supersedes(mail.card) and mail.identity.id.key not in card.devices:
+                if card.account is not None and card.key != mail.card.key:
+                    mail.store.put_value(_REPLACING, card.account.encode())
                 return [*self._note_news(card, None), Notice(What.REVOKED, card.person)]
             return self.take_told(card, now_ms)
 
