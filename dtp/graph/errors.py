@@ -40,6 +40,12 @@ class StoreError(LocalError):
     code = "graph-store"
 
 
+class GraphStoreFull(StoreError):
+    """There is no room on the disk for what a graph has to keep. What it keeps is still there."""
+
+    code = "graph-store-full"
+
+
 class StoreAway(StoreError):
     """The database of a graph doesn't answer, or takes nothing more now. Trying again may help."""
 

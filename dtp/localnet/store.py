@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from dtp.localnet.model import NodeStateError, ObjectRecord
 from dtp.localnet.outcome import coin_type
-from dtp.sqlite import is_locked
+from dtp.sqlite import describe_fault, is_locked
 from dtp.sui.objects import AddressOwner, ConsensusAddressOwner, ObjectOwner
 
 __all__ = ["ChainStore", "Removed", "StoredTransaction"]
@@ -178,7 +178,8 @@ class ChainStore:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(fault, sqlite3.Error):
-                raise NodeStateError(f"the node's database can't be written: {fault}") from None
+                why = str(fault) if self._path is None else describe_fault(fault, self._path)
+                raise NodeStateError(f"the node's database can't be written: {why}") from None
             raise
         if len(self._cache) > _CACHED:
             self._cache.clear()

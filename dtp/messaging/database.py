@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dtp.identity.private import close_to_others, make_private_file, make_private_folder
-from dtp.messaging.errors import StoreFailed, StoreUnusable
-from dtp.sqlite import primary_code
+from dtp.messaging.errors import MessageStoreFull, StoreFailed, StoreUnusable
+from dtp.sqlite import describe_fault, is_full, primary_code
 
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
@@ -42,8 +42,8 @@ _FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
 class Database:
     """The file at `path`; ":memory:" for one that lasts as long as the object. It may be used from several threads.
 
-    Every method raises `StoreFailed` where the file can't be read or written; a transaction is whole, or didn't
-    happen.
+    Every method raises `StoreFailed` where the file can't be read or written, `MessageStoreFull` where there is no
+    room for it; a transaction is whole, or didn't happen.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, application: int, schema: str) -> None:
@@ -106,7 +106,7 @@ class Database:
                     if not synced:
                         self._db.execute("PRAGMA synchronous = FULL")
             except sqlite3.Error as fault:
-                raise StoreFailed(f"can't write {self.path}: {fault}") from fault
+                raise self._make_error("write", fault) from fault
 
     def execute(self, query: str, values: Sequence[Any]) -> int:
         """Run a statement of the transaction that is open. Return how many rows it has changed."""
@@ -123,7 +123,11 @@ class Database:
                 given = values[0] if values and isinstance(values[0], dict) else values
                 return self._db.execute(query, given).fetchall()
             except _FAULTS as fault:
-                raise StoreFailed(f"can't read {self.path}: {fault}") from fault
+                raise self._make_error("read", fault) from fault
+
+    def _make_error(self, doing: str, fault: Exception) -> StoreFailed:
+        kind = MessageStoreFull if is_full(fault, self.path) else StoreFailed
+        return kind(f"can't {doing} {self.path}: {describe_fault(fault, self.path)}")
 
     def close(self) -> None:
         """Close the file. Idempotent."""
@@ -133,6 +137,8 @@ class Database:
 
 def _not_opened(path: str, fault: OSError | sqlite3.Error | UnicodeDecodeError) -> StoreFailed:
     """Return what to raise for a file that can't be opened: `StoreUnusable` where only a person can mend it."""
+    if is_full(fault, path):
+        return MessageStoreFull(f"can't open {path}: {describe_fault(fault, path)}")
     if isinstance(fault, OSError):
         stays = fault.errno in _FOR_GOOD_HERE
     elif isinstance(fault, UnicodeDecodeError):

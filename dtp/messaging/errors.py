@@ -86,6 +86,12 @@ class StoreUnusable(StoreFailed):
     code: ClassVar[str] = "message-store-unusable"
 
 
+class MessageStoreFull(StoreFailed):
+    """There is no room on the disk for what a store of messages has to keep. What it keeps is still there."""
+
+    code: ClassVar[str] = "message-store-full"
+
+
 class StoreAway(StoreFailed):
     """A database of messages doesn't answer, or takes nothing more now. Trying again may help."""
 

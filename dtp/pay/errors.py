@@ -234,6 +234,12 @@ class StoreError(LocalError):
     code = "pay-store"
 
 
+class PayStoreFull(StoreError):
+    """There is no room on the disk for what the store of vouchers has to keep. What it keeps is still there."""
+
+    code = "pay-store-full"
+
+
 class StoreBusy(StoreError):
     """Another process writes to the store of vouchers for longer than was waited."""
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 from dtp.daemon.state import CountKey, Used
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.identity.private import make_private_file
-from dtp.sqlite import primary_code
+from dtp.sqlite import describe_fault, primary_code
 
 _T = TypeVar("_T")
 
@@ -147,7 +147,7 @@ class SqliteCountStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.Error as error:
-            raise StateError(f"{self._path}: {error}") from error
+            raise StateError(f"{self._path}: {describe_fault(error, self._path)}") from error
 
 
 def _unusable(path: str, error: BaseException | None) -> StateUnusable | None:

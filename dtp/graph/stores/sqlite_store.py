@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from dtp.core.crdt import AUTHOR_SIZE
-from dtp.graph.errors import StoreError
+from dtp.graph.errors import GraphStoreFull, StoreError
 from dtp.graph.frames.envelope import SKIPPED, Signed
 from dtp.graph.frames.proving import Proof
 from dtp.graph.stores.salvage import pages_in_log, salvage
@@ -40,7 +40,7 @@ from dtp.graph.stores.store import Loaded, Store, fit_sequences
 from dtp.graph.stores.witness import Witness
 from dtp.identity.private import make_private_file
 from dtp.locking import FileLock
-from dtp.sqlite import is_locked
+from dtp.sqlite import describe_fault, is_full, is_locked
 
 _T = TypeVar("_T")
 log = logging.getLogger("dtp.graph")
@@ -94,7 +94,7 @@ class SqliteStore(Store):
             self._db = self._open_database()
         except (OSError, sqlite3.Error) as error:
             self._lock.release()
-            raise StoreError(f"{self._path} can't be opened: {error}") from error
+            raise self._make_error("opened", error) from error
         try:
             self._check_file(name)
         except BaseException:
@@ -342,7 +342,8 @@ class SqliteStore(Store):
 
     def _make_error(self, what: str, error: Exception) -> StoreError:
         hint = "; another process has it" if is_locked(error) else ""
-        return StoreError(f"{self._path} could not be {what}: {error}{hint}")
+        kind = GraphStoreFull if is_full(error, self._path) else StoreError
+        return kind(f"{self._path} could not be {what}: {describe_fault(error, self._path)}{hint}")
 
     @contextmanager
     def _open_transaction(self, *, synced: bool) -> Iterator[None]:

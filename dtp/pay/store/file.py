@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from dtp import config
 from dtp.identity.private import close_to_others, make_private_file, make_private_folder
-from dtp.pay.errors import NoStore, StoreBusy, StoreError
+from dtp.pay.errors import NoStore, PayStoreFull, StoreBusy, StoreError
 from dtp.pay.store.schema import FORMAT, SCHEMA, UPGRADES
-from dtp.sqlite import primary_code
+from dtp.sqlite import describe_fault, is_full, primary_code
 
 if TYPE_CHECKING:
     pass
@@ -102,7 +102,7 @@ class StoreFile:
         except (OSError, sqlite3.Error) as fault:
             if not make and _is_missing(self.path):
                 raise NoStore(f"no store at {self.path}: there is no such file") from fault
-            raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
+            raise _error_for(fault, "open the store of vouchers", self.path) from fault
         try:
             with self._write_transaction():
                 self._prepare_schema()
@@ -179,13 +179,13 @@ class StoreFile:
         try:
             db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as fault:
-            raise _error_for(fault, f"can't write {self.path}: {fault}") from fault
+            raise _error_for(fault, "write", self.path) from fault
         try:
             yield
             db.execute("COMMIT")
         except sqlite3.Error as fault:
             _roll_back(db)
-            raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
+            raise _error_for(fault, "write", self.path) from fault
         except OverflowError as fault:  # a node's: what is made here is smaller
             _roll_back(db)
             raise StoreError(
@@ -214,14 +214,14 @@ class StoreFile:
         try:
             self._db.execute(f"PRAGMA synchronous={how}")
         except sqlite3.Error as fault:
-            raise StoreError(f"can't write {self.path}: {fault}") from fault
+            raise _error_for(fault, "write", self.path) from fault
 
     def _fetch_rows(self, query: str, *values: Any) -> list[Any]:
         try:
             with self._lock:
                 return self._db.execute(query, values).fetchall()
         except sqlite3.Error as fault:
-            raise _error_for(fault, f"can't read {self.path}: {fault}") from fault
+            raise _error_for(fault, "read", self.path) from fault
 
     def close(self) -> None:
         """Close the file, after what is under way in other threads. Idempotent."""
@@ -249,7 +249,7 @@ class StoreFile:
             for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0"):
                 db.execute(f"PRAGMA {pragma}")
         except sqlite3.Error as fault:
-            raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
+            raise _error_for(fault, "open the store of vouchers", self.path) from fault
         self._prompt = db
         return db
 
@@ -271,13 +271,17 @@ class StoreFile:
                     self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except (OSError, sqlite3.Error) as fault:
             self._unsynced = True
-            raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
+            raise _error_for(fault, "write", self.path) from fault
 
 
-def _error_for(fault: sqlite3.Error, what: str) -> StoreError:
-    """Return the error of ours that says `what`: another one where it is only that others write."""
-    busy = primary_code(fault) == sqlite3.SQLITE_BUSY
-    return StoreBusy(what) if busy else StoreError(what)
+def _error_for(fault: OSError | sqlite3.Error, doing: str, path: str) -> StoreError:
+    """Return the error of ours that says what can't be done: other ones where others write, or the disk is full."""
+    kind = StoreError
+    if primary_code(fault) == sqlite3.SQLITE_BUSY:
+        kind = StoreBusy
+    elif is_full(fault, path):
+        kind = PayStoreFull
+    return kind(f"can't {doing} {path}: {describe_fault(fault, path)}")
 
 
 def _roll_back(db: sqlite3.Connection) -> None:

@@ -63,7 +63,7 @@ def test_a_full_disk_is_told_by_a_daemon_that_has_nothing_to_write(run: Run, tmp
         small_disk.fill(folder)
         await until(lambda: not pair.far.get_status()["state_up"])
         status = pair.far.get_status()
-        why = f"{folder}/state.db: database or disk is full"
+        why = f"{folder}/state.db: the disk is full; make room on it and try again: what was stored is still there"
         assert status["state_trouble"] == why
         assert health_of(status)["state_trouble"] == why
         assert f"state away: {why}" in text_of(status)
