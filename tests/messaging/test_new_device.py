@@ -126,7 +126,7 @@ def test_whoever_writes_to_a_new_device_before_it_hears_of_them_is_whom_the_othe
         at.say(each, laptop.person, "hello")
     at.deliver()
     assert all(each.stranger and not each.blocked for each in phone.contacts)
-    phone.update_contact(at.people["eve"].person, nickname="Eve")
+    phone.known_people.change_contact(at.people["eve"].person, at.now + 1, nickname="Eve", stranger=True)
     laptop.missed.send_history(phone.identity.id.key, 0, at.now)
     at.deliver()
     found = {name: phone.get_contact(at.people[name].person) for name in ("carol", "mallory", "eve")}
@@ -135,7 +135,7 @@ def test_whoever_writes_to_a_new_device_before_it_hears_of_them_is_whom_the_othe
     }  # fmt: skip
     assert found["eve"].nickname == "Eve"
     laptop.missed.send_history(phone.identity.id.key, 0, at.now)
-    phone.update_contact(at.people["mallory"].person, blocked=False)  # what is said here stays
+    phone.known_people.change_contact(at.people["mallory"].person, at.now + 1, blocked=False)  # said last
     at.deliver()
     assert not phone.get_contact(at.people["mallory"].person).blocked
 
@@ -261,7 +261,7 @@ def test_what_is_refused_on_a_new_device_comes_by_way_of_no_other_one(
     assert at.texts("laptop", carol.person) == ["by my other key"]
     assert [at.texts("phone", each.person) for each in (bob, carol)] == [[], []]
     assert phone.store.list_unread() == []
-    phone.accept_key(carol.person, at.now)
+    phone.known_people.accept_key(carol.person, at.now)
     assert at.texts("phone", carol.person) == ["by my other key"]
 
 

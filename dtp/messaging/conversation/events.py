@@ -81,7 +81,18 @@ FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
     EventKind.REACT: ({"target": _ID, "emoji": _TEXT}, {}),
     EventKind.READ: ({"targets": _IDS}, {}),
     EventKind.TYPING: ({"on": _FLAG}, {}),
-    EventKind.CARD: ({"card": _BYTES}, {"stranger": _FLAG, "blocked": _FLAG, "far": _FLAG}),
+    EventKind.CARD: (
+        {"card": _BYTES},
+        {
+            "stranger": _FLAG,
+            "blocked": _FLAG,
+            "verified": _FLAG,
+            "accepted": _FLAG,
+            "far": _FLAG,
+            "nickname": _TEXT,
+            "changed": _COUNT,
+        },
+    ),
     EventKind.COPY: ({"sender": _BYTES, "event": _BYTES}, {"told": _BYTES, "new": _FLAG}),
     EventKind.MEMBERSHIP: (
         {"operations": "blobs"},

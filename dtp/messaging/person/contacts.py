@@ -69,6 +69,8 @@ class Contact:
     named_by: bytes = b""
     #: How near those are who have told where it is: its mailboxes are dialled as told by them.
     nearness: Nearness = Nearness.ANYWHERE
+    #: When the user has said something of them on one of their devices: Unix time in ms, 0 for never.
+    changed_ms: int = 0
     #: True once the card isn't valid any more. This isn't kept: `Contacts.list_expiring` says when to look.
     expired: bool = False
 
@@ -116,17 +118,19 @@ class Contact:
         """Return it as bytes."""
         pending = self.pending.encode() if self.pending else b""
         flags = (self.verified, self.stranger, self.blocked)
-        return pack([self.card.encode(), pending, *flags, self.nickname, self.named_by, int(self.nearness)])
+        told = (self.nickname, self.named_by, int(self.nearness), self.changed_ms)
+        return pack([self.card.encode(), pending, *flags, *told])
 
     @classmethod
     def load(cls, saved: bytes) -> Self:
         """Return what `save` gave. Raise `StoreFailed`."""
         card, pending, verified, stranger, blocked, nickname, named_by, *later = unpack_saved(saved)
-        (nearness,) = later or (Nearness.ANYWHERE,)  # older files don't have it
+        nearness = later[0] if later else Nearness.ANYWHERE  # older files don't have it, nor what follows
         waiting = ContactCard.parse(pending) if pending else None
         return cls(
             *(ContactCard.parse(card), waiting, verified, stranger, blocked, nickname, named_by),
             nearness=Nearness(nearness),
+            changed_ms=later[1] if len(later) > 1 else 0,
         )
 
 

@@ -34,6 +34,7 @@ from dtp.messaging.person.groups.past import GroupPast
 from dtp.messaging.person.groups.spreading import Spreading
 from dtp.messaging.person.missed import MissedEvents
 from dtp.messaging.person.notices import CallSignalled, Notice, What
+from dtp.messaging.person.parts.known_people import KnownPeople
 from dtp.messaging.person.parts.own_card import OwnCard
 from dtp.messaging.person.post_tray import PostTray
 from dtp.messaging.person.quotas import Allowances, MessageQuotas
@@ -84,6 +85,7 @@ class Correspondence:
         self.reading = ReadMessages(self)
         self.succession = Succession(self)
         self.own_card = OwnCard(self)
+        self.known_people = KnownPeople(self)
         try:
             self._load_state(now_ms)
         except BaseException:
@@ -270,9 +272,10 @@ class Correspondence:
             raise MessageError("that is your own card: give it to others")
         near = card.nearness_by_hand if teller is None else teller
         with self.transaction():
+            before = self.contacts.get_contact(card.person)
             contact, _ = self.take_contact(card, near, stranger=False)
-            if contact.stranger:
-                self.put_contact(replace(contact, stranger=False))
+            if before is None or before.stranger:
+                self.known_people.tell_contact(replace(contact, stranger=False), now_ms)
             self.introductions.note_expired(now_ms)
         return self.get_contact(card.person)
 
@@ -290,23 +293,12 @@ class Correspondence:
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
 
     def update_contact(self, person: bytes, **changes: Any) -> Contact:
-        """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`."""
+        """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`. Here alone: see
+        `KnownPeople`."""
         with self.transaction():
             contact = replace(self.get_contact(person), **changes)
             self.put_contact(contact)
         return contact
-
-    def accept_key(self, person: bytes, now_ms: int) -> Contact:
-        """Accept the key with which a contact has replaced its own: what it wrote since is shown, unless its card has
-        ended."""
-        self.get_contact(person)
-        with self.transaction():
-            with self.introductions.change_card(person):
-                if self.contacts.accept_card(person) is None:
-                    raise MessageError("no other key of this contact waits to be accepted")
-                self.introductions.note_expired(now_ms)  # groups show what they hold by it
-            self.group_states.show_held(person)
-        return self.get_contact(person)
 
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
@@ -633,7 +625,7 @@ class Correspondence:
             told = self.own_card.take_told(card, now_ms) if is_ours else []
             self.desk.note_person(device, card.person)
             return told
-        taken = self.introductions.take_card(device, card, event.fields, teller)
+        taken = self.introductions.take_card(device, card, event.fields, teller, now_ms)
         what = _NOTICES.get(taken[1]) if taken else None
         return [Notice(what, card.person, card.person, detail=taken[0].name)] if taken and what else []
 

@@ -376,14 +376,15 @@ class Messenger:
 
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
-        accept = self.correspondence.accept_key
+        accept = self.correspondence.known_people.accept_key
         await self.delivery.run_in_thread(accept, self.conversation_of(person), now_ms())
+        self.delivery.wake_up()  # our other devices are told
         self.inbox.add_messages(await self.list_unread())
 
     async def _update_contact(self, person: Person, **changes: Any) -> None:
-        await self.delivery.run_in_thread(
-            self.correspondence.update_contact, self.conversation_of(person), **changes
-        )
+        change = partial(self.correspondence.known_people.change_contact, **changes)
+        await self.delivery.run_in_thread(change, self.conversation_of(person), now_ms())
+        self.delivery.wake_up()  # our other devices are told
 
     def safety_number(self, person: Person) -> str:
         """Return the 60 digits that both read to each other: they differ if somebody stands between."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dtp.carriers.nearness import Nearness
 from dtp.messaging.conversation.events import ID_BYTES, MAX_EVENT_BYTES, Event, EventKind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.ends.order import MAX_UNACKNOWLEDGED
@@ -136,10 +135,7 @@ class MissedEvents:
         return sent
 
     def _send_contact(self, device: bytes, contact: Contact, now_ms: int) -> None:
-        far = contact.nearness is Nearness.ANYWHERE
-        how = {"stranger": contact.stranger, "blocked": contact.blocked, "far": far}
-        told = {"card": contact.card.encode(), **{name: True for name, holds in how.items() if holds}}
-        self._mail.enqueue_event([device], Event(EventKind.CARD, contact.person, 0, now_ms, told), now_ms)
+        self._mail.enqueue_event([device], self._mail.known_people.describe_contact(contact, now_ms), now_ms)
 
     def _list_new_devices(self, teller: bytes, now_ms: int) -> list[bytes]:
         others = {*self._mail.own_devices} - {teller}

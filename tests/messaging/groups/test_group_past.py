@@ -592,6 +592,6 @@ def test_nothing_of_a_key_that_nobody_has_accepted_is_shown_before_that(
     at.deliver()
     assert bob.person not in carol.groups[group].members.roles
     assert shown(at, "carol", group) == []
-    carol.accept_key(alice.person, at.now)
+    carol.known_people.accept_key(alice.person, at.now)
     found = {(each.text, each.told) for each in shown(at, "carol", group)}
     assert found == {("alice's", b""), ("bob's", alice.person), ("written", b"")}

@@ -116,7 +116,7 @@ def test_what_was_missed_waits_for_a_key_to_be_accepted_and_for_nothing_that_has
         alice.take_found_card(replaced_key(bob, account), Nearness.ANYWHERE, village.now)
         village.deliver()
         assert village.texts("bob", group) == []
-        alice.accept_key(bob.person, village.now)
+        alice.known_people.accept_key(bob.person, village.now)
         village.say("alice", bob.person, "there you are")
         village.deliver()
         assert village.texts("bob", group) == ["first", "last"]
@@ -138,7 +138,7 @@ def test_what_is_said_in_a_group_meanwhile_waits_for_a_key_to_be_accepted(tmp_pa
         village.say("carol", group, "hello")
         village.deliver()
         assert village.texts("bob", group) == []
-        alice.accept_key(bob.person, village.now)
+        alice.known_people.accept_key(bob.person, village.now)
         village.say("alice", bob.person, "there you are")
         village.deliver()
         assert village.texts("bob", group) == ["meanwhile", "hello"]
@@ -178,7 +178,7 @@ def test_what_somebody_said_in_a_group_behind_their_removal_stays_hidden_whateve
         village.deliver()
         alice.contacts.consent = "ask"
         alice.take_found_card(replaced_key(bob, account), Nearness.ANYWHERE, village.now)
-        alice.accept_key(bob.person, village.now)
+        alice.known_people.accept_key(bob.person, village.now)
         assert village.texts("alice", group) == []
         assert village.texts("alice", bob.person) == ["hello"]
 

@@ -213,7 +213,7 @@ def test_who_has_another_key_by_now_gets_nothing_that_waited_for_former_devices(
     bob.take_found_card(alice.card, Nearness.ANYWHERE, at.now)
     assert bob.contacts.is_waiting(alice.person)
     assert bob.store.count_waiting(device)
-    bob.accept_key(alice.person, at.now)
+    bob.known_people.accept_key(alice.person, at.now)
     assert not bob.store.count_waiting(device)
     assert bob.store.count_waiting(alice.identity.id.key)
 

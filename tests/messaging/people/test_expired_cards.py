@@ -200,7 +200,7 @@ def test_a_clock_that_was_ahead_shows_nothing_of_a_key_that_waits_for_consent(vi
     pass_time(at, 31)
     pass_time(at, -31)
     assert at.texts("bob", alice.person) == ["hello"]
-    bob.accept_key(alice.person, at.now)
+    bob.known_people.accept_key(alice.person, at.now)
     assert at.texts("bob", alice.person) == ["hello", "it's me"]
 
 
@@ -209,7 +209,7 @@ def test_a_key_is_accepted_whose_card_has_ended_and_nothing_shown_by_it(village:
     alice, bob = at.people["alice"], at.people["bob"]
     account = replace_key(at, 30)
     pass_time(at, 31)
-    accepted = bob.accept_key(alice.person, at.now)
+    accepted = bob.known_people.accept_key(alice.person, at.now)
     assert at.texts("bob", alice.person) == ["hello"]
     assert accepted.expired
     renewed = account.renew(at.now + DAY, now_ms=at.now)
@@ -222,7 +222,7 @@ def test_a_key_that_is_accepted_after_the_card_before_has_ended_shows_all_at_onc
     alice, bob = at.people["alice"], at.people["bob"]
     replace_key(at, 0)
     pass_time(at, 31)
-    bob.accept_key(alice.person, at.now)
+    bob.known_people.accept_key(alice.person, at.now)
     assert at.texts("bob", alice.person) == ["hello", "it's me"]
 
 

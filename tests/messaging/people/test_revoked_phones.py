@@ -63,7 +63,7 @@ def test_what_waits_goes_to_no_device_that_a_card_which_waits_for_consent_has_le
     bob.take_found_card(card.signed_by(key), Nearness.ANYWHERE, at.now)
     assert bob.find_route(alice.identity.id.key).mailboxes == alice.card.mailboxes
     assert bob.find_route(phone.identity.id.key).mailboxes == ()
-    bob.accept_key(alice.person, at.now)
+    bob.known_people.accept_key(alice.person, at.now)
     assert (waiting_for(bob, alice, at.now), waiting_for(bob, phone, at.now)) == (2, 0)  # our card, and that
 
 

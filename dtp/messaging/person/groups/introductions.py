@@ -54,7 +54,7 @@ class Introductions:
         return sum(waiting) < self.most_strangers
 
     def take_card(
-        self, device: bytes, card: ContactCard, fields: Mapping[str, Any], teller: Nearness
+        self, device: bytes, card: ContactCard, fields: Mapping[str, Any], teller: Nearness, now_ms: int
     ) -> tuple[Contact, CardChange] | None:
         """Keep the card of a device's person, or of a contact of ours that a device of ours tells of, and return what
         has changed; None for another one, or where there is no room for strangers. `fields` are the event's."""
@@ -63,7 +63,10 @@ class Introductions:
             near = Nearness.ANYWHERE if fields.get("far") else self.nearness_of(mail.person)
             before, is_stranger = mail.contacts.get_contact(card.person), fields.get("stranger", False)
             contact, change = mail.take_contact(card, near, stranger=is_stranger)
-            if before is None or before.stranger:  # nobody has said here what to do with them
+            if "changed" in fields:
+                mail.known_people.take_over(contact, card, fields, now_ms)
+                contact = mail.get_contact(card.person)
+            elif before is None or before.stranger:  # nobody has said here what to do with them
                 is_blocked = contact.blocked or fields.get("blocked", False)
                 contact = self._keep(replace(contact, stranger=is_stranger, blocked=is_blocked))
             return contact, change
