@@ -473,13 +473,11 @@ class Delivery:
             await self.run_in_thread(desk.send_now, device)
         repairs = self._due.take_repairs()
         await requests.ask_all([(device, self._repair_session(device)) for device in repairs])
-        if self._mail.group_states.is_given:
-            await self._upload_soon()
         for wanted in await self.run_in_thread(self._mail.group_states.take_wanted, now_ms()):
             self._tasks.start(self._fetch_state(wanted), name="dtp-messages-state")
         beginning = await self.run_in_thread(self._find_sessions_to_begin, now_ms())
         await requests.ask_all([(device, self._begin_soon(device)) for device in beginning])
-        while sealed := await self.run_in_thread(self._seal_due):
+        while sealed := await self._seal_next():
             await requests.ask_all([(each.device, self._send_outbound(each)) for each in sealed])
         waited_for = requests.waited_for()  # they are told all in one, once they have answered
         answers = self._due.take_answers(waited_for)
@@ -554,7 +552,19 @@ class Delivery:
         await self._send_anywhere(outbound)
         self.under_way.discard(outbound)
 
-    def _seal_due(self) -> list[Outbound]:
+    async def _seal_next(self) -> list[Outbound]:
+        """Return what is due, sealed. Groups' states that it names are in our mailboxes first, where we reach any:
+        whoever fetches one too early tries again after minutes."""
+        while True:
+            if self._mail.group_states.is_given:
+                await self._upload_soon()
+            if (sealed := await self.run_in_thread(self._seal_due)) is not None:
+                return sealed
+
+    def _seal_due(self) -> list[Outbound] | None:
+        """Return what is due, sealed; None where one more state has to be uploaded before."""
+        if self._mail.group_states.is_given and self.own:
+            return None
         self._hold_back()
         sealed = self._mail.desk.seal_due(now_ms())
         self.under_way.update(sealed)  # in this task: the one that waits for it may be cancelled

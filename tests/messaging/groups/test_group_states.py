@@ -17,8 +17,11 @@ from dtp.messaging.conversation.membership import MAX_OF_MEMBER
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation
 from dtp.messaging.ends.order import resend_after
 from dtp.messaging.errors import MessageError
+from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.pool import connect_plainly
 from dtp.messaging.packing import pack
 from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.group import Group
 from dtp.messaging.person.groups.group_states import StateMalformed, WantedState
 from dtp.messaging.person.notices import What
 
@@ -170,6 +173,36 @@ def test_members_fetch_it_whether_or_not_they_are_there(tmp_path: Path) -> None:
             assert [each.text for each in await take(bob, 1)] == ["I can't"]
 
     post_office(main, tmp_path, "states")
+
+
+def test_what_names_a_state_goes_out_behind_it_whenever_a_group_is_made(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Made while others were being dialled, it was told before it could be fetched: that was tried again after five
+    minutes."""
+    caplog.set_level("INFO", "dtp.messaging")
+
+    async def main(at: PostOffice) -> None:
+        box, other = await at.open(), await at.open("other")
+        made: list[Group] = []
+
+        async def connect(address: str, identity: Identity | None) -> MailboxClient:
+            if address == other and not made:  # by now it was looked whether a state has to be uploaded
+                made.append(await alice.create_group("choir", [bob.card]))
+            return await connect_plainly(address, identity)
+
+        bob, carol = await at.begin("bob", box), await at.begin("carol", other)
+        alice = await at.begin("alice", box, connect=connect)
+        await alice.send(bob.card, "hello")
+        assert [each.text for each in await take(bob, 1)] == ["hello"]
+        alice.correspondence.group_states.most_sent = 0
+        await alice.send(carol.card, "a group is made while your mailbox is dialled")
+        while not bob.groups:
+            await wait_notice(bob, What.GROUP_CHANGED)
+        assert [each.members for each in bob.groups] == [each.members for each in made]
+
+    post_office(main, tmp_path, "behind")
+    assert "can't be fetched" not in caplog.text
 
 
 @pytest.mark.parametrize("fetches", [False, True])
