@@ -15,6 +15,7 @@ from dtp.cli.messenger import (
     messenger_options,
     open_messenger,
     show_qr,
+    tell_own_devices,
     with_messenger,
 )
 from dtp.cli.options import parse_limits, show_limits
@@ -102,6 +103,7 @@ def verify(person: str, number: tuple[str, ...], qr: bool, **who: Any) -> None:
                 f"{person} and you have different safety numbers: one of you has an older card, or that of somebody "
                 "who is between you; hand over cards where you see each other"
             )
+        await tell_own_devices(messenger)
         return messenger.safety_number(person), messenger.safety_code(person)
 
     shown, code = run(with_messenger(open_messenger(**who), work))
@@ -119,6 +121,7 @@ def block(person: str, **who: Any) -> None:
 
     async def work(messenger: Messenger) -> None:
         await messenger.block(person)
+        await tell_own_devices(messenger)
 
     run(with_messenger(open_messenger(**who), work))
     print_result(
@@ -134,6 +137,7 @@ def unblock(person: str, **who: Any) -> None:
 
     async def work(messenger: Messenger) -> None:
         await messenger.unblock(person)
+        await tell_own_devices(messenger)
 
     run(with_messenger(open_messenger(**who), work))
     print_result({"unblocked": person}, f"what {escape_text(person)} writes is taken again")

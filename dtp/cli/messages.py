@@ -30,6 +30,7 @@ from dtp.cli.messenger import (
     read_card_text,
     save_option,
     show_qr,
+    tell_own_devices,
     with_messenger,
     with_warnings,
 )
@@ -134,6 +135,7 @@ def add(given: str, nickname: str | None, **who: Any) -> None:
         contact = await (messenger.find_person(text) if named else messenger.add_contact(text))
         if nickname is not None:
             await messenger.rename_contact(contact, nickname)
+        await tell_own_devices(messenger)
         found = messenger.find_contact(contact.person)
         assert found is not None
         return found, messenger.safety_number(found)
@@ -180,6 +182,7 @@ def accept(person: str, **who: Any) -> None:
 
     async def work(messenger: Messenger) -> None:
         await messenger.accept_key(person)
+        await tell_own_devices(messenger)
 
     run(with_messenger(open_messenger(**who), work))
     print_result({"accepted": person}, f"the key of {escape_text(person)} is accepted")

@@ -207,6 +207,13 @@ async def deliver(
     return message is not None and not await messenger.delivery.count_unsent(message=message.id)
 
 
+async def tell_own_devices(messenger: Messenger) -> None:
+    """Wait until mailboxes have what was said of a contact, for our other devices: not for long, and not if there are
+    none."""
+    if messenger.correspondence.own_devices:
+        await deliver(messenger, WAIT)
+
+
 async def collect(messenger: Messenger, wait: float) -> bool:
     """Return whether all is here that waits in the person's mailboxes, and on the chain, within `wait` seconds."""
     with contextlib.suppress(TimeoutError):

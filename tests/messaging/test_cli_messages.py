@@ -422,6 +422,11 @@ def test_a_device_is_approved_gets_history_and_is_revoked(
     call(bob, "message", "send", "alice", "to both")
     assert [each["text"] for each in call(phone, "message", "read")] == ["to both"]
     assert call(alice, "message", "read", *key) == []  # it was read on the phone
+    for changing, hearing, doing in ((phone, alice, "block"), (alice, phone, "unblock")):
+        call(changing, "message", doing, "bob", *(key if changing is alice else []))
+        call(hearing, "message", "read")
+        (contact,) = call(hearing, "message", "contacts")
+        assert contact["state"] == ("blocked" if doing == "block" else "contact")
     call(alice, "message", "revoke", new["device"], *key)
     call(bob, "message", "read")
     call(bob, "message", "send", "alice", "to one")
