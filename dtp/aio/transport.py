@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dtp.errors import DtpError
-from dtp.net.stream import Stream
+from dtp.net.stream import Stream, rest_of
 from dtp.tasks import start_task
 
 Bytes = bytes | bytearray | memoryview
@@ -145,7 +145,7 @@ class StreamTransport(transports._FlowControlMixin):
         if self._buffered:
             size = self._call_protocol(self._fill_buffer, data) or 0
             if size < len(data):
-                self._held.appendleft(memoryview(data)[size:])
+                self._held.appendleft(rest_of(data, size))
                 if self._closing:
                     self._drop_buffered()
         else:

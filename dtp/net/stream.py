@@ -22,6 +22,16 @@ _JOINED = 512
 _NO_CHUNKS: deque[bytes] = deque(maxlen=0)
 
 
+def rest_of(piece: bytes | memoryview, taken: int) -> bytes | memoryview:
+    """Return what is left of a piece of which the first `taken` bytes are done with.
+
+    A view keeps all of what it is of, while only the rest counts as unread: where that is the lesser part, it is
+    copied.
+    """
+    rest = memoryview(piece)[taken:]
+    return bytes(rest) if 2 * len(rest) < memoryview(rest.obj).nbytes else rest
+
+
 class Sink(Protocol):
     """Takes a stream's bytes at once instead of its buffer (see `dtp.aio.transport`)."""
 

@@ -23,7 +23,7 @@ from dtp.daemon.relays.sockets import reset
 from dtp.errors import DtpError
 from dtp.net.driver import yield_processor
 from dtp.net.splices import PIECE, Splice
-from dtp.net.stream import Stream
+from dtp.net.stream import Stream, rest_of
 from dtp.net.turns.sizes import WIDE
 from dtp.pay.errors import UNPAID
 from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamRefused, StreamReset
@@ -92,7 +92,7 @@ class Backlog:
         piece = self.pieces[0]
         sent = sock.send(piece)
         if sent < len(piece):
-            self.pieces[0] = memoryview(piece)[sent:]
+            self.pieces[0] = rest_of(piece, sent)
         else:
             self.pieces.popleft()
         if self._own:
@@ -363,7 +363,7 @@ class StreamRelay:
         if sent:
             self._give_credit(sent)
         if sent < size and not self.ended:
-            self._wait_with(memoryview(data)[sent:])
+            self._wait_with(rest_of(data, sent))
 
     def _wait_with(self, data: bytes | memoryview) -> None:
         """Keep what comes until the socket takes more."""
