@@ -16,6 +16,8 @@ class Patience:
     last_words: float = 2.0
     #: For a backend to take what was written to it before the end.
     flush: float = 10.0
+    #: For a backend to take any of the last bytes of a stream that is over otherwise: nobody else would end it.
+    left: float = 60.0
     #: For a peer that is away when a program connects: a restart goes unnoticed.
     peer: float = 3.0
     #: For a peer that allows no further stream now: it takes no more, or means harm.

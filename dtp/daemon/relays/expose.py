@@ -413,6 +413,7 @@ class Exposed:
                 first=first,
                 meter=partial(self.count_moved, caller) if self.chain.counts_bytes else None,
                 bounds=self.chain.stream_bounds(opened),
+                patience=self.patience.left,
             )
         )
 

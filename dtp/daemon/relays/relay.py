@@ -195,6 +195,7 @@ class StreamRelay:
         "_high",
         "_keep",
         "_on_end",
+        "_patience",
         "_shut",
         "_sock",
         "_socket_ended",
@@ -222,13 +223,15 @@ class StreamRelay:
         sent: int = 0,
         watch: Callable[[bytes], object] | None = None,
         follow: Follower | None = None,
+        patience: float | None = None,
     ) -> None:
         """`first` goes to the socket before all else; `sent` bytes are in the stream already. `watch` is given what
         the socket sends, before the stream is, and `follow` what comes for the socket. `on_end` is called once, when
         nothing is left open.
 
         `keep`: when the connection is lost before a byte has moved, or the peer has refused the stream unread, the
-        socket stays open, and is `left`; so with `watch` where the money for it is spent.
+        socket stays open, and is `left`; so with `watch` where the money for it is spent. `patience`: seconds that
+        the socket has to take any of what waits for it once all else is over; None: as long as it likes.
         """
         connection = stream.connection
         self.stream = stream
@@ -242,7 +245,7 @@ class StreamRelay:
         self._turns = connection.turns
         self._broken = broken
         self._on_end = on_end
-        self._watch, self._follow = watch, follow
+        self._watch, self._follow, self._patience = watch, follow, patience
         self._high = connection.limits.write_low  # what several have queued is to stay in the cache
         self._backlog = Backlog(first, len(first)) if first else None
         self._socket_ended = False  # nothing more comes from the socket
@@ -508,10 +511,25 @@ class StreamRelay:
         """Do nothing: nobody but its ends knows when it is finished."""
 
     def _end_if_done(self) -> None:
-        if self._socket_ended and self._stream_ended and self._shut and not self.ended:
+        if not (self._socket_ended and self._stream_ended) or self.ended:
+            return
+        if self._shut:
             self._release_socket()
             self._sock.close()
             self._on_end(self)
+        elif self._patience is not None:
+            self._give_up_after(self._patience)
+
+    def _give_up_after(self, seconds: float, before: int | None = None) -> None:
+        """Break off where the socket has taken nothing since so much waited for it; else look again."""
+        if self.ended:
+            return
+        due = self._backlog.due if self._backlog else 0
+        if due == before:
+            why = f"it took nothing for {seconds:g} s, and all else is over"
+            self._break_off(self._broken, f"{words(self._broken)}: {why}")
+        else:
+            self._events.loop.call_later(seconds, self._give_up_after, seconds, due)
 
     def _why_broken(self, errno: int | None) -> str:
         return f"{words(self._broken)}: {os.strerror(errno or 0)}"
