@@ -122,10 +122,12 @@ def parsed(source: str) -> ast.Module:
 
 def loaded(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes of a tree, but for those that only type checkers see."""
-    for node in ast.iter_child_nodes(tree):
-        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-            yield node
-            yield from loaded(node)
+    below = [tree]
+    while below:
+        for node in ast.iter_child_nodes(below.pop()):
+            if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+                yield node
+                below.append(node)
 
 
 def imported(

@@ -130,7 +130,8 @@ def test_nothing_logs_past_the_one_function():
         f"{file.relative_to(PACKAGE)}:{line}"
         for file in PACKAGE.rglob("*.py")
         if str(file.relative_to(PACKAGE)) not in AT_HOME
-        for line in formatters(ast.parse(file.read_text()))
+        if "logging" in (text := file.read_text())
+        for line in formatters(ast.parse(text))
     ]
     assert found == []
 

@@ -23,7 +23,7 @@ from world import happen
 from dtp.testing import clock
 
 #: By default; with -m slow; with -m long.
-FIRST, IN_CI, BY_NAME = 20, 2_000, 20_000
+FIRST, IN_CI, BY_NAME = 12, 2_000, 20_000
 AT_ONCE = 100
 #: Of which it is counted what is in them.
 COUNTED = 120

@@ -31,7 +31,7 @@ from ..homes import PATIENCE, PRICED, PRICES, site
 from ..selling.test_claims import TERMS, channel, sold
 
 
-@pytest.mark.parametrize("size", ["3M", pytest.param("64M", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [pytest.param(size, marks=pytest.mark.slow) for size in ("3M", "64M")])
 def test_the_demo_adds_up(tmp_path: Path, size: str) -> None:
     """Above 50 MiB the server claims on the way, which costs it gas."""
     done = subprocess.run(

@@ -347,7 +347,7 @@ def test_whose_deposit_is_used_up_is_told_that_its_budget_is(tmp_path: Path) -> 
         late = ConnectionClosed(CloseCode.PAYMENT, "late", True, False, CloseDetail.NOT_PAID)
         assert meter.explain_end(late) is None
 
-    play(tmp_path, scenario, funds=PRICES.cost_of(Usage(0, MIB)))
+    play(tmp_path, scenario, funds=PRICES.cost_of(Usage(0, MIB)), voucher_seconds=0.0)
 
 
 def said(wire: Any) -> list[Any]:
