@@ -661,7 +661,7 @@ class Connection:
         end.error = error
         for stream in self.streams:
             stream.fail(error)
-        count_unread(self, self._budget, self.streams, self._datagrams)
+        count_unread(self, self._budget, self.streams, self._session.streams.receive_credit, self._datagrams)
         self._streams.clear()
         self._intake.keep_whole(by_peer=event.by_peer)
         self.outlet.close_taps()

@@ -464,6 +464,8 @@ class Stream:
         come."""
         self._drop_buffered()
         self._eof = False
+        if self._sink is not None and self._read_error is not None:
+            self._sink.stream_error(error)
         self._fail_read(error)
 
     def _fail_read(self, error: DtpError) -> None:

@@ -212,6 +212,10 @@ class StreamTable:
             for key, stream in self.by_id.items()
             if not self.is_acknowledged(key) and (lost or stream.send.acked < stream.send.end)
         )
+        # What waits behind a gap is dropped; what came in order is with whoever reads it.
+        self.receive_credit.note_dropped(
+            sum(each.receive.highest - each.receive.next for each in self.by_id.values())
+        )
         self.by_id.clear()
         self.turns.clear()
         self.receive_credit.windows.clear()

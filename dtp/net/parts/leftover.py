@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dtp.net.held import STEP, BudgetHolder, HeldBudget
 from dtp.net.stream import Stream
 from dtp.session.codes import ConnectionClosed
+from dtp.session.credit import ReceiveCredit
 from dtp.session.datagrams import DatagramQueue
 
 if TYPE_CHECKING:
@@ -23,13 +24,14 @@ class Leftover:
         self,
         source: str,
         streams: Collection[Stream],
+        credit: ReceiveCredit,
         datagrams: DatagramQueue,
         budget: HeldBudget[BudgetHolder],
     ) -> None:
         #: Who was at the other end.
         self.source = source
         self._streams = weakref.WeakSet(streams)
-        self._datagrams = datagrams
+        self._credit, self._datagrams = credit, datagrams
         self._budget = budget
         self._counted = 0
 
@@ -55,20 +57,20 @@ class Leftover:
         self._datagrams.clear()
 
     def _measure(self) -> int:
-        return sum(each.buffered for each in self._streams) + self._datagrams.size
+        return self._credit.unread + self._datagrams.size
 
 
 def count_unread(
     connection: Connection,
     budget: HeldBudget[BudgetHolder] | None,
     streams: Collection[Stream],
+    credit: ReceiveCredit,
     datagrams: DatagramQueue,
 ) -> None:
     """Have what nobody has read of a connection that has just ended counted, in place of the connection."""
     if budget is None:
         return
-    unread = [each for each in streams if each.buffered]
-    if unread or datagrams:
-        Leftover(connection.source, unread, datagrams, budget).replace_key(connection)
+    if credit.unread or datagrams:
+        Leftover(connection.source, streams, credit, datagrams, budget).replace_key(connection)
     else:
         budget.forget_key(connection)

@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 
 import dtp
 from dtp import carriers
+from dtp.aio.transport import StreamTransport
 from dtp.carriers import memory
 from dtp.carriers.base import Carrier
 from dtp.carriers.crowd import source_group
@@ -133,6 +134,56 @@ async def test_what_ended_connections_leave_unread_is_bounded_as_well(by_peer: b
         await asyncio.sleep(60)  # the other sides have left
         gc.collect()
         assert listener.held.total == 0
+
+
+class Paused(asyncio.Protocol):
+    """A protocol of asyncio's that reads nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.got = 0
+        self.lost: Exception | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, StreamTransport)
+        self.transport = transport
+        transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.got += len(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = exc
+
+
+@on_fake_clock
+async def test_what_paused_protocols_of_ended_connections_have_not_read_is_bounded_as_well() -> None:
+    """What has come on a whole stream waits in its transport, not in the stream."""
+    limits = replace(DEFAULT, held=8 * MIB)
+    protocols: list[Paused] = []
+    go = asyncio.Event()
+
+    async def slow(connection: dtp.Connection) -> None:
+        protocols.append(Paused())
+        StreamTransport(await connection.accept_stream(), protocols[-1])
+        await go.wait()
+
+    async with await dtp.listen("memory://x", slow, identity=BOB, limits=limits) as listener:
+        for _ in range(24):
+            async with dtp.connect(listener.address()) as connection:
+                stream = await connection.open_stream()
+                stream.write(bytes(200 * 1024))
+                stream.write_eof()
+                await stream.flush()
+        await asyncio.sleep(1)
+        assert listener.held.total <= limits.held // 2
+        dropped = [each for each in protocols if each.lost is not None]
+        assert 4 <= len(dropped) <= 9
+        assert all(isinstance(each.lost, ConnectionClosed) for each in dropped)
+        for each in protocols:
+            each.transport.resume_reading()
+        await asyncio.sleep(1)
+        assert sum(each.got for each in protocols) == (24 - len(dropped)) * 200 * 1024
+        go.set()
 
 
 @on_fake_clock
