@@ -19,7 +19,7 @@ from dtp.net.parts.callbacks import Callbacks
 from dtp.net.parts.deadline import Deadline
 from dtp.net.parts.ending import ConnectionEnd
 from dtp.net.parts.intake import StreamIntake
-from dtp.net.parts.leftover import count_unread
+from dtp.net.parts.leftover import UnreadBytes
 from dtp.net.parts.meter_inbox import MeterInbox
 from dtp.net.parts.outlet import Outlet
 from dtp.net.parts.pings import Pings
@@ -88,6 +88,7 @@ class Connection:
         self.silence = Silence(session, loop, self._drivers, dial, self.drop_carriers, self._after_change)
         self._deadline = Deadline(session, loop, self._after_change)
         self._datagrams = DatagramQueue(session.limits)
+        self._unread = UnreadBytes(session.streams.receive_credit, self._datagrams)
         self._pings = Pings(session, loop)
         self._end = ConnectionEnd()
         self._received_bytes = 0
@@ -223,10 +224,8 @@ class Connection:
     # ---- streams ----------------------------------------------------------------------------------------
 
     async def open_stream(self, *, patience: float | None = None) -> Stream:
-        """Open a stream; waits while the peer allows no further one. Raises what ended the connection.
-
-        Also `TooManyStreams` when that took `patience` seconds.
-        """
+        """Open a stream; waits while the peer allows no further one. Raises what ended the connection, and
+        `TooManyStreams` when that took `patience` seconds."""
         if (stream := self.try_open_stream()) is not None:
             return stream
         try:
@@ -611,6 +610,7 @@ class Connection:
     def _on_stream_done(self, event: ev.StreamDone) -> None:
         if (stream := self._streams.pop(event.stream_id, None)) is not None:
             stream._finish_stream()
+            self._unread.note_done(stream)
         self._waiters.wake_for("written")
 
     def _on_datagram(self, event: ev.DatagramReceived) -> None:
@@ -661,7 +661,7 @@ class Connection:
         end.error = error
         for stream in self.streams:
             stream.fail(error)
-        count_unread(self, self._budget, self.streams, self._session.streams.receive_credit, self._datagrams)
+        self._unread.end(self, self._budget, self.streams)
         self._streams.clear()
         self._intake.keep_whole(by_peer=event.by_peer)
         self.outlet.close_taps()

@@ -41,7 +41,7 @@ def by_setting(
         if meant is not None:
             found.setdefault(meant, []).append(sock)
         elif systemd.replaces():
-            log.warning("%s is in the file no more: nobody listens there now", name)
+            log.warning("%s is in the file no more: this process does not listen there", name)
             sock.close()
         else:
             known = ", ".join(wanted)

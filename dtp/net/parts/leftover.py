@@ -60,17 +60,31 @@ class Leftover:
         return self._credit.unread + self._datagrams.size
 
 
-def count_unread(
-    connection: Connection,
-    budget: HeldBudget[BudgetHolder] | None,
-    streams: Collection[Stream],
-    credit: ReceiveCredit,
-    datagrams: DatagramQueue,
-) -> None:
-    """Have what nobody has read of a connection that has just ended counted, in place of the connection."""
-    if budget is None:
-        return
-    if credit.unread or datagrams:
-        Leftover(connection.source, streams, credit, datagrams, budget).replace_key(connection)
-    else:
-        budget.forget_key(connection)
+class UnreadBytes:
+    """What has come of a connection and nobody has read, for the day when it ends."""
+
+    __slots__ = ("_credit", "_datagrams", "_done")
+
+    def __init__(self, credit: ReceiveCredit, datagrams: DatagramQueue) -> None:
+        self._credit, self._datagrams = credit, datagrams
+        #: Streams that are over both ways, since when something of some was not read; made when there is one.
+        self._done: weakref.WeakSet[Stream] | None = None
+
+    def note_done(self, stream: Stream) -> None:
+        """Note that a stream is over both ways: perhaps not all of it was read."""
+        if self._credit.unread:
+            if self._done is None:
+                self._done = weakref.WeakSet()
+            self._done.add(stream)
+
+    def end(
+        self, connection: Connection, budget: HeldBudget[BudgetHolder] | None, streams: Collection[Stream]
+    ) -> None:
+        """Have a budget count it in place of its connection, which has just ended with these `streams`."""
+        if budget is None:
+            return
+        if self._credit.unread or self._datagrams:
+            known = (*streams, *(self._done or ()))
+            Leftover(connection.source, known, self._credit, self._datagrams, budget).replace_key(connection)
+        else:
+            budget.forget_key(connection)

@@ -90,10 +90,12 @@ async def test_of_many_that_keep_much_the_greediest_goes_first() -> None:
         assert sum(each.held for each in listener.connections) <= limits.held // 2
 
 
+@pytest.mark.parametrize("answers", [False, True])
 @pytest.mark.parametrize("by_peer", [True, False])
 @on_fake_clock
-async def test_what_ended_connections_leave_unread_is_bounded_as_well(by_peer: bool) -> None:
-    """Whole streams wait for a handler that is slow, of connections that are over."""
+async def test_what_ended_connections_leave_unread_is_bounded_as_well(by_peer: bool, answers: bool) -> None:
+    """Whole streams wait for a handler that is slow, of connections that are over; where it answers before it reads,
+    both directions of them are over, too."""
     limits = replace(DEFAULT, held=8 * MIB)
     waiting: list[dtp.Stream] = []
     go = asyncio.Event()
@@ -102,6 +104,8 @@ async def test_what_ended_connections_leave_unread_is_bounded_as_well(by_peer: b
     async def slow(connection: dtp.Connection) -> None:
         stream = await connection.accept_stream()
         waiting.append(stream)
+        if answers:
+            stream.write_eof()
         await go.wait()
         try:
             told.append(len(await stream.read()))
@@ -117,6 +121,9 @@ async def test_what_ended_connections_leave_unread_is_bounded_as_well(by_peer: b
             await stream.drain()
             stream.write_eof()
             await until(lambda: len(waiting) > number and waiting[-1].buffered == 200 * 1024)  # noqa: B023
+            if answers:
+                await stream.read()
+                await until(lambda: not waiting[-1].connection.streams)
             if by_peer:
                 await connection.close()
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,6 +66,17 @@ def test_a_charge_leaves_the_money_for_requests_that_were_made(
     market(scenario)
 
 
+async def tell_end(market: Market, answer: Any, text: str) -> None:
+    """Have a client that asks for something be told, by this server, that the connection ended so."""
+    await market.serve(answer)
+    buyer = await market.buyer()
+    async with market.connect(buyer) as connection:
+        stream = await connection.open_stream()
+        stream.write(b"a")
+        with pytest.raises(ConnectionClosed, match=text):
+            await stream.read()
+
+
 def test_what_ends_later_for_another_reason_is_not_blamed_on_a_charge(market: Play) -> None:
     """Any end for want of payment was told as the charge that had been declined last, however long before."""
 
@@ -74,16 +86,7 @@ def test_what_ends_later_for_another_reason_is_not_blamed_on_a_charge(market: Pl
                 await request.charge(3)
             connection.abort(CloseCode.PAYMENT, "the pass is over", detail=CloseDetail.PASS_OVER)
 
-    async def scenario(market: Market) -> None:
-        await market.serve(answer)
-        buyer = await market.buyer()
-        async with market.connect(buyer) as connection:
-            stream = await connection.open_stream()
-            stream.write(b"a")
-            with pytest.raises(ConnectionClosed, match="the pass is over"):
-                await stream.read()
-
-    market(scenario)
+    market(partial(tell_end, answer=answer, text="the pass is over"))
 
 
 def test_a_server_that_says_that_money_is_used_up_which_is_left_is_not_believed(market: Play) -> None:
@@ -91,13 +94,4 @@ def test_a_server_that_says_that_money_is_used_up_which_is_left_is_not_believed(
         async for _ in connection.requests():
             connection.abort(CloseCode.PAYMENT, "used up", detail=CloseDetail.DEPOSIT_USED_UP)
 
-    async def scenario(market: Market) -> None:
-        await market.serve(answer)
-        buyer = await market.buyer()
-        async with market.connect(buyer) as connection:
-            stream = await connection.open_stream()
-            stream.write(b"a")
-            with pytest.raises(ConnectionClosed, match="used up"):
-                await stream.read()
-
-    market(scenario)
+    market(partial(tell_end, answer=answer, text="used up"))
