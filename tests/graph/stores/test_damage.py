@@ -18,8 +18,10 @@ from graph_fixtures import ALICE, BOB, CAROL
 import dtp
 from dtp.graph import Graph, GraphBehind, NotGraph, StoreError
 from dtp.graph.frames.envelope import NONE_BEFORE, Envelope, sign_frame
+from dtp.graph.stores.sqlite_format import prepare, write_part
 from dtp.graph.stores.sqlite_reader import SqliteReader
 from dtp.graph.stores.sqlite_store import SqliteStore
+from dtp.graph.stores.table_roots import find_roots
 
 #: As many commits are in the state that a closed graph keeps as came after it.
 COMMITS = 40
@@ -260,6 +262,17 @@ def chain(count: int) -> list[Envelope]:
         before = made[-1].hash if made else NONE_BEFORE
         made.append(sign_frame(ALICE, "g", number + 1, before, b"body" * 9))
     return made
+
+
+def test_each_table_of_a_file_is_found_by_its_pages(tmp_path: Path) -> None:
+    """Also one that the schema gets later: whoever adds it says how its rows look, or mending would lose it."""
+    path = tmp_path / "graph.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as made:
+        prepare(made, str(path), "graph")
+        write_part(made, b"part")
+        listed = dict(made.execute("SELECT name, rootpage FROM sqlite_master"))
+    with path.open("rb") as file:
+        assert find_roots(file, {}) == listed
 
 
 @pytest.mark.parametrize("frames", [0, 3, 200])
