@@ -28,10 +28,9 @@ log = logging.getLogger("dtp.broadcast")
 
 #: Segments that are asked for at once: whoever has them sends no more for one question (see `feeding`).
 _AT_ONCE: Final = 64
-#: Seconds until what is heard is compared with what another one has: doubled each time, up to a minute; and how many
-#: segments behind the newest one that is done, since others may be behind. Each listener takes up to a quarter more
-#: or less: a
-#: crowd that came together would dial each other in the same second.
+#: Seconds until what is heard is compared with what another one has: doubled each time, up to a minute; and
+#: how many segments behind the newest one that is done, since others may be behind. Each listener takes up to
+#: a quarter more or less: a crowd that came together would dial each other in the same second.
 _COMPARE: Final = 10.0
 _COMPARE_SELDOM: Final = 60.0
 _COMPARED_BEHIND: Final = 4

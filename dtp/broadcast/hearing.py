@@ -204,10 +204,9 @@ class ShowStream:
         return addresses_of(self.node, self._service) if self._serves else ()
 
     def add_addresses(self, *addresses: str, teller: Nearness = Nearness.ANYWHERE) -> None:
-        """Hear the show at these as well, where those that are known don't have it any more; but not at places of
-        this
-        machine or through the chain, since somebody else tells of them, nor at what is nearer than `teller`. Raise
-        `AddressError`."""
+        """Hear the show at these as well, where those that are known don't have it any more; but not at
+        places of this machine or through the chain, since somebody else tells of them, nor at what is nearer
+        than `teller`. Raise `AddressError`."""
         told = [str(_with_service(Address.parse(each))) for each in addresses]
         self.receiver.parents.learn_addresses(told, teller)
 
@@ -268,9 +267,8 @@ class ShowStream:
             yield await self._open_heard(each)
 
     async def iter_sealed(self) -> AsyncIterator[HeardSegment]:
-        """Yield each segment as it came, sealed where the show is: for programs that pass it on. Raise as iterating
-        does, but
-        for `ShowSealed`. The stream has to be open."""
+        """Yield each segment as it came, sealed where the show is: for programs that pass it on. Raise as
+        iterating does, but for `ShowSealed`. The stream has to be open."""
         held = await self.receiver.wait_opened()
         loop = asyncio.get_running_loop()
         order = Order(held, lambda: self.receiver.start, lambda: round(loop.time() * 1000))

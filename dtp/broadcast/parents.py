@@ -150,9 +150,8 @@ class Parents:
         return given + others[: max(count - len(given), 1)]
 
     def list_others(self, address: str, count: int) -> list[str]:
-        """Return up to `count` others than `address` to ask for what it doesn't have: they don't need room for that.
-        One is of
-        those that were given: it began before the others as a rule, and has more."""
+        """Return up to `count` others than `address` to ask for what it doesn't have: they don't need room
+        for that. One is of those that were given: it began before the others as a rule, and has more."""
         others = [each for each in self._known.values() if each.address != address and not each.lied]
         return _choose(sorted(others, key=lambda each: each.get_rank(0)), count)
 

@@ -14,9 +14,8 @@ _LOOK: Final = 2.0
 class PauseWatch:
     """Notices that the program stood still, and tells for how long. `async with` opens it.
 
-    The time that others are given to answer doesn't run meanwhile: nothing that they sent was read. It is told before
-    timers
-    run that were due since, if they weren't about to pass already.
+    The time that others are given to answer doesn't run meanwhile: nothing that they sent was read. It is
+    told before timers run that were due since, if they weren't about to pass already.
     """
 
     def __init__(self, tell: Callable[[float], object]) -> None:

@@ -50,8 +50,7 @@ class Probe:
 
     def take_message(self, message: m.Message) -> None:
         """Take its next message. Raise `SegmentError` for a head that the producer didn't sign: its pieces may be
-        any,
-        which is found out as soon as they are heard."""
+        any, which is found out as soon as they are heard."""
         self.answered = True
         match message:
             case m.SenderState(path, others, room):

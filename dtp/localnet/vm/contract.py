@@ -6,10 +6,9 @@ One `VM` (see `dtp.localnet.vm.machine`) serves a whole node; one `Session` serv
 2. keeps objects and gives child objects and received objects on request (`ChildStore`);
 3. turns a publish command into a `Package` with `VM.build_package` (parse, verify, link) and an upgrade with
    `VM.check_upgrade`;
-4. opens `VM.open_session(objects, tx, meter)` with an `ObjectRuntime` and a `GasMeter`, calls `Session.call_function`
-  once per Move
-   call command, with one `ArgumentSlot` per argument, and reads the outcome off the slots, the returned `Value`s and
-   `ObjectRuntime.collect_effects()`.
+4. opens `VM.open_session(objects, tx, meter)` with an `ObjectRuntime` and a `GasMeter`, calls
+   `Session.call_function` once per Move call command, with one `ArgumentSlot` per argument, and reads the
+   outcome off the slots, the returned `Value`s and `ObjectRuntime.collect_effects()`.
 
 Data inside a `Value` is the machine's own representation and opaque to the node: it is made by `VM.decode_value` from
 BCS and read by `VM.encode_value`. It has no identity beyond its slot: use each by-value result once (copy with
