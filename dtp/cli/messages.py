@@ -21,6 +21,7 @@ from dtp.cli.messenger import (
     WAIT,
     collect,
     deliver,
+    look_people_up,
     make_folder,
     messenger_options,
     node_option,
@@ -279,6 +280,7 @@ def read(wait: float, save: Path | None, keep_unread: bool, **who: Any) -> None:
             await _print_message(each, save)
             if not keep_unread:
                 await each.mark_read()
+        await look_people_up(messenger, wait)
         if collected:
             await deliver(messenger, wait)
         else:

@@ -226,6 +226,17 @@ async def collect(messenger: Messenger, wait: float) -> bool:
     return False
 
 
+async def look_people_up(messenger: Messenger, wait: float) -> None:
+    """Wait until newer cards were looked for where '--chain' and '--bootstrap' say, `wait` seconds at most, and say so
+    if that wasn't enough: what is found by then is printed among the warnings."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await messenger.tasks.lookup.wait_looked()
+            return
+    later = "not everybody was looked up yet: whose card was replaced may not be said; 'dtp message watch' goes on"
+    print_note({"looked_up": False}, later)
+
+
 async def with_messenger(
     opened: AbstractAsyncContextManager[Messenger], work: Callable[[Messenger], Awaitable[Any]]
 ) -> Any:

@@ -40,6 +40,7 @@ class LookUp:
         self._sources = tuple(sources)
         self._mail, self._delivery, self._on_notices = mail, delivery, on_notices
         self._changed = asyncio.Event()
+        self._looked = asyncio.Event()
         #: Whose cards were looked at since the program began; each is looked at by one task at a time.
         self._checked: set[bytes] = set()
         self._checking = defaultdict[bytes, asyncio.Lock](asyncio.Lock)
@@ -56,6 +57,12 @@ class LookUp:
         """End that."""
         await self._keeping.stop()
 
+    async def wait_looked(self) -> None:
+        """Wait until newer cards of everybody were looked for once since this began: a program that runs for a moment
+        hears nothing of them otherwise. Return at once where there are no sources."""
+        if self._sources:
+            await self._looked.wait()
+
     def publish_soon(self) -> None:
         """Publish our card soon: it has changed."""
         self._changed.set()
@@ -65,6 +72,7 @@ class LookUp:
             self._changed.clear()
             await self.publish_card()
             await self.look_for_newer()
+            self._looked.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REFRESH):
                     await self._changed.wait()

@@ -10,11 +10,13 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from conditions import until
 from post_office import PostOffice, known_identity, post_office, take, wait_notice
 
 from dtp.carriers.nearness import Nearness, dialled_as_told
+from dtp.cli.messenger import look_people_up
 from dtp.identity import Account, Device, Identity, PeerId
 from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.cards import ContactCard
@@ -254,6 +256,34 @@ def test_a_card_that_counts_no_more_is_told_though_nobody_gives_a_newer_one(offi
         for name, what in (("replaced", What.OWN_KEY_REPLACED), ("ended", What.ACCOUNT_ENDED)):
             await people[name].refresh_cards()
             assert (await wait_notice(people[name], what)).person == people[name].card.person
+
+    office(main)
+
+
+def test_reading_once_waits_until_it_is_known_whose_key_was_replaced(
+    office: Test, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """'dtp message read --chain' ended before the chain had answered, and said nothing of a replaced key."""
+
+    async def main(at: PostOffice) -> None:
+        box, shelf = await at.open(), Shelf()
+        device, key, recovery = (Identity.generate() for _ in range(3))
+        account = Account.create(key, recovery.id, [Device(device.id.key)])
+        answer = shelf.held[account.card.account] = asyncio.Event()
+        alice = await at.begin("alice", box, identity=device, account=account, cards=[shelf])
+        shelf.refused.add(alice.card.signature)
+        with click.Context(click.Command("read")):
+            await look_people_up(alice, 0)
+        assert "not everybody was looked up" in capsys.readouterr().err
+        reading = asyncio.ensure_future(look_people_up(alice, 60))
+        await until(lambda: bool(shelf.asked))
+        assert not reading.done()
+        answer.set()
+        await reading
+        assert What.OWN_KEY_REPLACED in [each.what for each in alice.take_notices()]
+        bob = await at.begin("bob", box)
+        await look_people_up(bob, 60)  # who looks nowhere doesn't wait
+        assert not capsys.readouterr().err
 
     office(main)
 
