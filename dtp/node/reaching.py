@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from weakref import WeakKeyDictionary
 
 from dtp.carriers.errors import MissingLibraryError
@@ -83,7 +83,8 @@ class NodeReach:
         self._links: PeerLinks | None = None
         self._tasks = TaskSet()
         self._upgrades: WeakKeyDictionary[Connection, asyncio.Task[None] | None] = WeakKeyDictionary()
-        self._mapped: list[str] = []
+        #: Each URL at which it listens and for which the router was asked, with what keeps the port.
+        self._ports: list[tuple[SplitResult, PortMapping]] = []
         #: Held while the router is asked for ports, or given some back.
         self._mapping = asyncio.Lock()
         #: How often the machine has left a network.
@@ -170,7 +171,7 @@ class NodeReach:
         left are given back; the one there is asked where the node is found to be hidden again."""
         self._moves += 1
         self.dialability.forget_reports()
-        self._mapped.clear()
+        self._ports.clear()
         ports, self._stack = self._stack, AsyncExitStack()
         self._stack.push_async_callback(ports.aclose)  # where the node ends before that has
         self._tasks.start(self._give_ports_back(ports), name="dtp-node-ports")
@@ -238,13 +239,17 @@ class NodeReach:
         at relays by their other carriers."""
         own = dialled_urls(() if self._listener is None else self._listener.urls)
         ways = list_other_ways(self._places, self._record_of, self.reach.identity.id)
-        found = dict.fromkeys((*self._mapped, *self.dialability.urls, *ways))
+        found = dict.fromkeys((*self._mapped_urls(), *self.dialability.urls, *ways))
         return [url for url in found if url not in own]
 
     @property
     def hidden(self) -> bool:
         """True if peers that tried could not dial it."""
         return self.dialability.verdict is False
+
+    def _mapped_urls(self) -> list[str]:
+        """Return where the router's ports are dialled that it has given and confirmed."""
+        return [url._replace(netloc=port.address).geturl() for url, port in self._ports if port.address]
 
     def _listening_urls(self) -> list[str]:
         """Return the URLs at which the node itself listens."""
@@ -266,7 +271,7 @@ class NodeReach:
         outside = is_outside(seen, own_addresses().values())
         if outside:
             # A NAT may let in by UDP whoever was sent to before, as this peer was, by the DHT if by nothing else.
-            reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped]
+            reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped_urls()]
         origin = DialOrigin.BEHIND_NAT if outside else DialOrigin.HERE
         if link.nearness is Nearness.ANYWHERE:
             origin = DialOrigin.AFAR
@@ -280,7 +285,7 @@ class NodeReach:
         new, is asked once more when it may be."""
         moves = self._moves
         seen = await self.reach.ask_endpoint(link)
-        tried = urls_to_try(seen, self._listening_urls(), self._mapped)
+        tried = urls_to_try(seen, self._listening_urls(), self._mapped_urls())
         try:
             reached = await self.reach.check_urls(link, tried) if tried else []
         except RelayRefused as refused:
@@ -307,7 +312,7 @@ class NodeReach:
 
     async def _run_hidden(self) -> None:
         """Ask the router for ports, linked nodes that relay for a place, and peers again, until it can be dialled."""
-        if not self._mapped:
+        if not self._ports:
             await self._map_ports()
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
         due = loop.time() + RECHECK
@@ -322,12 +327,16 @@ class NodeReach:
     async def _map_ports(self) -> None:
         """Ask the router for ports that lead here, unless it has given some, and have them tried."""
         async with self._mapping:
-            if not self._mapped:
+            if not self._ports:
                 await self._request_ports(self._stack)
-        if self._mapped:
-            self._update_reach()
-            await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often
-            await self._check_again()
+        if self._ports:
+            await self._try_ports()
+
+    async def _try_ports(self) -> None:
+        """Announce the ports that the router gives, and have them tried."""
+        self._update_reach()
+        await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often
+        await self._check_again()
 
     async def _request_ports(self, ports: AsyncExitStack) -> None:
         for url in self._listening_urls() if self._map_port is not None else ():
@@ -344,7 +353,12 @@ class NodeReach:
                 return
             if ports is not self._stack:  # the machine has left that router meanwhile
                 return
-            self._mapped.append(parts._replace(netloc=mapping.address).geturl())
+            self._ports.append((parts, mapping))
+            mapping.on_change = self._on_port_changed
+
+    def _on_port_changed(self) -> None:
+        """Tell where it is reached now that the router, which was restarted, gives another port or none."""
+        self._tasks.start(self._try_ports(), name="dtp-node-ports")
 
     async def _give_ports_back(self, ports: AsyncExitStack) -> None:
         async with self._mapping:
@@ -373,7 +387,7 @@ class NodeReach:
         self._on_change = lambda: None
         await self._places.give_back()
         await self._stack.aclose()
-        self._mapped.clear()
+        self._ports.clear()
 
     async def close(self) -> None:
         """End what is under way. Idempotent."""

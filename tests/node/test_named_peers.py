@@ -29,6 +29,7 @@ from dtp.node.upkeep import UpkeepLimits
 from dtp.peers.links import NODE_SERVICE, PeerLink, TooManyLinks
 from dtp.peers.reach.dialability import DialOrigin, DialReport
 from dtp.peers.reach.messages import ReachKind, encode, read
+from dtp.peers.reach.port_mapping import RENEW
 from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL
 from dtp.peers.record import PeerRecord
 from dtp.testing import clock
@@ -194,6 +195,8 @@ class Routers(ModuleType):
                 pass
 
             def externalipaddress(self) -> str:
+                if self._outside != outside():
+                    raise Exception("Miniupnpc HTTP error")  # that router is gone, or was restarted
                 return self._outside
 
             def addportmapping(self, port: int, *_: object) -> None:
@@ -225,6 +228,32 @@ def test_a_node_in_another_network_gives_ports_back_and_asks_the_router_there(
                 assert routers.mapped == {"5.7.7.7:9000"}
                 assert "tcp://5.0.1.98:9000" not in node.record.addresses
                 assert "tcp://5.7.7.7:9000" in node.record.addresses
+            assert routers.mapped == set()
+
+    clock.run(main())
+
+
+def test_a_node_whose_router_was_restarted_asks_it_anew_and_says_where_it_is_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It went on to announce the router's former address, and the port was gone for good."""
+
+    async def main() -> None:
+        internet, outside = Internet(), "5.0.1.98"
+        routers = Routers(lambda: outside)
+        monkeypatch.setitem(sys.modules, "miniupnpc", routers)
+        async with internet.node("5.0.0.1") as seed:
+            async with internet.node("5.0.1.1", bootstrap=[seed.address], map_ports=True) as node:
+                await asyncio.sleep(40)
+                assert "tcp://5.0.1.98:9000" in node.record.addresses
+                outside = ""  # it starts
+                routers.mapped.clear()
+                await asyncio.sleep(RENEW)
+                assert "tcp://5.0.1.98:9000" not in node.record.addresses
+                outside = "5.0.1.97"
+                await asyncio.sleep(RENEW)
+                assert "tcp://5.0.1.97:9000" in node.record.addresses
+                assert routers.mapped == {"5.0.1.97:9000"}
             assert routers.mapped == set()
 
     clock.run(main())

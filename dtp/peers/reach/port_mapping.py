@@ -26,6 +26,9 @@ SEARCH: Final = 1000
 #: Seconds that a mapping is asked for, and when it is renewed: a program that is gone leaves nothing for long.
 LIFETIME: Final = 3600
 RENEW: Final = 1200.0
+#: Seconds until a router that did not confirm it is looked for again, then twice as long each time, up to the time
+#: between renewals: one that is restarted answers after a minute or two.
+RETRY: Final = 60.0
 #: Ports that are tried in turn when the router has given away the one that is wanted.
 _OTHERS: Final = 4
 _NAME: Final = "dtp"
@@ -53,6 +56,9 @@ class PortMapping:
     `protocol` is "UDP" for `quic:` and "TCP" for all else. Where the router has given the same port away, another
     one is taken. `address` is what others dial; it is renewed, and given back at the end. A router that gives ports
     for good only keeps it when the program dies.
+
+    A router that doesn't confirm the port, as after a restart, is looked for anew, and asked again. `on_change` is
+    called whenever `address` has become another one.
     """
 
     def __init__(
@@ -70,21 +76,14 @@ class PortMapping:
         self._router: Any = None
         self._outside = self._lifetime = 0
         self._renewing = SupervisedTask(self._renew_mapping, name="dtp-port-mapping")
-        #: Host and port as others dial them, such as "192.0.2.7:9000"; "" while it isn't open.
+        #: Host and port as others dial them, such as "192.0.2.7:9000"; "" while it isn't open, and while no router
+        #: confirms it.
         self.address = ""
+        self.on_change: Callable[[], object] = lambda: None
 
     async def __aenter__(self) -> PortMapping:
         """Ask for it. Raise `PortMappingError`, `MissingLibraryError`."""
-        self._router = self._make_client()
-        host = await self._run_in_thread(self._find_router)
-        try:
-            is_public = ipaddress.ip_address(host).is_global
-        except ValueError:
-            raise PortMappingError(f"the router has no address: it says {host[:64]!r}") from None
-        if not is_public:
-            raise PortMappingError(f"the router's own address is {host}: it is behind another NAT")
-        await self._run_in_thread(self._request_port)
-        self.address = format_host(host, self._outside)
+        self.address = await self._look_for_router()
         self._renewing.start()
         return self
 
@@ -96,7 +95,13 @@ class PortMapping:
         except PortMappingError as error:
             log.info("%s; the mapping ends by itself", error)
 
-    def _find_router(self) -> str:
+    async def _look_for_router(self) -> str:
+        """Return where the port is dialled, of the router that answers now."""
+        self._router, self._outside = self._make_client(), 0
+        await self._run_in_thread(self._find_router)
+        return await self._run_in_thread(self._request_port)
+
+    def _find_router(self) -> None:
         router = self._router
         router.discoverdelay = SEARCH
         try:
@@ -104,14 +109,29 @@ class PortMapping:
         except Exception as error:  # the library raises that itself where nobody answers, and says "Success"
             raise PortMappingError("no router answers by UPnP") from error
         router.selectigd()
-        return str(router.externalipaddress())
 
-    def _request_port(self) -> None:
+    def _request_port(self) -> str:
         """Ask again for the port that the router gave, or for another one: its errors don't say what it would
-        give."""
+        give. Return where it is dialled."""
+        host = self._read_host()
         if self._outside:
             self._add_mapping(self._outside, self._lifetime)
-            return
+        else:
+            self._request_new_port()
+        return format_host(host, self._outside)
+
+    def _read_host(self) -> str:
+        """Return the router's own address, which has to be a public one."""
+        host = str(self._router.externalipaddress())
+        try:
+            is_public = ipaddress.ip_address(host).is_global
+        except ValueError:
+            raise PortMappingError(f"the router has no address: it says {host[:64]!r}") from None
+        if not is_public:
+            raise PortMappingError(f"the router's own address is {host}: it is behind another NAT")
+        return host
+
+    def _request_new_port(self) -> None:
         others = [random.randrange(1024, 1 << 16) for _ in range(_OTHERS)]
         wanted = [(port, LIFETIME) for port in (self._port, *others)]
         for outside, lifetime in (*wanted, (self._port, 0)):  # 0: for good; some routers give nothing else
@@ -132,9 +152,27 @@ class PortMapping:
             raise PortMappingError(f"no port of the router: {error}") from error
 
     async def _renew_mapping(self) -> None:
+        pause, retry = self._pause, RETRY
         while True:
-            await asyncio.sleep(self._pause)
-            await self._run_in_thread(self._request_port)
+            await asyncio.sleep(pause)
+            try:
+                address = await self._renew_port()
+                pause, retry = self._pause, RETRY
+            except PortMappingError as error:
+                address = ""
+                pause, retry = min(retry, self._pause), 2 * retry
+                log.info("%s; the router is looked for again in %g s", error, pause)
+            if address != self.address:
+                self.address = address
+                self.on_change()
+
+    async def _renew_port(self) -> str:
+        """Return where the port is dialled, of the router that gave it or, where that doesn't confirm it, anew."""
+        try:
+            return await self._run_in_thread(self._request_port)
+        except PortMappingError as error:
+            log.info("%s; the router is looked for", error)
+            return await self._look_for_router()
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, since the library waits for the network; its errors have no type of their own."""

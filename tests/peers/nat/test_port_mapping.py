@@ -104,6 +104,46 @@ def test_it_is_renewed_with_the_same_port() -> None:
     assert {call[7] for call in asked} == {LIFETIME}
 
 
+def test_a_router_that_was_restarted_is_looked_for_anew() -> None:
+    """It has forgotten the port, may answer elsewhere, and its provider may have given it another address."""
+
+    async def main() -> None:
+        before, after, gone = Router(), Router(outside="8.8.4.9"), Router(fails="externalipaddress")
+        clients = [before, gone, gone, after]
+        changed: list[str] = []
+        healed = asyncio.Event()
+        mapping = PortMapping(9000, renew=0.0, make_client=lambda: clients.pop(0))
+
+        def on_change() -> None:
+            changed.append(mapping.address)
+            if mapping.address:
+                healed.set()
+
+        mapping.on_change = on_change
+        async with mapping:
+            assert mapping.address == "8.8.4.4:9000"
+            before.fails = "add"
+            await healed.wait()
+            assert mapping.address == "8.8.4.9:9000"
+        assert changed == ["", "8.8.4.9:9000"]  # none while no router confirms it
+        assert after.calls[-1] == ("delete", 9000, "UDP")
+
+    asyncio.run(main())
+
+
+def test_a_router_that_has_another_address_is_noticed_when_the_port_is_renewed() -> None:
+    async def main() -> None:
+        router, changed = Router(), asyncio.Event()
+        mapping = PortMapping(9000, renew=0.0, make_client=lambda: router)
+        mapping.on_change = changed.set
+        async with mapping:
+            router.outside = "8.8.4.9"
+            await changed.wait()
+            assert mapping.address == "8.8.4.9:9000"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("call", ["discover", "selectigd", "externalipaddress", "add"])
 def test_a_router_that_says_no_has_a_name(call: str) -> None:
     async def main() -> None:
