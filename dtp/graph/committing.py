@@ -55,6 +55,8 @@ class Commits:
         self._unsigned: list[Frame] = []
         #: Why edits of texts were taken back, which the next commit raises.
         self._refused: NotOwner | RuleBroken | None = None
+        #: Whether something was signed since this identity is known to have two histories, and nobody was told.
+        self._is_fork_untold = False
         #: Why the last commit in the background failed.
         self._failure: DtpError | None = None
         self._since_state = 0
@@ -88,11 +90,24 @@ class Commits:
                 self._loop.call_exception_handler(context)
 
     async def commit(self) -> None:
-        """Sign and store all that was made: see `Graph.commit`."""
+        """Sign and store all that was made, as `Graph.commit` does, but don't raise because of a known fork: for what
+        has more to do. Whoever commits next hears of it."""
         await self._commit_changes()
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
+
+    def raise_if_forked(self) -> None:
+        """Raise `GraphForked` if something was signed, since this last did, that those with the other history of this
+        identity won't take."""
+        fork, is_untold = self._graph.own_fork(), self._is_fork_untold
+        self.note_fork_told()
+        if fork is not None and is_untold:
+            raise fork
+
+    def note_fork_told(self) -> None:
+        """Note that the program has heard that others don't take what was signed until now."""
+        self._is_fork_untold = False
 
     async def _commit_changes(self) -> None:
         inside = self._inside
@@ -139,6 +154,7 @@ class Commits:
             made = envelopes.sign_frame(graph.identity, graph.name, tip.sequence + 1, tip.hash, frame.body)
             frames.chains.note_accepted(made, frame.last)
             frames.unsaved[made.author, made.sequence] = made
+            self._is_fork_untold |= made.author in graph.forks
             del self._unsigned[0]
 
     # ---- the store ------------------------------------------------------------------------------------------

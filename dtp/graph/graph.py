@@ -222,13 +222,13 @@ class Graph(Contents):
             raise
 
     async def close(self) -> None:
-        """Commit, keep the state, let go of the store; watches end. Idempotent."""
+        """Commit, keep the state, let go of the store; watches end. Idempotent. Raises what `commit` does."""
         if self._closed:
             return
         try:
             if self._pruner is not None:
                 await self._pruner.close()
-            await self.commit()
+            await self.commits.commit()
             async with self._lock:
                 await self.admission.close()
                 await self.commits.save_state(always=True)
@@ -242,6 +242,7 @@ class Graph(Contents):
             await self.frames.close()
             await asyncio.to_thread(self.blobs.store.close)
             self._notify_listeners()
+        self.commits.raise_if_forked()
 
     async def __aenter__(self) -> Graph:
         return self
@@ -269,7 +270,8 @@ class Graph(Contents):
         could not sign and store is kept in memory, and each `commit` tries again and raises what is still wrong; so
         does all that begins with one, such as `sync` and `close`. Edits of texts that were refused
         (`NotOwner`, `RuleBroken`) are gone: the next `commit` raises that, once. `GraphForked` when it became known
-        that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is.
+        that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is, and so does
+        each `commit` that stores something more.
         """
         return self.commits.failed or self.own_fork() or self.behind
 
@@ -320,7 +322,7 @@ class Graph(Contents):
         Live replication ends; `keep_replicating` begins anew by itself. Raises `GraphError`.
         """
         self.check_writable()
-        await self.commit()
+        await self.commits.commit()
         async with self._lock:
             store, own = self.frames.store, self.identity.id.key
             self.show_part(await self.frames.ask_store(loading.settle_part, store, part, own))
@@ -361,10 +363,13 @@ class Graph(Contents):
         """Sign and store all that was made here. When it returns, it survives the death of the machine.
 
         Raises `StoreError`, and `GraphForked` if another machine writes as this identity; what could not be signed or
-        stored is kept, and the next commit tries again. Raises `RuleBroken` and `NotOwner` for edits of texts that
-        became too much, or were revoked, before they were signed: they are taken back.
+        stored is kept, and the next commit tries again. Where it is known that this identity signed two histories,
+        what was made since the last commit is signed and stored, and `GraphForked` with its `proof` is raised then.
+        Raises `RuleBroken` and `NotOwner` for edits of texts that became too much, or were revoked, before they were
+        signed: they are taken back.
         """
         await self.commits.commit()
+        self.commits.raise_if_forked()
 
     def sign(self) -> None:
         """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""

@@ -281,7 +281,7 @@ class GraphShare:
     # ---- life -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> GraphShare:
-        await self.graph.commit()
+        await self.graph.commits.commit()
         self._plan.set_announced(self._own_heads()[0])
         self._forget = [
             self.graph.listen(self._on_stored),

@@ -167,7 +167,11 @@ class World:
 
     async def commit(self, replica: Replica, _: Step | None = None) -> None:
         """What was made is signed, and shown as the model shows it."""
-        await replica.graph.commit()
+        try:
+            await replica.graph.commit()
+        except GraphForked:
+            if replica.key not in {proof.author for proof in await replica.graph.frames.proofs()}:
+                raise
         self.secrets.learn(replica, await replica.absorb())
         replica.dirty = False
         await self.check(replica)

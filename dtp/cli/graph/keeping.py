@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.durations import duration
-from dtp.cli.output import print_line, print_result, printable, wants_json
+from dtp.cli.output import print_line, print_note, print_result, printable, wants_json
 from dtp.errors import DtpError
 from dtp.plurals import count_of
 
@@ -109,7 +109,10 @@ def recover(opened: GraphOpener, source: str | None, author: str | None) -> None
 
 def _sign_again(opened: GraphOpener, source: str | None, author: str | None) -> None:
     async def work(graph: Graph) -> Resigned:
-        return await graph.recover_from(source, author)
+        done = await graph.recover_from(source, author)
+        if (fork := graph.own_fork()) is not None:
+            print_note({"note": str(fork)}, str(fork))
+        return done
 
     done = opened.run_work(work, writing=True)
     record = {"received": done.received, "signed": done.ops}

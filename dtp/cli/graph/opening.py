@@ -15,7 +15,7 @@ from dtp.cli.options import (
     IdentitySource,
     identity_options,
 )
-from dtp.cli.output import json_option, print_note
+from dtp.cli.output import json_option
 from dtp.cli.run import run
 from dtp.errors import DtpError, LocalError
 
@@ -88,10 +88,7 @@ class GraphOpener:
     async def open_graph(
         self, *, writing: bool, history: bool = False, read_only: bool = False, prune: bool = False
     ) -> AsyncIterator[Graph]:
-        """Open the graph. To write, the identity must be one that is kept: what it wrote goes on with it.
-
-        If others don't take any more what it writes, that is said.
-        """
+        """Open the graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
         from dtp.graph import Graph
 
         identity = self.source.load_identity() if writing else self.source.load_or_make()
@@ -104,8 +101,6 @@ class GraphOpener:
             prune=prune,
         ) as opened:
             yield opened
-            if writing and (fork := opened.own_fork()) is not None:
-                print_note({"note": str(fork)}, str(fork))
 
     def run_read_only(self, work: Callable[[Graph], Awaitable[Any]]) -> Any:
         """Do work that changes nothing, beside the program that has the graph."""

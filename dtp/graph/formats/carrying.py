@@ -25,7 +25,7 @@ class Files:
         """Write all stored envelopes into one file, whole or not at all; how many. Raises `StoreError`."""
         graph = self._graph
         graph.check_whole("an export")
-        await graph.commit()
+        await graph.commits.commit()
         return await files.export(graph, path)
 
     async def import_file(self, path: str | os.PathLike[str]) -> int:
@@ -39,7 +39,7 @@ class Files:
         """Return what `export` writes as texts that each fit a QR code. `GraphError` when they would be too many."""
         graph = self._graph
         graph.check_whole("an export")
-        await graph.commit()
+        await graph.commits.commit()
         return await files.to_chunks(graph)
 
     async def import_chunks(self, chunks: Iterable[str]) -> int:
@@ -58,7 +58,7 @@ class Files:
         holds now, without who wrote it when: `export` has all of that. Private nodes are left out, of blobs what
         refers to them is written. Raises `StoreError`, `GraphError`.
         """
-        await self._graph.commit()
+        await self._graph.commits.commit()
         return await contents.export_contents(self._graph, path, format, prefix)
 
     async def import_contents(self, path: str | os.PathLike[str], *, format: str | None = None) -> Imported:

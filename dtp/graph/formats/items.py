@@ -184,7 +184,7 @@ async def apply(graph: Graph, found: FoundItems) -> Imported:
     items = await asyncio.to_thread(check_items, found.items)
     for soul in {one.soul for one in items}:
         graph.check_public(soul)
-    await graph.commit()
+    await graph.commits.commit()
     try:
         changed = await write_whole(graph, items)
     except DtpError as error:
@@ -197,7 +197,7 @@ async def apply(graph: Graph, found: FoundItems) -> Imported:
         for one in items
         if one.kind == "values" and len(one.value) > 1
     ]
-    await graph.commit()
+    await graph.commits.commit()
     return Imported(len(items), changed, left)
 
 

@@ -21,7 +21,7 @@ class History:
         """Return every op about a node (or one key of it) that is stored here, the earliest first: who, when, what,
         and of registers what was before. Reads all stored frames."""
         self._graph.check_here(soul)
-        await self._graph.commit()
+        await self._graph.commits.commit()
         return await past.history(self._graph, soul, key)
 
     async def as_of(self, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
@@ -31,12 +31,12 @@ class History:
         It is put together from all that is stored here. What was summed up by its author shows what stood then.
         """
         self._graph.check_here(soul)
-        await self._graph.commit()
+        await self._graph.commits.commit()
         return await past.as_of(self._graph, soul, seconds)
 
     async def diff(self, soul: str, first: float, second: float) -> dict[str, dict[str, past.ValueChange]]:
         """Return how what `as_of` gives differs between two times: key -> kind -> what was, what is then."""
-        await self._graph.commit()
+        await self._graph.commits.commit()
         return await past.diff(self._graph, soul, first, second)
 
     async def restore(self, soul: str, seconds: float) -> None:
@@ -44,6 +44,6 @@ class History:
         other, that can be taken back likewise. Of values written at the same time the latest comes back."""
         self._graph.check_writable()
         self._graph.check_here(soul)
-        await self._graph.commit()
+        await self._graph.commits.commit()
         await past.restore(self._graph, soul, seconds)
-        await self._graph.commit()
+        await self._graph.commits.commit()

@@ -198,7 +198,7 @@ class _Work:
 async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resigned:
     """Sign stranded work again, as `Graph.recover_from` does; return what was done and what was left."""
     graph.check_writable()
-    await graph.commit()
+    await graph.commits.commit()
     theirs = None if source is None else await asyncio.to_thread(_envelopes, graph, source, author)
     ours = await _here(graph, author)
     received = 0
@@ -222,7 +222,8 @@ async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resig
         work.sign_again(op, again=behind > 0)
     if work.done:
         marks[owner_name(author)] = [signed[-1].sequence, signed[-1].hash]
-    await graph.commit()
+    await graph.commits.commit()
+    graph.commits.note_fork_told()  # it is what this mends
     return Resigned(received, work.done, [LeftOut(*one) for one in work.left])
 
 

@@ -204,7 +204,7 @@ async def revoke_device(graphs: Iterable[Graph], account: Account, device: PeerI
     for graph in all_graphs:
         try:
             graph.accounts.end_device(account, gone)
-            await graph.commit()
+            await graph.commits.commit()
         except DtpError as error:
             refused.append((graph, error))
     return Revoked(account, tuple(refused))

@@ -304,7 +304,7 @@ class Admission:
     async def _on_policy_changed(self) -> None:
         """Have the policy kept, and what others see put right."""
         self._is_kept = False
-        await self._graph.commit()
+        await self._graph.commits.commit()
         self._inside.tell()
 
     def _read_bans(self) -> None:
@@ -365,7 +365,7 @@ class Admission:
             raise GraphError(
                 f"{owner_name(author)} isn't banned: ban it first, or it comes again with the next sync"
             )
-        await self._graph.commit()
+        await self._graph.commits.commit()
         async with self._inside.lock:
             head = self._inside.chains().heads.get(author)
             size = 0 if head is None else await self._graph.frames.stored_bytes(author, 1, head.sequence)

@@ -62,5 +62,5 @@ class Access:
     async def offences(self) -> list[access.OffenceProof]:
         """Return proofs that authors signed what the rules of a kind of node forbid: the first of each, for each
         kind."""
-        await self._graph.commit()
+        await self._graph.commits.commit()
         return await access.offences(self._graph)

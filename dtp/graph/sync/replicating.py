@@ -117,7 +117,7 @@ class _Session:
         forget = self._graph.listen(self._wake.set)
         tasks: set[asyncio.Future[None]] = set()
         try:
-            await self._graph.commit()  # what was made just now is part of what there is
+            await self._graph.commits.commit()  # what was made just now is part of what there is
             agreed = self._graph.agreed.get(self._peer)
             await self._send_message(self._side.start(self._graph.frames.heads(), agreed=agreed))
             self._tell_refused()
@@ -505,6 +505,7 @@ async def sync_stream(
     stream.close()
     fork = graph.own_fork()
     if fork is not None:
+        graph.commits.note_fork_told()
         raise fork
 
 

@@ -22,7 +22,7 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
     """Forget deleted text that all others but those who are `gone` have seen; return how many characters went."""
     graph.check_writable()
     graph.check_whole("forgetting deleted text")
-    await graph.commit()
+    await graph.commits.commit()
     async with graph.hold_replica() as replica:
         left = gone | {graph.identity.id.key}
         forgotten = compact_texts(replica, [one for one in graph.frames.vector() if one not in left])
@@ -30,7 +30,7 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
         report_versions(replica)
         replica.core.release_memory()
         graph.admission.note_memory_released()
-    await graph.commit()
+    await graph.commits.commit()
     return forgotten
 
 

@@ -190,7 +190,7 @@ async def let_go(graph: Graph) -> None:
     gone = await find_gone(graph.replica, alone)
     if noted is not None and now >= noted.since:
         take_back(graph.replica, gone.common_with(Gone.decode(noted.gone)))
-        await graph.commit()
+        await graph.commits.commit()
         alone = await summaries.read_alone(graph, own, 1, graph.frames.last_of(own))
         gone = await find_gone(graph.replica, alone)
     await graph.admission.note_gone(NotedGone(now, gone.encode()))

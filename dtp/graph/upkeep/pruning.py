@@ -220,7 +220,7 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
         return Pruned(0, 0)
     if may_agree:
         state_agreement(graph, parts)
-        await graph.commit()  # who is killed has said so, or has the frames
+        await graph.commits.commit()  # who is killed has said so, or has the frames
     if not saves or not (dropped := await graph.replace_stored(parts)):
         return Pruned(0, 0)
     graph.offering.forget_taken(author)
@@ -238,7 +238,7 @@ async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
     graph.check_writable()
     if graph.keeps_history:
         raise GraphError("this graph keeps its history; open it without history to prune it")
-    await graph.commit()
+    await graph.commits.commit()
     own, found = graph.identity.id.key, list[Pruned]()
     errors: list[DtpError] = []
     if graph.admission.agreement is not None and graph.passed.last_of(own):

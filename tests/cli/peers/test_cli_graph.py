@@ -232,7 +232,9 @@ def test_who_signed_two_histories_is_told(me, tmp_path):
     run("import", third, tmp_path / "copy.db.dtpg", code=4)
     assert "forks      1\n" in run("verify", third)
     assert " signed what can't both be true: frame 2 and frame 2" in run("verify", third)
-    assert "Go on with another identity" in run("put", third, "a", "k", "4")  # others won't take it
+    assert "Go on with another identity" in run("put", third, "a", "k", "4", code=3)  # others won't take it
+    assert "k: 4" in run("get", third, "a")
+    assert "0 ops signed again" in run("recover", third, one)
 
 
 def test_granting(me, tmp_path):

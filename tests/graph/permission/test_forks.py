@@ -82,6 +82,44 @@ def test_a_restored_store_that_writes_learns_of_it_at_the_first_sync(
     run(main())
 
 
+def test_each_commit_of_a_forked_identity_says_that_others_do_not_take_it(tmp_path: Path) -> None:
+    """Also where the loop has signed it before, and where nobody syncs by hand. All is stored, and nothing is said of
+    a commit that has nothing new."""
+
+    async def main() -> None:
+        original, copy = await restored(tmp_path / "notes.db", 2, 1)
+        async with original, await Graph.open("memory:", identity=BOB, name="g") as bob:
+            async with serving(bob) as connection:
+                await original.sync(connection)
+            original.node("other")["x"] = 1
+            await original.commit()
+            copy.node("page")["k"] = "second"
+            async with serving(copy, BOB) as connection:
+                await bob.sync(connection)
+            assert isinstance(copy.failed, GraphForked)
+            await copy.commit()  # nothing was made since
+            for number in range(3):
+                copy.node("page")["more"] = number
+                if number == 1:
+                    await copy.files.export(tmp_path / "all.dtpg")  # signs it, and has its own work to do
+                with pytest.raises(GraphForked, match="another identity") as caught:
+                    await copy.commit()
+                assert caught.value.proof is not None
+                await copy.commit()
+            assert copy.frames.vector()[ALICE.id.key] == 5
+            copy.node("page")["more"] = "last"
+            with pytest.raises(GraphForked):
+                await copy.close()
+            await copy.close()
+        async with await Graph.open(str(tmp_path / "copy.db"), identity=ALICE) as again:
+            assert again.node("page")["more"] == "last"
+            done = await again.recover_from(str(tmp_path / "notes.db"))  # who mends it knows
+            assert done.ops == 1
+            assert isinstance(again.failed, GraphForked)
+
+    run(main())
+
+
 def test_the_author_hears_of_it_from_whoever_has_the_proof(tmp_path: Path) -> None:
     """Bob has both histories' proof; Alice's first machine, whose history Bob has, asks for nothing and learns it."""
 
