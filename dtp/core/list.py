@@ -12,6 +12,7 @@ from dtp.core.sequence import SequenceHandle, TextFormat, TextRange
 CHANGES, STATE = int(lib.DTP_LIST_CHANGES), int(lib.DTP_LIST_STATE)
 
 _PATCH = struct.Struct("=4I")
+_insert = lib.dtp_list_insert
 
 
 class EncodedPatch(NamedTuple):
@@ -55,7 +56,12 @@ class ListHandle(SequenceHandle):
 
         Raises `TextRange`, `TextFormat`, `TextMemory`, `TextFull`.
         """
-        self._check_code(lib.dtp_list_insert(self._text, _position(position), values, len(values)))
+        try:
+            code = _insert(self._text, position, values, len(values))
+        except OverflowError as error:
+            raise TextRange(f"{position} is not a position within a list") from error
+        if code:
+            raise self._make_error(code)
 
     def delete_range(self, position: int, count: int) -> None:
         """Delete `count` elements from `position` on. Raises `TextRange`, `TextMemory`, `TextFull`."""

@@ -115,6 +115,8 @@ _ERRORS: dict[int, tuple[type[DtpError], str]] = {
 _PLACED = (TextFormat, TextReference, TextStale)
 
 _merge = lib.dtp_text_merge
+_take = lib.dtp_text_take
+_unpack = ffi.unpack
 
 
 class SequenceHandle:
@@ -124,7 +126,7 @@ class SequenceHandle:
     for this sequence, `waiting_limit` those for operations that wait for others. Raises `LocalError`.
     """
 
-    __slots__ = ("__weakref__", "_out", "_state", "_text")
+    __slots__ = ("__weakref__", "_out", "_out_chars", "_state", "_text")
 
     def __init__(self, agent: bytes, new: Callable[..., Any], memory_limit: int, waiting_limit: int) -> None:
         if not 1 <= len(agent) <= MAX_AGENT:
@@ -135,6 +137,9 @@ class SequenceHandle:
         self._text: Any = ffi.gc(text, lib.dtp_text_free)
         self._state: Any = lib.dtp_text_look(text)
         self._out: Any = ffi.new("uint8_t *[1]")
+        self._out_chars: Any = ffi.cast(
+            "char **", self._out
+        )  # the same pointer: of chars cffi makes bytes sooner
         self._state.cap = memory_limit
         self._state.waiting_cap = waiting_limit
 
@@ -151,7 +156,7 @@ class SequenceHandle:
             raise self._make_error(length)
         if length == 0:
             return b""
-        data = bytes(ffi.buffer(self._out[0], length))
+        data: bytes = _unpack(self._out_chars[0], length)
         if length > 65536:
             lib.dtp_text_discard(self._text)
         return data
@@ -248,8 +253,10 @@ class SequenceHandle:
 
     def take_changes(self) -> bytes:
         """Return what was written here since the last call, as a message; empty if nothing was."""
-        changes, stop = self.pending_changes()
-        self.mark_taken(stop)
+        state = self._state
+        stop = state.next
+        changes = self._take_out(_take(self._text, stop, self._out))
+        state.taken = stop
         return changes
 
     def pending_changes(self, size: int | None = None) -> tuple[bytes, int]:

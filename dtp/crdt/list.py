@@ -107,7 +107,10 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
 
     def insert(self, index: int, value: Value) -> None:
         """Insert before `index`, as `list.insert` does. Raises `GraphValueError`, `TextMemory`, `TextFull`."""
-        self._insert_elements(slice(index, None).indices(len(self))[0], [value])
+        length = self._state.length
+        if type(index) is not int or not 0 <= index <= length:
+            index = slice(index, None).indices(length)[0]
+        self._insert_elements(index, [value])
 
     def append(self, value: Value) -> None:
         """Insert at the end."""
@@ -118,7 +121,7 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
         self._insert_elements(len(self), list(values))
 
     def _insert_elements(self, position: int, items: list[Value]) -> None:
-        encoded = b"".join(map(_encode, items))
+        encoded = _encode(items[0]) if len(items) == 1 else b"".join(map(_encode, items))
         try:
             self.insert_encoded(position, encoded)
         except TextFormat as error:

@@ -104,7 +104,8 @@ class _InGraph(Replicated):
     def replace_by(self, other: _InGraph) -> None:
         """Hold what the other does; neither may be used by itself afterwards."""
         before, marked = (self.comparable_contents(), self._formats_of()) if self._listeners else ((), [])
-        self._text, self._state, self._out = other._text, other._state, other._out
+        self._text, self._state = other._text, other._state
+        self._out, self._out_chars = other._out, other._out_chars
         if self._listeners:
             gone = [Format(0, len(self), dict.fromkeys(one.attributes)) for one in marked]
             self._notify_readers(self._difference_from(before), [*gone, *self._formats_of()], is_local=False)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import list_reference, text_reference
 
-from dtp.core.sequence import TextFormat, TextMemory, TextReference, TextStale, TextWaiting
+from dtp.core.sequence import TextFormat, TextMemory, TextRange, TextReference, TextStale, TextWaiting
 from dtp.crdt import GraphValueError, Link
 from dtp.crdt import values as encoding
 from dtp.crdt.list import ELEMENT_BYTES, List, ListPatch
@@ -335,6 +335,30 @@ def test_values_of_all_kinds_and_what_can_be_none() -> None:
             one[index] = 1
         with pytest.raises(IndexError):
             one.move(0, index)
+
+
+class Place:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+def test_places_are_what_a_list_of_python_takes_for_them() -> None:
+    one, model = List(b"A"), list[Any]()
+    places: list[Any] = [0, 1, 1, -1, -7, 9, True, Place(2), Place(-1), 1 << 40, -(1 << 40)]
+    for number, place in enumerate(places):
+        one.insert(place, number)
+        model.insert(place, number)
+        assert list(one) == model
+    for wrong in (1.0, "1"):
+        with pytest.raises(TypeError):
+            one.insert(wrong, 1)  # type: ignore[arg-type]
+    for beyond in (-1, len(model) + 1, 1 << 64):
+        with pytest.raises(TextRange):
+            one.insert_encoded(beyond, b"\1")
+    assert list(one) == model
 
 
 def test_what_is_read_is_the_readers_own() -> None:
