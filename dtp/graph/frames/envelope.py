@@ -7,7 +7,7 @@ by the same author. docs/graph.md, "Envelopes" and "Summaries".
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Final
@@ -60,7 +60,7 @@ def _named(context: bytes, graph: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Signed(ABC):
+class Signed:
     """What an author signed for the graph named `graph`: up to which of its frames, and what is in them."""
 
     graph: str

@@ -175,9 +175,12 @@ class AdmissionParts(NamedTuple):
 
 
 class _Pending(dict[bytes, StoredUsage]):
-    """What is to be taken of whom, and bytes of all strangers in it."""
+    """What is to be taken of whom, bytes of all strangers in it, and of memory that the graph takes without it."""
 
-    strangers_bytes = 0
+    def __init__(self, memory: int) -> None:
+        super().__init__()
+        self.memory = memory
+        self.strangers_bytes = 0
 
 
 class Admission:
@@ -502,32 +505,35 @@ class Admission:
         """Yield those of genuine envelopes that are to be taken before the next ones are looked at: what they take
         counts then. Count the others."""
         out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
-        some: list[Envelope | Summary] = []
+        some: list[tuple[Envelope | Summary, StoredUsage]] = []
         ops = 0
         for envelope in batch:
-            some.append(envelope)
-            ops += _weigh(usage_of(envelope))
+            usage = usage_of(envelope)
+            some.append((envelope, usage))
+            ops += _weigh(usage)
             if ops > _OPS_AT_ONCE:
                 yield await self._admit_some(some, out)
                 some, ops = [], 0
         yield await self._admit_some(some, out)
 
     async def _admit_some(
-        self, batch: list[Envelope | Summary], out: dict[bytes, str]
+        self, batch: list[tuple[Envelope | Summary, StoredUsage]], out: dict[bytes, str]
     ) -> list[Envelope | Summary]:
-        """Return those that are to be taken. `out` has the authors of whom nothing more is, and why."""
+        """Return those that are to be taken, each given with what it takes. `out` has the authors of whom nothing
+        more is, and why."""
         if len(self._usage) > _MOST:
             self._usage.clear()  # it is counted again
         self._has_looked = False
         taken: list[Envelope | Summary] = []
-        heads, pending, own = self._inside.chains().heads, _Pending(), self._graph.identity.id.key
-        for envelope in batch:
+        heads, own = self._inside.chains().heads, self._graph.identity.id.key
+        pending = _Pending(self._measure_memory())
+        for envelope, usage in batch:
             author, head = envelope.author, heads.get(envelope.author)
             reason = out.get(author, "")
             is_new = head is None or envelope.sequence > head.sequence
             if not reason and is_new and author != own:
                 is_new_author = head is None and author not in pending
-                reason = await self._why_not(envelope, pending, is_new=is_new_author)
+                reason = await self._why_not(envelope, usage, pending, is_new=is_new_author)
             if reason:
                 out[author] = reason
                 self._count_refusal(author, reason, len(envelope.body))
@@ -537,20 +543,23 @@ class Admission:
             await self._save_policy()
         return taken
 
-    async def _why_not(self, envelope: Envelope | Summary, pending: _Pending, *, is_new: bool) -> str:
-        """Return why an envelope isn't taken, "" if it is. `pending` is what is to be taken with it; `is_new` says
-        that nothing of its author is here."""
-        author, quotas, now = envelope.author, self.quotas, self._graph.replica.clock.wall()
-        so_far, before = usage_of(envelope), pending.get(author)
+    async def _why_not(
+        self, envelope: Envelope | Summary, so_far: StoredUsage, pending: _Pending, *, is_new: bool
+    ) -> str:
+        """Return why an envelope, which takes `so_far`, isn't taken, "" if it is. `pending` is what is to be taken
+        with it; `is_new` says that nothing of its author is here."""
+        author, quotas = envelope.author, self.quotas
+        before = pending.get(author)
         counted = 0 if before is None else before.bytes
         if before is not None:
             so_far.add_usage(before)
         usage = self._usage.get(author) or await self._count_usage(author)
         reason = usage.exceeded_limit(so_far, quotas.limits_of_known)
-        reason = reason or self._why_no_memory(envelope, quotas.authors_memory)
+        memory = pending.memory + self._expect_memory_of(envelope)
+        reason = reason or _why_no_memory(memory, quotas.authors_memory)
         if not reason and author not in self._acquainted:
-            others = pending.strangers_bytes - counted
-            reason = self._why_no_memory_for_strangers(envelope)
+            now, others = self._graph.replica.clock.wall(), pending.strangers_bytes - counted
+            reason = _why_no_memory_for_strangers(memory, quotas.strangers_memory)
             reason = reason or await self._why_not_a_stranger(usage, so_far, others)
             if is_new and not reason and not self._arrivals.has_room(quotas, now):
                 reason = (
@@ -580,26 +589,15 @@ class Admission:
         beyond = usage.exceeded_limit(more, quotas.limits_of_stranger)
         return f"{beyond} of a stranger" if beyond else ""
 
-    def _why_no_memory(self, envelope: Envelope | Summary, most: int | None) -> str:
-        """Return why an envelope isn't taken by the memory that it may take at most, "" if it is."""
-        if most is None:
-            return ""
-        expected = _expect_memory(self._graph.replica.core.load_of(envelope.body))
-        return "" if self._measure_memory() + expected <= most else f"more than {most} bytes of memory"
-
-    def _why_no_memory_for_strangers(self, envelope: Envelope | Summary) -> str:
-        reason = self._why_no_memory(envelope, self.quotas.strangers_memory)
-        return f"{reason}, with strangers" if reason else ""
-
     def takes_held(self, envelope: Envelope | Summary) -> bool:
         """Return whether an envelope that waited for the one before it is taken now: others may have been meanwhile
         that fill memory. One that isn't is counted as refused."""
-        author = envelope.author
+        author, memory = envelope.author, self._measure_memory() + self._expect_memory_of(envelope)
         reason = ""
         if author != self._graph.identity.id.key:
-            reason = self._why_no_memory(envelope, self.quotas.authors_memory)
+            reason = _why_no_memory(memory, self.quotas.authors_memory)
         if not reason and author not in self._acquainted:
-            reason = self._why_no_memory_for_strangers(envelope)
+            reason = _why_no_memory_for_strangers(memory, self.quotas.strangers_memory)
             reason = reason if reason and self.is_stranger(author) else ""
         if reason:
             self._count_refusal(author, reason, len(envelope.body))
@@ -608,6 +606,10 @@ class Admission:
     def note_memory_released(self) -> None:
         """Have memory measured before something of strangers is refused for it: it takes less now, maybe."""
         self._measured, self._ops_unmeasured = 0, _OPS_LEAST
+
+    def _expect_memory_of(self, envelope: Envelope | Summary) -> int:
+        """Return bytes of memory that an envelope takes at most once it is merged."""
+        return _expect_memory(self._graph.replica.core.load_of(envelope.body))
 
     def _measure_memory(self) -> int:
         """Return bytes of memory that the graph takes, about."""
@@ -659,6 +661,16 @@ class Admission:
                 owner_name(author),
                 reason,
             )
+
+
+def _why_no_memory(needed: int, most: int | None) -> str:
+    """Return why what needs so many bytes of memory isn't taken, "" if it is."""
+    return "" if most is None or needed <= most else f"more than {most} bytes of memory"
+
+
+def _why_no_memory_for_strangers(needed: int, most: int | None) -> str:
+    reason = _why_no_memory(needed, most)
+    return f"{reason}, with strangers" if reason else ""
 
 
 def _weigh(usage: StoredUsage) -> int:
