@@ -1,7 +1,7 @@
-"""Attachments: files in sealed pieces in the sender's mailbox, fetched by whoever got the message, when wanted.
+"""Attachments: files that the sender's mailbox keeps in sealed pieces until the recipients of the message fetch them.
 
-Source: docs/messaging.md, "Events". A key for each file, XChaCha20-Poly1305 with a piece's number as nonce; the
-hashes of the pieces are in index pieces, the hashes of these in the message.
+Source: docs/messaging.md, "Events". Each file has a key, for XChaCha20-Poly1305 with the piece's number as nonce. The
+hashes of the pieces are in index pieces, and the hashes of the index pieces in the message.
 """
 
 from __future__ import annotations
@@ -33,33 +33,35 @@ _HASH: Final = 32
 _INDEXED: Final = PIECE // _HASH
 _ROOTS: Final = 16
 MAX_BYTES: Final = _INDEXED * _ROOTS * PIECE
-#: Bytes that `save` takes where nothing else is said.
+#: The size limit of `save`, in bytes, unless another one is given.
 DEFAULT_LIMIT: Final = 1 << 30
-#: Pieces that are read, and asked for, at a time.
+#: Pieces that are read and requested at a time.
 _ASKED: Final = 16
 _NONCE: Final = 24
-#: Bytes of a name that are kept: a number, the attachment's mark and `PART_SUFFIX` fit behind them into the 255 that
-#: file systems take.
+#: Bytes of a name that are kept. File systems allow 255, which leaves room for a number, the attachment's mark and
+#: `PART_SUFFIX`.
 _MAX_STEM, _MAX_SUFFIX = 200, 30
 _INDEX, _CONTENT = 1, 0
-#: Bytes by which what has come of an attachment is known.
+#: Bytes of the mark by which the unfinished file of an attachment is recognized.
 _MARK: Final = 4
 
 
 class AttachmentBroken(PeerError):
-    """An attachment's pieces aren't what its sender has sealed."""
+    """An attachment's pieces aren't those that its sender sealed."""
 
     code: ClassVar[str] = "attachment-broken"
 
 
 class AttachmentGone(PeerError):
-    """No mailbox has a piece of an attachment, or not any more. What came is kept: ask again, or the sender."""
+    """No mailbox has a piece of an attachment, or none has it any more. The pieces that came are kept: try again, or
+    ask the sender.
+    """
 
     code: ClassVar[str] = "attachment-gone"
 
 
 class AttachmentTooLarge(LimitError):
-    """An attachment is larger than is taken; nothing was fetched."""
+    """An attachment is larger than the limit; nothing was fetched."""
 
     code: ClassVar[str] = "attachment-too-large"
 
@@ -82,7 +84,7 @@ def _open(key: bytes, what: int, number: int, piece: bytes) -> bytes:
 
 
 def _unused_path(folder: Path, name: str) -> Path:
-    """Return a path in `folder` that nothing has, for a file that somebody else has named."""
+    """Return an unused path in `folder` for a file that somebody else has named."""
     plain = PurePath(name.lstrip(".") or "file")
     stem = plain.stem.encode()[:_MAX_STEM].decode(errors="ignore")
     suffix = plain.suffix if len(plain.suffix.encode()) <= _MAX_SUFFIX else ""
@@ -94,7 +96,7 @@ def _unused_path(folder: Path, name: str) -> Path:
 
 
 def _name_unused(part: Path, folder: Path, name: str) -> Path:
-    """Give the file at `part` a name in `folder` that nothing has, and return its path. Raise `OSError`."""
+    """Rename the file at `part` to an unused name in `folder`, and return its path. Raise `OSError`."""
     while True:
         target = _unused_path(folder, name)
         try:
@@ -123,11 +125,12 @@ async def upload(
     now_ms: int,
     seconds: int,
 ) -> tuple[Any, ...]:
-    """Return what a message says of a file, whose pieces `client` keeps now: name, bytes, key, hashes of the index.
+    """Upload a file to the mailbox of `client`. Return what a message says of it: name, size, key, hashes of the
+    index.
 
-    The key comes from `secret` and what is in the file, for this day: the same file is sealed into the same pieces,
-    so that what broke off goes on, and no key seals two different things. Raise `MessageError` if the file can't
-    be read or changes meanwhile, and what the mailbox refuses.
+    The key is derived from `secret`, the file's contents and the day. So the same file is sealed into the same
+    pieces, an upload that broke off can go on, and no key seals two different contents. Raise `MessageError` if the
+    file can't be read or changes meanwhile, and the errors of the mailbox's client.
     """
     try:
         size = await asyncio.to_thread(os.path.getsize, path)
@@ -151,15 +154,16 @@ async def upload(
 
 
 def _told_name(name: str) -> str:
-    """Return the name of a file as others are told it: one that isn't printable would be refused there. macOS has
-    narrow blanks in names of screenshots, and other systems any bytes."""
+    """Return the name of a file for others, without unprintable characters, with which they would refuse it. macOS
+    puts narrow spaces into the names of screenshots, and other systems allow any bytes.
+    """
     shown = (each if each.isprintable() else " " if each.isspace() else "_" for each in name)
     told = "".join(shown).strip()
     return "file" if told in ("", ".", "..") else told
 
 
 def seal_bytes(name: str, data: bytes, key: bytes) -> tuple[list[Any], list[bytes]]:
-    """Return what an event says of a file with these contents, of which no mailboxes are named, and its pieces."""
+    """Return what an event says of a file with these contents, without mailboxes, and the file's pieces."""
     parts = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
     pieces = [_seal(key, _CONTENT, number, _padded(each)) for number, each in enumerate(parts)]
     hashes = b"".join(map(piece_hash, pieces))
@@ -180,7 +184,9 @@ def _hash_pieces(path: Path) -> list[bytes]:
 
 
 def _read_again(file: BinaryIO, hashes: list[bytes], path: Path) -> list[bytes]:
-    """Return the next pieces, padded. Raise `MessageError` if one isn't what the key was made of."""
+    """Return the next pieces, padded. Raise `MessageError` if one differs from the contents that the key was derived
+    from.
+    """
     found = [file.read(PIECE) for _ in hashes]
     if [hashlib.blake2b(each, digest_size=_HASH).digest() for each in found] != hashes:
         raise MessageError(f"{path} has changed while it was read: send it again")
@@ -188,7 +194,7 @@ def _read_again(file: BinaryIO, hashes: list[bytes], path: Path) -> list[bytes]:
 
 
 def _file_key(secret: bytes, size: int, hashes: list[bytes], now_ms: int) -> bytes:
-    day = now_ms // 86_400_000  # what is there of another day would be forgotten too soon
+    day = now_ms // 86_400_000  # pieces that were kept on another day would be deleted too soon
     made = hashlib.blake2b(key=secret, digest_size=_HASH, person=b"dtp.upload")
     made.update(size.to_bytes(8, "big") + day.to_bytes(8, "big") + b"".join(hashes))
     return made.digest()
@@ -197,7 +203,7 @@ def _file_key(secret: bytes, size: int, hashes: list[bytes], now_ms: int) -> byt
 async def put_pieces(
     client: MailboxClient, device: bytes, access: bytes, seconds: int, pieces: list[bytes]
 ) -> bytes:
-    """Have those pieces kept that the mailbox hasn't got. Return their hashes, one after the other."""
+    """Upload the pieces that the mailbox doesn't have yet. Return the hashes of all, one after the other."""
     hashes = [piece_hash(each) for each in pieces]
     have = await client.has_pieces(hashes) if hashes else []
     for piece, there in zip(pieces, have, strict=True):
@@ -216,24 +222,23 @@ class Attachment:
     roots: tuple[bytes, ...]
     mailboxes: tuple[str, ...]
     pool: MailboxPool
-    #: How near those are who name the mailboxes.
+    #: How near the source of the mailboxes' names is.
     teller: Nearness = Nearness.ANYWHERE
 
     @property
     def mark(self) -> str:
-        """What the name of its unfinished file has, and no other attachment's: others may be called the same."""
+        """The part of the unfinished file's name that no other attachment has: several may have the same name."""
         told = self.key + b"".join(self.roots)
         return hashlib.blake2b(told, digest_size=_MARK, person=b"dtp.part").hexdigest()
 
     async def save(self, path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Path:
         """Store the file, and return its path.
 
-        Where `path` is a folder, the file is stored in it under its name, or with a number behind it: the sender
-        chooses the name, so nothing in the folder is replaced, and no hidden file made. Otherwise the file is at
-        `path`, in place of what was there. What came before it broke off is at `NAME.MARK.dtp-part` (`mark`), and
-        isn't fetched again.
-        Raise `AttachmentTooLarge` for more than `limit` bytes, before anything is fetched; `AttachmentGone`,
-        `AttachmentBroken`, `MessageError` where it can't be stored.
+        If `path` is a folder, the file is stored in it under its own name, with a number if that is taken: the sender
+        chose the name, so nothing in the folder is replaced, and no hidden file is made. Otherwise the file replaces
+        whatever is at `path`. If the transfer breaks off, the pieces that came stay at `NAME.MARK.dtp-part` (`mark`),
+        and aren't fetched again. Raise `AttachmentTooLarge` for more than `limit` bytes, before anything is fetched;
+        `AttachmentGone`, `AttachmentBroken`, `MessageError` where it can't be stored.
         """
         self._check_size(limit)
         hashes = await self._read_index()
@@ -250,8 +255,9 @@ class Attachment:
             raise MessageError(f"{self.name} can't be stored at {path}: {fault.strerror}") from fault
 
     async def read(self, *, limit: int) -> bytes:
-        """Return what is in the file. Raise `AttachmentTooLarge` before anything is fetched, `AttachmentGone`,
-        `AttachmentBroken`."""
+        """Return the file's contents. Raise `AttachmentTooLarge` before anything is fetched, `AttachmentGone`,
+        `AttachmentBroken`.
+        """
         self._check_size(limit)
         return b"".join([each async for each in self._iter_pieces(await self._read_index(), 0)])
 
@@ -262,7 +268,9 @@ class Attachment:
             )
 
     async def _fetch_pieces(self, target: Path, hashes: list[bytes]) -> Path:
-        """Return where the whole file is that will be `target`. Raise `OSError` where it can't be stored."""
+        """Fetch what is missing, and return the path of the complete file, which will be renamed to `target`. Raise
+        `OSError` if it can't be stored.
+        """
         part = target.with_name(f"{target.name}.{self.mark}{PART_SUFFIX}")
         have = await asyncio.to_thread(self._count_kept, part, hashes)
         with part.open("r+b" if have else "wb") as file:
@@ -274,7 +282,7 @@ class Attachment:
         return part
 
     def _count_kept(self, part: Path, hashes: list[bytes]) -> int:
-        """Return how many pieces at the beginning of `part` are as they were sent."""
+        """Return how many pieces at the beginning of `part` match their hashes."""
         try:
             with part.open("rb") as file:
                 for number, digest in enumerate(hashes):

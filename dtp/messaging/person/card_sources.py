@@ -1,6 +1,6 @@
-"""Where cards are found of people who have handed over none: the DHT, and the chain.
+"""Sources for the cards of people who haven't handed one over: the DHT, and the chain.
 
-A source gives what somebody's keys have signed, or nothing; which of several cards is the newest is for who asks.
+A source returns a card that the person's key has signed, or None; the caller decides which of several is the newest.
 """
 
 from __future__ import annotations
@@ -26,58 +26,59 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.messaging")
 
-#: The name of a device's record in the DHT, which has its person's card.
+#: The name of a device's record in the DHT, which holds its person's card.
 DHT_NAME: Final = "dtp.card"
 
 
 class CardRolledBack(PeerError):
-    """A card is older than what the chain says of its account: whoever gave it holds the newer one back."""
+    """A card is older than the chain's entry for its account: whoever gave it withholds the newer one."""
 
     code: ClassVar[str] = "card-rolled-back"
 
 
 class CardEnded(PeerError):
-    """An account was ended on the chain, for good: nothing that it says counts any more."""
+    """An account was ended on the chain, for good: its cards count no more."""
 
     code: ClassVar[str] = "card-ended"
 
 
 class FoundCard(NamedTuple):
-    """A card that a source has given, and how near those may be who told it."""
+    """A card from a source, and how near the source is at the farthest."""
 
     card: ContactCard
     teller: Nearness
 
 
 class CardSource:
-    """Finds cards of people, and tells others of ours: this one knows nothing, others say what they do.
+    """Finds people's cards, and publishes ours. The base class does neither; subclasses say what they do.
 
-    Each method raises `DtpError` where the source can't be asked.
+    Each method raises `DtpError` if the source can't be asked.
     """
 
     @property
     def teller(self) -> Nearness:
-        """How near those are, at the farthest, who gave the cards that were found. Mailboxes that a card names aren't
-        dialled if they are nearer."""
+        """How near those who gave the cards are, at the farthest. Mailboxes that a card names aren't dialled if they
+        are nearer than that.
+        """
         return Nearness.ANYWHERE
 
     async def find_card(self, person: bytes) -> ContactCard | None:
-        """Return the newest card of a person that is found, which the person has signed; None if none is."""
+        """Return the newest card of a person that can be found and that the person has signed, or None."""
         return None
 
     async def check_card(self, card: ContactCard) -> None:
-        """Raise `CardRolledBack` or `CardEnded` if this source knows that a card counts no more."""
+        """Raise `CardRolledBack` or `CardEnded` if this source knows that the card counts no more."""
 
     async def publish_card(self, card: ContactCard) -> None:
-        """Let others find our card, the part of it that is for everybody."""
+        """Publish the public part of our card, so that others find it."""
 
 
 class DhtCards(CardSource):
     """Cards in the DHT (`dtp.Node.dht`), whose identity is this device's.
 
-    Each device has its person's card under its own name. Of an account, whose name isn't a key, the devices are found
-    as those who have "the content" of `account_content`. What is found is signed by the person; that there is no
-    newer one, the DHT can't say.
+    Each device publishes its person's card under its own name. An account's name isn't a key: its devices are found
+    as providers of `account_content`. Cards are signed by the person, but the DHT can't prove that there is no newer
+    one.
     """
 
     def __init__(self, dht: Dht) -> None:
@@ -89,7 +90,7 @@ class DhtCards(CardSource):
         return self._dht.farthest
 
     async def find_card(self, person: bytes) -> ContactCard | None:
-        """Return the newest card of a person that devices have put there."""
+        """Return the newest card of a person that their devices have published."""
         found = [await self._of_device(person, person)]
         for record in await self._dht.providers(account_content(person)):
             found.append(await self._of_device(record.peer.key, person))
@@ -105,7 +106,7 @@ class DhtCards(CardSource):
         return card if card is not None and card.person == person and device in card.devices else None
 
     async def publish_card(self, card: ContactCard) -> None:
-        """Put the card there, and keep it there while the node runs."""
+        """Publish the card, and republish it while the node runs."""
         from dtp.peers.dht.errors import DhtSuperseded
         from dtp.peers.dht.records import MAX_VALUE
 
@@ -116,17 +117,17 @@ class DhtCards(CardSource):
             )
         try:
             await self._dht.put(value, name=DHT_NAME, sequence=card.sequence)
-        except DhtSuperseded:  # another program of this device has put a newer one
+        except DhtSuperseded:  # another program of this device has published a newer one
             return
         if card.account is not None:
             await self._dht.provide(account_content(card.person))
 
 
 class ChainCards(CardSource):
-    """Accounts' cards by the chain: one history that everybody sees. A replaced key is noticed, a card from before it
-    refused.
+    """Accounts' cards by the chain, which has one history for everybody: a replaced key is noticed, and a card from
+    before it is refused.
 
-    The chain says which key, devices and mailboxes an account has; the card itself is asked of these mailboxes.
+    The chain says which key, devices and mailboxes an account has; the card itself is requested from these mailboxes.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class ChainCards(CardSource):
 
     @property
     def teller(self) -> Nearness:
-        """Anywhere, but for a chain of one's own."""
+        """`ANYWHERE`, unless the chain is a private one."""
         return nearness_of_chain(self._chain)
 
     async def _find_published(self, account: bytes) -> PublishedCard | None:
@@ -152,7 +153,7 @@ class ChainCards(CardSource):
         return await find_card(self._chain, self._directory, account)
 
     async def find_card(self, person: bytes) -> ContactCard | None:
-        """Return the newest card that the mailboxes of an account have, and the chain doesn't contradict."""
+        """Return the newest card that an account's mailboxes have and that the chain doesn't contradict."""
         published = await self._find_published(person)
         if published is None or not published.is_current(int(self._clock() * 1000)):
             return None
@@ -179,7 +180,9 @@ class ChainCards(CardSource):
         return found
 
     async def check_card(self, card: ContactCard) -> None:
-        """Raise `CardRolledBack` for a card by a key that the account has no more, `CardEnded`."""
+        """Raise `CardRolledBack` for a card signed by a key that the account doesn't have any more, and
+        `CardEnded`.
+        """
         if card.account is not None and (published := await self._find_published(card.person)) is not None:
             _compare(card, published)
 
@@ -196,5 +199,5 @@ def _compare(card: ContactCard, published: PublishedCard) -> None:
 
 
 def account_content(account: bytes) -> bytes:
-    """Return what devices of an account say that they have, 32 bytes."""
+    """Return the content key, 32 bytes, that an account's devices provide in the DHT."""
     return hashlib.blake2b(account, digest_size=32, person=b"dtp.card").digest()

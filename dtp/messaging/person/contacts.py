@@ -1,4 +1,4 @@
-"""Whom a person knows: their cards, and which of them were accepted."""
+"""A person's contacts: their cards, and which of these were accepted."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import CardExpired, ConsentNeeded, ContactBlocked, MessageError
 from dtp.messaging.packing import pack, unpack_saved
 
-#: What happens when a contact's key was replaced: "tell" goes on and says so, "ask" waits for consent.
+#: What happens when a contact's key was replaced: "tell" goes on and notifies the program, "ask" waits for consent.
 Consent = Literal["tell", "ask"]
 
 
 def find_called(name: str, ranks: Iterable[Mapping[bytes, Iterable[str]]]) -> bytes | None:
-    """Return who has this name, None for nobody: of the first rank that has anybody, however the name is typed.
+    """Return the one who has this name, from the first rank in which anybody has it, however the name is typed.
+    Return None if nobody has it.
 
-    The first rank is what the user calls others: there alone capital letters count, between names that are alike.
-    Others choose their names so as to be taken for somebody else: raise `MessageError` where several have the same.
+    The first rank holds the names that the user has given; only among these does case tell similar names apart.
+    People may choose a name in order to be taken for somebody else, so raise `MessageError` if several have it.
     """
     wanted = _compared(name)
     for number, called in enumerate(ranks):
@@ -42,7 +43,7 @@ def _compared(name: str) -> str:
 
 
 class CardChange(Enum):
-    """What a card that came has changed."""
+    """What a received card has changed."""
 
     NOTHING = "nothing"
     OLDER = "older"
@@ -54,24 +55,24 @@ class CardChange(Enum):
 
 @dataclass(frozen=True)
 class Contact:
-    """A person that is known. `pending` is a card with another key that nobody has accepted yet."""
+    """A known person. `pending` is a card with another key that the user hasn't accepted yet."""
 
     card: ContactCard
     pending: ContactCard | None = None
-    #: True once safety numbers were compared, for the key that the card has.
+    #: True once safety numbers were compared for the key in the card.
     verified: bool = False
-    #: True for somebody who wrote without having been added here; False once answered or added.
+    #: True for somebody who wrote without having been added here, until they are answered or added.
     stranger: bool = False
     blocked: bool = False
-    #: What it is called here; "" for what it calls itself.
+    #: The name that the user has given; "" to use the contact's own.
     nickname: str = ""
-    #: Of a stranger who hasn't written: who has named them; b"" else.
+    #: Of a stranger who hasn't written, the person who has named them; b"" otherwise.
     named_by: bytes = b""
-    #: How near those are who have told where it is: its mailboxes are dialled as told by them.
+    #: How near the source of its addresses is: its mailboxes are dialled as told from there.
     nearness: Nearness = Nearness.ANYWHERE
-    #: When the user has said something of them on one of their devices: Unix time in ms, 0 for never.
+    #: When the user last changed this contact on one of their devices: Unix time in ms, 0 for never.
     changed_ms: int = 0
-    #: True once the card isn't valid any more. This isn't kept: `Contacts.list_expiring` says when to look.
+    #: True once the card has expired. This isn't stored: `Contacts.list_expiring` says when to look.
     expired: bool = False
 
     @property
@@ -81,27 +82,29 @@ class Contact:
 
     @property
     def name(self) -> str:
-        """What to show: the name here, else the one in the card, else the person's identity."""
+        """The name to show: the one given here, else the one in the card, else the person's identity."""
         return self.nickname or self.card.name or self.card.person_name
 
     @property
     def devices(self) -> set[bytes]:
-        """The devices that may write for the person, by the card that was accepted and one that waits."""
+        """The devices that may write for the person, by the accepted card and by one that waits for consent."""
         return {*self.card.devices, *(self.pending.devices if self.pending else ())}
 
     def may_have(self, device: bytes) -> bool:
-        """True for a device that may be sent what waits for it: none of somebody who is blocked, nor one that the
-        newest card doesn't name any more, also while that waits to be accepted."""
+        """True if what waits for a device may be sent to it. False for devices of a blocked contact, and for a device
+        that the newest card doesn't name any more, even while that card waits for consent.
+        """
         return not self.blocked and (self.pending is None or device in self.pending.devices)
 
     @property
     def is_waiting(self) -> bool:
-        """True while nothing of theirs is shown, and nothing said to them: another key waits to be accepted, or a
-        card that holds is waited for."""
+        """True while nothing of this contact is shown and nothing can be written to them: another key waits for
+        consent, or their card has expired.
+        """
         return self.pending is not None or self.expired
 
     def check_open(self) -> None:
-        """Raise `ConsentNeeded`, `CardExpired`, or `ContactBlocked`, while nothing can be written to them."""
+        """Raise `ConsentNeeded`, `CardExpired` or `ContactBlocked` while nothing can be written to this contact."""
         if self.blocked:
             raise ContactBlocked(f"{self.name} is blocked: unblock them first ('dtp message unblock')")
         if self.pending is not None:
@@ -115,7 +118,7 @@ class Contact:
             )
 
     def save(self) -> bytes:
-        """Return it as bytes."""
+        """Return the contact as bytes."""
         pending = self.pending.encode() if self.pending else b""
         flags = (self.verified, self.stranger, self.blocked)
         told = (self.nickname, self.named_by, int(self.nearness), self.changed_ms)
@@ -123,9 +126,9 @@ class Contact:
 
     @classmethod
     def load(cls, saved: bytes) -> Self:
-        """Return what `save` gave. Raise `StoreFailed`."""
+        """Return the contact that `save` encoded. Raise `StoreFailed`."""
         card, pending, verified, stranger, blocked, nickname, named_by, *later = unpack_saved(saved)
-        nearness = later[0] if later else Nearness.ANYWHERE  # older files don't have it, nor what follows
+        nearness = later[0] if later else Nearness.ANYWHERE  # older files lack this field and those after it
         waiting = ContactCard.parse(pending) if pending else None
         return cls(
             *(ContactCard.parse(card), waiting, verified, stranger, blocked, nickname, named_by),
@@ -135,8 +138,9 @@ class Contact:
 
 
 class Route(NamedTuple):
-    """Where a device gets its messages: its mailboxes, what these know us by, and how near those are who told of
-    them."""
+    """Where a device gets its messages: its mailboxes, the secret by which they know us, and how near the source of
+    their addresses is.
+    """
 
     mailboxes: tuple[str, ...]
     access: bytes
@@ -144,10 +148,10 @@ class Route(NamedTuple):
 
 
 class Contacts:
-    """All contacts of a person. A value: whoever changes it stores what it returns.
+    """All contacts of a person. A value: the caller stores what its methods return.
 
-    `whose` returns the person that a device says it belongs to, b"" for none, and `is_ours` whether a device is one
-    of ours; both in any thread.
+    `whose` returns the person that a device says it belongs to, or b"", and `is_ours` whether a device is one of
+    ours. Both may be called in any thread.
     """
 
     def __init__(
@@ -158,24 +162,24 @@ class Contacts:
     ) -> None:
         self.consent, self._whose, self._is_ours = consent, whose, is_ours
         self._by_person: dict[bytes, Contact] = {}
-        #: By device, the persons whose cards name it: anybody can name another's.
+        #: By device, the persons whose cards name it. Anybody's card can name somebody else's device.
         self._claims: dict[bytes, list[bytes]] = {}
-        #: Whose cards end some day, or did.
+        #: Persons whose cards have an expiry, past or future.
         self._ending: set[bytes] = set()
 
     def copy_empty(self) -> Contacts:
-        """Return contacts of the same kind, without any."""
+        """Return a `Contacts` with the same functions and no contacts."""
         return Contacts(self.consent, self._whose, self._is_ours)
 
     def __iter__(self) -> Iterator[Contact]:
         return iter(list(self._by_person.values()))
 
     def get_contact(self, person: bytes) -> Contact | None:
-        """Return a contact, None for nobody who is known."""
+        """Return a contact, or None if the person isn't known."""
         return self._by_person.get(person)
 
     def put_contact(self, contact: Contact) -> None:
-        """Keep a contact in the place of what was known of this person."""
+        """Store a contact, replacing what was known of this person."""
         before = self._by_person.get(contact.person)
         if before is not None and before.card.devices != contact.card.devices:
             self._drop_claims(before)
@@ -201,20 +205,22 @@ class Contacts:
                 self._claims.pop(device, None)
 
     def is_waiting(self, person: bytes) -> bool:
-        """True while another key of a contact waits to be accepted, or their card holds no longer."""
+        """True while another key of a contact waits for consent, or their card has expired."""
         contact = self._by_person.get(person)
         return contact is not None and contact.is_waiting
 
     def list_expiring(self, now_ms: int) -> list[Contact]:
-        """Return contacts whose card has ended and wasn't known to, or holds though it was."""
+        """Return the contacts whose `expired` is out of date: the card has expired since, or was renewed."""
         self._ending = {each for each in self._ending if each in self._by_person}
         known = [self._by_person[each] for each in self._ending]
         return [each for each in known if each.expired is not each.card.has_expired(now_ms)]
 
     def owner_of(self, device: bytes) -> Contact | None:
-        """Return the contact whose card names a device, for sending to it; None for one of ours, whoever names it.
-        Where several people's cards do, that is the one whom the device itself has named, or else the one whom we
-        know better: of contacts the account that the device has by now, of strangers the device itself."""
+        """Return the contact whose card names a device, for sending to it; None for a device of ours, whoever names
+        it. If several people's cards name the device, return the person whom the device itself has named, otherwise
+        the one whom we know better: among contacts the account that the device now has, among strangers the device
+        itself.
+        """
         claims = () if self._is_ours(device) else self._claims.get(device, ())
         if len(claims) < 2:
             return self._by_person[claims[0]] if claims else None
@@ -227,14 +233,16 @@ class Contacts:
         return min((self._by_person[each] for each in claims), key=rank)
 
     def list_owned(self, contact: Contact) -> set[bytes]:
-        """Return the devices that a contact's cards name and that aren't somebody else's all the same."""
+        """Return the devices that a contact's cards name, without those that belong to somebody else."""
         owners = {device: self.owner_of(device) for device in contact.devices if not self._is_ours(device)}
         return {device for device, owner in owners.items() if owner is None or owner.person == contact.person}
 
     def add_card(
         self, card: ContactCard, teller: Nearness, *, stranger: bool = False, named_by: bytes = b""
     ) -> tuple[Contact, CardChange]:
-        """Add or update a contact by a card that somebody so near tells, and return it and what has changed."""
+        """Add or update a contact by a card; `teller` is how near its source is. Return the contact and what has
+        changed.
+        """
         known = self._by_person.get(card.person)
         if known is None:
             contact = Contact(card, stranger=stranger, named_by=named_by, nearness=teller)
@@ -247,7 +255,7 @@ class Contacts:
         return contact, change
 
     def _update_card(self, known: Contact, card: ContactCard) -> tuple[Contact, CardChange]:
-        """Update a known contact by a card."""
+        """Update a known contact from a card."""
         newest = known.pending or known.card
         if not card.supersedes(newest):
             return self._with_access(known, card)
@@ -262,7 +270,7 @@ class Contacts:
         return contact, change
 
     def _with_access(self, known: Contact, card: ContactCard) -> tuple[Contact, CardChange]:
-        """Update the access of a known contact by the same card; an older card changes nothing."""
+        """Update the access of a known contact from the same card; an older card changes nothing."""
         if card.signature != known.card.signature:
             return known, CardChange.OLDER
         if not card.access or card.access == known.card.access:
@@ -272,7 +280,7 @@ class Contacts:
         return contact, CardChange.UPDATED
 
     def accept_card(self, person: bytes) -> Contact | None:
-        """Return the contact with the card that waited; None if none waits."""
+        """Return the contact with its pending card accepted, or None if no card is pending."""
         known = self._by_person.get(person)
         if known is None or known.pending is None:
             return None

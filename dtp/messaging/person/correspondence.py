@@ -1,6 +1,7 @@
-"""What a person's device makes of what comes, and does with what is said here: a desk, contacts, groups, history.
+"""Process what a person's device receives, and queue what is written on it: over a desk, contacts, groups and
+history.
 
-No network. Each public call is one transaction; where it fails, all is as it was before.
+No network. Each public call is one transaction: if it fails, nothing has changed.
 """
 
 from __future__ import annotations
@@ -51,9 +52,9 @@ _NOTICES: Final = {
 
 
 class Correspondence:
-    """One person on one device. Not for two threads at once.
+    """One person's messages on one device. Don't use it from two threads at once.
 
-    `account` is for the device that has the account's key; others get its card by `join_account`.
+    `account` is given on the device that has the account's key; other devices get the card by `join_account`.
     """
 
     def __init__(
@@ -105,12 +106,12 @@ class Correspondence:
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
-        if self._account is not None:  # once contacts and groups are there, which are told
+        if self._account is not None:  # after contacts and groups, which hear of it
             self.change_account(self._account, now_ms)
         self.keep_up(now_ms)
 
     def _choose_consent(self, given: Consent | None) -> Consent:
-        """Return what is done where keys are replaced: what is given, which is kept, or as last time."""
+        """Return what happens when keys are replaced: `given`, which is stored, or what was stored last."""
         saved = self.store.get_value("consent")
         if given is None:
             return "ask" if saved == b"ask" else "tell"
@@ -128,7 +129,7 @@ class Correspondence:
             self.groups[group] = Membership(group)
             self.group_states.load_group(self.groups[group], unpack_saved(operations))
         self.past.reload_givings()
-        self.group_states.take_notices()  # of what was undone
+        self.group_states.take_notices()  # from the transaction that was rolled back
 
     def close(self) -> None:
         """Close the file."""
@@ -136,7 +137,7 @@ class Correspondence:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in one transaction; where it fails, all is as it was before."""
+        """Run the block in one transaction; if it fails, nothing has changed."""
         try:
             with self.desk.transaction():
                 yield
@@ -153,12 +154,12 @@ class Correspondence:
 
     @property
     def person(self) -> bytes:
-        """Who writes here: an account, or the identity alone."""
+        """The person who writes here: an account, or the identity alone."""
         return self.card.person
 
     @property
     def account(self) -> Account | None:
-        """The account with its newest card that is known here; None on a device that hasn't its key."""
+        """The account with the newest card that is known here; None on a device without the account's key."""
         return None if self._account is None else self.own_card.find_newest(self._account)
 
     @property
@@ -169,7 +170,7 @@ class Correspondence:
     def sign_card(
         self, own: Account | None, now_ms: int, name: str, mailboxes: tuple[str, ...]
     ) -> ContactCard:
-        """Return a card of this name and with these mailboxes that is newer than the one we have."""
+        """Return a new version of our card, with this name and these mailboxes."""
         key, account = (own.identity, own.card) if own else (self.identity, None)
         saved = self.store.get_value("card")
         sequence = now_ms if saved is None else max(now_ms, ContactCard.parse(saved).sequence + 1)
@@ -177,9 +178,9 @@ class Correspondence:
         return replace(card, access=self.access)
 
     def set_profile(self, name: str, mailboxes: Iterable[str], now_ms: int) -> None:
-        """Say how we are called and where our mailboxes are, to all contacts.
+        """Tell all contacts our name and our mailboxes.
 
-        Raise `MessageError` on a device that hasn't the key of its account, or has one that was replaced.
+        Raise `MessageError` on a device that doesn't have the key of its account, or has a key that was replaced.
         """
         told = tuple(mailboxes)
         unchanged = (name, told) == (self.card.name, self.card.mailboxes)
@@ -195,7 +196,7 @@ class Correspondence:
             self.put_card(self.sign_card(self.account, now_ms, name, told), now_ms)
 
     def set_stamp_bits(self, bits: int) -> None:
-        """Set the work that a stranger's message takes. Raise `MessageError` for more than may be asked."""
+        """Set the work that a stranger's message costs. Raise `MessageError` if it is more than may be asked."""
         if not 0 <= bits <= MAX_BITS:
             raise MessageError(f"a stamp of {bits} bits: 0 to {MAX_BITS} can be asked for")
         with self.transaction():
@@ -203,7 +204,9 @@ class Correspondence:
         self.stamp_bits = bits
 
     def set_stamp_mib(self, mib: int) -> None:
-        """Set how many MiB of our room a stranger pays for, a month; 0: work. Raise `MessageError` for too many."""
+        """Set how many MiB of our room a stranger pays for, for a month; with 0 strangers do work instead. Raise
+        `MessageError` for too many.
+        """
         if not 0 <= mib <= MAX_STAMP_MIB:
             raise MessageError(f"a stamp for {mib} MiB: 0 to {MAX_STAMP_MIB} can be asked for")
         with self.transaction():
@@ -212,7 +215,7 @@ class Correspondence:
 
     @property
     def upload_secret(self) -> bytes:
-        """What this device derives the keys of its attachments from, 32 bytes."""
+        """The secret from which this device derives the keys of its attachments, 32 bytes."""
         secret = self.store.get_value("uploads")
         if secret is None:
             secret = secrets.token_bytes(32)
@@ -221,7 +224,7 @@ class Correspondence:
         return secret
 
     def put_card(self, card: ContactCard, now_ms: int) -> None:
-        """Have this card from now on, and tell others. Within a transaction."""
+        """Use this card from now on, and tell others. Within a transaction."""
         before = self.card
         self.succession.become(before, card)
         self.card = card
@@ -231,18 +234,19 @@ class Correspondence:
         self.former_devices.keep_card(before, gone)
         for device in gone:
             self.desk.forget_device(device)
-        self.former_devices.retire_devices(before, now_ms)  # which others read before the card
+        self.former_devices.retire_devices(before, now_ms)  # others read this before the card
         self.group_states.reconsider_groups(card.person, gone)
         self.introductions.tell_card(before, now_ms)
 
     def card_event(self, card: ContactCard, now_ms: int) -> Event:
-        """Return the event that tells a card."""
+        """Return the event that carries a card."""
         return Event(EventKind.CARD, card.person, 0, now_ms, {"card": card.encode()})
 
     def change_account(self, account: Account, now_ms: int) -> None:
-        """Say that our devices are now those of `account`, which has the key: after one was added or removed.
+        """Use the devices in `account`, which has the key, from now on: one was added or removed.
 
-        What is written to a device that was removed is sealed no more, and it is told nothing.
+        Nothing more is sealed to a device that was removed, not even what already waits for it, and it isn't
+        notified.
         """
         newest = self.own_card.choose_given(account)
         if not newest.card.names(self.identity.id.key):
@@ -251,7 +255,9 @@ class Correspondence:
         self.set_profile(self.card.name, self.card.mailboxes, now_ms)
 
     def join_account(self, card: ContactCard, now_ms: int) -> None:
-        """Be a device of the account of this card, which its owner has handed over. It has to name this device."""
+        """Become a device of the account whose card this is. Its owner has handed it over, and it has to name this
+        device.
+        """
         if card.account is None or not card.account.names(self.identity.id.key):
             raise MessageError("that card doesn't name this device: approve it on one of the account first")
         if self.card.supersedes(card):
@@ -266,8 +272,9 @@ class Correspondence:
     # ---- whom we know ------------------------------------------------------------------------------------------
 
     def add_contact(self, card: ContactCard, now_ms: int, *, teller: Nearness | None = None) -> Contact:
-        """Return the contact of a card that was handed over, or that somebody so near has told. Raise `MessageError`
-        for our own."""
+        """Add a contact by a card that was handed over, or whose source is as near as `teller`. Raise `MessageError`
+        for our own card.
+        """
         if card.person == self.person:
             raise MessageError("that is your own card: give it to others")
         near = card.nearness_by_hand if teller is None else teller
@@ -280,8 +287,9 @@ class Correspondence:
         return self.get_contact(card.person)
 
     def take_found_card(self, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
-        """Return what changes by a card that was found, if it is of somebody we know or of ourselves; nothing
-        otherwise. Those who tell of it may be so near."""
+        """Take a card that was found, if it is our own or of somebody we know, and return what changes. `teller` is
+        how near its source may be.
+        """
         if card.person == self.person:
             return self.own_card.take_found(card, now_ms)
         if self.contacts.get_contact(card.person) is None:
@@ -293,8 +301,9 @@ class Correspondence:
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
 
     def update_contact(self, person: bytes, **changes: Any) -> Contact:
-        """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`. Here alone: see
-        `KnownPeople`."""
+        """Change fields of a contact (`verified`, `blocked`, `nickname`, `stranger`) on this device only, and return
+        it. `KnownPeople` changes them on all devices.
+        """
         with self.transaction():
             contact = replace(self.get_contact(person), **changes)
             self.put_contact(contact)
@@ -307,28 +316,29 @@ class Correspondence:
         return found
 
     def put_contact(self, contact: Contact) -> None:
-        """Keep a contact, within a transaction."""
+        """Store a contact, within a transaction."""
         self.contacts.put_contact(contact)
         self.store.put_contact(contact.person, contact.save())
 
     def take_contact(
         self, card: ContactCard, teller: Nearness, *, stranger: bool, named_by: bytes = b""
     ) -> tuple[Contact, CardChange]:
-        """Return the contact of a card that somebody so near tells, and what has changed, kept within a
-        transaction."""
+        """Store the contact of a card, within a transaction; `teller` is how near its source is. Return the contact
+        and what has changed.
+        """
         with self.introductions.change_card(card.person):
             return self.contacts.add_card(card, teller, stranger=stranger, named_by=named_by)
 
     # ---- what is said here -------------------------------------------------------------------------------------
 
     def group_of(self, conversation: bytes) -> Membership | None:
-        """Return the group that a conversation is, or in which it is a room; None for another one."""
+        """Return the group of a conversation that is a group or a room of one, or None."""
         if conversation in self.groups:
             return self.groups[conversation]
         return next((each for each in self.groups.values() if conversation in each.members.rooms), None)
 
     def devices_of(self, conversation: bytes) -> list[bytes]:
-        """Return the devices that get what is said in a conversation, ours among them but for this one.
+        """Return the devices that get messages of a conversation, including our own others.
 
         Raise `UnknownContact`, `ConsentNeeded`, `CardExpired`, `ContactBlocked`.
         """
@@ -348,8 +358,9 @@ class Correspondence:
         return [each for each in dict.fromkeys([*others, *self.own_devices]) if each != self.identity.id.key]
 
     def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
-        """Store an event, queue it, and return it. Raise as `devices_of`, `QueueFull`, and `MessageTooLong` where
-        text and what is said of files are too much together."""
+        """Store an event, queue it, and return it. Raise what `devices_of` raises, `QueueFull`, and `MessageTooLong`
+        if the text and the description of its files are too large together.
+        """
         self._check_member(conversation := self.succession.resolve_person(conversation))
         event = Event(kind, conversation, self.store.next_clock(conversation, now_ms), now_ms, fields)
         size = len(event.encode())
@@ -375,8 +386,9 @@ class Correspondence:
         return said
 
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
-        """Send an event that is not a part of a history to those of these devices that aren't gone meanwhile. Raise
-        `QueueFull`."""
+        """Send an event that isn't kept in the history to those of the devices that still exist. Raise
+        `QueueFull`.
+        """
         Event.parse(event.encode())
         devices = [each for each in devices if each in self.card.devices or self.contacts.owner_of(each)]
         self.missed.check_room(devices)
@@ -391,25 +403,27 @@ class Correspondence:
     def enqueue_event(
         self, devices: Iterable[bytes], event: Event, now_ms: int, *, shown: bytes = b""
     ) -> None:
-        """Queue an event for devices within a transaction; `shown` is the id of the message that it brings."""
+        """Queue an event for devices within a transaction; `shown` is the id of the message that it carries."""
         self.desk.enqueue_event(devices, event, self.introductions.choose_card(now_ms), shown=shown)
 
     def mark_read(self, message: bytes, now_ms: int, *, tell: bool, sender: bytes = b"") -> bool:
-        """Note that a message was read, of this sender if one is given; with `tell` its sender hears of it, our
-        other devices always.
+        """Mark a message as read, of this sender if one is given. Our other devices are told, and with `tell` the
+        sender as well.
 
         Return whether it is new.
         """
         return self.reading.mark_read(message, now_ms, tell=tell, sender=sender)
 
     def keep_up(self, now_ms: int) -> int:
-        """Look whose cards have ended, and return how many messages were deleted that were to disappear by now."""
+        """Note whose cards have expired, and delete messages whose time to disappear has come. Return how many were
+        deleted.
+        """
         with self.transaction():
             self.introductions.note_expired(now_ms)
             return self.store.delete_vanished(now_ms)
 
     def find_route(self, device: bytes) -> Route:
-        """Return where the person whose device that is gets messages; a route to nowhere if it is nobody's."""
+        """Return the route to a device; one without mailboxes if the device belongs to nobody known."""
         if device in self.card.devices:
             return Route(self.card.mailboxes, self.access, Nearness.NETWORK)
         contact = self.contacts.owner_of(device)
@@ -420,7 +434,9 @@ class Correspondence:
     def read_history(
         self, conversation: bytes, message: bytes = b"", *, last: int | None = None
     ) -> list[Shown]:
-        """Return the messages of a conversation, or one of them, or the `last`, as they are now, in their order."""
+        """Return the messages of a conversation in order, in their current state: all, one of them, or the `last`
+        ones.
+        """
         group = self.group_of(conversation)
         moderators = group.members.moderators if group else ()
         return show_messages(self.store.read_events(conversation, target=message, last=last), moderators)
@@ -428,7 +444,7 @@ class Correspondence:
     # ---- groups ------------------------------------------------------------------------------------------------
 
     def create_group(self, name: str, people: Iterable[bytes], now_ms: int) -> bytes:
-        """Return a new group of these people and us, who administer it."""
+        """Create a group of these people and us, its administrators, and return it."""
         persons = [each for each in dict.fromkeys(people) if each != self.person]
         for each in persons:
             self.get_contact(each)
@@ -455,7 +471,7 @@ class Correspondence:
         text: str = "",
         role: MemberRole = MemberRole.MEMBER,
     ) -> Operation:
-        """Do something to a group, and return the operation. Raise `MessageError` if we may not."""
+        """Change a group by an operation, and return the operation. Raise `MessageError` if we may not."""
         with self.transaction():
             operation = self.make_operation(group, act, now_ms, subject=subject, text=text, role=role)
             if operation is None:
@@ -472,7 +488,9 @@ class Correspondence:
         text: str = "",
         role: MemberRole = MemberRole.MEMBER,
     ) -> Operation | None:
-        """Make a group's operation within a transaction, as `change_group` does. Return None if there is no room."""
+        """Make an operation of a group within a transaction, as `change_group` does. Return None if there is no room
+        for it.
+        """
         membership = self.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
@@ -489,22 +507,23 @@ class Correspondence:
         return operation
 
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
-        """Ask who invites for the place that an invitation offers."""
+        """Ask whoever made an invitation to let us in."""
         with self.transaction():
             self.take_contact(card, card.nearness_by_hand, stranger=False)
             self.introductions.note_answer(card.person)
             self.enqueue_event(card.devices, event, now_ms)
 
     def speaks_for(self, device: bytes, person: bytes) -> bool:
-        """True for a device of a person's, as far as is known here."""
+        """True if a device belongs to a person, as far as is known here."""
         if person == self.person:
             return device in self.card.devices
         contact = self.contacts.get_contact(person)
         return contact is not None and device in contact.devices
 
     def is_authors(self, operation: Operation) -> bool:
-        """True if an operation is signed by a device of its author's, as far as is known here, or by a newer card
-        that is in it."""
+        """True if an operation is signed by a device of its author, as far as is known here or by a newer card inside
+        the operation.
+        """
         if self.speaks_for(operation.device, operation.author):
             return True
         if operation.card is None:
@@ -521,8 +540,9 @@ class Correspondence:
     def receive_envelopes(
         self, envelopes: Iterable[bytes], now_ms: int, *, teller: Nearness = Nearness.ANYWHERE
     ) -> tuple[ReceivedEnvelopes, list[Notice | CallSignalled]]:
-        """Return what envelopes have brought, stored: they may be acknowledged now. Whoever has left them is at least
-        as near as `teller`."""
+        """Open envelopes and store what they contain. Return it: the envelopes may be acknowledged now. Those who
+        left them are at least as near as `teller`.
+        """
         notices: list[Notice | CallSignalled] = []
         with self.transaction():
             self.introductions.note_expired(now_ms)
@@ -548,7 +568,7 @@ class Correspondence:
         return received, notices
 
     def _is_acquainted(self, device: bytes) -> bool:
-        """True for a device that our card names, or that of a contact or of somebody who is in a group with us."""
+        """True if a device is named by our card, or by that of a contact or of a member of one of our groups."""
         contact = self.contacts.owner_of(device)
         if contact is None or contact.blocked:
             return device in self.own_devices
@@ -615,12 +635,12 @@ class Correspondence:
         return self.take_said(device, person, event, now_ms)
 
     def _take_card(self, device: bytes, event: Event, teller: Nearness, now_ms: int) -> list[Notice]:
-        """Process a card: of the device's own person, or one that a device of ours passes on."""
+        """Process a card: the sender's own, or one that a device of ours passes on."""
         card = ContactCard.parse(event.fields["card"])
         if card.person == self.person:
             if device not in card.devices:
                 return []
-            # One that was removed would tell for ever of the card that named it.
+            # A removed device would for ever send the card that named it.
             is_ours = device in self.card.devices or card.supersedes(self.card)
             told = self.own_card.take_told(card, now_ms) if is_ours else []
             self.desk.note_person(device, card.person)
@@ -649,7 +669,7 @@ class Correspondence:
         return [Notice(what, sender, conversation, inner.id), *read]
 
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
-        """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
+        """Process a call's signal. Strangers don't ring, nor do contacts whose key waits for consent."""
         contact = self.contacts.get_contact(person)
         if person != self.person and (
             contact is None or contact.stranger or contact.expired or device not in contact.card.devices
@@ -658,7 +678,7 @@ class Correspondence:
         return [self.store.calls.note_signal(CallSignalled(person, device, event, person == self.person))]
 
     def take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
-        """Keep, within a transaction, what a device of a person has said, and return what that is to the program."""
+        """Store, within a transaction, an event from a person's device, and return the notices for the program."""
         contact, group = self.contacts.get_contact(person), None
         held = contact is not None and (contact.expired or device not in contact.card.devices)
         conversation = event.conversation

@@ -1,4 +1,4 @@
-"""What goes between a person's desk and the mailboxes: collecting from its own, delivering to those of others."""
+"""Delivery between a person's desk and mailboxes: collect from our own, deliver to those of others."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ _T = TypeVar("_T")
 
 #: Envelopes that are opened in one transaction.
 _BATCH: Final = 64
-#: One-time keys that wait in each mailbox, and when more are made.
+#: One-time keys that are kept in each mailbox, and the number below which more are made.
 _ONE_TIME: Final = 50
 _FEW: Final = 25
-#: Seconds between two looks at what has to be published, and to be deleted.
+#: Seconds between checks for what has to be published or deleted.
 _KEEP_UP: Final = 300.0
-#: Seconds after which somebody's mailboxes are tried again.
+#: Seconds after which mailboxes are tried again.
 _RETRY: Final = 30.0
 #: ... for the first time.
 _FIRST_PAUSE: Final = 0.5
-#: Seconds for which all mailboxes are waited for together: what takes longer goes on beside the rest.
+#: Seconds for which a turn waits for all mailboxes together. What takes longer goes on in the background.
 _TURN: Final = 1.0
-#: ... and for our own, where those are given a group's state that others fetch from there.
+#: ... and for our own mailboxes, to which a group's state is uploaded.
 _UPLOAD_TURN: Final = 30.0
-#: Seconds that an envelope is kept for.
+#: Seconds for which a mailbox keeps an envelope.
 LIFETIME: Final = 30 * 86_400
-#: Seconds until it is said what was received, in one envelope for all that comes meanwhile.
+#: Seconds until an acknowledgement is sent, one for all that is received meanwhile.
 _ANSWER: Final = 0.05
 
 
 class MailboxRequests:
-    """What mailboxes are asked, for each device. Nobody waits for another's mailbox."""
+    """Requests to mailboxes, for each device. A slow mailbox delays no other device."""
 
     def __init__(self, wake: asyncio.Event) -> None:
-        """`wake` is set when there is more to do: a mailbox has answered that took long."""
+        """`wake` is set when there is more to do: a slow mailbox has answered."""
         self._wake = wake
         self._asking: dict[asyncio.Task[None], bytes] = {}
-        #: Devices whose mailboxes took longer than a turn, and those that have answered since.
+        #: Devices whose mailboxes took longer than a turn, and those whose mailboxes have answered since.
         self._slow: set[bytes] = set()
         self._answered: set[bytes] = set()
         self._failures: dict[bytes, int] = {}
@@ -66,8 +66,9 @@ class MailboxRequests:
         return len(self._asking)
 
     async def ask_all(self, work: list[tuple[bytes, Coroutine[Any, Any, None]]]) -> None:
-        """Ask mailboxes, for each device. Those of a device that took long before, and what takes longer than a turn,
-        are waited for beside the rest."""
+        """Make a request for each device. A turn doesn't wait for mailboxes that were slow before, nor for more than
+        a second: those go on in the background.
+        """
         asked = {start_task(each, name="dtp-messages-ask"): device for device, each in work}
         self._asking |= asked
         if prompt := [task for task, device in asked.items() if device not in self._slow]:
@@ -79,8 +80,9 @@ class MailboxRequests:
         self.take_results()
 
     def take_results(self) -> None:
-        """Take the results of tasks that are done. Raise what went wrong here, such as a store that can't be
-        written."""
+        """Take the results of tasks that are done. Raise errors of this machine, such as a store that can't be
+        written.
+        """
         for task in [each for each in self._asking if each.done()]:
             del self._asking[task]
             task.result()
@@ -90,7 +92,7 @@ class MailboxRequests:
         return {device for task, device in self._asking.items() if not task.done()}
 
     def note_answered(self, device: bytes) -> None:
-        """Note that a device's mailbox has answered: what was held back for it goes out."""
+        """Note that a device's mailbox has answered: what was held back for the device goes out."""
         self._failures.pop(device, None)
         if device in self._slow:
             self._slow.discard(device)
@@ -98,28 +100,30 @@ class MailboxRequests:
             self._wake.set()
 
     def take_answered(self) -> Iterator[bytes]:
-        """Yield the devices for which nothing has to be held back any more, each once."""
+        """Yield the devices for which nothing is held back any more, each once."""
         for device in self._answered - self.waited_for():
             self._answered.discard(device)
             yield device
 
     def retry_at(self, device: bytes) -> int:
-        """Return when to try again to reach a device that can't be reached now: later each time."""
+        """Return when to try an unreachable device again: after a longer time at each try."""
         failures = self._failures[device] = min(self._failures.get(device, 0) + 1, 16)
         return now_ms() + int(1000 * min(_FIRST_PAUSE * 2**failures, _RETRY))
 
     async def stop(self) -> None:
-        """Ask for nothing more."""
+        """Cancel all requests."""
         for asked in self._asking:
             asked.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
 
 
 class DueAnswers:
-    """Which devices are to be told what was received, and with which a session is to be begun anew."""
+    """Devices that need an acknowledgement, and devices with which a new session has to begin."""
 
     def __init__(self, wake: asyncio.Event) -> None:
-        """`wake` is set when some are due: answers a moment after what has come, in one for all of that."""
+        """`wake` is set when some are due: acknowledgements follow after a moment, one for all that came
+        meanwhile.
+        """
         self._wake = wake
         self._answers: set[bytes] = set()
         self._repairs: set[bytes] = set()
@@ -139,25 +143,25 @@ class DueAnswers:
         self._wake.set()
 
     def take_repairs(self) -> set[bytes]:
-        """Return those whose sessions are to be begun anew, each once."""
+        """Return the devices that need a new session, each once."""
         repairs, self._repairs = self._repairs, set()
         return repairs
 
     def take_answers(self, besides: set[bytes]) -> set[bytes]:
-        """Return those that are to be told now, each once; `besides` these, which are kept."""
+        """Return the devices that are due an acknowledgement, each once; those in `besides` stay due."""
         if self._timer is not None:
             return set()
         answers, self._answers = self._answers - besides, self._answers & besides
         return answers
 
     def cancel(self) -> None:
-        """Let nothing become due any more."""
+        """Cancel the timer: nothing becomes due any more."""
         if self._timer is not None:
             self._timer.cancel()
 
 
 class Delivery:
-    """Tasks around a `Correspondence`, which works in a thread of its own. `start` and `stop` them."""
+    """The tasks that deliver for a `Correspondence`, which runs in its own thread. `start` and `stop` them."""
 
     def __init__(
         self,
@@ -171,18 +175,19 @@ class Delivery:
         self._connect = connect
         self._on_notices = on_notices
         self._wake = asyncio.Event()
-        #: Set while all that could be delivered now is.
+        #: Set while everything that can be delivered now is delivered.
         self.settled = asyncio.Event()
         self._requests = MailboxRequests(self._wake)
         self._due = DueAnswers(self._wake)
         self._delivering = SupervisedTask(self._deliver_always, name="dtp-messages-deliver")
         self._collecting: dict[str, SupervisedTask] = {}
         self.pool = MailboxPool(connect, own=self._collecting)
-        #: The conversations by which this device collects, by address: they are there once its keys are published.
+        #: Clients of the mailboxes from which this device collects, by address; added once its keys are published
+        #: there.
         self.own: dict[str, MailboxClient] = {}
-        #: Looks at each of them now and then: what room costs there, and whether that is paid.
+        #: Checks now and then what room costs at each of them, and pays for it.
         self.on_kept_up: Callable[[str, MailboxClient], Awaitable[None]] | None = None
-        #: Deposits what takes a stamp that is paid, or raises what it is given.
+        #: Deposits an envelope that needs a paid stamp, or raises the refusal that it is given.
         self.on_stamp_needed: Callable[[MailboxClient, Outbound, MailboxRefused], Awaitable[None]] | None = (
             None
         )
@@ -190,29 +195,29 @@ class Delivery:
         self.reached = asyncio.Event()
         self._refusals_told: set[Notice] = set()
         self._has_told_calls = False
-        #: Set whenever a mailbox was told to forget what has come.
+        #: Set whenever a mailbox was told to delete what was received.
         self.took = asyncio.Event()
-        #: Told after something has come.
+        #: Called after something was received.
         self.on_received: Callable[[], None] | None = None
-        #: Set by `wake`, for what spreads messages in groups.
+        #: Set by `wake_up`, for the tasks that spread messages in groups.
         self.woken = asyncio.Event()
-        #: What was sealed and is being handed to a mailbox.
+        #: Envelopes that are being sent to a mailbox.
         self.under_way: set[Outbound] = set()
         self._tasks = TaskSet()
         self._fetching = asyncio.Lock()  # one at a time: others say how large they are
 
     @property
     def correspondence(self) -> Correspondence:
-        """What it brings in and out of."""
+        """The correspondence for which it delivers."""
         return self._mail
 
     @property
     def identity(self) -> Identity:
-        """Who collects."""
+        """The identity that collects."""
         return self._mail.identity
 
     async def run_in_thread(self, work: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
-        """Return what `work` does in the correspondence's thread. Raise what it raises."""
+        """Run `work` in the correspondence's thread, and return its result. Raise what it raises."""
 
         def call() -> _T:
             return work(*arguments, **options)
@@ -220,7 +225,7 @@ class Delivery:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def start(self) -> None:
-        """Begin to deliver, and to collect from the mailboxes in the person's card."""
+        """Begin to deliver, and to collect from the mailboxes in the person's own card."""
         self._delivering.start()
         self.collect_from(self._mail.card.mailboxes)
 
@@ -235,7 +240,7 @@ class Delivery:
             task.start()
 
     async def stop(self) -> None:
-        """End all of it. What isn't delivered is kept, and goes out the next time."""
+        """Stop all tasks. What isn't delivered is kept, and goes out the next time."""
         await self._delivering.stop()
         await self._requests.stop()
         await self.run_in_thread(self._put_back)
@@ -251,7 +256,7 @@ class Delivery:
             del self.own[address]
 
     def wake_up(self) -> None:
-        """Deliver what waits, soon: something was said here, or has changed."""
+        """Have what waits delivered soon: something was written here, or has changed."""
         self.deliver_soon()
         self.woken.set()
 
@@ -261,14 +266,15 @@ class Delivery:
         self._wake.set()
 
     async def count_unsent(self, besides: bytes = b"", message: bytes = b"") -> int:
-        """Return how much was never sent to a mailbox, as `MessageStore.count_unsent` does; of a message also what a
-        mailbox has not answered yet. What is for those who are blocked isn't counted, nor, of a message to others,
-        what is for our own devices: one of them may not have joined yet."""
+        """Return how many payloads were never sent to a mailbox, as `MessageStore.count_unsent` does, and for a
+        single message also those that a mailbox hasn't confirmed yet. Payloads for blocked people aren't counted, nor
+        are, of a message to others, those for our own devices, of which one may not have joined yet.
+        """
         return await self.run_in_thread(self._count_unsent, {besides}, message)
 
     def _count_unsent(self, besides: set[bytes], message: bytes) -> int:
         mail, store = self._mail, self._mail.store
-        under_way = tuple(self.under_way) if message else ()  # at once: the loop takes away what is answered
+        under_way = tuple(self.under_way) if message else ()  # at once: the loop removes entries
         found = store.find_message(message, mail.person) if message else None
         besides.update(mail.own_devices if found and found[0] != mail.person else ())
         for each in mail.contacts:
@@ -287,7 +293,7 @@ class Delivery:
             await self.settled.wait()
 
     def start_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        """Run something until it ends, or all of this does."""
+        """Start a task that runs until it ends or `stop` is called."""
         self._tasks.start(work, name=name)
 
     # ---- collecting --------------------------------------------------------------------------------------------
@@ -306,8 +312,9 @@ class Delivery:
             pause = min(2 * pause, _RETRY)
 
     async def _collect_envelopes(self, address: str, client: MailboxClient, pause: float) -> bool:
-        """Collect from one mailbox until its connection ends. Return whether it has our keys. `pause` is that before
-        the next try."""
+        """Collect from one mailbox until its connection ends. Return whether it has accepted our keys. `pause` is the
+        pause before the next try.
+        """
         signals = TaskSet(lambda task, fault: None)  # they end with the connection
         is_in = False
         try:
@@ -336,13 +343,15 @@ class Delivery:
         return is_in
 
     async def _tell_calls(self) -> None:
-        """Tell once of calls that came before this program began: mailboxes may say soon what became of them."""
+        """Notify the program once of calls that came before it began, after mailboxes had time to say how these
+        ended.
+        """
         if not self._has_told_calls:
             self._has_told_calls = True
             self._on_notices(await self.run_in_thread(self._mail.store.calls.list_calls))
 
     async def forget_calls(self, calls: Collection[bytes]) -> None:
-        """Keep nothing of these calls any more: they were dealt with, or the program was told of them."""
+        """Forget these calls: they were dealt with, or the program was told of them."""
         if calls:
             await self.run_in_thread(self._forget_calls, calls)
 
@@ -351,7 +360,7 @@ class Delivery:
             self._mail.store.calls.drop_calls(calls)
 
     def _tell_refusal(self, address: str, fault: DtpError, pause: float) -> None:
-        """Tell once of a mailbox that doesn't take our keys, and why: nobody could write to us there."""
+        """Notify the program once that a mailbox refuses our keys, and why: nobody could write to us there."""
         if not isinstance(fault, MailboxRefused):
             return
         if fault.refusal is Refusal.TOO_OFTEN and pause < _RETRY:  # that passes
@@ -364,7 +373,9 @@ class Delivery:
             self._on_notices([notice])
 
     def _tell_nearer(self, device: bytes) -> None:
-        """Tell once of a contact whom nothing reaches, since their mailboxes are nearer than whoever told of them."""
+        """Notify the program once of a contact who can't be reached, since their mailboxes are nearer than the source
+        of their addresses.
+        """
         contact = self._mail.contacts.owner_of(device)
         if contact is None or contact.blocked or not contact.card.is_nearer(contact.nearness):
             return
@@ -381,21 +392,23 @@ class Delivery:
         keys, one_time = await self.run_in_thread(self._mail.desk.keys_to_publish, count, now_ms())
         await client.publish_keys(keys, one_time)
         await client.set_access(access_hash(self._mail.access), self._mail.stamp_bits, self._mail.stamp_mib)
-        with contextlib.suppress(MailboxRefused):  # another device of ours has told it of a newer one
+        with contextlib.suppress(MailboxRefused):  # the mailbox has a newer card from another device of ours
             await client.put_card(self._mail.card)
         await self._upload_states(client)
 
     async def _upload_states(self, client: MailboxClient) -> None:
-        """Put what others are to fetch of our groups into a mailbox of ours: again, where it has lost it."""
+        """Upload states of our groups that others are to fetch to a mailbox of ours; again if the mailbox has lost
+        them.
+        """
         where = (client, self.identity.id.key, self._mail.access, LIFETIME)
         try:
             for pieces in await self.run_in_thread(self._mail.group_states.list_pieces, now_ms()):
                 await put_pieces(*where, pieces)
-        except MailboxRefused as fault:  # a device that can't fetch it asks for it
+        except MailboxRefused as fault:  # a device that can't fetch a state asks for it
             log.info("a group's state isn't in the mailbox: %s", fault)
 
     async def _upload_soon(self) -> None:
-        """Put it into all mailboxes of ours: beside the rest, where that takes long."""
+        """Upload them to all mailboxes of ours, in the background if that takes long."""
 
         async def put(client: MailboxClient) -> None:
             with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
@@ -406,7 +419,7 @@ class Delivery:
             await asyncio.wait(begun, timeout=_UPLOAD_TURN)
 
     def publish_again(self) -> None:
-        """Tell our mailboxes of the card, and of keys, as they are now."""
+        """Publish our current card and keys to our mailboxes."""
         for client in list(self.own.values()):
             self._tasks.start(self._publish_once(client), name="dtp-messages-publish")
 
@@ -426,7 +439,7 @@ class Delivery:
             await self._receive_envelopes([await client.connection.recv_datagram()], client.nearness)
 
     async def _take_pushes(self, client: MailboxClient) -> bool:
-        """Take what was pushed; False at the end."""
+        """Take what the mailbox has pushed. Return False at the end of the connection."""
         first = await client.pushes.get()
         pushes = [first]
         while first is not None and not client.pushes.empty() and len(pushes) < _BATCH:
@@ -454,7 +467,7 @@ class Delivery:
     # ---- delivering --------------------------------------------------------------------------------------------
 
     async def _deliver_always(self) -> None:
-        await self.run_in_thread(self._mail.desk.send_now)  # put off when a program before this one ran
+        await self.run_in_thread(self._mail.desk.send_now)  # put off while an earlier program ran
         while True:
             self._wake.clear()
             due = await self._deliver_due()
@@ -465,7 +478,7 @@ class Delivery:
                     await self._wake.wait()
 
     async def _deliver_due(self) -> float:
-        """Deliver what is due. Return the seconds until something is again, as far as is known."""
+        """Deliver what is due. Return the seconds until something is due again, as far as is known."""
         desk = self._mail.desk
         requests = self._requests
         requests.take_results()
@@ -479,7 +492,7 @@ class Delivery:
         await requests.ask_all([(device, self._begin_soon(device)) for device in beginning])
         while sealed := await self._seal_next():
             await requests.ask_all([(each.device, self._send_outbound(each)) for each in sealed])
-        waited_for = requests.waited_for()  # they are told all in one, once they have answered
+        waited_for = requests.waited_for()  # they get one answer to all, later
         answers = self._due.take_answers(waited_for)
         await requests.ask_all([(device, self._send_answer(device)) for device in answers])
         await self.run_in_thread(self._mail.keep_up, now_ms())
@@ -488,18 +501,19 @@ class Delivery:
         return min(max(min(waits, default=_KEEP_UP), 0.01), _KEEP_UP)
 
     def _list_waits(self) -> list[float]:
-        """Return in how many seconds something is to be sent, and in how many something disappears, if anything
-        is."""
+        """Return in how many seconds something has to be sent, and in how many a message disappears, where there is
+        any.
+        """
         store, now = self._mail.store, now_ms()
         return [(at - now) / 1000 for at in (store.next_due(), store.next_vanishing()) if at is not None]
 
     def _hold_back(self) -> None:
-        """Send nothing more for the time being to devices whose mailboxes haven't answered yet."""
+        """Put off what is for devices whose mailboxes haven't answered yet."""
         if waiting := self._requests.waited_for():
             self._mail.desk.hold_back(waiting, now_ms() + int(1000 * _RETRY))
 
     async def _fetch_state(self, wanted: WantedState) -> None:
-        """Fetch a group's state from the mailboxes of the device that has told of it."""
+        """Fetch a group's state from the mailboxes of the device that has offered it."""
         route = self._mail.find_route(wanted.device)
         try:
             size, key, roots = wanted.fields
@@ -520,7 +534,7 @@ class Delivery:
         return self._mail.desk.devices_without_session(now)
 
     async def _begin_session(self, device: bytes) -> bool:
-        """Begin a session with a device by the keys in its mailboxes. Return whether that was done."""
+        """Begin a session with a device by the keys in its mailboxes. Return whether one has begun."""
         route = self._mail.find_route(device)
 
         async def ask(client: MailboxClient) -> bool:
@@ -531,7 +545,7 @@ class Delivery:
         return await self.pool.try_each(route.mailboxes, route.teller, ask)
 
     async def _begin_soon(self, device: bytes) -> None:
-        """Begin a session with a device, or put off what waits for it."""
+        """Begin a session with a device, or put off what waits for the device."""
         if await self._begin_session(device):
             self._requests.note_answered(device)
         else:
@@ -553,8 +567,9 @@ class Delivery:
         self.under_way.discard(outbound)
 
     async def _seal_next(self) -> list[Outbound]:
-        """Return what is due, sealed. Groups' states that it names are in our mailboxes first, where we reach any:
-        whoever fetches one too early tries again after minutes."""
+        """Seal what is due, and return it. Groups' states that it names are uploaded first, if a mailbox of ours can
+        be reached: a device that fetches one too early tries again only after minutes.
+        """
         while True:
             if self._mail.group_states.is_given:
                 await self._upload_soon()
@@ -562,16 +577,16 @@ class Delivery:
                 return sealed
 
     def _seal_due(self) -> list[Outbound] | None:
-        """Return what is due, sealed; None where one more state has to be uploaded before."""
+        """Seal what is due, and return it; None if another state has to be uploaded first."""
         if self._mail.group_states.is_given and self.own:
             return None
         self._hold_back()
         sealed = self._mail.desk.seal_due(now_ms())
-        self.under_way.update(sealed)  # in this task: the one that waits for it may be cancelled
+        self.under_way.update(sealed)  # here: the task that waits for this may be cancelled
         return sealed
 
     def _put_back(self) -> None:
-        """Have what was being sent at the end be sent anew: it counts as tried, and no mailbox may have it."""
+        """Put back what was being sent when delivery stopped: it counts as sent, though perhaps no mailbox has it."""
         for each in self.under_way:
             self._mail.desk.not_sent(each, now_ms())
 
@@ -580,7 +595,7 @@ class Delivery:
 
         async def deposit(client: MailboxClient) -> bool:
             to, envelope = outbound.device, outbound.envelope
-            if not self._mail.find_route(to).mailboxes:  # it was revoked meanwhile
+            if not self._mail.find_route(to).mailboxes:  # the device was revoked meanwhile
                 return False
             try:
                 await client.deposit_with_work(to, envelope, seconds=LIFETIME, access=access)
@@ -599,7 +614,7 @@ class Delivery:
             self._requests.note_answered(outbound.device)
 
     async def send_signal(self, devices: Iterable[bytes], payload: bytes) -> None:
-        """Pass on a payload of the moment to those devices that are connected now; nothing is kept of it."""
+        """Send a transient payload to those of the devices that are connected now; it is never stored."""
         await asyncio.gather(*(self._send_signal(device, payload) for device in devices))
 
     async def _send_signal(self, device: bytes, payload: bytes) -> None:

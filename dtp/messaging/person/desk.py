@@ -1,6 +1,6 @@
-"""The desk: what a device has to send and has received, without a network. Each call is one transaction.
+"""A device's outgoing and incoming payloads, without a network. Each call is one transaction.
 
-Nothing is given to be sent, and nothing counts as received, before the keys that it changed are on the disk.
+Nothing is returned for sending, and nothing counts as received, before the keys that it changed are on the disk.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import MessageTooLong, NotOpened
 from dtp.messaging.person.storage.store import MessageStore
 
-#: Devices that are held in memory.
+#: The most devices that are kept in memory.
 _CACHED: Final = 1024
 #: Payloads that are sealed in one transaction.
 SEALED_AT_ONCE: Final = 64
 
 
 class Introduced(IntEnum):
-    """What a device was told of who we are, as files have it: our card, with the access to mailboxes or without."""
+    """What a device was told of who we are, as stored: our card, with or without the access to our mailboxes."""
 
     NOT = 0
     FULLY = 1
     PUBLICLY = 2
 
 
-#: Returns what a device may be told of who we are, and the event that tells it.
+#: Returns how much a device may be told of who we are, and the event that tells it.
 Introduce = Callable[[bytes], tuple[Introduced, bytes]]
 
 
 @dataclass
 class Peer:
-    """A device, the person that it has said it is of (b"" before), and what it was told of who we are."""
+    """A device, the person that it says it belongs to (b"" before that), and what it was told of who we are."""
 
     remote: RemoteDevice
     person: bytes = b""
@@ -55,8 +55,9 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """An envelope for a device; `number` is None for what isn't kept until it is acknowledged, and `tries` how often
-    mailboxes have taken what is in it: one too many, where a program was killed meanwhile."""
+    """An envelope for a device. `number` is None for a payload that isn't kept until it is acknowledged. `tries` is
+    how often mailboxes have accepted the payload; one too many if a program was killed meanwhile.
+    """
 
     device: bytes
     number: int | None
@@ -66,35 +67,36 @@ class Outbound:
 
 @dataclass
 class ReceivedEnvelopes:
-    """What envelopes have brought: payloads with the device each is of, payloads of the moment; messages of ours
-    that a device says it has; and devices with which a new session is needed, since something could not be opened."""
+    """What envelopes contained: payloads and transient payloads, each with its device; messages of ours that a device
+    acknowledges; and devices that need a new session, since something couldn't be opened.
+    """
 
     payloads: list[tuple[bytes, bytes]] = field(default_factory=list)
     fleeting: list[tuple[bytes, bytes]] = field(default_factory=list)
     delivered: list[tuple[bytes, bytes]] = field(default_factory=list)
     repairs: list[bytes] = field(default_factory=list)
     answers: set[bytes] = field(default_factory=set)
-    #: Devices that have said that they have more of what waited for them.
+    #: Devices that have acknowledged more of what waited for them.
     acknowledged: set[bytes] = field(default_factory=set)
-    #: Devices that have begun anew: they may have forgotten whose device this is.
+    #: Devices that have a new instance: they may have forgotten whose device this is.
     renewed: set[bytes] = field(default_factory=set)
-    #: Devices of which nothing had come before.
+    #: Devices from which nothing had come before.
     newcomers: set[bytes] = field(default_factory=set)
-    #: True where something has to be sent again at once.
+    #: True if something has to be sent again at once.
     resends: bool = False
-    #: Envelopes that were not for this device, changed on the way, or made wrong by their sender.
+    #: Envelopes that weren't for this device, were changed on the way, or were malformed by their sender.
     broken: int = 0
 
 
 class Desk:
-    """Sessions, numbers and what waits, of one device. Not for two threads at once."""
+    """Sessions, sequence numbers and the outbox of one device. Don't use it from two threads at once."""
 
     def __init__(self, path: str | os.PathLike[str], identity: Identity, now_ms: int) -> None:
         self.identity = identity
         self.store = MessageStore(path, identity.id.key, save_key(identity))
         self._peers: OrderedDict[bytes, Peer] = OrderedDict()
         self._changed: set[bytes] = set()
-        #: Why a new instance was begun when the file was opened; "" when none was.
+        #: Why a new instance was begun when the file was opened, or "" if none was.
         self.renewed = ""
         try:
             saved = self.store.get_value("device")
@@ -116,7 +118,7 @@ class Desk:
             self.store.put_value("device", self.local.save())
 
     def _begin_instance(self, now_ms: int) -> None:
-        """Begin another instance: the sessions here may have been used since by what this is a copy of."""
+        """Begin a new instance: this file may be a copy, whose original has used the sessions since."""
         self.renewed, after = self.store.restored, self.local.keys.sequence
         with self.store.transaction():
             instance = self.store.begin_instance()
@@ -125,18 +127,20 @@ class Desk:
             for device in self.store.list_devices():
                 peer = self.peer_of(device)
                 peer.remote.sessions = []
-                # If nothing waits, our card goes with what is said next.
+                # If nothing waits, our card goes out with the next event.
                 if not self.store.count_waiting(device):
                     peer.introduced = Introduced.NOT
                 first = int(peer.introduced is not Introduced.NOT)
                 count = self.store.renumber_device(device, first=first)
-                if first:  # the other may be restored as well, and take nothing without our card
+                if first:  # the other device may be restored as well, and accept nothing without our card
                     self.store.add_outgoing(device, 0, b"", self._introduction(peer))
                 peer.remote.outgoing = Outgoing(count + first, 0)
                 self._save_device(device)
 
     def _introduction(self, peer: Peer) -> bytes:
-        """Return the event that tells a device as much of our card as it was told, as of when that was made."""
+        """Return the event that tells a device as much of our card as it was told, with the time at which the card
+        was made.
+        """
         card = ContactCard.parse(self.store.get_value("card") or b"")
         told = card.public() if peer.introduced is Introduced.PUBLICLY else card
         return Event(EventKind.CARD, card.person, 0, card.sequence, {"card": told.encode()}).encode()
@@ -148,7 +152,7 @@ class Desk:
     # ---- devices -----------------------------------------------------------------------------------------------
 
     def peer_of(self, device: bytes) -> Peer:
-        """Return the state of a device, a new one if it is unknown. It is saved when it is first used."""
+        """Return the state of a device, a new one if the device is unknown. It is saved when it is first used."""
         found = self._peers.pop(device, None)
         if found is None:
             saved = self.store.load_peer(device)
@@ -166,8 +170,9 @@ class Desk:
         return found
 
     def said_person(self, device: bytes) -> bytes:
-        """Return the person that a device says it belongs to, b"" for none. From any thread: nothing is loaded for
-        it."""
+        """Return the person that a device says it belongs to, or b"". May be called in any thread: it loads no
+        state.
+        """
         known = self._peers.get(device)
         return self.store.get_person(device) if known is None else known.person
 
@@ -195,12 +200,12 @@ class Desk:
             self.local = LocalDevice.load(self.identity, saved)
 
     def note_person(self, device: bytes, person: bytes) -> None:
-        """Note, within a transaction, of which person a device says it is."""
+        """Note, within a transaction, the person that a device says it belongs to."""
         self.peer_of(device).person = person
         self._save_device(device)
 
     def forget_device(self, device: bytes) -> None:
-        """Forget, within a transaction, the sessions with a device and what waits for it: it was revoked."""
+        """Forget, within a transaction, the sessions with a revoked device and what waits for it."""
         peer = self.peer_of(device)
         peer.remote.forget_sessions()
         peer.remote.outgoing = Outgoing(peer.remote.outgoing.next, peer.remote.outgoing.next)
@@ -209,7 +214,7 @@ class Desk:
         self._save_device(device)
 
     def drop_devices(self, devices: Iterable[bytes]) -> None:
-        """Forget, within a transaction, all that there is of some devices."""
+        """Forget, within a transaction, everything about some devices."""
         for device in devices:
             self._peers.pop(device, None)
             self._changed.discard(device)
@@ -219,7 +224,7 @@ class Desk:
     # ---- keys --------------------------------------------------------------------------------------------------
 
     def keys_to_publish(self, count: int, now_ms: int) -> tuple[bytes, list[bytes]]:
-        """Return this device's signed keys and `count` new one-time keys, stored before they are seen."""
+        """Return this device's signed keys and `count` new one-time keys, which are stored first."""
         with self.store.transaction():
             self.local.renew_keys(now_ms)
             made = self.local.make_one_time_keys(count) if count else []
@@ -227,7 +232,7 @@ class Desk:
         return self.local.keys.encoded, made
 
     def begin_session(self, device: bytes, bundle: KeyBundle) -> None:
-        """Begin a session with a device. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then."""
+        """Begin a session with a device. Raise `KeysRolledBack` or `KeysForged`, and change nothing then."""
         peer = self.peer_of(device)
         before = peer.remote.keys
         peer.remote.begin_session(self.local, bundle)
@@ -246,13 +251,13 @@ class Desk:
         *,
         shown: bytes = b"",
     ) -> None:
-        """Queue an event for devices, within `transaction`, in order with other events for them; `shown` is the id of
-        the message that it brings, where that isn't its own.
+        """Queue an event for devices, within `transaction`, behind other events for them. `shown` is the id of the
+        message that it carries, if that isn't the event's own.
 
-        Where a device wasn't told who we are, or less than it may know by now, what `introduce` returns goes first.
-        Of what a device misses, for which so much waits that nothing more is kept, the id is noted. This device
-        itself gets nothing: anybody's card may name it. Raise `MessageTooLong` for what could never be sealed;
-        nothing is kept then.
+        If a device wasn't told who we are, or less than it may know by now, what `introduce` returns goes first. If
+        the queue of a device is full, only the id of the event is noted, as missed. This device itself gets nothing,
+        since anybody's card may name it. Raise `MessageTooLong`, and keep nothing, if the event could never be
+        sealed.
         """
         payload = event.encode()
         if len(payload) > MAX_PAYLOAD:
@@ -266,14 +271,14 @@ class Desk:
             self._changed.add(device)
             if outgoing.is_full:
                 self.store.missed.add_event(device, event.id if event.kind in HISTORY else shown)
-                peer.introduced = Introduced.NOT  # our card may be newer by then
+                peer.introduced = Introduced.NOT  # our card may have changed by then
                 continue
             if introduce is not None:
                 self.introduce_device(device, introduce)
             self.store.add_outgoing(device, outgoing.allot_number(), shown, payload)
 
     def introduce_device(self, device: bytes, introduce: Introduce) -> None:
-        """Tell a device who we are, within `transaction`, unless it was told as much as it may be."""
+        """Tell a device who we are, within `transaction`, unless it was already told as much as it may know."""
         peer = self.peer_of(device)
         if peer.introduced is Introduced.FULLY:
             return
@@ -284,10 +289,10 @@ class Desk:
             peer.introduced = introduced
 
     def introduce_again(self, device: bytes) -> None:
-        """Send our card, within a transaction, to a device that has begun anew: in front of all that waits for it.
+        """Send our card, within a transaction, to a device with a new instance, before everything that waits for it.
 
-        It goes in the place of the last message that the device has acknowledged, since what it was restored to may
-        be from before our card came: without that it would take nothing of ours.
+        The card takes the number of the last message that the device has acknowledged. The device's backup may be
+        from before it got our card, without which it accepts nothing of ours.
         """
         peer = self.peer_of(device)
         number = peer.remote.outgoing.reopen_last() if peer.introduced else None
@@ -296,8 +301,9 @@ class Desk:
             self._save_device(device)
 
     def devices_without_session(self, now_ms: int) -> list[bytes]:
-        """Return the devices for which something is due, and with which a session has to begin before: there is none,
-        or nothing came back by it for so long that it may never open."""
+        """Return the devices for which something is due and with which a session has to begin first: there is none,
+        or nothing has come back by it for so long that the device may be unable to open it.
+        """
         tries: dict[bytes, int] = {}
         for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE):
             tries[each.device] = max(each.tries, tries.get(each.device, 0))
@@ -308,20 +314,22 @@ class Desk:
         return not remote.has_session or (tries >= RENEW_TRIES and remote.is_unanswered)
 
     def put_off(self, device: bytes, until_ms: int) -> None:
-        """Send what waits for a device no sooner than then, if there is no session: its keys can't be had."""
+        """Put off what waits for a device without a session until `until_ms`: its keys can't be fetched."""
         if self.peer_of(device).remote.has_session:
             return
         with self.store.transaction():
             self.store.put_off(device, until_ms)
 
     def hold_back(self, devices: Iterable[bytes], until_ms: int) -> None:
-        """Send what waits for these devices no sooner than then."""
+        """Put off what waits for these devices until that time."""
         with self.store.transaction():
             for device in devices:
                 self.store.put_off(device, until_ms)
 
     def seal_due(self, now_ms: int) -> list[Outbound]:
-        """Return envelopes of what is due, for devices with which there is a session. It is due again later."""
+        """Seal what is due for devices with a session, and return the envelopes. The payloads become due again
+        later.
+        """
         sealed = []
         with self.store.transaction():
             for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE):
@@ -342,24 +350,26 @@ class Desk:
             self.store.note_sealed(self.local.instance)
 
     def note_sealed(self) -> None:
-        """Count, within `transaction`, what was sealed for a group, or paid: an older copy of the file is known by
-        that."""
+        """Count, within `transaction`, that something was sealed for a group or paid: an older copy of the file is
+        recognized by this count.
+        """
         self.store.note_sealed(self.local.instance)
 
     def not_sent(self, outbound: Outbound, until_ms: int) -> None:
-        """Have it sent again at that time: no mailbox has taken it."""
+        """Send a payload again at that time: no mailbox has accepted it."""
         if outbound.number is not None:
             with self.store.transaction():
                 self.store.put_back(outbound.device, outbound.number, until_ms, outbound.tries)
 
     def send_now(self, device: bytes = b"") -> None:
-        """Have sent now what no mailbox has taken yet for a device, or for any."""
+        """Make payloads due now that no mailbox has accepted yet, for a device or for all."""
         with self.store.transaction():
             self.store.make_due(device)
 
     def seal_answer(self, device: bytes, *, repair: bool = False, payload: bytes = b"") -> Outbound | None:
-        """Return an envelope that says what was received, or carries a payload of the moment; None if there is no
-        session, or with neither nothing to say."""
+        """Return an envelope that acknowledges what was received, or carries a transient payload; None if there is no
+        session, or nothing to acknowledge and no payload.
+        """
         remote = self.peer_of(device).remote
         if not remote.has_session or not (repair or payload or remote.owes_answer):
             return None
@@ -373,10 +383,10 @@ class Desk:
     def open_envelopes(
         self, envelopes: Iterable[bytes], now_ms: int, is_known: Callable[[bytes], bool]
     ) -> ReceivedEnvelopes:
-        """Return what envelopes have brought, within a transaction that has to store that as well.
+        """Open envelopes, and return what they contained, within a transaction that has to store that as well.
 
-        What can't be opened is worth a new session if its device has written before, or `is_known` says so: this file
-        may be from before there was a session with it.
+        An envelope that can't be opened leads to a new session if its device has written before, or if `is_known`
+        returns True for it: this file may be from before the session began.
         """
         received = ReceivedEnvelopes()
         changed: set[bytes] = set()

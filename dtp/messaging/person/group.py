@@ -1,4 +1,4 @@
-"""Groups and their rooms, as a program holds them."""
+"""Groups and their rooms, as programs use them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from dtp.messaging.person.messenger import Message, Messenger, Person
 
 
-#: What a new member is given of what was said before: what was sent within a time, so many of the last messages, or
-#: "all"; None for nothing.
+#: How much a new member gets of earlier messages: those within a time, a number of the last ones, or "all"; None for
+#: nothing.
 History = timedelta | int | Literal["all"] | None
 
 
 def past_of(history: History) -> Past | None:
-    """Return what an operation says of that. Raise `MessageError` for what can't be given."""
+    """Return it as an operation encodes it. Raise `MessageError` if it is out of range."""
     if history is None:
         return None
     if history == "all":
@@ -35,7 +35,7 @@ def past_of(history: History) -> Past | None:
 
 
 class Group:
-    """A group of people. What it is called and who is in it is as of now."""
+    """A group of people. Its name and members are always the current ones."""
 
     def __init__(self, messenger: Messenger, group: bytes) -> None:
         self._messenger = messenger
@@ -48,30 +48,31 @@ class Group:
 
     @property
     def maker(self) -> bytes:
-        """Who has made it, b"" where that hasn't come yet."""
+        """The person who created it, or b"" if that isn't known yet."""
         made = self._messenger.correspondence.groups[self.id].operations.get(self.id)
         return b"" if made is None else made.author
 
     @property
     def is_strangers(self) -> bool:
-        """True for one that a stranger has made."""
+        """True if a stranger has created the group."""
         return self._messenger.is_stranger(self.maker)
 
     @property
     def is_left(self) -> bool:
-        """True if we aren't in the group any more: it was left, or somebody has removed us."""
+        """True if we aren't in the group any more: we have left it, or were removed."""
         return self._messenger.card.person not in self.members
 
     @property
     def is_invitation(self) -> bool:
-        """True if only strangers have added us to this group, until we write there, do anything but leave, or
-        `accept` it. Until then its members are strangers, and don't hear what we read."""
+        """True if only strangers have added us to this group, until we write there, do anything but leave, or call
+        `accept`. Until then its members count as strangers, and get no read receipts.
+        """
         mail = self._messenger.correspondence
         return mail.person in self.members and mail.allowances.is_invitation(mail.groups[self.id])
 
     @property
     def members(self) -> dict[bytes, MemberRole]:
-        """Who is in it, ourselves among them, and what they may."""
+        """The members, including ourselves, and their roles."""
         return dict(self._messenger.correspondence.groups[self.id].members.roles)
 
     async def send(self, text: str, **options: Any) -> Message:
@@ -80,24 +81,24 @@ class Group:
 
     @property
     def rooms(self) -> list[Room]:
-        """Its rooms, as conversations of all its members beside its own."""
+        """The group's rooms: further conversations of all its members."""
         return [Room(self, each) for each in self._messenger.correspondence.groups[self.id].members.rooms]
 
     async def open_room(self, name: str) -> Room:
-        """Return a new room of this name. Raise `MessageError` if we don't administer the group."""
+        """Create a room of this name, and return it. Raise `MessageError` if we don't administer the group."""
         return Room(self, (await self._change_group(Act.ROOM, text=name)).id)
 
     async def close_room(self, room: Room) -> None:
-        """Close a room: nothing is written there any more."""
+        """Close a room: nobody can write there any more."""
         await self._change_group(Act.CLOSE, subject=room.id)
 
     async def invite(
         self, *, lasts: timedelta = timedelta(days=7), uses: int = 1, history: History = None
     ) -> str:
-        """Return a link by which so many people join with `Messenger.join_group`, as long as it lasts.
+        """Return a link by which up to `uses` people can join with `Messenger.join_group` until it expires.
 
-        They are let in while we, on any device, collect what they send, and are given `history` as by `add`. Raise
-        `MessageError` if we may not.
+        They are let in while one of our devices is running, and get `history` as with `add`. Raise `MessageError` if
+        we may not.
         """
         lasts_ms, past = int(lasts.total_seconds() * 1000), past_of(history)
         messenger = self._messenger
@@ -109,7 +110,7 @@ class Group:
         return str(link.text)
 
     async def revoke(self, link: str) -> None:
-        """Take an invitation back: nobody joins by it any more. Raise `LinkMalformed`, `MessageError`."""
+        """Revoke an invitation: nobody can join by it any more. Raise `LinkMalformed`, `MessageError`."""
         await self._change_group(Act.REVOKE, subject=InviteLink.parse(link).invitation)
 
     async def add(
@@ -120,10 +121,10 @@ class Group:
         moderator: bool = False,
         history: History = None,
     ) -> None:
-        """Add somebody, or give who is in another role. They read what is written from now on; with `history` also
-        what was written before, as we tell it: within a `timedelta`, so many of the last messages, or "all".
+        """Add somebody, or change a member's role. New members read what is written from now on, and with `history`
+        also earlier messages as we have them: those within a `timedelta`, a number of the last ones, or "all".
 
-        Everybody in the group sees that they are given it. Raise `MessageError` if we may not.
+        Everybody in the group sees that they get the history. Raise `MessageError` if we may not.
         """
         role = (
             MemberRole.ADMINISTRATOR
@@ -137,34 +138,36 @@ class Group:
 
     @property
     def given_history(self) -> dict[bytes, set[bytes]]:
-        """By member who may tell them what was said before they came."""
+        """By member, who may give them earlier messages."""
         found = self._messenger.correspondence.groups[self.id].members.past
         return {person: set(tellers) for person, tellers in found.items()}
 
     async def remove(self, person: Person) -> None:
-        """Remove somebody: nothing is sealed to them any more."""
+        """Remove a member: nothing is sealed to them any more."""
         await self._change_group(Act.REMOVE, subject=self._messenger.conversation_of(person))
 
     async def accept(self) -> None:
-        """Take part in a group that strangers have added us to without saying anything there. It is kept for this
-        device; nobody is told."""
+        """Accept an invitation by strangers without writing anything. That is stored on this device; nobody is
+        told.
+        """
         messenger = self._messenger
         await messenger.delivery.run_in_thread(messenger.correspondence.allowances.accept_group, self.id)
         messenger.delivery.wake_up()
 
     async def decline(self) -> None:
-        """Leave a group that strangers have added us to, until somebody adds us again. Raise `MessageError` for one
-        that is no invitation."""
+        """Leave a group that strangers have added us to, until somebody adds us again. Raise `MessageError` if the
+        group isn't an invitation.
+        """
         if not self.is_invitation:
             raise MessageError(f"{self.name!r} is no invitation: leave it, if you are in it")
         await self.leave()
 
     async def leave(self) -> None:
-        """Remove ourselves."""
+        """Leave the group."""
         await self._change_group(Act.REMOVE, subject=self._messenger.card.person)
 
     async def rename(self, name: str) -> None:
-        """Call it something else."""
+        """Change the group's name."""
         await self._change_group(Act.NAME, text=name)
 
     async def history(self) -> list[Message]:

@@ -1,4 +1,4 @@
-"""What goes wrong with tips, by whose fault it is."""
+"""Errors of tips, by whose fault they are."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class WordsWrong(TipError):
 
 
 class MetadataKept(TipError):
-    """What a file says of its maker can't be taken out of it. Nothing was sent."""
+    """A file's metadata, which may tell who made it, can't be removed. Nothing was sent."""
 
     code: ClassVar[str] = "tip-metadata"
 
 
 class AttachmentsNotCarried(TipError):
-    """Attachments go by a mailbox, not through the chain, where whatever is sent stays for ever. Nothing was sent."""
+    """Attachments go by mailbox, not through the chain, which keeps everything for ever. Nothing was sent."""
 
     code: ClassVar[str] = "tip-attachments"
 
@@ -37,12 +37,12 @@ class AttachmentsNotCarried(TipError):
 
 
 class LetterForged(PeerError):
-    """A letter of a tip is malformed, for somebody else, or not signed by whose it is said to be."""
+    """A letter of a tip is malformed, is for somebody else, or isn't signed by the sender that it names."""
 
     code: ClassVar[str] = "tip-letter"
 
 
 class LineUnreached(CarrierError):
-    """No mailbox of the line, or of the tip, has taken or given anything; the text says why. Nothing was sent."""
+    """No mailbox of the line, or of the tip, accepted or returned anything; the text says why. Nothing was sent."""
 
     code: ClassVar[str] = "tip-unreached"

@@ -1,4 +1,4 @@
-"""How a line is found by those who have nothing but its name: it says its card itself, and the DHT keeps it."""
+"""Find a line's card by the line's name alone: the line answers with it, and the DHT keeps where the line is."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from dtp.peers.lan.multicast import Lan
 
 log = logging.getLogger("dtp.messaging")
 
-#: The service at which a line says its card.
+#: The service at which a line answers with its card.
 TIP_SERVICE: Final = "dtp.tip"
 #: Bytes of an answer: a card and its length.
 _MAX_ANSWER: Final = MAX_BYTES + 16
-#: Seconds that one place may take to say the card.
+#: Seconds within which one address has to answer with the card.
 _PATIENCE: Final = 15.0
 
 
 def serve_card(line: asyncio.Future[TipLine]) -> Callable[[Connection], Awaitable[None]]:
-    """Return the handler of `TIP_SERVICE`: each stream gets the line's card for everybody, as it is by then."""
+    """Return the handler of `TIP_SERVICE`, which sends the line's current public card on each stream."""
 
     async def serve(connection: Connection) -> None:
         opened = await asyncio.shield(line)
@@ -46,14 +46,14 @@ def serve_card(line: asyncio.Future[TipLine]) -> Callable[[Connection], Awaitabl
 
 
 async def say_card(line: TipLine, stream: Stream) -> None:
-    """Say the line's card for everybody on a stream."""
+    """Send the line's public card on a stream."""
     stream.write(pack_frame(line.card.public().encode()))
     await stream.drain()
     stream.write_eof()
 
 
 async def ask_card(address: Address | str) -> ContactCard:
-    """Return the card that a line says at an address. Raise `ContactCardError`, and what `connect` raises."""
+    """Return the card that a line sends at an address. Raise `ContactCardError`, and what `connect` raises."""
     connection = await connect(address)
     try:
         stream = await connection.open_stream()
@@ -71,11 +71,11 @@ async def ask_card(address: Address | str) -> ContactCard:
 
 
 async def find_line(line: PeerId, *, bootstrap: Sequence[str] = ()) -> FoundCard:
-    """Return the card of a line that is found by its name, and how near those are who tell: on the LAN, else by
-    `bootstrap`, nodes of the DHT.
+    """Look for a line by its name, on the LAN and then in the DHT by way of the nodes in `bootstrap`. Return
+    its card, and how near the source of the answer is.
 
-    Whoever doesn't know the name can't tell which line the LAN is asked for; nodes of the DHT can. Raise
-    `LineUnreached`.
+    On the LAN only somebody who knows the name can tell which line is looked for; nodes of the DHT can tell
+    as well. Raise `LineUnreached`.
     """
     book = PeerBook()
     async with Lan(book) as lan:

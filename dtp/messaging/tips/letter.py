@@ -1,6 +1,7 @@
-"""What is written under a tip, in both directions: signed, sealed to a static key, padded. A value.
+"""Letters of tips, in both directions: signed, sealed to a static key, and padded. A value.
 
-Source: docs/tips.md, "The letter". There is no ratchet: words alone have to open what has come, anywhere.
+Source: docs/tips.md, "The letter". There is no ratchet: the words alone have to open every answer, on any
+machine.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from dtp.unicode import encode_text
 LETTER_DOMAIN: Final = b"dtp.tip.v1"
 VERSION: Final = 1
 NONCE_BYTES: Final = 16
-#: What letters have at least, sealed: a short answer and a page look alike.
+#: The least size of a sealed letter, in bytes, so that a short answer and a whole page look alike.
 LEAST_BYTES: Final = 4096
-#: A lock on the chain, as text. It is shown in a command that whoever reads it may run as it stands.
+#: The id of a lock on the chain, as text. It is shown in a command that the reader may run unchanged.
 _LOCK: Final = re.compile("0x[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class ReplyTo:
-    """Where answers to a tip go: a device of mailboxes, what these know the answerer by, the key to seal to."""
+    """Where answers to a tip go: the device that collects them, the secret by which mailboxes know whoever
+    answers, and the key to seal to.
+    """
 
     device: bytes
     access: bytes
@@ -40,12 +43,12 @@ class ReplyTo:
     mailboxes: tuple[str, ...] = ()
 
     def to_fields(self) -> list[Any]:
-        """Return it for MessagePack."""
+        """Return the fields to encode as MessagePack."""
         return [self.device, self.access, self.sealing, list(self.mailboxes)]
 
     @classmethod
     def read(cls, told: object) -> ReplyTo:
-        """Return what `fields` gave. Raise `LetterForged`."""
+        """Return the `ReplyTo` that `to_fields` made these of. Raise `LetterForged`."""
         match told:
             case [bytes(device), bytes(access), bytes(sealing), [*mailboxes]]:
                 sizes = (len(device), len(access), len(sealing))
@@ -56,20 +59,23 @@ class ReplyTo:
 
 @dataclass(frozen=True)
 class TipLetter:
-    """One letter. Those of a tip say where answers go; those of a line's owner may name a reward's lock."""
+    """One letter. A letter from whoever gives the tip says where answers go; one from the line's owner may
+    name a reward's lock.
+    """
 
     sender: bytes
     recipient: bytes
     text: str
     files: tuple[Any, ...] = ()
-    #: Unix time in ms; 0 in what a tip says, since clocks differ enough to know one by.
+    #: Unix time in ms; 0 in letters of whoever gives the tip, since the error of a clock can identify a
+    #: machine.
     sent_ms: int = 0
     reply_to: ReplyTo | None = None
     lock: str = ""
     nonce: bytes = field(default_factory=lambda: secrets.token_bytes(NONCE_BYTES))
 
     def sign(self, key: Identity) -> bytes:
-        """Return it with the signature of its sender, whose `key` is. Raise `MessageTooLong`."""
+        """Return a copy that is signed with `key`, its sender's. Raise `MessageTooLong`."""
         if len(encode_text(self.text)) > MAX_TEXT_BYTES:
             raise MessageTooLong(f"a text has {MAX_TEXT_BYTES} bytes at most: attach what is longer")
         reply_to = self.reply_to.to_fields() if self.reply_to else []
@@ -82,7 +88,9 @@ class TipLetter:
         return seal_envelope(self.sign(key), sealing, least=LEAST_BYTES)
 
     def to_padded(self, key: Identity) -> bytes:
-        """Return it signed and padded, for what seals by itself: a message through the chain."""
+        """Return the letter signed and padded, but not sealed, since a message through the chain is sealed as
+        it is sent.
+        """
         return pad(self.sign(key), least=LEAST_BYTES)
 
     @classmethod
@@ -97,7 +105,7 @@ class TipLetter:
 
     @classmethod
     def parse(cls, data: bytes, recipient: bytes) -> TipLetter:
-        """Return the letter to `recipient` that these bytes are. Raise `LetterForged`."""
+        """Read a letter to `recipient` from these bytes. Raise `LetterForged`."""
         match unpack(data, LetterForged, "a letter of a tip"):
             case [bytes(body), bytes(signature)] if len(signature) == SIGNATURE_SIZE:
                 pass
@@ -128,7 +136,7 @@ class TipLetter:
         return cls(sender, to, text, tuple(files), sent, reply_to, lock, nonce)
 
     def save(self) -> bytes:
-        """Return it for a store, whose owner believes it."""
+        """Return the letter as bytes for a store; it isn't checked again when it is loaded."""
         reply_to = self.reply_to.to_fields() if self.reply_to else []
         said = (self.text, list(self.files), self.sent_ms, reply_to, self.lock, self.nonce)
         return pack([self.sender, self.recipient, *said])

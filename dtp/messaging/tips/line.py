@@ -1,4 +1,4 @@
-"""A line for tips, for its owner: strangers write to it with one-time keys, and are answered under these."""
+"""A line for tips, on its owner's side: strangers write to it with one-time keys, and answers go to these keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dtp.messaging.tips.strip_process import strip_files
 
 log = logging.getLogger("dtp.messaging")
 
-#: Seconds that one mailbox may take for all that is asked of it at once.
+#: Seconds within which a mailbox has to answer all that is asked of it at once.
 PATIENCE: Final = 30.0
 #: Envelopes that are fetched at a time.
 _BATCH: Final = 100
@@ -42,9 +42,11 @@ _T = TypeVar("_T")
 
 
 class TipLine:
-    """A line. `async with` opens its store; nothing is asked of mailboxes but by `publish`, `collect` and `answer`.
+    """A line. `async with` opens its store. Only `publish`, `collect`, `answer` and `send_waiting` connect to
+    mailboxes.
 
-    `mailboxes` and `name` are as last time where they aren't given. `stamp_bits` is the work that a letter takes.
+    `mailboxes` and `name` stay as they were unless they are given. `stamp_bits` is the work that a letter
+    costs its sender.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class TipLine:
         self.identity = identity
         self._path, self._mailboxes, self._name = store, mailboxes, name
         self._bits, self._connect = stamp_bits, connect
-        #: There from `async with` on; `_places` are the mailboxes that the card has ever named, and the pool's own.
+        #: Set by `async with`. `_places` are all mailboxes that the card has ever named, and the pool's own.
         self.card: ContactCard
         self._places: list[str] = []
         self.pool = MailboxPool(connect, own=self._places)
@@ -84,7 +86,7 @@ class TipLine:
             raise
 
     async def move(self, mailboxes: Sequence[str]) -> None:
-        """Have letters wait elsewhere from now on: the card says so once it is published again."""
+        """Use other mailboxes from now on: the card names them once it is published again."""
         self._mailboxes = mailboxes
         self.card = await asyncio.to_thread(self._load_card)
 
@@ -116,12 +118,13 @@ class TipLine:
     # ---- mailboxes ---------------------------------------------------------------------------------------------
 
     async def publish(self) -> None:
-        """Have the line's mailboxes keep tips from now on: once a week at least, since keys end.
+        """Upload the line's card and keys to its mailboxes, which accept tips from then on. Call it at least
+        once a week, since keys expire.
 
         Raise `LineUnreached` if none of them does.
         """
         made_ms, newest = (await self._run_in_thread(self.store.sealing_keys, self.identity, now_ms()))[0]
-        # An instance tells nothing of a device without a ratchet: it is the same for the same key.
+        # A device without a ratchet needs no random instance number: the same key always gives the same one.
         keys = DeviceKeys(
             *(self.identity.id.key, newest.static_public[:INSTANCE_BYTES], made_ms),
             olm=NO_RATCHET,
@@ -146,7 +149,9 @@ class TipLine:
         await self._ask_each(ask)
 
     async def _ask_each(self, ask: Any) -> list[Any]:
-        """Return what `ask` gives of each mailbox that could be asked. Raise `LineUnreached` if none could."""
+        """Call `ask` for each mailbox, and return the results of those that answered. Raise `LineUnreached`
+        if none did.
+        """
         found, faults = [], []
         for address in self.card.mailboxes:
             try:
@@ -168,10 +173,12 @@ class TipLine:
         return found
 
     async def collect(self) -> int:
-        """Take what mailboxes have for the line, and have those forget it. Return how many letters are new.
+        """Fetch the letters that mailboxes hold for the line, and have them deleted there. Return how many
+        are new.
 
-        What can't be read is forgotten as well, and counted nowhere: anybody can write anything. Where no more tips
-        are kept (`MAX_TIPS`), letters of others stay where they are. Raise `LineUnreached`, `StoreFailed`.
+        Letters that can't be read are deleted as well, and not counted: anybody can write anything. Once
+        `MAX_TIPS` tips are kept, letters of further tips stay in the mailbox. Raise `LineUnreached`,
+        `StoreFailed`.
         """
         keys = [
             each for _, each in await self._run_in_thread(self.store.sealing_keys, self.identity, now_ms())
@@ -208,10 +215,11 @@ class TipLine:
         return False
 
     async def take_post(self, data: bytes, post: str) -> bool | None:
-        """Keep what came as a message through the chain, `post` its `HOST#DIGEST`.
+        """Keep a letter that came as a message through the chain; `post` is its transaction, as
+        `HOST#DIGEST`.
 
-        Return whether it is a new letter; None where no more tips are kept (`MAX_TIPS`). Raise `EnvelopeBroken`,
-        `LetterForged` for what isn't one.
+        Return whether the letter is new, or None if it would begin a tip beyond `MAX_TIPS`. Raise
+        `EnvelopeBroken`, `LetterForged` for bytes that aren't a letter.
         """
         letter = TipLetter.from_padded(data, self.identity.id.key)
         outcome: bool | None = await self._run_in_thread(
@@ -227,42 +235,44 @@ class TipLine:
         return found
 
     async def find_tip(self, key: PeerId) -> Tip:
-        """Return the tip of a one-time key. Raise `TipError` for none."""
+        """Return the tip of a one-time key. Raise `TipError` if there is none."""
         found: Tip | None = await self._run_in_thread(self.store.get_tip, key.key)
         if found is None:
             raise TipError(f"there is no tip by {key} here")
         return found
 
     async def letters(self, tip: Tip) -> list[KeptLetter]:
-        """Return what was written under a tip, in order."""
+        """Return the letters of a tip, in order."""
         found: list[KeptLetter] = await self._run_in_thread(self.store.list_letters, tip.key)
         return found
 
     async def mark_read(self, tip: Tip) -> None:
-        """Note that all was read that was written under a tip."""
+        """Mark all letters of a tip as read."""
         await self._run_in_thread(self.store.mark_read, tip.key)
 
     async def forget(self, tip: Tip) -> None:
-        """Delete a tip and all that was written under it, here."""
+        """Delete a tip and its letters from this store."""
         await self._run_in_thread(self.store.delete_tip, tip.key)
 
     def attachments(self, letter: TipLetter) -> list[Attachment]:
-        """Return the files of a letter. `save` fetches one, up to the bytes that it is given: from the line's own
-        mailboxes alone, since whoever runs another one would learn where the owner is."""
+        """Return the files of a letter; `save` of each fetches it, up to a limit in bytes. Files are fetched
+        only from the line's own mailboxes, since whoever runs another mailbox would learn where the owner is.
+        """
         return attachments_of(letter, self.pool, self._places)
 
     def _keep_own(self, told: Iterable[str]) -> tuple[str, ...]:
-        """Return those of some mailboxes, which somebody else names, that the line's card has named."""
+        """Return those of the given mailboxes, named by somebody else, that the line's card has ever named."""
         return tuple(each for each in told if each in self._places)
 
     async def answer(
         self, tip: Tip, text: str, *, attachments: Iterable[Path] = (), lock: str = "", as_is: bool = False
     ) -> TipLetter:
-        """Write under a tip, to whoever has its words. `lock` is a reward's, for it to be claimed.
+        """Answer a tip: whoever has its words can read it. `lock` names a reward's lock, so that the reward
+        can be claimed.
 
-        Raise `LineUnreached` if no mailbox takes it: it is kept, and `send_waiting` sends it. Raise
-        `MetadataKept`, `TipError` for a tip that came through the chain alone, or says nowhere to answer to, or only
-        mailboxes that were never the line's.
+        Raise `LineUnreached` if no mailbox accepts the answer: it is kept then, and `send_waiting` sends it.
+        Raise `MetadataKept` for a file, and `TipError` for a tip that only came through the chain, that
+        doesn't say where answers go, or that names only mailboxes that were never the line's.
         """
         if tip.reply_to is None:
             raise TipError(
@@ -284,12 +294,12 @@ class TipLine:
         return letter
 
     async def keep_sent(self, letter: TipLetter) -> None:
-        """Keep an answer that went another way than by a mailbox."""
+        """Keep an answer that was sent by another way than a mailbox."""
         number = await self._run_in_thread(self.store.put_answer, letter)
         await self._run_in_thread(self.store.mark_sent, number)
 
     async def send_waiting(self) -> int:
-        """Send the answers that no mailbox has taken yet. Return how many still wait."""
+        """Send the answers that no mailbox has accepted yet. Return how many still wait."""
         waiting: list[KeptLetter] = await self._run_in_thread(self.store.list_waiting)
         left = 0
         for each in waiting:
@@ -343,8 +353,9 @@ class TipLine:
 def attachments_of(
     letter: TipLetter, pool: MailboxPool, known: Collection[str], teller: Nearness = Nearness.ANYWHERE
 ) -> list[Attachment]:
-    """Return the files of a letter, to be fetched from `known` mailboxes alone, whichever it names. `teller` is how
-    near those are who told of those mailboxes."""
+    """Return the files of a letter, which are fetched only from mailboxes in `known`, whatever the letter
+    names. `teller` is how near the source of these mailboxes is.
+    """
     return [
         Attachment(
             name, size, key, tuple(roots), tuple(each for each in places if each in known), pool, teller
@@ -355,7 +366,8 @@ def attachments_of(
 
 @asynccontextmanager
 async def stripped(paths: list[Path], as_is: bool) -> AsyncIterator[list[Path]]:
-    """Yield files without what they say of their maker, in a folder that is gone afterwards; `as_is` the same files.
+    """Yield copies of files without metadata, in a folder that is deleted afterwards; with `as_is` yield the
+    files themselves.
 
     Raise `MetadataKept`, `TipError`.
     """
@@ -374,9 +386,9 @@ async def stripped(paths: list[Path], as_is: bool) -> AsyncIterator[list[Path]]:
 async def upload_files(
     paths: list[Path], client: MailboxClient, address: str, device: bytes, access: bytes, secret: bytes
 ) -> list[Any]:
-    """Return what a letter says of files, whose pieces the mailbox at `address` keeps now.
+    """Upload files to the mailbox at `address`, and return what the letter says of each.
 
-    Raise `MessageError`, and what the mailbox refuses.
+    Raise `MessageError`, and the errors of the mailbox's client.
     """
     told = {"secret": secret, "now_ms": now_ms(), "seconds": LIFETIME}
     return [[*await upload(path, client, device, access, **told), [address]] for path in paths]  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """What the owner of a line keeps: its card, the keys that tips are sealed to, the tips and what was written.
 
-All that nothing is looked up by is sealed (`SealedRows`): in the open are the card, tips' keys, and when something
-was written.
+Columns that aren't used for lookups are sealed (`SealedRows`). Readable without the secret are the card, the
+tips' keys, and when each letter was written.
 """
 
 from __future__ import annotations
@@ -32,24 +32,27 @@ CREATE TABLE letters (
     unread INTEGER NOT NULL, waits INTEGER NOT NULL, letter BLOB NOT NULL, UNIQUE (tip, own, nonce)
 )
 """
-#: Facts of what was read on chains begin so.
+#: The prefix of the facts that say how far chains were read.
 _CURSOR: Final = "cursor "
-#: The fact of which mailboxes the line's cards have named, and how many are kept.
+#: The fact with the mailboxes that the line's cards have named, and how many of them are kept.
 _PLACES: Final = "mailboxes"
 _MOST_PLACES: Final = 64
-#: Tips that are kept until the owner forgets some, and letters of each: who floods fills no disk.
+#: The most tips that are kept until the owner forgets some, and the most letters of each, so that a flood
+#: can't fill the disk.
 MAX_TIPS: Final = 10_000
 MAX_LETTERS: Final = 1000
-#: A key is made each week, and forgotten once nothing that a mailbox keeps is sealed to it any more, ms.
+#: How often a key is made, and how long it is kept, in ms: until no letter in a mailbox can be sealed to it
+#: any more.
 RENEW_MS: Final = 7 * 86_400_000
 KEEP_MS: Final = 40 * 86_400_000
-#: ... but for so many: a clock that is ahead for once makes one key, and another is made once it is right again.
+#: The newest keys, which are always kept: a clock that was ahead once makes one key, and another one is made
+#: when it is right again.
 _KEPT: Final = 2
 
 
 @dataclass(frozen=True)
 class Tip:
-    """A tip: the one-time key of whoever gives it, and where answers go."""
+    """A tip: the one-time key of its giver, and where answers go."""
 
     key: bytes
     began_ms: int
@@ -61,7 +64,7 @@ class Tip:
 
 @dataclass(frozen=True)
 class KeptLetter:
-    """A letter that is kept. `waits` is true for an answer that no mailbox has yet."""
+    """A letter that is kept. `waits` is true for an answer that no mailbox has accepted yet."""
 
     id: int
     letter: TipLetter
@@ -72,16 +75,16 @@ class KeptLetter:
 
 
 class LineStore:
-    """The file of a line, ":memory:" for one that is gone with the object. Several processes may have it.
+    """The file of a line; ":memory:" keeps nothing on disk. Several processes may have it open.
 
-    Every method raises `StoreFailed` where it can't.
+    Every method raises `StoreFailed` if the file can't be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str], secret: bytes) -> None:
-        """Open the file or make it; `secret` is what only the line's owner has, 32 bytes."""
+        """Open or create the file; `secret` is 32 bytes that only the line's owner has."""
         self._rows = SealedRows(secret)
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
-        #: Tips that are kept, at most.
+        #: The most tips that are kept.
         self.most_tips = MAX_TIPS
 
     def close(self) -> None:
@@ -91,17 +94,19 @@ class LineStore:
     # ---- facts and keys ----------------------------------------------------------------------------------------
 
     def load_card(self) -> bytes:
-        """Return the line's card as it was last signed, b"" for none."""
+        """Return the line's card as it was last signed, or b"" if there is none."""
         rows = self._database.select_rows("SELECT value FROM facts WHERE name = 'card'")
         return bytes(rows[0][0]) if rows else b""
 
     def put_card(self, card: bytes) -> None:
-        """Keep the card, in the open, since it is for everybody."""
+        """Store the card, unsealed, since it is public."""
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES ('card', ?)", (card,))
 
     def add_mailboxes(self, places: Iterable[str]) -> list[str]:
-        """Keep the mailboxes that the line's card names now. Return those that it has ever named, these first."""
+        """Store the mailboxes that the line's card names now. Return all that it has ever named, the current
+        ones first.
+        """
         known = unpack_saved(self._read_fact(_PLACES) or pack([]))
         named = list(dict.fromkeys([*places, *known]))[:_MOST_PLACES]
         if named != known:
@@ -111,22 +116,24 @@ class LineStore:
         return named
 
     def load_chain_cursor(self, place: str) -> str:
-        """Return up to where the messages of a place on a chain were taken, "" before the first time."""
+        """Return the cursor up to which messages of a place on a chain were read, or "" before the first read."""
         return self._read_fact(_CURSOR + place).decode()
 
     def put_chain_cursor(self, place: str, cursor: str) -> None:
-        """Keep up to where they were taken."""
+        """Store the cursor up to which they were read."""
         with self._database.transaction() as db:
             name = _CURSOR + place
             values = name, self._rows.seal(cursor.encode(), "facts", name)
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
 
     def load_access(self) -> bytes:
-        """Return what mailboxes let the line's own attachments in by; made the first time."""
+        """Return the secret by which mailboxes accept the line's own attachments; it is made on the first call."""
         return self._made_once("access", ACCESS_BYTES)
 
     def upload_secret(self) -> bytes:
-        """Return what the keys of the line's attachments come from; made the first time."""
+        """Return the secret from which the keys of the line's attachments are derived; it is made on the
+        first call.
+        """
         return self._made_once("uploads", 32)
 
     def _made_once(self, name: str, size: int) -> bytes:
@@ -140,11 +147,12 @@ class LineStore:
         return self._rows.open(rows[0][0], "facts", name) if rows else b""
 
     def sealing_keys(self, identity: Identity, now_ms: int) -> list[tuple[int, Identity]]:
-        """Return the keys that tips may be sealed to, newest first: when each was made, and the line with that key.
+        """Return the keys to which tips may be sealed, newest first: when each was made, and the line's
+        identity with that key.
 
-        A new one is made each week, and where the newest is from the future, which no mailbox takes. Those that
-        nothing is sealed to any more are forgotten, for good, and never the two newest: tips are lost with them,
-        and a clock may be ahead for once.
+        A new key is made each week, and also if the newest one is from the future, which no mailbox accepts.
+        A key is deleted for good once no letter in a mailbox can be sealed to it any more. The two newest
+        keys are never deleted, since a clock may be ahead for once and tips would be lost with them.
         """
         with self._database.transaction() as db:
             found = db.execute("SELECT made_ms FROM keys ORDER BY rowid DESC LIMIT 1").fetchone()
@@ -186,13 +194,13 @@ class LineStore:
         return next((each for each in self.list_tips() if each.key == key), None)
 
     def delete_tip(self, key: bytes) -> None:
-        """Delete a tip and all that was written under it."""
+        """Delete a tip and its letters."""
         with self._database.transaction() as db:
             db.execute("DELETE FROM letters WHERE tip = ?", (key,))
             db.execute("DELETE FROM tips WHERE key = ?", (key,))
 
     def add_letter(self, letter: TipLetter, at_ms: int, *, post: str = "") -> bool | None:
-        """Add a letter of a tip. Return True if it is new, None if there is no room for another tip."""
+        """Add a letter of a tip. Return whether it is new, or None if there is no room for another tip."""
         with self._database.transaction() as db:
             known = db.execute("SELECT reply_to FROM tips WHERE key = ?", (letter.sender,)).fetchone()
             if known is None:
@@ -222,11 +230,11 @@ class LineStore:
     # ---- letters -----------------------------------------------------------------------------------------------
 
     def list_letters(self, key: bytes) -> list[KeptLetter]:
-        """Return what was written under a tip, in the order in which it came and went."""
+        """Return the letters of a tip, in the order in which they were received and sent."""
         return self._select_letters("tip = ?", key)
 
     def list_waiting(self) -> list[KeptLetter]:
-        """Return the answers that no mailbox has yet."""
+        """Return the answers that no mailbox has accepted yet."""
         return self._select_letters("waits")
 
     def _select_letters(self, which: str, *values: bytes) -> list[KeptLetter]:
@@ -245,12 +253,12 @@ class LineStore:
         return self._rows.seal(letter.save(), "letters", tip, letter.nonce, int(own))
 
     def mark_read(self, key: bytes) -> None:
-        """Note that all was read that was written under a tip."""
+        """Mark all letters of a tip as read."""
         with self._database.transaction() as db:
             db.execute("UPDATE letters SET unread = 0 WHERE tip = ? AND unread", (key,))
 
     def put_answer(self, letter: TipLetter) -> int:
-        """Keep an answer that is to be sent, and return its number."""
+        """Store an answer that is to be sent, and return its number."""
         with self._database.transaction() as db:
             number = db.execute(
                 "INSERT INTO letters (tip, nonce, own, at_ms, unread, waits, letter) VALUES (?, ?, 1, ?, 0, 1, ?)",
@@ -260,13 +268,13 @@ class LineStore:
         return number
 
     def mark_sent(self, number: int) -> None:
-        """Note that a mailbox has an answer."""
+        """Note that a mailbox has accepted an answer."""
         with self._database.transaction() as db:
             db.execute("UPDATE letters SET waits = 0 WHERE id = ?", (number,))
 
 
 def _with_known(new: ReplyTo, known: ReplyTo | None) -> ReplyTo:
-    """Return where answers go now: the mailbox that was used last, and those from before."""
+    """Return where answers go now: to the mailbox that was used last, then to earlier ones."""
     if known is None or known.device != new.device:
         return new
     places = tuple(dict.fromkeys((*new.mailboxes, *known.mailboxes)))[:4]

@@ -1,6 +1,6 @@
-"""Tips as messages through the chain, to a host whose endpoint is the line: for who reaches no mailbox.
+"""Tips as messages through the chain, to a host whose endpoint is the line, for people who can't reach a mailbox.
 
-What the chain has stays there for ever: the line's static key opens it whenever that is stolen.
+Messages stay on the chain for ever: whoever steals the line's static key, at any time, can open them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _line_of(state: HostState) -> tuple[bytes, bytes]:
 async def send_tip(
     chain: ChainClient, host: Id, service: str, words: TipWords, text: str, *, fee: int | None = None
 ) -> SentPost:
-    """Write to the line of a host's service through the chain. Who pays the gas is seen by everybody.
+    """Write to the line of a host's service through the chain. Everybody sees who pays the gas.
 
     Raise what `dtp.chain.pipes.posts.send_post` raises.
     """
@@ -61,10 +61,11 @@ async def send_tip(
 
 
 async def collect_posts(chain: ChainClient, host: Id, line: TipLine) -> int:
-    """Take the tips among the messages to a host, from where this line has taken them last. Return how many are new.
+    """Collect the tips among the messages to a host that came since the last call. Return how many are new.
 
-    Where no more tips are kept (`MAX_TIPS`) it stops there, and goes on there the next time. Where the node has
-    forgotten what comes behind that place, all is read that it has: what is here already is not taken twice.
+    Once `MAX_TIPS` tips are kept it stops, and goes on from there the next time. If the node has already forgotten
+    messages after that position, everything that it still has is read; a letter that is here already isn't stored
+    twice.
     """
     if not chain.chain_id:
         await chain.connect()
@@ -100,7 +101,7 @@ async def _take_posts(reader: PostReader, line: TipLine) -> int:
 
 
 async def answer_post(chain: ChainClient, line: TipLine, tip: Tip, text: str, *, lock: str = "") -> TipLetter:
-    """Write under a tip that came through the chain, as the host's owner. Raise `TipError` for another one."""
+    """Answer a tip that came through the chain, as the host's owner. Raise `TipError` for any other tip."""
     host, mark, transaction = tip.post.partition("#")
     question = await read_post(chain, host, line.identity, transaction) if mark else None
     if question is None:
@@ -114,7 +115,7 @@ async def answer_post(chain: ChainClient, line: TipLine, tip: Tip, text: str, *,
 async def read_answers(
     chain: ChainClient, host: Id, service: str, words: TipWords
 ) -> AsyncIterator[TipLetter]:
-    """Yield what the line has answered through the chain, as far back as the node has it, oldest first."""
+    """Yield the line's answers through the chain, oldest first, as far back as the node has them."""
     state = await read_host(chain, host)
     number, _ = state.open_service(service)
     key, _ = _line_of(state)

@@ -1,7 +1,8 @@
-"""A reward on the chain, locked to a one-time key: whoever has the key names an address, and anybody may submit that.
+"""A reward on the chain, locked to a one-time key: the key's holder signs a claim for an address, and anybody
+may submit the claim.
 
-The key signs without a network, and has no coins: so no gas ties it to whoever has it. What is submitted pays the
-address that was named, whoever submits it, so nobody gains by being faster, but for the relay fee.
+The key signs without a network and has no coins, so no payment of gas ties it to its holder. A claim pays the
+address that it names, whoever submits it, so nobody gains by submitting it first, except the relay fee.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dtp.chain.node.made import check_made
 from dtp.errors import LocalError, PeerError
 from dtp.identity import Identity, PeerId
 
-#: What the text of a claim begins with.
+#: The prefix of a claim as text.
 CLAIM_PREFIX: Final = "dtpclaim1"
-#: Bytes of a claim: a lock, a recipient, a signature.
+#: Bytes of a claim: lock, recipient and signature.
 _CLAIM: Final = 32 + 32 + 64
 
 
@@ -40,14 +41,16 @@ class ClaimForged(PeerError):
 
 
 class RewardGone(PeerError):
-    """There is no such reward: it was claimed, or paid back, or never was."""
+    """There is no such reward: it was claimed or paid back, or never existed."""
 
     code: ClassVar[str] = "reward-gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who gets a reward, signed by its key. Anybody may submit it; it can be for nobody else."""
+    """A claim of a reward for an address, signed by the reward's key. Anybody may submit it; nobody can
+    change the address.
+    """
 
     lock: str
     recipient: str
@@ -60,19 +63,19 @@ class Claim:
         return cls(release.lock, release.recipient, key.sign(lock_module.release_bytes(release)))
 
     def is_by(self, key: bytes) -> bool:
-        """True if this key, 32 bytes, has signed it."""
+        """True if this key, 32 bytes, has signed the claim."""
         release = lock_module.Release(self.lock, self.recipient)
         return PeerId(key).verify(self.signature, lock_module.release_bytes(release))
 
     @property
     def text(self) -> str:
-        """The claim as it is handed to whoever submits it."""
+        """The claim as text, to be passed to whoever submits it."""
         data = id_bytes(self.lock) + id_bytes(self.recipient) + self.signature
         return CLAIM_PREFIX + base64.urlsafe_b64encode(data).decode().rstrip("=")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `text` gave. Raise `ClaimForged`."""
+        """Return the claim that `text` encodes. Raise `ClaimForged`."""
         told = text.strip().removeprefix(CLAIM_PREFIX)
         try:
             data = base64.b64decode(told + "=" * (-len(told) % 4), b"-_", validate=True)
@@ -90,8 +93,8 @@ class Claim:
 async def lock_reward(
     chain: ChainClient, key: PeerId, amount: int, *, deadline_ms: int, relay_fee: int = 0
 ) -> str:
-    """Lock `amount` MIST to a one-time key, and return the id of the lock. After `deadline_ms`, Unix time, anybody
-    may have it paid back to the payer. Whoever submits the claim gets `relay_fee` of it.
+    """Lock `amount` MIST to a one-time key, and return the id of the lock. After `deadline_ms` (Unix time)
+    anybody may have it paid back to the payer. Whoever submits the claim gets `relay_fee` of the amount.
 
     Raise `RewardError`, and what `ChainClient.execute` raises.
     """
@@ -120,9 +123,10 @@ async def read_reward(chain: ChainClient, lock: Id) -> lock_module.Lock:
 
 
 async def claim_reward(chain: ChainClient, claim: Claim) -> lock_module.LockClaimed:
-    """Submit a claim, and pay its gas: the address that it names gets the reward, the sender the relay fee.
+    """Submit a claim, and pay its gas: the address in the claim gets the reward, and the sender the relay
+    fee.
 
-    Nothing is submitted, and no gas paid, for a claim that the key hasn't signed. Raise `ClaimForged`, what
+    A claim that the key hasn't signed isn't submitted, so it costs no gas. Raise `ClaimForged`, and what
     `read_reward` and `ChainClient.execute` raise.
     """
     found = await read_reward(chain, claim.lock)
@@ -134,8 +138,9 @@ async def claim_reward(chain: ChainClient, claim: Claim) -> lock_module.LockClai
 
 
 async def refund_reward(chain: ChainClient, lock: Id) -> None:
-    """Have a reward that nobody has claimed paid back, after its deadline. Raise what `read_reward` and
-    `ChainClient.execute` raise."""
+    """Pay an unclaimed reward back to its payer, after the deadline. Raise what `read_reward` and
+    `ChainClient.execute` raise.
+    """
     await read_reward(chain, lock)
     program = Program()
     lock_module.refund(program, lock)

@@ -1,5 +1,6 @@
-"""Files are drawn anew in a process of its own, whose memory and time are bounded: a file of half a megabyte may
-unpack to gigabytes, in more ways than can be looked for, and a fault of a library ends that process alone."""
+"""Redraw files in a separate process, whose memory and time are bounded. A file of half a megabyte may unpack
+to gigabytes in more ways than can be checked for, and a library that crashes ends only that process.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +17,23 @@ from typing import Final
 from dtp.messaging.tips.errors import MetadataKept, TipError
 from dtp.messaging.tips.stripping import strip_file
 
-#: Bytes of address space in which a file is drawn: what the largest picture needs, as WebP. macOS doesn't count them.
+#: Bytes of address space for redrawing a file: what the largest picture needs as WebP. macOS doesn't enforce
+#: it.
 MAX_MEMORY: Final = 3 * 1024**3
 #: Seconds of processor time for all files of a letter.
 MAX_SECONDS: Final = 300
-#: What a line of the process's output says: a file that is made, or why there is none.
+#: The keys of a line of the process's output: a file that was made, or why it wasn't.
 _MADE, _KEPT, _FAILED = "made", "kept", "failed"
 
 
 async def strip_files(
     paths: Sequence[Path], folder: Path, *, memory: int = MAX_MEMORY, seconds: int = MAX_SECONDS
 ) -> list[Path]:
-    """Return files in `folder` with what one sees of others, under names that say nothing: `file-1.jpg`.
+    """Write copies of files that keep only what one sees to `folder`, under neutral names such as
+    `file-1.jpg`. Return their paths.
 
-    Raise `MetadataKept` if one can't be stripped, or not within `memory` bytes and `seconds` of processor time;
-    `TipError` if one can't be read.
+    Raise `MetadataKept` if a file can't be stripped within `memory` bytes and `seconds` of processor time,
+    and `TipError` if one can't be read.
     """
     try:
         process = await asyncio.create_subprocess_exec(
@@ -52,8 +55,8 @@ async def strip_files(
     for kind, text in lines:
         if kind != _MADE:
             raise (MetadataKept if kind == _KEPT else TipError)(text)
-    if len(lines) < len(paths):  # it has ended in the midst of one
-        if process.returncode == 1:  # Python's own, of a fault that nobody has caught
+    if len(lines) < len(paths):  # the process has ended in the middle of a file
+        if process.returncode == 1:  # Python's exit code for an exception that wasn't caught
             raise TipError(f"files can't be drawn anew: {faults.decode(errors='replace').strip()[-200:]}")
         raise _too_much(paths[len(lines)].name, process.returncode, memory, seconds)
     return [Path(text) for _, text in lines]
@@ -67,9 +70,11 @@ def _too_much(name: str, status: int | None, memory: int, seconds: int) -> Metad
 
 
 def main(memory: str, seconds: str, folder: str, *paths: str) -> None:
-    """Draw the files, and print what became of each as a line of JSON, up to the first that can't be drawn."""
+    """Redraw the files, and print the result for each as a line of JSON. Stop at the first one that can't be
+    drawn.
+    """
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # what is in the file stays off the disk
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the file's contents stay off the disk
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), hard))
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     for number, path in enumerate(map(Path, paths), 1):

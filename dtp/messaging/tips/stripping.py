@@ -1,7 +1,8 @@
-"""What files say of their makers, taken out: pictures and pages are drawn anew, by Pillow and PDFium.
+"""Remove metadata from files: pictures and pages are redrawn, by Pillow and PDFium.
 
-Nothing is left of a file but what one sees: no camera, place, author, date, editing history or embedded file. What
-one sees may still tell, and so may how a picture was scaled. Files of other kinds aren't sent, unless as they are.
+Only what one sees is kept of a file: no camera, place, author, date, editing history or embedded file. What
+one sees may still give the maker away, and so may how a picture was scaled. Files of other kinds are refused,
+unless they are sent as they are.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from dtp.messaging.tips.errors import MetadataKept, TipError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Pixels of a picture, or of a page, that are drawn: a small file can say that it has a million times as many.
+#: The most pixels of a picture or page: a small file can claim a million times as many.
 MAX_PIXELS: Final = 100_000_000
-#: Pages of a document.
+#: The most pages of a document.
 MAX_PAGES: Final = 300
-#: Bytes of a file that is looked at.
+#: The most bytes of a file.
 MAX_BYTES: Final = 256 * 1024 * 1024
 #: Dots per inch of a page that is drawn, and the quality of JPEG.
 _DOTS: Final = 150
@@ -31,18 +32,19 @@ _POINTS: Final = 72
 _NOTHING_SAID: Final[dict[str, Any]] = {
     "title": "", "producer": "", "creator": "", "creationDate": None, "modDate": None
 }  # fmt: skip
-#: The endings of names, and how a file of each is made anew; text is kept as it is.
+#: The endings of names, and how a file with each is redrawn; text is kept as it is.
 _PICTURES: Final = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _TEXTS: Final = frozenset({".txt", ".md", ".csv"})
-#: What each mode of a picture is drawn in: colours alone, or colours and what shows through.
+#: The mode in which a picture of each mode is redrawn: colours alone, or colours with transparency.
 _MODES: Final = {"L": "L", "1": "L", "RGB": "RGB", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA", "P": "RGBA"}
 
 
 def strip_file(path: Path, folder: Path, name: str) -> Path:
-    """Return the file in `folder` with what one sees of another, called `name` with the other's ending.
+    """Write a copy of a file that keeps only what one sees to `folder`, as `name` with the file's own ending.
+    Return its path.
 
-    Raise `MetadataKept` if it can't be stripped, `TipError` if it can't be read. How much memory a file takes is up
-    to its maker: `strip_process` bounds it.
+    Raise `MetadataKept` if the file can't be stripped, `TipError` if it can't be read. A file may be made to
+    take any amount of memory: `strip_process` bounds that.
     """
     kind = path.suffix.lower()
     try:
@@ -71,7 +73,7 @@ def _copy_text(path: Path, target: Path) -> Path:
         raise MetadataKept(f"{path.name} isn't text, whatever its name says") from None
     if "\0" in text:
         raise MetadataKept(f"{path.name} isn't text, whatever its name says")
-    target.write_bytes("\n".join(text.splitlines()).encode() + b"\n")  # line ends tell systems apart
+    target.write_bytes("\n".join(text.splitlines()).encode() + b"\n")  # line endings tell systems apart
     return target
 
 
@@ -79,7 +81,7 @@ def _draw_picture(path: Path, target: Path, form: str) -> Path:
     image, ops = _pillow()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # of pictures that are large: their size is looked at here
+        warnings.simplefilter("ignore")  # Pillow's warning about large pictures: their size is checked here
         try:
             found = stack.enter_context(image.open(path, formats=tuple({*_PICTURES.values()})))
             if getattr(found, "n_frames", 1) > 1:
@@ -93,8 +95,9 @@ def _draw_picture(path: Path, target: Path, form: str) -> Path:
 
 
 def _redraw(image: Any, found: Image, form: str) -> Image:
-    """Return a picture of the same pixels and nothing else: no profile, no text, no palette, and no colours below
-    what is transparent, where editors leave what was erased."""
+    """Return a picture with the same pixels and nothing else: no profile, text or palette, and no colours in
+    transparent places, where editors leave what was erased.
+    """
     if found.mode.startswith("I;16"):
         found = found.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     plain = found.convert("RGBA" if "transparency" in found.info else _MODES.get(found.mode, "RGB"))

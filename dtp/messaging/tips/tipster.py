@@ -1,4 +1,4 @@
-"""The side that gives a tip: one-time keys, no store, and words by which to come back from anywhere."""
+"""The side that gives a tip: one-time keys, no store, and words with which to come back from any machine."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ log = logging.getLogger("dtp.messaging")
 #: Seconds for a letter with attachments.
 _SENDING: Final = 600.0
 _BATCH: Final = 100
-#: Answers of one mailbox that are read: a mailbox that makes up more is not listened to.
+#: The most answers that are read from one mailbox, which could make up any number.
 _ANSWERS: Final = 2000
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a tip's mailboxes have: the line's letters, and whether every mailbox could be asked."""
+    """The answers found in a tip's mailboxes, and whether every mailbox could be asked."""
 
     letters: list[TipLetter]
     complete: bool
 
 
 class Tipster:
-    """A tip to a line, by its card. `async with` ends what was connected. Nothing is kept on this machine.
+    """A tip to a line, by its card. Leaving `async with` closes all connections. Nothing is kept on this
+    machine.
 
-    `teller` is how near those are who told the card, where it wasn't handed over: mailboxes that are nearer, and
-    those of this machine, or that cost money to dial, aren't dialled.
+    `teller` is how near the source of the card is, if the card wasn't handed over: mailboxes that are nearer
+    than that, that are on this machine, or that cost money to dial, aren't dialled.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class Tipster:
         return ReplyTo(self.words.device.id.key, self.words.access, self.words.key.static_public)
 
     async def send(self, text: str, *, attachments: Iterable[Path] = (), as_is: bool = False) -> TipLetter:
-        """Write to the line, and return the letter once a mailbox of the line has it on its disk.
+        """Write to the line, and return the letter once one of the line's mailboxes has stored it.
 
-        Attachments are stripped of what they say of their maker, unless `as_is`. Raise `MetadataKept`, `TipError`,
-        `MessageTooLong` before anything is sent; `LineUnreached`.
+        Metadata is removed from attachments unless `as_is` is set. Raise `MetadataKept`, `TipError` or
+        `MessageTooLong` before anything is sent, and `LineUnreached`.
         """
         async with stripped(list(attachments), as_is) as paths:
             return await self._send_somewhere(text, paths)
@@ -106,8 +107,9 @@ class Tipster:
         raise LineUnreached("; ".join(faults) or "the line's card names no mailbox")
 
     async def _send_by_mailbox(self, address: str, text: str, paths: list[Path]) -> TipLetter:
-        """Send a letter by way of one mailbox: as the tip's device where answers are collected, as nobody where the
-        letter is left."""
+        """Send a letter by one mailbox: identified as the tip's device where answers are collected, and
+        anonymously where the letter is left.
+        """
         words, device = self.words, self.words.device.id.key
         client = await self._connect(address, words.device)
         try:
@@ -138,10 +140,10 @@ class Tipster:
         return keys.signed_by(device).encoded
 
     async def read(self) -> Seen:
-        """Return what the line's owner has written under this tip: all that mailboxes still keep, oldest first.
+        """Return the answers of the line's owner that mailboxes still keep, oldest first.
 
-        Nothing is taken away by that: the words open it again. Raise `LineUnreached` if no mailbox could be asked,
-        `TipError` where none knows the tip.
+        Reading deletes nothing: the words open the answers again. Raise `LineUnreached` if no mailbox could
+        be asked, `TipError` if none knows the tip.
         """
         found: dict[bytes, TipLetter] = {}
         asked, known, faults = 0, False, []
@@ -162,7 +164,7 @@ class Tipster:
         return Seen(sorted(found.values(), key=lambda each: (each.sent_ms, each.nonce)), not faults)
 
     async def _read_mailbox(self, address: str) -> list[TipLetter] | None:
-        """Return the letters of one mailbox, None if it doesn't know the tip."""
+        """Return the letters in one mailbox, or None if it doesn't know the tip."""
         client = await self._connect(address, self.words.device)
         try:
             try:
@@ -187,7 +189,7 @@ class Tipster:
             await client.close()
 
     def _open_letter(self, envelope: bytes) -> TipLetter | None:
-        """Return a letter of the line; None for what anybody else has put there."""
+        """Open an envelope. Return the line's letter, or None if somebody else has left the envelope."""
         try:
             letter = TipLetter.open(envelope, self.words.key, self.words.key.id.key)
         except (EnvelopeBroken, LetterForged) as fault:
@@ -196,12 +198,16 @@ class Tipster:
         return letter if letter.sender == self.card.key else None
 
     def attachments(self, letter: TipLetter) -> list[Attachment]:
-        """Return the files of a letter. `save` fetches one, up to the bytes that it is given: from the mailboxes of
-        the line's card alone, since the owner of another one would learn where whoever has the words is."""
+        """Return the files of a letter; `save` of each fetches it, up to a limit in bytes. Files are fetched
+        only from mailboxes in the line's card, since the owner of another mailbox would learn where the
+        holder of the words is.
+        """
         return attachments_of(letter, self.pool, self.card.mailboxes, self.teller)
 
     async def forget(self) -> None:
-        """Have the line's mailboxes forget the tip, and all answers that they keep. What was told stays told."""
+        """Have the line's mailboxes delete the tip and all answers that they keep. Letters that the line has
+        read stay with its owner.
+        """
         for address in self.card.mailboxes:
             try:
                 async with asyncio.timeout(PATIENCE):

@@ -1,4 +1,5 @@
-"""The words that whoever gives a tip comes back with: all its keys come from them, and nothing else is kept.
+"""The words with which the giver of a tip comes back: all keys are derived from them, and nothing else is
+kept.
 
 Source: docs/tips.md, "The words".
 """
@@ -18,7 +19,7 @@ from dtp.messaging.tips.errors import TipError, WordsWrong
 if TYPE_CHECKING:
     from mnemonic import Mnemonic
 
-#: Bytes that the words stand for, and how many words that are: BIP 39 adds a checksum of four bits.
+#: Bytes that the words encode, and the number of words: BIP 39 adds a checksum of four bits.
 ENTROPY_BYTES: Final = 16
 COUNT: Final = 12
 
@@ -33,18 +34,18 @@ def _library() -> Mnemonic:
 
 @dataclass(frozen=True)
 class TipWords:
-    """What twelve words stand for. No network: the same words are the same keys everywhere."""
+    """The secret that twelve words encode. It needs no network: the same words give the same keys everywhere."""
 
     entropy: bytes = field(repr=False)
 
     @classmethod
     def generate(cls) -> TipWords:
-        """Return new words, from the system's randomness."""
+        """Return new words, from the system's random generator."""
         return cls(secrets.token_bytes(ENTROPY_BYTES))
 
     @classmethod
     def parse(cls, text: str) -> TipWords:
-        """Return what words stand for, in capital letters or not. Raise `WordsWrong`."""
+        """Return the secret that words encode, in upper or lower case. Raise `WordsWrong`."""
         library, words = _library(), text.lower().split()
         if len(words) != COUNT:
             raise WordsWrong(f"a tip has {COUNT} words, and these are {len(words)}")
@@ -57,28 +58,30 @@ class TipWords:
 
     @property
     def text(self) -> str:
-        """The words, with blanks between."""
+        """The words, separated by spaces."""
         words: str = _library().to_mnemonic(self.entropy)
         return words
 
     @cached_property
     def key(self) -> Identity:
-        """The key that signs what the tip says and what it is rewarded by; answers are sealed to its static key."""
+        """The key that signs the tip's letters and the claim of its reward; answers are sealed to its static key."""
         return Identity(self._derive_bytes(b"sign", 32), self._derive_bytes(b"seal", 32))
 
     @cached_property
     def device(self) -> Identity:
-        """Who collects answers from mailboxes: another key, since the chain and the owner see the tip's."""
+        """The identity that collects answers from mailboxes: another key, since the chain and the owner see
+        the tip's.
+        """
         return Identity(self._derive_bytes(b"post", 32), self._derive_bytes(b"dial", 32))
 
     @cached_property
     def access(self) -> bytes:
-        """What the mailbox knows the line's owner by."""
+        """The secret by which the mailbox knows the line's owner."""
         return self._derive_bytes(b"access", ACCESS_BYTES)
 
     @cached_property
     def upload_secret(self) -> bytes:
-        """What the keys of attachments come from."""
+        """The secret from which the keys of attachments are derived."""
         return self._derive_bytes(b"files", 32)
 
     def _derive_bytes(self, what: bytes, size: int) -> bytes:
