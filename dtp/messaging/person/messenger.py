@@ -1,4 +1,4 @@
-"""`dtp.Messenger`: what a program holds to write to people and read what they write."""
+"""`dtp.Messenger`: write to people, and read what they write."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from dtp.messaging.person.quotas import MessageQuotas
 from dtp.messaging.person.rent import Rent
 from dtp.unicode import encode_text
 
-#: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
+#: A recipient: a contact, a card, or a name: `dtp1...`, `dtpa1...`, or what a contact is called here.
 Person = Contact | ContactCard | PeerId | bytes | str
 
 
@@ -49,56 +49,59 @@ class Message:
     def __init__(self, messenger: Messenger, conversation: bytes, shown: Shown) -> None:
         self._messenger = messenger
         self._shown = shown
-        #: The person or group in whose conversation it is.
+        #: The person or group whose conversation it belongs to.
         self.conversation = conversation
         self.id = shown.id
         self.text = shown.text
         self.edited, self.deleted = shown.edited, shown.deleted
         #: The id of the message that this answers, None for none.
         self.reply_to = shown.reply_to
-        #: When its sender says that it was sent.
+        #: When it was sent, as its sender says.
         self.sent_at = datetime.fromtimestamp(shown.sent_ms / 1000, UTC)
-        #: Seconds after which it disappears once it was read, 0 for never.
+        #: Seconds after reading until it disappears, 0 for never.
         self.disappear = shown.disappear
-        #: By whom: what.
+        #: By person, the reaction.
         self.reactions = dict(shown.reactions)
-        #: Who wrote it first, where it was forwarded; as the forwarder says.
+        #: The original author of a forwarded message, as the forwarder says.
         self.forwarded_from = shown.forwarded_from
-        #: Who has passed it on to us as something that was said before we came, which nobody can check; None for what
-        #: came by itself.
+        #: The person who has passed it on to us as an earlier message of a group, which nobody can check; None for a
+        #: message that came by itself.
         self.told_by = shown.told or None
-        #: Of a message through the chain: the Sui account that sent it, and its transaction, by which it is answered.
+        #: Of a message through the chain: the Sui account that sent it, and the transaction, which an answer refers
+        #: to.
         self.wallet = f"0x{shown.wallet.hex()}" if shown.wallet else ""
         self.transaction = shown.transaction
 
     @property
     def sender(self) -> Contact | None:
-        """Who wrote it; None for ourselves, and for a Sui account that no card links."""
+        """The author; None for ourselves, and for a Sui account that no card links."""
         return self._messenger.find_contact(self._shown.sender)
 
     @property
     def sender_name(self) -> str:
-        """The name of its sender; for a Sui account that no card links, its address."""
+        """The sender's name, or the address of a Sui account that no card links."""
         if self.sender is not None:
             return self.sender.name
         return (self._messenger.card.name or "me") if self.own else f"0x{self._shown.sender.hex()}"
 
     @property
     def sender_label(self) -> str:
-        """What to show of its sender: the name, with the identity for a stranger, or where several have that name."""
+        """What to show of the sender: the name, with the identity if they are a stranger or several people have that
+        name.
+        """
         if self.sender is not None:
             return contact_label(self.sender, self._messenger.contacts)
         return self.sender_name
 
     @property
     def teller_name(self) -> str:
-        """The name of whoever has forwarded it, "" if nobody has."""
+        """The name of the person who passed an earlier message on, or ""."""
         teller = self._messenger.find_contact(self._shown.told)
         return teller.name if teller else self._shown.told.hex()
 
     @property
     def named_reactions(self) -> dict[str, str]:
-        """What people react with, by their names; ours is "you"."""
+        """Reactions by people's names; ours is under "you"."""
         return {self._label(person): emoji for person, emoji in self.reactions.items()}
 
     def _label(self, person: bytes) -> str:
@@ -109,23 +112,23 @@ class Message:
 
     @property
     def own(self) -> bool:
-        """True for what was written by us, on whatever device."""
+        """True if we wrote it, on any device."""
         return self._shown.sender == self._messenger.card.person
 
     @property
     def is_strangers(self) -> bool:
-        """True for what a stranger has written to us, or anybody in a group that a stranger has made."""
+        """True if a stranger wrote it, or anybody in a group that a stranger has created."""
         group = self.group
         return group.is_strangers if group is not None else self._messenger.is_stranger(self._shown.sender)
 
     @property
     def group(self) -> Group | None:
-        """The group it was written in, None for a conversation of two."""
+        """The group in which it was written, or None for a conversation of two."""
         return self._messenger.find_group(self.conversation)
 
     @property
     def room(self) -> Room | None:
-        """The room of the group it was written in, or None."""
+        """The group's room in which it was written, or None."""
         rooms = self.group.rooms if self.group else []
         return next((each for each in rooms if each.id == self.conversation), None)
 
@@ -140,17 +143,17 @@ class Message:
 
     @property
     def _nearness(self) -> Nearness:
-        """How near those are who say where its files are: whoever wrote it, if we forward it."""
+        """How near the source of its files' mailboxes is: that of its author, if we have forwarded it."""
         who = (self._shown.told or self._shown.sender, self.forwarded_from if self.own else None)
         introductions = self._messenger.correspondence.introductions
         return max(introductions.nearness_of(each) for each in who if each)
 
     async def mark_read(self) -> None:
-        """Say that it was read: it isn't given again by `async for`, and its sender is told unless that is off."""
+        """Mark it as read: `async for` doesn't yield it again, and its sender is told unless receipts are off."""
         await self._messenger.mark_read(self.id, self._shown.sender)
 
     async def reply(self, text: str, **options: Any) -> Message:
-        """Answer it, as `Messenger.send` does."""
+        """Reply to it, as `Messenger.send` does."""
         return await self._messenger.send(self.conversation, text, reply_to=self.id, **options)
 
     async def react(self, emoji: str) -> None:
@@ -160,7 +163,7 @@ class Message:
         )
 
     async def edit(self, text: str) -> None:
-        """Give it another text. Raise `MessageError` if it isn't ours."""
+        """Change its text. Raise `MessageError` if it isn't ours."""
         self._check_own()
         await self._messenger.send_event(self.conversation, EventKind.EDIT, {"target": self.id, "text": text})
 
@@ -172,12 +175,12 @@ class Message:
         await self._messenger.send_event(self.conversation, EventKind.DELETE, {"target": self.id})
 
     async def forward(self, to: Person | Group | Room) -> Message:
-        """Send its text and files to somebody else, saying whose it was."""
+        """Send its text and files to somebody else, with the name of its author."""
         fields = {"text": self.text, "files": self._shown.files, "from": self._shown.sender}
         return await self._messenger.say_text(self._messenger.conversation_of(to), fields)
 
     async def receipts(self) -> dict[bytes, bool]:
-        """Return for each person who has it whether it was read."""
+        """Return by person, for all who have received it, whether they have read it."""
         messenger = self._messenger
         return await messenger.delivery.run_in_thread(messenger.correspondence.store.read_receipts, self.id)
 
@@ -190,18 +193,19 @@ class Message:
 
 
 class Messenger:
-    """A person on this device. Use it with `async with`; `async for` gives messages that nobody has marked as read.
+    """A person on this device. Use it with `async with`; `async for` yields messages that weren't marked as read.
 
-    `store` is this device's file, for nobody else. `mailboxes` are where others leave what is for us; without, those
-    of last time. With `account` this device has the key of an account of several devices. `consent` "ask" holds back
-    what is from, and for, a contact whose key was replaced until that is accepted; "tell" says so and goes on, and
-    is what holds at first; without it, as last time.
-    `cards` are where people are looked up who have handed over no card, and where ours is found: `DhtCards`,
-    `ChainCards`. `stamp_bits` is the work that a stranger's message takes, 0 to 26: without, as last time, 16 at
-    first; with `stamp_mib` above 0 strangers pay for so many MiB of our room instead. `rent` is what mailboxes that
-    have a price are paid for room; nothing without. `postage` pays others' stamps, as far as `allow_stamps` says.
-    `posts` is where messages through the chain are taken from. `topics` spreads messages of large groups to members
-    who are there. `quotas` is how much is kept of what others send; without, as last time.
+    `store` is the path of this device's own file. `mailboxes` are the addresses where others leave messages for us.
+    `account` is given on the device that has the key of an account of several devices. With `consent="ask"`, messages
+    from and to a contact whose key was replaced are held back until the new key is accepted; with "tell", the
+    default, the program is notified and messages go on. `cards` are sources in which people without a handed-over
+    card are looked up, and in which ours is published: `DhtCards`, `ChainCards`. `stamp_bits` is the work that a
+    stranger's message costs, 0 to 26 bits, by default 16; with `stamp_mib` above 0 strangers pay for that many MiB of
+    our room instead. `rent` says what is paid for room in mailboxes that have a price; without it nothing is.
+    `postage` pays other people's stamps, as far as `allow_stamps` permits. `posts` is where messages through the
+    chain come from. `topics` spreads messages of large groups to members who are connected. `quotas` limits how much
+    is kept of what others send. `mailboxes`, `consent`, `stamp_bits`, `stamp_mib` and `quotas` are stored: without
+    them, the values of last time hold.
     """
 
     def __init__(
@@ -229,17 +233,17 @@ class Messenger:
             Correspondence, store, identity, account=account, consent=consent, quotas=quotas
         )
         self._settings = MessengerSettings(mailboxes, name, stamp_bits, stamp_mib, read_receipts)
-        #: What isn't there yet when this is made is set in it before `async with`.
+        #: Dependencies that aren't there yet when the messenger is created are set here before `async with`.
         self.dependencies = MessengerDependencies(tuple(cards), connect, rent, postage, posts, topics)
-        #: What has come, and waits for the program.
+        #: What has come and waits for the program.
         self.inbox = MessengerInbox()
-        #: What this device keeps, and what brings it in and out: there from `async with` on.
+        #: What this device keeps, and what delivers it: set by `async with`.
         self.correspondence: Correspondence
         self.delivery: Delivery
         self.tasks: MessengerTasks
 
     async def __aenter__(self) -> Self:
-        """Open the store, and begin to work. Raise `StoreFailed`, `MessageError`, `AddressError` of a mailbox."""
+        """Open the store, and start. Raise `StoreFailed`, `MessageError`, or `AddressError` for a mailbox."""
         self._settings.check_mailboxes()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
         loop = asyncio.get_running_loop()
@@ -260,7 +264,7 @@ class Messenger:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Stop, and close the store. What isn't delivered yet is, the next time."""
+        """Stop, and close the store. What isn't delivered yet goes out the next time."""
         await self.tasks.stop()
         await self.delivery.stop()
         await self.delivery.forget_calls(self.inbox.notices.take_told())
@@ -271,7 +275,7 @@ class Messenger:
         self._thread.shutdown(wait=False)
 
     def tell(self, notices: Iterable[Notice | CallSignalled]) -> None:
-        """Tell the program of what has happened."""
+        """Queue a notice for the program."""
         for each in self.inbox.add(notices):
             if each.what is What.OWN_CARD:
                 self.tasks.lookup.publish_soon()
@@ -288,7 +292,7 @@ class Messenger:
 
     @property
     def card(self) -> ContactCard:
-        """Our card, to be handed to those who may write to us; `card.public()` for everybody."""
+        """Our card, to hand to those who may write to us; `card.public()` is for everybody."""
         return self.correspondence.card
 
     @property
@@ -298,12 +302,12 @@ class Messenger:
 
     @property
     def contacts(self) -> list[Contact]:
-        """Whom we know."""
+        """All contacts."""
         return list(self.correspondence.contacts)
 
     @property
     def groups(self) -> list[Group]:
-        """The groups that we are in, or were, without invitations that were declined."""
+        """The groups that we are in or were in, without declined invitations."""
         return [Group(self, each) for each in self.correspondence.allowances.list_groups()]
 
     @property
@@ -312,32 +316,32 @@ class Messenger:
         return [each for each in self.groups if each.is_invitation]
 
     def find_contact(self, person: bytes) -> Contact | None:
-        """Return a contact by its 32 bytes, None for nobody who is known."""
+        """Return a contact by its 32 bytes, or None if it isn't known."""
         return self.correspondence.contacts.get_contact(person)
 
     def is_stranger(self, person: bytes) -> bool:
-        """True for somebody who has written and wasn't added or answered here, and for anybody unknown."""
+        """True if somebody has written but wasn't added or answered here, or isn't known at all."""
         contact = self.find_contact(person)
         return person != self.card.person and (contact is None or contact.stranger)
 
     def find_group(self, group: bytes) -> Group | None:
-        """Return a group by its 32 bytes, or by those of a room of it, or None."""
+        """Return a group by its id, or by that of a room in it (32 bytes), or None."""
         found = self.correspondence.group_of(group)
         return Group(self, found.group) if found else None
 
     async def add_contact(self, card: ContactCard | str) -> Contact:
-        """Return the contact of a card, or of a card as text, which somebody has handed over.
+        """Add a contact by a card, or a card as text, that somebody has handed over. Return the contact.
 
-        Raise `CardRolledBack`, `CardEnded` if the chain says of an account that the card counts no more.
+        Raise `CardRolledBack` or `CardEnded` if the chain says that an account's card counts no more.
         """
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
         await self.tasks.lookup.check_card(told)
         contact = await self.delivery.run_in_thread(self.correspondence.add_contact, told, now_ms())
-        self.delivery.wake_up()  # a group of theirs may be no invitation any more
+        self.delivery.wake_up()  # a group of theirs may have ceased to be an invitation
         return contact
 
     async def find_person(self, name: PeerId | bytes | str) -> Contact:
-        """Return the contact of this name; of `dtp1...` and `dtpa1...` it is looked for in `cards`, and added.
+        """Return the contact of this name. An unknown `dtp1...` or `dtpa1...` is looked up in `cards`, and added.
 
         Raise `UnknownContact` if nobody is known or found.
         """
@@ -354,28 +358,28 @@ class Messenger:
         return await self.delivery.run_in_thread(add, found.card, now_ms())
 
     async def refresh_cards(self) -> None:
-        """Look now for newer cards of the people we know, and for one of ours; else that is done every six hours."""
+        """Look now for newer cards of the people we know, and of our own; otherwise that happens every six hours."""
         await self.tasks.lookup.look_for_newer()
 
     async def list_accounts(self) -> list[bytes]:
-        """Return the Sui accounts that have written through the chain, and that no card links: 32 bytes each."""
+        """Return the Sui accounts, 32 bytes each, that have written through the chain and that no card links."""
         found = await self.delivery.run_in_thread(self.correspondence.store.list_conversations)
         return [each for each in found if not self._is_known(each)]
 
     async def block(self, person: Person) -> None:
-        """Take nothing of somebody any more, and tell them nothing."""
+        """Block somebody: nothing is accepted from them any more, and they are told nothing."""
         await self._update_contact(person, blocked=True)
 
     async def unblock(self, person: Person) -> None:
-        """Take what somebody writes again."""
+        """Accept messages from somebody again."""
         await self._update_contact(person, blocked=False)
 
     async def rename_contact(self, person: Person, nickname: str) -> None:
-        """Call somebody something else, here."""
+        """Give somebody another name on our devices."""
         await self._update_contact(person, nickname=nickname)
 
     async def accept_key(self, person: Person) -> None:
-        """Accept the key with which a contact has replaced its own."""
+        """Accept the key with which a contact has replaced its former one."""
         accept = self.correspondence.known_people.accept_key
         await self.delivery.run_in_thread(accept, self.conversation_of(person), now_ms())
         self.delivery.wake_up()  # our other devices are told
@@ -387,15 +391,17 @@ class Messenger:
         self.delivery.wake_up()  # our other devices are told
 
     def safety_number(self, person: Person) -> str:
-        """Return the 60 digits that both read to each other: they differ if somebody stands between."""
+        """Return the 60 digits that two people read to each other: they differ if somebody is in the middle."""
         return safety_number(self.card, self._newest_card(person))
 
     def safety_code(self, person: Person) -> bytes:
-        """Return the same for a QR code."""
+        """Return the safety number in the form for a QR code."""
         return safety_code(self.card, self._newest_card(person))
 
     async def verify(self, person: Person, code: bytes | str) -> bool:
-        """Return whether a scanned code of a contact, or their number as text, is right, and remember that it was."""
+        """Return whether a contact's scanned code, or their number as text, is right; if so, mark the contact as
+        verified.
+        """
         right = compare_code(code, self.card, self._newest_card(person))
         if right:
             await self._update_contact(person, verified=True)
@@ -408,8 +414,9 @@ class Messenger:
     def conversation_of(self, to: Person | Group | Room) -> bytes:
         """Return the 32 bytes of a person or group. Raise `UnknownContact` for a name that nobody has here.
 
-        What people are called here counts first, then what contacts and their groups call themselves, then strangers'
-        names (`find_called`). Raise `MessageError` for several. Whoever has an account by now is that.
+        Names given by the user come first, then those that contacts and groups have chosen, then strangers'
+        (`find_called`). Raise `MessageError` if several have the name. A person who has an account by now is returned
+        as that account.
         """
         match to:
             case Group() | Room():
@@ -423,7 +430,7 @@ class Messenger:
         return self.correspondence.succession.resolve_person(to)
 
     def find_group_called(self, name: str) -> Group | None:
-        """Return the group of this name, or hexadecimal id, or None. Raise `MessageError` for several."""
+        """Return the group of this name or hexadecimal id, or None. Raise `MessageError` if several have the name."""
         return find_group(self.contacts, self.groups, self.card.person, name)
 
     # ---- messages ----------------------------------------------------------------------------------------------
@@ -437,11 +444,11 @@ class Messenger:
         reply_to: bytes | None = None,
         disappear: timedelta | None = None,
     ) -> Message:
-        """Return a message that is on its way: it is on the disk, and sent as soon as a mailbox can be reached.
+        """Queue a message, and return it: it is on the disk, and is sent as soon as a mailbox can be reached.
 
-        Whoever is new to us is added where `to` is a card. `attachments` are files, which our mailbox keeps for a
-        month; `disappear` is how long it is kept after it was read. Raise `UnknownContact`, `ConsentNeeded`,
-        `ContactBlocked`, `MessageTooLong`, `QueueFull`, and what goes wrong with a file.
+        If `to` is the card of somebody new, they are added. `attachments` are files, which our mailbox keeps for a
+        month; `disappear` is how long the message is kept after it was read. Raise `UnknownContact`, `ConsentNeeded`,
+        `ContactBlocked`, `MessageTooLong`, `QueueFull`, and the errors of `attachments`.
         """
         if len(encode_text(text)) > MAX_TEXT_BYTES:
             raise MessageTooLong(f"a text has {MAX_TEXT_BYTES} bytes at most: attach what is longer")
@@ -461,8 +468,9 @@ class Messenger:
         return await self.say_text(conversation, fields)
 
     async def allow_stamps(self, person: Person, up_to: int | str) -> None:
-        """Agree to pay stamps for this person, where their mailboxes ask it of strangers, `up_to` so much from now
-        on: MIST, or text such as "0.01SUI". Without it nothing is paid to anybody. Raise `UnknownContact`."""
+        """Agree to pay stamps for this person, if their mailboxes ask strangers for them, up to a total of `up_to`
+        from now on: MIST, or text such as "0.01SUI". Without this call nothing is paid. Raise `UnknownContact`.
+        """
         from dtp.chain.wallet import parse_amount
 
         most = parse_amount(up_to) if isinstance(up_to, str) else up_to
@@ -474,24 +482,28 @@ class Messenger:
         return is_person or self.correspondence.group_of(conversation) is not None
 
     async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
-        """Return the message that was sent with these fields of a text event."""
+        """Send a text event with these fields, and return it as a message."""
         said = await self.send_event(conversation, EventKind.TEXT, fields)
         (sent,) = await self._find_message(conversation, self.card.person, said.id)
         return sent
 
     async def _find_message(self, conversation: bytes, sender: bytes, message: bytes) -> list[Message]:
-        """Return a message as it is now, none if it has disappeared, without reading all of its conversation."""
+        """Return a message in its current state, without reading its whole conversation; nothing if it has
+        disappeared.
+        """
         conversation, sender = map(self.correspondence.succession.resolve_person, (conversation, sender))
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, conversation, message)
         return [Message(self, conversation, each) for each in shown if each.sender == sender]
 
     async def find_messages(self, message: bytes) -> list[Message]:
-        """Return the messages with this id, as they are now: one or none, unless others have used the same id."""
+        """Return the messages with this id in their current state: one or none, unless others have used the same
+        id.
+        """
         known = await self.delivery.run_in_thread(self.correspondence.store.find_messages, message)
         return [each for where, who, _ in known for each in await self._find_message(where, who, message)]
 
     async def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any]) -> Event:
-        """Store and queue an event, and return it. Raise as `send` does."""
+        """Store and queue an event, and return it. Raise what `send` raises."""
         await self.tasks.lookup.check_contact(conversation)
         said = await self.delivery.run_in_thread(
             self.correspondence.send_event, conversation, kind, fields, now_ms()
@@ -500,7 +512,7 @@ class Messenger:
         return said.event
 
     async def _upload_file(self, path: Path) -> list[Any]:
-        """Put a file into one of our mailboxes. Where the connection breaks it goes on once a mailbox is back."""
+        """Upload a file to one of our mailboxes. If the connection breaks, go on once a mailbox is back."""
         secret = self.correspondence.upload_secret
         while True:
             await self.wait_reached()
@@ -517,7 +529,7 @@ class Messenger:
                 self.delivery.forget_own(address, client)
 
     async def wait_reached(self) -> None:
-        """Wait until one of our mailboxes is reached, and others find our keys there.
+        """Wait until one of our mailboxes is connected and has our keys.
 
         Raise `MessageError` if we have none.
         """
@@ -531,7 +543,7 @@ class Messenger:
             await self.delivery.reached.wait()
 
     async def wait_collected(self) -> None:
-        """Wait until all is here that waits in our mailboxes now: in those that can be reached."""
+        """Wait until everything that is in our reachable mailboxes now has been collected."""
         await self.wait_reached()
         for client in list(self.delivery.own.values()):
             while (await client.get_status()).count:
@@ -539,36 +551,38 @@ class Messenger:
                 self.delivery.took.clear()
 
     async def unread(self) -> list[Message]:
-        """Return the messages that nobody has marked as read, oldest first."""
+        """Return the messages that weren't marked as read, oldest first."""
         return [found for each in await self.list_unread() for found in await self._find_message(*each)]
 
     async def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
-        """Return conversation, sender and id of the unread messages, which costs less than reading them."""
+        """Return conversation, sender and id of the unread messages, which is cheaper than reading them."""
         return await self.delivery.run_in_thread(self.correspondence.store.list_unread)
 
     async def set_typing(self, to: Person | Group | Room, on: bool = True) -> None:
-        """Say to those who are connected now that we are writing to them, or have stopped."""
+        """Tell the members who are connected now that we are writing, or have stopped."""
         conversation = self.conversation_of(to)
         event = Event(EventKind.TYPING, conversation, 0, now_ms(), {"on": on})
         devices = await self.delivery.run_in_thread(self.correspondence.devices_of, conversation)
         await self.delivery.send_signal(devices, event.encode())
 
     async def mark_read(self, message: bytes, sender: bytes = b"") -> None:
-        """Say that a message was read, by its id; `sender` is the person whose it is, where several may have it."""
+        """Mark a message as read, by its id; `sender` is its author, in case several messages have that id."""
         mark, tell = self.correspondence.mark_read, self._settings.read_receipts
         if await self.delivery.run_in_thread(mark, message, now_ms(), tell=tell, sender=sender):
             self.delivery.wake_up()
 
     async def history(self, conversation: Person | Group | Room, *, last: int | None = None) -> list[Message]:
-        """Return the messages of a conversation as they are now, in the order that all its members see: all, or the
-        `last` so many, which takes no longer where there are more."""
+        """Return the messages of a conversation in their current state, in the order that all members see: all, or
+        the `last` ones, which takes the same time however many there are.
+        """
         named = self.conversation_of(conversation)
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, named, last=last)
         return [Message(self, named, each) for each in shown]
 
     async def wait_delivered(self, besides: bytes = b"", *, message: Message | None = None) -> None:
-        """Wait until mailboxes have all that was said, or all of a message, except what is for the device
-        `besides`."""
+        """Wait until mailboxes have everything that was sent, or all of one message, except what is for the device
+        `besides`.
+        """
         await self.delivery.wait_sent(besides, message.id if message else b"")
 
     def __aiter__(self) -> AsyncIterator[Message]:
@@ -580,28 +594,31 @@ class Messenger:
                 yield each
 
     async def notices(self) -> AsyncIterator[Notice]:
-        """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. For one loop."""
+        """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. Use it in one loop
+        only.
+        """
         while True:
             await self.delivery.forget_calls(self.inbox.notices.take_told())
             yield await self.inbox.notices.get()
 
     def take_notices(self) -> list[Notice]:
-        """Return the notices that wait, which `notices` doesn't yield then."""
+        """Return the notices that wait; `notices` doesn't yield them any more."""
         return self.inbox.notices.get_all()
 
     # ---- groups and devices ------------------------------------------------------------------------------------
 
     async def create_group(self, name: str, people: Iterable[Person]) -> Group:
-        """Return a new group of these people, which we administer."""
+        """Create a group of these people, which we administer, and return it."""
         persons = [self.conversation_of(each) for each in people]
         group = await self.delivery.run_in_thread(self.correspondence.create_group, name, persons, now_ms())
         self.delivery.wake_up()
         return Group(self, group)
 
     async def join_group(self, link: str) -> None:
-        """Ask to be let into a group by the link of an invitation. It is in `groups` once who invites has heard it.
+        """Ask to join a group by an invitation's link. The group appears in `groups` once the person who invites has
+        let us in.
 
-        Raise `LinkMalformed`, `MessageError` for our own.
+        Raise `LinkMalformed`, and `MessageError` for our own link.
         """
         told = InviteLink.parse(link)
         await self.tasks.lookup.check_card(told.card)
@@ -611,7 +628,8 @@ class Messenger:
     async def approve_device(
         self, device: PeerId, label: str = "", *, history: timedelta | None = None
     ) -> ContactCard:
-        """Return our card with one more device, for that device's `join`; with `history` it gets what was said since.
+        """Add a device to our account. Return our new card, for that device's `join`; with `history` the device gets
+        earlier messages.
 
         Only on the device that has the account's key.
         """
@@ -625,11 +643,11 @@ class Messenger:
         return self.card
 
     async def revoke_device(self, device: PeerId) -> None:
-        """Take a device out of our account: nothing is sealed to it any more, by us or by our contacts."""
+        """Remove a device from our account: neither we nor our contacts seal anything to it any more."""
         await self._change_account(self._require_account().remove(device))
 
     async def join(self, card: ContactCard | str) -> None:
-        """Be a device of the account whose card this is, once its owner has approved this device."""
+        """Become a device of the account whose card this is, once its owner has approved this device."""
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
         await self.delivery.run_in_thread(self.correspondence.join_account, told, now_ms())
         self.delivery.collect_from(self.card.mailboxes)
@@ -637,7 +655,7 @@ class Messenger:
 
     @property
     def account(self) -> Account | None:
-        """The account, on the device that has its key. Keep it after devices were approved or revoked."""
+        """The account, on the device that has its key. Save it after devices were approved or revoked."""
         return self.correspondence.account
 
     def _require_account(self) -> Account:

@@ -1,6 +1,6 @@
-"""What devices get later: new ones of ours, and those for which nothing more was kept until they answered.
+"""What devices get later: new devices of ours, and devices whose queue was full until they answered.
 
-Of what the latter have missed only ids are kept. What they are of is in the history, as long as that has it.
+Only the ids of missed events are kept. The events are read from the history, as long as they are in it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dtp.messaging.person.notices import Notice, What
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: A device gets what it has missed once no more than so much waits for it.
+#: A device gets what it has missed once at most this much waits for it.
 _FEW: Final = MAX_UNACKNOWLEDGED // 2
-#: ... so many events each time that it acknowledges something.
+#: Missed events that a device gets each time that it acknowledges something.
 _TOGETHER: Final = 1000
-#: Ms for which a new device of ours is passed on what comes here: others may write without having heard of it.
+#: Milliseconds for which we pass on what comes here to a new device of ours: others may not know of it yet.
 _TRAIL_MS: Final = 7 * 86_400_000
 #: Under a name that begins so, and with a device, the store has when that ends.
 _TRAIL: Final = "new device "
@@ -33,16 +33,16 @@ class MissedEvents:
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
-        #: New devices of ours, and until when what comes is passed on to them, Unix time in ms.
+        #: New devices of ours, and until when we pass on to them what comes, Unix time in ms.
         self._trails = {
             bytes.fromhex(name[len(_TRAIL) :]): int.from_bytes(mail.store.get_value(name) or b"", "big")
             for name in mail.store.list_names(_TRAIL)
         }
-        #: Whose cards they were told since the program began.
+        #: The persons whose cards each of them was sent since the program began.
         self._introduced: set[tuple[bytes, bytes]] = set()
 
     def check_room(self, devices: Iterable[bytes]) -> None:
-        """Raise `QueueFull` if so much waits for each of these devices that nothing more is kept for any."""
+        """Raise `QueueFull` if the queues of all these devices are full."""
         remotes = [self._mail.desk.peer_of(each).remote for each in devices]
         if remotes and all(each.outgoing.is_full for each in remotes):
             raise QueueFull("no device has answered for so long that nothing more is kept for them")
@@ -61,8 +61,9 @@ class MissedEvents:
                     mail.store.missed.add_waiting(device, event)
 
     def send_missed(self, device: bytes, now_ms: int) -> bool:
-        """Queue what a device has missed, where it has acknowledged enough: a part of it, in order. Return whether
-        there was any. Within a transaction."""
+        """Queue a part of what a device has missed, in order, if it has acknowledged enough. Return whether anything
+        was queued. Within a transaction.
+        """
         mail, owner = self._mail, self._mail.contacts.owner_of(device)
         outgoing = mail.desk.peer_of(device).remote.outgoing
         if outgoing.waiting > _FEW or (owner is not None and owner.is_waiting):
@@ -91,7 +92,7 @@ class MissedEvents:
     def _send_copy(
         self, device: bytes, conversation: bytes, said: Said, now_ms: int, *, new: bool = False
     ) -> bool:
-        """Queue for a device of ours what somebody has said, within a transaction. Return whether it fits."""
+        """Queue somebody's event for a device of ours, within a transaction. Return whether it fits."""
         encoded = said.event.encode()
         if len(encoded) > MAX_EVENT_BYTES:
             return False
@@ -118,7 +119,7 @@ class MissedEvents:
                 self._mail.group_states.send_state(group, [device], now_ms)
 
     def send_history(self, device: bytes, since_ms: int, now_ms: int) -> int:
-        """Give a new device of ours our contacts, groups, and what was said since then. Return how many events."""
+        """Send a new device of ours our contacts, our groups, and the events since a time. Return how many events."""
         mail = self._mail
         if device not in mail.own_devices:
             raise MessageError("history is for devices of this account: approve it first")
@@ -143,8 +144,9 @@ class MissedEvents:
         return [each for each, ends in trails if ends - _TRAIL_MS <= now_ms < ends and each in others]
 
     def pass_on(self, teller: bytes, conversation: bytes, said: Said, now_ms: int) -> None:
-        """Give new devices of ours what another device has said, within a transaction: it is shown there once, if it
-        comes by itself as well."""
+        """Pass on another device's event to new devices of ours, within a transaction. They show it once, even if it
+        comes by itself as well.
+        """
         contact = self._mail.contacts.get_contact(said.sender)
         for device in self._list_new_devices(teller, now_ms):
             if contact is not None and (device, said.sender) not in self._introduced:

@@ -1,7 +1,8 @@
 """Groups as communities: rooms, and invitations by links that are signed, counted, expire and can be taken back.
 
-A link has the key of an invitation. Whoever has it proves that to who invites, whose device adds them: the group's
-operations say how many were let in, alike for all. Source: docs/messaging.md, "Communities".
+A link contains the key of an invitation. Whoever has the link proves that to a device of the person who invites, and
+that device adds them. The group's operations count for every member how many were let in. Source: docs/messaging.md,
+"Communities".
 """
 
 from __future__ import annotations
@@ -29,19 +30,21 @@ if TYPE_CHECKING:
 LINK_PREFIX: Final = "dtp-join:"
 JOIN_DOMAIN: Final = b"dtp.group.join.v1"
 VERSION: Final = 1
-#: Characters of a link, at most: a card of an account with 16 devices has 3,000.
+#: The most characters of a link: the card of an account with 16 devices has 3,000.
 MAX_LINK: Final = 8192
 
 
 class LinkMalformed(PeerError):
-    """That is not a link that invites to a group."""
+    """A text isn't a link that invites to a group."""
 
     code: ClassVar[str] = "group-link"
 
 
 @dataclass(frozen=True, slots=True)
 class InviteLink:
-    """An invitation as it is handed on: where to, its operation, the secret of its key, and who invites."""
+    """An invitation as it is passed on: the group, the operation, the secret of its key, and the card of the person
+    who invites.
+    """
 
     group: bytes
     invitation: bytes
@@ -56,7 +59,7 @@ class InviteLink:
 
     @classmethod
     def parse(cls, text: str) -> InviteLink:
-        """Return the link that a text is. Raise `LinkMalformed`."""
+        """Return the link that a text encodes. Raise `LinkMalformed`."""
         body = text.strip().removeprefix(LINK_PREFIX)
         try:
             if len(body) > MAX_LINK:
@@ -77,7 +80,7 @@ class InviteLink:
 
 
 def link_key(secret: bytes) -> Identity:
-    """Return the key of an invitation: only signatures are made with it."""
+    """Return the key of an invitation, which is only used for signatures."""
     return Identity(secret, hashlib.blake2b(secret, digest_size=32, person=b"dtp.join").digest())
 
 
@@ -86,7 +89,7 @@ def _claim(group: bytes, person: bytes) -> bytes:
 
 
 def prove_join(link: InviteLink, person: bytes) -> bytes:
-    """Return the proof that a person has a link, which is good for nobody else."""
+    """Return the proof that a person has a link; it is valid for this person only."""
     return link.key.sign(_claim(link.group, person))
 
 
@@ -99,8 +102,9 @@ class Communities:
     def create_link(
         self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int, past: Past | None = None
     ) -> InviteLink:
-        """Return a link by which so many people join, who are given `past`. Raise `MessageError` if we may not, or
-        have too many."""
+        """Return a link by which `uses` people can join, who get `past`. Raise `MessageError` if we may not invite,
+        or have too many invitations.
+        """
         membership = self._mail.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
@@ -115,7 +119,7 @@ class Communities:
         return InviteLink(group, made.id, secret, self._mail.card)
 
     def ask_to_join(self, link: InviteLink, now_ms: int) -> None:
-        """Ask who invites to be let in. They may be away: it happens once their device has heard it."""
+        """Ask the person who invites to let us in, which happens once a device of theirs is running."""
         if link.card.person == self._mail.person:
             raise MessageError("that link is your own: give it to others")
         proof = prove_join(link, self._mail.person)
@@ -123,7 +127,9 @@ class Communities:
         self._mail.send_join(link.card, Event(EventKind.JOIN, link.group, 0, now_ms, fields), now_ms)
 
     def take_join(self, person: bytes, event: Event, now_ms: int) -> list[Notice]:
-        """Let in who has proven to have a link, within a transaction; or say why not, here."""
+        """Let in somebody who has proven to have a link, within a transaction; otherwise notify our program why
+        not.
+        """
         group = event.conversation
         membership = self._mail.groups.get(group)
         if membership is None or person in membership.members.roles:

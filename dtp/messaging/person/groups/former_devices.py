@@ -1,8 +1,8 @@
-"""Devices that were a person's when they signed a group's operations, and aren't any more.
+"""Devices that belonged to a person when they signed a group's operations, and don't any more.
 
-Whoever revokes a device of theirs retires it in each group: what they had seen of it counts, for everybody. Where
-nobody has said so, who joins later is shown the card that named the device, which its person has signed. Without the
-operation, all that was built on it would count for nobody who joins.
+Whoever revokes a device of theirs retires it in each group by an operation: what they had seen of the device's
+operations counts for everybody. If nobody has done that, later members are shown a card that named the device, signed
+by its person. Otherwise the device's operation, and all that was built on it, wouldn't count for later members.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dtp.messaging.packing import pack, unpack_saved
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: By person and device, a card that named the device.
+#: The prefix of the values that hold, by person and device, a card that named the device.
 FormerCards = Mapping[tuple[bytes, bytes], bytes]
 
-#: Former devices of one group that are remembered, and of one account in it.
+#: The most former devices that are remembered of one group, and of one account in it.
 _MOST: Final = 256
 _MOST_OF_ACCOUNT: Final = 16
 
@@ -35,7 +35,9 @@ class FormerDevices:
         self.most = _MOST
 
     def retire_devices(self, before: ContactCard, now_ms: int) -> None:
-        """Say in our groups which devices have gone from our own card since `before`, and which are ours again."""
+        """Retire in our groups the devices that have gone from our own card since `before`, and name those that are
+        ours again.
+        """
         card = self._mail.card
         if (
             card.account is None
@@ -51,7 +53,7 @@ class FormerDevices:
                 self._say_retired(group, [each for each in gone if each not in retired] + again, now_ms)
 
     def retire_signers(self, group: bytes, now_ms: int) -> None:
-        """Say in a group, before we act there, which devices have signed for us that aren't ours any more."""
+        """Retire in a group, before we act there, the devices that have signed for us and aren't ours any more."""
         membership, card = self._mail.groups[group], self._mail.card
         if card.account is not None and self._mail.identity.id.key in card.devices:
             signers = {each.device for each in membership.operations.values() if each.author == card.person}
@@ -59,7 +61,7 @@ class FormerDevices:
             self._say_retired(group, sorted(signers.difference(told, card.devices)), now_ms)
 
     def _is_ours(self, membership: Membership) -> bool:
-        """True for a group that we are in, or have done something to."""
+        """True if we are in the group, or have made operations of it."""
         person = self._mail.card.person
         is_member = person in membership.members.roles
         return is_member or any(each.author == person for each in membership.operations.values())
@@ -70,15 +72,18 @@ class FormerDevices:
             self._mail.group_states.say_operation(group, Act.RETIRE, now_ms, subject=device, card=account)
 
     def keep_card(self, card: ContactCard, gone: Iterable[bytes]) -> None:
-        """Keep the card that named devices which are gone from it, for groups where they have signed something."""
+        """Store the card that named devices which have since gone from it, for groups in which they have signed
+        something.
+        """
         named = set(card.devices).intersection(gone)
         for group, membership in self._mail.groups.items() if named else ():
             for device in named.intersection(each.device for each in membership.operations.values()):
                 self._put_card(group, device, card, self._mail.person)
 
     def _put_card(self, group: bytes, device: bytes, card: ContactCard, teller: bytes) -> None:
-        """Keep a card. Where there are too many, whoever has shown most loses one: it may be of devices that nobody
-        else has heard of."""
+        """Store a card. If there are too many, the person who has shown most of them loses one: they may have made up
+        the devices.
+        """
         store, own = self._mail.store, _name(group, device, card.person)
         names = [each for each in store.list_names(_name(group)) if each != own]
         if sum(each.endswith(card.person.hex()) for each in names) >= _MOST_OF_ACCOUNT:
@@ -103,20 +108,21 @@ class FormerDevices:
     def keep_shown(
         self, group: bytes, teller: bytes, cards: Iterable[bytes], operations: Iterable[Operation]
     ) -> None:
-        """Keep cards that a person has shown of devices that signed some of these operations."""
+        """Store cards shown by a person that name devices which signed some of these operations."""
         signers = {(each.device, each.author) for each in operations}
         for encoded in cards:
             try:
                 card = ContactCard.parse(encoded)
             except ContactCardError:
                 continue
-            # Anybody may name another's device: it counts as theirs only in what they have signed.
+            # Anybody's card may name somebody else's device: it counts as theirs only for operations that name them
+            # as author.
             for device in card.devices:
                 if (device, card.person) in signers:
                     self._put_card(group, device, card, teller)
 
     def list_cards(self, membership: Membership) -> FormerCards:
-        """Return the cards of devices that have signed a group's operations and aren't their authors' now."""
+        """Return the cards of devices that have signed a group's operations and don't belong to the authors now."""
         found = {}
         for each in membership.operations.values():
             if not self._mail.speaks_for(each.device, each.author):
@@ -124,8 +130,9 @@ class FormerDevices:
         return {signer: card for signer, card in found.items() if card}
 
     def accept_former(self, membership: Membership) -> bool:
-        """Accept what devices have signed that are gone and that nobody has retired, while we aren't in the group:
-        what who adds us had seen, and what is ours. Return whether that changes something."""
+        """Accept, while we aren't in the group, operations by devices that are gone and weren't retired: those that
+        the person who adds us had seen, and our own. Return whether that changes anything.
+        """
         seen, own = membership.list_seen_by_additions_of(self._mail.person), self._mail.person
 
         def was_authors(operation: Operation) -> bool:
@@ -135,12 +142,12 @@ class FormerDevices:
         return membership.reconsider(was_authors)
 
     def spoke_for(self, group: bytes, device: bytes, person: bytes) -> bool:
-        """True for a device that was a person's once, as that person has signed."""
+        """True if a device once belonged to a person, by a card that the person has signed."""
         return self._get_card(group, device, person) is not None
 
 
 def _read(saved: bytes) -> tuple[bytes, bytes]:
-    """Return a card that is kept and who has shown it: b"" in files of November 2026, which have the card alone."""
+    """Return a stored card and who has shown it, or b"" in files of November 2026, which have only the card."""
     match unpack_saved(saved):
         case [bytes(card), bytes(teller)]:
             return card, teller

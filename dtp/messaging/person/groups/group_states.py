@@ -1,7 +1,7 @@
-"""What is known of groups, for those who join: their operations, and the cards of their members.
+"""The states of groups, for new members: the groups' operations, and the cards of their members.
 
-To few it is sent as events. Where that would be much, it is put into our mailboxes once, sealed, and each device is
-told where: it fetches it from there, and asks for the events where it can't.
+A small state is sent as events. A large one is sealed and uploaded to our mailboxes once, and each device is told
+where: it fetches the state from there, and asks for events if it can't.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from dtp.messaging.person.notices import Notice, What
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Bytes of operations and cards in one event, so that it fits into an envelope, whoever made them.
+#: Bytes of operations and cards in one event, so that it fits into an envelope whoever the author is.
 _TOGETHER: Final = 64 * 1024
-#: Bytes of a state that is fetched, at most: several times what 1,000 members with two mailboxes each take.
+#: The most bytes of a state that is fetched: several times those of 1,000 members with two mailboxes each.
 MAX_STATE: Final = 16 << 20
-#: States that are to be fetched of one device, at most.
+#: The most states that wait to be fetched for one device that has offered them.
 _WANTED: Final = 64
-#: Ms for which a state can be fetched: as long as a mailbox keeps it.
+#: Milliseconds for which a state can be fetched: as long as a mailbox keeps it.
 _LIFETIME_MS: Final = 30 * 86_400_000
-#: Tries after which its sender is asked for what can't be fetched.
+#: Tries after which the sender is asked for a state that can't be fetched.
 _TRIES: Final = 2
-#: Times that a device is asked for what its operations have seen.
+#: Times that a device is asked for operations on which its own are based.
 _ASKED: Final = 3
 _VERSION: Final = 1
 
@@ -50,7 +50,7 @@ class StateMalformed(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class WantedState:
-    """A group's state that a device of somebody has put into its mailboxes: `file` as its event says."""
+    """A group's state that a device has uploaded to its mailboxes; `file` is as in its event."""
 
     group: bytes
     device: bytes
@@ -58,42 +58,41 @@ class WantedState:
 
     @property
     def fields(self) -> tuple[int, bytes, tuple[bytes, ...]]:
-        """Its size, key and the hashes of its index."""
+        """The state's size, key and index hashes."""
         _, size, key, roots, _ = unpack(self.file, StateMalformed, "a file")
         return size, key, tuple(roots)
 
 
 class GroupStates:
-    """A part of a correspondence. What isn't said to be a transaction is within one."""
+    """A part of a correspondence. Methods are called within a transaction unless they say that they are one."""
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
-        #: Bytes, of all events together, above which a state is put into our mailboxes instead.
+        #: Bytes of all events together above which a state is uploaded to our mailboxes instead.
         self.most_sent = 4 << 20
-        #: True while a state is new that has to be put there, and one that has to be fetched.
+        #: True while there is a new state to upload, and a new state to fetch.
         self.is_given, self.is_wanted = False, False
-        #: What cards have changed of groups, and the program hasn't been told.
+        #: Notices about groups that cards have changed, which the program hasn't had yet.
         self._notices: list[Notice] = []
 
     # ---- giving ------------------------------------------------------------------------------------------------
 
     def save_operations(self, group: Membership) -> None:
-        """Keep a group's operations."""
+        """Store a group's operations."""
         self._mail.store.put_group(group.group, pack(group.encoded_operations))
         refused, name = group.refused, _refused(group.group)
         if refused or self._mail.store.get_value(name):
             self._mail.store.put_value(name, pack(refused))
 
     def load_group(self, group: Membership, operations: Iterable[bytes]) -> None:
-        """Add to a group what `save_operations` has kept of it: these were accepted when they came."""
+        """Load a group's operations from the store: they were accepted when they came."""
         for each in operations:
             group.add_operation(Operation.parse(each), lambda operation: True, kept=True)
         for each in unpack_saved(self._mail.store.get_value(_refused(group.group)) or pack([])):
             group.add_operation(Operation.parse(each), lambda operation: False, kept=True)
 
     def list_fellows(self) -> set[bytes]:
-        """Return everybody who is in a group with us, but for groups that strangers have added us to and we haven't
-        answered in."""
+        """Return everybody who is in a group with us, except in groups that are invitations."""
         mail = self._mail
         ours = [each for each in mail.groups.values() if mail.person in each.members.roles]
         invitations = mail.allowances.find_invitations()
@@ -113,9 +112,10 @@ class GroupStates:
         self.send_some(group, devices, operations, cards, now_ms, former=former)
 
     def _list_cards(self, membership: Membership) -> list[ContactCard]:
-        """Return the cards of a group's members, and of others who have done something to it. Whoever has brought us
-        into it, and isn't answered, gets no access to others' mailboxes; nobody gets it to those of members whom
-        others have brought in, and who take no part."""
+        """Return the cards of a group's members, and of other authors of its operations. Somebody who has added us,
+        and whom we haven't answered, gets no access to anybody's mailboxes. Nobody gets access to mailboxes of
+        members who were added by others and don't take part.
+        """
         allowances, roles = self._mail.allowances, set[bytes]()
         if not allowances.is_invitation(membership):
             roles = membership.members.roles.keys() & allowances.list_active(membership)
@@ -144,8 +144,9 @@ class GroupStates:
         *,
         former: FormerCards | None = None,
     ) -> None:
-        """Send devices operations of a group, and cards of those whom they are about first; each operation goes with
-        the `former` card of the device that has signed it, if any."""
+        """Send devices operations of a group, after the cards of the people whom these concern. Each operation goes
+        with the `former` card of the device that has signed it, if there is one.
+        """
         devices, former = list(devices), former or {}
         parts = [{"cards": each.encode()} for each in cards]
         for each in operations:
@@ -165,14 +166,17 @@ class GroupStates:
             self._send_operations(group, devices, fields, now_ms)
 
     def announce_group(self, membership: Membership, now_ms: int) -> None:
-        """Keep a group that was made here, and tell its members, those who wait once they don't."""
+        """Store a group that was created here, and tell its members; those whose key waits for consent are told
+        afterwards.
+        """
         self.save_operations(membership)
         self.send_state(membership.group, self._mail.devices_of(membership.group), now_ms)
         self._mail.missed.note_waiting(membership.group)
 
     def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation | None:
-        """Sign an operation of a group, and give it to the members, and all others of theirs to whom it adds. Return
-        it; None if there is no room for one more of ours: nobody else would take it, either."""
+        """Sign an operation of a group, and send it to the members. People whom it adds get all other operations as
+        well. Return it, or None if we have too many operations already: nobody else would accept it, either.
+        """
         membership = self._mail.groups[group]
         operation = Operation.sign(
             self._mail.identity,
@@ -199,7 +203,7 @@ class GroupStates:
         self._mail.enqueue_event(devices, Event(EventKind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
 
     def list_pieces(self, now_ms: int) -> list[list[bytes]]:
-        """Return the pieces of each state that others may fetch from our mailboxes. One transaction."""
+        """Return the pieces of each state that others may fetch from our mailboxes, as one transaction."""
         store, self.is_given = self._mail.store, False
         with self._mail.transaction():
             store.drop_given_states(now_ms)
@@ -208,7 +212,7 @@ class GroupStates:
     # ---- taking ------------------------------------------------------------------------------------------------
 
     def process_event(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
-        """Process what a device of a person says of a group."""
+        """Process an event about a group from a person's device."""
         group, fields = event.conversation, event.fields
         if fields.get("ask"):
             self._send_unfetched(group, device, person, now_ms)
@@ -230,7 +234,9 @@ class GroupStates:
         return []
 
     def _send_unfetched(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
-        """Send a member a group's state that it can't fetch, unless something waits for it: that may be it."""
+        """Send a member the state of a group that they can't fetch, unless something already waits for them, which
+        may be that state.
+        """
         membership = self._mail.groups.get(group)
         is_members = membership is not None and person in membership.members.roles
         if is_members and not self._mail.store.count_waiting(device):
@@ -240,8 +246,9 @@ class GroupStates:
     def _add_state(
         self, group: bytes, teller: bytes, encoded: list[bytes], former: list[bytes]
     ) -> list[Notice]:
-        """Return what operations change that a person tells. One of our own devices may show cards of devices that
-        are gone."""
+        """Add operations that a person has sent, and return the changes. One of our own devices may show cards of
+        devices that are gone.
+        """
         mail, operations = self._mail, list[Operation]()
         is_own = teller == mail.person
         for each in encoded:
@@ -267,13 +274,15 @@ class GroupStates:
 
     def _accept_former(self, membership: Membership, was: GroupMembers) -> bool:
         """Accept what devices that are gone have signed, if we weren't in the group before. Return whether that
-        changes something."""
+        changes anything.
+        """
         return self._mail.person not in was.roles and self._mail.former_devices.accept_former(membership)
 
     def reconsider_groups(self, person: bytes, gone: Container[bytes]) -> None:
-        """Read groups again after a person's card has changed, from which these devices have gone.
+        """Evaluate groups again after a person's card has changed; these devices have gone from it.
 
-        What those have signed counts where it came before we knew; not in groups in which we aren't yet.
+        What those devices have signed counts if it came before that change; but not in groups that we haven't joined
+        yet.
         """
         for membership in list(self._mail.groups.values()):
             was = membership.members
@@ -286,8 +295,9 @@ class GroupStates:
                 self._notices += self._list_changes(membership, was)
 
     def show_held(self, person: bytes) -> list[Notice]:
-        """Show, within a transaction, what was held back until a person's other key was accepted, or their card was
-        renewed; nothing while the other of the two is waited for. Return what that is to the program."""
+        """Show, within a transaction, what was held back until a person's other key was accepted or their card was
+        renewed, unless the other of the two is still missing. Return the notices for the program.
+        """
         if self._mail.contacts.is_waiting(person):
             return []
         conversations, notices = [person], list[Notice]()
@@ -301,19 +311,19 @@ class GroupStates:
         return notices
 
     def add_notices(self, notices: Iterable[Notice]) -> None:
-        """Have `take_notices` return these, too."""
+        """Add notices that `take_notices` will return."""
         self._notices += notices
 
     def take_notices(self) -> list[Notice]:
-        """Return what cards have changed of people and groups since this was asked before."""
+        """Return the notices about people and groups whose cards have changed since the last call."""
         notices, self._notices = self._notices, []
         return notices
 
     def _list_changes(self, membership: Membership, was: GroupMembers) -> list[Notice]:
-        """Return what has changed in a group, and show what was held back until then."""
+        """Return the notices of what has changed in a group, and show what was held back until then."""
         mail, group, members = self._mail, membership.group, membership.members
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
-        if mail.person in was.roles:  # who is new hears of none before
+        if mail.person in was.roles:  # a new member hears of no earlier change
             notices += [self._tell_given(group, person) for person in members.past.keys() - was.past.keys()]
         accepted = {person for person in members.roles if not mail.contacts.is_waiting(person)}
         for conversation in (group, *members.rooms):
@@ -328,8 +338,9 @@ class GroupStates:
     def _note_missing(
         self, group: bytes, device: bytes, person: bytes, encoded: list[bytes], now_ms: int
     ) -> None:
-        """Note to ask a member's device for what its operations have seen, if that doesn't come: somebody may have
-        told it to that device alone, and what is built on it would count for nobody else."""
+        """Plan to ask a member's device for operations on which its own are based, unless they come by themselves.
+        Somebody may have sent them to that device alone, and what is based on them would count for nobody else.
+        """
         membership = self._mail.groups.get(group)
         if membership is not None and person in membership.members.roles:
             waiting = (each for each in map(operation_id, encoded) if membership.is_waiting(each))
@@ -337,8 +348,9 @@ class GroupStates:
                 self._ask_later(group, device, operation, now_ms)
 
     def note_unknown(self, group: bytes, device: bytes, now_ms: int) -> None:
-        """Note to ask a device about a group that we don't know and that it writes to, if that doesn't come: an
-        account's key may have been recovered on a device that has nothing yet."""
+        """Plan to ask a device about an unknown group to which it writes, unless the group's state comes by itself:
+        an account's key may have been recovered on a device that has nothing yet.
+        """
         self._ask_later(group, device, b"", now_ms)
 
     def _ask_later(self, group: bytes, device: bytes, operation: bytes, now_ms: int) -> None:
@@ -359,8 +371,9 @@ class GroupStates:
             self._send_operations(group, [device], {"operations": [], "ask": True}, now_ms)
 
     def take_wanted(self, now_ms: int) -> list[WantedState]:
-        """Return the states that are to be fetched now: later again, unless `take_fetched` is called before. One
-        transaction."""
+        """Return the states to fetch now, as one transaction. They are due again later unless `take_fetched` is
+        called before.
+        """
         self.is_wanted, found = False, []
         if not self._mail.store.list_wanted_states(now_ms):
             return []
@@ -376,7 +389,9 @@ class GroupStates:
         return found
 
     def take_fetched(self, wanted: WantedState, state: bytes, now_ms: int) -> list[Notice]:
-        """Return what a state has changed that was fetched. One transaction. Raise `PeerError` for a broken one."""
+        """Process a state that was fetched, as one transaction, and return the notices. Raise `PeerError` if it is
+        malformed.
+        """
         match unpack(state, StateMalformed, "a group's state"):
             case [1, [*operations], [*cards], *rest] if _are_blobs(operations, MAX_OPERATIONS):
                 former = rest[0] if rest else []

@@ -1,4 +1,6 @@
-"""Large groups by topics: what is spread in one goes to the members that are there, from one to the next."""
+"""Spread messages of large groups by topics: each message goes from member to member among those who are
+connected.
+"""
 
 from __future__ import annotations
 
@@ -25,39 +27,42 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.messaging")
 
-#: The name of each group's topic, which its key tells from others.
+#: The name of every group's topic; the topic's key tells groups apart.
 TOPIC: Final = "dtp.group"
 _KEY: Final = b"dtp.group.topic"
-#: Members that a device links to, and seconds between two looks at whether it has as many. As many link to it again,
-#: and each link brings each message once: of 1,000 devices with three each all are reached, and what is lost comes by
-#: mailbox.
+#: The number of members to which a device links, and the seconds between checks of that number. On average as many
+#: members link to the device, and each link carries each message once. With three links each, all of 1,000 devices
+#: are reached; messages that are lost come by mailbox.
 LINKED: Final = 3
 _EVERY: Final = 30.0
-#: Seconds that publishing waits for a neighbour who reads along, and for which a member is dialled.
+#: Seconds for which publishing waits for a neighbour in the topic, and for which a member is dialled.
 _PATIENCE: Final = 1.0
 _DIAL: Final = 10.0
 
 
 class GroupTopics:
-    """What messages of large groups are spread by: topics of an open node of the device's own identity."""
+    """The topics by which messages of large groups are spread: those of an open node with the device's own
+    identity.
+    """
 
     def __init__(
         self, node: Node, *, least: int = 64, patience: float = 60.0, answer_within: float = 10.0
     ) -> None:
-        """Groups of `least` devices are large. Who reads along and hasn't said within `patience` seconds that it has
-        a message gets it by mailbox; that is said at some time within `answer_within`: not by all at once."""
+        """Groups of at least `least` devices are large. A device that has joined the topic, but hasn't acknowledged a
+        message within `patience` seconds, gets it by mailbox. Devices acknowledge at a random time within
+        `answer_within` seconds, so that they don't all do it at once.
+        """
         self.node = node
         self.least, self.patience, self.answer_within = least, patience, answer_within
 
 
 def topic_key(group: bytes) -> bytes:
-    """Return the key of a group's topic, which nobody can guess without having seen the group's operations or a
-    link."""
+    """Return the key of a group's topic, which nobody can guess who hasn't seen the group's operations or a link."""
     return blake2b(group, digest_size=32, person=_KEY).digest()
 
 
 class TopicSpreader:
-    """Reads and publishes in the topics of a messenger's large groups. `start` and `stop` it."""
+    """Subscribes to the topics of a messenger's large groups, and publishes in them. `start` and `stop` it."""
 
     def __init__(
         self, topics: GroupTopics | None, delivery: Delivery, on_notices: Callable[[Iterable[Notice]], None]
@@ -77,12 +82,12 @@ class TopicSpreader:
             self._spreading.patience_ms = int(topics.patience * 1000)
 
     def start(self) -> None:
-        """Begin, where there is something to spread by."""
+        """Begin, if topics were given."""
         if self._topics is not None:
             self._task.start()
 
     async def stop(self) -> None:
-        """End it: what waits to be spread is given by mailbox the next time."""
+        """Stop: what waits to be spread is delivered by mailbox the next time."""
         await self._task.stop()
         for task in self._reading.values():
             await task.stop()
@@ -99,7 +104,7 @@ class TopicSpreader:
             await self._delivery.woken.wait()
 
     async def _join_topics(self, topics: GroupTopics) -> None:
-        """Read along in the topics of the groups where that is to be done now, and in no others."""
+        """Subscribe to the topics of the groups for which that is wanted now, and leave all others."""
         wanted = await self._delivery.run_in_thread(self._spreading.list_read_along)
         for group in self._reading.keys() - wanted:
             await self._reading.pop(group).stop()
@@ -124,7 +129,7 @@ class TopicSpreader:
         topic = topics.node.topic(
             TOPIC,
             key=topic_key(group),
-            overflow="drop-oldest",  # the mailbox has it
+            overflow="drop-oldest",  # it comes by mailbox
             history=topics.patience,
             validator=partial(self._check_author, group),
         )
@@ -145,7 +150,9 @@ class TopicSpreader:
             await linking.stop()
 
     def _check_author(self, group: bytes, message: Message) -> Verdict:
-        """Pass on what members' devices have signed. Others' is nobody's fault: who passes it on may know of more."""
+        """Accept what members' devices have signed. A message of another device is ignored without blame: the
+        neighbour that forwards it may know of more members.
+        """
         from dtp.gossip.core import Verdict
 
         is_members = self._spreading.may_spread(group, message.author.key)
@@ -157,7 +164,7 @@ class TopicSpreader:
         self._answer_soon()
 
     def _answer_soon(self) -> None:
-        """Say soon what has come of others' messages, where something has."""
+        """Acknowledge other devices' messages soon, if any have come."""
         if self._topics is None or self._answering is not None:
             return
         waiting = tuple(self._spreading.answers)  # the messenger's thread adds to it
@@ -174,7 +181,7 @@ class TopicSpreader:
         await asyncio.gather(*(self._delivery.send_signal([device], payload) for device, payload in answers))
 
     async def _keep_linked(self, node: Node, group: bytes, topic: Topic) -> None:
-        """Keep links to some members who read along, so that what is spread gets everywhere."""
+        """Keep links to some members in the topic, so that messages reach everybody."""
         while True:
             lacking = LINKED - len(topic.members)
             if lacking > 0:
@@ -185,6 +192,6 @@ class TopicSpreader:
             await asyncio.sleep(_EVERY)
 
     async def _dial_member(self, node: Node, peer: PeerId) -> None:
-        with contextlib.suppress(DtpError, TimeoutError):  # who isn't there has a mailbox
+        with contextlib.suppress(DtpError, TimeoutError):  # members who are away have a mailbox
             async with asyncio.timeout(_DIAL):
                 await node.links.connect(peer)

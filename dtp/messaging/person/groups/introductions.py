@@ -1,7 +1,8 @@
-"""People whom somebody else has named to us: their cards come with groups, before what they have done there.
+"""People whom somebody else has introduced to us: their cards come with groups, before the operations they made
+there.
 
-Whoever writes can name as many as they like. So those who aren't in a group with us have places of their own, which
-nobody takes from people who write themselves, nor from those whom others name.
+Anybody can introduce any number of people. So there is a limited number of places for those who aren't in a group
+with us, separate from the places of people who write themselves, and of people whom others have introduced.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from dtp.messaging.person.notices import Notice, What
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: People who are named by one contact of ours, and by all strangers together, and aren't in a group with us: twice
-#: what a group of 1,000 needs, of which others have done something, too.
+#: Places for people who aren't in a group with us: those of one contact, and those of all strangers together. Twice
+#: what a group of 1,000 needs, in which others have been active as well.
 MAX_NAMED: Final = 2048
-#: Strangers who have written to us, and are kept as contacts until they are answered, added or blocked.
+#: The most strangers who have written and are kept as contacts until they are answered, added or blocked.
 MAX_STRANGERS: Final = 1000
-#: Devices that have written, and haven't said whose they are: their card comes first, as a rule.
+#: The most devices that have written without having said whose they are: normally their card comes first.
 MAX_UNNAMED: Final = 2000
-#: Ms before its end from which on it is told that our card has to be renewed.
+#: Milliseconds before our card expires from which on the program is told to renew it.
 WARNED_MS: Final = 7 * 86_400_000
 
 
@@ -40,12 +41,12 @@ class Introductions:
         self._mail = mail
         self.most_named, self.most_strangers = MAX_NAMED, MAX_STRANGERS
         self.most_unnamed = MAX_UNNAMED
-        #: Whose cards the program was told about ending, since it began, and when they end.
+        #: Persons about whose expiring cards the program was told since it began, and when the cards expire.
         self._told_ends: set[tuple[bytes, int]] = set()
 
     @property
     def has_room_for_strangers(self) -> bool:
-        """True while one more stranger is kept who writes; members of our groups aren't counted."""
+        """True while there is a place for another stranger who writes; members of our groups aren't counted."""
         fellows = self._mail.group_states.list_fellows()
         waiting = (
             each.stranger and not each.named_by and not each.blocked and each.person not in fellows
@@ -56,8 +57,9 @@ class Introductions:
     def take_card(
         self, device: bytes, card: ContactCard, fields: Mapping[str, Any], teller: Nearness, now_ms: int
     ) -> tuple[Contact, CardChange] | None:
-        """Keep the card of a device's person, or of a contact of ours that a device of ours tells of, and return what
-        has changed; None for another one, or where there is no room for strangers. `fields` are the event's."""
+        """Store the card of a device's person, or of a contact that a device of ours introduces, and return what has
+        changed. Return None for any other card, or if there is no room for strangers. `fields` are the event's.
+        """
         mail = self._mail
         if device in mail.own_devices and mail.desk.peer_of(device).person in (b"", mail.person):
             near = Nearness.ANYWHERE if fields.get("far") else self.nearness_of(mail.person)
@@ -66,7 +68,7 @@ class Introductions:
             if "changed" in fields:
                 mail.known_people.take_over(contact, card, fields, now_ms)
                 contact = mail.get_contact(card.person)
-            elif before is None or before.stranger:  # nobody has said here what to do with them
+            elif before is None or before.stranger:  # the user hasn't decided about them yet
                 is_blocked = contact.blocked or fields.get("blocked", False)
                 contact = self._keep(replace(contact, stranger=is_stranger, blocked=is_blocked))
             return contact, change
@@ -78,7 +80,7 @@ class Introductions:
             return None
         contact, change = mail.take_contact(card, teller, stranger=True)
         if change is CardChange.ADDED and mail.store.usage.measure(mail.person, card.person).events:
-            contact = self.note_answer(card.person) or contact  # another device of ours was before them
+            contact = self.note_answer(card.person) or contact  # another device of ours knows them already
         self.note_written(card.person)
         mail.desk.note_person(device, card.person)
         if mail.succession.succeed_contact(device, contact):
@@ -87,9 +89,10 @@ class Introductions:
 
     @contextmanager
     def change_card(self, person: bytes) -> Iterator[None]:
-        """Run the block, which may change a contact's cards, and keep the contact. Sessions with devices that have
-        gone from them, and what waits for these, are forgotten: but for others' devices, which they may have named
-        all the same."""
+        """Run the block, which may change a contact's cards, and store the contact. Sessions with devices that have
+        gone from the cards, and what waits for these devices, are forgotten, except devices of other people that the
+        cards had named as well.
+        """
         mail, before = self._mail, self._mail.contacts.get_contact(person)
         theirs = mail.contacts.list_owned(before) if before else set()
         yield
@@ -106,8 +109,9 @@ class Introductions:
             mail.group_states.reconsider_groups(person, gone)
 
     def choose_card(self, now_ms: int) -> Introduce:
-        """Return what chooses how a device is told who we are: those of strangers get no access to our mailboxes,
-        until they are answered, added, or in a group with us."""
+        """Return the function that chooses how much a device is told of who we are. Devices of strangers get no
+        access to our mailboxes until they are answered, added, or in a group with us.
+        """
         mail, list_fellows = self._mail, cache(self._mail.group_states.list_fellows)
 
         @cache
@@ -126,9 +130,10 @@ class Introductions:
         return introduce
 
     def tell_card(self, before: ContactCard, now_ms: int) -> None:
-        """Tell our card to those who were told one: where it names other devices than `before`, also to our own, and
-        where a device has gone, or the key was replaced, to who has written without an answer: they may have that
-        one."""
+        """Send our card to those who have an earlier one. If it names other devices than `before`, our own devices
+        get it too. If a device has gone, or the key was replaced, so do people who have written without an answer,
+        since they may have the earlier card.
+        """
         mail, card = self._mail, self._mail.card
         everybody = [device for each in mail.contacts if not each.blocked for device in each.card.devices]
         levels = {each: mail.desk.peer_of(each).introduced for each in [*everybody, *mail.own_devices]}
@@ -144,8 +149,9 @@ class Introductions:
                 mail.desk.introduce_device(each, self.choose_card(now_ms))
 
     def note_expired(self, now_ms: int) -> None:
-        """Note, within a transaction, whose cards have ended by now, and show what waited for those that were
-        renewed. `GroupStates.take_notices` returns what that is to the program."""
+        """Note, within a transaction, whose cards have expired by now, and show what waited for cards that were
+        renewed. `GroupStates.take_notices` returns the notices for the program.
+        """
         mail = self._mail
         self._tell_own_end(now_ms)
         for contact in mail.contacts.list_expiring(now_ms):
@@ -168,21 +174,24 @@ class Introductions:
             self._mail.group_states.add_notices([Notice(What.OWN_CARD_ENDS, person, detail=day)])
 
     def may_write(self, person: bytes) -> bool:
-        """Return whether somebody who writes is kept as a contact: one more stranger, or who is that already."""
+        """Return whether somebody who writes may be kept as a contact: they are one already, or there is a place for
+        another stranger.
+        """
         contact = self._mail.contacts.get_contact(person)
         if contact is not None and not (contact.named_by and contact.stranger):
             return True
         return person in self._mail.group_states.list_fellows() or self.has_room_for_strangers
 
     def note_written(self, person: bytes) -> None:
-        """Note that somebody whom others have named has written."""
+        """Note that somebody whom others have introduced has written."""
         contact = self._mail.contacts.get_contact(person)
         if contact is not None and contact.named_by:
             self._keep(replace(contact, named_by=b""))
 
     def note_answer(self, person: bytes) -> Contact | None:
-        """Note that we have written to somebody, here or on another device, or asked them for a place: they are no
-        stranger any more. Return the contact, if it was one."""
+        """Note that we have written to somebody, on any device, or asked them to let us into a group: they are no
+        stranger any more. Return the contact if they were one.
+        """
         contact = self._mail.contacts.get_contact(person)
         return self._keep(replace(contact, stranger=False)) if contact and contact.stranger else None
 
@@ -192,23 +201,23 @@ class Introductions:
         return contact
 
     def forget_unnamed(self, newcomers: Container[bytes]) -> None:
-        """Forget devices of nobody's who haven't said whose they are, once there are too many: but for those that
-        have just come. Whoever is forgotten begins anew where nothing answers."""
+        """Forget devices that haven't said whose they are, once there are too many, except those that have just come.
+        A device that was forgotten begins a new session when nothing answers it.
+        """
         mail, devices = self._mail, self._mail.store.list_unnamed_devices()
         if len(devices) > self.most_unnamed:
             known = {*mail.card.devices, *(device for each in mail.contacts for device in each.devices)}
             mail.desk.drop_devices(each for each in devices if each not in newcomers and each not in known)
 
     def nearness_of(self, person: bytes) -> Nearness:
-        """Return how near somebody counts who tells of others, or of a file; our own devices count as in our
-        network."""
+        """Return how near somebody counts as a source of cards and files; our own devices count as in our network."""
         if person == self._mail.person:
             return Nearness.NETWORK
         contact = self._mail.contacts.get_contact(person)
         return Nearness.ANYWHERE if contact is None else contact.nearness
 
     def take_cards(self, teller: bytes, cards: Iterable[bytes]) -> bool:
-        """Keep cards that a person has told. Return False if there was no room for some of them."""
+        """Store cards that a person has sent. Return False if there was no room for some of them."""
         mail, parsed = self._mail, [ContactCard.parse(each) for each in cards]
         others = [each for each in parsed if each.person != mail.person]
         is_known = {each.person: mail.contacts.get_contact(each.person) is not None for each in others}
@@ -225,7 +234,7 @@ class Introductions:
         return taken
 
     def _list_named(self, teller: bytes) -> dict[bytes, list[Contact]]:
-        """Return by teller whom they have named, of those who share places with this one."""
+        """Return by introducer the people introduced, among the introducers who share places with this one."""
         fellows, is_shared = self._mail.group_states.list_fellows(), self._is_stranger(teller)
         named: dict[bytes, list[Contact]] = {}
         for each in self._mail.contacts:
@@ -239,7 +248,9 @@ class Introductions:
         return person != self._mail.person and (contact is None or contact.stranger)
 
     def _make_room(self, teller: bytes, named: dict[bytes, list[Contact]]) -> bool:
-        """Return whether there is room for one more: where there isn't, whoever has named most loses one."""
+        """Return whether there is room for one more person. If there isn't, the introducer with the most people loses
+        one.
+        """
         if teller == self._mail.person or sum(map(len, named.values())) < self.most_named:
             return True
         greediest = max(named.values(), key=len)

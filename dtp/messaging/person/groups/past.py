@@ -1,8 +1,8 @@
-"""What was said in a group before a member came: given to them by whoever has added them, where that says so.
+"""Earlier messages of a group, given to a new member by whoever has added them, if the operation says so.
 
-Events between devices aren't signed, so that nobody can prove to others what somebody has said. Whoever is given
-old messages has the word of who gives them, and they are shown as that, but for those that they wrote themselves.
-Source: docs/messaging.md, "What was said before".
+Events between devices aren't signed, so that nobody can prove to others what somebody has said. A new member has only
+the giver's word for old messages, and they are shown so, except those that the giver wrote. Source:
+docs/messaging.md, "What was said before".
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from dtp.messaging.person.notices import Notice, What
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Bytes of events in one piece, and of a message with what is about it: both fit into an envelope.
+#: Bytes of events in one piece, and of a message with the events about it: both fit into an envelope.
 _PIECE: Final = 56 * 1024
 _LARGEST: Final = MAX_EVENT_BYTES
-#: Bytes that wait for a device before more is given to it: half of what a mailbox keeps for who pays nothing.
+#: Bytes that may wait for a device before it gets more: half of what a mailbox keeps for somebody who pays nothing.
 _UNDER_WAY: Final = 512 * 1024
-#: Ms for which a new member is given what comes of those who haven't heard of them, and how long it waits for more.
+#: Milliseconds for which a new member gets messages of people who haven't heard of them, and for which the next piece
+#: is delayed.
 _TRAIL_MS: Final = 86_400_000
 _LATER_MS: Final = 600_000
-#: ... and for which a device that collects nothing holds this up.
+#: ... and for which a device that collects nothing delays this.
 _PATIENCE_MS: Final = 30 * 86_400_000
 
 
@@ -43,9 +44,9 @@ class GroupPast:
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
-        #: By conversation the new members who are given what comes, and until when.
+        #: By conversation, the new members who get what comes, and until when.
         self._givings: dict[bytes, dict[bytes, int]] = {}
-        #: True while something is due that waits until what was given before has come.
+        #: True while something is due that waits for earlier pieces to arrive.
         self.waits = False
 
     def reload_givings(self) -> None:
@@ -55,7 +56,7 @@ class GroupPast:
     # ---- giving ------------------------------------------------------------------------------------------------
 
     def begin_giving(self, membership: Membership, person: bytes, past: Past, now_ms: int) -> None:
-        """Begin to give a member of a group what was said before, the last messages first."""
+        """Begin to give a new member earlier messages of a group, the last ones first."""
         mail, members = self._mail, membership.members
         devices = mail.get_contact(person).card.devices
         since, left = now_ms - past.span_ms if past.span_ms else 0, MAX_PAST
@@ -74,7 +75,7 @@ class GroupPast:
         mail.group_states.send_some(membership.group, devices, [], cards, now_ms)
 
     def note_said(self, conversation: bytes, said: Said, now_ms: int) -> None:
-        """Note an event that has come: new members are given it too, since its sender may not know of them."""
+        """Note an event that has come, to give it to new members as well, since its sender may not know of them."""
         members, event = self._givings.get(conversation, {}), said.event
         if members and event.kind is not EventKind.TEXT:
             self._mail.store.past.give_again(conversation, event.fields["target"], now_ms + _LATER_MS)
@@ -89,7 +90,7 @@ class GroupPast:
         return () if contact is None else tuple(contact.card.devices)
 
     def give_due(self, now_ms: int) -> None:
-        """Queue the next pieces for members that have what was given before. One transaction."""
+        """Queue the next pieces for members who have the earlier ones, as one transaction."""
         if not self._givings:
             self.waits = False
             return
@@ -105,11 +106,11 @@ class GroupPast:
         self.waits = bool(store.past.list_due_devices(now_ms))
 
     def _list_over(self, now_ms: int) -> list[tuple[bytes, bytes]]:
-        """Return conversations and members who aren't given what comes any more."""
+        """Return the conversations and members for whom the giving has ended."""
         found = []
         for conversation, members in self._givings.items():
             for person, ends in members.items():
-                trails = ends - _TRAIL_MS <= now_ms < ends  # a clock that was ahead has ended it as well
+                trails = ends - _TRAIL_MS <= now_ms < ends  # a clock that was ahead counts as over
                 waits = self._mail.store.past.has_due(conversation, self._devices_of(person))
                 if not trails and not (waits and now_ms < ends + _PATIENCE_MS):
                     found.append((conversation, person))
@@ -130,7 +131,7 @@ class GroupPast:
             self._give_piece(group, conversation, device, messages, now_ms)
 
     def _may_give(self, group: Membership, device: bytes) -> bool:
-        """True while both are in the group, and what we have added them by gives them the past."""
+        """True while both are in the group, and the operation by which we have added them gives them the past."""
         mail, members = self._mail, group.members
         owner = mail.contacts.owner_of(device)
         if owner is None or owner.blocked or mail.person not in members.roles:
@@ -153,7 +154,9 @@ class GroupPast:
             self._mail.enqueue_event([device], Event(EventKind.PAST, conversation, 0, now_ms, fields), now_ms)
 
     def _pack_message(self, group: Membership, conversation: bytes, message: bytes) -> list[list[bytes]]:
-        """Return the events that tell of a message as it is now, as far as they fit; none of one that disappears."""
+        """Return the events that describe a message in its current state, as far as they fit; none for a message that
+        disappears.
+        """
         events = self._mail.store.read_events(conversation, target=message)
         if any(each.event.fields.get("disappear") for each in events):
             return []
@@ -170,12 +173,12 @@ class GroupPast:
     # ---- taking ------------------------------------------------------------------------------------------------
 
     def process_event(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
-        """Keep what a member tells of the past, where an operation of theirs gives it to us."""
+        """Store what a member tells of the past, if an operation of theirs gives it to us."""
         mail, group, conversation = self._mail, event.fields["group"], event.conversation
         contact = mail.contacts.get_contact(person)
         held = contact is not None and (contact.expired or device not in contact.card.devices)
         if not self._may_tell(group, conversation, person):
-            held = mail.store.has_wanted_state(group, device)  # what says so is to be fetched
+            held = mail.store.has_wanted_state(group, device)  # the operation that says so has to be fetched
             if not held:
                 return []
         told = event.fields["said"]
@@ -205,7 +208,7 @@ class GroupPast:
         return is_here and not is_blocked and not event.fields.get("disappear")
 
     def show_held(self, membership: Membership) -> list[Notice]:
-        """Show what was held back until it was known who may tell it, and their key was accepted."""
+        """Show what was held back until we knew who may tell it and had accepted their key."""
         members, found = membership.members, []
         for person in members.past.get(self._mail.person, {}):
             if self._mail.contacts.is_waiting(person):

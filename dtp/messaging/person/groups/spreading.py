@@ -1,7 +1,9 @@
-"""What a device spreads in large groups: sealed once, by the group's topic to who reads along, by mailbox to others.
+"""Spread messages in large groups: each is sealed once, and goes by the group's topic to devices that have joined it,
+and by mailbox to others.
 
-No network. Whoever has said within `PRESENT_MS` that it reads along is waited for; everybody else is given the same
-message by mailbox at once, and so is who hasn't said within `patience` that it has it.
+No network. A device that has said within `PRESENT_MS` that it reads the topic has `patience` to acknowledge a
+message. Every other device gets the same message by mailbox at once, and so does one that hasn't acknowledged it in
+time.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from dtp.messaging.person.storage.spread_store import Spread
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Ms for which a device that has said that it reads along counts as doing so.
+#: Milliseconds for which a device counts as reading the topic after it has said so.
 PRESENT_MS: Final = 600_000
-#: Groups in which a device has sealed something for us, and which aren't known here or don't have that device.
+#: The most groups for which a device may seal something for us without being in them, as far as is known here.
 _UNKNOWN_LANES: Final = 8
-#: Senders of whom what came last is held in memory.
+#: Senders whose state is kept in memory, the latest ones.
 _CACHED: Final = 1024
 
 
@@ -32,13 +34,14 @@ class Spreading:
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
-        #: Devices from which on a group's messages are spread; 0 while there is nothing to spread them by.
+        #: The number of devices from which on a group is large; 0 while there are no topics.
         self.least = 0
-        #: Ms after which who reads along and hasn't said that it has a message is given it by mailbox.
+        #: Milliseconds after which a device that reads the topic but hasn't acknowledged a message gets it by
+        #: mailbox.
         self.patience_ms = 60_000
-        #: Groups whose topics this device reads along.
+        #: Groups whose topics this device reads.
         self.joined: set[bytes] = set()
-        #: Devices that are to be told what has come of theirs, and in which group, once its topic is read along.
+        #: Devices that need an acknowledgement, and in which group, once its topic is read.
         self.answers: set[tuple[bytes, bytes]] = set()
         self._lanes: BoundedDict[tuple[bytes, bytes], SpreadLane] = BoundedDict(_CACHED)
 
@@ -47,24 +50,26 @@ class Spreading:
         self._lanes.clear()
 
     def is_large(self, group: bytes) -> bool:
-        """True for a group of ours whose messages are spread."""
+        """True if a group of ours is large enough for its messages to be spread."""
         membership = self._mail.groups.get(group)
         is_member = membership is not None and self._mail.person in membership.members.roles
-        return is_member and 0 < self.least <= 1 + len(self._mail.devices_of(group))  # and this one
+        return is_member and 0 < self.least <= 1 + len(self._mail.devices_of(group))  # this device included
 
     def list_read_along(self) -> set[bytes]:
-        """Return the groups in whose topics this device reads: large ones, but for those that only strangers have
-        added us to, who would learn by that when we are there, and from where."""
+        """Return the groups whose topics this device reads: the large ones, except invitations, where strangers would
+        learn when we are connected, and from where.
+        """
         large = {each for each in self._mail.groups if self.is_large(each)}
         return large - self._mail.allowances.find_invitations() if large else large
 
     def list_linkable(self, group: bytes) -> list[bytes]:
-        """Return the devices of a group to which ours may link: those that get what is said there, but for those of
-        people who are blocked."""
+        """Return the devices of a group to which ours may link: those that get its messages, except devices of
+        blocked people.
+        """
         return [each for each in self._mail.devices_of(group) if self.may_spread(group, each)]
 
     def may_spread(self, group: bytes, device: bytes) -> bool:
-        """True for a device of one of the group's members, as far as is known here."""
+        """True if a device belongs to a member of the group, as far as is known here."""
         return self._person_of(group, device) != b""
 
     def _person_of(self, group: bytes, device: bytes) -> bytes:
@@ -77,7 +82,7 @@ class Spreading:
     # ---- what is said here -------------------------------------------------------------------------------------
 
     def _get_sender(self, group: bytes) -> SpreadSender:
-        """Return what this device seals by: anew, where it has become another instance since."""
+        """Return the state by which this device seals, a new one if the device has a new instance since."""
         desk = self._mail.desk
         saved = self._mail.store.get_value(_name(group))
         found = SpreadSender.load(saved, desk.local.save_key) if saved else None
@@ -91,7 +96,7 @@ class Spreading:
     def enqueue_event(self, event: Event, devices: Iterable[bytes], now_ms: int) -> bool:
         """Seal an event for a large group, and keep it until all of these devices have it.
 
-        Return False where it isn't one for a large group: it goes to each device by itself. Raise `MessageTooLong`.
+        Return False if the group isn't large: the event goes to each device by itself. Raise `MessageTooLong`.
         """
         membership = self._mail.group_of(event.conversation)
         if membership is None or event.kind not in HISTORY:
@@ -109,7 +114,7 @@ class Spreading:
         gone = readers.keys() - wanted
         if gone or sender.is_due(now_ms):
             store.spread.drop_readers(group, gone)
-            sender.begin_session(now_ms)  # nobody has its key before it is given by mailbox
+            sender.begin_session(now_ms)  # nobody has its key before they get it by mailbox
             readers = {device: (upto, 0) for device, (upto, _) in readers.items() if device in wanted}
             store.spread.put_readers(group, readers)
         number, key, sealed = sender.seal_message(group, event.encode())
@@ -121,7 +126,9 @@ class Spreading:
         self._hand_over(group, wanted - present, number, now_ms)
 
     def give_by_mailbox(self, group: bytes) -> None:
-        """Give all that waits to be spread to those who lack it, by mailbox, and the next as well."""
+        """Deliver by mailbox all that waits to be spread, to those who lack it, and the following messages as
+        well.
+        """
         store = self._mail.store
         waiting = store.spread.list_spread(group)
         if waiting:
@@ -131,7 +138,7 @@ class Spreading:
             store.spread.put_readers(group, {each: (upto, 0) for each, (upto, _) in readers.items()})
 
     def hand_over_due(self, now_ms: int) -> None:
-        """Give what has waited for long enough to those who lack it, by mailbox. One transaction."""
+        """Deliver by mailbox what has waited for long enough, to those who lack it, as one transaction."""
         overdue = self._mail.store.spread.list_overdue(now_ms, self.patience_ms)
         if overdue:
             with self._mail.transaction():
@@ -139,12 +146,12 @@ class Spreading:
                     self._hand_over(group, self._mail.store.spread.load_readers(group), number, now_ms)
 
     def hand_over_now(self, group: bytes) -> None:
-        """Have `hand_over_due` give what waits in a group: nobody reads along. One transaction."""
+        """Make what waits in a group due for `hand_over_due`, as one transaction: nobody reads the topic."""
         with self._mail.transaction():
             self._mail.store.spread.set_overdue(group)
 
     def _hand_over(self, group: bytes, devices: Iterable[bytes], number: int, now_ms: int) -> None:
-        """Give what waits up to a number to those of the devices that lack it, by mailbox, in its order."""
+        """Deliver by mailbox what waits up to a number, in order, to those of the devices that lack it."""
         store = self._mail.store
         readers = store.spread.load_readers(group)
         wanted = set(devices)
@@ -163,12 +170,12 @@ class Spreading:
         store.spread.drop_spread(group)
 
     def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:
-        """Return groups, numbers and messages that are to be published in their topics. One transaction."""
+        """Return groups, numbers and messages that are to be published in their topics, as one transaction."""
         with self._mail.transaction():
             return self._mail.store.spread.take_unpublished()
 
     def take_have(self, device: bytes, event: Event, now_ms: int) -> list[Notice]:
-        """Note what a device says that it has of ours, and return the receipts that follow."""
+        """Note which of our messages a device acknowledges, and return the receipts that follow."""
         store, group = self._mail.store, event.conversation
         known = store.spread.load_reader(group, device)
         if known is None or event.fields["instance"] != self._mail.desk.local.instance:
@@ -195,8 +202,9 @@ class Spreading:
         return found
 
     def _has_room_for_lane(self, group: bytes, device: bytes) -> bool:
-        """Return whether something is kept that a device seals for a group: of each that isn't known here, or of
-        which it isn't, there may be a megabyte that waits for its turn."""
+        """Return whether there is room for what a device seals for a group. For each group that isn't known here, or
+        that doesn't have the device, up to a megabyte may wait.
+        """
         if self.may_spread(group, device):
             return True
         others = [
@@ -205,7 +213,7 @@ class Spreading:
         return group in others or len(others) < _UNKNOWN_LANES
 
     def take_sealed(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
-        """Return what a message has brought that came by mailbox. Raise `PeerError` for one that can't be opened."""
+        """Open a message that came by mailbox, and return its contents. Raise `PeerError` if it can't be opened."""
         group, fields = event.conversation, event.fields
         if not self._has_room_for_lane(group, device):
             return self._mail.allowances.tell(person, group, "messages of too many unknown groups", now_ms)
@@ -214,8 +222,9 @@ class Spreading:
         return self._process_payloads(group, device, person, lane, payloads, now_ms)
 
     def receive_by_topic(self, group: bytes, device: bytes, sealed: bytes, now_ms: int) -> list[Notice]:
-        """Return what a message has brought that came by the group's topic: nothing where it can't be opened, since
-        it comes by mailbox as well then. One transaction."""
+        """Open a message that came by the group's topic, as one transaction, and return its contents. One that can't
+        be opened brings nothing, since it comes by mailbox as well.
+        """
         person = self._person_of(group, device)
         if not person:
             return []
@@ -239,14 +248,14 @@ class Spreading:
                 said = Event.parse(each)
             except PeerError:
                 continue
-            known = self._mail.group_of(said.conversation)  # none of a room that we haven't heard of yet
+            known = self._mail.group_of(said.conversation)  # not for a room that we haven't heard of yet
             is_elsewhere = known is not None and known.group != group
             if said.kind in HISTORY and not is_elsewhere and said.conversation != self._mail.person:
                 notices += self._mail.take_said(device, person, said, now_ms)
         return notices
 
     def take_answers(self, now_ms: int) -> list[tuple[bytes, bytes]]:
-        """Return devices and payloads of the moment that say what has come of theirs."""
+        """Return the devices that need an acknowledgement, and the transient payloads that carry it."""
         answers = {each for each in self.answers if each[0] in self.joined}
         self.answers -= answers
         told = []
