@@ -1,1 +1,3 @@
-"""Shows: live to anyone, authentic, spread by those who listen. `docs/broadcast.md` has guide and formats."""
+"""Shows: live and authentic streams for anyone, passed on by their listeners. Guide and formats:
+`docs/broadcast.md`.
+"""

@@ -1,4 +1,6 @@
-"""A small feed by a topic of the node: each segment is one message, which whoever passes it on checks, too."""
+"""Small feeds by a topic of the node: each segment is one message, which every neighbour checks before it forwards
+it.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,13 @@ from dtp.tasks import TaskSet
 
 #: The largest segment of a feed: a message has to be whole before it is passed on, so larger ones go by the tree.
 MOST: Final = 4 * PIECE_SIZE
-#: Seconds between two messages by which the producer says that it is there, where it sends nothing.
+#: Seconds between announcements of a producer that sends nothing else.
 _TELL: Final = 15.0
-#: Seconds that a segment has to come in once a later one is here; then it is asked for where the show is served.
+#: Seconds that a segment may be late once a later one is here; then it is requested where the show is served.
 _LATE: Final = 1.0
-#: ... and in which those who are asked may send it: a feed doesn't wait long for one message.
+#: ... and seconds for that request: a feed doesn't wait long for one message.
 _REPAIRED: Final = 5.0
-#: Seconds that a broker keeps what it carries: a listener that comes late can go back so far.
+#: Seconds for which a broker keeps messages: a listener that comes late can go back that far.
 _KEPT_BY_BROKER: Final = 3600.0
 
 
@@ -47,7 +49,7 @@ class TopicSender:
         self._waiting: list[bytes] = []
 
     def check_data(self, data: bytes, flags: Flag) -> None:
-        """Raise `BroadcastError` for what no topic carries."""
+        """Raise `BroadcastError` for data that a topic can't carry."""
         if Flag.INIT in flags:
             raise BroadcastError(
                 "a topic carries feeds, whose segments stand alone: leave topic out for media"
@@ -56,19 +58,21 @@ class TopicSender:
             raise BroadcastError(f"a segment of {len(data):,} bytes; {MOST:,} are the most in a topic")
 
     def add_segment(self, segment: Segment, data: bytes) -> None:
-        """Take a segment that is to be published."""
+        """Queue a segment to be published."""
         pieces = [m.Piece(segment.number, at, bytes(each)) for at, each in enumerate(pieces_of(data))]
         built = m.build(m.Manifest(segment.encoded)) + b"".join(m.build(each) for each in pieces)
         self._waiting.append(self._announced + built)
 
     async def publish_waiting(self) -> None:
-        """Publish what is to be; wait where the network can't take more. Without a listener it goes to nobody."""
+        """Publish the queued segments; wait while the network can't take more. Without listeners they go to
+        nobody.
+        """
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             await self._publish_data(each)
 
     async def announce_repeatedly(self) -> None:
-        """Say at intervals that the producer is there, until this is cancelled."""
+        """Publish the announcement at intervals, until this is cancelled."""
         while True:
             await self._publish_data(self._announced)
             await asyncio.sleep(_TELL)
@@ -79,8 +83,9 @@ class TopicSender:
 
 
 def parse_feed(message: Message) -> list[m.Message]:
-    """Return what a message holds. Raise `ShowMessageError` for what isn't of this protocol or not of its author, and
-    `SegmentError` for an announcement that nobody signed."""
+    """Return the contents of a message. Raise `ShowMessageError` if it isn't of this protocol or not by the show's
+    author, and `SegmentError` if the announcement isn't signed.
+    """
     data, found = message.data, list[m.Message]()
     while data:
         if len(data) < m.HEAD.size:
@@ -96,8 +101,9 @@ def parse_feed(message: Message) -> list[m.Message]:
 
 
 def validate_feed(message: Message) -> Verdict:
-    """Return `ACCEPT` for a message that is its author's show, else `IGNORE`: it isn't passed on, and whoever brought
-    it isn't to blame, since a daemon that carries the topic doesn't know that it is a feed."""
+    """Return `ACCEPT` for a message of its author's own show, otherwise `IGNORE`: it isn't forwarded, and its sender
+    isn't blamed, since a daemon that carries the topic doesn't know that it is a feed.
+    """
     try:
         parse_feed(message)
     except (ShowMessageError, SegmentError):
@@ -106,12 +112,12 @@ def validate_feed(message: Message) -> Verdict:
 
 
 class TopicReceiver(ShowReceiver):
-    """Fills `held` from a topic. What is missing is asked for at the addresses that it was given."""
+    """Fills `held` from a topic. Missing segments are requested at the addresses that it was given."""
 
     _recovers_within: ClassVar[float] = _REPAIRED
 
     def __init__(self, topic: Callable[..., Topic], *arguments: Any, **options: Any) -> None:
-        """`topic` makes the topic, with a `validator`; the others are those of `ShowReceiver`."""
+        """`topic` makes the topic, with a `validator`; the other arguments are those of `ShowReceiver`."""
         super().__init__(*arguments, **options)
         self._topic = topic
         self._repairs = TaskSet(on_error=lambda *_: None)
@@ -130,7 +136,7 @@ class TopicReceiver(ShowReceiver):
             await self._repairs.stop()
 
     def _take_all(self, author: PeerId, messages: Iterable[m.Message]) -> None:
-        """Take a segment. One that is of another show, or forged, changes nothing."""
+        """Take a segment. A forged one, or one of another show, changes nothing."""
         with contextlib.suppress(SegmentError):
             for each in messages:
                 match each:
@@ -153,8 +159,9 @@ class TopicReceiver(ShowReceiver):
             self._repairs.start(self._fetch_missing(wanted), name="dtp-show-repair")
 
     async def _fetch_missing(self, wanted: int) -> None:
-        """Wait a moment for what is missing; then ask those who serve the show, and call it lost where nobody has
-        it."""
+        """Wait a moment for what is missing; then request it from those who serve the show, and count it as lost if
+        nobody has it.
+        """
         await asyncio.sleep(_LATE)
         held = self._open_held()
         if self._progress.first_wanted() != wanted:

@@ -1,4 +1,4 @@
-"""Cutting what an encoder writes into segments: values. Bytes and the time go in, segments come out."""
+"""Cut an encoder's output into segments. Cutters are values: bytes and the time go in, segments come out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dtp.broadcast.errors import BroadcastError
 from dtp.broadcast.format import Flag
 from dtp.broadcast.format.segment import MAX_SIZE
 
-#: Seconds that a segment lasts where the bytes themselves say nothing.
+#: Seconds that a segment lasts if the bytes themselves don't say where to cut.
 EVERY: Final = 1.0
 
 
@@ -25,7 +25,7 @@ class Cut:
 
 
 class Cutter(ABC):
-    """Takes bytes and gives segments. Times are seconds of one clock."""
+    """Takes bytes and returns segments. Times are seconds of one clock."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -33,11 +33,11 @@ class Cutter(ABC):
 
     @property
     def media(self) -> str:
-        """What the input is, such as "video/mp4"; "" where its bytes don't say."""
+        """The media type of the input, such as "video/mp4"; "" if its bytes don't tell."""
         return ""
 
     def feed(self, data: bytes, now: float) -> list[Cut]:
-        """Return the segments that are complete with these bytes. Raise `BroadcastError` for what can't be cut."""
+        """Return the segments that these bytes complete. Raise `BroadcastError` if the input can't be cut."""
         self._began = now if self._began is None else self._began
         self._buffer += data
         cuts = list(self._cut_ready(now))
@@ -46,11 +46,11 @@ class Cutter(ABC):
         return cuts
 
     def finish(self, now: float) -> list[Cut]:
-        """Return what is left, at the end of the input."""
+        """Return the rest as segments, at the end of the input."""
         return [self._take_cut(len(self._buffer), Flag.START, now)] if self._buffer else []
 
     def tick(self, now: float) -> list[Cut]:
-        """Return what is due at this time, though nothing came."""
+        """Return the segments that are due at this time, though no bytes came."""
         return []
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Cutter(ABC):
 
 
 class ByteCutter(Cutter):
-    """Any bytes: a segment each `every` seconds, and at each mebibyte."""
+    """Cuts any bytes, every `every` seconds and at each mebibyte."""
 
     _MOST = 1024 * 1024
 
@@ -79,14 +79,14 @@ class ByteCutter(Cutter):
         yield from self.tick(now)
 
     def tick(self, now: float) -> list[Cut]:
-        """Return what has come, once it has waited long enough."""
+        """Return the bytes that came, once they have waited long enough."""
         if self._buffer and self._began is not None and now - self._began >= self._every:
             return [self._take_cut(len(self._buffer), Flag.START, now)]
         return []
 
 
 class LineCutter(Cutter):
-    """Text: a segment for each line."""
+    """Cuts text into a segment for each line."""
 
     def _cut_ready(self, now: float) -> Iterator[Cut]:
         while (end := self._buffer.find(b"\n")) >= 0:
@@ -94,7 +94,7 @@ class LineCutter(Cutter):
 
 
 class Mp4Cutter(Cutter):
-    """Fragmented MP4 (ISO/IEC 14496-12): what is before the first fragment is init data, each fragment is a segment.
+    """Cuts fragmented MP4 (ISO/IEC 14496-12): init data before the first fragment, then a segment for each fragment.
 
     ffmpeg makes it with `-movflags frag_keyframe+empty_moov+default_base_moof`: a fragment begins with a key frame.
     """
@@ -140,12 +140,12 @@ class Mp4Cutter(Cutter):
 
 
 class MatroskaCutter(Cutter):
-    """Matroska and WebM (RFC 9559): what is before the first cluster is init data, each cluster is a segment."""
+    """Cuts Matroska and WebM (RFC 9559): init data before the first cluster, then a segment for each cluster."""
 
     media = "video/x-matroska"
     _SEGMENT: Final = b"\x18\x53\x80\x67"
     _CLUSTER: Final = b"\x1f\x43\xb6\x75"
-    #: What is in a cluster of unknown size, which ends with the first element that is none of these.
+    #: The elements inside a cluster: one of unknown size ends with the first element that isn't among these.
     _IN_CLUSTER: Final = (b"\xe7", b"\xa3", b"\xa0", b"\xa7", b"\xab", b"\xec", b"\xbf", b"\x58\x54")
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class MatroskaCutter(Cutter):
                 self._at, self._open = 0, False
                 continue
             if kind == self._SEGMENT:
-                size = 0  # its content is looked at
+                size = 0  # its contents are read
             elif size is None:
                 if kind != self._CLUSTER:
                     raise BroadcastError(
@@ -180,7 +180,9 @@ class MatroskaCutter(Cutter):
                 self._at = 0
 
     def _read_element(self) -> tuple[bytes, int, int | None] | None:
-        """Return id, bytes of the head and size (None for unknown) of the next element; None until it is here."""
+        """Return id, header size and size (None if unknown) of the next element; None until its header is
+        complete.
+        """
         at, buffer = self._at, self._buffer
         if at >= len(buffer):
             return None
@@ -201,7 +203,7 @@ class MatroskaCutter(Cutter):
 
 
 class AutoCutter(Cutter):
-    """Looks at the first bytes, and cuts by what they are."""
+    """Chooses the cutter by the first bytes."""
 
     def __init__(self, every: float = EVERY) -> None:
         super().__init__()
@@ -210,11 +212,11 @@ class AutoCutter(Cutter):
 
     @property
     def media(self) -> str:
-        """What the input is, as far as its first bytes say."""
+        """The media type of the input, if its first bytes tell."""
         return "" if self._chosen is None else self._chosen.media
 
     def feed(self, data: bytes, now: float) -> list[Cut]:
-        """Return the segments that are complete with these bytes."""
+        """Return the segments that these bytes complete."""
         if self._chosen is None:
             self._began = now if self._began is None else self._began
             self._buffer += data
@@ -234,18 +236,18 @@ class AutoCutter(Cutter):
             self._chosen = ByteCutter(self._every)
 
     def tick(self, now: float) -> list[Cut]:
-        """Return what is due at this time."""
+        """Return the segments that are due at this time."""
         return [] if self._chosen is None else self._chosen.tick(now)
 
     def finish(self, now: float) -> list[Cut]:
-        """Return what is left."""
+        """Return the rest as segments."""
         return super().finish(now) if self._chosen is None else self._chosen.finish(now)
 
     def _cut_ready(self, now: float) -> Iterator[Cut]:
         return iter(())
 
 
-#: How an input may be cut, by name.
+#: The cutters, by name.
 CUTTERS: Final[dict[str, type[Cutter]]] = {
     "auto": AutoCutter,
     "mp4": Mp4Cutter,
@@ -256,7 +258,7 @@ CUTTERS: Final[dict[str, type[Cutter]]] = {
 
 
 def cutter_of(name: str, every: float = EVERY) -> Callable[[], Cutter]:
-    """Return what makes the cutter of this name; `every` is for one that cuts by time."""
+    """Return the factory of the cutter of this name; `every` is for one that cuts by time."""
     kind = CUTTERS[name]
     if issubclass(kind, AutoCutter | ByteCutter):
         return lambda: kind(every)

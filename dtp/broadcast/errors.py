@@ -1,4 +1,4 @@
-"""What can go wrong with broadcasts, by whose fault it is."""
+"""Errors of broadcasts, by whose fault they are."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 
 
 class BroadcastError(LocalError):
-    """A broadcast was used in a way that it can't be: what is written is too large, or it has ended."""
+    """A broadcast was used in a wrong way: a segment is too large, or the broadcast has ended."""
 
     code: ClassVar[str] = "broadcast"
 
 
 class OffAir(BroadcastError):
-    """The show isn't on air: nobody pays for what would be sent."""
+    """The show isn't on air: nobody would pay for the segment."""
 
     code: ClassVar[str] = "off-air"
 
 
 class ShowBusy(BroadcastError):
-    """Another process broadcasts this show from the same store: two would sign two chains, which others can prove."""
+    """Another process broadcasts this show from the same store: two would sign two chains, and others could prove
+    it.
+    """
 
     code: ClassVar[str] = "show-busy"
 
@@ -36,25 +38,25 @@ class ShowMessageError(PeerError):
 
 
 class SegmentError(PeerError):
-    """A segment can't be used: it is malformed, or one of the errors below."""
+    """A segment can't be used: it is malformed, or one of the errors below applies."""
 
     code: ClassVar[str] = "segment"
 
 
 class SegmentForged(SegmentError):
-    """A segment or an announcement was not signed by the producer, or a piece is not the one that was signed."""
+    """A segment or an announcement wasn't signed by the producer, or a piece doesn't match the signed hash."""
 
     code: ClassVar[str] = "segment-forged"
 
 
 class SegmentForeign(SegmentError):
-    """A segment is of another stream than the one that is listened to."""
+    """A segment belongs to another stream than the one that is heard."""
 
     code: ClassVar[str] = "segment-foreign"
 
 
 class ProducerEquivocated(SegmentError):
-    """The producer signed two chains. `proof` shows it to anybody; nothing more of the stream is taken."""
+    """The producer signed two chains. `proof` proves it to anybody; nothing more of the stream is accepted."""
 
     code: ClassVar[str] = "producer-equivocated"
 
@@ -80,19 +82,20 @@ class KeysTooFast(PeerError):
 
 
 class ShowUnreachable(CarrierError):
-    """Nobody who has the show can be reached, or nobody has room. Trying again later may help."""
+    """Nobody who has the show can be reached, or nobody has a free place. Trying again later may help."""
 
     code: ClassVar[str] = "show-unreachable"
 
 
 class ShowLost(CarrierError):
-    """The producer is gone, or cut off, and the show has no last segment. Listening again later may help."""
+    """The producer is gone or cut off, though the show hasn't ended. Listening again later may help."""
 
     code: ClassVar[str] = "show-lost"
 
 
 class ShowReplaced(ShowLost):
-    """The producer has begun the show anew, as another stream, or what was heard is an older stream that somebody
-    sends again. Listening again brings the newer one."""
+    """The producer has restarted the show as another stream, or somebody replays an older stream. Listening again
+    brings the newer one.
+    """
 
     code: ClassVar[str] = "show-replaced"

@@ -1,4 +1,4 @@
-"""Who listens here: each gets the stream by push, from what is held, at its own pace."""
+"""Serve listeners: each gets the stream pushed, from what is held, at its own pace."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Listeners that one takes by default: a tree of 4 has 200 listeners at 4 steps, and costs each 4 times the stream.
+#: The default number of listeners: a tree with 4 at each node has 200 listeners within 4 steps, and costs each node 4
+#: times the stream.
 FAN_OUT: Final = 4
-#: Segments that somebody who wants only some of them gets at a time, at most; and heads, which nobody waits for.
-#: Whoever asks for either isn't counted as a listener.
+#: The most segments, and the most heads, in the answer to one request for some of them. Those who make such requests
+#: aren't counted as listeners; heads are sent without waiting for a turn.
 _MOST_AT_ONCE: Final = 64
 _HEADS_AT_ONCE: Final = 8
-#: How many of those are served at a time, and how many seconds each has: most of the upload is for listeners with a
-#: place. As many questions for keys are answered at a time, since each may cost a request to the chain.
-#: Of those from one source one is served, and the others wait.
+#: How many such requests are served at a time, and the seconds that each has: most of the upload is for listeners
+#: with a place. As many requests for keys are answered at a time, since each may cost a request to the chain. From
+#: each source one is served at a time; the others wait.
 _ASKS: Final = 8
 _ASK: Final = 10.0
 #: Seconds of the stream that all of them together may get at once. After that they get as many bytes a second as one
@@ -49,36 +50,36 @@ _ASK: Final = 10.0
 #: again for each place that is free, since nobody else uses that upload, and newcomers measure who has a free place.
 _BESIDE: Final = 10.0
 _LEAST: Final = 128 * 1024
-#: Seconds that somebody has to say what it wants.
+#: Seconds within which a new stream has to say what it wants.
 _HELLO: Final = 10.0
 #: Streams of one connection: the live one, and some for what it missed.
 _STREAMS: Final = 8
-#: Seconds between two messages in which a listener tells where there is room, at least: one that sends more waits.
+#: The least seconds between two reports of free places from a listener: more frequent ones have to wait.
 _ROOMS: Final = 0.1
-#: Seconds between two messages by which this side says that it is there.
+#: Seconds between the states that this side sends to show that it is alive.
 _TELL: Final = 1.0
-#: Seconds in which a listener that has lost its place has to go.
+#: Seconds within which a listener that has lost its place has to leave.
 _LEAVE: Final = 1.0
-#: Seconds in which a listener has to take some of what is sent to it at the end. One that reads takes some each
-#: second, however slow its link, and leaves us when we are silent for 3 s.
+#: Seconds within which a listener has to read something at the end of the show. A listener that reads takes some
+#: bytes each second, however slow its link, and leaves after 3 s of silence.
 _TAKEN: Final = 5.0
-#: Listeners that are measured at a time.
+#: The most listeners that are measured at a time.
 _MEASURED: Final = 4
 #: Addresses in their own network that listeners who come from one IP address are told.
 _NEARBY: Final = 4
 
-#: Whoever is refused a key for one of these reasons may buy one, where keys are sold.
+#: Reasons for refusing a key after which the listener may buy one, if keys are sold.
 _MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.NO_PASS, Refusal.TICKET_IN_USE)
-#: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
+#: Returns the keys of a sealed show's newest epochs, or the reason why this identity gets none.
 AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
-#: Sends a segment; False when it got lost meanwhile.
+#: Sends a segment. Returns False if the segment was lost meanwhile.
 _SendSegment = Callable[[Stream, HeldSegment], Awaitable[bool]]
 #: Returns whether a listener serves others at these addresses.
 Measure = Callable[[PeerId, Sequence[str]], Awaitable[bool]]
 
 
 class _NoUpload(Exception):
-    """There is no upload for somebody who asks for segments within the time that it has."""
+    """There isn't enough upload to answer a request within its time."""
 
 
 async def _believe(peer: PeerId, addresses: Sequence[str]) -> bool:
@@ -90,14 +91,14 @@ class _Served:
     """A listener that has a place."""
 
     who: ShowListener
-    #: The timer that passes when it has lost its place and doesn't go.
+    #: The timer for a listener that has lost its place but doesn't leave.
     limit: asyncio.Timeout
     #: Set while it is to be measured.
     doubted: asyncio.Event
 
 
 class _Turns:
-    """Lets so many be answered at a time, and one of each source."""
+    """Bounds how many requests are answered at a time, with one from each source."""
 
     def __init__(self) -> None:
         self._room = asyncio.Semaphore(_ASKS)
@@ -105,17 +106,19 @@ class _Turns:
 
     @asynccontextmanager
     async def take_turn(self, source: str) -> AsyncIterator[float]:
-        """Wait for a turn, and give the time by the loop's clock at which it is over. Raise `TimeoutError` then."""
+        """Wait for a turn, and yield the time by the loop's clock at which it ends. Raise `TimeoutError` at that
+        time.
+        """
         turn, ends = self._sources.setdefault(source, asyncio.Lock()), _now() + _ASK
         async with asyncio.timeout_at(ends), turn, self._room:
             yield ends
 
 
 class _Pace:
-    """Keeps what is sent to a rate."""
+    """Limits what is sent to a rate."""
 
     def __init__(self, burst: float) -> None:
-        """`burst` is what may be sent at once, in seconds at the rate."""
+        """`burst` is how much may be sent at once, in seconds at the rate."""
         self._burst, self._due = burst, -math.inf
 
     def seconds_until_allowed(self, now: float) -> float:
@@ -123,15 +126,15 @@ class _Pace:
         return max(self._due - self._burst - now, 0.0)
 
     def note_sent(self, seconds: float, now: float) -> None:
-        """Note that as much is sent as the rate allows in so many seconds."""
+        """Note that something was sent which takes `seconds` at the rate."""
         self._due = max(self._due, now) + seconds
 
 
 class Feeder:
     """Serves a stream to those who connect. `serve_connection` is the handler of a service.
 
-    Nothing is kept for a listener that reads slowly: when it falls behind what is held, it is told of the gap, and
-    goes on where the show is live.
+    Nothing is queued for a listener that reads slowly: when it falls behind what is held, it is told of the gap, and
+    continues with the live show.
     """
 
     def __init__(
@@ -170,7 +173,7 @@ class Feeder:
 
     @property
     def fan_out(self) -> int:
-        """How many may listen here; one more for a moment, while it is seen whether it serves others."""
+        """How many may listen here; for a moment one more, while a listener is measured."""
         return self._ranking.places
 
     @fan_out.setter
@@ -179,18 +182,19 @@ class Feeder:
 
     @property
     def listeners(self) -> int:
-        """How many listen here."""
+        """The number of listeners here."""
         return len(self._listeners)
 
     async def wait_drained(self) -> None:
-        """Wait until all who listen have the show to its end, or are gone."""
+        """Wait until all listeners have the show to its end, or are gone."""
         while self._listeners:
             await self._went.wait()
             self._went.clear()
 
     def finish_stream(self, stream: Stream) -> None:
-        """Send a listener what is here, and end its stream then: it hears the show elsewhere. One that takes nothing
-        for 5 s isn't waited for."""
+        """Send a listener what is here, and then end its stream: it hears the show elsewhere. Don't wait for a
+        listener that reads nothing for 5 s.
+        """
         self._finishing.add(stream)
         self.held.notify_change()
         self._watch_end(stream, -1)
@@ -205,7 +209,7 @@ class Feeder:
             loop.call_later(_TAKEN, self._watch_end, stream, stream.acknowledged)
 
     def finish_all(self) -> None:
-        """Do so with all who listen, and with those who come later."""
+        """Call `finish_stream` for all listeners, also for those who come later."""
         self._leaving = True
         for stream in self._listeners:
             self.finish_stream(stream)
@@ -216,11 +220,11 @@ class Feeder:
 
     @property
     def path(self) -> tuple[PeerId, ...]:
-        """Those through whom the show comes, this side last."""
+        """The peers through whom the show comes, this side last."""
         return (*self._above, self._me)
 
     def come_through(self, above: tuple[PeerId, ...]) -> None:
-        """Note through whom the show comes now, the producer first, and tell those who listen here."""
+        """Note through whom the show comes now, the producer first, and tell the listeners here."""
         if above != self._above:
             self._above = above
             for stream in self._listeners:
@@ -228,7 +232,7 @@ class Feeder:
                     self._say_state(stream)
 
     def know_others(self, elsewhere: Callable[[], Sequence[str]]) -> None:
-        """Have `elsewhere` return further addresses that have the show."""
+        """Set `elsewhere`, which returns further addresses that have the show."""
         self._elsewhere = elsewhere
 
     async def serve_connection(self, connection: Connection) -> None:
@@ -241,7 +245,7 @@ class Feeder:
             await tasks.stop()
 
     async def serve_stream(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream of a connection: a listener, or a question for keys. More than a few are refused."""
+        """Serve a stream of a connection: a listener, or a request for keys. More than a few are refused."""
         if self._open[connection] >= _STREAMS:
             stream.reset()
             return
@@ -279,7 +283,7 @@ class Feeder:
     # ---- who has a place ------------------------------------------------------------------------------------
 
     async def _serve_listener(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
-        """Feed one who comes, if it gets a place, for as long as it has it."""
+        """Feed a listener for as long as it has a place, if it gets one."""
         now = _now()
         if not self._ranking.may_enter(who, now):
             frames.write(stream, m.Announced(self.held.announcement.encoded))
@@ -305,13 +309,16 @@ class Feeder:
                 await asyncio.gather(*beside, return_exceptions=True)
 
     def _doubt_listeners(self, now: float) -> None:
-        """Have listeners measured that only say that they serve others: somebody else wants their places."""
+        """Have those listeners measured that say, without proof, that they serve others: somebody else wants their
+        places.
+        """
         for stream in self._ranking.list_doubted(now):
             self._listeners[stream].doubted.set()
 
     async def _measure_doubted(self, stream: Stream, served: _Served, on_trial: bool) -> None:
-        """Measure a listener each time that others want its place; one that has a place on trial is measured at once,
-        before all others."""
+        """Measure a listener each time that others want its place; one with a place on trial is measured at once,
+        before all others.
+        """
         if on_trial:
             await self._measure_listener(stream, served)
         while True:
@@ -321,7 +328,7 @@ class Feeder:
 
     async def _measure_listener(self, stream: Stream, served: _Served) -> None:
         who = served.who
-        while self.held.live_start(0) is None:  # there is nothing that it could send
+        while self.held.live_start(0) is None:  # it has nothing yet that it could send
             await self.held.wait_change()
         with dialled_as_told(who.nearness):
             serves = await self._measure(who.peer, who.addresses)
@@ -333,7 +340,7 @@ class Feeder:
         self._hand_on_surplus()
 
     def _hand_on_surplus(self) -> None:
-        """Tell the listener that is one too many that somebody else has its place, and where others are."""
+        """Tell the surplus listener that somebody else has its place, and where others are."""
         stream = self._ranking.find_surplus(_now())
         if stream is None:
             return
@@ -355,15 +362,14 @@ class Feeder:
         self._went.set()
 
     async def _answer_ask(self, stream: Stream, hello: m.Hello, who: ShowListener) -> None:
-        """Send what somebody asks for who wants only some segments, when it has its turn; heads are small, and are
-        sent at once."""
+        """Answer a request for some segments when it has its turn; heads are small, and are sent at once."""
         self._greet_listener(stream, who)
         if hello.heads:
             async with asyncio.timeout(_ASK):
                 wanted = replace(hello, count=min(hello.count, _HEADS_AT_ONCE))
                 await self._feed_listener(stream, wanted, self._send_head)
             return
-        with contextlib.suppress(_NoUpload):  # the stream ends in order: others may have the segment
+        with contextlib.suppress(_NoUpload):  # the stream ends normally: others may have the segment
             async with self._asks.take_turn(who.source) as ends:
                 wanted = replace(hello, count=min(hello.count, _MOST_AT_ONCE))
                 await self._feed_listener(stream, wanted, partial(self._send_beside, ends))
@@ -383,7 +389,7 @@ class Feeder:
             frames.write(stream, m.KeyRefused(answer))
 
     async def _hear_rooms(self, stream: Stream, who: ShowListener) -> None:
-        """Note where a listener says that there is room for others. One that serves nobody can't know of any."""
+        """Note the free places that a listener reports. A listener that serves nobody can't know of any."""
         try:
             while (message := await frames.read(stream)) is not None:
                 if not isinstance(message, m.RoomReport):
@@ -399,14 +405,17 @@ class Feeder:
             log.debug("a listener went: %s", fault)
 
     def list_places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
-        """Return where there is room for a listener that serves others, the nearest first: here, at the addresses
-        `own`, and below."""
+        """Return the free places for a listener that serves others, nearest first: here, at the addresses `own`, and
+        below.
+        """
         free = self.fan_out - self._ranking.count_serving(_now())
         here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
     def _other_addresses(self, stream: Stream, who: ShowListener | None) -> tuple[str, ...]:
-        """Return addresses of others that serve the show, without the one that asks; as many as it may be told."""
+        """Return addresses of others that serve the show, without the one that asks, and no more than it may be
+        told.
+        """
         mine = () if who is None else who.addresses
         near = () if who is None else self._sharers.list_nearby(who, _NEARBY)
         found = dict.fromkeys(near)
@@ -429,7 +438,7 @@ class Feeder:
         return self._ranking.get_standing(who, _now()) > Standing.TAKES
 
     def _say_state(self, stream: Stream, who: ShowListener | None = None) -> None:
-        """Return how this side stands, and whether there is room, for one more or for `who`."""
+        """Return the state of this side, and whether there is a place, for another listener or for `who`."""
         room = self.listeners < self.fan_out if who is None else self._ranking.may_enter(who, _now())
         if who is None and (served := self._listeners.get(stream)) is not None:
             who = served.who
@@ -441,7 +450,7 @@ class Feeder:
         self._say_state(stream, who)
 
     async def _feed_listener(self, stream: Stream, hello: m.Hello, send: _SendSegment) -> None:
-        """Send what a listener wants: with a `count` so many segments and no more, since it has no place."""
+        """Send what a listener wants; with a `count` only that many segments, since it has no place."""
         held = self.held
         try:
             number = (
@@ -470,7 +479,7 @@ class Feeder:
     async def _send_next(
         self, stream: Stream, number: int, send: _SendSegment, *, may_wait: bool
     ) -> int | None:
-        """Send segment `number`, or say that it is lost, and return the next one; None for no more."""
+        """Send segment `number`, or that it is lost. Return the number of the next one, or None at the end."""
         if self.held.fault is not None:
             raise self.held.fault
         segment = self.held.get_segment(number)
@@ -487,7 +496,7 @@ class Feeder:
         return number
 
     async def _wait_change(self, stream: Stream) -> None:
-        """Wait for the next change; meanwhile say each second that this side is there."""
+        """Wait for the next change; meanwhile send the state each second."""
         if stream.write_error is not None:
             raise stream.write_error
         if self.held.fault is not None:
@@ -499,7 +508,7 @@ class Feeder:
             self._say_state(stream)
 
     async def _send_segment(self, stream: Stream, segment: HeldSegment) -> bool:
-        """Send a segment, each piece when it is here. False when it got lost meanwhile."""
+        """Send a segment, each piece when it is here. Return False if the segment was lost meanwhile."""
         number = segment.segment.number
         frames.write(stream, m.Manifest(segment.segment.encoded))
         for index in range(segment.segment.pieces):
@@ -513,10 +522,11 @@ class Feeder:
         return True
 
     async def _send_beside(self, ends: float, stream: Stream, segment: HeldSegment) -> bool:
-        """Send a segment to one that has no place, when there is upload for it; as `_send_segment` otherwise. Raise
-        `_NoUpload` where that is when its turn is over, at `ends`."""
+        """Send a segment to somebody without a place, once there is upload for it; otherwise like `_send_segment`.
+        Raise `_NoUpload` if that would be after the turn ends, at `ends`.
+        """
         try:
-            async with asyncio.timeout_at(ends - _TELL):  # the turn's own end would reset the stream
+            async with asyncio.timeout_at(ends - _TELL):  # the end of the turn resets the stream
                 await self._next_beside.acquire()
         except TimeoutError:
             raise _NoUpload from None
@@ -525,7 +535,7 @@ class Feeder:
                 if _now() + pause > ends:
                     raise _NoUpload
                 await asyncio.sleep(min(pause, _TELL))
-                # a listener that has gone is sent nothing, and isn't counted
+                # the listener has left: nothing was sent, so nothing is counted
                 if stream.write_error is not None:
                     raise stream.write_error
             unused = 1 + max(self.fan_out - self.listeners, 0)
@@ -535,7 +545,7 @@ class Feeder:
         return await self._send_segment(stream, segment)
 
     async def _send_head(self, stream: Stream, segment: HeldSegment) -> bool:
-        """Send a segment's manifest alone. Always True."""
+        """Send only a segment's manifest. Always return True."""
         frames.write(stream, m.Manifest(segment.segment.encoded))
         await stream.drain()
         return True
@@ -551,7 +561,7 @@ def _describe(connection: Connection, hello: m.Hello) -> ShowListener:
     for text in hello.addresses:
         with contextlib.suppress(AddressError):
             address = Address.parse(text)
-            if address.peer != connection.peer:  # nobody sends others to a third one
+            if address.peer != connection.peer:  # nobody refers others to a third party
                 continue
             if is_dialled_as_told(address, nearness):
                 own.append(text)

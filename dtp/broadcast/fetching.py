@@ -1,4 +1,4 @@
-"""Asking others for what one neighbour of a show has left out or lost."""
+"""Request from others what one neighbour of a show has left out or lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Segments that are asked for at once: whoever has them sends no more for one question (see `feeding`).
+#: Segments in one request: an answer has no more (see `feeding`).
 _AT_ONCE: Final = 64
 #: Seconds until what is heard is compared with what another one has: doubled each time, up to a minute; and
 #: how many segments behind the newest one that is done, since others may be behind. Each listener takes up to
@@ -43,7 +43,7 @@ class Dial(Protocol):
 
 
 def dial_told(dial: Dial, get_teller: Callable[[str], Nearness | None]) -> Dial:
-    """Return a dialer like `dial`, for which each address is as far as whoever told of it."""
+    """Return a dialer like `dial` for which each address is as far away as its source."""
 
     @asynccontextmanager
     async def dial_one(address: str) -> AsyncIterator[Connection]:
@@ -68,7 +68,7 @@ async def open_ask_stream(connection: Connection, hello: m.Hello) -> AsyncIterat
 
 @dataclass(frozen=True, slots=True)
 class LateSegments:
-    """What others are asked for: segments from `first` on, which the neighbour at `address` hasn't sent yet."""
+    """Segments to request from others: those from `first` on, which the neighbour at `address` hasn't sent yet."""
 
     held: HeldSegments
     address: str
@@ -76,19 +76,19 @@ class LateSegments:
 
 
 class Fetcher:
-    """Asks others for segments."""
+    """Requests segments from others."""
 
     def __init__(self, me: PeerId, dial: Dial, parents: Parents, within: float, next_after: float) -> None:
-        """Others have `within` seconds in all; another one is asked after `next_after` seconds."""
+        """Others have `within` seconds in all; after `next_after` seconds another one is asked as well."""
         self._dial, self._parents = dial, parents
         self._own_pace = 0.75 + 0.5 * int.from_bytes(me.key[-2:], "big") / 65_536
         self._within, self._next_after = within, next_after
 
     async def fetch_from_others(self, held: HeldSegments, address: str, first: int, last: int) -> None:
-        """Have others than the neighbour at `address` send these segments, as far as they have them.
+        """Request these segments from others than the neighbour at `address`, as far as they have them.
 
-        Another one is asked when the one before has no more, or takes long. One that takes long isn't given up: where
-        all have too little processor time, nobody answers soon, and what others have would be lost.
+        The next one is asked when the one before has no more, or takes long. A slow one isn't given up: if all have
+        too little processor time nobody answers soon, and the segments that they have would be lost.
         """
         await self._ask_others(
             address,
@@ -103,7 +103,7 @@ class Fetcher:
         find_missing: Callable[[], LateSegments | None],
         note_sent: Callable[[], object],
     ) -> None:
-        """Have others send what comes too late, again and again: for that they need have no room.
+        """Request segments that come too late from others, again and again. They need no free place for that.
 
         `find_missing` gives what may be late, and is asked while `deprived` is set; `note_sent` is called when others
         have sent it.
@@ -121,13 +121,13 @@ class Fetcher:
                 await asyncio.sleep(due - began)
                 continue
             await self._fetch_following(missing)
-            # What the neighbour has sent meanwhile didn't have to be asked for: it may only have been late.
+            # Segments that the neighbour has sent meanwhile don't count: they may only have been late.
             if sent := missing.held.has_whole(missing.first) and not overdue.was_sent(missing.first):
                 note_sent()
             overdue.note_asked(sent, began, loop.time())
 
     async def _fetch_following(self, missing: LateSegments) -> None:
-        """Have others send the first segment that is missing, and what they have behind it."""
+        """Request the first missing segment from others, and those after it that they have."""
         held, first = missing.held, missing.first
         await self._ask_others(
             missing.address,
@@ -160,9 +160,11 @@ class Fetcher:
             await asyncio.gather(*pending, return_exceptions=True)
 
     async def compare_repeatedly(self, get_heard: Callable[[], tuple[HeldSegments | None, str]]) -> None:
-        """Compare what is heard with what others have, one after another; `get_heard` returns it, and from where.
+        """Compare what is heard with what others have, one after another. `get_heard` returns what is heard, and from
+        which address.
 
-        Otherwise a neighbour that does well would be heard for ever, even if it had a second chain of the producer.
+        Otherwise a neighbour that sends in time would be heard for ever, even if it had a second chain of the
+        producer.
         """
         turn, pause = 0, _COMPARE
         while True:
@@ -175,11 +177,12 @@ class Fetcher:
                 await self._compare_with(held, others[turn % len(others)], number)
 
     async def _compare_with(self, held: HeldSegments, other: str, number: int) -> None:
-        """Ask another one for the head of a segment that is here. Two chains of the producer end what is held."""
+        """Request the head of a segment that is here from somebody else. Two chains of the producer end the
+        stream.
+        """
         try:
             async with asyncio.timeout(self._within), self._dial(other) as connection:
-                # One that is farther behind, such as a device that began later, is asked for the newest one that it
-                # has.
+                # One that is farther behind, such as a device that began later, is asked for its newest head.
                 if not await _compare_head(held, connection, number):
                     await _compare_head(held, connection, None)
         except ProducerEquivocated as fault:
@@ -190,7 +193,7 @@ class Fetcher:
             log.info("%s doesn't say what it has: %s", other, fault or "no answer")
 
     async def _take_from(self, other: str, take: Callable[[Connection], Awaitable[object]]) -> None:
-        """Take what is missing over a connection to another one."""
+        """Fetch what is missing over a connection to somebody else."""
         try:
             async with self._dial(other) as connection:
                 await take(connection)
@@ -201,7 +204,7 @@ class Fetcher:
 
 
 async def _fetch_range(held: HeldSegments, connection: Connection, first: int, last: int) -> None:
-    """Take these segments, as far as they are there: whoever has them sends only some for one question."""
+    """Fetch these segments, as far as the other side has them; each request brings only some."""
     following = first
     while following <= last:
         before, following = following, await _fetch_some(held, connection, following, last)
@@ -210,8 +213,9 @@ async def _fetch_range(held: HeldSegments, connection: Connection, first: int, l
 
 
 async def _compare_head(held: HeldSegments, connection: Connection, number: int | None) -> bool:
-    """Compare a segment's head there with what is here, the newest one's without a `number`; return False where it
-    isn't there. Raise `ProducerEquivocated`."""
+    """Compare the other side's head of segment `number`, by default its newest one, with what is here. Return False
+    if it doesn't have it. Raise `ProducerEquivocated`.
+    """
     async with open_ask_stream(connection, m.Hello(number, count=1, heads=True)) as stream:
         while (message := await frames.read(stream)) is not None:
             match message:
@@ -223,20 +227,20 @@ async def _compare_head(held: HeldSegments, connection: Connection, number: int 
                     segment = Segment.decode(data)
                     is_newest = number is None and not segment.flags & (Flag.INIT | Flag.KEYS)
                     if segment.number == number or is_newest:
-                        if segment.number <= held.edge:  # what comes next here is heard from the neighbour
+                        if segment.number <= held.edge:  # later segments come from the neighbour
                             held.add_manifest(data)
                         return True
     return False
 
 
 async def _fetch_some(held: HeldSegments, connection: Connection, first: int, last: int) -> int:
-    """Take what is sent of these; return the first number of which nothing came, to be asked for next."""
+    """Fetch some of these segments. Return the first number of which nothing came, for the next request."""
     following = first
     async with open_ask_stream(connection, m.Hello(first, count=min(_AT_ONCE, last + 1 - first))) as stream:
         while (message := await frames.read(stream)) is not None:
             match message:
                 case m.Announced(data) if data != held.announcement.encoded:
-                    return following  # it has another stream, which is no lie
+                    return following  # it has another stream, which isn't a forgery
                 case m.Manifest(data):
                     number = held.add_manifest(data).number
                     following = max(following, number + 1) if number <= last else following

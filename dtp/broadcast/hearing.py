@@ -1,4 +1,6 @@
-"""`dtp.listen_to`: a show's segments, checked and in order, with their gaps named; and passed on to others."""
+"""`dtp.listen_to`: a show's segments, checked and in order, with gaps reported; they are passed on to other
+listeners.
+"""
 
 from __future__ import annotations
 
@@ -35,35 +37,35 @@ from dtp.net.connection import Connection
 from dtp.node.node import ANYWHERE, Node
 from dtp.tasks import start_task
 
-#: Who only listens.
+#: The place of somebody who only listens.
 NOWHERE: Final = Place(listen=())
 
 
 @dataclass(frozen=True, slots=True)
 class HeardSegment:
-    """A segment as it is heard: it is the producer's, and no earlier one is still to come."""
+    """A segment that was heard: it is signed by the producer, and no earlier one will follow it."""
 
-    #: Empty for keys, and for init data that is the same as before.
+    #: The segment's bytes; empty for keys, and for init data that is the same as before.
     data: bytes
     segment: Segment
-    #: The segments before it that nobody had any more; empty as a rule.
+    #: The segments before it that nobody had any more; normally empty.
     missed: range
     #: How far it is behind the newest one that is known here, ms by the producer's clock; or how much later it comes
     #: than the soonest of the last hours did, if that is more: over a slow link the newest of all isn't known.
     behind_ms: int
-    #: The bytes as the producer signed them: of a sealed show they are sealed.
+    #: The bytes as the producer signed them; those of a sealed show are sealed.
     carried: bytes
 
     @property
     def is_init(self) -> bool:
-        """True for what a decoder needs first, and which shows nothing."""
+        """True for data that a decoder needs first, and that shows nothing."""
         return Flag.INIT in self.segment.flags
 
 
 class ShowStream:
-    """The segments of a show, as they are heard: `async for heard in dtp.listen_to(address)`.
+    """The segments of a show, as they come: `async for heard in dtp.listen_to(address)`.
 
-    `async with` opens it before, and closes it at the end.
+    `async with` opens it first, and closes it at the end; iterating without it does both as well.
     """
 
     def __init__(
@@ -190,17 +192,18 @@ class ShowStream:
         await self.close()
 
     async def close(self) -> None:
-        """Listen no more, and leave those who listen here to others. Idempotent."""
+        """Stop listening, and refer our listeners to others. Idempotent."""
         await self._stack.aclose()
 
     async def announcement(self) -> Announcement:
-        """Wait until somebody is heard, and return what the show says of itself. Raise `ShowUnreachable`,
-        `SegmentForeign`."""
+        """Wait until somebody is heard, and return the show's announcement. Raise `ShowUnreachable`,
+        `SegmentForeign`.
+        """
         return (await self.receiver.wait_opened()).announcement
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where others can listen to the show from here."""
+        """The addresses at which this side passes the show on."""
         return addresses_of(self.node, self._service) if self._serves else ()
 
     def add_addresses(self, *addresses: str, teller: Nearness = Nearness.ANYWHERE) -> None:
@@ -212,29 +215,31 @@ class ShowStream:
 
     @property
     def is_heard(self) -> bool:
-        """True while somebody sends the show."""
+        """True while somebody sends us the show."""
         return bool(self.receiver.path)
 
     @property
     def listeners(self) -> int:
-        """How many listen to it here."""
+        """The number of listeners here."""
         return 0 if self._feeder is None else self._feeder.listeners
 
     async def wait_drained(self, patience: float = 10.0) -> None:
-        """Wait until those who listen here have all of a show that has ended, `patience` seconds at most."""
+        """Wait until our listeners have all of a show that has ended, for `patience` seconds at most."""
         if self._feeder is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._feeder.wait_drained()
 
     def _list_room(self, own: tuple[str, ...]) -> tuple[FreePlace, ...]:
-        """Return where there is room, here and below."""
+        """Return the free places, here and below."""
         if self._feeder is not None:
             return self._feeder.list_places(own)
         return tuple(FreePlace(each, self._fan_out) for each in own[:1] if self._fan_out)
 
     async def wait_feeder(self) -> Feeder:
-        """Wait until somebody is heard, and return what serves others here. Raise as `announcement` does."""
+        """Wait until somebody is heard, and return the `Feeder` that serves our listeners. Raise what `announcement`
+        raises.
+        """
         if self._feeder is None:
             held = await self.receiver.wait_opened()
             measure = measure_from(self._place, held.announcement)
@@ -252,8 +257,9 @@ class ShowStream:
         await (await self.wait_feeder()).serve_connection(connection)
 
     async def __aiter__(self) -> AsyncIterator[HeardSegment]:
-        """Give each segment once it is whole. Raise `ShowUnreachable`, `SegmentForeign`, `ProducerEquivocated`, and
-        `ShowLost` behind the last one that is here."""
+        """Yield each segment once it is whole. Raise `ShowUnreachable`, `SegmentForeign`, `ProducerEquivocated`, and
+        `ShowLost` after the last one that is here.
+        """
         if self._task is not None:
             async for each in self._iter_segments():
                 yield each
@@ -267,8 +273,9 @@ class ShowStream:
             yield await self._open_heard(each)
 
     async def iter_sealed(self) -> AsyncIterator[HeardSegment]:
-        """Yield each segment as it came, sealed where the show is: for programs that pass it on. Raise as
-        iterating does, but for `ShowSealed`. The stream has to be open."""
+        """Yield each segment as it came, still sealed if the show is, for programs that pass it on. Raise what
+        iterating raises, except `ShowSealed`. The stream has to be open.
+        """
         held = await self.receiver.wait_opened()
         loop = asyncio.get_running_loop()
         order = Order(held, lambda: self.receiver.start, lambda: round(loop.time() * 1000))
@@ -284,7 +291,9 @@ class ShowStream:
             await held.wait_change()
 
     def _key_places(self, producer: PeerId) -> list[str]:
-        """Return where the producer's keys are asked for: where it is known to be, else where it is found."""
+        """Return the addresses at which to request the producer's keys: the known ones, otherwise those that can be
+        found.
+        """
         here = [each for each in self.receiver.parents.addresses if _is_of(each, producer)]
         return here or [str(Address("dtp", peer=producer, service=self._service))]
 
@@ -295,7 +304,7 @@ class ShowStream:
         return self.receiver.parents.get_teller(place) if is_told else Nearness.PROCESS
 
     async def _open_heard(self, heard: HeardSegment) -> HeardSegment:
-        """Return what was heard as a program wants it. Raise `ShowSealed`."""
+        """Return a segment opened for the program. Raise `ShowSealed`."""
         segment = heard.segment
         if not self._opener.has_key(segment):
             held = await self.receiver.wait_opened()
@@ -306,25 +315,26 @@ class ShowStream:
         return replace(heard, data=data)
 
     def open_segment(self, segment: Segment, data: bytes) -> bytes:
-        """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key hasn't come."""
+        """Return the opened bytes of a held segment. Raise `ShowSealed` if its key hasn't come."""
         return self._opener.open_segment(segment, data)
 
 
 def _is_of(text: str, peer: PeerId) -> bool:
-    """Return whether an address is `peer`'s; others tell of some that are none."""
+    """Return whether an address is one of `peer`; those that others tell of may be malformed."""
     with contextlib.suppress(AddressError):
         return Address.parse(text).peer == peer
     return False
 
 
 def _with_service(address: Address) -> Address:
-    """Return an address of a show: one that names no service is of the usual one."""
+    """Return the address with the default service of shows if it names none."""
     return address if address.service else address.with_service(SERVICE)
 
 
 def _dial_as(identity: Identity, place: ShowPlace) -> Dial:
-    """Return what dials as `identity` from a place whose node has another one: for one question, without being
-    listed."""
+    """Return a dialer that dials as `identity` from a place whose node has another identity: for one request, without
+    being listed.
+    """
     where = replace(place, listen=()) if isinstance(place, Place) else NOWHERE
 
     @asynccontextmanager
@@ -336,7 +346,7 @@ def _dial_as(identity: Identity, place: ShowPlace) -> Dial:
 
 
 def _among(place: ShowPlace, given: Sequence[Address]) -> Place:
-    """Return the place of a listener by topic: it has to have links, to those who serve the show at first."""
+    """Return the place of a listener by topic, which needs links, at first to those who serve the show."""
     if not isinstance(place, Place):
         raise LocalError("a topic takes a node of its own: leave out place, or give a Place")
     first = [each.with_service("") for each in given if each.is_direct]
@@ -344,22 +354,21 @@ def _among(place: ShowPlace, given: Sequence[Address]) -> Place:
 
 
 class Order:
-    """Puts segments in order, as they become whole: a value over `HeldSegments`."""
+    """Yields segments in order, as they become whole: a value over `HeldSegments`."""
 
     def __init__(
         self, held: HeldSegments, start: Callable[[], int | None], now_ms: Callable[[], int]
     ) -> None:
-        """`start` gives the first segment to hear, once that is known; `now_ms` the time by a clock that is never
-        set."""
+        """`start` returns the first segment to hear, once it is known; `now_ms` the time by a monotonic clock."""
         self._held, self._start, self._now_ms = held, start, now_ms
         self._lateness = Lateness()
         self._next: int | None = None
         self._missed_from: int | None = None
-        #: Init data and keys that were given last.
+        #: The latest init data and keys that were yielded.
         self._given: deque[int] = deque(maxlen=16)
 
     def take_ready(self) -> Iterable[HeardSegment]:
-        """Give the segments that are next and whole."""
+        """Yield the segments that are next and whole."""
         held = self._held
         if self._next is None:
             self._next = self._start()

@@ -1,4 +1,4 @@
-"""What a producer, a relay or a listener holds of a stream: its newest segments, checked, within a bound of bytes."""
+"""The newest segments of a stream, checked, that a producer, relay or listener holds within a limit of bytes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dtp.identity import PeerId
 
 #: Bytes: two minutes of 4 Mbit/s.
 HELD: Final = 64 * 1024 * 1024
-#: Segments that say how many bytes a second the stream has.
+#: Segments from which the stream's bytes per second are computed.
 _NEWEST: Final = 16
-#: Numbers of segments that are known to be lost.
+#: The most numbers of lost segments that are remembered.
 _GAPS: Final = 4096
 
 
 class HeldSegment:
-    """A segment and those of its pieces that are here."""
+    """A segment, and the pieces of it that are here."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
@@ -37,16 +37,16 @@ class HeldSegment:
         return not self._missing
 
     def get_piece(self, index: int) -> bytes | None:
-        """Return a piece, None while it isn't here."""
+        """Return a piece, or None while it isn't here."""
         return self._pieces[index]
 
     @property
     def data(self) -> bytes:
-        """All of its bytes. Only when it is whole."""
+        """All bytes of the segment. Use it only when the segment is whole."""
         return b"".join(each for each in self._pieces if each is not None)
 
     def add_piece(self, index: int, piece: bytes) -> bool:
-        """Keep a piece; True when it is new. Raise `SegmentForged` for one that isn't what was signed."""
+        """Add a piece, and return whether it is new. Raise `SegmentForged` if it doesn't match the signed hash."""
         if 0 <= index < len(self._pieces) and self._pieces[index] is not None:
             return False
         self.segment.check_piece(index, piece)
@@ -56,13 +56,15 @@ class HeldSegment:
 
 
 class HeldSegments:
-    """The newest segments of a stream. Whoever waits is woken by `wait_change()`.
+    """The newest segments of a stream. `wait_change()` returns when they change.
 
-    Segments are forgotten from the lowest number on, but for the newest init data and the newest keys.
+    Segments are forgotten from the lowest number on, except the newest init data and the newest keys.
     """
 
     def __init__(self, announcement: Announcement, *, limit: int = HELD) -> None:
-        """`limit` is in bytes; the newest segment is held, whatever its size. At most `REMEMBERED` segments are."""
+        """`limit` is in bytes; the newest segment is held whatever its size. At most `REMEMBERED` segments are
+        held.
+        """
         self.announcement = announcement
         self.verifier = Verifier(announcement)
         self._segments: OrderedDict[int, HeldSegment] = OrderedDict()
@@ -70,53 +72,55 @@ class HeldSegments:
         #: The segments that have keys, by epoch.
         self._keys: dict[int, int] = {}
         self._limit, self._size = limit, 0
-        #: What is below was forgotten, or came before this side began; except for init data.
+        #: Segments below this number were forgotten, or came before this side began, except init data.
         self._floor: int | None = None
         self._changed = asyncio.Event()
-        #: The highest number that was seen; -1 before the first.
+        #: The highest number seen so far; -1 before the first.
         self.edge = -1
-        #: The number of the last segment of all, once it is known.
+        #: The number of the show's last segment, once it is known.
         self.last: int | None = None
-        #: What ended it before its end, if anything did.
+        #: The error that ended the stream early, if any.
         self.fault: SegmentError | None = None
 
     def __len__(self) -> int:
         return len(self._segments)
 
     def get_segment(self, number: int) -> HeldSegment | None:
-        """Return a segment, None where it isn't here."""
+        """Return a segment, or None if it isn't here."""
         return self._segments.get(number)
 
     def has_whole(self, number: int) -> bool:
-        """True when the segment is here, with all its pieces."""
+        """True if the segment is here with all its pieces."""
         each = self._segments.get(number)
         return each is not None and each.whole
 
     def is_lost(self, number: int) -> bool:
-        """True when nobody has the segment any more, or it was forgotten here."""
+        """True if nobody has the segment any more, or it was forgotten here."""
         return number in self._gaps or (number < self.oldest and number not in self._segments)
 
     def find_next(self, number: int) -> int:
-        """Return the first number above a lost one that isn't lost; `edge + 1` where all are."""
+        """Return the first number above a lost one that isn't lost; `edge + 1` if all are."""
         following = number + 1
         while following <= self.edge and self.is_lost(following):
-            # What is below the oldest was forgotten but for init data: of years of a show there is no need to count.
+            # Below the oldest only init data is left: there is no need to count through years of a show.
             kept = (each for each in self._segments if following < each < self.oldest)
             following = following + 1 if following >= self.oldest else min(kept, default=self.oldest)
         return following
 
     def find_held(self, number: int) -> int:
-        """Return the first number from `number` on of which something is here; `edge + 1` where nothing is."""
+        """Return the first number from `number` on of which something is here; `edge + 1` if there is none."""
         return min((each for each in self._segments if each >= number), default=self.edge + 1)
 
     @property
     def oldest(self) -> int:
-        """The lowest number that is held, beside init data; `edge + 1` where nothing is."""
+        """The lowest number that is held, apart from init data; `edge + 1` if nothing is held."""
         return self.edge + 1 if self._floor is None else self._floor
 
     @property
     def ended(self) -> bool:
-        """True when nothing more comes: all up to the last segment is here or lost, or the producer is not honest."""
+        """True when nothing more comes: all segments up to the last one are here or lost, or the producer has signed
+        two chains.
+        """
         if self.fault is not None:
             return True
         if self.last is None:
@@ -126,13 +130,13 @@ class HeldSegments:
 
     @property
     def rate(self) -> float:
-        """Bytes a second, of what came last; 0 where its segments have no length in time."""
+        """Bytes per second of the latest segments; 0 if the segments don't say how long they last."""
         newest = [each.segment for each in islice(reversed(self._segments.values()), _NEWEST)]
         seconds = sum(each.duration_ms for each in newest) / 1000
         return sum(each.size for each in newest) / seconds if seconds else 0.0
 
     def add_manifest(self, data: bytes) -> Segment:
-        """Take a manifest. Raise what `Verifier.check` raises; two chains end the stream."""
+        """Add a manifest. Raise what `Verifier.check` raises; two chains end the stream."""
         try:
             segment = self.verifier.check(data)
         except ProducerEquivocated as fault:
@@ -141,7 +145,7 @@ class HeldSegments:
         is_init = bool(segment.flags & (Flag.INIT | Flag.KEYS))
         if self._floor is None and not is_init:
             self._floor = segment.number
-        # what was given up stays lost
+        # a segment that was given up stays lost
         known = segment.number in self._segments or segment.number in self._gaps
         if not known and (is_init or segment.number >= self.oldest):
             self._keep_segment(segment)
@@ -172,8 +176,9 @@ class HeldSegments:
         return True
 
     def add_piece(self, number: int, index: int, piece: bytes) -> bool:
-        """Take a piece; True when it is new. Raise `SegmentForged`, and `SegmentError` for no segment of the stream
-        that is held: a piece comes behind its manifest."""
+        """Add a piece, and return whether it is new. Raise `SegmentForged`, and `SegmentError` if its manifest didn't
+        come before.
+        """
         held = self._segments.get(number)
         if held is None:
             if self.is_lost(number):  # forgotten meanwhile, or given up
@@ -185,15 +190,15 @@ class HeldSegments:
         return True
 
     def add_own(self, segment: Segment, data: bytes) -> None:
-        """Take a segment that was just signed here."""
+        """Add a segment that was just signed here."""
         self.add_manifest(segment.encoded)
         for index, piece in enumerate(pieces_of(data)):
             self.add_piece(segment.number, index, bytes(piece))
 
     def add_gap(self, first: int, last: int) -> None:
-        """Note that segments `first` to `last` are lost. The edge stays: nobody signs what is lost.
+        """Note that segments `first` to `last` are lost. `edge` stays, since nothing about a gap is signed.
 
-        Of more than a few thousand, those that aren't here count as forgotten, like all before them.
+        If there are more than a few thousand, those that aren't here count as forgotten, like all before them.
         """
         if last - first >= _GAPS:
             self._floor = max(self._floor or 0, last + 1 - _GAPS)
@@ -208,7 +213,7 @@ class HeldSegments:
         self._wake_waiting()
 
     def accept_proof(self, data: bytes) -> None:
-        """Take a proof that the producer signed two chains. Raise `SegmentError` for one that proves nothing."""
+        """Accept a proof that the producer signed two chains. Raise `SegmentError` if it proves nothing."""
         proof = Equivocation.decode(data, self.announcement)
         self.verifier.accept_proof(proof)
         self._end_by_fault(
@@ -220,7 +225,9 @@ class HeldSegments:
         self._wake_waiting()
 
     def live_start(self, back_ms: int) -> int | None:
-        """Return the segment to begin with, `back_ms` before the newest one; None where there is none yet."""
+        """Return the number of the segment to begin with, `back_ms` before the newest one; None if there is none
+        yet.
+        """
         starts = [
             each.segment
             for each in self._segments.values()
@@ -233,8 +240,9 @@ class HeldSegments:
         return max(early, default=min(each.number for each in starts))
 
     def needed_by(self, number: int) -> list[HeldSegment]:
-        """Return what segment `number` needs from others, as far as it is here: the key of its epoch, and init
-        data."""
+        """Return the numbers of the segments that segment `number` depends on, as far as they are here: the key of
+        its epoch, and init data.
+        """
         held = self._segments.get(number)
         if held is None:
             return []
@@ -243,7 +251,7 @@ class HeldSegments:
         return [each for each in found if each is not None]
 
     def notify_change(self) -> None:
-        """Wake whoever waits for a change: something beside the segments has."""
+        """Wake those who wait for a change: something other than the segments has changed."""
         self._wake_waiting()
 
     def _wake_waiting(self) -> None:
@@ -251,25 +259,27 @@ class HeldSegments:
         changed.set()
 
     async def wait_change(self) -> None:
-        """Wait for the next change. Look first and wait then: without an `await` between, none is missed."""
+        """Wait for the next change. Check the state first, and then wait without another `await` between: so no
+        change is missed.
+        """
         await self._changed.wait()
 
 
 class ShowProgress:
-    """How far a show is here: what is held from where listening began, and what is wanted next."""
+    """The progress of a show here: what is held from where listening began, and what is wanted next."""
 
     def __init__(self, start: int | None = None, limit: int = HELD) -> None:
         self.held: HeldSegments | None = None
-        #: The first segment that is heard, but for init data; None before it is known.
+        #: The first segment that is heard, apart from init data; None before it is known.
         self.start = start
         self._limit = limit
-        #: All segments below are here or lost.
+        #: All segments below this number are here or lost.
         self._passed = 0
         self._opened = asyncio.Event()
 
     @property
     def announcement(self) -> Announcement | None:
-        """Of what is held; None before."""
+        """The announcement of what is held; None before there is one."""
         return None if self.held is None else self.held.announcement
 
     @property
@@ -278,28 +288,28 @@ class ShowProgress:
         return self.held is not None and self.held.ended
 
     def open(self, announcement: Announcement) -> HeldSegments:
-        """Return what is held from here on of what was announced: nothing yet."""
+        """Begin to hold the stream of an announcement. Return the `HeldSegments`, which are empty."""
         self.held = HeldSegments(announcement, limit=self._limit)
         self._opened.set()
         return self.held
 
     def end(self) -> None:
-        """Wake whoever waits, since nothing more comes."""
+        """Wake those who wait: nothing more comes."""
         self._opened.set()
         if self.held is not None:
             self.held.notify_change()
 
     async def wait_opened(self) -> HeldSegments | None:
-        """Wait until something is held, and return that; None where that never comes."""
+        """Wait until a stream is held, and return it; None if the show ends without one."""
         await self._opened.wait()
         return self.held
 
     def is_from_producer(self, path: Sequence[PeerId]) -> bool:
-        """True where who has this path hears the producer, as it says."""
+        """True if a neighbour with this path says that it hears the producer."""
         return self.held is not None and tuple(path[:1]) == (self.held.announcement.producer,)
 
     def first_wanted(self) -> int | None:
-        """Return the first segment that isn't here nor lost; None before any is known, and when all are here."""
+        """Return the first segment that is neither here nor lost; None before any is known, and when all are here."""
         held, number = self.held, self.start
         if held is None or number is None:
             return number
@@ -312,7 +322,7 @@ class ShowProgress:
         return number
 
     def give_up_rest(self) -> None:
-        """Call lost what isn't whole: what is behind is delivered all the same."""
+        """Count segments that aren't whole as lost, so that those behind them are delivered."""
         wanted = self.first_wanted()
         if self.held is not None and wanted is not None and wanted <= self.held.edge:
             self.held.add_gap(wanted, self.held.edge)
