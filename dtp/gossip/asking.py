@@ -1,4 +1,4 @@
-"""Messages that are told of and asked for: IHAVE, IWANT, IDONTWANT, promises; and the past for late joiners."""
+"""Announced and requested messages: IHAVE, IWANT, IDONTWANT, promises; and the history for late joiners."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dtp.gossip import frames
 from dtp.gossip.core import SETTLED_BEATS, Core, Neighbour, TopicState
 from dtp.gossip.frames import GossipFrameType
 
-#: Neighbours that a topic's past is asked of.
+#: Neighbours that are asked for a topic's history.
 HISTORY_PEERS: Final = 3
-#: Ids that a neighbour in a full mesh is told, at a heartbeat: it should have them.
+#: Ids announced to a neighbour in a full mesh at a heartbeat: it should have them already.
 _FULL_IDS: Final = 200
-#: Ids whose counts of IWANT are kept for one neighbour; the one asked for longest ago goes first.
+#: Ids whose IWANTs are counted for one neighbour; the one that was requested longest ago is dropped first.
 _SERVED: Final = 8192
-#: Heartbeats of a neighbour that may fall into one of ours.
+#: The most heartbeats of a neighbour within one of ours.
 _BEATS: Final = 3
-#: Ids that are asked for at a time, of all neighbours: beyond, IHAVEs wait for the next heartbeat.
+#: Ids requested from all neighbours at a time: beyond this, IHAVEs wait for the next heartbeat.
 _ASKED: Final = 20_000
-#: Messages that a neighbour is told of again at most.
+#: The most messages that are announced to a neighbour again.
 _TOLD_AGAIN: Final = 131_072
-#: Neighbours that are remembered as having what another one was asked for: each tells of it once, and may not give
-#: it.
+#: Neighbours that are remembered as having a message that was requested from another: each announces it once, and may
+#: not send it.
 _OTHERS: Final = 8
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A message that was asked for: of whom, until when it has to come, and who else has it."""
+    """A requested message: from whom it was requested, by when it has to come, and who else has it."""
 
     peer: bytes
     until: float
@@ -38,12 +38,13 @@ class _Asked:
 
 
 class Asking:
-    """What was asked of whom."""
+    """The requests to neighbours."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._asked: dict[bytes, _Asked] = {}
-        #: Messages that came from others or too late: whom they were asked of, and until when they may still come.
+        #: Messages that came from others or too late: from whom they were requested, and until when they may still
+        #: come.
         self._late: BoundedDict[bytes, tuple[bytes, float]] = BoundedDict(_ASKED)
         #: Messages that were refused for their time, which an id always has: until when they may be offered, and that
         #: time.
@@ -53,17 +54,17 @@ class Asking:
         return len(self._asked)
 
     def count_refused(self) -> int:
-        """Return how many messages were refused for their time and may still be offered."""
+        """Return the number of messages that were refused for their time and may still be offered."""
         return len(self._refused)
 
     def count_late(self) -> int:
-        """Return how many messages may still come from neighbours that were asked for them."""
+        """Return the number of messages that may still come from neighbours that were asked for them."""
         return len(self._late)
 
     # ---- what neighbours say ------------------------------------------------------------------------------------
 
     def receive_ihave(self, neighbour: Neighbour, body: bytes, now: float) -> None:
-        """Process IHAVE, which names messages that a neighbour has: ask for missing ones, each of one neighbour."""
+        """Process IHAVE, which names messages that a neighbour has: request missing ones, each from one neighbour."""
         core, limits = self._core, self._core.limits
         topic, rest = frames.read_topic(body)
         state = core.topics.get(topic)
@@ -71,7 +72,7 @@ class Asking:
             core.counts["ihave-unknown-topic"] += 1
             return
         if neighbour.beat.count_frame(GossipFrameType.IHAVE, topic) > limits.ihaves:
-            core.counts["ihave-flood"] += 1  # blamed on nobody: behind a stall much comes at once
+            core.counts["ihave-flood"] += 1  # nobody is blamed: after a stall much comes at once
             return
         ids = frames.read_ids(rest)
         if core.scores[neighbour.key] < core.scores.weights.gossip:
@@ -99,13 +100,14 @@ class Asking:
             core.send_control(neighbour, frames.frame(GossipFrameType.IWANT, *wanted), now)
 
     def note_refused(self, message_id: bytes, time_ms: int, now: float) -> None:
-        """Note that a message was refused for its time: it isn't asked for as long as it would be refused again."""
+        """Note that a message was refused for its time: it isn't requested while it would be refused again."""
         limits = self._core.limits
         self._refused[message_id] = now + max(limits.stale, limits.held_time), time_ms
 
     def _would_be_refused(self, message_id: bytes, now: float) -> bool:
-        """True for what was refused for its time, and would be now: one from the future may be taken later, and this
-        side's clock may have been set."""
+        """True if a message was refused for its time and would be refused now: one from the future may be accepted
+        later, and this side's clock may have been set.
+        """
         refused = self._refused.get(message_id)
         return refused is not None and self._core.refusal_by_time(refused[1], now) != ""
 
@@ -121,7 +123,7 @@ class Asking:
                 core.counts["iwant-not-held"] += 1
                 continue
             if neighbour.served.get(message_id, 0) >= limits.iwants:
-                core.counts["iwant-flood"] += 1  # blamed on nobody: who waits for slow answers asks again
+                core.counts["iwant-flood"] += 1  # nobody is blamed: slow answers make neighbours ask again
                 continue
             neighbour.served[message_id] = neighbour.served.pop(message_id, 0) + 1
             if len(neighbour.served) > _SERVED:
@@ -138,7 +140,9 @@ class Asking:
                 self._mark_owed(held.topic, neighbour, now)
 
     def _mark_owed(self, topic: bytes, neighbour: Neighbour, now: float) -> None:
-        """Have a neighbour told again of everything that is held and not stale: what it asked for had no room."""
+        """Announce everything that is held and not stale to a neighbour again: there was no room for what it
+        requested.
+        """
         state = self._core.topics.get(topic)
         if state is not None and neighbour.key in state.members and neighbour.key not in state.owed:
             core = self._core
@@ -153,7 +157,7 @@ class Asking:
     # ---- what comes of it ---------------------------------------------------------------------------------------
 
     def on_arrived(self, message_id: bytes, sender: Neighbour | None, now: float) -> None:
-        """Note that a message is here, so that its promise is kept. `sender` is None if it was written here."""
+        """Note that a message has arrived, which keeps its promise. `sender` is None if it was written here."""
         asked = self._asked.pop(message_id, None) if self._asked else None
         if asked is not None:
             self._expect_late(message_id, asked.peer, now)
@@ -183,7 +187,8 @@ class Asking:
             core.counts["promise-broken"] += 1
             self._expect_late(message_id, asked.peer, now)
             promised = core.neighbours.get(asked.peer)
-            # One that gave some of it is slow, or we are; one that gave nothing has promised what it doesn't have.
+            # A neighbour that sent some of them is slow, or we are; one that sent none has promised what it doesn't
+            # have.
             since = None if promised is None else promised.silent_since
             if since is not None and now - since > core.limits.silent:
                 blamed.add(asked.peer)
@@ -195,13 +200,13 @@ class Asking:
                 self._announce_held(state, now)
 
     def on_neighbour_gone(self, peer: bytes, now: float) -> None:
-        """Ask others for what a neighbour that has gone was asked for. What no other one has told of is asked for
-        when somebody tells of it next, as this neighbour does when it is back."""
+        """Request from others what was requested from a neighbour that is gone. A message that nobody else has
+        announced is requested at its next announcement, such as by this neighbour once it is back.
+        """
         self._ask_others([each for each, asked in self._asked.items() if asked.peer == peer], now)
 
     def _ask_others(self, ids: Iterable[bytes], now: float) -> None:
-        """Ask another neighbour for messages, instead of the one that was asked before, where another one has told of
-        them."""
+        """Request messages from another neighbour than before, if another one has announced them."""
         core = self._core
         again: dict[bytes, list[bytes]] = {}
         for message_id in ids:
@@ -213,13 +218,13 @@ class Asking:
         for peer, found in again.items():
             if core.neighbours[peer].silent_since is None:
                 core.neighbours[peer].silent_since = now
-            # Those that were asked before may have told of them in many frames.
+            # The former neighbours may have announced them in many frames.
             for at in range(0, len(found), most):
                 some = frames.frame(GossipFrameType.IWANT, *found[at : at + most])
                 core.send_control(core.neighbours[peer], some, now)
 
     def _forget_old(self, now: float) -> None:
-        """Forget what no neighbour offers, gives or asks for any more."""
+        """Forget messages that no neighbour offers, sends or requests any more."""
         while self._refused and next(iter(self._refused.values()))[0] <= now:
             self._refused.popitem(last=False)
         while self._late and next(iter(self._late.values()))[1] <= now:
@@ -230,7 +235,9 @@ class Asking:
                 served.popitem(last=False)
 
     def _announce_held(self, state: TopicState, now: float) -> None:
-        """Send IHAVE to those that messages were left out for, to some outside the mesh, and within a full mesh."""
+        """Send IHAVE to neighbours for which messages were left out, to some outside the mesh, and within a full
+        mesh.
+        """
         for peer in [peer for peer in state.owed if self._may_tell(peer)]:
             number = state.owed.pop(peer)
             rest = self._send_ihave(state, peer, number, self._core.limits.ids, now)
@@ -245,7 +252,9 @@ class Asking:
         return core.scores[peer] >= core.scores.weights.gossip and not core.neighbours[peer].outbox.is_busy
 
     def _order_by_last_told(self, state: TopicState, peers: Iterable[bytes], end: int) -> list[bytes]:
-        """Return those that weren't told of all messages below `end`, the one that was told longest ago first."""
+        """Return the neighbours that weren't told of all messages below `end`, the one that was told longest ago
+        first.
+        """
         fit = [
             peer
             for peer in sorted(peers)
@@ -289,7 +298,9 @@ class Asking:
     # ---- the past -----------------------------------------------------------------------------------------------
 
     def ask_history(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
-        """Ask a neighbour for the messages that it holds, if history is wanted and fewer than enough were asked."""
+        """Ask a neighbour for the messages that it holds, if history is wanted and not enough neighbours were
+        asked.
+        """
         if state.history_left and state.name not in neighbour.past_wanted:
             state.history_left -= 1
             most = self._core.limits.history
@@ -314,7 +325,7 @@ class Asking:
         self.give_past(neighbour, now)
 
     def give_past(self, neighbour: Neighbour, now: float) -> None:
-        """Send a neighbour the history that it asked for, as fast as it reads: called again when there is room."""
+        """Send a neighbour the history that it requested, as fast as it reads: call it again when there is room."""
         held_messages, outbox = self._core.held, neighbour.outbox
         for topic, (start, end, since_ms) in list(neighbour.past.items()):
             for number, held in held_messages.from_number(topic, start):

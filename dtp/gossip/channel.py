@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from dtp.gossip.gossip import Gossip
     from dtp.net.stream import Stream
 
-#: Bytes that are written at a time, and that may wait in the stream: the rest waits in the router, counted.
+#: Bytes that are written at a time, and that may wait in the stream: the rest waits in the router, which counts it.
 _AT_ONCE: Final = 64 * 1024
 _QUEUED: Final = 128 * 1024
-#: Frames that are processed at once. What a neighbour has sent beyond waits for a turn of the loop with time: some
-#: take 0.03 ms, and 64 KiB may have 16,000.
+#: Frames that are processed at once. Further frames of a neighbour wait for a turn of the loop that has time: some
+#: frames take 0.03 ms, and 64 KiB may hold 16,000.
 _STEP: Final = 128
-#: Pieces that wait are put together up to so many bytes: of a window there may be millions.
+#: Waiting pieces are joined up to this many bytes: a window may hold millions of pieces.
 _PIECE: Final = 16 * 1024
 #: The code that a stream is reset with when nothing more is read from it.
 CUT_OFF: Final = 1
@@ -32,20 +32,20 @@ class NeighbourSink:
         self.peer = peer
         self._gossip = gossip
         self._stream = stream
-        #: What has come and isn't processed yet: a part of a frame, or with `_has_more` whole ones; and for how many
-        #: bytes credit is given back once those are.
+        #: Received bytes that aren't processed yet: a part of a frame, or with `_has_more` whole frames; and the
+        #: bytes for which credit is given back afterwards.
         self._partial = b""
         self._has_more = False
         self._owed = 0
         self._is_waiting = False
         self._unread: list[bytes] = []
-        #: The neighbour has finished: it is over once all is processed.
+        #: True once the neighbour has finished: the stream is over once everything is processed.
         self._is_ending = False
         self._is_over = False
         self._ended: asyncio.Future[None] = stream.connection.loop.create_future()
 
     def attach(self) -> None:
-        """Process what comes, from now on."""
+        """Process incoming bytes from now on."""
         self._stream.set_low_mark(_AT_ONCE)
         self._stream.delay_acks()
         self._stream.attach_sink(self)
@@ -61,7 +61,7 @@ class NeighbourSink:
         if self._is_over:
             self._stream.consumed(len(data))
         elif self._gossip.is_paused or self._unread or self._has_more:
-            # No more comes than the stream's window: credit isn't given back.
+            # Without credit no more than the stream's window can come.
             if self._unread and len(self._unread[-1]) + len(data) <= _PIECE:
                 self._unread[-1] += data
             else:
@@ -77,7 +77,7 @@ class NeighbourSink:
             self._wait_turn()
 
     def _process_step(self) -> None:
-        """Process some frames of what has come."""
+        """Process some of the received frames."""
         self._has_more = False
         try:
             found, used = split_frames(self._partial, self._gossip.limits.message, _STEP)
@@ -98,7 +98,9 @@ class NeighbourSink:
         self._gossip.turns.wait_turn(self._go_on, self._stream.connection.account)
 
     def _go_on(self) -> bool | None:
-        """Process more in a turn that has time; return whether there is still more, None for nothing done."""
+        """Process more frames in a turn that has time. Return whether there are still more, or None if nothing was
+        done.
+        """
         self._is_waiting = False
         if self._is_over or self._gossip.is_paused:
             return None
@@ -110,7 +112,7 @@ class NeighbourSink:
         return False
 
     def resume(self) -> None:
-        """Process what has come meanwhile, now that there is room again."""
+        """Process what came meanwhile, since there is room again."""
         while not (self._gossip.is_paused or self._is_over or self._is_waiting):
             if self._has_more:
                 self._wait_turn()
@@ -124,7 +126,7 @@ class NeighbourSink:
                 return
 
     def stream_eof(self) -> None:
-        """Close the channel behind what has come: the neighbour has finished."""
+        """Close the channel once all that came is processed: the neighbour has finished."""
         self._is_ending = True
         if not (self._has_more or self._unread):
             self.close()
@@ -142,7 +144,7 @@ class NeighbourSink:
         return self._stream.connection.limits.stream_window + _QUEUED
 
     def send(self) -> None:
-        """Write what the router has, as far as the stream takes it."""
+        """Write what the router has queued, as far as the stream has room."""
         stream, router = self._stream, self._gossip.router
         now = stream.connection.loop.time()
         while not self._is_over and stream.queued < _QUEUED:
@@ -151,14 +153,14 @@ class NeighbourSink:
                 return
             try:
                 stream.write(data)
-            except DtpError:  # it, or its connection, is over: what ended it is told by itself
+            except DtpError:  # the stream or its connection is over: `stream_error` is called for that
                 self._mark_over()
                 return
             if not router.queued_bytes(self.peer):  # as after most messages
                 return
 
     def stream_writable(self) -> None:
-        """Write more, now that the stream takes it."""
+        """Write more, since the stream has room again."""
         if self._is_over:
             return
         if self._stream.write_error is not None:
@@ -174,9 +176,9 @@ class NeighbourSink:
             self._stream.reset(CUT_OFF)
 
     def finish(self) -> None:
-        """End it behind what was sent.
+        """End the stream after what was sent.
 
-        The neighbour isn't asked to stop: it hears that first, and would leave the last that was sent unread.
+        The neighbour isn't asked to stop: it would hear that first, and not read the last bytes that were sent.
         """
         if not self._is_over:
             self.send()

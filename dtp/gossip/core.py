@@ -20,32 +20,34 @@ from dtp.gossip.score import Scores
 from dtp.gossip.seen import SeenCache
 from dtp.peers.clocks import ClockDifference, PeerClocks
 
-#: Topics of all neighbours together that are remembered.
+#: The most topics that are remembered, of all neighbours together.
 KNOWN_TOPICS: Final = 16_384
-#: ... and of each of them in any case: those that name a thousand each keep no room from others.
+#: ... and of each neighbour in any case: neighbours that name a thousand topics each leave room for others.
 LEAST_TOPICS: Final = 16
-#: Heartbeats after which a message should have come to all of a full mesh: before, telling of it only doubles it.
+#: Heartbeats after which a message should have reached all of a full mesh: announcing it earlier only doubles
+#: traffic.
 SETTLED_BEATS: Final = 2
-#: Names kept of each kind for a topic: back-offs, and how far those were told that aren't in the mesh.
+#: Entries kept of each kind for a topic: back-offs, and how far neighbours outside the mesh were told.
 KNOWN_NAMES: Final = 4096
-#: Seconds by which a clock was set at least that others are told of; below it was slewed, or read late.
+#: The least seconds by which a clock was set before others are told; a smaller difference comes from slewing or
+#: reading late.
 _SET: Final = 1.0
 
 
 class Verdict(Enum):
-    """What a validator says of a message."""
+    """A validator's verdict on a message."""
 
-    #: It is for the program, and is passed on.
+    #: Deliver it to the program, and forward it.
     ACCEPT = "accept"
-    #: It isn't, and nobody is to blame.
+    #: Don't deliver or forward it; nobody is to blame.
     IGNORE = "ignore"
-    #: Nobody should have passed it on: whoever brought it loses by that.
+    #: Don't deliver or forward it; the neighbour that sent it loses score.
     REJECT = "reject"
 
 
-#: Says what a message is worth; None: it will be said later, by `Router.set_verdict`.
+#: Returns the verdict on a message, or None if `Router.set_verdict` gives it later.
 Validate = Callable[[Message], Verdict | None]
-#: Gives the payload as the program wrote it; None when it can't be opened.
+#: Returns the payload as the program wrote it, or None if it can't be opened.
 Open = Callable[[Parsed], bytes | None]
 
 
@@ -53,7 +55,7 @@ Open = Callable[[Parsed], bytes | None]
 
 
 class Delivered(NamedTuple):
-    """A message for the program. `sender` is the neighbour that brought it; `is_past` when the past was asked for."""
+    """A message for the program. `sender` is the neighbour that sent it; `is_past` is true for requested history."""
 
     topic: bytes
     message: Message
@@ -63,7 +65,7 @@ class Delivered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RecordsOffered:
-    """A neighbour names others that have a topic, by signed records that nobody has checked yet."""
+    """A neighbour names others that have a topic, by signed records that weren't checked yet."""
 
     topic: bytes
     records: tuple[bytes, ...]
@@ -72,14 +74,14 @@ class RecordsOffered:
 
 @dataclass(frozen=True, slots=True)
 class MembersChanged:
-    """Neighbours have come to a topic, or gone from it."""
+    """Neighbours have joined or left a topic."""
 
     topic: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
-    """A neighbour is to be cut off: it reads nothing, or isn't worth reading."""
+    """A neighbour has to be cut off: it reads nothing, or its score is too low."""
 
     peer: bytes
     reason: str
@@ -93,9 +95,9 @@ Event = Delivered | RecordsOffered | MembersChanged | CutOff
 
 @dataclass(slots=True)
 class Beat:
-    """What a neighbour did since the last heartbeat; all of it is bounded, since only joined topics are counted."""
+    """Counts of what a neighbour did since the last heartbeat; bounded, since only joined topics are counted."""
 
-    #: Ids that it was asked for, and records of others that it has given.
+    #: Ids requested from it, and records of others that it has sent.
     asked: int = 0
     records: int = 0
     #: Frames of a kind and a topic. Of each topic, since who has a thousand says a thousand times as much.
@@ -109,7 +111,7 @@ class Beat:
         return count
 
     def clear(self) -> None:
-        """Begin anew, at a heartbeat."""
+        """Reset the counts, at a heartbeat."""
         self.asked = self.records = 0
         self.frames.clear()
         self.introduced_to.clear()
@@ -117,7 +119,7 @@ class Beat:
 
 @dataclass(slots=True)
 class Neighbour:
-    """Somebody with a stream to us."""
+    """A peer with a stream to us."""
 
     key: bytes
     outgoing: bool
@@ -130,17 +132,17 @@ class Neighbour:
     #: When it last asked for the past of a topic; and the topics whose past it was asked for.
     history: dict[bytes, float] = field(default_factory=dict)
     past_wanted: dict[bytes, int] = field(default_factory=dict)
-    #: What it asked for and is given as it reads: of a topic, from a number to before another, and since when.
+    #: The history that it requested and is sent as it reads: by topic, the range of numbers, and since when.
     past: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
     #: Topics of which it is sent NEIGHBOURS once it has read on: only the newest ones count.
     untold: set[bytes] = field(default_factory=set)
-    #: There was no room for what it has to be told: it is cut off.
+    #: True if there was no room for a frame that it must have: it is cut off.
     is_lost: bool = False
-    #: Since when it was asked by IWANT and has given nothing of that, nor anything new; None if it gave some last.
+    #: When it was asked by IWANT, if it has sent nothing of that and nothing new since; otherwise None.
     silent_since: float | None = None
-    #: A broker's end here: always in the mesh, never judged.
+    #: True for this side's end of a broker: always in the mesh, never scored.
     is_bridge: bool = False
-    #: When others were told of its record last; first when it came, since it links to those others by itself.
+    #: When others were last sent its record; at first the time when it came, since it links to the others by itself.
     introduced: float = 0.0
 
     @property
@@ -159,14 +161,14 @@ class TopicState:
     #: Neighbours that have it, and those of them that get messages at once.
     members: set[bytes] = field(default_factory=set)
     mesh: set[bytes] = field(default_factory=set)
-    #: Small enough that everybody sends to everybody.
+    #: True while the topic is small enough for everybody to send to everybody.
     is_full: bool = True
-    #: To whom a neighbour sends its own messages, as it says.
+    #: By neighbour, the peers to which it sends its own messages, as it says.
     theirs: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
     announced: frozenset[bytes] = frozenset()
     #: When members were told of `announced`.
     announced_at: float = -math.inf
-    #: Peers that aren't grafted, and until when.
+    #: Peers that must not be grafted, and until when.
     backoff: dict[bytes, float] = field(default_factory=dict)
     #: The number up to which a neighbour was told what is held.
     told: dict[bytes, int] = field(default_factory=dict)
@@ -179,7 +181,7 @@ class TopicState:
     history_since: int = 0
     validate: Validate | None = None
     open: Open | None = None
-    #: To whom a message is forwarded, by who brought it and who wrote it; forgotten when the mesh changes.
+    #: Cached targets of a message, by its sender and its author; forgotten when the mesh changes.
     ways: dict[tuple[bytes, bytes], tuple[Neighbour, ...]] = field(default_factory=dict)
 
 
@@ -211,9 +213,9 @@ class Core:
         self.owing: set[bytes] = set()
         #: Neighbours that have signed a new record, of which others haven't been told yet.
         self.renewed: set[bytes] = set()
-        #: True while members of a topic are to be told soon to whom own messages go.
+        #: True while NEIGHBOURS has to be sent soon to members of a topic.
         self.announces = False
-        #: What neighbours have said of the time.
+        #: What neighbours have said about the time.
         self.clocks = clocks
         #: Unix time less the clock of `now`, seconds; and what neighbours were told of it.
         self.wall_offset = self._told_offset = 0.0
@@ -221,8 +223,9 @@ class Core:
         self.record_of: Callable[[bytes, bytes], bytes | None] = lambda peer, hearer: None
 
     def refusal_by_time(self, time_ms: int, now: float) -> str:
-        """Return why a message of a time is refused, by the name of its count; "" if it isn't. Nobody is blamed: it
-        may be this side's clock that is wrong."""
+        """Return the name of the count under which a message with this time is refused, or "" if it isn't. Nobody is
+        blamed: this side's clock may be wrong.
+        """
         wall = now + self.wall_offset
         if time_ms > (wall + self.limits.future) * 1000:
             return "message-future"
@@ -237,27 +240,28 @@ class Core:
             self._told_offset = offset
 
     def find_refusing_clocks(self, state: TopicState) -> ClockDifference | None:
-        """Return how the clocks of a topic's neighbours differ from this one where all of them, as they say, refuse
-        what is written now; None where somebody takes it, or there are none."""
+        """Return how the clocks of a topic's neighbours differ from this one if by what they say all of them refuse
+        messages written now. Return None if any of them accepts these, or there are no neighbours.
+        """
         limits = self.limits
         return self.clocks.find_refusal(
             state.members, self.wall_offset, ahead=limits.future, behind=limits.stale
         )
 
     def send_time(self, neighbour: Neighbour, now: float) -> None:
-        """Tell a neighbour what time it is here: it refuses messages of another time."""
+        """Tell a neighbour the time here, since it refuses messages with another time."""
         if not neighbour.is_bridge:
             self.send_control(neighbour, frames.time(max(0, int((now + self.wall_offset) * 1000))), now)
 
     def send_new_time(self, now: float) -> None:
-        """Tell all neighbours what time it is here, if the clock was set."""
+        """Tell all neighbours the time here, if the clock was set."""
         if abs(self.wall_offset - self._told_offset) > _SET:
             self._told_offset = self.wall_offset
             for neighbour in self.neighbours.values():
                 self.send_time(neighbour, now)
 
     def receive_time(self, neighbour: Neighbour, body: bytes, now: float) -> None:
-        """Process TIME, by which a neighbour says what time it is there."""
+        """Process TIME, by which a neighbour tells its time."""
         self.clocks.note_time(neighbour.key, frames.read_time(body) / 1000, now)
 
     def ensure_topic(self, name: bytes) -> TopicState:
@@ -279,8 +283,9 @@ class Core:
             self.topics.pop(state.name, None)
 
     def send_control(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
-        """Queue a control frame, one that isn't a message. Who has no room for it is cut off: it would never hear of
-        it, and is told all anew when it is back."""
+        """Queue a control frame, which isn't a message. A neighbour without room for it is cut off, since it would
+        never get the frame; when it is back it is told everything anew.
+        """
         if not neighbour.outbox.try_put_control(frame, now):
             self.counts["control-lost"] += 1
             if not (neighbour.is_lost or neighbour.is_bridge):
@@ -289,8 +294,9 @@ class Core:
         self.mark_ready(neighbour)
 
     def send_hint(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
-        """Queue a control frame that only saves traffic. It is left out where much waits already: others can make us
-        send many of these, and nobody is to be cut off for that."""
+        """Queue a control frame that only saves traffic. It is left out if much waits already: others can make us
+        send many of these, which is no reason to cut a neighbour off.
+        """
         if neighbour.outbox.is_busy:
             self.counts["hint-left-out"] += 1
         else:
@@ -304,7 +310,7 @@ class Core:
     def send_message(
         self, state: TopicState, neighbour: Neighbour, message_id: bytes, frame: bytes, now: float
     ) -> None:
-        """Queue a message, or note that the neighbour has to be told of it later."""
+        """Queue a message, or note that it has to be announced to the neighbour later."""
         if message_id in neighbour.outbox.dont_want:
             self.counts["not-wanted"] += 1
             return
@@ -313,7 +319,7 @@ class Core:
             self.mark_ready(neighbour)
             return
         self.counts["left-out"] += 1
-        # The message that is being sent is held already, as the last one.
+        # The message is already held, as the last one.
         state.owed.setdefault(neighbour.key, max(0, self.held.next_number(state.name) - 1))
 
     def count_offence(self, peer: bytes, what: str, times: float = 1.0) -> None:
@@ -322,6 +328,6 @@ class Core:
         self.scores.count_misbehaviour(peer, times)
 
     def trim_table(self, names: dict[bytes, int] | dict[bytes, float]) -> None:
-        """Remove the oldest names of a table that grows with neighbours."""
+        """Remove the oldest entries of a table that grows with neighbours."""
         while len(names) > KNOWN_NAMES:
             del names[next(iter(names))]

@@ -1,4 +1,4 @@
-"""What can go wrong with topics, by whose fault it is."""
+"""Errors of topics, by whose fault they are."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class TopicError(LocalError):
 
 
 class MessageTooLarge(LimitError):
-    """What was to be published is larger than `GossipLimits.message`."""
+    """A message to be published is larger than `GossipLimits.message`."""
 
     code: ClassVar[str] = "message-too-large"
 
 
 class TopicOverrun(LimitError):
-    """The program reads slower than messages come, and asked to be told so (`overflow="raise"`)."""
+    """The program reads more slowly than messages come, and asked for this error (`overflow="raise"`)."""
 
     code: ClassVar[str] = "topic-overrun"
 
     def __init__(self, message: str, dropped: int) -> None:
         super().__init__(message)
-        #: Messages that went since the program read last.
+        #: Messages that were dropped since the program last read.
         self.dropped = dropped
 
 
@@ -49,7 +49,9 @@ class NoTopicPeers(CarrierError):
 
 
 class ClockRefused(NoTopicPeers):
-    """All who are connected and have the topic refuse what is dated here, by their clocks: nothing was published."""
+    """All connected members of the topic refuse messages with this machine's time, by their clocks: nothing was
+    published.
+    """
 
     code: ClassVar[str] = "clock-refused"
 

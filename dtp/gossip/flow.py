@@ -1,4 +1,4 @@
-"""What a node's gossip waits for: its next time, room at neighbours for what is published, and slow programs."""
+"""Waiting in gossip: for the router's next time, for room at neighbours, and for slow programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dtp.gossip.topics import Topic
 
 
 class RouterTimer:
-    """Gives a router the time, and calls `tick` when something of its is due. It runs from `start` to `stop`."""
+    """Gives a router the time, and calls `tick` when something is due. It runs from `start` to `stop`."""
 
     __slots__ = ("_loop", "_on_due", "_router", "_timer", "_wall")
 
@@ -66,7 +66,7 @@ class RouterTimer:
 
 
 class Flow:
-    """Who waits for whom: publishers until neighbours have room, neighbours until programs have read."""
+    """Makes publishers wait until neighbours have room, and neighbours until programs have read."""
 
     __slots__ = ("_full", "_room", "_router", "_waiters", "is_paused")
 
@@ -75,16 +75,17 @@ class Flow:
         self._room: dict[bytes, bool] = {}  # topic -> whether there is room in this turn
         self._waiters: list[asyncio.Future[None]] = []
         self._full: set[bytes] = set()
-        #: True while nothing is read: a program reads too slowly and asked to wait, or most neighbours do.
+        #: True while nothing is read from neighbours: a program reads too slowly and asked to wait, or most
+        #: neighbours read too slowly.
         self.is_paused = False
 
     @property
     def is_awaited(self) -> bool:
-        """True if the end of the turn may change something for whoever waits."""
+        """True if the end of the turn may wake somebody who waits."""
         return bool(self._room or self._waiters or self.is_paused)
 
     def has_room(self, topic: bytes, now: float) -> bool:
-        """Return whether neighbours have room for another message; for a turn, that is asked of the router once.
+        """Return whether neighbours have room for another message; the router is asked once a turn.
 
         Raise `ClockRefused` where all of them would refuse it for its time.
         """
@@ -106,26 +107,26 @@ class Flow:
                 self._waiters.remove(waiter)
 
     def wake_waiters(self) -> None:
-        """Have all that wait look again."""
+        """Wake all that wait, to check again."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def note_full(self, topic: bytes) -> None:
-        """Read nothing more: a program that asked for that has too many messages of a topic to read."""
+        """Stop reading from neighbours: a program that asked for that has too many unread messages of a topic."""
         self._full.add(topic)
         self.is_paused = True
 
     def note_read(self, topics: Mapping[bytes, Topic]) -> bool:
-        """Note that a program has read, or left a topic. True if none of those that are joined is full any more."""
+        """Note that a program has read, or left a topic. Return True if no joined topic is full any more."""
         if not self._full:
             return False
         self._full = {name for name in self._full if name in topics and topics[name].is_full}
         return not self._full
 
     def end_turn(self, now: float) -> bool:
-        """Look again who has to wait. True if neighbours are to be read again, which were not."""
+        """Check again who has to wait. Return True if neighbours can be read again after a pause."""
         self._room.clear()
         was_paused, self.is_paused = self.is_paused, bool(self._full) or self._router.is_congested(now)
         return was_paused and not self.is_paused

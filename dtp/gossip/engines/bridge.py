@@ -1,7 +1,8 @@
-"""A broker as a neighbour of the router: it has the topics that it carries, gets their messages, and brings others'.
+"""A broker as a neighbour of the router: it has the topics that it carries, gets their messages, and delivers those
+of others.
 
-Messages stay as they were signed. Several nodes of a mesh may use the same broker: who relays a message to it waits
-for a moment, and doesn't when the broker has brought that message meanwhile (docs/decisions/0293).
+Messages stay as they were signed. Several nodes of a mesh may use the same broker: a node waits for a moment before
+it relays a message, and doesn't relay it if the broker has delivered it meanwhile (docs/decisions/0293).
 """
 
 from __future__ import annotations
@@ -31,35 +32,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.gossip")
 
-#: Seconds for which a message of others is kept back, in case another node of the mesh brings it to the broker first.
+#: Seconds for which a message of others is held back, in case another node of the mesh relays it to the broker first.
 _FIRST: Final = 0.05
 _LAST: Final = 0.25
-#: Ids that the broker brought and that are remembered.
+#: Ids of delivered messages that are remembered.
 _CAME: Final = 8192
-#: Messages that wait to be relayed; beyond, the oldest goes at once.
+#: Messages that wait to be relayed; beyond this, the oldest goes at once.
 _WAITING: Final = 4096
 _AT_ONCE: Final = 64 * 1024
-#: Seconds in which what was published is sent before a broker is left.
+#: Seconds for sending what was published before a broker is left.
 _PATIENCE: Final = 5.0
-#: Messages of a topic that wait while its past is fetched; beyond, they don't wait for it.
+#: Messages of a topic that wait while its history is fetched; beyond this, they don't wait.
 _BEHIND: Final = 1024
 
 #: Seconds in which `OF_ONE` failures of a kind are logged: while a broker is away each message fails.
 _FAULTS: Final = 60.0
 
-#: Takes messages that a broker brought, as they were signed, and in one go those that came together.
+#: Takes messages that a broker has delivered, as they were signed; those that came together in one call.
 OnMessages = Callable[[Sequence[bytes]], None]
-#: Is told that the broker is there again after it was away, and since when (Unix milliseconds).
+#: Called when the broker is back, with the time since which it was away (Unix milliseconds).
 OnReturn = Callable[[int], None]
 
 
 def subject_part(topic: bytes) -> str:
-    """Return a topic's name as brokers take it in subjects: Base32 in lower case, without padding."""
+    """Return a topic's name in a form for brokers' subjects: Base32 in lower case, without padding."""
     return base64.b32encode(topic).decode().rstrip("=").lower()
 
 
 class Engine(ABC):
-    """What carries encoded messages by topics. All methods are called on the event loop that `start` ran on.
+    """Carries encoded messages by topics. All methods are called on the event loop on which `start` ran.
 
     `on_messages` may be called as soon as `subscribe` has returned, on that loop. Foreign errors are translated to
     `EngineError` here.
@@ -74,22 +75,22 @@ class Engine(ABC):
 
     @abstractmethod
     async def subscribe(self, topic: bytes) -> None:
-        """Have the messages of a topic brought from now on."""
+        """Begin to deliver the messages of a topic."""
 
     @abstractmethod
     async def unsubscribe(self, topic: bytes) -> None:
-        """Have them brought no longer."""
+        """Stop delivering the messages of a topic."""
 
     @abstractmethod
     async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
-        """Hand a message to the broker; wait until it has it. Raise `EngineError` when it doesn't take it."""
+        """Send a message to the broker, and wait until it is accepted. Raise `EngineError` if it isn't."""
 
     async def read_history(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
         """Return messages that the broker has kept since a time (Unix milliseconds), the oldest first."""
         return []
 
     def take_dropped(self) -> int:
-        """Return how many messages came faster than the loop took them, since this was asked before."""
+        """Return how many messages were dropped since the last call, as they came faster than the loop took them."""
         return 0
 
     @abstractmethod
@@ -149,7 +150,7 @@ class Bridge:
     # ---- topics -------------------------------------------------------------------------------------------------
 
     def join(self, topic: Topic) -> None:
-        """Carry a topic, unless the broker would see its payloads and mustn't, or is for another one."""
+        """Carry a topic, unless the broker would see payloads that it mustn't, or is for another topic."""
         if self._only is not None and topic.name != self._only:
             return
         if topic.key is None and not self._plain:
@@ -159,7 +160,7 @@ class Bridge:
         self._change_soon(topic.wire_name)
 
     def leave(self, topic: Topic) -> None:
-        """Carry it no longer."""
+        """Stop carrying a topic."""
         self._wanted.discard(topic.wire_name)
         self._change_soon(topic.wire_name)
 
@@ -175,8 +176,9 @@ class Bridge:
             await asyncio.wait(self._changing.values())
 
     async def _change_topic(self, topic: bytes) -> None:
-        """Have the engine carry a topic or not, until it is as it is to be: that may change meanwhile. What the
-        broker doesn't take is tried again when it has come back."""
+        """Make the engine carry a topic or not, as is wanted, which may change meanwhile. If the broker refuses, try
+        again when it is back.
+        """
         try:
             while (is_wanted := topic in self._wanted) != (topic in self._topics):
                 returns = self._returns
@@ -242,7 +244,7 @@ class Bridge:
         self._pass_messages(GossipFrameType.MESSAGE, self._behind.pop(topic, ()))
 
     def _on_return(self, since_ms: int) -> None:
-        """Fetch what the broker kept while it was away, now that it is back; and have it carry what it couldn't."""
+        """Fetch what the broker kept while it was away, and carry the topics that it couldn't carry before."""
         self._returns += 1
         for topic in sorted(self._wanted - self._topics):
             self._change_soon(topic)

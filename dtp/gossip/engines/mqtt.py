@@ -1,4 +1,4 @@
-"""Devices that speak nothing but MQTT: a bridge signs what they send, and shows them what others publish.
+"""A bridge for devices that only speak MQTT: it signs what they send, and shows them what others publish.
 
 Not an engine: devices read and write payloads, so the broker sees them, and the bridge is the author of what comes
 from there (`pip install 'dtp-sockets[mqtt]'`).
@@ -32,13 +32,13 @@ _PATIENCE: Final = 5.0
 
 
 class MqttBridge:
-    """A topic and a topic of MQTT, joined within `async with`.
+    """Connects a topic with a topic of MQTT, within `async with`.
 
         async with gossip.topic("weather") as topic, MqttBridge(topic, "127.0.0.1", "home/weather"):
             await stop.wait()
 
-    It reads the topic: leave reading to it, or choose the direction `"in"`. What the broker doesn't take while it is
-    away is kept by the topic's own queue. MQTT 5's `noLocal` keeps what the bridge sends from coming back.
+    The bridge reads the topic, so don't read it elsewhere, or choose the direction `"in"`. While the broker is away,
+    messages wait in the topic's own queue. MQTT 5's `noLocal` keeps the bridge's messages from coming back.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class MqttBridge:
             self.counts["in"] += 1
 
     async def _forward_out(self, client: aiomqtt.Client) -> None:
-        """Publish what the topic has. A message is kept until the broker has it: a lost connection loses none."""
+        """Publish the topic's messages. Each is kept until the broker has it, so a lost connection loses none."""
         while True:
             if self._taken is None:
                 self._taken = await self._topic.read()

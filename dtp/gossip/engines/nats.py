@@ -1,4 +1,4 @@
-"""Topics over NATS (`pip install 'dtp-sockets[nats]'`), with JetStream for what has to last."""
+"""Topics over NATS (`pip install 'dtp-sockets[nats]'`), with JetStream to keep messages."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _PREFIX: Final = "dtp.topic."
 #: Seconds that connecting, and a message's acknowledgement, may take.
 _PATIENCE: Final = 5.0
-#: Seconds for one server of several, at least: one that says nothing doesn't keep the others from being tried.
+#: The least seconds for each of several servers: a silent one doesn't keep the others from being tried.
 _LEAST: Final = 1.0
-#: Seconds in which JetStream takes a message once, by its id.
+#: Seconds within which JetStream accepts a message only once, by its id.
 _DUPLICATES: Final = 120
 #: Messages that are fetched at a time.
 _BATCH: Final = 100
@@ -32,7 +32,7 @@ _BATCH: Final = 100
 class NatsEngine(Engine):
     """A NATS server, or several of a cluster.
 
-    With `last`, JetStream keeps messages for so many seconds: who joins late with `history`, or was away, gets them.
+    With `last`, JetStream keeps messages for that many seconds, for nodes that join late with `history` or were away.
     """
 
     name = "nats"
@@ -46,7 +46,7 @@ class NatsEngine(Engine):
             raise LocalError("NATS needs nats-py: pip install 'dtp-sockets[nats]'") from error
         self._connect = nats.connect
         self._servers = split_servers(url)
-        #: How errors name it: without the password.
+        #: The server's name in errors, without the password.
         self._shown = ",".join(each.rpartition("@")[2].removeprefix("nats://") for each in self._servers)
         self._last = last
         self._options = options
@@ -54,7 +54,7 @@ class NatsEngine(Engine):
         self._stream: JetStreamContext | None = None
         self._subscriptions: dict[bytes, Any] = {}
         self._away = 0
-        #: What the client has reported last.
+        #: The last error that the client reported.
         self._reported: Exception | None = None
         self._on_messages: OnMessages = lambda messages: None
         self._on_return: OnReturn = lambda since_ms: None
@@ -102,7 +102,7 @@ class NatsEngine(Engine):
             self._subscriptions[topic] = await client.subscribe(subject, cb=self._on_message)
             await client.flush()
         except _faults() as error:
-            # Else the client would subscribe by itself when the server is back.
+            # Otherwise the client would subscribe by itself when the server is back.
             with contextlib.suppress(EngineError):
                 await self.unsubscribe(topic)
             raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error

@@ -19,15 +19,17 @@ _WAITING: Final = 16_384
 
 
 class ZenohEngine(Engine):
-    """A session of zenoh. It calls back on threads of its own: what comes meanwhile goes to the loop in one go."""
+    """A session of zenoh, which calls back on its own threads. Messages that come together go to the loop in one
+    call.
+    """
 
     name = "zenoh"
 
     def __init__(self, config: Mapping[str, Any] | None = None, *, most_waiting: int = _WAITING) -> None:
         """`config` is as zenoh's file has it, such as `{"connect": {"endpoints": ["tcp/127.0.0.1:7447"]}}`.
 
-        At most `most_waiting` messages wait for the event loop. Beyond these the oldest go, and are counted: zenoh
-        can't be told to wait.
+        At most `most_waiting` messages wait for the event loop. Beyond that the oldest are dropped and counted: zenoh
+        can't be made to wait.
         """
         try:
             import zenoh
