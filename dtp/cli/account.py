@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dtp.identity import Account, Card, Identity
 
 _CARD = ".card"
-#: Bytes of a file with a card that are read: more than any has, as text for messages.
+#: The most bytes that are read of a file with a card: more than any card has, as text for messages.
 _MOST_READ = 65_536
 
 
@@ -37,8 +37,8 @@ class AccountFileError(LocalError):
 def account() -> None:
     """Your account: the devices that write for you.
 
-    FILE has the account's key (a PEM as 'dtp keygen' makes it), and its newest card is beside it, in FILE's name with
-    .card at its end. Devices need only the card: 'dtp graph account notes.db account.card'.
+    FILE holds the account's key (a PEM as 'dtp keygen' makes it); the newest card is beside it, in FILE.card. Devices
+    need only the card: 'dtp graph account notes.db account.card'.
     """
 
 
@@ -58,13 +58,14 @@ _peer = click.argument("peer")
 
 
 def card_path(file: str) -> Path:
-    """Return where the newest card of the account in this file is."""
+    """Return the path of the newest card of the account whose key is in this file."""
     return Path(file).with_suffix(_CARD)
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
-    """Return the card in a file, or in one for messages that has it. Raises `AccountFileError`, `CardError`, and
-    `ContactCardError`."""
+    """Return the account's card in a file, which may be a card for messages that contains it. Raises
+    `AccountFileError`, `CardError`, and `ContactCardError`.
+    """
     from dtp.identity import Card
 
     try:
@@ -80,7 +81,9 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 
 def _card_of_contact(path: str | os.PathLike[str], data: bytes) -> Card | None:
-    """Return the account's card in the text of a card for messages, which friends have; None for another file."""
+    """Return the account's card inside the text of a card for messages, such as friends have; None for any other
+    text.
+    """
     from dtp.messaging.cards.contact_card import TEXT_PREFIX, ContactCard
 
     if not data.startswith(TEXT_PREFIX.encode()):
@@ -117,7 +120,7 @@ def _load_key(file: str, missing: str) -> Identity:
 
 
 def save_account(file: str, account: Account) -> None:
-    """Keep the card beside the account's key: the newest one is needed to sign the next."""
+    """Save the card beside the account's key: the newest card is needed to sign the next one."""
     path = card_path(file)
     try:
         replace_file(path, account.card.encode())
@@ -126,7 +129,7 @@ def save_account(file: str, account: Account) -> None:
 
 
 def device_record(peer: str, label: str) -> dict[str, Any]:
-    """Return a device as JSON has it."""
+    """Return a device as a JSON object."""
     return {"peer": peer, "label": label}
 
 
@@ -152,8 +155,8 @@ def _show(card: Card) -> None:
 def create(file: str, recovery: str, device: tuple[str, ...]) -> None:
     """Make an account with these devices: its key, its recovery key and its card.
 
-    Take the recovery key away from this machine: it alone gives the account another key, when this one is lost or
-    stolen.
+    Take the recovery key away from this machine: only this key can give the account another key, when the present one
+    is lost or stolen.
 
     \b
     Example:
@@ -179,7 +182,7 @@ def create(file: str, recovery: str, device: tuple[str, ...]) -> None:
 @click.argument("card", required=False, type=click.Path(dir_okay=False))
 @json_option
 def show(file: str, card: str | None) -> None:
-    """Show your account's card, or that in the file CARD."""
+    """Show your account's card, or the card in the file CARD."""
     _show(read_card(card or card_path(file)))
 
 
@@ -189,7 +192,9 @@ def show(file: str, card: str | None) -> None:
 @click.argument("label", default="")
 @json_option
 def add(file: str, peer: str, label: str) -> None:
-    """Add a device, or give one another LABEL. Then give it the card, or join the graphs once more with it here."""
+    """Add a device, or change the LABEL of one. Then give the device the card, or join graphs again with the new
+    card.
+    """
     from dtp.identity import PeerId
 
     changed = load_account(file).add(PeerId.parse(peer), label)
@@ -202,9 +207,9 @@ def add(file: str, peer: str, label: str) -> None:
 @_peer
 @json_option
 def remove(file: str, peer: str) -> None:
-    """Remove a device that isn't lost, and writes no more.
+    """Remove a device that isn't lost and won't write any more.
 
-    For a lost one it is 'dtp account revoke', with all graphs.
+    For a lost device use 'dtp account revoke', with all graphs.
     """
     from dtp.identity import PeerId
 
@@ -220,9 +225,10 @@ def remove(file: str, peer: str) -> None:
 @identity_options("--identity", "-i")
 @json_option
 def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySource) -> None:
-    """Put a lost device out of the account in all of these graphs: what it wrote since isn't taken any more.
+    """Remove a lost device from the account in all of these graphs: nothing that it writes from now on is accepted.
 
-    What it wrote up to what has come to a graph stays there. A graph that refuses doesn't stop the others.
+    Changes by the device that have already come to a graph stay there. If one graph refuses, the others are still
+    changed.
 
     \b
     Example:
@@ -258,10 +264,10 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
 @click.option("--days", type=duration(0.0001, unit="d"), help="How long the card holds. [default: for good]")
 @json_option
 def renew(file: str, days: float | None) -> None:
-    """Sign the card anew, to hold for some days: devices write for as long as a card that they show does.
+    """Sign the card again with a new expiry: devices can write until the card that they show expires.
 
-    'dtp message card --account FILE' tells your contacts. Once the card that somebody has of yours has ended, what
-    you write waits there until they have a newer one, and they can't write to you.
+    'dtp message card --account FILE' tells your contacts. When somebody's copy of your card has expired, your
+    messages wait on their side until they have a newer one, and they can't write to you.
     """
     changed = load_account(file).renew(int((time.time() + days * 86_400) * 1000) if days else 0)
     save_account(file, changed)
@@ -292,10 +298,10 @@ def renew(file: str, days: float | None) -> None:
 )
 @json_option
 def rotate(file: str, card: str, recovery: str, next_recovery: str, devices: tuple[str, ...]) -> None:
-    """Give the account another key, by its recovery key: the one before is lost or stolen.
+    """Give the account a new key, by its recovery key, when the present one is lost or stolen.
 
-    Then tell each graph: 'dtp graph account FILE --key ... --take-over', and whom you write to: 'dtp message card
-    --account FILE'.
+    Then tell each graph ('dtp graph account FILE --key ... --take-over') and your contacts ('dtp message card
+    --account FILE').
     """
     from dtp.identity import Account, Device, Identity, PeerId
 

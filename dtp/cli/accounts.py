@@ -1,4 +1,4 @@
-"""Options that the commands of the chain share: which network, which wallet; and how their results are shown."""
+"""Options that the chain's commands share: the network and the wallet; and how results are shown."""
 
 from __future__ import annotations
 
@@ -77,8 +77,9 @@ class WalletOptions:
     def of_command(
         cls, network: str | None, wallet: str | None, max_gas_price: int | None = None
     ) -> WalletOptions:
-        """Return those of the command that runs: where no wallet is named it is that of its `--identity`, with its
-        `--passphrase-file`."""
+        """Return the options of the running command. If no wallet is named, use its `--identity`, with its
+        `--passphrase-file`.
+        """
         said = click.get_current_context().params
         named, passphrase_file = said.get("identity"), said.get("passphrase_file")
         identity = IdentitySource(named, passphrase_file) if named is not None else None
@@ -96,7 +97,7 @@ class WalletOptions:
         return wallet_path(text)
 
     def load_signer(self) -> Signer:
-        """Return who signs. Raises `ConfigError`, `KeystoreError`, `IdentityFileError`."""
+        """Return the signer. Raises `ConfigError`, `KeystoreError`, `IdentityFileError`."""
         from dtp.chain.keystores import load_key, sui_signer
 
         text = self.wallet or ""
@@ -115,7 +116,7 @@ class WalletOptions:
         return load_key(path, (source or IdentitySource(path, self.passphrase_file)).ask_passphrase)
 
     def read_address(self) -> str:
-        """Return the wallet's account, without asking for a passphrase where the file says it."""
+        """Return the wallet's account, without asking for a passphrase if the file names it."""
         from dtp.chain.keystores import address_in
 
         path = self.wallet_path()
@@ -125,14 +126,15 @@ class WalletOptions:
         return said or self.load_signer().address
 
     def check_named(self) -> None:
-        """Raise `ConfigError` where the command line names a wallet that isn't there: for who needs it later, if at
-        all."""
+        """Raise `ConfigError` if the command line names a wallet that doesn't exist, for commands that need it later
+        or never.
+        """
         source = click.get_current_context().get_parameter_source("wallet")
         if source is click.core.ParameterSource.COMMANDLINE and (path := self.wallet_path()) is not None:
             self._check_wallet(path)
 
     def _check_wallet(self, path: Path) -> None:
-        """Say what there is when the wallet isn't there."""
+        """Raise an error that names the existing wallets if this one doesn't exist."""
         if path.exists():
             return
         names = ", ".join(sorted(each.stem for each in wallets_dir().glob("*.pem")))
@@ -145,7 +147,7 @@ class WalletOptions:
         )
 
     def make_client(self, *, signing: bool) -> ChainClient:
-        """Return a client for the network, with the wallet if it is to sign."""
+        """Return a client for the network, with the wallet if it has to sign."""
         from dtp.chain import ChainClient
 
         return ChainClient(
@@ -153,7 +155,7 @@ class WalletOptions:
         )
 
     def run_connected(self, work: Callable[[ChainClient], Awaitable[_T]], *, signing: bool = True) -> _T:
-        """Do something with a connected client, and give what it gives."""
+        """Run `work` with a connected client, and return its result."""
 
         async def with_client() -> _T:
             async with self.make_client(signing=signing) as chain:
@@ -242,12 +244,14 @@ def record_of(value: Any) -> Any:
 
 
 def executed_record(executed: Any) -> dict[str, Any]:
-    """Return what a transaction did, in short."""
+    """Return a short summary of what a transaction did."""
     return {"transaction": executed.digest, "gas_mist": executed.gas.net}
 
 
 async def tell_history(chain: ChainClient) -> None:
-    """Say where the node's history begins, if it has forgotten some: who reads it sees no more than there is."""
+    """Say where the node's history begins, if the node has forgotten some of it, so that readers know what is
+    missing.
+    """
     oldest = (await chain.service_info()).lowest_checkpoint
     if oldest > 0:
         print_note(

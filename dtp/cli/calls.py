@@ -22,7 +22,7 @@ from dtp.messaging.errors import MediaUnusable
 from dtp.messaging.person.messenger import Messenger
 from dtp.tasks import start_task
 
-#: Why a call has ended that went as it should.
+#: The reasons for which a successful call ends.
 _WELL = (Reason.HUNG_UP,)
 
 
@@ -100,7 +100,7 @@ def _say_media(record: str | None) -> Any:
 
 
 def _say(record: dict[str, Any], text: str, *, quiet: bool) -> None:
-    """Say what happens: on standard error where standard output is what comes."""
+    """Print what happens: to standard error if standard output carries the recording."""
     if quiet:
         print_note(record, text)
     else:
@@ -151,7 +151,7 @@ async def _cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def _begin(calls: Calls, person: str | None, answer: bool, refuse: bool, end: MediaEnd) -> ActiveCall:
-    """Return the call that is made, or the first one that is answered."""
+    """Return the call that this side made, or the first one that it answered."""
     if not answer:
         assert person is not None
         return await calls.call(await calls.messenger.find_person(person), end)
@@ -168,7 +168,9 @@ async def _begin(calls: Calls, person: str | None, answer: bool, refuse: bool, e
 
 
 async def _follow(call: ActiveCall, end: MediaEnd, stop: asyncio.Event, *, quiet: bool) -> Reason:
-    """Say what happens to a call until it is over. It is hung up at the end of what is sent, or when told to stop."""
+    """Print what happens to a call until it is over. It is hung up when the file that is sent ends, or when told to
+    stop.
+    """
 
     async def hang_up_after(event: asyncio.Event) -> None:
         await event.wait()

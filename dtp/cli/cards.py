@@ -49,9 +49,9 @@ def card() -> None:
 @click.option("--days", type=duration(0.0001, unit="d"), help="How long the card holds. [default: for good]")
 @account_options
 def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: WalletOptions) -> None:
-    """Publish your account's devices and mailboxes, for the first time or anew.
+    """Publish your account's devices and mailboxes, for the first time or again.
 
-    What is published replaces what was, rotations of the account's key included.
+    That replaces what was published before, and includes rotations of the account's key.
     """
     ours = load_account(file)
     expires_ms = int((time.time() + days * 86_400) * 1000) if days else 0
@@ -114,7 +114,7 @@ def show(name: str | None, file: str, account: WalletOptions) -> None:
 @account_file
 @account_options
 def link_wallet(file: str, account: WalletOptions) -> None:
-    """Link the wallet (--wallet) to your account: whoever pays with it is known as your account then."""
+    """Link the wallet (--wallet) to your account: payments by this wallet are known as your account's then."""
     ours = load_account(file)
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -175,10 +175,10 @@ def unlink_wallet(address: str | None, file: str, account: WalletOptions) -> Non
 @account_file
 @account_options
 def rotate(path: str | None, file: str, account: WalletOptions) -> None:
-    """Tell the chain of another key that 'dtp account rotate' gave an account. Its old key counts no more then.
+    """Publish the new key that 'dtp account rotate' gave an account. Its old key counts no more then.
 
-    Anybody may do it who has the card. What the account says, 'dtp card publish' says anew. Nothing happens where the
-    chain knows the key.
+    Anybody who has the card may do that. Nothing happens if the chain already knows the key. Devices and mailboxes
+    have to be published again with 'dtp card publish'.
     """
     newest = read_card(path or card_path(file))
 
@@ -203,7 +203,7 @@ def rotate(path: str | None, file: str, account: WalletOptions) -> None:
 @click.confirmation_option(prompt="The account is over for good then. Go on?")
 @account_options
 def revoke(recovery: str, file: str, account: WalletOptions) -> None:
-    """End your account on the chain, for good: nothing that it says counts any more there."""
+    """End your account on the chain, for good: its card counts no more."""
     ours, key = read_card(card_path(file)), load_recovery(recovery)
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -231,7 +231,7 @@ async def _own_card(chain: ChainClient, directory: str, ours: Card) -> Published
 
 
 def _catch_up(program: Program, found: PublishedCard, newest: Card) -> bool:
-    """Add the rotations that the chain hasn't heard of. Return True if there are any. Raise `CardDiverged`."""
+    """Publish the rotations that the chain doesn't have yet. Return True if there were any. Raise `CardDiverged`."""
     from dtp.chain import card as module
 
     known, ours = [each.key for each in found.rotations], newest.rotations

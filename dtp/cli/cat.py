@@ -1,4 +1,4 @@
-"""`dtp cat`: standard input to a stream, the stream to standard output, both at once."""
+"""`dtp cat`: copy standard input to a stream, and the stream to standard output, at the same time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from dtp.plurals import count_of
 from dtp.session.codes import TooManyStreams
 from dtp.tasks import start_task
 
-#: Seconds without anything moving, after which a person is told what is waited for.
+#: Seconds without progress after which the user is told what the command waits for.
 PATIENCE = 1.0
 
 
@@ -90,7 +90,7 @@ async def _cat(
 
 
 async def _open(connection: Connection) -> Stream:
-    """Open the stream; after a second tell a person why nothing happens."""
+    """Open the stream; after a second tell the user why nothing happens."""
     with contextlib.suppress(TooManyStreams):
         return await connection.open_stream(patience=PATIENCE)
     words = f"{connection.peer.short} allows no stream yet; waiting for it"
@@ -99,7 +99,7 @@ async def _open(connection: Connection) -> Stream:
 
 
 async def _tell_of_credit(stream: Stream) -> None:
-    """Tell a person, once for each time, that the input waits because the peer takes none of it."""
+    """Tell the user, once each time, that the input waits because the peer reads none of it."""
     peer, before, told = stream.connection.peer, 0, False
     while True:
         await asyncio.sleep(PATIENCE)
@@ -123,10 +123,10 @@ async def _exchange(stream: Stream) -> None:
         if not output.done():
             raise source.broken.result()
         await output
-    except BrokenPipeError:  # who reads our output has enough, such as `head`
+    except BrokenPipeError:  # the reader of our output has enough, such as `head`
         discard_output()
         stream.reset()
-    except LocalError:  # half of the input must not look like all of it
+    except LocalError:  # a part of the input must not look like all of it
         stream.reset()
         raise
     finally:
@@ -135,22 +135,23 @@ async def _exchange(stream: Stream) -> None:
 
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:
-    """Tell a person, while the block runs, when the connection is cut and when it is back; standard output is the
-    peer's."""
+    """Tell the user, while the block runs, when the connection is cut and when it is back, on standard error:
+    standard output is for the peer's bytes.
+    """
     return (
         contextlib.nullcontext() if wants_json() else ProgressMeter("", bar=False).watch_carriers(connection)
     )
 
 
 async def _to_stdout(stream: Stream) -> None:
-    """Write all that comes; in a thread, since a slow reader of our output must not stop the event loop."""
+    """Write all that comes, in a thread, since a slow reader of our output must not stop the event loop."""
     loop = asyncio.get_running_loop()
     while data := await stream.read(PIECE):
         await loop.run_in_executor(None, write_output, data)
 
 
 class InputError(LocalError):
-    """Standard input can't be read; the peer was told that what it has is not all."""
+    """Standard input can't be read; the peer was told that its data is incomplete."""
 
     code = "input"
 
@@ -166,7 +167,7 @@ class _Input(threading.Thread):
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._terminal = sys.stdin.isatty()
-        #: What the input broke off with, if it did.
+        #: The error with which the input broke off, if it did.
         self.broken: asyncio.Future[InputError] = self._loop.create_future()
 
     def run(self) -> None:
@@ -184,7 +185,7 @@ class _Input(threading.Thread):
         try:
             return os.read(sys.stdin.fileno(), PIECE)
         except OSError as error:
-            if self._terminal:  # it is gone: there is no more
+            if self._terminal:  # standard input was closed: there is no more
                 return b""
             raise InputError(f"can't read the input: {error.strerror}") from error
 

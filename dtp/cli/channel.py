@@ -1,4 +1,4 @@
-"""`dtp channel`: payment channels here - what they hold, claiming, closing, and watching for whoever sleeps."""
+"""`dtp channel`: payment channels: what they hold, claiming, closing, and watching for a server that sleeps."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class NoVoucher(ChainError):
 def channel() -> None:
     """Payment channels: those you opened, and those that pay you.
 
-    Vouchers are in pay.sqlite in the data folder ($DTP_PAY_STORE), or where a daemon keeps its own (--store). Who
-    loses them loses what was not claimed.
+    Vouchers are in pay.sqlite in the data folder ($DTP_PAY_STORE), or where a daemon keeps its own (--store). If you
+    lose them, you lose what wasn't claimed.
     """
 
 
@@ -75,9 +75,9 @@ channel.add_command(history)
 @store_option
 @account_options
 def list_channels(vouchers: Vouchers, account: WalletOptions) -> None:
-    """List the channels of the store, as the chain has them now.
+    """List the channels of the store, in their present state on the chain.
 
-    Where no node answers they are listed as they were last known here, and the exit code is 5.
+    If no node answers they are listed in their last known state, and the exit code is 5.
     """
 
     async def work(chain: ChainClient) -> list[dict[str, Any]]:
@@ -145,9 +145,9 @@ def show(id: str, vouchers: Vouchers, account: WalletOptions) -> None:
 @store_option
 @account_options
 def claim(id: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
-    """Claim with the newest vouchers, now: of one channel, or of all that pay you more than the gas.
+    """Claim now with the newest vouchers: of one channel, or of all that pay you more than the gas.
 
-    One that is named is looked at again, also when it is over by what a node said before.
+    A channel that is named is checked again, even if a node has said that it is over.
     """
     failures = _Failures()
 
@@ -218,8 +218,8 @@ def _print_small(found: Channel, gain: int) -> None:
 def backup(file: str, vouchers: Vouchers) -> None:
     """Copy the vouchers to FILE, also while others use them; an older copy there is brought up to date.
 
-    A copy of pay.sqlite itself lacks what was written last. A watcher on another machine works with this one. Of a
-    database it has what there is to claim with, and loses nothing that is in the older copy.
+    A plain copy of pay.sqlite lacks what was written last. A watcher on another machine can use this backup. From a
+    database it copies everything that is needed to claim. Nothing in an older copy is lost.
     """
     from dtp.pay.store import Store
 
@@ -244,10 +244,11 @@ def backup(file: str, vouchers: Vouchers) -> None:
 @store_option
 @account_options
 def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, account: WalletOptions) -> None:
-    """Close a channel that you opened, or go on closing all that are on their way.
+    """Close a channel that you opened, or continue all closes that have begun.
 
-    The server is dialled, and where it agrees what is left comes back at once. Where it isn't there or doesn't agree,
-    the chain is asked: the server has its time to claim then ('claim_ms' of the terms); run this again after that.
+    The server is dialled, and if it agrees, the rest of the money comes back at once. If it can't be reached or
+    doesn't agree, the close is requested on the chain. The server then has time to claim ('claim_ms' of the terms);
+    run this again after that.
     """
 
     if slack is not None and id is None:
@@ -310,7 +311,7 @@ async def _close_pipes(chain: ChainClient, store: Store) -> None:
 async def _close_next(
     chain: ChainClient, store: Store, found: Channel, on_failed: OnFailed, *, ask: bool
 ) -> None:
-    """Close one of several: what is wrong with it is said, and keeps no other one's money."""
+    """Close one of several channels: an error is printed, and doesn't keep the others from being closed."""
     from dtp.chain.errors import TransactionFailed
 
     try:
@@ -367,7 +368,7 @@ def _wait(step: ClosingStep) -> str:
 
 
 async def _close_with_server(chain: ChainClient, store: Store, found: Channel, slack: str | None) -> bool:
-    """Close a channel by agreement with its server; whether that came about."""
+    """Close a channel by agreement with its server. Return whether that succeeded."""
     from dtp.chain.host_state import HostUnusable
     from dtp.chain.wallet import parse_amount
     from dtp.net.resolver import NotResolved
@@ -405,7 +406,7 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
 
 
 def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
-    """Note that a channel closes, also one that the store didn't know: the next run has to finish it."""
+    """Note that a channel closes, even if the store didn't know it: the next run has to finish the close."""
     from dtp.pay.client.lost import bought_of
     from dtp.pay.client.top_up import now_ms
 
@@ -417,10 +418,10 @@ def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
 @store_option
 @account_options
 def find(vouchers: Vouchers, account: WalletOptions) -> None:
-    """Find all channels of your account by the chain's history, also with an empty store, and say how to close each.
+    """Find all channels of your account in the chain's history, even with an empty store, and say how to close each.
 
-    Those that a program of yours opened, and that it ended too early to note, are in the store from then on: the next
-    connection uses them. Others are shown with what they hold; they can be closed, but not used: their keys aren't
+    Channels that your programs opened but ended too early to note are added to the store, and the next connection
+    uses them. Other channels are shown with what they hold; they can be closed but not used, since their keys aren't
     here.
     """
 
@@ -451,11 +452,11 @@ def find(vouchers: Vouchers, account: WalletOptions) -> None:
 @verbose_option
 @account_options
 def watch(every: float, once: bool, vouchers: Vouchers, account: WalletOptions) -> None:
-    """Claim for a server that sleeps, and end channels whose time has come, until interrupted.
+    """Claim for a server that is offline, and end channels whose time has come, until interrupted.
 
-    Needs the server's vouchers or a copy of them (--store), and a wallet with SUI for gas: who is paid is fixed in
-    the channel, so no key of the server's. Channels that you opened and that are closing are finished, too. What is
-    in a database is left to a daemon that runs.
+    This needs the server's vouchers or a copy of them (--store), and a wallet with SUI for gas, but not the server's
+    key: the channel fixes who is paid. Your own channels that are closing are finished, too. Vouchers in a database
+    are left to a running daemon.
     """
 
     failures = _Failures()
@@ -523,7 +524,7 @@ def _print_watching(every: float, once: bool) -> None:
 
 
 async def _finish_ours(chain: ChainClient, store: Store, on_failed: OnFailed) -> None:
-    """Bring channels that we opened and nothing uses nearer to their end, and say what that did."""
+    """Take the next step in closing channels that we opened and that nothing uses, and print the results."""
     from dtp.pay.client.ends import close_due
     from dtp.pay.dial import is_closed_with_server
     from dtp.pay.store.journal import Journal
@@ -601,7 +602,7 @@ async def _read(chain: ChainClient, id: str) -> Channel:
 
 
 async def _read_open(chain: ChainClient, store: Store, id: str) -> Channel | None:
-    """Read a channel; None, and say so, where it is closed by what is noted and the chain has it no more."""
+    """Read a channel. If it is noted as closed and the chain has it no more, say so and return None."""
     from dtp.chain.errors import ObjectMissing
     from dtp.chain.model import canonical_id
 
@@ -617,19 +618,20 @@ async def _read_open(chain: ChainClient, store: Store, id: str) -> Channel | Non
 
 
 class _Failures:
-    """What goes wrong with some of several channels: it is said at once, keeps nothing from the others, and is the
-    exit code in the end."""
+    """Errors with some of several channels: each is printed at once, doesn't stop the others, and decides the exit
+    code at the end.
+    """
 
     def __init__(self) -> None:
         self.first: DtpError | None = None
 
     def note(self, id: str | None, fault: DtpError) -> None:
-        """Print it, and keep the first."""
+        """Print an error, and keep the first one."""
         _print_failed(id, fault)
         self.first = self.first or fault
 
     def exit(self) -> None:
-        """End the command with the exit code of the first, if there is one."""
+        """End the command with the exit code of the first error, if there was one."""
         if self.first is not None:
             click.get_current_context().exit(exit_code(self.first))
 
@@ -644,7 +646,7 @@ def _print_failed(id: str | None, fault: DtpError) -> None:
 
 
 def print_paid(event: str, paid: Settlement, id: str | None = None) -> None:
-    """Say what a transaction paid to whom, of the channel `id`, or of those that it names."""
+    """Print what a transaction paid to whom, for the channel `id`, or for those that it names."""
     channels = paid.channels if id is None else (id,)
     about = f"{', '.join(channels)}: " if channels else ""
     print_line(

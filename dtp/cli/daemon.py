@@ -1,4 +1,4 @@
-"""`dtpd`: run the services daemon, check its file, and talk to one that runs."""
+"""`dtpd`: run the services daemon, check its file, and control a running daemon."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ from dtp.plurals import count_of
 T = TypeVar("T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: What `run` ends with for what only a person mends (EX_CONFIG of sysexits.h): whoever starts it need not try again.
+#: The exit code of `run` for errors that only a person can mend (EX_CONFIG of sysexits.h): a supervisor need not try
+#: again.
 EXIT_CONFIG = 78
-#: Why a place can't be had that can't be had later either.
+#: Errors of binding an address that won't pass by themselves.
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 #: `code` of a store of messages that only a person mends: who keeps none doesn't load its modules.
 _UNUSABLE = "message-store-unusable"
@@ -51,7 +52,7 @@ _NOT_DONE = {
 }
 
 
-#: What `dtpd` ends with; promised to scripts, as those of `dtp`.
+#: The exit codes of `dtpd`; scripts may rely on them, as on those of `dtp`.
 EXIT_CODES: Mapping[int, str] = {
     0: "done",
     1: "an error inside dtpd; please report it",
@@ -120,7 +121,7 @@ def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
 def main() -> None:
     """Expose services of this machine to identities, and reach those of others at localhost:port.
 
-    One TOML file says all of it: 'dtpd init' writes one, 'dtpd check' looks at it, 'dtpd run' does what it says.
+    One TOML file configures everything: 'dtpd init' writes it, 'dtpd check' checks it, and 'dtpd run' runs it.
     """
 
 
@@ -128,10 +129,11 @@ def main() -> None:
 @file_option
 @json_option
 def run(path: Path) -> None:
-    """Do what the file says, until SIGTERM or Ctrl-C; then finish what is open, and end.
+    """Run the services in the file until SIGTERM or Ctrl-C; then finish open connections, and end.
 
-    SIGHUP reloads the file. What it doesn't change isn't touched, and no connection is dropped. What only a person
-    mends (mistakes in the file, a key that can't be read, a port that it may not have) ends it with code 78.
+    SIGHUP reloads the file. Services that didn't change aren't touched, and no connection is dropped. Errors that
+    only a person can mend (mistakes in the file, a key that can't be read, a port that isn't allowed) end it with
+    code 78.
     """
     config = load(path)
     if config.log.format == "json":  # what it prints goes where its log goes
@@ -174,10 +176,10 @@ def _print_ready(process: Process) -> None:
 @click.option("--connect", is_flag=True, help="Also ask the databases that it names; nothing is made there.")
 @json_option
 def check(path: Path, *, connect: bool) -> None:
-    """Look at the file, and list every mistake with its line, its column and what was probably meant.
+    """Check the file, and list every mistake with its line, its column and what was probably meant.
 
-    The keys that it names, and the file of [state], are read as 'run' does, and URLs of databases are looked at.
-    Nothing else is opened, started or resolved, and without --connect no server is asked.
+    The keys that it names and the file of [state] are read as 'run' does, and URLs of databases are checked. Nothing
+    else is opened, started or resolved, and without --connect no server is contacted.
     """
     config = load(path)
     warnings = look_at_places(path, config, connect=connect)
@@ -218,7 +220,7 @@ async def _asked(path: Path, asking: Callable[[Path], Awaitable[T]]) -> T:
 @file_option
 @json_option
 def reload(path: Path) -> None:
-    """Let the daemon that runs by this file read it again; it says what is wrong, and then nothing changes."""
+    """Have the running daemon read this file again. If there are mistakes, they are printed and nothing changes."""
     print_result(_ask_anew(path, "reload"), "reloaded")
 
 
@@ -241,7 +243,7 @@ def grace_option(default: str) -> Callable[[_Function], _Function]:
 @grace_option("drain in the file")
 @json_option
 def drain(path: Path, grace: float | None) -> None:
-    """Let the daemon take nothing new, finish what is open, and end."""
+    """Have the daemon accept nothing new, finish what is open, and end."""
     answer = _ask(path, "drain", drain=grace)
     print_result(
         answer, f"draining {count_of(answer['streams'], 'stream')}, for at most {answer['seconds']:g} s"
@@ -253,11 +255,11 @@ def drain(path: Path, grace: float | None) -> None:
 @grace_option("until it is over, a month at most")
 @json_option
 def upgrade(path: Path, grace: float | None) -> None:
-    """Let a new process, with the program and the file as they are now, take over the sockets of the one that runs.
+    """Start a new process with the present program and file, which takes over the sockets of the running one.
 
-    No client is turned away meanwhile. What is open finishes in the old process, however long it takes, and 'dtpd
-    status' shows it; with --drain what isn't over in time is cut off. SIGTERM ends the old process sooner. If the new
-    process does not begin to serve, the old one goes on.
+    No client is turned away meanwhile. Open connections finish in the old process, however long they take, and 'dtpd
+    status' shows them; with --drain those that aren't over in time are cut off. SIGTERM ends the old process sooner.
+    If the new process doesn't begin to serve, the old one goes on.
     """
     answer = _ask_anew(path, "upgrade", drain=grace)
     text = f"process {answer['pid']} serves now; the old one finishes {count_of(answer['streams'], 'stream')}"
@@ -283,7 +285,7 @@ caller_argument = click.argument("caller", callback=_caller)
 )
 @json_option
 def ban(path: Path, caller: str, seconds: float | None) -> None:
-    """Keep CALLER, an identity or a Sui address, out at once, whatever the file says; its connections end.
+    """Ban CALLER, an identity or a Sui address, at once, whatever the file says; its connections end.
 
     With [state] it holds for all daemons that share it, and over restarts.
     """
@@ -294,7 +296,7 @@ def ban(path: Path, caller: str, seconds: float | None) -> None:
 
 
 def _print_ban(answer: Mapping[str, Any], said: str) -> None:
-    """Print what holds now, and what won't after the next start."""
+    """Print which bans hold now, and which won't after the next start."""
     print_result(answer, said)
     if answer.get("unkept") and not wants_json():  # a daemon of before doesn't say it
         why = f"the daemon can't keep it for its next start ({answer['unkept']})"
@@ -306,7 +308,7 @@ def _print_ban(answer: Mapping[str, Any], said: str) -> None:
 @caller_argument
 @json_option
 def unban(path: Path, caller: str) -> None:
-    """Let CALLER in again, if the file does. 'dtpd status' shows who is banned."""
+    """Lift the ban of CALLER, who may come in again if the file allows it. 'dtpd status' shows who is banned."""
     answer = _ask(path, "ban", caller=caller, seconds=0)
     said = f"{answer['caller']} {'is banned no more' if answer['banned'] else 'was not banned'}"
     if answer["otherwise"]:
@@ -318,7 +320,7 @@ def unban(path: Path, caller: str) -> None:
 @file_option
 @json_option
 def status(path: Path) -> None:
-    """Show what is exposed and forwarded, who is there, and how much has moved."""
+    """Show what is exposed and forwarded, who is connected, and how much was transferred."""
     from dtp.cli.daemon_status import show
 
     answer = _ask(path, "status")

@@ -36,8 +36,8 @@ class RecordNotFound(LocalError):
 def dht() -> None:
     """Public facts among peers, without a server: where peers are, values by name, who has a content.
 
-    What is put there is signed, and everybody may read it. It is kept for a day, where a peer is for an hour, and
-    both as long as the command runs that put them there (--stay).
+    Values are signed, and everybody may read them. Values are kept for a day, and addresses of peers for an hour, or
+    for as long as the command that put them runs (--stay).
     """
 
 
@@ -260,9 +260,9 @@ def _print_record(record: PeerRecord) -> None:
 @verbose_option
 @json_option
 def serve(open_dht: Callable[..., Dht], identity: IdentitySource) -> None:
-    """Be a node of the DHT until interrupted: keep what others put there, and answer them.
+    """Run a node of the DHT until interrupted: keep what others put there, and answer their requests.
 
-    The first node of a DHT has nobody to begin with; the others begin with it.
+    The first node of a DHT needs no other node; the others begin with it.
 
     \b
     Example:

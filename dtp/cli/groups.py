@@ -1,4 +1,4 @@
-"""Groups of commands: what is said of an unknown name, and what a program as a whole makes of errors."""
+"""Groups of commands: suggestions for unknown names, and how a program handles errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from dtp.unicode import TextNotUnicode
 
 
 class CommandGroup(click.Group):
-    """A group that answers an unknown command with those whose names are like it. Only newer versions of click do,
-    and only for commands that are imported already."""
+    """A group that suggests similar names for an unknown command. Only newer versions of click do so, and only for
+    commands that are already imported.
+    """
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -34,11 +35,11 @@ class RootGroup(CommandGroup):
     """All commands of a program: errors become a line and an exit code here, and nowhere else."""
 
     program: ClassVar[str]
-    #: What it ends with, by code; promised to scripts.
+    #: The exit codes; scripts may rely on them.
     exit_codes: ClassVar[Mapping[int, str]]
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
+        """Run a command line. Click prints help and versions: report it if they can't be written."""
         output.say_in_any_encoding()
         return output.said(lambda: super(RootGroup, self).main(*args, **kwargs), self.program)
 
@@ -79,7 +80,9 @@ class RootGroup(CommandGroup):
             ctx.exit(output.EXIT_INTERRUPTED)
 
     def _invoke_command(self, ctx: click.Context, words: list[str]) -> Any:
-        """Run the command. Names of files may have any bytes; what is used as text and has none is a wrong word."""
+        """Run the command. Names of files may have any bytes; an argument that is used as text and isn't valid text
+        is a usage error.
+        """
         try:
             return super().invoke(ctx)
         except (UnicodeEncodeError, TextNotUnicode) as error:

@@ -110,7 +110,9 @@ def plan(
 @click.argument("plan_id", metavar="PLAN")
 @account_options
 def draw(plan_id: str, account: WalletOptions) -> None:
-    """Draw what subscribers of PLAN have paid for periods that are over. Where that is nothing, nothing is sent."""
+    """Draw what subscribers of PLAN have paid for periods that are over. If there is nothing to draw, no transaction
+    is sent.
+    """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program, pass_
@@ -145,7 +147,7 @@ def draw(plan_id: str, account: WalletOptions) -> None:
 )
 @account_options
 def sale(plan_id: str, on_sale: bool, account: WalletOptions) -> None:
-    """Take PLAN off sale, or put it on sale again. Passes that are held stay good until they end."""
+    """Take PLAN off sale, or put it on sale again. Existing passes stay valid until they end."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program, pass_
@@ -175,7 +177,9 @@ def sale(plan_id: str, on_sale: bool, account: WalletOptions) -> None:
               "were thrown away, and of a deleted host.")  # fmt: skip
 @account_options
 def retire(plan_id: str, refund: bool, account: WalletOptions) -> None:
-    """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes over, or paid back."""
+    """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes have to be over or paid
+    back.
+    """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.pay.passes import read_plan

@@ -61,10 +61,11 @@ if TYPE_CHECKING:
 @click.option("--open/--closed", "is_open", default=None, help="Whether it takes channels. [default: open]")
 @account_options
 def service(number: ServiceNumber, host_id: str | None, account: WalletOptions, **options: Any) -> None:
-    """Add a service to a host, or change it: what isn't named stays as it is. Defaults are those of a new one.
+    """Add a service to a host, or change it: settings that aren't given stay as they are. The defaults are for a new
+    service.
 
-    Open channels keep their terms, except for those from when it was free: once it has a price, they aren't served
-    any more.
+    Open channels keep their terms, except channels from when the service was free: once it has a price, they aren't
+    served any more.
 
     SERVICE is its name, as addresses have it (dtp://0x.../files), or its number on chain.
 

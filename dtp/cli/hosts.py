@@ -1,4 +1,4 @@
-"""`dtp host`: a host on chain, its services, who may come in, and that it is alive."""
+"""`dtp host`: a host on chain, its services, its lists and its heartbeats."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ROLES = ("active", "standby")
 
 @click.group("host", cls=CommandGroup)
 def host() -> None:
-    """A host on chain: who you are to clients, what your services cost, who may come in."""
+    """A host on chain: your name for clients, the prices of your services, and who may connect."""
 
 
 @host.command()
@@ -41,7 +41,7 @@ def host() -> None:
               help="Who may send heartbeats and edit the lists. [default: the wallet]")  # fmt: skip
 @account_options
 def create(ttl: int, operator: str | None, account: WalletOptions) -> None:
-    """Create a host. It has no service yet, and nobody may come in."""
+    """Create a host. It has no services yet, and nobody may connect."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program
@@ -180,7 +180,9 @@ host.add_command(
     _list_command("allow", "Put addresses on a host's allow-list (mode allow-list).", "allow", "disallow")
 )
 host.add_command(
-    _list_command("deny", "Put addresses on a host's deny-list: it wins over all.", "deny", "undeny")
+    _list_command(
+        "deny", "Put addresses on a host's deny-list, which overrides all other lists.", "deny", "undeny"
+    )
 )
 
 

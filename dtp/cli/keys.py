@@ -77,7 +77,7 @@ def keygen(
 def show_id(identity: IdentitySource, quiet: bool) -> None:
     """Show your identity, the Sui address of the same key, and the static key of the transport (X25519, hex).
 
-    Give the identity to those who are to reach you: dtp+tcp://dtp1...@host:port/service.
+    Give the identity to those who need to reach you: dtp+tcp://dtp1...@host:port/service.
     """
     mine = identity.load_identity()
     record = {**_describe(mine, identity.path), "static_key_stored": mine.static_stored}

@@ -69,7 +69,7 @@ class Logins(NamedService):
 
 @click.group(cls=CommandGroup)
 def login() -> None:
-    """Names and passwords, for people who come with another wallet each time.
+    """Names and passwords, for people who use another wallet each time.
 
     The server never learns a password (OPAQUE), and keeps for each account a vault that it can't open: identity,
     wallets, settings.
@@ -140,7 +140,7 @@ async def _serve(store: LoginStore, registration: Any, listening: Listening) -> 
 @verbose_option
 @json_option
 def invite(store: str | None, secrets: str | None, name: str, days: int) -> None:
-    """Make an invitation, for a server with --registration invited. It is good for one account."""
+    """Make an invitation for one account, for a server with --registration invited."""
     code, expires = make_recovery_code(), int(time.time()) + days * _DAY
     if not (path := _store_path(store)).exists():
         print_note({"made": str(path)}, f"there were no logins yet; 'dtp login serve' with {path} takes it")
@@ -270,7 +270,7 @@ def open_(
     identity: IdentitySource,
     accept_older: bool,
 ) -> None:
-    """Log in at ADDRESS, and show what is in the account's vault."""
+    """Log in at ADDRESS, and show the contents of the account's vault."""
     _refuse_existing(save)
     password, who = _read(password_file, "Password"), _come_as(identity)
     _open(lambda: log_in(address, name, password, accept_older=accept_older, **who), save)
@@ -290,7 +290,7 @@ def change_password(
     new_password_file: str | None,
     renew: bool,
 ) -> None:
-    """Change the password. Whoever else is logged in to the account is logged out."""
+    """Change the password. All other logins to the account end."""
     _refuse_existing(save)
     password = _read(password_file, "Password")
     new = check_new_password(_read(new_password_file, "New password", confirm=True))

@@ -28,7 +28,7 @@ _FREE = Sale(None, None, None, None, (), None, False, None, None, WalletOptions(
 
 
 class Mailboxes(NamedService):
-    """Keeps envelopes for devices, and gives them to these alone."""
+    """Keeps envelopes for devices, and gives them to nobody else."""
 
     kind = "mailbox"
 
@@ -76,8 +76,8 @@ def serve(
 ) -> None:
     """Serve a mailbox, and print the address to put into cards. Ctrl-C ends it.
 
-    With --price-mib-month its recipients pay for what waits for them above --free-mib, at a place of its own under
-    a host object on Sui ('dtp message rent'). Whoever writes to them pays nothing.
+    With --price-mib-month recipients pay for messages that wait for them above --free-mib, at a separate address
+    under a host object on Sui ('dtp message rent'). People who write to them pay nothing.
 
     \b
     Examples:

@@ -181,10 +181,11 @@ def rent(
     max_gas_price: int | None,
     **who: Any,
 ) -> None:
-    """Show the room that you have in your mailboxes, and with --mib pay those that have a price, where it is due.
+    """Show the room that you have in your mailboxes, and with --mib pay mailboxes that have a price, if payment is
+    due.
 
-    Room that is paid for the next ten days isn't paid again, so this may run each day. It costs at most --mib times
-    --most for each month and mailbox, and gas.
+    Room that is already paid for the next ten days isn't paid again, so you can run this each day. It costs at most
+    --mib times --most for each month and mailbox, and gas.
 
     \b
     Examples:

@@ -73,7 +73,7 @@ def edit(message: str, text: tuple[str, ...], **who: Any) -> None:
 @message_argument
 @messenger_options
 def delete(message: str, **who: Any) -> None:
-    """Delete a MESSAGE of yours for everybody, by its id; or another's, in a group that you moderate."""
+    """Delete a MESSAGE of yours for everybody, by its id; or somebody else's, in a group that you moderate."""
     _change(message, lambda found: found.delete(), "deleted", **who)
 
 
@@ -82,7 +82,7 @@ def delete(message: str, **who: Any) -> None:
 @click.argument("emoji", default="")
 @messenger_options
 def react(message: str, emoji: str, **who: Any) -> None:
-    """React to a MESSAGE, by its id, with EMOJI; without one, take that back."""
+    """React to a MESSAGE, by its id, with EMOJI; without EMOJI, remove your reaction."""
     _change(message, lambda found: found.react(emoji), "done", **who)
 
 
@@ -92,9 +92,9 @@ def react(message: str, emoji: str, **who: Any) -> None:
 @click.option("--qr", is_flag=True, help="Show the QR code that the other one scans.")
 @messenger_options
 def verify(person: str, number: tuple[str, ...], qr: bool, **who: Any) -> None:
-    """Show the safety number to compare with PERSON; or say the NUMBER that they have, which is compared.
+    """Show the safety number to compare with PERSON; or compare it with the NUMBER that they have.
 
-    It is remembered that it was right, until their key is replaced.
+    If it is right, PERSON counts as verified until their key is replaced.
     """
 
     async def work(messenger: Messenger) -> tuple[str, bytes]:
@@ -117,7 +117,9 @@ def verify(person: str, number: tuple[str, ...], qr: bool, **who: Any) -> None:
 @click.argument("person")
 @messenger_options
 def block(person: str, **who: Any) -> None:
-    """Take nothing of PERSON any more, and tell them nothing: a name, dtp1... or dtpa1...."""
+    """Block PERSON (a name, dtp1... or dtpa1...): nothing of theirs is accepted any more, and they are told
+    nothing.
+    """
 
     async def work(messenger: Messenger) -> None:
         await messenger.block(person)
@@ -133,7 +135,7 @@ def block(person: str, **who: Any) -> None:
 @click.argument("person")
 @messenger_options
 def unblock(person: str, **who: Any) -> None:
-    """Take what PERSON writes from now on."""
+    """Unblock PERSON: accept what they write from now on."""
 
     async def work(messenger: Messenger) -> None:
         await messenger.unblock(person)
@@ -147,7 +149,7 @@ def unblock(person: str, **who: Any) -> None:
 @click.argument("changes", nargs=-1, metavar="[NAME=NUMBER]...")
 @messenger_options
 def quota(changes: tuple[str, ...], **who: Any) -> None:
-    """Show how much of what others send is kept on this device, or change it; NAME=none is without a limit.
+    """Show how much of what others send is kept on this device, or change that; NAME=none removes a limit.
 
     \b
     Examples:

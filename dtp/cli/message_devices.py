@@ -34,7 +34,7 @@ _LATER: Final = "not all that waits is in mailboxes yet: the next command goes o
 @click.option("--qr", is_flag=True, help="Show this device as a QR code, to be approved by another one.")
 @messenger_options
 def device(qr: bool, **who: Any) -> None:
-    """Print this device's name, which another device approves, and the devices of your card.
+    """Print this device's name, for another device to approve, and the devices in your card.
 
     \b
     A new device in three steps:
@@ -74,10 +74,10 @@ def device(qr: bool, **who: Any) -> None:
 @click.option("--qr", is_flag=True, help="Show the card for it as a QR code.")
 @messenger_options
 def approve(peer: str, label: str, history: float, output: str | None, qr: bool, **who: Any) -> None:
-    """Make PEER (dtp1..., what 'dtp message device' prints there) a device of yours. Takes --account FILE.
+    """Make PEER a device of yours: dtp1..., as 'dtp message device' prints it there. Needs --account FILE.
 
-    It gets the card that this prints, by 'dtp message join'. Your contacts are told. Its history goes
-    out once it has joined, with the next command here.
+    Give PEER the card that this prints, for 'dtp message join'. Your contacts are told. History is sent once PEER has
+    joined, with the next command here.
     """
 
     async def work(messenger: Messenger) -> tuple[ContactCard, bool]:
@@ -103,9 +103,10 @@ def approve(peer: str, label: str, history: float, output: str | None, qr: bool,
 @click.argument("peer")
 @messenger_options
 def revoke(peer: str, **who: Any) -> None:
-    """Take the device PEER (dtp1...) out: nothing is sealed to it any more. Takes --account FILE.
+    """Remove the device PEER (dtp1...): nothing is sealed to it any more. Needs --account FILE.
 
-    Contacts stop with your next card, which they are sent now; what the device sends from then on is ignored.
+    Your contacts are sent your new card now. Once they have it they send nothing to the device, and ignore what it
+    sends.
     """
 
     async def work(messenger: Messenger) -> bool:
@@ -122,7 +123,9 @@ def revoke(peer: str, **who: Any) -> None:
 @click.argument("given", metavar="CARD")
 @messenger_options
 def join(given: str, **who: Any) -> None:
-    """Be a device of the person whose CARD this is: what 'dtp message approve' printed, or a file that has it."""
+    """Make this a device of the person whose CARD this is: the text that 'dtp message approve' printed, or a file
+    with it.
+    """
     text = read_card_text(given)
 
     async def work(messenger: Messenger) -> ContactCard:

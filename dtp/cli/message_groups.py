@@ -53,7 +53,7 @@ class NoInvitation(LocalError):
 
 @click.group("group", cls=CommandGroup)
 def group() -> None:
-    """Groups of people who write to each other, sealed end to end. Administrators add and remove."""
+    """Groups of people who write to each other, sealed end to end. Administrators add and remove members."""
 
 
 def _run(name: str, work: Callable[[People], Awaitable[Any]], **who: Any) -> Any:
@@ -117,7 +117,7 @@ def create(name: str, people: tuple[str, ...], **who: Any) -> None:
 @history_option
 @messenger_options
 def add(name: str, person: str, administrator: bool, moderator: bool, history: History, **who: Any) -> None:
-    """Add somebody, who reads what is written from now on; or give a member another role.
+    """Add somebody, who can read what is written from now on; or change a member's role.
 
     
     Examples:
@@ -152,7 +152,7 @@ def remove(name: str, person: str, **who: Any) -> None:
 def accept(name: str, **who: Any) -> None:
     """Take part in a group that strangers have added you to, without writing there.
 
-    Until then its members are strangers, and hear of nothing that you read. It holds for this device, and nobody is
+    Until then its members are strangers, and get no read receipts. This holds for this device only, and nobody is
     told. 'dtp group list' says which groups are invitations.
     """
 
@@ -164,7 +164,9 @@ def accept(name: str, **who: Any) -> None:
 @click.argument("name")
 @messenger_options
 def decline(name: str, **who: Any) -> None:
-    """Leave a group that strangers have added you to. Block whoever adds you again ('dtp message block')."""
+    """Leave a group that strangers have added you to. If somebody adds you again, block them ('dtp message
+    block').
+    """
 
     _run(name, lambda found: _invitation(found).decline(), **who)
     print_result({"declined": name}, f"you aren't in {escape_text(name)}")
@@ -174,7 +176,7 @@ def decline(name: str, **who: Any) -> None:
 @click.argument("name")
 @messenger_options
 def leave(name: str, **who: Any) -> None:
-    """Leave a group: nothing written there from now on comes to you. Somebody in it can add you again."""
+    """Leave a group: you get nothing that is written there from now on. Its members can add you again."""
 
     _run(name, lambda found: found.leave(), **who)
     print_result({"left": name}, f"you aren't in {escape_text(name)} any more")
@@ -185,7 +187,7 @@ def leave(name: str, **who: Any) -> None:
 @click.argument("new_name")
 @messenger_options
 def rename(name: str, new_name: str, **who: Any) -> None:
-    """Give a group another name, for everybody in it."""
+    """Rename a group, for everybody in it."""
 
     _run(name, lambda found: found.rename(new_name), **who)
     said = f"{escape_text(name)} is called {escape_text(new_name)} now"
@@ -214,7 +216,7 @@ def send(name: str, text: tuple[str, ...], **who: Any) -> None:
 @click.option("--close", is_flag=True, help="Close it instead.")
 @messenger_options
 def room(name: str, room: str, close: bool, **who: Any) -> None:
-    """Open a ROOM of a group: a conversation of its own. 'dtp message send NAME/ROOM text' writes there."""
+    """Open a ROOM of a group, a separate conversation. 'dtp message send NAME/ROOM text' writes there."""
 
     async def work(found: People) -> str:
         if not close:
@@ -240,7 +242,7 @@ def room(name: str, room: str, close: bool, **who: Any) -> None:
 @history_option
 @messenger_options
 def invite(name: str, days: float, uses: int, history: History, **who: Any) -> None:
-    """Print a link for 'dtp group join'. Who has it is let in while you read your messages."""
+    """Print a link for 'dtp group join'. People who have it are let in when you read your messages."""
 
     link = _run(
         name, lambda found: found.invite(lasts=timedelta(days=days), uses=uses, history=history), **who
@@ -253,7 +255,7 @@ def invite(name: str, days: float, uses: int, history: History, **who: Any) -> N
 @click.argument("link")
 @messenger_options
 def revoke(name: str, link: str, **who: Any) -> None:
-    """Take an invitation back, by its LINK."""
+    """Revoke an invitation, by its LINK."""
 
     _run(name, lambda found: found.revoke(link), **who)
     print_result({"revoked": True, "group": name}, "nobody joins by that link any more")
@@ -263,7 +265,7 @@ def revoke(name: str, link: str, **who: Any) -> None:
 @click.argument("link")
 @messenger_options
 def join(link: str, **who: Any) -> None:
-    """Ask to be let into a group by a LINK. You are in once who invites has read their messages."""
+    """Ask to join a group by a LINK. You are in once the person who invited you has read their messages."""
 
     async def main() -> bool:
         async with with_warnings(open_messenger(**who)) as messenger:

@@ -86,7 +86,7 @@ def card(
     qr: bool,
     **who: Any,
 ) -> None:
-    """Print your card, for those who may write to you. With --name and --mailbox it is changed, and contacts told.
+    """Print your card, for people who may write to you. With --name and --mailbox, change it and tell your contacts.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def card(
 def add(given: str, nickname: str | None, **who: Any) -> None:
     """Add a contact by its CARD: the text of one, or a file that has it.
 
-    With --bootstrap or --chain also by dtp1... or dtpa1..., for those who have published their card there.
+    With --bootstrap or --chain, CARD may be dtp1... or dtpa1..., for people who have published their card there.
     """
     named = given.startswith(("dtp1", "dtpa1"))
     text = given if named else read_card_text(given)
@@ -213,7 +213,8 @@ def send(
 ) -> None:
     """Write TEXT to a person (a name, dtp1..., dtpa1..., a card or a file that has one) or to a group of yours.
 
-    People who ask strangers to pay are paid with --stamp-up-to. What waits is sent then, too: TEXT may be left out.
+    With --stamp-up-to, people who ask strangers to pay are paid. Messages that wait are sent as well, so TEXT may be
+    left out.
 
     \b
     Examples:
@@ -272,7 +273,7 @@ def _is_called(messenger: Messenger, name: str) -> bool:
 )
 @messenger_options
 def read(wait: float, save: Path | None, keep_unread: bool, **who: Any) -> None:
-    """Print the messages that wait for you, and say that they were read."""
+    """Print the messages that wait for you, and mark them as read."""
 
     async def work(messenger: Messenger) -> None:
         collected = await collect(messenger, wait)
@@ -301,7 +302,8 @@ def read(wait: float, save: Path | None, keep_unread: bool, **who: Any) -> None:
 @save_option
 @messenger_options
 def history(person: str, last: int | None, ids: bool, save: Path | None, **who: Any) -> None:
-    """Print the conversation with PERSON (a name, dtp1..., dtpa1...), a group or GROUP/ROOM, as this device has it.
+    """Print the conversation with PERSON (a name, dtp1..., dtpa1...), a group or GROUP/ROOM, as far as this device
+    has it.
 
     \b
     Examples:
@@ -323,7 +325,7 @@ def history(person: str, last: int | None, ids: bool, save: Path | None, **who: 
 @node_option
 @messenger_options
 def watch(count: int | None, save: Path | None, until_eof: bool, **who: Any) -> None:
-    """Print messages as they come, and say that they were read. Ctrl-C ends it."""
+    """Print messages as they come, and mark them as read. Ctrl-C ends it."""
     serve_for_long()
     run(_watch(open_messenger(**who), count, save, until_eof))
 
@@ -400,8 +402,9 @@ async def _print_message(each: Message, save: Path | None, *, ids: bool = False)
 
 
 async def _save_files(each: Message, folder: Path) -> list[str]:
-    """Return where a message's files are now. A file that can't be fetched is reported, and keeps nothing else from
-    being read. Strangers' files aren't fetched: they could fill the disk."""
+    """Fetch a message's files, and return their paths. A file that can't be fetched is reported, and the rest is
+    still read. Strangers' files aren't fetched: they could fill the disk.
+    """
     make_folder(folder)
     found = []
     for one in each.attachments:
@@ -423,7 +426,7 @@ def _warn_without_mailbox(card: ContactCard) -> None:
 
 
 def _post_words(each: Message) -> str:
-    """Say of a message through the chain what is known of its sender."""
+    """Return what is known of the sender of a message through the chain."""
     whose = f"from {each.wallet}, which their card links" if each.sender else "no card links this account"
     return f"a post, {whose}; answer with 'dtp post answer', transaction {each.transaction}"
 

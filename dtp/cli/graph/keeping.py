@@ -30,10 +30,11 @@ _IN_LINES = ("damage", "refusals", "waiting", "due", "ahead")
 @click.option("--repair", is_flag=True, help="Write a damaged file anew, without what can't be read of it.")
 @graph_options
 def verify(opened: GraphOpener, repair: bool) -> None:
-    """Check all that is stored: signatures, order, encoding; tell who signed two histories, or what rules forbid.
+    """Check everything that is stored: signatures, order and encoding. Report who signed two histories, and what
+    rules forbid.
 
-    Ends with 3 if something is damaged, and while what was lost is missing: 'dtp graph sync' with any peer, or
-    'dtp graph import', brings it back.
+    Ends with 3 if something is damaged, or was lost and is still missing: 'dtp graph sync' with any peer, or 'dtp
+    graph import', brings it back.
     """
 
     async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], list[dict[str, Any]], DtpError | None]:
@@ -79,13 +80,14 @@ def _wrong(graph: Graph) -> DtpError | None:
 @click.option("--author", metavar="PEER", help="Whose work to sign again. [default: yours]")
 @graph_options
 def recover(opened: GraphOpener, source: str | None, author: str | None) -> None:
-    """Let your identity go on writing to a copied or restored file; or sign again what is stranded in SOURCE.
+    """Allow your identity to write to a copied or restored file again; or sign again what is stranded in SOURCE.
 
-    Without SOURCE and --author: only if no other copy has more of what you wrote, or will be written to: two that are
-    contradict each other, and others take only one of them. Where a peer has all of it, 'dtp graph sync' is enough.
+    Without SOURCE and --author: do this only if no other copy has more of what you wrote, and none will be written
+    to. Two such copies contradict each other, and others accept only one. If a peer has all of it, 'dtp graph sync'
+    is enough.
 
-    SOURCE is the copy that wrote as well, or the file of a device that was put out; what others don't take of it is
-    signed again by you. Without SOURCE, --author takes what is void in FILE.
+    SOURCE is the copy that was written to as well, or the file of a device that was removed; what others don't accept
+    of it is signed again by you. Without SOURCE, --author does so with void changes in FILE.
 
     \b
     Examples:
@@ -124,10 +126,10 @@ def _sign_again(opened: GraphOpener, source: str | None, author: str | None) -> 
 @file_argument
 @graph_options
 def prune(opened: GraphOpener) -> None:
-    """Drop stored frames of which nothing counts any more, and give back their room.
+    """Delete stored frames of which nothing counts any more, and free their space.
 
-    What was overwritten is in no 'dtp graph log' then. 'dtp graph status' says what it can come to: frames of others
-    go once their authors have summed them up, which they do over connections.
+    'dtp graph log' doesn't show overwritten values after that. 'dtp graph status' says how much can be freed: frames
+    of others are deleted once their authors have summed them up, which happens over connections.
     """
 
     async def work(graph: Graph) -> dict[str, int]:
@@ -192,10 +194,10 @@ def status(opened: GraphOpener) -> None:
 def grant(
     opened: GraphOpener, peer: str | None, path: str, days: float | None, revoke: bool, handed: str | None
 ) -> None:
-    """Let PEER write at PATH of your own souls; without PEER, list what you have granted.
+    """Allow PEER to write at PATH of your own souls; without PEER, list your grants.
 
-    PEER is an identity (dtp1...), or an account (dtpa1...): then each of its devices may write. The grant comes to
-    PEER with the graph; with --json it is told as text, too, to be handed over where your clock was ahead.
+    PEER is an identity (dtp1...), or an account (dtpa1...), of which each device may write then. The grant comes to
+    PEER with the graph; with --json it is also printed as text, to be handed over if your clock was ahead.
 
     \b
     Examples:

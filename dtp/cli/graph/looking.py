@@ -86,7 +86,7 @@ def _by_kind(kinds: dict[str, Any]) -> Any:
 @click.argument("key", required=False)
 @graph_options
 def rm(opened: GraphOpener, soul: str, key: str | None) -> None:
-    """Delete a key of a node; without KEY the node, with all that is at SOUL. Links to it stay."""
+    """Delete a key of a node; without KEY the whole node, with all that is at SOUL. Links to it stay."""
 
     async def work(graph: Graph) -> bool:
         if key is None:
@@ -147,7 +147,7 @@ def link(opened: GraphOpener, soul: str, key: str, target: str | None, remove: b
 def log(opened: GraphOpener, soul: str, key: str | None) -> None:
     """Show every change of a node: when, by whom, what, and what was there before.
 
-    Of an edit of a text or a list it is what was deleted and inserted, and where; of marks what changed of them.
+    For an edit of a text or a list it shows what was deleted and inserted, and where; for marks, how they changed.
     """
 
     async def work(graph: Graph) -> list[tuple[Any, list[Any]]]:
@@ -239,7 +239,7 @@ def _format(at: int, length: int, attributes: dict[str, Any]) -> str:
 def query(
     opened: GraphOpener, text: str, given: tuple[str, ...], explain: bool, form: str | None, seconds: float
 ) -> None:
-    """Ask by openCypher: MATCH ... RETURN ...
+    """Run an openCypher query: MATCH ... RETURN ...
 
     \b
     Examples:

@@ -84,7 +84,7 @@ def account_command(
 def ban(
     opened: GraphOpener, peer: str | None, shared: bool, undo: bool, follow: str | None, unfollow: str | None
 ) -> None:
-    """Take, pass on and show nothing of PEER any more; without PEER, list who is banned.
+    """Ban PEER: nothing of theirs is accepted, passed on or shown any more. Without PEER, list who is banned.
 
     \b
     Examples:
@@ -118,9 +118,9 @@ def ban(
 )
 @graph_options
 def agreement(opened: GraphOpener, peers: tuple[str, ...], need: int | None) -> None:
-    """Show who has to agree to a summary of frames before FILE takes it in place of the frames, or change that.
+    """Show who has to agree to a summary of frames before FILE accepts it in place of the frames, or change that.
 
-    Those of the PEERs who have the frames and prune their graphs agree, once this was said of their files, too.
+    Those PEERs agree who have the frames and prune their graphs, once this command was run on their files, too.
 
     \b
     Examples:
@@ -147,7 +147,7 @@ def agreement(opened: GraphOpener, peers: tuple[str, ...], need: int | None) -> 
 @click.argument("peer")
 @graph_options
 def purge(opened: GraphOpener, peer: str) -> None:
-    """Remove all that PEER, who is banned, signed from FILE, for good. Others keep what they have."""
+    """Delete from FILE, for good, all that the banned PEER has signed. Others keep what they have."""
 
     async def work(graph: Graph) -> int:
         return await graph.admission.purge(peer)
@@ -162,7 +162,7 @@ def purge(opened: GraphOpener, peer: str) -> None:
 @click.option("--know", multiple=True, metavar="PEER", help="Take PEER for no stranger; repeatable.")
 @graph_options
 def quota(opened: GraphOpener, changes: tuple[str, ...], know: tuple[str, ...]) -> None:
-    """Show how much is taken of whom, or change it; NAME=none is without a limit.
+    """Show how much is accepted from whom, or change that; NAME=none removes a limit.
 
     \b
     Examples:
