@@ -1,3 +1,2 @@
 """Shows: live and authentic streams for anyone, passed on by their listeners. Guide and formats:
-`docs/broadcast.md`.
-"""
+`docs/broadcast.md`."""

@@ -1,6 +1,5 @@
 """Small feeds by a topic of the node: each segment is one message, which every neighbour checks before it forwards
-it.
-"""
+it."""
 
 from __future__ import annotations
 
@@ -65,8 +64,7 @@ class TopicSender:
 
     async def publish_waiting(self) -> None:
         """Publish the queued segments; wait while the network can't take more. Without listeners they go to
-        nobody.
-        """
+        nobody."""
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             await self._publish_data(each)
@@ -84,8 +82,7 @@ class TopicSender:
 
 def parse_feed(message: Message) -> list[m.Message]:
     """Return the contents of a message. Raise `ShowMessageError` if it isn't of this protocol or not by the show's
-    author, and `SegmentError` if the announcement isn't signed.
-    """
+    author, and `SegmentError` if the announcement isn't signed."""
     data, found = message.data, list[m.Message]()
     while data:
         if len(data) < m.HEAD.size:
@@ -102,8 +99,7 @@ def parse_feed(message: Message) -> list[m.Message]:
 
 def validate_feed(message: Message) -> Verdict:
     """Return `ACCEPT` for a message of its author's own show, otherwise `IGNORE`: it isn't forwarded, and its sender
-    isn't blamed, since a daemon that carries the topic doesn't know that it is a feed.
-    """
+    isn't blamed, since a daemon that carries the topic doesn't know that it is a feed."""
     try:
         parse_feed(message)
     except (ShowMessageError, SegmentError):
@@ -160,8 +156,7 @@ class TopicReceiver(ShowReceiver):
 
     async def _fetch_missing(self, wanted: int) -> None:
         """Wait a moment for what is missing; then request it from those who serve the show, and count it as lost if
-        nobody has it.
-        """
+        nobody has it."""
         await asyncio.sleep(_LATE)
         held = self._open_held()
         if self._progress.first_wanted() != wanted:

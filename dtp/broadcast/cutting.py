@@ -181,8 +181,7 @@ class MatroskaCutter(Cutter):
 
     def _read_element(self) -> tuple[bytes, int, int | None] | None:
         """Return id, header size and size (None if unknown) of the next element; None until its header is
-        complete.
-        """
+        complete."""
         at, buffer = self._at, self._buffer
         if at >= len(buffer):
             return None

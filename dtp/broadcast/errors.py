@@ -25,8 +25,7 @@ class OffAir(BroadcastError):
 
 class ShowBusy(BroadcastError):
     """Another process broadcasts this show from the same store: two would sign two chains, and others could prove
-    it.
-    """
+    it."""
 
     code: ClassVar[str] = "show-busy"
 
@@ -95,7 +94,6 @@ class ShowLost(CarrierError):
 
 class ShowReplaced(ShowLost):
     """The producer has restarted the show as another stream, or somebody replays an older stream. Listening again
-    brings the newer one.
-    """
+    brings the newer one."""
 
     code: ClassVar[str] = "show-replaced"

@@ -107,8 +107,7 @@ class _Turns:
     @asynccontextmanager
     async def take_turn(self, source: str) -> AsyncIterator[float]:
         """Wait for a turn, and yield the time by the loop's clock at which it ends. Raise `TimeoutError` at that
-        time.
-        """
+        time."""
         turn, ends = self._sources.setdefault(source, asyncio.Lock()), _now() + _ASK
         async with asyncio.timeout_at(ends), turn, self._room:
             yield ends
@@ -193,8 +192,7 @@ class Feeder:
 
     def finish_stream(self, stream: Stream) -> None:
         """Send a listener what is here, and then end its stream: it hears the show elsewhere. Don't wait for a
-        listener that reads nothing for 5 s.
-        """
+        listener that reads nothing for 5 s."""
         self._finishing.add(stream)
         self.held.notify_change()
         self._watch_end(stream, -1)
@@ -310,15 +308,13 @@ class Feeder:
 
     def _doubt_listeners(self, now: float) -> None:
         """Have those listeners measured that say, without proof, that they serve others: somebody else wants their
-        places.
-        """
+        places."""
         for stream in self._ranking.list_doubted(now):
             self._listeners[stream].doubted.set()
 
     async def _measure_doubted(self, stream: Stream, served: _Served, on_trial: bool) -> None:
         """Measure a listener each time that others want its place; one with a place on trial is measured at once,
-        before all others.
-        """
+        before all others."""
         if on_trial:
             await self._measure_listener(stream, served)
         while True:
@@ -406,16 +402,14 @@ class Feeder:
 
     def list_places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
         """Return the free places for a listener that serves others, nearest first: here, at the addresses `own`, and
-        below.
-        """
+        below."""
         free = self.fan_out - self._ranking.count_serving(_now())
         here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
         return (*here, *self._rooms.list_nearest())[: m.MAX_ADDRESSES]
 
     def _other_addresses(self, stream: Stream, who: ShowListener | None) -> tuple[str, ...]:
         """Return addresses of others that serve the show, without the one that asks, and no more than it may be
-        told.
-        """
+        told."""
         mine = () if who is None else who.addresses
         near = () if who is None else self._sharers.list_nearby(who, _NEARBY)
         found = dict.fromkeys(near)
@@ -523,8 +517,7 @@ class Feeder:
 
     async def _send_beside(self, ends: float, stream: Stream, segment: HeldSegment) -> bool:
         """Send a segment to somebody without a place, once there is upload for it; otherwise like `_send_segment`.
-        Raise `_NoUpload` if that would be after the turn ends, at `ends`.
-        """
+        Raise `_NoUpload` if that would be after the turn ends, at `ends`."""
         try:
             async with asyncio.timeout_at(ends - _TELL):  # the end of the turn resets the stream
                 await self._next_beside.acquire()

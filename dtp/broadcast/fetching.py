@@ -178,8 +178,7 @@ class Fetcher:
 
     async def _compare_with(self, held: HeldSegments, other: str, number: int) -> None:
         """Request the head of a segment that is here from somebody else. Two chains of the producer end the
-        stream.
-        """
+        stream."""
         try:
             async with asyncio.timeout(self._within), self._dial(other) as connection:
                 # One that is farther behind, such as a device that began later, is asked for its newest head.
@@ -214,8 +213,7 @@ async def _fetch_range(held: HeldSegments, connection: Connection, first: int, l
 
 async def _compare_head(held: HeldSegments, connection: Connection, number: int | None) -> bool:
     """Compare the other side's head of segment `number`, by default its newest one, with what is here. Return False
-    if it doesn't have it. Raise `ProducerEquivocated`.
-    """
+    if it doesn't have it. Raise `ProducerEquivocated`."""
     async with open_ask_stream(connection, m.Hello(number, count=1, heads=True)) as stream:
         while (message := await frames.read(stream)) is not None:
             match message:

@@ -1,6 +1,5 @@
 """`dtp.listen_to`: a show's segments, checked and in order, with gaps reported; they are passed on to other
-listeners.
-"""
+listeners."""
 
 from __future__ import annotations
 
@@ -197,8 +196,7 @@ class ShowStream:
 
     async def announcement(self) -> Announcement:
         """Wait until somebody is heard, and return the show's announcement. Raise `ShowUnreachable`,
-        `SegmentForeign`.
-        """
+        `SegmentForeign`."""
         return (await self.receiver.wait_opened()).announcement
 
     @property
@@ -238,8 +236,7 @@ class ShowStream:
 
     async def wait_feeder(self) -> Feeder:
         """Wait until somebody is heard, and return the `Feeder` that serves our listeners. Raise what `announcement`
-        raises.
-        """
+        raises."""
         if self._feeder is None:
             held = await self.receiver.wait_opened()
             measure = measure_from(self._place, held.announcement)
@@ -258,8 +255,7 @@ class ShowStream:
 
     async def __aiter__(self) -> AsyncIterator[HeardSegment]:
         """Yield each segment once it is whole. Raise `ShowUnreachable`, `SegmentForeign`, `ProducerEquivocated`, and
-        `ShowLost` after the last one that is here.
-        """
+        `ShowLost` after the last one that is here."""
         if self._task is not None:
             async for each in self._iter_segments():
                 yield each
@@ -274,8 +270,7 @@ class ShowStream:
 
     async def iter_sealed(self) -> AsyncIterator[HeardSegment]:
         """Yield each segment as it came, still sealed if the show is, for programs that pass it on. Raise what
-        iterating raises, except `ShowSealed`. The stream has to be open.
-        """
+        iterating raises, except `ShowSealed`. The stream has to be open."""
         held = await self.receiver.wait_opened()
         loop = asyncio.get_running_loop()
         order = Order(held, lambda: self.receiver.start, lambda: round(loop.time() * 1000))
@@ -292,8 +287,7 @@ class ShowStream:
 
     def _key_places(self, producer: PeerId) -> list[str]:
         """Return the addresses at which to request the producer's keys: the known ones, otherwise those that can be
-        found.
-        """
+        found."""
         here = [each for each in self.receiver.parents.addresses if _is_of(each, producer)]
         return here or [str(Address("dtp", peer=producer, service=self._service))]
 
@@ -333,8 +327,7 @@ def _with_service(address: Address) -> Address:
 
 def _dial_as(identity: Identity, place: ShowPlace) -> Dial:
     """Return a dialer that dials as `identity` from a place whose node has another identity: for one request, without
-    being listed.
-    """
+    being listed."""
     where = replace(place, listen=()) if isinstance(place, Place) else NOWHERE
 
     @asynccontextmanager

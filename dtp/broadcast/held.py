@@ -63,8 +63,7 @@ class HeldSegments:
 
     def __init__(self, announcement: Announcement, *, limit: int = HELD) -> None:
         """`limit` is in bytes; the newest segment is held whatever its size. At most `REMEMBERED` segments are
-        held.
-        """
+        held."""
         self.announcement = announcement
         self.verifier = Verifier(announcement)
         self._segments: OrderedDict[int, HeldSegment] = OrderedDict()
@@ -119,8 +118,7 @@ class HeldSegments:
     @property
     def ended(self) -> bool:
         """True when nothing more comes: all segments up to the last one are here or lost, or the producer has signed
-        two chains.
-        """
+        two chains."""
         if self.fault is not None:
             return True
         if self.last is None:
@@ -177,8 +175,7 @@ class HeldSegments:
 
     def add_piece(self, number: int, index: int, piece: bytes) -> bool:
         """Add a piece, and return whether it is new. Raise `SegmentForged`, and `SegmentError` if its manifest didn't
-        come before.
-        """
+        come before."""
         held = self._segments.get(number)
         if held is None:
             if self.is_lost(number):  # forgotten meanwhile, or given up
@@ -226,8 +223,7 @@ class HeldSegments:
 
     def live_start(self, back_ms: int) -> int | None:
         """Return the number of the segment to begin with, `back_ms` before the newest one; None if there is none
-        yet.
-        """
+        yet."""
         starts = [
             each.segment
             for each in self._segments.values()
@@ -241,8 +237,7 @@ class HeldSegments:
 
     def needed_by(self, number: int) -> list[HeldSegment]:
         """Return the numbers of the segments that segment `number` depends on, as far as they are here: the key of
-        its epoch, and init data.
-        """
+        its epoch, and init data."""
         held = self._segments.get(number)
         if held is None:
             return []
@@ -260,8 +255,7 @@ class HeldSegments:
 
     async def wait_change(self) -> None:
         """Wait for the next change. Check the state first, and then wait without another `await` between: so no
-        change is missed.
-        """
+        change is missed."""
         await self._changed.wait()
 
 

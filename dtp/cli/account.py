@@ -64,8 +64,7 @@ def card_path(file: str) -> Path:
 
 def read_card(path: str | os.PathLike[str]) -> Card:
     """Return the account's card in a file, which may be a card for messages that contains it. Raises
-    `AccountFileError`, `CardError`, and `ContactCardError`.
-    """
+    `AccountFileError`, `CardError`, and `ContactCardError`."""
     from dtp.identity import Card
 
     try:
@@ -82,8 +81,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 def _card_of_contact(path: str | os.PathLike[str], data: bytes) -> Card | None:
     """Return the account's card inside the text of a card for messages, such as friends have; None for any other
-    text.
-    """
+    text."""
     from dtp.messaging.cards.contact_card import TEXT_PREFIX, ContactCard
 
     if not data.startswith(TEXT_PREFIX.encode()):
@@ -193,8 +191,7 @@ def show(file: str, card: str | None) -> None:
 @json_option
 def add(file: str, peer: str, label: str) -> None:
     """Add a device, or change the LABEL of one. Then give the device the card, or join graphs again with the new
-    card.
-    """
+    card."""
     from dtp.identity import PeerId
 
     changed = load_account(file).add(PeerId.parse(peer), label)

@@ -78,8 +78,7 @@ class WalletOptions:
         cls, network: str | None, wallet: str | None, max_gas_price: int | None = None
     ) -> WalletOptions:
         """Return the options of the running command. If no wallet is named, use its `--identity`, with its
-        `--passphrase-file`.
-        """
+        `--passphrase-file`."""
         said = click.get_current_context().params
         named, passphrase_file = said.get("identity"), said.get("passphrase_file")
         identity = IdentitySource(named, passphrase_file) if named is not None else None
@@ -127,8 +126,7 @@ class WalletOptions:
 
     def check_named(self) -> None:
         """Raise `ConfigError` if the command line names a wallet that doesn't exist, for commands that need it later
-        or never.
-        """
+        or never."""
         source = click.get_current_context().get_parameter_source("wallet")
         if source is click.core.ParameterSource.COMMANDLINE and (path := self.wallet_path()) is not None:
             self._check_wallet(path)
@@ -250,8 +248,7 @@ def executed_record(executed: Any) -> dict[str, Any]:
 
 async def tell_history(chain: ChainClient) -> None:
     """Say where the node's history begins, if the node has forgotten some of it, so that readers know what is
-    missing.
-    """
+    missing."""
     oldest = (await chain.service_info()).lowest_checkpoint
     if oldest > 0:
         print_note(

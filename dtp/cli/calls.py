@@ -169,8 +169,7 @@ async def _begin(calls: Calls, person: str | None, answer: bool, refuse: bool, e
 
 async def _follow(call: ActiveCall, end: MediaEnd, stop: asyncio.Event, *, quiet: bool) -> Reason:
     """Print what happens to a call until it is over. It is hung up when the file that is sent ends, or when told to
-    stop.
-    """
+    stop."""
 
     async def hang_up_after(event: asyncio.Event) -> None:
         await event.wait()

@@ -136,8 +136,7 @@ async def _exchange(stream: Stream) -> None:
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:
     """Tell the user, while the block runs, when the connection is cut and when it is back, on standard error:
-    standard output is for the peer's bytes.
-    """
+    standard output is for the peer's bytes."""
     return (
         contextlib.nullcontext() if wants_json() else ProgressMeter("", bar=False).watch_carriers(connection)
     )

@@ -619,8 +619,7 @@ async def _read_open(chain: ChainClient, store: Store, id: str) -> Channel | Non
 
 class _Failures:
     """Errors with some of several channels: each is printed at once, doesn't stop the others, and decides the exit
-    code at the end.
-    """
+    code at the end."""
 
     def __init__(self) -> None:
         self.first: DtpError | None = None

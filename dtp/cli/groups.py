@@ -16,8 +16,7 @@ from dtp.unicode import TextNotUnicode
 
 class CommandGroup(click.Group):
     """A group that suggests similar names for an unknown command. Only newer versions of click do so, and only for
-    commands that are already imported.
-    """
+    commands that are already imported."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -81,8 +80,7 @@ class RootGroup(CommandGroup):
 
     def _invoke_command(self, ctx: click.Context, words: list[str]) -> Any:
         """Run the command. Names of files may have any bytes; an argument that is used as text and isn't valid text
-        is a usage error.
-        """
+        is a usage error."""
         try:
             return super().invoke(ctx)
         except (UnicodeEncodeError, TextNotUnicode) as error:

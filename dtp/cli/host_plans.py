@@ -111,8 +111,7 @@ def plan(
 @account_options
 def draw(plan_id: str, account: WalletOptions) -> None:
     """Draw what subscribers of PLAN have paid for periods that are over. If there is nothing to draw, no transaction
-    is sent.
-    """
+    is sent."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program, pass_
@@ -178,8 +177,7 @@ def sale(plan_id: str, on_sale: bool, account: WalletOptions) -> None:
 @account_options
 def retire(plan_id: str, refund: bool, account: WalletOptions) -> None:
     """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes have to be over or paid
-    back.
-    """
+    back."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.pay.passes import read_plan

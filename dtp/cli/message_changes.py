@@ -118,8 +118,7 @@ def verify(person: str, number: tuple[str, ...], qr: bool, **who: Any) -> None:
 @messenger_options
 def block(person: str, **who: Any) -> None:
     """Block PERSON (a name, dtp1... or dtpa1...): nothing of theirs is accepted any more, and they are told
-    nothing.
-    """
+    nothing."""
 
     async def work(messenger: Messenger) -> None:
         await messenger.block(person)

@@ -124,8 +124,7 @@ def revoke(peer: str, **who: Any) -> None:
 @messenger_options
 def join(given: str, **who: Any) -> None:
     """Make this a device of the person whose CARD this is: the text that 'dtp message approve' printed, or a file
-    with it.
-    """
+    with it."""
     text = read_card_text(given)
 
     async def work(messenger: Messenger) -> ContactCard:

@@ -165,8 +165,7 @@ def accept(name: str, **who: Any) -> None:
 @messenger_options
 def decline(name: str, **who: Any) -> None:
     """Leave a group that strangers have added you to. If somebody adds you again, block them ('dtp message
-    block').
-    """
+    block')."""
 
     _run(name, lambda found: _invitation(found).decline(), **who)
     print_result({"declined": name}, f"you aren't in {escape_text(name)}")

@@ -403,8 +403,7 @@ async def _print_message(each: Message, save: Path | None, *, ids: bool = False)
 
 async def _save_files(each: Message, folder: Path) -> list[str]:
     """Fetch a message's files, and return their paths. A file that can't be fetched is reported, and the rest is
-    still read. Strangers' files aren't fetched: they could fill the disk.
-    """
+    still read. Strangers' files aren't fetched: they could fill the disk."""
     make_folder(folder)
     found = []
     for one in each.attachments:

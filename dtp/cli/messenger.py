@@ -227,8 +227,8 @@ async def collect(messenger: Messenger, wait: float) -> bool:
 
 
 async def look_people_up(messenger: Messenger, wait: float) -> None:
-    """Wait until newer cards were looked for where '--chain' and '--bootstrap' say, `wait` seconds at most, and say so
-    if that wasn't enough: what is found by then is printed among the warnings."""
+    """Look for newer cards where '--chain' and '--bootstrap' say, and wait for that `wait` seconds at most. Say so if
+    that wasn't enough: what is found by then is printed among the warnings."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
             await messenger.tasks.lookup.wait_looked()

@@ -106,8 +106,7 @@ class Asking:
 
     def _would_be_refused(self, message_id: bytes, now: float) -> bool:
         """True if a message was refused for its time and would be refused now: one from the future may be accepted
-        later, and this side's clock may have been set.
-        """
+        later, and this side's clock may have been set."""
         refused = self._refused.get(message_id)
         return refused is not None and self._core.refusal_by_time(refused[1], now) != ""
 
@@ -141,8 +140,7 @@ class Asking:
 
     def _mark_owed(self, topic: bytes, neighbour: Neighbour, now: float) -> None:
         """Announce everything that is held and not stale to a neighbour again: there was no room for what it
-        requested.
-        """
+        requested."""
         state = self._core.topics.get(topic)
         if state is not None and neighbour.key in state.members and neighbour.key not in state.owed:
             core = self._core
@@ -201,8 +199,7 @@ class Asking:
 
     def on_neighbour_gone(self, peer: bytes, now: float) -> None:
         """Request from others what was requested from a neighbour that is gone. A message that nobody else has
-        announced is requested at its next announcement, such as by this neighbour once it is back.
-        """
+        announced is requested at its next announcement, such as by this neighbour once it is back."""
         self._ask_others([each for each, asked in self._asked.items() if asked.peer == peer], now)
 
     def _ask_others(self, ids: Iterable[bytes], now: float) -> None:
@@ -236,8 +233,7 @@ class Asking:
 
     def _announce_held(self, state: TopicState, now: float) -> None:
         """Send IHAVE to neighbours for which messages were left out, to some outside the mesh, and within a full
-        mesh.
-        """
+        mesh."""
         for peer in [peer for peer in state.owed if self._may_tell(peer)]:
             number = state.owed.pop(peer)
             rest = self._send_ihave(state, peer, number, self._core.limits.ids, now)
@@ -253,8 +249,7 @@ class Asking:
 
     def _order_by_last_told(self, state: TopicState, peers: Iterable[bytes], end: int) -> list[bytes]:
         """Return the neighbours that weren't told of all messages below `end`, the one that was told longest ago
-        first.
-        """
+        first."""
         fit = [
             peer
             for peer in sorted(peers)
@@ -299,8 +294,7 @@ class Asking:
 
     def ask_history(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
         """Ask a neighbour for the messages that it holds, if history is wanted and not enough neighbours were
-        asked.
-        """
+        asked."""
         if state.history_left and state.name not in neighbour.past_wanted:
             state.history_left -= 1
             most = self._core.limits.history

@@ -99,8 +99,7 @@ class NeighbourSink:
 
     def _go_on(self) -> bool | None:
         """Process more frames in a turn that has time. Return whether there are still more, or None if nothing was
-        done.
-        """
+        done."""
         self._is_waiting = False
         if self._is_over or self._gossip.is_paused:
             return None

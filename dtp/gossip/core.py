@@ -224,8 +224,7 @@ class Core:
 
     def refusal_by_time(self, time_ms: int, now: float) -> str:
         """Return the name of the count under which a message with this time is refused, or "" if it isn't. Nobody is
-        blamed: this side's clock may be wrong.
-        """
+        blamed: this side's clock may be wrong."""
         wall = now + self.wall_offset
         if time_ms > (wall + self.limits.future) * 1000:
             return "message-future"
@@ -241,8 +240,7 @@ class Core:
 
     def find_refusing_clocks(self, state: TopicState) -> ClockDifference | None:
         """Return how the clocks of a topic's neighbours differ from this one if by what they say all of them refuse
-        messages written now. Return None if any of them accepts these, or there are no neighbours.
-        """
+        messages written now. Return None if any of them accepts these, or there are no neighbours."""
         limits = self.limits
         return self.clocks.find_refusal(
             state.members, self.wall_offset, ahead=limits.future, behind=limits.stale
@@ -284,8 +282,7 @@ class Core:
 
     def send_control(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
         """Queue a control frame, which isn't a message. A neighbour without room for it is cut off, since it would
-        never get the frame; when it is back it is told everything anew.
-        """
+        never get the frame; when it is back it is told everything anew."""
         if not neighbour.outbox.try_put_control(frame, now):
             self.counts["control-lost"] += 1
             if not (neighbour.is_lost or neighbour.is_bridge):
@@ -295,8 +292,7 @@ class Core:
 
     def send_hint(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
         """Queue a control frame that only saves traffic. It is left out if much waits already: others can make us
-        send many of these, which is no reason to cut a neighbour off.
-        """
+        send many of these, which is no reason to cut a neighbour off."""
         if neighbour.outbox.is_busy:
             self.counts["hint-left-out"] += 1
         else:

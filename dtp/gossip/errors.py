@@ -50,8 +50,7 @@ class NoTopicPeers(CarrierError):
 
 class ClockRefused(NoTopicPeers):
     """All connected members of the topic refuse messages with this machine's time, by their clocks: nothing was
-    published.
-    """
+    published."""
 
     code: ClassVar[str] = "clock-refused"
 

@@ -177,8 +177,7 @@ class Bridge:
 
     async def _change_topic(self, topic: bytes) -> None:
         """Make the engine carry a topic or not, as is wanted, which may change meanwhile. If the broker refuses, try
-        again when it is back.
-        """
+        again when it is back."""
         try:
             while (is_wanted := topic in self._wanted) != (topic in self._topics):
                 returns = self._returns

@@ -20,8 +20,7 @@ _WAITING: Final = 16_384
 
 class ZenohEngine(Engine):
     """A session of zenoh, which calls back on its own threads. Messages that come together go to the loop in one
-    call.
-    """
+    call."""
 
     name = "zenoh"
 

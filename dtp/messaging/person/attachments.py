@@ -54,8 +54,7 @@ class AttachmentBroken(PeerError):
 
 class AttachmentGone(PeerError):
     """No mailbox has a piece of an attachment, or none has it any more. The pieces that came are kept: try again, or
-    ask the sender.
-    """
+    ask the sender."""
 
     code: ClassVar[str] = "attachment-gone"
 
@@ -155,8 +154,7 @@ async def upload(
 
 def _told_name(name: str) -> str:
     """Return the name of a file for others, without unprintable characters, with which they would refuse it. macOS
-    puts narrow spaces into the names of screenshots, and other systems allow any bytes.
-    """
+    puts narrow spaces into the names of screenshots, and other systems allow any bytes."""
     shown = (each if each.isprintable() else " " if each.isspace() else "_" for each in name)
     told = "".join(shown).strip()
     return "file" if told in ("", ".", "..") else told
@@ -185,8 +183,7 @@ def _hash_pieces(path: Path) -> list[bytes]:
 
 def _read_again(file: BinaryIO, hashes: list[bytes], path: Path) -> list[bytes]:
     """Return the next pieces, padded. Raise `MessageError` if one differs from the contents that the key was derived
-    from.
-    """
+    from."""
     found = [file.read(PIECE) for _ in hashes]
     if [hashlib.blake2b(each, digest_size=_HASH).digest() for each in found] != hashes:
         raise MessageError(f"{path} has changed while it was read: send it again")
@@ -256,8 +253,7 @@ class Attachment:
 
     async def read(self, *, limit: int) -> bytes:
         """Return the file's contents. Raise `AttachmentTooLarge` before anything is fetched, `AttachmentGone`,
-        `AttachmentBroken`.
-        """
+        `AttachmentBroken`."""
         self._check_size(limit)
         return b"".join([each async for each in self._iter_pieces(await self._read_index(), 0)])
 
@@ -269,8 +265,7 @@ class Attachment:
 
     async def _fetch_pieces(self, target: Path, hashes: list[bytes]) -> Path:
         """Fetch what is missing, and return the path of the complete file, which will be renamed to `target`. Raise
-        `OSError` if it can't be stored.
-        """
+        `OSError` if it can't be stored."""
         part = target.with_name(f"{target.name}.{self.mark}{PART_SUFFIX}")
         have = await asyncio.to_thread(self._count_kept, part, hashes)
         with part.open("r+b" if have else "wb") as file:

@@ -58,8 +58,7 @@ class CardSource:
     @property
     def teller(self) -> Nearness:
         """How near those who gave the cards are, at the farthest. Mailboxes that a card names aren't dialled if they
-        are nearer than that.
-        """
+        are nearer than that."""
         return Nearness.ANYWHERE
 
     async def find_card(self, person: bytes) -> ContactCard | None:
@@ -181,8 +180,7 @@ class ChainCards(CardSource):
 
     async def check_card(self, card: ContactCard) -> None:
         """Raise `CardRolledBack` for a card signed by a key that the account doesn't have any more, and
-        `CardEnded`.
-        """
+        `CardEnded`."""
         if card.account is not None and (published := await self._find_published(card.person)) is not None:
             _compare(card, published)
 

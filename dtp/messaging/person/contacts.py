@@ -92,15 +92,13 @@ class Contact:
 
     def may_have(self, device: bytes) -> bool:
         """True if what waits for a device may be sent to it. False for devices of a blocked contact, and for a device
-        that the newest card doesn't name any more, even while that card waits for consent.
-        """
+        that the newest card doesn't name any more, even while that card waits for consent."""
         return not self.blocked and (self.pending is None or device in self.pending.devices)
 
     @property
     def is_waiting(self) -> bool:
         """True while nothing of this contact is shown and nothing can be written to them: another key waits for
-        consent, or their card has expired.
-        """
+        consent, or their card has expired."""
         return self.pending is not None or self.expired
 
     def check_open(self) -> None:
@@ -139,8 +137,7 @@ class Contact:
 
 class Route(NamedTuple):
     """Where a device gets its messages: its mailboxes, the secret by which they know us, and how near the source of
-    their addresses is.
-    """
+    their addresses is."""
 
     mailboxes: tuple[str, ...]
     access: bytes
@@ -219,8 +216,7 @@ class Contacts:
         """Return the contact whose card names a device, for sending to it; None for a device of ours, whoever names
         it. If several people's cards name the device, return the person whom the device itself has named, otherwise
         the one whom we know better: among contacts the account that the device now has, among strangers the device
-        itself.
-        """
+        itself."""
         claims = () if self._is_ours(device) else self._claims.get(device, ())
         if len(claims) < 2:
             return self._by_person[claims[0]] if claims else None
@@ -241,8 +237,7 @@ class Contacts:
         self, card: ContactCard, teller: Nearness, *, stranger: bool = False, named_by: bytes = b""
     ) -> tuple[Contact, CardChange]:
         """Add or update a contact by a card; `teller` is how near its source is. Return the contact and what has
-        changed.
-        """
+        changed."""
         known = self._by_person.get(card.person)
         if known is None:
             contact = Contact(card, stranger=stranger, named_by=named_by, nearness=teller)

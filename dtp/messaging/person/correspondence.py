@@ -205,8 +205,7 @@ class Correspondence:
 
     def set_stamp_mib(self, mib: int) -> None:
         """Set how many MiB of our room a stranger pays for, for a month; with 0 strangers do work instead. Raise
-        `MessageError` for too many.
-        """
+        `MessageError` for too many."""
         if not 0 <= mib <= MAX_STAMP_MIB:
             raise MessageError(f"a stamp for {mib} MiB: 0 to {MAX_STAMP_MIB} can be asked for")
         with self.transaction():
@@ -256,8 +255,7 @@ class Correspondence:
 
     def join_account(self, card: ContactCard, now_ms: int) -> None:
         """Become a device of the account whose card this is. Its owner has handed it over, and it has to name this
-        device.
-        """
+        device."""
         if card.account is None or not card.account.names(self.identity.id.key):
             raise MessageError("that card doesn't name this device: approve it on one of the account first")
         if self.card.supersedes(card):
@@ -273,8 +271,7 @@ class Correspondence:
 
     def add_contact(self, card: ContactCard, now_ms: int, *, teller: Nearness | None = None) -> Contact:
         """Add a contact by a card that was handed over, or whose source is as near as `teller`. Raise `MessageError`
-        for our own card.
-        """
+        for our own card."""
         if card.person == self.person:
             raise MessageError("that is your own card: give it to others")
         near = card.nearness_by_hand if teller is None else teller
@@ -288,8 +285,7 @@ class Correspondence:
 
     def take_found_card(self, card: ContactCard, teller: Nearness, now_ms: int) -> list[Notice]:
         """Take a card that was found, if it is our own or of somebody we know, and return what changes. `teller` is
-        how near its source may be.
-        """
+        how near its source may be."""
         if card.person == self.person:
             return self.own_card.take_found(card, now_ms)
         if self.contacts.get_contact(card.person) is None:
@@ -302,8 +298,7 @@ class Correspondence:
 
     def update_contact(self, person: bytes, **changes: Any) -> Contact:
         """Change fields of a contact (`verified`, `blocked`, `nickname`, `stranger`) on this device only, and return
-        it. `KnownPeople` changes them on all devices.
-        """
+        it. `KnownPeople` changes them on all devices."""
         with self.transaction():
             contact = replace(self.get_contact(person), **changes)
             self.put_contact(contact)
@@ -324,8 +319,7 @@ class Correspondence:
         self, card: ContactCard, teller: Nearness, *, stranger: bool, named_by: bytes = b""
     ) -> tuple[Contact, CardChange]:
         """Store the contact of a card, within a transaction; `teller` is how near its source is. Return the contact
-        and what has changed.
-        """
+        and what has changed."""
         with self.introductions.change_card(card.person):
             return self.contacts.add_card(card, teller, stranger=stranger, named_by=named_by)
 
@@ -359,8 +353,7 @@ class Correspondence:
 
     def send_event(self, conversation: bytes, kind: EventKind, fields: dict[str, Any], now_ms: int) -> Said:
         """Store an event, queue it, and return it. Raise what `devices_of` raises, `QueueFull`, and `MessageTooLong`
-        if the text and the description of its files are too large together.
-        """
+        if the text and the description of its files are too large together."""
         self._check_member(conversation := self.succession.resolve_person(conversation))
         event = Event(kind, conversation, self.store.next_clock(conversation, now_ms), now_ms, fields)
         size = len(event.encode())
@@ -387,8 +380,7 @@ class Correspondence:
 
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
         """Send an event that isn't kept in the history to those of the devices that still exist. Raise
-        `QueueFull`.
-        """
+        `QueueFull`."""
         Event.parse(event.encode())
         devices = [each for each in devices if each in self.card.devices or self.contacts.owner_of(each)]
         self.missed.check_room(devices)
@@ -416,8 +408,7 @@ class Correspondence:
 
     def keep_up(self, now_ms: int) -> int:
         """Note whose cards have expired, and delete messages whose time to disappear has come. Return how many were
-        deleted.
-        """
+        deleted."""
         with self.transaction():
             self.introductions.note_expired(now_ms)
             return self.store.delete_vanished(now_ms)
@@ -435,8 +426,7 @@ class Correspondence:
         self, conversation: bytes, message: bytes = b"", *, last: int | None = None
     ) -> list[Shown]:
         """Return the messages of a conversation in order, in their current state: all, one of them, or the `last`
-        ones.
-        """
+        ones."""
         group = self.group_of(conversation)
         moderators = group.members.moderators if group else ()
         return show_messages(self.store.read_events(conversation, target=message, last=last), moderators)
@@ -489,8 +479,7 @@ class Correspondence:
         role: MemberRole = MemberRole.MEMBER,
     ) -> Operation | None:
         """Make an operation of a group within a transaction, as `change_group` does. Return None if there is no room
-        for it.
-        """
+        for it."""
         membership = self.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
@@ -522,8 +511,7 @@ class Correspondence:
 
     def is_authors(self, operation: Operation) -> bool:
         """True if an operation is signed by a device of its author, as far as is known here or by a newer card inside
-        the operation.
-        """
+        the operation."""
         if self.speaks_for(operation.device, operation.author):
             return True
         if operation.card is None:
@@ -541,8 +529,7 @@ class Correspondence:
         self, envelopes: Iterable[bytes], now_ms: int, *, teller: Nearness = Nearness.ANYWHERE
     ) -> tuple[ReceivedEnvelopes, list[Notice | CallSignalled]]:
         """Open envelopes and store what they contain. Return it: the envelopes may be acknowledged now. Those who
-        left them are at least as near as `teller`.
-        """
+        left them are at least as near as `teller`."""
         notices: list[Notice | CallSignalled] = []
         with self.transaction():
             self.introductions.note_expired(now_ms)

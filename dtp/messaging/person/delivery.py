@@ -67,8 +67,7 @@ class MailboxRequests:
 
     async def ask_all(self, work: list[tuple[bytes, Coroutine[Any, Any, None]]]) -> None:
         """Make a request for each device. A turn doesn't wait for mailboxes that were slow before, nor for more than
-        a second: those go on in the background.
-        """
+        a second: those go on in the background."""
         asked = {start_task(each, name="dtp-messages-ask"): device for device, each in work}
         self._asking |= asked
         if prompt := [task for task, device in asked.items() if device not in self._slow]:
@@ -81,8 +80,7 @@ class MailboxRequests:
 
     def take_results(self) -> None:
         """Take the results of tasks that are done. Raise errors of this machine, such as a store that can't be
-        written.
-        """
+        written."""
         for task in [each for each in self._asking if each.done()]:
             del self._asking[task]
             task.result()
@@ -122,8 +120,7 @@ class DueAnswers:
 
     def __init__(self, wake: asyncio.Event) -> None:
         """`wake` is set when some are due: acknowledgements follow after a moment, one for all that came
-        meanwhile.
-        """
+        meanwhile."""
         self._wake = wake
         self._answers: set[bytes] = set()
         self._repairs: set[bytes] = set()
@@ -268,8 +265,7 @@ class Delivery:
     async def count_unsent(self, besides: bytes = b"", message: bytes = b"") -> int:
         """Return how many payloads were never sent to a mailbox, as `MessageStore.count_unsent` does, and for a
         single message also those that a mailbox hasn't confirmed yet. Payloads for blocked people aren't counted, nor
-        are, of a message to others, those for our own devices, of which one may not have joined yet.
-        """
+        are, of a message to others, those for our own devices, of which one may not have joined yet."""
         return await self.run_in_thread(self._count_unsent, {besides}, message)
 
     def _count_unsent(self, besides: set[bytes], message: bytes) -> int:
@@ -313,8 +309,7 @@ class Delivery:
 
     async def _collect_envelopes(self, address: str, client: MailboxClient, pause: float) -> bool:
         """Collect from one mailbox until its connection ends. Return whether it has accepted our keys. `pause` is the
-        pause before the next try.
-        """
+        pause before the next try."""
         signals = TaskSet(lambda task, fault: None)  # they end with the connection
         is_in = False
         try:
@@ -344,8 +339,7 @@ class Delivery:
 
     async def _tell_calls(self) -> None:
         """Notify the program once of calls that came before it began, after mailboxes had time to say how these
-        ended.
-        """
+        ended."""
         if not self._has_told_calls:
             self._has_told_calls = True
             self._on_notices(await self.run_in_thread(self._mail.store.calls.list_calls))
@@ -374,8 +368,7 @@ class Delivery:
 
     def _tell_nearer(self, device: bytes) -> None:
         """Notify the program once of a contact who can't be reached, since their mailboxes are nearer than the source
-        of their addresses.
-        """
+        of their addresses."""
         contact = self._mail.contacts.owner_of(device)
         if contact is None or contact.blocked or not contact.card.is_nearer(contact.nearness):
             return
@@ -398,8 +391,7 @@ class Delivery:
 
     async def _upload_states(self, client: MailboxClient) -> None:
         """Upload states of our groups that others are to fetch to a mailbox of ours; again if the mailbox has lost
-        them.
-        """
+        them."""
         where = (client, self.identity.id.key, self._mail.access, LIFETIME)
         try:
             for pieces in await self.run_in_thread(self._mail.group_states.list_pieces, now_ms()):
@@ -502,8 +494,7 @@ class Delivery:
 
     def _list_waits(self) -> list[float]:
         """Return in how many seconds something has to be sent, and in how many a message disappears, where there is
-        any.
-        """
+        any."""
         store, now = self._mail.store, now_ms()
         return [(at - now) / 1000 for at in (store.next_due(), store.next_vanishing()) if at is not None]
 
@@ -568,8 +559,7 @@ class Delivery:
 
     async def _seal_next(self) -> list[Outbound]:
         """Seal what is due, and return it. Groups' states that it names are uploaded first, if a mailbox of ours can
-        be reached: a device that fetches one too early tries again only after minutes.
-        """
+        be reached: a device that fetches one too early tries again only after minutes."""
         while True:
             if self._mail.group_states.is_given:
                 await self._upload_soon()

@@ -56,8 +56,7 @@ class Peer:
 @dataclass(frozen=True, slots=True)
 class Outbound:
     """An envelope for a device. `number` is None for a payload that isn't kept until it is acknowledged. `tries` is
-    how often mailboxes have accepted the payload; one too many if a program was killed meanwhile.
-    """
+    how often mailboxes have accepted the payload; one too many if a program was killed meanwhile."""
 
     device: bytes
     number: int | None
@@ -68,8 +67,7 @@ class Outbound:
 @dataclass
 class ReceivedEnvelopes:
     """What envelopes contained: payloads and transient payloads, each with its device; messages of ours that a device
-    acknowledges; and devices that need a new session, since something couldn't be opened.
-    """
+    acknowledges; and devices that need a new session, since something couldn't be opened."""
 
     payloads: list[tuple[bytes, bytes]] = field(default_factory=list)
     fleeting: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -139,8 +137,7 @@ class Desk:
 
     def _introduction(self, peer: Peer) -> bytes:
         """Return the event that tells a device as much of our card as it was told, with the time at which the card
-        was made.
-        """
+        was made."""
         card = ContactCard.parse(self.store.get_value("card") or b"")
         told = card.public() if peer.introduced is Introduced.PUBLICLY else card
         return Event(EventKind.CARD, card.person, 0, card.sequence, {"card": told.encode()}).encode()
@@ -171,8 +168,7 @@ class Desk:
 
     def said_person(self, device: bytes) -> bytes:
         """Return the person that a device says it belongs to, or b"". May be called in any thread: it loads no
-        state.
-        """
+        state."""
         known = self._peers.get(device)
         return self.store.get_person(device) if known is None else known.person
 
@@ -302,8 +298,7 @@ class Desk:
 
     def devices_without_session(self, now_ms: int) -> list[bytes]:
         """Return the devices for which something is due and with which a session has to begin first: there is none,
-        or nothing has come back by it for so long that the device may be unable to open it.
-        """
+        or nothing has come back by it for so long that the device may be unable to open it."""
         tries: dict[bytes, int] = {}
         for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE):
             tries[each.device] = max(each.tries, tries.get(each.device, 0))
@@ -328,8 +323,7 @@ class Desk:
 
     def seal_due(self, now_ms: int) -> list[Outbound]:
         """Seal what is due for devices with a session, and return the envelopes. The payloads become due again
-        later.
-        """
+        later."""
         sealed = []
         with self.store.transaction():
             for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE):
@@ -351,8 +345,7 @@ class Desk:
 
     def note_sealed(self) -> None:
         """Count, within `transaction`, that something was sealed for a group or paid: an older copy of the file is
-        recognized by this count.
-        """
+        recognized by this count."""
         self.store.note_sealed(self.local.instance)
 
     def not_sent(self, outbound: Outbound, until_ms: int) -> None:
@@ -368,8 +361,7 @@ class Desk:
 
     def seal_answer(self, device: bytes, *, repair: bool = False, payload: bytes = b"") -> Outbound | None:
         """Return an envelope that acknowledges what was received, or carries a transient payload; None if there is no
-        session, or nothing to acknowledge and no payload.
-        """
+        session, or nothing to acknowledge and no payload."""
         remote = self.peer_of(device).remote
         if not remote.has_session or not (repair or payload or remote.owes_answer):
             return None

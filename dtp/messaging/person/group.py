@@ -65,8 +65,7 @@ class Group:
     @property
     def is_invitation(self) -> bool:
         """True if only strangers have added us to this group, until we write there, do anything but leave, or call
-        `accept`. Until then its members count as strangers, and get no read receipts.
-        """
+        `accept`. Until then its members count as strangers, and get no read receipts."""
         mail = self._messenger.correspondence
         return mail.person in self.members and mail.allowances.is_invitation(mail.groups[self.id])
 
@@ -148,16 +147,14 @@ class Group:
 
     async def accept(self) -> None:
         """Accept an invitation by strangers without writing anything. That is stored on this device; nobody is
-        told.
-        """
+        told."""
         messenger = self._messenger
         await messenger.delivery.run_in_thread(messenger.correspondence.allowances.accept_group, self.id)
         messenger.delivery.wake_up()
 
     async def decline(self) -> None:
         """Leave a group that strangers have added us to, until somebody adds us again. Raise `MessageError` if the
-        group isn't an invitation.
-        """
+        group isn't an invitation."""
         if not self.is_invitation:
             raise MessageError(f"{self.name!r} is no invitation: leave it, if you are in it")
         await self.leave()

@@ -87,8 +87,7 @@ class Message:
     @property
     def sender_label(self) -> str:
         """What to show of the sender: the name, with the identity if they are a stranger or several people have that
-        name.
-        """
+        name."""
         if self.sender is not None:
             return contact_label(self.sender, self._messenger.contacts)
         return self.sender_name
@@ -400,8 +399,7 @@ class Messenger:
 
     async def verify(self, person: Person, code: bytes | str) -> bool:
         """Return whether a contact's scanned code, or their number as text, is right; if so, mark the contact as
-        verified.
-        """
+        verified."""
         right = compare_code(code, self.card, self._newest_card(person))
         if right:
             await self._update_contact(person, verified=True)
@@ -469,8 +467,7 @@ class Messenger:
 
     async def allow_stamps(self, person: Person, up_to: int | str) -> None:
         """Agree to pay stamps for this person, if their mailboxes ask strangers for them, up to a total of `up_to`
-        from now on: MIST, or text such as "0.01SUI". Without this call nothing is paid. Raise `UnknownContact`.
-        """
+        from now on: MIST, or text such as "0.01SUI". Without this call nothing is paid. Raise `UnknownContact`."""
         from dtp.chain.wallet import parse_amount
 
         most = parse_amount(up_to) if isinstance(up_to, str) else up_to
@@ -489,16 +486,14 @@ class Messenger:
 
     async def _find_message(self, conversation: bytes, sender: bytes, message: bytes) -> list[Message]:
         """Return a message in its current state, without reading its whole conversation; nothing if it has
-        disappeared.
-        """
+        disappeared."""
         conversation, sender = map(self.correspondence.succession.resolve_person, (conversation, sender))
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, conversation, message)
         return [Message(self, conversation, each) for each in shown if each.sender == sender]
 
     async def find_messages(self, message: bytes) -> list[Message]:
         """Return the messages with this id in their current state: one or none, unless others have used the same
-        id.
-        """
+        id."""
         known = await self.delivery.run_in_thread(self.correspondence.store.find_messages, message)
         return [each for where, who, _ in known for each in await self._find_message(where, who, message)]
 
@@ -573,16 +568,14 @@ class Messenger:
 
     async def history(self, conversation: Person | Group | Room, *, last: int | None = None) -> list[Message]:
         """Return the messages of a conversation in their current state, in the order that all members see: all, or
-        the `last` ones, which takes the same time however many there are.
-        """
+        the `last` ones, which takes the same time however many there are."""
         named = self.conversation_of(conversation)
         shown = await self.delivery.run_in_thread(self.correspondence.read_history, named, last=last)
         return [Message(self, named, each) for each in shown]
 
     async def wait_delivered(self, besides: bytes = b"", *, message: Message | None = None) -> None:
         """Wait until mailboxes have everything that was sent, or all of one message, except what is for the device
-        `besides`.
-        """
+        `besides`."""
         await self.delivery.wait_sent(besides, message.id if message else b"")
 
     def __aiter__(self) -> AsyncIterator[Message]:
@@ -595,8 +588,7 @@ class Messenger:
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. Use it in one loop
-        only.
-        """
+        only."""
         while True:
             await self.delivery.forget_calls(self.inbox.notices.take_told())
             yield await self.inbox.notices.get()

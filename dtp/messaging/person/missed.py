@@ -62,8 +62,7 @@ class MissedEvents:
 
     def send_missed(self, device: bytes, now_ms: int) -> bool:
         """Queue a part of what a device has missed, in order, if it has acknowledged enough. Return whether anything
-        was queued. Within a transaction.
-        """
+        was queued. Within a transaction."""
         mail, owner = self._mail, self._mail.contacts.owner_of(device)
         outgoing = mail.desk.peer_of(device).remote.outgoing
         if outgoing.waiting > _FEW or (owner is not None and owner.is_waiting):
@@ -145,8 +144,7 @@ class MissedEvents:
 
     def pass_on(self, teller: bytes, conversation: bytes, said: Said, now_ms: int) -> None:
         """Pass on another device's event to new devices of ours, within a transaction. They show it once, even if it
-        comes by itself as well.
-        """
+        comes by itself as well."""
         contact = self._mail.contacts.get_contact(said.sender)
         for device in self._list_new_devices(teller, now_ms):
             if contact is not None and (device, said.sender) not in self._introduced:

@@ -156,8 +156,7 @@ class NoticeQueue:
 
 def list_without_calls(notices: Iterable[Notice | CallSignalled]) -> list[Notice]:
     """Return the notices for a program that doesn't take calls: a call that no other device of ours has dealt with
-    was missed.
-    """
+    was missed."""
     told = list(notices)
     signals = [each for each in told if isinstance(each, CallSignalled)]
     dealt_with = {

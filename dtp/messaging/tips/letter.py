@@ -34,8 +34,7 @@ _LOCK: Final = re.compile("0x[0-9a-f]{64}")
 @dataclass(frozen=True)
 class ReplyTo:
     """Where answers to a tip go: the device that collects them, the secret by which mailboxes know whoever
-    answers, and the key to seal to.
-    """
+    answers, and the key to seal to."""
 
     device: bytes
     access: bytes
@@ -60,8 +59,7 @@ class ReplyTo:
 @dataclass(frozen=True)
 class TipLetter:
     """One letter. A letter from whoever gives the tip says where answers go; one from the line's owner may
-    name a reward's lock.
-    """
+    name a reward's lock."""
 
     sender: bytes
     recipient: bytes
@@ -89,8 +87,7 @@ class TipLetter:
 
     def to_padded(self, key: Identity) -> bytes:
         """Return the letter signed and padded, but not sealed, since a message through the chain is sealed as
-        it is sent.
-        """
+        it is sent."""
         return pad(self.sign(key), least=LEAST_BYTES)
 
     @classmethod

@@ -150,8 +150,7 @@ class TipLine:
 
     async def _ask_each(self, ask: Any) -> list[Any]:
         """Call `ask` for each mailbox, and return the results of those that answered. Raise `LineUnreached`
-        if none did.
-        """
+        if none did."""
         found, faults = [], []
         for address in self.card.mailboxes:
             try:
@@ -256,8 +255,7 @@ class TipLine:
 
     def attachments(self, letter: TipLetter) -> list[Attachment]:
         """Return the files of a letter; `save` of each fetches it, up to a limit in bytes. Files are fetched
-        only from the line's own mailboxes, since whoever runs another mailbox would learn where the owner is.
-        """
+        only from the line's own mailboxes, since whoever runs another mailbox would learn where the owner is."""
         return attachments_of(letter, self.pool, self._places)
 
     def _keep_own(self, told: Iterable[str]) -> tuple[str, ...]:
@@ -354,8 +352,7 @@ def attachments_of(
     letter: TipLetter, pool: MailboxPool, known: Collection[str], teller: Nearness = Nearness.ANYWHERE
 ) -> list[Attachment]:
     """Return the files of a letter, which are fetched only from mailboxes in `known`, whatever the letter
-    names. `teller` is how near the source of these mailboxes is.
-    """
+    names. `teller` is how near the source of these mailboxes is."""
     return [
         Attachment(
             name, size, key, tuple(roots), tuple(each for each in places if each in known), pool, teller

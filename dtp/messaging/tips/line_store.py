@@ -105,8 +105,7 @@ class LineStore:
 
     def add_mailboxes(self, places: Iterable[str]) -> list[str]:
         """Store the mailboxes that the line's card names now. Return all that it has ever named, the current
-        ones first.
-        """
+        ones first."""
         known = unpack_saved(self._read_fact(_PLACES) or pack([]))
         named = list(dict.fromkeys([*places, *known]))[:_MOST_PLACES]
         if named != known:
@@ -132,8 +131,7 @@ class LineStore:
 
     def upload_secret(self) -> bytes:
         """Return the secret from which the keys of the line's attachments are derived; it is made on the
-        first call.
-        """
+        first call."""
         return self._made_once("uploads", 32)
 
     def _made_once(self, name: str, size: int) -> bytes:

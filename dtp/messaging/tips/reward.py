@@ -49,8 +49,7 @@ class RewardGone(PeerError):
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A claim of a reward for an address, signed by the reward's key. Anybody may submit it; nobody can
-    change the address.
-    """
+    change the address."""
 
     lock: str
     recipient: str
@@ -139,8 +138,7 @@ async def claim_reward(chain: ChainClient, claim: Claim) -> lock_module.LockClai
 
 async def refund_reward(chain: ChainClient, lock: Id) -> None:
     """Pay an unclaimed reward back to its payer, after the deadline. Raise what `read_reward` and
-    `ChainClient.execute` raise.
-    """
+    `ChainClient.execute` raise."""
     await read_reward(chain, lock)
     program = Program()
     lock_module.refund(program, lock)

@@ -1,6 +1,5 @@
 """Redraw files in a separate process, whose memory and time are bounded. A file of half a megabyte may unpack
-to gigabytes in more ways than can be checked for, and a library that crashes ends only that process.
-"""
+to gigabytes in more ways than can be checked for, and a library that crashes ends only that process."""
 
 from __future__ import annotations
 
@@ -71,8 +70,7 @@ def _too_much(name: str, status: int | None, memory: int, seconds: int) -> Metad
 
 def main(memory: str, seconds: str, folder: str, *paths: str) -> None:
     """Redraw the files, and print the result for each as a line of JSON. Stop at the first one that can't be
-    drawn.
-    """
+    drawn."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the file's contents stay off the disk
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), hard))

@@ -96,8 +96,7 @@ def _draw_picture(path: Path, target: Path, form: str) -> Path:
 
 def _redraw(image: Any, found: Image, form: str) -> Image:
     """Return a picture with the same pixels and nothing else: no profile, text or palette, and no colours in
-    transparent places, where editors leave what was erased.
-    """
+    transparent places, where editors leave what was erased."""
     if found.mode.startswith("I;16"):
         found = found.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     plain = found.convert("RGBA" if "transparency" in found.info else _MODES.get(found.mode, "RGB"))

@@ -108,8 +108,7 @@ class Tipster:
 
     async def _send_by_mailbox(self, address: str, text: str, paths: list[Path]) -> TipLetter:
         """Send a letter by one mailbox: identified as the tip's device where answers are collected, and
-        anonymously where the letter is left.
-        """
+        anonymously where the letter is left."""
         words, device = self.words, self.words.device.id.key
         client = await self._connect(address, words.device)
         try:
@@ -200,14 +199,12 @@ class Tipster:
     def attachments(self, letter: TipLetter) -> list[Attachment]:
         """Return the files of a letter; `save` of each fetches it, up to a limit in bytes. Files are fetched
         only from mailboxes in the line's card, since the owner of another mailbox would learn where the
-        holder of the words is.
-        """
+        holder of the words is."""
         return attachments_of(letter, self.pool, self.card.mailboxes, self.teller)
 
     async def forget(self) -> None:
         """Have the line's mailboxes delete the tip and all answers that they keep. Letters that the line has
-        read stay with its owner.
-        """
+        read stay with its owner."""
         for address in self.card.mailboxes:
             try:
                 async with asyncio.timeout(PATIENCE):

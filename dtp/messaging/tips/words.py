@@ -70,8 +70,7 @@ class TipWords:
     @cached_property
     def device(self) -> Identity:
         """The identity that collects answers from mailboxes: another key, since the chain and the owner see
-        the tip's.
-        """
+        the tip's."""
         return Identity(self._derive_bytes(b"post", 32), self._derive_bytes(b"dial", 32))
 
     @cached_property

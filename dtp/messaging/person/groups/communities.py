@@ -43,8 +43,7 @@ class LinkMalformed(PeerError):
 @dataclass(frozen=True, slots=True)
 class InviteLink:
     """An invitation as it is passed on: the group, the operation, the secret of its key, and the card of the person
-    who invites.
-    """
+    who invites."""
 
     group: bytes
     invitation: bytes
@@ -103,8 +102,7 @@ class Communities:
         self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int, past: Past | None = None
     ) -> InviteLink:
         """Return a link by which `uses` people can join, who get `past`. Raise `MessageError` if we may not invite,
-        or have too many invitations.
-        """
+        or have too many invitations."""
         membership = self._mail.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
@@ -128,8 +126,7 @@ class Communities:
 
     def take_join(self, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Let in somebody who has proven to have a link, within a transaction; otherwise notify our program why
-        not.
-        """
+        not."""
         group = event.conversation
         membership = self._mail.groups.get(group)
         if membership is None or person in membership.members.roles:

@@ -36,8 +36,7 @@ class FormerDevices:
 
     def retire_devices(self, before: ContactCard, now_ms: int) -> None:
         """Retire in our groups the devices that have gone from our own card since `before`, and name those that are
-        ours again.
-        """
+        ours again."""
         card = self._mail.card
         if (
             card.account is None
@@ -73,8 +72,7 @@ class FormerDevices:
 
     def keep_card(self, card: ContactCard, gone: Iterable[bytes]) -> None:
         """Store the card that named devices which have since gone from it, for groups in which they have signed
-        something.
-        """
+        something."""
         named = set(card.devices).intersection(gone)
         for group, membership in self._mail.groups.items() if named else ():
             for device in named.intersection(each.device for each in membership.operations.values()):
@@ -82,8 +80,7 @@ class FormerDevices:
 
     def _put_card(self, group: bytes, device: bytes, card: ContactCard, teller: bytes) -> None:
         """Store a card. If there are too many, the person who has shown most of them loses one: they may have made up
-        the devices.
-        """
+        the devices."""
         store, own = self._mail.store, _name(group, device, card.person)
         names = [each for each in store.list_names(_name(group)) if each != own]
         if sum(each.endswith(card.person.hex()) for each in names) >= _MOST_OF_ACCOUNT:
@@ -131,8 +128,7 @@ class FormerDevices:
 
     def accept_former(self, membership: Membership) -> bool:
         """Accept, while we aren't in the group, operations by devices that are gone and weren't retired: those that
-        the person who adds us had seen, and our own. Return whether that changes anything.
-        """
+        the person who adds us had seen, and our own. Return whether that changes anything."""
         seen, own = membership.list_seen_by_additions_of(self._mail.person), self._mail.person
 
         def was_authors(operation: Operation) -> bool:

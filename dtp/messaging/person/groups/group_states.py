@@ -114,8 +114,7 @@ class GroupStates:
     def _list_cards(self, membership: Membership) -> list[ContactCard]:
         """Return the cards of a group's members, and of other authors of its operations. Somebody who has added us,
         and whom we haven't answered, gets no access to anybody's mailboxes. Nobody gets access to mailboxes of
-        members who were added by others and don't take part.
-        """
+        members who were added by others and don't take part."""
         allowances, roles = self._mail.allowances, set[bytes]()
         if not allowances.is_invitation(membership):
             roles = membership.members.roles.keys() & allowances.list_active(membership)
@@ -145,8 +144,7 @@ class GroupStates:
         former: FormerCards | None = None,
     ) -> None:
         """Send devices operations of a group, after the cards of the people whom these concern. Each operation goes
-        with the `former` card of the device that has signed it, if there is one.
-        """
+        with the `former` card of the device that has signed it, if there is one."""
         devices, former = list(devices), former or {}
         parts = [{"cards": each.encode()} for each in cards]
         for each in operations:
@@ -167,16 +165,14 @@ class GroupStates:
 
     def announce_group(self, membership: Membership, now_ms: int) -> None:
         """Store a group that was created here, and tell its members; those whose key waits for consent are told
-        afterwards.
-        """
+        afterwards."""
         self.save_operations(membership)
         self.send_state(membership.group, self._mail.devices_of(membership.group), now_ms)
         self._mail.missed.note_waiting(membership.group)
 
     def say_operation(self, group: bytes, act: Act, now_ms: int, **what: Any) -> Operation | None:
         """Sign an operation of a group, and send it to the members. People whom it adds get all other operations as
-        well. Return it, or None if we have too many operations already: nobody else would accept it, either.
-        """
+        well. Return it, or None if we have too many operations already: nobody else would accept it, either."""
         membership = self._mail.groups[group]
         operation = Operation.sign(
             self._mail.identity,
@@ -235,8 +231,7 @@ class GroupStates:
 
     def _send_unfetched(self, group: bytes, device: bytes, person: bytes, now_ms: int) -> None:
         """Send a member the state of a group that they can't fetch, unless something already waits for them, which
-        may be that state.
-        """
+        may be that state."""
         membership = self._mail.groups.get(group)
         is_members = membership is not None and person in membership.members.roles
         if is_members and not self._mail.store.count_waiting(device):
@@ -247,8 +242,7 @@ class GroupStates:
         self, group: bytes, teller: bytes, encoded: list[bytes], former: list[bytes]
     ) -> list[Notice]:
         """Add operations that a person has sent, and return the changes. One of our own devices may show cards of
-        devices that are gone.
-        """
+        devices that are gone."""
         mail, operations = self._mail, list[Operation]()
         is_own = teller == mail.person
         for each in encoded:
@@ -274,8 +268,7 @@ class GroupStates:
 
     def _accept_former(self, membership: Membership, was: GroupMembers) -> bool:
         """Accept what devices that are gone have signed, if we weren't in the group before. Return whether that
-        changes anything.
-        """
+        changes anything."""
         return self._mail.person not in was.roles and self._mail.former_devices.accept_former(membership)
 
     def reconsider_groups(self, person: bytes, gone: Container[bytes]) -> None:
@@ -296,8 +289,7 @@ class GroupStates:
 
     def show_held(self, person: bytes) -> list[Notice]:
         """Show, within a transaction, what was held back until a person's other key was accepted or their card was
-        renewed, unless the other of the two is still missing. Return the notices for the program.
-        """
+        renewed, unless the other of the two is still missing. Return the notices for the program."""
         if self._mail.contacts.is_waiting(person):
             return []
         conversations, notices = [person], list[Notice]()
@@ -339,8 +331,7 @@ class GroupStates:
         self, group: bytes, device: bytes, person: bytes, encoded: list[bytes], now_ms: int
     ) -> None:
         """Plan to ask a member's device for operations on which its own are based, unless they come by themselves.
-        Somebody may have sent them to that device alone, and what is based on them would count for nobody else.
-        """
+        Somebody may have sent them to that device alone, and what is based on them would count for nobody else."""
         membership = self._mail.groups.get(group)
         if membership is not None and person in membership.members.roles:
             waiting = (each for each in map(operation_id, encoded) if membership.is_waiting(each))
@@ -349,8 +340,7 @@ class GroupStates:
 
     def note_unknown(self, group: bytes, device: bytes, now_ms: int) -> None:
         """Plan to ask a device about an unknown group to which it writes, unless the group's state comes by itself:
-        an account's key may have been recovered on a device that has nothing yet.
-        """
+        an account's key may have been recovered on a device that has nothing yet."""
         self._ask_later(group, device, b"", now_ms)
 
     def _ask_later(self, group: bytes, device: bytes, operation: bytes, now_ms: int) -> None:
@@ -372,8 +362,7 @@ class GroupStates:
 
     def take_wanted(self, now_ms: int) -> list[WantedState]:
         """Return the states to fetch now, as one transaction. They are due again later unless `take_fetched` is
-        called before.
-        """
+        called before."""
         self.is_wanted, found = False, []
         if not self._mail.store.list_wanted_states(now_ms):
             return []
@@ -390,8 +379,7 @@ class GroupStates:
 
     def take_fetched(self, wanted: WantedState, state: bytes, now_ms: int) -> list[Notice]:
         """Process a state that was fetched, as one transaction, and return the notices. Raise `PeerError` if it is
-        malformed.
-        """
+        malformed."""
         match unpack(state, StateMalformed, "a group's state"):
             case [1, [*operations], [*cards], *rest] if _are_blobs(operations, MAX_OPERATIONS):
                 former = rest[0] if rest else []

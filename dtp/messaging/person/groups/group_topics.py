@@ -1,6 +1,5 @@
 """Spread messages of large groups by topics: each message goes from member to member among those who are
-connected.
-"""
+connected."""
 
 from __future__ import annotations
 
@@ -42,16 +41,14 @@ _DIAL: Final = 10.0
 
 class GroupTopics:
     """The topics by which messages of large groups are spread: those of an open node with the device's own
-    identity.
-    """
+    identity."""
 
     def __init__(
         self, node: Node, *, least: int = 64, patience: float = 60.0, answer_within: float = 10.0
     ) -> None:
         """Groups of at least `least` devices are large. A device that has joined the topic, but hasn't acknowledged a
         message within `patience` seconds, gets it by mailbox. Devices acknowledge at a random time within
-        `answer_within` seconds, so that they don't all do it at once.
-        """
+        `answer_within` seconds, so that they don't all do it at once."""
         self.node = node
         self.least, self.patience, self.answer_within = least, patience, answer_within
 
@@ -151,8 +148,7 @@ class TopicSpreader:
 
     def _check_author(self, group: bytes, message: Message) -> Verdict:
         """Accept what members' devices have signed. A message of another device is ignored without blame: the
-        neighbour that forwards it may know of more members.
-        """
+        neighbour that forwards it may know of more members."""
         from dtp.gossip.core import Verdict
 
         is_members = self._spreading.may_spread(group, message.author.key)

@@ -58,8 +58,7 @@ class Introductions:
         self, device: bytes, card: ContactCard, fields: Mapping[str, Any], teller: Nearness, now_ms: int
     ) -> tuple[Contact, CardChange] | None:
         """Store the card of a device's person, or of a contact that a device of ours introduces, and return what has
-        changed. Return None for any other card, or if there is no room for strangers. `fields` are the event's.
-        """
+        changed. Return None for any other card, or if there is no room for strangers. `fields` are the event's."""
         mail = self._mail
         if device in mail.own_devices and mail.desk.peer_of(device).person in (b"", mail.person):
             near = Nearness.ANYWHERE if fields.get("far") else self.nearness_of(mail.person)
@@ -91,8 +90,7 @@ class Introductions:
     def change_card(self, person: bytes) -> Iterator[None]:
         """Run the block, which may change a contact's cards, and store the contact. Sessions with devices that have
         gone from the cards, and what waits for these devices, are forgotten, except devices of other people that the
-        cards had named as well.
-        """
+        cards had named as well."""
         mail, before = self._mail, self._mail.contacts.get_contact(person)
         theirs = mail.contacts.list_owned(before) if before else set()
         yield
@@ -110,8 +108,7 @@ class Introductions:
 
     def choose_card(self, now_ms: int) -> Introduce:
         """Return the function that chooses how much a device is told of who we are. Devices of strangers get no
-        access to our mailboxes until they are answered, added, or in a group with us.
-        """
+        access to our mailboxes until they are answered, added, or in a group with us."""
         mail, list_fellows = self._mail, cache(self._mail.group_states.list_fellows)
 
         @cache
@@ -132,8 +129,7 @@ class Introductions:
     def tell_card(self, before: ContactCard, now_ms: int) -> None:
         """Send our card to those who have an earlier one. If it names other devices than `before`, our own devices
         get it too. If a device has gone, or the key was replaced, so do people who have written without an answer,
-        since they may have the earlier card.
-        """
+        since they may have the earlier card."""
         mail, card = self._mail, self._mail.card
         everybody = [device for each in mail.contacts if not each.blocked for device in each.card.devices]
         levels = {each: mail.desk.peer_of(each).introduced for each in [*everybody, *mail.own_devices]}
@@ -150,8 +146,7 @@ class Introductions:
 
     def note_expired(self, now_ms: int) -> None:
         """Note, within a transaction, whose cards have expired by now, and show what waited for cards that were
-        renewed. `GroupStates.take_notices` returns the notices for the program.
-        """
+        renewed. `GroupStates.take_notices` returns the notices for the program."""
         mail = self._mail
         self._tell_own_end(now_ms)
         for contact in mail.contacts.list_expiring(now_ms):
@@ -175,8 +170,7 @@ class Introductions:
 
     def may_write(self, person: bytes) -> bool:
         """Return whether somebody who writes may be kept as a contact: they are one already, or there is a place for
-        another stranger.
-        """
+        another stranger."""
         contact = self._mail.contacts.get_contact(person)
         if contact is not None and not (contact.named_by and contact.stranger):
             return True
@@ -190,8 +184,7 @@ class Introductions:
 
     def note_answer(self, person: bytes) -> Contact | None:
         """Note that we have written to somebody, on any device, or asked them to let us into a group: they are no
-        stranger any more. Return the contact if they were one.
-        """
+        stranger any more. Return the contact if they were one."""
         contact = self._mail.contacts.get_contact(person)
         return self._keep(replace(contact, stranger=False)) if contact and contact.stranger else None
 
@@ -202,8 +195,7 @@ class Introductions:
 
     def forget_unnamed(self, newcomers: Container[bytes]) -> None:
         """Forget devices that haven't said whose they are, once there are too many, except those that have just come.
-        A device that was forgotten begins a new session when nothing answers it.
-        """
+        A device that was forgotten begins a new session when nothing answers it."""
         mail, devices = self._mail, self._mail.store.list_unnamed_devices()
         if len(devices) > self.most_unnamed:
             known = {*mail.card.devices, *(device for each in mail.contacts for device in each.devices)}
@@ -249,8 +241,7 @@ class Introductions:
 
     def _make_room(self, teller: bytes, named: dict[bytes, list[Contact]]) -> bool:
         """Return whether there is room for one more person. If there isn't, the introducer with the most people loses
-        one.
-        """
+        one."""
         if teller == self._mail.person or sum(map(len, named.values())) < self.most_named:
             return True
         greediest = max(named.values(), key=len)

@@ -155,8 +155,7 @@ class GroupPast:
 
     def _pack_message(self, group: Membership, conversation: bytes, message: bytes) -> list[list[bytes]]:
         """Return the events that describe a message in its current state, as far as they fit; none for a message that
-        disappears.
-        """
+        disappears."""
         events = self._mail.store.read_events(conversation, target=message)
         if any(each.event.fields.get("disappear") for each in events):
             return []

@@ -57,15 +57,13 @@ class Spreading:
 
     def list_read_along(self) -> set[bytes]:
         """Return the groups whose topics this device reads: the large ones, except invitations, where strangers would
-        learn when we are connected, and from where.
-        """
+        learn when we are connected, and from where."""
         large = {each for each in self._mail.groups if self.is_large(each)}
         return large - self._mail.allowances.find_invitations() if large else large
 
     def list_linkable(self, group: bytes) -> list[bytes]:
         """Return the devices of a group to which ours may link: those that get its messages, except devices of
-        blocked people.
-        """
+        blocked people."""
         return [each for each in self._mail.devices_of(group) if self.may_spread(group, each)]
 
     def may_spread(self, group: bytes, device: bytes) -> bool:
@@ -127,8 +125,7 @@ class Spreading:
 
     def give_by_mailbox(self, group: bytes) -> None:
         """Deliver by mailbox all that waits to be spread, to those who lack it, and the following messages as
-        well.
-        """
+        well."""
         store = self._mail.store
         waiting = store.spread.list_spread(group)
         if waiting:
@@ -203,8 +200,7 @@ class Spreading:
 
     def _has_room_for_lane(self, group: bytes, device: bytes) -> bool:
         """Return whether there is room for what a device seals for a group. For each group that isn't known here, or
-        that doesn't have the device, up to a megabyte may wait.
-        """
+        that doesn't have the device, up to a megabyte may wait."""
         if self.may_spread(group, device):
             return True
         others = [
@@ -223,8 +219,7 @@ class Spreading:
 
     def receive_by_topic(self, group: bytes, device: bytes, sealed: bytes, now_ms: int) -> list[Notice]:
         """Open a message that came by the group's topic, as one transaction, and return its contents. One that can't
-        be opened brings nothing, since it comes by mailbox as well.
-        """
+        be opened brings nothing, since it comes by mailbox as well."""
         person = self._person_of(group, device)
         if not person:
             return []
