@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import threading
 import weakref
@@ -17,6 +18,8 @@ from dtp.carriers.nearness import Nearness, who_tells
 #: for some 10 s, and what is told may be any: the threads of the loop, by which the user's own names are looked up,
 #: aren't used for it.
 TOLD_AT_ONCE: Final = 2
+#: Links on which an address of one is sought: a machine that runs containers has many.
+_LINKS: Final = 16
 
 _Found = list[tuple[Any, ...]]
 
@@ -27,10 +30,12 @@ async def resolve_host(
     """Return what `socket.getaddrinfo` has for a host's name or IP address; None: any address.
 
     An IP address is looked up by nobody: neither the loop's threads nor the tables for international names are loaded
-    for it. What is dialled as told is no nearer than whoever tells of it (`dialled_as_told`). Raise `OSError` or
-    `UnicodeError`."""
+    for it. One of a link (fe80::) without a zone is sought on each link of this machine. What is dialled as told is
+    no nearer than whoever tells of it (`dialled_as_told`). Raise `OSError` or `UnicodeError`."""
     teller = None if flags & socket.AI_PASSIVE else who_tells()
     found = await _look_up(host, port, kind, family, flags, teller is not None)
+    if not flags & socket.AI_PASSIVE:
+        found = [there for each in found for there in _on_links(each)]
     if teller is None:
         return found
     if far := [each for each in found if Nearness.of_host(str(each[4][0])) >= teller]:
@@ -54,6 +59,16 @@ async def _look_up(
         look_up = partial(socket.getaddrinfo, host, port, family, kind, flags=flags)
         return await ToldLookups.of_loop(loop).run(look_up)
     return await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
+
+
+def _on_links(found: tuple[Any, ...]) -> _Found:
+    """Return an address with the links of this machine that it may be on: as another machine writes an address of a
+    link, it doesn't say which one that is here."""
+    family, *rest, address = found
+    if family != socket.AF_INET6 or address[3] or not ipaddress.IPv6Address(address[0]).is_link_local:
+        return [found]
+    links = [index for index, name in socket.if_nameindex() if name != "lo"][:_LINKS]
+    return [(family, *rest, (*address[:3], index)) for index in links] or [found]
 
 
 class ToldLookups:

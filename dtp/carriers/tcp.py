@@ -98,6 +98,16 @@ def socket_url(scheme: str, sock: socket.socket, suffix: str = "") -> str:
     return f"{scheme}://{format_host(host, port)}{suffix}"
 
 
+def _has_family(family: int, kind: int, anywhere: str) -> bool:
+    """True if this machine has addresses of a family: all addresses of the machine may be those of the other one."""
+    try:
+        with socket.socket(family, kind) as probe:
+            probe.bind((anywhere, 0))
+    except OSError:
+        return False
+    return True
+
+
 def bind_sockets(url: CarrierUrl, found: list[tuple[Any, ...]]) -> list[socket.socket]:
     """Bind and listen on each of the addresses in `found` (as from `getaddrinfo`), all on one port.
 
@@ -107,6 +117,8 @@ def bind_sockets(url: CarrierUrl, found: list[tuple[Any, ...]]) -> list[socket.s
     with contextlib.ExitStack() as undo:
         port = 0
         for family, kind, proto, _, address in dict.fromkeys(found):
+            if not url.host and not _has_family(family, kind, address[0]):
+                continue
             sock = undo.enter_context(socket.socket(family, kind, proto))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if url.get_flag("reuse_port"):

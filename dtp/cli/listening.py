@@ -17,7 +17,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Admit, Listener, Refuse, Request, listen
 from dtp.net.reachable import is_any, own_ip
-from dtp.peers.lan.interfaces import own_addresses
+from dtp.peers.lan.interfaces import own_addresses, own_ipv6
 from dtp.session.codes import CloseCode
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -133,9 +133,10 @@ def as_dialled(address: Address) -> Address:
 def own_host(host: str) -> str:
     """Return `own_ip`; on a network that leads nowhere else, the address that this machine has there."""
     ip = own_ip(host)
-    if not is_any(host) or ":" in host or not ipaddress.ip_address(ip).is_loopback:
+    if not is_any(host) or not ipaddress.ip_address(ip).is_loopback:
         return ip
-    return next((each for each in own_addresses().values() if not ipaddress.ip_address(each).is_loopback), ip)
+    found = [*own_ipv6().of_links.values()] if ":" in host else [*own_addresses().values()]
+    return next((each for each in found if not ipaddress.ip_address(each).is_loopback), ip)
 
 
 def print_notes(listening: Listening) -> None:

@@ -60,8 +60,9 @@ log = logging.getLogger("dtp.node")
 
 T = TypeVar("T")
 
-#: Where a node listens by default: any port, so that there may be many on a machine.
-ANYWHERE: Final = "tcp://0.0.0.0:0"
+#: Where a node listens by default: all addresses of the machine, of IPv4 and IPv6, and any port, so that there may be
+#: many on a machine.
+ANYWHERE: Final = "tcp://:0"
 
 
 class NodeError(LocalError, ValueError):

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 import pytest
 from conditions import PATIENCE
 
+from dtp.carriers.errors import ListenError
 from dtp.carriers.nearness import Nearness, dialled_as_told
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.resolver import LateResolver
 from dtp.peers.book import PeerBook
+from dtp.peers.lan.groups import GROUP, GROUP_V6, Ipv4Group, Ipv6Group
 from dtp.peers.lan.hello import HelloNode
 from dtp.peers.lan.interfaces import dialled_urls, list_ipv6, own_addresses
 from dtp.peers.lan.multicast import Lan
@@ -101,7 +103,7 @@ def test_a_hello_from_afar_counts_as_told_from_there_also_where_somebody_waits_f
         async def find_record(self, peer: PeerId) -> PeerRecord | None:
             finding = asyncio.ensure_future(super().find_record(peer))
             await asyncio.sleep(0)  # it waits now
-            self._on_readable(cast(Any, self.answer))
+            self._on_readable(Ipv4Group(GROUP, 0), cast(Any, self.answer))
             return await finding
 
     async def main() -> None:
@@ -132,8 +134,38 @@ def test_everybody_is_heard(port: int) -> None:
             await asyncio.wait_for(heard.wait(), 30)
             (known,) = book
             assert known.source.startswith("lan ")
+            assert known.teller is Nearness.MACHINE
 
     run(main())
+
+
+def test_a_group_that_this_machine_can_not_have_stops_nobody_but_where_there_is_no_other(port: int) -> None:
+    nowhere = "192.0.2.1"  # an address of another machine: nobody binds to it
+
+    async def main() -> None:
+        async with Lan(PeerBook(), interfaces=("lo",), groups=(nowhere, GROUP), port=port) as here:
+            here.publish_record(record(), to_all=True)
+            assert here.sent == 1
+        with pytest.raises(ListenError, match=nowhere):
+            async with Lan(PeerBook(), interfaces=("lo",), groups=(nowhere,), port=port):
+                pass
+
+    run(main())
+
+
+def test_by_ipv6_nobody_is_heard_but_those_on_the_link() -> None:
+    """A router passes on what has any other address, so it may come from anywhere."""
+    group = Ipv6Group(GROUP_V6, 1)
+    near = {
+        host: group.is_on_link(host) for host in ("fe80::7%eth0", "::1", "2001:db8::1", "fd00::2", "ff12::1")
+    }
+    assert near == {
+        "fe80::7%eth0": True,
+        "::1": True,
+        "2001:db8::1": False,
+        "fd00::2": False,
+        "ff12::1": False,
+    }
 
 
 def test_without_the_key_nothing_is_heard(port: int) -> None:
@@ -197,7 +229,7 @@ def test_what_listens_at_any_ipv6_address_is_not_announced_at_ipv4_ones() -> Non
         "fe80000000000000ecae31fffe000001 02 40 20 80     eth0\n"
         "00000000000000000000000000000001 01 80 10 80       lo\n"
     )
-    assert list_ipv6(table) == ["2001:db8:7::1", "fd00::7"]
+    assert list_ipv6(table) == (["2001:db8:7::1", "fd00::7"], {"eth0": "fe80::ecae:31ff:fe00:1"})
 
 
 @pytest.mark.parametrize("wrong", [-90_000.0, 3600.0])

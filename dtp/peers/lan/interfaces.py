@@ -7,7 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from dtp.net.reachable import is_any, own_ip
@@ -21,6 +21,8 @@ _IS_COMPLETE = 0x2
 #: Flags of an IPv6 address that changes (`IFA_F_TEMPORARY`), is given up (`_DEPRECATED`), or another one's
 #: (`_DADFAILED`, `_TENTATIVE`).
 _NOT_USED: Final = 0x01 | 0x20 | 0x08 | 0x40
+#: The scope of an address of one link (`IPV6_ADDR_LINKLOCAL`).
+_OF_LINK: Final = 0x20
 #: The bits that all addresses of the largest private network share, 10.0.0.0/8.
 _LARGEST = 8
 
@@ -102,14 +104,43 @@ def _ip(word: str) -> str:
     return socket.inet_ntoa(int(word, 16).to_bytes(4, sys.byteorder))
 
 
-def list_ipv6(table: str) -> list[str]:
-    """Return the IPv6 addresses of Linux' table that others can dial: those of an interface alone (fe80::), loopback
-    ones, and those that are no longer or not yet to be used are left out."""
-    found = []
-    for number, _, _, scope, flags, *_ in (line.split() for line in table.splitlines()):
-        if int(scope, 16) == 0 and not int(flags, 16) & _NOT_USED:
-            found.append(str(ipaddress.IPv6Address(int(number, 16))))
+class Ipv6Addresses(NamedTuple):
+    """The IPv6 addresses of this machine that are to be used, without loopback ones."""
+
+    #: Those that others can dial wherever they are, as far as routers lead there.
+    routed: list[str]
+    #: Those of one link (fe80::), by the name of their interface.
+    of_links: dict[str, str]
+
+
+def list_ipv6(table: str) -> Ipv6Addresses:
+    """Return the IPv6 addresses of Linux' table; those that are no longer or not yet to be used are left out."""
+    found = Ipv6Addresses([], {})
+    for number, _, _, scope, flags, name, *_ in (line.split() for line in table.splitlines()):
+        if int(flags, 16) & _NOT_USED:
+            continue
+        ip = str(ipaddress.IPv6Address(int(number, 16)))
+        if int(scope, 16) == 0:
+            found.routed.append(ip)
+        elif int(scope, 16) == _OF_LINK:
+            found.of_links.setdefault(name, ip)
     return found
+
+
+def own_ipv6() -> Ipv6Addresses:
+    """Return the IPv6 addresses of this machine; none where the system isn't Linux."""
+    return list_ipv6(_read_table_of_ipv6())
+
+
+def has_address(host: str) -> bool:
+    """True if an IP address, also one with a zone, is one of this machine's."""
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if ip.is_loopback:
+        return True
+    if ip.version == 4:
+        return str(ip) in own_addresses().values()
+    routed, of_links = own_ipv6()
+    return str(ip) in routed or str(ip) in of_links.values()
 
 
 def _read_table_of_ipv6() -> str:
@@ -122,13 +153,15 @@ def _read_table_of_ipv6() -> str:
 
 def dialled_urls(urls: Iterable[str]) -> list[str]:
     """Return a listener's URLs as others dial them: for "any" with each address of its family (IPv4 or IPv6) that
-    this machine has, loopback ones only where there is no other. Those that only this machine has (unix), and the
-    chain's, are left out."""
+    this machine has; those of a link only where there is no other, and loopback ones only where there are none of
+    these. Those that only this machine has (unix), and the chain's, are left out."""
+    routed, of_links = own_ipv6()
     ips = {
         4: [ip for ip in own_addresses().values() if not ipaddress.ip_address(ip).is_loopback],
-        6: list_ipv6(_read_table_of_ipv6()),
+        6: routed or list(dict.fromkeys(of_links.values())),
     }
     found: dict[str, None] = {}
+    of_loopback: dict[str, None] = {}
     for url in urls:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -137,8 +170,10 @@ def dialled_urls(urls: Iterable[str]) -> list[str]:
         if not is_any(host):
             found[url] = None
             continue
-        for ip in ips[ipaddress.ip_address(host).version] or [own_ip(host)]:
+        others = ips[ipaddress.ip_address(host).version]
+        for ip in others or [own_ip(host)]:
             bracketed = f"[{ip}]" if ":" in ip else ip
             port = "" if parts.port is None else f":{parts.port}"
-            found[parts._replace(netloc=bracketed + port).geturl()] = None
-    return list(found)
+            is_other = others or not ipaddress.ip_address(ip).is_loopback
+            (found if is_other else of_loopback)[parts._replace(netloc=bracketed + port).geturl()] = None
+    return list(found or of_loopback)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Final
 
 from dtp.carriers.errors import ListenError
 from dtp.carriers.nearness import Nearness, who_tells
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
-from dtp.peers.lan.hello import SEALED_SIZE, HelloLimits, HelloNode
-from dtp.peers.lan.interfaces import membership, multicast_interface, own_addresses
+from dtp.peers.lan.groups import GROUP, GROUP_V6, Group, make_groups
+from dtp.peers.lan.hello import HelloLimits, HelloNode
+from dtp.peers.lan.interfaces import has_address
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.record import PeerRecord
 
 log = logging.getLogger("dtp.peers")
 
-#: An address of the range for one organisation's own use (RFC 2365), and a port of nobody's (IANA).
-GROUP: Final = "239.255.68.84"
+#: A port of nobody's (IANA).
 PORT: Final = 6884
 #: Datagrams that are read in one turn of the loop.
 _TURN: Final = 64
@@ -50,7 +51,7 @@ class Lan:
         *,
         network: PrivateNetwork | None = None,
         interfaces: tuple[str, ...] = (),
-        group: str = GROUP,
+        groups: tuple[str, ...] = (GROUP, GROUP_V6),
         port: int = PORT,
         limits: HelloLimits | None = None,
     ) -> None:
@@ -58,51 +59,41 @@ class Lan:
         self.hello = HelloNode(random=os.urandom, network=network, limits=limits)
         #: Bytes and datagrams that were sent and heard.
         self.sent_bytes = self.sent = self.heard_bytes = self.heard = 0
-        self._interfaces, self._group, self._port = interfaces, group, port
-        self._sockets: list[socket.socket] = []
-        self._indexes: list[int] = []
+        self._interfaces = interfaces
+        self._groups = make_groups(groups, port)
         self._waiting: dict[PeerId, list[asyncio.Future[PeerRecord]]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Lan:
         self._loop = asyncio.get_running_loop()
-        try:
-            self._open_sockets()
-        except OSError as fault:
-            self._close_sockets()
-            raise ListenError(f"the LAN can't be heard at {self._group}:{self._port}: {fault}") from fault
-        for each in self._sockets:
-            self._loop.add_reader(each, self._on_readable, each)
+        faults = []
+        for group in list(self._groups):
+            try:
+                group.open()
+            except OSError as fault:  # this machine may have one family alone
+                self._groups.remove(group)
+                faults.append(f"{group.address} port {group.port}: {fault}")
+        if not self._groups:
+            raise ListenError(f"the LAN can't be heard at {', '.join(faults)}")
+        self._join_groups()
+        for group in self._groups:
+            for each in group.sockets:
+                self._loop.add_reader(each, self._on_readable, group, each)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._close_sockets()
+        if self._timer is not None:
+            self._timer.cancel()
+        for group in self._groups:
+            for each in group.sockets:
+                if self._loop is not None:
+                    self._loop.remove_reader(each)
+            group.close()
 
-    def _open_sockets(self) -> None:
-        hears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sockets.append(hears)
-        hears.setblocking(False)
-        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # every node of a machine hears the group
-            hears.setsockopt(socket.SOL_SOCKET, option, 1)
-        hears.bind((self._group, self._port))
-        says = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sockets.append(says)
-        says.setblocking(False)
-        says.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
-        says.bind(("", 0))
-        self._join_group()
-
-    def _join_group(self) -> None:
-        """Join the group wherever it is not joined yet: interfaces come and go."""
-        for index, name in socket.if_nameindex():
-            if index in self._indexes or (self._interfaces and name not in self._interfaces):
-                continue
-            with contextlib.suppress(OSError):  # it is down, or is none for IPv4
-                self._sockets[0].setsockopt(
-                    socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership(self._group, index)
-                )
-                self._indexes.append(index)
+    def _join_groups(self) -> None:
+        for group in self._groups:
+            group.join(self._interfaces)
 
     # ---- what is said and asked -------------------------------------------------------------------------
 
@@ -111,7 +102,7 @@ class Lan:
 
         See `HelloNode.publish_record`.
         """
-        self._join_group()
+        self._join_groups()
         self.hello.publish_record(record, self._loop_time(), to_all=to_all)
         self._flush_queue()
 
@@ -149,19 +140,22 @@ class Lan:
 
     # ---- datagrams --------------------------------------------------------------------------------------
 
-    def _on_readable(self, sock: socket.socket) -> None:
+    def _on_readable(self, group: Group, sock: socket.socket) -> None:
         for _ in range(_TURN):
             try:
-                data, source = sock.recvfrom(SEALED_SIZE + 1)
+                data, source = group.receive(sock)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as fault:  # a network that was there is gone
                 log.info("the LAN: %s", fault)
                 break
             self.heard, self.heard_bytes = self.heard + 1, self.heard_bytes + len(data)
-            record = self.hello.receive_datagram(data, source[:2], self._loop_time(), time.time())
+            if not group.is_on_link(source[0]):
+                self.hello.counters["off-link"] += 1
+                continue
+            record = self.hello.receive_datagram(data, source, self._loop_time(), time.time())
             if record is not None:
-                self.book.learn_record(record, f"{self.source} {source[0]}", _how_near(str(source[0])))
+                self.book.learn_record(record, f"{self.source} {source[0]}", _how_near(source[0]))
                 for each in self._waiting.get(record.peer, ()):
                     if not each.done():
                         each.set_result(record)
@@ -171,32 +165,30 @@ class Lan:
         """Send queued datagrams, and set the timer."""
         outgoing, self.hello.outgoing = self.hello.outgoing, []
         for data, to in outgoing:
-            if to is not None:
-                self._send_datagram(data, to)
-                continue
-            for index in self._indexes:
-                self._send_datagram(data, (self._group, self._port), index)
+            for group in self._groups:
+                if to is None:
+                    for index in group.indexes:
+                        self._count_sent(data, partial(group.send_to_all, data, index))
+                elif (":" in to[0]) == (group.family == socket.AF_INET6):
+                    self._count_sent(data, partial(group.send, data, to))
         at = self.hello.next_time()
         if self._timer is not None:
             self._timer.cancel()
         assert self._loop is not None
         self._timer = None if at == math.inf else self._loop.call_at(at, self._handle_timer)
 
-    def _send_datagram(self, data: bytes, to: tuple[str, int], index: int | None = None) -> None:
-        says = self._sockets[1]
+    def _count_sent(self, data: bytes, send: Callable[[], None]) -> None:
         try:
-            if index is not None:
-                says.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, multicast_interface(index))
-            says.sendto(data, to)
+            send()
         except OSError as fault:  # down, without a route, or its queue is full: hellos are said again
             self.hello.counters["not-sent"] += 1
-            log.debug("the LAN: %s: %s", to, fault)
+            log.debug("the LAN: %s", fault)
             return
         self.sent, self.sent_bytes = self.sent + 1, self.sent_bytes + len(data)
 
     def _handle_timer(self) -> None:
         self._timer = None
-        self._join_group()
+        self._join_groups()
         self.hello.send_due(self._loop_time())
         self._flush_queue()
 
@@ -204,17 +196,8 @@ class Lan:
         assert self._loop is not None, "the LAN is not open"
         return self._loop.time()
 
-    def _close_sockets(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for each in self._sockets:
-            if self._loop is not None:
-                self._loop.remove_reader(each)
-            each.close()
-        self._sockets.clear()
-
 
 def _how_near(host: str) -> Nearness:
     """Return how near whoever sent a hello from `host` is: one from this machine has an address of this machine, by
     whichever interface it goes, and the system lets in none from elsewhere that has."""
-    return Nearness.MACHINE if host in own_addresses().values() else Nearness.of_host(host)
+    return Nearness.MACHINE if has_address(host) else Nearness.of_host(host)

@@ -150,9 +150,10 @@ def lab(kind_a: str, kind_b: str, outside: str = "203.0.113") -> Iterator[Lab]:
 
 
 @contextlib.contextmanager
-def lan(*hosts: str) -> Iterator[Lab]:
+def lan(*hosts: str, has_ipv4: bool = True) -> Iterator[Lab]:
     """Make hosts of one LAN, at 10.3.0.1 and so on, and take it away at the end. The namespace `switch` has a port
-    for each, `toHOST`, at which all passes that the host says and hears."""
+    for each, `toHOST`, at which all passes that the host says and hears. Without IPv4 they have addresses of their
+    link alone, fe80::1 and so on."""
     made = Lab(f"dtp{os.getpid()}x{next(_NUMBERS)}")
     try:
         for host in ("switch", *hosts):
@@ -177,9 +178,14 @@ def lan(*hosts: str) -> Iterator[Lab]:
             )
             made.ip("switch", "link", "set", port, "master", "br0")
             made.ip("switch", "link", "set", port, "up")
-            made.ip(host, "addr", "add", f"10.3.0.{number}/24", "dev", "eth0")
-            made.ip(host, "link", "set", "eth0", "up")
-            made.ip(host, "route", "add", "224.0.0.0/4", "dev", "eth0")
+            if has_ipv4:
+                made.ip(host, "addr", "add", f"10.3.0.{number}/24", "dev", "eth0")
+                made.ip(host, "link", "set", "eth0", "up")
+                made.ip(host, "route", "add", "224.0.0.0/4", "dev", "eth0")
+            else:
+                made.ip(host, "link", "set", "eth0", "addrgenmode", "none")
+                made.ip(host, "link", "set", "eth0", "up")
+                made.ip(host, "addr", "add", f"fe80::{number}/64", "dev", "eth0", "nodad")
         yield made
     finally:
         made.kill_started()
