@@ -389,8 +389,8 @@ class Node:
 
     @property
     def clock_difference(self) -> ClockDifference | None:
-        """How the clocks of most neighbours differ from this machine's; as text it is a sentence. None if they don't,
-        or fewer than three do."""
+        """How the clocks of most neighbours differ from this machine's; as text it is a sentence. None if they don't.
+        Of one or two, all have to, and it is not known whose is wrong."""
         return self._clock.find_difference(asyncio.get_running_loop().time())
 
     def peers(self) -> list[KnownPeer]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from dtp.escaping import escape_text
 from dtp.identity import PeerId
-from dtp.peers.clocks import LEAST, ClockDifference, PeerClocks
+from dtp.peers.clocks import ClockDifference, PeerClocks
 from dtp.peers.record import PeerRecord
 from dtp.peers.surroundings import Surroundings, SurroundingsChange
 from dtp.tasks import TaskSet
@@ -38,7 +38,7 @@ class ClockWatch:
         found = self.find_difference(now)
         if found is None:
             self._since, self._told = math.inf, False
-            return now + self._pause if links >= LEAST else math.inf
+            return now + self._pause if links else math.inf
         self._since = min(self._since, now)
         if now - self._since >= self._pause and not self._told:
             self._told = True

@@ -15,9 +15,9 @@ TOLERANCE: Final = 10.0
 #: may have waited, here or there.
 LATE: Final = 5.0
 QUICKEST: Final = 300.0
-#: Neighbours that have to differ in the same way: one or two alone may be wrong themselves, or lie.
+#: The part of those that have said something that has to differ in the same way, where they are `LEAST` or more. Of
+#: fewer all have to, and it is told that either side may be wrong: they may lie, or be wrong themselves.
 LEAST: Final = 3
-#: ... and the part of those that have said something.
 MOST_OF: Final = 2 / 3
 
 
@@ -54,7 +54,7 @@ class ClockDifference(NamedTuple):
 class PeerClocks:
     """How far clocks of neighbours are from a steady clock: for each two bounds. A value: times are arguments.
 
-    Nobody is believed: `find_difference` says something where most differ in the same way, and three at least.
+    Nobody is believed, and no clock is set by it: `find_difference` is for people.
     """
 
     def __init__(self) -> None:
@@ -105,8 +105,8 @@ class PeerClocks:
         return ClockDifference(sorted(differing)[len(differing) // 2], len(differing), len(differing))
 
     def find_difference(self, offset: float) -> ClockDifference | None:
-        """Return how most clocks differ from this machine's, which is `offset` before the steady one; None if they
-        don't."""
+        """Return how most clocks differ from this machine's, which is `offset` before the steady one, or all where
+        they are one or two; None if they don't."""
         ahead, behind = [], []
         for least, most, _ in self._bounds.values():
             if least - offset > TOLERANCE:
@@ -114,6 +114,7 @@ class PeerClocks:
             elif offset - most > TOLERANCE:
                 behind.append(most - offset)
         differing = max(ahead, behind, key=len)
-        if len(differing) < max(LEAST, MOST_OF * len(self._bounds)):
+        told = len(self._bounds)
+        if not told or len(differing) < (MOST_OF * told if told >= LEAST else told):
             return None
-        return ClockDifference(sorted(differing)[len(differing) // 2], len(differing), len(self._bounds))
+        return ClockDifference(sorted(differing)[len(differing) // 2], len(differing), told)

@@ -37,10 +37,24 @@ def test_most_neighbours_differ_in_the_same_way(ahead: float, at_least: float, w
     )  # this clock was set right: the others are two of six
 
 
+@pytest.mark.parametrize("count", [1, LEAST - 1])
+def test_one_or_two_neighbours_that_all_differ_are_told_without_a_word_on_who_is_wrong(count: int) -> None:
+    """Who reads alone with a wrong clock would be told nothing, and hear nothing."""
+    clocks = PeerClocks()
+    note(clocks, count, 500.0)
+    found = clocks.find_difference(OFFSET)
+    assert found == (500.0, count, count)
+    assert "set the one that is wrong" in str(found)
+    note(clocks, LEAST, 500.0)
+    assert "set it, or have it set by NTP" in str(clocks.find_difference(OFFSET))
+
+
 @pytest.mark.parametrize(
     "said",
     [
-        [(LEAST - 1, 500.0)],  # one or two may lie, or be wrong themselves
+        [],
+        [(1, 500.0), (1, 0.0)],  # of two one is wrong, and nobody can tell which
+        [(1, 500.0), (1, -500.0)],
         [(4, 500.0), (3, 0.0)],  # not two thirds
         [(3, 500.0), (3, -500.0)],  # not in the same way
         [(5, TOLERANCE)],
@@ -88,8 +102,9 @@ def test_a_neighbours_own_record_bounds_its_clock() -> None:
     assert found.seconds == 3600
     for each in who[1:]:
         clocks.forget_peer(each.id.key)
+    assert clocks.find_difference(OFFSET) == (3600, 1, 1)
+    clocks.forget_peer(who[0].id.key)
     assert clocks.find_difference(OFFSET) is None
-    assert len(clocks) == 1
 
 
 def test_a_record_does_not_widen_what_a_message_says() -> None:
@@ -113,7 +128,8 @@ def test_a_difference_that_lasts_is_logged_once(caplog: pytest.LogCaptureFixture
         return [each.__dict__["fields"] for each in caplog.records]
 
     with caplog.at_level(logging.WARNING, logger="dtp.node"):
-        assert watch.check_clock(NOW, 2) == math.inf
+        assert watch.check_clock(NOW, 0) == math.inf
+        assert watch.check_clock(NOW, 1) == NOW + PAUSE
         assert watch.check_clock(NOW, 3) == NOW + PAUSE
         note(watch.clocks, 3, 90.0)
         watch.check_clock(NOW, 3)
