@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import pytest
+from variants import slow_after
 
 from dtp.core import Buffer, LinkOpener, RecordForged, Sealer, UnsupportedSuite, errors, providers
 from dtp.core._dtp_core import ffi, lib
@@ -220,7 +221,7 @@ def test_unknown_suite_numbers(suite: int) -> None:
     lib.dtp_cipher_wipe(cipher)
 
 
-@pytest.mark.parametrize("missing", ["cipher", *_EVP_FUNCTIONS])
+@pytest.mark.parametrize("missing", slow_after(2, ["cipher", *_EVP_FUNCTIONS]))
 def test_an_incomplete_evp_table_is_refused(missing: str) -> None:
     evp = ffi.new("dtp_evp *")
     for field in ("cipher", *_EVP_FUNCTIONS):

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from post_office import known_identity
+from variants import slow_after
 from village import NOW, Village
 
 from dtp.messaging.conversation.events import Event, EventKind
@@ -330,7 +331,7 @@ def recount(rows: Iterable[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
     return {(*key, *usage) for key, usage in found.items()}
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", slow_after(4, range(12)))
 def test_what_is_counted_is_what_there_is(tmp_path: Path, seed: int) -> None:
     chance, path = random.Random(seed), tmp_path / "owner.db"
     persons, rooms = [bytes([each]) * 32 for each in (1, 2, 3)], [bytes([each]) * 32 for each in (8, 9)]

@@ -160,6 +160,7 @@ def test_nor_by_naming_those_first_whom_others_name() -> None:
     dial_slowly(keep, honest, 60.0)
 
 
+@pytest.mark.slow
 def test_nor_from_as_many_networks_as_are_remembered_for_a_peer() -> None:
     """Each names the honest ones as well, and is first; who names fewer is remembered instead."""
     keep, honest = PeerUpkeep(ALICE.id, LIMITS), crowd(20)

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 from shared_worlds import LIMITS, Node, Said, World
+from variants import slow_after
 
 import dtp
 from dtp.graph import Graph
@@ -143,7 +144,7 @@ def test_it_is_asking_until_all_neighbours_have_answered() -> None:
     assert not plan.is_asking(0.2)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", slow_after(4, range(12)))
 def test_random_partitions_come_together(seed: int) -> None:
     """Nodes are cut apart, write, restart and meet again at random; in the end all have all."""
 

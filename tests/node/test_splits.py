@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from variants import slow_after
 
 from dtp.identity import Identity, PeerId
 from dtp.node.upkeep import PeerUpkeep, UpkeepLimits
@@ -103,7 +104,7 @@ class World:
         return len(reached) == len(self.nodes)
 
 
-@pytest.mark.parametrize("count", [8, *(pytest.param(each, marks=pytest.mark.slow) for each in (60, 150))])
+@pytest.mark.parametrize("count", slow_after(1, [8, 60, 150]))
 @pytest.mark.parametrize("place", PLACES)
 def test_who_was_parted_is_one_mesh_again(place: str, count: int) -> None:
     world = World([PLACES[place](number // 2) for number in range(count)])
@@ -119,7 +120,7 @@ def test_who_was_parted_is_one_mesh_again(place: str, count: int) -> None:
         assert world.is_one_mesh()
 
 
-@pytest.mark.parametrize("count", [16, *(pytest.param(each, marks=pytest.mark.slow) for each in (60, 150))])
+@pytest.mark.parametrize("count", slow_after(1, [16, 60, 150]))
 @pytest.mark.parametrize("place", PLACES)
 def test_where_nothing_changes_each_dials_seldom(place: str, count: int) -> None:
     world = World([PLACES[place](number) for number in range(count)])

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from variants import slow_after
 
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, state_on_chain
@@ -330,7 +331,7 @@ def away_rows():
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-@pytest.mark.parametrize("batch", [1, 2, 10])
+@pytest.mark.parametrize("batch", slow_after(1, [2, 1, 10]))
 @pytest.mark.parametrize("row", away_rows(), ids=lambda row: row[0])
 def test_while_the_node_is_away_what_is_sent_unpaid_is_as_the_table_says(monkeypatch, batch, row, hangs):
     """Else a producer would send an hour for nothing, and those who pay would hear it so. A node may also hang."""

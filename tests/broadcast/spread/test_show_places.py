@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from shows import HERE, ME, all_of, hear, produce, run, until
 from test_show_crowd import PRODUCER, Crowd
+from variants import slow_after
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
@@ -93,9 +94,9 @@ def has_heard(receiver, first, last):
 
 @pytest.mark.parametrize(
     "lie",
-    ["is silent", *(pytest.param(each, marks=pytest.mark.slow) for each in RIDERS if each != "is silent")],
+    slow_after(1, sorted(RIDERS, key=lambda each: each != "is silent")),
 )
-@pytest.mark.parametrize("riders", [4, *(pytest.param(each, marks=pytest.mark.slow) for each in (16, 60))])
+@pytest.mark.parametrize("riders", slow_after(1, [4, 16, 60]))
 def test_who_serves_others_hears_the_show_however_many_came_first_that_only_take(riders, lie):
     crowd, first, last, listeners = play(riders, lie)
     assert len(crowd.listening) == 40

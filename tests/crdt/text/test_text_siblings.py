@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reference.text_reference import Delete, Id, Insert, Model, Operation, decode, encode, put
+from variants import slow_after
 
 from dtp.core.sequence import TextFull
 from dtp.crdt.text import Text, TextFormat
@@ -179,7 +180,7 @@ def cost(text: Text, story: list[Made]) -> float:
 
 
 @pytest.mark.parametrize("state", ["as it came", "deleted", "loaded", "half forgotten"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", slow_after(3, SHAPES))
 def test_what_a_stranger_writes_costs_the_same_whatever_it_passes(shape: str, state: str) -> None:
     authors, text = Authors(), Text(b"reader")
     start = authors.below(b"hub", "right", None)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from variants import slow_after
 
 from dtp.chain.host_state import service_number
 from dtp.daemon.paying.lender import Lender
@@ -166,7 +167,7 @@ def test_what_a_killed_process_had_lent_is_lent_no_more_once_it_could_not_be_for
             assert killed not in store.lenders()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.parametrize("seed", slow_after(1, range(3)))
 def test_whatever_processes_lend_fail_and_sign_the_budget_holds(tmp_path: Path, seed: int) -> None:
     """Three processes, of which one is killed now and then: in any order, and nothing is kept back for good."""
     draw, path = random.Random(seed), tmp_path / "pay.sqlite"

@@ -10,6 +10,7 @@ import pytest
 from graph_fixtures import ALICE
 from graph_people import called
 from test_query_scanning import graph_of
+from variants import slow_after
 
 from dtp.crdt import Change, Link, Replica
 from dtp.graph import Graph, QueryBudget, QueryError
@@ -66,7 +67,7 @@ def told(queries: Queries, text: str) -> Any:
         return str(error)
 
 
-@pytest.mark.parametrize("returned", RETURNS)
+@pytest.mark.parametrize("returned", slow_after(8, RETURNS))
 def test_groups_are_those_of_rows(returned: str) -> None:
     """`WITH n` makes another query of it, which goes the way of rows."""
     for seed in range(12):
@@ -158,7 +159,7 @@ def test_groups_of_many_nodes_take_few_steps_in_the_loop_and_beside() -> None:
 
 
 @pytest.mark.parametrize("down", ["", " DESC"])
-@pytest.mark.parametrize("key", ["u", "v"])
+@pytest.mark.parametrize("key", slow_after(1, ["u", "v"]))
 def test_the_first_in_order_beside_the_loop(key: str, down: str) -> None:
     """Those that are only linked to, and those without the property, are among them where they come first."""
     for seed in range(80):

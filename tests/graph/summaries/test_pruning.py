@@ -298,6 +298,7 @@ async def following(author: Graph, follower: Graph, name: str) -> AsyncIterator[
         task.cancel()
 
 
+@pytest.mark.slow
 def test_a_store_stays_small_as_positions_come(tmp_path: Path) -> None:
     """By the policy alone: the author's store, and that of a replica which only receives; then the author is away."""
 

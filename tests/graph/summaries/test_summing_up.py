@@ -12,6 +12,7 @@ import pytest
 from graph_fixtures import ALICE, BOB, CAROL, connected, run, told
 from hypothesis import given
 from hypothesis import strategies as st
+from variants import slow_after
 
 from dtp.crdt import Clock
 from dtp.graph import Envelope, EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
@@ -352,7 +353,7 @@ class Pruned(MemoryStore):
 
 
 @pytest.mark.parametrize("first", [1, 2])
-@pytest.mark.parametrize("reads", range(1, 7))
+@pytest.mark.parametrize("reads", slow_after(3, range(1, 7)))
 def test_frames_that_are_pruned_while_they_are_summed_up_sum_up_the_same(first: int, reads: int) -> None:
     """The sum tells edits of texts as one that wasn't there when they were looked at first: a `KeyError` ended the
     sync, or the pruning."""

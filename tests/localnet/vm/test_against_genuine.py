@@ -21,6 +21,7 @@ from genuine import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from variants import slow_after
 from vm_world import World, address, modules
 
 from dtp.localnet.framework import STD, SUI, system_packages
@@ -209,9 +210,7 @@ def check_framework(
     )
 
 
-@pytest.mark.parametrize(
-    "bits", [bits if bits in (8, 256) else pytest.param(bits, marks=pytest.mark.slow) for bits in WIDTHS]
-)
+@pytest.mark.parametrize("bits", slow_after(1, WIDTHS))
 def test_number_modules(bits: int) -> None:
     module, top = f"u{bits}", (1 << bits) - 1
     samples = [0, 1, 2, 3, 4, 15, 16, 17, top, CASES.getrandbits(bits), CASES.getrandbits(bits // 2) ** 2]

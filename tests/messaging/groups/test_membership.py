@@ -12,6 +12,7 @@ from ends_world import identity
 from hypothesis import given
 from hypothesis import strategies as st
 from second_membership import Group
+from variants import slow_after
 
 from dtp.identity import Identity
 from dtp.messaging.conversation.members import GroupMembers, Invitation
@@ -463,7 +464,7 @@ def test_who_has_administered_a_group_for_longest_is_not_locked_out() -> None:
     assert MAX_OPERATIONS - RESERVED <= len(made.operations) < MAX_OPERATIONS
 
 
-@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("restarted", slow_after(1, [True, False]))
 def test_what_an_administrator_has_built_on_is_taken_by_who_was_told_others(restarted: bool) -> None:
     """Two administrators tell each member other things, so that each has no more room for those of others."""
     add_cid = make(0, Act.ADD, [ADD_BEN.id], CID, MemberRole.ADMINISTRATOR)

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+from variants import slow_after
 
 from dtp.chain.errors import ProgramError
 from dtp.chain.host import Bearer, Terms
@@ -31,7 +32,7 @@ from ..homes import PATIENCE, PRICED, PRICES, site
 from ..selling.test_claims import TERMS, channel, sold
 
 
-@pytest.mark.parametrize("size", [pytest.param(size, marks=pytest.mark.slow) for size in ("3M", "64M")])
+@pytest.mark.parametrize("size", slow_after(0, ["3M", "64M"]))
 def test_the_demo_adds_up(tmp_path: Path, size: str) -> None:
     """Above 50 MiB the server claims on the way, which costs it gas."""
     done = subprocess.run(

@@ -9,6 +9,7 @@ import ast
 from typing import Any
 
 import pytest
+from variants import slow_after
 
 from dtp.chain import Program
 from dtp.chain import channel as channel_module
@@ -418,7 +419,7 @@ async def merge_made(chain: Any, done: Any) -> Any:
 
 
 @pytest.mark.parametrize("end", ["agreed", "asked", "never"])
-@pytest.mark.parametrize("count", [1, 8, 48, 120])
+@pytest.mark.parametrize("count", slow_after(1, [8, 1, 48, 120]))
 def test_channels_opened_at_once_cost_more_each_than_not_paying_brings(
     market: Play, bound: Any, count: Any, end: Any
 ) -> None:

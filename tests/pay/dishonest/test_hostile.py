@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from variants import slow_after
 
 from dtp.chain.node.commitment import to_its_end
 from dtp.identity import Identity
@@ -351,7 +352,7 @@ CHEATS = [
 ]
 
 
-@pytest.mark.parametrize("which", CHEATS)
+@pytest.mark.parametrize("which", slow_after(7, CHEATS))
 def test_a_bad_voucher_ends_the_connection_and_what_was_paid_stands(market: Play, which: Any) -> None:
     async def scenario(market: Market) -> None:
         await market.serve(give)

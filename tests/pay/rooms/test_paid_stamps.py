@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from variants import slow_after
 
 import dtp
 from dtp.chain.errors import NodeUnavailable
@@ -267,7 +268,7 @@ def test_what_is_agreed_to_is_of_one_person_and_said_as_an_amount(market: Play, 
     market(scenario)
 
 
-@pytest.mark.parametrize("price", [0, -PRICE, True, "1"])
+@pytest.mark.parametrize("price", slow_after(2, [-PRICE, "1", 0, True]))
 def test_a_price_that_is_none_has_nothing_spent(market: Play, price: Any) -> None:
     """At a price of 0 a channel was opened, for its gas, with whoever asked; one below 0 raised what may be spent."""
 
@@ -472,9 +473,7 @@ def test_a_mailbox_that_says_its_price_late_is_paid_once(market: Play) -> None:
     market(scenario)
 
 
-@pytest.mark.parametrize(
-    "call", ["simulate", *(pytest.param(call, marks=pytest.mark.slow) for call in ("execute", "objects"))]
-)
+@pytest.mark.parametrize("call", slow_after(1, ["simulate", "execute", "objects"]))
 def test_a_stamp_is_paid_once_the_chain_is_there_again(market: Play, call: str) -> None:
     async def scenario(market: Market) -> None:
         async with box(market) as made, made.messenger("alice", ALICE, stamp_mib=MIBS) as alice:
