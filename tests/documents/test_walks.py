@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 WALKS = dict(re.findall(r"^### (.+)\n((?:.*\n)*?)(?=^##)", PAGE.partition("## Walks")[2], re.MULTILINE))
 
