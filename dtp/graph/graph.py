@@ -270,8 +270,8 @@ class Graph(Contents):
         could not sign and store is kept in memory, and each `commit` tries again and raises what is still wrong; so
         does all that begins with one, such as `sync` and `close`. Edits of texts that were refused
         (`NotOwner`, `RuleBroken`) are gone: the next `commit` raises that, once. `GraphForked` when it became known
-        that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is, and so does
-        each `commit` that stores something more.
+        that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is, and so
+        does each `commit` that stores something more.
         """
         return self.commits.failed or self.own_fork() or self.behind
 
