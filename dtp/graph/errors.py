@@ -40,6 +40,12 @@ class StoreError(LocalError):
     code = "graph-store"
 
 
+class GraphInUse(StoreError):
+    """Another program has the file of a graph, and it alone writes to it; others can read."""
+
+    code = "graph-in-use"
+
+
 class GraphStoreFull(StoreError):
     """There is no room on the disk for what a graph has to keep. What it keeps is still there."""
 

@@ -17,7 +17,7 @@ from dtp.plurals import count_of
 if TYPE_CHECKING:
     from dtp.graph import Graph
 from dtp.cli.graph.opening import GraphOpener, NotThere, file_argument, graph, graph_options
-from dtp.cli.graph.values import plain_value, read_value, registers_of, shown_value
+from dtp.cli.graph.values import plain_value, read_value, shown_value
 from dtp.identity import PeerId
 
 
@@ -36,10 +36,7 @@ def put(opened: GraphOpener, soul: str, key: str, value: str) -> None:
       dtp graph put notes.db user/alice age 33
     """
 
-    async def work(graph: Graph) -> None:
-        registers_of(graph, soul)[key] = read_value(value)
-
-    opened.run_work(work, writing=True)
+    opened.run_change("put", soul=soul, key=key, value=value)
 
 
 @graph.command()
@@ -88,16 +85,7 @@ def _by_kind(kinds: dict[str, Any]) -> Any:
 def rm(opened: GraphOpener, soul: str, key: str | None) -> None:
     """Delete a key of a node; without KEY the whole node, with all that is at SOUL. Links to it stay."""
 
-    async def work(graph: Graph) -> bool:
-        if key is None:
-            return graph.delete(soul)
-        node = registers_of(graph, soul)
-        if key not in node:
-            return False
-        del node[key]
-        return True
-
-    if not opened.run_work(work, writing=True):
+    if not opened.run_change("rm", soul=soul, key=key):
         raise NotThere(f"{soul!r} has nothing" + ("" if key is None else f" at {key!r}"))
 
 
@@ -128,14 +116,14 @@ def ls(opened: GraphOpener, prefix: str, internal: bool) -> None:
 def link(opened: GraphOpener, soul: str, key: str, target: str | None, remove: bool) -> None:
     """Link a node to TARGET by KEY; without TARGET, list what it links to."""
 
-    async def work(graph: Graph) -> list[str]:
-        node = graph.node(soul)
-        if target is None:
-            return node.links(key)
-        (node.unlink if remove else node.link)(key, target)
-        return []
+    if target is not None:
+        opened.run_change("unlink" if remove else "link", soul=soul, key=key, target=target)
+        return
 
-    for one in opened.run_work(work, writing=target is not None, read_only=target is None):
+    async def work(graph: Graph) -> list[str]:
+        return graph.node(soul).links(key)
+
+    for one in opened.run_read_only(work):
         print_line({"soul": one}, one)
 
 

@@ -18,6 +18,7 @@ from dtp.cli.options import (
 from dtp.cli.output import json_option
 from dtp.cli.run import run
 from dtp.errors import DtpError, LocalError
+from dtp.identity import Identity
 
 if TYPE_CHECKING:
     from dtp.graph import Graph
@@ -91,7 +92,7 @@ class GraphOpener:
         """Open the graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
         from dtp.graph import Graph
 
-        identity = self.source.load_identity() if writing else self.source.load_or_make()
+        identity = self._writer if writing else self.source.load_or_make()
         async with await Graph.open(
             self.file,
             identity=identity,
@@ -101,6 +102,33 @@ class GraphOpener:
             prune=prune,
         ) as opened:
             yield opened
+
+    def run_change(self, do: str, **arguments: Any) -> bool:
+        """Make a change of `dtp.cli.graph.handing.CHANGES`, here or in the program that has the file; return whether
+        there was something to change."""
+        from dtp.cli.graph.handing import change, hand_over
+        from dtp.graph import GraphInUse
+
+        async def work(graph: Graph) -> bool:
+            return change(graph, do, arguments)
+
+        try:
+            return bool(self.run_work(work, writing=True))
+        except GraphInUse as fault:
+            from dtp.daemon.process.control import NotRunning
+
+            try:
+                return run(hand_over(self.file, self._writer, self.name, do, arguments))
+            except NotRunning as nobody:
+                raise GraphInUse(
+                    f"another program has {self.file}, and takes no changes from commands, as 'dtp graph share', "
+                    f"'serve' and 'watch' do: end it, or change the graph in it ({nobody})"
+                ) from fault
+
+    @functools.cached_property
+    def _writer(self) -> Identity:
+        """The identity that writes; a passphrase is asked for once."""
+        return self.source.load_identity()
 
     def run_read_only(self, work: Callable[[Graph], Awaitable[Any]]) -> Any:
         """Do work that changes nothing, beside the program that has the graph."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dtp.graph import Exported, Graph, Imported
     from dtp.net.address import Address
     from dtp.net.connection import Connection
+from dtp.cli.graph.handing import taking_changes
 from dtp.cli.graph.opening import (
     FRAMES,
     SERVICE,
@@ -212,7 +213,10 @@ def watch(
     """Keep FILE and a peer's graph the same, and show changes at nodes like PATTERN, until interrupted."""
 
     async def work(graph: Graph) -> None:
-        async with connect(address, identity=graph.identity, psk=psk) as connection:
+        async with (
+            connect(address, identity=graph.identity, psk=psk) as connection,
+            taking_changes(graph, opened.file),
+        ):
             changes = graph.watch(pattern)
             replicating = start_task(graph.replicate(connection), name="dtp-replicate")
             replicating.add_done_callback(lambda _: changes.close())
@@ -263,7 +267,7 @@ async def _serve(file: str, name: str | None, listening: Listening, *, prune: bo
         async def handle(connection: Connection) -> None:
             await opened.serve(connection)
 
-        async with await listening.listen(handle, check) as listener:
+        async with await listening.listen(handle, check) as listener, taking_changes(opened, file):
             print_notes(listening)
             for address in addresses(listener, SERVICE):
                 print_line({"event": "listening", "service": SERVICE, "address": str(address)}, str(address))

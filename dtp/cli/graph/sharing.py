@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import click
 
+from dtp.cli.graph.handing import taking_changes
 from dtp.cli.graph.opening import file_argument, graph
 from dtp.cli.joining import joining_options
 from dtp.cli.options import verbose_option
@@ -37,6 +38,8 @@ def share(
 ) -> None:
     """Share FILE with all who share a graph of its name in a topic, and print where this node is. Ctrl-C ends it.
 
+    While it runs, 'dtp graph put', 'rm' and 'link' hand it what they change.
+
     \b
     Example:
       dtp graph share notes.db --topic team-notes --key-file team.key
@@ -61,6 +64,7 @@ async def _share(
         node,
         await Graph.open(file, identity=node.identity, name=name) as opened,
         node.share(opened, topic=topic, key=key),
+        taking_changes(opened, file),
     ):
         address = str(node.address)
         print_line({"event": "sharing", "graph": opened.name, "topic": topic, "address": address}, address)

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from dtp.core.crdt import AUTHOR_SIZE
-from dtp.graph.errors import GraphStoreFull, StoreError
+from dtp.graph.errors import GraphInUse, GraphStoreFull, StoreError
 from dtp.graph.frames.envelope import SKIPPED, Signed
 from dtp.graph.frames.proving import Proof
 from dtp.graph.stores.salvage import pages_in_log, salvage
@@ -109,7 +109,7 @@ class SqliteStore(Store):
 
     def _take_lock(self) -> None:
         if not self._lock.take():  # two writers as one author would contradict each other
-            raise StoreError(
+            raise GraphInUse(
                 f"{self._path} could not be opened: another process has it, or this one twice; until that ends it "
                 "can only be read"
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import stat
 import subprocess
 import sys
 
@@ -47,6 +48,37 @@ def test_the_address_is_one_that_others_dial(tmp_path, monkeypatch):
     dtp.Identity.generate().save(key := str(tmp_path / "one.pem"))
     with shared(str(tmp_path / "one.db"), key, "-l", "tcp://0.0.0.0:0") as address:
         assert "@0.0.0.0:" not in address
+
+
+@pytest.mark.slow
+def test_changes_of_a_file_that_is_shared_are_made_by_the_program_that_has_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
+    one, key, other = (str(tmp_path / name) for name in ("one.db", "one.pem", "other.pem"))
+    dtp.Identity.generate().save(key)
+    dtp.Identity.generate().save(other)
+
+    def graph(*arguments, identity=key, code=0):
+        command = [*DTP, "graph", *arguments, "--graph", "g", "-i", identity]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    with shared(one, key):
+        graph("put", one, "n/1", "title", "Milk")
+        graph("put", one, "n/1", "count", "2")
+        graph("link", one, "n/1", "next", "n/2")
+        assert graph("get", one, "n/1") == 'count: 2\nnext (set): [{"link": "n/2"}]\ntitle: Milk\n'
+        graph("rm", one, "n/1", "count")
+        assert "has nothing" in graph("rm", one, "n/1", "count", code=3)
+        graph("link", one, "n/1", "next", "n/2", "--remove")
+        assert graph("link", one, "n/1", "next") == ""
+        refused = graph("put", one, "n/1", "title", "Bread", identity=other, code=4)
+        assert "give the same identity and name, or end that program first" in refused
+        mode = (tmp_path / "one.db-socket").stat().st_mode
+        assert stat.S_ISSOCK(mode)
+        assert stat.S_IMODE(mode) == 0o600
+    assert not (tmp_path / "one.db-socket").exists()
+    assert graph("get", one, "n/1") == "title: Milk\n"
 
 
 @pytest.mark.slow
