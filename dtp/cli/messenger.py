@@ -233,7 +233,9 @@ async def look_people_up(messenger: Messenger, wait: float) -> None:
         async with asyncio.timeout(wait):
             await messenger.tasks.lookup.wait_looked()
             return
-    later = "not everybody was looked up yet: whose card was replaced may not be said; 'dtp message watch' goes on"
+    later = (
+        "not everybody was looked up yet: who has another key may not be said; 'dtp message watch' goes on"
+    )
     print_note({"looked_up": False}, later)
 
 

@@ -17,6 +17,7 @@ from village import NOW, Village
 pytest.importorskip("textual")
 
 from rich.console import Console
+from textual.events import Key, Paste
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
@@ -202,6 +203,62 @@ def test_a_flood_of_messages_is_drawn_at_once_and_not_one_by_one(office: Test) -
                 await screen.until(lambda: "bob  the last one" in screen.messages)
                 await screen.until(lambda: screen.rooms == ["bob"])
                 assert app.drawn < 50
+
+    office(main)
+
+
+def test_what_is_typed_behind_enter_is_another_line(office: Test) -> None:
+    """While the program drew, it was sent with the line before, and both twice."""
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, _):
+
+            async def body(screen: Screen) -> None:
+                line = screen.app.query_one("#write", Input)
+                for key in ("a", "enter", "b", "enter", "c"):
+                    line.post_message(Key(key, None if key == "enter" else key))
+                await screen.until(lambda: len(screen.messages) == 2 and line.value == "c")
+                assert sorted(each.split()[1] for each in screen.messages) == ["a", "b"]
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_all_lines_that_are_pasted_are_written(office: Test) -> None:
+    """The first one alone was, and nothing said so."""
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, _):
+
+            async def body(screen: Screen) -> None:
+                line = screen.app.query_one("#write", Input)
+                line.post_message(Paste("take the bridge\r\n\nat the mill\n"))
+                await screen.until(lambda: line.value)
+                assert line.value == "take the bridge at the mill"
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_the_last_message_is_still_seen_when_the_terminal_gets_another_size(office: Test) -> None:
+    """Lines that were wrapped more pushed it out of sight."""
+
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, _):
+            for _ in range(30):
+                await alice.send("bob", "some words that go on for a while, so that they are wrapped " * 2)
+
+            async def body(screen: Screen) -> None:
+                listed = screen.app.query_one("#messages", OptionList)
+                await screen.until(lambda: len(screen.messages) == 30)
+                await screen.pilot.resize_terminal(60, 20)
+                await screen.until(lambda: listed.size.width < 60)
+                await screen.pilot.pause()
+                assert listed.scroll_offset.y == listed.max_scroll_y
+
+            await chat(alice, body)
 
     office(main)
 

@@ -155,6 +155,26 @@ def test_what_has_disappeared_and_comes_again_disappears_again(village: Callable
         assert mail.keep_up(at.now + 2 * HOUR) == 1
 
 
+def test_a_conversation_is_read_by_few_events(village: Callable[..., Village]) -> None:
+    """Each message was one: whoever came back to 1,860 held the program up for long, and the mailboxes of others."""
+    at = begin(village)
+    alice, phone, bob = (at.people[each] for each in ("alice", "phone", "bob"))
+    told = [
+        bob.send_event(alice.person, EventKind.TEXT, {"text": str(n)}, at.now).event.id for n in range(300)
+    ]
+    at.deliver()
+    assert len(alice.store.list_unread()) == len(phone.store.list_unread()) == 300
+    assert not alice.reading.mark_conversation_read(phone.person, at.now, tell=True)
+    assert alice.reading.mark_conversation_read(bob.person, at.now, tell=True)
+    devices = [each.device for each in alice.desk.seal_due(at.now)]
+    assert devices.count(bob.identity.id.key) == devices.count(phone.identity.id.key) == 2
+    assert not alice.reading.mark_conversation_read(bob.person, at.now, tell=True)
+    at.now += HOUR
+    at.deliver()
+    assert alice.store.list_unread() == phone.store.list_unread() == []
+    assert all(bob.store.read_receipts(each) == {alice.person: True} for each in told)
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_what_somebody_else_says_by_the_same_id_takes_nothing_from_what_was_read(
     village: Callable[..., Village], *, first: bool

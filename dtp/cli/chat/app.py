@@ -18,6 +18,7 @@ from dtp.chain.model import format_amount
 from dtp.cli.chat.calls import ChatCalls, MakeMedia
 from dtp.cli.chat.commands import CommandContext, find_command
 from dtp.cli.chat.lines import ChatRoom, message_line, room_line
+from dtp.cli.chat.writing import WriteLine
 from dtp.cli.messenger import MAILBOX_WARNINGS, PEOPLE_WARNINGS
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
@@ -73,6 +74,14 @@ class TextScreen(ModalScreen[None]):
             yield Static("Esc closes this", markup=False)
 
 
+class MessageList(OptionList):
+    """The messages of a room."""
+
+    def on_resize(self) -> None:
+        """Go on showing the one that is marked: in another width all lines are elsewhere."""
+        self.call_after_refresh(self.scroll_to_highlight)
+
+
 class ChatApp(App[None]):
     """Conversations of a messenger, which has begun. It goes on when the program ends; calls don't.
 
@@ -114,9 +123,9 @@ class ChatApp(App[None]):
         with Horizontal():
             yield OptionList(id="rooms")
             with Vertical():
-                yield OptionList(id="messages")
+                yield MessageList(id="messages")
                 yield Static(id="typing", markup=False)
-                yield Input(placeholder="Write, or /help", id="write")
+                yield WriteLine(placeholder="Write, or /help", id="write")
         yield Footer()
 
     async def on_mount(self) -> None:
@@ -240,9 +249,8 @@ class ChatApp(App[None]):
         return self._messages[at] if at is not None and at < len(self._messages) else None
 
     async def _mark_read(self) -> None:
-        for conversation, sender, message in await self.messenger.list_unread():
-            if conversation == self._current:
-                await self.messenger.mark_read(message, sender)
+        if self._current is not None:
+            await self.messenger.mark_conversation_read(self._current)
 
     # ---- what comes --------------------------------------------------------------------------------------------
 
@@ -324,12 +332,10 @@ class ChatApp(App[None]):
         except DtpError:  # nobody is told, which changes nothing
             return
 
-    async def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_write_line_written(self, event: WriteLine.Written) -> None:
         """Send what was written, or do what it says."""
-        text = event.value.strip()
-        event.input.clear()
         self._forget_typing()
-        if text:
+        if text := event.text.strip():
             self.run_worker(self._run_line(text), name="dtp-chat-said")
 
     async def _run_line(self, text: str) -> None:

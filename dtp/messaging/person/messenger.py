@@ -566,6 +566,12 @@ class Messenger:
         if await self.delivery.run_in_thread(mark, message, now_ms(), tell=tell, sender=sender):
             self.delivery.wake_up()
 
+    async def mark_conversation_read(self, conversation: Person | Group | Room) -> None:
+        """Say that all messages of a conversation were read: in few steps, however many there are."""
+        mark, tell = self.correspondence.reading.mark_conversation_read, self._settings.read_receipts
+        if await self.delivery.run_in_thread(mark, self.conversation_of(conversation), now_ms(), tell=tell):
+            self.delivery.wake_up()
+
     async def history(self, conversation: Person | Group | Room, *, last: int | None = None) -> list[Message]:
         """Return the messages of a conversation in their current state, in the order that all members see: all, or
         the `last` ones, which takes the same time however many there are."""

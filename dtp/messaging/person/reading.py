@@ -5,6 +5,7 @@ Who has read a message may say so before the message itself comes, since both ar
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +26,8 @@ EARLY_READS: Final = (
 )
 #: Messages of which each person may say that they were read before these are here. The oldest are forgotten.
 _EARLY: Final = 1000
+#: Messages of which one event says that they were read: the most that devices take is 1,024.
+_TOGETHER: Final = 256
 
 
 class EarlyReads:
@@ -65,19 +68,36 @@ class ReadMessages:
 
         Return whether it is new.
         """
-        mail = self._mail
-        found = mail.store.find_message(message, sender)
-        if found is None:
-            return False
-        conversation, sender, event = found
+        found = self._mail.store.find_message(message, sender)
+        return found is not None and self._mark(found[0], [found[1:]], now_ms, tell=tell)
+
+    def mark_conversation_read(self, conversation: bytes, now_ms: int, *, tell: bool) -> bool:
+        """Do that with all that is unread in a conversation. Some hundred at a time are one transaction, and one
+        event for each of their senders. Return whether there was any."""
+        store, is_new = self._mail.store, False
+        unread = [each[1:] for each in store.list_unread() if each[0] == conversation]
+        for start in range(0, len(unread), _TOGETHER):
+            found = (
+                store.find_message(message, sender) for sender, message in unread[start : start + _TOGETHER]
+            )
+            said = [each[1:] for each in found if each is not None]
+            is_new |= self._mark(conversation, said, now_ms, tell=tell)
+        return is_new
+
+    def _mark(
+        self, conversation: bytes, said: Iterable[tuple[bytes, Event]], now_ms: int, *, tell: bool
+    ) -> bool:
+        mail, read = self._mail, defaultdict[bytes, list[bytes]](list)
         with mail.transaction():
-            if not mail.store.mark_read(sender, message):
-                return False
-            self._begin_to_vanish(sender, event, now_ms)
-            told = self._list_told(conversation, sender) if tell else []
-            read = Event(EventKind.READ, conversation, 0, now_ms, {"targets": [message]})
-            mail.enqueue_event([*told, *mail.own_devices], read, now_ms)
-        return True
+            for sender, event in said:
+                if mail.store.mark_read(sender, event.id):
+                    self._begin_to_vanish(sender, event, now_ms)
+                    read[sender].append(event.id)
+            for sender, targets in read.items():
+                told = self._list_told(conversation, sender) if tell else []
+                made = Event(EventKind.READ, conversation, 0, now_ms, {"targets": targets})
+                mail.enqueue_event([*told, *mail.own_devices], made, now_ms)
+        return bool(read)
 
     def _list_told(self, conversation: bytes, sender: bytes) -> list[bytes]:
         """Return the devices of a message's sender that hear that it was read: none of strangers', but for what is
