@@ -88,18 +88,23 @@ class Village:
     def deliver(self) -> dict[str, list[Notice | CallSignalled]]:
         """Carry all letters to whom they are for, until nobody has more to say; return what each is told by that."""
         told: dict[str, list[Notice | CallSignalled]] = {name: [] for name in self.people}
-        while sum(self._send(each) for each in self.people.values()) or self.boxes:
+        while sum(self.send(each) for each in self.people) or self.boxes:
             for name, mail in self.people.items():
-                received, notices = mail.receive_envelopes(self.boxes.pop(mail.identity.id.key, []), self.now)
-                told[name] += notices
-                for device, payload in mail.spreading.take_answers(self.now):
-                    self._post(mail, device, payload)
-                for device in received.repairs:
-                    mail.desk.begin_session(device, self._bundle(device))
-                    self._post(mail, device, b"", repair=True)
-                for device in received.answers:
-                    self._post(mail, device, b"")
+                told[name] += self.receive(name, self.boxes.pop(mail.identity.id.key, []))
         return told
+
+    def receive(self, name: str, letters: list[bytes]) -> list[Notice | CallSignalled]:
+        """Give somebody letters, post what they answer, and return what they are told."""
+        mail = self.people[name]
+        received, notices = mail.receive_envelopes(letters, self.now)
+        for device, payload in mail.spreading.take_answers(self.now):
+            self._post(mail, device, payload)
+        for device in received.repairs:
+            mail.desk.begin_session(device, self._bundle(device))
+            self._post(mail, device, b"", repair=True)
+        for device in received.answers:
+            self._post(mail, device, b"")
+        return notices
 
     def bundle(self, name: str) -> KeyBundle:
         """Return keys to begin a session by."""
@@ -108,7 +113,9 @@ class Village:
     def _bundle(self, device: bytes) -> KeyBundle:
         return next(self.bundle(name) for name, mail in self.people.items() if mail.identity.id.key == device)
 
-    def _send(self, mail: Correspondence) -> bool:
+    def send(self, name: str) -> bool:
+        """Post what somebody has to say. Return whether there was anything."""
+        mail = self.people[name]
         mail.spreading.hand_over_due(self.now)
         mail.past.give_due(self.now)
         for device in mail.desk.devices_without_session(self.now):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from dtp.messaging.conversation.heard import Heard
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation, Past, is_count
 
 #: Members of a group, at most.
@@ -47,13 +48,15 @@ class Invitation:
 @dataclass(frozen=True)
 class GroupMembers:
     """Who is in a group, with which role, what it is called, its rooms and invitations by their operations; and by
-    member who may give them how much of what was said before they came."""
+    member who may give them how much of what was said before they came; and by former member what their removals have
+    seen of what they said."""
 
     name: str
     roles: dict[bytes, MemberRole]
     rooms: dict[bytes, str] = field(default_factory=dict)
     invitations: dict[bytes, Invitation] = field(default_factory=dict)
     past: dict[bytes, dict[bytes, Past]] = field(default_factory=dict)
+    removed: dict[bytes, tuple[Heard, ...]] = field(default_factory=dict)
 
     @property
     def moderators(self) -> frozenset[bytes]:

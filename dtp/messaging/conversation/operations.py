@@ -14,6 +14,7 @@ from dtp.errors import PeerError
 from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
 from dtp.identity.card import MAX_BYTES as MAX_CARD_BYTES
 from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.messaging.conversation.heard import Heard
 from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 
 MEMBERSHIP_DOMAIN: Final = b"dtp.group.operation.v1"
@@ -103,6 +104,7 @@ class Operation:
     """One operation. `subject` is whom it adds or removes, `text` the group's name; `nonce` makes each another.
 
     `card` is the author's, in a RETIRE alone: it names the device that signs, and says whether `subject` is retired.
+    `heard` is what a REMOVE has seen of what its subject has said, if it says so.
     """
 
     act: Act
@@ -115,6 +117,7 @@ class Operation:
     nonce: bytes
     encoded: bytes = b""
     card: Card | None = None
+    heard: Heard | None = None
 
     @cached_property
     def id(self) -> bytes:
@@ -155,10 +158,12 @@ class Operation:
         text: str = "",
         parents: Iterable[bytes] = (),
         card: Card | None = None,
+        heard: Heard | None = None,
     ) -> Operation:
         """Return an operation of the person `author`, signed by its device with this identity."""
         fields = (author, identity.id.key, subject, int(role), text, sorted(parents), secrets.token_bytes(8))
-        body = pack([VERSION, int(act), *fields, *([card.encode()] if card else [])])
+        last = ([card.encode()] if card else []) + ([heard.fields] if heard else [])
+        body = pack([VERSION, int(act), *fields, *last])
         return cls.parse(pack([body, identity.sign(domain_tag(MEMBERSHIP_DOMAIN) + body)]))
 
     @classmethod
@@ -207,15 +212,20 @@ class Operation:
         if len(author) != _HASH or len(subject) not in (0, _HASH) or len(text.encode()) > MAX_NAME_BYTES:
             raise MembershipError("an operation on a group is malformed")
         read = cls(Act(act), author, device, subject, MemberRole(role), text, tuple(parents), nonce, data)
-        return read._with_card(rest)
+        return read._with_last(rest)
 
-    def _with_card(self, rest: list[object]) -> Operation:
-        """Return the operation with what follows its other fields: the author's card, in a RETIRE alone."""
+    def _with_last(self, rest: list[object]) -> Operation:
+        """Return the operation with what follows its other fields: the author's card in a RETIRE, what a REMOVE has
+        seen, nothing else."""
         match rest:
             case [bytes(encoded)] if self.act is Act.RETIRE:
                 pass
             case [] if self.act is not Act.RETIRE and len(self.encoded) <= MAX_BYTES:
                 return self
+            case [fields] if self.act is Act.REMOVE and len(self.encoded) <= MAX_BYTES:
+                if (heard := Heard.read(fields)) is None:
+                    raise MembershipError("a removal says something impossible of what it has seen")
+                return replace(self, heard=heard)
             case _:
                 raise MembershipError("an operation on a group is malformed")
         try:

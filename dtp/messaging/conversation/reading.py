@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from dtp.messaging.conversation.heard import UNTOLD, Heard
 from dtp.messaging.conversation.members import MAX_MEMBERS, MAX_ROOMS, GroupMembers, Invitation
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation, Past
 from dtp.messaging.conversation.placed import PlacedOperation, PlacedOperations
@@ -53,7 +54,9 @@ class GroupReader:
         invitations = self._find_invitations(counting)
         roles = self._find_roles(counting, valid, invitations)
         past = self._find_past(counting, valid, invitations, roles)
-        members = GroupMembers(_find_name(counting), roles, _find_rooms(counting), invitations, past)
+        removed = self._find_removed(valid, roles)
+        rooms = _find_rooms(counting)
+        members = GroupMembers(_find_name(counting), roles, rooms, invitations, past, removed)
         return GroupReading(members, retired, counting)
 
     # ---- which of them count -----------------------------------------------------------------------------------
@@ -197,6 +200,20 @@ class GroupReader:
                 past = invitations[told].past
             if past is not None and subject in roles:
                 found.setdefault(subject, {})[each.author] = past
+        return found
+
+    def _find_removed(self, valid: int, roles: dict[bytes, MemberRole]) -> dict[bytes, tuple[Heard, ...]]:
+        """Return, by person who was removed and isn't in the group, what removals have seen of what they said: those
+        that no other removal of them has seen."""
+        found: dict[bytes, tuple[Heard, ...]] = {}
+        seen: dict[bytes, int] = {}
+        for each in reversed(self._placed.in_order):
+            operation, person = each.operation, each.operation.subject
+            if operation.act is not Act.REMOVE or not each.bit & valid or person in roles:
+                continue
+            if not seen.get(person, 0) & each.bit:
+                found[person] = (operation.heard or UNTOLD, *found.get(person, ()))
+            seen[person] = seen.get(person, 0) | each.past
         return found
 
     def _list_standing(

@@ -32,6 +32,7 @@ from dtp.messaging.person.groups.former_devices import FormerDevices
 from dtp.messaging.person.groups.group_states import GroupStates
 from dtp.messaging.person.groups.introductions import Introductions
 from dtp.messaging.person.groups.past import GroupPast
+from dtp.messaging.person.groups.removals import Removals
 from dtp.messaging.person.groups.spreading import Spreading
 from dtp.messaging.person.missed import MissedEvents
 from dtp.messaging.person.notices import CallSignalled, Notice, What
@@ -81,6 +82,7 @@ class Correspondence:
         self.group_states = GroupStates(self)
         self.introductions = Introductions(self)
         self.past = GroupPast(self)
+        self.removals = Removals(self)
         self.missed = MissedEvents(self)
         self.allowances = Allowances(self, quotas)
         self.reading = ReadMessages(self)
@@ -106,6 +108,9 @@ class Correspondence:
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
+        if self.desk.renewed:
+            with self.store.transaction():
+                self.removals.note_restored(now_ms)
         if self._account is not None:  # after contacts and groups, which hear of it
             self.change_account(self._account, now_ms)
         self.keep_up(now_ms)
@@ -373,6 +378,8 @@ class Correspondence:
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
                 self.missed.note_waiting(conversation, event.id)
+                if (group := self.group_of(conversation)) is not None:
+                    self.removals.take_event(group, conversation, self.identity.id.key, self.person, event)
             self.introductions.note_answer(conversation)
             if not self.spreading.enqueue_event(event, devices, now_ms):
                 self.enqueue_event(devices, event, now_ms)
@@ -666,27 +673,30 @@ class Correspondence:
 
     def take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         """Store, within a transaction, an event from a person's device, and return the notices for the program."""
-        contact, group = self.contacts.get_contact(person), None
+        contact, group, is_in_group = self.contacts.get_contact(person), None, False
         held = contact is not None and (contact.expired or device not in contact.card.devices)
         conversation = event.conversation
         if person != self.person and conversation in (self.person, *self.succession.former):
             conversation = person
         elif person != self.person or self.group_of(conversation) is not None:
-            group = self.group_of(conversation)
+            group, is_in_group = self.group_of(conversation), True
             roles = group.members.roles if group else {}
-            held = held or person not in roles
             if self.person not in roles and contact is not None and not contact.stranger:
                 self.group_states.note_unknown(conversation, device, now_ms)
         else:
             conversation = self.succession.resolve_person(conversation)
         if why := self.allowances.refuse_event(person, conversation, group, event):
             return self.allowances.tell(person, conversation, why, now_ms)
+        if is_in_group and not self.removals.take_event(group, conversation, device, person, event):
+            held = True
         is_text = event.kind is EventKind.TEXT and person != self.person
         said = Said(person, event)
         is_new, read = self.reading.keep_said(conversation, said, now_ms, unread=is_text, held=held)
+        shown = self.removals.show_seen(group, person, event)
         if not is_new:
-            return []
+            return shown
         self.past.note_said(conversation, said, now_ms)
         self.missed.pass_on(device, conversation, said, now_ms)
         target = event.fields.get("target", event.id)
-        return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target), *read]
+        what = What.MESSAGE if is_text else What.CHANGED
+        return [Notice(what, person, conversation, target), *read, *shown]

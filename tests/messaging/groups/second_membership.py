@@ -35,7 +35,7 @@ def name_of(operation: bytes) -> bytes:
 def _read(operation: bytes) -> Read:
     body, _ = msgpack.unpackb(operation)
     _, act, author, device, subject, role, _, parents, _, *card = msgpack.unpackb(body)
-    if not card:
+    if act != RETIRE:
         return Read(act, author, device, subject, role, parents)
     signed, signature = msgpack.unpackb(card[0])
     _, _, _, rotations, sequence, _, _, devices = msgpack.unpackb(signed)
@@ -73,6 +73,9 @@ class Group:
 
     def members(self) -> dict[bytes, int]:
         """Return who is in it, with which role."""
+        return self._roles(self._find_counting())
+
+    def _find_counting(self) -> list[bytes]:
         covers = {name: set(self.seen[name]) for name, each in self.placed.items() if each.act == RETIRE}
         valid: list[bytes] = []
         for _ in range(8):
@@ -81,7 +84,19 @@ class Group:
             valid = self._find_valid(void)
             if not self._widen(covers, retired, valid):
                 break
-        return self._roles(valid)
+        return valid
+
+    def last_removals(self) -> dict[bytes, list[bytes]]:
+        """Return by person who was removed the removals that count and that no other one of these has seen."""
+        valid = self._find_counting()
+        found: dict[bytes, list[bytes]] = {}
+        for each in valid:
+            if self.placed[each].act == REMOVE:
+                found.setdefault(self.placed[each].subject, []).append(each)
+        return {
+            person: [each for each in removals if not any(each in self.seen[other] for other in removals)]
+            for person, removals in found.items()
+        }
 
     def _find_retired(self, covers: dict[bytes, set[bytes]]) -> dict[Any, list[bytes]]:
         retired: dict[Any, list[bytes]] = {}

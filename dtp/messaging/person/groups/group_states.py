@@ -174,6 +174,8 @@ class GroupStates:
         """Sign an operation of a group, and send it to the members. People whom it adds get all other operations as
         well. Return it, or None if we have too many operations already: nobody else would accept it, either."""
         membership = self._mail.groups[group]
+        if act is Act.REMOVE:
+            what["heard"] = self._mail.removals.describe_heard(membership, what["subject"])
         operation = Operation.sign(
             self._mail.identity,
             self._mail.person,
@@ -181,11 +183,12 @@ class GroupStates:
             parents=membership.list_heads(self._mail.person),
             **what,
         )
-        before = set(self._mail.devices_of(group))
+        before, was = set(self._mail.devices_of(group)), membership.members
         membership.add_operation(operation, self._mail.is_authors)
         if operation.id not in membership:
             return None
         self.save_operations(membership)
+        self._notices += self._show_held_back(membership, was)
         after = set(self._mail.devices_of(group))
         self.send_state(group, after - before, now_ms)
         cards = [self._mail.get_contact(operation.subject).card] if act is Act.ADD else []
@@ -223,7 +226,8 @@ class GroupStates:
                 return self._mail.allowances.tell(person, group, why, now_ms)
             if not self._mail.introductions.take_cards(person, fields.get("cards", [])):
                 self._notices += self._mail.allowances.tell(person, group, "cards of too many people", now_ms)
-            notices = self._add_state(group, person, fields["operations"], fields.get("former", []))
+            former = fields.get("former", [])
+            notices = self._add_state(group, person, fields["operations"], former, now_ms)
             self._mail.missed.pass_on_changes(device, group, notices, now_ms)
             self._note_missing(group, device, person, fields["operations"], now_ms)
             return notices
@@ -239,7 +243,7 @@ class GroupStates:
             self._send_operations(group, [device], {"operations": [], "ask": False}, now_ms)  # that was all
 
     def _add_state(
-        self, group: bytes, teller: bytes, encoded: list[bytes], former: list[bytes]
+        self, group: bytes, teller: bytes, encoded: list[bytes], former: list[bytes], now_ms: int
     ) -> list[Notice]:
         """Add operations that a person has sent, and return the changes. One of our own devices may show cards of
         devices that are gone."""
@@ -264,6 +268,7 @@ class GroupStates:
         if changed or membership.counts != before:
             mail.groups[group] = membership
             self.save_operations(membership)
+            mail.removals.note_joined(membership, teller, was, now_ms)
         return self._list_changes(membership, was) if changed else []
 
     def _accept_former(self, membership: Membership, was: GroupMembers) -> bool:
@@ -297,6 +302,7 @@ class GroupStates:
             if person in membership.members.roles:
                 conversations += [membership.group, *membership.members.rooms]
             notices += self._mail.past.show_held(membership)
+            notices += self._mail.removals.show_counting(membership, person)
         for each in conversations:
             released = self._mail.store.held.release_of_members(each, {person})
             notices += [Notice(What.MESSAGE, sender, each, message) for sender, message in released]
@@ -317,11 +323,17 @@ class GroupStates:
         notices = [Notice(What.GROUP_CHANGED, b"", group, detail=members.name)]
         if mail.person in was.roles:  # a new member hears of no earlier change
             notices += [self._tell_given(group, person) for person in members.past.keys() - was.past.keys()]
+        notices += self._show_held_back(membership, was)
+        return notices + mail.past.show_held(membership)
+
+    def _show_held_back(self, membership: Membership, was: GroupMembers) -> list[Notice]:
+        """Return what is shown now of members, and what of who isn't one any more."""
+        mail, members, notices = self._mail, membership.members, list[Notice]()
         accepted = {person for person in members.roles if not mail.contacts.is_waiting(person)}
-        for conversation in (group, *members.rooms):
+        for conversation in (membership.group, *members.rooms):
             for sender, message in mail.store.held.release_of_members(conversation, accepted):
                 notices.append(Notice(What.MESSAGE, sender, conversation, message))
-        return notices + mail.past.show_held(membership)
+        return notices + mail.removals.show_changes(membership, was)
 
     def _tell_given(self, group: bytes, person: bytes) -> Notice:
         contact = self._mail.contacts.get_contact(person)
@@ -393,7 +405,7 @@ class GroupStates:
             if self._mail.allowances.refuse_group(teller, wanted.group):
                 return self.take_notices()
             self._mail.introductions.take_cards(teller, cards)
-            notices = self._add_state(wanted.group, teller, operations, former)
+            notices = self._add_state(wanted.group, teller, operations, former, now_ms)
             self._mail.missed.pass_on_changes(wanted.device, wanted.group, notices, now_ms)
             return notices + self.take_notices()
 

@@ -99,6 +99,21 @@ class HeldEvents:
             self._bring_back("conversation = ? AND sender = ? AND told = x''", group, sender)
         return [(sender, message) for sender, message, unread in released if unread]
 
+    def show_event(self, sender: bytes, event: bytes) -> bool:
+        """Show an event that came by itself and was held back. Return whether it is a message that nobody has marked
+        as read."""
+        place = sender, event
+        self._database.execute("UPDATE said SET held = 0 WHERE sender = ? AND id = ? AND told = x''", place)
+        self._bring_back("sender = ? AND id = ? AND told = x''", *place)
+        query = "SELECT 1 FROM said WHERE sender = ? AND id = ? AND unread"
+        return bool(self._database.select_rows(query, *place))
+
+    def hide_event(self, sender: bytes, event: bytes) -> None:
+        """Hold back an event that came by itself and was shown."""
+        self._database.execute(
+            "UPDATE said SET held = 1 WHERE sender = ? AND id = ? AND told = x''", (sender, event)
+        )
+
     def release_told(self, conversation: bytes, teller: bytes) -> bool:
         """Show what was held back of what somebody has told of a conversation. Return whether there was anything."""
         query = "UPDATE said SET held = 0 WHERE told = ? AND told != x'' AND conversation = ? AND held"

@@ -26,6 +26,7 @@ from dtp.messaging.errors import StoreFailed
 from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.reading import EARLY_READS, EarlyReads
 from dtp.messaging.person.storage.call_store import CALLS_TABLE, CallStore
+from dtp.messaging.person.storage.heard_store import HEARD_TABLES, HeardStore
 from dtp.messaging.person.storage.held_events import ADD_SAID, HELD_ASIDE, HeldEvents
 from dtp.messaging.person.storage.missed_store import MISSED_TABLE, MissedStore
 from dtp.messaging.person.storage.past_store import PastStore
@@ -90,6 +91,7 @@ _LATER_SCHEMA: Final = (
     MISSED_TABLE,
     CALLS_TABLE,
     *EARLY_READS,
+    *HEARD_TABLES,
     *SPREAD_TABLES,
     "CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (due) WHERE NOT tries",
     "CREATE INDEX IF NOT EXISTS said_told ON said (told) WHERE told != x''",
@@ -148,6 +150,7 @@ class MessageStore:
         self.early_reads = EarlyReads(self._database)
         self.renamed = RenamedPeople(self._database, self._rows)
         self.held = HeldEvents(self._database, self._rows)
+        self.heard = HeardStore(self._database)
         self.usage = UsageStore(self._database)
         self.spread = SpreadStore(self._database, self._rows)
         self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
