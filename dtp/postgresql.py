@@ -276,6 +276,31 @@ def find_wrong_setting(url: str) -> str | None:
             session.finish()
 
 
+def name_servers(url: str) -> str:
+    """Return the servers of a URL as HOST:PORT, without user, password and settings; "" where it can't be read."""
+    try:
+        options = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return ""
+    hosts, addresses, ports = (
+        str(options.get(each) or "").split(",") for each in ("host", "hostaddr", "port")
+    )
+    named = hosts if any(hosts) else addresses
+    return ", ".join(
+        f"{host or 'localhost'}:{(ports[at] if at < len(ports) else ports[-1]) or 5432}"
+        for at, host in enumerate(named)
+    )
+
+
+def describe_fault(error: BaseException, url: str) -> str:
+    """Return an error's first line; for one of a session that is gone, or was never there, with its servers in front:
+    libpq names them only while it connects."""
+    words, servers = first_line(error), name_servers(url)
+    if not isinstance(error, (psycopg.OperationalError, OSError)) or not servers:
+        return words
+    return f"{servers}: {words}"
+
+
 def look_at(url: str) -> None:
     """Connect to the database at `url`, see whether tables may be made there, and leave it as it is.
 

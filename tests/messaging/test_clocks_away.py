@@ -95,7 +95,7 @@ def test_who_is_let_into_a_mailbox_at_no_time_is_told_once(
 def test_a_mailbox_that_was_asked_too_often_for_a_moment_is_not_said_to_keep_everybody_away(
     tmp_path: Path,
 ) -> None:
-    refusals = [Refusal.TOO_OFTEN, Refusal.TOO_OFTEN, Refusal.NOT_STORED]
+    refusals = [Refusal.TOO_OFTEN, Refusal.STORE_AWAY, Refusal.NOT_STORED]
 
     async def connect(address: str, identity: Identity | None) -> MailboxClient:
         client = await connect_plainly(address, identity)

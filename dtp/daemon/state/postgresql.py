@@ -18,8 +18,8 @@ try:
         ALIVE,
         ALIVE_THERE,
         PATIENCE,
+        describe_fault,
         find_wrong_setting,
-        first_line,
         hang_up,
         limit_there,
         what_mends,
@@ -152,7 +152,7 @@ class PostgresCountStore:
         except (psycopg.Error, OSError) as error:
             if isinstance(error, psycopg.errors.UndefinedTable):
                 await self.close()  # an empty database was put in its place: the next connection makes them
-            raise StateError(f"PostgreSQL: {first_line(error)}") from error
+            raise StateError(f"PostgreSQL: {describe_fault(error, self._url)}") from error
 
 
 @contextlib.asynccontextmanager

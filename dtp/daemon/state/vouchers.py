@@ -28,8 +28,8 @@ try:
         ALIVE,
         ALIVE_THERE,
         PATIENCE,
+        describe_fault,
         find_wrong_setting,
-        first_line,
         hang_up,
         limit_there,
         what_mends,
@@ -153,7 +153,8 @@ class PostgresVouchers:
                 with _bounded(self._database, self._patience), self._database.transaction():
                     yield self._database
         except (psycopg.Error, OSError) as error:
-            raise StoreError(f"the vouchers in PostgreSQL: {first_line(error)}") from error
+            words = describe_fault(error, self._url)
+            raise StoreError(f"the vouchers in PostgreSQL: {words}") from error
 
     def close(self) -> None:
         """Disconnect. Idempotent."""

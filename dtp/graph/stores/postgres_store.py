@@ -19,7 +19,7 @@ from dtp.graph.stores.store import Loaded, Store, fit_sequences
 try:
     import psycopg
 
-    from dtp.postgresql import Guard, KeptConnection, first_line, what_mends, while_it_answers
+    from dtp.postgresql import Guard, KeptConnection, describe_fault, what_mends, while_it_answers
 except ImportError as error:
     raise GraphError(
         "a graph in PostgreSQL takes a package: pip install 'dtp-sockets[graph-postgres]'"
@@ -87,7 +87,7 @@ class PostgresStore(Store):
         #: All frames that arrived up to here were loaded, added here, or are in `_news`.
         self._arrival = 0
         self._news: list[bytes] = []
-        self._connection = KeptConnection(url, guard, self._begin_store)
+        self._url, self._connection = url, KeptConnection(url, guard, self._begin_store)
         try:
             with self._use_connection("opened"):
                 pass
@@ -105,7 +105,8 @@ class PostgresStore(Store):
                 yield database
         except psycopg.Error as error:
             kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreError
-            raise kind(f"the graph in PostgreSQL could not be {what}: {first_line(error)}") from error
+            words = describe_fault(error, self._url)
+            raise kind(f"the graph in PostgreSQL could not be {what}: {words}") from error
 
     def _begin_store(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
         with database.transaction():

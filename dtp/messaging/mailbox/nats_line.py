@@ -119,7 +119,7 @@ class Line:
             silent = isinstance(fault, TimeoutError)
             if silent:
                 await self._drop_connection()
-            raise _failed(fault, what) from fault
+            raise _failed(fault, what, self._servers) from fault
 
     # ---- the connection ----------------------------------------------------------------------------------------
 
@@ -353,7 +353,7 @@ def look_at(url: str, most_bytes: int) -> None:
     try:
         asyncio.run(look())
     except _FAULTS as fault:
-        raise _failed(fault, "looked at") from fault
+        raise _failed(fault, "looked at", servers) from fault
 
 
 async def _let_go(client: Client) -> None:
@@ -390,9 +390,10 @@ def _check_stream_is_there(fault: nats.js.errors.APIError) -> None:
         raise fault
 
 
-def _failed(fault: Exception, what: str) -> StoreFailed:
+def _failed(fault: Exception, what: str, servers: list[str]) -> StoreFailed:
+    named = ", ".join(urlsplit(each).netloc.rpartition("@")[2] for each in servers)
     text = _NO_JETSTREAM if _has_none(fault) else str(fault) or type(fault).__name__
-    message = f"the mailbox in NATS could not be {what}: {text}"
+    message = f"the mailbox in NATS could not be {what}: {named}: {text}"
     return StoreUnusable(message) if _is_final(fault) else StoreAway(message)
 
 

@@ -45,8 +45,8 @@ try:
     from dtp.postgresql import (
         Guard,
         KeptConnection,
+        describe_fault,
         find_wrong_setting,
-        first_line,
         what_mends,
         while_it_answers,
     )
@@ -110,7 +110,7 @@ class PostgresMailbox(MailboxStore):
         """Connect, and make the tables. Raise `StoreUnusable` where the server refuses for good, `StoreAway` where it
         can't be reached or says nothing any more (`guard` finds out), else `StoreFailed`."""
         self.limits = limits or MailboxLimits()
-        self._connection = KeptConnection(url, guard)
+        self._url, self._connection = url, KeptConnection(url, guard)
         try:
             with self._open_transaction("opened") as database:
                 database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
@@ -130,7 +130,8 @@ class PostgresMailbox(MailboxStore):
                 yield database
         except psycopg.Error as error:
             kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreFailed
-            raise kind(f"the mailbox in PostgreSQL could not be {what}: {first_line(error)}") from error
+            words = describe_fault(error, self._url)
+            raise kind(f"the mailbox in PostgreSQL could not be {what}: {words}") from error
 
     def _select_rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._open_transaction("read") as database:

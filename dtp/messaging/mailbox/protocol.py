@@ -62,6 +62,7 @@ class Refusal(IntEnum):
     NOT_PAID = 9
     OLDER_KEYS = 10
     CLOCK_DIFFERS = 11
+    STORE_AWAY = 12
 
 
 REASONS: Final[Mapping[Refusal, str]] = {
@@ -71,6 +72,7 @@ REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.TOO_OFTEN: "it was asked too often from here: try again later",
     Refusal.STAMP_NEEDED: "a first message takes a stamp: of work, or one that is paid",
     Refusal.NOT_STORED: "it can't write to its disk",
+    Refusal.STORE_AWAY: "the server that it keeps everything on can't be reached now: it is tried again",
     Refusal.MISSING: "it hasn't got that, or not any more",
     Refusal.AWAY: "the device isn't connected",
     Refusal.NOT_PAID: "its owner has paid for no more room there",

@@ -22,7 +22,7 @@ from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.ends.envelope import SIZES
 from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
-from dtp.messaging.errors import KeysForged, StoreFailed
+from dtp.messaging.errors import KeysForged, StoreAway, StoreFailed
 from dtp.messaging.mailbox.age import AgeClock
 from dtp.messaging.mailbox.keeper import Keeper
 from dtp.messaging.mailbox.limits import DAY, MIB, MONTH
@@ -260,7 +260,7 @@ class _Conversation:
             answer = await self._call_handler(op, fields)
         except StoreFailed as fault:
             log.error("the mailbox can't keep something: %s", fault)
-            answer = (Refusal.NOT_STORED,)
+            answer = (Refusal.STORE_AWAY if isinstance(fault, StoreAway) else Refusal.NOT_STORED,)
         except (KeysForged, ContactCardError):
             answer = (Refusal.MALFORMED,)
         if answer[0]:

@@ -357,7 +357,7 @@ class Delivery:
         """Notify the program once that a mailbox refuses our keys, and why: nobody could write to us there."""
         if not isinstance(fault, MailboxRefused):
             return
-        if fault.refusal is Refusal.TOO_OFTEN and pause < _RETRY:  # that passes
+        if fault.refusal in (Refusal.TOO_OFTEN, Refusal.STORE_AWAY) and pause < _RETRY:  # that passes
             return
         notice = Notice(What.MAILBOX_REFUSES, detail=f"{address}: {REASONS[fault.refusal]}")
         if fault.refusal is Refusal.CLOCK_DIFFERS:

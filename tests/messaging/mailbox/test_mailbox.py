@@ -36,7 +36,7 @@ from dtp.messaging.cards import ContactCard
 from dtp.messaging.database import Database
 from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.keys import LIFETIME_MS
-from dtp.messaging.errors import KeysForged, StoreFailed
+from dtp.messaging.errors import KeysForged, StoreAway, StoreFailed
 from dtp.messaging.mailbox import (
     MAILBOX_SERVICE,
     Mailbox,
@@ -50,6 +50,7 @@ from dtp.messaging.mailbox import (
 from dtp.messaging.mailbox.client import MailboxGone, RoomPrice
 from dtp.messaging.mailbox.limits import DAY
 from dtp.messaging.mailbox.protocol import (
+    REASONS,
     MailboxMalformed,
     MailboxOp,
     encode,
@@ -403,10 +404,18 @@ def test_malformed_requests_end_their_stream_alone() -> None:
     run(main())
 
 
-def test_a_disk_that_is_full_is_said_and_nothing_is_promised(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "refusal"),
+    [
+        (StoreFailed("the disk is full"), Refusal.NOT_STORED),
+        (StoreAway("the server is away"), Refusal.STORE_AWAY),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_kept_is_said_and_nothing_is_promised(fault: StoreFailed, refusal: Refusal) -> None:
     class Full(SqliteMailbox):
         def add_envelopes(self, *arguments: object) -> list[object]:  # type: ignore[override]
-            raise StoreFailed("the disk is full")
+            raise fault
 
     async def main() -> None:
         async with serving(Full(), "full") as (_, client):
@@ -414,7 +423,8 @@ def test_a_disk_that_is_full_is_said_and_nothing_is_promised(tmp_path: Path) -> 
             await register(alice, ALICE)
             with pytest.raises(MailboxRefused) as refused:
                 await anybody.deposit_envelope(ALICE.id.key, envelope(1), seconds=9, access=ACCESS)
-            assert refused.value.refusal is Refusal.NOT_STORED
+            assert refused.value.refusal is refusal
+            assert REASONS[refusal] in str(refused.value)
 
     run(main())
 

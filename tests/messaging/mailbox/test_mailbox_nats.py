@@ -187,7 +187,7 @@ def test_what_was_kept_is_there_after_the_server_was_killed_and_began_again(tmp_
         store.add_envelopes([known(1), known(2)], NOW)
         looked = threading.Event()
         server.kill()
-        with pytest.raises(StoreAway, match="could not be written"):
+        with pytest.raises(StoreAway, match=r"could not be written: 127\.0\.0\.1:\d+: "):
             store.add_envelopes([known(3)], NOW)
         store.watch_others(lambda device: None if device else looked.set())
         server.start()

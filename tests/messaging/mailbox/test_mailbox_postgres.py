@@ -161,8 +161,9 @@ def test_a_lost_connection_is_made_again_and_a_server_that_is_away_is_said(url: 
     store.close()
     with pytest.raises(StoreFailed, match="closed"):
         store.add_envelopes([known(1)], NOW)
-    with pytest.raises(StoreAway, match="could not be opened"):
+    with pytest.raises(StoreAway, match=r"could not be opened: 127\.0\.0\.1:1: ") as away:
         open_store("postgresql://dtp:secret@127.0.0.1:1/none")
+    assert "secret" not in str(away.value)
 
 
 def test_a_server_that_refuses_for_good_is_told_from_one_that_is_away() -> None:
@@ -185,7 +186,7 @@ def test_a_server_that_says_nothing_any_more_is_away(url: str) -> None:
             store = await asyncio.to_thread(PostgresMailbox, way, guard=partial(while_it_answers, every=0.05))
             await asyncio.to_thread(register_alice, store)
             stop()
-            with pytest.raises(StoreAway, match="could not be written"):
+            with pytest.raises(StoreAway, match=r"could not be written: 127\.0\.0\.1:\d+: "):
                 await asyncio.to_thread(store.add_envelopes, [known(1)], NOW)
             await asyncio.to_thread(store.close)
 
