@@ -418,6 +418,7 @@ class Correspondence:
         deleted."""
         with self.transaction():
             self.introductions.note_expired(now_ms)
+            self.known_people.tell_untold(now_ms)
             return self.store.delete_vanished(now_ms)
 
     def find_route(self, device: bytes) -> Route:

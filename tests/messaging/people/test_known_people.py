@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from post_office import PostOffice, known_identity, post_office, take
 from village import Village
 
+from dtp.carriers.nearness import Nearness
 from dtp.identity import Account, Device
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.errors import MessageError
@@ -157,3 +159,31 @@ def test_a_program_on_one_device_writes_by_the_name_that_was_given_on_another(tm
         assert [each.text for each in await take(bob, 1)] == ["from the phone"]
 
     post_office(main, tmp_path, "1")
+
+
+def test_contacts_that_were_added_before_devices_told_of_them_are_told_once(village: Make) -> None:
+    """Files that are older than that: they were told only once the user changed something."""
+    at = two_devices(village, "bob", "mallory", "carol")
+    laptop, phone = devices(at)
+    bob, mallory, carol = (at.people[each] for each in ("bob", "mallory", "carol"))
+    with laptop.transaction():
+        for other, said in ((bob, {"nickname": "Bobby"}), (mallory, {"blocked": True, "stranger": True})):
+            laptop.take_contact(other.card, Nearness.NETWORK, stranger=False)
+            laptop.put_contact(replace(laptop.get_contact(other.person), **said))
+        laptop.take_contact(carol.card, Nearness.NETWORK, stranger=True)
+    phone.known_people.change_contact(phone.add_contact(bob.card, at.now).person, at.now, nickname="Robert")
+    at.deliver()
+    laptop.update_contact(bob.person, changed_ms=0, nickname="Bobby")
+    for _ in range(2):
+        laptop.keep_up(at.now)
+        waiting = len(at.waiting("laptop"))
+        at.deliver()
+    assert waiting == 0  # once
+    assert shown(phone.get_contact(bob.person)) == (
+        "Robert",
+        False,
+        False,
+        False,
+    )  # what was said since counts
+    assert shown(phone.get_contact(mallory.person)) == ("", True, True, False)
+    assert phone.contacts.get_contact(carol.person) is None

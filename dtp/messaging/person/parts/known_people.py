@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Bytes of what somebody is called here.
 MAX_NICKNAME_BYTES: Final = 256
+#: When that was said which was never told, as far as devices know: before all else.
+_UNTOLD: Final = 1
 _SAID: Final = ("stranger", "blocked", "verified")
 
 
@@ -56,12 +58,25 @@ class KnownPeople:
         """Return a contact of whom the user has just said something, kept and told to our other devices; `accepted`:
         that its key is. Within a transaction."""
         contact = replace(contact, changed_ms=max(now_ms, contact.changed_ms + 1))
+        self._keep_and_tell(contact, now_ms, accepted=accepted)
+        return contact
+
+    def tell_untold(self, now_ms: int) -> None:
+        """Tell our other devices once, within a transaction, of contacts of whom the user has said something that was
+        never told: files of November 2026 have such. It counts less than anything that was."""
+        if not self._mail.own_devices:
+            return
+        for contact in list(self._mail.contacts):
+            said = not contact.stranger or contact.blocked or contact.verified or contact.nickname
+            if said and not contact.changed_ms:
+                self._keep_and_tell(replace(contact, changed_ms=_UNTOLD), now_ms)
+
+    def _keep_and_tell(self, contact: Contact, now_ms: int, *, accepted: bool = False) -> None:
         self._mail.put_contact(contact)
         event = self.describe_contact(contact, now_ms)
         if accepted:
             event.fields["accepted"] = True
         self._mail.enqueue_event(self._mail.own_devices, event, now_ms)
-        return contact
 
     def describe_contact(self, contact: Contact, now_ms: int) -> Event:
         """Return the event by which another device of ours learns of a contact."""
