@@ -77,7 +77,8 @@ REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.AWAY: "the device isn't connected",
     Refusal.NOT_PAID: "its owner has paid for no more room there",
     Refusal.OLDER_KEYS: "it has newer keys of this device, or a newer card: is a copy of its file in use?",
-    Refusal.CLOCK_DIFFERS: "by its clock these keys are from the future or have ended: set the clock of this device",
+    Refusal.CLOCK_DIFFERS: "by its clock these keys are from the future or have ended: set the clock of this device, "
+    "or, if that is right, have whoever runs the mailbox set theirs",
 }
 
 

@@ -19,6 +19,7 @@ from dtp.carriers.nearness import network_of_source
 from dtp.carriers.source_rates import SourceLimiter
 from dtp.errors import DtpError
 from dtp.identity import PeerId
+from dtp.limited_log import RateLimitedLog
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.ends.envelope import SIZES
 from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
@@ -56,6 +57,8 @@ log = logging.getLogger("dtp.messaging")
 
 #: Seconds between two looks for what has been kept for long enough.
 _SWEEP: Final = 60.0
+#: Seconds within which each device whose clock differs is told of once.
+_HOUR: Final = 3600.0
 _ONE_TIME_BYTES: Final = 96
 
 #: Has whoever has come by a paid connection pay for so many MiB and months; returns whether it was paid.
@@ -84,6 +87,7 @@ class Mailbox:
         kib = max(1, limits.source_bytes // 1024)
         self.volumes = SourceLimiter(kib, DAY / kib, limits.sources)
         self.spent_stamps = SpentStamps(limits.spent_stamps)
+        self._clock_log = RateLimitedLog(log, "mailbox", "other clocks", period=_HOUR, of_one=1)
         deposits = SourceLimiter(limits.deposits, limits.deposit_pause, limits.sources)
         questions = SourceLimiter(limits.key_questions, limits.key_pause, limits.sources)
         changes = SourceLimiter(limits.changes, limits.change_pause, limits.sources)
@@ -190,6 +194,17 @@ class Mailbox:
         watching = [self._watchers.get(device, set())] if device else self._watchers.values()
         for each in (one for group in watching for one in group):
             each.news.set()
+
+    def warn_of_clock(self, device: bytes, ahead_ms: int) -> None:
+        """Tell whoever runs the mailbox that a device's clock differs from this machine's by so much. Which of the two
+        is wrong shows where several differ."""
+        if self._clock_log.may_log(PeerId(device).short):
+            way = "ahead of" if ahead_ms > 0 else "behind"
+            log.warning(
+                "the clock of %s is %.1f days %s this machine's, so its keys aren't taken and nobody can write to it "
+                "here: if others' are as well, set the clock of this machine",
+                *(PeerId(device), abs(ahead_ms) / 86_400_000, way),
+            )
 
     def pass_signal(self, device: bytes, envelope: bytes) -> bool:
         """Pass on what is of the moment, as a datagram. Return whether anybody is there."""
@@ -396,6 +411,7 @@ class _Conversation:
         except (
             KeysForged
         ):  # from the future they could never be forgotten, and ended ones are of no use to anybody
+            self._mailbox.warn_of_clock(self._device, told.sequence - now_ms)
             return (Refusal.CLOCK_DIFFERS,)
         store = self._mailbox.store
         is_new = await self._run_in_store(store.device_status, self._device) is None  # it takes a place

@@ -514,7 +514,9 @@ def test_requests_and_answers_are_checked(data: bytes) -> None:
             parse(data)
 
 
-def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> None:
+def test_new_devices_of_one_source_and_keys_from_the_future_are_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def main() -> None:
         limits = MailboxLimits(new_devices=1, new_device_pause=1000.0)
         async with serving(SqliteMailbox(limits=limits), "new") as (_, client):
@@ -531,6 +533,10 @@ def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> Non
                 assert refused.value.refusal is Refusal.CLOCK_DIFFERS
 
     run(main())
+    assert (
+        caplog.text.count(f"the clock of {ALICE.id} is 0.1 days ahead of this machine's") == 1
+    )  # once an hour
+    assert caplog.text.count("set the clock of this machine") == 1
 
 
 def test_a_device_puts_there_only_a_card_that_names_it() -> None:
