@@ -39,8 +39,8 @@ LATER: Final = "not all that waits is in mailboxes yet; the next command goes on
 
 #: What is wrong here or at one's own mailbox: unless that is said, nobody can write, and nobody knows.
 MAILBOX_WARNINGS: Final = {
-    What.CLOCK_DIFFERS: "the clocks of this device and of {name} differ, and nobody can write to you there: set yours, "
-    "or, if that is right, have whoever runs the mailbox set theirs",
+    What.CLOCK_DIFFERS: "the clocks of this device and of {name} differ, and nobody can write to you there: set "
+    "yours, or, if that is right, have whoever runs the mailbox set theirs",
     What.MAILBOX_REFUSES: "nobody can write to you at {name}",
     What.STAMPS_NOT_SOLD: "{name} sells no room, so no stranger can pay the stamp that you ask: name a mailbox with "
     "a price, or say 'dtp message card --stamp-mib 0'",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from dtp.messaging.conversation.events import ID_BYTES, MAX_CLOCK
 from dtp.messaging.packing import is_number
@@ -30,7 +30,7 @@ class Heard:
         return [self.since, [list(each) for each in self.last]]
 
     @classmethod
-    def read(cls, fields: object) -> Heard | None:
+    def read(cls, fields: Any) -> Heard | None:
         """Return what an operation says, None for anything else."""
         match fields:
             case [since, [*told]] if is_number(since, MAX_CLOCK) and len(told) <= MAX_HEARD:

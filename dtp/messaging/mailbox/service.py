@@ -196,8 +196,8 @@ class Mailbox:
             each.news.set()
 
     def warn_of_clock(self, device: bytes, ahead_ms: int) -> None:
-        """Tell whoever runs the mailbox that a device's clock differs from this machine's by so much. Which of the two
-        is wrong shows where several differ."""
+        """Tell whoever runs the mailbox that a device's clock differs from this machine's by so much. If several
+        differ, this machine's is wrong."""
         if self._clock_log.may_log(PeerId(device).short):
             way = "ahead of" if ahead_ms > 0 else "behind"
             log.warning(

@@ -108,9 +108,7 @@ class Correspondence:
         self.stamp_bits = int.from_bytes(self.store.get_value("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
         self.stamp_mib = int.from_bytes(self.store.get_value("stamp_mib") or b"", "big")
         self._load_lists()
-        if self.desk.renewed:
-            with self.store.transaction():
-                self.removals.note_restored(now_ms)
+        self.removals.note_opened(now_ms)
         if self._account is not None:  # after contacts and groups, which hear of it
             self.change_account(self._account, now_ms)
         self.keep_up(now_ms)
@@ -378,8 +376,7 @@ class Correspondence:
                     conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
                 )
                 self.missed.note_waiting(conversation, event.id)
-                if (group := self.group_of(conversation)) is not None:
-                    self.removals.take_event(group, conversation, self.identity.id.key, self.person, event)
+                self.removals.note_own_event(conversation, event)
             self.introductions.note_answer(conversation)
             if not self.spreading.enqueue_event(event, devices, now_ms):
                 self.enqueue_event(devices, event, now_ms)

@@ -266,8 +266,8 @@ def test_who_came_later_hides_nothing_that_was_said_before(village: Callable[...
     at.deliver()
     at.now += MINUTE
     dave, carol = at.people["dave"], at.people["carol"]
-    told = {"subject": dave.person, "role": MemberRole.ADMINISTRATOR}
-    at.people["alice"].change_group(group, Act.ADD, at.now, **told)
+    subject, role = dave.person, MemberRole.ADMINISTRATOR
+    at.people["alice"].change_group(group, Act.ADD, at.now, subject=subject, role=role)
     at.deliver()
     dave.change_group(group, Act.REMOVE, at.now, subject=carol.person)
     at.deliver()

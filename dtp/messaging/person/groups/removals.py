@@ -23,7 +23,7 @@ _SINCE = "heard since"
 
 
 class Removals:
-    """A part of a correspondence. All is within its transactions."""
+    """A part of a correspondence. What isn't said to be a transaction is within one."""
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
@@ -37,9 +37,12 @@ class Removals:
         since = max(int.from_bytes(each or b"", "big") for each in saved)
         return Heard(since, tuple(store.heard.list_last(conversations, person, MAX_HEARD)))
 
-    def note_restored(self, now_ms: int) -> None:
-        """Note that what was said before now may be missing here, in all groups."""
-        self._mail.store.put_value(_SINCE, now_ms.to_bytes(8, "big"))
+    def note_opened(self, now_ms: int) -> None:
+        """Note that what was said before now may be missing here, in all groups, if this device was restored. One
+        transaction."""
+        if self._mail.desk.renewed:
+            with self._mail.store.transaction():
+                self._mail.store.put_value(_SINCE, now_ms.to_bytes(8, "big"))
 
     def note_joined(self, membership: Membership, teller: bytes, was: GroupMembers, now_ms: int) -> None:
         """Note since when we are in a group of which somebody has told, if something may have been said before."""
@@ -54,6 +57,12 @@ class Removals:
             self._mail.store.put_value(f"{_SINCE} {membership.group.hex()}", now_ms.to_bytes(8, "big"))
 
     # ---- what counts -------------------------------------------------------------------------------------------
+
+    def note_own_event(self, conversation: bytes, event: Event) -> None:
+        """Note what this device has said, if that is in a group."""
+        mail = self._mail
+        if mail.group_of(conversation) is not None:
+            mail.store.heard.note_heard(conversation, mail.person, mail.identity.id.key, event)
 
     def take_event(
         self, group: Membership | None, conversation: bytes, device: bytes, person: bytes, event: Event
