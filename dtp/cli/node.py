@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -174,11 +175,10 @@ class _Shown:
 @contextlib.contextmanager
 def shown(node: Node, began: float) -> Iterator[_Shown]:
     """Show on a terminal, or say line by line, whom a node finds and is linked to, within a `with` statement."""
-    where = console()
-    if where.is_terminal and not wants_json():
+    if sys.stdout.isatty() and not wants_json():  # rich, which draws, takes 3 MB
         from rich.live import Live
 
-        with Live(node_screen(node, began), console=where, auto_refresh=False) as live:
+        with Live(node_screen(node, began), console=console(), auto_refresh=False) as live:
             yield _Shown(node, began, live)
         return
     end = node.links.listen(lambda link: _tell_link("linked", link), lambda link: _tell_link("lost", link))

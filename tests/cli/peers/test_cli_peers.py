@@ -60,6 +60,26 @@ def test_a_node_does_not_say_that_it_has_found_itself(capsys):
 
 
 @pytest.mark.slow
+def test_a_node_without_a_terminal_loads_nothing_that_draws():
+    """It stays for months, and what it imports is what it costs."""
+    program = """
+import atexit, sys
+from dtp.cli import main
+
+atexit.register(lambda: print(*sorted({name.partition(".")[0] for name in sys.modules})))
+sys.argv = ["dtp", "node", "--until-eof", "--discover", "none", "--listen", "tcp://127.0.0.1:0"]
+main()
+"""
+    command = [sys.executable, "-P", "-c", program]
+    told = subprocess.run(
+        command, capture_output=True, check=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+    loaded = set(told.stdout.splitlines()[-1].split())
+    assert {"dtp", "click"} <= loaded
+    assert not loaded & {"rich", "pygments", "textual"}
+
+
+@pytest.mark.slow
 def test_cat_reaches_a_private_network_by_its_key_alone(dtp, tmp_path):
     key = tmp_path / "family.key"
     key.write_bytes(dtp("node", "--new-network").wait())
