@@ -74,9 +74,9 @@ def call(
         raise click.UsageError("say whom to call, or --answer")
     if refuse and not answer:
         raise click.UsageError("--refuse is for --answer")
-    if relay and answer:
+    if relay is not None and answer:
         raise click.UsageError("--relay is for the caller only: the other end is told of it")
-    if hide_address and not (relay or answer):
+    if hide_address and relay is None and not answer:
         raise click.UsageError("with --hide-address media has to go by a --relay")
     end = MediaEnd(
         file=file,
@@ -87,7 +87,7 @@ def call(
         stun=stun,
         hide_address=hide_address,
     )
-    relays = (relay,) if relay else ()
+    relays = () if relay is None else (relay,)
     opened = open_messenger(**who)
     run(_call(opened, person, answer, refuse, end, until_eof, relays, quiet=record == "-"))
 

@@ -220,7 +220,7 @@ async def ask_by_words(connection: Connection, code: WordCode) -> list[Address]:
         if isinstance(fault, DtpError):
             raise
         raise CodeWrong(
-            "these aren't the words of who was met, or it is gone; ask for another code"
+            "these aren't the words of whoever waits there, or they have gone: ask for another code"
         ) from None
 
 

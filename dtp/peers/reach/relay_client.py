@@ -58,6 +58,11 @@ class RelayPlace:
     @classmethod
     def parse(cls, url: str) -> RelayPlace:
         """Raise `RelayUrlError`, `CarrierUrlError`."""
+        if not url.startswith("relay://"):
+            how = (
+                "relay://HOST:PORT?relay=dtp1..., with what is in the address that 'dtp serve --relay' prints"
+            )
+            raise RelayUrlError(f"{url!r} isn't the URL of a relay: that is {how}")
         parts = parse_url(url, _OPTIONS)
         via = parts.options.get("via", "tcp")
         if not parts.host or parts.path not in ("", "/") or "relay" not in parts.options:
