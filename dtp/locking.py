@@ -30,14 +30,14 @@ class FileLock:
     def take(self) -> bool:
         """Return whether the lock was free and is now this one's. Raise `OSError` where there can be no such file."""
         for _ in range(_TRIES):
-            if self._try():
+            if self._try_lock():
                 return True
             if self.is_taken():
                 break
             time.sleep(_MOMENT)
         return False
 
-    def _try(self) -> bool:
+    def _try_lock(self) -> bool:
         file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

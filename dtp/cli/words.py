@@ -50,26 +50,26 @@ class FileOffer:
     async def serve(self, connection: Connection) -> None:
         """Give the file to who asks for it on this connection, until it is there."""
         self._here += 1
-        self._watch()
+        self._restart_timer()
         try:
             while not self._sent.done():
                 await self._serve_stream(connection, await connection.accept_stream())
         finally:
             self._here -= 1
-            self._watch()
+            self._restart_timer()
 
     async def _serve_stream(self, connection: Connection, stream: Stream) -> None:
         with ProgressMeter("sending") as meter:
             try:
                 async with meter.watch_carriers(connection):
-                    self._end(await serve_file(stream, self._file, progress=meter))
+                    self._end_offer(await serve_file(stream, self._file, progress=meter))
             except (FileProblem, TransferRefused) as fault:  # it would end as this the next time, too
-                self._end(fault)
+                self._end_offer(fault)
             except DtpError as fault:
                 log.info("%s: it may come again, and go on there: %s", connection.peer.short, fault)
             meter.finish()
 
-    def _end(self, how: Sent | DtpError) -> None:
+    def _end_offer(self, how: Sent | DtpError) -> None:
         if self._sent.done():
             return
         if isinstance(how, DtpError):
@@ -77,7 +77,7 @@ class FileOffer:
         else:
             self._sent.set_result(how)
 
-    def _watch(self) -> None:
+    def _restart_timer(self) -> None:
         """Give up after a while of nobody being there."""
         if self._timer is not None:
             self._timer.cancel()
@@ -86,11 +86,11 @@ class FileOffer:
             gone = ReceiverGone(
                 "whoever has the words went away without the whole file: make another code, and it goes on there"
             )
-            self._timer = self._sent.get_loop().call_later(self._patience, self._end, gone)
+            self._timer = self._sent.get_loop().call_later(self._patience, self._end_offer, gone)
 
     async def wait_sent(self) -> Sent:
         """Return once the file is there. Raise `ReceiverGone`, `TransferRefused`, `FileProblem`."""
-        self._watch()
+        self._restart_timer()
         try:
             return await self._sent
         finally:

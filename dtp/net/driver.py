@@ -344,7 +344,7 @@ class LinkDriver:
             buffers = self._buffers
             more = (buffers.clock.busy or buffers.frames.left < LEAST) and self._has_to_wait(used, total)
             if not more:
-                used, more = self._pass_on(buffer, used, total)
+                used, more = self._pass_to_connection(buffer, used, total)
             if more:
                 self._keep_for_later(buffer, used, total)
                 return
@@ -363,7 +363,7 @@ class LinkDriver:
             return False
         return _has_record(buffers.read.view, start, end)
 
-    def _pass_on(self, buffer: Buffer, start: int, end: int) -> tuple[int, bool]:
+    def _pass_to_connection(self, buffer: Buffer, start: int, end: int) -> tuple[int, bool]:
         """Give the connection its share of this turn, or a step of it where turns are long; return where that ends,
         and whether there are more frames or records."""
         assert self.connection is not None
@@ -400,7 +400,7 @@ class LinkDriver:
         if backlog is None or self.closed or self.connection is None or self.carrier.broken_off():
             self._backlog = None
             return False
-        used, more = self._pass_on(backlog, self._backlog_at, self._backlog_end)
+        used, more = self._pass_to_connection(backlog, self._backlog_at, self._backlog_end)
         if more:
             self._backlog_at = used
             return True

@@ -30,7 +30,7 @@ class BookWriter:
         if self._store is not None:
             path = self._store / (BOOK if network is None else network.book)
             await asyncio.to_thread(self._book.load, path)  # checks a signature for each peer
-        stack.push_async_callback(self._write)
+        stack.push_async_callback(self._write_book)
 
     def start(self) -> None:
         """Write what changes from here on."""
@@ -49,9 +49,9 @@ class BookWriter:
             await self._changed.wait()
             await asyncio.sleep(self._pause)
             self._changed.clear()
-            await self._write()
+            await self._write_book()
 
-    async def _write(self) -> None:
+    async def _write_book(self) -> None:
         """Write the book; where that can't be, as on a full disk, say so: a node works without its cache."""
         try:
             await self._book.save()

@@ -272,7 +272,7 @@ class Node:
         self._opened = parts = _OpenParts(links, listener, reach, self._make_topics(links), psk)
         stack.push_async_callback(reach.release_places)
         await reach.open(listener, self._listen)
-        self._follow(stack, links)
+        self._follow_events(stack, links)
         stack.callback(resolver.finders.clear)
         resolver.finders.extend(await self._finding.open(stack, network, listener.urls))
         await parts.topics.open(stack, self._finding.dht)
@@ -300,7 +300,7 @@ class Node:
             self._watch.surroundings.wall,
         )
 
-    def _follow(self, stack: AsyncExitStack, links: PeerLinks) -> None:
+    def _follow_events(self, stack: AsyncExitStack, links: PeerLinks) -> None:
         """Make use of what the book is told, and of links, from here on."""
         stack.callback(self.book.on_change(self._on_record))
         stack.callback(self.book.on_nearer(self._on_nearer))

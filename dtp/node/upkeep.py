@@ -142,7 +142,7 @@ class PeerUpkeep:
         self.add_teller(peer, teller)
         if len(self._wishes) > self.limits.remembered:
             for spare in self._find_spares():
-                self._forget(spare)
+                self._forget_peer(spare)
 
     def add_teller(self, peer: PeerId, teller: str) -> None:
         """Note that somebody in this network names a peer. Where `MOST_TELLERS` do, whoever names most is left out,
@@ -165,7 +165,7 @@ class PeerUpkeep:
             if not self._named[teller]:
                 del self._named[teller]
 
-    def _forget(self, target: Target) -> None:
+    def _forget_peer(self, target: Target) -> None:
         wish = self._wishes.pop(target, None)
         if wish is not None:
             self._remove_tellers(wish, wish.tellers)
@@ -222,7 +222,7 @@ class PeerUpkeep:
 
     def remove_peer(self, peer: PeerId) -> None:
         """Remove a peer that has announced that it goes."""
-        self._forget(peer)
+        self._forget_peer(peer)
 
     def take_due(self, now: float) -> list[Target]:
         """Return the targets to dial now, and mark them as being dialled."""

@@ -82,9 +82,9 @@ class TwinWatch:
         """Warn soon; `record` is the one that the other node signed, if known."""
         if not self._suspects:
             self._suspects = True
-            self._tasks.start(self._warn(record), name="dtp-node-twin")
+            self._tasks.start(self._warn_of_twin(record), name="dtp-node-twin")
 
-    async def _warn(self, record: PeerRecord | None) -> None:
+    async def _warn_of_twin(self, record: PeerRecord | None) -> None:
         await asyncio.sleep(self._grace)
         self.found = True
         places = [] if record is None else list(record.addresses)

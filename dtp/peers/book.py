@@ -159,13 +159,13 @@ class PeerBook:
     def learn_record(self, record: PeerRecord, source: str, teller: Nearness = Nearness.ANYWHERE) -> bool:
         """Add a record that somebody this near told; of several who tell the same the nearest counts. Return True
         if it is newer than the one that was known of its peer."""
-        is_newer = self._learn(record, source, teller)
+        is_newer = self._learn_record(record, source, teller)
         if is_newer or self.get(record.peer) == record:
             for callback in list(self._told_listeners):
                 callback(record, source)
         return is_newer
 
-    def _learn(self, record: PeerRecord, source: str, teller: Nearness) -> bool:
+    def _learn_record(self, record: PeerRecord, source: str, teller: Nearness) -> bool:
         now = self._clock()
         try:
             record.check_time(now)

@@ -186,7 +186,7 @@ class Liveness:
         times = [self.ack_watch.look_at] if self._streams.send_credit.kept else []
         for link in links:
             if link.ping_sent is not None:
-                dead = self._patience(link)
+                dead = self._ping_patience(link)
                 wait = dead if link.is_silent else min(dead, self._patience_for_life(link))
                 times.append(link.ping_sent + wait)
             elif self._keeps_alive:
@@ -219,7 +219,7 @@ class Liveness:
         if asked_at is not None and now >= asked_at + (wait := self._patience_for_exchange(link)):
             # Whoever has stolen the keys, and stands between, would keep them in use by holding this back.
             return f"no fresh keys for {wait:g} s"
-        if link.ping_sent is not None and now >= link.ping_sent + (dead := self._patience(link)):
+        if link.ping_sent is not None and now >= link.ping_sent + (dead := self._ping_patience(link)):
             return f"no answer for {dead:g} s"
         return None
 
@@ -261,7 +261,7 @@ class Liveness:
             pause = min(pause, WORK_PAUSE)
         return max(pause, link.patience)
 
-    def _patience(self, link: Link) -> float:
+    def _ping_patience(self, link: Link) -> float:
         """Return the seconds from a PING to when its link is given up."""
         return max(self._limits.dead, link.patience)
 

@@ -123,12 +123,12 @@ class _Working:
                 one.note_need(at, agent, at)
             if step.deleted is None:
                 for id in step.names:
-                    self._need(agent, at, id)
-                news = [self._need(agent, at, id) for id in step.subjects]
+                    self._note_need(agent, at, id)
+                news = [self._note_need(agent, at, id) for id in step.subjects]
                 if any(news):
                     self._needed.append(step.span)
             else:
-                self._held += self._delete(agent, step, step.deleted)
+                self._held += self._hold_deletion(agent, step, step.deleted)
             one.done += 1
         return one.done > before
 
@@ -138,7 +138,7 @@ class _Working:
             return True
         return id[1] < other.steps[other.done].span.first
 
-    def _need(self, agent: bytes, at: int, id: Id) -> bool:
+    def _note_need(self, agent: bytes, at: int, id: Id) -> bool:
         """Note that an agent's operations from `at` on need another one, and what that needs. Return whether that is
         more than those before needed."""
         one, other = self._agents[agent], self._agents.get(id[0])
@@ -158,7 +158,7 @@ class _Working:
                 self._left -= _FOR_NOTE
         return is_more
 
-    def _delete(self, agent: bytes, step: EditStep, target: Span) -> Iterator[Span]:
+    def _hold_deletion(self, agent: bytes, step: EditStep, target: Span) -> Iterator[Span]:
         """Yield what of a deletion holds: where what it deletes needs all that the deletion does."""
         owner = self._agents.get(target.agent)
         parts = [(target.first, target.end)]
@@ -167,7 +167,7 @@ class _Working:
         for first, end in parts:
             if self._left < 0:
                 return
-            self._need(agent, step.span.first, (target.agent, end - 1))
+            self._note_need(agent, step.span.first, (target.agent, end - 1))
             from_number = None if owner is None else self._first_with(owner, self._agents[agent])
             if from_number is not None and from_number < end:
                 yield Span(target.agent, max(first, from_number), end)

@@ -139,9 +139,9 @@ class BackendDrops:
     def look_soon(self) -> None:
         """Look in a second; until then this does nothing more."""
         if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look)
+            self._looking = asyncio.get_running_loop().call_later(_LOOK, self._look_for_drops)
 
-    def _look(self) -> None:
+    def _look_for_drops(self) -> None:
         start_task(self.count_new(), name="dtpd-backend-drops")
 
     async def count_new(self) -> None:

@@ -49,12 +49,12 @@ class ZenohEngine(Engine):
         """Open the session. Raise `EngineError` when that fails."""
         self._on_messages = on_messages
         self._loop = asyncio.get_running_loop()
-        with self._faults("can't be started"):
+        with self._translate_faults("can't be started"):
             config = self._zenoh.Config.from_json5(json.dumps(self._config))
             self._session = await asyncio.to_thread(self._zenoh.open, config)
 
     @contextlib.contextmanager
-    def _faults(self, what: str) -> Iterator[None]:
+    def _translate_faults(self, what: str) -> Iterator[None]:
         try:
             yield
         except self._zenoh.ZError as error:
@@ -63,7 +63,7 @@ class ZenohEngine(Engine):
     async def subscribe(self, topic: bytes) -> None:
         """Have the messages of a topic brought from now on."""
         key = _PREFIX + subject_part(topic)
-        with self._faults("does not subscribe"):
+        with self._translate_faults("does not subscribe"):
             self._subscribers[topic] = await asyncio.to_thread(
                 self._session.declare_subscriber, key, self._on_sample
             )
@@ -98,7 +98,7 @@ class ZenohEngine(Engine):
         """Have them brought no longer."""
         for declared in (self._subscribers.pop(topic, None), self._publishers.pop(topic, None)):
             if declared is not None:
-                with self._faults("does not end a subscription"):
+                with self._translate_faults("does not end a subscription"):
                     await asyncio.to_thread(declared.undeclare)
 
     async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
@@ -106,12 +106,12 @@ class ZenohEngine(Engine):
         publisher = self._publishers.get(topic)
         if publisher is None:
             raise EngineError("zenoh doesn't carry this topic")
-        with self._faults("does not take a message"):
+        with self._translate_faults("does not take a message"):
             publisher.put(encoded)
 
     async def stop(self) -> None:
         """Close the session. Idempotent."""
         session, self._session, self._loop = self._session, None, None
         if session is not None:
-            with self._faults("does not end"):
+            with self._translate_faults("does not end"):
                 await asyncio.to_thread(session.close)

@@ -31,7 +31,7 @@ class GraphQueries:
 
     def run_query(self, text: str, parameters: Mapping[str, Value], budget: QueryBudget) -> list[Row]:
         """Return the rows of a query."""
-        return self._use().run(text, parameters, budget)
+        return self._get_queries().run(text, parameters, budget)
 
     async def run_beside(
         self, text: str, parameters: Mapping[str, Value], budget: QueryBudget, check_open: Callable[[], None]
@@ -45,13 +45,13 @@ class GraphQueries:
 
     def declare_index(self, kind: str, key: str, *, full_text: bool) -> str:
         """Index a key of the nodes of a kind; return the index's name."""
-        name = self._use().index.declare_index(kind, key, full_text=full_text)
+        name = self._get_queries().index.declare_index(kind, key, full_text=full_text)
         self._declared.add((kind, key, full_text))
         return name
 
     def explain_query(self, text: str, parameters: Mapping[str, Value]) -> str:
         """Return the SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
-        return self._use().explain_query(text, parameters)
+        return self._get_queries().explain_query(text, parameters)
 
     def on_changed(self, changes: list[Change]) -> None:
         """Note that something is different at these souls."""
@@ -65,7 +65,7 @@ class GraphQueries:
         if self._thread is not None:
             await self._thread.close()
 
-    def _use(self) -> Queries:
+    def _get_queries(self) -> Queries:
         if self._here is None:
             from dtp.graph.query.run import Queries
 

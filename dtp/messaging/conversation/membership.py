@@ -126,7 +126,7 @@ class Membership:
             raise MembershipError("an operation creates another group than the one it came for")
         if operation.id in self:
             known = self._doubted.get(operation.id)
-            return known is not None and self._accept([known], is_authors)
+            return known is not None and self._accept_authors_own([known], is_authors)
         accepted = is_authors(operation)
         if not kept and not (self._has_share(operation, accepted) and self._make_room(operation, accepted)):
             return False
@@ -137,11 +137,11 @@ class Membership:
                 self._behind.setdefault(parent, {})[operation.id] = None
         if operation.id in self._due:
             self._mark_due(operation.id)
-        return self._accept([operation], is_authors)
+        return self._accept_authors_own([operation], is_authors)
 
     def reconsider(self, is_authors: Callable[[Operation], bool]) -> bool:
         """Accept operations whose device turns out to be their author's. Return what `add_operation` does."""
-        return self._accept(list(self._doubted.values()), is_authors)
+        return self._accept_authors_own(list(self._doubted.values()), is_authors)
 
     def withdraw(self, person: bytes, devices: Container[bytes]) -> None:
         """Accept no longer what devices have signed that turned out not to be their person's."""
@@ -243,7 +243,7 @@ class Membership:
         """True if an operation would have its place, but for some that it has seen and that haven't come."""
         return operation in self._waiting and operation in self._due
 
-    def _accept(self, doubted: list[Operation], is_authors: Callable[[Operation], bool]) -> bool:
+    def _accept_authors_own(self, doubted: list[Operation], is_authors: Callable[[Operation], bool]) -> bool:
         """Accept those of some operations that are their authors', and give all a place that can have one."""
         changed = False
         for operation in filter(is_authors, doubted):
@@ -255,7 +255,7 @@ class Membership:
         before = len(self.operations)
         while self._ready:
             each = self._ready.pop()
-            if each in self._due and self._place(each):
+            if each in self._due and self._place_operation(each):
                 del self._due[each]
                 self._ready += self._behind.pop(each, ())
         changed |= len(self.operations) > before
@@ -274,7 +274,7 @@ class Membership:
                 known = self._waiting.get(each)
                 marked += [parent for parent in known.parents if parent not in self._due] if known else ()
 
-    def _place(self, operation: bytes) -> bool:
+    def _place_operation(self, operation: bytes) -> bool:
         """Give an operation its place if it is there, and all that it has seen have theirs. Return whether it has."""
         each = self._waiting.get(operation)
         if each is None or not self._has_parents(each) or not self._placed.place(each):

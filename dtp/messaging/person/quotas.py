@@ -198,14 +198,17 @@ class Allowances:
         if person == mail.person or most is None or group in mail.groups:
             return ""
         prefix = f"told {person.hex()} "
-        name, told = prefix + group.hex(), [each for each in store.list_names(prefix) if self._counts(each)]
+        name, told = (
+            prefix + group.hex(),
+            [each for each in store.list_names(prefix) if self._group_counts(each)],
+        )
         if name not in told:
             if len(told) >= most:
                 return f"more than {most} groups that we haven't been in"
             store.put_value(name, b"")
         return ""
 
-    def _counts(self, name: str) -> bool:
+    def _group_counts(self, name: str) -> bool:
         """Return whether a group that somebody has told of still counts; if not, forget that they told of it."""
         group = self._mail.groups.get(bytes.fromhex(name.split()[-1]))
         if group is None or self.is_invitation(group):

@@ -69,7 +69,7 @@ class ReadMessages:
         Return whether it is new.
         """
         found = self._mail.store.find_message(message, sender)
-        return found is not None and self._mark(found[0], [found[1:]], now_ms, tell=tell)
+        return found is not None and self._mark_messages(found[0], [found[1:]], now_ms, tell=tell)
 
     def mark_conversation_read(self, conversation: bytes, now_ms: int, *, tell: bool) -> bool:
         """Do that with all that is unread in a conversation. Some hundred at a time are one transaction, and one
@@ -81,10 +81,10 @@ class ReadMessages:
                 store.find_message(message, sender) for sender, message in unread[start : start + _TOGETHER]
             )
             said = [each[1:] for each in found if each is not None]
-            is_new |= self._mark(conversation, said, now_ms, tell=tell)
+            is_new |= self._mark_messages(conversation, said, now_ms, tell=tell)
         return is_new
 
-    def _mark(
+    def _mark_messages(
         self, conversation: bytes, said: Iterable[tuple[bytes, Event]], now_ms: int, *, tell: bool
     ) -> bool:
         mail, read = self._mail, defaultdict[bytes, list[bytes]](list)

@@ -69,7 +69,7 @@ class Introductions:
                 contact = mail.get_contact(card.person)
             elif before is None or before.stranger:  # the user hasn't decided about them yet
                 is_blocked = contact.blocked or fields.get("blocked", False)
-                contact = self._keep(replace(contact, stranger=is_stranger, blocked=is_blocked))
+                contact = self._keep_contact(replace(contact, stranger=is_stranger, blocked=is_blocked))
             return contact, change
         if device not in card.devices:
             return None
@@ -180,15 +180,15 @@ class Introductions:
         """Note that somebody whom others have introduced has written."""
         contact = self._mail.contacts.get_contact(person)
         if contact is not None and contact.named_by:
-            self._keep(replace(contact, named_by=b""))
+            self._keep_contact(replace(contact, named_by=b""))
 
     def note_answer(self, person: bytes) -> Contact | None:
         """Note that we have written to somebody, on any device, or asked them to let us into a group: they are no
         stranger any more. Return the contact if they were one."""
         contact = self._mail.contacts.get_contact(person)
-        return self._keep(replace(contact, stranger=False)) if contact and contact.stranger else None
+        return self._keep_contact(replace(contact, stranger=False)) if contact and contact.stranger else None
 
-    def _keep(self, contact: Contact) -> Contact:
+    def _keep_contact(self, contact: Contact) -> Contact:
         self._mail.contacts.put_contact(contact)
         self._mail.store.put_contact(contact.person, contact.save())
         return contact

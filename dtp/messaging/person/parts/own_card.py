@@ -64,7 +64,7 @@ class OwnCard:
         told, newest = self._note_news(card, merged), card if card.supersedes(mail.card) else mail.card
         if merged is not None:
             newest = mail.sign_card(merged, now_ms, newest.name, newest.mailboxes)
-        return [*told, *self._adopt(newest, now_ms)] if newest is not mail.card else told
+        return [*told, *self._adopt_account(newest, now_ms)] if newest is not mail.card else told
 
     def take_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
         """Take a card that was found where everybody may put one, and return what the program is told. One that
@@ -96,7 +96,7 @@ class OwnCard:
         merged = Account(key, newer).without_removed(older, former)
         return merged if merged.card != newer and merged.card.names(self._mail.identity.id.key) else None
 
-    def _adopt(self, card: ContactCard, now_ms: int) -> list[Notice]:
+    def _adopt_account(self, card: ContactCard, now_ms: int) -> list[Notice]:
         mail, told = self._mail, [Notice(What.OWN_CARD, card.person)]
         before, after = mail.card.account, card.account
         if before and after and not after.is_fork_of(before) and (detail := after.describe_change(before)):
