@@ -258,6 +258,7 @@ class Intake:
         async with self._inside.lock:
             if not self._graph.closed:
                 await self._graph.look_again()
+                self._inside.tell()  # peers are asked for what is missing
 
     def _take_news_soon(self) -> None:
         if self._news is None and not self._graph.closed:

@@ -108,7 +108,7 @@ class _Session:
         #: Frames of the own identity that were here when this began; the peer knows no fewer if it knows them.
         self._owned = graph.frames.heads().get(self._own, vector.Head(0, b"")).sequence
         self._is_known = False
-        self._is_told = False
+        self._asked_for: set[tuple[bytes, int, int]] = set()  # of what was lost here
         self._is_refused = False  # the peer takes nothing of this identity
         self.exchanged = Exchanged() if exchanged is None else exchanged
 
@@ -181,6 +181,7 @@ class _Session:
             if self._graph.closed or not self._side.knows_peer:
                 continue
             await self._ask_again()
+            self._ask_for_lost()
             self._tell_refused()
             await self._send_missing()
             if self._terms.part != self._graph.part:
@@ -199,6 +200,15 @@ class _Session:
         ]:
             self._full.discard(author)
             await self._send_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
+
+    def _ask_for_lost(self) -> None:
+        """Ask for what damage took here, once for each run of frames, and as soon as it is known."""
+        if not self._side.knows_peer:
+            return
+        fresh = [one for one in self._graph.frames.lost() if one not in self._asked_for][: protocol.MAX_LOST]
+        if fresh:
+            self._asked_for.update(fresh)
+            self._write_message(self._side.encode_lost(fresh))
 
     def _tell_refused(self) -> None:
         """Tell the peer of whom nothing is wanted, and of whom something is again: at once, as two tasks do, and the
@@ -374,11 +384,7 @@ class _Session:
             if step.lost:
                 await self._send_lost(step.lost)
             if step.told:
-                if not self._is_told and self._graph.frames.lost():
-                    await self._send_message(
-                        self._side.encode_lost(self._graph.frames.lost()[: protocol.MAX_LOST])
-                    )
-                self._is_told = True
+                self._ask_for_lost()
                 knows = self._side.theirs.gives is None and self._side.peer_has(
                     self._own, max(1, self._owned)
                 )
@@ -386,6 +392,7 @@ class _Session:
                 self.exchanged.is_whole = _gives_all(self._side.theirs, self._graph.part)
                 self._wake.set()
             await self._catch_up()
+            self._ask_for_lost()  # that reads all, and may have found damage
             if self._side.is_done and not self._live:
                 return
         if not self._live:

@@ -235,6 +235,68 @@ def test_a_frame_that_rots_while_the_graph_is_open(tmp_path: Path, caplog: pytes
     run(main())
 
 
+def rot(place: Path, arrival: int) -> None:
+    """Make one stored frame unreadable, by its place among those that came here."""
+    with closing(sqlite3.connect(place)) as database:
+        told = "UPDATE frames SET envelope = x'00' WHERE arrival = ?"
+        assert database.execute(told, (arrival,)).rowcount == 1
+        database.commit()
+
+
+def test_what_rots_while_peers_replicate_is_asked_of_them_at_once(tmp_path: Path) -> None:
+    """A connection may last for months: nobody should have to sync by hand beside it."""
+
+    async def main() -> None:
+        place = tmp_path / "notes.db"
+        async with await Graph.open("memory:", identity=BOB, name="g") as bob:
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                await write(graph, bob, range(10))
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                async with serving(bob) as connection:
+                    live = asyncio.ensure_future(graph.replicate(connection))
+                    heard = asyncio.Event()
+                    graph.listen(heard.set)
+                    bob.node("first")["x"] = 1
+                    while "x" not in graph.node("first"):
+                        await asyncio.wait({asyncio.ensure_future(heard.wait()), live}, timeout=0.01)
+                    rot(place, 8)  # one of Bob's
+                    await graph.history.versions("n/1")  # reads all frames
+                    while graph.damage is None or graph.frames.gaps() or graph.frames.beyond:
+                        await asyncio.wait({asyncio.ensure_future(heard.wait()), live}, timeout=0.01)
+                    live.cancel()
+                assert contents(graph) == contents(bob)
+                assert graph.frames.vector() == bob.frames.vector()
+
+    run(main())
+
+
+def test_a_restored_file_that_is_damaged_is_whole_after_one_sync(tmp_path: Path) -> None:
+    """That all is read, as what was signed since is known again, finds the damage."""
+
+    async def main() -> None:
+        place, kept = tmp_path / "notes.db", tmp_path / "kept.db"
+        async with await Graph.open("memory:", identity=BOB, name="g") as bob:
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                await write(graph, bob, range(10))
+            shutil.copy(place, kept)
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                await write(graph, bob, range(10, 12))
+            shutil.copy(kept, place)
+            rot(place, 7)  # one of Alice's
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                assert graph.behind is not None
+                async with serving(bob) as connection:
+                    await graph.sync(connection)
+                assert graph.damage is not None
+                assert graph.failed is None
+                assert not graph.frames.gaps()
+                assert contents(graph) == contents(bob)
+                graph.node("page")["x"] = 1
+                await graph.commit()
+
+    run(main())
+
+
 def test_a_file_of_format_2_is_taken_over(tmp_path: Path) -> None:
     async def main() -> None:
         place = tmp_path / "notes.db"
