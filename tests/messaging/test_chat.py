@@ -22,6 +22,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from dtp.cli.chat.app import ChatApp
+from dtp.cli.chat.commands import HELP
 from dtp.cli.chat.lines import MessageLine, receipt_mark
 from dtp.messaging.calls.calling import Calls
 from dtp.messaging.calls.signals import Reason
@@ -381,6 +382,12 @@ def test_all_of_the_help_can_be_read_in_a_small_terminal(office: Test) -> None:
             await chat(alice, body)
 
     office(main)
+
+
+def test_the_help_fits_into_80_columns() -> None:
+    """It was wrapped once more, in the middle of the window."""
+    room = 80 - 2 * 2  # the padding of the window
+    assert [line for line in HELP.splitlines() if len(line) > room] == []
 
 
 def test_what_is_not_of_today_has_its_date(office: Test) -> None:

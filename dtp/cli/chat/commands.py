@@ -16,25 +16,29 @@ from dtp.cli.messenger import history_amount, read_card_text
 from dtp.messaging.person.group import Group
 from dtp.messaging.person.messenger import Message, Messenger
 
+#: Lines that fit into a terminal of 80 columns.
 HELP: Final = """\
 /file PATH [TEXT]   send a file
 /save [FOLDER]      fetch the files of the marked message
 /reply TEXT         answer the marked message (up and down mark another)
-/edit TEXT          give your marked message another text, or your last one where none is marked
+/edit TEXT          give your marked message another text; where none is
+                    marked, your last one
 /delete             delete your marked message
 /react EMOJI        react to the marked message; without one, take it back
 /add CARD           add somebody, by the text of a card or a file
 /group NAME WHO...  make a group
 /leave              leave the group of this room
 /remove WHO         remove somebody from the group of this room
-/bring WHO [PAST]   add somebody to the group of this room; PAST is what was said before and they are
-                    given: 7d, 100 (messages) or all
-/call [FILE]        call whom this room is with; FILE is sent in the place of camera and microphone
+/bring WHO [PAST]   add somebody to the group of this room; PAST is what
+                    was said before and they are given: 7d, 100 (messages)
+                    or all
+/call [FILE]        call whom this room is with; FILE is sent in the place
+                    of camera and microphone
 /answer [FILE]      answer who is calling
 /hangup             end the call, or refuse it
 /block              take nothing more of whom this room is with
-/accept             accept another key of whom this room is with, or take part in a group that strangers
-                    have added you to
+/accept             accept another key of whom this room is with, or take
+                    part in a group that strangers have added you to
 /decline            leave such a group
 /help               this"""
 
