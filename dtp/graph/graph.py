@@ -30,8 +30,9 @@ from dtp.graph.past.looking import History
 from dtp.graph.past.resigning import recover_from
 from dtp.graph.permission import access, admission
 from dtp.graph.permission.accounts import Accounts
-from dtp.graph.permission.admission import Admission, read_policy
+from dtp.graph.permission.admission import Admission
 from dtp.graph.permission.granting import Access
+from dtp.graph.permission.policy import read_policy
 from dtp.graph.permission.private import private, renew_all
 from dtp.graph.presence.presence import Presence
 from dtp.graph.stores import loading

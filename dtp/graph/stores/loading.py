@@ -21,7 +21,7 @@ from dtp.graph.frames.envelope import Envelope, Skipped, Summary
 from dtp.graph.frames.proving import Proof
 from dtp.graph.frames.summaries import READ
 from dtp.graph.frames.vector import Vector
-from dtp.graph.permission.admission import read_policy
+from dtp.graph.permission.policy import read_policy
 from dtp.graph.stores.sqlite_reader import SqliteReader
 from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.graph.stores.store import MEMORY, MemoryStore, Store

@@ -19,7 +19,7 @@ from dtp.crdt.sequences import Name, name_in_seen
 from dtp.crdt.sums.alone import CHANGES, Alone
 from dtp.crdt.sums.holding import without
 from dtp.graph.frames import summaries
-from dtp.graph.permission.admission import NotedGone
+from dtp.graph.permission.policy import NotedGone
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph

@@ -279,6 +279,18 @@ def test_a_purge_makes_the_file_smaller_and_stays(tmp_path: Path) -> None:
 # ---- quotas -------------------------------------------------------------------------------------------------------
 
 
+def test_who_is_made_known_takes_no_room_of_strangers() -> None:
+    async def main() -> None:
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(strangers_bytes=1000))
+        await alice.receive(signed(BOB, 2, size=200))
+        await alice.admission.add_known(BOB.id)
+        assert await alice.receive(signed(CAROL, 2, size=200)) == 2
+        assert alice.admission.refused.envelopes == 0
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("quotas", "taken", "reason"),
     [

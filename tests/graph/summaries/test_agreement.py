@@ -22,8 +22,8 @@ from dtp.crdt.permission.owners import owned_soul
 from dtp.graph import Graph, GraphError, Part
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Summary
-from dtp.graph.permission.admission import REACH, AdmissionPolicy
 from dtp.graph.permission.agreement import name_of
+from dtp.graph.permission.policy import REACH, AdmissionPolicy
 from dtp.identity import Identity
 
 DAVE, ERIN = identity("dave"), identity("erin")

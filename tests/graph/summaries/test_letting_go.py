@@ -22,7 +22,7 @@ from dtp.crdt import Clock, values
 from dtp.crdt.operations import Span
 from dtp.graph import Graph, GraphError
 from dtp.graph.frames.summaries import read_alone
-from dtp.graph.permission.admission import REACH
+from dtp.graph.permission.policy import REACH
 from dtp.graph.upkeep.letting_go import Gone
 from dtp.identity import Identity
 
