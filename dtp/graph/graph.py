@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from dtp.graph.past.resigning import Resigned
     from dtp.graph.permission.private import PrivateNode
     from dtp.graph.sync.keeping import Connect
+    from dtp.graph.sync.messages import Exchanged
     from dtp.graph.sync.part import Part
-    from dtp.graph.sync.replicating import Exchanged
     from dtp.net.connection import Connection
 
 log = logging.getLogger("dtp.graph")

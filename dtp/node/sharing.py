@@ -22,7 +22,8 @@ from dtp.gossip import Verdict
 from dtp.graph.errors import GraphError
 from dtp.graph.frames import vector
 from dtp.graph.presence import links
-from dtp.graph.sync.replicating import EVERYTHING, Exchanged, PeerServing, answer_stream, sync_stream
+from dtp.graph.sync.messages import Exchanged
+from dtp.graph.sync.replicating import EVERYTHING, PeerServing, answer_stream, sync_stream
 from dtp.identity import Identity, PeerId
 from dtp.limited_log import RateLimitedLog
 from dtp.node.heads import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.core import crdt as core
@@ -17,11 +16,12 @@ from dtp.graph.errors import Equivocation, GraphError, HistoryUnclear, SyncError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import summaries, vector
 from dtp.graph.frames.proving import Proof
-from dtp.graph.permission.agreement import is_asked
 from dtp.graph.presence import links
 from dtp.graph.sync import asking, passing, protocol
 from dtp.graph.sync.choosing import Choosing, SyncTerms, chosen
-from dtp.graph.sync.passing import Taking
+from dtp.graph.sync.messages import Exchanged, SyncMessages, read_message
+from dtp.graph.sync.offers import SummaryOffers
+from dtp.graph.sync.refusals import RefusedAuthors
 from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import start_task
 
@@ -39,20 +39,6 @@ log = logging.getLogger("dtp.graph")
 _PEERS: Final = 1024
 #: The code that a stream is reset with when the other end broke the protocol.
 BROKEN: Final = 1
-
-
-@dataclass
-class Exchanged:
-    """What went over a connection: envelopes that were new to either end, and bytes of messages."""
-
-    received: int = 0
-    sent: int = 0
-    bytes_received: int = 0
-    bytes_sent: int = 0
-    #: Whether the peer takes nothing of this identity: it was banned there, has sent too much, or is dated ahead.
-    refused: bool = False
-    #: Whether the peer gave all that was asked for: it may have, or give, only a part.
-    is_whole: bool = True
 
 
 class PeerServing(NamedTuple):
@@ -84,7 +70,6 @@ class _Session:
         without: frozenset[bytes] = frozenset(),
         exchanged: Exchanged | None = None,
     ) -> None:
-        self._without = without
         self._graph = graph
         self._stream = stream
         self._live = live
@@ -94,15 +79,6 @@ class _Session:
         self._is_limit = serving.gives is not None
         self._side = protocol.SyncSide(graph.name, history=graph.admission.wants_frames, terms=terms)
         self._wake = asyncio.Event()
-        self._refused: set[bytes] = set()
-        self._full: set[bytes] = (
-            set()
-        )  # authors of whom too much waits until it is due; the rest is asked for then
-        self._unwanted: set[bytes] = set()  # of whom the peer was told to send nothing
-        self._first = first  # what came already
-        self._offered: dict[bytes, int] = {}
-        self._taking: dict[bytes, Taking] = {}
-        self._newer: dict[bytes, tuple[int, int]] = {}  # offers that came while parts of one before them did
         self._peer = stream.connection.peer.key
         self._own = graph.identity.id.key
         #: Frames of the own identity that were here when this began; the peer knows no fewer if it knows them.
@@ -110,7 +86,14 @@ class _Session:
         self._is_known = False
         self._asked_for: set[tuple[bytes, int, int]] = set()  # of what was lost here
         self._is_refused = False  # the peer takes nothing of this identity
-        self.exchanged = Exchanged() if exchanged is None else exchanged
+        self._messages = SyncMessages(stream, Exchanged() if exchanged is None else exchanged, first)
+        self._refused = RefusedAuthors(without)
+        self._offers = SummaryOffers(graph, self._side, self._messages, terms, self._peer)
+
+    @property
+    def exchanged(self) -> Exchanged:
+        """What went over the stream."""
+        return self._messages.exchanged
 
     async def run(self) -> Exchanged:
         """Sync until both have all, or, if `live`, until the stream or the graph ends; return what was exchanged."""
@@ -119,7 +102,7 @@ class _Session:
         try:
             await self._graph.commits.commit()  # what was made just now is part of what there is
             agreed = self._graph.agreed.get(self._peer)
-            await self._send_message(self._side.start(self._graph.frames.heads(), agreed=agreed))
+            await self._messages.send_message(self._side.start(self._graph.frames.heads(), agreed=agreed))
             self._tell_refused()
             proof = self._graph.forks.get(self._peer)
             if proof is not None:
@@ -159,19 +142,11 @@ class _Session:
         if self._side.is_in_sync(ours, self._graph.admission.unwanted):
             agreed.pop(self._peer, None)
             agreed[self._peer] = vector.digest(ours)
-            self._graph.offering.add_taken(self._peer, self._offered, wants_frames=self._side.wants_history)
+            self._offers.note_taken()
             if len(agreed) > _PEERS:
                 del agreed[next(iter(agreed))]
 
     # ---- sending ------------------------------------------------------------------------------------------------
-
-    def _write_message(self, message: bytes) -> None:
-        self._stream.write(len(message).to_bytes(4, "big") + message)
-        self.exchanged.bytes_sent += 4 + len(message)
-
-    async def _send_message(self, message: bytes) -> None:
-        self._write_message(message)
-        await self._stream.drain()
 
     async def _send_on(self) -> None:
         said_done = False
@@ -187,19 +162,21 @@ class _Session:
             if self._terms.part != self._graph.part:
                 return  # it has grown: what is asked for is another
             if self._terms.is_whole and self._side.theirs.is_whole and self._side.theirs.takes:
-                await self._offer_summaries()
+                await self._offers.offer_summaries()
             if not said_done:
-                await self._send_message(self._side.encode_done())
+                await self._messages.send_message(self._side.encode_done())
                 said_done = True
             if not self._live:
                 return
 
     async def _ask_again(self) -> None:
         for author in [
-            one for one in self._full if self._graph.waiting_frames(one) <= core.DEFERRED_FRAMES // 2
+            one for one in self._refused.full if self._graph.waiting_frames(one) <= core.DEFERRED_FRAMES // 2
         ]:
-            self._full.discard(author)
-            await self._send_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
+            self._refused.full.discard(author)
+            await self._messages.send_message(
+                self._side.encode_again(author, self._graph.frames.last_of(author))
+            )
 
     def _ask_for_lost(self) -> None:
         """Ask for what damage took here, once for each run of frames, and as soon as it is known."""
@@ -208,20 +185,17 @@ class _Session:
         fresh = [one for one in self._graph.frames.lost() if one not in self._asked_for][: protocol.MAX_LOST]
         if fresh:
             self._asked_for.update(fresh)
-            self._write_message(self._side.encode_lost(fresh))
+            self._messages.write_message(self._side.encode_lost(fresh))
 
     def _tell_refused(self) -> None:
         """Tell the peer of whom nothing is wanted, and of whom something is again: at once, as two tasks do, and the
         peer goes by what it hears last. Whoever reads mustn't wait for room either, as the peer may do the same."""
         early = self._graph.intake.early_from(self._peer)
-        unwanted = self._graph.admission.unwanted | self._without | early
-        fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
-        again = sorted(self._unwanted - unwanted)
-        self._unwanted = (self._unwanted & unwanted) | set(fresh)
+        fresh, again = self._refused.update_told(early | self._graph.admission.unwanted)
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
-            self._write_message(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
+            self._messages.write_message(self._side.encode_refusal(fresh[at : at + protocol.REFUSED_AT_ONCE]))
         for author in again:
-            self._write_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
+            self._messages.write_message(self._side.encode_again(author, self._graph.frames.last_of(author)))
 
     async def _send_missing(self) -> None:
         heads = self._graph.frames.heads()
@@ -239,14 +213,14 @@ class _Session:
                 self._graph.offering.note_sent(self._peer, first, last)  # the answer may come meanwhile
                 for begin, end in self._graph.offering.parts_for(self._peer, first, last):
                     async for some in summaries.own(self._graph, begin, end):
-                        await self._send_some(some)
+                        await self._messages.send_envelopes(some)
                 self._side.set_peer_head(author, heads[author])
             else:
                 if not self._side.wants_history:
                     first = await self._send_passed(author, first)
                 parts.append((author, first, last))
         async for some in summaries.stored(self._graph, parts):
-            await self._send_some(some)
+            await self._messages.send_envelopes(some)
         for author, _, _ in parts:
             self._side.set_peer_head(author, heads[author])
 
@@ -255,7 +229,7 @@ class _Session:
         parts = self._side.to_send(heads)
         if self._side.theirs.takes:
             async for some in self._choose_envelopes(parts):
-                await self._send_some(some)
+                await self._messages.send_envelopes(some)
         for author, _, _ in parts:
             self._side.set_peer_head(author, heads[author])
 
@@ -275,112 +249,38 @@ class _Session:
         parts = await self._graph.frames.ask_store(passed.parts_of, author)
         if not parts or not passing.are_due(self._graph, map(self._graph.intake.decode, parts)):
             return first
-        await self._send_some(parts)
+        await self._messages.send_envelopes(parts)
         return upto + 1
-
-    async def _offer_summaries(self) -> None:
-        """Offer summaries of everything to a peer that has all the frames: it may meet others who don't."""
-        await self._graph.offering.refresh_offer(self._graph)
-        passed = self._graph.passed
-        out = self._graph.admission.hidden | self._side.refused
-        offering, wants_frames = self._graph.offering, self._side.wants_history
-        for author, upto in offering.to_make(passed, self._peer, wants_frames=wants_frames):
-            if author in out:
-                continue
-            if upto > self._offered.get(author, 0) and self._side.peer_has(author, upto):
-                self._offered[author] = upto
-                await self._send_message(protocol.encode_offer(author, upto, passed.size_of(author)))
-
-    async def _consider_offer(self, author: bytes, sequence: int, size: int) -> None:
-        """Take an offer of what is all here, if it is half as large as the frames or less, or one's word is asked
-        for."""
-        graph = self._graph
-        here = graph.frames.last_of(author)
-        if not (self._terms.takes and self._terms.is_whole and self._side.theirs.is_whole):
-            return
-        if author in self._taking and self._taking[author].has_begun:
-            self._newer[author] = sequence, size  # its other parts are on their way
-            return
-        if author == graph.identity.id.key or graph.keeps_history or size > passing.MOST or sequence > here:
-            return
-        upto, stored = graph.passed.last_of(author), None
-        if is_asked(graph):  # by what is stored, and not by an offer that was taken before, and may be a lie
-            stored = await graph.frames.stored_bytes(author, 1, sequence)
-            most = 2 * stored
-        else:
-            behind = await graph.frames.stored_bytes(author, upto + 1, sequence)
-            most = (graph.passed.size_of(author) + behind) // 2
-        if (
-            sequence > upto
-            and size <= most
-            and (stored is None or graph.offering.may_take_again(author, stored))
-        ):
-            self._taking[author] = Taking(author, sequence, size)
-            await self._send_message(self._side.encode_want(author, sequence))
-
-    async def _send_summaries(self, author: bytes, sequence: int) -> None:
-        if self._offered.get(author, 0) < sequence:
-            raise SyncError("the peer asks for something that was not offered to it")
-        if (
-            self._graph.passed.last_of(author) == sequence
-        ):  # else there is a newer one, which is offered or was
-            parts = await self._graph.frames.ask_store(self._graph.passed.parts_of, author)
-            for message in protocol.encode_frames(parts):
-                await self._send_message(message)
-        await self._send_message(self._side.encode_done())
 
     async def _send_lost(self, told: list[tuple[bytes, int, int]]) -> None:
         here = self._graph.frames.last_of
         parts = [(author, first, min(last, here(author))) for author, first, last in told]
         is_whole = self._terms.is_whole and self._side.theirs.is_whole
         async for some in summaries.stored(self._graph, parts) if is_whole else self._choose_envelopes(parts):
-            await self._send_some(some)
+            await self._messages.send_envelopes(some)
         for author, _, last in parts if is_whole else ():
             over = await self._graph.frames.read_over(author, last)
-            await self._send_some(over)
-        await self._send_message(self._side.encode_done())
-
-    async def _take_passed(self, data: list[bytes]) -> list[bytes]:
-        """Keep the parts of summaries of everything; return what else there is."""
-        others = []
-        for one in data:
-            envelope = envelopes.decode(self._graph.name, one)
-            taking = self._taking.get(envelope.author)
-            if taking is None or envelope.sequence > taking.sequence or not taking.is_next(envelope):
-                others.append(one)  # also a frame that was asked for again, and came another way meanwhile
-            elif taking.add_part(passing.decode_part(self._graph.name, one), one):
-                frames = self._graph.frames
-                await frames.ask_store(taking.keep_passed, self._graph.passed, frames.find)
-                size = await frames.stored_bytes(envelope.author, 1, taking.sequence)
-                self._graph.offering.count_taken(envelope.author, size)
-                del self._taking[envelope.author]
-                if envelope.author in self._newer:
-                    await self._consider_offer(envelope.author, *self._newer.pop(envelope.author))
-        return others
-
-    async def _send_some(self, some: list[bytes]) -> None:
-        for message in protocol.encode_frames(some):
-            await self._send_message(message)
-        self.exchanged.sent += len(some)
+            await self._messages.send_envelopes(over)
+        await self._messages.send_message(self._side.encode_done())
 
     # ---- receiving ----------------------------------------------------------------------------------------------
 
     async def _receive_on(self) -> None:
-        while (message := await self._next_message()) is not None:
+        while (message := await self._messages.next_message()) is not None:
             step = self._side.receive(message, self._graph.frames.heads)
             self._look_whether_refused()
             if step.forked is not None:
                 await self._graph.take_proof(*step.forked)
             await self._catch_up()  # before the peer hears that all is stored
             for reply in step.replies:
-                await self._send_message(reply)
+                await self._messages.send_message(reply)
             if step.envelopes:
-                data = await self._take_passed(step.envelopes) if self._taking else step.envelopes
+                data = await self._offers.take_parts(step.envelopes)
                 await self._take_envelopes(data)
             if step.offered is not None:
-                await self._consider_offer(*step.offered)
+                await self._offers.consider_offer(*step.offered)
             if step.wanted is not None:
-                await self._send_summaries(*step.wanted)
+                await self._offers.send_summary(*step.wanted)
             if step.lost:
                 await self._send_lost(step.lost)
             if step.told:
@@ -414,16 +314,8 @@ class _Session:
 
     async def _catch_up(self) -> None:
         """Sign again where nothing could be signed, once a peer that knows this identity has told all of it."""
-        if self._is_known and self._side.told_all and self._own not in self._refused:
+        if self._is_known and self._side.told_all and self._own not in self._refused.unclear:
             await self._graph.caught_up()
-
-    async def _next_message(self) -> bytes | None:
-        message, self._first = self._first, None
-        if message is None:
-            message = await _message(self._stream)
-        if message is not None:
-            self.exchanged.bytes_received += 4 + len(message)
-        return message
 
     async def _take_envelopes(self, data: list[bytes]) -> None:
         """Take envelopes; of an author who can't be followed further, no more in this session."""
@@ -442,7 +334,7 @@ class _Session:
 
     def _refused_authors(self) -> set[bytes]:
         """Return the authors of whom nothing is taken from this peer, for now or for good."""
-        return self._refused | self._full | self._graph.intake.early_from(self._peer)
+        return self._refused.union(self._graph.intake.early_from(self._peer))
 
     async def _take_one(self, envelope: Envelope | Summary) -> None:
         author = envelope.author
@@ -452,41 +344,27 @@ class _Session:
             new = await self._graph.intake.receive_decoded([envelope], self._terms.part)
             self.exchanged.received += new
         except Equivocation as error:
-            self._refused.add(author)  # the peer may be honest: it saw the other history
+            self._refused.unclear.add(author)  # the peer may be honest: it saw the other history
             await self._send_proof(error.proof)
         except HistoryUnclear as error:
-            self._refused.add(author)
+            self._refused.unclear.add(author)
             log.warning("%s", error)
         except StateLimit as error:
             if isinstance(envelope, envelopes.Summary):
                 self._graph.intake.add_early(self._peer, envelope)
                 # the peer is told, and again when it is due
             else:
-                self._full.add(author)
+                self._refused.full.add(author)
             log.warning("%s is not followed further for now: %s", owner_name(author), error)
 
     async def _send_proof(self, proof: Proof) -> None:
-        await self._send_message(self._side.encode_forked(proof.first.encode(), proof.second.encode()))
+        await self._messages.send_message(
+            self._side.encode_forked(proof.first.encode(), proof.second.encode())
+        )
 
 
 def _gives_all(theirs: SyncTerms, part: Part | None) -> bool:
     return theirs.gives is None or (part is not None and theirs.gives.covers_part(part))
-
-
-async def _message(stream: Stream) -> bytes | None:
-    """Return the next message; None at the end."""
-    try:
-        size = int.from_bytes(await stream.readexactly(4), "big")
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
-            raise SyncError("the stream ended within a message") from error
-        return None
-    if size > protocol.MAX_MESSAGE:
-        raise SyncError(f"a message of {size} bytes; at most {protocol.MAX_MESSAGE} are taken")
-    try:
-        return await stream.readexactly(size)
-    except asyncio.IncompleteReadError as error:
-        raise SyncError("the stream ended within a message") from error
 
 
 async def sync(graph: Graph, connection: Connection) -> Exchanged:
@@ -602,7 +480,7 @@ async def _answer_question(graph: Graph, stream: Stream, question: bytes, *, is_
 async def _first(stream: Stream) -> bytes | None:
     """Return what a stream begins with: it tells what it is for. None when it ends before."""
     try:
-        return await _message(stream)
+        return await read_message(stream)
     except (ConnectionClosed, StreamReset):
         return None
     except PeerError:

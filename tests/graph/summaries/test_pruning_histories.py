@@ -90,7 +90,7 @@ async def history(seed: int, path: Path, who: list[Identity]) -> int:
                 dropped += (await some.upkeep.prune()).frames
                 await check(some)
             if rng.random() < 0.2:
-                giver, taker = rng.sample(graphs, 2)  # an offer, taken as `_Session` does
+                giver, taker = rng.sample(graphs, 2)  # an offer, taken as `SummaryOffers` does
                 for author in giver.passed.list_authors():
                     if giver.passed.last_of(author) <= taker.frames.vector().get(author, 0):
                         taker.passed.put_summary(

@@ -14,7 +14,8 @@ from dtp.graph.frames import chains
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Signed
 from dtp.graph.stores.sqlite_store import SqliteStore
-from dtp.graph.sync import protocol, replicating
+from dtp.graph.sync import protocol
+from dtp.graph.sync.messages import read_message
 from dtp.net.stream import Stream
 
 
@@ -61,7 +62,7 @@ def test_a_message_that_is_too_long_is_not_read() -> None:
     async def main() -> None:
         stream = Endless(protocol.MAX_MESSAGE + 1)
         with pytest.raises(SyncError, match="at most"):
-            await replicating._message(cast(Stream, stream))
+            await read_message(cast(Stream, stream))
 
     run(main())
 
