@@ -149,5 +149,5 @@ def print_notes(listening: Listening) -> None:
     if not listening.urls:
         print_note(
             {"event": "this-machine-only"},
-            "dtp: only this machine can reach it; with --listen tcp://0.0.0.0:0 others on the network can, too",
+            "dtp: only this machine can reach it; with --listen tcp://:0 others on the network can, too",
         )

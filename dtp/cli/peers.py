@@ -163,7 +163,7 @@ async def _find(
         more = "" if bootstrap else "; with --bootstrap HOST:PORT the DHT is asked as well"
         raise NotResolved(
             f"nobody {where} knows {peer}. It is found while it serves on this network ('dtp node', or "
-            f"'dtp serve --listen tcp://0.0.0.0:0'){more}" + (f". {clock_advice}" if clock_advice else "")
+            f"'dtp serve --listen tcp://:0'){more}" + (f". {clock_advice}" if clock_advice else "")
         )
     found = []
     for url in known.record.addresses:

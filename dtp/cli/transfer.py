@@ -75,7 +75,7 @@ PERSON_SERVICE = "dtp.recv"
 #: How long a sender has to answer when another one wants its place, seconds.
 _ANSWER = 3.0
 #: Where a file is fetched that is sent by a code of words.
-_WORDS_URL = "tcp://0.0.0.0:0"
+_WORDS_URL = "tcp://:0"
 #: How long a peer may take to offer the file that it is asked for, seconds: a disk that has to wake up.
 _OFFER = 30.0
 
@@ -224,7 +224,7 @@ def recv(
 
     \b
     Examples:
-      dtp recv --output ~/Downloads --listen tcp://0.0.0.0:0
+      dtp recv --output ~/Downloads --listen tcp://:0
       dtp recv 7-cactus-violin
       dtp recv dtp://0x.../files/big.iso --budget 0.5SUI
       dtp recv dtp+tcp://dtp1...@192.168.1.5:9700/files/disk.iso

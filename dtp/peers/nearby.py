@@ -83,7 +83,9 @@ class NearbyResolver(Resolver):
         """Return how a peer on this network is found; "" if `address` names none."""
         if address.peer is None:
             return ""
-        found = "a peer on this network is found while it serves: 'dtp node', or 'dtp serve --listen tcp://0.0.0.0:0'"
+        found = (
+            "a peer on this network is found while it serves: 'dtp node', or 'dtp serve --listen tcp://:0'"
+        )
         return f"{found}; {self._clock_advice}" if self._clock_advice else found
 
 
