@@ -656,7 +656,7 @@ class Correspondence:
             return []
         is_news = has_just_come and inner.kind is EventKind.TEXT and sender != self.person
         held = has_just_come and self.contacts.is_waiting(sender)
-        is_new, read = self.reading.keep_said(conversation, said, now_ms, unread=is_news, held=held)
+        is_new, read = self.removals.keep_copy(conversation, said, now_ms, unread=is_news, held=held)
         what = What.MESSAGE if is_news and is_new else What.CHANGED
         return [Notice(what, sender, conversation, inner.id), *read]
 

@@ -118,6 +118,19 @@ class SecondDelivery:
             each.came -= doubted
             each.may_have_come |= doubted
 
+    def doubt_removed(self, person: bytes, conversation: object) -> None:
+        """Of what somebody has said whom others remove counts what the removal has seen: it comes, stays or goes
+        perhaps, but where they said it."""
+        events = {
+            each.id
+            for each in self.said.values()
+            if (each.person, each.conversation) == (person, conversation)
+        }
+        for each in self.held.values():
+            if each.person != person:
+                each.may_have_come |= each.came & events
+                each.came -= events
+
     def doubt_received(self, person: bytes, conversation: object) -> None:
         """What hasn't come yet to somebody who was taken out of a group comes perhaps."""
         for each in self.held.values():

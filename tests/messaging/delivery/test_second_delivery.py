@@ -266,10 +266,7 @@ class ComparedHistory(History):
     def doubt_member(self, person: bytes) -> None:
         """What somebody says in the group, and is told of it, comes perhaps."""
         self.removed.add(person)
-        said = self.model.said.values()
-        self.model.doubt_said(
-            {each.id for each in said if (each.person, each.conversation) == (person, "choir")}
-        )
+        self.model.doubt_removed(person, "choir")
         self.model.doubt_told(person=person)
         self.model.doubt_received(person, "choir")
 

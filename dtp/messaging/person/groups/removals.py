@@ -13,6 +13,7 @@ from dtp.messaging.conversation.heard import MAX_HEARD, Heard, SeenByRemovals
 from dtp.messaging.conversation.members import GroupMembers
 from dtp.messaging.conversation.membership import Membership
 from dtp.messaging.conversation.operations import Act
+from dtp.messaging.conversation.state import Said
 from dtp.messaging.person.notices import Notice, What
 
 if TYPE_CHECKING:
@@ -74,6 +75,20 @@ class Removals:
             return group is not None
         place = heard.find_places(person, [event.id]).get(event.id, (device, 0))
         return self._find_seen(group, person).has_seen(event.clock, *place, shown=False)
+
+    def keep_copy(
+        self, conversation: bytes, said: Said, now_ms: int, *, unread: bool, held: bool
+    ) -> tuple[bool, list[Notice]]:
+        """Keep what another device of ours has passed on, as `ReadMessages.keep_said` does. It is shown there: so it
+        is here, also where it came by itself and was held back, unless its author was removed before."""
+        mail, event, group = self._mail, said.event, self._mail.group_of(conversation)
+        if group is not None and said.sender in group.members.removed and not said.told:
+            place = mail.store.heard.find_places(said.sender, [event.id]).get(event.id, (None, None))
+            held = held or not self._find_seen(group, said.sender).has_seen(event.clock, *place, shown=True)
+        is_new, read = mail.reading.keep_said(conversation, said, now_ms, unread=unread, held=held)
+        if not held and not is_new and not said.told:
+            is_new = mail.store.held.show_event(said.sender, event.id)
+        return is_new, read
 
     def show_seen(self, group: Membership | None, person: bytes, event: Event) -> list[Notice]:
         """Return what is shown or hidden now that an event has come, where a removal has seen it and what the same

@@ -100,11 +100,12 @@ class HeldEvents:
         return [(sender, message) for sender, message, unread in released if unread]
 
     def show_event(self, sender: bytes, event: bytes) -> bool:
-        """Show an event that came by itself and was held back. Return whether it is a message that nobody has marked
-        as read."""
-        place = sender, event
-        self._database.execute("UPDATE said SET held = 0 WHERE sender = ? AND id = ? AND told = x''", place)
-        self._bring_back("sender = ? AND id = ? AND told = x''", *place)
+        """Show an event that came by itself and was held back. Return whether it was, and is a message that nobody
+        has marked as read."""
+        place, where = (sender, event), "sender = ? AND id = ? AND told = x''"
+        changed = self._database.execute(f"UPDATE said SET held = 0 WHERE {where} AND held", place)
+        if not self._bring_back(where, *place) and not changed:
+            return False
         query = "SELECT 1 FROM said WHERE sender = ? AND id = ? AND unread"
         return bool(self._database.select_rows(query, *place))
 
