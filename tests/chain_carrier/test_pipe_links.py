@@ -104,7 +104,7 @@ def test_a_link_begins_by_a_number_above_the_one_before():
 
     def on_open(end, header):
         opened.append(header.link)
-        end.last_link = header.link
+        end.note_link(header.link)
 
     async def scenario(chain, *_):
         end = chain.ends[Direction.TO_CLIENT]

@@ -297,7 +297,7 @@ class PipeHub:
         if not self._listeners.may_begin(account):
             log.warning("account %s begins too many links", account)
             return
-        end.last_link = header.link
+        end.note_link(header.link)
         end.opening += 1
         self._start_task(self._accept_link(end, header, take), "dtp-pipes-accept")
 
@@ -454,7 +454,8 @@ class PipeHub:
             since=before,
         )
         end.start_sending(held, found)
-        end.sent += missing > 0
+        if missing > 0:
+            end.note_opened()
         return end
 
     def _add_client(self, end: ChannelEnd) -> None:
@@ -483,7 +484,7 @@ class PipeHub:
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
         end.locked.enter_context(locks.hold_pipes(made.id, self))
         end.start_sending(self._created_pipes(executed))
-        end.sent += 1
+        end.note_opened()
         return end
 
     # ------------------------------------------------------------------------------------------------------ common
