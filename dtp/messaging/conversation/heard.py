@@ -17,7 +17,7 @@ MAX_HEARD: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LastHeard:
     """The last event, by id and clock, that the remover's device showed of each device of the one removed. What was
     said before the clock `since` it may not have: it came later, or was restored."""
 
@@ -30,7 +30,7 @@ class Heard:
         return [self.since, [list(each) for each in self.last]]
 
     @classmethod
-    def read(cls, fields: Any) -> Heard | None:
+    def read(cls, fields: Any) -> LastHeard | None:
         """Return what an operation says, None for anything else."""
         match fields:
             case [since, [*told]] if is_number(since, MAX_CLOCK) and len(told) <= MAX_HEARD:
@@ -48,14 +48,14 @@ class Heard:
 
 
 #: What a removal has seen that says nothing of it: what is shown stays.
-UNTOLD: Final = Heard(MAX_CLOCK + 1)
+UNTOLD: Final = LastHeard(MAX_CLOCK + 1)
 
 
 class SeenByRemovals:
     """What the removals of somebody have seen, any of them: `places` has the device and number of those of their
     events that are here."""
 
-    def __init__(self, removals: Iterable[Heard], places: Mapping[bytes, tuple[bytes, int]]) -> None:
+    def __init__(self, removals: Iterable[LastHeard], places: Mapping[bytes, tuple[bytes, int]]) -> None:
         told = list(removals)
         self._since = max((each.since for each in told), default=0)
         self._last: dict[bytes, int] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from dtp.messaging.conversation.heard import Heard
+from dtp.messaging.conversation.heard import LastHeard
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation, Past, is_count
 
 #: Members of a group, at most.
@@ -56,7 +56,7 @@ class GroupMembers:
     rooms: dict[bytes, str] = field(default_factory=dict)
     invitations: dict[bytes, Invitation] = field(default_factory=dict)
     past: dict[bytes, dict[bytes, Past]] = field(default_factory=dict)
-    removed: dict[bytes, tuple[Heard, ...]] = field(default_factory=dict)
+    removed: dict[bytes, tuple[LastHeard, ...]] = field(default_factory=dict)
 
     @property
     def moderators(self) -> frozenset[bytes]:

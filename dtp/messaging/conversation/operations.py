@@ -14,7 +14,7 @@ from dtp.errors import PeerError
 from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
 from dtp.identity.card import MAX_BYTES as MAX_CARD_BYTES
 from dtp.identity.keys import SIGNATURE_SIZE
-from dtp.messaging.conversation.heard import Heard
+from dtp.messaging.conversation.heard import LastHeard
 from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 
 MEMBERSHIP_DOMAIN: Final = b"dtp.group.operation.v1"
@@ -117,7 +117,7 @@ class Operation:
     nonce: bytes
     encoded: bytes = b""
     card: Card | None = None
-    heard: Heard | None = None
+    heard: LastHeard | None = None
 
     @cached_property
     def id(self) -> bytes:
@@ -158,7 +158,7 @@ class Operation:
         text: str = "",
         parents: Iterable[bytes] = (),
         card: Card | None = None,
-        heard: Heard | None = None,
+        heard: LastHeard | None = None,
     ) -> Operation:
         """Return an operation of the person `author`, signed by its device with this identity."""
         fields = (author, identity.id.key, subject, int(role), text, sorted(parents), secrets.token_bytes(8))
@@ -223,7 +223,7 @@ class Operation:
             case [] if self.act is not Act.RETIRE and len(self.encoded) <= MAX_BYTES:
                 return self
             case [fields] if self.act is Act.REMOVE and len(self.encoded) <= MAX_BYTES:
-                if (heard := Heard.read(fields)) is None:
+                if (heard := LastHeard.read(fields)) is None:
                     raise MembershipError("a removal says something impossible of what it has seen")
                 return replace(self, heard=heard)
             case _:

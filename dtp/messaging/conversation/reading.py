@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from dtp.messaging.conversation.heard import UNTOLD, Heard
+from dtp.messaging.conversation.heard import UNTOLD, LastHeard
 from dtp.messaging.conversation.members import MAX_MEMBERS, MAX_ROOMS, GroupMembers, Invitation
 from dtp.messaging.conversation.operations import Act, MemberRole, Operation, Past
 from dtp.messaging.conversation.placed import PlacedOperation, PlacedOperations
@@ -202,10 +202,10 @@ class GroupReader:
                 found.setdefault(subject, {})[each.author] = past
         return found
 
-    def _find_removed(self, valid: int, roles: dict[bytes, MemberRole]) -> dict[bytes, tuple[Heard, ...]]:
+    def _find_removed(self, valid: int, roles: dict[bytes, MemberRole]) -> dict[bytes, tuple[LastHeard, ...]]:
         """Return, by person who was removed and isn't in the group, what removals have seen of what they said: those
         that no other removal of them has seen."""
-        found: dict[bytes, tuple[Heard, ...]] = {}
+        found: dict[bytes, tuple[LastHeard, ...]] = {}
         seen: dict[bytes, int] = {}
         for each in reversed(self._placed.in_order):
             operation, person = each.operation, each.operation.subject

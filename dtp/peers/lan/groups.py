@@ -18,7 +18,7 @@ GROUP: Final = "239.255.68.84"
 GROUP_V6: Final = "ff12::8000:1ae4"
 
 
-class Group(ABC):
+class MulticastGroup(ABC):
     """A group that is heard and sent to on some interfaces. `open` first, `close` at the end."""
 
     family: ClassVar[socket.AddressFamily]
@@ -92,7 +92,7 @@ class Group(ABC):
         return made
 
 
-class Ipv4Group(Group):
+class Ipv4Group(MulticastGroup):
     """A group of IPv4."""
 
     family = socket.AF_INET
@@ -119,7 +119,7 @@ class Ipv4Group(Group):
         hears.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership(self.address, index))
 
 
-class Ipv6Group(Group):
+class Ipv6Group(MulticastGroup):
     """A group of IPv6 on one link. Those who send to it do so from an address of that link, which no router passes
     on, as do those who answer them."""
 
@@ -153,6 +153,6 @@ class Ipv6Group(Group):
         hears.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, joined)
 
 
-def make_groups(addresses: tuple[str, ...], port: int) -> list[Group]:
+def make_groups(addresses: tuple[str, ...], port: int) -> list[MulticastGroup]:
     """Return a group for each address, by its family."""
     return [(Ipv6Group if ":" in each else Ipv4Group)(each, port) for each in addresses]

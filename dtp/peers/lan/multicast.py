@@ -16,7 +16,7 @@ from dtp.carriers.errors import ListenError
 from dtp.carriers.nearness import Nearness, who_tells
 from dtp.identity import PeerId
 from dtp.peers.book import PeerBook
-from dtp.peers.lan.groups import GROUP, GROUP_V6, Group, make_groups
+from dtp.peers.lan.groups import GROUP, GROUP_V6, MulticastGroup, make_groups
 from dtp.peers.lan.hello import HelloLimits, HelloNode
 from dtp.peers.lan.interfaces import has_address
 from dtp.peers.private import PrivateNetwork
@@ -140,7 +140,7 @@ class Lan:
 
     # ---- datagrams --------------------------------------------------------------------------------------
 
-    def _on_readable(self, group: Group, sock: socket.socket) -> None:
+    def _on_readable(self, group: MulticastGroup, sock: socket.socket) -> None:
         for _ in range(_TURN):
             try:
                 data, source = group.receive(sock)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dtp.messaging.conversation.events import Event
-from dtp.messaging.conversation.heard import MAX_HEARD, Heard, SeenByRemovals
+from dtp.messaging.conversation.heard import MAX_HEARD, LastHeard, SeenByRemovals
 from dtp.messaging.conversation.members import GroupMembers
 from dtp.messaging.conversation.membership import Membership
 from dtp.messaging.conversation.operations import Act
@@ -31,12 +31,12 @@ class Removals:
 
     # ---- what a removal says -----------------------------------------------------------------------------------
 
-    def describe_heard(self, membership: Membership, person: bytes) -> Heard:
+    def describe_heard(self, membership: Membership, person: bytes) -> LastHeard:
         """Return what is shown here of what a member has said."""
         store, conversations = self._mail.store, _conversations(membership)
         saved = [store.get_value(each) for each in (_SINCE, f"{_SINCE} {membership.group.hex()}")]
         since = max(int.from_bytes(each or b"", "big") for each in saved)
-        return Heard(since, tuple(store.heard.list_last(conversations, person, MAX_HEARD)))
+        return LastHeard(since, tuple(store.heard.list_last(conversations, person, MAX_HEARD)))
 
     def note_opened(self, now_ms: int) -> None:
         """Note that what was said before now may be missing here, in all groups, if this device was restored. One
