@@ -31,7 +31,7 @@ PRIVATE: dict[str, int] = {
     "core": 5,
     "daemon": 88,
     "gossip": 22,
-    "graph": 18,
+    "graph": 17,
     "identity": 3,
     "localnet": 12,
     "messaging": 5,
