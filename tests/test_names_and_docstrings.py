@@ -26,7 +26,7 @@ StoreError UpgradePolicy
 """
 
 #: How much of the methods, without properties and those of Python itself, may have one word for a name, %.
-ONE_WORD = 17.0
+ONE_WORD = 17.1
 
 #: What a docstring begins with that says no verb.
 NOUNS = """
