@@ -26,7 +26,7 @@ from dtp.escaping import escape_text
 from dtp.messaging.conversation.operations import MemberRole
 from dtp.messaging.errors import MessageError
 from dtp.messaging.person.group import Group as People
-from dtp.messaging.person.group import History
+from dtp.messaging.person.group import History, Room
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.names import contact_label
 
@@ -193,16 +193,34 @@ def rename(name: str, new_name: str, **who: Any) -> None:
     print_result({"group": new_name, "before": name}, said)
 
 
+def _group_or_room(messenger: Messenger, name: str) -> People | Room:
+    """Return the group of this name or id, or the room that GROUP/ROOM means. Raise `NoGroup`."""
+    of_group, slash, room = name.rpartition("/")
+    try:
+        return _group(messenger, name)
+    except NoGroup:
+        if not slash:
+            raise
+    return _room(_group(messenger, of_group), of_group, room)
+
+
+def _room(found: People, name: str, room: str) -> Room:
+    rooms = [each for each in found.rooms if each.name == room]
+    if not rooms:
+        raise NoGroup(f"{name!r} has no room {room!r}: see 'dtp group list'")
+    return rooms[0]
+
+
 @group.command()
 @click.argument("name")
 @click.argument("text", nargs=-1, required=True)
 @messenger_options
 def send(name: str, text: tuple[str, ...], **who: Any) -> None:
-    """Write TEXT to all members."""
+    """Write TEXT to all members of a group, or in a room of it: NAME/ROOM."""
 
     async def main() -> tuple[str, bool]:
         async with with_warnings(open_messenger(**who)) as messenger:
-            sent = await _group(messenger, name).send(" ".join(text))
+            sent = await messenger.send(_group_or_room(messenger, name), " ".join(text))
             return sent.id.hex(), await deliver(messenger, WAIT, message=sent)
 
     message, sent = run(main())
@@ -220,11 +238,9 @@ def room(name: str, room: str, close: bool, **who: Any) -> None:
     async def work(found: People) -> str:
         if not close:
             return (await found.open_room(room)).id.hex()
-        rooms = [each for each in found.rooms if each.name == room]
-        if not rooms:
-            raise NoGroup(f"{name!r} has no room {room!r}: see 'dtp group list'")
-        await found.close_room(rooms[0])
-        return rooms[0].id.hex()
+        closed = _room(found, name, room)
+        await found.close_room(closed)
+        return closed.id.hex()
 
     made = _run(name, work, **who)
     said = f"{escape_text(name)}/{escape_text(room)} is {'closed' if close else 'open'}"

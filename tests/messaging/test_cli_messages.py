@@ -645,5 +645,11 @@ def test_somebody_joins_a_community_by_a_link(person: Callable[[str], Path]) -> 
     call(bob, "message", "send", "choir/sopranos", "hello")
     (got,) = call(alice, "message", "read")
     assert (got["group"], got["text"]) == ("choir", "hello")
+    call(bob, "group", "send", "choir/sopranos", "and here")
+    call(alice, "message", "read")
+    said = call(alice, "message", "history", "choir/sopranos")
+    assert [each["text"] for each in said] == ["hello", "and here"]
+    for absent in ("choir/altos", "quire/sopranos"):
+        call(bob, "group", "send", absent, "x", code=3)
     call(alice, "group", "revoke", "choir", made["link"])
     call(bob, "group", "room", "choir", "mine", code=3)
