@@ -46,5 +46,10 @@ class Mortal(sqlite3.Connection):
 
 def make_mortal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have all files that are opened in a test be of programs that may be killed."""
+    open_by(monkeypatch, Mortal)
+
+
+def open_by(monkeypatch: pytest.MonkeyPatch, connections: type[sqlite3.Connection]) -> None:
+    """Have all files that are opened in a test be opened by connections of this class."""
     genuine = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=Mortal, **k))
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=connections, **k))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from login_world import PASSWORD, SERVER, Caller, Desk, World, in_world
+from mortal import open_by
 
 from dtp.carriers.nearness import OF_NETWORK
 from dtp.identity import Identity
@@ -239,8 +240,7 @@ def test_work_is_the_same_for_accounts_that_there_are_not(monkeypatch: pytest.Mo
             done.append(query)
             return super().execute(query, *values)
 
-    genuine = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=Counting, **k))
+    open_by(monkeypatch, Counting)
     desk, counts = registered(), {}
     for name in ("alice", "nobody"):
         done.clear()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mortal import open_by
 from post_office import known_identity
 
 from dtp.identity import Identity
@@ -62,8 +63,7 @@ def test_a_line_that_is_killed_anywhere_keeps_each_letter_once(
                 raise Killed
             return super().execute(*arguments)
 
-    genuine = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=Mortal, **k))
+    open_by(monkeypatch, Mortal)
     for statements in itertools.count():
         path, done = tmp_path / f"{statements}.db", []
         store = LineStore(path, bytes(32))
