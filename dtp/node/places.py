@@ -19,7 +19,7 @@ from dtp.identity import PeerId
 from dtp.net.address import Address, AddressError
 from dtp.net.listener import Listener
 from dtp.net.resolver import Candidate, Resolver, for_service
-from dtp.peers.links import PeerLink
+from dtp.peers.links import NODE_SERVICE, PeerLink
 from dtp.peers.reach.messages import RELAY_SERVICE
 from dtp.peers.reach.reach import CHECK_PAUSE, Reach
 from dtp.peers.reach.relay_client import RelayPlace, Reservation, source_of
@@ -58,12 +58,18 @@ LATE: Final = 0.25
 def list_ways(record: PeerRecord | None) -> list[Address]:
     """Return where a node relays, as its record says, by each carrier; QUIC comes first, since holes can be punched
     then. Empty where it doesn't, or there is no record."""
-    if record is None or RELAY_SERVICE not in record.services:
+    relays = record is not None and RELAY_SERVICE in record.services
+    return list_direct(record, RELAY_SERVICE) if relays else []
+
+
+def list_direct(record: PeerRecord | None, service: str = NODE_SERVICE) -> list[Address]:
+    """Return where a record says that its peer is dialled without a relay, QUIC first; empty without a record."""
+    if record is None:
         return []
     found = []
     for url in record.addresses:
         with contextlib.suppress(AddressError):  # whoever signed the record wrote what they liked
-            found.append(Address.direct(record.peer, url, RELAY_SERVICE))
+            found.append(Address.direct(record.peer, url, service))
     found = [each for each in found if urlsplit(each.carrier_url).scheme in (*PROTOCOLS, "memory")]
     return sorted(found, key=lambda each: not each.carrier_url.startswith("quic:"))
 

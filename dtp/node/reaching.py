@@ -22,12 +22,14 @@ from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener
+from dtp.net.resolver import Candidate
 from dtp.node.networks import network_of_link
 from dtp.node.places import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     PROTOCOLS,
     RelayPlaces,
+    list_direct,
     list_other_ways,
     list_proven_ways,
     list_ways,
@@ -36,6 +38,7 @@ from dtp.peers.lan.interfaces import dialled_urls, own_addresses
 from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
 from dtp.peers.reach.dialability import Dialability, DialOrigin, DialReport, is_outside, urls_to_try
 from dtp.peers.reach.errors import ReachRefusal, RelayRefused
+from dtp.peers.reach.place_check import DIAL_TIME
 from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
 from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach, is_relay
 from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace, Reservation
@@ -51,6 +54,8 @@ RECHECK: Final = 1800.0
 #: Seconds until a connection that has stayed relayed is tried again, at first; then twice as long each time, up to
 #: `RECHECK`. What kept it so may be over: a machine has moved, a firewall is gone.
 RETRY: Final = 30.0
+#: Addresses of a peer's record that are dialled then, one after another.
+MOST_DIALLED: Final = 8
 #: The names of tasks that ask peers: those on the internet, and others.
 _CHECK_AFAR: Final = "dtp-node-check-afar"
 _CHECK: Final = "dtp-node-check"
@@ -214,8 +219,9 @@ class NodeReach:
         while not connection.closed and _is_relayed(connection):
             try:
                 with dialled_as_told(teller):
-                    if await self.reach.upgrade_connection(
-                        connection, link or await self._link_to(connection)
+                    there = link or await self._link_to(connection)
+                    if await self.reach.upgrade_connection(connection, there) or await self._dial_recorded(
+                        connection
                     ):
                         return
             except DtpError as error:
@@ -224,6 +230,20 @@ class NodeReach:
                 async with asyncio.timeout(pause):
                     await connection.wait_closed()
             pause = min(2 * pause, RECHECK)
+
+    async def _dial_recorded(self, connection: Connection) -> bool:
+        """Dial where the peer's record says that it is reached without a relay; True if that gave the connection a
+        direct carrier. Two that are in one network reach each other there, though its NAT leads nobody back in."""
+        for address in list_direct(self._record_of(connection.peer))[:MOST_DIALLED]:
+            try:
+                async with asyncio.timeout(DIAL_TIME):
+                    await connection.add_carrier(Candidate(address))
+            except (TimeoutError, DtpError) as error:
+                log.debug("%r isn't reached at %s: %s", connection, address, error)
+                continue
+            self.reach.give_relays_up(connection)
+            return True
+        return False
 
     async def _link_to(self, connection: Connection) -> PeerLink:
         assert self._links is not None

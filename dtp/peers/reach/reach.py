@@ -201,8 +201,7 @@ class Reach:
             asking = self._ask_for_punches(link)
             for patience in ATTEMPTS:
                 if await self._dial_through(connection, place, patience, asking):
-                    connection.drop_carriers(lambda carrier: carrier.scheme == "relay")
-                    self.counters["direct"] += 1
+                    self.give_relays_up(connection)
                     return True
                 if connection.closed or not await asyncio.shield(asking):
                     break
@@ -212,6 +211,11 @@ class Reach:
             self._upgrading.discard(connection)
         self.counters["relayed"] += 1
         return False
+
+    def give_relays_up(self, connection: Connection) -> None:
+        """Close the relayed carriers of a connection that has got a direct one; streams go on."""
+        connection.drop_carriers(lambda carrier: carrier.scheme == "relay")
+        self.counters["direct"] += 1
 
     async def _seen_place(self, connection: Connection) -> tuple[str, int] | None:
         """Return where a relay sees the peer of a connection, or None. If it said so long ago, it is asked again, and

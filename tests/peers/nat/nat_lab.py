@@ -113,6 +113,13 @@ class Lab:
         rule = f"insert rule ip lab forward iifname lan {where}meta l4proto udp drop"
         _run(*self.command(nat, "nft", *rule.split()))
 
+    def connect_hosts(self) -> None:
+        """Have `a` and `b` in one more network, at 10.9.0.1 and 10.9.0.2, beside those behind their NATs."""
+        self.ip("a", "link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", self.name("b"))
+        for number, host in enumerate("ab", 1):
+            self.ip(host, "addr", "add", f"10.9.0.{number}/24", "dev", "eth1")
+            self.ip(host, "link", "set", "eth1", "up")
+
     def move_nat(self, nat: str, before: str, now: str) -> None:
         """Have a NAT get another address outside. What it knew of connections goes with the one before."""
         self.ip(nat, "addr", "del", f"{before}/24", "dev", "wan")

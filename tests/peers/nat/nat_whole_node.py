@@ -1,7 +1,7 @@
 """A `dtp.Node` of the NAT lab, as a program. What it knows of itself are lines of JSON on standard output.
 
-`public [TOPIC] [HOST]`; `hidden PUBLIC`; `mapped PUBLIC`; `asking PUBLIC PEER`; `talking PUBLIC PEER`;
-`member PUBLIC`, where PUBLIC is what `public` says.
+`public [TOPIC] [HOST]`; `hidden PUBLIC`; `mapped PUBLIC`; `asking PUBLIC PEER`; `dialling PUBLIC ADDRESS`;
+`talking PUBLIC PEER`; `member PUBLIC`, where PUBLIC is what `public` says.
 """
 
 from __future__ import annotations
@@ -106,6 +106,22 @@ async def asking(bootstrap: str, peer: str) -> None:
         await until_told()
 
 
+async def dialling(bootstrap: str, address: str) -> None:
+    """Dials another one at an address of a relay, and says by which carriers it talks then, and at last."""
+    async with behind_nat(bootstrap) as node:
+        await until(lambda: len(node.links) > 0)
+        async with await connected(node, address) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"through")
+            first, said = list(connection.stats.carriers), await stream.readexactly(7)
+            await until(lambda: not any(url.startswith("relay:") for url in connection.stats.carriers))
+            stream.write(b"directly")
+            stream.write_eof()
+            said += await stream.read()
+            say(first=first, last=list(connection.stats.carriers), said=said.decode())
+        await until_told()
+
+
 class CarrierChanges:
     """Counts how often a connection that was relayed has become direct. The link to the same peer becomes so as well,
     in its own time, and isn't counted."""
@@ -170,7 +186,7 @@ if __name__ == "__main__":
 
     async def main() -> None:
         async with asyncio.timeout(240):  # the test, which would say less, has 300
-            roles = (public, hidden, mapped, asking, talking, member)
+            roles = (public, hidden, mapped, asking, dialling, talking, member)
             await {each.__name__: each for each in roles}[role](*arguments)
 
     asyncio.run(main())

@@ -9,6 +9,9 @@ import pytest
 from nat_lab import Lab, lab, missing
 from test_nat import Node
 
+from dtp.identity import PeerId
+from dtp.net.address import Address
+
 pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
 LACKS = missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(LACKS), reason=LACKS)]
@@ -33,6 +36,25 @@ def test_a_hidden_node_is_found_at_a_relay_and_reached_directly(kind: str) -> No
         hidden.end()
         (told,) = public.end()
         assert told["serves"]
+
+
+def test_two_in_one_network_whose_nat_leads_nobody_back_in_reach_each_other_there() -> None:
+    """Dialled at a relay's address, and no hole can be made: they stayed relayed for good."""
+    with lab("symmetric", "symmetric") as place:
+        place.connect_hosts()
+        public = Node(place, "pub", "public", program=PROGRAM)
+        bootstrap = json.dumps(public.line()["bootstrap"])
+        hidden = Node(place, "b", "hidden", bootstrap, program=PROGRAM)
+        said = hidden.line()
+        relay, *_ = [url for url in said["addresses"] if url.startswith("relay://")]
+        address = str(Address.direct(PeerId.parse(said["peer"]), relay, "echo"))
+        dialling = Node(place, "a", "dialling", bootstrap, address, program=PROGRAM)
+        reached = dialling.line()
+        assert [url.partition("?")[0] for url in reached["first"]] == [relay.partition("?")[0]]
+        assert reached["last"] == ["quic://10.9.0.2:9000"]
+        assert reached["said"] == "throughdirectly"
+        for each in (dialling, hidden, public):
+            each.end()
 
 
 def test_hidden_members_of_a_topic_are_told_where_each_other_is_and_link_directly() -> None:
