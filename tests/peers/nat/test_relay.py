@@ -240,7 +240,9 @@ def test_urls_that_cannot_be_meant(url: str) -> None:
         run(CARRIERS["relay"].dial(url))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("url", ["", "h:1", f"dtp+tcp://{RELAY.id}@h:1/dtp.relay"])
+@pytest.mark.parametrize(
+    "url", ["", "h:1", f"dtp+tcp://{RELAY.id}@h:1/dtp.relay"], ids=["nothing", "a place", "an address"]
+)
 def test_what_is_no_relay_url_is_told_apart(url: str) -> None:
     """For the address that 'dtp serve --relay' prints it was said that there is no such carrier."""
     with pytest.raises(RelayUrlError, match=r"relay://HOST:PORT\?relay=dtp1"):
