@@ -7,7 +7,7 @@ docs/graph.md, "Summaries".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -77,15 +77,32 @@ async def read_alone(graph: Graph, author: bytes, first: int, last: int) -> Alon
     return alone
 
 
+class OneAtATime:
+    """What own frames give alone, used by one sum at a time, be it in a thread."""
+
+    def __init__(self, alone: Alone) -> None:
+        self.alone = alone
+        #: Held while it is used in the loop.
+        self.lock = asyncio.Lock()
+
+    async def run_in_thread(self, work: Callable[[], bytes]) -> bytes:
+        """Return what `work` does with it in a thread; if the caller is cancelled, others wait until that has
+        ended."""
+        await self.lock.acquire()
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        running.add_done_callback(lambda _: self.lock.release())
+        return await asyncio.shield(running)
+
+
 class SharedAlone:
     """What own frames give alone, for all who sum them up at a time: it takes about as much memory as a graph."""
 
     def __init__(self) -> None:
         #: By the first and the last of the frames; for as long as somebody sums up by it.
-        self._in_use: WeakValueDictionary[tuple[int, int], Alone] = WeakValueDictionary()
+        self._in_use: WeakValueDictionary[tuple[int, int], OneAtATime] = WeakValueDictionary()
         self._lock = asyncio.Lock()
 
-    async def read(self, graph: Graph, first: int, last: int, size: int) -> tuple[Alone, int]:
+    async def read(self, graph: Graph, first: int, last: int, size: int) -> tuple[OneAtATime, int]:
         """Return what the own frames from `first` on, of `size` bytes up to `last`, give alone, and up to which of
         them it may be used: to the last, or shortly before it."""
         author = graph.identity.id.key
@@ -93,14 +110,14 @@ class SharedAlone:
             # what is left out may not have been taken back behind the last
             fitting = [known for known in self._in_use if known[0] <= first <= known[1] <= last]
             upto = max((known[1] for known in fitting), default=0)
-            alone = next((self._in_use.get(known) for known in fitting if known[1] == upto), None)
-            behind = 0 if alone is None else await graph.frames.stored_bytes(author, upto + 1, last)
-            if alone is not None and behind * _TAIL <= size:
-                return alone, upto
+            shared = next((self._in_use.get(known) for known in fitting if known[1] == upto), None)
+            behind = 0 if shared is None else await graph.frames.stored_bytes(author, upto + 1, last)
+            if shared is not None and behind * _TAIL <= size:
+                return shared, upto
             alone = await read_alone(graph, author, first, last)
             await asyncio.to_thread(alone.open_sequences)
-            self._in_use[first, last] = alone
-        return alone, last
+            shared = self._in_use[first, last] = OneAtATime(alone)
+        return shared, last
 
 
 async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
@@ -136,36 +153,36 @@ async def _own_part(graph: Graph, first: int, last: int) -> AsyncGenerator[list[
         async for some in stored(graph, [(author, first, last)]):
             yield some
         return
-    alone, upto = await graph.frames.own_alone.read(graph, first, last, size)
-    async for some in _summed_up(graph, alone, first, upto):
+    shared, upto = await graph.frames.own_alone.read(graph, first, last, size)
+    async for some in _summed_up(graph, shared, first, upto):
         yield some
     if upto < last:
         async for some in _own_part(graph, upto + 1, last):
             yield some
 
 
-async def _summed_up(graph: Graph, alone: Alone, first: int, last: int) -> AsyncIterator[list[bytes]]:
-    run = _Run(graph, alone)
-    async for some in stored(graph, [(alone.author, first, last)]):
+async def _summed_up(graph: Graph, shared: OneAtATime, first: int, last: int) -> AsyncIterator[list[bytes]]:
+    run = _Run(graph, shared)
+    async for some in stored(graph, [(graph.identity.id.key, first, last)]):
         ready: list[bytes] = []
         for data in some:
             one = envelopes.decode(graph.name, data)
-            if run.try_add(one):
+            if await run.try_add(one):
                 continue
-            ready += run.finish_run()
-            if not run.try_add(one):
+            ready += await run.finish_run()
+            if not await run.try_add(one):
                 ready.append(data)
         if ready:
             yield ready
-    yield run.finish_run()
+    yield await run.finish_run()
 
 
 class _Run:
     """Own frames in a row, or summaries of such, and what still counts of them."""
 
-    def __init__(self, graph: Graph, alone: Alone) -> None:
+    def __init__(self, graph: Graph, shared: OneAtATime) -> None:
         self._graph = graph
-        self._alone = alone
+        self._shared = shared
         self._start_run()
 
     def _start_run(self) -> None:
@@ -176,15 +193,18 @@ class _Run:
         self._size = 0
         self._after = 0
 
-    def try_add(self, one: Envelope | Summary) -> bool:
-        """Return whether it is part of the run now; else the run must `end` first, or it can't be summed up at
-        all."""
+    async def try_add(self, one: Envelope | Summary) -> bool:
+        """Return whether it is part of the run now; else `finish_run` first, or it can't be summed up at all."""
         if self._last is not None and one.first_sequence != self._last.sequence + 1:
             return False
+        async with self._shared.lock:
+            return self._add_to_sum(one)
+
+    def _add_to_sum(self, one: Envelope | Summary) -> bool:
         if self._summary is None:
             core = self._graph.replica.core
             self._after = one.after if isinstance(one, Summary) else core.check_frame(one.body)[0]
-            self._summary = Summing(self._alone, self._after)
+            self._summary = Summing(self._shared.alone, self._after)
         if one.body and not self._summary.add_frame(one.body):
             if self._first is None:
                 self._summary = None
@@ -198,15 +218,17 @@ class _Run:
             self._frames.clear()
         return True
 
-    def finish_run(self) -> list[bytes]:
-        """Return what stands for the run. The next one may begin."""
+    async def finish_run(self) -> list[bytes]:
+        """Return what stands for the run; the next one may begin. It is made in a thread: the edits of many frames
+        take long to join."""
         summary, first, last, frames, size = self._summary, self._first, self._last, self._frames, self._size
         after = self._after
         self._start_run()
         if summary is None or first is None or last is None:
             return []
-        body = b"" if frames and size <= _FEW else summary.finish_frame()
-        if frames and (size <= _FEW or size <= (len(body) + envelopes.OVERHEAD) * 5 // 4):
+        is_small = bool(frames) and size <= _FEW
+        body = b"" if is_small else await self._shared.run_in_thread(summary.finish_frame)
+        if is_small or (frames and size <= (len(body) + envelopes.OVERHEAD) * 5 // 4):
             return [frame.encode() for frame in frames]
         clocks = after, last_clock(self._graph.replica.core, last)
         seen = vector.digest(self._graph.frames.heads())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -239,6 +242,47 @@ def test_what_is_made_while_it_is_summed_up_is_lost_nowhere() -> None:
             assert one.replica.save() == other.replica.save()
             await client.close()
             await serving
+
+    run(main())
+
+
+def test_sums_are_finished_beside_the_loop_and_one_after_another() -> None:
+    """Joining the edits of a million operations took 20 s, in which the loop did nothing else."""
+
+    class Held(ThreadPoolExecutor):
+        """One thread, which begins to finish a sum only when it may."""
+
+        def __init__(self) -> None:
+            super().__init__(1)
+            self.asked, self.may_go_on = 0, threading.Event()
+
+        def submit(self, fn: Any, /, *arguments: Any, **named: Any) -> Any:
+            if "finish_frame" in [getattr(one, "__name__", "") for one in getattr(fn, "args", ())]:
+                self.asked += 1
+                super().submit(self.may_go_on.wait)
+            return super().submit(fn, *arguments, **named)
+
+    async def main() -> None:
+        beside = Held()
+        asyncio.get_running_loop().set_default_executor(beside)
+        async with await Graph.open("memory:", identity=ALICE) as one:
+            text = one.text("n", "t")
+            for number in range(300):
+                text.append(f"word {number} " * 5)
+                await one.commit()
+            given_up, kept = (asyncio.create_task(own(one)) for _ in range(2))
+            while not beside.asked:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert beside.asked == 1  # the thread has it still
+            beside.may_go_on.set()
+            (summary,) = await kept
+            assert beside.asked == 2
+            assert [summary] == await own(one)
+            assert isinstance(opened(summary), Summary)
 
     run(main())
 
