@@ -12,6 +12,7 @@ from dtp.cli.messenger import (
     LATER,
     WAIT,
     deliver,
+    hear_first,
     messenger_options,
     open_messenger,
     show_qr,
@@ -52,6 +53,7 @@ def _change(message: str, work: Any, done: str, *, own: bool = False, **who: Any
     wanted = parse_message_id(message)
 
     async def main(messenger: Messenger) -> bool:
+        await hear_first(messenger)
         await work(await find_one(messenger, wanted, own=own))
         return await deliver(messenger, WAIT)
 

@@ -14,6 +14,7 @@ from dtp.cli.messenger import (
     LATER,
     WAIT,
     deliver,
+    hear_first,
     history_amount,
     messenger_options,
     open_messenger,
@@ -220,6 +221,7 @@ def send(name: str, text: tuple[str, ...], **who: Any) -> None:
 
     async def main() -> tuple[str, bool]:
         async with with_warnings(open_messenger(**who)) as messenger:
+            await hear_first(messenger)
             sent = await messenger.send(_group_or_room(messenger, name), " ".join(text))
             return sent.id.hex(), await deliver(messenger, WAIT, message=sent)
 

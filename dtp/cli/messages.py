@@ -21,6 +21,7 @@ from dtp.cli.messenger import (
     WAIT,
     collect,
     deliver,
+    hear_first,
     look_people_up,
     make_folder,
     messenger_options,
@@ -234,6 +235,7 @@ def send(
             await find_one(messenger, answer)
         if attach:
             await reach_for_files(messenger, wait)
+        await hear_first(messenger)
         if text or attach:
             sent = await messenger.send(
                 whom, " ".join(text), attachments=attach, reply_to=answer, disappear=vanish

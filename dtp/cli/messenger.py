@@ -34,6 +34,8 @@ from dtp.tasks import start_task
 
 #: Seconds that a command waits until mailboxes have what it sends, or it has what they have.
 WAIT: Final = 10.0
+#: ... before it says something, until it has what others' devices told meanwhile: what it says goes out later anyway.
+HEAR: Final = 3.0
 #: What is said where that isn't enough.
 LATER: Final = "not all that waits is in mailboxes yet; the next command goes on sending it"
 
@@ -225,6 +227,15 @@ async def collect(messenger: Messenger, wait: float) -> bool:
                 await messenger.wait_collected()
             return True
     return False
+
+
+async def hear_first(messenger: Messenger) -> None:
+    """Collect what waits in the person's mailboxes, within `HEAR` seconds, before something is said: a device that it
+    would be sealed to may be revoked by now, and a member gone."""
+    if messenger.card.mailboxes:
+        with contextlib.suppress(TimeoutError, MailboxGone):
+            async with asyncio.timeout(HEAR):
+                await messenger.wait_collected()
 
 
 async def look_people_up(messenger: Messenger, wait: float) -> None:

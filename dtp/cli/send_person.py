@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from dtp.carriers.errors import DialError
-from dtp.cli.messenger import WAIT, deliver, reach_for_files
+from dtp.cli.messenger import WAIT, deliver, hear_first, reach_for_files
 from dtp.cli.output import print_result
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
@@ -37,6 +37,7 @@ async def send_to_person(
         if await _send_straight(messenger, contact, straight):
             return
         await reach_for_files(messenger, WAIT)
+        await hear_first(messenger)
         sent = await messenger.send(contact, "", attachments=[file])
         delivered = await deliver(messenger, WAIT, message=sent)
     record = {"event": "message", "name": file.name, "to": contact.name, "sent": delivered}

@@ -418,8 +418,7 @@ def test_a_device_is_approved_gets_history_and_is_revoked(
     call(phone, "message", "read")
     (contact,) = call(phone, "message", "contacts")
     assert contact["name"] == "bob"
-    call(bob, "message", "read")  # hears of the phone
-    call(bob, "message", "send", "alice", "to both")
+    call(bob, "message", "send", "alice", "to both")  # he hears of the phone before that
     assert [each["text"] for each in call(phone, "message", "read")] == ["to both"]
     assert call(alice, "message", "read", *key) == []  # it was read on the phone
     for changing, hearing, doing in ((phone, alice, "block"), (alice, phone, "unblock")):
@@ -428,8 +427,7 @@ def test_a_device_is_approved_gets_history_and_is_revoked(
         (contact,) = call(hearing, "message", "contacts")
         assert contact["state"] == ("blocked" if doing == "block" else "contact")
     call(alice, "message", "revoke", new["device"], *key)
-    call(bob, "message", "read")
-    call(bob, "message", "send", "alice", "to one")
+    call(bob, "message", "send", "alice", "to one")  # ... and that it is none of hers any more
     assert [each["text"] for each in call(alice, "message", "read", *key)] == ["to one"]
     assert call(phone, "message", "read") == []
     call(alice, "message", "revoke", new["device"], *key, code=3)
