@@ -293,10 +293,11 @@ def name_servers(url: str) -> str:
 
 
 def describe_fault(error: BaseException, url: str) -> str:
-    """Return an error's first line; for one of a session that is gone, or was never there, with its servers in front:
-    libpq names them only while it connects."""
+    """Return an error's first line; for one of a session that is gone, or was never there, with its servers in front,
+    unless they are named: libpq does that only while it connects."""
     words, servers = first_line(error), name_servers(url)
-    if not isinstance(error, (psycopg.OperationalError, OSError)) or not servers:
+    are_named = all(part in words for each in servers.split(", ") for part in each.rsplit(":", 1))
+    if are_named or not isinstance(error, (psycopg.OperationalError, OSError)):
         return words
     return f"{servers}: {words}"
 

@@ -31,3 +31,5 @@ def test_a_session_that_is_gone_is_said_with_its_server_and_what_a_server_says_i
         "box:5432: it closed the connection"
     )
     assert describe_fault(psycopg.DataError("too long"), url) == "too long"
+    refused = 'connection to server at "box", port 5432 failed: refused'
+    assert describe_fault(psycopg.OperationalError(refused), url) == refused
