@@ -18,6 +18,7 @@ from dtp.crdt.sums.summing import Summing
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames import vector
 from dtp.graph.frames.envelope import Envelope, Summary, last_clock
+from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -89,7 +90,7 @@ class OneAtATime:
         """Return what `work` does with it in a thread; if the caller is cancelled, others wait until that has
         ended."""
         await self.lock.acquire()
-        running = asyncio.ensure_future(asyncio.to_thread(work))
+        running = start_task(asyncio.to_thread(work), name="dtp-graph-sum")
         running.add_done_callback(lambda _: self.lock.release())
         return await asyncio.shield(running)
 
