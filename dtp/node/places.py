@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from dtp.carriers.nearness import network_of_host
+from dtp.carriers.nearness import Nearness, network_of_host
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import PeerId
-from dtp.net.address import Address, AddressError
+from dtp.net.address import Address, AddressError, is_dialled_as_told
 from dtp.net.listener import Listener
 from dtp.net.resolver import Candidate, Resolver, for_service
 from dtp.peers.links import NODE_SERVICE, PeerLink
@@ -60,6 +60,12 @@ def list_ways(record: PeerRecord | None) -> list[Address]:
     then. Empty where it doesn't, or there is no record."""
     relays = record is not None and RELAY_SERVICE in record.services
     return list_direct(record, RELAY_SERVICE) if relays else []
+
+
+def list_told(record: PeerRecord | None, teller: Nearness) -> list[Address]:
+    """Return where a record says that its peer is dialled without a relay, as far as somebody this near may have it
+    dialled."""
+    return [each for each in list_direct(record) if is_dialled_as_told(each, teller)]
 
 
 def list_direct(record: PeerRecord | None, service: str = NODE_SERVICE) -> list[Address]:

@@ -29,9 +29,9 @@ from dtp.node.places import (
     LONGEST_PAUSE,
     PROTOCOLS,
     RelayPlaces,
-    list_direct,
     list_other_ways,
     list_proven_ways,
+    list_told,
     list_ways,
 )
 from dtp.peers.lan.interfaces import dialled_urls, own_addresses
@@ -234,7 +234,8 @@ class NodeReach:
     async def _dial_recorded(self, connection: Connection) -> bool:
         """Dial where the peer's record says that it is reached without a relay; True if that gave the connection a
         direct carrier. Two that are in one network reach each other there, though its NAT leads nobody back in."""
-        for address in list_direct(self._record_of(connection.peer))[:MOST_DIALLED]:
+        told = list_told(self._record_of(connection.peer), who_tells() or Nearness.PROCESS)
+        for address in told[:MOST_DIALLED]:
             try:
                 async with asyncio.timeout(DIAL_TIME):
                     await connection.add_carrier(Candidate(address))

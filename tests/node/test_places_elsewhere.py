@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from urllib.parse import urlsplit
 
 import dtp
+from dtp.carriers.nearness import Nearness
 from dtp.net.address import Address
 from dtp.node.finding import PeerFinding
-from dtp.node.places import MOST_RELAYS, PLACE_TIME, LinkedRelays, list_other_ways, list_ways, take_first
+from dtp.node.places import (
+    MOST_RELAYS,
+    PLACE_TIME,
+    LinkedRelays,
+    list_other_ways,
+    list_told,
+    list_ways,
+    take_first,
+)
 from dtp.peers.book import PeerBook
 from dtp.peers.links import NODE_SERVICE
 from dtp.peers.reach.messages import RELAY_SERVICE
@@ -97,3 +107,21 @@ def test_a_relay_whose_record_names_what_is_no_address_is_asked_at_the_others() 
         ALICE, now=time.time(), addresses=[*nonsense, "tcp://192.0.2.7:1"], services=[RELAY_SERVICE]
     )
     assert [way.carrier_url for way in list_ways(record)] == ["tcp://192.0.2.7:1"]
+
+
+def test_of_a_record_that_is_dialled_which_its_teller_may_have_dialled() -> None:
+    """Who is on the internet has nothing here dialled, and nobody what uses this machine's proxies."""
+    urls = (
+        "tcp://10.0.0.1:1",
+        "tcp://8.8.8.8:2",
+        "wss://8.8.4.4:3?proxy=http://h:1",
+        "relay://8.8.8.8:4?relay=x",
+    )
+    record = PeerRecord.sign(RELAY, now=0.0, addresses=urls)
+
+    def ports(teller: Nearness) -> list[int | None]:
+        return [urlsplit(each.carrier_url).port for each in list_told(record, teller)]
+
+    assert ports(Nearness.PROCESS) == [1, 2]
+    assert ports(Nearness.ANYWHERE) == [2]
+    assert list_told(None, Nearness.PROCESS) == []

@@ -6,7 +6,7 @@ from dtp.graph.sync import protocol
 
 
 class RefusedAuthors:
-    """Of whom nothing is taken from a peer, for now or for good, and of whom it was told to send nothing."""
+    """The authors of whom nothing is taken from a peer, for now or for good, and those of whom it was told so."""
 
     def __init__(self, without: frozenset[bytes] = frozenset()) -> None:
         """`without` are refused whatever they send."""
