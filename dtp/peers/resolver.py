@@ -111,9 +111,10 @@ class PeerResolver(Resolver):
         except TimeoutError:
             pass
         finally:
-            for task in pending:
+            for task in (told, *asked):
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            # Also those that have ended in the same turn as the one that found it: an error of theirs is no news.
+            await asyncio.gather(told, *asked, return_exceptions=True)
         return None
 
     def advice(self, address: Address) -> str:

@@ -206,6 +206,20 @@ def test_interface_that_is_not_there_stops_nobody(port: int) -> None:
     run(main())
 
 
+def test_who_is_looked_for_after_the_lan_was_closed_is_not_found(port: int) -> None:
+    """A connection that outlives its node has its peer looked for when its carrier is lost."""
+
+    async def main() -> None:
+        async with lan(PeerBook(), port) as here:
+            here.publish_record(record(), to_all=True)
+        said = here.sent
+        assert await here.find_record(BOB.id) is None
+        here.ask_everybody()
+        assert here.sent == said
+
+    run(main())
+
+
 def test_own_addresses_are_dialled() -> None:
     assert all(socket.inet_aton(ip) for ip in own_addresses().values())
     assert dialled_urls(["tcp://192.0.2.9:5", "unix:///run/x"]) == ["tcp://192.0.2.9:5"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -71,6 +72,23 @@ def test_first_finder_that_knows_counts() -> None:
     assert (urls, after) == (["tcp://quick:1"], 0.01)
     assert slow.cancelled
     assert book.get(ALICE.id) is not None
+
+
+def test_a_finder_that_fails_as_another_one_finds_is_no_error_of_the_loop() -> None:
+    book, reported = PeerBook(clock=lambda: NOW), list[str]()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+        for _ in range(32):  # in which order tasks of one turn are looked at differs
+            closed = [Found(CarrierError("this one has been closed")) for _ in range(3)]
+            found = await PeerResolver(book, [*closed, Found(record("tcp://a:1"))]).find_record(ALICE.id, PATIENCE)
+            assert found is not None
+        del found, closed
+        gc.collect()
+
+    clock.run(main())
+    assert not reported
 
 
 def test_nobody_is_waited_for_for_long() -> None:

@@ -90,6 +90,7 @@ class Lan:
                 if self._loop is not None:
                     self._loop.remove_reader(each)
             group.close()
+        self._groups.clear()  # connections may outlive the node, and have their peers looked for here
 
     def _join_groups(self) -> None:
         for group in self._groups:
@@ -120,6 +121,8 @@ class Lan:
         """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds. For peers of which
         others have told, or a book, it sends few asks a second: nodes say by themselves that they are here."""
         assert self._loop is not None, "the LAN is not open"
+        if not self._groups:  # it has been closed
+            return None
         is_told = who_tells() is not None
         answer: asyncio.Future[PeerRecord] = self._loop.create_future()
         self._waiting.setdefault(peer, []).append(answer)
@@ -175,7 +178,8 @@ class Lan:
         if self._timer is not None:
             self._timer.cancel()
         assert self._loop is not None
-        self._timer = None if at == math.inf else self._loop.call_at(at, self._handle_timer)
+        is_due = bool(self._groups) and at < math.inf
+        self._timer = self._loop.call_at(at, self._handle_timer) if is_due else None
 
     def _count_sent(self, data: bytes, send: Callable[[], None]) -> None:
         try:
