@@ -121,6 +121,8 @@ class Gossip:
         await self._tasks.stop()
         await self._records.stop()
         self._timer.stop()  # now, since what was done above may have set it again
+        for channel in list(self._channels.values()):  # of those who have opened another stream meanwhile
+            channel.close()
         self._flow.wake_waiters()
 
     def loop_time(self) -> float:

@@ -562,6 +562,33 @@ def test_gossip_that_does_not_run_says_so():
     run(main)
 
 
+def test_who_opens_a_stream_while_gossip_ends_is_not_read_once_it_has_ended():
+    reported = []
+
+    async def main(stack):
+        loop, checking = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+
+        async def check(message):
+            checking.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(3)  # meanwhile the neighbour opens another stream
+
+        made = await stack.enter_async_context(nodes(2))
+        ends, stays = made[0].gossip, made[1].gossip
+        _, there = await joined(stack, made, validator=check)
+        await there.publish(b"checked for long")
+        await checking.wait()
+        await ends.__aexit__(None, None, None)
+        async with stays.topic("another"):  # which neighbours are told
+            await asyncio.sleep(1)
+
+    run(main)
+    assert not reported
+
+
 def test_what_is_no_frame_ends_the_stream_and_nothing_else():
     async def main(stack):
         made = await stack.enter_async_context(nodes(3))

@@ -82,7 +82,9 @@ def test_a_finder_that_fails_as_another_one_finds_is_no_error_of_the_loop() -> N
         loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
         for _ in range(32):  # in which order tasks of one turn are looked at differs
             closed = [Found(CarrierError("this one has been closed")) for _ in range(3)]
-            found = await PeerResolver(book, [*closed, Found(record("tcp://a:1"))]).find_record(ALICE.id, PATIENCE)
+            found = await PeerResolver(book, [*closed, Found(record("tcp://a:1"))]).find_record(
+                ALICE.id, PATIENCE
+            )
             assert found is not None
         del found, closed
         gc.collect()
