@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
     from dtp.graph import Graph
-    from dtp.identity import Account, Card, Identity
+    from dtp.identity import Account, Card, Device, Identity
 
 _CARD = ".card"
 #: The most bytes that are read of a file with a card: more than any card has, as text for messages.
@@ -126,6 +127,14 @@ def save_account(file: str, account: Account) -> None:
         raise AccountFileError(f"{path} can't be written: {error.strerror}") from error
 
 
+def _parse_devices(given: Iterable[str]) -> list[Device]:
+    """Return the devices that are given as PEER=LABEL, or PEER alone. Raises `PeerIdError`."""
+    from dtp.identity import Device, PeerId
+
+    named = [each.partition("=") for each in given]
+    return [Device(PeerId.parse(peer).key, label) for peer, _, label in named]
+
+
 def device_record(peer: str, label: str) -> dict[str, Any]:
     """Return a device as a JSON object."""
     return {"peer": peer, "label": label}
@@ -160,10 +169,9 @@ def create(file: str, recovery: str, device: tuple[str, ...]) -> None:
     Example:
       dtp account create --recovery /media/stick/recovery.pem "$(dtp id -q)=laptop"
     """
-    from dtp.identity import Account, Device, Identity, PeerId
+    from dtp.identity import Account, Identity
 
-    named = [one.partition("=") for one in device]
-    devices = [Device(PeerId.parse(name).key, label) for name, _, label in named]
+    devices = _parse_devices(device)
     key, other = Identity.generate(), Identity.generate()
     made = Account.create(key, other.id, devices)
     if card_path(file).exists():
@@ -186,15 +194,18 @@ def show(file: str, card: str | None) -> None:
 
 @account.command()
 @account_file
-@_peer
+@click.argument("device", metavar="PEER[=LABEL]")
 @click.argument("label", default="")
 @json_option
-def add(file: str, peer: str, label: str) -> None:
+def add(file: str, device: str, label: str) -> None:
     """Add a device, or change the LABEL of one. Then give the device the card, or join graphs again with the new
     card."""
     from dtp.identity import PeerId
 
-    changed = load_account(file).add(PeerId.parse(peer), label)
+    (named,) = _parse_devices((device,))
+    if label and named.label:
+        raise click.UsageError(f"two labels for one device: {named.label!r} and {label!r}")
+    changed = load_account(file).add(PeerId(named.key), label or named.label)
     save_account(file, changed)
     _show(changed.card)
 
@@ -300,15 +311,13 @@ def rotate(file: str, card: str, recovery: str, next_recovery: str, devices: tup
     Then tell each graph ('dtp graph account FILE --key ... --take-over') and your contacts ('dtp message card
     --account FILE').
     """
-    from dtp.identity import Account, Device, Identity, PeerId
+    from dtp.identity import Account, Identity
 
     newest = read_card(card)
     if card_path(file).exists() and not os.path.samefile(card_path(file), card):
         raise AccountFileError(f"{card_path(file)} is of another card: name another --key")
-    named = [one.partition("=") for one in devices]
-    listed = [Device(PeerId.parse(name).key, label) for name, _, label in named]
     key, other = Identity.generate(), Identity.generate()
-    made = Account.rotate(newest, load_recovery(recovery), key, other.id, listed)
+    made = Account.rotate(newest, load_recovery(recovery), key, other.id, _parse_devices(devices))
     other.save(next_recovery)
     key.save(file)
     save_account(file, made)

@@ -8,7 +8,7 @@ import signal
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -48,6 +48,8 @@ from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.plurals import count_of
 from dtp.tasks import start_task
+
+_OLDER: Final = "that card is older than the one that is known here, and changes nothing; if there is a newer one, ask for it"
 
 
 @click.group(cls=CommandGroup)
@@ -135,6 +137,8 @@ def add(given: str, nickname: str | None, **who: Any) -> None:
 
     async def work(messenger: Messenger) -> tuple[Contact, str]:
         contact = await (messenger.find_person(text) if named else messenger.add_contact(text))
+        if not named and contact.is_newer_than(ContactCard.parse_text(text)):
+            print_note({"older": True, "person": contact.card.person_name}, _OLDER)
         if nickname is not None:
             await messenger.rename_contact(contact, nickname)
         await tell_own_devices(messenger)

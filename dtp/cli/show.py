@@ -45,6 +45,8 @@ def _field(key: str, value: Any) -> tuple[str, str]:
         return key.removesuffix("_mist").replace("_", " "), amount(value)
     if key.endswith("_ms") and isinstance(value, int) and _MOMENTS < value < _LAST_MOMENT:
         return key.removesuffix("_ms").replace("_", " "), moment(value)
+    if key == "expires_ms" and value == 0:
+        return "expires", "never"
     return key.replace("_", " "), plain(value)
 
 

@@ -165,3 +165,8 @@ def test_the_web_page_has_text_and_never_markup():
     assert not any(
         word in page for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write")
     )
+
+
+def test_what_ends_never_says_so():
+    assert table({"expires_ms": 0}) == "expires  never"
+    assert table({"expires_ms": 1_700_000_000_000}) == "expires  2023-11-14 22:13:20.000 UTC"

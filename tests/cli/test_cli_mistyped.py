@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -231,8 +232,8 @@ def test_bytes_of_a_command_line_that_are_no_text_are_named(
     monkeypatch.setenv("DTP_HOME", str(tmp_path))
     monkeypatch.setenv("DTP_MESSAGES", str(tmp_path / "messages.sqlite"))
     assert CliRunner().invoke(main, ["keygen"]).exit_code == 0
-    for json in ([], ["--json"]):
-        done = CliRunner().invoke(main, [*words, *json])
+    for option in ([], ["--json"]):
+        done = CliRunner().invoke(main, [*words, *option])
         assert (done.exit_code, "isn't text: it has bytes that aren't UTF-8" in done.stderr) == (2, True), (
             done.output
         )
@@ -271,3 +272,18 @@ def test_the_benchmark_measures_something_or_says_why_not(words: list[str]) -> N
     )
     assert done.returncode == 2
     assert words[-1] in done.stderr
+
+
+def test_a_device_of_an_account_has_its_label_in_one_form_everywhere(tmp_path: Path) -> None:
+    key, away = str(tmp_path / "account.pem"), str(tmp_path / "away.pem")
+
+    def change(*arguments: str) -> list[str]:
+        done = CliRunner().invoke(main, ["account", *arguments, "--key", key, "--json"])
+        assert done.exit_code == 0, done.stderr
+        return [each["label"] for each in json.loads(done.stdout)["devices"]]
+
+    assert change("create", "--recovery", away, f"{PEER}=laptop") == ["laptop"]
+    assert change("add", f"{PEER}=desk") == ["desk"]
+    assert change("add", PEER, "shelf") == ["shelf"]
+    done = CliRunner().invoke(main, ["account", "add", f"{PEER}=desk", "shelf", "--key", key])
+    assert (done.exit_code, "'desk' and 'shelf'" in done.stderr) == (2, True), done.stderr

@@ -17,9 +17,11 @@ try:
     from redis.exceptions import (
         AuthenticationError,
         AuthorizationError,
+        ConnectionError,
         NoPermissionError,
         RedisError,
         ResponseError,
+        TimeoutError,
     )
 except ImportError as error:
     raise ConfigError("Redis for [state] takes a package: pip install 'dtp-sockets[state-redis]'") from error
@@ -44,6 +46,9 @@ class RedisCountStore:
         self._broken: set[str] = set()
         self._redis = redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
 
+    def _describe(self, error: Exception) -> str:
+        return f"Redis: {describe_fault(error, self._redis.connection_pool)}"
+
     def _key_name(self, key: CountKey) -> str:
         return f"dtpd:{self._host}:{key.scope}:{key.period}:{key.caller}"
 
@@ -54,11 +59,11 @@ class RedisCountStore:
             await self._redis.ping()
         except (RedisError, OSError) as error:
             if (mended := what_mends(error)) is not None:
-                raise StateUnusable(f"[state] Redis: {error}; {mended}") from error
+                raise StateUnusable(f"[state] {self._describe(error)}; {mended}") from error
             if isinstance(error, ResponseError) and await self._has_another_database():
                 words = "the server has no database of this number"
-                raise StateUnusable(f"[state] Redis: {error}; {words}") from error
-            raise StateError(f"Redis: {error}") from error
+                raise StateUnusable(f"[state] {self._describe(error)}; {words}") from error
+            raise StateError(self._describe(error)) from error
 
     async def _has_another_database(self) -> bool:
         """Return whether the server answers in the database that each has, 0, and it isn't the one that is meant."""
@@ -93,7 +98,7 @@ class RedisCountStore:
                     pipe.expire(name, _KEEP)
                 answers = await pipe.execute(raise_on_error=False) if deltas else []
         except (RedisError, OSError) as error:
-            raise StateError(f"Redis: {error}") from error
+            raise StateError(self._describe(error)) from error
         totals, broken = {}, set()
         for at, key in enumerate(deltas):
             requests, data, _ = answers[3 * at : 3 * at + 3]
@@ -120,14 +125,14 @@ class RedisCountStore:
         try:
             await self._redis.hset(f"dtpd:{self._host}:bans", caller, repr(until))
         except (RedisError, OSError) as error:
-            raise StateError(f"Redis: {error}") from error
+            raise StateError(self._describe(error)) from error
 
     async def list_bans(self, now: float) -> Mapping[str, float]:
         """Raises `StateError`."""
         try:
             found = await self._redis.hgetall(f"dtpd:{self._host}:bans")
         except (RedisError, OSError) as error:
-            raise StateError(f"Redis: {error}") from error
+            raise StateError(self._describe(error)) from error
         bans: dict[str, float] = {}
         unread = set()
         for row in found.items():  # one that somebody wrote there by hand must not lift all others
@@ -160,6 +165,20 @@ def what_mends(error: BaseException | None) -> str | None:
     if is_refused_for_good(error):
         return "the server's certificate has to be of this name, and of an issuer that the URL names"
     return None
+
+
+def name_server(pool: Any) -> str:
+    """Return the server of a client's pool as HOST:PORT, or the path of its socket, without user and password."""
+    given = pool.connection_kwargs
+    return str(given.get("path") or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}")
+
+
+def describe_fault(error: Exception, pool: Any) -> str:
+    """Return an error's words; for one of a line that is gone, or was never there, with its server in front, unless
+    it is named: the client does that only while it connects."""
+    words, server = str(error) or repr(error), name_server(pool)
+    is_of_line = isinstance(error, (ConnectionError, TimeoutError, OSError))
+    return f"{server}: {words}" if is_of_line and server not in words else words
 
 
 def find_wrong_setting(url: str) -> str | None:

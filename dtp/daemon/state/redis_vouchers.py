@@ -32,7 +32,7 @@ try:
     from redis.exceptions import RedisError
     from redis.retry import Retry
 
-    from dtp.daemon.state.redis import find_wrong_setting, what_mends
+    from dtp.daemon.state.redis import describe_fault, find_wrong_setting, what_mends
 except ImportError as error:
     raise ConfigError("Redis for vouchers takes a package: pip install 'dtp-sockets[state-redis]'") from error
 
@@ -234,7 +234,8 @@ class RedisVouchers:
             return work(self._redis)
         except (RedisError, OSError) as error:
             self._safe = False
-            raise StoreError(f"the vouchers in Redis: {error}") from error
+            words = describe_fault(error, self._redis.connection_pool)
+            raise StoreError(f"the vouchers in Redis: {words}") from error
 
     def _check_safe(self) -> None:
         """Raise `RedisUnsafe` for a server that may forget what it has answered for."""

@@ -90,6 +90,10 @@ class Contact:
         """The devices that may write for the person, by the accepted card and by one that waits for consent."""
         return {*self.card.devices, *(self.pending.devices if self.pending else ())}
 
+    def is_newer_than(self, card: ContactCard) -> bool:
+        """True if a newer card of the person is known than this one, which changes nothing then."""
+        return (self.pending or self.card).supersedes(card)
+
     def may_have(self, device: bytes) -> bool:
         """True if what waits for a device may be sent to it. False for devices of a blocked contact, and for a device
         that the newest card doesn't name any more, even while that card waits for consent."""

@@ -329,13 +329,16 @@ class Messenger:
         return Group(self, found.group) if found else None
 
     async def add_contact(self, card: ContactCard | str) -> Contact:
-        """Add a contact by a card, or a card as text, that somebody has handed over. Return the contact.
+        """Add a contact by a card, or a card as text, that somebody has handed over. Return the contact. A card that
+        is older than the one that is known changes nothing, and is told (`OLDER_CARD`).
 
         Raise `CardRolledBack` or `CardEnded` if the chain says that an account's card counts no more.
         """
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
         await self.tasks.lookup.check_card(told)
         contact = await self.delivery.run_in_thread(self.correspondence.add_contact, told, now_ms())
+        if contact.is_newer_than(told):
+            self.tell([Notice(What.OLDER_CARD, contact.person, contact.person, detail=contact.name)])
         self.delivery.wake_up()  # a group of theirs may have ceased to be an invitation
         return contact
 
