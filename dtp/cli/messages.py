@@ -49,7 +49,9 @@ from dtp.messaging.person.messenger import Message, Messenger
 from dtp.plurals import count_of
 from dtp.tasks import start_task
 
-_OLDER: Final = "that card is older than the one that is known here, and changes nothing; if there is a newer one, ask for it"
+_OLDER: Final = (
+    "that card is older than the one that is known here, and changes nothing: ask for the newest one"
+)
 
 
 @click.group(cls=CommandGroup)

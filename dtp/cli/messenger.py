@@ -67,7 +67,8 @@ PEOPLE_WARNINGS: Final = {
     "renew', then 'dtp message card'), and nothing can be written to them",
     What.OWN_CARD_ENDS: "your card ends at {name}: from then on nobody is shown what you write, nor writes to you; "
     "renew it ('dtp account renew', then 'dtp message card --account FILE')",
-    What.REVOKED: "this device isn't one of your account any more",
+    What.REVOKED: "this device isn't one of your account any more: nobody sends it anything, nor takes what it says; "
+    "to have it back, approve it where the account's key is ('dtp message approve'), then 'dtp message join' here",
     What.RENEWED: "this device has begun anew, with other keys: {name}",
     What.PAST_GIVEN: "{name} is given what was said before in a group",
     What.JOIN_REFUSED: "somebody wasn't let into a group by a link of yours: {name}",

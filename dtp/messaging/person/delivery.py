@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, LimitError, PeerError
 from dtp.identity import Identity
+from dtp.messaging.cards import ContactCardError
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.pool import ConnectMailbox, MailboxPool
@@ -44,6 +45,8 @@ _FIRST_PAUSE: Final = 0.5
 _TURN: Final = 1.0
 #: ... and for our own mailboxes, to which a group's state is uploaded.
 _UPLOAD_TURN: Final = 30.0
+#: ... and that it takes for mailboxes to have a card that has changed: a program may end at once.
+_PUBLISH_TURN: Final = 5.0
 #: Seconds for which a mailbox keeps an envelope.
 LIFETIME: Final = 30 * 86_400
 #: Seconds until an acknowledgement is sent, one for all that is received meanwhile.
@@ -314,6 +317,7 @@ class Delivery:
         is_in = False
         try:
             await self._publish_keys(client)
+            await self._look_whether_revoked(client)
             if self._mail.stamp_mib and await client.get_price() is None:
                 self._on_notices([Notice(What.STAMPS_NOT_SOLD, detail=address)])
             await client.watch_tray(Tray.KNOWN)
@@ -389,6 +393,21 @@ class Delivery:
             await client.put_card(self._mail.card)
         await self._upload_states(client)
 
+    async def _look_whether_revoked(self, client: MailboxClient) -> None:
+        """Notify the program once if a mailbox of ours has a newer card that doesn't name this device, from another
+        device of ours: whoever is revoked is sent nothing more, and wouldn't hear of it."""
+        mail = self._mail
+        for device in mail.own_devices:
+            try:
+                card = await client.get_card(device)
+            except (MailboxRefused, ContactCardError):  # there is none yet
+                continue
+            is_newer = card.person == mail.person and card.supersedes(mail.card)
+            if is_newer and mail.identity.id.key not in card.devices:
+                told = await self.run_in_thread(mail.take_found_card, card, client.nearness, now_ms())
+                self._on_notices(each for each in told if each not in self._refusals_told)
+                self._refusals_told.update(told)
+
     async def _upload_states(self, client: MailboxClient) -> None:
         """Upload states of our groups that others are to fetch to a mailbox of ours; again if the mailbox has lost
         them."""
@@ -410,10 +429,12 @@ class Delivery:
         if begun:
             await asyncio.wait(begun, timeout=_UPLOAD_TURN)
 
-    def publish_again(self) -> None:
-        """Publish our current card and keys to our mailboxes."""
-        for client in list(self.own.values()):
-            self._tasks.start(self._publish_once(client), name="dtp-messages-publish")
+    async def publish_again(self) -> None:
+        """Publish our current card and keys to our mailboxes, in the background where one takes long."""
+        clients = list(self.own.values())
+        begun = [self._tasks.start(self._publish_once(each), name="dtp-messages-publish") for each in clients]
+        if begun:
+            await asyncio.wait(begun, timeout=_PUBLISH_TURN)
 
     async def _publish_once(self, client: MailboxClient) -> None:
         with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
@@ -425,6 +446,7 @@ class Delivery:
                 await self.on_kept_up(address, client)
             await asyncio.sleep(_KEEP_UP)
             await self._publish_keys(client)
+            await self._look_whether_revoked(client)
 
     async def _take_signals(self, client: MailboxClient) -> None:
         while True:

@@ -671,5 +671,5 @@ class Messenger:
     async def _change_account(self, account: Account) -> None:
         await self.delivery.run_in_thread(self.correspondence.change_account, account, now_ms())
         self.delivery.wake_up()
-        self.delivery.publish_again()
+        await self.delivery.publish_again()
         self.tasks.lookup.publish_soon()

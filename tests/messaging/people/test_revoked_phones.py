@@ -356,6 +356,30 @@ def test_a_device_that_is_revoked_while_its_mailbox_is_dialled_is_sent_nothing(t
     post_office(main, tmp_path, "revoked-meanwhile")
 
 
+def test_a_device_that_was_revoked_while_it_was_away_hears_of_it_once(tmp_path: Path) -> None:
+    """Nobody sends it anything any more, so it read on, and said nothing."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        account = Account.create(
+            known_identity("key"), known_identity("recovery").id, [Device(known_identity("alice").id.key)]
+        )
+        async with at.messenger("alice", box, account=account) as alice:
+            await alice.wait_reached()
+            async with at.messenger("alice-phone") as phone:
+                await phone.join(await alice.approve_device(phone.identity.id, "phone"))
+                await phone.wait_collected()
+            await alice.revoke_device(phone.identity.id)
+            person = alice.card.person
+        for _ in range(2):  # each program that runs there
+            async with at.messenger("alice-phone") as phone:
+                await phone.wait_collected()
+                told = [each for each in phone.take_notices() if each.what is What.REVOKED]
+                assert told == [Notice(What.REVOKED, person)]
+
+    post_office(main, tmp_path, "revoked-away")
+
+
 class EndedAccount(CardSource):
     async def check_card(self, card: ContactCard) -> None:
         if card.name == "alice":
