@@ -1,1 +1,3 @@
-"""End to end, as a value: keys of devices, sessions, order and repair. No socket, clock or disk."""
+"""End-to-end encryption, as values: the keys of devices, sessions, the order of messages, and repair. No sockets,
+clocks or disk.
+"""

@@ -1,7 +1,7 @@
-"""Envelopes: what a mailbox sees of a message, which is whom it is for and a size that many messages have.
+"""Envelopes: all that a mailbox sees of a message, which are its recipient and one of a few sizes.
 
-Source: docs/messaging.md, "The envelope". The sender is inside, sealed to the device that opens it (libsodium's
-sealed box: X25519, XSalsa20-Poly1305, a new key for each).
+Source: docs/messaging.md, "The envelope". The sender's name is inside, sealed to the device that opens the envelope
+(libsodium's sealed box: X25519 and XSalsa20-Poly1305, with a new key for each envelope).
 """
 
 from __future__ import annotations
@@ -14,26 +14,31 @@ from dtp.messaging.errors import EnvelopeBroken, KeysForged, MessageTooLong
 from dtp.messaging.packing import pack, unpack
 
 VERSION: Final = 1
-#: Bytes that envelopes have: each message takes the next larger one.
+#: The sizes of envelopes, in bytes: each is padded to the smallest size that its message fits into.
 SIZES: Final = tuple(512 << each for each in range(9))
 MAX_BYTES: Final = SIZES[-1]
-#: Bytes of a payload, at most: what a letter says besides, and the keys in a first one, take less than the rest.
+#: The largest payload, in bytes. The rest of an envelope is enough for a letter's other fields, and for the keys in
+#: a session's first letter.
 MAX_PAYLOAD: Final = MAX_BYTES - 4096
-#: A version, a sealed box's public key and MAC, and the length of what is inside.
+#: The bytes around the padded content: the version, and the public key and MAC of the sealed box. Then the bytes of
+#: the content's length, which is inside.
 _OUTSIDE: Final = 1 + 48
 _LENGTH: Final = 4
 KEY_BYTES: Final = 32
 
 
 def seal_envelope(content: bytes, sealing_key: bytes, *, least: int = 0) -> bytes:
-    """Return `content` sealed to a device's X25519 key, padded to one of `SIZES` of at least
-    `least` bytes. Raise `MessageTooLong`, and `KeysForged` for a key that nothing can be sealed to.
+    """Return `content` sealed to a device's X25519 key, padded to one of `SIZES` that is at least `least`.
+
+    Raise `MessageTooLong`, and `KeysForged` for a key that nothing can be sealed to.
     """
     return bytes((VERSION,)) + _seal_to(pad(content, _OUTSIDE, least=least), sealing_key)
 
 
 def check_sealing_key(key: bytes) -> None:
-    """Raise `KeysForged` for a key that nothing can be sealed to: else messages for others would wait behind it."""
+    """Raise `KeysForged` for a key that nothing can be sealed to. It is checked before the key is used, so that it
+    doesn't hold up messages for others.
+    """
     _seal_to(b"", key)
 
 
@@ -49,7 +54,7 @@ def _seal_to(padded: bytes, sealing_key: bytes) -> bytes:
 
 
 def open_envelope(envelope: bytes, identity: Identity) -> bytes:
-    """Return what `seal_envelope` sealed to the static key of `identity`. Raise `EnvelopeBroken`."""
+    """Return the content that `seal_envelope` has sealed to the static key of `identity`. Raise `EnvelopeBroken`."""
     from nacl.bindings import crypto_box_seal_open
     from nacl.exceptions import CryptoError
 
@@ -63,7 +68,8 @@ def open_envelope(envelope: bytes, identity: Identity) -> bytes:
 
 
 def pad(content: bytes, outside: int = 0, *, least: int = 0, sizes: Sequence[int] = SIZES) -> bytes:
-    """Return `content` behind its length, with zeros up to one of `sizes`, less the bytes that are put `outside`.
+    """Return `content` after its length, filled with zeros up to one of `sizes`, less the `outside` bytes that are
+    put around it.
 
     Raise `MessageTooLong`.
     """
@@ -77,7 +83,7 @@ def pad(content: bytes, outside: int = 0, *, least: int = 0, sizes: Sequence[int
 
 
 def unpad(padded: bytes) -> bytes:
-    """Return what `pad` was given. Raise `EnvelopeBroken`."""
+    """Return the content that `pad` was called with. Raise `EnvelopeBroken`."""
     end = _LENGTH + int.from_bytes(padded[:_LENGTH], "big")
     if end > len(padded) or padded[end:].strip(b"\0"):
         raise EnvelopeBroken("an envelope isn't padded as it has to be")
@@ -85,8 +91,9 @@ def unpad(padded: bytes) -> bytes:
 
 
 class Sealed:
-    """What is in an envelope: who claims to send it, Olm's message, and the sender's signed keys where it is a
-    session's first. That the claim holds only the session shows."""
+    """The content of an envelope: the device that claims to have sent it, a message of Olm, and the sender's signed
+    keys if the message is the first of a session. Only opening the message shows whether the claim is true.
+    """
 
     __slots__ = ("keys", "kind", "message", "sender")
 
@@ -94,12 +101,12 @@ class Sealed:
         self.sender, self.kind, self.message, self.keys = sender, kind, message, keys
 
     def encode(self) -> bytes:
-        """Return it as bytes, for `seal_envelope`."""
+        """Return the content as bytes, for `seal_envelope`."""
         return pack([self.sender, self.kind, self.message, self.keys])
 
     @classmethod
     def parse(cls, content: bytes) -> Sealed:
-        """Return what `encode` gave. Raise `EnvelopeBroken`."""
+        """Return the content that `encode` has encoded. Raise `EnvelopeBroken`."""
         match unpack(content, EnvelopeBroken, "what is in an envelope"):
             case [bytes(sender), 0 | 1 as kind, bytes(message), bytes(keys)] if len(sender) == KEY_BYTES:
                 return cls(sender, int(kind), message, keys)

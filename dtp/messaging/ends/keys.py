@@ -1,4 +1,4 @@
-"""Keys that a device publishes in its mailboxes, signed by it, from which others begin sessions while it is away."""
+"""The signed keys that a device publishes in its mailboxes, with which others begin sessions while it is away."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ ONE_TIME_DOMAIN: Final = b"dtp.device.onetime.v1"
 VERSION: Final = 1
 KEY_BYTES: Final = 32
 INSTANCE_BYTES: Final = 16
-#: A statement of keys is good for so long, ms: a mailbox can't hold newer ones back for longer.
+#: Ms for which signed keys are valid: a mailbox can't withhold newer ones for longer than this.
 LIFETIME_MS: Final = 60 * 86_400_000
-#: A new one, with a new fallback key, is made after so long, ms.
+#: Ms after which a device signs new keys, with a new fallback key.
 RENEW_MS: Final = 7 * 86_400_000
 #: How far clocks may differ, ms.
 SKEW_MS: Final = 3_600_000
 MAX_BYTES: Final = 512
-#: In the place of Olm's keys: the device has no ratchet, such as a line for tips, and gets sealed letters.
+#: Stands for Olm's keys where a device has no ratchet and is sent sealed letters, as a tip line is.
 NO_RATCHET: Final = bytes(KEY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceKeys:
-    """What a device says of its keys. `instance` is new whenever its state may have been used elsewhere."""
+    """The keys that a device has signed. `instance` is new whenever the device's state may have been used
+    elsewhere.
+    """
 
     device: bytes
     instance: bytes
-    #: Unix time in ms when it was signed; rises.
+    #: Unix time in ms at which they were signed. It rises.
     sequence: int
-    #: Olm's identity key, the X25519 key that envelopes are sealed to, and the key to use where no one-time key is
+    #: Olm's identity key, the X25519 key that envelopes are sealed to, and the key to use when no one-time key is
     #: left.
     olm: bytes
     sealing: bytes
@@ -42,14 +44,14 @@ class DeviceKeys:
     encoded: bytes = b""
 
     def signed_by(self, identity: Identity) -> DeviceKeys:
-        """Return it, signed by the device."""
+        """Return the keys, signed by the device, whose identity is given."""
         fields = (self.device, self.instance, self.sequence, self.olm, self.sealing, self.fallback)
         body = pack([VERSION, *fields])
         return DeviceKeys(*fields, encoded=pack([body, identity.sign(domain_tag(KEYS_DOMAIN) + body)]))
 
     @classmethod
     def parse(cls, data: bytes) -> DeviceKeys:
-        """Return the keys that these bytes are. Raise `KeysForged` unless the device they name has signed them."""
+        """Return the decoded keys. Raise `KeysForged` unless the device that they name has signed them."""
         if len(data) > MAX_BYTES:
             raise KeysForged(f"keys of a device of {len(data)} bytes; {MAX_BYTES} are the most")
         match unpack(data, KeysForged, "what a device says of its keys"):
@@ -73,31 +75,33 @@ class DeviceKeys:
         return cls(device, instance, sequence, olm, sealing, fallback, data)
 
     def check_time(self, now_ms: int) -> None:
-        """Raise `KeysForged` if they have ended by `now_ms`, or are from the future."""
+        """Raise `KeysForged` if the keys have expired by `now_ms`, or are from the future."""
         if not self.sequence - SKEW_MS <= now_ms <= self.sequence + LIFETIME_MS:
             raise KeysForged(
                 "keys of a device have ended, or are from the future: it has to publish new ones"
             )
 
     def is_older(self, known: DeviceKeys, latest: int) -> bool:
-        """True if the device has signed `known` later, unless that was after `latest`."""
+        """True if the device has signed `known` after these keys. Keys in `known` that are signed after `latest`
+        don't count: a clock that was ahead has signed them.
+        """
         return are_older((self.sequence, self.encoded), (known.sequence, known.encoded), latest)
 
     def check_newer(self, known: DeviceKeys | None, latest: int) -> None:
-        """Raise `KeysRolledBack` if the device has signed newer ones that are known; those of after `latest` were
-        made by a clock that was ahead, and any others are newer."""
+        """Raise `KeysRolledBack` if these keys are older than the `known` ones, as `is_older` says."""
         if known is not None and self.is_older(known, latest):
             raise KeysRolledBack("older keys than those that are known: the mailbox holds newer ones back")
 
 
 def are_older(keys: tuple[int, bytes], known: tuple[int, bytes], latest: int) -> bool:
-    """Return True for keys, each a sequence and the bytes, that are older than those that are known, unless these are
-    of after `latest`."""
+    """Return True if `keys` are older than `known`, each a sequence and the encoded keys. Any keys are newer than
+    those that are signed after `latest`.
+    """
     return known[0] <= latest and keys < known
 
 
 def sign_one_time_key(identity: Identity, instance: bytes, key: bytes) -> bytes:
-    """Return a one-time key as it is published: the key and the device's signature, 96 bytes."""
+    """Return a one-time key as it is published: the key followed by the device's signature, 96 bytes."""
     return key + identity.sign(_one_time_message(identity.id.key, instance, key))
 
 
@@ -107,18 +111,21 @@ def _one_time_message(device: bytes, instance: bytes, key: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class KeyBundle:
-    """What a mailbox gives to whoever begins a session: a device's keys, and a one-time key if one is left."""
+    """What a mailbox returns to a device that begins a session with another: the other's keys, and a one-time key
+    if one is left.
+    """
 
     keys: DeviceKeys
     one_time: bytes = b""
-    #: The latest time that can be right, ms.
+    #: The latest time at which keys can have been signed, ms.
     latest: int = MAX_NUMBER
 
     @classmethod
     def parse(cls, keys: bytes, one_time: bytes, *, device: bytes, now_ms: int) -> KeyBundle:
-        """Return the bundle of `device`. Raise `KeysForged` for what it hasn't signed, or what has ended.
+        """Return the checked bundle of `device`. Raise `KeysForged` for keys that it hasn't signed, or that have
+        expired.
 
-        `one_time` is what `sign_one_time_key` gave, b"" for none.
+        `one_time` is a key from `sign_one_time_key`, or b"" for none.
         """
         told = DeviceKeys.parse(keys)
         if told.device != device:

@@ -1,4 +1,6 @@
-"""Letters: what is inside a session's message. Whom it is from and to, its place, and what the sender has."""
+"""Letters, the contents of a session's messages: sender and recipient, the message's number, and what the sender
+has received.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,26 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One letter. Without a number (None) its payload is of the moment only: it has no place and doesn't come again.
+    """One letter. Without a number (None) its payload is ephemeral: it has no place in the order, and is never sent
+    again.
 
-    Both devices are named in it: a device that published another's keys as its own would be taken for the sender of
-    what was written to it.
+    The letter names both devices. Otherwise a device could publish another device's keys as its own, and be taken
+    for the sender of the other's letters.
     """
 
     sender: bytes
     recipient: bytes
-    #: The sender's instance, whose number this is.
+    #: The instance of the sender that has allotted the number.
     instance: bytes
     number: int | None
-    #: The sender keeps nothing below: the recipient has said that it has it.
+    #: The sender no longer has letters below this number: the recipient has acknowledged them.
     oldest: int
-    #: Of the recipient's instance that is named first, the sender has all below the number, and lacks `wanted`.
+    #: The recipient's instance, and the number below which the sender has received everything from it. The sender
+    #: lacks the numbers in `wanted`.
     received: tuple[bytes, int]
     wanted: list[int] = field(default_factory=list)
-    #: Something could not be opened: all that isn't acknowledged has to come again, by this session.
+    #: True if something could not be opened: everything that isn't acknowledged has to be sent again, through this
+    #: session.
     repair: bool = False
     payload: bytes = b""
 
@@ -47,7 +52,7 @@ class Letter:
 
     @classmethod
     def parse(cls, data: bytes) -> Letter:
-        """Return the letter that these bytes are. Raise `EnvelopeBroken`."""
+        """Return the decoded letter. Raise `EnvelopeBroken`."""
         match unpack(data, EnvelopeBroken, "a letter"):
             case [int(version), *_] if version != VERSION:
                 raise EnvelopeBroken(f"a letter of version {version}; {VERSION} is spoken here")

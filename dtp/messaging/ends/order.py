@@ -1,7 +1,8 @@
-"""Order between two devices: numbers, what was received, what has to come again. A value.
+"""The order of messages between two devices, as a value: numbers, what was received, and what has to be sent again.
 
-Each device numbers what it sends to each other device, from 0 for each of its instances. Whoever receives passes
-messages on in this order and each once, holds what comes early, and says up to where it has all.
+Each device numbers what it sends to each other device, from 0 for each of its instances. The recipient passes each
+message on once, in this order. It holds messages that come early, and acknowledges the number below which it has
+all.
 """
 
 from __future__ import annotations
@@ -9,33 +10,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-#: Messages that may come before one that is missing, and their bytes: beyond, they have to come again.
+#: Messages that are held while an earlier one is missing, and their total bytes. Those beyond have to be sent
+#: again.
 WINDOW: Final = 256
 HELD_BYTES: Final = 1 << 20
-#: Numbers that one letter asks for again, at most.
+#: Numbers that one letter requests again, at most.
 MAX_WANTED: Final = 64
-#: Ms after which what nobody has acknowledged is sent again: the n-th time, and from then on the last.
+#: Ms until a message that isn't acknowledged is sent again: the first time, the second time, and so on. The last
+#: value is used from then on.
 RESEND_MS: Final = (300_000, 1_800_000, 7_200_000, 43_200_000, 86_400_000)
-#: After so many times a new session begins first, where nothing has come back by the one there is.
+#: The number of tries after which a new session is begun before the next, if nothing has come back through the
+#: present one.
 RENEW_TRIES: Final = 2
-#: What waits for a device, at most: messages.
+#: Messages that may wait for one device's acknowledgement.
 MAX_UNACKNOWLEDGED: Final = 10_000
 
 
 def resend_after(tries: int) -> int:
-    """Return the ms after which a message is sent again that was sent `tries` times without an answer."""
+    """Return the ms to wait before sending a message again that was sent `tries` times without an acknowledgement."""
     return RESEND_MS[min(max(tries, 1), len(RESEND_MS)) - 1]
 
 
 @dataclass
 class DeviceStream:
-    """What came from one instance of a device: all below `next` was passed on; `held` came before its turn."""
+    """The messages of one instance of a device: all below `next` were passed on, and those in `held` came early."""
 
     next: int = 0
     held: dict[int, bytes] = field(default_factory=dict)
 
     def add_payload(self, number: int, payload: bytes) -> list[bytes]:
-        """Add a payload, and return the payloads that are next in order: none for a duplicate."""
+        """Add a payload, and return the payloads that can be passed on now, in order. A duplicate adds none."""
         if number < self.next or number >= self.next + WINDOW:
             return []
         if number > self.next:
@@ -46,9 +50,10 @@ class DeviceStream:
         return [payload, *self._take_released()]
 
     def skip_to(self, oldest: int) -> list[bytes]:
-        """Return the payloads whose turn it is now that the sender has nothing below `oldest` any more.
+        """Return the payloads that can be passed on now that the sender no longer has any below `oldest`.
 
-        It keeps nothing that we said we have; a side that was restored from a backup doesn't know that it said so.
+        The sender drops only what we have acknowledged. But our state may have been restored from a backup that is
+        older than the acknowledgement.
         """
         if oldest <= self.next:
             return []
@@ -66,7 +71,7 @@ class DeviceStream:
 
     @property
     def missing(self) -> list[int]:
-        """The numbers before those that are held which have not come, the first `MAX_WANTED`."""
+        """The numbers that haven't come, of those below the highest held one; `MAX_WANTED` at most."""
         if not self.held:
             return []
         gaps = (each for each in range(self.next, max(self.held)) if each not in self.held)
@@ -75,46 +80,49 @@ class DeviceStream:
 
 @dataclass
 class Outgoing:
-    """What this instance has sent to a device: the next number, and up to where the device has all."""
+    """What this instance has sent to a device: the next number, and the number below which the device has
+    acknowledged all.
+    """
 
     next: int = 0
     acknowledged: int = 0
 
     def allot_number(self) -> int:
-        """Return the number of the next message."""
+        """Return the number for the next message, and count it as used."""
         self.next += 1
         return self.next - 1
 
     @property
     def waiting(self) -> int:
-        """How many messages the device has not said that it has."""
+        """The number of messages that the device hasn't acknowledged."""
         return self.next - self.acknowledged
 
     @property
     def is_full(self) -> bool:
-        """True while so much waits for the device that nothing more is taken."""
+        """True while so many messages wait for the device that no more are accepted."""
         return self.waiting >= MAX_UNACKNOWLEDGED
 
     def acknowledge_up_to(self, upto: int) -> bool:
-        """Note that all below `upto` has come. Return whether that is new; what can't be true is ignored."""
+        """Note that the device has all below `upto`. Return True if that is new. An impossible number is ignored."""
         if not self.acknowledged < upto <= self.next:
             return False
         self.acknowledged = upto
         return True
 
     def reopen_last(self) -> int | None:
-        """Return the number of the last message that has come, which is to be sent again with something else in it;
-        None if nothing has. A device that has all ignores it."""
+        """Return the number of the last acknowledged message, to be sent again with another payload; None if none
+        was acknowledged. A device that has everything ignores the message.
+        """
         if not self.acknowledged:
             return None
         self.acknowledged -= 1
         return self.acknowledged
 
     def find_held(self, numbers: list[int]) -> list[int]:
-        """Return those of the numbers whose payloads are still held, to be sent again."""
+        """Return those of the numbers whose payloads are still kept, so that they can be sent again."""
         return sorted({each for each in numbers if self.acknowledged <= each < self.next})
 
     @property
     def unacknowledged(self) -> list[int]:
-        """The numbers that the device has not said that it has."""
+        """The numbers that the device hasn't acknowledged."""
         return list(range(self.acknowledged, self.next))

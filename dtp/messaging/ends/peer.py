@@ -1,4 +1,6 @@
-"""Another device, as this one knows it: its keys, the sessions with it, and what was sent and received."""
+"""Another device, as this one knows it: its keys, the sessions with it, and what was sent to it and received from
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,21 @@ from dtp.messaging.ends.order import DeviceStream, Outgoing
 from dtp.messaging.errors import EnvelopeBroken, KeysForged, NoSession, NotOpened
 from dtp.messaging.packing import MAX_NUMBER, pack, unpack_saved
 
-#: Sessions that are kept with one device: those before are needed for what is still on its way.
+#: Sessions that are kept with one device: the older ones open messages that are still under way.
 MAX_SESSIONS: Final = 5
-#: Instances of a device whose numbers are remembered.
+#: Instances of one device whose numbers are remembered.
 MAX_STREAMS: Final = 4
-#: Ms between two repairs, for the first; each further one without an answer waits twice as long, up to a day.
+#: Ms between the first two repairs. Each further one without an answer waits twice as long, up to a day.
 REPAIR_MS: Final = 60_000
 _LONGEST_REPAIR_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What an envelope brought: payloads in order, each once; numbers that have to be sent again; whether the other
-    device said something new of what it has; a payload of the moment, b"" for none; whether the device has begun
-    anew, so that it may have forgotten what it was told."""
+    """What an opened envelope contains: payloads in order, each once; the numbers to send again; whether it
+    acknowledges something new; an ephemeral payload, or b""; and whether the device is a new instance, which may
+    have lost what it was sent.
+    """
 
     payloads: list[bytes]
     resend: list[int]
@@ -38,18 +41,18 @@ class Opened:
 
 @dataclass
 class RemoteDevice:
-    """What is known of one other device. `save` it before anybody hears of a change."""
+    """The state that is kept for one other device. Store it (`save`) before sending what depends on a change."""
 
     device: bytes
-    #: The newest keys it has signed, None before any are known.
+    #: The newest keys that the device has signed, None until some are known.
     keys: DeviceKeys | None = None
-    #: Sessions and the instance of the device that each is with. The first one is sent with.
+    #: Sessions, each with the instance of the device that it is with. The first is used for sending.
     sessions: list[tuple[bytes, OlmSession]] = field(default_factory=list)
     streams: dict[bytes, DeviceStream] = field(default_factory=dict)
     outgoing: Outgoing = field(default_factory=Outgoing)
-    #: True while it has sent something that it wasn't told of yet.
+    #: True while something that the device sent hasn't been acknowledged.
     owes_answer: bool = False
-    #: Repairs since something of it was opened last, and when the last one was.
+    #: The number of repairs since a message of the device was last opened, and the time of the last repair.
     repairs: int = 0
     repaired_ms: int = 0
 
@@ -57,12 +60,12 @@ class RemoteDevice:
 
     @property
     def has_session(self) -> bool:
-        """True if something can be sealed to the device as it is now."""
+        """True if there is a session with the device's present instance."""
         return self._sending_session() is not None
 
     @property
     def is_unanswered(self) -> bool:
-        """True if there is a session to send by, and nothing has come back over it."""
+        """True if there is a session to send through, but nothing has come back through it yet."""
         session = self._sending_session()
         return session is not None and not session.is_answered
 
@@ -72,10 +75,11 @@ class RemoteDevice:
         return next((one for instance, one in self.sessions if instance == self.keys.instance), None)
 
     def begin_session(self, local: LocalDevice, bundle: KeyBundle) -> None:
-        """Begin a session with what a mailbox gave. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then.
+        """Begin a session with the keys that a mailbox returned. Raise `KeysRolledBack` or `KeysForged`; nothing
+        has changed then.
 
-        A further session with the same instance begins with its fallback key, which opens whatever was sent before: a
-        mailbox that was put back to a backup gives one-time keys anew that were used.
+        A further session with the same instance begins with the fallback key, which always opens. A mailbox that
+        was restored from a backup may hand out one-time keys a second time.
         """
         if bundle.keys.device != self.device:
             raise KeysForged("these are keys of another device than was asked for")
@@ -96,7 +100,7 @@ class RemoteDevice:
         self.sessions = [(instance, session), *others][:MAX_SESSIONS]
 
     def forget_sessions(self) -> None:
-        """Forget all sessions and keys: the device isn't its owner's any more."""
+        """Forget all sessions and keys, since the device no longer belongs to its owner."""
         self.sessions, self.keys = [], None
 
     # ---- sending -----------------------------------------------------------------------------------------------
@@ -104,10 +108,10 @@ class RemoteDevice:
     def seal_payload(
         self, local: LocalDevice, number: int | None = None, payload: bytes = b"", *, repair: bool = False
     ) -> bytes:
-        """Return an envelope for the device. Without a number the payload is of the moment: it may be b"", where
-        only what was received is to be said, and is not repeated.
+        """Return an envelope for the device. Without a number the payload is ephemeral and isn't sent again; it may
+        be b"" in an envelope that only acknowledges.
 
-        Raise `NoSession` if there is none to seal by, `MessageTooLong`.
+        Raise `NoSession` if there is no session to send through, and `MessageTooLong`.
         """
         session = self._sending_session()
         if session is None or self.keys is None:
@@ -127,11 +131,11 @@ class RemoteDevice:
     # ---- receiving ---------------------------------------------------------------------------------------------
 
     def open_sealed(self, local: LocalDevice, sealed: Sealed, latest: int = MAX_NUMBER) -> Opened:
-        """Return what an envelope brought. The local device may have changed, too. Keys of after `latest` give way to
-        any others.
+        """Return what an envelope contains. This may change the local device as well. Any keys replace keys that
+        were signed after `latest`.
 
-        Raise `NotOpened` if no session opens it, `EnvelopeBroken` and `KeysForged` for what its sender made wrong:
-        what was received before is as it was.
+        Raise `NotOpened` if no session opens it, and `EnvelopeBroken` or `KeysForged` if its sender has made it
+        wrong. What was received before is unchanged then.
         """
         instance, session, text, keys = self._decrypt_letter(local, sealed)
         letter = Letter.parse(text)
@@ -164,7 +168,8 @@ class RemoteDevice:
         raise NotOpened("an envelope is of a session that isn't known here, or was opened before")
 
     def _receive_letter(self, local: LocalDevice, letter: Letter) -> Opened:
-        # Of another instance than the newest: the device was restored since, and lacks what came before.
+        # The letter is of an older instance than the newest: the device has been restored since, and no longer has
+        # what it acknowledged then.
         is_late = self.keys is not None and letter.instance != self.keys.instance
         renewed = bool(self.streams) and letter.instance not in self.streams
         stream = self.streams.pop(letter.instance, None) or DeviceStream()
@@ -187,9 +192,9 @@ class RemoteDevice:
         return Opened(payloads, wanted, news, fleeting, renewed)
 
     def begins_repair(self, now_ms: int) -> bool:
-        """Return whether what could not be opened is worth a new session now, and note that it is made.
+        """Return True if a message that could not be opened calls for a new session now, and count the repair.
 
-        Anybody can send what doesn't open: so it is not done more often than `REPAIR_MS` says.
+        Anybody can send messages that don't open, so repairs are limited by `REPAIR_MS`.
         """
         pause = min(REPAIR_MS << min(self.repairs, 20), _LONGEST_REPAIR_MS) if self.repairs else 0
         if self.repaired_ms <= now_ms < self.repaired_ms + pause:  # the clock may have been set back
@@ -200,7 +205,7 @@ class RemoteDevice:
     # ---- bytes -------------------------------------------------------------------------------------------------
 
     def save(self, key: bytes) -> bytes:
-        """Return it as bytes, its sessions encrypted with 32 bytes."""
+        """Return the state as bytes, with its sessions encrypted by a key of 32 bytes."""
         return pack(
             [
                 self.device,
@@ -214,7 +219,7 @@ class RemoteDevice:
 
     @classmethod
     def load(cls, saved: bytes, key: bytes) -> Self:
-        """Return what `save` gave. Raise `StoreFailed`."""
+        """Return the state that `save` has encoded. Raise `StoreFailed`."""
         device, keys, sessions, streams, sent, (owes, repairs, repaired) = unpack_saved(saved)
         return cls(
             device,

@@ -1,8 +1,8 @@
-"""What one device spreads in a group, sealed once for all, and what others have of it. Values; docs/messaging.md,
-"Large groups".
+"""A device's messages to a large group, sealed once for all members, and what came of other devices' messages.
+Values; docs/messaging.md, "Large groups".
 
-Each device numbers what it spreads in a group, from 0 for each of its instances. Readers pass it on in this order and
-each once, whichever way it came: by the topic, or by mailbox with the key that opens it.
+Each device numbers its messages in a group, from 0 for each of its instances. Recipients pass each on once, in this
+order, whether it came through the topic, or through a mailbox with the key that opens it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from dtp.messaging.errors import EnvelopeBroken, NotOpened
 from dtp.messaging.packing import is_number, pack, unpack, unpack_saved
 
 VERSION: Final = 1
-#: Bytes that what is sealed has: each message takes the next larger one. The last fits into an envelope with its key.
+#: The sizes of sealed messages, in bytes: each is padded to the smallest size that it fits into. A message of the
+#: largest size fits into an envelope together with its key.
 SIZES: Final = (*(256 << each for each in range(9)), 96 * 1024)
-#: Messages of one session, and ms: whoever takes a key from a device reads what it has sealed since, and of what
-#: comes no more than that.
+#: The limits of one session: messages, and ms. Who steals a key from a device can read what the device has sealed
+#: since that key, and this much of what it will seal.
 MAX_SEALED: Final = 1000
 MAX_AGE_MS: Final = 7 * 86_400_000
-#: Sessions of one device that are kept: those before are needed for what is still on its way.
+#: Sessions of one device that are kept: the older ones open messages that are still under way.
 MAX_SESSIONS: Final = 3
 
 
 @dataclass
 class SpreadSender:
-    """What this device seals by in one group. Store it before anybody hears of what it has sealed."""
+    """The session with which this device seals its messages in one group. Store it before sending what it has
+    sealed.
+    """
 
     instance: bytes
     #: The number of the next message.
@@ -40,17 +43,17 @@ class SpreadSender:
     began_ms: int = 0
 
     def is_due(self, now_ms: int) -> bool:
-        """True if another session is to be begun."""
+        """True if it is time to begin another session."""
         return self.sealed >= MAX_SEALED or not self.began_ms <= now_ms < self.began_ms + MAX_AGE_MS
 
     def begin_session(self, now_ms: int) -> None:
-        """Begin another session: whoever has the key of the one before opens nothing that is sealed from now on."""
+        """Begin another session. Its messages can't be opened with the key of the session before."""
         self.sealer, self.sealed, self.began_ms = MegolmSealer(), 0, now_ms
 
     def seal_message(self, group: bytes, payload: bytes) -> tuple[int, bytes, bytes]:
-        """Return the number of a message, the key that opens it and those after it, and the message.
+        """Seal a message. Return its number, the key that opens it and those after it, and the sealed message.
 
-        Raise `MessageTooLong`; nothing is changed then.
+        Raise `MessageTooLong`; nothing has changed then.
         """
         text = pad(pack([VERSION, group, self.instance, self.next, payload]), sizes=SIZES)
         number, key = self.next, self.sealer.key
@@ -58,7 +61,7 @@ class SpreadSender:
         return number, key, self.sealer.seal(text)
 
     def save(self, key: bytes) -> bytes:
-        """Return it as bytes, its session encrypted with 32 bytes."""
+        """Return the sender as bytes, with its session encrypted by a key of 32 bytes."""
         return pack([self.instance, self.next, self.sealer.save(key), self.sealed, self.began_ms])
 
     @classmethod
@@ -70,17 +73,17 @@ class SpreadSender:
 
 @dataclass
 class SpreadLane:
-    """What came of one device in one group: of the instance of it that has sent a key last."""
+    """The messages of one device in one group, from the instance of the device that has sent a key last."""
 
     instance: bytes = b""
     stream: DeviceStream = field(default_factory=DeviceStream)
     openers: list[MegolmOpener] = field(default_factory=list)
 
     def receive_by_mailbox(self, group: bytes, sealed: bytes, key: bytes, oldest: int) -> list[bytes]:
-        """Return the payloads whose turn it is now. The key opens what comes by the topic from now on as well; what
-        is below `oldest` the sender keeps for us no more.
+        """Return the payloads that can be passed on now. The key also opens messages that will come through the
+        topic. The sender no longer keeps messages below `oldest` for us.
 
-        Raise `KeysForged`, `NotOpened`, `EnvelopeBroken`; nothing is changed then.
+        Raise `KeysForged`, `NotOpened` or `EnvelopeBroken`; nothing has changed then.
         """
         opener = MegolmOpener.from_key(key)
         instance, number, payload = _parse(opener.open(sealed), group)
@@ -91,8 +94,9 @@ class SpreadLane:
         return [*self.stream.skip_to(min(oldest, number)), *self.stream.add_payload(number, payload)]
 
     def receive_by_topic(self, group: bytes, sealed: bytes) -> list[bytes]:
-        """Return the payloads whose turn it is now. Raise `NotOpened` while its key hasn't come, `EnvelopeBroken`;
-        nothing is changed then."""
+        """Return the payloads that can be passed on now. Raise `NotOpened` while the key hasn't come, and
+        `EnvelopeBroken`; nothing has changed then.
+        """
         for opener in self.openers:
             try:
                 text = opener.open(sealed)
@@ -105,7 +109,7 @@ class SpreadLane:
         raise NotOpened("the key of a group's message has not come yet")
 
     def save(self, key: bytes) -> bytes:
-        """Return it as bytes, its sessions encrypted with 32 bytes."""
+        """Return the lane as bytes, with its sessions encrypted by a key of 32 bytes."""
         held = list(self.stream.held.items())
         return pack([self.instance, self.stream.next, held, [each.save(key) for each in self.openers]])
 
