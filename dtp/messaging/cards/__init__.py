@@ -1,4 +1,4 @@
-"""Cards of people: who somebody is, with which devices and mailboxes; safety numbers to compare them by."""
+"""Contact cards: the devices and mailboxes of a person; and safety numbers, with which two people compare keys."""
 
 from dtp.messaging.cards.contact_card import ContactCard, ContactCardError
 from dtp.messaging.cards.safety import compare_code, safety_code, safety_number

@@ -1,7 +1,8 @@
-"""Contact cards: what a person signs of itself for whoever wants to write to it, without a chain.
+"""Contact cards: what a person signs about itself, for anybody who wants to write to it, without a chain.
 
-Source: docs/messaging.md, "Cards". It is handed over by QR, file, message or the DHT; anybody may carry it. A person
-is an account with its devices (`dtp.identity.Card`), or one identity alone, which is its only device.
+Source: docs/messaging.md, "Cards". Cards are handed over by QR code, file, message or the DHT; anybody may pass
+them on. A person is an account with its devices (`dtp.identity.Card`), or a single identity, which is then its only
+device.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from dtp.net.address import Address, AddressError
 
 CONTACT_DOMAIN: Final = b"dtp.contact.v1"
 VERSION: Final = 1
-#: What a card begins with as text.
+#: The beginning of a card's text form.
 TEXT_PREFIX: Final = "dtp-card:"
 MAX_NAME_BYTES: Final = 64
-#: Ms by which clocks may differ where a card ends.
+#: Ms by which clocks may differ when a card expires.
 SKEW_MS: Final = 60_000
 MAX_MAILBOXES: Final = 8
 MAX_ADDRESS_BYTES: Final = 256
 ACCESS_BYTES: Final = 16
-#: A card of an account with all its devices, and addresses.
+#: Enough for the card of an account with as many devices and addresses as are allowed.
 MAX_BYTES: Final = 20_480
 
 
@@ -42,9 +43,10 @@ class ContactCardError(PeerError):
 
 @dataclass(frozen=True)
 class ContactCard:
-    """What a person says of itself. `sequence` is Unix time in ms when it was signed; the newest counts.
+    """A person's statement about itself. `sequence` is the Unix time in ms at which it was signed; the newest card
+    is valid.
 
-    `access` is what mailboxes know the owner's acquaintances by: b"" in a card for everybody. It isn't signed.
+    `access` lets the owner's acquaintances into its mailboxes. It is b"" in a public card, and isn't signed.
     """
 
     key: bytes
@@ -60,61 +62,67 @@ class ContactCard:
 
     @cached_property
     def person(self) -> bytes:
-        """Whose card it is: the account's 32 bytes, or the key of the one identity."""
+        """The person whose card it is: the account's 32 bytes, or the key of the single identity."""
         return self.account.account if self.account else self.key
 
     @property
     def person_name(self) -> str:
-        """The same as text: `dtpa1...` or `dtp1...`."""
+        """The name of the person as text: `dtpa1...` or `dtp1...`."""
         return account_name(self.person) if self.account else str(PeerId(self.key))
 
     @property
     def devices(self) -> tuple[bytes, ...]:
-        """The public keys of the devices that write for the person and read what is written to it."""
+        """The public keys of the devices that send and receive messages for the person."""
         return tuple(each.key for each in self.account.devices) if self.account else (self.key,)
 
     @property
     def order(self) -> tuple[CardOrder, int, bytes]:
-        """Which of two cards of a person is newer: the larger."""
+        """The order of the cards of one person: the newer card has the larger value."""
         account = self.account.order if self.account else (1, 0, 0, b"")
         return account, self.sequence, self.signature
 
     @property
     def nearness_by_hand(self) -> Nearness:
-        """How near the one who handed the card over counts, whom the user has chosen: as in our network, or as near
-        as a mailbox that it names."""
+        """The nearness that a card which was handed over in person counts as: as near as our own network, or nearer
+        if a mailbox in it is nearer.
+        """
         return min((Nearness.NETWORK, *map(_nearness_of, self.mailboxes)))
 
     def is_nearer(self, teller: Nearness) -> bool:
-        """True if each mailbox that it names, by its IP address, is nearer than somebody this near: then none is
-        dialled."""
+        """True if the card names mailboxes, and each, by its IP address, is nearer than `teller`. Then none of them
+        is dialled.
+        """
         return bool(self.mailboxes) and all(_nearness_of(each) < teller for each in self.mailboxes)
 
     def supersedes(self, other: ContactCard) -> bool:
-        """True if this is newer than `other` of the same person."""
+        """True if this card is newer than `other`, and of the same person."""
         return self.person == other.person and self.order > other.order
 
     @property
     def ends_ms(self) -> int:
-        """Until when it is valid, by itself or by its account's card: Unix time in ms; 0 for good."""
+        """The end of validity of this card or its account's card, whichever is earlier: Unix time in ms, 0 for
+        none.
+        """
         ends = (self.expires_ms, self.account.expires_ms if self.account else 0)
         return min((each for each in ends if each), default=0)
 
     def has_expired(self, now_ms: int) -> bool:
-        """True once it isn't valid any more, for clocks that differ by `SKEW_MS` at most."""
+        """True once the card has expired, by more than the `SKEW_MS` by which clocks may differ."""
         return bool(self.ends_ms) and now_ms > self.ends_ms + SKEW_MS
 
     # ---- bytes -------------------------------------------------------------------------------------------------
 
     @cached_property
     def body(self) -> bytes:
-        """What is signed, without its domain."""
+        """The bytes that are signed, without their domain."""
         account = self.account.encode() if self.account else b""
         fields = (self.key, account, self.sequence, self.expires_ms, self.name, list(self.mailboxes))
         return pack([VERSION, *fields])
 
     def signed_by(self, identity: Identity) -> ContactCard:
-        """Return the card with its person's signature. Raise `ContactCardError` if `identity` isn't its key."""
+        """Return the card, signed by `identity`. Raise `ContactCardError` unless that is the identity of the card's
+        key.
+        """
         if identity.id.key != self.key:
             raise ContactCardError("this key isn't the person's: a card is signed by the account's key")
         checked = replace(self, signature=identity.sign(domain_tag(CONTACT_DOMAIN) + self.body))
@@ -125,7 +133,7 @@ class ContactCard:
         return pack([self.body, self.signature, self.access])
 
     def public(self) -> ContactCard:
-        """Return the card for everybody: without what mailboxes know acquaintances by."""
+        """Return the public card, without `access`."""
         return replace(self, access=b"")
 
     @property
@@ -135,7 +143,7 @@ class ContactCard:
 
     @classmethod
     def parse_text(cls, text: str) -> ContactCard:
-        """Return the card that a text is. Raise `ContactCardError`."""
+        """Return the card that `text` encodes. Raise `ContactCardError`."""
         if not (text := text.strip()).startswith(TEXT_PREFIX):
             raise ContactCardError(f"a card as text begins with {TEXT_PREFIX}")
         data = text.removeprefix(TEXT_PREFIX)
@@ -146,7 +154,7 @@ class ContactCard:
 
     @classmethod
     def parse(cls, data: bytes) -> ContactCard:
-        """Return the card that these bytes are. Raise `ContactCardError` unless its person has signed it."""
+        """Return the decoded card. Raise `ContactCardError` unless its person has signed it."""
         if len(data) > MAX_BYTES:
             raise ContactCardError(f"a card of {len(data)} bytes; {MAX_BYTES} are the most")
         match unpack(data, ContactCardError, "a card"):

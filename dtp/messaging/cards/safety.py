@@ -1,7 +1,7 @@
-"""Safety numbers: what two people compare, by voice or QR, to know that nobody is between them.
+"""Safety numbers: two people compare them, by voice or QR code, to make sure that nobody is in the middle.
 
-The number is made from both persons and their present keys: it changes when a key is replaced, and is the same at
-both ends.
+The number is made from both persons and their present keys. It is the same for both, and changes when one of the
+keys is replaced.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dtp.messaging.cards.contact_card import ContactCard
 from dtp.unicode import encode_text
 
 _DOMAIN: Final = b"dtp.safety.v1"
-#: Rounds of hashing, as in Signal: whoever looks for a key with the same number has to do each.
+#: Rounds of hashing, as in Signal. An attacker who searches for a key with the same number has to compute all of
+#: them for each try.
 _ROUNDS: Final = 5200
 _DIGEST: Final = 32
 _VERSION: Final = 1
@@ -32,7 +33,7 @@ def _both(mine: ContactCard, theirs: ContactCard) -> list[bytes]:
 
 
 def safety_number(mine: ContactCard, theirs: ContactCard) -> str:
-    """Return 60 digits in groups of five, the same for both."""
+    """Return 60 digits in groups of five. Both people get the same ones."""
     groups = [
         int.from_bytes(each[start : start + 5], "big") % 100_000
         for each in _both(mine, theirs)
@@ -42,12 +43,14 @@ def safety_number(mine: ContactCard, theirs: ContactCard) -> str:
 
 
 def safety_code(mine: ContactCard, theirs: ContactCard) -> bytes:
-    """Return what goes into a QR code, 65 bytes."""
+    """Return the content of the QR code, 65 bytes."""
     return bytes((_VERSION,)) + b"".join(_both(mine, theirs))
 
 
 def compare_code(code: bytes | str, mine: ContactCard, theirs: ContactCard) -> bool:
-    """Return whether a scanned code, or a number as text, is that of these two persons and their keys."""
+    """Return True if a scanned code, or a safety number as text, is that of these two persons with their present
+    keys.
+    """
     if isinstance(code, str):
         digits = [safety_number(mine, theirs), code]
         return hmac.compare_digest(*(encode_text("".join(each.split()), "the number") for each in digits))
