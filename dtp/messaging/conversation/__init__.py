@@ -1,1 +1,1 @@
-"""What is said: events, and what a conversation looks like after them; who is in a group. Values without IO."""
+"""Conversations as values, without IO: events, the messages that they result in, and the members of groups."""

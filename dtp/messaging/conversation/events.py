@@ -1,4 +1,4 @@
-"""Events: one thing that a person said or did in a conversation, as it travels inside of letters.
+"""Events: each is one thing that a person said or did in a conversation, and is carried in letters.
 
 Source: docs/messaging.md, "Events". `[version, id, kind, conversation, clock, sent_ms, fields]`, MessagePack.
 """
@@ -17,20 +17,21 @@ from dtp.messaging.packing import is_number, pack, unpack
 VERSION: Final = 1
 ID_BYTES: Final = 16
 PERSON_BYTES: Final = 32
-#: Bytes of one text, at most: longer ones are attachments.
+#: The longest text, in bytes: longer ones are sent as attachments.
 MAX_TEXT_BYTES: Final = 65_536
 MAX_ATTACHMENTS: Final = 64
-#: Bytes of an event with all that it says of files: a device passes it on to another in an event around it.
+#: The largest event, in bytes, with its descriptions of files. One device passes it on to another inside another
+#: event.
 MAX_EVENT_BYTES: Final = 120_000
-#: The highest clock that can be read.
+#: The highest clock that is accepted.
 MAX_CLOCK: Final = 2**53
-#: By how much a clock may be ahead of the time at which its event was sent, ms: what is above counts as that, since
-#: nothing can be behind the highest clock. It is large enough for a device that takes 2026 for 1970 to have its
-#: place.
+#: Ms by which a clock may be ahead of the time at which its event was sent. A higher clock is lowered to that,
+#: since no event could follow the highest one. It is large enough for a device whose own time is 1970 to take part
+#: in 2026.
 MAX_AHEAD_MS: Final = 100 * 366 * 86_400_000
-#: Events of the past that one event brings, at most.
+#: Past events that one event can pass on, at most.
 MAX_TOLD: Final = 256
-#: Seconds after which a message may be made to disappear, at most: a year.
+#: The longest time after which a message may be set to disappear, in seconds: a year.
 MAX_DISAPPEAR: Final = 366 * 86_400
 
 
@@ -41,7 +42,7 @@ class EventMalformed(PeerError):
 
 
 class EventKind(IntEnum):
-    """What an event is."""
+    """The kind of an event."""
 
     TEXT = 1
     EDIT = 2
@@ -54,21 +55,22 @@ class EventKind(IntEnum):
     MEMBERSHIP = 9
     CALL = 10
     JOIN = 11
-    #: A message that came through the chain; only devices of one person pass it on.
+    #: A message that came through the chain. Only devices of one person pass it on to each other.
     POST = 12
-    #: A message of a large group, sealed once for all, with the key that opens it; and how many of these have come.
+    #: A message of a large group, sealed once for all members, with the key that opens it; and an acknowledgement
+    #: of such messages.
     SEALED = 13
     HAVE = 14
-    #: What was said in a group before its recipient came, as a member tells it.
+    #: Messages of a group from before its recipient joined, as a member passes them on.
     PAST = 15
 
 
-#: Events that are a part of a conversation's history, in the order of their clocks.
+#: Events that belong to a conversation's history, which is ordered by their clocks.
 HISTORY: Final = frozenset({EventKind.TEXT, EventKind.EDIT, EventKind.DELETE, EventKind.REACT})
-#: Those of them that are messages, also what is one in a history without being sent as one.
+#: Events that are messages in the history, whether or not they were sent as such.
 MESSAGES: Final = frozenset({EventKind.TEXT, EventKind.POST})
 
-#: What an event of each kind has to have, and may have: the type of each field.
+#: The required and the optional fields of each kind of event, with their types.
 _TEXT, _ID, _BYTES, _NUMBER, _IDS, _FILES, _FLAG = "text", "id", "bytes", "number", "ids", "files", "flag"
 _COUNT: Final = "count"
 FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
@@ -112,8 +114,9 @@ FIELDS: Final[Mapping[EventKind, tuple[dict[str, str], dict[str, str]]]] = {
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `conversation` is the person or the group that it is for; `clock` orders it among others, and is
-    `MAX_AHEAD_MS` above `sent_ms` at most."""
+    """One event. `conversation` is the person or the group that it is for. `clock` orders it among others; it is at
+    most `MAX_AHEAD_MS` above `sent_ms`.
+    """
 
     kind: EventKind
     conversation: bytes
@@ -129,8 +132,7 @@ class Event:
 
     @classmethod
     def parse(cls, data: bytes) -> Event:
-        """Return the event that these bytes are; its clock is set back where it is too far ahead. Raise
-        `EventMalformed`."""
+        """Return the decoded event, with a clock that is too far ahead lowered. Raise `EventMalformed`."""
         match unpack(data, EventMalformed, "an event"):
             case [int(version), *_] if version != VERSION:
                 raise EventMalformed(f"an event of version {version}; {VERSION} is spoken here")
@@ -167,7 +169,7 @@ def _is_list(told: object, most: int, fits: Any) -> bool:
 
 
 def is_file(told: object) -> bool:
-    """True for what a message says of a file: [name, bytes, key, hashes of the index's pieces, mailboxes]."""
+    """True for a description of a file: [name, size in bytes, key, hashes of the index's pieces, mailboxes]."""
     match told:
         case [str(name), size, bytes(key), [*roots], [*places]]:
             named = (

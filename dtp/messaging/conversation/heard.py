@@ -1,4 +1,5 @@
-"""What a removal has seen of the removed member's messages: what counts of them, whenever they come.
+"""What the remover had received of a removed member's messages when it removed them. It decides which of these
+messages count, whenever they come.
 
 Source: docs/messaging.md, "Operations of groups".
 """
@@ -12,26 +13,27 @@ from typing import Any, Final
 from dtp.messaging.conversation.events import ID_BYTES, MAX_CLOCK
 from dtp.messaging.packing import is_number
 
-#: Devices of the removed member of which a removal says what it has seen, at most: those that spoke last.
+#: Devices of the removed member that a removal names, at most: those that have spoken last.
 MAX_HEARD: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class LastHeard:
-    """The last event, by id and clock, that the remover's device showed of each device of the one removed. What was
-    said before the clock `since` it may not have: it came later, or was restored."""
+    """The last event that the remover's device showed of each device of the removed member, by id and clock. The
+    remover may lack events from before the clock `since`: its device came later, or was restored.
+    """
 
     since: int = 0
     last: tuple[tuple[bytes, int], ...] = ()
 
     @property
     def fields(self) -> list[object]:
-        """What an operation says of it."""
+        """The value as it is encoded in an operation."""
         return [self.since, [list(each) for each in self.last]]
 
     @classmethod
     def read(cls, fields: Any) -> LastHeard | None:
-        """Return what an operation says, None for anything else."""
+        """Return the value that an operation encodes, or None if it is malformed."""
         match fields:
             case [since, [*told]] if is_number(since, MAX_CLOCK) and len(told) <= MAX_HEARD:
                 pass
@@ -47,13 +49,14 @@ class LastHeard:
         return cls(since, tuple(last))
 
 
-#: What a removal has seen that says nothing of it: what is shown stays.
+#: Stands for a removal that says nothing of what it has seen: all that is shown stays.
 UNTOLD: Final = LastHeard(MAX_CLOCK + 1)
 
 
 class SeenByRemovals:
-    """What the removals of somebody have seen, any of them: `places` has the device and number of those of their
-    events that are here."""
+    """What the removals of one person have seen, together. `places` maps events that are here to their device and
+    number.
+    """
 
     def __init__(self, removals: Iterable[LastHeard], places: Mapping[bytes, tuple[bytes, int]]) -> None:
         told = list(removals)
@@ -68,10 +71,10 @@ class SeenByRemovals:
         self._missing = max((clock for event, clock in last if event not in places), default=0)
 
     def has_seen(self, clock: int, device: bytes | None, number: int | None, *, shown: bool) -> bool:
-        """True if an event of this clock counts, which came from this device as what has this number.
+        """True if an event counts that has this clock, and came from `device` under `number`.
 
-        What is `shown` stays for as long as that can't be told: while what a removal names hasn't come, or where a
-        device of ours has passed the event on.
+        An event that is `shown` stays as long as this can't be decided: while an event that a removal names hasn't
+        come, or if another of our own devices passed the event on.
         """
         if device is not None and number is not None and number <= self._last.get(device, 0):
             return True

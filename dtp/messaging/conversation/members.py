@@ -1,4 +1,4 @@
-"""Who is in a group, and what else belongs to it: the result of all operations."""
+"""The members of a group, and what else belongs to it: the result of all of its operations."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ MAX_INVITATIONS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A place in a group for whoever has `key`: until `expires_ms`, for so many people, who are given `past`;
-    `admitted` were let in."""
+    """An invitation: it admits whoever has `key`, until `expires_ms`, up to `uses` people, who are given `past`. So
+    many were `admitted`.
+    """
 
     key: bytes
     expires_ms: int
@@ -29,12 +30,12 @@ class Invitation:
 
     @property
     def text(self) -> str:
-        """What an operation says of it."""
+        """The invitation as an operation's text encodes it."""
         return f"{self.expires_ms} {self.uses}" + (f" {self.past.text_fields}" if self.past else "")
 
     @classmethod
     def from_operation(cls, operation: Operation) -> Invitation | None:
-        """Return the invitation that an operation makes, None if it is malformed."""
+        """Return the invitation that an operation creates, or None if the operation is malformed."""
         match operation.text.split(" "):
             case [expires, uses, *words] if is_count(expires) and is_count(uses):
                 past = Past.parse(words)
@@ -47,9 +48,12 @@ class Invitation:
 
 @dataclass(frozen=True)
 class GroupMembers:
-    """Who is in a group, with which role, what it is called, its rooms and invitations by their operations; and by
-    member who may give them how much of what was said before they came; and by former member what their removals have
-    seen of what they said."""
+    """The members of a group and their roles, its name, and its rooms and invitations by the ids of the operations
+    that have made them.
+
+    `past` says by member, and by who has added them, how much of the earlier messages they may be given. `removed`
+    has by former member what their removals have seen of their messages.
+    """
 
     name: str
     roles: dict[bytes, MemberRole]
@@ -60,11 +64,13 @@ class GroupMembers:
 
     @property
     def moderators(self) -> frozenset[bytes]:
-        """Who may delete what others have written: moderators, and administrators."""
+        """Those who may delete others' messages: moderators and administrators."""
         return frozenset(person for person, role in self.roles.items() if role is not MemberRole.MEMBER)
 
     def may_do(self, person: bytes, act: Act, subject: bytes, role: MemberRole) -> bool:
-        """True if a person may do that: administrators everything, moderators what concerns members alone."""
+        """True if a person may perform an act. Administrators may do everything, and moderators what concerns plain
+        members alone.
+        """
         own = self.roles.get(person)
         if own is MemberRole.ADMINISTRATOR:
             return True

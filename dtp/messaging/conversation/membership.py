@@ -1,7 +1,8 @@
-"""The operations of one group that a device has: taken in any order, placed once all that they have seen is there.
+"""The operations of one group that a device has received. They are accepted in any order, and each is placed once
+all that it has seen are there.
 
-Source: docs/messaging.md, "Operations of groups". An operation names those it has seen (`parents`), so that all know
-what came before it. What the placed ones come to is read in `reading`.
+Source: docs/messaging.md, "Operations of groups". An operation names those that its author had seen (`parents`), so
+everybody knows what came before it. `reading` says what the placed operations result in.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ from dtp.messaging.conversation.placed import PlacedOperations
 from dtp.messaging.conversation.reading import GroupReader, GroupReading
 from dtp.messaging.conversation.retirements import Retired
 
-#: Operations of a group, at most; and of one account, where it has a say there, and where it hasn't.
+#: Operations of a group, at most; then those of one account that is an administrator or moderator, and of one that
+#: isn't.
 MAX_OPERATIONS: Final = 4096
 MAX_OF_ADMINISTRATOR: Final = MAX_OPERATIONS // 2
 MAX_OF_MEMBER: Final = 128
-#: The last places are for those who have administered the group for longest, so many for each: whoever else fills a
-#: group can be removed.
+#: The last places of a group are reserved for its most senior administrators, so many for each: so they can remove
+#: anybody else who fills the group with operations.
 RESERVED: Final = 512
 _SENIORS: Final = 8
 
 
 class Membership:
-    """The operations of one group. `add_operation` takes them in any order.
+    """The operations of one group. `add_operation` accepts them in any order.
 
-    An operation has its place once all that it has seen have theirs, one of which brings its author in, and it was
-    accepted, or one that was has seen it. Others wait, also those of devices that aren't their author's, as far as
-    is known: that may change later.
+    An operation is placed once everything that it has seen is placed, one of those operations has brought its
+    author in, and it was accepted, or an accepted one has seen it. Others wait, including those whose device isn't
+    known to be their author's: it may turn out to be.
     """
 
     def __init__(self, group: bytes) -> None:
@@ -48,17 +50,18 @@ class Membership:
         self._reader = GroupReader(self._placed)
         self.operations: dict[bytes, Operation] = {}
         self._waiting: dict[bytes, Operation] = {}
-        #: Those whose device wasn't their author's when they came, and hasn't become so.
+        #: Operations whose device wasn't known to be their author's when they came, and still isn't.
         self._doubted: dict[bytes, Operation] = {}
-        #: Those without a place that were accepted, or that such a one has seen; some of them haven't come yet.
+        #: Operations that aren't placed, but were accepted or are seen by an accepted one. Some of them haven't
+        #: come yet.
         self._due: dict[bytes, None] = {}
-        #: By an operation that has no place yet, those that wait for it.
+        #: By operation that isn't placed, those that wait for it.
         self._behind: dict[bytes, dict[bytes, None]] = {}
-        #: Those that may have their place now.
+        #: Operations that can perhaps be placed now.
         self._ready: list[bytes] = []
-        #: How many accepted operations there are of each account, and how many others of each device.
+        #: The number of accepted operations of each account, and of others of each device.
         self._count_of = Counter[bytes]()
-        #: Who is in the group by what was read last.
+        #: The members at the last reading.
         self._roles: dict[bytes, MemberRole] = {}
         self._found: GroupReading | None = None
 
@@ -67,36 +70,39 @@ class Membership:
 
     @property
     def encoded_operations(self) -> list[bytes]:
-        """All operations that were accepted as bytes, those that wait among them."""
+        """All accepted operations as bytes, also those that wait."""
         return [each.encoded for each in self._list_known() if each.id not in self._doubted]
 
     @property
     def accepted(self) -> list[Operation]:
-        """The operations that have their place and were accepted: others have one where somebody has built on them,
-        and may be signed in another's name."""
+        """The operations that are placed and were accepted. Others are placed because somebody has built on them,
+        and may be signed in another person's name.
+        """
         return [each for each in list(self.operations.values()) if each.id not in self._doubted]
 
     @property
     def refused(self) -> list[bytes]:
-        """All other operations as bytes."""
+        """All operations that weren't accepted, as bytes."""
         return [each.encoded for each in self._doubted.values()]
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """How many operations have their place, wait for it, and weren't accepted: others once something is kept."""
+        """How many operations are placed, wait, and aren't accepted. It differs whenever something new is kept."""
         return len(self.operations), len(self._waiting), len(self._doubted)
 
     @property
     def heads(self) -> list[bytes]:
-        """The operations that count and that no other one of these has seen yet: the parents of the next one. If
-        there are too many, those that have seen most: so nobody hides others by making lots of them."""
+        """The valid operations that no other valid one has seen: the parents of the next operation. If they are too
+        many, those that have seen most, so that nobody can hide others by making lots of operations.
+        """
         return self.list_heads()
 
     def list_heads(self, own: bytes = b"") -> list[bytes]:
-        """Return `heads`, and those of a person's operations that don't count: who says which of their devices are
-        gone has seen what these did.
+        """Return `heads`, together with the latest of a person's operations that aren't valid: a person who says
+        which of their devices are retired has seen what those devices did.
 
-        What a member does that they may not is built on by nobody: whoever hasn't heard of it misses nothing.
+        Nobody else builds on an operation that its author wasn't allowed to make, so whoever hasn't received it
+        misses nothing.
         """
         signers = {
             (each.author, each.device) for each in self.operations.values() if each.act is not Act.RETIRE
@@ -117,10 +123,10 @@ class Membership:
     def add_operation(
         self, operation: Operation, is_authors: Callable[[Operation], bool], *, kept: bool = False
     ) -> bool:
-        """Take an operation. Return whether something counts or has its place that didn't before.
+        """Add an operation. Return True if something is valid or placed now that wasn't before.
 
-        `is_authors` says whether its device is its author's; one that is `kept` had room before. Raise
-        `MembershipError` for one of another group.
+        `is_authors` says whether the operation's device is its author's. An operation that was `kept` before isn't
+        held against the limits. Raise `MembershipError` for an operation of another group.
         """
         if operation.act is Act.CREATE and operation.id != self.group:
             raise MembershipError("an operation creates another group than the one it came for")
@@ -140,11 +146,11 @@ class Membership:
         return self._accept_authors_own([operation], is_authors)
 
     def reconsider(self, is_authors: Callable[[Operation], bool]) -> bool:
-        """Accept operations whose device turns out to be their author's. Return what `add_operation` does."""
+        """Accept operations whose device turns out to be their author's. Return the same as `add_operation`."""
         return self._accept_authors_own(list(self._doubted.values()), is_authors)
 
     def withdraw(self, person: bytes, devices: Container[bytes]) -> None:
-        """Accept no longer what devices have signed that turned out not to be their person's."""
+        """Withdraw the acceptance of operations by devices that turned out not to be their person's."""
         signed = [each for each in self._list_known() if each.author == person and each.device in devices]
         for each in signed:
             if each.id not in self._doubted:
@@ -154,8 +160,10 @@ class Membership:
         self._found = None
 
     def _has_share(self, operation: Operation, accepted: bool) -> bool:
-        """True if one more operation of its author is taken, or of its device while that isn't its author's: no
-        member stops a group by what they do there. Where somebody else with a say has built on one, it is taken."""
+        """True if the author may add one more operation, or the device while it isn't known to be the author's: so
+        no member can stop a group with lots of operations. One that another administrator or moderator has built on
+        is always added.
+        """
         count = self._count_of[operation.author if accepted else operation.device]
         if count < MAX_OF_MEMBER or not self.operations or self._is_built_on(operation.id):
             return True
@@ -167,11 +175,10 @@ class Membership:
         return count < self._limit_of(operation.author)
 
     def _limit_of(self, author: bytes) -> int:
-        """Return how many operations of an account are taken, by what was read last.
+        """Return how many operations of an account are accepted, by the last reading.
 
-        Operations that count, and that somebody made while they had a say, aren't held against them once they have
-        none: they may leave, and retire their devices. Nobody can remove whoever has administered the group for
-        longest.
+        Those who have lost their role are still allowed the valid operations that they made while they had it, so
+        that they can leave and retire their devices. The most senior administrator can't be removed by anybody.
         """
         if self._has_say(author):
             first = next(iter(self._list_seniors(self._roles)), None)
@@ -180,16 +187,18 @@ class Membership:
         return min(MAX_OF_MEMBER + done, MAX_OF_ADMINISTRATOR)
 
     def _has_say(self, person: bytes) -> bool:
-        """True for an administrator or moderator, by what was read last."""
+        """True for an administrator or moderator, by the last reading."""
         return self._roles.get(person, MemberRole.MEMBER) is not MemberRole.MEMBER
 
     @staticmethod
     def _list_seniors(roles: Mapping[bytes, MemberRole]) -> list[bytes]:
-        """Return those who have administered the group for longest, in that order."""
+        """Return the most senior administrators, the longest serving first."""
         return [each for each, role in roles.items() if role is MemberRole.ADMINISTRATOR][:_SENIORS]
 
     def _is_built_on(self, operation: bytes) -> bool:
-        """True if somebody with a say has done something that has seen an operation, and waits for it."""
+        """True if an administrator or moderator has made an operation that has seen this one, and that waits for
+        it.
+        """
         if operation not in self._behind:
             return False
         self._read()
@@ -203,8 +212,9 @@ class Membership:
         return False
 
     def _make_room(self, operation: Operation, accepted: bool) -> bool:
-        """True if one more operation is taken. For an accepted one a place is made, where one has none that wasn't
-        accepted, or is by nobody of the group."""
+        """True if there is room for one more operation. For an accepted one, a waiting one is dropped that nothing
+        accepted depends on, or whose author isn't in the group.
+        """
         count = len(self.operations) + len(self._waiting)
         if count < MAX_OPERATIONS - RESERVED:
             return True
@@ -236,15 +246,17 @@ class Membership:
                     del self._behind[parent]
 
     def __contains__(self, operation: bytes) -> bool:
-        """True for an operation that was taken, whether or not it has its place."""
+        """True for an operation that was added, whether or not it is placed."""
         return operation in self.operations or operation in self._waiting
 
     def is_waiting(self, operation: bytes) -> bool:
-        """True if an operation would have its place, but for some that it has seen and that haven't come."""
+        """True if an operation could be placed, but for some that it has seen and that haven't come."""
         return operation in self._waiting and operation in self._due
 
     def _accept_authors_own(self, doubted: list[Operation], is_authors: Callable[[Operation], bool]) -> bool:
-        """Accept those of some operations that are their authors', and give all a place that can have one."""
+        """Accept those of the doubted operations that turn out to be their authors', and place every operation that
+        can be.
+        """
         changed = False
         for operation in filter(is_authors, doubted):
             del self._doubted[operation.id]
@@ -264,7 +276,7 @@ class Membership:
         return changed
 
     def _mark_due(self, operation: bytes) -> None:
-        """Note that an operation is to have its place, and all that it has seen."""
+        """Note that an operation is to be placed, with all that it has seen."""
         marked = [operation]
         while marked:
             each = marked.pop()
@@ -275,7 +287,7 @@ class Membership:
                 marked += [parent for parent in known.parents if parent not in self._due] if known else ()
 
     def _place_operation(self, operation: bytes) -> bool:
-        """Give an operation its place if it is there, and all that it has seen have theirs. Return whether it has."""
+        """Place an operation if it has come, and all that it has seen are placed. Return True if it is placed."""
         each = self._waiting.get(operation)
         if each is None or not self._has_parents(each) or not self._placed.place(each):
             return False
@@ -288,12 +300,12 @@ class Membership:
 
     @property
     def members(self) -> GroupMembers:
-        """Who is in the group by all operations that have their place."""
+        """The members of the group by all placed operations."""
         return self._read().members
 
     @property
     def retired(self) -> Retired:
-        """By person and device, the operations by which people have retired devices."""
+        """By person and device, the operations with which people have retired devices."""
         return self._read().retired
 
     def _read(self) -> GroupReading:
@@ -303,7 +315,7 @@ class Membership:
         return self._found
 
     def list_seen_by_additions_of(self, person: bytes) -> set[bytes]:
-        """Return the operations that were seen by accepted ones which add a person."""
+        """Return the operations that were seen by accepted additions of a person."""
         past = 0
         for each in self.operations.values():
             if each.act is Act.ADD and each.subject == person and each.id not in self._doubted:
@@ -311,14 +323,16 @@ class Membership:
         return {each for each in self.operations if self._placed.bits_of(each) & past}
 
     def past_of(self, operation: Operation) -> Past | None:
-        """Return how much of the past an operation gives to whom it adds, itself or by its invitation."""
+        """Return how much of the past an operation, or the invitation that it uses, gives to the person whom it
+        adds.
+        """
         if (told := operation.invitation) is None:
             return operation.past
         invitation = self.members.invitations.get(told)
         return None if invitation is None else invitation.past
 
     def was_removed(self, person: bytes) -> bool:
-        """True if somebody else has removed a person, whether or not they were added again."""
+        """True if a person was removed by another, whether or not they were added again."""
         return any(
             each.act is Act.REMOVE and each.subject == person != each.author for each in self._read().valid
         )

@@ -22,89 +22,91 @@ VERSION: Final = 1
 MAX_PARENTS: Final = 64
 MAX_BYTES: Final = 4096
 MAX_NAME_BYTES: Final = 128
-#: Messages of each conversation that a new member is given of what was said before, at most.
+#: Earlier messages of each conversation that a new member may be given, at most.
 MAX_PAST: Final = 10_000
 _HASH: Final = 32
 
 
 class MembershipError(PeerError):
-    """An operation on a group is malformed, or not signed by the device it names."""
+    """An operation on a group is malformed, or isn't signed by the device that it names."""
 
     code: ClassVar[str] = "group-operation"
 
 
 class Act(IntEnum):
-    """What an operation does. A group is called by the hash of the operation that creates it."""
+    """What an operation does. A group's id is the hash of the operation that creates it."""
 
     CREATE = 1
     ADD = 2
     REMOVE = 3
     NAME = 4
-    #: Open a room, which is called by the operation's hash, and close one.
+    #: Open a room, whose id is the operation's hash; and close one.
     ROOM = 5
     CLOSE = 6
-    #: Offer a place to whoever has a key, and take that back.
+    #: Invite whoever has a key, and revoke an invitation.
     INVITE = 7
     REVOKE = 8
-    #: Say that a device isn't its person's any more, or is again, by the card in the operation.
+    #: Say, with the card in the operation, that a device is no longer its person's, or is again.
     RETIRE = 9
 
 
 class MemberRole(IntEnum):
-    """What a member may."""
+    """The role of a member, which says what it may do."""
 
     MEMBER = 0
     ADMINISTRATOR = 1
-    #: Adds and removes members, invites, and deletes what others have written.
+    #: May add and remove members, invite, and delete others' messages.
     MODERATOR = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """How much a new member is given of what was said before: what was sent within `span_ms` before that, and the
-    `last` messages of each conversation; 0 for no such bound."""
+    """How many of the earlier messages a new member is given: those sent within `span_ms` before it joined, and the
+    `last` ones of each conversation; 0 means no such bound.
+    """
 
     span_ms: int = 0
     last: int = 0
 
     @property
     def text(self) -> str:
-        """What an operation says of it."""
+        """The value as an operation's text encodes it."""
         return f"{_PAST} {self.text_fields}"
 
     @property
     def text_fields(self) -> str:
-        """The same as two numbers."""
+        """The two numbers as text."""
         return f"{self.span_ms} {self.last}"
 
     @classmethod
     def parse(cls, words: list[str]) -> Past | None:
-        """Return what two numbers say, None for anything else."""
+        """Return the value that two numbers encode, or None for anything else."""
         if len(words) != 2 or not all(map(is_count, words)) or int(words[1]) > MAX_PAST:
             return None
         return cls(*map(int, words))
 
 
-#: What stands before the part of the past that an addition gives.
+#: The word before these numbers in the text of an addition.
 _PAST: Final = "past"
 
 
 def is_count(text: str) -> bool:
-    """True for a number as operations have it in their text."""
+    """True for a number as it is written in an operation's text."""
     return text.isascii() and text.isdecimal() and len(text) <= 15
 
 
 def operation_id(encoded: bytes) -> bytes:
-    """Return what others name an operation by."""
+    """Return the id of an encoded operation."""
     return hashlib.blake2b(encoded, digest_size=_HASH).digest()
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation. `subject` is whom it adds or removes, `text` the group's name; `nonce` makes each another.
+    """One operation. `subject` is the person whom it adds or removes, `text` is for example the group's name, and
+    `nonce` makes each operation unique.
 
-    `card` is the author's, in a RETIRE alone: it names the device that signs, and says whether `subject` is retired.
-    `heard` is what a REMOVE has seen of what its subject has said, if it says so.
+    `card` is the author's, and only in a RETIRE: it names the device that signs, and says whether `subject` is
+    retired. `heard` is what a REMOVE has seen of its subject's messages, if it says so.
     """
 
     act: Act
@@ -121,19 +123,19 @@ class Operation:
 
     @cached_property
     def id(self) -> bytes:
-        """Its hash, which others name it by."""
+        """The operation's hash, which other operations name it by."""
         return operation_id(self.encoded)
 
     @property
     def brings_in(self) -> bytes | None:
-        """Whom it brings into the group, None for nobody."""
+        """The person whom the operation brings into the group, or None."""
         if self.act is Act.CREATE:
             return self.author
         return self.subject if self.act is Act.ADD else None
 
     @property
     def invitation(self) -> bytes | None:
-        """The invitation by which somebody is added, or None."""
+        """The invitation with which the person is added, or None."""
         told = self.text
         if self.act is not Act.ADD or len(told) != 2 * _HASH or set(told) - set("0123456789abcdef"):
             return None
@@ -141,8 +143,7 @@ class Operation:
 
     @property
     def past(self) -> Past | None:
-        """How much of the past is given to the person that it adds; None for nothing, and where an invitation says
-        it."""
+        """How much of the past the added person is given; None for nothing, and if an invitation says it."""
         kind, *words = self.text.split(" ")
         return Past.parse(words) if self.act is Act.ADD and kind == _PAST else None
 
@@ -160,7 +161,7 @@ class Operation:
         card: Card | None = None,
         heard: LastHeard | None = None,
     ) -> Operation:
-        """Return an operation of the person `author`, signed by its device with this identity."""
+        """Return an operation of the person `author`, signed by its device, whose identity is given."""
         fields = (author, identity.id.key, subject, int(role), text, sorted(parents), secrets.token_bytes(8))
         last = ([card.encode()] if card else []) + ([heard.fields] if heard else [])
         body = pack([VERSION, int(act), *fields, *last])
@@ -168,7 +169,7 @@ class Operation:
 
     @classmethod
     def parse(cls, data: bytes) -> Operation:
-        """Return the operation that these bytes are. Raise `MembershipError` unless its device has signed it."""
+        """Return the decoded operation. Raise `MembershipError` unless its device has signed it."""
         if len(data) > MAX_BYTES + MAX_CARD_BYTES:
             raise MembershipError(
                 f"an operation of {len(data)} bytes; {MAX_BYTES} are the most, and its card's"
@@ -215,8 +216,9 @@ class Operation:
         return read._with_last(rest)
 
     def _with_last(self, rest: list[object]) -> Operation:
-        """Return the operation with what follows its other fields: the author's card in a RETIRE, what a REMOVE has
-        seen, nothing else."""
+        """Return the operation with the optional last field: the author's card in a RETIRE, or what a REMOVE has
+        seen.
+        """
         match rest:
             case [bytes(encoded)] if self.act is Act.RETIRE:
                 pass

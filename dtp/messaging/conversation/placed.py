@@ -1,7 +1,7 @@
-"""The operations of a group that have their place, and what each has seen. A value.
+"""The placed operations of a group, and what each of them has seen. A value.
 
-What somebody who means harm may make is thousands of operations that all have to do with each other, so nothing here
-compares each with each: sets of operations are the bits of a number.
+An attacker may make thousands of operations that all refer to each other, so nothing here compares every pair: a
+set of operations is an integer with one bit for each.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from dtp.messaging.conversation.operations import Act, Operation
 
 
 class PlacedOperation(NamedTuple):
-    """An operation that has its place; `past` are the bits of those that it has seen, `about` of those among them
-    that say what its author and its subject may do. Sorted as operations are read."""
+    """A placed operation. `past` has the bits of the operations that it has seen, and `about` of those among them
+    that decide what its author and its subject may do. Sorts in the order of reading.
+    """
 
     seen: int
     id: bytes
@@ -26,25 +27,25 @@ class PlacedOperation(NamedTuple):
 
 
 class PlacedOperations:
-    """The operations of one group that have their place. `place` adds one, after all that it has seen."""
+    """The placed operations of one group. `place` adds one, after all that it has seen."""
 
     def __init__(self) -> None:
         self.by_id: dict[bytes, PlacedOperation] = {}
-        #: All of them, in an order that agrees with what was seen, the same for everybody.
+        #: All of them, in an order that is the same for everybody and puts each after all that it has seen.
         self.in_order: list[PlacedOperation] = []
-        #: By person, what brings them in, in that order, and the bits of it: whether or not it counts.
+        #: By person, the operations that bring them in, in order, and their bits, whether or not they are valid.
         self._arrivals: dict[bytes, list[PlacedOperation]] = {}
         self._arrival_bits: dict[bytes, int] = {}
-        #: By person, the bits of removals of them, and of what they have done.
+        #: By person, the bits of removals of them, and of operations by them.
         self._removal_bits: dict[bytes, int] = {}
         self._author_bits: dict[bytes, int] = {}
-        #: By removal by somebody else, the bits of what the removed one did without having seen it, nor it that; and
-        #: by person the removals.
+        #: By removal of somebody by another, the bits of the removed person's operations that are concurrent with
+        #: it: neither has seen the other. And by person, the removals.
         self._meanwhile: dict[bytes, int] = {}
         self._removals: dict[bytes, list[PlacedOperation]] = {}
-        #: The bits of invitations, of what takes them back, and of who is let in by them.
+        #: The bits of invitations, of revocations, and of additions by invitation.
         self.invitation_bits = 0
-        #: By those who are let in by an invitation, that invitation.
+        #: By addition, the invitation that it uses.
         self.admissions: dict[bytes, bytes] = {}
         self.gives_past = False
 
@@ -59,15 +60,15 @@ class PlacedOperations:
         return self.by_id[operation].bit
 
     def past_of(self, operation: bytes) -> int:
-        """Return the bits of what an operation has seen."""
+        """Return the bits of the operations that an operation has seen."""
         return self.by_id[operation].past
 
     def has_seen(self, operation: bytes, other: bytes) -> bool:
-        """True if the author of the one knew of the other."""
+        """True if an operation has seen the other one."""
         return bool(self.by_id[operation].past & self.by_id[other].bit)
 
     def done_by(self, person: bytes) -> int:
-        """Return the bits of what a person has done."""
+        """Return the bits of a person's operations."""
         return self._author_bits.get(person, 0)
 
     def removals_of(self, person: bytes) -> int:
@@ -75,34 +76,36 @@ class PlacedOperations:
         return self._removal_bits.get(person, 0)
 
     def arrivals_of(self, person: bytes) -> list[PlacedOperation]:
-        """Return what brings a person in, in order."""
+        """Return the operations that bring a person in, in order."""
         return self._arrivals.get(person, [])
 
     def list_removals(self, valid: int) -> Iterator[tuple[PlacedOperation, int]]:
-        """Yield removals by somebody else that are among the valid ones, with the bits of what of these the removed
-        one did meanwhile, where there is any."""
+        """Yield the valid removals of somebody by another that have valid concurrent operations of the removed
+        person, each with the bits of these.
+        """
         for called, meanwhile in self._meanwhile.items():
             removal = self.by_id[called]
             if removal.bit & valid and meanwhile & valid:
                 yield removal, meanwhile & valid
 
     def list_removals_of(self, persons: Iterable[bytes], valid: int) -> Iterator[PlacedOperation]:
-        """Yield removals of these persons by somebody else that are among the valid ones."""
+        """Yield the valid removals of these persons by others."""
         for person in persons:
             yield from (each for each in self._removals.get(person, ()) if each.bit & valid)
 
     def is_meanwhile(self, removal: bytes, operation: bytes) -> bool:
-        """True if the removed person did that without having seen the removal, and the removal hadn't seen that."""
+        """True if an operation of the removed person is concurrent with the removal: neither has seen the other."""
         return bool(self._meanwhile.get(removal, 0) & self.by_id[operation].bit)
 
     def list_invitation_operations(self, view: int) -> list[Operation]:
-        """Return, of the operations in a view, those about invitations, in order."""
+        """Return the operations in a view that are about invitations, in order."""
         bits = view & self.invitation_bits
         return [each.operation for each in self.in_order if each.bit & bits]
 
     def place(self, operation: Operation) -> bool:
-        """Give an operation its place. Return False for one by nobody who was ever in the group: it takes none,
-        whatever counts."""
+        """Place an operation. Return False for one whose author no operation that it has seen brings into the
+        group: it isn't placed, whatever is valid.
+        """
         past = 0
         for parent in operation.parents:
             seen = self.by_id[parent]

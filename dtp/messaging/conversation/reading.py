@@ -1,7 +1,8 @@
-"""What the operations of a group come to: who is in it, and which of them count. The same for everybody.
+"""What the operations of a group result in: which of them are valid, and who is a member. It is the same for
+everybody.
 
-Source: docs/messaging.md, "Operations of groups". An operation counts when its author was an administrator by what it
-had seen, and wasn't removed meanwhile; a removal is undone only by an addition that has seen it.
+Source: docs/messaging.md, "Operations of groups". An operation is valid if its author's role allowed it by what it
+had seen, and the author wasn't removed concurrently. A removal is undone only by an addition that has seen it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from dtp.messaging.conversation.operations import Act, MemberRole, Operation, Pa
 from dtp.messaging.conversation.placed import PlacedOperation, PlacedOperations
 from dtp.messaging.conversation.retirements import MAX_READINGS, Retired, find_retirements
 
-#: Removals after each of which all is read again, at most; then those that are left are taken together. Somebody with
-#: many identities can make as many of them as there is room for.
+#: Removals that are applied one after the other, with all operations read again after each, at most; those left are
+#: applied together. An attacker with many identities can make as many removals as there is room for.
 MAX_ROUNDS: Final = 16
-#: Judgements that are remembered of each operation, by what of its past counts, at most.
+#: Remembered judgements for each operation, by which part of its past is valid, on average at most.
 _JUDGED: Final = 4
-#: ... and who was let in by invitations.
+#: Views for which it is remembered who was admitted by invitations, at most.
 _ADMITTED: Final = 64
 
 
 class GroupReading(NamedTuple):
-    """What the operations that have their place come to: `valid` are those that count, in order."""
+    """What the placed operations result in. `valid` are those that count, in order."""
 
     members: GroupMembers
     retired: Retired
@@ -34,16 +35,17 @@ class GroupReading(NamedTuple):
 
 
 class GroupReader:
-    """Reads the placed operations of one group, again and again: what was judged before is remembered."""
+    """Reads the placed operations of one group. It remembers earlier judgements, so that reading again is fast."""
 
     def __init__(self, placed: PlacedOperations) -> None:
         self._placed = placed
-        #: Whether an operation was allowed, by the bits of what counts of its past and is about who does it to whom.
+        #: Whether an operation was allowed, by the bits of the valid operations in its past that concern its author
+        #: and its subject.
         self._judged: dict[tuple[bytes, int], bool] = {}
         self._admitted: dict[int, dict[bytes, set[bytes]]] = {}
 
     def read(self, doubted: Container[bytes]) -> GroupReading:
-        """Return what the operations come to; those `doubted` aren't accepted."""
+        """Return what the operations result in. Those in `doubted` weren't accepted."""
         placed, statements = self._placed, _Statements(self._placed, doubted)
         for _ in range(MAX_READINGS):
             retired, void = statements.find_retired()
@@ -62,13 +64,15 @@ class GroupReader:
     # ---- which of them count -----------------------------------------------------------------------------------
 
     def _resolve_removals(self, void: int) -> int:
-        """Return the bits of the operations that count, without what the removed did meanwhile."""
+        """Return the bits of the valid operations, without those that removed people have made concurrently. `void`
+        are the bits of operations that don't count anyway.
+        """
         for _ in range(MAX_ROUNDS):
             valid = self._find_allowed(~void)
             removals = self._list_by_seniority(valid)
             if not removals:
                 return valid
-            void |= removals[0][1]  # and what was built on those counts no more, either
+            void |= removals[0][1]  # and what was built on those isn't valid any more, either
         valid = self._find_allowed(~void)
         for removal, meanwhile in self._list_by_seniority(valid):
             if not void & removal.bit:
@@ -76,7 +80,7 @@ class GroupReader:
         return self._find_allowed(valid & ~void)
 
     def _find_allowed(self, of: int) -> int:
-        """Return the bits of those that were allowed by the ones of them that they had seen."""
+        """Return the bits of those among `of` that were allowed by the valid ones that they had seen."""
         if len(self._judged) > _JUDGED * len(self._placed):
             self._judged.clear()
         valid, judged = 0, self._judged
@@ -91,7 +95,7 @@ class GroupReader:
         return valid
 
     def _was_allowed(self, operation: Operation, view: int) -> bool:
-        """True if its author was an administrator by what it had seen, or removes itself."""
+        """True if the role of the operation's author allowed it, by the operations in `view`."""
         if operation.act in (Act.CREATE, Act.RETIRE):  # everybody may say what they like of their own devices
             return True
         roles = {}
@@ -102,7 +106,7 @@ class GroupReader:
         return seen.may_do(operation.author, operation.act, operation.subject, operation.role)
 
     def _find_role(self, person: bytes, view: int) -> MemberRole | None:
-        """Return the role that a person has by what is in a view: by the last arrival that no removal has undone."""
+        """Return the role that a person has in a view: by the last arrival that no removal has undone."""
         removals = view & self._placed.removals_of(person)
         for each in reversed(self._placed.arrivals_of(person)):
             if each.bit & view and not removals & ~each.past and self._is_let_in(each, view):
@@ -123,11 +127,11 @@ class GroupReader:
         return self._admitted[key]
 
     def _list_by_seniority(self, valid: int) -> list[tuple[PlacedOperation, int]]:
-        """Return removals by somebody else that count, each with the bits of what the removed one did without having
-        seen it, nor it that; none without.
+        """Return the valid removals of somebody by another, each with the bits of the removed person's concurrent
+        operations; those without any are left out.
 
-        Of two who remove each other the one who has been in the group for longer stays: else whoever is removed could
-        pretend to have been faster.
+        Of two people who remove each other the one who has been in the group for longer stays. Otherwise somebody
+        who was removed could pretend to have been faster.
         """
         removals = list(self._placed.list_removals(valid))
         since = {}
@@ -139,9 +143,10 @@ class GroupReader:
     # ---- what they say -----------------------------------------------------------------------------------------
 
     def _find_invitations(self, counting: list[Operation]) -> dict[bytes, Invitation]:
-        """Return the invitations, with how many were let in by each: in one order for all, and no more than it says.
+        """Return the invitations, with the number of people whom each has admitted: in the same order for
+        everybody, and never more than it allows.
 
-        Revoking wins over admissions at the same time.
+        A revocation wins over concurrent admissions.
         """
         made: dict[bytes, Invitation] = {}
         for each in counting:
@@ -157,7 +162,7 @@ class GroupReader:
     def _find_admitted(
         self, counting: list[Operation], invitations: dict[bytes, Invitation]
     ) -> dict[bytes, set[bytes]]:
-        """Return who was let in by each invitation."""
+        """Return the people whom each invitation has admitted."""
         admissions, has_seen = self._placed.admissions, self._placed.has_seen
         if not admissions or not invitations:
             return {}
@@ -189,8 +194,9 @@ class GroupReader:
         invitations: dict[bytes, Invitation],
         roles: dict[bytes, MemberRole],
     ) -> dict[bytes, dict[bytes, Past]]:
-        """Return, by member, who has added it and how much of the past they give it: the last addition by each says
-        that, where one does."""
+        """Return, by member and by who has added it, how much of the past it is given. If somebody has added it
+        more than once, their last addition that says so decides.
+        """
         found: dict[bytes, dict[bytes, Past]] = {}
         if not self._placed.gives_past and not any(each.past for each in invitations.values()):
             return found
@@ -203,8 +209,9 @@ class GroupReader:
         return found
 
     def _find_removed(self, valid: int, roles: dict[bytes, MemberRole]) -> dict[bytes, tuple[LastHeard, ...]]:
-        """Return, by person who was removed and isn't in the group, what removals have seen of what they said: those
-        that no other removal of them has seen."""
+        """Return, by person who was removed and isn't in the group, what their removals had seen of their messages.
+        A removal that another one has seen isn't counted.
+        """
         found: dict[bytes, tuple[LastHeard, ...]] = {}
         seen: dict[bytes, int] = {}
         for each in reversed(self._placed.in_order):
@@ -219,7 +226,7 @@ class GroupReader:
     def _list_standing(
         self, counting: list[Operation], valid: int, invitations: dict[bytes, Invitation]
     ) -> list[tuple[bytes, Operation]]:
-        """Return whom operations bring in that no removal has undone, in order."""
+        """Return the people whom operations bring in that no removal has undone, with these operations, in order."""
         admitted = self._find_admitted(counting, invitations)
         standing: list[tuple[bytes, Operation]] = []
         for each in counting:
@@ -234,19 +241,22 @@ class GroupReader:
 
 
 class _Statements:
-    """What people say of their own devices in a group, and what of these devices' work counts by that."""
+    """What people say about their own devices in a group, and which operations of these devices are disowned by
+    that.
+    """
 
     def __init__(self, placed: PlacedOperations, doubted: Container[bytes]) -> None:
         self._placed, self._doubted = placed, doubted
         self._statements = [each.operation for each in placed.by_id.values() if each.operation.card]
-        #: By retirement the bits of what it had seen, and more: see `widen`.
+        #: By retirement, the bits of what it had seen, and of what `widen` has added.
         self._covers = {each.id: placed.past_of(each.id) for each in self._statements}
-        #: By person and device the bits that all its retirements cover, and how many of these were looked at.
+        #: By person and device, the bits that all of its retirements cover, and how many of these were counted in.
         self._common: dict[tuple[bytes, bytes], tuple[int, int]] = {}
 
     def find_retired(self) -> tuple[Retired, int]:
-        """Return which devices are retired, and the bits of the operations that don't count because of that, or
-        since they weren't accepted."""
+        """Return the retired devices, and the bits of the operations that aren't valid because of that, or because
+        they weren't accepted.
+        """
         self._common.clear()
         retired, void = find_retirements(self._statements, self._is_disowned), 0
         for each in self._placed.in_order:
@@ -265,9 +275,10 @@ class _Statements:
         return not common & self._placed.bits_of(operation.id)
 
     def widen(self, retired: Retired, valid: int) -> bool:
-        """Add to what retirements have seen what removals of their author had that were made meanwhile, and stand by
-        what the retirements leave: who was removed takes nothing back by retiring a device. Return whether that is
-        more."""
+        """Add to what a retirement has seen what concurrent removals of its author had seen, if these are still
+        valid: a person who was removed can't undo anything by retiring a device. Return True if that has added
+        something.
+        """
         changed, placed = False, self._placed
         by_person: dict[bytes, list[bytes]] = {}
         for (person, _), retirements in retired.items():

@@ -1,4 +1,4 @@
-"""Which devices aren't their persons' any more, as operations of a group say.
+"""The devices that are no longer their persons', as operations of a group say.
 
 A value: the same for everybody who has the same operations. Source: docs/messaging.md, "Operations of groups".
 """
@@ -13,20 +13,21 @@ from dtp.identity.card import CardOrder
 if TYPE_CHECKING:
     from dtp.messaging.conversation.operations import Operation
 
-#: Times that a group is read, at most, until retirements count as having seen what removals had: a chain of these
-#: would keep others reading it for hours.
+#: Times that a group is read, at most, until retirements cover what removals had seen: a long chain of these would
+#: otherwise keep others reading for hours.
 MAX_READINGS: Final = 8
-#: By person and device, the retirements of it that count.
+#: By person and device, the ids of its valid retirements.
 Retired = dict[tuple[bytes, bytes], list[bytes]]
 
 
 def find_retirements(
     statements: Iterable[Operation], is_disowned: Callable[[Operation, Retired], bool]
 ) -> Retired:
-    """Return which of these operations, each with a card, retire a device.
+    """Return those of the operations with a card that retire a device.
 
-    One does whose card doesn't name the device, unless a newer card of the person is shown that does. Those with
-    newer cards are read first: the device that has signed one may have been retired by them.
+    An operation retires a device that its card doesn't name, unless a newer card of the person, in another
+    operation, names the device. Newer cards are read first: they may have retired the device that has signed an
+    older one.
     """
     shown, named = [], dict[tuple[bytes, bytes], CardOrder]()
     for each in statements:

@@ -1,4 +1,6 @@
-"""What a conversation looks like after some events: the same for everybody who has the same ones, in any order."""
+"""The messages that the events of a conversation result in. They are the same for everybody who has the same
+events, in whatever order these came.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from dtp.messaging.conversation.events import MESSAGES, Event, EventKind
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An event, and the person who said it: by a session with a device of theirs, or as somebody has `told` it, which
-    nobody can check; b"" for nobody."""
+    """An event and its sender, who has sent it through a session. If another person has passed it on, `told` is
+    that person, and nobody can check the sender; otherwise it is b"".
+    """
 
     sender: bytes
     event: Event
@@ -20,13 +23,13 @@ class Said:
 
     @property
     def order(self) -> tuple[int, bytes, bytes]:
-        """Its place among others."""
+        """The key by which events are sorted."""
         return self.event.clock, self.sender, self.event.id
 
 
 @dataclass
 class Shown:
-    """A message as it is now. One that was deleted has neither text nor attachments."""
+    """A message in its present state. A deleted message has neither text nor attachments."""
 
     id: bytes
     sender: bytes
@@ -37,27 +40,27 @@ class Shown:
     files: list[Any]
     disappear: int
     forwarded_from: bytes | None
-    #: Of a post: the Sui account that has sent it, and by which transaction.
+    #: For a post: the Sui account that has sent it, and the transaction.
     wallet: bytes = b""
     transaction: str = ""
-    #: Who says that it was written, where it didn't come by itself; otherwise b"".
+    #: The person who has passed the message on, if it didn't come from its sender; otherwise b"".
     told: bytes = b""
     edited: bool = False
     deleted: bool = False
-    #: By person, the reaction.
+    #: The reaction of each person.
     reactions: dict[bytes, str] = field(default_factory=dict)
 
 
 def show_messages(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Shown]:
-    """Return the messages of a conversation, in their order.
+    """Return the messages of a conversation, in order.
 
-    Only who wrote a message edits it, and deletes it but for `moderators`. Of edits the last counts, of a person's
-    reactions to a message its last; what was deleted stays so. What somebody has told changes nothing that came by
-    itself.
+    Only its sender can edit a message; its sender and the `moderators` can delete it. The last edit counts, and the
+    last reaction of each person. A deleted message stays deleted. Events that somebody has passed on change nothing
+    that came from its sender.
     """
     ordered = _in_order(said)
     messages: list[Shown] = []
-    by_id: dict[bytes, list[Shown]] = {}  # several, since whoever has seen another's id can write by it
+    by_id: dict[bytes, list[Shown]] = {}  # several: anybody can use an id that they have seen
     for each in ordered:
         if each.event.kind in MESSAGES:
             messages.append(_shown(each))
@@ -75,9 +78,10 @@ def _in_order(said: Iterable[Said]) -> list[Said]:
 
 
 def condense_events(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Said]:
-    """Return the fewest of the events about a message by which it looks as it does now, the message last.
+    """Return the fewest events that result in the same present state of the messages, each message after the events
+    about it.
 
-    Texts that were edited or deleted aren't in them, nor reactions that were taken back.
+    They include no texts that were edited or deleted, and no reactions that were taken back.
     """
     ordered = _in_order(said)
     texts = [each for each in ordered if each.event.kind is EventKind.TEXT]
