@@ -1,4 +1,4 @@
-"""Mailboxes: a service that keeps sealed envelopes for devices that are away, and what uses it."""
+"""Mailboxes: a service that keeps sealed envelopes for devices that are offline, its stores and its client."""
 
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.limits import MailboxLimits

@@ -1,4 +1,4 @@
-"""A mailbox, for whoever uses one: requests, of which several may be under way, and what it pushes."""
+"""The client of a mailbox: requests, several of which may be under way, and what the mailbox pushes."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ from dtp.tasks import start_task
 
 
 class MailboxGone(CarrierError):
-    """The connection to a mailbox is over. Whether what was asked last was done isn't known: ask again."""
+    """The connection to a mailbox is closed. Whether the last request was carried out isn't known: repeat it."""
 
     code = "mailbox-gone"
 
 
 @dataclass(frozen=True, slots=True)
 class RoomPrice:
-    """What a mailbox asks of recipients: the smallest units of SUI for a MiB and month, where that is paid ("" while
-    nobody can), what is kept for nothing, bytes, and for how long behind what was paid, seconds. `teller` is how near
-    the mailbox is that says so."""
+    """What a mailbox charges recipients: the price of one MiB for a month, in the smallest unit of SUI, and the
+    address where it is paid (`door`, "" while nobody can pay). `free_bytes` are free, and what was paid for is
+    still kept for `grace` seconds afterwards. `teller` is how near the mailbox is that names the price.
+    """
 
     mib_month: int
     door: str
@@ -52,8 +53,9 @@ class RoomPrice:
 
 
 class MailboxClient:
-    """A conversation with a mailbox on a stream, whose connection `close` ends. Each method raises `MailboxRefused`
-    where the mailbox says no, and `MailboxGone` where it is gone."""
+    """A client of one mailbox, on a stream of a connection that `close` ends. Every request raises `MailboxRefused`
+    if the mailbox refuses it, and `MailboxGone` if the connection is closed.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self.connection = stream.connection
@@ -69,7 +71,7 @@ class MailboxClient:
     async def connect(
         cls, address: Address | str, *, identity: Identity | None = None, **options: Any
     ) -> Self:
-        """Return a conversation with the mailbox at an address: as anybody, without an identity.
+        """Return a client of the mailbox at an address. Without an identity it is anonymous.
 
         Raise what `dtp.net.dial.connect` raises.
         """
@@ -77,19 +79,19 @@ class MailboxClient:
         return cls(await connection.open_stream())
 
     async def close(self) -> None:
-        """End the conversation and its connection. Idempotent."""
+        """Close the connection. Idempotent."""
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await self.connection.close()
 
     @property
     def nearness(self) -> Nearness:
-        """How near the mailbox is, and so at least those who leave something there."""
+        """How near the mailbox is. Those who leave something there count as no nearer."""
         return Nearness.of_source(self.connection.source)
 
     @property
     def closed(self) -> bool:
-        """True once nothing can be asked any more."""
+        """True once no more requests can be made."""
         return self._reading.done() or self.connection.closed
 
     async def _read_answers(self) -> None:
@@ -98,7 +100,7 @@ class MailboxClient:
             while body := await read(self._stream, MAX_ANSWER):
                 number, told = parse_answer(body)
                 if not number:
-                    if self.pushes.full():  # whoever takes them may be waiting for an answer behind them
+                    if self.pushes.full():  # the reader of them may be waiting for an answer behind them
                         raise MailboxMalformed(f"more than {MAX_PUSHED} pushes that nobody has acknowledged")
                     self.pushes.put_nowait(_pushed(told, watching=self._watching))
                 elif (waiting := self._answers.pop(number, None)) is not None and not waiting.done():
@@ -110,7 +112,7 @@ class MailboxClient:
                 if not each.done():
                     each.set_exception(MailboxGone(f"the mailbox is gone: {fault}"))
             self._answers.clear()
-            if self.pushes.full():  # what isn't acknowledged comes again
+            if self.pushes.full():  # what isn't acknowledged will be pushed again
                 self.pushes.get_nowait()
             self.pushes.put_nowait(None)
 
@@ -139,19 +141,20 @@ class MailboxClient:
             raise MailboxRefused(refusal, *details)
         return told
 
-    # ---- for those who deposit ---------------------------------------------------------------------------------
+    # ---- for senders -------------------------------------------------------------------------------------------
 
     async def deposit_envelope(
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b"", stamp: bytes = b""
     ) -> None:
-        """Have an envelope kept for a device. It is on the mailbox's disk when this returns."""
+        """Leave an envelope for a device. It is on the mailbox's disk when this returns."""
         await self.send_request(MailboxOp.DEPOSIT, recipient, envelope, seconds, access, stamp)
 
     async def deposit_with_work(
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b""
     ) -> None:
-        """Deposit with the stamp that the mailbox asks strangers for: up to `MAX_BITS`, made in a thread. One that is
-        to be paid is up to the caller: `MailboxRefused` says what it costs."""
+        """Leave an envelope, and make the stamp that the mailbox asks of strangers, of at most `MAX_BITS`, in a
+        thread. Paying for a stamp is up to the caller: `MailboxRefused` says what it costs.
+        """
         try:
             await self.deposit_envelope(recipient, envelope, seconds=seconds, access=access)
         except MailboxRefused as refused:
@@ -161,37 +164,38 @@ class MailboxClient:
             await self.deposit_envelope(recipient, envelope, seconds=seconds, access=access, stamp=stamp)
 
     async def get_keys(self, device: bytes, now_ms: int) -> KeyBundle:
-        """Return a device's keys, checked, and a one-time key that nobody else gets. Raise `KeysForged`."""
+        """Return a device's keys, checked, with a one-time key that nobody else gets. Raise `KeysForged`."""
         match await self.send_request(MailboxOp.KEYS, device):
             case [bytes(keys), bytes(one_time), *_]:
                 return KeyBundle.parse(keys, one_time, device=device, now_ms=now_ms)
         raise MailboxMalformed("an answer without keys")
 
     async def get_card(self, device: bytes) -> ContactCard:
-        """Return the card of the person whose device that is, as the mailbox has it: signed by that person, perhaps
-        not the newest. Raise `ContactCardError`."""
+        """Return the card of the person whose device this is, as the mailbox has it. The person has signed it, but
+        it may not be the newest. Raise `ContactCardError`.
+        """
         match await self.send_request(MailboxOp.CARD, device):
             case [bytes(card), *_]:
                 return ContactCard.parse(card)
         raise MailboxMalformed("an answer without a card")
 
     async def send_signal(self, recipient: bytes, envelope: bytes, access: bytes) -> None:
-        """Pass on an envelope that is of the moment, to a device that is connected; nothing is kept."""
+        """Pass an ephemeral envelope on to a device that is connected; nothing is kept."""
         await self.send_request(MailboxOp.SIGNAL, recipient, envelope, access)
 
     async def put_piece(self, recipient: bytes, piece: bytes, *, seconds: int, access: bytes) -> None:
-        """Have a sealed piece of an attachment kept."""
+        """Leave a sealed piece of an attachment for a device."""
         await self.send_request(MailboxOp.PUT_PIECE, recipient, piece, seconds, access)
 
     async def has_pieces(self, digests: list[bytes]) -> list[bool]:
-        """Return of each piece whether it is kept."""
+        """Return for each piece whether it is kept."""
         match await self.send_request(MailboxOp.HAS_PIECES, digests):
             case [[*found], *_] if len(found) == len(digests):
                 return [each is True for each in found]
         raise MailboxMalformed("an answer for other pieces than was asked for")
 
     async def get_piece(self, digest: bytes) -> bytes:
-        """Return the piece with this hash, not checked."""
+        """Return the piece with this hash. It isn't checked."""
         match await self.send_request(MailboxOp.GET_PIECE, digest):
             case [bytes(piece), *_]:
                 return piece
@@ -200,16 +204,18 @@ class MailboxClient:
     # ---- for the device ----------------------------------------------------------------------------------------
 
     async def publish_keys(self, keys: bytes, one_time: list[bytes]) -> None:
-        """Publish this device's keys: from then on things are kept for it here."""
+        """Publish this device's keys. From then on the mailbox keeps envelopes for it."""
         await self.send_request(MailboxOp.PUBLISH, keys, one_time)
 
     async def set_access(self, access: bytes, bits: int, stamp_mib: int = 0) -> None:
-        """Set the hash of the access of those who are known, and what others' messages take: so many bits of work, or
-        with `stamp_mib` a stamp for so many MiB of this device's room, for a month."""
+        """Set the hash of the access that acquaintances present, and what strangers' messages need: a stamp of
+        `bits` of work, or, if `stamp_mib` is given, a paid stamp that costs as much as so many MiB of this device's
+        room for a month.
+        """
         await self.send_request(MailboxOp.SETTINGS, access, bits, stamp_mib)
 
     async def put_card(self, card: ContactCard) -> None:
-        """Have the card of this device's person given to whoever asks, without what it says to acquaintances."""
+        """Leave the card of this device's person, which the mailbox gives to whoever asks, without its `access`."""
         await self.send_request(MailboxOp.PUT_CARD, card.public().encode())
 
     async def get_status(self) -> Status:
@@ -217,7 +223,7 @@ class MailboxClient:
         return _status(await self.send_request(MailboxOp.STATUS))
 
     async def get_price(self) -> RoomPrice | None:
-        """Return what room costs here, None where it costs nothing."""
+        """Return the price of room here, or None if it is free."""
         try:
             told = await self.send_request(MailboxOp.PRICE)
         except MailboxRefused as refused:
@@ -230,31 +236,32 @@ class MailboxClient:
         raise MailboxMalformed("an answer without a price")
 
     async def reserve_room(self, device: bytes, mib: int, months: int, stamp: bytes = b"") -> Status:
-        """Pay for so many MiB and months, for any device: on a connection through the mailbox's door, whose payer
-        is asked. A `stamp`, 16 bytes that are made up for it, lets strangers' envelopes in then; one that was paid
-        already isn't paid again."""
+        """Pay for `mib` MiB for so many months, for any device. The connection has to be one to the mailbox's
+        `door`, and its payer is charged. A `stamp`, 16 random bytes, then lets strangers' envelopes in; if it was
+        already paid for, it isn't charged again.
+        """
         return _status(await self.send_request(MailboxOp.RESERVE, device, mib, months, stamp))
 
     async def fetch_envelopes(
         self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000
     ) -> list[KeptEnvelope]:
-        """Return what waits, oldest first. It stays until it is acknowledged."""
+        """Return the waiting envelopes, oldest first. They stay until they are acknowledged."""
         match await self.send_request(MailboxOp.FETCH, int(tray), after, most):
             case [[*rows], *_]:
                 return [_kept(each) for each in rows]
         raise MailboxMalformed("an answer without envelopes")
 
     async def acknowledge_envelopes(self, ids: list[int]) -> None:
-        """Have envelopes forgotten that are stored here."""
+        """Have the mailbox delete envelopes that are stored here."""
         await self.send_request(MailboxOp.ACKNOWLEDGE, ids)
 
     async def watch_tray(self, tray: Tray = Tray.KNOWN, *, after: int = 0) -> None:
-        """Have what waits and what comes pushed: `pushes` has it from now on."""
+        """Have the mailbox push envelopes, those that wait and those that come, into `pushes`."""
         self._watching = True
         await self.send_request(MailboxOp.WATCH, int(tray), after)
 
     async def forget_device(self) -> None:
-        """Have the mailbox forget this device and all that it keeps for it."""
+        """Have the mailbox delete this device and everything that it keeps for it."""
         await self.send_request(MailboxOp.LEAVE)
 
 

@@ -1,4 +1,6 @@
-"""A mailbox's store beside an event loop: deposits of many callers are one transaction, and nothing blocks."""
+"""A mailbox's store beside an event loop: deposits of many callers share a transaction, and nothing blocks the
+loop.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ _T = TypeVar("_T")
 
 
 class Keeper:
-    """The store in a thread of its own. Close it; the store stays open."""
+    """The store in its own thread. `close` ends the thread; the store stays open."""
 
     def __init__(self, store: MailboxStore) -> None:
         self.store = store
@@ -26,11 +28,11 @@ class Keeper:
         self._tasks = TaskSet()
 
     async def run_in_store(self, work: Callable[..., _T], *arguments: object) -> _T:
-        """Return what `work` does in the store's thread. Raise what it raises."""
+        """Return what `work` returns in the store's thread. Raise what it raises."""
         return await self._loop.run_in_executor(self._thread, work, *arguments)
 
     async def add_envelope(self, deposit: Deposit) -> Outcome:
-        """Return what became of a deposit, once it is on the disk. Raise `StoreFailed`."""
+        """Return the outcome of a deposit, once it is on the disk. Raise `StoreFailed`."""
         answer: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting.append((deposit, answer))
         if not self._tasks:
@@ -38,7 +40,7 @@ class Keeper:
         return await answer
 
     async def _write_deposits(self) -> None:
-        """Write all that waits, and what comes meanwhile, in as few transactions as that takes."""
+        """Write all waiting deposits, and those that come meanwhile, in as few transactions as possible."""
         while self._waiting:
             batch, self._waiting = self._waiting, []
             deposits = [each for each, _ in batch]

@@ -1,6 +1,6 @@
-"""The line of a mailbox to JetStream: a thread with a loop, a connection, and the index that follows the stream.
+"""A mailbox's connection to JetStream: a thread with a loop, a client, and the index that follows the stream.
 
-A connection that broke, or at which a server was silent, is made anew with an index read anew.
+If the connection breaks, or a server doesn't answer, both the connection and the index are made anew.
 """
 
 from __future__ import annotations
@@ -40,24 +40,25 @@ try:
 except ImportError as error:
     raise StoreUnusable("a mailbox in NATS takes a package: pip install 'dtp-sockets[nats]'") from error
 
-#: Seconds that connecting, and an answer, may take; and a server that says nothing at all is away after two of these.
+#: Seconds to wait for a connection, and for an answer. A server that sends nothing at all counts as gone after two
+#: intervals of the second value.
 _PATIENCE: Final = 5.0
 _PING_SECONDS: Final = 3
-#: ... and until the index is read: a million headers.
+#: Seconds to wait until the index is read: a million headers.
 _READ_SECONDS: Final = 60.0
-#: Seconds until the next try to connect.
+#: Seconds until the next attempt to connect.
 _PAUSE: Final = 0.25
-#: ... and until it is looked again whether the index has all.
+#: Seconds between two checks whether the index is complete.
 _LOOK_SECONDS: Final = 0.02
-#: Requests that are under way at once.
+#: Requests under way at once.
 _AT_ONCE: Final = 256
-#: JetStream's code for a message that isn't the next of its subject.
+#: JetStream's code for a message whose expected last sequence of its subject is wrong.
 _WRONG_LAST: Final = 10071
-#: ... and for a stream that isn't there: a server says so also while its cluster has no leader that knows of it.
+#: ... and for a missing stream. A server also says this while its cluster has no leader that knows the stream.
 _NO_STREAM: Final = 10059
 _NO_JETSTREAM: Final = "this server has no JetStream: start it with -js"
 
-#: Names of streams: those that are subjects of one word, and files of the server.
+#: Allowed names of streams: they are a word of subjects, and names of files at the server.
 _STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 _FAULTS: Final = (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)
@@ -65,17 +66,17 @@ _T = TypeVar("_T")
 
 
 class Line:
-    """What a mailbox asks of the stream that a URL names. Its calls block, and raise `StoreAway` within seconds."""
+    """A connection to the stream that a URL names. Its calls block, and raise `StoreAway` within seconds."""
 
     def __init__(self, url: str, most_bytes: int) -> None:
-        """Connect, and read the index. Raise `StoreUnusable` where the server refuses for good, else `StoreAway`."""
+        """Connect, and read the index. Raise `StoreUnusable` if the server refuses for good, else `StoreAway`."""
         self._servers, self.name = parse_servers(url)
         self._most_bytes = most_bytes
         self._index = StreamIndex()
         self.came: Callable[[bytes], None] | None = None
         self._client: Client | None = None
         self._stream: JetStreamContext | None = None
-        #: True once the index has all that was there when it was begun.
+        #: True once the index has everything that was in the stream when reading began.
         self._is_read = False
         self._told: list[tuple[int, asyncio.Future[None]]] = []
         self._loop = asyncio.new_event_loop()
@@ -106,7 +107,7 @@ class Line:
         await asyncio.gather(*left, return_exceptions=True)  # one may be connecting
 
     def run_in_loop(self, work: Coroutine[Any, Any, _T], what: str) -> _T:
-        """Return what `work` does in the loop. Raise `StoreFailed`, which says what could not be done."""
+        """Return what `work` returns in the loop. Raise `StoreFailed`, which says what could not be done (`what`)."""
         if self._closed:
             work.close()
             raise StoreFailed("this mailbox is closed")
@@ -142,14 +143,15 @@ class Line:
         self._is_read = True
 
     async def _read_all(self, stream: JetStreamContext, patience: float) -> None:
-        """Wait until the index has all that the stream has now. Raise `TimeoutError` after so many seconds."""
+        """Wait until the index has all that the stream has now. Raise `TimeoutError` after `patience` seconds."""
         async with asyncio.timeout(patience):
-            while self._index.seen < await self._find_last(stream):  # noqa: ASYNC110 - it may be forgotten untold
+            while self._index.seen < await self._find_last(stream):  # noqa: ASYNC110 - it may be deleted unnoticed
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _check_complete(self, stream: JetStreamContext) -> None:
-        """Raise `StoreAway` if the index lacks some of what the stream has: a server that has just begun may tell of
-        the last messages and leave out the first ones."""
+        """Raise `StoreAway` if the index lacks some of the stream's messages: a server that has just started may
+        deliver the last messages and leave out the first ones.
+        """
         before = self._index.gone
         there = (await stream.stream_info(self.name)).state
         await self._read_all(stream, _PATIENCE)
@@ -160,8 +162,9 @@ class Line:
             )
 
     async def _find_last(self, stream: JetStreamContext) -> int:
-        """Return the number of the last message that the stream has, 0 where it has none: by the server that leads
-        it. One that only follows may have less, and so may a consumer there."""
+        """Return the number of the last message in the stream, 0 if there is none. The server that leads the stream
+        is asked, since one that only follows may have fewer messages, and so may a consumer there.
+        """
         try:
             return (await stream.get_msg(self.name, subject=f"{self.name}.row.>")).seq or 0
         except nats.js.errors.NotFoundError as fault:
@@ -172,7 +175,7 @@ class Line:
         try:
             found = await stream.stream_info(self.name)
         except nats.js.errors.NotFoundError:
-            # What is full refuses what is new: it drops nothing that waits.
+            # A full stream refuses new messages: it drops none that wait.
             config = StreamConfig(
                 name=self.name, subjects=[f"{self.name}.row.>"], max_msgs_per_subject=1,
                 discard=DiscardPolicy.NEW, duplicate_window=1,
@@ -192,7 +195,9 @@ class Line:
             await _let_go(client)
 
     async def _keep_connected(self) -> None:
-        """Connect again whenever that was lost: what others keep is to be pushed."""
+        """Connect again whenever the connection was lost, also while nobody calls: what other processes keep has to
+        be pushed.
+        """
         while True:
             await asyncio.sleep(_PAUSE)
             if self._client is not None and not self._client.is_closed:
@@ -203,12 +208,13 @@ class Line:
                 await self._drop_connection()
                 continue
             if self.came is not None:
-                self.came(b"")  # whatever came before is found by looking
+                self.came(b"")  # whatever came meanwhile is found by looking
 
     @property
     def index(self) -> StreamIndex:
-        """What the stream has. Raise `ConnectionClosedError` while that isn't known: in half of an index nothing
-        might be found that is there."""
+        """The index of the stream. Raise `ConnectionClosedError` while it isn't complete: an incomplete index might
+        miss something that is there.
+        """
         self._check_connected()
         return self._index
 
@@ -218,7 +224,7 @@ class Line:
             raise nats.errors.ConnectionClosedError
         return stream
 
-    # ---- what the stream tells ---------------------------------------------------------------------------------
+    # ---- messages of the stream --------------------------------------------------------------------------------
 
     async def _on_row(self, index: StreamIndex, message: Msg) -> None:
         number, row = message.metadata.sequence.stream, _row_of(message)
@@ -235,8 +241,9 @@ class Line:
     # ---- rows --------------------------------------------------------------------------------------------------
 
     async def put_row(self, row: Row, body: bytes, last: int | None = 0) -> bool:
-        """Keep a row, and wait until the index has it. Return False where the last one of its subject is another than
-        `last`; None: whatever it is."""
+        """Store a row, and wait until the index has it. Return False if the last row of its subject isn't number
+        `last`; with None it may be any.
+        """
         stream = self._check_connected()
         headers = {HEADER: _header_of(row), "Nats-Expected-Last-Subject-Sequence": str(last)}
         if last is None:
@@ -251,7 +258,7 @@ class Line:
         return True
 
     async def _wait_told(self, number: int) -> None:
-        """Wait until the index has the stream's messages up to this one."""
+        """Wait until the index has the stream's messages up to this number."""
         if number > self._index.seen:
             told: asyncio.Future[None] = self._loop.create_future()
             bisect.insort(self._told, (number, told), key=lambda each: each[0])
@@ -259,7 +266,7 @@ class Line:
                 await told
 
     async def get_body(self, number: int) -> bytes | None:
-        """Return a row's body by its number, None if it is gone."""
+        """Return the body of the row with this number, None if it is gone."""
         stream = self._check_connected()
         try:
             found: RawStreamMsg = await stream.get_msg(self.name, number)
@@ -270,7 +277,7 @@ class Line:
         return found.data or b""
 
     async def forget_rows(self, numbers: Iterable[int]) -> None:
-        """Forget rows, and tell the others."""
+        """Delete rows, and notify the other processes."""
         gone = list(numbers)
         await self.map_values(gone, self._forget_row)
         if gone and self._client is not None:
@@ -287,10 +294,10 @@ class Line:
             nats.js.errors.BadRequestError,
             nats.js.errors.ServerError,
         ) as fault:
-            _check_stream_is_there(fault)  # else another process has done so
+            _check_stream_is_there(fault)  # otherwise another process has deleted it
 
     async def query_index(self, look: Callable[[], _T]) -> _T:
-        """Return what `look` returns, called in the thread of the index."""
+        """Call `look` in the thread of the index, and return what it returns."""
         return look()
 
     async def catch_up(self) -> None:
@@ -301,7 +308,7 @@ class Line:
     async def map_values(
         self, values: Iterable[Any], work: Callable[[Any], Coroutine[Any, Any, _T]]
     ) -> list[_T]:
-        """Return what `work` returns for each value, some hundred at a time."""
+        """Return what `work` returns for each value, with some hundred calls at a time."""
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def take(value: Any) -> _T:
@@ -323,7 +330,7 @@ async def _connect_client(servers: list[str]) -> Client:
             max_outstanding_pings=1, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0,
         )  # fmt: skip
     except (*_FAULTS, asyncio.CancelledError):
-        await _let_go(client)  # who is refused has a socket still
+        await _let_go(client)  # a client that was refused still has a socket
         raise
     return client
 
@@ -335,9 +342,10 @@ def _check_payload(client: Client, most_bytes: int) -> None:
 
 
 def look_at(url: str, most_bytes: int) -> None:
-    """Connect to the servers of `url`, see whether they have streams and take so many bytes, and leave all as it is.
+    """Connect to the servers of `url` and check that they have JetStream and accept messages of so many bytes.
+    Nothing is changed.
 
-    Raise `StoreUnusable` where the server refuses for good, else `StoreAway`.
+    Raise `StoreUnusable` if the server refuses for good, else `StoreAway`.
     """
     servers, name = parse_servers(url)
 
@@ -357,15 +365,16 @@ def look_at(url: str, most_bytes: int) -> None:
 
 
 async def _let_go(client: Client) -> None:
-    """Close a client, however that ends: behind TLS that began and failed it waits for ever."""
+    """Close a client, and ignore faults. After a failed TLS handshake closing would wait forever."""
     with suppress(*_FAULTS):
         async with asyncio.timeout(_PATIENCE):
             await client.close()
 
 
 def parse_servers(url: str) -> tuple[list[str], str]:
-    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]` names, and the stream. Raise
-    `StoreUnusable` for a URL that names no server, or a stream that can't be."""
+    """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...][/NAME]` names, and the name of the
+    stream. Raise `StoreUnusable` if the URL names no server, or an impossible stream.
+    """
     parts = urlsplit(url)
     name = parts.path.strip("/") or "dtp_mailbox"
     try:
@@ -381,11 +390,11 @@ def parse_servers(url: str) -> tuple[list[str], str]:
 
 
 async def _ignore(fault: Exception) -> None:
-    """Ignore what the client reports: calls say it, and the line is made anew."""
+    """Ignore what the client reports: calls fail by themselves, and the connection is made anew."""
 
 
 def _check_stream_is_there(fault: nats.js.errors.APIError) -> None:
-    """Raise what a server has refused where it has no such stream: then nothing is known of what is in it."""
+    """Raise `fault` if it says that the stream is missing: then nothing is known about its contents."""
     if fault.err_code == _NO_STREAM:
         raise fault
 
@@ -398,7 +407,7 @@ def _failed(fault: Exception, what: str, servers: list[str]) -> StoreFailed:
 
 
 def _has_none(fault: Exception) -> bool:
-    """Return whether this is what a server says that has no JetStream, or none for this account."""
+    """Return whether a server says with `fault` that it has no JetStream, or none for this account."""
     return isinstance(fault, nats.js.errors.ServiceUnavailableError) and fault.err_code in (
         None,
         10039,
@@ -428,7 +437,7 @@ def _header_of(row: Row) -> str:
 
 
 def _row_of(message: Msg) -> Row:
-    """Return the row that a message of the stream is."""
+    """Return the row that a message of the stream encodes."""
     kind, device, *digest = message.subject.split(".")[2:]
     header = (message.headers or {})[HEADER]
     if kind == "device":

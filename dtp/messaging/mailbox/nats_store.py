@@ -1,8 +1,8 @@
-"""What a mailbox keeps, in JetStream of NATS: several processes, on several machines, are one mailbox. Extra `nats`.
+"""A store of mailboxes in JetStream of NATS: several processes, on several machines, are one mailbox. Extra `nats`.
 
-The stream is the mailbox: each envelope, piece and device's record is one message of it, which is kept or isn't, and
-envelopes have the stream's numbers. Each process follows it (`StreamIndex`), and what it says is there, it has been
-told by the stream: so nothing is overlooked that another process kept. Decision 0383.
+The stream is the mailbox: each envelope, each piece and each device's record is one message in it, and envelopes
+have the stream's numbers. Each process follows the stream (`StreamIndex`), so it misses nothing that another
+process has stored. Decision 0383.
 """
 
 from __future__ import annotations
@@ -41,19 +41,21 @@ from dtp.messaging.packing import MAX_NUMBER, pack, unpack_saved
 _T = TypeVar("_T")
 _NOBODY: Final = bytes(32)
 _NEW: Final = Facts(0, b"", DEFAULT_BITS, 0, 0, 0, 0)
-#: A paid stamp: its hash, for how many envelopes it is good, and until when, Unix time in seconds.
+#: A paid stamp: its hash, how many envelopes it still lets in, and its expiry, Unix time in seconds.
 _Stamp = tuple[bytes, int, int]
-#: Keys, card, one-time keys and paid stamps of a device.
+#: The keys, card, one-time keys and paid stamps of a device.
 _Record = tuple[bytes, bytes, list[bytes], list[_Stamp]]
 
 
 class NatsMailbox(MailboxStore):
-    """The mailbox in the stream that `url` names: `nats://HOST:PORT/NAME`, several of `HOST:PORT` with commas between
-    them for the servers of a cluster. A line that broke is made again, to any of them."""
+    """The mailbox in the stream that `url` names: `nats://HOST:PORT/NAME`, with commas between several `HOST:PORT`
+    for the servers of a cluster. A connection that broke is made again, to any of them.
+    """
 
     def __init__(self, url: str, limits: MailboxLimits | None = None) -> None:
-        """Connect, make the stream, and read what is there. Raise `StoreUnusable` where the server refuses for good,
-        `StoreAway` where it can't be reached."""
+        """Connect, create the stream, and read what is there. Raise `StoreUnusable` if the server refuses for good,
+        and `StoreAway` if it can't be reached.
+        """
         self.limits = limits or MailboxLimits()
         self._line = Line(url, self.limits.piece)
 
@@ -68,13 +70,15 @@ class NatsMailbox(MailboxStore):
     async def _change_record(
         self, device: bytes, changed: Callable[[Facts, _Record], tuple[Facts, _Record] | Outcome]
     ) -> Outcome:
-        """Keep what `changed` makes of a device's record, which nobody else has changed meanwhile."""
+        """Replace a device's record by what `changed` makes of it, and try again if another process has changed it
+        meanwhile.
+        """
         while True:
             facts, number = self._line.index.get_facts(device), self._line.index.record_number(device)
             if facts is None:
                 return Outcome(Refusal.UNKNOWN_RECIPIENT)
             body = await self._line.get_body(number)
-            if body is None:  # another process has put a newer one in its place, or the device has left
+            if body is None:  # another process has replaced it, or the device is deleted
                 await self._line.catch_up()
                 continue
             keys, card, one_time, stamps = unpack_saved(body)
@@ -186,7 +190,7 @@ class NatsMailbox(MailboxStore):
         return self._line.run_in_loop(look(), "read")
 
     async def _read_stamps(self, device: bytes, now: int) -> dict[bytes, int]:
-        """Return for how many envelopes each paid stamp of a device is good, by its hash."""
+        """Return how many envelopes each paid stamp of a device still lets in, by its hash."""
         found: dict[bytes, int] = {}
 
         def look(facts: Facts, record: _Record) -> Outcome:
@@ -197,7 +201,7 @@ class NatsMailbox(MailboxStore):
         return found
 
     async def _use_stamp(self, device: bytes, stamp: bytes, now: int) -> Outcome:
-        """Note that a paid stamp is good for one envelope less; refuse where another process has used it up."""
+        """Count one use of a paid stamp; refuse if another process has used it up."""
 
         def less(facts: Facts, record: _Record) -> tuple[Facts, _Record] | Outcome:
             stamps = _good_stamps(record, now)
@@ -213,7 +217,7 @@ class NatsMailbox(MailboxStore):
         return facts is not None and bool(facts.access) and access_hash(access) == facts.access
 
     def _query_index(self, look: Callable[[], _T]) -> _T:
-        """Return what is found in the index, in the thread that has it."""
+        """Return what `look` finds in the index. It is called in the index's thread."""
         return self._line.run_in_loop(self._line.query_index(look), "read")
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
@@ -236,7 +240,9 @@ class NatsMailbox(MailboxStore):
     async def _judge_with_stamp(
         self, recipients: dict[bytes, Recipient | None], deposit: Deposit, now: int
     ) -> tuple[Outcome, Row | None]:
-        """Return the outcome of a deposit, and its row or None; the paid stamp that lets it in is used then."""
+        """Return the outcome of a deposit, and its row or None. If a paid stamp lets it in, one use of the stamp is
+        counted.
+        """
         device, recipient = deposit.recipient, self._line.index.get_recipient(deposit.recipient)
         stamp = recipient.paid_stamp(deposit) if recipient else b""
         paid = bool(stamp) and stamp in await self._read_stamps(device, now)
@@ -345,5 +351,5 @@ class NatsMailbox(MailboxStore):
 
 
 def _good_stamps(record: _Record, now: int) -> list[_Stamp]:
-    """Return the paid stamps of a device that are good at `now`."""
+    """Return the paid stamps of a device that are valid at `now`."""
     return [each for each in record[3] if each[2] > now]

@@ -1,4 +1,4 @@
-"""Which store a mailbox has, by what its operator writes; what a kind of store takes is loaded with it."""
+"""Opens the store that a mailbox's operator names. The packages that a kind of store needs are imported with it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def open_store(where: str | os.PathLike[str], limits: MailboxLimits | None = Non
 
 
 def check_store(where: str | os.PathLike[str]) -> None:
-    """Raise `StoreUnusable` for what is wrong with `where` and can be seen without asking a server or opening a
-    file: a package that is missing, a URL that can't be meant."""
+    """Raise `StoreUnusable` for faults in `where` that show without asking a server or opening a file: a missing
+    package, or an impossible URL.
+    """
     if str(where).startswith("nats://"):
         from dtp.messaging.mailbox.nats_line import parse_servers
 

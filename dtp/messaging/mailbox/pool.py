@@ -1,4 +1,4 @@
-"""Mailboxes that are written to, as nobody: one connection for each, kept for a while."""
+"""Anonymous connections to others' mailboxes, one for each, which are kept for a while."""
 
 from __future__ import annotations
 
@@ -17,38 +17,41 @@ from dtp.messaging.mailbox.client import MailboxClient
 
 log = logging.getLogger("dtp.messaging")
 
-#: Mailboxes to which a connection is kept.
+#: Connections that are kept, at most.
 _MOST: Final = 64
-#: Seconds for a connection, and twice that for an answer.
+#: Seconds to wait for a connection; for an answer it is twice as long.
 _PATIENCE: Final = 15.0
 
-#: Connects to a mailbox: as a device, or with None as nobody; as told within `dialled_as_told`.
+#: Connects to a mailbox: as a device, or with None anonymously. Within `dialled_as_told` it heeds who has told the
+#: address.
 ConnectMailbox = Callable[[str, Identity | None], Awaitable[MailboxClient]]
-#: A mailbox, and how near those are who told of it: each nearness has a connection of its own.
+#: A mailbox, and the nearness of whoever has told its address: each nearness has a connection of its own.
 _Place = tuple[str, Nearness | None]
 
 
 async def connect_plainly(address: str, identity: Identity | None) -> MailboxClient:
-    """Return a conversation with the mailbox at an address. Raise as `MailboxClient.connect`."""
+    """Return a client of the mailbox at an address. Raise as `MailboxClient.connect`."""
     return await MailboxClient.connect(address, identity=identity)
 
 
 class MailboxPool:
-    """Conversations with mailboxes by their addresses. `close` ends them.
+    """Clients of mailboxes by their addresses. `close` closes them.
 
-    `own` are our own mailboxes, which are dialled whoever names them; others are dialled as told by somebody so near.
+    `own` are our own mailboxes, which are dialled whoever names them. Others are dialled only if whoever has told
+    their address may have this machine dial there.
     """
 
     def __init__(self, connect: ConnectMailbox, own: Container[str] = ()) -> None:
         self._connect, self._own = connect, own
         self._clients: OrderedDict[_Place, MailboxClient] = OrderedDict()
         self._locks: WeakValueDictionary[_Place, asyncio.Lock] = WeakValueDictionary()
-        #: Those that have not answered in time, the last ones: others are asked before them.
+        #: The last mailboxes that haven't answered in time. They are asked after all others.
         self._slow: BoundedDict[str, None] = BoundedDict(_MOST)
 
     async def get_client(self, address: str, teller: Nearness) -> MailboxClient:
-        """Return a conversation with a mailbox. Raise what connecting raises, such as `AddressError` for one that
-        isn't dialled for whoever told of it, and `TimeoutError`."""
+        """Return a client of a mailbox. Raise what connecting raises, such as `AddressError` if the mailbox isn't
+        dialled because of who has told its address, and `TimeoutError`.
+        """
         place = address, None if address in self._own else teller
         async with self._locks.setdefault(place, asyncio.Lock()):
             client = self._clients.pop(place, None)
@@ -65,8 +68,9 @@ class MailboxPool:
     async def try_each(
         self, addresses: tuple[str, ...], teller: Nearness, ask: Callable[[MailboxClient], Awaitable[bool]]
     ) -> bool:
-        """Call `ask` with one mailbox after another, as somebody so near tells of them, until it returns True; those
-        that haven't answered in time before come last. Return False if it never does."""
+        """Call `ask` with one mailbox after another, until it returns True. `teller` is the nearness of whoever has
+        told the addresses. Those that haven't answered in time before come last. Return False if it never does.
+        """
         for address in sorted(addresses, key=self._slow.__contains__):
             try:
                 async with asyncio.timeout(2 * _PATIENCE):
@@ -81,7 +85,7 @@ class MailboxPool:
         return False
 
     async def close(self) -> None:
-        """End all conversations."""
+        """Close all connections."""
         clients, self._clients = list(self._clients.values()), OrderedDict()
         for each in clients:
             await each.close()

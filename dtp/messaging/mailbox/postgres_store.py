@@ -1,8 +1,8 @@
-"""What a mailbox keeps, in PostgreSQL: several processes, on several machines, are one mailbox. Extra
+"""A store of mailboxes in PostgreSQL: several processes, on several machines, are one mailbox. Extra
 `mailbox-postgres`.
 
-Whoever changes what waits for a device holds the device's row until its transaction is over: envelopes of a device
-are numbered in the order in which they can be read, so that none is overlooked. Rows are taken in one order.
+Whoever changes what waits for a device locks the device's row until the end of the transaction. So the envelopes of
+a device become visible in the order of their numbers, and none is missed. Rows are always locked in the same order.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ except ImportError as error:
     ) from error
 
 _CHANNEL: Final = "dtp_mailbox"
-#: Two processes that make the tables at once would collide in the catalogue: one at a time.
+#: Two processes that create the tables at once would collide in the catalogue, so they take this lock.
 _TABLES_LOCK: Final = 7239
 
 _SCHEMA: Final = f"""
@@ -89,7 +89,7 @@ CREATE TABLE IF NOT EXISTS dtp_mailbox_stamps (
 CREATE INDEX IF NOT EXISTS dtp_mailbox_stamps_expire ON dtp_mailbox_stamps (expires);
 CREATE TABLE IF NOT EXISTS dtp_mailbox_swept (one integer PRIMARY KEY, at bigint NOT NULL);
 """
-#: What a `Recipient` is made of.
+#: The fields of a `Recipient`.
 _FIELDS: Final = (
     "id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until, stamp_mib "
     "FROM dtp_mailbox_recipients"
@@ -97,18 +97,19 @@ _FIELDS: Final = (
 _RECIPIENT: Final = f"SELECT {_FIELDS} WHERE device = %s FOR UPDATE"
 
 _Database = psycopg.Connection[tuple[Any, ...]]
-#: A paid stamp: of which recipient, and its hash.
+#: A paid stamp: its recipient's number, and its hash.
 _Stamp = tuple[int, bytes]
 
 
 class PostgresMailbox(MailboxStore):
-    """The mailbox in the database at `url`. A connection that broke is made again by the next call."""
+    """The mailbox in the database at `url`. After a connection broke, the next call makes a new one."""
 
     def __init__(
         self, url: str, limits: MailboxLimits | None = None, *, guard: Guard = while_it_answers
     ) -> None:
-        """Connect, and make the tables. Raise `StoreUnusable` where the server refuses for good, `StoreAway` where it
-        can't be reached or says nothing any more (`guard` finds out), else `StoreFailed`."""
+        """Connect, and create the tables. Raise `StoreUnusable` if the server refuses for good, `StoreAway` if it
+        can't be reached or no longer answers (which `guard` finds out), else `StoreFailed`.
+        """
         self.limits = limits or MailboxLimits()
         self._url, self._connection = url, KeptConnection(url, guard)
         try:
@@ -137,7 +138,7 @@ class PostgresMailbox(MailboxStore):
         with self._open_transaction("read") as database:
             return database.execute(query, values).fetchall()
 
-    # ---- what others have kept ---------------------------------------------------------------------------------
+    # ---- what other processes have kept ------------------------------------------------------------------------
 
     def watch_others(self, came: Callable[[bytes], None]) -> None:
         def on_notified(notified: psycopg.Notify | None) -> None:
@@ -176,7 +177,9 @@ class PostgresMailbox(MailboxStore):
         return DONE
 
     def _forget_ended(self, database: _Database, sequence: int) -> bool:
-        """Return whether devices were forgotten that nothing waits for, and whose keys had ended by then."""
+        """Delete devices for which nothing waits and whose keys have expired by then. Return True if there were
+        any.
+        """
         ended = (
             "SELECT id FROM dtp_mailbox_recipients WHERE sequence < %s AND count = 0 AND bytes = 0 "
             "AND paid_until * 1000 < %s"
@@ -322,7 +325,7 @@ class PostgresMailbox(MailboxStore):
         return outcomes
 
     def _lock_recipients(self, database: _Database, devices: Iterable[bytes]) -> dict[bytes, Recipient]:
-        """Return the recipients by device, with their rows locked until the transaction is over."""
+        """Return the recipients by device, with their rows locked until the end of the transaction."""
         rows = database.execute(
             f"SELECT device, {_FIELDS} WHERE device = ANY(%s) ORDER BY id FOR UPDATE",
             (list(devices),),
@@ -332,7 +335,7 @@ class PostgresMailbox(MailboxStore):
     def _load_stamps(
         self, database: _Database, recipients: dict[bytes, Recipient], deposits: Sequence[Deposit], now: int
     ) -> Counter[_Stamp]:
-        """Return for how many envelopes each paid stamp of these deposits is good."""
+        """Return how many envelopes each paid stamp of these deposits still lets in."""
         given = [each for deposit in deposits for each in _stamp_of(recipients, deposit)]
         if not given:
             return Counter()
@@ -476,14 +479,14 @@ class PostgresMailbox(MailboxStore):
 
 
 def _stamp_of(recipients: dict[bytes, Recipient], deposit: Deposit) -> list[_Stamp]:
-    """Return the paid stamp that a deposit comes by, where it needs one; none where it doesn't."""
+    """Return the paid stamp of a deposit if it needs one, otherwise an empty list."""
     recipient = recipients.get(deposit.recipient)
     hashed = b"" if recipient is None else recipient.paid_stamp(deposit)
     return [(recipient.id, hashed)] if recipient is not None and hashed else []
 
 
 def _use_stamps(database: _Database, used: Counter[_Stamp]) -> None:
-    """Note that stamps are good for so many envelopes less."""
+    """Count the uses of stamps."""
     counted = [(times, *stamp) for stamp, times in sorted(used.items())]
     query = "UPDATE dtp_mailbox_stamps SET uses = uses - %s WHERE recipient = %s AND hash = %s"
     database.cursor().executemany(query, counted)
@@ -503,7 +506,7 @@ def _count_bytes(database: _Database, number: int, size: int) -> None:
 
 
 def _count(database: _Database, rows: Iterable[tuple[Any, ...]], sign: int) -> None:
-    """Note what waits for devices now: rows have a recipient, a tray and a size each."""
+    """Update the counts of what waits for devices. Each row is a recipient, a tray and a size."""
     sums: dict[int, list[int]] = {}
     for number, tray, size in rows:
         counted = sums.setdefault(number, [0, 0, 0, 0])
@@ -519,7 +522,8 @@ def _count(database: _Database, rows: Iterable[tuple[Any, ...]], sign: int) -> N
 
 
 def check_url(url: str) -> None:
-    """Raise `StoreUnusable` for a URL that the client doesn't take, or one that names files it can't use; no server
-    is asked."""
+    """Raise `StoreUnusable` if the client doesn't accept the URL, or can't use files that it names. No server is
+    asked.
+    """
     if (wrong := find_wrong_setting(url)) is not None:
         raise StoreUnusable(f"the mailbox in PostgreSQL: {wrong}")

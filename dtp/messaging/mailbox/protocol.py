@@ -1,4 +1,5 @@
-"""What a mailbox and its callers say: MessagePack arrays behind their length. docs/messaging.md, "The mailbox".
+"""The messages between a mailbox and its clients: MessagePack arrays, each after its length. Source:
+docs/messaging.md, "The mailbox".
 
 A request is `[number, op, ...]`, its answer `[number, code, ...]`; a push is `[0, ...]`.
 """
@@ -15,18 +16,19 @@ from dtp.net.stream import Stream
 
 #: The name of the service, by convention.
 MAILBOX_SERVICE: Final = "dtp.mailbox"
-#: The longest request and the longest answer, bytes: an envelope or a piece; several envelopes.
+#: The longest request and the longest answer, in bytes: a request has one envelope or piece, an answer several
+#: envelopes.
 MAX_REQUEST: Final = 512 * 1024
 MAX_ANSWER: Final = 2 * 1024 * 1024
 #: Envelopes that a mailbox pushes on one connection before the first of them is acknowledged.
 MAX_PUSHED: Final = 256
-#: Bytes of envelopes that one answer has, at least one of them.
+#: Bytes of envelopes in one answer, at most; a single larger one is sent as well.
 FETCH_BYTES: Final = 1024 * 1024
 ACCESS_BYTES: Final = 16
 
 
 class MailboxOp(IntEnum):
-    """What is asked for."""
+    """The operation that a request asks for."""
 
     DEPOSIT = 1
     KEYS = 2
@@ -48,7 +50,7 @@ class MailboxOp(IntEnum):
 
 
 class Refusal(IntEnum):
-    """The code of an answer: 0 for done, else why not."""
+    """The code of an answer: 0 if the request was carried out, otherwise the reason why not."""
 
     DONE = 0
     MALFORMED = 1
@@ -83,8 +85,9 @@ REASONS: Final[Mapping[Refusal, str]] = {
 
 
 class MailboxRefused(PeerError):
-    """A mailbox has said no; `refusal` is why, `detail` what goes with it: bits of a stamp; `stamp_mib`, where it is
-    paid, how many MiB of room for a month it costs."""
+    """A mailbox has refused a request; `refusal` is the reason. If a stamp is needed, `detail` is its bits of work,
+    or `stamp_mib` its price, as MiB of room for a month.
+    """
 
     code: ClassVar[str] = "mailbox-refused"
 
@@ -94,14 +97,14 @@ class MailboxRefused(PeerError):
 
 
 class MailboxMalformed(PeerError):
-    """A mailbox, or whoever asks one, has sent what can't be read."""
+    """A mailbox or its client has sent a malformed message."""
 
     code: ClassVar[str] = "mailbox-malformed"
 
 
 _KEY, _BYTES, _NUMBER, _LIST = "key", "bytes", "number", "list"
 
-#: What each request has behind its number and op.
+#: The fields of each request after its number and operation.
 FIELDS: Final[Mapping[MailboxOp, tuple[str, ...]]] = {
     MailboxOp.DEPOSIT: (_KEY, _BYTES, _NUMBER, _BYTES, _BYTES),  # recipient, envelope, seconds, access, stamp
     MailboxOp.KEYS: (_KEY,),
@@ -125,17 +128,19 @@ FIELDS: Final[Mapping[MailboxOp, tuple[str, ...]]] = {
 MAX_LIST: Final = 1024
 
 
-#: A request, an answer or a push, with its length in front.
+#: Encodes a request, an answer or a push, with its length in front.
 encode = pack_frame
 
 
 async def read(stream: Stream, most: int) -> bytes:
-    """Return the next message's bytes, b"" at the end. Raise `MailboxMalformed` for one above `most` bytes."""
+    """Return the bytes of the next message, b"" at the end. Raise `MailboxMalformed` for one of more than `most`
+    bytes.
+    """
     return await read_frame(stream, most, MailboxMalformed)
 
 
 def parse_request(body: bytes) -> tuple[int, MailboxOp, list[Any]]:
-    """Return a request's number, op and fields. Raise `MailboxMalformed`; fields beyond are left out."""
+    """Return the number, operation and fields of a request. Raise `MailboxMalformed`. Surplus fields are ignored."""
     told = unpack(body, MailboxMalformed, "a request")
     if not isinstance(told, list) or len(told) < 2 or not _fits(told[0], _NUMBER) or type(told[1]) is not int:
         raise MailboxMalformed("a request is [number, op, ...]")
@@ -151,7 +156,7 @@ def parse_request(body: bytes) -> tuple[int, MailboxOp, list[Any]]:
 
 
 def parse_answer(body: bytes) -> tuple[int, list[Any]]:
-    """Return an answer's number and what is behind it: a code and fields. Raise `MailboxMalformed`."""
+    """Return the number of an answer, and what follows it: a code and fields. Raise `MailboxMalformed`."""
     told = unpack(body, MailboxMalformed, "an answer")
     if not isinstance(told, list) or len(told) < 2 or not all(_fits(each, _NUMBER) for each in told[:2]):
         raise MailboxMalformed("an answer is [number, code, ...]")

@@ -1,4 +1,4 @@
-"""Room in a mailbox, sold to recipients over paid connections: a MiB for a month is a request."""
+"""Sells room in a mailbox to recipients over paid connections: one MiB for a month is charged as one request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.messaging")
 
-#: Seconds until selling begins again that couldn't, for the first time, and at most.
+#: Seconds until selling is tried again after it failed, the first time and at most.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 
@@ -30,15 +30,16 @@ _LONGEST_PAUSE: Final = 300.0
 async def selling_room(
     mailbox: Mailbox, *, wallet: Wallet, service: str = MAILBOX_SERVICE, **options: Any
 ) -> AsyncIterator[Serving]:
-    """Sell room in a mailbox meanwhile, for the price in its limits, on places of its own: whoever leaves a message
-    pays nothing, and comes by the mailbox's listener.
+    """Sell room in a mailbox within the `with` block, for the price in its limits. Buyers have an address of their
+    own; those who leave messages pay nothing, and use the mailbox's listener.
 
-    `options` are those of `dtp.serve`. Raise `LocalError` for a mailbox without a price, and what `dtp.serve` raises.
+    `options` are those of `dtp.serve`. Raise `LocalError` for a mailbox without a price, and what `dtp.serve`
+    raises.
     """
     price = mailbox.store.limits.price_mib_month
     if not price:
         raise LocalError("this mailbox has no price: its limits say what a MiB costs for a month")
-    selling = Selling(count_streams=False)  # only what is reserved costs something
+    selling = Selling(count_streams=False)  # only room is charged for
     terms = Terms(price_request=price)
     async with await serve(
         service, mailbox.serve, wallet=wallet, terms=terms, selling=selling, **options
@@ -51,9 +52,10 @@ async def selling_room(
 
 
 class RoomSeller:
-    """Sells room in a mailbox from `start` on, also where the chain is away at first: messages are kept meanwhile.
+    """Sells room in a mailbox from `start` on, even if the chain can't be reached at first: messages are kept
+    meanwhile.
 
-    It begins again whatever ends it, but for another process that has its place.
+    It begins again after every failure, unless another process has taken its place.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class RoomSeller:
         begin: Callable[[], AbstractAsyncContextManager[Serving]],
         on_begun: Callable[[Serving], None],
     ) -> None:
-        """`begin` is a call of `selling_room`; `on_begun` is told each time it sells."""
+        """`begin` calls `selling_room`; `on_begun` is called each time that selling has begun."""
         self._mailbox, self._begin, self._on_begun = mailbox, begin, on_begun
         self._task = SupervisedTask(self._keep_selling, name="dtp-mailbox-room")
 
@@ -71,7 +73,7 @@ class RoomSeller:
         self._task.start()
 
     async def stop(self) -> None:
-        """End that, and claim what is worth its gas. Idempotent."""
+        """Stop selling, and claim what is worth its gas. Idempotent."""
         await self._task.stop()
 
     async def _keep_selling(self) -> None:

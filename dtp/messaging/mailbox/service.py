@@ -1,6 +1,6 @@
 """The mailbox as a service: `Mailbox.serve` is the handler of connections, by convention of `MAILBOX_SERVICE`.
 
-Whoever collects comes as the device itself: its connection proves it. Whoever deposits comes as anybody.
+A device that fetches its envelopes is known by the identity that its connection proves. Senders may be anonymous.
 """
 
 from __future__ import annotations
@@ -55,30 +55,31 @@ from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.messaging")
 
-#: Seconds between two looks for what has been kept for long enough.
+#: Seconds between two searches for expired contents.
 _SWEEP: Final = 60.0
-#: Seconds within which each device whose clock differs is told of once.
+#: Seconds in which a device whose clock differs is logged at most once.
 _HOUR: Final = 3600.0
 _ONE_TIME_BYTES: Final = 96
 
-#: Has whoever has come by a paid connection pay for so many MiB and months; returns whether it was paid.
+#: Charges the payer of a connection for so many MiB for a month, and returns whether it has paid.
 Charge = Callable[[Connection, int], Awaitable[bool]]
 
 
 class Mailbox:
-    """The service. `start` it in a loop, `stop` it; connections belong to their listener.
+    """The service. It starts by itself with the first connection; `stop` it in the end. Connections belong to their
+    listener.
 
-    Where its limits have a price, recipients pay for the room that they have here: `dtp.messaging.mailbox.selling`.
+    If its limits have a price, recipients pay for their room: see `dtp.messaging.mailbox.selling`.
     """
 
     def __init__(self, store: MailboxStore) -> None:
         self.store = store
-        #: Where room is paid for, an address on the chain, and how; "" while nobody can.
+        #: The address on the chain where room is paid for, "" while nobody can; and what charges for it.
         self.door = ""
         self.charge: Charge | None = None
-        #: Why nobody can, where it has a price; "" where they can.
+        #: Why nobody can pay for room that has a price; "" while they can.
         self.not_sold = ""
-        #: What was asked for, by its name, and what was refused.
+        #: Counts of requests by their names, and of refusals.
         self.counters: Counter[str] = Counter()
         limits = store.limits
         self.new_devices: RateLimiter[str] = RateLimiter(
@@ -91,7 +92,7 @@ class Mailbox:
         deposits = SourceLimiter(limits.deposits, limits.deposit_pause, limits.sources)
         questions = SourceLimiter(limits.key_questions, limits.key_pause, limits.sources)
         changes = SourceLimiter(limits.changes, limits.change_pause, limits.sources)
-        #: What counts for a source, and how: the rest costs a mailbox little, or who asks more.
+        #: The rate limiters of requests. Other requests cost the mailbox little, or their sender more.
         self.limiters = {
             **dict.fromkeys(
                 (
@@ -118,7 +119,7 @@ class Mailbox:
 
     @property
     def keeper(self) -> Keeper:
-        """The store beside the running loop."""
+        """The store with its thread, for the running loop. It is started at the first use."""
         if self._keeper is None:
             self._keeper = Keeper(self.store)
             loop = asyncio.get_running_loop()
@@ -127,14 +128,14 @@ class Mailbox:
         return self._keeper
 
     async def stop(self) -> None:
-        """Write what waits, and let go of the store. Idempotent."""
+        """Write waiting deposits, and end the store's thread. The store stays open. Idempotent."""
         await self._sweeping.stop()
         if self._keeper is not None:
             keeper, self._keeper = self._keeper, None
             await keeper.close()
 
     def status(self) -> dict[str, Any]:
-        """Return what was asked for and refused, by its name, and how room is sold where it has a price."""
+        """Return the counts of requests and refusals by name, and, if room has a price, how it is sold."""
         price = self.store.limits.price_mib_month
         room = {"price_mib_month": price, "door": self.door, "why": self.not_sold}
         return {**self.counters, **({"room": room} if price else {})}
@@ -164,40 +165,44 @@ class Mailbox:
             await tasks.stop()
 
     async def answer_stream(self, connection: Connection, stream: Stream, first: bytes = b"") -> None:
-        """Serve one stream until it is done. For programs that accept a connection's streams themselves, and may have
-        read the `first` request."""
+        """Serve one stream until it ends. For programs that accept a connection's streams themselves, and may have
+        read the `first` request.
+        """
         await _Conversation(self, connection, stream).run(first)
 
     def room_of(self, connection: Connection) -> asyncio.Semaphore:
-        """Return what bounds the requests of a connection that are answered at once, on all of its streams."""
+        """Return the semaphore that bounds the requests of a connection that are answered at once, on all its
+        streams.
+        """
         return self._rooms.setdefault(connection, asyncio.Semaphore(self.store.limits.requests))
 
     def store_places_of(self, source: str) -> asyncio.Semaphore:
-        """Return what bounds the requests of a source that are with the store at once."""
+        """Return the semaphore that bounds the requests of a source that wait for the store at once."""
         return self._store_places.setdefault(source, asyncio.Semaphore(self.store.limits.store_requests))
 
-    # ---- who watches -------------------------------------------------------------------------------------------
+    # ---- watchers ----------------------------------------------------------------------------------------------
 
     def add_watcher(self, device: bytes, conversation: _Conversation) -> None:
-        """Tell a conversation from now on of what comes for a device."""
+        """Notify a conversation of what comes for a device, from now on."""
         self._watchers.setdefault(device, set()).add(conversation)
 
     def remove_watcher(self, device: bytes, conversation: _Conversation) -> None:
-        """Tell it no more."""
+        """Stop notifying a conversation."""
         watching = self._watchers.get(device, set())
         watching.discard(conversation)
         if not watching:
             self._watchers.pop(device, None)
 
     def notify_watchers(self, device: bytes) -> None:
-        """Wake those who wait for envelopes of a device; b"" for any device."""
+        """Notify those who watch a device, or with b"" all watchers."""
         watching = [self._watchers.get(device, set())] if device else self._watchers.values()
         for each in (one for group in watching for one in group):
             each.news.set()
 
     def warn_of_clock(self, device: bytes, ahead_ms: int) -> None:
-        """Tell whoever runs the mailbox that a device's clock differs from this machine's by so much. If several
-        differ, this machine's is wrong."""
+        """Warn the operator that a device's clock is ahead of this machine's by so much. If several devices differ,
+        it is this machine's clock that is wrong.
+        """
         if self._clock_log.may_log(PeerId(device).short):
             way = "ahead of" if ahead_ms > 0 else "behind"
             log.warning(
@@ -207,7 +212,7 @@ class Mailbox:
             )
 
     def pass_signal(self, device: bytes, envelope: bytes) -> bool:
-        """Pass on what is of the moment, as a datagram. Return whether anybody is there."""
+        """Pass an ephemeral envelope on, as a datagram. Return True if the device is connected."""
         watching = self._watchers.get(device, ())
         for each in watching:
             each.connection.send_datagram(envelope)
@@ -226,10 +231,10 @@ class _Conversation:
         self._room = mailbox.room_of(connection)
         self._store_places = mailbox.store_places_of(self._source)
         self._tasks = TaskSet(self._on_failed)
-        #: The trays that are watched, and up to where each was pushed.
+        #: The watched trays, each with the number of its last pushed envelope.
         self._after: dict[Tray, int] = {}
         self._pushed: set[int] = set()
-        #: Set when something was kept for the device, or acknowledged.
+        #: Set when an envelope was kept for the device, or was acknowledged.
         self.news = asyncio.Event()
 
     async def run(self, first: bytes) -> None:
@@ -246,14 +251,14 @@ class _Conversation:
             self._mailbox.counters["malformed"] += 1
             log.info("%r: %s", self.connection, fault)
             self._stream.reset(Refusal.MALFORMED)
-        except DtpError as fault:  # whoever asked is gone
+        except DtpError as fault:  # the client is gone
             log.debug("%r: %s", self.connection, fault)
         finally:
             self._mailbox.remove_watcher(self._device, self)
             await self._tasks.stop()
 
     def _on_failed(self, task: asyncio.Task[Any], fault: BaseException) -> None:
-        """Reset the stream after a failed request, and report a fault of this program."""
+        """Reset the stream after a failed request, and report the fault if it is this program's own."""
         if not isinstance(fault, DtpError):
             self.connection.loop.call_exception_handler(
                 {"message": "a mailbox's request failed", "exception": fault, "task": task}
@@ -261,8 +266,9 @@ class _Conversation:
         self._stream.reset(Refusal.NOT_STORED)
 
     async def _handle_request(self, number: int, op: MailboxOp, fields: list[Any]) -> None:
-        """Answer a request. Its place is free once the answer is on its way: a caller that reads none gets no
-        more."""
+        """Answer a request. Its place becomes free once the answer is sent, so a client that doesn't read answers
+        is given no more.
+        """
         try:
             await self._send_answer(number, op, fields)
         finally:
@@ -293,13 +299,14 @@ class _Conversation:
         return self.connection.loop.time()
 
     def _may_leave(self, size: int) -> bool:
-        """Return whether this source may leave so many bytes more, and count them; where room is paid for, that
-        bounds them."""
+        """Return whether this source may leave so many more bytes, and count them. If room has a price, that is the
+        bound.
+        """
         if self._mailbox.store.limits.price_mib_month:
             return True
         return self._mailbox.volumes.try_take(self._source, self._loop_time(), -(-size // 1024))
 
-    # ---- by anybody --------------------------------------------------------------------------------------------
+    # ---- for anybody -------------------------------------------------------------------------------------------
 
     async def _deposit_envelope(
         self, recipient: bytes, envelope: bytes, seconds: int, access: bytes, stamp: bytes
@@ -309,7 +316,7 @@ class _Conversation:
         if not self._may_leave(len(envelope)):
             return (Refusal.TOO_OFTEN,)
         spent, by_work = self._mailbox.spent_stamps, stamp_bits(recipient, envelope, stamp) >= DEFAULT_BITS
-        if by_work and spent.has_let_in(recipient, envelope):  # it was kept, and may have been fetched since
+        if by_work and spent.has_let_in(recipient, envelope):  # it may be kept, fetched and deleted already
             return (Refusal.DONE,)
         outcome = await self._mailbox.keeper.add_envelope(
             Deposit(recipient, envelope, seconds, access, stamp)
@@ -368,8 +375,7 @@ class _Conversation:
         return Refusal.DONE, limits.price_mib_month, door, limits.free_bytes, limits.grace
 
     async def _reserve_room(self, device: bytes, mib: int, months: int, stamp: bytes) -> tuple[object, ...]:
-        """Have room paid for by whoever has come through the door, and keep that: what was paid counts for any
-        device."""
+        """Charge the payer of this connection for room, and reserve it. It may be for any device."""
         mailbox, store = self._mailbox, self._mailbox.store
         if not 1 <= mib <= store.limits.recipient_bytes // MIB or not 1 <= months <= store.limits.months:
             return (Refusal.MALFORMED,)
@@ -382,7 +388,7 @@ class _Conversation:
             facts: StampFacts = await self._run_in_store(
                 store.look_up_stamp, device, hashed, int(time.time())
             )
-            if facts.uses:  # it was paid, and the answer was lost
+            if facts.uses:  # it was paid for, and the answer was lost
                 return (Refusal.DONE, *_status_fields(before))
             if refused := _why_unsold(facts, mib * months):
                 return refused
@@ -397,7 +403,7 @@ class _Conversation:
             raise
         return (Refusal.DONE, *_status_fields(found)) if found else (Refusal.UNKNOWN_RECIPIENT,)
 
-    # ---- by the device -----------------------------------------------------------------------------------------
+    # ---- for the device ----------------------------------------------------------------------------------------
 
     async def _publish_keys(self, keys: bytes, one_time: list[Any]) -> tuple[object, ...]:
         told = DeviceKeys.parse(keys)
@@ -408,13 +414,11 @@ class _Conversation:
         now_ms = int(time.time() * 1000)
         try:
             told.check_time(now_ms)
-        except (
-            KeysForged
-        ):  # from the future they could never be forgotten, and ended ones are of no use to anybody
+        except KeysForged:  # those from the future would never expire, and expired ones are useless
             self._mailbox.warn_of_clock(self._device, told.sequence - now_ms)
             return (Refusal.CLOCK_DIFFERS,)
         store = self._mailbox.store
-        is_new = await self._run_in_store(store.device_status, self._device) is None  # it takes a place
+        is_new = await self._run_in_store(store.device_status, self._device) is None  # it would take a place
         network = network_of_source(self._source)
         if is_new and not self._mailbox.new_devices.try_take(network, self._loop_time()):
             return (Refusal.TOO_OFTEN,)
@@ -428,7 +432,7 @@ class _Conversation:
         if not _is_access(access) or bits > MAX_BITS or stamp_mib > MAX_STAMP_MIB:
             return (Refusal.MALFORMED,)
         store = self._mailbox.store
-        most = min(stamp_mib, store.limits.recipient_bytes // MIB)  # a stamp for more room couldn't be paid
+        most = min(stamp_mib, store.limits.recipient_bytes // MIB)  # more room couldn't be paid for
         outcome = await self._run_in_store(store.set_access, self._device, access, bits, most)
         return (outcome.refusal,)
 
@@ -487,7 +491,7 @@ class _Conversation:
         return (Refusal.DONE,)
 
     async def _push_envelopes(self) -> None:
-        """Send what waits, and what comes, as long as not too much of it is unacknowledged."""
+        """Push envelopes that wait and that come, as long as not too many are unacknowledged."""
         limits = self._mailbox.store.limits
         while True:
             await self.news.wait()
@@ -509,7 +513,7 @@ class _Conversation:
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[bytes], None], device: bytes) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+    with contextlib.suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(call, device)
 
 
@@ -522,8 +526,7 @@ def _status_fields(found: Status) -> tuple[int, ...]:
 
 
 def _why_unsold(facts: StampFacts, mib: int) -> tuple[object, ...] | None:
-    """Return the answer to somebody who wants to pay a stamp of `mib` MiB of room for a month, where it isn't
-    sold."""
+    """Return the refusal for a payment of `mib` MiB and months for a stamp, or None if the stamp is sold."""
     if not facts.mib:
         return (Refusal.MISSING,)
     if mib < facts.mib:

@@ -1,4 +1,4 @@
-"""What a mailbox keeps, in a SQLite file."""
+"""A store of mailboxes in a SQLite file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger("dtp.messaging")
 
 #: SQLite's id of the file: "dtpm".
 _APPLICATION: Final = 0x6474706D
-#: Pages of 4 KiB that are given back to the disk, with what was found to be over.
+#: Pages of 4 KiB that are returned to the file system when contents have expired.
 _GIVEN_BACK: Final = 256
 
 _SCHEMA: Final = f"""
@@ -71,19 +71,19 @@ CREATE TABLE stamps (
 ) WITHOUT ROWID;
 CREATE INDEX stamps_expire ON stamps (expires)
 """
-#: Files that were made before there was that get it when they are opened.
+#: Added when a file is opened, since older files don't have it.
 _SWEPT: Final = "CREATE TABLE IF NOT EXISTS swept (one INTEGER PRIMARY KEY, at INTEGER NOT NULL)"
-#: What a `Recipient` is made of.
+#: The fields of a `Recipient`.
 _RECIPIENT: Final = (
     "SELECT id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until, stamp_mib "
     "FROM recipients WHERE device = ?"
 )
-#: For how many envelopes a paid stamp is good.
+#: How many envelopes a paid stamp still lets in.
 _STAMP: Final = "SELECT uses FROM stamps WHERE recipient = ? AND hash = ? AND expires > ?"
 
 
 class SqliteMailbox(MailboxStore):
-    """The file of a mailbox, ":memory:" for one that is gone with the object. One process has it."""
+    """A mailbox in a file, or with ":memory:" one that is gone with the object. Only one process may use it."""
 
     def __init__(
         self, path: str | os.PathLike[str] = ":memory:", limits: MailboxLimits | None = None
@@ -102,7 +102,7 @@ class SqliteMailbox(MailboxStore):
         self._database.close()
 
     def _has_disk(self) -> bool:
-        """Return whether more may be kept: so that what else is on the disk can go on."""
+        """Return whether enough of the disk is free to keep more, so that other programs aren't affected."""
         if self._database.path == ":memory:" or not self.limits.disk_free:
             return True
         try:
@@ -156,7 +156,9 @@ class SqliteMailbox(MailboxStore):
         return bool(count < self.limits.recipients)
 
     def _forget_ended(self, db: sqlite3.Connection, sequence: int) -> bool:
-        """Return whether devices were forgotten that nothing waits for, and whose keys had ended by then."""
+        """Delete devices for which nothing waits and whose keys have expired by then. Return True if there were
+        any.
+        """
         ended = "SELECT id FROM recipients WHERE sequence < ? AND count = 0 AND bytes = 0 AND paid_until * 1000 < ?"
         before = (sequence - LIFETIME_MS, sequence)
         for table in ("one_time", "stamps"):
@@ -290,8 +292,8 @@ class SqliteMailbox(MailboxStore):
         return take_fitting(rows, most_bytes)
 
     def acknowledge_envelopes(self, device: bytes, ids: Sequence[int]) -> None:
-        # Not synced: a thousand members of a group acknowledge one by one, and what a power cut brings back is pushed
-        # once more to who knows it by its hash.
+        # Not synced, since a thousand members of a group acknowledge one by one. What a power cut brings back is
+        # pushed once more, and devices recognize it by its hash.
         with self._database.transaction(synced=False) as db:
             found = db.execute("SELECT id FROM recipients WHERE device = ?", (device,)).fetchone()
             if found is None:
@@ -379,7 +381,7 @@ def _count_keys(db: sqlite3.Connection, number: int | None) -> int:
 
 
 def _add(db: sqlite3.Connection, number: int, tray: int, count: int, size: int) -> None:
-    """Note what waits for a device now."""
+    """Update the counts of what waits for a device."""
     db.execute(
         "UPDATE recipients SET count = count + ?, bytes = bytes + ? WHERE id = ?", (count, size, number)
     )

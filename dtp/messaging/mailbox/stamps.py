@@ -1,6 +1,7 @@
-"""Stamps: what a first message to somebody takes, so that a flood costs whoever makes it: work, or money.
+"""Stamps: a stranger's message needs one, so that floods are expensive for their sender. A stamp costs work or
+money.
 
-A paid stamp is 16 bytes that its buyer makes up, and has the mailbox note for a price.
+A paid stamp is 16 random bytes that its buyer chooses, and pays the mailbox to note.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from dtp.bounded import BoundedDict
 
 STAMP_DOMAIN: Final = b"dtp.stamp.v1"
 NONCE_BYTES: Final = 8
-#: The most bits that can be asked for: a minute or so of one processor.
+#: The most bits of work that can be asked for: about a minute of one processor.
 MAX_BITS: Final = 26
-#: What a mailbox asks of strangers where its owner says nothing else: about a tenth of a second.
+#: The bits that strangers need unless the owner says otherwise: about a tenth of a second.
 DEFAULT_BITS: Final = 16
 PAID_BYTES: Final = 16
-#: The most that a recipient can ask for a paid stamp, in MiB of room for a month.
+#: The highest price of a paid stamp, as MiB of room for a month.
 MAX_STAMP_MIB: Final = 256
 
 
 def stamp_bits(recipient: bytes, envelope: bytes, nonce: bytes) -> int:
-    """Return what a stamp is worth: the zero bits that the hash of it begins with."""
+    """Return the bits of work in a stamp: the leading zero bits of its hash."""
     if len(nonce) != NONCE_BYTES:
         return 0
     digest = hashlib.blake2b(_base(recipient, envelope) + nonce, digest_size=32).digest()
@@ -31,7 +32,7 @@ def stamp_bits(recipient: bytes, envelope: bytes, nonce: bytes) -> int:
 
 
 def make_stamp(recipient: bytes, envelope: bytes, bits: int) -> bytes:
-    """Return a nonce that is worth `bits`, 0 to `MAX_BITS`, for this envelope. Takes 2^bits hashes on average."""
+    """Return a stamp with at least `bits` (0 to `MAX_BITS`) for this envelope. Takes 2^bits hashes on average."""
     base = hashlib.blake2b(_base(recipient, envelope), digest_size=32)
     most = 1 << (256 - bits)
     for number in count():  # pragma: no branch
@@ -44,14 +45,15 @@ def make_stamp(recipient: bytes, envelope: bytes, bits: int) -> bytes:
 
 
 class SpentStamps:
-    """What stamps of work have let in: the newest `most`. A stamp has no date, so it would let the same envelope in
-    again whenever that was fetched, and work that was done once could fill a tray again and again."""
+    """The newest `most` envelopes that were let in by stamps of work. A stamp has no date: without this, the same
+    envelope and stamp could be left again each time that it was fetched, and fill a tray without any further work.
+    """
 
     def __init__(self, most: int) -> None:
         self._seen: BoundedDict[bytes, None] = BoundedDict(most)
 
     def has_let_in(self, recipient: bytes, envelope: bytes) -> bool:
-        """True for an envelope that `note_let_in` was told of."""
+        """True for an envelope that `note_let_in` was called with."""
         return _mark(recipient, envelope) in self._seen
 
     def note_let_in(self, recipient: bytes, envelope: bytes) -> None:
@@ -64,7 +66,7 @@ def _mark(recipient: bytes, envelope: bytes) -> bytes:
 
 
 def paid_hash(stamp: bytes) -> bytes:
-    """Return what a mailbox knows of a paid stamp: its hash, so that a mailbox's copy gives none away."""
+    """Return the hash of a paid stamp. A mailbox keeps only that, so that a copy of its store gives none away."""
     return hashlib.blake2b(stamp, digest_size=16, person=b"dtp.stamp.paid").digest()
 
 

@@ -1,6 +1,6 @@
-"""What one process knows of a mailbox in JetStream, as a value: headers of the stream's messages, no bodies.
+"""One process's index of a mailbox in JetStream, as a value: the headers of the stream's messages, without bodies.
 
-Messages are told in the stream's order; those that are forgotten at any time, also before they are told.
+Messages are added in the stream's order. They can be deleted at any time, even before they are added.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Final
 
 from dtp.messaging.mailbox.store import Recipient, Status, Tray
 
-#: The header with what the index needs, JSON.
+#: The header with what the index needs, as JSON.
 HEADER: Final = "Dtp-Mailbox"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a device without reading its record."""
+    """What is known about a device without reading its record."""
 
     sequence: int
     access: bytes
@@ -30,21 +30,22 @@ class Facts:
     stamp_mib: int
 
     def encode(self) -> str:
-        """Return it as a header."""
+        """Return the facts as a header."""
         rest = (self.bits, self.reserved, self.paid_until, self.one_time_keys, self.stamp_mib)
         return json.dumps([self.sequence, self.access.hex(), *rest])
 
     @classmethod
     def decode(cls, header: str) -> Facts:
-        """Return what a header says."""
+        """Return the facts that a header encodes."""
         sequence, access, *rest = json.loads(header)
         return cls(sequence, bytes.fromhex(access), *rest)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A message of the stream: an envelope or a piece (`tray` None) of a device, or its record (`facts`); or of none,
-    up to when what is kept was looked through (`swept`)."""
+    """A message of the stream: an envelope for a device, or a piece (`tray` is None), or the device's record
+    (`facts`); or, of no device, the time of the last expiry (`swept`).
+    """
 
     device: bytes
     digest: bytes = b""
@@ -58,7 +59,7 @@ class Row:
 
 @dataclass(slots=True)
 class _Device:
-    """What waits for a device; its record's number and facts, None once that is gone."""
+    """What waits for a device, with its record's number and facts, which is None once the record is gone."""
 
     number: int = 0
     facts: Facts | None = None
@@ -68,24 +69,25 @@ class _Device:
 
 
 class StreamIndex:
-    """What waits for whom, by the stream's numbers."""
+    """What waits for each device, by the stream's numbers."""
 
     def __init__(self) -> None:
-        #: The last message that was told of.
+        #: The number of the last message that was added.
         self.seen = 0
-        #: How many messages are gone that were told of, or were to be.
+        #: How many messages are gone, of those that were added or were to be.
         self.gone = 0
         self._rows: dict[int, Row] = {}
         self._devices: dict[bytes, _Device] = {}
         self._pieces: dict[bytes, int] = {}
         self._ends: list[tuple[int, int]] = []
         self._gone_before: set[int] = set()
-        #: Up to when what is kept was looked through, and the number of the message that says so.
+        #: The time of the last expiry, and the number of the message that says so.
         self.swept, self._swept_number = 0, 0
 
     def add_row(self, number: int, row: Row) -> None:
-        """Note a message of the stream; a device's record takes the place of the one before. One that was told of
-        already changes nothing: a client that missed something is told of all again."""
+        """Add a message of the stream; a device's record replaces the one before. A message that was added before
+        changes nothing: a client that has missed something is sent everything again.
+        """
         if number <= self.seen:
             return
         self.seen = number
@@ -114,7 +116,7 @@ class StreamIndex:
             device.strangers_bytes += row.size if row.tray is Tray.STRANGERS else 0
 
     def forget_rows(self, numbers: Iterable[int]) -> None:
-        """Note that messages are gone; those that aren't told of yet will not be taken."""
+        """Note that messages are deleted. Those that haven't been added yet won't be."""
         for number in numbers:
             row = self._rows.pop(number, None)
             if row is not None:
@@ -140,11 +142,11 @@ class StreamIndex:
             del self._devices[row.device]
 
     def count_rows(self, last: int) -> int:
-        """Return how many messages are there up to this number."""
+        """Return the number of messages up to this number."""
         return sum(number <= last for number in self._rows)
 
     def get_facts(self, device: bytes) -> Facts | None:
-        """Return what is known of a device, or None."""
+        """Return what is known about a device, or None."""
         known = self._devices.get(device)
         return known.facts if known else None
 
@@ -154,7 +156,7 @@ class StreamIndex:
         return known.number if known else 0
 
     def get_recipient(self, device: bytes) -> Recipient | None:
-        """Return what decides whether something is kept for a device, None for one that isn't known."""
+        """Return what decides whether something is kept for a device, or None for an unknown one."""
         known = self._devices.get(device)
         if known is None or (facts := known.facts) is None:
             return None
@@ -165,7 +167,7 @@ class StreamIndex:
         )  # fmt: skip
 
     def get_status(self, device: bytes) -> Status | None:
-        """Return what waits for a device, None for one that isn't known."""
+        """Return what waits for a device, or None for an unknown one."""
         known, facts = self.get_recipient(device), self.get_facts(device)
         if known is None or facts is None:
             return None
@@ -173,18 +175,18 @@ class StreamIndex:
         return Status(known.count, known.size, known.strangers, *left)
 
     def iter_waiting(self, device: bytes, tray: Tray, after: int) -> Iterator[tuple[int, Row]]:
-        """Yield the numbers above `after` of what waits in a tray, in order, and what they are."""
+        """Yield what waits in a tray, in order: numbers above `after`, and their rows."""
         known = self._devices.get(device)
         if known is not None and known.facts is not None:
             yield from ((number, row) for number, row in known.trays[tray].items() if number > after)
 
     def numbers_of(self, device: bytes, among: Iterable[int]) -> list[int]:
-        """Return which of some numbers are envelopes that wait for a device."""
+        """Return those of the numbers that are envelopes waiting for a device."""
         rows = ((each, self._rows.get(each)) for each in dict.fromkeys(among))
         return [each for each, row in rows if row and row.device == device and row.tray is not None]
 
     def all_of(self, device: bytes) -> list[int]:
-        """Return the numbers of all that is kept of a device and for it; its record is the last one."""
+        """Return the numbers of everything that is kept about and for a device; its record is the last."""
         found = [each for each, row in self._rows.items() if row.device == device]
         return sorted(found, key=lambda each: (self._rows[each].facts is not None, each))
 
@@ -193,19 +195,19 @@ class StreamIndex:
         return self._pieces.get(digest)
 
     def list_expired(self, now: int, most: int) -> list[int]:
-        """Return the numbers of what has been kept for long enough by `now`, `most` at most."""
+        """Return the numbers of what has expired by `now`, `most` at most."""
         found: list[int] = []
         while self._ends and self._ends[0][0] <= now and len(found) < most:
             _, number = heapq.heappop(self._ends)
             if number in self._rows:
                 found.append(number)
-        for number in found:  # they stay noted until they are forgotten
+        for number in found:  # they stay in the heap until they are deleted
             heapq.heappush(self._ends, (self._rows[number].expires, number))
         return found
 
     @property
     def has_ends(self) -> bool:
-        """True if something is kept that will be forgotten."""
+        """True if something is kept that can expire."""
         return any(number in self._rows for _, number in self._ends)
 
     def count_devices(self) -> int:
@@ -213,8 +215,9 @@ class StreamIndex:
         return sum(each.facts is not None for each in self._devices.values())
 
     def ended_devices(self, sequence: int, until: int) -> list[int]:
-        """Return the records of devices for which nothing waits, whose keys are from before `sequence`, and whose
-        room was paid for until before `until`, milliseconds."""
+        """Return the numbers of the records of devices for which nothing waits, whose keys are from before
+        `sequence`, and whose paid room has ended before `until`, in milliseconds.
+        """
         return [
             each.number
             for each in self._devices.values()
