@@ -1,1 +1,1 @@
-"""Calls: who rings and answers as a value, media by aiortc, and what a program holds."""
+"""Calls: the state of a call as a value, media through aiortc, and what programs use."""

@@ -1,8 +1,8 @@
-"""The call of one device, as a value: what is signalled, when it rings, who gets it. Signals and the time go in,
-commands come out.
+"""The state of one device's call, as a value: what is signalled, when it rings, and which device gets it. Signals
+and the time go in, commands come out.
 
-A device is in one call at a time. The device that calls decides who has answered first, and tells all others; the
-other end believes nobody else. Times are in ms; whoever holds the book calls `tick` at `deadline`.
+A device is in one call at a time. The calling device decides which device has answered first, and tells all others;
+they believe no other device about that. Times are in ms. The owner of the book calls `handle_timer` at `deadline`.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from dtp.bounded import BoundedDict
 from dtp.messaging.calls.signals import MISSED, Reason, Signal, SignalAct
 from dtp.messaging.errors import CallError
 
-#: How long it rings.
+#: How long a call rings.
 RING_MS: Final = 45_000
-#: How long it may take from an answer until media goes both ways.
+#: How long it may take from the answer until media flows both ways.
 CONNECT_MS: Final = 30_000
-#: How long it may take to hear why media has ended, before it counts as broken off.
+#: How long to wait for the reason why media has ended, before the call counts as broken off.
 HEAR_MS: Final = 10_000
-#: How far apart people's clocks may be: an offer that is older than that and the time of ringing is a missed call.
+#: How far apart people's clocks may be. An offer that is older than this and the time of ringing together is a
+#: missed call.
 SKEW_MS: Final = 60_000
-#: Calls of one person in a minute that are looked at; more cost nothing but this count.
+#: Offers of one person in a minute that are processed. Others are ignored.
 OFFERS_A_MINUTE: Final = 6
-#: Calls that have ended and people who have called, that are remembered.
+#: Calls that have ended, and people who have called, that are remembered.
 _REMEMBERED: Final = 1024
-#: Calls that another device may answer, while this one can't.
+#: Calls that another device may still answer, though this one can't.
 _UNANSWERED: Final = 64
 
 
 class Phase(Enum):
-    """Where a call is."""
+    """The phase of a call."""
 
-    #: It was offered, and no device has answered.
+    #: It was offered, and no device has reacted yet.
     CALLING = "calling"
-    #: One of the devices that are called says that it rings.
+    #: One of the called devices says that it rings.
     RINGS_THERE = "rings-there"
     #: It rings here.
     RINGING = "ringing"
-    #: It was answered here, and the caller hasn't said yet which device was first.
+    #: It was answered here, but the caller hasn't said yet which device was first.
     ANSWERED = "answered"
     CONNECTING = "connecting"
     TALKING = "talking"
@@ -50,7 +51,9 @@ class Phase(Enum):
 
 @dataclass
 class Call:
-    """A call. `devices` are those that it was offered to, or the one that offers it; `device` is the other end."""
+    """A call. `devices` are those that it was offered to, or the one that offers it. `device` is the other end,
+    once it is known.
+    """
 
     id: bytes
     person: bytes
@@ -61,13 +64,13 @@ class Call:
     outgoing: bool = False
     offer: str = ""
     busy: bool = False
-    #: Of `devices` those that have said that they can't take it. They hear what becomes of it, too.
+    #: Those of `devices` that have said they can't take the call. They are told how it ends, too.
     unable: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
 class SendSignal:
-    """Send a signal to these devices, and to the person's own others where `own` says so."""
+    """Send a signal to these devices, and with `own` also to the other devices of this person."""
 
     devices: tuple[bytes, ...]
     signal: Signal
@@ -76,7 +79,7 @@ class SendSignal:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Tell the program where a call is now, and why where it is over."""
+    """Tell the program the phase of a call, and the reason if it is over."""
 
     call: bytes
     phase: Phase
@@ -85,7 +88,7 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Go on with media by the description of the device that has answered."""
+    """Connect media with the description of the device that has answered."""
 
     call: bytes
     description: str
@@ -93,7 +96,7 @@ class Connect:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """Tell the program that somebody has called, and why nobody has answered."""
+    """Tell the program that somebody has called, and why the call wasn't answered."""
 
     call: bytes
     person: bytes
@@ -105,8 +108,9 @@ Command = SendSignal | Tell | Connect | Missed
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A call that this device can't take, and another one of the person may: missed, where nobody says so until
-    `deadline`."""
+    """A call that this device can't take, but another device of the person may. It is missed if none has taken it
+    by `deadline`.
+    """
 
     person: bytes
     device: bytes
@@ -116,7 +120,7 @@ class Unanswered:
 
 @dataclass
 class CallBook:
-    """The call of `device`, which is this one."""
+    """The state of the call of `device`, which is this one."""
 
     device: bytes
     ring_ms: int = RING_MS
@@ -128,7 +132,7 @@ class CallBook:
 
     @property
     def deadline(self) -> int | None:
-        """When `handle_timer` is due, None for never."""
+        """The time at which `handle_timer` is due, None for never."""
         due = [each.deadline for each in self._unanswered.values()]
         if self.current is not None and self.current.deadline is not None:
             due.append(self.current.deadline)
@@ -136,11 +140,11 @@ class CallBook:
 
     @property
     def remembered(self) -> int:
-        """How many calls that are over or may be missed, and people who have called, are remembered."""
+        """The number of calls that are over or may be missed, and of people who have called, that are remembered."""
         return len(self._over) + len(self._offers) + len(self._unanswered)
 
     def may_be_missed(self, call: bytes) -> bool:
-        """True for a call that has come here, and that somebody may still answer."""
+        """True for a call that was offered to this device and that can still be answered."""
         held = self._current_call(call)
         return call in self._unanswered or (held is not None and held.phase is Phase.RINGING)
 
@@ -156,7 +160,7 @@ class CallBook:
         *,
         relay: str = "",
     ) -> list[Command]:
-        """Call a person's devices. Raise `CallError` within another call, or where there are none."""
+        """Call a person's devices. Raise `CallError` if this device is in a call, or if there are no devices."""
         called = tuple(dict.fromkeys(devices))
         if self.current is not None:
             raise CallError("this device is in a call: end that first")
@@ -170,7 +174,7 @@ class CallBook:
         ]
 
     def answer_call(self, call: bytes, description: str, now: int) -> list[Command]:
-        """Answer a call that rings. Raise `CallError` if it doesn't any more."""
+        """Answer a ringing call. Raise `CallError` if it no longer rings."""
         ringing = self._require_ringing(call)
         ringing.phase, ringing.deadline = Phase.ANSWERED, now + self.connect_ms
         answered = Signal(call, SignalAct.ANSWER, description)
@@ -182,8 +186,9 @@ class CallBook:
         ]
 
     def refuse_call(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
-        """Refuse a call that rings, on all devices; with FAILED on this one, which can't answer. Raise `CallError` if
-        it doesn't ring any more."""
+        """Refuse a ringing call for all devices of the person, or with FAILED for this one, which can't answer it.
+        Raise `CallError` if it no longer rings.
+        """
         ringing = self._require_ringing(call)
         end = Signal(call, SignalAct.END, reason=reason)
         return [
@@ -192,7 +197,7 @@ class CallBook:
         ]
 
     def hang_up(self, call: bytes, reason: Reason = Reason.HUNG_UP) -> list[Command]:
-        """End a call, whatever it does. Nothing happens where it is over."""
+        """End a call in any phase. Do nothing if it is over."""
         held = self._current_call(call)
         if held is None:
             return []
@@ -200,7 +205,7 @@ class CallBook:
         return [SendSignal(others, Signal(call, SignalAct.END, reason=reason)), *self._end_call(reason)]
 
     def media_is_up(self, call: bytes) -> list[Command]:
-        """Note that media goes both ways."""
+        """Note that media flows both ways."""
         held = self._current_call(call)
         if held is None or held.phase not in (Phase.CONNECTING, Phase.ANSWERED):
             return []
@@ -208,11 +213,11 @@ class CallBook:
         return [Tell(call, Phase.TALKING)]
 
     def media_failed(self, call: bytes) -> list[Command]:
-        """Note that media doesn't get through."""
+        """End a call whose media doesn't get through."""
         return self.hang_up(call, Reason.FAILED)
 
     def media_broke_off(self, call: bytes, now: int) -> list[Command]:
-        """Note that media has ended: the other end may have hung up, which is heard soon then."""
+        """Note that media has ended. If the other end has hung up, its signal comes soon."""
         if (held := self._current_call(call)) is not None:
             held.deadline = now + HEAR_MS
         return []
@@ -222,7 +227,7 @@ class CallBook:
         return [*self.miss_calls(now), *self._give_up_call(now)]
 
     def miss_calls(self, now: int | None = None) -> list[Command]:
-        """Count calls as missed that no other device has taken until now; without `now` all of them."""
+        """Return the commands for calls that are missed by `now`, or for all unanswered calls if `now` is None."""
         due = [call for call, each in self._unanswered.items() if now is None or now >= each.deadline]
         return [self._miss_call(call) for call in due]
 
@@ -241,7 +246,9 @@ class CallBook:
     def receive_signal(
         self, device: bytes, person: bytes, signal: Signal, *, own: bool, sent: int, now: int
     ) -> list[Command]:
-        """Take a signal of a person's device, which the caller has made sure of; `own` is one of our others."""
+        """Process a signal from a device of a person, both of which the caller has verified. `own` says that it is
+        another device of this person.
+        """
         if own:
             return self._of_own_device(signal)
         if signal.act is SignalAct.OFFER:
@@ -250,7 +257,7 @@ class CallBook:
             return self._of_unanswered(signal) if waiting.device == device else []
         held = self._current_call(signal.call)
         if held is None or held.person != person or device not in held.devices:
-            # it may come before its offer, where another device has told us of that
+            # it may come before its offer, from another device of ours
             if signal.act is SignalAct.END:
                 self._mark_over(signal.call)
             return []
@@ -259,7 +266,7 @@ class CallBook:
         return self._of_caller(held, signal, now)
 
     def _of_unanswered(self, signal: Signal) -> list[Command]:
-        """Process what the caller says of a call that this device can't take."""
+        """Process the caller's signal about a call that this device can't take."""
         if signal.act is SignalAct.END and signal.reason in MISSED:
             return [self._miss_call(signal.call)]
         if signal.act in (SignalAct.TAKEN, SignalAct.END):
@@ -285,7 +292,7 @@ class CallBook:
         commands: list[Command] = []
         if (held := self.current) is not None:
             crossed = held.person == person and held.phase in (Phase.CALLING, Phase.RINGS_THERE)
-            if crossed and signal.call > held.id:  # the other end sees it as well, and ends that one
+            if crossed and signal.call > held.id:  # the other end finds the same, and ends that call
                 self._mark_over(signal.call)
                 return []
             if not crossed:
@@ -354,7 +361,7 @@ class CallBook:
         return [Tell(held.id, Phase.OVER, reason)]
 
     def _leave_call(self, call: bytes, to_others: Unanswered) -> list[Command]:
-        """Leave a call to the person's other devices. Return what is missed for lack of room."""
+        """Leave a call to the person's other devices. Return the oldest such call as missed if there are too many."""
         self._mark_over(call)
         full = len(self._unanswered) == _UNANSWERED
         missed: list[Command] = [self._miss_call(next(iter(self._unanswered)))] if full else []
@@ -369,7 +376,7 @@ class CallBook:
         self._over[call] = None
 
     def _admit_offer(self, person: bytes, now: int) -> bool:
-        """Return whether a person hasn't called too often within a minute."""
+        """Count an offer, and return True unless the person has called too often within a minute."""
         recent = [each for each in self._offers.get(person, []) if now - each < 60_000]
         admitted = len(recent) < OFFERS_A_MINUTE
         self._offers[person] = [*recent, now] if admitted else recent

@@ -1,4 +1,4 @@
-"""`dtp.Calls`: calls by a messenger. It drives a `CallBook` with signals, the clock and media."""
+"""`dtp.Calls`: the calls of a messenger. It drives a `CallBook` with signals, the clock and media."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dtp.messaging.person.notices import CallSignalled, missed_call
 from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.messaging")
-#: Calls that wait for a program that doesn't look at them: there is one at a time, so older ones are over.
+#: Ringing calls that are queued for the program. One rings at a time, so the older ones are over.
 _WAITING: Final = 64
 
 
 class CallEnded(PeerError):
-    """A call has ended before anybody could talk, or while the program waited for more; `reason` is why."""
+    """A call has ended before anybody could talk. `reason` says why."""
 
     code: ClassVar[str] = "call-ended"
 
@@ -38,13 +38,13 @@ class CallEnded(PeerError):
 
 
 class Media(ABC):
-    """One end of a call's media. `MediaEnd` is the one by `aiortc`; an end is for one call.
+    """One end of a call's media, for one call. `MediaEnd` implements it with `aiortc`.
 
-    Descriptions name the certificate of their end; whoever has another one isn't talked to.
+    A description names the certificate of its end; an end with any other certificate is rejected.
     """
 
     def use_tunnel(self, tunnel: PacketTunnel) -> None:  # noqa: B027 - not every kind can
-        """Reach the other end by this tunnel as well, before anything else is done."""
+        """Offer this tunnel as a further way to the other end. Called before any other method."""
 
     @abstractmethod
     async def offer(self) -> str:
@@ -52,32 +52,32 @@ class Media(ABC):
 
     @abstractmethod
     async def answer(self, offer: str) -> str:
-        """Return this end's description for another's offer, and begin. Raise `MediaUnusable`, `CallMalformed`."""
+        """Return this end's description for an answer, and connect. Raise `MediaUnusable` or `CallMalformed`."""
 
     @abstractmethod
     async def accept(self, answer: str) -> None:
-        """Begin with the description of the device that has answered. Raise `CallMalformed`."""
+        """Connect with the description of the device that has answered. Raise `CallMalformed`."""
 
     @abstractmethod
     async def wait_up(self) -> bool:
-        """Wait until media goes both ways, and return True; False if it can't."""
+        """Wait until media flows both ways, and return True; return False if it can't."""
 
     @abstractmethod
     async def wait_down(self) -> None:
-        """Wait until media has broken off."""
+        """Wait until media has ended."""
 
     @abstractmethod
     async def close(self) -> None:
-        """End it. Idempotent."""
+        """End the media. Idempotent."""
 
 
 class ActiveCall:
-    """A call: ours, or one that rings here."""
+    """A call: one that was begun here, or one that rings here."""
 
     def __init__(self, calls: Calls, call: bytes, person: bytes, offer: str = "", relay: str = "") -> None:
         self._calls, self._person, self._offer, self._relay = calls, person, offer, relay
         self.id = call
-        #: Where it is now, and why it is over.
+        #: The present phase, and why the call is over.
         self.phase = Phase.RINGING if offer else Phase.CALLING
         self.reason: Reason | None = None
         self._changed = asyncio.Event()
@@ -86,23 +86,23 @@ class ActiveCall:
 
     @property
     def contact(self) -> Contact:
-        """Who is called, or calls."""
+        """The person who is called, or who calls."""
         return self._calls.messenger.correspondence.get_contact(self._person)
 
     async def answer(self, media: Media) -> None:
-        """Answer it, with this end of media. Raise `CallError` if it rings no more, and as `Media.answer`."""
+        """Answer the call with `media`. Raise `CallError` if it no longer rings, and as `Media.answer`."""
         await self._calls.answer_call(self, self._offer, self._relay, media)
 
     async def refuse(self) -> None:
-        """Refuse it, on all our devices. Raise `CallError` if it doesn't ring any more."""
+        """Refuse the call on all devices of this person. Raise `CallError` if it no longer rings."""
         self._calls.refuse_call(self.id)
 
     async def hang_up(self) -> None:
-        """End it. Nothing happens where it is over."""
+        """End the call. Do nothing if it is over."""
         self._calls.hang_up(self.id)
 
     async def phases(self) -> AsyncIterator[Phase]:
-        """Yield the phase that it is in now, and each later one; the last is `Phase.OVER`. For one loop."""
+        """Yield the present phase and each later one; the last is `Phase.OVER`. For one loop at a time."""
         last = None
         while last is not Phase.OVER:
             if self.phase is last:
@@ -112,30 +112,30 @@ class ActiveCall:
             yield last
 
     async def wait_talking(self) -> None:
-        """Wait until media goes both ways. Raise `CallEnded`."""
+        """Wait until media flows both ways. Raise `CallEnded`."""
         async for phase in self.phases():
             if phase is Phase.TALKING:
                 return
         raise CallEnded(self.reason or Reason.FAILED)
 
     async def wait_over(self) -> Reason:
-        """Wait until it is over, and return why."""
+        """Wait until the call is over, and return the reason."""
         async for _ in self.phases():
             pass
         return self.reason or Reason.FAILED
 
     def move_on(self, phase: Phase, reason: Reason | None) -> None:
-        """Note where it is now. For `Calls`."""
+        """Note a new phase. For `Calls`."""
         self.phase, self.reason = phase, reason
         self._changed.set()
 
 
 class Calls:
-    """Calls of a messenger, which has been begun. Use it with `async with`; `async for` gives calls that ring here.
+    """The calls of a messenger that has been started. Use it with `async with`; `async for` yields ringing calls.
 
-    While it is there this device rings; other devices of the person do as well. `relays` are URLs at which a place is
-    taken for each call of ours (`relay://...`), by which media goes where there is no direct way. `book` has the
-    limits, `clock` gives ms of Unix time.
+    Within the block this device rings, as other devices of the person do. `relays` are URLs (`relay://...`): calls
+    from here reserve a place at the first of them, for media that finds no direct way. `book` has the limits, and
+    `clock` returns Unix time in ms.
     """
 
     def __init__(
@@ -154,20 +154,20 @@ class Calls:
         self._current: ActiveCall | None = None
         self._outgoing: asyncio.Queue[SendSignal | None] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
-        #: Calls that have come and whose outcome isn't known yet: the messenger keeps them.
+        #: Offered calls whose outcome isn't known yet. The messenger keeps them.
         self._offered: set[bytes] = set()
         self._tasks = TaskSet()
 
     async def __aenter__(self) -> Self:
-        """Begin to ring."""
+        """Begin to receive calls."""
         if self.messenger.inbox.on_call_signal is not None:
-            raise CallError("this messenger has its calls already")
+            raise CallError("this messenger has a `Calls` already: use that one")
         self.messenger.inbox.on_call_signal = self._on_signal
         self._sending = start_task(self._send_always(), name="dtp-calls-send")
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Hang up, and ring no more."""
+        """Hang up, and receive no more calls."""
         self.messenger.inbox.on_call_signal = None
         if self._current is not None:
             self.hang_up(self._current.id)
@@ -175,7 +175,7 @@ class Calls:
         if self._timer is not None:
             self._timer.cancel()
         self._outgoing.put_nowait(None)
-        # The other end hears of the call's end, even if this is cancelled.
+        # The other end is told that the call has ended, even if this is cancelled.
         await asyncio.shield(self._sending)
         await self._tasks.wait()
 
@@ -189,9 +189,9 @@ class Calls:
                 yield call
 
     async def call(self, person: Person, media: Media) -> ActiveCall:
-        """Return a call to all devices of a person, which is on its way. The media is ended with it.
+        """Call all devices of a person, and return the call. `media` is closed when the call ends.
 
-        Raise `CallError` within another one, `UnknownContact`, `ConsentNeeded`, `ContactBlocked`, `MediaUnusable`.
+        Raise `CallError` during another call, `UnknownContact`, `ConsentNeeded`, `ContactBlocked` or `MediaUnusable`.
         """
         tunnel = PacketTunnel() if self._relays else None
         try:
@@ -221,7 +221,7 @@ class Calls:
         return made
 
     async def answer_call(self, call: ActiveCall, offer: str, relay: str, media: Media) -> None:
-        """Answer a call that rings: `ActiveCall.answer`."""
+        """Answer a ringing call, for `ActiveCall.answer`."""
         tunnel = await self._dial_tunnel(relay, call.contact.nearness) if relay else None
         try:
             if tunnel is not None:
@@ -240,7 +240,7 @@ class Calls:
         self._run_commands(commands)
 
     async def _dial_tunnel(self, relay: str, teller: Nearness) -> PacketTunnel | None:
-        """Return a tunnel to the caller; None if its place isn't reached: there may be a direct way."""
+        """Return a tunnel to the caller, or None if the relay can't be reached: there may be a direct way."""
         tunnel = PacketTunnel()
         await tunnel.open_port()
         try:
@@ -252,14 +252,14 @@ class Calls:
         return tunnel
 
     def refuse_call(self, call: bytes) -> None:
-        """Refuse a call that rings: `ActiveCall.refuse`."""
+        """Refuse a ringing call, for `ActiveCall.refuse`."""
         self._run_commands(self._book.refuse_call(call))
 
     def hang_up(self, call: bytes) -> None:
-        """End a call: `ActiveCall.hang_up`."""
+        """End a call, for `ActiveCall.hang_up`."""
         self._run_commands(self._book.hang_up(call))
 
-    # ---- what the book says ------------------------------------------------------------------------------------
+    # ---- what the book commands --------------------------------------------------------------------------------
 
     def _on_signal(self, told: CallSignalled) -> None:
         try:
@@ -346,14 +346,14 @@ class Calls:
         self._run_commands(self._book.handle_timer(self._clock()))
 
     async def _send_always(self) -> None:
-        """Send signals in their order."""
+        """Send queued signals, in order."""
         while (send := await self._outgoing.get()) is not None:
             own = self.messenger.correspondence.own_devices if send.own else ()
             devices = [*send.devices, *own]
             try:
                 if devices:
                     await self.messenger.signal_call(devices, send.signal)
-            except DtpError as fault:  # a store that can't write, a queue that is full: the call times out
+            except DtpError as fault:  # the store can't write, or a queue is full: the call times out
                 log.warning("a signal about a call isn't sent: %s", fault)
 
 

@@ -1,6 +1,6 @@
-"""Media of a call by `aiortc`: SRTP, keyed by DTLS between the certificates that the descriptions name.
+"""Media of a call through `aiortc`: SRTP, keyed by DTLS between the certificates that the descriptions name.
 
-Nobody is asked for addresses unless `stun` says so, and no packet goes anywhere but to the other end.
+No server is asked for addresses unless `stun` names one, and packets are sent to the other end only.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _KINDS: Final = ("audio", "video")
 
 
 class MediaEnd(Media):
-    """This end of a call: what is sent, and where to write what comes.
+    """This end of a call: what it sends, and where it writes what it receives.
 
-    `file` is a file of audio or video that is sent, `camera` and `microphone` devices of the system (`/dev/video0`,
-    `default` of ALSA); with none of them this end only listens. `record` is a file for what comes (Matroska unless
-    its name says otherwise), or "-" for standard output; without, it is dropped. `on_media` hears "audio" and "video"
-    with the first frame of each. `stun` are URLs of servers that say which address this machine has from outside.
-    With `hide_address` the other end isn't told this machine's addresses: media goes by a relay, or not at all.
+    `file` is an audio or video file to send, `camera` and `microphone` are devices of the system (`/dev/video0`,
+    and `default` of ALSA); with none of them this end only receives. `record` is a file for what is received
+    (Matroska unless its name says otherwise), or "-" for standard output; without it, what is received is dropped.
+    `on_media` is called with "audio" and "video" at the first frame of each. `stun` are URLs of servers that tell
+    this machine's public address. With `hide_address` the other end isn't told this machine's addresses, so media
+    flows through a relay or not at all.
     """
 
     def __init__(
@@ -53,9 +54,9 @@ class MediaEnd(Media):
         self._tunnel: PacketTunnel | None = None
         self._on_media = on_media
         self._recorder = MediaRecorder(record) if record is not None else None
-        #: Why what comes isn't recorded any more; "" where it is.
+        #: Why recording has failed; "" if it hasn't.
         self.recording_fault = ""
-        #: Set once what is sent from a file has come to its end.
+        #: Set once the file that is sent has ended.
         self.source_ended = asyncio.Event()
         self._up: asyncio.Future[bool] | None = None
         self._down = asyncio.Event()
@@ -64,7 +65,7 @@ class MediaEnd(Media):
         self._connection: RTCPeerConnection | None = None
 
     def use_tunnel(self, tunnel: PacketTunnel) -> None:
-        """Reach the other end by this tunnel as well, before anything else is done."""
+        """Offer this tunnel as a further way to the other end. Call it before any other method."""
         self._tunnel = tunnel
 
     async def offer(self) -> str:
@@ -79,7 +80,9 @@ class MediaEnd(Media):
         return self._local_description(connection)
 
     async def answer(self, offer: str) -> str:
-        """Return this end's description for another's offer, and begin. Raise `MediaUnusable`, `CallMalformed`."""
+        """Return this end's description in answer to an offer, and connect. Raise `MediaUnusable` or
+        `CallMalformed`.
+        """
         connection = self._open_connection()
         await self._set_remote(connection, offer, "offer")
         self._add_tracks(connection)
@@ -95,7 +98,7 @@ class MediaEnd(Media):
         return "".join(each for each in lines if not each.startswith("a=candidate:"))
 
     async def accept(self, answer: str) -> None:
-        """Begin with the description of the device that has answered. Raise `CallMalformed`."""
+        """Connect with the description of the device that has answered. Raise `CallMalformed`."""
         assert self._connection is not None
         await self._set_remote(self._connection, answer, "answer")
 
@@ -144,7 +147,7 @@ class MediaEnd(Media):
             raise MediaUnusable("there is neither audio nor video in what is to be sent")
 
     def _sent_ended(self) -> None:
-        """Note the end of a file. aiortc ends what is sent with its connection as well, wherever the file is then."""
+        """Note the end of a file. aiortc also ends tracks with their connection, which is told apart here."""
         if self._is_connected() and all(track.readyState == "ended" for track in self._sent):
             self.source_ended.set()
 
@@ -191,16 +194,16 @@ class MediaEnd(Media):
             self._down.set()
 
     async def wait_up(self) -> bool:
-        """Wait until media goes both ways, and return True; False if it can't."""
+        """Wait until media flows both ways, and return True; return False if it can't."""
         assert self._up is not None
         return await asyncio.shield(self._up)
 
     async def wait_down(self) -> None:
-        """Wait until media has broken off."""
+        """Wait until media has ended."""
         await self._down.wait()
 
     async def close(self) -> None:
-        """End it, and finish the recording. Idempotent."""
+        """End the media, and finish the recording. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -217,8 +220,10 @@ class MediaEnd(Media):
 
 @contextlib.contextmanager
 def _reading_description() -> Iterator[None]:
-    """Raise `CallMalformed` for what aiortc raises where it makes no sense of a description, or has none of its
-    codecs: it has no one error for that, and a `StopIteration` leaves its coroutines as a `RuntimeError`."""
+    """Raise `CallMalformed` for everything that aiortc raises if it can't read a description, or supports none of
+    its codecs. aiortc has no single error for this, and a `StopIteration` leaves its coroutines as a
+    `RuntimeError`.
+    """
     from aiortc.exceptions import InternalError, InvalidAccessError, InvalidStateError, OperationError
 
     try:

@@ -1,6 +1,7 @@
-"""What comes in a call, written into a file of audio and video. aiortc's own recorder begins before it knows sizes.
+"""Records a call's received media into an audio or video file. aiortc's own recorder begins before the sizes of
+pictures are known.
 
-A file's head names all its streams, so of each kind only the first frame is kept until one of each has come.
+A file's header lists all its streams, so only the first frame of each kind is kept until every kind has come.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from typing import Any, Final
 from dtp.messaging.errors import MediaUnusable
 
 log = logging.getLogger("dtp.messaging")
-#: Codecs by the kind of file; Matroska, and kinds that aren't named here, take the first.
+#: Codecs for video and audio by file type; Matroska, and types that aren't listed, have the usual ones.
 _CODECS: Final = {"webm": ("libvpx", "libopus"), "mp4": ("libx264", "aac"), "mov": ("libx264", "aac")}
 _USUAL: Final = ("libx264", "libopus")
 _FAST: Final = {
     "libx264": {"preset": "ultrafast", "tune": "zerolatency"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8"},
 }
-#: Samples a second, as Opus has them.
+#: Samples per second, as Opus has them.
 _RATE: Final = 48_000
-#: Frames that wait to be encoded: more than a second.
+#: Frames that may wait for encoding: more than a second of them.
 _MOST_PENDING: Final = 100
 
 
 class MediaRecorder:
-    """A file for what comes, which is encoded in a thread of its own."""
+    """A file for received media. Frames are encoded in a thread."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
@@ -60,15 +61,15 @@ class MediaRecorder:
             raise MediaUnusable(f"{self._path} can't be written: {fault}") from None
 
     def expect_kind(self, kind: str) -> None:
-        """Announce that frames of this kind may come, before any is added."""
+        """Announce frames of a kind, before any is added."""
         self._expected.add(kind)
 
     def expect_no_more(self, kind: str) -> None:
-        """Say that no further frame of this kind comes."""
+        """Announce that no more frames of a kind will come."""
         self._expected.discard(kind)
 
     def add(self, kind: str, frame: Any) -> None:
-        """Write a frame, soon. It is dropped where many wait already, and after one couldn't be written."""
+        """Queue a frame for writing. It is dropped if too many wait already, or after a failed write."""
         if self._pending >= _MOST_PENDING or self._fault:
             return
         self._pending += 1
@@ -115,7 +116,7 @@ class MediaRecorder:
         return stream
 
     async def close(self) -> str:
-        """Finish the file, and return what went wrong with it; "" for nothing. Idempotent."""
+        """Finish the file. Return what went wrong with it, or "". Idempotent."""
         if self._container is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._try_write, self._finish_file)
         self._thread.shutdown(wait=False)
@@ -128,4 +129,4 @@ class MediaRecorder:
                 for packet in stream.encode(None):
                     container.mux(packet)
         if not self._streams and Path(self._path).is_file():
-            os.unlink(self._path)  # nothing has come, as when another device has taken the call
+            os.unlink(self._path)  # nothing was received, as when another device has taken the call

@@ -1,6 +1,8 @@
-"""What devices tell each other about a call: an offer, that it rings, an answer, which device got it, the end.
+"""The signals between devices about a call: an offer, that it rings, an answer, which device has the call, and the
+end.
 
-Source: docs/calls.md, "The format". A signal is the fields of an event of kind CALL, sealed as messages are.
+Source: docs/calls.md, "The format". A signal is sent as the fields of an event of kind CALL, sealed like any
+message.
 """
 
 from __future__ import annotations
@@ -15,18 +17,18 @@ from dtp.carriers.nearness import Nearness
 from dtp.errors import PeerError
 from dtp.messaging.conversation.events import ID_BYTES, PERSON_BYTES
 
-#: Bytes of a description of media: one by aiortc with audio, video and ten addresses has 6,000.
+#: Bytes of a media description, at most: aiortc's, with audio, video and ten addresses, has 6,000.
 MAX_DESCRIPTION_BYTES: Final = 16_384
-#: Addresses ("candidates") in one description; each makes the other end send packets there.
+#: Addresses ("candidates") in one description: the other end sends packets to each of them.
 MAX_CANDIDATES: Final = 32
-#: Streams of media in one description, each with a name of its own (RFC 8843): sound, pictures, and some to spare.
+#: Media streams in one description, each with its own name (RFC 8843): audio, video, and some to spare.
 MAX_SECTIONS: Final = 8
 #: Characters of an address at a relay, at most.
 MAX_RELAY: Final = 1024
-#: What an address's line begins with, and which of the words behind that is the address.
+#: The beginning of an address's line, and the index of the word after it that is the address.
 _CANDIDATE: Final = "a=candidate:"
 _HOST: Final = 4
-#: What a stream's part of a description begins with, and what names it.
+#: The beginning of a stream's section in a description, and its name.
 _SECTION: Final = re.compile(r"^m=", re.MULTILINE)
 _NAME: Final = re.compile(r"^a=mid(?::(.*))?$", re.MULTILINE)
 _GROUP: Final = re.compile(r"^a=group:(.*)$", re.MULTILINE)
@@ -36,13 +38,13 @@ _FINGERPRINT: Final = re.compile(
 
 
 class CallMalformed(PeerError):
-    """What a device said about a call can't be read, or describes media in a way that isn't taken."""
+    """A signal about a call is malformed, or describes media in an unsupported way."""
 
     code: ClassVar[str] = "call-signal"
 
 
 class SignalAct(IntEnum):
-    """What a signal says."""
+    """The kind of a signal."""
 
     OFFER = 1
     RINGING = 2
@@ -60,21 +62,22 @@ class Reason(IntEnum):
     NO_ANSWER = 4
     #: Another device of the same person has taken it.
     TAKEN = 5
-    #: No media got through, or it broke off.
+    #: Media didn't get through, or broke off.
     FAILED = 6
     #: Both called each other at once, and the other call goes on.
     CROSSED = 7
 
 
-#: Reasons that a caller gives when nobody has answered.
+#: Reasons of a caller's END that mean a missed call.
 MISSED: Final = (Reason.HUNG_UP, Reason.NO_ANSWER, Reason.BUSY, Reason.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One signal about one call. `device` is who got it (TAKEN), `reason` why it ended (END).
+    """One signal about one call. `device` is the device that has the call (TAKEN), and `reason` says why it ended
+    (END).
 
-    `relay` is where the caller is reached by a relay, for media that finds no direct way; "" if there is none.
+    `relay` is the caller's address at a relay, for media that finds no direct way; "" for none.
     """
 
     call: bytes
@@ -99,7 +102,7 @@ class Signal:
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> Signal:
-        """Return the signal that an event's fields are. Raise `CallMalformed`."""
+        """Return the signal that an event's fields encode. Raise `CallMalformed`."""
         try:
             act = SignalAct(fields["act"])
             reason = Reason(fields["reason"]) if act is SignalAct.END else None
@@ -120,10 +123,11 @@ class Signal:
 
 
 def drop_near_addresses(told: str, own: Iterable[str]) -> str:
-    """Return the other end's description without addresses that lead to this machine alone, or to many (multicast).
+    """Return the other end's description without addresses that lead only to this machine, or to many (multicast).
 
-    ICE names none of them: whoever does means services of the machine that reads it, which packets would go to. They
-    are left where this machine's `own` addresses are all such: it is in no network.
+    ICE never names such addresses. Whoever does would have packets sent to services of the machine that reads the
+    description. They stay if all of this machine's `own` addresses are of this kind, since it is in no network
+    then.
     """
     if all(Nearness.of_host(each) <= Nearness.MACHINE for each in own):
         return told
@@ -139,10 +143,10 @@ def _leads_near(line: str) -> bool:
 
 
 def check_description(told: str) -> None:
-    """Raise `CallMalformed` for a description of media that is too large, or names no certificate, or whose parts
-    aren't sound and pictures that have names.
+    """Raise `CallMalformed` for a media description that is too long, names no certificate, or has sections other
+    than named audio and video.
 
-    Each part of it is under one fingerprint: without, anybody could be the other end.
+    Each section is covered by a fingerprint. Without one, anybody could be the other end.
     """
     if len(told.encode("utf-8", "surrogatepass")) > MAX_DESCRIPTION_BYTES:
         raise CallMalformed("a description of media is too long")
@@ -150,16 +154,16 @@ def check_description(told: str) -> None:
         raise CallMalformed(f"a description of media has more than {MAX_CANDIDATES} addresses")
     told = "\n".join(
         told.splitlines()
-    )  # as aiortc takes lines: what else ends one would hide the next from here
+    )  # as aiortc splits lines: other line ends would hide a line from this check
     if not _FINGERPRINT.search(told):
         raise CallMalformed("a description of media without a certificate's fingerprint")
     _check_parts(told)
 
 
 def _check_parts(told: str) -> None:
-    """Raise `CallMalformed` for parts that are neither sound nor pictures, have no names, or are too many.
+    """Raise `CallMalformed` for sections that are neither audio nor video, have no name, or are too many.
 
-    aiortc takes these, and can't close what it has made of them then.
+    aiortc accepts these, but can't close what it makes of them.
     """
     parts = _SECTION.split(told)[1:]
     told_names = [_NAME.findall(each) for each in parts]

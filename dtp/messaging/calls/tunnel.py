@@ -1,7 +1,7 @@
-"""Packets of a call by a relay: a UDP socket of this machine alone, whose packets come out of one at the other end.
+"""Carries a call's packets through a relay: what is sent to a local UDP socket comes out of one at the other end.
 
-ICE sends to addresses. So each end is given an address of its own machine at which the other one seems to be; what is
-sent there goes as datagrams of a connection between the two, which a relay joins. ICE takes it where no other works.
+ICE sends to addresses, so each end gets a local address at which the other seems to be. Packets sent there travel
+as datagrams of a connection between both ends, which a relay joins. ICE uses this way if no other works.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from dtp.tasks import TaskSet
 
 #: Seconds that the answering end waits for the relay.
 _PATIENCE: Final = 10.0
-#: Bytes of the longest packet: WebRTC's are 1,200; longer ones are dropped.
+#: Bytes of the longest packet that is passed on. WebRTC's have 1,200.
 _MAX_PACKET: Final = 2048
-#: Devices that may be at the other end before one has the call.
+#: Devices that may be connected before it is decided which one has the call.
 _MAX_CONNECTIONS: Final = 16
-#: Random bytes of the name of the service, which the sealed offer tells.
+#: Random bytes in the service's name, which only the sealed offer tells.
 _NAME_SIZE: Final = 10
-#: ICE's priority of this way: below all others.
+#: The priority of this way in ICE: below all others.
 _PRIORITY: Final = 1
 
 
 class PacketTunnel(asyncio.DatagramProtocol):
-    """One end. `open_port` first, then `listen_at` a place for the other end or `dial` it; `close` it in any case."""
+    """One end of a tunnel. Call `open_port` first, then `listen_at` or `dial`. `close` it in any case."""
 
     def __init__(self) -> None:
         self._transport: asyncio.DatagramTransport | None = None
@@ -43,28 +43,28 @@ class PacketTunnel(asyncio.DatagramProtocol):
         self._connections: list[Connection] = []
         self._listener: Listener | None = None
         self._tasks = TaskSet(lambda task, fault: None)  # it ends with its connection
-        #: Packets that have gone by it, and come.
+        #: Packets that were sent and received through the tunnel.
         self.sent = self.received = 0
 
     async def open_port(self) -> None:
-        """Take a port of this machine alone."""
+        """Open a UDP port that only this machine can reach."""
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
 
     @property
     def port(self) -> int:
-        """The port at which the other end seems to be."""
+        """The local port at which the other end seems to be."""
         assert self._transport is not None
         return int(self._transport.get_extra_info("sockname")[1])
 
     def add_candidate(self, description: str) -> str:
-        """Return the other end's description with this way to it."""
+        """Return the other end's description with the tunnel as a further address."""
         way = f"a=candidate:tunnel 1 udp {_PRIORITY} 127.0.0.1 {self.port} typ host\r\n"
         lines = description.splitlines(keepends=True)
         return "".join(each + way if each.startswith("m=") else each for each in lines)
 
     async def listen_at(self, url: str) -> str:
-        """Take a place at a relay, or listen at another URL, for one connection. Return the address to tell."""
+        """Reserve a place at a relay, or listen at another URL. Return the address to tell the other end."""
         identity = Identity.generate()
         name = f"call-{base64.b32encode(os.urandom(_NAME_SIZE)).decode().lower()}"
         self._listener = await listen([], {name: self._accept_end}, identity=identity)
@@ -72,14 +72,17 @@ class PacketTunnel(asyncio.DatagramProtocol):
         return str(self._listener.addresses[0].with_service(name))
 
     async def _accept_end(self, connection: Connection) -> None:
-        """Accept an end of the tunnel. Several devices may answer: ICE and DTLS find out which has the call."""
+        """Accept the other end of the tunnel. Several devices may connect; ICE and DTLS find out which one has the
+        call.
+        """
         if len(self._connections) < _MAX_CONNECTIONS:
             self._connections.append(connection)
             await self._pass_on(connection)
 
     async def dial(self, address: str, teller: Nearness) -> None:
-        """Connect to where the other end says that somebody listens; that end is so near. Raise as `connect`, and
-        `TimeoutError`."""
+        """Connect to the address that the other end has told; `teller` is how near that end is. Raise as `connect`,
+        and `TimeoutError`.
+        """
         async with asyncio.timeout(_PATIENCE):
             with dialled_as_told(teller):
                 connection = await connect(Address.parse(address))
@@ -95,7 +98,9 @@ class PacketTunnel(asyncio.DatagramProtocol):
                     self._transport.sendto(packet, self._agent)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Pass a packet of our ICE on. It has a socket for each network: the first one that comes is served."""
+        """Pass on a packet from our own ICE. ICE has a socket for each network; the first one that sends here is
+        used.
+        """
         if self._agent is None:
             self._agent = addr[:2]
         if addr[:2] != self._agent:
@@ -106,11 +111,8 @@ class PacketTunnel(asyncio.DatagramProtocol):
                 with contextlib.suppress(DtpError):
                     connection.send_datagram(data)
 
-    def error_received(self, exc: Exception) -> None:
-        """Close the tunnel: a socket of our ICE is gone, and the call is over."""
-
     async def close(self) -> None:
-        """End it. Idempotent."""
+        """Close the tunnel. Idempotent."""
         await self._tasks.stop()
         if self._transport is not None:
             self._transport.close()
