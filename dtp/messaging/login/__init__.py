@@ -1,1 +1,3 @@
-"""Names and passwords for people who come with another wallet each time, by OPAQUE (RFC 9807); their vaults."""
+"""Accounts with names and passwords, for people who come with another wallet each time, by OPAQUE (RFC 9807); and
+the vaults of these accounts.
+"""

@@ -1,4 +1,4 @@
-"""Logging in: `login`, `register_account`, `recover_account`, and the session that they give."""
+"""The client of logins: `login`, `register_account`, `recover_account`, and the session that they return."""
 
 from __future__ import annotations
 
@@ -38,12 +38,14 @@ from dtp.net.dial import connect
 from dtp.net.stream import Stream
 from dtp.unicode import encode_text
 
-#: Where versions of vaults are remembered: a file, True for the usual one, False for nowhere.
+#: The file that remembers versions of vaults: a path, True for the default one, False for none.
 Remember = str | os.PathLike[str] | bool
 
 
 class LoginGone(CarrierError):
-    """The connection to a login server is over. Whether what was asked last was done isn't known: log in again."""
+    """The connection to a login server is closed. Whether the last request was carried out isn't known: log in
+    again.
+    """
 
     code = "login-gone"
 
@@ -64,7 +66,7 @@ class _Wire:
         return cls(await connection.open_stream(), who)
 
     async def send_request(self, op: LoginOp, *fields: object) -> list[Any]:
-        """Return the fields of the answer. Raise `LoginRefused`, `LoginMalformed` and `LoginGone`."""
+        """Return the fields of the answer. Raise `LoginRefused`, `LoginMalformed` or `LoginGone`."""
         try:
             self._stream.write(pack_frame(int(op), *fields))
             await self._stream.drain()
@@ -81,7 +83,7 @@ class _Wire:
         await self._stream.connection.close()
 
     async def make_credential(self, name: str, slot: Slot, password: str, vault_key: bytes) -> Credential:
-        """Return a way into an account by what was typed."""
+        """Return a credential of an account for a password or recovery code."""
         registration = Registration(password)
         match await self.send_request(LoginOp.REGISTER_START, name, int(slot), registration.request):
             case [bytes(response), *_]:
@@ -92,7 +94,7 @@ class _Wire:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What a login gave."""
+    """The result of a login."""
 
     vault: Vault
     key: bytes
@@ -100,15 +102,15 @@ class _Opened:
 
 
 class LoginSession:
-    """Who has logged in: the account's vault is open, and its connection is there until `close`.
+    """A login to an account. The account's vault is open, and the connection stays until `close`.
 
-    `async with` closes it. It stays logged in at the server until `until`, or `log_out`.
+    `async with` closes it. The login at the server lasts until `until`, or until `log_out`.
     """
 
     def __init__(self, wire: _Wire, name: str, opened: _Opened, seen: SeenVaults | None) -> None:
         self._wire, self.name, self._seen = wire, name, seen
         self.vault, self._key, self.until = opened.vault, opened.key, opened.until
-        #: The code that a registration, a recovery or `renew` has made; "" otherwise. Show it once.
+        #: The recovery code that a registration, a recovery or `renew` has made; "" otherwise. Show it once.
         self.recovery_code = ""
 
     async def __aenter__(self) -> Self:
@@ -134,7 +136,7 @@ class LoginSession:
 
     @property
     def wallets(self) -> dict[str, str]:
-        """The account's wallets: addresses, and what its owner calls them. A copy; `save` changes them."""
+        """The account's wallets, as addresses with the names that the owner gave. A copy; `save` changes them."""
         return dict(self.vault.wallets)
 
     @property
@@ -143,13 +145,13 @@ class LoginSession:
         return dict(self.vault.settings)
 
     async def close(self) -> None:
-        """End the connection. Idempotent; whoever logged in stays so until `until`."""
+        """Close the connection. Idempotent. The login lasts until `until`."""
         if self._seen is not None:
             self._seen.close()
         await self._wire.close()
 
     async def refresh(self) -> None:
-        """Read the vault again: it may have been changed from somewhere else. Raise `VaultRolledBack`."""
+        """Read the vault again, since it may have been changed from elsewhere. Raise `VaultRolledBack`."""
         match await self._wire.send_request(LoginOp.GET_VAULT):
             case [int(version), bytes(sealed), *_]:
                 vault = _open_vault(sealed, version, self._key, self.name)
@@ -162,23 +164,24 @@ class LoginSession:
     async def save(
         self, *, wallets: dict[str, str] | None = None, settings: dict[str, Setting] | None = None
     ) -> None:
-        """Change what the vault has; what isn't given stays. It is on the server's disk when this returns.
+        """Change the vault; what isn't given stays. It is on the server's disk when this returns.
 
-        Raise `LoginRefused` with `Refusal.OTHER_VERSION` where it was changed from somewhere else: `refresh` first.
+        Raise `LoginRefused` with `Refusal.OTHER_VERSION` if the vault was changed from elsewhere: `refresh` first.
         """
         vault = self.vault.with_changes(wallets=wallets, settings=settings)
         await self._wire.send_request(LoginOp.PUT_VAULT, vault.version, vault.seal(self._key, self.name))
         self._set_vault(vault)
 
     async def change_password(self, new: str) -> None:
-        """Have a new password; the recovery code stays. Whoever else is logged in is so no more."""
+        """Change the password; the recovery code stays valid. All other logins end."""
         password = check_new_password(new)
         credential = await self._wire.make_credential(self.name, Slot.PASSWORD, password, self._key)
         await self._set_credentials([credential], self.vault.with_changes(), self._key)
 
     async def renew(self, new: str) -> str:
-        """Have a new password, a new recovery code, which is returned, and a new key of the vault: what to do when
-        somebody may have the old ones. Whoever else is logged in is so no more."""
+        """Change the password, the recovery code and the key of the vault, for when somebody else may have the old
+        ones. Return the new recovery code. All other logins end.
+        """
         password, code, key = check_new_password(new), make_recovery_code(), make_key()
         credentials = await _both(self._wire, self.name, password, code, key)
         await self._set_credentials(credentials, self.vault.with_changes(), key)
@@ -194,12 +197,11 @@ class LoginSession:
         self._set_vault(vault)
 
     async def log_out(self, *, everywhere: bool = False) -> None:
-        """Log out this connection's key, or all keys. The vault stays open here until it is
-        forgotten."""
+        """Log out this connection's key, or all keys of the account. The vault stays open in this object."""
         await self._wire.send_request(LoginOp.LOG_OUT, int(everywhere))
 
     async def delete_account(self) -> None:
-        """Have the server forget the account and its vault. There is no way back."""
+        """Have the server delete the account and its vault. This can't be undone."""
         await self._wire.send_request(LoginOp.LEAVE)
         if self._seen is not None:
             self._seen.forget_account(self.server, self.name)
@@ -223,12 +225,13 @@ async def login(
 ) -> LoginSession:
     """Log in to an account by its name and password, and open its vault. The server never learns the password.
 
-    `identity` is what this device's connection proves, a wallet's key for example; without one it is made for the
-    moment. It is logged in for `seconds` (0: as long as is usual there), and so is the account's own identity. The
-    newest version of the vault is kept in `remember`, so that an older one is noticed: see `Remember`.
+    `identity` is the one that this device's connection proves, for example a wallet's key; by default it is a new
+    one for this login. It stays logged in for `seconds` (0 for the server's default), and so does the account's own
+    identity. `remember` keeps the newest version of the vault, so that an older one is noticed: see `Remember`.
 
     Raise `LoginFailed` for a wrong name or password, `LoginRefused`, `VaultRolledBack` unless `accept_older`, and
-    what `dtp.net.dial.connect` raises, which takes `options`. It computes for 50 ms (Argon2), and holds up its loop.
+    what `dtp.net.dial.connect` raises, which is given `options`. This computes for 50 ms (Argon2), and blocks the
+    loop meanwhile.
     """
     name, password = normalize_name(name), normalize_password(password)
     wire = await _Wire.connect(address, identity, options)
@@ -249,10 +252,11 @@ async def register_account(
     remember: Remember = True,
     **options: Any,
 ) -> LoginSession:
-    """Make an account and log in to it. `recovery_code` of the session opens it without the password: show it once.
+    """Create an account and log in to it. The session's `recovery_code` opens the account without the password:
+    show it once.
 
-    `account` is the account's identity, a new one unless given. Raise `NameUnusable`, `LoginRefused` with
-    `Refusal.NAME_TAKEN` and others, and what `login` raises.
+    `account` is the account's identity, a new one by default. Raise `NameUnusable`, `LoginRefused` with for example
+    `Refusal.NAME_TAKEN`, and what `login` raises.
     """
     name, password, code = normalize_name(name), check_new_password(password), make_recovery_code()
     vault = Vault(account or Identity.generate(), dict(wallets or {}), dict(settings or {}))
@@ -293,7 +297,8 @@ async def recover_account(
     accept_older: bool = False,
     **options: Any,
 ) -> LoginSession:
-    """Log in by the recovery code, and have a new password and a new code (`recovery_code` of the session).
+    """Log in with the recovery code, and set a new password. The code is replaced by a new one, the session's
+    `recovery_code`.
 
     Raise what `login` raises.
     """
@@ -318,7 +323,7 @@ async def _both(wire: _Wire, name: str, password: str, code: str, key: bytes) ->
 async def _session(
     wire: _Wire, name: str, slot: Slot, password: str, seconds: int, remember: Remember, accept_older: bool
 ) -> LoginSession:
-    """Log in on a connection, which is closed where that fails."""
+    """Log in through a connection, which is closed if that fails."""
     seen: SeenVaults | None = None
     try:
         if remember is not False:
@@ -350,7 +355,7 @@ async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: in
             LoginOp.LOGIN_FINISH, finalization, make_proof(session_key, b"client", *ends), seconds
         )
     except LoginRefused as fault:
-        if fault.refusal is Refusal.FAILED:  # the account is another one since, or somebody is in between
+        if fault.refusal is Refusal.FAILED:  # the account has changed since, or somebody is in the middle
             raise LoginFailed("the name or the password is wrong") from fault
         raise
     match told:

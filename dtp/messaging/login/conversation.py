@@ -1,6 +1,6 @@
-"""The server's side of logins as a value: a request and the time in, an answer out. It knows no streams.
+"""The server's side of logins, as a value: a request and the time go in, an answer comes out. It knows no streams.
 
-Whoever asks about an account that there isn't gets what everybody gets who has a wrong password, after the same work.
+For an account that doesn't exist the answer is that for a wrong password, after the same work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dtp.messaging.login.sessions import LoginRow, Sessions
 from dtp.messaging.login.store import FoundLogin, LoginStore, StoredAccount, invitation_hash
 from dtp.rates import RateLimiter
 
-#: Who may make an account: everybody, who has an invitation, nobody.
+#: Who may create an account: everybody, those with an invitation, or nobody.
 Registration = Literal["open", "invited", "closed"]
 REGISTRATIONS: Final[tuple[Registration, ...]] = ("open", "invited", "closed")
 
@@ -46,14 +46,16 @@ class Moment(NamedTuple):
 
 
 class LoginServer:
-    """What all conversations share. Its methods may be called from one thread at a time, `sessions` from any."""
+    """The state that all conversations share. Its methods may be called from one thread at a time, those of
+    `sessions` from any.
+    """
 
     def __init__(self, store: LoginStore, identity: PeerId, *, registration: Registration = "open") -> None:
-        """`identity` is what the server's connections prove."""
+        """`identity` is the one that the server's connections prove."""
         limits = store.limits
         self.store, self.identity, self.registration = store, identity, registration
         self.sessions = Sessions(longest=limits.longest_session)
-        #: What was asked for, by its name, and what was refused.
+        #: Counts of requests by their names, and of refusals.
         self.counters: Counter[str] = Counter()
         self.accounts: RateLimiter[str] = RateLimiter(
             limits.account_tries, limits.account_pause, limits.remembered
@@ -61,17 +63,17 @@ class LoginServer:
         self.sources = SourceLimiter(limits.source_tries, limits.source_pause, limits.remembered)
         self.registrations = SourceLimiter(limits.registrations, limits.registration_pause, limits.remembered)
         self.changes: RateLimiter[str] = RateLimiter(limits.changes, limits.change_pause, limits.remembered)
-        #: By account, how often everybody was logged out: conversations from before don't count any more.
+        #: By account, how often all keys were logged out: conversations from before are no longer logged in.
         self.endings: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def load_sessions(self, unix: float) -> None:
-        """Load who was logged in when the store was last used. Raise `StoreFailed`."""
+        """Load the logins that the store has. Raise `StoreFailed`."""
         for row in self.store.list_logins(int(unix)):
             self.sessions.log_in(row)
 
     def expire_keys(self, unix: float) -> None:
-        """Forget what is over. Raise `StoreFailed`."""
+        """Delete what has expired. Raise `StoreFailed`."""
         self.sessions.expire_sessions(unix)
         self.store.expire_rows(int(unix))
 
@@ -94,7 +96,7 @@ class LoginServer:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A login that waits for its end."""
+    """A login that has been started, but not finished."""
 
     login: ServerLogin
     account: int
@@ -105,20 +107,23 @@ class _Begun:
 
 
 class LoginConversation:
-    """One stream of requests, of the key `peer` that comes from `source`. One login at a time, which ends once."""
+    """One stream of requests, from the key `peer` at `source`. It has one login at a time, which can be finished
+    once.
+    """
 
     def __init__(self, server: LoginServer, peer: PeerId, source: str) -> None:
         self._server, self._peer, self._source = server, peer, source
         self._begun: _Begun | None = None
-        #: The account, once logged in, and how often everybody had been logged out of it by then.
+        #: The account, once logged in, and the value of `endings` for it at that time.
         self._account: int | None = None
         self._endings = 0
 
     # ---- accounts ----------------------------------------------------------------------------------------------
 
     def _register_start(self, now: Moment, name: str, slot: int, request: bytes) -> Answer:
-        """Answer the same whether or not there is such an account: keys are derived for every name. What it answers
-        shows whether a guess is right, beside a login's, so it is counted as one."""
+        """Answer the same whether or not the account exists: keys are derived for any name. Together with a login's
+        answer this one shows whether a guess is right, so it is counted as a guess.
+        """
         if slot not in tuple(Slot):
             return (Refusal.MALFORMED,)
         if refused := self._count_of_source(now):
@@ -182,22 +187,23 @@ class LoginConversation:
         return Refusal.DONE, login.response
 
     def _find_login(self, name: str, slot: int) -> tuple[FoundLogin, str]:
-        """Return what is known of a name, and by what tries are counted: somebody who has logged in before has tries
-        of their own, which nobody else can use up."""
+        """Return the login that a name begins with, and the key by which tries are counted. A peer that has logged
+        in before has tries of its own, which nobody else can use up.
+        """
         found = self._server.store.find_login(name, slot, self._peer.key)
         return found, f"{name} {self._peer}" if found.known else name
 
     def _count_of_source(self, now: Moment) -> Answer | None:
-        """Count what may be a guess. Return the answer to a source that makes too many."""
+        """Count a possible guess. Return the refusal if the source has made too many."""
         sources = self._server.sources
         return None if sources.try_take(self._source, now.steady) else _too_often(sources, self._source, now)
 
     def _count_of_account(self, counted: str, now: Moment) -> Answer | None:
-        """Count what may be a guess. Return the answer where an account has had too many."""
+        """Count a possible guess. Return the refusal if there were too many for the account."""
         return None if self._may_try(counted, now) else _too_often(self._server.accounts, counted, now)
 
     def _may_try(self, counted: str, now: Moment) -> bool:
-        """Return whether somebody may try now, and count it: also when the server is begun again."""
+        """Count a try, and return True if it is allowed. The count survives a restart of the server."""
         tries, store = self._server.accounts, self._server.store
         if tries.full_again_at(counted) is None and (due := store.tries_until(counted)) > now.unix:
             tries.restore_key(counted, now.steady + due - now.unix, now.steady)
@@ -207,7 +213,7 @@ class LoginConversation:
         return True
 
     def _forget_tries(self, counted: str) -> None:
-        """Forget tries: whoever made them knows the password."""
+        """Forget tries, since whoever made them knows the password."""
         self._server.accounts.reset_key(counted)
         self._server.store.forget_tries(counted)
 
@@ -221,7 +227,7 @@ class LoginConversation:
         account = server.store.get_account(begun.account)
         if not hmac.compare_digest(proof, make_proof(key, b"client", *ends)) or account is None:
             return (Refusal.FAILED,)
-        if server.endings[account.id] != begun.endings:  # the password may be another one since
+        if server.endings[account.id] != begun.endings:  # the password may have changed since
             return (Refusal.FAILED,)
         self._forget_tries(begun.counted)
         since = int(now.unix)
@@ -234,8 +240,9 @@ class LoginConversation:
         return Refusal.DONE, make_proof(key, b"server", *ends), *told
 
     def _own_account(self, now: Moment) -> StoredAccount | None:
-        """Return the account, or None if it is gone or this key isn't logged in to it any more: as itself, since
-        whoever has the account's identity counts as logged in while others are."""
+        """Return the account, or None if it is gone or the peer isn't logged in to it any more. The peer has to be
+        logged in itself: the account's own identity counts as logged in while any other key is.
+        """
         account = None if self._account is None else self._server.store.get_account(self._account)
         found = self._server.sessions.find_own(self._peer.key, now.unix)
         is_over = self._account is None or self._server.endings[self._account] != self._endings
@@ -250,7 +257,7 @@ class LoginConversation:
         return self._change_vault(now, version, vault, [])
 
     def _set_credentials(self, now: Moment, told: list[Any], version: int, vault: bytes) -> Answer:
-        """Replace the credentials: keys that logged in with the old ones are logged out."""
+        """Replace the credentials. Keys that logged in with the old ones are logged out."""
         credentials = self._check_credentials(told)
         answer = self._change_vault(now, version, vault, credentials)
         if not answer[0] and self._account is not None:

@@ -1,4 +1,4 @@
-"""What goes wrong with logins, by whose fault it is."""
+"""The errors of logins, by whose fault they are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dtp.errors import LocalError, PeerError
 
 
 class LoginError(LocalError):
-    """A login can't be asked for this way; the text says what to do."""
+    """A login can't be tried this way; the text says what to do."""
 
     code: ClassVar[str] = "login"
 
 
 class NameUnusable(LoginError, ValueError):
-    """A text is not a name of an account, or no password."""
+    """A text can't be the name of an account, or can't be a password."""
 
     code: ClassVar[str] = "login-name"
 
@@ -26,20 +26,21 @@ class LoginFailed(LocalError):
 
 
 class LoginMalformed(PeerError):
-    """A server, or whoever logs in, has sent what can't be read, or isn't who it says it is."""
+    """A server or its client has sent a malformed message, or isn't who it claims to be."""
 
     code: ClassVar[str] = "login-malformed"
 
 
 class VaultBroken(PeerError):
-    """A vault doesn't open with the account's key: the server has changed it, or gives another one."""
+    """A vault doesn't open with the account's key: the server has changed it, or has sent another one."""
 
     code: ClassVar[str] = "vault-broken"
 
 
 class VaultRolledBack(PeerError):
-    """A server gives an older vault than was seen here: `given` and `seen` are the versions. It was restored from a
-    backup, or holds the newer one back."""
+    """A server has sent an older vault than was seen here; `given` and `seen` are the versions. It was restored
+    from a backup, or withholds the newer one.
+    """
 
     code: ClassVar[str] = "vault-older"
 

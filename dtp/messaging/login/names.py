@@ -1,4 +1,4 @@
-"""Names, passwords and recovery codes as they are compared: one spelling for what people take for the same."""
+"""Normalizes names, passwords and recovery codes: what people take for the same is compared as the same."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 
 from dtp.messaging.login.errors import NameUnusable
 
-#: Bytes of a name in UTF-8, and of a password: Argon2 takes longer ones, people don't.
+#: Bytes of a name and of a password in UTF-8, at most. Argon2 accepts longer passwords, but people don't use them.
 MAX_NAME: Final = 64
 MAX_PASSWORD: Final = 1024
-#: Characters of a new password: what NIST SP 800-63B asks for at least.
+#: Characters of a new password, at least, as NIST SP 800-63B demands.
 LEAST_PASSWORD: Final = 8
-#: Bytes of a recovery code, which nobody guesses.
+#: Random bytes of a recovery code, too many to guess.
 _CODE_BYTES: Final = 20
-#: Digits that are taken for the letters they look like: base 32 has neither.
+#: Digits that aren't in base 32, and the letters that they are misread for.
 _MISREAD: Final = str.maketrans("018", "OIB")
 
 
 def normalize_name(name: str) -> str:
-    """Return the name as accounts have it: NFKC, in lower case. Raise `NameUnusable`.
+    """Return the normalized name of an account: NFKC, in lower case. Raise `NameUnusable`.
 
-    It has 1 to 64 bytes in UTF-8, and no blanks or signs that nobody sees.
+    It has 1 to 64 bytes in UTF-8, without spaces and invisible characters.
     """
     found = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     try:
@@ -36,7 +36,7 @@ def normalize_name(name: str) -> str:
 
 
 def is_name(name: object) -> bool:
-    """True for a name as accounts have it."""
+    """True for a normalized name."""
     try:
         return isinstance(name, str) and normalize_name(name) == name
     except NameUnusable:
@@ -44,7 +44,9 @@ def is_name(name: object) -> bool:
 
 
 def normalize_password(password: str) -> str:
-    """Return a password as it is hashed: NFC, every blank the same (RFC 8265, OpaqueString). Raise `NameUnusable`."""
+    """Return the normalized password, which is hashed: NFC, with every kind of space replaced by the usual one (RFC
+    8265, OpaqueString). Raise `NameUnusable`.
+    """
     found = unicodedata.normalize(
         "NFC", "".join(" " if unicodedata.category(each) == "Zs" else each for each in password)
     )
@@ -58,7 +60,7 @@ def normalize_password(password: str) -> str:
 
 
 def check_new_password(password: str) -> str:
-    """Return a password that is to be set, as it is hashed. Raise `NameUnusable` for one of under 8 characters."""
+    """Return the normalized new password. Raise `NameUnusable` for one of under 8 characters."""
     found = normalize_password(password)
     if len(found) < LEAST_PASSWORD:
         raise NameUnusable(f"a password has {LEAST_PASSWORD} characters at least; a sentence is better")
@@ -72,7 +74,7 @@ def make_recovery_code() -> str:
 
 
 def normalize_recovery_code(code: str) -> str:
-    """Return a recovery code as it is hashed, however it was typed. Raise `NameUnusable`."""
+    """Return the normalized recovery code, which is hashed, however it was typed. Raise `NameUnusable`."""
     found = "".join(each for each in code.upper() if each.isalnum()).translate(_MISREAD)
     if len(found) != _CODE_BYTES * 8 // 5 or not set(found) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"):
         raise NameUnusable("a recovery code has eight groups of four letters and digits")

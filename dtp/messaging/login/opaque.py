@@ -1,4 +1,4 @@
-"""OPAQUE (RFC 9807) by `opaque-snake`: the one file that knows the library. Bytes in, bytes out.
+"""OPAQUE (RFC 9807) by `opaque-snake`: the only module that uses the library. Bytes in, bytes out.
 
 ristretto255, SHA-512, 3DH; Argon2id with 19 MiB and 2 passes on the client.
 """
@@ -20,14 +20,14 @@ except ImportError as fault:  # an extra
 
 _T = TypeVar("_T")
 
-#: Bytes of each message. The library takes longer ones, and ignores what is behind.
+#: The exact size of each message, in bytes. The library accepts longer ones, and ignores the rest.
 REGISTRATION_REQUEST: Final = 32
 REGISTRATION_RESPONSE: Final = 64
 RECORD: Final = 192
 LOGIN_REQUEST: Final = 96
 LOGIN_RESPONSE: Final = 320
 FINALIZATION: Final = 64
-#: Bytes of a server's secrets: the library's, and a record of nobody.
+#: Bytes of a server's secrets: the library's own, and the record of no account.
 _SETUP: Final = 128
 SECRETS: Final = _SETUP + RECORD
 
@@ -51,13 +51,15 @@ def _translated(work: Callable[..., _T], *arguments: Any) -> _T:
 
 
 class ServerSecrets:
-    """A server's keys: the seed of all accounts' keys, its own key pair, and a record of nobody.
+    """A server's secrets: the seed of all accounts' keys, its own key pair, and a record that belongs to no
+    account.
 
-    Whoever has them and the records can guess passwords, each guess an Argon2; either alone gives nothing to guess.
+    Who has both these secrets and the records can guess passwords, with one Argon2 per guess. One of them alone
+    isn't enough.
     """
 
     def __init__(self, encoded: bytes) -> None:
-        """Read what `encoded` gave. Raise `StoreFailed`."""
+        """Decode the secrets. Raise `StoreFailed`."""
         if len(encoded) != SECRETS:
             raise StoreFailed(f"secrets of a login server have {SECRETS} bytes, not {len(encoded)}")
         try:
@@ -66,7 +68,7 @@ class ServerSecrets:
         except _opaque.OpaqueError:
             raise StoreFailed("these aren't secrets of a login server") from None
         self.encoded = encoded
-        #: What is used to answer for accounts that don't exist: it can't be told from another one.
+        #: The record with which logins to accounts that don't exist are answered. The answer looks like any other.
         self.nobody = encoded[_SETUP:]
 
     @classmethod
@@ -79,17 +81,17 @@ class ServerSecrets:
         return cls(server.export_setup() + upload)
 
     def respond_to_registration(self, request: bytes, credential: str) -> bytes:
-        """Return what a client needs to make a record. Raise `LoginMalformed`."""
+        """Return the response that a client needs for making its record. Raise `LoginMalformed`."""
         return _respond(self._server, request, credential)
 
     def check_record(self, upload: bytes) -> bytes:
-        """Return the record to keep of what a client has made. Raise `LoginMalformed`."""
+        """Return the record to keep, from a client's upload. Raise `LoginMalformed`."""
         parsed = _parse(_opaque.RegistrationUpload, upload, RECORD)
         kept: bytes = _translated(self._server.finish_registration, parsed).to_bytes()
         return kept
 
     def begin_login(self, request: bytes, credential: str, record: bytes) -> ServerLogin:
-        """Return a login of whoever knows the password of `record`. Raise `LoginMalformed`."""
+        """Begin a login with the password of `record`. Raise `LoginMalformed`."""
         asked = _parse(_opaque.CredentialRequest, request, LOGIN_REQUEST)
         kept = _parse(_opaque.PasswordFile, record, RECORD)
         response, state = _translated(self._server.create_credential_response, asked, credential, kept)
@@ -103,20 +105,20 @@ def _respond(server: Any, request: bytes, credential: str) -> bytes:
 
 
 class ServerLogin:
-    """A login that has begun, at the server: `response` goes to the client. It ends once."""
+    """The server's side of a login that has begun. `response` is for the client. It can be finished once."""
 
     def __init__(self, server: Any, response: bytes, state: Any) -> None:
         self._server, self.response, self._state = server, response, state
 
     def finish(self, finalization: bytes) -> bytes:
-        """Return the key that both ends have, 64 bytes. Raise `LoginFailed` and `LoginMalformed`."""
+        """Return the session key, which the client has as well, 64 bytes. Raise `LoginFailed` or `LoginMalformed`."""
         parsed = _parse(_opaque.CredentialFinalization, finalization, FINALIZATION)
         key: bytes = _translated(self._server.finish_login, parsed, self._state).session_key
         return key
 
 
 class Registration:
-    """A client that makes a record: `request` goes to the server. It ends once."""
+    """The client's side of making a record. `request` is for the server. It can be finished once."""
 
     def __init__(self, password: str) -> None:
         self._password = password
@@ -124,7 +126,7 @@ class Registration:
         self.request: bytes = request.to_bytes()
 
     def finish(self, response: bytes) -> tuple[bytes, bytes]:
-        """Return the record, and the key that only the password gives, 64 bytes. Raise `LoginMalformed`."""
+        """Return the record, and the export key, which only the password yields, 64 bytes. Raise `LoginMalformed`."""
         parsed = _parse(_opaque.RegistrationResponse, response, REGISTRATION_RESPONSE)
         client = _opaque.OpaqueClient()
         result = _translated(client.finish_registration, parsed, self._state, self._password)
@@ -132,7 +134,7 @@ class Registration:
 
 
 class OpaqueLogin:
-    """A client that logs in: `request` goes to the server. It ends once."""
+    """The client's side of a login. `request` is for the server. It can be finished once."""
 
     def __init__(self, password: str) -> None:
         self._password = password
@@ -140,9 +142,10 @@ class OpaqueLogin:
         self.request: bytes = request.to_bytes()
 
     def finish(self, response: bytes) -> tuple[bytes, bytes, bytes]:
-        """Return what ends the login, the key that both ends have, and the one that only the password gives.
+        """Return the last message for the server, the session key, and the export key, which only the password
+        yields.
 
-        Raise `LoginFailed` and `LoginMalformed`.
+        Raise `LoginFailed` or `LoginMalformed`.
         """
         parsed = _parse(_opaque.CredentialResponse, response, LOGIN_RESPONSE)
         client = _opaque.OpaqueClient()
@@ -153,7 +156,8 @@ class OpaqueLogin:
 
 
 def make_proof(session_key: bytes, who: bytes, *parts: bytes) -> bytes:
-    """Return the proof of an end (`who`) that it has the key of this login, on a connection of these two identities:
-    what a server that is another one's client passes on proves nothing. 32 bytes."""
+    """Return the proof that an end (`who`) has the session key, 32 bytes. `parts` name both identities of the
+    connection, so a server can't pass the proof on to another one.
+    """
     told = b"".join(len(each).to_bytes(2, "big") + each for each in (b"dtp.login.v1", who, *parts))
     return hmac.digest(session_key, told, "sha256")

@@ -1,5 +1,5 @@
-"""What a login server and its clients say: MessagePack arrays behind their length, each request answered before the
-next. docs/login.md, "What goes over the wire".
+"""The messages between a login server and its clients: MessagePack arrays, each after its length. Each request is
+answered before the next. Source: docs/login.md, "What goes over the wire".
 
 A request is `[op, ...]`, its answer `[code, ...]`.
 """
@@ -21,19 +21,19 @@ from dtp.messaging.packing import domain_tag, is_number, pack, unpack
 
 #: The name of the service, by convention.
 LOGIN_SERVICE: Final = "dtp.login"
-#: The longest message either way, bytes: a vault, and what goes with it.
+#: The longest message either way, in bytes: a vault, and what is sent with it.
 MAX_MESSAGE: Final = MAX_VAULT + 4096
 
 
 class Slot(IntEnum):
-    """The credentials of an account."""
+    """The kinds of credentials of an account."""
 
     PASSWORD = 0
     RECOVERY = 1
 
 
 class LoginOp(IntEnum):
-    """What is asked for."""
+    """The operation that a request asks for."""
 
     REGISTER_START = 1
     REGISTER = 2
@@ -47,7 +47,7 @@ class LoginOp(IntEnum):
 
 
 class Refusal(IntEnum):
-    """The code of an answer: 0 for done, else why not."""
+    """The code of an answer: 0 if the request was carried out, otherwise the reason why not."""
 
     DONE = 0
     MALFORMED = 1
@@ -75,7 +75,9 @@ REASONS: Final[Mapping[Refusal, str]] = {
 
 
 class LoginRefused(PeerError):
-    """A login server has said no; `refusal` is why, `detail` what goes with it: seconds to wait, or the version."""
+    """A login server has refused a request. `refusal` is the reason; `detail` is the seconds to wait, or the
+    vault's version.
+    """
 
     code: ClassVar[str] = "login-refused"
 
@@ -87,19 +89,21 @@ class LoginRefused(PeerError):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A way into an account: the record of a password, and the vault's key sealed under what it gives."""
+    """A credential of an account: the OPAQUE record of a password, and the vault's key, sealed under its export
+    key.
+    """
 
     slot: Slot
     record: bytes
     wrapped: bytes
 
     def to_row(self) -> list[object]:
-        """Return it as it is sent."""
+        """Return the credential as it is sent."""
         return [int(self.slot), self.record, self.wrapped]
 
     @classmethod
     def parse(cls, told: object) -> Credential:
-        """Read a row. Raise `LoginMalformed`."""
+        """Return the credential that a row encodes. Raise `LoginMalformed`."""
         match told:
             case [int(slot), bytes(record), bytes(wrapped)] if (
                 slot in tuple(Slot) and len(record) == RECORD and len(wrapped) == WRAPPED
@@ -109,7 +113,7 @@ class Credential:
 
 
 def parse_credentials(told: Sequence[object]) -> list[Credential]:
-    """Return credentials, of each slot one at most. Raise `LoginMalformed`."""
+    """Return the credentials, at most one for each slot. Raise `LoginMalformed`."""
     found = [Credential.parse(each) for each in told]
     if len({each.slot for each in found}) != len(found):
         raise LoginMalformed("two credentials for one slot")
@@ -117,14 +121,16 @@ def parse_credentials(told: Sequence[object]) -> list[Credential]:
 
 
 def credential_id(name: str, slot: int) -> str:
-    """Return what an account's credential is called where its key is derived: no two are called the same."""
+    """Return the identifier from which a credential's key is derived. It is unique."""
     return f"{slot}:{name}"
 
 
 def registration_statement(
     server: bytes, name: str, credentials: Sequence[Credential], vault: bytes
 ) -> bytes:
-    """Return what an account's identity signs at its registration: so nobody registers another's identity."""
+    """Return the statement that an account's identity signs at its registration, so that nobody can register
+    another's identity.
+    """
     rows = [each.to_row() for each in credentials]
     digest = hashlib.blake2b(pack([rows, vault]), digest_size=32).digest()
     return domain_tag(b"dtp.login.register.v1") + pack([server, name, digest])
@@ -132,7 +138,7 @@ def registration_statement(
 
 _NAME, _BYTES, _NUMBER, _LIST, _KEY = "name", "bytes", "number", "list", "key"
 
-#: What each request has behind its op.
+#: The fields of each request after its operation.
 FIELDS: Final[Mapping[LoginOp, tuple[str, ...]]] = {
     LoginOp.REGISTER_START: (_NAME, _NUMBER, _BYTES),  # name, slot, OPAQUE's request
     LoginOp.REGISTER: (
@@ -142,19 +148,19 @@ FIELDS: Final[Mapping[LoginOp, tuple[str, ...]]] = {
         _BYTES,
         _LIST,
         _BYTES,
-    ),  # name, invitation, identity, signature, ways in, vault
+    ),  # name, invitation, identity, signature, credentials, vault
     LoginOp.LOGIN_START: (_NAME, _NUMBER, _BYTES),  # name, slot, KE1
     LoginOp.LOGIN_FINISH: (_BYTES, _BYTES, _NUMBER),  # KE3, proof, seconds
     LoginOp.PUT_VAULT: (_NUMBER, _BYTES),  # version, vault
     LoginOp.GET_VAULT: (),
-    LoginOp.SET_CREDENTIALS: (_LIST, _NUMBER, _BYTES),  # ways in, version, vault
+    LoginOp.SET_CREDENTIALS: (_LIST, _NUMBER, _BYTES),  # credentials, version, vault
     LoginOp.LOG_OUT: (_NUMBER,),  # 1: all keys of the account
     LoginOp.LEAVE: (),
 }
 
 
 def parse_request(body: bytes) -> tuple[LoginOp, list[Any]]:
-    """Return a request's op and fields. Raise `LoginMalformed`; fields beyond are left out."""
+    """Return the operation and fields of a request. Raise `LoginMalformed`. Surplus fields are ignored."""
     told = unpack(body, LoginMalformed, "a request")
     if not isinstance(told, list) or not told or type(told[0]) is not int:
         raise LoginMalformed("a request is [op, ...]")
@@ -170,7 +176,7 @@ def parse_request(body: bytes) -> tuple[LoginOp, list[Any]]:
 
 
 def parse_answer(body: bytes) -> list[Any]:
-    """Return the fields of an answer. Raise `LoginRefused`, and `LoginMalformed`."""
+    """Return the fields of an answer. Raise `LoginRefused` or `LoginMalformed`."""
     told = unpack(body, LoginMalformed, "an answer")
     if not isinstance(told, list) or not told or not is_number(told[0]):
         raise LoginMalformed("an answer is [code, ...]")

@@ -1,4 +1,4 @@
-"""The newest vaults that were seen on this machine, so that an older one is noticed. No names are in the file."""
+"""Remembers the newest versions of vaults on this machine, so that an older one is noticed. The file has no names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SeenVaults:
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
 
     def close(self) -> None:
-        """Let go of it. Idempotent."""
+        """Close the file. Idempotent."""
         self._database.close()
 
     def seen_version(self, server: PeerId, name: str) -> int:

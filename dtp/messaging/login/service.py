@@ -25,7 +25,7 @@ from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.messaging")
 
-#: Seconds between two looks for what is over.
+#: Seconds between two searches for what has expired.
 _SWEEP: Final = 600.0
 _T = TypeVar("_T")
 
@@ -41,7 +41,7 @@ class LoginService:
         registration: Registration = "open",
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`identity` is what the listener proves; `now` is Unix time in seconds."""
+        """`identity` is the one that the listener proves; `now` returns Unix time in seconds."""
         self.server = LoginServer(store, identity, registration=registration)
         self.now = now
         self._thread: ThreadPoolExecutor | None = None
@@ -49,17 +49,17 @@ class LoginService:
 
     @property
     def sessions(self) -> Sessions:
-        """Who is logged in."""
+        """The present logins."""
         return self.server.sessions
 
     def begin(self) -> None:
-        """Take up who was logged in, before the first connection. Raise `StoreFailed`."""
+        """Load the logins of before, ahead of the first connection. Raise `StoreFailed`."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-login")
         self.server.load_sessions(self.now())
         self._sweeping.start()
 
     async def stop(self) -> None:
-        """Wait for what is being written. Idempotent."""
+        """Wait until everything is written. Idempotent."""
         await self._sweeping.stop()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -67,7 +67,7 @@ class LoginService:
             thread.shutdown(wait=False)
 
     async def run_in_store(self, work: Callable[..., _T], *arguments: object) -> _T:
-        """Return what `work` does in the store's thread. Raise what it raises."""
+        """Return what `work` returns in the store's thread. Raise what it raises."""
         assert self._thread is not None, "begin the service first"
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
@@ -86,7 +86,7 @@ class LoginService:
             await tasks.stop()
 
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
+        """Serve one stream until it ends. For programs that accept a connection's streams themselves."""
         source = source_group(connection.source) or connection.peer.short
         conversation = LoginConversation(self.server, connection.peer, source)
         try:
@@ -99,7 +99,7 @@ class LoginService:
             self.server.counters["malformed"] += 1
             log.info("%r: %s", connection, fault)
             stream.reset(Refusal.MALFORMED)
-        except DtpError as fault:  # whoever asked is gone
+        except DtpError as fault:  # the client is gone
             log.debug("%r: %s", connection, fault)
 
     async def _answer_request(

@@ -1,4 +1,4 @@
-"""Who is logged in, by keys: a value, which the policies of services ask."""
+"""The present logins by their keys, as a value, which the policies of services ask."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SET_BACK: Final = 60
 
 
 class Login(NamedTuple):
-    """An account that somebody is logged in to."""
+    """An account that a key is logged in to."""
 
     name: str
-    #: Its identity's key, 32 bytes: the same wherever it logs in.
+    #: The key of the account's identity, 32 bytes: the same wherever it logs in.
     identity: bytes
 
 
@@ -32,16 +32,18 @@ class LoginRow:
 
 
 class Sessions:
-    """Keys that are logged in: those of the connections that logged in, and the identity of each account for as long
-    as one of them is. It may be used from several threads."""
+    """The keys that are logged in: those of the connections that have logged in, and the identity of each account
+    while any of its keys is. May be used from several threads.
+    """
 
     def __init__(self, rows: Iterable[LoginRow] = (), *, longest: float = math.inf) -> None:
-        """Logins that last for more than `longest` seconds don't count, nor do those made by a clock that was
-        ahead."""
+        """Logins that last for more than `longest` seconds aren't valid, nor are those made by a clock that was
+        ahead.
+        """
         self._lock = threading.RLock()
         self._longest = longest + SET_BACK
         self._rows: dict[bytes, LoginRow] = {}
-        #: By the account's identity, its keys.
+        #: The keys of each account, by its identity.
         self._keys: dict[bytes, set[bytes]] = {}
         for each in rows:
             self.log_in(each)
@@ -50,7 +52,7 @@ class Sessions:
         return len(self._rows)
 
     def find(self, key: bytes, now: float) -> Login | None:
-        """Return what account a key is logged in to at `now`, Unix time in seconds."""
+        """Return the account that a key is logged in to at `now`, Unix time in seconds, or None."""
         with self._lock:
             row = self._rows.get(key)
             if row is None or not self._is_valid(row, now):
@@ -59,8 +61,9 @@ class Sessions:
         return None if row is None else Login(row.name, row.identity)
 
     def find_own(self, key: bytes, now: float) -> Login | None:
-        """Return the account that a key has logged in to by itself, not the one whose identity it is: that counts
-        while any key is logged in to it."""
+        """Return the account that a key has itself logged in to, or None. An account's own identity counts only in
+        `find`.
+        """
         with self._lock:
             row = self._rows.get(key)
         return Login(row.name, row.identity) if row is not None and self._is_valid(row, now) else None
@@ -92,7 +95,7 @@ class Sessions:
                 self.log_out(key)
 
     def expire_sessions(self, now: float) -> None:
-        """Forget those that don't count at `now`."""
+        """Forget logins that aren't valid at `now`."""
         with self._lock:
             for key in [key for key, row in self._rows.items() if not self._is_valid(row, now)]:
                 self.log_out(key)

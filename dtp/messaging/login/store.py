@@ -1,4 +1,4 @@
-"""What a login server keeps: a SQLite file of accounts, and beside it a file with its secrets."""
+"""The store of a login server: a SQLite file of accounts, and a separate file with its secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dtp.unicode import encode_text
 
 #: SQLite's id of the file: "dtpl".
 _APPLICATION: Final = 0x6474706C
-#: The account of nobody, which answers for all that don't exist.
+#: The number of the placeholder account, which answers for names that don't exist.
 NOBODY: Final = 0
 
 _SCHEMA: Final = """
@@ -46,11 +46,11 @@ CREATE TABLE invitations (hash BLOB PRIMARY KEY, name TEXT NOT NULL, expires INT
 
 @dataclass(frozen=True, slots=True)
 class FoundLogin:
-    """What an account's login begins with; for a name that doesn't exist, that of the account of nobody."""
+    """What a login begins with; for a name that doesn't exist, that of the placeholder account."""
 
     account: int
     credential: Credential
-    #: Whether the key that asks has logged into this account before.
+    #: True if the asking key has logged in to this account before.
     known: bool
 
 
@@ -66,9 +66,11 @@ class StoredAccount:
 
 
 class LoginStore:
-    """The file at `path`, ":memory:" for one that is gone with the object, and `path`.key with the secrets.
+    """The store in the file at `path`, with its secrets in `path`.key; ":memory:" for one that is gone with the
+    object.
 
-    Methods block, each is one transaction, on the disk when it returns, and raises `StoreFailed` where it can't be.
+    Methods block. Each is one transaction, which is on the disk when the method returns unless it says otherwise.
+    Each raises `StoreFailed` if that fails.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class LoginStore:
         *,
         secrets: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Open the files or make them. `secrets` names the second one: best on another disk than the backups."""
+        """Open or create the files. `secrets` names the second file, which is best kept apart from the backups of
+        the first.
+        """
         self.limits = limits or LoginLimits()
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         try:
@@ -111,7 +115,7 @@ class LoginStore:
         return made
 
     def _check_secrets(self) -> None:
-        """Check that these are the secrets that the records were made with; remember them in a new file."""
+        """Raise `StoreUnusable` unless the accounts were made with these secrets. A new file remembers them."""
         digest = hashlib.blake2b(self.secrets.encoded, digest_size=16, person=b"dtp.login.key").digest()
         with self._database.transaction() as db:
             found = db.execute("SELECT digest FROM secrets").fetchone()
@@ -126,7 +130,7 @@ class LoginStore:
                 )
 
     def close(self) -> None:
-        """Let go of it. Idempotent."""
+        """Close the store. Idempotent."""
         self._database.close()
 
     # ---- accounts ----------------------------------------------------------------------------------------------
@@ -141,8 +145,7 @@ class LoginStore:
         invitation: bytes | None,
         now: int,
     ) -> Refusal:
-        """Keep a new account; `invitation` is the hash of the one that it takes, and is used up; None: none is
-        needed."""
+        """Add an account. `invitation` is the hash of its invitation, which is used up, or None if none is needed."""
         with self._database.transaction() as db:
             if invitation is not None:
                 found = db.execute(
@@ -154,7 +157,7 @@ class LoginStore:
             if db.execute("SELECT 1 FROM accounts WHERE name = ?", (name,)).fetchone():
                 return Refusal.NAME_TAKEN
             ((count,),) = db.execute("SELECT COUNT(*) FROM accounts")
-            if count > self.limits.accounts:  # the account of nobody is one of them
+            if count > self.limits.accounts:  # the placeholder account is one of them
                 return Refusal.FULL
             if invitation is not None:
                 db.execute("DELETE FROM invitations WHERE hash = ?", (invitation,))
@@ -167,7 +170,7 @@ class LoginStore:
         return Refusal.DONE
 
     def find_login(self, name: str, slot: int, key: bytes) -> FoundLogin:
-        """Return what a login begins with. For a name that doesn't exist it does the same as for one that does."""
+        """Return what a login begins with. A name that doesn't exist takes the same work as one that does."""
         rows = self._database.select_rows("SELECT id FROM accounts WHERE name = ?", name)
         account = rows[0][0] if rows else NOBODY
         ((record, wrapped),) = self._database.select_rows(
@@ -185,9 +188,9 @@ class LoginStore:
     def put_vault(
         self, number: int, version: int, vault: bytes, credentials: Sequence[Credential] = ()
     ) -> int | None:
-        """Keep the next version of a vault, and ways into the account in the place of those it has.
+        """Keep the next version of a vault, and replace credentials by the given ones.
 
-        Return None once they are kept; else the version that is there, after which this one isn't the next.
+        Return None once they are kept, or the present version of the vault if `version` isn't the one after it.
         """
         with self._database.transaction() as db:
             changed = db.execute(
@@ -201,7 +204,7 @@ class LoginStore:
         return found[0] if found else 0
 
     def remove_account(self, number: int) -> None:
-        """Forget an account and all that is kept of it."""
+        """Delete an account and everything that is kept for it."""
         with self._database.transaction() as db:
             for table, column in (("logins", "account"), ("credentials", "account"), ("accounts", "id")):
                 db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
@@ -209,26 +212,26 @@ class LoginStore:
     # ---- tries -------------------------------------------------------------------------------------------------
 
     def tries_until(self, counted: str) -> float:
-        """Return until when tries are counted, as Unix time; 0 if there were none."""
+        """Return the time until which tries are counted, as Unix time; 0 if there were none."""
         rows = self._database.select_rows("SELECT due FROM tries WHERE counted = ?", _tries_hash(counted))
         return float(rows[0][0]) if rows else 0.0
 
     def note_tries(self, counted: str, due: float) -> None:
-        """Keep until when tries count, across restarts; after a power cut the last ones may be forgotten."""
+        """Keep the time until which tries are counted, across restarts. A power cut may lose the last changes."""
         with self._database.transaction(synced=False) as db:
             db.execute("INSERT OR REPLACE INTO tries VALUES (?, ?)", (_tries_hash(counted), due))
 
     def forget_tries(self, counted: str) -> None:
-        """Forget tries: one was right."""
+        """Forget tries, since one was right."""
         with self._database.transaction(synced=False) as db:
             db.execute("DELETE FROM tries WHERE counted = ?", (_tries_hash(counted),))
 
     # ---- who is logged in --------------------------------------------------------------------------------------
 
     def log_in(self, number: int, key: bytes, until: int, now: int) -> list[bytes]:
-        """Keep that a key is logged in. Return the keys that are logged out by that, since the account has too many.
+        """Note that a key is logged in. Return the keys that are logged out by it, since the account has too many.
 
-        After a power cut somebody may have to log in once more; what ends a login is synced.
+        After a power cut somebody may have to log in again. What ends a login is synced.
         """
         with self._database.transaction(synced=False) as db:
             db.execute("INSERT OR REPLACE INTO logins VALUES (?, ?, ?, ?)", (key, number, until, now))
@@ -240,7 +243,7 @@ class LoginStore:
         return [each for (each,) in ended]
 
     def log_out(self, number: int, key: bytes | None = None, *, but: bytes = b"") -> None:
-        """Keep that a key, or all of the account (None) except `but`, are logged out. They stay known."""
+        """Note that a key of the account, or all of its keys (None) except `but`, are logged out. They stay known."""
         with self._database.transaction() as db:
             if key is None:
                 db.execute("UPDATE logins SET until = 0 WHERE account = ? AND key != ?", (number, but))
@@ -259,15 +262,15 @@ class LoginStore:
     # ---- invitations -------------------------------------------------------------------------------------------
 
     def add_invitation(self, invitation: bytes, name: str, expires: int) -> None:
-        """Keep an invitation by its hash, for one name or any (""), until `expires`, Unix time in seconds."""
+        """Add an invitation by its hash, for one name or any (""), until `expires`, Unix time in seconds."""
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO invitations VALUES (?, ?, ?)", (invitation, name, expires))
 
     def expire_rows(self, now: int) -> None:
-        """Forget invitations and tries that are over, and keys that have not logged in for long.
+        """Delete expired invitations and tries, and keys that haven't logged in for long.
 
-        What a clock has written that was ahead counts as written now; a login of then has ended, and one that lasts
-        for longer than any may.
+        A key's time that is in the future, written by a clock that was ahead, is replaced by `now`. Such a login is
+        ended, as is one that lasts longer than is allowed.
         """
         with self._database.transaction() as db:
             db.execute("DELETE FROM tries WHERE due <= ?", (now,))
@@ -294,7 +297,7 @@ def _tries_hash(counted: str) -> bytes:
 
 
 def invitation_hash(code: str) -> bytes:
-    """Return what a server keeps of an invitation."""
+    """Return the hash of an invitation, which is all that a server keeps."""
     return hashlib.blake2b(
         encode_text(code, "the invitation"), digest_size=32, person=b"dtp.login.invite"
     ).digest()

@@ -1,6 +1,7 @@
-"""An account's vault: its identity, its wallets and settings, sealed by a key that the server never has.
+"""An account's vault: its identity, wallets and settings, sealed with a key that the server never has.
 
-The key is random; each credential of the account (the password, the recovery code) has it sealed under its own.
+The key is random. Each credential of the account (password, recovery code) has a copy of it, sealed under its own
+key.
 """
 
 from __future__ import annotations
@@ -21,28 +22,30 @@ KEY_BYTES: Final = 32
 #: Bytes that sealing adds: a nonce and a tag.
 _ADDED: Final = 24 + 16
 WRAPPED: Final = KEY_BYTES + _ADDED
-#: A vault's plain text fills up steps of so many bytes: its size tells little of what is in it.
+#: A vault's plain text is padded to a multiple of so many bytes, so that its size tells little about it.
 _STEP: Final = 1024
-#: The longest, sealed: thousands of wallets.
+#: The largest sealed vault, in bytes: thousands of wallets.
 MAX_VAULT: Final = 256 * 1024
-#: What a setting is.
+#: The types of settings.
 Setting = str | int | bool | bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """What an account has, wherever it logs in. `wallets` are addresses and what their owner calls them."""
+    """The contents of an account, the same wherever it logs in. `wallets` are addresses with the names that their
+    owner gave them.
+    """
 
     identity: Identity
     wallets: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
-    #: 1 of an account that is new, one more with each change.
+    #: 1 for a new account, one more with each change.
     version: int = 1
 
     def with_changes(
         self, *, wallets: dict[str, str] | None = None, settings: dict[str, Setting] | None = None
     ) -> Vault:
-        """Return the next version."""
+        """Return the next version of the vault, with these changes."""
         return replace(
             self,
             wallets=self.wallets if wallets is None else dict(wallets),
@@ -51,8 +54,9 @@ class Vault:
         )
 
     def seal(self, key: bytes, name: str) -> bytes:
-        """Return it sealed for the account of this name. Raise `LoginError` if it is too long, or has what no
-        vault keeps."""
+        """Return the vault, sealed for the account of this name. Raise `LoginError` if it is too large, or has
+        values that no vault can keep.
+        """
         if not all(isinstance(each, str) for pair in self.wallets.items() for each in pair):
             raise LoginError("wallets of a vault are addresses and names, both text")
         for setting, value in self.settings.items():
@@ -72,7 +76,7 @@ class Vault:
 
     @classmethod
     def open(cls, sealed: bytes, key: bytes, name: str) -> Vault:
-        """Return what was sealed for the account of this name. Raise `VaultBroken`."""
+        """Return the vault that was sealed for the account of this name. Raise `VaultBroken`."""
         padded = _open(sealed, key, _context(b"dtp.vault.v1", name))
         size = int.from_bytes(padded[:4], "big")
         match unpack(padded[4 : 4 + size], VaultBroken, "a vault"):
@@ -95,7 +99,7 @@ def make_key() -> bytes:
 
 
 def wrap_key(key: bytes, export_key: bytes, name: str, slot: int) -> bytes:
-    """Return a vault's key sealed under what a credential gives, for this credential of this account."""
+    """Return a vault's key, sealed under the export key of one credential of one account."""
     return bytes(Aead(_wrapping(export_key)).encrypt(key, _context(b"dtp.vault.key.v1", name, slot)))
 
 
