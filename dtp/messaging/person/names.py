@@ -1,4 +1,6 @@
-"""What to show of people and groups, so that nobody passes for another: people choose their own names."""
+"""The names shown for people and groups. People choose their own names, so a name alone must not pass for somebody
+else.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 def rank_names(
     contacts: Iterable[Contact], groups: Iterable[Group], own: bytes
 ) -> tuple[dict[bytes, tuple[str, ...]], ...]:
-    """Return what people, groups and rooms are called, as `find_called` takes it: by us, whose person is `own`, by
-    contacts, by strangers."""
+    """Return the names of people, groups and rooms, in the order in which `find_called` searches: names that we
+    have given (`own` is our person), names that contacts have given, and names that strangers have given.
+    """
     ours: dict[bytes, tuple[str, ...]] = {}
     theirs: dict[bytes, tuple[str, ...]] = {}
     others: dict[bytes, tuple[str, ...]] = {}
@@ -36,9 +39,11 @@ def rank_names(
 
 
 def find_named(contacts: Iterable[Contact], groups: Iterable[Group], own: bytes, text: str) -> bytes:
-    """Return the 32 bytes of the person or group that a card as text, `dtp1...`, `dtpa1...` or a name means. Raise
-    `UnknownContact` for a name that nobody has here, `MessageError` for several, and what is wrong with the
-    others."""
+    """Return the 32 bytes of a person or group, which `text` gives as a card, `dtp1...`, `dtpa1...` or a name.
+
+    Raise `UnknownContact` for an unknown name, `MessageError` for one that several have, and the errors of cards
+    and addresses that can't be parsed.
+    """
     if text.startswith(TEXT_PREFIX):
         return ContactCard.parse_text(text).person
     if text.startswith("dtpa1"):
@@ -52,8 +57,9 @@ def find_named(contacts: Iterable[Contact], groups: Iterable[Group], own: bytes,
 
 
 def find_group(contacts: Iterable[Contact], groups: Sequence[Group], own: bytes, name: str) -> Group | None:
-    """Return the group that is called so, or that has this id in hexadecimal, None for none. Raise `MessageError`
-    where several are called so."""
+    """Return the group with this name, or this id in hexadecimal, or None. Raise `MessageError` if several have the
+    name.
+    """
     by_id = {each.id: each for each in groups}
     found = next((each.id for each in groups if each.id.hex() == name), None)
     if found is None:
@@ -63,9 +69,9 @@ def find_group(contacts: Iterable[Contact], groups: Sequence[Group], own: bytes,
 
 
 def contact_label(contact: Contact, contacts: Iterable[Contact], *, brief: bool = False) -> str:
-    """Return what to show of a contact: its name, and who it is where that alone could be somebody else's.
+    """Return the label of a contact: its name, with its address if the name alone could be somebody else's.
 
-    With `brief` that of a stranger is left out, and another's shortened.
+    With `brief` a stranger's address is left out, and others' are shortened.
     """
     who = contact.card.person_name
     if contact.stranger:

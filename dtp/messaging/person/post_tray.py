@@ -1,4 +1,4 @@
-"""Posts that have come, among a person's other messages: who is known always, others as long as there is room."""
+"""Posts among a person's other messages: those of known people are always kept, others while there is room."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from dtp.messaging.person.card_sources import FoundCard
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Posts of strangers that wait to be read: as many as a mailbox keeps of theirs.
+#: Unread posts of strangers, at most: as many as a mailbox keeps of their messages.
 MOST: Final = 200
 
 
 class PostTaken(Enum):
-    """What became of a post."""
+    """The outcome of a post."""
 
     NEW = "new"
     KNOWN = "known"
@@ -27,28 +27,30 @@ class PostTaken(Enum):
 
 
 class PostTray:
-    """What a correspondence makes of posts. Each call is one transaction."""
+    """The posts of a correspondence. Each call is one transaction."""
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
-        #: Posts of strangers that wait to be read, at most.
+        #: Unread posts of strangers that are kept, at most.
         self.most = MOST
 
     def load_cursor(self, place: str) -> str | None:
-        """Return how far a place was read, None if it wasn't yet."""
+        """Return the cursor up to which a place was read, None if it wasn't yet."""
         found = self._mail.store.get_value(place)
         return None if found is None else found.decode()
 
     def put_cursor(self, place: str, cursor: str) -> None:
-        """Note how far a place was read."""
+        """Keep the cursor up to which a place was read."""
         with self._mail.transaction():
             self._mail.store.put_value(place, cursor.encode())
 
     def process_post(
         self, sender: bytes, mark: bytes, told: dict[str, Any], now_ms: int, *, found: FoundCard | None
     ) -> tuple[PostTaken, list[Notice]]:
-        """Keep a post, and return what became of it: once for each `mark`. `sender` is who has the wallet by a card
-        on the chain, else the wallet; `found` is that person's card, if it was found and they are new to us."""
+        """Keep a post, once for each `mark`, and return its outcome. `sender` is the person whose card on the chain
+        names the wallet, otherwise the wallet itself. `found` is that person's card, if it was found and they are
+        new to us.
+        """
         mail, store = self._mail, self._mail.store
         if store.has_said(sender, mark):
             return PostTaken.KNOWN, []

@@ -1,4 +1,6 @@
-"""Stamps that are paid: what a first message costs who isn't known to whom they write, agreed to and paid once."""
+"""Paid stamps: what a first message to somebody who doesn't know the sender costs. Each is agreed to beforehand,
+and paid once.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,20 @@ if TYPE_CHECKING:
     from dtp.pay.store import Store
     from dtp.pay.wallets import Wallet
 
-#: Where what was agreed to and what was paid is kept in the store.
+#: Name of a value in the store: what may be spent, and what was paid.
 _KEPT: Final = "postage"
-#: Seconds after which a mailbox is tried again that couldn't be paid: others of its owner are tried meanwhile.
+#: Seconds after which a mailbox is tried again after a failed payment. Other mailboxes of its owner are tried
+#: meanwhile.
 _AGAIN: Final = 600
-#: Seconds for a payment that is under way when a program ends.
+#: Seconds that a payment under way may still take when the program ends.
 _AT_END: Final = 30.0
 
 
 @dataclass(frozen=True)
 class Postage:
-    """What pays stamps: a wallet; `network` and `store` are those of `dtp.connect`, `patience` is that of `Rent`. How
-    much of it may go to whom is agreed to by `Messenger.allow_stamps`, and by nothing else."""
+    """What pays for stamps: a wallet. `network` and `store` are those of `dtp.connect`, `patience` is that of
+    `Rent`. Only `Messenger.allow_stamps` agrees to how much may be spent, and for whom.
+    """
 
     wallet: Wallet
     network: str | Network | ChainClient | None = None
@@ -49,19 +53,20 @@ class Postage:
 
 
 class StampState(IntEnum):
-    """What has become of a stamp that was paid."""
+    """The state of a paid stamp."""
 
     PAID = 0
     #: It has let an envelope in.
     USED = 1
-    #: It never let anything in, and no other one is paid there.
+    #: It never let anything in, and no further one is paid for there.
     WITHHELD = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A stamp for a device at the mailbox of this identity, whatever its door is now. The mailbox says when it is
-    over: by a clock that was ahead here for once, others would be paid in its place."""
+    """A stamp for a device at the mailbox with this identity, whatever its door is. Only the mailbox says when the
+    stamp has expired: if our own clock decided that, and was ahead once, more stamps would be paid for.
+    """
 
     device: bytes
     mailbox: bytes
@@ -71,8 +76,9 @@ class Stamp:
 
 @dataclass(slots=True)
 class PostageLedger:
-    """What may be spent yet, by person, the stamps that were paid, and the numbers of what they have let in, by
-    device: kept in the messenger's store."""
+    """What may still be spent for each person, the paid stamps, and by device the numbers of the messages that they
+    have let in. Kept in the messenger's store.
+    """
 
     left: dict[bytes, int] = field(default_factory=dict)
     stamps: list[Stamp] = field(default_factory=list)
@@ -80,8 +86,9 @@ class PostageLedger:
 
     @classmethod
     def decode(cls, saved: bytes | None, instance: bytes) -> PostageLedger:
-        """Return what was saved by this instance of the device; of another one's the stamps alone: a backup that was
-        restored would spend again what it was spent of before, and numbers anew. Raise `StoreFailed`."""
+        """Return the saved ledger. If another instance of the device has saved it, only the stamps are used: a
+        restored backup would spend its rest again, and its numbers have a new meaning. Raise `StoreFailed`.
+        """
         if saved is None:
             return cls()
         of, left, stamps, let_in = unpack_saved(saved)
@@ -91,19 +98,19 @@ class PostageLedger:
         return cls(left, found, let_in) if of == instance else cls(stamps=found)
 
     def encode(self, instance: bytes) -> bytes:
-        """Return it as what an instance of the device saves."""
+        """Return the ledger as bytes, for this instance of the device."""
         stamps = [[each.device, each.mailbox, each.secret, int(each.state)] for each in self.stamps]
         return pack(
             [instance, {person: left for person, left in self.left.items() if left}, stamps, self.let_in]
         )
 
     def find_stamp(self, device: bytes, mailbox: bytes) -> Stamp | None:
-        """Return the stamp for a device at a mailbox, None for none."""
+        """Return the stamp for a device at a mailbox, or None."""
         found = (each for each in self.stamps if (each.device, each.mailbox) == (device, mailbox))
         return next(found, None)
 
     def put_stamp(self, stamp: Stamp) -> None:
-        """Note a stamp, in the place of the one that was there."""
+        """Keep a stamp, in place of an earlier one."""
         self.drop_stamp(stamp)
         self.stamps.append(stamp)
 
@@ -113,15 +120,18 @@ class PostageLedger:
         self.stamps = [each for each in self.stamps if (each.device, each.mailbox) != of]
 
     def note_let_in(self, device: bytes, number: int, acknowledged: int) -> None:
-        """Note that a stamp has let in what has this number; what is below `acknowledged` isn't sent again."""
+        """Note that a stamp has let in the message with this number. Messages below `acknowledged` aren't
+        sent again.
+        """
         numbers = [each for each in self.let_in.get(device, []) if each >= acknowledged]
         self.let_in[device] = [*numbers, number]
 
 
 class Stamping:
-    """Deposits what takes a paid stamp, and pays it where that was agreed to. What is paid is noted at the moment of
-    agreeing to the charge, before anything is signed: a program that dies pays nothing twice, and before that nothing
-    at all."""
+    """Leaves envelopes that need a paid stamp, and pays for the stamp if that was agreed to. A payment is noted
+    when its charge is agreed to, before anything is signed. So a program that dies never pays twice, and pays
+    nothing if it dies before that.
+    """
 
     def __init__(
         self,
@@ -135,21 +145,23 @@ class Stamping:
             delivery,
             on_notices,
         )
-        #: What was told last of each person and mailbox: the same isn't told again.
+        #: The last notice about each person and mailbox, so that it isn't repeated.
         self._told: dict[tuple[bytes, bytes], Notice] = {}
-        #: Devices for which a stamp is being paid: whose they are, and the price until that is noted.
+        #: Devices for which a stamp is being paid for: their person, and the price until it is noted in the ledger.
         self._paying: dict[bytes, tuple[bytes, int]] = {}
-        #: What was on its way while a stamp for its device was being paid.
+        #: Envelopes that were under way while a stamp for their device was being paid for.
         self._met: set[Outbound] = set()
-        #: Mailboxes that couldn't be paid, with when.
+        #: Devices' mailboxes with a failed payment, and its time.
         self._failed: dict[tuple[bytes, bytes], int] = {}
-        #: One change of the ledger at a time, or two would spend the same.
+        #: Allows one change of the ledger at a time, or two payments would spend the same money.
         self._changing = asyncio.Lock()
         self._tasks = TaskSet()
         delivery.on_stamp_needed = self.deposit_stamped
 
     async def stop(self) -> None:
-        """Finish what is being paid, where that doesn't take for ever: what was signed is then known to be good."""
+        """Wait for payments under way, if that doesn't take too long, so that stamps which were signed for are
+        known to be good.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_AT_END):
                 await self._tasks.wait()
@@ -157,12 +169,13 @@ class Stamping:
 
     @property
     def last_notices(self) -> list[Notice]:
-        """What was told last of each person, and each of their mailboxes."""
+        """The last notice about each person and mailbox."""
         return list(self._told.values())
 
     async def allow_spending(self, person: bytes, most: int) -> None:
-        """Agree to spend up to `most` from now on, in the coin's smallest unit, for stamps to this person: of all of
-        their devices, and a new one where an earlier one is used up, or was never good."""
+        """Agree to spend up to `most` from now on, in the coin's smallest unit, on stamps for all devices of this
+        person. That includes a new stamp after an earlier one is used up, or never let anything in.
+        """
         devices = self._devices_of(person)
 
         def agree(ledger: PostageLedger) -> None:
@@ -185,8 +198,10 @@ class Stamping:
     async def deposit_stamped(
         self, client: MailboxClient, outbound: Outbound, refused: MailboxRefused
     ) -> None:
-        """Deposit by the stamp that was paid for this device here. Where there is none, have it paid, and raise
-        `refused`: it is tried again then. For what a mailbox has taken before no other stamp is paid."""
+        """Leave an envelope with the stamp that was paid for this device here. If there is none, begin to pay for
+        one and raise `refused`: the envelope is sent again later. No further stamp is paid for an envelope that a
+        mailbox has already accepted.
+        """
         place = outbound.device, client.connection.peer.key
         if self._has_met_payment(outbound):
             raise refused
@@ -209,15 +224,16 @@ class Stamping:
         await self._note_used(stamp, outbound)
 
     def _has_met_payment(self, outbound: Outbound) -> bool:
-        """Return True while a stamp is being paid for this device. What meets that has no other one paid at the next
-        mailbox, however late it comes there: it is sent again by the first."""
+        """Return True while a stamp is being paid for this device. No further stamp is paid for this envelope at
+        another mailbox, however late it gets there: it is sent again with the first stamp.
+        """
         if outbound.device not in self._paying:
             return False
         self._note_met(outbound.device)
         return True
 
     def _note_met(self, device: bytes) -> None:
-        """Note what is on its way to a device for which a stamp is being paid."""
+        """Note what is under way to a device for which a stamp is being paid."""
         under_way = self._delivery.under_way.copy()  # the messenger's thread adds to it
         self._met &= under_way
         self._met |= {each for each in under_way if each.device == device}
@@ -238,8 +254,9 @@ class Stamping:
         await self._change_ledger(note)
 
     async def _note_over(self, stamp: Stamp) -> bool:
-        """Note that a stamp lets nothing in any more. Return whether it never did; others may have come in by it
-        meanwhile."""
+        """Note that a stamp lets nothing in any more. Return True if it never did; another envelope may have used
+        it meanwhile.
+        """
         withheld = False
 
         def note(ledger: PostageLedger) -> None:
@@ -259,7 +276,7 @@ class Stamping:
     def _pay_soon(
         self, place: tuple[bytes, bytes], asked: RoomPrice | None, mib: int, *, withheld: bool
     ) -> None:
-        """Have a stamp paid for a device at a mailbox, or say why not."""
+        """Begin to pay for a stamp for a device at a mailbox, or notify why not."""
         device, mailbox = place
         contact = self._mail.contacts.owner_of(device)
         if contact is None or device in self._paying:
@@ -268,7 +285,7 @@ class Stamping:
             self._notify_once(What.STAMP_WITHHELD, place, str(PeerId(mailbox)))
             return
         if asked is None or not asked.door:
-            self._notify_once(What.STAMP_UNPAID, place, "their mailbox asks for one, and sells none now")
+            self._notify_once(What.STAMP_UNPAID, place, "their mailbox needs one, and sells none now")
             return
         if 0 <= now_ms() // 1000 - self._failed.get(place, 0) < _AGAIN:  # a clock may be set back
             return
@@ -288,12 +305,12 @@ class Stamping:
         self._tasks.start(self._pay_stamp(place, rent, asked), name="dtp-messages-stamp")
 
     async def _pay_stamp(self, place: tuple[bytes, bytes], rent: Rent, asked: RoomPrice) -> None:
-        """Pay a stamp, and send what waits for it."""
+        """Pay for a stamp, and send what waits for it."""
         device, _ = place
         try:
             paid = await self._try_pay(place, rent, asked)
         finally:
-            self._note_met(device)  # also what was sealed meanwhile
+            self._note_met(device)  # including what was sealed meanwhile
             del self._paying[device]
         if paid:
             await self._send_soon(device)
@@ -316,14 +333,14 @@ class Stamping:
                 self._failed[place] = now_ms() // 1000
                 self._notify_once(What.STAMP_UNPAID, place, str(fault) or "nobody answered in time")
                 return False
-        if not purchase.agreed:  # it was given
+        if not purchase.agreed:  # the mailbox charged nothing
             price = 0
             await note(0)
         self._notify_once(What.STAMP_PAID, place, str(price))
         return True
 
     async def _note_paid(self, person: bytes, price: int, stamp: Stamp) -> bool:
-        """Note what is about to be paid; False where that is more than was agreed to."""
+        """Note a payment before it is made. Return False if it is more than was agreed to."""
         enough = False
 
         def note(ledger: PostageLedger) -> None:
@@ -333,7 +350,7 @@ class Stamping:
             if enough:
                 ledger.left[person] = left - price
                 ledger.put_stamp(stamp)
-                self._mail.desk.note_sealed()  # a backup from before is known by that, though nothing is sent
+                self._mail.desk.note_sealed()  # so that a backup from before is noticed, though nothing is sent
 
         await self._change_ledger(note)
         return enough
@@ -366,7 +383,7 @@ class Stamping:
 
 
 def _is_first(outbound: Outbound, ledger: PostageLedger) -> bool:
-    """Return True for what no mailbox has taken yet, as far as that is known."""
+    """Return True for an envelope that no mailbox has accepted yet, as far as is known."""
     if outbound.number is None or outbound.tries > 1:
         return False
     return not outbound.tries or outbound.number not in ledger.let_in.get(outbound.device, ())

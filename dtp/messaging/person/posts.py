@@ -1,4 +1,6 @@
-"""Posts: messages through the chain to a host whose endpoint is this device, in the same inbox as all others."""
+"""Posts: messages through the chain, to a host whose endpoint is this device. They arrive in the same inbox as all
+others.
+"""
 
 from __future__ import annotations
 
@@ -33,34 +35,34 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.messaging")
 
-#: The service of a person's host that messages go to.
+#: The service of a person's host that receives messages.
 POST_SERVICE: Final = "messages"
-#: Seconds between two looks at the chain.
+#: Seconds between two reads of the chain.
 _EVERY: Final = 30.0
 
 
 class ChainPosts:
-    """Where posts come from: those to a host on the chain that are sealed to the device that reads them."""
+    """The source of posts: those to a host on the chain that are sealed to this device."""
 
     def __init__(self, chain: ChainClient, host: str) -> None:
-        """`host` is a host object; one of its endpoints is this device, and has published its static key."""
+        """`host` is a host object. One of its endpoints is this device, and has published its static key."""
         self.chain, self.host = chain, host
         self._directory = ""
 
     async def place_name(self) -> str:
-        """Return what the place is called where this device has read last: the network and the host."""
+        """Return the name under which the cursor for this source is kept: the network and the host."""
         if not self.chain.chain_id:
             await self.chain.connect()
         return f"posts {self.chain.chain_id} {canonical_id(self.host)}"
 
     def make_reader(self, identity: Identity, cursor: Cursor | None) -> PostReader:
-        """Return what reads the posts to this device that are behind a cursor."""
+        """Return a reader of the posts to this device that come after a cursor."""
         from dtp.chain.pipes.posts import PostReader
 
         return PostReader(self.chain, self.host, identity, cursor=cursor)
 
     async def find_owner(self, wallet: str) -> bytes | None:
-        """Return the account whose card links a wallet, 32 bytes, or None. Raise what the chain raises."""
+        """Return the account whose card links a wallet, 32 bytes, or None. Raise the errors of the chain."""
         from dtp.chain.card import find_card_of_wallet, find_directory
 
         try:
@@ -73,8 +75,9 @@ class ChainPosts:
 
 @dataclass(frozen=True, slots=True)
 class PostPlace:
-    """Where an account takes messages: a host with the service `POST_SERVICE`, and the keys of the account's devices
-    that serve it, to which a message is sealed (X25519)."""
+    """The place where an account receives messages: a host with the service `POST_SERVICE`, and the keys (X25519)
+    of the account's devices that serve it, to which messages are sealed.
+    """
 
     host: str
     recipients: tuple[bytes, ...]
@@ -83,10 +86,10 @@ class PostPlace:
 async def find_post_place(
     chain: ChainClient, account: bytes, clock_ms: Callable[[], int] = now_ms
 ) -> PostPlace:
-    """Return where messages to an account (32 bytes) go through the chain: its card there links the wallet that has
-    the host, and names the devices that serve it.
+    """Return the place for messages to an account (32 bytes) through the chain. Its card there links the wallet
+    that owns the host, and names the devices that serve it.
 
-    Raise `UnknownContact` for an account without a card, `CardEnded`, `NoPostPlace`, and what the chain raises.
+    Raise `UnknownContact` for an account without a card, `CardEnded`, `NoPostPlace`, and the errors of the chain.
     """
     from dtp.chain.card import CardContents, find_card, find_directory
     from dtp.chain.host_state import ServiceClosed, ServiceMissing, read_host
@@ -121,10 +124,10 @@ def _keys_of(endpoints: Iterable[Endpoint], devices: set[bytes]) -> tuple[bytes,
 
 
 class PostCollector:
-    """Brings posts into a messenger's inbox, each once. `start` and `stop` it; `collect` looks now.
+    """Brings posts into a messenger's inbox, each once. `start` and `stop` it; `collect` reads the chain now.
 
-    Who is known is always taken. Others' posts fill a tray: where it is full they are passed over, and come once some
-    of them were read, since the place where the first was is where reading begins again.
+    Posts of known people are always kept. Those of strangers fill a tray. While it is full they are passed over,
+    and reading later begins again at the first of them.
     """
 
     def __init__(
@@ -146,16 +149,16 @@ class PostCollector:
 
     @property
     def has_place(self) -> bool:
-        """True where there is a place that posts are taken from."""
+        """True if there is a source of posts."""
         return self._posts is not None
 
     def start(self) -> None:
-        """Begin to look now and then, where there is a place to look at."""
+        """Begin to read posts regularly, if there is a source."""
         if self._posts is not None:
             self._task.start()
 
     async def stop(self) -> None:
-        """End that."""
+        """Stop reading posts."""
         await self._task.stop()
 
     async def _keep_collecting(self) -> None:
@@ -167,7 +170,7 @@ class PostCollector:
             await asyncio.sleep(_EVERY)
 
     async def collect(self) -> int:
-        """Take what has come since the last time, and return how many posts are new. Raise what the chain raises."""
+        """Read the posts since the last time, and return how many are new. Raise the errors of the chain."""
         if self._posts is None:
             return 0
         async with self._one_at_a_time:
@@ -182,14 +185,16 @@ class PostCollector:
         except HistoryPruned:
             if cursor is None:
                 raise
-            log.warning("the node has forgotten posts: what it has is read anew")
+            log.warning("the node has pruned posts: those that it still has are read again")
             new, cursor = await self._read_posts(posts, None)
         if cursor is not None:
             await self._delivery.run_in_thread(self._mail.post_tray.put_cursor, place, cursor.to_text())
         return new
 
     async def _read_posts(self, posts: ChainPosts, cursor: Cursor | None) -> tuple[int, Cursor | None]:
-        """Return how many posts were new, and where to go on: at the first one that the tray had no room for."""
+        """Return how many posts were new, and the cursor to continue from: that of the first post for which the
+        tray had no room.
+        """
         reader, new, full = posts.make_reader(self._mail.identity, cursor), 0, False
         resume: Cursor | None = None
         async with aclosing(reader.read()) as found:

@@ -1,8 +1,8 @@
-"""How much this device keeps of what others send: of each contact, of each stranger, of each member of a group.
+"""Quotas: how much this device keeps of what each contact, each stranger and each member of a group sends.
 
-Mailboxes bound what waits there, and learn nobody's name. What was fetched would fill a device all the same, so it
-is counted here, and what is beyond isn't kept: nobody else loses anything by that. Source: docs/messaging.md, "How
-much others may send".
+Mailboxes bound what waits there, but don't learn who sends. Fetched messages would still fill a device, so they are
+counted here, and those beyond a quota aren't kept. Nobody else loses anything by that. Source: docs/messaging.md,
+"How much others may send".
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
     from dtp.messaging.conversation.membership import Membership
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Ms after which the program is told again that somebody sends more than is kept of them.
+#: Ms after which the program is told again that somebody has exceeded a quota.
 _TOLD_AGAIN_MS: Final = 86_400_000
-#: An eighth beyond each quota of what is said is for edits and deletions of it.
+#: An eighth of each quota may be used in addition, for edits and deletions.
 _SPARE: Final = 8
-#: Under this name the store has the quotas that aren't as they are by themselves.
+#: Name of a value in the store: the quotas that differ from the defaults.
 _KEPT: Final = "quotas"
-#: ... and under one that begins so each group that was accepted, though only strangers have added us to it.
+#: ... and the beginning of the names of values for groups that were accepted though only strangers have added us.
 _ACCEPTED: Final = "accepted "
 
 
 @dataclass(frozen=True)
 class MessageQuotas:
-    """How much is kept of what others send, None for no limit: events (messages, and what is done to them), and bytes
-    of them. What is beyond isn't kept, and the program is told by `What.QUOTA_EXCEEDED`.
+    """How much is kept of what others send, as numbers of events (messages, and changes of them) and of bytes; None
+    for no limit. What exceeds a quota isn't kept, and the program is told by `What.QUOTA_EXCEEDED`.
     """
 
-    #: Of each contact, in all conversations together.
+    #: For each contact, in all conversations together.
     contact_events: int | None = 2_000_000
     contact_bytes: int | None = 1 << 30
-    #: Of each member of a group, in that group or a room of it.
+    #: For each member of a group, in that group or one of its rooms.
     member_events: int | None = 200_000
     member_bytes: int | None = 128 << 20
-    #: Of each stranger, until they are answered or added.
+    #: For each stranger, until they are answered or added.
     stranger_events: int | None = 1000
     stranger_bytes: int | None = 4 << 20
-    #: Of each person, in groups that aren't known here, or in which they aren't: it is held back.
+    #: For each person, in groups that aren't known here, or that they aren't members of: such events are held back.
     held_events: int | None = 2000
     held_bytes: int | None = 8 << 20
-    #: Of what each person tells of what was said in groups before we came; of strangers as above.
+    #: For what each person passes on from before we joined a group; for strangers the quota above.
     told_events: int | None = 4 * MAX_PAST
     told_bytes: int | None = 64 << 20
-    #: Groups that one contact has told of and we haven't been in; and that one stranger has told of, until we take
-    #: part in them.
+    #: Groups that one contact has told us about and that we haven't been in; and the same for one stranger, until
+    #: we take part in them.
     groups: int | None = 64
     stranger_groups: int | None = 4
 
@@ -66,17 +66,17 @@ class MessageQuotas:
 
 
 class Allowances:
-    """A part of a correspondence: what its quotas let in. Within transactions."""
+    """A part of a correspondence: applies its quotas. Within transactions."""
 
     def __init__(self, mail: Correspondence, quotas: MessageQuotas | None = None) -> None:
-        """`quotas` are kept for the next time; without them they are as last time."""
+        """`quotas` are kept for the next time; without them the kept ones are used."""
         self._mail = mail
         self.quotas = self._load_quotas()
         if quotas is not None and quotas != self.quotas:
             self.set_quotas(quotas)
-        #: By person and what there was too much of, when the program was told, Unix time in ms.
+        #: By person and exceeded quota, when the program was told, Unix time in ms.
         self._told: dict[tuple[bytes, str], int] = {}
-        #: Groups that are no invitations (any more).
+        #: Groups that aren't invitations, or no longer.
         self._answered = {bytes.fromhex(each[len(_ACCEPTED) :]) for each in mail.store.list_names(_ACCEPTED)}
 
     def _load_quotas(self) -> MessageQuotas:
@@ -85,7 +85,7 @@ class Allowances:
         return MessageQuotas(**{name: saved[name] for name in saved.keys() & known})
 
     def set_quotas(self, quotas: MessageQuotas) -> None:
-        """Keep these quotas from now on, in one transaction of its own."""
+        """Use and keep these quotas from now on, in a transaction of its own."""
         default = asdict(MessageQuotas())
         changed = {name: limit for name, limit in asdict(quotas).items() if limit != default[name]}
         with self._mail.store.transaction():
@@ -93,7 +93,7 @@ class Allowances:
         self.quotas = quotas
 
     def refuse_event(self, person: bytes, conversation: bytes, group: Membership | None, event: Event) -> str:
-        """Return why an event of a person's isn't kept, "" if it is."""
+        """Return why an event of a person isn't kept, "" if it is."""
         usage, quotas = self._mail.store.usage, self.quotas
         if person == self._mail.person:
             return ""
@@ -117,26 +117,27 @@ class Allowances:
         return person != self._mail.person and (contact is None or contact.stranger)
 
     def is_invitation(self, group: Membership) -> bool:
-        """True for a group that only strangers have added us to, until we do something there. Leaving it is no
-        answer. A group that was no invitation once never becomes one.
+        """True for a group to which only strangers have added us, until we do something there. Leaving it doesn't
+        count as doing something. A group that wasn't an invitation once never becomes one.
         """
         return group.group in self._find_invitations([group])
 
     def find_invitations(self) -> set[bytes]:
-        """Return the groups for which `is_invitation` is true: one question to the file for all."""
+        """Return the groups for which `is_invitation` is true, with one query for all of them."""
         return self._find_invitations(list(self._mail.groups.values()))
 
     def list_groups(self) -> list[bytes]:
-        """Return the groups that we are in, or were: but for invitations that we have declined, and groups that
-        strangers tell of without having added us."""
+        """Return the groups that we are in or were in, without invitations that we have declined, and groups that
+        strangers tell about without having added us.
+        """
         groups, invitations = list(self._mail.groups.values()), self.find_invitations()
         known = [
             each for each in groups if each.operations
-        ]  # not even who has made it has come yet of others
+        ]  # of others not even the first operation has come yet
         return [each.group for each in known if each.group not in invitations or self._was_in(each)]
 
     def _was_in(self, group: Membership) -> bool:
-        """True for an invitation that we are in, or were until somebody else has removed us."""
+        """True for an invitation to a group that we are in, or from which somebody else has removed us."""
         own = self._mail.person
         acts = {(each.act, each.author == own) for each in group.accepted if each.subject == own}
         return own in group.members.roles or ((Act.ADD, False) in acts and (Act.REMOVE, True) not in acts)
@@ -153,7 +154,7 @@ class Allowances:
         )
 
     def accept_group(self, group: bytes) -> None:
-        """Have a group be no invitation any more, in one transaction of its own."""
+        """Stop counting a group as an invitation, in a transaction of its own."""
         with self._mail.store.transaction():
             self._mail.store.put_value(_ACCEPTED + group.hex(), b"")
         self._answered.add(group)
@@ -165,8 +166,9 @@ class Allowances:
         return act is Act.ADD and is_us and not self._is_stranger(operation.author)
 
     def list_active(self, group: Membership) -> set[bytes]:
-        """Return us, the members whom we have brought into a group, and the people who have done or said something
-        there."""
+        """Return ourselves, the members whom we have added to a group, and everybody who has done or said something
+        there.
+        """
         own, found = self._mail.person, {self._mail.person}
         for each in group.accepted:
             if each.author == own and each.act is Act.ADD:
@@ -182,7 +184,7 @@ class Allowances:
         return _exceeds(total, size, self.quotas.contact_events, self.quotas.contact_bytes, "in all", spare)
 
     def refuse_told(self, person: bytes, count: int, size: int) -> str:
-        """Return why events of others that a person tells aren't kept, "" if they are."""
+        """Return why a person's reports of others' events aren't kept, "" if they are."""
         told, quotas = self._mail.store.usage.measure_told(person), self.quotas
         if self._is_stranger(person):
             limits = quotas.stranger_events, quotas.stranger_bytes
@@ -192,7 +194,9 @@ class Allowances:
         return _exceeds(before, size, *limits, "of what was said before")
 
     def refuse_group(self, person: bytes, group: bytes) -> str:
-        """Return why nothing is kept of a group that a person tells of, "" if it is; note that they told of it."""
+        """Return why a group that a person tells about isn't kept, "" if it is, and note that they have told about
+        it.
+        """
         mail, store = self._mail, self._mail.store
         most = self.quotas.stranger_groups if self._is_stranger(person) else self.quotas.groups
         if person == mail.person or most is None or group in mail.groups:
@@ -209,7 +213,7 @@ class Allowances:
         return ""
 
     def _group_counts(self, name: str) -> bool:
-        """Return whether a group that somebody has told of still counts; if not, forget that they told of it."""
+        """Return whether a group that somebody has told about still counts; if not, forget that they have."""
         group = self._mail.groups.get(bytes.fromhex(name.split()[-1]))
         if group is None or self.is_invitation(group):
             return True
@@ -217,7 +221,7 @@ class Allowances:
         return False
 
     def tell(self, person: bytes, conversation: bytes, why: str, now_ms: int) -> list[Notice]:
-        """Return what the program is told of who goes beyond: once a day of each person and reason."""
+        """Return the notice that a person has exceeded a quota: once a day for each person and quota."""
         last = self._told.get((person, why))
         if last is not None and last <= now_ms < last + _TOLD_AGAIN_MS:
             return []
@@ -228,7 +232,9 @@ class Allowances:
 def _exceeds(
     usage: KeptUsage, size: int, events: int | None, most_bytes: int | None, where: str, spare: int = 0
 ) -> str:
-    """Return what there would be too much of, "" for nothing; `spare` is a part of it that may be taken beyond."""
+    """Return which quota would be exceeded, or "". If `spare` is given, one in `spare` of the quota may be used in
+    addition.
+    """
     if events is not None and usage.events + 1 > events + (events // spare if spare else 0):
         return f"more than {events} events {where}"
     if most_bytes is not None and usage.bytes + size > most_bytes + (most_bytes // spare if spare else 0):

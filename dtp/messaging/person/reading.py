@@ -1,6 +1,6 @@
-"""What was read: here, on our other devices, and by those to whom we have written.
+"""Which messages were read: here, on our other devices, and by those to whom we have written.
 
-Who has read a message may say so before the message itself comes, since both are from different devices.
+The news that a message was read can come before the message itself, since they come from different devices.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ EARLY_READS: Final = (
 )""",
     "CREATE INDEX IF NOT EXISTS early_reads_person ON early_reads (person)",
 )
-#: Messages of which each person may say that they were read before these are here. The oldest are forgotten.
+#: Messages that aren't here yet, and that each person may report as read. The oldest are forgotten.
 _EARLY: Final = 1000
-#: Messages of which one event says that they were read: the most that devices take is 1,024.
+#: Messages that one event reports as read: devices accept up to 1,024.
 _TOGETHER: Final = 256
 
 
 class EarlyReads:
-    """What was read of messages that aren't here yet, or any more. A part of a `MessageStore`, in transactions."""
+    """Reports that messages were read which aren't here yet, or no longer. A part of a `MessageStore`, within
+    transactions.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def note_read(self, messages: Iterable[bytes], person: bytes, device: bytes) -> None:
-        """Note that a device of a person has said that messages were read."""
+        """Note that a device of a person has reported messages as read."""
         for message in messages:
             self._database.execute(
                 "INSERT OR IGNORE INTO early_reads (message, person, device) VALUES (?, ?, ?)",
@@ -50,8 +52,9 @@ class EarlyReads:
         )
 
     def list_readers(self, message: bytes) -> list[tuple[bytes, bytes]]:
-        """Return persons and devices who have said that a message was read. It stays noted: what comes first by this
-        id may be somebody else's."""
+        """Return the persons and devices that have reported a message as read. They stay noted: the first message
+        that comes with this id may be somebody else's.
+        """
         query = "SELECT person, device FROM early_reads WHERE message = ? ORDER BY number"
         return self._database.select_rows(query, message)
 
@@ -63,17 +66,18 @@ class ReadMessages:
         self._mail = mail
 
     def mark_read(self, message: bytes, now_ms: int, *, tell: bool, sender: bytes = b"") -> bool:
-        """Note that a message was read, of this sender if one is given; with `tell` its sender hears of it, our
-        other devices always. One transaction.
+        """Note that a message was read; with `sender`, only one from them. Our other devices are told, and with
+        `tell` its sender too. One transaction.
 
-        Return whether it is new.
+        Return True if that is new.
         """
         found = self._mail.store.find_message(message, sender)
         return found is not None and self._mark_messages(found[0], [found[1:]], now_ms, tell=tell)
 
     def mark_conversation_read(self, conversation: bytes, now_ms: int, *, tell: bool) -> bool:
-        """Do that with all that is unread in a conversation. Some hundred at a time are one transaction, and one
-        event for each of their senders. Return whether there was any."""
+        """Mark all unread messages of a conversation as read. Some hundred at a time share a transaction, and one
+        event for each of their senders. Return True if there were any.
+        """
         store, is_new = self._mail.store, False
         unread = [each[1:] for each in store.list_unread() if each[0] == conversation]
         for start in range(0, len(unread), _TOGETHER):
@@ -100,8 +104,9 @@ class ReadMessages:
         return bool(read)
 
     def _list_told(self, conversation: bytes, sender: bytes) -> list[bytes]:
-        """Return the devices of a message's sender that hear that it was read: none of strangers', but for what is
-        said in a group that we take part in."""
+        """Return the devices of a message's sender that are told that it was read: none if the sender is a
+        stranger, unless they share a group with us that we take part in.
+        """
         mail, contact = self._mail, self._mail.contacts.get_contact(sender)
         if contact is None or contact.is_waiting:
             return []
@@ -110,11 +115,11 @@ class ReadMessages:
         return [*contact.card.devices] if is_told else []
 
     def take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
-        """Process what a device says that was read, within a transaction."""
+        """Process a device's report that messages were read, within a transaction."""
         store, own, notices, early = self._mail.store, self._mail.person, list[Notice](), []
         place = self._mail.succession.resolve_person(event.conversation)
         for message in event.fields["targets"]:
-            # Others may have said something by the same id: that isn't what was read.
+            # Others may have used the same id, for something else than what was read.
             found = [
                 each
                 for each in store.find_messages(message)
@@ -139,9 +144,10 @@ class ReadMessages:
     def keep_said(
         self, conversation: bytes, said: Said, now_ms: int, *, unread: bool, held: bool = False
     ) -> tuple[bool, list[Notice]]:
-        """Return whether what has come is new and shown, and who had read it before; keep it, within a transaction.
+        """Keep an event, within a transaction. Return whether it is new and shown, with notices about who had read
+        it already.
 
-        It is kept as read where another device of ours has said so.
+        It is kept as read if another device of ours has reported that.
         """
         store, own, event = self._mail.store, self._mail.person, said.event
         if said.sender == own:  # on another device
@@ -160,5 +166,5 @@ class ReadMessages:
         mail = self._mail
         if seconds := event.fields.get("disappear", 0):
             mail.store.set_vanishing(sender, event.id, now_ms + seconds * 1000)
-            # Where its sender is restored to a backup, it may come again once it has disappeared.
+            # If its sender is restored from a backup, it may come again after it has disappeared.
             mail.store.early_reads.note_read([event.id], mail.person, mail.identity.id.key)

@@ -1,4 +1,6 @@
-"""Room in mailboxes that have a price: what a person pays for it, agreed to beforehand, once for each month."""
+"""Pays for room in mailboxes that have a price: within limits that the person has agreed to, and once for
+each month.
+"""
 
 from __future__ import annotations
 
@@ -31,24 +33,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.messaging")
 
-#: Room is paid again when so little is left of it, seconds: who is away for a week meanwhile loses none.
+#: Room is paid for again when it ends within so many seconds, so that somebody who is away for a week loses none.
 _AHEAD: Final = 10 * DAY
-#: What clocks of mailboxes may differ by from ours, seconds.
+#: Seconds by which the clocks of mailboxes may differ from ours.
 _SKEW: Final = DAY
-#: Seconds for a payment: a channel is opened on the chain first. Who takes longer would keep others from being paid.
+#: Seconds that a payment may take, since a channel is opened on the chain first. A slower mailbox would keep others
+#: from being paid.
 PATIENCE: Final = 120.0
-#: ... and for a mailbox to say what it asks.
+#: ... and for a mailbox to tell its price.
 _ANSWER: Final = 30.0
-#: Where what was paid is kept in the store.
+#: Name of a value in the store: what was paid.
 _KEPT: Final = "rent"
 
 
 @dataclass(frozen=True)
 class Rent:
-    """What a person agrees to: each of their mailboxes that has a price is paid by `wallet` for `mib` MiB and
-    `months` at once, at most `most` for each MiB and month (MIST, or text such as "0.01SUI"), so that all of it is
-    `mib * most` a month and mailbox. `network` and `store` are those of `dtp.connect`; a payment that takes longer
-    than `patience` seconds is given up."""
+    """What a person agrees to pay: `wallet` pays each of their mailboxes that has a price for `mib` MiB and
+    `months` at once, at most `most` for one MiB and month (MIST, or text such as "0.01SUI"). That is at most `mib *
+    most` for each mailbox and month. `network` and `store` are those of `dtp.connect`. A payment that takes longer
+    than `patience` seconds is given up.
+    """
 
     wallet: Wallet
     mib: int
@@ -61,21 +65,24 @@ class Rent:
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What was paid to a mailbox: so many MiB, until when, Unix time in seconds; whether it has shown that since."""
+    """What was paid to a mailbox: how many MiB, until when, Unix time in seconds; and whether the mailbox has shown
+    that since.
+    """
 
     mib: int
     until: int
     shown: bool = False
 
     def is_shown(self, status: Status, now: int) -> bool:
-        """Return True if a mailbox shows as much as was paid, and no less room: perhaps more for a shorter time,
-        where another has paid for more."""
+        """Return True if a mailbox shows at least the room that was paid for, and as much room times time: if
+        somebody else has paid for more room, it may last for a shorter time.
+        """
         room, theirs = self.mib * MIB, status.reserved * (status.paid_until + _SKEW - now)
         return self.until <= now or (status.reserved >= room and theirs >= room * (self.until - now))
 
 
 class RoomVerdict(Enum):
-    """What is to be done about a mailbox's room."""
+    """What to do about the room in a mailbox."""
 
     ENOUGH = "enough"
     PAY = "pay"
@@ -86,15 +93,16 @@ class RoomVerdict(Enum):
 def decide_payment(
     mib: int, most: int, asked: RoomPrice | None, status: Status, paid: Paid | None, now: int
 ) -> RoomVerdict:
-    """Return what to do where `mib` MiB are wanted for `most` each, and `paid` was paid before.
+    """Return what to do if `mib` MiB are wanted for `most` each, and `paid` was paid before.
 
-    A mailbox that has not shown what it was paid for gets nothing more, however long ago that was.
+    A mailbox that hasn't shown what it was paid for is paid nothing more, however long ago that was.
     """
     if asked is None or not asked.door:
         return RoomVerdict.ENOUGH
     if paid is not None and (not paid.shown or not paid.is_shown(status, now)):
         return RoomVerdict.WITHHELD
-    # What is paid while there is more room goes into that: less is paid for when it is over.
+    # A payment while there is more room is converted into that. So less room is paid for only when the larger one
+    # has ended.
     ahead = _AHEAD if status.reserved == mib * MIB else -_SKEW
     if status.reserved >= mib * MIB and status.paid_until - now > ahead:
         return RoomVerdict.ENOUGH
@@ -102,8 +110,9 @@ def decide_payment(
 
 
 class Renting:
-    """Pays the mailboxes of a messenger for room, if it is to. What is paid is noted at the moment of agreeing to the
-    charge, before anything is signed: a program that dies pays nothing twice, and before that nothing at all."""
+    """Pays the mailboxes of a messenger for room, if `rent` says so. A payment is noted when its charge is agreed
+    to, before anything is signed. So a program that dies never pays twice, and pays nothing if it dies before that.
+    """
 
     def __init__(
         self,
@@ -117,21 +126,22 @@ class Renting:
             delivery,
             on_notices,
         )
-        #: What was told last of each mailbox: the same isn't told again.
+        #: The last notice about each mailbox, so that it isn't repeated.
         self._told: dict[str, Notice] = {}
-        #: One look at a time, or two would pay for the same.
+        #: Allows one check at a time, or two would pay for the same room.
         self._looking = asyncio.Lock()
         if rent is not None:
             delivery.on_kept_up = self.pay_due
 
     async def read_room(self, address: str) -> tuple[Status, RoomPrice | None]:
-        """Return how our room in a mailbox stands that is connected, and what it costs. Raise as its client does."""
+        """Return the status of our room in a connected mailbox, and its price. Raise as the mailbox's client does."""
         client = self._delivery.own[address]
         return await client.get_status(), await client.get_price()
 
     async def pay_due(self, address: str, client: MailboxClient, *, again: bool = False) -> None:
-        """Pay for room in a mailbox if that is due, and notify of what came of it. With `again` also one that hasn't
-        shown what it was paid for before."""
+        """Pay for room in a mailbox if that is due, and notify of the outcome. With `again`, also pay one that
+        hasn't shown what it was paid for before.
+        """
         if self._rent is not None:
             async with self._looking:
                 await self._pay_if_due(self._rent, address, client, again)
@@ -143,7 +153,7 @@ class Renting:
             async with asyncio.timeout(_ANSWER):
                 asked, status = await client.get_price(), await client.get_status()
         except (MailboxRefused, TimeoutError) as fault:
-            log.info("what room costs at %s isn't known: %s", address, fault)
+            log.info("the price of room at %s isn't known: %s", address, fault)
             return
         now = now_ms() // 1000
         paid = None if again else await self._note_shown(address, status, now)
@@ -158,7 +168,7 @@ class Renting:
             self._notify_once(What.ROOM_WITHHELD, address)
 
     async def _note_shown(self, address: str, status: Status, now: int) -> Paid | None:
-        """Return what was paid to a mailbox, None for nothing; with what it shows of that now."""
+        """Return what was paid to a mailbox, or None, after noting whether it is shown now."""
         paid = self.list_paid().get(address)
         if paid is None or paid.until <= now or paid.shown == paid.is_shown(status, now):
             return paid
@@ -201,7 +211,7 @@ class Renting:
 
     @property
     def last_notices(self) -> list[Notice]:
-        """What was told last of each mailbox."""
+        """The last notice about each mailbox."""
         return list(self._told.values())
 
     def _notify_once(self, what: What, address: str, why: str = "") -> None:
@@ -212,17 +222,18 @@ class Renting:
 
 
 def check_door(told: str) -> None:
-    """Raise `MailboxMalformed` unless a mailbox's door is the service of a host object and nothing else: its options
-    would choose the network on which it is paid, and which nodes are asked."""
+    """Raise `MailboxMalformed` unless a mailbox's door is just the service of a host object: further options could
+    choose the network on which it is paid, and the nodes that are asked.
+    """
     door = Address.parse(told)
     if door.host_object is None or door.query:
         raise MailboxMalformed(f"a door that isn't the service of a host object: {told[:80]}")
 
 
 class RoomPurchase:
-    """Room bought at a mailbox's door, once: `agreed` from when the payment was agreed to.
+    """A single purchase of room at a mailbox's door. `agreed` is True once the payment was agreed to.
 
-    `note` keeps what is paid, before anything is signed; where it returns False, or raises, nothing is.
+    `note` keeps what is to be paid, before anything is signed. If it returns False or raises, nothing is paid.
     """
 
     def __init__(self, rent: Rent, asked: RoomPrice, note: Callable[[], Awaitable[bool]]) -> None:
@@ -232,10 +243,10 @@ class RoomPurchase:
         self.agreed = False
 
     async def _agree_to_charge(self, units: int, amount: int, locked: bool) -> bool:
-        """Agree to what was ordered, and to nothing beside it: the price is fixed by the channel."""
+        """Agree to the charge for what was ordered, and to nothing else. The price is fixed by the channel."""
         if self._charged or locked or units != self._units or amount > self._units * self._asked.mib_month:
             return False
-        self._charged = True  # another charge meanwhile is declined
+        self._charged = True  # any further charge is declined
         try:
             self.agreed = await self._note()
         except StoreFailed as fault:
@@ -243,8 +254,9 @@ class RoomPurchase:
         return self.agreed
 
     async def buy_room(self, device: bytes, stamp: bytes = b"") -> Status:
-        """Pay for room for a device, and return how that stands then; a `stamp` is good from then on. Raise what
-        `dtp.connect` does, and the client of the mailbox; `TimeoutError` for one that doesn't answer."""
+        """Pay for room for a device, and return its status afterwards. A `stamp` is valid from then on. Raise what
+        `dtp.connect` and the mailbox's client raise, and `TimeoutError` if it doesn't answer.
+        """
         async with asyncio.timeout(self._rent.patience):
             return await self._buy_room(device, stamp)
 

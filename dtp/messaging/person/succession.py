@@ -1,6 +1,7 @@
-"""People who began as an identity alone, and have an account by now: they stay who they were.
+"""People who began as a single identity and have an account now: they stay the same person.
 
-Their device says so, by the account's card that names it. What was said before becomes the account's.
+Their device says so, with a card of the account that names the device. What was said before is assigned to the
+account.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dtp.messaging.person.contacts import Contact
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Before the identities that we were known by, one after the other, in the store.
+#: Name of a value in the store: the identities that we were known by before, one after the other.
 _FORMER: Final = "former_persons"
 _KEY_BYTES: Final = 32
 
@@ -25,33 +26,35 @@ class Succession:
 
     def __init__(self, mail: Correspondence) -> None:
         self._mail = mail
-        #: Who we were before we had an account: others may still write to that.
+        #: The persons that we were before we had an account. Others may still write to them.
         self.former: list[bytes] = []
         self.reload()
 
     def reload(self) -> None:
-        """Read again what is on the disk."""
+        """Read the state from the disk again."""
         saved = self._mail.store.get_value(_FORMER) or b""
         self.former = [saved[start : start + _KEY_BYTES] for start in range(0, len(saved), _KEY_BYTES)]
 
     def become(self, before: ContactCard, after: ContactCard) -> None:
-        """Note that we are another person from now on. Raise `MessageError` while we are in groups as the former one,
-        where an account is somebody else. Groups into which strangers have brought us don't count."""
+        """Note that we are another person from now on. Raise `MessageError` while we are in groups as the former
+        one, where an account counts as somebody else. Groups to which only strangers have added us don't matter.
+        """
         if before.person == after.person:
             return
         groups = [each for each in self._mail.groups.values() if before.person in each.members.roles]
         if not all(map(self._mail.allowances.is_invitation, groups)):
             raise MessageError(
-                f"you are in groups as {before.person_name}, where an account is somebody else: leave them first, "
-                "and have yourself added again"
+                f"you are in groups as {before.person_name}, where an account counts as somebody else: leave them "
+                "first, and have yourself added again"
             )
         self.former.append(before.person)
         self._mail.store.put_value(_FORMER, b"".join(self.former))
         self._mail.store.renamed.rename_person(before.person, after.person)
 
     def resolve_person(self, person: bytes) -> bytes:
-        """Return who somebody is by now: the account that their device has named, if nothing is known of them as that
-        device itself any more. Others of our devices may not have heard of it."""
+        """Return who a person is now: the account that their device has named, if the device itself is no longer a
+        contact. Our other devices may not know this yet.
+        """
         if self._mail.contacts.get_contact(person) is None:
             said = self._mail.desk.said_person(person)
             if self._mail.contacts.get_contact(said) is not None:
@@ -59,17 +62,20 @@ class Succession:
         return person
 
     def find_former(self, device: bytes, person: bytes) -> Contact | None:
-        """Return the contact that a device was known as by itself, whose place the person that it names takes; None
-        if that was nobody, and where other keys wait for consent: both are kept then. No consent is asked for a
-        contact that is blocked."""
+        """Return the contact that a device was known as by itself, and that the person whom it names replaces.
+
+        Return None if there is none, or if new keys need consent: both are kept then. A blocked contact needs no
+        consent.
+        """
         former = self._mail.contacts.get_contact(device)
         if former is None or former.person == person:
             return None
         return former if former.blocked or self._mail.contacts.consent != "ask" else None
 
     def succeed_contact(self, device: bytes, contact: Contact) -> bool:
-        """Have a contact whose card its device has told take the place of the one that the device was known as by
-        itself. Return whether there was one (`find_former`)."""
+        """Replace the contact that a device was known as by itself with the contact whose card it has told. Return
+        True if there was one (`find_former`).
+        """
         mail, former = self._mail, self.find_former(device, contact.person)
         if former is None:
             return False

@@ -1,1 +1,1 @@
-"""What `Messenger` is made of."""
+"""The parts of `Messenger`."""

@@ -1,4 +1,4 @@
-"""What has come for the program, and waits until it is taken."""
+"""Messages and notices that wait for the program."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import TypeAlias
 
 from dtp.messaging.person.notices import CallSignalled, Notice, NoticeQueue, What, list_without_calls
 
-#: Where a message is: its conversation, its sender, and its id.
+#: The place of a message: its conversation, sender and id.
 MessagePlace: TypeAlias = tuple[bytes, bytes, bytes]
 
 
 class MessengerInbox:
-    """Messages and notices in the order in which they came; signals of calls are given on at once."""
+    """Messages and notices, in the order in which they came. Signals of calls are passed on at once."""
 
     def __init__(self) -> None:
-        #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
+        #: Called with each signal about a call, by `Calls`. Without it, calls are missed.
         self.on_call_signal: Callable[[CallSignalled], None] | None = None
         self._messages: asyncio.Queue[MessagePlace] = asyncio.Queue()
         self.notices = NoticeQueue()
 
     def add(self, notices: Iterable[Notice | CallSignalled]) -> list[Notice]:
-        """Return the notices of these that wait for the program from now on."""
+        """Add notices, and return those that wait for the program now."""
         added = []
         for each in notices if self.on_call_signal else list_without_calls(notices):
             if isinstance(each, CallSignalled):
@@ -36,10 +36,10 @@ class MessengerInbox:
         return added
 
     def add_messages(self, places: Iterable[MessagePlace]) -> None:
-        """Give these messages to the program after those that wait already."""
+        """Queue these messages after those that already wait."""
         for each in places:
             self._messages.put_nowait(each)
 
     async def next_message(self) -> MessagePlace:
-        """Wait for a message, and return where it is."""
+        """Wait for a message, and return its place."""
         return await self._messages.get()

@@ -1,5 +1,6 @@
-"""What the user has said of contacts: whom they know, how these are called, who is blocked, whose key was accepted
-and compared. It is the same on all devices of an account: each tells the others, and what was said last counts."""
+"""What the user has decided about contacts: who is known, blocked or verified, their nicknames, and accepted keys.
+It is the same on all devices of an account: each tells the others, and the last decision counts.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ from dtp.unicode import encode_text
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: Bytes of what somebody is called here.
+#: The longest nickname, in bytes.
 MAX_NICKNAME_BYTES: Final = 256
-#: When that was said which was never told, as far as devices know: before all else.
+#: The time given to decisions that were never told to other devices: before any others.
 _UNTOLD: Final = 1
 _SAID: Final = ("stranger", "blocked", "verified")
 
@@ -31,16 +32,20 @@ class KnownPeople:
         self._mail = mail
 
     def change_contact(self, person: bytes, now_ms: int, **changes: Any) -> Contact:
-        """Return a contact with other fields (`verified`, `blocked`, `nickname`, `stranger`), which our other devices
-        are told. Raise `UnknownContact`, `MessageError` for a name that is too long."""
+        """Change fields of a contact (`verified`, `blocked`, `nickname`, `stranger`), tell our other devices, and
+        return the contact.
+
+        Raise `UnknownContact`, and `MessageError` for a nickname that is too long.
+        """
         if len(encode_text(changes.get("nickname", ""), "the name")) > MAX_NICKNAME_BYTES:
-            raise MessageError(f"somebody is called something of {MAX_NICKNAME_BYTES} bytes at most here")
+            raise MessageError(f"a nickname has {MAX_NICKNAME_BYTES} bytes at most: choose a shorter one")
         with self._mail.transaction():
             return self.tell_contact(replace(self._mail.get_contact(person), **changes), now_ms)
 
     def accept_key(self, person: bytes, now_ms: int) -> Contact:
-        """Accept the key with which a contact has replaced its own: what it wrote since is shown, unless its card has
-        ended. Our other devices accept it as well."""
+        """Accept the key with which a contact has replaced its own, also on our other devices. What it wrote since
+        is shown, unless its card has expired.
+        """
         self._mail.get_contact(person)
         with self._mail.transaction():
             self._take_key(person, now_ms)
@@ -51,19 +56,21 @@ class KnownPeople:
         with mail.introductions.change_card(person):
             if mail.contacts.accept_card(person) is None:
                 raise MessageError("no other key of this contact waits to be accepted")
-            mail.introductions.note_expired(now_ms)  # groups show what they hold by it
+            mail.introductions.note_expired(now_ms)  # groups that hold something back depend on it
         mail.group_states.show_held(person)
 
     def tell_contact(self, contact: Contact, now_ms: int, *, accepted: bool = False) -> Contact:
-        """Return a contact of whom the user has just said something, kept and told to our other devices; `accepted`:
-        that its key is. Within a transaction."""
+        """Keep a decision that the user has just made about a contact, tell our other devices, and return the
+        contact. `accepted` says that its key was accepted. Within a transaction.
+        """
         contact = replace(contact, changed_ms=max(now_ms, contact.changed_ms + 1))
         self._keep_and_tell(contact, now_ms, accepted=accepted)
         return contact
 
     def tell_untold(self, now_ms: int) -> None:
-        """Tell our other devices once, within a transaction, of contacts of whom the user has said something that was
-        never told: files of November 2026 have such. It counts less than anything that was."""
+        """Tell our other devices about decisions that were never told, which files of November 2026 contain. They
+        count less than any others. Within a transaction.
+        """
         if not self._mail.own_devices:
             return
         for contact in list(self._mail.contacts):
@@ -79,7 +86,7 @@ class KnownPeople:
         self._mail.enqueue_event(self._mail.own_devices, event, now_ms)
 
     def describe_contact(self, contact: Contact, now_ms: int) -> Event:
-        """Return the event by which another device of ours learns of a contact."""
+        """Return the event that tells another device of ours about a contact."""
         told: dict[str, Any] = {"card": contact.card.encode()}
         told |= {name: True for name in _SAID if getattr(contact, name)}
         if contact.nearness is Nearness.ANYWHERE:
@@ -91,8 +98,9 @@ class KnownPeople:
         return Event(EventKind.CARD, contact.person, 0, now_ms, told)
 
     def take_over(self, contact: Contact, card: ContactCard, said: Mapping[str, Any], now_ms: int) -> None:
-        """Keep, within a transaction, what the user has said of a contact on another device of ours, by the fields of
-        its event, where that is newer than what is known here; of what was said at once the same counts everywhere.
+        """Keep what the user has decided about a contact on another device of ours, from the fields of its event,
+        if it is newer than what is known here. Of simultaneous decisions the same one counts on all devices. Within
+        a transaction.
         """
         if said.get("accepted") and contact.pending is not None and contact.pending.key == card.key:
             self._take_key(contact.person, now_ms)
@@ -104,7 +112,7 @@ class KnownPeople:
             changed_ms=said["changed"],
         )
         if _order(told) > _order(contact):
-            is_same = contact.card.key == card.key  # numbers were compared for that key
+            is_same = contact.card.key == card.key  # a safety number was compared for that key
             self._mail.put_contact(told if is_same else replace(told, verified=contact.verified))
 
 

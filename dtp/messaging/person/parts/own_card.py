@@ -1,8 +1,8 @@
-"""Our own card, where another machine has signed one: which of them counts, and what the program is told.
+"""Our own card, when another machine has signed one too: which of them counts, and what the program is told.
 
-Several machines may have the account's key. Each signs by what it knows, so two may sign for one sequence: one of
-these cards counts everywhere. What the other one has removed is removed from it, by whichever machine with the key
-hears of both; whoever has added something by that other one has to hear of it.
+Several machines may have the account's key. Each signs by what it knows, so two may sign for the same sequence.
+Then one of these cards counts everywhere. What the other has removed is removed from it by whichever machine with
+the key learns of both; whoever has added something in the other has to be told.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dtp.messaging.person.notices import Notice, What
 if TYPE_CHECKING:
     from dtp.messaging.person.correspondence import Correspondence
 
-#: The account's card before the one that counts now, in the store.
+#: Name of a value in the store: the account's card before the present one.
 _FORMER: Final = "former_card"
-#: The account's card of another key that was found and doesn't name this device, which keeps its own.
+#: Name of a value in the store: a card of the account that was found, has another key, and doesn't name this
+#: device. This device keeps its own card.
 _REPLACING: Final = "replacing_card"
 
 
@@ -31,16 +32,19 @@ class OwnCard:
         self._mail = mail
 
     def choose_given(self, given: Account) -> Account:
-        """Return the account that the program gives, with the card that counts. Tell the program if a change that it
-        has made doesn't, or undoes one that was made elsewhere at once. Raise `MessageError` where the key that is
-        given is the account's no more."""
+        """Return the account that the program gives, with the card that counts. Add a notice if a change of the
+        program doesn't count, or undoes one that was made elsewhere at the same time. Raise `MessageError` if the
+        key is no longer the account's.
+        """
         self.check_key(given)
         merged = self._merge_removals(given.identity, given.card)
         self._mail.group_states.add_notices(self._describe_fork(given.card, merged))
         return merged or self.find_newest(given)
 
     def check_key(self, account: Account) -> None:
-        """Raise `MessageError` where the account has another key by now: what this one signs would undo that here."""
+        """Raise `MessageError` if the account has another key by now, which a signature of this one would
+        undo here.
+        """
         replacing = self._mail.store.get_value(_REPLACING)
         for known in (self._mail.card.account, Card.parse(replacing) if replacing else None):
             if known is not None and known.supersedes(account.card) and known.key != account.card.key:
@@ -49,16 +53,18 @@ class OwnCard:
                 )
 
     def find_newest(self, given: Account) -> Account:
-        """Return the account with the card that we have, if that is newer than the one that it was given with and of
-        the same key: another machine has signed it."""
+        """Return the account with our present card, if that is newer than the given one and has the same key:
+        another machine has signed it.
+        """
         card = self._mail.card.account
         if card is None or card.key != given.identity.id.key or not card.supersedes(given.card):
             return given
         return Account(given.identity, card)
 
     def take_told(self, card: ContactCard, now_ms: int) -> list[Notice]:
-        """Take a card that a device of ours tells, if it is newer, and return what the program is told. Within a
-        transaction."""
+        """Adopt a card that another device of ours tells, if it is newer. Return notices for the program. Within a
+        transaction.
+        """
         mail = self._mail
         merged = self._merge_removals(mail.account.identity, card.account) if mail.account else None
         told, newest = self._note_news(card, merged), card if card.supersedes(mail.card) else mail.card
@@ -67,8 +73,9 @@ class OwnCard:
         return [*told, *self._adopt_account(newest, now_ms)] if newest is not mail.card else told
 
     def take_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
-        """Take a card that was found where everybody may put one, and return what the program is told. One that
-        doesn't name this device isn't taken; where it is of another key, nothing more is signed with ours."""
+        """Adopt a card that was found in a public place. Return notices for the program. A card that doesn't name
+        this device isn't adopted; if it has another key, nothing more is signed with ours.
+        """
         mail = self._mail
         with mail.transaction():
             if card.supersedes(mail.card) and mail.identity.id.key not in card.devices:
@@ -78,14 +85,17 @@ class OwnCard:
             return self.take_told(card, now_ms)
 
     def note_former(self, before: ContactCard) -> None:
-        """Keep the card that our account had until now: what two machines have removed from it at once is seen by
-        that. Within a transaction."""
+        """Keep the former card of our account: from it can be seen what two machines have removed at the same time.
+        Within a transaction.
+        """
         if before.account is not None and before.account != self._mail.card.account:
             self._mail.store.put_value(_FORMER, before.account.encode())
 
     def _merge_removals(self, key: Identity, other: Card | None) -> Account | None:
-        """Return the account with what our card and this one, both signed for one sequence, have removed each; None
-        where one of them has removed all of that, or it isn't known from which card both were made."""
+        """Return the account without what either our card or the other one, both signed for the same sequence, has
+        removed. Return None if one of them lacks all of that already, or if the card that both were made from isn't
+        known.
+        """
         ours, saved = self._mail.card.account, self._mail.store.get_value(_FORMER)
         if not (ours and other and saved and other.is_fork_of(ours)) or ours.key != key.id.key:
             return None
@@ -105,8 +115,9 @@ class OwnCard:
         return told
 
     def _note_news(self, card: ContactCard, merged: Account | None) -> list[Notice]:
-        """Return what the program is told of a card that another device tells or that was found. Within a
-        transaction. A fork is told once: a card that doesn't count may be found for as long as anybody keeps it."""
+        """Return notices about a card that another device tells or that was found. A fork is told once, since a
+        card that doesn't count may be found for as long as anybody keeps it. Within a transaction.
+        """
         mail, told = self._mail, self._describe_fork(card.account, merged)
         both = b"".join(sorted(each.signature for each in (card.account, mail.card.account) if each))
         if mail.store.get_value("fork") == both:
@@ -118,8 +129,9 @@ class OwnCard:
         return told
 
     def _describe_fork(self, other: Card | None, merged: Account | None) -> list[Notice]:
-        """Return that one of two changes at once doesn't count, unless it has only removed devices, which `merged`
-        hasn't any more."""
+        """Return the notice that one of two simultaneous changes doesn't count, unless it has only removed devices,
+        and `merged` lacks these as well.
+        """
         ours = self._mail.card.account
         if ours is None or other is None or not other.is_fork_of(ours):
             return []

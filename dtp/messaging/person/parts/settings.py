@@ -1,4 +1,4 @@
-"""What a program asks for when it opens a messenger."""
+"""The settings that a program gives when it opens a messenger."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from dtp.net.address import Address
 
 @dataclass(frozen=True, slots=True)
 class MessengerSettings:
-    """What is kept in the device's file once it was given; None leaves what is kept there as it is."""
+    """Settings that the device's file keeps. None leaves the kept value unchanged."""
 
     mailboxes: Sequence[str] | None
     name: str | None
     stamp_bits: int | None
     stamp_mib: int | None
-    #: Whether others are told that their messages were read. It isn't kept.
+    #: Whether others are told that their messages were read. This isn't kept.
     read_receipts: bool
 
     def check_mailboxes(self) -> None:
-        """Raise `AddressError` for a mailbox that is no address."""
+        """Raise `AddressError` for a mailbox that isn't an address."""
         for mailbox in self.mailboxes or ():
             Address.parse(mailbox)
 
     async def keep(self, correspondence: Correspondence, delivery: Delivery) -> None:
-        """Keep them in the device's file. Raise `StoreFailed`, `MessageError`."""
+        """Keep the settings in the device's file. Raise `StoreFailed` or `MessageError`."""
         if self.stamp_bits is not None:
             await delivery.run_in_thread(correspondence.set_stamp_bits, self.stamp_bits)
         if self.stamp_mib is not None:

@@ -1,4 +1,4 @@
-"""What works for a messenger beside its delivery, and what outside of it that works with."""
+"""The tasks that work for a messenger beside its delivery, and what they depend on."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from dtp.messaging.person.rent import Rent, Renting
 
 @dataclass(slots=True)
 class MessengerDependencies:
-    """What a messenger is given from outside. What isn't there yet is set before it is opened."""
+    """What a messenger is given from outside. What is missing may be set until it is opened."""
 
     cards: tuple[CardSource, ...]
     connect: ConnectMailbox
     rent: Rent | None
     postage: Postage | None
-    #: Where messages through the chain are taken from.
+    #: The source of messages through the chain.
     posts: ChainPosts | None
-    #: By what messages of large groups are spread.
+    #: The topics through which messages of large groups are spread.
     topics: GroupTopics | None
 
     def add_source(self, source: CardSource) -> None:
-        """Look people up there as well."""
+        """Add a source in which people's cards are looked up."""
         self.cards = (*self.cards, source)
 
 
 class MessengerTasks:
-    """What looks for cards, pays for room and stamps, takes posts, and spreads messages of large groups."""
+    """The tasks that look up cards, pay for room and stamps, collect posts, and spread messages of large groups."""
 
     def __init__(
         self, given: MessengerDependencies, delivery: Delivery, on_notices: Callable[[Iterable[Notice]], None]
@@ -48,13 +48,13 @@ class MessengerTasks:
         self.spreader = TopicSpreader(given.topics, delivery, on_notices)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the tasks."""
         self.lookup.start()
         self.posts.start()
         self.spreader.start()
 
     async def stop(self) -> None:
-        """Stop."""
+        """Stop the tasks."""
         await self.spreader.stop()
         await self.posts.stop()
         await self.lookup.stop()

@@ -1,2 +1,3 @@
-"""What a device's file has: contacts, messages, events that are held back or were missed, and how much is kept of
-each person."""
+"""The file of a device: contacts, messages, events that are held back or were missed, and how much is kept of each
+person.
+"""

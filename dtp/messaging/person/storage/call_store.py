@@ -1,4 +1,4 @@
-"""What a device's file has of calls that have come: each until it was dealt with, or the program was told of it."""
+"""Incoming calls in a device's file. Each is kept until it was dealt with, or the program was told about it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MOST: Final = 16
 
 
 class CallStore:
-    """A part of a `MessageStore`: what it changes is within a transaction of that."""
+    """A part of a `MessageStore`. It makes changes within the store's transactions."""
 
     def __init__(self, database: Database, rows: SealedRows) -> None:
         self._database, self._rows = database, rows
 
     def note_signal(self, told: CallSignalled) -> CallSignalled:
-        """Note what a signal says, and return it: somebody calls, it was dealt with, or nobody has answered."""
+        """Note a signal, and return it: somebody calls, the call was dealt with, or nobody has answered."""
         fields, person = told.event.fields, told.person
         call, act, reason = fields["call"], fields["act"], fields.get("reason", 0)
         if told.own:
@@ -54,7 +54,7 @@ class CallStore:
         return told
 
     def list_calls(self) -> list[Notice | CallSignalled]:
-        """Return what is kept, oldest first: what was offered, or that nobody has answered."""
+        """Return the kept calls, oldest first: as the offer, or as the notice that nobody has answered."""
         rows = self._database.select_rows(
             "SELECT person, call, device, event, reason FROM calls ORDER BY number"
         )
@@ -66,6 +66,6 @@ class CallStore:
         return found
 
     def drop_calls(self, calls: Collection[bytes]) -> None:
-        """Forget calls: they were dealt with, or the program was told."""
+        """Forget calls that were dealt with, or that the program was told about."""
         for each in calls:
             self._database.execute("DELETE FROM calls WHERE call = ?", (each,))

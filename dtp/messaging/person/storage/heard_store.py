@@ -1,4 +1,6 @@
-"""Which device has said what in groups, in the order in which it came: what a removal has seen is told by that."""
+"""Which device has said what in groups, in the order in which it came. From this, removals tell what they
+have seen.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ HEARD_TABLES: Final = (
 
 
 class HeardStore:
-    """A part of a `MessageStore`; what it changes is within a transaction of that."""
+    """A part of a `MessageStore`. It makes changes within the store's transactions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -33,8 +35,9 @@ class HeardStore:
     def list_last(
         self, conversations: Collection[bytes], sender: bytes, most: int
     ) -> list[tuple[bytes, int]]:
-        """Return the id and clock of what each device of a person has said last in these conversations, of what is
-        shown or has disappeared: of as many devices as those that spoke last."""
+        """Return the id and clock of the last event of each device of a person in these conversations, without
+        events that are held back: for the `most` devices that have spoken last.
+        """
         rows = self._database.select_rows(
             f"SELECT id, clock, MAX(number) AS last FROM heard WHERE conversation IN {_marks(conversations)} "
             "AND sender = ? AND NOT EXISTS (SELECT 1 FROM said WHERE said.sender = heard.sender "
@@ -44,7 +47,7 @@ class HeardStore:
         return [(event, clock) for event, clock, _ in rows]
 
     def find_places(self, sender: bytes, events: Collection[bytes]) -> dict[bytes, tuple[bytes, int]]:
-        """Return the device and the number of what a person has said by these ids, where it has come."""
+        """Return the device and number of those events of a person that have come, by id."""
         query = f"SELECT id, device, number FROM heard WHERE sender = ? AND id IN {_marks(events)}"
         rows = self._database.select_rows(query, sender, *events)
         return {event: (device, number) for event, device, number in rows}
@@ -52,8 +55,9 @@ class HeardStore:
     def list_said(
         self, conversations: Collection[bytes], sender: bytes
     ) -> list[tuple[bytes, bytes, int, bool, bytes | None, int | None]]:
-        """Return conversation, id, clock, whether it is held back, device and number of what a person has said in
-        these conversations by itself."""
+        """Return, for each event that has come from a person itself in these conversations, its conversation, id,
+        clock, whether it is held back, and its device and number.
+        """
         rows = self._database.select_rows(
             "SELECT said.conversation, said.id, said.clock, said.held, heard.device, heard.number FROM said "
             "LEFT JOIN heard ON heard.sender = said.sender AND heard.id = said.id "

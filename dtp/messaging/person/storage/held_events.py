@@ -1,7 +1,7 @@
-"""Events that are held back: of people who aren't in the group, of keys that wait for consent, of those who may not
-tell of them yet.
+"""Events that are held back: those of people who aren't in the group, of keys that wait for consent, and of people
+who may not pass them on yet.
 
-If the same event is here because somebody else told of it, the one that is held back waits beside it, or it would
+If the same event is here as somebody else has passed it on, the held one is set aside in another table, or it would
 hide that.
 """
 
@@ -19,20 +19,20 @@ ADD_SAID: Final = """INSERT INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
     conversation = excluded.conversation, kind = excluded.kind, clock = excluded.clock, sent = excluded.sent,
     event = excluded.event, target = excluded.target, unread = excluded.unread, held = excluded.held,
     vanishes = excluded.vanishes, told = excluded.told WHERE told != x''"""
-#: Made with the file, or when an older one is opened. Its columns are those of `said`.
+#: Created with the file, or when an older file is opened. It has the columns of `said`.
 HELD_ASIDE: Final = """CREATE TABLE IF NOT EXISTS held_aside (
     sender BLOB NOT NULL, id BLOB NOT NULL, conversation BLOB NOT NULL, kind INTEGER NOT NULL,
     clock INTEGER NOT NULL, sent INTEGER NOT NULL, event BLOB NOT NULL, target BLOB NOT NULL,
     unread INTEGER NOT NULL, held INTEGER NOT NULL, vanishes INTEGER NOT NULL, told BLOB NOT NULL,
     PRIMARY KEY (sender, id, told)
 ) WITHOUT ROWID"""
-#: Places in a row.
+#: Indexes in a row.
 _HELD: Final = 9
 _TOLD: Final = 11
 
 
 class HeldEvents:
-    """A part of a `MessageStore`; what it changes is within a transaction of that."""
+    """A part of a `MessageStore`. It makes changes within the store's transactions."""
 
     def __init__(self, database: Database, rows: SealedRows) -> None:
         self._database, self._rows = database, rows
@@ -40,9 +40,10 @@ class HeldEvents:
     # ---- what comes --------------------------------------------------------------------------------------------
 
     def set_aside(self, row: tuple[Any, ...]) -> bool:
-        """Put a row of `said` that is held back beside the same event, if that is told, or told by another.
+        """Set a held row of `said` aside if the same event is here, shown as somebody has passed it on, or held
+        from another teller.
 
-        Return whether it is.
+        Return True if it was set aside.
         """
         known = self._database.select_rows(
             "SELECT told, held FROM said WHERE sender = ? AND id = ?", *row[:2]
@@ -53,20 +54,20 @@ class HeldEvents:
         return True
 
     def _put_aside(self, row: tuple[Any, ...]) -> None:
-        # Two statements: what REPLACE takes away isn't counted as gone.
+        # Two statements, since the triggers that count rows don't see what REPLACE removes.
         place = (*row[:2], row[_TOLD])
         self._database.execute("DELETE FROM held_aside WHERE sender = ? AND id = ? AND told = ?", place)
         self._database.execute(f"INSERT INTO held_aside VALUES ({', '.join('?' * len(row))})", row)
 
     def make_way(self, sender: bytes, event: bytes) -> None:
-        """Set aside an event that is held back: as somebody has told it, it may be shown."""
+        """Set aside a held event, so that it can be shown as somebody has passed it on."""
         known = "FROM said WHERE sender = ? AND id = ? AND held"
         for row in self._database.select_rows(f"SELECT * {known}", sender, event):
             self._database.execute(f"DELETE {known}", (sender, event))
             self._put_aside(row)
 
     def is_better_told(self, sender: bytes, event: bytes, told: bytes, encoded: bytes) -> bool:
-        """True if an event isn't known yet, or only as somebody who counts less has told it."""
+        """True if an event isn't known yet, or only from tellers who count less than `told`."""
         rows = self._database.select_rows(
             "SELECT told, event, conversation FROM said WHERE sender = ? AND id = ?", sender, event
         )
@@ -80,8 +81,9 @@ class HeldEvents:
     # ---- what is shown now -------------------------------------------------------------------------------------
 
     def release_of_members(self, group: bytes, persons: Collection[bytes]) -> list[tuple[bytes, bytes]]:
-        """Show what was held back in a conversation of persons who may speak there now. Return senders and ids of the
-        messages among that which nobody has marked as read, oldest first."""
+        """Show held events in a conversation, of persons who may speak there now. Return the senders and ids of
+        those that are unread messages, oldest first.
+        """
         rows = self._database.select_rows(
             "SELECT sender, id, unread FROM said WHERE conversation = ? AND held AND told = x'' ORDER BY rowid",
             group,
@@ -100,8 +102,7 @@ class HeldEvents:
         return [(sender, message) for sender, message, unread in released if unread]
 
     def show_event(self, sender: bytes, event: bytes) -> bool:
-        """Show an event that came by itself and was held back. Return whether it was, and is a message that nobody
-        has marked as read."""
+        """Show a held event that came from its author. Return True if it was held and is an unread message."""
         place, where = (sender, event), "sender = ? AND id = ? AND told = x''"
         changed = self._database.execute(f"UPDATE said SET held = 0 WHERE {where} AND held", place)
         if not self._bring_back(where, *place) and not changed:
@@ -110,13 +111,13 @@ class HeldEvents:
         return bool(self._database.select_rows(query, *place))
 
     def hide_event(self, sender: bytes, event: bytes) -> None:
-        """Hold back an event that came by itself and was shown."""
+        """Hold back a shown event that came from its author."""
         self._database.execute(
             "UPDATE said SET held = 1 WHERE sender = ? AND id = ? AND told = x''", (sender, event)
         )
 
     def release_told(self, conversation: bytes, teller: bytes) -> bool:
-        """Show what was held back of what somebody has told of a conversation. Return whether there was anything."""
+        """Show held events of a conversation that `teller` has passed on. Return True if there were any."""
         query = "UPDATE said SET held = 0 WHERE told = ? AND told != x'' AND conversation = ? AND held"
         changed = self._database.execute(query, (teller, conversation))
         return (
@@ -125,7 +126,7 @@ class HeldEvents:
         )
 
     def _bring_back(self, where: str, *values: bytes) -> int:
-        """Show what was set aside, unless something better has come meanwhile. Return how many there were."""
+        """Show what was set aside, unless something better has come meanwhile. Return the number of rows."""
         rows = self._database.select_rows(f"SELECT * FROM held_aside WHERE {where} ORDER BY clock", *values)
         self._database.execute(f"DELETE FROM held_aside WHERE {where}", values)
         for row in rows:

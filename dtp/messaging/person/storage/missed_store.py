@@ -1,4 +1,4 @@
-"""What a device's file has of what others' devices have missed, for which nothing more was kept: ids of events."""
+"""The ids of events that others' devices have missed, because no more was kept for them, in a device's file."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ MISSED_TABLE: Final = """CREATE TABLE IF NOT EXISTS missed (
 )"""
 
 
-#: Ids that are kept of what a device misses whose key waits to be accepted, but for some more: that may be for ever.
+#: Ids that are kept, with some tolerance, for a device whose key waits to be accepted, perhaps forever.
 WAITING: Final = 10_000
-#: Those that are too many are forgotten once in so many.
+#: Surplus ids are dropped when there are so many of them.
 _TRIMMED: Final = 100
 
 
 class MissedStore:
-    """A part of a `MessageStore`: what it changes is within a transaction of that."""
+    """A part of a `MessageStore`. It makes changes within the store's transactions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def add_event(self, device: bytes, event: bytes) -> None:
-        """Note that a device has missed the event with this id of ours, b"" for one that is in no history; before
-        the id is the sender of what was copied for a device of ours."""
+        """Note that a device has missed our event with this id; b"" stands for one that is in no history. The id of
+        a copy for a device of ours is preceded by its sender.
+        """
         self._database.execute("INSERT OR IGNORE INTO missed (device, id) VALUES (?, ?)", (device, event))
 
     def add_waiting(self, device: bytes, event: bytes) -> None:
-        """Note the same of a device whose key waits to be accepted: the oldest are forgotten of more than `WAITING`,
-        but for b""."""
+        """Note the same for a device whose key waits to be accepted. Beyond `WAITING` the oldest are dropped,
+        except b"".
+        """
         self.add_event(device, event)
         rows = self._database.select_rows("SELECT COUNT(*) FROM missed WHERE device = ?", device)
         if rows[0][0] >= WAITING + _TRIMMED:
@@ -41,7 +43,7 @@ class MissedStore:
             )
 
     def take_events(self, device: bytes, most: int) -> list[bytes]:
-        """Return the ids of the first events that a device has missed, and forget them."""
+        """Return the ids of the first events that a device has missed, and drop them."""
         rows = self._database.select_rows(
             "SELECT number, id FROM missed WHERE device = ? ORDER BY number LIMIT ?", device, most
         )
@@ -52,5 +54,5 @@ class MissedStore:
         return [event for _, event in rows]
 
     def drop_device(self, device: bytes) -> None:
-        """Forget what a device has missed, which isn't its owner's any more."""
+        """Forget what a device has missed, since it is no longer its owner's."""
         self._database.execute("DELETE FROM missed WHERE device = ?", (device,))

@@ -1,4 +1,4 @@
-"""What was said in the file of a device's messages, where somebody is known as somebody else from now on."""
+"""Renames a person in a device's file, when they are known as somebody else from now on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dtp.messaging.database import Database
 
 
 class RenamedPeople:
-    """Whose is what was said. A part of a `MessageStore`; what it changes is within a transaction of that."""
+    """Changes who has said what. A part of a `MessageStore`; it makes changes within the store's transactions."""
 
     def __init__(self, database: Database, rows: SealedRows) -> None:
         self._database, self._rows = database, rows
 
     def rename_person(self, before: bytes, after: bytes) -> None:
-        """Have all that a person has said, and what was said to them alone, be another's."""
+        """Assign everything that a person has said, and what was said to them alone, to another person."""
         for table, same in (
             ("said", "sender = ? AND id = ?"),
             ("held_aside", "sender = ? AND id = ? AND told = ?"),
@@ -30,7 +30,9 @@ class RenamedPeople:
         )
 
     def _rename_rows(self, table: str, same: str, before: bytes, after: bytes) -> None:
-        """Rename a person in the rows of a table; what is there by the same key already, as `same` says, goes."""
+        """Rename a person in the rows of a table. A row that already has the new key, as `same` compares it, is
+        deleted.
+        """
         query = (
             f"SELECT sender, id, told, conversation, event FROM {table} WHERE sender = ? OR conversation = ?"
         )
@@ -40,7 +42,9 @@ class RenamedPeople:
             whose = after if sender == before else sender
             place = after if conversation == before else conversation
             values = (whose, place, self._rows.seal(opened, "said", whose, event, place), *key)
-            if whose != sender:  # by itself: what REPLACE takes away isn't counted as gone
+            if (
+                whose != sender
+            ):  # separately, since the triggers that count rows don't see what REPLACE removes
                 known = (whose, *key[1:])
                 self._database.execute(f"DELETE FROM {table} WHERE {same}", known[: same.count("?")])
             self._database.execute(

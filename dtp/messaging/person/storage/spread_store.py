@@ -1,4 +1,4 @@
-"""What a device's file has of large groups: what it spreads there, who has it, and what others have spread."""
+"""Messages of large groups in a device's file: those that this device spreads, who has them, and those of others."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ SPREAD_TABLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A message that is spread in a group: its number, the id of what it says, the message as it was sealed, and the
-    key by which it and those after it are opened."""
+    """A message that is spread in a group: its number, the id of its event, the sealed message, and the key that
+    opens it and those after it.
+    """
 
     number: int
     message: bytes
@@ -38,20 +39,20 @@ class Spread:
 
 
 class SpreadStore:
-    """A part of a `MessageStore`: what it changes is within a transaction of that."""
+    """A part of a `MessageStore`. It makes changes within the store's transactions."""
 
     def __init__(self, database: Database, rows: SealedRows) -> None:
         self._database, self._rows = database, rows
 
     def load_lane(self, group: bytes, device: bytes) -> bytes | None:
-        """Return what is kept of the messages that a device spreads in a group, None for nothing."""
+        """Return the saved state of the messages that a device spreads in a group, or None."""
         rows = self._database.select_rows(
             "SELECT state FROM spread_lanes WHERE conversation = ? AND device = ?", group, device
         )
         return self._rows.open(rows[0][0], "lanes", group, device) if rows else None
 
     def put_lane(self, group: bytes, device: bytes, state: bytes) -> None:
-        """Keep that."""
+        """Keep the state of the messages that a device spreads in a group."""
         values = group, device, self._rows.seal(state, "lanes", group, device)
         self._database.execute("INSERT OR REPLACE INTO spread_lanes VALUES (?, ?, ?)", values)
 
@@ -61,38 +62,39 @@ class SpreadStore:
         return [each for (each,) in rows]
 
     def load_readers(self, group: bytes) -> dict[bytes, tuple[int, int]]:
-        """Return by device up to which number it has what we spread in a group, or was given it by mailbox; and when
-        it last said that it reads along, Unix time in ms."""
+        """Return by device the number below which it has our messages in a group or was given them by mailbox, and
+        when it last said that it reads along, Unix time in ms.
+        """
         rows = self._database.select_rows(
             "SELECT device, upto, seen FROM spread_readers WHERE conversation = ?", group
         )
         return {device: (upto, seen) for device, upto, seen in rows}
 
     def load_reader(self, group: bytes, device: bytes) -> tuple[int, int] | None:
-        """Return that of one device, None for one that isn't spread to."""
+        """Return the same for one device, None if we don't spread to it."""
         rows = self._database.select_rows(
             "SELECT upto, seen FROM spread_readers WHERE conversation = ? AND device = ?", group, device
         )
         return rows[0] if rows else None
 
     def put_readers(self, group: bytes, readers: Mapping[bytes, tuple[int, int]]) -> None:
-        """Keep that, of these devices."""
+        """Keep the state of these devices as readers of a group."""
         self._database.execute_many(
             "INSERT OR REPLACE INTO spread_readers VALUES (?, ?, ?, ?)",
             [(group, device, *state) for device, state in readers.items()],
         )
 
     def drop_readers(self, group: bytes, devices: Iterable[bytes]) -> None:
-        """Forget that, of these devices."""
+        """Forget these devices as readers of a group."""
         self._database.execute_many(
             "DELETE FROM spread_readers WHERE conversation = ? AND device = ?",
             [(group, each) for each in devices],
         )
 
     def drop_device(self, device: bytes) -> None:
-        """Have nothing wait for a device any more, in any group. In its place comes a reader with no name that lacks
-        nothing: it tells that a device has gone which has the key of what is spread, so that another key has to be
-        made."""
+        """Drop a device as a reader of all groups. A nameless reader that lacks nothing takes its place: it shows
+        that a device which has the present key is gone, so that a new key has to be made.
+        """
         self._database.execute(
             "INSERT OR REPLACE INTO spread_readers SELECT conversation, x'', ?, 0 FROM spread_readers "
             "WHERE device = ?",
@@ -101,13 +103,13 @@ class SpreadStore:
         self._database.execute("DELETE FROM spread_readers WHERE device = ?", (device,))
 
     def add_spread(self, group: bytes, spread: Spread, due_ms: int) -> None:
-        """Keep what is to be spread in a group until all its readers have it."""
+        """Keep a message that is spread in a group until all its readers have it."""
         key = self._rows.seal(spread.key, "spread", group, spread.number)
         values = (group, spread.number, spread.message, spread.sealed, key, due_ms)
         self._database.execute("INSERT INTO spread_waiting VALUES (?, ?, ?, ?, ?, ?, 0)", values)
 
     def list_spread(self, group: bytes) -> list[Spread]:
-        """Return what some reader of a group lacks, in order."""
+        """Return the messages that some reader of a group lacks, in order."""
         rows = self._database.select_rows(
             "SELECT number, message, sealed, key FROM spread_waiting WHERE conversation = ? ORDER BY number",
             group,
@@ -118,7 +120,7 @@ class SpreadStore:
         ]
 
     def drop_spread(self, group: bytes) -> None:
-        """Forget what is to be spread in a group and none of its readers lacks any more."""
+        """Drop the messages that all readers of a group have."""
         self._database.execute(
             "DELETE FROM spread_waiting WHERE conversation = ?1 AND number < COALESCE("
             "(SELECT MIN(upto) FROM spread_readers WHERE conversation = ?1), number + 1)",
@@ -126,15 +128,16 @@ class SpreadStore:
         )
 
     def list_overdue(self, now_ms: int, patience_ms: int) -> list[tuple[bytes, int]]:
-        """Return groups with the highest number that has waited for its readers for long enough: later than after
-        `patience_ms` is by a clock that was ahead."""
+        """Return groups, with the highest number that its readers should have had by now. A time further ahead than
+        `patience_ms` was written by a clock that was ahead, and counts as over.
+        """
         return self._database.select_rows(
             "SELECT conversation, MAX(number) FROM spread_waiting WHERE due <= ? OR due > ? GROUP BY conversation",
             *(now_ms, now_ms + patience_ms),
         )
 
     def take_unpublished(self) -> list[tuple[bytes, int, bytes]]:
-        """Return groups, numbers and messages that weren't published yet, in order: they count as published now."""
+        """Return groups, numbers and messages that weren't published yet, in order, and mark them as published."""
         rows = self._database.select_rows(
             "SELECT conversation, number, sealed FROM spread_waiting WHERE NOT published"
         )
@@ -142,5 +145,5 @@ class SpreadStore:
         return sorted(rows)
 
     def set_overdue(self, group: bytes) -> None:
-        """Have what waits to be spread in a group given by mailbox now."""
+        """Have the waiting messages of a group sent by mailbox now."""
         self._database.execute("UPDATE spread_waiting SET due = 0 WHERE conversation = ?", (group,))

@@ -1,7 +1,7 @@
-"""The file of one device's messages. It isn't shared: each device has its own, and a copy is noticed as one.
+"""The file of one device's messages. It isn't shared: each device has its own, and a copied file is noticed.
 
-All that nothing is looked up by is sealed there (`SealedRows`): texts, names and keys. In the open are who wrote in
-which conversation, when, and how much.
+Everything by which nothing is looked up is sealed (`SealedRows`): texts, names and keys. Who wrote in which
+conversation, when, and how much, is in the open.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from dtp.messaging.person.storage.usage import UsageStore
 
 #: SQLite's id of the file: "dtpc".
 _APPLICATION: Final = 0x64747063
-#: What is counted to know an older copy by: each time that something is sealed.
+#: What the witness counts, so that an older copy is noticed: each time that something is sealed.
 _DONE: Final = ("made", "change")
-#: Envelopes that are remembered, so that one that comes again isn't taken for a session that was lost.
+#: Envelopes that are remembered, so that one that comes again isn't taken for a lost session.
 _SEEN: Final = 20_000
-#: ... and how many come before the oldest are forgotten.
+#: ... and how many come until the oldest are deleted.
 _SWEEP: Final = 256
 
 _SCHEMA: Final = """
@@ -73,18 +73,18 @@ CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NUL
 """
 
 
-#: Nothing is put off for longer, ms: what is due later was put off by a clock that was ahead, and is due.
+#: The longest time for which anything is put off, ms. What is due later was put off by a clock that was ahead, and
+#: is due now.
 _LONGEST_PAUSE: Final = RESEND_MS[-1]
-#: ... and what no mailbox has taken, ms: it is tried again within half a minute.
+#: ... and for what no mailbox has accepted, ms: it is tried again within half a minute.
 _UNSENT_PAUSE: Final = 60_000
-#: A message by its id, which is its own target: that has an index.
+#: Selects a message by its id, which is also its own target, since that column has an index.
 IS_MESSAGE: Final = "target = :id AND id = :id"
 _MESSAGES: Final = ", ".join(str(int(each)) for each in MESSAGES)
-#: What a `Said` is made of, and how one is kept.
+#: The columns of a `Said`.
 _SAID: Final = "event, sender, id, conversation, told"
 
-#: For large groups, and for what new members are given of the past: files that were made before there was that get
-#: it when they are opened.
+#: Tables that older files don't have: they are added when a file is opened.
 _TOLD: Final = "ALTER TABLE said ADD COLUMN told BLOB NOT NULL DEFAULT x''"
 _LATER_SCHEMA: Final = (
     HELD_ASIDE,
@@ -123,24 +123,26 @@ class Waiting:
     tries: int
 
 
-#: Seconds within which what is noted in this file is noted outside of it, too.
+#: Seconds within which what is noted in this file is also noted in the witness.
 _SETTLED: Final = 60
-#: ... and by which times of files differ that nobody has written to: some file systems have whole seconds, or two.
+#: ... and by which the times of unchanged files may differ: some file systems have whole seconds, or two.
 _MOMENT: Final = 2
-#: Values that are noted of the file while it is open.
+#: Number of values that are noted about the file while it is open.
 _NOTED: Final = 4
 
 
 class MessageStore:
-    """The file at `path`. Changes are made within `writing`, each block one transaction.
+    """The file at `path`. Changes are made within `transaction`, each block of which is one transaction.
 
-    `restored` says why sessions can't be gone on with: a backup was restored, or the file copied; "" else.
-    One program at a time has the file: two would go on with the same sessions, and seal by the same keys.
+    `restored` says why the sessions can't be continued, because a backup was restored or the file was copied;
+    otherwise it is "". Only one program at a time may have the file: two would continue the same sessions, and seal
+    with the same keys.
     """
 
     def __init__(self, path: str | os.PathLike[str], owner: bytes, secret: bytes) -> None:
-        """Open the file or make it; `secret` is what only its owner has, 32 bytes. Raise `StoreFailed`, also while
-        another program has it."""
+        """Open or create the file. `secret` is 32 bytes that only its owner has. Raise `StoreFailed`, also while
+        another program has the file.
+        """
         self._rows = SealedRows(secret)
         self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
         self.path = self._database.path
@@ -175,7 +177,7 @@ class MessageStore:
             for each in UsageStore.list_statements(tables):
                 database.execute(each)
         saved = unpack_saved(self.get_value("file") or pack([b"", 0, 0]))
-        instance, place, self._sealed, *when = saved  # files of November 2026 don't have that
+        instance, place, self._sealed, *when = saved  # files of November 2026 lack it
         if instance and self.path != ":memory:":
             self._witness, moved = (
                 Witness(self.path, instance, self._owner, done=_DONE),
@@ -186,10 +188,10 @@ class MessageStore:
                 self.restored = "it was restored, or copied, with all that is beside it"
 
     def _was_put_back(self, witness: Witness, sealed_at: int, closed_at: float = 0.0, *, moved: bool) -> bool:
-        """Return whether files show that somebody else has written them since we did, at these times.
+        """Return True if the times of files show that another has written them since we did.
 
-        We have changed the one that remembers what was sealed until the store was closed; after a crash, until
-        something was noted last and a little longer, by other files and times for which a backup shows.
+        Until the store is closed, only we write the witness. After a crash, its last write may be a little later
+        than the last note in this file; a restored backup differs by other inodes and times.
         """
         if closed_at:
             return witness.changed_at() > closed_at + _MOMENT
@@ -213,7 +215,9 @@ class MessageStore:
         return 0
 
     def begin_instance(self) -> bytes:
-        """Return a new instance's 16 bytes, within `writing`: what was noted of the one before is forgotten."""
+        """Begin a new instance, and return its 16 bytes, within `transaction`. What was noted about the previous
+        one is forgotten.
+        """
         if self._witness is not None:
             self._witness.close()
         instance = secrets.token_bytes(INSTANCE_BYTES)
@@ -228,7 +232,7 @@ class MessageStore:
         self.put_value("file", pack([instance, self._file_inode(), self._sealed, int(time.time())]))
 
     def note_sealed(self, instance: bytes) -> None:
-        """Count, within `writing`, that something is sealed: a copy from before is known by that."""
+        """Count that something is sealed, within `transaction`: an older copy is recognized by that count."""
         self._sealed += 1
         self._put_file(instance)
 
@@ -238,7 +242,8 @@ class MessageStore:
         with self._database.transaction() as self._db:
             before = self._witness, self._sealed
             yield
-        # By itself that is as it was: its time is compared with the one that was noted here with the number.
+        # Otherwise the witness stays as it is: its time is compared with the one that was noted here with the
+        # number.
         if self._witness is not None and before != (self._witness, self._sealed):
             self._witness.remember_sequence(self._sealed)
 
@@ -246,15 +251,14 @@ class MessageStore:
         """Close the file. Idempotent."""
         if self._witness is not None:
             self._witness.close()
-            with suppress(StoreFailed):  # it is as after a crash then
+            with suppress(StoreFailed):  # it is then as after a crash
                 self._note_closed(self._witness)
             self._witness = None
         self._database.close()
         self._lock.release()
 
     def _note_closed(self, witness: Witness) -> None:
-        """Note when the file outside of this one was written to for the last time: what changes it afterwards isn't
-        us."""
+        """Note the time of the last write to the witness: later changes aren't ours."""
         noted = unpack_saved(self.get_value("file") or pack([]))
         if len(noted) == _NOTED and self._sealed == witness.sequence:
             with self.transaction():
@@ -278,13 +282,15 @@ class MessageStore:
         self._db.execute("DELETE FROM state WHERE name = ?", (name,))
 
     def list_names(self, prefix: str) -> list[str]:
-        """Return the names that begin so under which values are kept."""
+        """Return the names of values that begin with `prefix`."""
         query = "SELECT name FROM state WHERE name >= ? AND name < ?"
         rows = self._database.select_rows(query, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))
         return [name for (name,) in rows]
 
     def load_peer(self, device: bytes) -> tuple[bytes, bytes, int] | None:
-        """Return a device's saved state, the person that it says it is of, and what it was told of our card."""
+        """Return a device's saved state, the person that it says it belongs to, and the version of our card that it
+        was told.
+        """
         rows = self._database.select_rows(
             "SELECT state, person, introduced FROM peers WHERE device = ?", device
         )
@@ -303,22 +309,22 @@ class MessageStore:
         return [each for (each,) in self._database.select_rows("SELECT device FROM peers")]
 
     def put_peer(self, device: bytes, state: bytes, person: bytes, introduced: int) -> None:
-        """Keep what is known of a device."""
+        """Keep the state of a device."""
         values = (device, self._rows.seal(state, "peers", device, person), person, introduced)
         self._db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)", values)
 
     def list_unnamed_devices(self) -> list[bytes]:
-        """Return the devices that haven't said of whom they are."""
+        """Return the devices that haven't said to whom they belong."""
         return [each for (each,) in self._database.select_rows("SELECT device FROM peers WHERE person = x''")]
 
     def drop_peer(self, device: bytes) -> None:
-        """Forget what is known of a device."""
+        """Forget a device."""
         self._db.execute("DELETE FROM peers WHERE device = ?", (device,))
 
     # ---- what goes out -----------------------------------------------------------------------------------------
 
     def add_outgoing(self, device: bytes, number: int, message: bytes, payload: bytes) -> None:
-        """Keep a payload for a device until that has it; `message` is the id of what it says."""
+        """Keep a payload until its device has it. `message` is the id of its event."""
         self._db.execute(
             "INSERT INTO outbox (device, number, message, payload, due) VALUES (?, ?, ?, ?, 0)",
             (device, number, message, self._rows.seal(payload, "outbox", device, number)),
@@ -339,7 +345,7 @@ class MessageStore:
         ]
 
     def next_due(self) -> int | None:
-        """Return when the next payload is to be sent, Unix time in ms; None if none waits."""
+        """Return when the next payload is due, Unix time in ms; None if none waits."""
         ((due,),) = self._database.select_rows(
             "SELECT MIN(due) FROM (SELECT MIN(due) AS due FROM outbox UNION ALL SELECT MIN(due) FROM spread_waiting "
             "UNION ALL SELECT MIN(due) FROM states_wanted)"
@@ -347,8 +353,9 @@ class MessageStore:
         return None if due is None else int(due)
 
     def count_unsent(self, besides: Collection[bytes] = (), message: bytes = b"") -> int:
-        """Return the number of payloads that were never sent, or spread and not yet had by all, of the message with
-        this id or of all; those for the devices `besides` aren't counted."""
+        """Return the number of payloads that were never sent, or that are spread and some reader lacks: of the
+        message with this id, or of all. Those for the devices `besides` aren't counted.
+        """
         others = ", ".join("?" * len(besides))
         ((count,),) = self._database.select_rows(
             "SELECT (SELECT COUNT(*) FROM spread_waiting WHERE ?1 IN (message, x'')) + (SELECT COUNT(*) FROM outbox "
@@ -358,48 +365,48 @@ class MessageStore:
         return int(count)
 
     def is_first_try(self, device: bytes, number: int, message: bytes) -> bool:
-        """Return whether a payload is of the message with this id, and was sent once."""
+        """Return True if a payload is of the message with this id, and was sent once."""
         query = "SELECT 1 FROM outbox WHERE device = ? AND number = ? AND message = ? AND tries = 1"
         return bool(self._database.select_rows(query, device, number, message))
 
     def make_due(self, device: bytes = b"") -> None:
-        """Have what was never sent to a device, or to any, be due at once."""
+        """Make payloads due now that were never sent, for one device or all."""
         where = "NOT tries AND due > 0 AND ? IN (device, x'')"
         self._db.execute(f"UPDATE outbox SET due = 0 WHERE {where}", (device,))
 
     def set_due(self, device: bytes, numbers: list[int], due_ms: int, *, tried: int) -> None:
-        """Set when payloads are sent next; they were sent `tried` times more."""
+        """Set when payloads are due next; they were sent `tried` more times."""
         self._db.executemany(
             "UPDATE outbox SET due = ?, tries = tries + ? WHERE device = ? AND number = ?",
             [(due_ms, tried, device, each) for each in numbers],
         )
 
     def put_back(self, device: bytes, number: int, due_ms: int, tries: int) -> None:
-        """Have a payload be as it was before it was last sent, and due at a time. Idempotent."""
+        """Reset a payload to its state before it was last sent, due at a time. Idempotent."""
         values = (due_ms, tries, device, number)
         self._db.execute("UPDATE outbox SET due = ?, tries = ? WHERE device = ? AND number = ?", values)
 
     def put_off(self, device: bytes, until_ms: int) -> None:
-        """Send nothing to a device before a time."""
+        """Put off everything that waits for a device until a time."""
         self._db.execute(
             "UPDATE outbox SET due = ? WHERE device = ? AND due < ?", (until_ms, device, until_ms)
         )
 
     def drop_acknowledged(self, device: bytes, upto: int) -> list[bytes]:
-        """Forget payloads that a device has. Return the ids of the messages that those were."""
+        """Drop payloads that a device has acknowledged. Return the ids of their messages."""
         rows = self._db.execute(
             "DELETE FROM outbox WHERE device = ? AND number < ? RETURNING message", (device, upto)
         ).fetchall()
         return [each for (each,) in rows if each]
 
     def drop_device(self, device: bytes) -> None:
-        """Forget all that waits for a device, which isn't its owner's any more."""
+        """Drop everything that waits for a device, since it is no longer its owner's."""
         self._db.execute("DELETE FROM outbox WHERE device = ?", (device,))
         self.missed.drop_device(device)
         self.spread.drop_device(device)
 
     def renumber_device(self, device: bytes, *, first: int) -> int:
-        """Number the payloads that wait for a device anew, from `first`. Return how many there are."""
+        """Renumber the payloads that wait for a device, from `first`. Return how many there are."""
         rows = self._db.execute(
             "DELETE FROM outbox WHERE device = ? RETURNING number, message, payload", (device,)
         ).fetchall()
@@ -425,7 +432,7 @@ class MessageStore:
         return self._open_all("contacts", self._database.select_rows("SELECT person, saved FROM contacts"))
 
     def put_contact(self, person: bytes, saved: bytes) -> None:
-        """Keep what is known of a person."""
+        """Keep a saved contact."""
         sealed = self._rows.seal(saved, "contacts", person)
         self._db.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?)", (person, sealed))
 
@@ -446,39 +453,39 @@ class MessageStore:
         return {of: self._rows.open(saved, table, of) for of, saved in rows}
 
     def add_given_state(self, key: bytes, state: bytes, ends_ms: int) -> None:
-        """Keep a group's state that others fetch from our mailboxes, and by which key it is sealed there."""
+        """Keep a group's state that others may fetch from our mailboxes, with the key that it is sealed by there."""
         sealed = self._rows.seal(key, "given", "key", ends_ms), self._rows.seal(state, "given", "state", key)
         self._db.execute("INSERT INTO states_given VALUES (?, ?, ?)", (*sealed, ends_ms))
 
     def list_given_states(self, now_ms: int) -> list[tuple[bytes, bytes]]:
-        """Return keys and states that others may fetch still."""
+        """Return the keys and states that others may still fetch."""
         rows = self._database.select_rows("SELECT key, state, ends FROM states_given WHERE ends > ?", now_ms)
         keys = [(self._rows.open(key, "given", "key", ends), state) for key, state, ends in rows]
         return [(key, self._rows.open(state, "given", "state", key)) for key, state in keys]
 
     def drop_given_states(self, now_ms: int) -> None:
-        """Forget those whose time is over."""
+        """Drop states that others may no longer fetch."""
         self._db.execute("DELETE FROM states_given WHERE ends <= ?", (now_ms,))
 
     def add_wanted_state(self, group: bytes, device: bytes, file: bytes) -> None:
-        """Keep what a device says of a group's state, until that is fetched: of each the newest."""
+        """Keep a device's description of a group's state until the state is fetched: the newest of each device."""
         values = group, device, self._rows.seal(file, "wanted", group, device)
         self._db.execute("INSERT OR REPLACE INTO states_wanted VALUES (?, ?, ?, 0, 0)", values)
 
     def count_wanted_states(self, device: bytes) -> int:
-        """Return how many are to be fetched that a device has told of."""
+        """Return how many states are still to be fetched that a device has told about."""
         ((count,),) = self._database.select_rows(
             "SELECT COUNT(*) FROM states_wanted WHERE device = ?", device
         )
         return int(count)
 
     def has_wanted_state(self, group: bytes, device: bytes) -> bool:
-        """Return True if a device has told of a group's state that is to be fetched."""
+        """Return True if a state of a group that a device has told about is still to be fetched."""
         query = "SELECT 1 FROM states_wanted WHERE conversation = ? AND device = ?"
         return bool(self._database.select_rows(query, group, device))
 
     def list_wanted_states(self, now_ms: int) -> list[tuple[bytes, bytes, bytes, int]]:
-        """Return groups, devices, what those say, and how often it was tried, of states to be fetched now."""
+        """Return the states to fetch now: group, device, the device's description, and the number of tries."""
         rows = self._database.select_rows(
             "SELECT conversation, device, file, tries FROM states_wanted WHERE due <= ? OR due > ?",
             *(now_ms, now_ms + _LONGEST_PAUSE),
@@ -489,21 +496,22 @@ class MessageStore:
         ]
 
     def put_off_wanted_state(self, group: bytes, device: bytes, due_ms: int) -> None:
-        """Note that it was tried once more to fetch a state, and when the next time is."""
+        """Count a try to fetch a state, and set when the next is due."""
         self._db.execute(
             "UPDATE states_wanted SET due = ?, tries = tries + 1 WHERE conversation = ? AND device = ?",
             (due_ms, group, device),
         )
 
     def drop_wanted_state(self, group: bytes, device: bytes) -> None:
-        """Forget it: it is here."""
+        """Drop the entry of a state that was fetched."""
         self._db.execute("DELETE FROM states_wanted WHERE conversation = ? AND device = ?", (group, device))
 
     # ---- what was said -----------------------------------------------------------------------------------------
 
     def add_said(self, conversation: bytes, said: Said, *, unread: bool, held: bool, vanishes: int) -> bool:
-        """Keep an event. Return whether it is new: each counts once, by its sender and id. What comes by itself takes
-        the place of what somebody has told; of two who tell different things the same one counts on all devices."""
+        """Keep an event, once by its sender and id. Return True if it is new. An event from its author replaces
+        what somebody has passed on. If two have passed on different versions, the same one counts on all devices.
+        """
         event, encoded = said.event, said.event.encode()
         if said.told and not held:
             self.held.make_way(said.sender, event.id)
@@ -519,8 +527,9 @@ class MessageStore:
         return self._db.execute(ADD_SAID, row).rowcount > 0
 
     def read_events(self, conversation: bytes, *, target: bytes = b"", last: int | None = None) -> list[Said]:
-        """Return the events of a conversation, or those about one message of it, or about its `last` ones; what is
-        held back isn't among them."""
+        """Return the events of a conversation, or those about one of its messages, or about its `last` ones,
+        without those that are held back.
+        """
         query = f"SELECT {_SAID} FROM said WHERE conversation = ? AND NOT held"
         if target:
             rows = self._database.select_rows(f"{query} AND target = ?", conversation, target)
@@ -535,14 +544,16 @@ class MessageStore:
         return [self._open_said(row) for row in rows]
 
     def _open_said(self, row: tuple[bytes, bytes, bytes, bytes, bytes]) -> Said:
-        """Return what is kept as `_SAID` has it."""
+        """Return the event in a row with the columns `_SAID`."""
         event, *place, told = row
-        # What is the teller's own came by a session with their device, as what they write does.
+        # The teller's own event came through a session with their device, as do all that they write.
         teller = b"" if told == row[1] else told
         return Said(row[1], Event.parse(self._rows.open(event, "said", *place)), teller)
 
     def find_said(self, event: bytes, sender: bytes) -> list[tuple[bytes, Said]]:
-        """Return the conversation and what a sender has said by this id, where it is kept and doesn't vanish."""
+        """Return the sender's event with this id and its conversation, if it is kept, shown, and doesn't
+        disappear.
+        """
         rows = self._database.select_rows(
             f"SELECT {_SAID} FROM said WHERE sender = ? AND id = ? AND NOT held AND NOT vanishes",
             sender,
@@ -551,24 +562,27 @@ class MessageStore:
         return [(row[3], self._open_said(row)) for row in rows]
 
     def find_message(self, message: bytes, sender: bytes = b"") -> tuple[bytes, bytes, Event] | None:
-        """Return the conversation, sender and event of the message with this id, or None: of this sender, where one
-        is given, since whoever has seen an id can write by it."""
+        """Return the conversation, sender and event of the message with this id, or None. If `sender` is given, it
+        has to be theirs, since anybody can use an id that they have seen.
+        """
         found = (each for each in self.find_messages(message) if sender in (b"", each[1]))
         return next(found, None)
 
     def find_messages(self, message: bytes) -> list[tuple[bytes, bytes, Event]]:
-        """Return conversations, senders and events of all messages with this id, those that were told last."""
+        """Return conversations, senders and events of all messages with this id. Those that were passed on by
+        others come last.
+        """
         query = f"SELECT {_SAID} FROM said WHERE {IS_MESSAGE} ORDER BY told"
         rows = self._database.select_rows(query, {"id": message})
         return [(row[3], row[1], self._open_said(row).event) for row in rows]
 
     def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
-        """Return conversation, sender and id of the messages that nobody has marked as read, oldest first."""
+        """Return conversation, sender and id of the unread messages, oldest first."""
         query = "SELECT conversation, sender, id FROM said WHERE unread AND NOT held ORDER BY rowid"
         return self._database.select_rows(query)
 
     def list_unread_senders(self, kind: EventKind) -> list[bytes]:
-        """Return the senders of messages of a kind that nobody has marked as read, each as often as it wrote one."""
+        """Return the senders of unread messages of a kind, one for each message."""
         rows = self._database.select_rows("SELECT sender FROM said WHERE unread AND kind = ?", int(kind))
         return [each for (each,) in rows]
 
@@ -585,16 +599,18 @@ class MessageStore:
         return done.rowcount > 0
 
     def list_conversations(self) -> list[bytes]:
-        """Return the persons and groups with whom something was said, the newest last."""
+        """Return the persons and groups that have conversations, the newest last."""
         rows = self._database.select_rows(
             "SELECT conversation FROM said GROUP BY conversation ORDER BY MAX(rowid)"
         )
         return [each for (each,) in rows]
 
     def next_clock(self, conversation: bytes, now_ms: int) -> int:
-        """Return the clock of what is said now in a conversation: above all, and what has disappeared, if it can.
-        It is the time at least, since others may have said much that this device has never had. What is held back
-        doesn't count: somebody who isn't in a group would choose what place everybody's messages have."""
+        """Return the clock for a new event in a conversation: above all that are shown or have disappeared, if
+        possible. It is at least the time, since there may be events that this device has never received. Events
+        that are held back don't count: somebody who isn't in a group could otherwise choose the order of
+        everybody's messages.
+        """
         shown = self._database.select_rows(
             "SELECT clock FROM said WHERE conversation = ? AND NOT held ORDER BY clock DESC LIMIT 1",
             conversation,
@@ -614,7 +630,7 @@ class MessageStore:
         return [(row[3], self._open_said(row)) for row in rows]
 
     def set_vanishing(self, sender: bytes, message: bytes, at_ms: int) -> None:
-        """Have a message disappear at a time, if none was set."""
+        """Set when a message disappears, if that isn't set yet."""
         values = (at_ms, sender, message)
         self._db.execute("UPDATE said SET vanishes = ? WHERE sender = ? AND id = ? AND NOT vanishes", values)
 
@@ -625,7 +641,7 @@ class MessageStore:
         return None if at is None else int(at)
 
     def delete_vanished(self, now_ms: int) -> int:
-        """Delete messages that were to disappear by now, and events about them. Return their number."""
+        """Delete messages that were to disappear by now, and the events about them. Return the number of messages."""
         self._db.execute(
             "INSERT INTO vanished_clocks SELECT conversation, MAX(clock) FROM said WHERE vanishes AND vanishes <= ? "
             "AND NOT held GROUP BY conversation ON CONFLICT DO UPDATE SET clock = MAX(clock, excluded.clock)",
@@ -651,14 +667,14 @@ class MessageStore:
         )
 
     def read_receipts(self, message: bytes) -> dict[bytes, bool]:
-        """Return by person who has a message, and whether it was read."""
+        """Return the persons who have a message, and whether they have read it."""
         rows = self._database.select_rows(
             "SELECT person, MAX(read) FROM receipts WHERE message = ? GROUP BY person", message
         )
         return {person: bool(read) for person, read in rows}
 
     def is_new(self, digest: bytes) -> bool:
-        """Return whether an envelope is seen for the first time, and remember it."""
+        """Remember an envelope. Return True if it is seen for the first time."""
         done = self._db.execute("INSERT OR IGNORE INTO seen (digest) VALUES (?)", (digest,))
         number = done.lastrowid or 0
         if done.rowcount and number % _SWEEP == 0:

@@ -1,4 +1,4 @@
-"""How much a device's file has of what each person has said, counted as it comes and goes."""
+"""How much is kept of what each person has said, in a device's file. Triggers count it as it comes and goes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 from dtp.messaging.database import Database
 
-#: Rows are of what came by itself and is shown, of what is held back, and of what somebody has told of others.
+#: Kinds of rows: what came from its author and is shown, what is held back, and what was passed on by others.
 _SHOWN, _HELD, _TOLD = range(3)
 _TABLE: Final = """CREATE TABLE usage (
     person BLOB NOT NULL, conversation BLOB NOT NULL, kind INTEGER NOT NULL, events INTEGER NOT NULL,
     bytes INTEGER NOT NULL, PRIMARY KEY (person, conversation, kind)
 ) WITHOUT ROWID"""
-#: Whose a row is: of who told it, where it didn't come by itself.
+#: The person to whom a row counts: whoever has passed it on, otherwise its sender.
 _PERSON: Final = "CASE WHEN {row}told = x'' THEN {row}sender ELSE {row}told END"
 _KIND: Final = f"CASE WHEN {{row}}told != x'' THEN {_TOLD} WHEN {{row}}held THEN {_HELD} ELSE {_SHOWN} END"
 _KEY: Final = f"{_PERSON}, {{row}}conversation, {_KIND}"
@@ -42,7 +42,7 @@ class UsageStore:
 
     @staticmethod
     def list_statements(tables: set[str]) -> Iterator[str]:
-        """Yield what makes the counts in a file that has these tables: none where they are there."""
+        """Yield the statements that create the counts in a file with these tables; none if it has them."""
         if "usage" in tables:
             return
         yield _TABLE
@@ -59,23 +59,25 @@ class UsageStore:
             )
 
     def measure(self, person: bytes, conversation: bytes | None = None) -> KeptUsage:
-        """Return how much a person has said, in a conversation or in all; without what they have told of others."""
+        """Return how much a person has said, in one conversation or in all, without what they have passed on from
+        others.
+        """
         where, values = ("", ()) if conversation is None else (" AND conversation = ?", (conversation,))
         return self._measure(f"kind != {_TOLD}{where}", person, *values)
 
     def list_conversations(self, person: bytes) -> set[bytes]:
-        """Return where a person has said something."""
+        """Return the conversations in which a person has said something."""
         rows = self._database.select_rows(
             f"SELECT conversation FROM usage WHERE person = ? AND kind != {_TOLD} AND events", person
         )
         return {each for (each,) in rows}
 
     def measure_held(self, person: bytes) -> KeptUsage:
-        """Return how much is held back of what a person has said, but for what they have written to us alone."""
+        """Return how much of what a person has said is held back, without what they have written to us alone."""
         return self._measure(f"kind = {_HELD} AND conversation != ?", person, person)
 
     def measure_told(self, person: bytes) -> KeptUsage:
-        """Return how much a person has told of what others have said."""
+        """Return how much a person has passed on from others."""
         return self._measure(f"kind = {_TOLD}", person)
 
     def _measure(self, where: str, *values: bytes) -> KeptUsage:
