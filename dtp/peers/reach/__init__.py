@@ -1,1 +1,1 @@
-"""Reaching peers behind NATs: relays, what others observe, dial-back checks, hole punching."""
+"""Reaching peers behind NATs: relays, observed addresses, dial-back checks, hole punching."""

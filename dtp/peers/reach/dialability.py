@@ -1,4 +1,4 @@
-"""Whether this node can be dialled, by what others found that tried: a value."""
+"""Whether this node can be dialled, from the reports of peers that have tried. A value."""
 
 from __future__ import annotations
 
@@ -14,45 +14,49 @@ from dtp.bounded import BoundedDict
 from dtp.carriers.url import format_host
 from dtp.identity import PeerId
 
-#: Schemes at which others can be asked to dial.
+#: Schemes that others can be asked to dial.
 _DIALLED: Final = ("tcp", "quic", "ws")
 
 
 class DialOrigin(IntEnum):
-    """Where a peer is that reports whether it can dial the node. Only those farthest away count, since neighbours on
-    its network reach it in any case."""
+    """Where a reporting peer is. Only reports from the farthest origin count, since neighbours in this node's
+    network can reach it in any case.
+    """
 
-    #: This network, or this machine.
+    #: In this network, or on this machine.
     HERE = 0
-    #: Outside by its own word: it sees the node at an address that isn't one of its own, so through a NAT.
+    #: Outside by its own account: it sees the node at an address that isn't one of its own, so through a NAT.
     BEHIND_NAT = 1
-    #: The internet, as its address shows, wherever it says that it sees the node.
+    #: On the internet, as its own address shows, wherever it says that it sees the node.
     AFAR = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DialReport:
-    """What one peer has found."""
+    """The report of one peer."""
 
     origin: DialOrigin
-    #: The URLs at which it has reached the node: none if it could not.
+    #: The URLs at which it has reached the node; none if it couldn't.
     reached: tuple[str, ...] = ()
-    #: The network on the internet that it is in, which has one voice; "" for others, each of which has one.
+    #: The network on the internet that it is in, all of which count as one voice; "" for other peers, each of which
+    #: counts.
     network: str = ""
-    #: It has connected by itself, over a carrier that passes no NAT: so the node can be dialled, whatever it says.
+    #: True if it has connected by itself, over a carrier that passes no NAT: so the node can be dialled, whatever
+    #: it says.
     has_come: bool = False
 
     @property
     def can_dial(self) -> bool:
-        """Whether it reaches the node."""
+        """True if the peer can reach the node."""
         return self.has_come or bool(self.reached)
 
 
 class Dialability:
-    """What peers have found who tried to dial this node. Each counts once, with its last word, and so does each
-    network on the internet, since identities there cost nothing; bounded."""
+    """The reports of peers that have tried to dial this node. The last report of each peer counts, and one for each
+    network on the internet, since identities are free. The number of reports is bounded.
+    """
 
-    #: Peers whose word is kept.
+    #: Peers whose reports are kept.
     MOST: Final = 64
 
     def __init__(self) -> None:
@@ -62,19 +66,19 @@ class Dialability:
         return len(self._said)
 
     def add_report(self, peer: PeerId, report: DialReport) -> None:
-        """Note what `peer` has found."""
+        """Keep the report of `peer`."""
         self._said[peer] = report
 
     def remove_report(self, peer: PeerId) -> None:
-        """Remove what `peer` has reported."""
+        """Remove the report of `peer`."""
         self._said.pop(peer, None)
 
     def forget_reports(self) -> None:
-        """Forget what all have reported."""
+        """Remove all reports."""
         self._said.clear()
 
     def count_voices(self, origin: DialOrigin) -> int:
-        """Return how many have reported that are at least this far away: a network on the internet counts once."""
+        """Return the number of reports from at least this far away. A network on the internet counts once."""
         return len({each.network or peer for peer, each in self._said.items() if each.origin >= origin})
 
     @property
@@ -85,26 +89,31 @@ class Dialability:
 
     @property
     def verdict(self) -> bool | None:
-        """True if at least half of those that count say that it can be dialled at an address that it knows; None
-        before anybody has tried."""
+        """True if at least half of the reports that count say that the node can be dialled, at an address that it
+        knows; None before the first report.
+        """
         counted = self._counted_reports
         if not counted:
             return None
-        is_known = any(each.reached for each in counted)  # else it came by a port that only others know
+        is_known = any(
+            each.reached for each in counted
+        )  # otherwise it came through a port that only others know
         return is_known and 2 * sum(each.can_dial for each in counted) >= len(counted)
 
     @property
     def urls(self) -> list[str]:
-        """Where those that count have reached it; what most have reached comes first."""
+        """The URLs at which the peers that count have reached it, the most frequent first."""
         found = Counter(url for each in self._counted_reports for url in each.reached)
         return [url for url, _ in found.most_common()]
 
 
 def urls_to_try(seen: str, urls: Iterable[str], more: Sequence[str] = ()) -> list[str]:
-    """Return at which URLs a peer can be asked to dial that sees the node at `seen`, such as "tcp://192.0.2.7:4321".
+    """Return the URLs that a peer can be asked to dial that sees the node at `seen`, such as
+    "tcp://192.0.2.7:4321".
 
-    A peer dials only where it sees the node: the ports at which it listens (`urls`) at that host, `more` of that host
-    (ports that a router has given), and a UDP port as it is seen, which a NAT may have for everybody.
+    A peer dials only the host at which it sees the node. The URLs are the ports at which the node listens (`urls`)
+    at that host, those of `more` that are at that host (ports that a router has mapped), and the UDP port as it is
+    seen, which a NAT may have opened for everybody.
     """
     host = _host_of(seen)
     if not host:
@@ -119,7 +128,7 @@ def urls_to_try(seen: str, urls: Iterable[str], more: Sequence[str] = ()) -> lis
 
 
 def is_outside(seen: str, own: Collection[str]) -> bool:
-    """Return True if a peer that sees the node at `seen`, none of its `own` IP addresses, does so through a NAT."""
+    """Return True if a peer sees the node through a NAT: at `seen`, which is none of its `own` IP addresses."""
     host = _host_of(seen)
     try:
         return not ipaddress.ip_address(host).is_loopback and host not in own
@@ -128,7 +137,7 @@ def is_outside(seen: str, own: Collection[str]) -> bool:
 
 
 def _host_of(seen: str) -> str:
-    """Return the host of where a peer says that it sees the node; empty if that is no URL."""
+    """Return the host in the URL at which a peer sees the node; "" if it isn't a URL."""
     try:
         return urlsplit(seen).hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""What can go wrong with reaching others, by name, and why relays say no, by number (docs/wire.md, "Reach")."""
+"""Errors of reaching others, and the numbered reasons of refusals (docs/wire.md, "Reach")."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dtp.errors import LocalError, PeerError
 
 
 class ReachRefusal(IntEnum):
-    """Why a relay, or a peer that was asked, says no."""
+    """Why a relay, or a peer that was asked, refuses."""
 
     MALFORMED = 1
     NO_RESERVATION = 2
@@ -41,13 +41,13 @@ class ReachError(PeerError):
 
 
 class ReachMalformed(ReachError):
-    """A peer or a relay sent what can't be read, or what wasn't due."""
+    """A peer or a relay has sent a malformed message, or one that wasn't due."""
 
     code: ClassVar[str] = "reach-malformed"
 
 
 class RelayRefused(ReachError):
-    """A relay said no; `number` is a `ReachRefusal`."""
+    """A relay has refused; `number` is a `ReachRefusal`."""
 
     code: ClassVar[str] = "relay-refused"
 
@@ -57,6 +57,6 @@ class RelayRefused(ReachError):
 
 
 class RelayUrlError(LocalError):
-    """A relay's URL can't be meant; the message says what is wrong with it."""
+    """A relay's URL is invalid; the message says what is wrong with it."""
 
     code: ClassVar[str] = "relay-url"

@@ -1,7 +1,8 @@
-"""Dialling through a hole: where a relay has seen the peer, and from where its packets really come.
+"""Dialling through a hole: the address at which a relay has seen the peer, and those that its packets come from.
 
-A NAT that shows everybody another port makes the relay's word useless. But what the peer sends to open its NAT comes
-from the port that it has for us, if ours lets it in: so that one is dialled as well, and the first to answer stays.
+If a NAT uses another port for each destination, the relay's information is useless. But the packets that the peer
+sends to open its NAT come from the port that it has for us, if our NAT lets them in. So that port is dialled as
+well, and the first to answer is used.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ MOST_PORTS: Final = 3
 class Hole:
     """One attempt to dial a peer at `place`, the host and port that a relay has seen.
 
-    It is dialled at once, which is enough where its NAT lets everybody in, and once more when the NAT is known to be
-    open: QUIC alone would say its first packet again much later.
+    It is dialled at once, which is enough if its NAT lets everybody in, and again when the NAT is known to be open:
+    QUIC itself would repeat its first packet much later.
     """
 
     def __init__(self, endpoint: QuicEndpoint, place: tuple[str, int]) -> None:
@@ -37,14 +38,16 @@ class Hole:
         self._is_over = False
 
     def on_packet(self, address: tuple[Any, ...]) -> None:
-        """Process a packet that opens a NAT: from another port of the host, it shows where we reach the peer."""
+        """Process a packet that opens a NAT. If it comes from another port of the host, that is where the peer can
+        be reached.
+        """
         if address[:2] == self._place:
             self.on_opened()
         elif address[0] == self._place[0] and len(self._tasks) <= MOST_PORTS:
             self._try_place((str(address[0]), int(address[1])))
 
     def on_opened(self) -> None:
-        """Dial once more, now that the peer's NAT is open: the first packet was lost there."""
+        """Dial again, now that the peer's NAT is open: it has dropped the first packet."""
         if self._tasks and self._again is None and not self._is_over:
             self._again = self._start_dial(self._place)
 
@@ -61,7 +64,9 @@ class Hole:
         return [*self._tasks.values(), *([] if self._again is None else [self._again])]
 
     async def dial(self) -> QuicCarrier:
-        """Return the first carrier that is established, not started. `DialError`; cancel it to give up."""
+        """Return the first carrier that is established, not started yet. Raise `DialError`. Cancel this to
+        give up.
+        """
         self._try_place(self._place)
         changing: asyncio.Task[bool] | None = None
         found: asyncio.Task[QuicCarrier] | None = None
@@ -81,8 +86,9 @@ class Hole:
         return found.result()
 
     def _give_up(self, answer: asyncio.Task[QuicCarrier] | None) -> None:
-        """End what is not the answer, and dial nobody any more: packets may come meanwhile. Nothing is waited for:
-        who gave up while that went on would never have the answer."""
+        """Cancel all dials except the answer, and start no more when packets come. This doesn't wait: if the caller
+        were cancelled meanwhile, the answer would be lost.
+        """
         self._is_over = True
         for task in self._all:
             if task is not answer:
@@ -91,6 +97,6 @@ class Hole:
 
 
 def _end_carrier(task: asyncio.Task[QuicCarrier]) -> None:
-    """End what came of a dial that was given up, if anything did."""
+    """Abort the carrier of a cancelled dial, if there is one."""
     if not task.cancelled() and task.exception() is None:
         task.result().abort()

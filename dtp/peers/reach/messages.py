@@ -1,4 +1,4 @@
-"""What peers and relays say to each other: small MessagePack arrays behind their length (docs/wire.md, "Reach")."""
+"""The messages between peers and relays: small MessagePack arrays, each after its length (docs/wire.md, "Reach")."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dtp.peers.reach.errors import REFUSALS, ReachError, ReachMalformed, RelayRe
 
 #: The name of the relay's service, by convention.
 RELAY_SERVICE: Final = "dtp.relay"
-#: The longest message, bytes: four addresses and a nonce.
+#: The longest message, in bytes: four addresses and a nonce.
 MAX_MESSAGE: Final = 2048
-#: The longest address in one, bytes.
+#: The longest address in a message, in bytes.
 MAX_ADDRESS: Final = 256
 
 
 class ReachKind(IntEnum):
-    """What a message is, its first element."""
+    """The kind of a message, which is its first element."""
 
     RESERVE = 1
     RESERVED = 2
@@ -40,13 +40,13 @@ class ReachKind(IntEnum):
     REFUSED = 15
 
 
-#: What each kind has behind its number.
+#: The fields of each kind after its number.
 FIELDS: Final[Mapping[ReachKind, tuple[type, ...]]] = {
     ReachKind.RESERVE: (int,),  # seconds that are wanted
     ReachKind.RESERVED: (int, str, int, int),  # seconds, observed address, bytes and seconds of a circuit
-    ReachKind.CONNECT: (bytes,),  # whom, 32 bytes
-    ReachKind.INCOMING: (bytes, str),  # who asks, and where the relay sees them
-    ReachKind.ACCEPTED: (str,),  # where the relay sees the one who was asked for
+    ReachKind.CONNECT: (bytes,),  # the target, 32 bytes
+    ReachKind.INCOMING: (bytes, str),  # who asks, and where the relay sees it
+    ReachKind.ACCEPTED: (str,),  # where the relay sees the target
     ReachKind.OBSERVE: (),
     ReachKind.OBSERVED: (str,),
     ReachKind.CHECK: (list,),  # addresses
@@ -66,7 +66,7 @@ def encode(kind: ReachKind, *fields: object) -> bytes:
 
 
 def decode(body: bytes) -> tuple[ReachKind, tuple[Any, ...]]:
-    """Return a message's kind and fields. Raise `ReachMalformed`; more fields than are known are left out."""
+    """Return the kind and fields of a message. Raise `ReachMalformed`. Surplus fields are ignored."""
     match unpack(body, ReachMalformed, "a message", max_array_len=64, max_str_len=MAX_MESSAGE):
         case [int(number), *fields] if number in FIELDS:
             kind = ReachKind(number)
@@ -81,7 +81,7 @@ def decode(body: bytes) -> tuple[ReachKind, tuple[Any, ...]]:
 
 
 def _fits(field: Any, form: type) -> bool:
-    """Return True if a field is of its type, and no longer or smaller than it may be."""
+    """Return True if a field is of its type, and within its limits."""
     if form is int:
         return type(field) is int and field >= 0
     if form is list:
@@ -90,7 +90,7 @@ def _fits(field: Any, form: type) -> bool:
 
 
 async def read(stream: Stream) -> tuple[ReachKind, tuple[Any, ...]]:
-    """Return the next message. Raise `ReachMalformed`, `EOFError` at the end, or what broke the stream off."""
+    """Return the next message. Raise `ReachMalformed`, `EOFError` at the end, or the error that broke the stream."""
     size = int.from_bytes(await stream.readexactly(2))
     if not 0 < size <= MAX_MESSAGE:
         raise ReachMalformed(f"a message of {size} bytes")
@@ -108,16 +108,16 @@ async def expect(stream: Stream, kind: ReachKind) -> tuple[Any, ...]:
 
 
 def send_refusal(stream: Stream, code: int) -> None:
-    """Say no, and end the stream."""
+    """Refuse a request, and end the stream."""
     try:
         stream.write(encode(ReachKind.REFUSED, code))
         stream.close()
-    except DtpError:  # it is gone: nobody is there to be told
+    except DtpError:  # the peer is gone
         return
 
 
 def udp_address(url: str) -> tuple[str, int] | None:
-    """Return host and port of `quic://ip:port`; None for anything else, names among them."""
+    """Return the host and port of `quic://ip:port`; None for any other URL, and for host names."""
     scheme, _, place = url.partition("://")
     host, colon, port = place.rpartition(":")
     if (
@@ -151,6 +151,6 @@ __all__ = [
 
 
 def observed_url(connection: Connection) -> str:
-    """Return where a connection's newest carrier comes from, such as "quic://192.0.2.7:9000"; "" if none is."""
+    """Return the source of a connection's newest carrier, such as "quic://192.0.2.7:9000"; "" if it has none."""
     carriers = connection.stats.carriers
     return carriers[-1] if carriers else ""

@@ -1,6 +1,6 @@
-"""Whether a peer is reached at its place at a relay: found out by dialling it there, as nobody in particular.
+"""Checks whether a peer can be reached at its place at a relay, by dialling it there anonymously.
 
-A relay that gives places and leads nobody there would tell those who try from others if they said who they are.
+A relay that grants places and lets nobody through could tell such checks from other dials if they named themselves.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from dtp.session.codes import ConnectionRefused
 
 #: Seconds for each of the two dials: to the relay, and through it.
 DIAL_TIME: Final = 4.0
-#: What a dial that leads nowhere comes to.
+#: The errors of a dial that leads nowhere.
 _NOWHERE: Final = (TimeoutError, CarrierError, PeerError, LocalError)
 
 
 async def is_reached_at(place: RelayPlace, peer: PeerId, psk: bytes | None) -> bool | None:
-    """Return whether `peer` is reached at `place`; None where the relay lets nobody in: it may be away, or have a
-    price, which says nothing about its places. A connection of its own is made for it, and ended."""
+    """Return whether `peer` can be reached at `place`. Return None if the relay can't be connected to: it may be
+    offline or have a price, which says nothing about its places. A separate connection is made for this, and
+    closed.
+    """
     try:
         async with asyncio.timeout(DIAL_TIME):
             relay = await connect(place.address, psk=psk)
@@ -44,7 +46,7 @@ async def is_reached_at(place: RelayPlace, peer: PeerId, psk: bytes | None) -> b
         async with asyncio.timeout(DIAL_TIME):
             (await connect(there, psk=psk, dial_carrier=client.dial)).abort()
         return True
-    except ConnectionRefused:  # it has proven who it is before it said no
+    except ConnectionRefused:  # it has authenticated itself before refusing
         return True
     except _NOWHERE:
         return False
@@ -54,22 +56,25 @@ async def is_reached_at(place: RelayPlace, peer: PeerId, psk: bytes | None) -> b
 
 
 class CheckBook:
-    """Which peers have asked this node to dial, and how often they may: a value. The time is an argument."""
+    """Which peers have asked this node to dial, and how often they may. A value: the time is an argument."""
 
     def __init__(self, pause: float, at_once: int, peers: int) -> None:
-        """`pause` seconds between two questions of one peer, `at_once` of all that are being answered, and half of
-        that of one network on the internet; `peers` are remembered."""
+        """`pause` is the seconds between two requests of one peer, `at_once` the requests that are carried out at a
+        time, of which one network on the internet may have half. `peers` are remembered.
+        """
         self._pause, self._at_once = pause, at_once
         self._asked: BoundedDict[PeerId, float] = BoundedDict(peers)
-        #: How many are being answered, by network.
+        #: Requests that are being carried out, by network.
         self._running = Counter[str]()
 
     def __len__(self) -> int:
-        """Return how many peers are remembered."""
+        """Return the number of remembered peers."""
         return len(self._asked)
 
     def begin_answer(self, peer: PeerId, source: str, now: float) -> bool:
-        """Return True if `peer`, which comes from `source`, may be answered now; `end_answer` says that it was."""
+        """Return True if a request of `peer`, which comes from `source`, may be carried out now. Call `end_answer`
+        afterwards.
+        """
         network = network_of_source(source)
         is_full = self._running.total() >= self._at_once or 2 * self._running[network] >= self._at_once
         if is_full or now < self._asked.get(peer, float("-inf")) + self._pause:
@@ -79,7 +84,7 @@ class CheckBook:
         return True
 
     def end_answer(self, source: str) -> None:
-        """Note that an answer has been given to a peer that comes from `source`."""
+        """Note that a request from `source` was answered."""
         network = network_of_source(source)
         self._running[network] -= 1
-        self._running += Counter()  # only those that have any are kept
+        self._running += Counter()  # drops networks without requests

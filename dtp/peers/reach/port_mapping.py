@@ -1,6 +1,6 @@
-"""Ports of a router that lead here, by UPnP: for routers that let programs ask, and networks that allow it.
+"""Maps ports of a router to this machine by UPnP, if the router and the network allow programs to do that.
 
-By the library `miniupnpc` (`pip install 'dtp-sockets[upnp]'`), which waits for the network: each call is in a thread.
+Uses the library `miniupnpc` (`pip install 'dtp-sockets[upnp]'`), which blocks, so each call runs in a thread.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ T = TypeVar("T")
 
 #: Milliseconds in which a router has to answer a search.
 SEARCH: Final = 1000
-#: Seconds that a mapping is asked for, and when it is renewed: a program that is gone leaves nothing for long.
+#: Seconds for which a mapping is requested, and after which it is renewed: a program that dies leaves none for
+#: long.
 LIFETIME: Final = 3600
 RENEW: Final = 1200.0
-#: Seconds until a router that did not confirm it is looked for again, then twice as long each time, up to the time
-#: between renewals: one that is restarted answers after a minute or two.
+#: Seconds until a router that didn't confirm the mapping is searched for again; then twice as long each time, up to
+#: the renewal time. A restarted router answers after a minute or two.
 RETRY: Final = 60.0
-#: Ports that are tried in turn when the router has given away the one that is wanted.
+#: Other ports that are tried if the router has already mapped the wanted one.
 _OTHERS: Final = 4
 _NAME: Final = "dtp"
 
 
 class PortMappingError(CarrierError):
-    """No router gives a port: there is none that speaks UPnP, it says no, or it has no public address itself."""
+    """No router maps a port: none answers by UPnP, it refuses, or it has no public address itself."""
 
     code: ClassVar[str] = "port-mapping"
 
@@ -51,14 +52,14 @@ def _client() -> Any:
 
 
 class PortMapping:
-    """A port of the router that leads to `port` here, while this is open: `async with`.
+    """A port of the router that leads to `port` here, while this is open: use `async with`.
 
-    `protocol` is "UDP" for `quic:` and "TCP" for all else. Where the router has given the same port away, another
-    one is taken. `address` is what others dial; it is renewed, and given back at the end. A router that gives ports
-    for good only keeps it when the program dies.
+    `protocol` is "UDP" for `quic:`, and "TCP" for everything else. If the router has mapped the same port already,
+    another one is used. `address` is what others dial. The mapping is renewed, and removed at the end. A router
+    that only has permanent mappings keeps it if the program dies.
 
-    A router that doesn't confirm the port, as after a restart, is looked for anew, and asked again. `on_change` is
-    called whenever `address` has become another one.
+    If a router doesn't confirm the mapping, for example after a restart, it is searched for and asked again.
+    `on_change` is called whenever `address` has changed.
     """
 
     def __init__(
@@ -69,20 +70,20 @@ class PortMapping:
         renew: float = RENEW,
         make_client: Callable[[], Any] = _client,
     ) -> None:
-        """Map `port`, renewed every so many seconds. `make_client` makes the library's object."""
+        """Map `port`, and renew that every `renew` seconds. `make_client` creates the library's object."""
         self._pause = renew
         self._port, self._protocol = port, protocol
         self._make_client = make_client
         self._router: Any = None
         self._outside = self._lifetime = 0
         self._renewing = SupervisedTask(self._renew_mapping, name="dtp-port-mapping")
-        #: Host and port as others dial them, such as "192.0.2.7:9000"; "" while it isn't open, and while no router
-        #: confirms it.
+        #: Host and port as others dial them, such as "192.0.2.7:9000"; "" while this isn't open, or while no router
+        #: confirms the mapping.
         self.address = ""
         self.on_change: Callable[[], object] = lambda: None
 
     async def __aenter__(self) -> PortMapping:
-        """Ask for it. Raise `PortMappingError`, `MissingLibraryError`."""
+        """Request the mapping. Raise `PortMappingError` or `MissingLibraryError`."""
         self.address = await self._look_for_router()
         self._renewing.start()
         return self
@@ -96,7 +97,7 @@ class PortMapping:
             log.info("%s; the mapping ends by itself", error)
 
     async def _look_for_router(self) -> str:
-        """Return where the port is dialled, of the router that answers now."""
+        """Request the mapping from the router that answers now, and return the address."""
         self._router, self._outside = self._make_client(), 0
         await self._run_in_thread(self._find_router)
         return await self._run_in_thread(self._request_port)
@@ -106,13 +107,14 @@ class PortMapping:
         router.discoverdelay = SEARCH
         try:
             router.discover()
-        except Exception as error:  # the library raises that itself where nobody answers, and says "Success"
+        except Exception as error:  # the library raises this if nobody answers, with the text "Success"
             raise PortMappingError("no router answers by UPnP") from error
         router.selectigd()
 
     def _request_port(self) -> str:
-        """Ask again for the port that the router gave, or for another one: its errors don't say what it would
-        give. Return where it is dialled."""
+        """Request the port that the router has mapped again, or a new one: its errors don't say which it would map.
+        Return the address.
+        """
         host = self._read_host()
         if self._outside:
             self._add_mapping(self._outside, self._lifetime)
@@ -121,7 +123,7 @@ class PortMapping:
         return format_host(host, self._outside)
 
     def _read_host(self) -> str:
-        """Return the router's own address, which has to be a public one."""
+        """Return the router's own address. Raise `PortMappingError` unless it is public."""
         host = str(self._router.externalipaddress())
         try:
             is_public = ipaddress.ip_address(host).is_global
@@ -134,7 +136,10 @@ class PortMapping:
     def _request_new_port(self) -> None:
         others = [random.randrange(1024, 1 << 16) for _ in range(_OTHERS)]
         wanted = [(port, LIFETIME) for port in (self._port, *others)]
-        for outside, lifetime in (*wanted, (self._port, 0)):  # 0: for good; some routers give nothing else
+        for outside, lifetime in (
+            *wanted,
+            (self._port, 0),
+        ):  # 0: permanent; some routers support nothing else
             try:
                 self._add_mapping(outside, lifetime)
             except PortMappingError as error:
@@ -167,7 +172,7 @@ class PortMapping:
                 self.on_change()
 
     async def _renew_port(self) -> str:
-        """Return where the port is dialled, of the router that gave it or, where that doesn't confirm it, anew."""
+        """Renew the mapping, and return the address. If the router doesn't confirm it, search for a router again."""
         try:
             return await self._run_in_thread(self._request_port)
         except PortMappingError as error:
@@ -175,7 +180,7 @@ class PortMapping:
             return await self._look_for_router()
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
-        """Do `work` in a thread, since the library waits for the network; its errors have no type of their own."""
+        """Run `work` in a thread, since the library blocks. Its errors have no type of their own."""
         try:
             return await asyncio.to_thread(work)
         except PortMappingError:

@@ -1,7 +1,8 @@
-"""Who may have packets sent where, as a value: so that nobody can be made to send to third parties, or much.
+"""Decides who may have packets sent where, as a value, so that nobody can make this node send to third parties, or
+much.
 
-Packets go only to where a relay has seen the one who asks, and that one was joined with us by it just now. They are
-`PUNCHES` small ones each time, less than asking takes, and so often at most.
+Packets are sent only to the address at which a relay has seen the peer that asks, if the relay has joined it with
+us just now. They are `PUNCHES` small ones each time, fewer bytes than the request, and not too often.
 """
 
 from __future__ import annotations
@@ -12,28 +13,30 @@ from typing import Final
 from dtp.bounded import BoundedDict
 from dtp.identity import PeerId
 
-#: What is sent to open a NAT: no QUIC packet begins so (RFC 9000, 17), so its reader drops it.
+#: The packet that opens a NAT. No QUIC packet begins like this (RFC 9000, 17), so QUIC drops it.
 PACKET: Final = b"\x00dtp"
-#: When packets are sent after one is asked for, in seconds: some get lost, and NATs answer after a while.
+#: Seconds after a request at which packets are sent: some get lost, and NATs react after a while.
 PUNCHES: Final = (0.0, 0.05, 0.1, 0.2, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
 class PunchLimits:
-    """How much may be asked of this side; each has its reason."""
+    """How much others may request; each limit has its reason."""
 
-    #: Seconds that a relay's word holds: the peer dials, and asks at once.
+    #: Seconds for which a relay's observation counts: the peer dials, and asks at once.
     believed: float = 60.0
-    #: Seconds between two times for one peer: an attempt takes three.
+    #: Seconds between two requests of one peer: an attempt takes three.
     pause: float = 2.0
-    #: Times in a minute for all peers together: 5 packets of 4 bytes each, so 20 packets a second at most.
+    #: Requests per minute for all peers together: 5 packets of 4 bytes each, so at most 20 packets a second.
     a_minute: int = 240
     #: Peers that are remembered.
     peers: int = 1024
 
 
 class PunchBook:
-    """What relays have said of peers that come by them, and when each peer has asked. The time is an argument."""
+    """What relays have said about peers that come through them, and when each peer has asked. The time is an
+    argument.
+    """
 
     def __init__(self, limits: PunchLimits | None = None) -> None:
         self.limits = limits or PunchLimits()
@@ -46,12 +49,12 @@ class PunchBook:
         self._seen[peer] = (now, place)
 
     def place_of(self, peer: PeerId, now: float) -> tuple[str, int] | None:
-        """Return where packets for `peer` may go, or None. Nothing is counted."""
+        """Return the address to which packets for `peer` may be sent, or None. Nothing is counted."""
         since, place = self._seen.get(peer, (float("-inf"), ("", 0)))
         return place if now <= since + self.limits.believed else None
 
     def request_place(self, peer: PeerId, now: float) -> tuple[str, int] | None:
-        """Return where the packets go that `peer` asks for, or None if it gets none. It is counted."""
+        """Count a request of `peer`, and return the address to send packets to, or None if it is refused."""
         place = self.place_of(peer, now)
         if place is None or now < self._asked.get(peer, float("-inf")) + self.limits.pause:
             return None
@@ -66,9 +69,9 @@ class PunchBook:
 
 
 class Observations:
-    """Where others see this side: bounded, and believed by how many say the same."""
+    """The addresses at which others see this side, up to a limit. They are trusted by how many say the same."""
 
-    #: Peers whose word is kept.
+    #: Peers whose observations are kept.
     MOST: Final = 64
 
     def __init__(self) -> None:
@@ -79,7 +82,7 @@ class Observations:
         self._said[peer] = url
 
     def observed_urls(self, least: int = 1) -> list[str]:
-        """Return the URLs that at least `least` peers say, the most frequent first."""
+        """Return the URLs that at least `least` peers have observed, the most frequent first."""
         counts: dict[str, int] = {}
         for url in self._said.values():
             counts[url] = counts.get(url, 0) + 1

@@ -1,6 +1,6 @@
-"""How a node is reached, and how a connection through a relay gets a direct carrier.
+"""How a node can be reached, and how a connection through a relay gets a direct carrier.
 
-Source: docs/wire.md, "Reach"; docs/reachability.md says what that is good for.
+Source: docs/wire.md, "Reach". docs/reachability.md explains what this is for.
 """
 
 from __future__ import annotations
@@ -44,34 +44,34 @@ log = logging.getLogger("dtp.peers")
 
 #: The protocol on links.
 REACH_PROTOCOL: Final = "reach/1"
-#: Seconds for an answer on a link.
+#: Seconds to wait for an answer on a link.
 PATIENCE: Final = 10.0
-#: How long each attempt to dial through a hole may take, seconds: a round trip or three, with one packet lost.
+#: Seconds that each attempt to dial through a hole may take: one to three round trips, with one packet lost.
 ATTEMPTS: Final = (0.6, 1.2, 2.4)
-#: Addresses that one is asked to dial back at most, and seconds for each.
+#: Addresses that a peer is asked to dial back, at most, and seconds for each.
 MOST_CHECKED: Final = 4
 CHECK_TIME: Final = 4.0
-#: Questions at once for which this node dials, and seconds between two of one peer.
+#: Requests at once for which this node dials, and seconds between two of one peer.
 CHECKS_AT_ONCE: Final = 8
 CHECK_PAUSE: Final = 10.0
-#: Ways to a relay by which a place there is tried: by UDP and by TCP.
+#: Ways to a relay that are tried for a place there: UDP and TCP.
 MOST_PLACE_WAYS: Final = 2
 _CHECKED_SCHEMES: Final = ("tcp", "quic", "ws")
 
 
 class Reach:
-    """What a node does to be reached. `close` ends it; what it listens at belongs to the listener.
+    """Makes a node reachable. `close` ends this; what it listens at belongs to the listener.
 
-    A node makes one, and then, in this order:
+    A node creates one, and then does the following, in this order:
 
     1. `links.protocols[REACH_PROTOCOL] = reach.serve_stream`, and `dial_carrier=reach.dial_carrier` wherever it
-       connects: so relays and peers see the UDP port at which it listens.
+       connects, so that relays and peers see the UDP port at which it listens.
     2. `await reach.listen(listener, "quic://0.0.0.0:9000")` for its UDP address, and `await reach.reserve(listener,
-       "relay://host:port?relay=dtp1...&via=quic")` for each relay that is to stand in where it can't be dialled; the
+       "relay://host:port?relay=dtp1...&via=quic")` for each relay to be used where it can't be dialled directly; the
        URLs of both go into its record.
-    3. `await reach.upgrade_connection(connection, link)` for a connection that came about by a relay, in a task: True
-       once it has a direct carrier. `await reach.ask_endpoint(link)` and `await reach.check_urls(link, urls)` for
-       each new link tell where others see it and which addresses can be dialled.
+    3. `await reach.upgrade_connection(connection, link)`, in a task, for a connection through a relay: it returns
+       True once there is a direct carrier. For each new link, `await reach.ask_endpoint(link)` and
+       `await reach.check_urls(link, urls)` find out where others see it, and which addresses can be dialled.
     """
 
     def __init__(
@@ -82,15 +82,16 @@ class Reach:
         connect_relay: ConnectRelay | None = None,
         limits: PunchLimits | None = None,
     ) -> None:
-        """`psk` is that of a private network, which its relays then are of, too. `connect_relay` gives connections to
-        relays, for instance where these have a price; without it they are unpaid."""
+        """`psk` is that of a private network; its relays have to be in the network, too. `connect_relay` connects
+        to relays, for example to those that have a price; by default they aren't paid.
+        """
         self.identity = identity
         self._psk = psk
-        #: Returns the ways by which a relay is reached to which there is a link; none where there is no link.
+        #: Returns the ways to a relay to which there is a link; none if there is no link.
         self.list_ways: Callable[[PeerId], Sequence[RelayPlace]] = lambda relay: ()
         #: Where others see this node.
         self.observations = Observations()
-        #: Attempts to get direct carriers, how they ended, and questions that were refused.
+        #: Counts of attempts to get direct carriers, of their results, and of refused requests.
         self.counters: Counter[str] = Counter()
         self._punches = PunchBook(limits)
         self._connect_relay = connect_relay or self._connect_address
@@ -109,14 +110,14 @@ class Reach:
     # ---- being dialled ------------------------------------------------------------------------------------
 
     async def listen(self, listener: Listener, url: str) -> list[str]:
-        """Listen at a `quic:` URL, and dial from there as well from now on; return the URLs with real ports."""
+        """Listen at a `quic:` URL, and also dial from there from now on. Return the URLs with the actual ports."""
         before = set(listener.urls)
         await listener.add(url)
         self.use_listener(listener)
         return [each for each in listener.urls if each not in before]
 
     def use_listener(self, listener: Listener) -> None:
-        """Dial from the UDP port of `listener` that was added last, from now on; from any port if it has none."""
+        """Dial from the UDP port that was last added to `listener` from now on, or from any port if it has none."""
         if not any(url.startswith("quic:") for url in listener.urls):
             self._endpoint = None
             return
@@ -127,7 +128,9 @@ class Reach:
         self._endpoint.on_stray = self._on_stray
 
     async def reserve(self, listener: Listener, url: str) -> Reservation:
-        """Be dialled at a relay from now on; return the place there. Raise `ListenError`, `RelayRefused`."""
+        """Reserve a place at a relay, at which this node can be dialled from now on, and return it. Raise
+        `ListenError` or `RelayRefused`.
+        """
         place = RelayPlace.parse(url)
         own = place.url_for(self.identity.id)
         await listener.add(url, self._kind)
@@ -151,7 +154,7 @@ class Reach:
     # ---- dialling -----------------------------------------------------------------------------------------
 
     async def dial_carrier(self, url: str) -> Carrier:
-        """Dial a carrier's URL as this node: QUIC from the port at which it listens, relays as its identity."""
+        """Dial a carrier's URL as this node: QUIC from the port at which it listens, and relays with its identity."""
         scheme = url.partition(":")[0]
         if scheme == "relay":
             place = RelayPlace.parse(url)
@@ -166,7 +169,7 @@ class Reach:
         return await carriers.dial(url)
 
     async def _own_family(self, url: str) -> tuple[Any, ...] | None:
-        """Return the first address of a URL's host that the own socket can send to, or None."""
+        """Return the first address of a URL's host that this node's own socket can send to, or None."""
         assert self._endpoint is not None
         parts = urlsplit(url)
         if parts.hostname is None or parts.port is None:
@@ -185,10 +188,12 @@ class Reach:
     # ---- a direct carrier instead of the relay ------------------------------------------------------------
 
     async def upgrade_connection(self, connection: Connection, link: PeerLink) -> bool:
-        """Get `connection`, which this side has dialled through a relay, a direct carrier; True if it has one.
+        """Add a direct carrier to `connection`, which this side has dialled through a relay. Return True if it has
+        one.
 
-        `link` is a link to the same peer, be it `connection`'s own. The relayed carrier is closed once the direct one
-        is there; streams go on. Try `ATTEMPTS` times, and give up where either NAT shows everybody another port.
+        `link` is a link to the same peer; it may be `connection`'s own. The relayed carrier is closed once the
+        direct one is there, and streams continue. There are `ATTEMPTS` attempts; they fail if either NAT uses
+        another port for each destination.
         """
         if self._endpoint is None or link.peer != connection.peer or connection in self._upgrading:
             return False
@@ -213,13 +218,14 @@ class Reach:
         return False
 
     def give_relays_up(self, connection: Connection) -> None:
-        """Close the relayed carriers of a connection that has got a direct one; streams go on."""
+        """Close the relayed carriers of a connection that has a direct one. Streams continue."""
         connection.drop_carriers(lambda carrier: carrier.scheme == "relay")
         self.counters["direct"] += 1
 
     async def _seen_place(self, connection: Connection) -> tuple[str, int] | None:
-        """Return where a relay sees the peer of a connection, or None. If it said so long ago, it is asked again, and
-        tells the peer of this side, too: either may be elsewhere by now, or have forgotten."""
+        """Return the address at which a relay sees the peer of a connection, or None. If that is old, the relay is
+        asked again, which also tells the peer about this side: either may have moved, or have forgotten.
+        """
         now = asyncio.get_running_loop().time()
         since, _ = self._relayed.get(connection.peer, (float("-inf"), ""))
         if now > since + self._punches.limits.believed / 2:
@@ -228,7 +234,7 @@ class Reach:
         return udp_address(self._relayed.get(connection.peer, (0.0, ""))[1])
 
     def _ask_for_punches(self, link: PeerLink) -> asyncio.Task[bool]:
-        """Have the peer open its NAT; for several connections to it at a time it does that once."""
+        """Ask the peer to open its NAT, once for several connections to it at the same time."""
         now = asyncio.get_running_loop().time()
         since, asking = self._opened.get(link.peer, (float("-inf"), None))
         if asking is None or now > since + sum(ATTEMPTS):
@@ -251,7 +257,7 @@ class Reach:
     async def _dial_through(
         self, connection: Connection, place: tuple[str, int], patience: float, asking: asyncio.Task[bool]
     ) -> bool:
-        """Dial, while `asking` has the peer open its NAT: where that is open already it takes less."""
+        """Dial while `asking` has the peer open its NAT. If it is open already, dialling takes less time."""
         endpoint = self._endpoint
         assert endpoint is not None
         hole = Hole(endpoint, place)
@@ -278,7 +284,9 @@ class Reach:
     # ---- what others see ------------------------------------------------------------------------------------
 
     async def ask_endpoint(self, link: PeerLink) -> str:
-        """Return where the peer of `link` sees this node, such as "quic://192.0.2.7:9000"; "" through a relay."""
+        """Return the URL at which the peer of `link` sees this node, such as "quic://192.0.2.7:9000"; "" through a
+        relay.
+        """
         async with asyncio.timeout(PATIENCE):
             stream = await link.open(REACH_PROTOCOL)
             stream.write(encode(ReachKind.OBSERVE))
@@ -289,8 +297,9 @@ class Reach:
         return str(seen)
 
     async def check_urls(self, link: PeerLink, urls: Sequence[str]) -> list[str]:
-        """Return those of `urls` at which the peer of `link` has reached this node. It dials only where it sees this
-        node anyway: others' addresses are left out. Raise `RelayRefused` if it doesn't."""
+        """Return those of `urls` at which the peer of `link` has reached this node. The peer dials only the host at
+        which it sees this node. Raise `RelayRefused` if it refuses.
+        """
         async with asyncio.timeout(PATIENCE + CHECK_TIME):
             stream = await link.open(REACH_PROTOCOL)
             stream.write(encode(ReachKind.CHECK, list(urls)[:MOST_CHECKED]))
@@ -299,13 +308,15 @@ class Reach:
         return [url for url in urls if url in reached]
 
     async def try_place(self, place: RelayPlace) -> bool | None:
-        """Return whether this node is reached at its place at a relay, by dialling it as somebody else; None where
-        the relay lets nobody in."""
+        """Return whether this node can be reached at its place at a relay, by dialling it anonymously; None if the
+        relay can't be connected to.
+        """
         return await is_reached_at(place, self.identity.id, self._psk)
 
     async def check_place(self, link: PeerLink, relay: PeerId) -> bool | None:
-        """Return whether the peer of `link` reaches this node at its place at `relay`; None where it can't tell, as
-        when it isn't linked to that relay."""
+        """Return whether the peer of `link` can reach this node at its place at `relay`; None if it can't tell, for
+        example because it has no link to that relay.
+        """
         try:
             async with asyncio.timeout(PATIENCE + 2 * DIAL_TIME):
                 stream = await link.open(REACH_PROTOCOL)
@@ -317,10 +328,10 @@ class Reach:
             return None
         return bool(reached)
 
-    # ---- others ask -----------------------------------------------------------------------------------------
+    # ---- requests of others ---------------------------------------------------------------------------------
 
     async def serve_stream(self, link: PeerLink, stream: Stream) -> None:
-        """Answer what a peer asks on one stream of `REACH_PROTOCOL`: the handler for `PeerLinks.protocols`."""
+        """Answer a request on one stream of `REACH_PROTOCOL`: the handler for `PeerLinks.protocols`."""
         async with asyncio.timeout(PATIENCE):
             kind, fields = await read(stream)
         answer = _ANSWERS.get(kind)
@@ -368,8 +379,9 @@ class Reach:
         stream.write_eof()
 
     async def _serve_check_place(self, link: PeerLink, stream: Stream, relay: bytes) -> None:
-        """Dial a peer at its place at a relay. Only a relay is dialled to which there is a link, where it was reached
-        for that, or comes from: nobody is made to dial anybody else."""
+        """Dial a peer at its place at a relay. Only relays with a link to this node are dialled, at the addresses
+        where it has reached them or that they come from, so nobody can make it dial others.
+        """
         ways = self.list_ways(PeerId(relay))[:MOST_PLACE_WAYS]
         if not ways:
             send_refusal(stream, ReachRefusal.NOT_OFFERED)
@@ -387,7 +399,9 @@ class Reach:
         stream.write_eof()
 
     def _begin_check(self, link: PeerLink, stream: Stream) -> bool:
-        """Return True if this node dials for the peer of `link` now; else refuse. Whoever begins ends it."""
+        """Return True if this node may dial for the peer of `link` now; otherwise refuse. The caller has to call
+        `end_answer`.
+        """
         begun = self._dialled_for.begin_answer(link.peer, link.source, asyncio.get_running_loop().time())
         if not begun:
             self.counters["checks-refused"] += 1
@@ -395,7 +409,9 @@ class Reach:
         return begun
 
     async def _is_reached(self, peer: PeerId, url: str) -> bool:
-        """Return True if `peer` answers there; from a port that it has never sent to, so that no NAT knows it."""
+        """Return True if `peer` answers at `url`. It is dialled from a port that it has never sent to, and which no
+        NAT knows.
+        """
         try:
             async with asyncio.timeout(CHECK_TIME):
                 async with connect(Address.direct(peer, url, PRESENCE), psk=self._psk):
@@ -406,7 +422,7 @@ class Reach:
     # ---- the end --------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End the connections to relays that were made for dialling. Idempotent."""
+        """Close the connections to relays that were made for dialling. Idempotent."""
         await self._tasks.stop()
         await self._client.close()
 
@@ -420,12 +436,14 @@ _ANSWERS: Final[dict[ReachKind, Callable[..., Awaitable[None]]]] = {
 
 
 def may_dial_back(url: str, peer: PeerId, source: str) -> bool:
-    """Return True if a URL is at the address from which the asker comes: nobody is made to dial anybody else."""
+    """Return True if a URL is at the address that the request comes from, so that nobody can make this node dial
+    others.
+    """
     try:
         parts = urlsplit(url)
         host, port = ipaddress.ip_address(parts.hostname or ""), parts.port
         came_from = ipaddress.ip_address(source)
-    except ValueError:  # a name, or no IP address at all, as through a relay
+    except ValueError:  # a host name, or no IP address at all, as through a relay
         return False
     try:
         Address.direct(peer, url)
@@ -435,7 +453,7 @@ def may_dial_back(url: str, peer: PeerId, source: str) -> bool:
 
 
 def is_relay(url: str) -> bool:
-    """Return True if a carrier's URL is of one through a relay."""
+    """Return True for the URL of a carrier through a relay."""
     return url.startswith("relay:")
 
 

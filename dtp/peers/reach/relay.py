@@ -1,8 +1,8 @@
-"""A relay: it joins a stream of whoever dials with one of whoever has a reservation, and reads neither.
+"""A relay: it joins a stream of a dialling peer with one of a peer that has a reservation, and can read neither.
 
-Source: docs/wire.md, "Reach". Both ends shake hands through it, so it sees ciphertext, and whom it joins with whom.
-`Relay.serve_connection` is the handler of a service, by convention `RELAY_SERVICE`; where that service has a price,
-each side pays for the connection by which it comes, as for any other service (`dtp.serve`).
+Source: docs/wire.md, "Reach". Both ends do their handshake through it, so it sees only ciphertext, and whom it
+joins with whom. `Relay.serve_connection` is the handler of a service, by convention `RELAY_SERVICE`. If that
+service has a price, each side pays for its own connection, as for any other service (`dtp.serve`).
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.peers")
 
-#: Bytes passed on at once.
+#: Bytes that are passed on at once.
 _PIECE: Final = 64 * 1024
-#: Streams that one connection may have at work: those that are joined are bounded by the book.
+#: Requests that one connection may have in progress. Joined streams are bounded by the book.
 _REQUESTS: Final = 16
-#: Codes by which the streams of a circuit are reset: it has had its bytes or its time, or was in the way of others;
+#: Codes with which the streams of a circuit are reset: its bytes or its time are used up, or it blocked others; and
 #: the other side broke off.
 CIRCUIT_OVER, CIRCUIT_BROKEN = 2, 3
 
 
 class Relay:
-    """The service. `stop` ends what it does; connections belong to their listener."""
+    """The service. It ends with its connections, which belong to their listener."""
 
     def __init__(self, limits: RelayLimits | None = None) -> None:
         self.book = RelayBook(limits or RelayLimits())
-        #: Bytes passed on, circuits that were joined, and how circuits have ended.
+        #: Counts of bytes passed on, of joined circuits, and of how circuits have ended.
         self.counters: Counter[str] = Counter()
         self._reserved: dict[PeerId, Connection] = {}
         self._requests: Counter[Connection] = Counter()
@@ -62,7 +62,7 @@ class Relay:
             self._release_reservation(connection)
 
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
+        """Serve one stream until it ends. For programs that accept a connection's streams themselves."""
         if self._requests[connection] >= _REQUESTS:
             send_refusal(stream, ReachRefusal.TOO_OFTEN)
             return
@@ -70,13 +70,13 @@ class Relay:
         await self._serve_request(connection, stream)
 
     def _release_reservation(self, connection: Connection) -> None:
-        """Release the reservation of the connection's peer, if it was made by this connection."""
+        """Release the reservation of the connection's peer, if this connection has made it."""
         if self._reserved.get(connection.peer) is connection:
             del self._reserved[connection.peer]
             self.book.release_reservation(connection.peer)
 
     async def _serve_request(self, connection: Connection, stream: Stream) -> None:
-        """Answer one request. It counts for its connection until it is answered, or its circuit is joined."""
+        """Answer one request. It counts for its connection until it is answered or its circuit is joined."""
         waiting = True
 
         def served() -> None:
@@ -112,7 +112,7 @@ class Relay:
         except (ReachError, PeerIdError, EOFError, TimeoutError):
             self.counters["malformed"] += 1
             send_refusal(stream, ReachRefusal.MALFORMED)
-        except DtpError as error:  # whoever asked is gone
+        except DtpError as error:  # the peer is gone
             if self._failed_log.may_log(connection.peer.short):
                 log.info("%r: %s", connection, error)
         finally:
@@ -145,7 +145,8 @@ class Relay:
         self, connection: Connection, stream: Stream, target: PeerId, served: Callable[[], None]
     ) -> None:
         """Ask the target to accept, then forward in both directions until the circuit is over. `served` is called
-        once it is joined: from then on the book bounds it."""
+        once it is joined: from then on the book bounds it.
+        """
         there = self._reserved.get(target)
         if there is None:
             self.book.release_reservation(target)
@@ -168,7 +169,7 @@ class Relay:
         served()
         self.counters["circuits"] += 1
         circuit = _Circuit(self, target, stream, far)
-        if self._looking is None or self._looking.done():  # for one alone, or it would look too often
+        if self._looking is None or self._looking.done():  # only one task, or it would check too often
             self._looking = self._tasks.start(self._look_for_stuck(), name="dtp-relay-stuck")
         self._circuits |= dict.fromkeys((stream, far), circuit.end)
         try:
@@ -183,7 +184,7 @@ class Relay:
 
 
 class _Circuit:
-    """Two streams that are joined, and the bytes and the time that they have left."""
+    """Two joined streams, and the bytes and the time that they have left."""
 
     def __init__(self, relay: Relay, target: PeerId, near: Stream, far: Stream) -> None:
         self._relay = relay
@@ -195,13 +196,14 @@ class _Circuit:
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
     def end(self) -> None:
-        """End it before its time: it is in the way of others. Idempotent."""
+        """End the circuit early, since it blocks others. Idempotent."""
         if not self._ended.done():
             self._ended.set_exception(_HadEnough())
 
     async def run(self) -> None:
-        """Forward in both directions until one breaks off or both have ended, or the circuit has had its time or its
-        bytes."""
+        """Forward in both directions until one breaks off or both have ended, or until the circuit's time or bytes
+        are used up.
+        """
         near, far = self._streams
         limits = self._relay.book.limits
         both = [
@@ -226,7 +228,9 @@ class _Circuit:
                 stream.reset(code)
 
     async def _watch_directions(self, both: list[asyncio.Task[None]]) -> None:
-        """Wait for both directions. Raise what ends one of them, and `_HadEnough` when nothing moves any more."""
+        """Wait for both directions. Raise the error that ends one of them, and `_HadEnough` when nothing has been
+        transferred for too long.
+        """
         idle = self._relay.book.limits.circuit_idle
         waiting: set[asyncio.Future[None]] = {*both, self._ended}
         while len(waiting) > 1:
@@ -238,9 +242,9 @@ class _Circuit:
                 task.result()
 
     async def _pass_on(self, source: Stream, sink: Stream) -> None:
-        """Forward as fast as `sink` takes it: a peer that doesn't read stops only its own circuit."""
+        """Forward as fast as `sink` accepts it: a peer that doesn't read stops only its own circuit."""
         relay = self._relay
-        # In small steps, so that it is seen soon what a slow reader takes.
+        # In small steps, so that the progress of a slow reader is noticed soon.
         sink.set_low_mark(max(0, sink.connection.limits.write_high - _PIECE))
         while data := await source.read(_PIECE):
             now = self._loop.time()
@@ -255,4 +259,4 @@ class _Circuit:
 
 
 class _HadEnough(Exception):
-    """A circuit has had its bytes, or has been idle for too long."""
+    """A circuit has used up its bytes, or has been idle for too long."""

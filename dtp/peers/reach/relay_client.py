@@ -1,7 +1,8 @@
 """The two sides that use a relay: the one that has a reservation and is dialled there, and the one that dials.
 
-`relay://host:port?relay=dtp1...&target=dtp1...&via=quic` says which relay (its identity, and where), who is meant,
-and over which carrier the relay is reached ("tcp" without). In an address the target is the peer's identity itself.
+`relay://host:port?relay=dtp1...&target=dtp1...&via=quic` names the relay (its identity, and its address), the
+target, and the carrier by which the relay is reached (by default "tcp"). In a `dtp:` address the target is the
+peer's identity itself.
 """
 
 from __future__ import annotations
@@ -30,26 +31,26 @@ from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.peers")
 
-#: What is raised for a relay that is gone, or says no.
+#: The errors of a relay that is gone or refuses.
 _GONE: Final = (CarrierError, PeerError, EOFError, TimeoutError)
 
-#: Seconds for an answer of a relay.
+#: Seconds to wait for an answer of a relay.
 PATIENCE: Final = 15.0
 #: Connections to relays that are kept for dialling: one for each relay.
 MOST_RELAYS: Final = 16
-#: Seconds that a connection to a relay stays without a stream.
+#: Seconds that a connection to a relay is kept without streams.
 _IDLE: Final = 5.0
-#: A reservation is asked for again when so much of its time is over.
+#: The part of a reservation's time after which it is renewed.
 _RENEW: Final = 0.5
 _OPTIONS: Final = ("relay", "target", "via")
 
-#: Gives a connection to a relay's service; `dtp.connect` with a budget, where it has a price.
+#: Connects to a relay's service; for one that has a price, this can be `dtp.connect` with a budget.
 ConnectRelay = Callable[[Address], Awaitable[Connection]]
 
 
 @dataclass(frozen=True, slots=True)
 class RelayPlace:
-    """What a relay URL says. `target` is None if it is somebody's own."""
+    """A parsed relay URL. `target` is None in the URL with which a peer requests a place of its own."""
 
     relay: PeerId
     address: Address
@@ -57,7 +58,7 @@ class RelayPlace:
 
     @classmethod
     def parse(cls, url: str) -> RelayPlace:
-        """Raise `RelayUrlError`, `CarrierUrlError`."""
+        """Parse a relay URL. Raise `RelayUrlError` or `CarrierUrlError`."""
         if not url.startswith("relay://"):
             how = (
                 "relay://HOST:PORT?relay=dtp1..., with what is in the address that 'dtp serve --relay' prints"
@@ -81,18 +82,18 @@ class RelayPlace:
 
     @property
     def own_url(self) -> str:
-        """The URL by which a place of one's own is asked for."""
+        """The URL with which a place of one's own is requested."""
         via, _, place = self.address.carrier_url.partition("://")
         return f"relay://{place}?relay={self.relay}" + (f"&via={via}" if via != "tcp" else "")
 
     def url_for(self, target: PeerId) -> str:
-        """Return the URL by which `target` is dialled here."""
+        """Return the URL at which `target` is dialled here."""
         via, _, place = self.address.carrier_url.partition("://")
         return f"relay://{place}?relay={self.relay}&target={target}" + (f"&via={via}" if via != "tcp" else "")
 
 
 class RelayClient:
-    """Dials through relays, with one connection for each of them. `close` ends these."""
+    """Dials through relays, with one connection for each relay. `close` ends these."""
 
     def __init__(self, connect_relay: ConnectRelay) -> None:
         self._connect = connect_relay
@@ -100,7 +101,9 @@ class RelayClient:
         self._tasks = TaskSet(_ignore)
 
     async def dial(self, url: str) -> StreamCarrier:
-        """Return a carrier to the URL's target, not started. Raise `DialError`, `RelayRefused`, `RelayUrlError`."""
+        """Return a carrier to the URL's target, not started yet. Raise `DialError`, `RelayRefused` or
+        `RelayUrlError`.
+        """
         place = RelayPlace.parse(url)
         if place.target is None:
             raise RelayUrlError(
@@ -110,7 +113,7 @@ class RelayClient:
         return carrier
 
     async def dial_place(self, place: RelayPlace, target: PeerId) -> tuple[StreamCarrier, str]:
-        """Return what `dial` does, and where the relay sees the target."""
+        """Return the same as `dial`, and the address at which the relay sees the target."""
         connection = await self._get_connection(place.address)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -131,8 +134,9 @@ class RelayClient:
         return carrier, seen
 
     def _end_soon(self, address: Address, connection: Connection) -> None:
-        """End a connection to a relay that has no stream for a while; at once where the program ends before, since a
-        relay would wait for one that is left without a goodbye."""
+        """Close a connection to a relay after a while without streams. If the program ends before, abort it at
+        once: the relay would otherwise wait for it.
+        """
         task = self._tasks.start(self._end_if_unused(address, connection), name="dtp-relay-unused")
         task.add_done_callback(lambda task: connection.abort() if task.cancelled() else None)
 
@@ -171,7 +175,7 @@ class RelayClient:
             task.cancel()
 
     async def close(self) -> None:
-        """End the connections to relays; what is owed to them is paid before. Idempotent."""
+        """Close the connections to relays, after paying what is owed. Idempotent."""
         open_now = [
             task.result() for task in self._connections.values() if task.done() and not _is_answered(task)
         ]
@@ -183,7 +187,7 @@ class RelayClient:
 
 
 async def _part(connection: Connection) -> None:
-    """End a connection to a relay, once what has passed is paid."""
+    """Close a connection to a relay, after what was used is paid."""
     try:
         async with asyncio.timeout(PATIENCE):
             await connection.close()
@@ -199,37 +203,38 @@ def _is_answered(task: asyncio.Task[Connection]) -> bool:
 
 
 def _ignore(task: asyncio.Task[object], error: BaseException) -> None:
-    """Ignore an error: it is raised to whoever waits for the dial."""
+    """Ignore an error: whoever waits for the dial gets it."""
 
 
 class Reservation(CarrierListener):
-    """A place at a relay, kept as long as this isn't closed: carriers that come by it are accepted.
+    """A place at a relay, which is kept until this is closed. Carriers that come through it are accepted.
 
-    When the relay is gone it is dialled again, after a second and then less and less often.
+    If the relay is gone it is dialled again, after a second and then less and less often.
     """
 
     def __init__(
         self, place: RelayPlace, identity: Identity, accept: Accept, connect_relay: ConnectRelay
     ) -> None:
         self.urls = [place.url_for(identity.id)]
-        #: Where the relay sees this side, such as "quic://192.0.2.7:9000"; "" before.
+        #: The address at which the relay sees this side, such as "quic://192.0.2.7:9000"; "" until it is known.
         self.observed = ""
-        #: Who was let in, and where the relay sees them: for `dtp.peers.reach`.
+        #: Called with each peer that was accepted, and the address at which the relay sees it: for
+        #: `dtp.peers.reach`.
         self.on_incoming: Callable[[PeerId, str], object] | None = None
         self._place = place
         self._accept = accept
         self._connect = connect_relay
-        #: To the relay; None before there is one.
+        #: The connection to the relay; None before there is one.
         self.connection: Connection | None = None
         self._streams = TaskSet()
-        #: Called when the relay is gone, as far as can be told: nothing of it answers.
+        #: Called when the relay seems to be gone: it doesn't answer on any carrier.
         self.on_lost: Callable[[], object] | None = None
-        #: Called when it is closed.
+        #: Called when the reservation is closed.
         self.on_close: Callable[[], object] | None = None
         self._keeping = SupervisedTask(self._keep_reserved, name="dtp-reservation", foreseen=_GONE)
 
     async def start(self) -> None:
-        """Get the first reservation, and keep it from then on. Raise `ListenError`, `RelayRefused`."""
+        """Request the reservation, and keep it from then on. Raise `ListenError` or `RelayRefused`."""
         try:
             self.connection = await self._connect(self._place.address)
             await self._request_reservation(self.connection)
@@ -243,16 +248,16 @@ class Reservation(CarrierListener):
 
     @property
     def held(self) -> bool:
-        """True while the relay is there: it answers on a carrier of the connection to it."""
+        """True while the relay answers on a carrier of the connection to it."""
         return self.connection is not None and self.connection.silence.is_answered
 
     def ask_for_life(self) -> None:
-        """Have the relay asked whether it is still there: `Silence.ask_for_life` of the connection to it."""
+        """Ask the relay whether it is still there, with `Silence.ask_for_life` of the connection to it."""
         if self.connection is not None:
             self.connection.silence.ask_for_life()
 
     async def _keep_reserved(self) -> None:
-        """Serve the connection to the relay, and ask for more time now and then, until it breaks off."""
+        """Serve the connection to the relay, and renew the reservation, until the connection breaks."""
         connection = self.connection
         if connection is None or connection.closed:
             connection = self.connection = await self._connect(self._place.address)
@@ -274,7 +279,9 @@ class Reservation(CarrierListener):
             self.on_lost()
 
     def _leave_relay(self, connection: Connection) -> None:
-        """End a connection whose relay is about to end, once no circuit is left: the relay would wait for that."""
+        """Close a connection to a relay that is about to stop, once no circuit is left: the relay would wait for
+        that.
+        """
         self._streams.start(_end_when_unused(connection), name="dtp-reservation-leaves")
 
     async def _request_reservation(self, connection: Connection, wanted: int = 3600) -> int:
@@ -313,14 +320,16 @@ class Reservation(CarrierListener):
         self._accept(StreamCarrier(stream, source=source_of(self._place.relay), remote=remote))
 
     async def close(self) -> None:
-        """Accept nothing more. The connection to the relay stays while there are carriers that came in by it."""
+        """Accept no more carriers. The connection to the relay stays while accepted carriers use it."""
         await self._keeping.stop()
         await self._streams.stop()
         if self.on_close is not None:
             self.on_close()
         connection = self.connection
         if connection is not None and not connection.closed:
-            has_circuits = connection.stats.streams > 0  # asked now: what follows takes a stream of its own
+            has_circuits = (
+                connection.stats.streams > 0
+            )  # asked now, since what follows opens a stream of its own
             with contextlib.suppress(DtpError, EOFError, TimeoutError):
                 await self._request_reservation(connection, 0)
             if has_circuits:
@@ -336,14 +345,14 @@ _LINGERING: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskSet] = WeakKeyDicti
 
 
 async def _end_when_unused(connection: Connection) -> None:
-    """End a connection when its last stream has."""
-    while not connection.closed and connection.stats.streams:  # noqa: ASYNC110 - nothing tells of a last stream
+    """Close a connection when its last stream has ended."""
+    while not connection.closed and connection.stats.streams:  # noqa: ASYNC110 - no event tells of the last stream
         await asyncio.sleep(1.0)
     await _part(connection)
 
 
 def source_of(relay: PeerId) -> str:
-    """Return what a carrier that comes by a relay is counted as: the relay limits those who come by it."""
+    """Return the source as which carriers through a relay are counted. The relay limits those who come through it."""
     return f"relay:{relay.short}"
 
 
@@ -357,9 +366,10 @@ def plain_connect(identity: Identity) -> ConnectRelay:
 
 
 def relay_kind(identity: Identity, connect_relay: ConnectRelay | None = None) -> CarrierKind:
-    """Return the kind of carrier by which `identity` is dialled at relays: `listener.add(url, relay_kind(identity))`.
+    """Return the carrier kind with which `identity` is dialled at relays: `listener.add(url,
+    relay_kind(identity))`.
 
-    `connect_relay` gives a connection to the relay: `plain_connect(identity)` without.
+    `connect_relay` connects to the relay; by default it is `plain_connect(identity)`.
     """
     through = connect_relay or plain_connect(identity)
     client = RelayClient(through)
@@ -386,12 +396,12 @@ def relay_kind(identity: Identity, connect_relay: ConnectRelay | None = None) ->
 
 # ---- by URL alone ------------------------------------------------------------------------------------------
 
-# Whoever dials by URL says nothing of who dials: the relay sees an identity that was made for that.
+# A program that dials a URL gives no identity, so the relay sees one that was made for this.
 _CLIENTS: WeakKeyDictionary[asyncio.AbstractEventLoop, RelayClient] = WeakKeyDictionary()
 
 
 async def dial(url: str) -> Carrier:
-    """Dial a relay URL as nobody in particular. Raise `DialError`, `RelayUrlError`."""
+    """Dial a relay URL anonymously. Raise `DialError` or `RelayUrlError`."""
     loop = asyncio.get_running_loop()
     client = _CLIENTS.get(loop)
     if client is None:
@@ -400,7 +410,7 @@ async def dial(url: str) -> Carrier:
 
 
 async def listen(url: str, accept: Accept) -> CarrierListener:
-    """Raise `LocalError`: a reservation is somebody's."""
+    """Raise `LocalError`: a reservation needs an identity."""
     raise LocalError(
         f"{url}: to be dialled at a relay takes an identity: listener.add(url, relay_kind(identity))"
     )
