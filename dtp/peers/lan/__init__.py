@@ -1,1 +1,1 @@
-"""Peers of the same local network: a hello of our own by multicast, and mDNS."""
+"""Peers in the same local network: hellos by multicast, and mDNS."""

@@ -1,4 +1,6 @@
-"""The multicast groups of hellos, of IPv4 and IPv6: sockets, where they are joined, and how datagrams go there."""
+"""The multicast groups of hellos, for IPv4 and IPv6: their sockets, on which interfaces they are joined, and how
+datagrams are sent.
+"""
 
 from __future__ import annotations
 
@@ -12,35 +14,37 @@ from typing import ClassVar, Final
 from dtp.peers.lan.hello import SEALED_SIZE, Source
 from dtp.peers.lan.interfaces import membership, multicast_interface
 
-#: An address of the range for one organisation's own use (RFC 2365).
+#: An address of the organization-local scope (RFC 2365).
 GROUP: Final = "239.255.68.84"
-#: One that is nobody's for good, on one link (RFC 4291, 2.7, and RFC 3307, 4.3). Its last four digits are the port.
+#: A transient address of link-local scope (RFC 4291, 2.7, and RFC 3307, 4.3). Its last four digits are the port.
 GROUP_V6: Final = "ff12::8000:1ae4"
 
 
 class MulticastGroup(ABC):
-    """A group that is heard and sent to on some interfaces. `open` first, `close` at the end."""
+    """A group that is received from and sent to on some interfaces. Call `open` first and `close` at the end."""
 
     family: ClassVar[socket.AddressFamily]
-    #: Interfaces on which it can't be had, by name.
+    #: Interfaces on which the group can't be used, by name.
     without: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, address: str, port: int) -> None:
         self.address, self.port = address, port
         #: The interfaces on which it is joined, by index.
         self.indexes: list[int] = []
-        #: The socket that hears the group, and the one that sends and gets answers.
+        #: The socket that receives from the group, and the one that sends and receives answers.
         self.sockets: list[socket.socket] = []
 
     def open(self) -> None:
-        """Open the sockets. Raise `OSError` with none of them open, as on a machine without the family."""
+        """Open the sockets. Raise `OSError` with none of them open, for example on a machine without the address
+        family.
+        """
         with contextlib.ExitStack() as undo:
             undo.callback(self.close)
             hears, says = self._add_socket(), self._add_socket()
             for option in (
                 socket.SO_REUSEADDR,
                 socket.SO_REUSEPORT,
-            ):  # every node of a machine hears the group
+            ):  # every node of a machine receives from the group
                 hears.setsockopt(socket.SOL_SOCKET, option, 1)
             self._bind(hears, says)
             undo.pop_all()
@@ -52,16 +56,16 @@ class MulticastGroup(ABC):
         self.sockets.clear()
 
     def join(self, names: tuple[str, ...]) -> None:
-        """Join the group wherever it is not joined yet, of these interfaces if there are any: they come and go."""
+        """Join the group on all interfaces, or those named, where it isn't joined yet: interfaces come and go."""
         for index, name in socket.if_nameindex():
             if index in self.indexes or name in self.without or (names and name not in names):
                 continue
-            with contextlib.suppress(OSError):  # it is down, or is none for this family
+            with contextlib.suppress(OSError):  # it is down, or hasn't this address family
                 self._join(self.sockets[0], index)
                 self.indexes.append(index)
 
     def receive(self, sock: socket.socket) -> tuple[bytes, Source]:
-        """Return the next datagram, and where it comes from. Raise `OSError`, as where there is none."""
+        """Return the next datagram and its source. Raise `OSError`, also if there is none."""
         data, source = sock.recvfrom(SEALED_SIZE + 1)
         return data, source[:2]
 
@@ -75,7 +79,7 @@ class MulticastGroup(ABC):
 
     @abstractmethod
     def is_on_link(self, host: str) -> bool:
-        """True unless whoever is at `host` is surely not on a network of this machine."""
+        """True unless `host` is certainly not on a network of this machine."""
 
     @abstractmethod
     def _bind(self, hears: socket.socket, says: socket.socket) -> None:
@@ -107,7 +111,7 @@ class Ipv4Group(MulticastGroup):
         self.send(data, (self.address, self.port))
 
     def is_on_link(self, host: str) -> bool:
-        """True: addresses of IPv4 don't tell."""
+        """True, since IPv4 addresses don't show it."""
         return True
 
     def _bind(self, hears: socket.socket, says: socket.socket) -> None:
@@ -120,11 +124,13 @@ class Ipv4Group(MulticastGroup):
 
 
 class Ipv6Group(MulticastGroup):
-    """A group of IPv6 on one link. Those who send to it do so from an address of that link, which no router passes
-    on, as do those who answer them."""
+    """A link-local group of IPv6. Those who send to it, and those who answer, use link-local addresses, which no
+    router forwards.
+    """
 
     family = socket.AF_INET6
-    #: Linux has no route for groups there; this machine's nodes hear each other by IPv4, or by any other interface.
+    #: Linux has no route for multicast on loopback. Nodes of the same machine reach each other by IPv4, or through
+    #: any other interface.
     without = ("lo",)
 
     def send(self, data: bytes, to: Source) -> None:
@@ -137,14 +143,14 @@ class Ipv6Group(MulticastGroup):
         self.sockets[1].sendto(data, (self.address, self.port, 0, index))
 
     def is_on_link(self, host: str) -> bool:
-        """True for an address of a link, and for this machine's on loopback."""
+        """True for a link-local address, and for one of loopback."""
         address = ipaddress.IPv6Address(host.partition("%")[0])
         return address.is_link_local or address.is_loopback
 
     def _bind(self, hears: socket.socket, says: socket.socket) -> None:
         for each in (hears, says):
             each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # At the group's own address one socket for each interface would be needed.
+        # Binding to the group's own address would need one socket for each interface.
         hears.bind(("::", self.port))
         says.bind(("::", 0))
 
@@ -154,5 +160,5 @@ class Ipv6Group(MulticastGroup):
 
 
 def make_groups(addresses: tuple[str, ...], port: int) -> list[MulticastGroup]:
-    """Return a group for each address, by its family."""
+    """Return a group for each address, of its address family."""
     return [(Ipv6Group if ":" in each else Ipv4Group)(each, port) for each in addresses]

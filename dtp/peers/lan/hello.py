@@ -1,7 +1,9 @@
-"""Hellos on the LAN as a value: datagrams and time in, datagrams and records out. No socket, clock or randomness.
+"""Hellos on the LAN, as a value: datagrams and time go in, datagrams and records come out. No socket, clock or
+randomness.
 
-Source: docs/peers.md, "Hellos". A hello carries a record. An ask wants everybody's, or that of one peer, whose name
-it hides from those who don't know the peer. In a private network each is sealed, and all are of one length.
+Source: docs/peers.md, "Hellos". A hello carries a record. An ask requests the records of all peers, or of one,
+whose name is hidden from those who don't know that peer. In a private network each datagram is sealed, and all have
+the same length.
 """
 
 from __future__ import annotations
@@ -30,47 +32,48 @@ HELLO, ASK, SEALED = 1, 2, 3
 HEAD_SIZE: Final = len(MAGIC) + 1
 NONCE: Final = 8
 WANTED: Final = 16
-#: An ask for one peer is as long as the longest answer, which goes to an address that nobody has proven.
+#: An ask for one peer is as long as the longest answer, which is sent to an address that nobody has verified.
 ASK_SIZE: Final = HEAD_SIZE + MAX_BYTES
-#: What is sealed is padded to this: the longest kind and body, and two bytes that say their length.
+#: The size to which contents are padded before sealing: the longest kind and body, and two bytes for their length.
 SEALED_INSIDE: Final = 2 + 1 + MAX_BYTES
 SEALED_SIZE: Final = HEAD_SIZE + NONCE_SIZE + SEALED_INSIDE + TAG_SIZE
 _EVERYBODY: Final = bytes(WANTED)
 _NEVER: Final = math.inf
 
-#: Where a datagram comes from and goes to: host and port. None is the group.
+#: The source or destination of a datagram, as host and port. None stands for the group.
 Source = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class HelloLimits:
-    """Limits and times of hellos; each has its reason. Seconds."""
+    """Limits and times of hellos, each with its reason. In seconds."""
 
-    #: After the first hello, two more: Wi-Fi loses multicast now and then.
+    #: Seconds after the first hello until two more are sent, since Wi-Fi sometimes loses multicast.
     again: tuple[float, ...] = (1.0, 4.0)
-    #: Then one each so often, for those that were asleep; each is a datagram of some 300 bytes.
+    #: Seconds between further hellos, for machines that were asleep. Each is a datagram of some 300 bytes.
     period: float = 300.0
-    #: No hello to the group sooner than this after the one before, whoever asks: a flood of asks makes one each.
+    #: Seconds between two hellos to the group, at least, whoever asks: otherwise each ask of a flood would cause
+    #: one.
     pause: float = 1.0
-    #: Datagrams of one source that are looked at: at once, and a second.
+    #: Datagrams of one source that are processed: at once, and per second.
     burst: int = 64
     rate: float = 16.0
     #: ... and of all sources: 200 signatures a second are 1 % of a processor.
     all_burst: int = 512
     all_rate: float = 200.0
-    #: Asks for peers that others have named, or a book, and that nobody here waits for: at once, and a second. So a
-    #: node that dials hundreds that are gone leaves neighbours room for its hellos and answers, and for those of
-    #: others.
+    #: Asks, at once and per second, for peers that others or a book have named, and that the program doesn't wait
+    #: for. A node that dials hundreds of absent peers thus leaves its neighbours room for its hellos and answers,
+    #: and for those of others.
     told_burst: int = 16
     told_rate: float = 4.0
-    #: Sources that are counted; the one heard longest ago goes first.
+    #: Sources that are counted; the one that was heard longest ago is dropped first.
     sources: int = 1024
 
 
 class HelloNode:
-    """What one node says and hears on a LAN.
+    """One node's hellos on a LAN.
 
-    `outgoing` has what is to be sent; `send_due` is called at `next_time`. `random` gives so many random bytes.
+    `outgoing` has the datagrams to send. Call `send_due` at `next_time`. `random` returns so many random bytes.
     """
 
     def __init__(
@@ -81,9 +84,9 @@ class HelloNode:
         limits: HelloLimits | None = None,
     ) -> None:
         self.limits = limits or HelloLimits()
-        #: Datagrams to send, and where to.
+        #: Datagrams to send, and their destinations.
         self.outgoing: list[tuple[bytes, Source | None]] = []
-        #: What was dropped, by why.
+        #: Counts of dropped datagrams, by the reason.
         self.counters: Counter[str] = Counter()
         self._random, self._network = random, network
         self._record: PeerRecord | None = None
@@ -96,36 +99,39 @@ class HelloNode:
         self._all: RateLimiter[None] = RateLimiter(self.limits.all_burst, everybody, 1)
         self._told: RateLimiter[None] = RateLimiter(self.limits.told_burst, 1 / self.limits.told_rate, 1)
 
-    # ---- what is said -----------------------------------------------------------------------------------
+    # ---- sending ----------------------------------------------------------------------------------------
 
     def publish_record(self, record: PeerRecord, now: float, *, to_all: bool) -> None:
-        """Announce `record` from now on: with `to_all` to the group and to asks for everybody, else only to asks for
-        this peer, whose senders know it."""
+        """Announce `record` from now on. With `to_all` it is sent to the group and in answer to every ask;
+        otherwise only in answer to asks for this peer, whose senders know it.
+        """
         self._record, self._to_all = record, to_all
         self._again = [now + each for each in self.limits.again]
         self._next = max(now, self._last + self.limits.pause) if to_all else _NEVER
         self.send_due(now)
 
     def withdraw_record(self, last: PeerRecord | None = None) -> None:
-        """Announce nothing from now on, after `last`: a record without addresses, sent if the group was told."""
+        """Stop announcing. If the group was told, `last`, a record without addresses, is sent first."""
         if last is not None and self._to_all:
             self._queue_datagram(_head(HELLO) + last.encoded, None)
         self._record, self._next = None, _NEVER
 
     def send_ask(self, peer: PeerId | None) -> None:
-        """Ask the LAN for `peer`, or with None for everybody."""
+        """Ask the LAN for `peer`, or with None for all peers."""
         nonce = self._random(NONCE)
         body = nonce + (_EVERYBODY if peer is None else blind_peer(peer, nonce))
         size = 0 if peer is None else ASK_SIZE
         self._queue_datagram((_head(ASK) + body).ljust(size, b"\0"), None)
 
     def try_take_ask(self, now: float) -> bool:
-        """Return True if one more ask may be sent for a peer that nobody here waits for; it counts as sent."""
+        """Return True if one more ask may be sent for a peer that the program doesn't wait for, and count it."""
         return self._told.try_take(None, now)
 
     @property
     def clock_advice(self) -> str:
-        """What a person is told where hellos were dropped for their time, which nothing else shows; "" if none."""
+        """A sentence for people about hellos that were dropped for their time, which nothing else shows; "" if
+        there were none.
+        """
         wrong = self.counters[PeerRecordExpired.code] + self.counters[PeerRecordFromFuture.code]
         if not wrong:
             return ""
@@ -134,26 +140,28 @@ class HelloNode:
         )
 
     def next_time(self) -> float:
-        """Return when `send_due` has something to do; infinity for never."""
+        """Return the time at which `send_due` has something to do; infinity for never."""
         return self._next
 
     def send_due(self, now: float) -> None:
-        """Send the hello that is due, if one is."""
+        """Send the hello that is due, if there is one."""
         if now < self._next or self._record is None:
             return
         self._last = now
         self._queue_datagram(_head(HELLO) + self._record.encoded, None)
         self._again = [each for each in self._again if each > now]
-        # Nodes that began together must not go on together.
+        # Nodes that started together shouldn't send together forever.
         spread = 0.9 + 0.2 * int.from_bytes(self._random(2)) / 0xFFFF
         self._next = self._again[0] if self._again else now + self.limits.period * spread
 
-    # ---- what is heard ----------------------------------------------------------------------------------
+    # ---- receiving --------------------------------------------------------------------------------------
 
     def receive_datagram(
         self, data: bytes, source: Source, now: float, unix_time: float
     ) -> PeerRecord | None:
-        """Return the record of a hello; None for an ask, and for a datagram that is dropped and counted."""
+        """Process a datagram. Return the record of a hello; None for an ask, and for a datagram that is dropped and
+        counted.
+        """
         if not self._is_within_rate(source[0], now):
             self.counters["flood"] += 1
             return None
@@ -167,7 +175,7 @@ class HelloNode:
         return None
 
     def _open_datagram(self, data: bytes) -> tuple[int, bytes]:
-        """Return kind and body of a datagram; kind 0 for one that is dropped."""
+        """Return the kind and body of a datagram; kind 0 for one that is dropped."""
         if len(data) < HEAD_SIZE or data[: len(MAGIC)] != MAGIC or len(data) > SEALED_SIZE:
             self.counters["malformed"] += 1
             return 0, b""
@@ -193,7 +201,7 @@ class HelloNode:
             self.counters[fault.code] += 1
             return None
         own = self._record
-        # Its own record comes back; a newer one is that of another node with the same identity.
+        # A node receives its own hellos. A newer record is that of another node with the same identity.
         return None if own is not None and record.peer == own.peer and not record.supersedes(own) else record
 
     def _answer_ask(self, nonce: bytes, wanted: bytes, size: int, source: Source, now: float) -> None:
@@ -201,7 +209,7 @@ class HelloNode:
         if record is None:
             return
         if wanted == _EVERYBODY:
-            if self._to_all:  # to the group: nobody's address gets what it hasn't asked for
+            if self._to_all:  # to the group, so that no forged source address gets anything
                 self._next = min(self._next, max(now, self._last + self.limits.pause))
                 self.send_due(now)
         elif wanted == blind_peer(record.peer, nonce):
@@ -218,7 +226,7 @@ class HelloNode:
         self.outgoing.append((self._seal_datagram(data), to))
 
     def _seal_datagram(self, data: bytes) -> bytes:
-        """Return the datagram, sealed if the network has a key."""
+        """Return the datagram, sealed if this is a private network."""
         if self._network is None:
             return data
         inside = data[len(MAGIC) :]  # the kind and what follows
@@ -227,7 +235,9 @@ class HelloNode:
 
 
 def blind_peer(peer: PeerId, nonce: bytes) -> bytes:
-    """Return what an ask calls a peer: those who know it can tell, and nobody else learns whom somebody looks for."""
+    """Return how an ask names a peer: those who know the peer recognize it, and nobody else learns who is
+    looked for.
+    """
     return hashlib.blake2b(nonce + peer.key, digest_size=WANTED, person=b"dtp.hello.ask").digest()
 
 

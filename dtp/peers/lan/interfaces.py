@@ -1,4 +1,4 @@
-"""The networks that this machine is on: interfaces, and the address that each has."""
+"""The networks that this machine is in: its interfaces, and the addresses of each."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from urllib.parse import urlsplit
 
 from dtp.net.reachable import is_any, own_ip
 
-#: Documentation's multicast group (RFC 6676): a route to it is asked for, and nothing is sent.
+#: A multicast group for documentation (RFC 6676): a route to it is asked for, and nothing is sent.
 _ASKED = ("233.252.0.1", 9)
-#: What is read of a table: a router of a large network has megabytes of neighbours.
+#: Bytes that are read of a table: a router of a large network has megabytes of neighbours.
 _TABLE = 64 * 1024
 #: The flag of a neighbour whose hardware address is known (`ATF_COM`).
 _IS_COMPLETE = 0x2
-#: Flags of an IPv6 address that changes (`IFA_F_TEMPORARY`), is given up (`_DEPRECATED`), or another one's
-#: (`_DADFAILED`, `_TENTATIVE`).
+#: Flags of an IPv6 address that is temporary (`IFA_F_TEMPORARY`), no longer used (`_DEPRECATED`), or not this
+#: machine's (`_DADFAILED`, `_TENTATIVE`).
 _NOT_USED: Final = 0x01 | 0x20 | 0x08 | 0x40
-#: The scope of an address of one link (`IPV6_ADDR_LINKLOCAL`).
+#: The scope of a link-local address (`IPV6_ADDR_LINKLOCAL`).
 _OF_LINK: Final = 0x20
-#: The bits that all addresses of the largest private network share, 10.0.0.0/8.
+#: The prefix length of the largest private network, 10.0.0.0/8.
 _LARGEST = 8
 
 
 def multicast_interface(index: int) -> bytes:
-    """Return what chooses an interface in socket options: `struct ip_mreqn` without a group."""
+    """Return the value that selects an interface in socket options: `struct ip_mreqn` without a group."""
     return struct.pack("=4s4si", bytes(4), bytes(4), index)
 
 
 def membership(group: str, index: int) -> bytes:
-    """Return what joins a group on an interface: `struct ip_mreqn`."""
+    """Return the value that joins a group on an interface: `struct ip_mreqn`."""
     return struct.pack("=4s4si", socket.inet_aton(group), bytes(4), index)
 
 
 def own_addresses(names: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return the IPv4 address of each interface that has one, by its name; with `names` only of those."""
+    """Return the IPv4 address of each interface that has one, by the interface's name; with `names` only of those."""
     found = {}
     for index, name in socket.if_nameindex():
         if names and name not in names:
@@ -54,8 +54,9 @@ def own_addresses(names: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def read_tables() -> tuple[str, str]:
-    """Return Linux' tables of routes and of neighbours, `_TABLE` bytes of each; empty ones where the system isn't
-    Linux. They are the kernel's: no disk is waited for."""
+    """Return Linux's tables of routes and of neighbours, `_TABLE` bytes of each; empty ones on other systems. They
+    come from the kernel, so this doesn't wait for a disk.
+    """
     try:
         return _read_table("/proc/net/route"), _read_table("/proc/net/arp")
     except OSError:
@@ -68,8 +69,9 @@ def _read_table(path: str) -> str:
 
 
 def find_routers(routes: str, neighbours: str) -> dict[str, str]:
-    """Return the hardware address of each router through which other networks are reached, by its IPv4 address, as
-    far as it has been spoken with."""
+    """Return the hardware address of each router that leads to other networks, by its IPv4 address, as far as it is
+    known.
+    """
     gateways = {(row[0], _ip(row[2])) for row in _rows(routes) if int(row[2], 16)}
     found: dict[str, str] = {}
     for row in (line.split() for line in neighbours.splitlines()[1:]):
@@ -79,8 +81,9 @@ def find_routers(routes: str, neighbours: str) -> dict[str, str]:
 
 
 def find_networks(routes: str, ips: Iterable[str]) -> dict[str, ipaddress.IPv4Network]:
-    """Return the network that each address is in without a router between: the smallest that a route names. One that
-    is larger than the largest private network is left out: VPNs have routes to halves of the internet."""
+    """Return the local network of each address: the smallest that a route without a gateway names. Networks larger
+    than the largest private one are left out, since VPNs have routes for halves of the internet.
+    """
     local = [
         (int(row[7], 16), int(row[1], 16))
         for row in _rows(routes)
@@ -105,16 +108,16 @@ def _ip(word: str) -> str:
 
 
 class Ipv6Addresses(NamedTuple):
-    """The IPv6 addresses of this machine that are to be used, without loopback ones."""
+    """The usable IPv6 addresses of this machine, without loopback."""
 
-    #: Those that others can dial wherever they are, as far as routers lead there.
+    #: Those that others can dial from anywhere, as far as routers lead there.
     routed: list[str]
-    #: Those of one link (fe80::), by the name of their interface.
+    #: Link-local addresses (fe80::), by the name of the interface.
     of_links: dict[str, str]
 
 
 def list_ipv6(table: str) -> Ipv6Addresses:
-    """Return the IPv6 addresses of Linux' table; those that are no longer or not yet to be used are left out."""
+    """Return the IPv6 addresses in Linux's table, without those that aren't usable yet or any more."""
     found = Ipv6Addresses([], {})
     for number, _, _, scope, flags, name, *_ in (line.split() for line in table.splitlines()):
         if int(flags, 16) & _NOT_USED:
@@ -128,12 +131,12 @@ def list_ipv6(table: str) -> Ipv6Addresses:
 
 
 def own_ipv6() -> Ipv6Addresses:
-    """Return the IPv6 addresses of this machine; none where the system isn't Linux."""
+    """Return the IPv6 addresses of this machine; none on systems other than Linux."""
     return list_ipv6(_read_table_of_ipv6())
 
 
 def has_address(host: str) -> bool:
-    """True if an IP address, also one with a zone, is one of this machine's."""
+    """True if an IP address, with or without a zone, is one of this machine's."""
     ip = ipaddress.ip_address(host.partition("%")[0])
     if ip.is_loopback:
         return True
@@ -144,7 +147,7 @@ def has_address(host: str) -> bool:
 
 
 def _read_table_of_ipv6() -> str:
-    """Return Linux' table of IPv6 addresses; "" where there is none."""
+    """Return Linux's table of IPv6 addresses; "" if there is none."""
     try:
         return _read_table("/proc/net/if_inet6")
     except OSError:
@@ -152,9 +155,10 @@ def _read_table_of_ipv6() -> str:
 
 
 def dialled_urls(urls: Iterable[str]) -> list[str]:
-    """Return a listener's URLs as others dial them: for "any" with each address of its family (IPv4 or IPv6) that
-    this machine has; those of a link only where there is no other, and loopback ones only where there are none of
-    these. Those that only this machine has (unix), and the chain's, are left out."""
+    """Return a listener's URLs as others dial them. An unspecified ("any") address is replaced by each address of
+    its family that this machine has; link-local ones are used only if there are no others, and loopback only if
+    there are none at all. URLs that only this machine can use (unix), and those of the chain, are left out.
+    """
     routed, of_links = own_ipv6()
     ips = {
         4: [ip for ip in own_addresses().values() if not ipaddress.ip_address(ip).is_loopback],

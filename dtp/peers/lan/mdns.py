@@ -1,7 +1,7 @@
-"""mDNS, for networks that let it through and no other multicast: records in the TXT of a DNS-SD service.
+"""mDNS, for networks that allow no other multicast: records in the TXT of a DNS-SD service.
 
-Source: docs/peers.md, "mDNS". Needs `zeroconf`: the extra `dtp-sockets[lan]`. Neither instance nor host name say who
-it is, and in a private network the record is sealed.
+Source: docs/peers.md, "mDNS". Needs `zeroconf`: the extra `dtp-sockets[lan]`. Neither the instance's name nor the
+host name identify the node, and in a private network the record is sealed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("dtp.peers")
 
 TYPE: Final = "_dtp-peer._udp.local."
-#: What is sealed with: it isn't a hello.
+#: The context for sealing, so that it can't be used as a hello.
 CONTEXT: Final = b"dtp.mdns.v1"
-#: Bytes of a record in one string of the TXT, which has 255 with its key.
+#: Bytes of a record in one string of the TXT. A string has 255 bytes with its key.
 CHUNK: Final = 250
-#: Strings that are read: the longest sealed record has five.
+#: Strings that are read: the longest sealed record needs five.
 _CHUNKS: Final = 6
-#: Lookups at once: a flood of names waits for nothing, and is dropped.
+#: Lookups at once. Further names are dropped, so that a flood doesn't pile up.
 _LOOKUPS: Final = 64
 #: Milliseconds that a lookup may take.
 _LOOKUP_MS: Final = 3000
@@ -52,7 +52,7 @@ class MdnsMissing(LocalError):
 
 
 class Mdns:
-    """Sends and receives records by mDNS; those that it receives are added to a book. `async with` opens it.
+    """Sends and receives records by mDNS. Received ones are added to a book. `async with` opens it.
 
     It is a finder (see `dtp.peers.resolver`).
     """
@@ -67,25 +67,26 @@ class Mdns:
         interfaces: tuple[str, ...] = (),
         list_networks: ListNetworks = own_networks,
     ) -> None:
-        """`interfaces` are names; by default all that have an IPv4 address. What comes from none of `list_networks`
-        isn't heard. Raise `MdnsMissing`."""
+        """`interfaces` are names; by default all that have an IPv4 address. Datagrams from outside `list_networks`
+        are ignored. Raise `MdnsMissing`.
+        """
         try:
-            import zeroconf.asyncio  # noqa: F401  # said here, before anything is open
+            import zeroconf.asyncio  # noqa: F401  # raised here, before anything is open
         except ImportError:
             raise MdnsMissing("mDNS needs zeroconf: pip install 'dtp-sockets[lan]'") from None
         self.book = book
-        #: What was dropped, by why.
+        #: Counts of what was dropped, by the reason.
         self.counters: Counter[str] = Counter()
         self._network, self._interfaces, self._list_networks = network, interfaces, list_networks
-        #: Others in this network, or on this machine where it hears by no interface but that of loopback.
+        #: How near those are that it hears: in this network, or on this machine if loopback is the only interface.
         self.teller = Nearness.MACHINE if set(interfaces) == {"lo"} else Nearness.NETWORK
-        #: A new name each time: it says nothing of who it is, nor that it was here before.
+        #: A new random name each time, which neither identifies the node nor shows that it was here before.
         self._name = os.urandom(8).hex()
         self._tasks = TaskSet()
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: Any = None
         self._said: AsyncServiceInfo | None = None
-        #: One record after the other: what is under way isn't said yet.
+        #: Publishes one record after the other: while the first is being registered it can't be updated yet.
         self._saying = asyncio.Lock()
 
     async def __aenter__(self) -> Mdns:
@@ -110,7 +111,7 @@ class Mdns:
             await self._zeroconf.async_close()
 
     def publish_record(self, record: PeerRecord) -> None:
-        """Announce `record` from now on. A task does it, which takes about a second."""
+        """Announce `record` from now on. A task does this, which takes about a second."""
         self._tasks.start(self._publish_record(record), name="dtp-mdns-publish")
 
     async def _publish_record(self, record: PeerRecord) -> None:
@@ -128,14 +129,14 @@ class Mdns:
         )
         async with self._saying:
             if self._said is None:
-                # The name is random: asking whether somebody has it would take half a second for nothing.
+                # The name is random, so checking whether it is taken would waste half a second.
                 await (await self._zeroconf.async_register_service(info, cooperating_responders=True))
             else:
                 await (await self._zeroconf.async_update_service(info))
             self._said = info
 
     async def find_record(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record of `peer` that was received, or is within `PATIENCE` seconds; else None."""
+        """Return the record of `peer` if it was received, or is within `PATIENCE` seconds; otherwise None."""
         known = self.book.get_known(peer)
         if known is not None and known.source == self.source:
             return known.record
@@ -145,7 +146,7 @@ class Mdns:
         except TimeoutError:
             return None
 
-    # ---- what is heard ----------------------------------------------------------------------------------
+    # ---- receiving --------------------------------------------------------------------------------------
 
     def _on_change(self, *, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
         from zeroconf import ServiceStateChange
@@ -172,7 +173,7 @@ class Mdns:
         self.receive_properties(info.properties)
 
     def receive_properties(self, properties: dict[bytes, bytes | None]) -> PeerRecord | None:
-        """Add the record of a TXT to the book, and return it; None for one that is dropped and counted."""
+        """Add the record in a TXT to the book, and return it; None for one that is dropped and counted."""
         data = b"".join(properties.get(b"r%d" % number) or b"" for number in range(_CHUNKS))
         sealed = properties.get(b"s") == b"1"
         if sealed != (self._network is not None):
@@ -190,7 +191,7 @@ class Mdns:
         return record
 
     def _encode_properties(self, record: PeerRecord) -> dict[str | bytes, str | bytes | None]:
-        """Return the TXT: the record in strings; sealed, and padded to one length, if the network has a key."""
+        """Return the TXT with the record in strings; sealed, and padded to one length, in a private network."""
         data, properties = record.encoded, dict[str | bytes, str | bytes | None]()
         if self._network is not None:
             from dtp.peers.record import MAX_BYTES

@@ -1,4 +1,4 @@
-"""The LAN: a thin driver that sends and hears `HelloNode`'s datagrams on every interface. Nothing waits here."""
+"""The LAN: a thin driver that sends and receives `HelloNode`'s datagrams on every interface. Nothing here blocks."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from dtp.peers.record import PeerRecord
 
 log = logging.getLogger("dtp.peers")
 
-#: A port of nobody's (IANA).
+#: A port that IANA hasn't assigned.
 PORT: Final = 6884
 #: Datagrams that are read in one turn of the loop.
 _TURN: Final = 64
-#: Seconds until an ask that nobody has answered is sent again: Wi-Fi loses some.
+#: Seconds until an unanswered ask is sent again, since Wi-Fi loses some.
 _ASK_AGAIN: Final = 0.25
-#: Seconds that an answer may take, and so how long it takes to look for a peer that isn't here.
+#: Seconds to wait for an answer, and so the time that looking for an absent peer takes.
 PATIENCE: Final = 1.0
 
 
 class Lan:
-    """Sends and receives hellos on the LAN; records that it receives are added to a book. `async with` opens it.
+    """Sends and receives hellos on the LAN. Received records are added to a book. `async with` opens it.
 
-    It is a finder (see `dtp.peers.resolver`). `interfaces` are names; by default all. Nothing is sent before
-    `publish_record`.
+    It is a finder (see `dtp.peers.resolver`). `interfaces` are names; by default all are used. No hello is sent
+    before `publish_record`.
     """
 
     source: ClassVar[str] = "lan"
-    #: Those that answer may be anywhere: each hello is in the book already, with its source.
+    #: The answer may come from anywhere. Each hello is already in the book, with its source.
     teller: ClassVar[Nearness] = Nearness.ANYWHERE
 
     def __init__(
@@ -57,7 +57,7 @@ class Lan:
     ) -> None:
         self.book = book
         self.hello = HelloNode(random=os.urandom, network=network, limits=limits)
-        #: Bytes and datagrams that were sent and heard.
+        #: Bytes and datagrams that were sent and received.
         self.sent_bytes = self.sent = self.heard_bytes = self.heard = 0
         self._interfaces = interfaces
         self._groups = make_groups(groups, port)
@@ -71,7 +71,7 @@ class Lan:
         for group in list(self._groups):
             try:
                 group.open()
-            except OSError as fault:  # this machine may have one family alone
+            except OSError as fault:  # this machine may have only one address family
                 self._groups.remove(group)
                 faults.append(f"{group.address} port {group.port}: {fault}")
         if not self._groups:
@@ -96,7 +96,7 @@ class Lan:
         for group in self._groups:
             group.join(self._interfaces)
 
-    # ---- what is said and asked -------------------------------------------------------------------------
+    # ---- sending ----------------------------------------------------------------------------------------
 
     def publish_record(self, record: PeerRecord, *, to_all: bool) -> None:
         """Announce `record` from now on: to everybody, or to those who ask for this peer.
@@ -108,18 +108,19 @@ class Lan:
         self._flush_queue()
 
     def withdraw_record(self, last: PeerRecord) -> None:
-        """Announce nothing from now on, after `last`: a record without addresses."""
+        """Stop announcing, after sending `last`, a record without addresses."""
         self.hello.withdraw_record(last)
         self._flush_queue()
 
     def ask_everybody(self) -> None:
-        """Ask everybody for a hello; records that come are added to the book."""
+        """Ask everybody for a hello. Records that come are added to the book."""
         self.hello.send_ask(None)
         self._flush_queue()
 
     async def find_record(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds. For peers of which
-        others have told, or a book, it sends few asks a second: nodes say by themselves that they are here."""
+        """Return the record that `peer` itself has answered with, or None after `PATIENCE` seconds. For peers that
+        others or a book have named it sends few asks a second: nodes announce themselves anyway.
+        """
         assert self._loop is not None, "the LAN is not open"
         if not self._groups:  # it has been closed
             return None
@@ -184,7 +185,7 @@ class Lan:
     def _count_sent(self, data: bytes, send: Callable[[], None]) -> None:
         try:
             send()
-        except OSError as fault:  # down, without a route, or its queue is full: hellos are said again
+        except OSError as fault:  # down, without a route, or its queue is full: hellos are repeated
             self.hello.counters["not-sent"] += 1
             log.debug("the LAN: %s", fault)
             return
@@ -202,6 +203,7 @@ class Lan:
 
 
 def _how_near(host: str) -> Nearness:
-    """Return how near whoever sent a hello from `host` is: one from this machine has an address of this machine, by
-    whichever interface it goes, and the system lets in none from elsewhere that has."""
+    """Return how near the sender of a hello is. A sender on this machine has one of its addresses, whichever
+    interface it uses, and the system lets no datagram in from elsewhere with such a source.
+    """
     return Nearness.MACHINE if has_address(host) else Nearness.of_host(host)

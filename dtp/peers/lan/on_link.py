@@ -1,5 +1,5 @@
-"""What comes from this link: who is elsewhere says nothing by mDNS (RFC 6762, section 11), or could be taken for a
-neighbour by one packet to its port. Needs `ifaddr`, which zeroconf brings.
+"""Drops mDNS datagrams that don't come from the local link (RFC 6762, section 11): otherwise a host elsewhere could
+be taken for a neighbour by sending one packet to this port. Needs `ifaddr`, which zeroconf installs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-#: Seconds between two looks at the networks of this machine: a flood from elsewhere would cost one for each packet.
+#: Seconds between two readings of this machine's networks, so that a flood from elsewhere doesn't cause one for
+#: each packet.
 _LOOK: Final = 10.0
 
-#: Gives the networks of this machine.
+#: Returns the networks of this machine.
 ListNetworks: TypeAlias = Callable[[], list[ipaddress.IPv4Network]]
 
 
@@ -30,7 +31,7 @@ def own_networks() -> list[ipaddress.IPv4Network]:
 
 
 class LinkFilter(asyncio.DatagramProtocol):
-    """Gives `listener` the datagrams that come from this link, and counts the others as "off-link"."""
+    """Passes the datagrams that come from the local link to `listener`, and counts the others as "off-link"."""
 
     def __init__(
         self,
@@ -43,18 +44,18 @@ class LinkFilter(asyncio.DatagramProtocol):
         self._looked = asyncio.get_running_loop().time()
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        """Receive a datagram from a host and port."""
+        """Process a datagram from a host and port."""
         if self._is_on_link(str(addr[0])):
             self._listener.datagram_received(data, addr)
         else:
             self._counters["off-link"] += 1
 
     def error_received(self, exc: Exception) -> None:
-        """Note what the network says of something that was sent."""
+        """Pass on an error that the network reports about a sent datagram."""
         self._listener.error_received(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the socket is closed."""
+        """Pass on that the socket is closed."""
         self._listener.connection_lost(exc)
 
     def _is_on_link(self, host: str) -> bool:
