@@ -1,1 +1,1 @@
-"""Who is where: signed peer records, the book of those that are known, the LAN, links between nodes."""
+"""Where peers are: signed peer records, the book of known ones, the LAN, and links between nodes."""

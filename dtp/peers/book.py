@@ -1,4 +1,4 @@
-"""The book: the peer records that are known, the newest of each peer, bounded; kept on disk where a path is given."""
+"""The book of known peer records: the newest of each peer, up to a limit. It is kept on disk if a path is given."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from dtp.replacing import replace_file
 
 log = logging.getLogger("dtp.peers")
 
-#: Peers that a book has: about 8 MB at most, and more than a node talks to in a day.
+#: Peers in a book, at most: about 8 MB, and more than a node talks to in a day.
 SIZE: Final = 4096
-#: How many of them may be peers that were reached: the others are what anybody has said, and go first.
+#: How many of them may be peers that were reached. The others are known by hearsay only, and are evicted first.
 PROVEN: Final = 3072
-#: The bytes that a file on disk may have: `SIZE` records of the largest size.
+#: The largest file, in bytes: `SIZE` records of the largest size.
 _MAX_FILE: Final = 8 * 1024 * 1024
 _VERSION: Final = 3
 _NEARNESSES: Final = frozenset(Nearness)
-#: Seconds between two times that a full book looks for records that have ended.
+#: Seconds between two searches of a full book for expired records.
 _SWEEP: Final = 60.0
-#: The file's name, but for those of a private network (`PrivateNetwork.book`).
+#: The file's name, except for private networks (`PrivateNetwork.book`).
 BOOK: Final = "peers.book"
-#: Where a record came from is shown to people; longer texts are cut.
+#: The longest `source`, which is shown to people: longer texts are cut.
 _MAX_SOURCE: Final = 64
 
 C = TypeVar("C")
@@ -52,45 +52,46 @@ class BookNotKept(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a book has of a peer."""
+    """A book's entry for a peer."""
 
     record: PeerRecord
-    #: Who told it: "lan 192.0.2.7", "exchange 192.0.2.7", "dht"...
+    #: Who has told it: "lan 192.0.2.7", "exchange 192.0.2.7", "dht"...
     source: str
-    #: How near the nearest of those is who told it: what it says is dialled for others only if that is no nearer.
+    #: How near the nearest of those is who have told it. On behalf of others, its addresses are dialled only if
+    #: they are no nearer than that.
     teller: Nearness = Nearness.ANYWHERE
-    #: The network on the internet, or the relay, in which it was reached last.
+    #: The network on the internet, or the relay, in which it was last reached.
     network: str = ""
-    #: How near what it says is: worked out once, since each exchange may go through the whole book.
+    #: How near its addresses are. Computed once, since each exchange may go through the whole book.
     leads: frozenset[Nearness] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "leads", where_it_leads(self.record))
 
     def is_for(self, hearer: Nearness) -> bool:
-        """Return whether somebody so near may be told."""
+        """Return True if a peer this near may be told the record."""
         return may_be_passed_on(self.leads, self.teller, hearer)
 
     def is_valid(self, now: float) -> bool:
-        """Return whether the record holds at Unix time `now`."""
+        """Return True if the record is valid at Unix time `now`."""
         return self.record.expires > now and not self.is_from_future(now)
 
     def is_from_future(self, now: float) -> bool:
-        """Return whether it isn't valid yet by a clock that says `now`, which may be behind."""
+        """Return True if the record isn't valid yet by a clock that says `now`. The clock may be behind."""
         return self.record.sequence / 1000 > now + MAX_SKEW
 
 
-#: Called with the record that is new, or that has ended.
+#: Called with a record.
 OnChange = Callable[[PeerRecord], object]
-#: Called with a record, and with who told it.
+#: Called with a record, and with who has told it.
 OnTold = Callable[[PeerRecord, str], object]
 
 
 class PeerBook:
-    """The records that are known. The newest sequence of a peer counts; expired records aren't returned.
+    """The known records. The newest sequence of a peer counts; expired records aren't returned.
 
-    It is bounded in two parts: peers of which only a record is known, and those that `mark_useful` was called for. A
-    flood of new peers evicts only peers of the first kind.
+    The book has two bounded parts: peers that are known by a record only, and those for which `mark_useful` was
+    called. A flood of new peers evicts only peers of the first part.
     """
 
     def __init__(
@@ -101,9 +102,9 @@ class PeerBook:
         proven: int = PROVEN,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """With `path`, begin with what `save` has written there: see `load`."""
+        """With `path`, begin with the records that `save` has written there: see `load`."""
         self.path = path
-        #: What was refused, by the code of the error, "stale", or "crowded-out".
+        #: Counts of refused records, by the code of the error, "stale" or "crowded-out".
         self.counters: Counter[str] = Counter()
         self._size, self._proven_size, self._clock = size, proven, clock
         self._new: OrderedDict[PeerId, Known] = OrderedDict()
@@ -112,7 +113,7 @@ class PeerBook:
         self._nearer_listeners: list[OnChange] = []
         self._told_listeners: list[OnTold] = []
         self._changed = False
-        #: This machine's addresses and routers (`dtp.peers.own_networks`) where it was told what is known.
+        #: This machine's addresses and routers (`dtp.peers.own_networks`) when the records were told.
         self._addresses = frozenset[str]()
         self._swept = -_SWEEP
         if path is not None:
@@ -129,11 +130,11 @@ class PeerBook:
         )
 
     def on_change(self, callback: OnChange) -> Callable[[], None]:
-        """Call `callback` with each record that is new from here on. Return what ends that."""
+        """Call `callback` with each new record from now on. Return a function that ends this."""
         return _call_from_here_on(self._listeners, callback)
 
     async def wait_record(self, peer: PeerId) -> PeerRecord:
-        """Return the next new record of a peer, once there is one."""
+        """Wait for the next new record of a peer, and return it."""
         told: asyncio.Future[PeerRecord] = asyncio.get_running_loop().create_future()
 
         def note(record: PeerRecord) -> None:
@@ -147,18 +148,21 @@ class PeerBook:
             end()
 
     def on_nearer(self, callback: OnChange) -> Callable[[], None]:
-        """Call `callback` with each known record that is told by somebody nearer than all who told it before.
-        Return what ends that."""
+        """Call `callback` with each known record that is told by somebody nearer than all who have told it before.
+        Return a function that ends this.
+        """
         return _call_from_here_on(self._nearer_listeners, callback)
 
     def on_told(self, callback: OnTold) -> Callable[[], None]:
-        """Call `callback` with each record that is new or is known already, and with who told it. Return what ends
-        that."""
+        """Call `callback` with each record that is told, new or known, and with who has told it. Return a function
+        that ends this.
+        """
         return _call_from_here_on(self._told_listeners, callback)
 
     def learn_record(self, record: PeerRecord, source: str, teller: Nearness = Nearness.ANYWHERE) -> bool:
-        """Add a record that somebody this near told; of several who tell the same the nearest counts. Return True
-        if it is newer than the one that was known of its peer."""
+        """Add a record that somebody at the nearness `teller` has told. If several tell the same record, the
+        nearest counts. Return True if the record is newer than the known one of its peer.
+        """
         is_newer = self._learn_record(record, source, teller)
         if is_newer or self.get(record.peer) == record:
             for callback in list(self._told_listeners):
@@ -174,7 +178,8 @@ class PeerBook:
             return False
         part = self._proven if record.peer in self._proven else self._new
         known = part.get(record.peer)
-        # One from the future was taken, or kept, while this clock was set otherwise: nobody else takes it now.
+        # A record from the future was accepted or kept while this clock was set differently. Nobody else accepts it
+        # now.
         if known is not None and not known.is_from_future(now) and not record.supersedes(known.record):
             self.counters["stale"] += record != known.record
             if record == known.record and teller < known.teller:
@@ -195,7 +200,7 @@ class PeerBook:
     def learn_encoded(
         self, data: bytes, source: str, teller: Nearness = Nearness.ANYWHERE
     ) -> PeerRecord | None:
-        """Decode a record, add it, and return it; return None for one that is refused, which is counted."""
+        """Decode a record, add it, and return it. Return None for one that is refused, and count it."""
         try:
             record = PeerRecord.decode(data, now=self._clock())
         except PeerRecordError as fault:
@@ -215,8 +220,10 @@ class PeerBook:
         return known if known is not None and known.is_valid(self._clock()) else None
 
     def mark_useful(self, peer: PeerId, network: str = "") -> None:
-        """Note that `peer` was reached, in a network on the internet or by a relay: its record is kept in preference
-        to those that nobody has tried. Where there are too many, one of the network that has most gives way."""
+        """Note that `peer` was reached, in a network on the internet or through a relay. Its record is then kept in
+        preference to those that nobody has tried. If there are too many, one of the network that has most of them
+        is demoted.
+        """
         known = self._new.pop(peer, None) or self._proven.get(peer)
         if known is None:
             return
@@ -228,18 +235,18 @@ class PeerBook:
         self._changed = True
 
     def is_useful(self, peer: PeerId) -> bool:
-        """Return whether `peer` was reached."""
+        """Return True if `peer` was reached."""
         return peer in self._proven
 
     def _find_spare(self) -> PeerId:
-        """Return which of those that were reached can best be spared: the oldest of the network that has most."""
+        """Return the reached peer that can best be spared: the oldest of the network that has most of them."""
         counts = Counter(each.network for each in self._proven.values())
-        counts[""] = 1  # there are as many of these as there are addresses
+        counts[""] = 1  # peers without a network don't count as one network
         most = max(counts.values())
         return next(peer for peer, each in self._proven.items() if counts[each.network] == most)
 
     def find_service(self, name: str) -> Iterator[Known]:
-        """Iterate over the entries of those that say that they have this service, those of use first."""
+        """Iterate over the entries of peers that have this service, those that were reached first."""
         now = self._clock()
         for part in (self._proven, self._new):
             for each in reversed(part.values()):
@@ -247,9 +254,10 @@ class PeerBook:
                     yield each
 
     def note_addresses(self, addresses: frozenset[str]) -> None:
-        """Note the addresses and routers that this machine has now. What was told in a network that it has left
-        counts as told from anywhere, since others have the same addresses now; not what is in a network where it
-        still is."""
+        """Note the addresses and routers that this machine has now. Records that were told in a network which it
+        has left count as told from anywhere, since others have the same addresses now; not those of peers in a
+        network where it still is.
+        """
         before, self._addresses = self._addresses, keep_routers(self._addresses, addresses)
         self._changed = self._changed or before != self._addresses
         if not has_left(before, self._addresses):
@@ -265,7 +273,7 @@ class PeerBook:
     def _make_room(self, now: float) -> None:
         if len(self) <= self._size:
             return
-        # else each record of a flood would cost a look at all
+        # otherwise each record of a flood would cost a search of the whole book
         if not self._swept <= now < self._swept + _SWEEP:
             self._swept = now
             ended = [peer for peer, each in self._new.items() if not each.is_valid(now)]
@@ -278,7 +286,7 @@ class PeerBook:
     # ---- on disk ----------------------------------------------------------------------------------------
 
     async def save(self) -> None:
-        """Write the book to `path`, whole or not at all, if it has changed. The disk is written in a thread.
+        """Write the book to `path` atomically, if it has changed. The disk is written in a thread.
 
         Raise `BookNotKept`; the book then still counts as changed.
         """
@@ -297,10 +305,10 @@ class PeerBook:
         return self._changed
 
     def snapshot(self) -> bytes:
-        """Return the book's file. Peers that were reached come last, so that the end of the file counts most.
+        """Return the contents of the book's file. Peers that were reached come last, as the more important part.
 
-        Records from the future are kept, since the clock may be behind; all are where none holds, since it may be
-        ahead.
+        Records from the future are kept, since the clock may be behind. If no record is valid, all are kept, since
+        the clock may be ahead.
         """
         now = self._clock()
         known = [each for part in (self._new, self._proven) for each in part.values()]
@@ -315,8 +323,8 @@ class PeerBook:
     def load(self, path: Path) -> None:
         """Add the records of a book's file, and save this book there from now on. Skip what can't be read.
 
-        Each record proves itself: what others have written to the file is refused as from anywhere. Those that don't
-        hold now are kept until the clock is set, as many machines start with one that is wrong.
+        Each record is signed, so records that others have put into the file can't be forged. Records that aren't
+        valid now are kept until the clock is set: many machines start with a wrong one.
         """
         self.path = path
         addresses, entries = _read_file(path)
@@ -371,7 +379,9 @@ def _read_file(path: Path) -> tuple[list[object], list[object]]:
 
 
 def look_up(path: Path, peer: PeerId) -> PeerRecord | None:
-    """Return the record of one peer in a book's file, or None if there is no valid one. Check only its signature."""
+    """Return the record of one peer in a book's file, or None if there is no valid one. Only that record's
+    signature is checked.
+    """
     for entry in _read_file(path)[1]:
         match entry:
             case [bytes(data), *_] if peer.key in data[:64]:
@@ -392,5 +402,5 @@ def write_book(path: Path, data: bytes) -> None:
         replace_file(path, data)
     except OSError as error:
         raise BookNotKept(
-            f"can't write {os.fspath(path)}, where the peers that are known are kept: {error.strerror}"
+            f"can't write {os.fspath(path)}, where known peers are kept: {error.strerror}"
         ) from error

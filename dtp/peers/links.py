@@ -1,4 +1,4 @@
-"""Links between nodes: one connection to each peer, whose streams say which protocol they are of.
+"""Links between nodes: one connection for each peer, each stream of which begins with the name of its protocol.
 
 Source: docs/peers.md, "Links". Gossip, graphs, peer exchange and reachability share a link.
 """
@@ -27,14 +27,14 @@ from dtp.tasks import TaskSet, start_task
 
 log = logging.getLogger("dtp.peers")
 
-#: The service that nodes connect to each other for.
+#: The service for which nodes connect to each other.
 NODE_SERVICE: Final = "dtp.node"
-#: Why there is no link to a node of the same identity: itself, or another.
+#: Why there is no link to a node with the same identity: itself, or another node.
 OWN_IDENTITY: Final = "it has this node's own identity; two nodes need two"
-#: The longest name of a protocol, bytes of ASCII.
+#: The longest name of a protocol, in bytes of ASCII.
 MAX_PROTOCOL: Final = 32
-#: Codes with which a stream of a link is reset: its protocol isn't spoken here; its head is malformed or late; its
-#: protocol failed.
+#: Codes with which a stream of a link is reset: its protocol isn't known here; its head is malformed or late; its
+#: protocol has failed.
 UNKNOWN_PROTOCOL, MALFORMED_HEAD, PROTOCOL_FAILED = 1, 2, 3
 
 
@@ -42,34 +42,36 @@ UNKNOWN_PROTOCOL, MALFORMED_HEAD, PROTOCOL_FAILED = 1, 2, 3
 class LinkLimits:
     """Limits of a node's links; each has its reason."""
 
-    #: Links at once. A full mesh of 50, ten topics' meshes of 8, and as many leaves again, several times over.
+    #: Open links. Enough for a full mesh of 50, ten topics' meshes of 8, and as many leaves again, several times
+    #: over.
     links: int = 512
-    #: ... of them those that others have dialled: some are left for those that this node wants.
+    #: ... of which others have dialled so many, at most: some are left for those that this node wants.
     incoming: int = 384
-    #: Streams of one link whose handlers are at work: each protocol has one or two, a graph one for each request.
+    #: Streams of one link whose handlers run: each protocol has one or two, and a graph has one for each request.
     streams: int = 64
-    #: Seconds for the head of a stream: it is written with the stream's first bytes.
+    #: Seconds to wait for the head of a stream, which is sent with its first bytes.
     head: float = 10.0
-    #: Seconds in which a link that a peer has dialled comes here after it has ended this side's in favour of that.
+    #: Seconds to wait for the link that a peer has dialled, after the peer has ended this side's link in favour of
+    #: it.
     other_link: float = 2.0
-    #: Seconds within which two dials are simultaneous: one handshake over a slow way.
+    #: Seconds within which two dials count as simultaneous: a handshake over a slow path.
     simultaneous: float = 10.0
 
 
 class TooManyLinks(LimitError):
-    """As many links as `LinkLimits.links` are open."""
+    """As many links are open as `LinkLimits.links` allows."""
 
     code: ClassVar[str] = "too-many-links"
 
 
 class PeerLink:
-    """One live connection to a node. `PeerLinks` makes it."""
+    """One live connection to a node. `PeerLinks` creates it."""
 
     def __init__(self, connection: Connection, *, outgoing: bool, since: float) -> None:
         self.connection = connection
-        #: Who is at the other end; proven.
+        #: The peer at the other end, authenticated.
         self.peer: PeerId = connection.peer
-        #: True where this side has dialled.
+        #: True if this side has dialled.
         self.outgoing = outgoing
         #: The loop's time when it began.
         self.since = since
@@ -78,22 +80,24 @@ class PeerLink:
 
     @property
     def closed(self) -> bool:
-        """True if it is over."""
+        """True if the link has ended."""
         return self.connection.closed
 
     @property
     def nearness(self) -> Nearness:
-        """How near the peer is, by where its connection comes from."""
+        """How near the peer is, by the source of its connection."""
         return Nearness.of_source(self.connection.source)
 
     @property
     def unwanted(self) -> bool:
-        """True if its peer has ended it because others have its place: it isn't to be dialled again soon."""
+        """True if the peer has ended the link to make room for others. It shouldn't be dialled again soon."""
         ended_by = self.connection.ended_by
         return isinstance(ended_by, ConnectionClosed) and ended_by.close_code == CloseCode.BUSY
 
     async def open(self, protocol: str) -> Stream:
-        """Return a new stream of this protocol, such as "gossip/1". Raise what ended the connection."""
+        """Return a new stream of this protocol, such as "gossip/1". Raise the error that ended the connection, if
+        it has ended.
+        """
         head = stream_head(protocol)
         stream = await self.connection.open_stream()
         stream.write(head)
@@ -103,14 +107,14 @@ class PeerLink:
         return f"<PeerLink {'to' if self.outgoing else 'from'} {self.peer.short}{' closed' * self.closed}>"
 
 
-#: Speaks one protocol on one stream of a link, until it is done. Returns True if something else goes on with the
-#: stream and ends it: what bounds such streams itself need not have them counted among `LinkLimits.streams`.
+#: Handles one protocol on one stream of a link, until it is done. It returns True if something else takes over the
+#: stream and will end it; such streams aren't counted for `LinkLimits.streams`, and need a bound of their own.
 ProtocolHandler = Callable[[PeerLink, Stream], Awaitable[bool | None]]
 OnLink = Callable[[PeerLink], object]
 
 
 def stream_head(protocol: str) -> bytes:
-    """Return what a stream of this protocol begins with. Raise `LocalError` for a malformed name."""
+    """Return the head of a stream of this protocol. Raise `LocalError` for a malformed name."""
     name = protocol.encode("ascii", "replace")
     if not 0 < len(name) <= MAX_PROTOCOL or not protocol.isascii() or not protocol.isprintable():
         raise LocalError(f"{protocol!r} can't name a protocol: 1 to {MAX_PROTOCOL} characters of ASCII")
@@ -118,7 +122,9 @@ def stream_head(protocol: str) -> bytes:
 
 
 async def read_head(stream: Stream) -> str:
-    """Return the protocol that a stream says it is of; "" for a head that is malformed. `EOFError` at its end."""
+    """Return the protocol in a stream's head, "" if the head is malformed. Raise `EOFError` at the end of
+    the stream.
+    """
     (size,) = await stream.readexactly(1)
     if not 0 < size <= MAX_PROTOCOL:
         return ""
@@ -127,9 +133,9 @@ async def read_head(stream: Stream) -> str:
 
 
 class PeerLinks:
-    """The links of a node: at most one for each peer, bounded. `close` ends them.
+    """The links of a node: at most one for each peer, up to a limit. `close` ends them.
 
-    `protocols` says who speaks what; whoever adds to it does so before the first link.
+    `protocols` has the handler of each protocol. Add to it before the first link.
     """
 
     def __init__(
@@ -141,13 +147,15 @@ class PeerLinks:
         dial: Callable[[Address], Awaitable[Connection]] | None = None,
         teller_of: Callable[[PeerId], Nearness | None] = lambda peer: None,
     ) -> None:
-        """`dial` gives a connection for an address with `NODE_SERVICE`; without it `dtp.net.dial.connect` does, by
-        `resolvers`. `teller_of` gives how near they are who told where a peer is; None if nobody else did."""
+        """`dial` returns a connection to an address with `NODE_SERVICE`; by default it is `dtp.net.dial.connect`
+        with `resolvers`. `teller_of` returns how near those are who have told where a peer is, or None if nobody
+        has.
+        """
         self.identity = identity
         self.limits = limits or LinkLimits()
         self.resolvers = tuple(resolvers)
         self.protocols: dict[str, ProtocolHandler] = {}
-        #: What was refused or went wrong, by what it was.
+        #: Counts of what was refused or has failed, by its name.
         self.counters: Counter[str] = Counter()
         self._dial = dial or self._connect_address
         self._links: OrderedDict[PeerId, PeerLink] = OrderedDict()
@@ -169,9 +177,10 @@ class PeerLinks:
         return self._links.get(peer)
 
     def listen(self, on_link: OnLink, on_lost: OnLink) -> Callable[[], None]:
-        """Call `on_link` with each link, now and later, `on_lost` with each that goes; return what ends that.
+        """Call `on_link` with each present and future link, and `on_lost` with each link that ends. Return a
+        function that stops this.
 
-        A link that takes another's place is told after the other was told to be lost.
+        If a link replaces another, `on_lost` is called with the other first.
         """
         entry = (on_link, on_lost)
         self._listeners.append(entry)
@@ -187,9 +196,10 @@ class PeerLinks:
     # ---- dialling ---------------------------------------------------------------------------------------
 
     async def connect(self, target: PeerId | Address | str) -> PeerLink:
-        """Return the link to a peer: the one that is there, or a new one.
+        """Return the link to a peer: the present one, or a new one.
 
-        Raise as `dtp.net.dial.connect` does, `TooManyLinks` if there is no room, `LocalError` for oneself.
+        Raise as `dtp.net.dial.connect` does, `TooManyLinks` if there is no room, and `LocalError` for this node's
+        own identity.
         """
         address = _address_of(target)
         if self._closed:
@@ -201,17 +211,22 @@ class PeerLinks:
         link = self._links.get(address.peer)
         if link is not None and not link.closed:
             return link
-        dialled = (address.peer, who_tells())  # others may be shown less of what is found than the program is
+        dialled = (
+            address.peer,
+            who_tells(),
+        )  # fewer addresses are dialled on behalf of others than for the program
         task = self._dialling.get(dialled)
         if task is None:
             task = self._dialling[dialled] = start_task(self._dial_link(address), name="dtp-link-dial")
             task.add_done_callback(lambda _: self._dialling.pop(dialled, None))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waits is told
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # those who wait get it
         return await asyncio.shield(task)
 
     async def connect_told(self, peer: PeerId) -> PeerLink:
-        """Return the link to a peer that others tell of, and that the program did not ask for: what is dialled is no
-        nearer than who told where it is. Raise as `connect` does, and `AddressError` where all of it is nearer."""
+        """Return the link to a peer that others have told about, and that the program didn't ask for. No address is
+        dialled that is nearer than those who have told it. Raise as `connect` does, and `AddressError` if all
+        addresses are nearer.
+        """
         with dialled_as_told(self._teller_of(peer)):
             return await self.connect(peer)
 
@@ -237,7 +252,7 @@ class PeerLinks:
         return kept
 
     async def _wait_link(self, peer: PeerId, seconds: float) -> PeerLink | None:
-        """Return the link to a peer once there is one; None if there is none in time."""
+        """Wait for a link to a peer, and return it; return None if none comes in time."""
         there: asyncio.Future[PeerLink] = asyncio.get_running_loop().create_future()
 
         def note(link: PeerLink) -> None:
@@ -270,14 +285,14 @@ class PeerLinks:
         known = self._links.get(link.peer)
         if known is None and not self._make_room(link):
             self.counters["refused-full"] += 1
-            why = "this node has as many links as it takes"
+            why = "this node has as many links as it may have: try again later"
             connection.abort(CloseCode.BUSY, why, detail=CloseDetail.ALL_AT_WORK)
             return
         if self._add_link(link) is link:
             await self._serve_link(link)
 
     def _make_room(self, link: PeerLink) -> bool:
-        """Return True if one more may come in: when all places are taken, in the place of another."""
+        """Return True if one more incoming link is allowed, if necessary after ending another."""
         incoming = [each for each in self._links.values() if not each.outgoing]
         if len(incoming) < self.limits.incoming and len(self._links) < self.limits.links:
             return True
@@ -291,7 +306,7 @@ class PeerLinks:
     # ---- one for each peer ------------------------------------------------------------------------------
 
     def _add_link(self, link: PeerLink) -> PeerLink:
-        """Add `link` to the table, or end it in favour of the one that is there; return the one that stays."""
+        """Add `link` to the table, or end it in favour of the present one. Return the one that stays."""
         known = self._links.get(link.peer)
         if known is not None and not known.closed and not self._should_replace(link, known):
             self.counters["simultaneous"] += 1
@@ -308,8 +323,8 @@ class PeerLinks:
     def _should_replace(self, link: PeerLink, known: PeerLink) -> bool:
         """Return True if `link` replaces `known`, a link to the same peer.
 
-        Of two that were dialled at the same time, one by each side, the one that the smaller identity dialled stays:
-        both sides choose alike. Otherwise the newer one does: its peer has restarted, or moved.
+        If each side has dialled one of them at the same time, the one that the smaller identity has dialled stays,
+        so both sides choose the same. Otherwise the newer one stays: the peer has restarted or moved.
         """
         together = link.since - known.since <= self.limits.simultaneous and known.connection.source != ""
         if link.outgoing == known.outgoing or not together:
@@ -323,7 +338,7 @@ class PeerLinks:
         self._remove_link(link)
 
     def _remove_link(self, link: PeerLink) -> None:
-        """Remove a link that is over, and tell the listeners, once."""
+        """Remove a link that has ended, and call the listeners, once."""
         link.handlers.cancel()
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
@@ -365,7 +380,7 @@ class PeerLinks:
             if self._failed_log.may_log(link.peer.short):
                 log.info("%r: %s: %s", link, protocol, str(error) or "it says nothing")
             stream.reset(PROTOCOL_FAILED)
-        except BaseException:  # a bug, or the end of the link: the peer must not wait
+        except BaseException:  # a bug, or the link has ended: the peer shouldn't wait
             stream.reset(PROTOCOL_FAILED)
             raise
         else:
@@ -397,8 +412,10 @@ class PeerLinks:
 
 
 def _find_spare(links: Iterable[PeerLink], new: PeerLink) -> PeerLink | None:
-    """Return the newest link of the source that has most in the network that has most; None where that of the new
-    link would have as many then. So an office at one address loses nothing to somebody who has a network of them."""
+    """Return the link to end for a new one: the newest of the source that has most links, in the network that has
+    most. Return None if the new link's network or source would have as many then. So an office behind one address
+    loses nothing to somebody who has a whole network.
+    """
     networks = defaultdict[str, list[PeerLink]](list)
     for each in links:
         networks[network_of_source(each.source)].append(each)
@@ -414,10 +431,10 @@ def _find_spare(links: Iterable[PeerLink], new: PeerLink) -> PeerLink | None:
 
 
 def _may_keep_another(error: DtpError) -> bool:
-    """Return whether a dial may have failed because the peer has dialled meanwhile, and keeps that link."""
+    """Return True if a dial may have failed because the peer has dialled at the same time, and keeps that link."""
     if isinstance(error, ConnectionRefused | ConnectionClosed):
         return error.close_code == CloseCode.NORMAL
-    return isinstance(error, ConnectionLost)  # it was ended before it was confirmed, and isn't resumed
+    return isinstance(error, ConnectionLost)  # it was ended before it was confirmed
 
 
 def _address_of(target: PeerId | Address | str) -> Address:

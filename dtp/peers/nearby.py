@@ -1,6 +1,6 @@
-"""For programs that have no node: find a peer on the LAN for one dial, and answer those who look for a server.
+"""For programs without a node: find a peer on the LAN for a single dial, and answer those who look for a server.
 
-What is announced, and to whom, is decision 0034.
+Decision 0034 says what is announced, and to whom.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.peers")
 
-#: Seconds that the record of a server is good for, and after which it signs the next.
+#: Seconds for which a server's record is valid, and after which it signs the next one.
 _TTL: Final = 6 * 3600.0
 _RENEWAL: Final = 3 * 3600.0
 
 
 def wants_lan() -> bool:
-    """True unless `$DTP_DISCOVER` says otherwise: it is "lan" by default, and empty for nothing."""
+    """True unless `$DTP_DISCOVER` turns the LAN off. It is "lan" by default, and empty for nothing."""
     return "lan" in os.environ.get("DTP_DISCOVER", "lan").split(",")
 
 
 def book_path() -> Path:
-    """Return where `dtp node` keeps the peers that it knows."""
+    """Return the path where `dtp node` keeps the peers that it knows."""
     return config.data_dir() / BOOK
 
 
 class NearbyResolver(Resolver):
-    """Knows who answers on the LAN, and whom a node of this user has met: for single dials.
+    """Finds peers for single dials: those that answer on the LAN, and those that a node of this user has met.
 
-    With a private `network` those of it who answer on the LAN, and nobody else.
+    With a private `network`, only its peers that answer on the LAN are found.
     """
 
     name: ClassVar[str] = "nearby"
@@ -60,7 +60,9 @@ class NearbyResolver(Resolver):
         self._clock_advice = ""
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """Return where the peer is by its record or the LAN; none if `address` names no peer."""
+        """Return the candidates of the peer's record, from the node's book or the LAN; none if `address` names no
+        peer.
+        """
         if address.peer is None or not wants_lan():
             return []
         book = PeerBook()
@@ -80,7 +82,7 @@ class NearbyResolver(Resolver):
             return found
 
     def advice(self, address: Address) -> str:
-        """Return how a peer on this network is found; "" if `address` names none."""
+        """Return how a peer on this network can be found; "" if `address` names none."""
         if address.peer is None:
             return ""
         found = (
@@ -93,9 +95,10 @@ class NearbyResolver(Resolver):
 async def answering(
     identity: Identity, urls: Iterable[str], *, services: Iterable[str] = (), to_all: bool = False
 ) -> AsyncIterator[Lan | None]:
-    """Tell those on the LAN who ask for `identity` where it listens; with `to_all` everybody, and its services.
+    """Within the `with` block, tell peers on the LAN that ask for `identity` where it listens; with `to_all` tell
+    everybody, with the names of its services.
 
-    What only this machine can dial is told to this machine alone. Yields None if there is no LAN.
+    Addresses that only this machine can dial are told to this machine alone. Yields None if there is no LAN.
     """
     listened = list(urls)
     reached = _list_told(listened)
@@ -132,7 +135,7 @@ async def answering(
 
 
 def _list_told(urls: Iterable[str]) -> list[str]:
-    """Return where others dial what listens at these URLs; where nobody can, where this machine does."""
+    """Return the URLs at which others dial what listens at these URLs, or this machine if nobody else can."""
     reached = dialled_urls(urls)[:MAX_ADDRESSES]
     return [each for each in reached if not _is_loopback(each)] or reached
 

@@ -1,7 +1,7 @@
 """The networks that a machine is in, as texts that a book can keep, and which of them it has left.
 
-Each text is an IPv4 address of its own with the length of its network's prefix, such as "10.1.0.5/16" (without one it
-counts as 24), or a router: "hardware address@address".
+Each text is one of its own IPv4 addresses with the length of the network's prefix, such as "10.1.0.5/16" (24 if it
+is missing), or a router: "hardware address@address".
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ _PREFIX = 24
 
 
 def without_routers(texts: Iterable[str]) -> frozenset[str]:
-    """Return those that are addresses of the machine."""
+    """Return the texts that are addresses of the machine."""
     return frozenset(each for each in texts if "@" not in each)
 
 
 def keep_routers(before: Collection[str], now: Collection[str]) -> frozenset[str]:
-    """Return what a machine has now, and of what it had before the routers that it may still have: nothing is known
-    of a router that it hasn't spoken with for a while."""
+    """Return the present texts of a machine, together with those of former routers that it may still have: a router
+    that it hasn't communicated with for a while isn't listed.
+    """
     known, networks = _routers_by_address(now), _local_networks(without_routers(now))
     kept = {
         f"{router}@{ip}"
@@ -33,7 +34,7 @@ def keep_routers(before: Collection[str], now: Collection[str]) -> frozenset[str
 
 
 def has_left(before: Collection[str], now: Collection[str]) -> bool:
-    """Return whether a machine has left a network: an address of its own is gone, or a router is another."""
+    """Return True if a machine has left a network: one of its addresses is gone, or a router was replaced."""
     return not without_routers(before) <= without_routers(now) or bool(_replaced_routers(before, now))
 
 
@@ -45,7 +46,7 @@ def list_kept(before: Collection[str], now: Collection[str]) -> list[ipaddress.I
 
 
 def is_in(host: str, networks: Iterable[ipaddress.IPv4Network]) -> bool:
-    """Return whether a host is an IPv4 address in one of these."""
+    """Return True if a host is an IPv4 address in one of the networks."""
     try:
         address = ipaddress.IPv4Address(host)
     except ValueError:

@@ -1,5 +1,6 @@
-"""To whom a record is passed on: peers nearby take what comes from here as this node's own word, and would dial or
-ask what it says of their network, though it was told from farther away."""
+"""Decides to whom a record is passed on. Peers nearby would take it as this node's own word, and might dial or ask
+addresses in their network, though somebody farther away has told them.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +15,32 @@ from dtp.net.address import Address, AddressError, is_ip_address
 from dtp.peers.record import PeerRecord, host_of_endpoint
 
 _ANYWHERE: Final = frozenset({Nearness.ANYWHERE})
-#: A name leads to whatever it resolves to for whoever looks it up.
+#: A host name leads to whatever it resolves to where it is looked up.
 _NAMED: Final = frozenset(Nearness) - {Nearness.PROCESS}
 _REMEMBERED: Final = 1024
 
 
 def where_it_leads(record: PeerRecord) -> frozenset[Nearness]:
-    """Return how near the places are that a record has dialled or asked, as near as they may be."""
+    """Return how near the addresses are that a record causes to be dialled or asked, by the nearest that
+    each may be.
+    """
     found = {each for url in record.addresses for each in _where_url_leads(record.peer, url)}
     return frozenset(found | _where_host_leads(host_of_endpoint(record.dht)) if record.dht else found)
 
 
-#: The same, for records of which nothing else is kept.
+#: The same with a cache, for records about which nothing else is kept.
 where_it_leads_again: Final = lru_cache(maxsize=_REMEMBERED)(where_it_leads)
 
 
 def may_be_passed_on(leads: Collection[Nearness], teller: Nearness, hearer: Nearness) -> bool:
-    """Return whether what was told by somebody as near as `teller` may be told to whoever is as near as `hearer`."""
+    """Return True if a record with these addresses, told by somebody as near as `teller`, may be told to somebody
+    as near as `hearer`.
+    """
     return not any(hearer <= each < teller for each in leads)
 
 
 def hosts_of(record: PeerRecord) -> list[str]:
-    """Return the hosts at which a record has its peer dialled, as far as this version does."""
+    """Return the hosts at which a record's peer is dialled, as far as this version supports them."""
     found = []
     for url in record.addresses:
         with contextlib.suppress(AddressError):

@@ -1,4 +1,5 @@
-"""Private networks: what a network's key is good for. Who doesn't hold it sees, joins and reads nothing.
+"""Private networks: the keys that are derived from a network's key. Without it nobody can see, join or read the
+network.
 
 Source: docs/peers.md, "Private networks".
 """
@@ -17,17 +18,17 @@ from dtp.unicode import encode_text
 KEY_SIZE: Final = 32
 NONCE_SIZE: Final = 24
 TAG_SIZE: Final = 16
-#: What a key begins with as text, so that it is taken for nothing else.
+#: The beginning of a key's text form, so that it isn't taken for anything else.
 HRP: Final = "dtpnet"
-#: The shortest passphrase: below it, guessing one out of a hello that was heard takes hours.
+#: The shortest passphrase. A shorter one could be guessed within hours from a recorded hello.
 MIN_PASSPHRASE: Final = 12
-#: The longest file with a key, bytes: a passphrase is shorter.
+#: The largest file with a key, in bytes: a passphrase is shorter.
 _MAX_KEY_FILE: Final = 1024
 _SALT: Final = b"dtp.network.v1"
 
 
 class NetworkKeyError(LocalError, ValueError):
-    """This can't be the key of a private network; the message says why, and doesn't quote it."""
+    """A text can't be the key of a private network. The message says why, and doesn't quote it."""
 
     code: ClassVar[str] = "network-key"
 
@@ -39,34 +40,34 @@ class NotOfNetwork(PeerError):
 
 
 class PrivateNetwork:
-    """The keys of a network that only holders of its key see, join or read. `repr` shows none of them."""
+    """The keys of a network that only holders of its key can see, join and read. `repr` shows none of them."""
 
     __slots__ = ("_key", "book", "dht_key", "hello_key", "psk")
 
     def __init__(self, key: bytes) -> None:
-        """From the network's key, 32 bytes. `NetworkKeyError` for another length."""
+        """Derive the keys from the network's key, 32 bytes. Raise `NetworkKeyError` for another length."""
         if len(key) != KEY_SIZE:
             raise NetworkKeyError(f"a network's key has {KEY_SIZE} bytes, not {len(key)}")
         self._key = bytes(key)
         #: The pre-shared key of handshakes.
         self.psk = _derive(key, b"handshake")
-        #: What hellos on the LAN are sealed with.
+        #: The key that seals hellos on the LAN.
         self.hello_key = _derive(key, b"hello")
-        #: What the datagrams of a DHT are sealed with.
+        #: The key that seals the datagrams of a DHT.
         self.dht_key = _derive(key, b"dht")
-        #: The file in which a node keeps the peers of this network: those of others are told nothing of them.
+        #: The name of the file in which a node keeps the peers of this network, apart from those of other networks.
         self.book = f"peers-{_derive(key, b'book')[:8].hex()}.book"
 
     @classmethod
     def generate(cls) -> PrivateNetwork:
-        """Return a new network."""
+        """Return a new network, with a random key."""
         return cls(os.urandom(KEY_SIZE))
 
     @classmethod
     def parse(cls, key: bytes | str | PrivateNetwork) -> PrivateNetwork:
         """Return the network of a key: 32 bytes, its text ("dtpnet1..."), or a passphrase.
 
-        A passphrase takes about 0.1 s and 64 MiB (Argon2id): guessing takes as much each time. `NetworkKeyError`.
+        A passphrase takes about 0.1 s and 64 MiB (Argon2id), as does each guess. Raise `NetworkKeyError`.
         """
         if isinstance(key, PrivateNetwork):
             return key
@@ -100,14 +101,14 @@ class PrivateNetwork:
         return bech32.encode(HRP, self._key)
 
     def seal(self, data: bytes, nonce: bytes, context: bytes) -> bytes:
-        """Return `data` sealed with the hello key (XChaCha20-Poly1305), behind its nonce (24 random bytes)."""
+        """Return `data` sealed with the hello key (XChaCha20-Poly1305), after its nonce (24 random bytes)."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as encrypt
 
         sealed: bytes = encrypt(data, context, nonce, self.hello_key)
         return nonce + sealed
 
     def open(self, sealed: bytes, context: bytes) -> bytes:
-        """Return what was sealed. Raise `NotOfNetwork`."""
+        """Return the data that was sealed. Raise `NotOfNetwork`."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as decrypt
         from nacl.exceptions import CryptoError
 
@@ -124,9 +125,9 @@ class PrivateNetwork:
 
 
 def read_key_file(path: str | os.PathLike[str]) -> str:
-    """Return the key of a network or a topic that a file has; no message quotes it.
+    """Return the key of a network or a topic from a file. No message quotes it.
 
-    Raise `ConfigError`, `OpenToOthers`.
+    Raise `ConfigError` or `OpenToOthers`.
     """
     try:
         return read_private_file(path, _MAX_KEY_FILE).decode().strip()

@@ -1,6 +1,8 @@
-"""Peer records: what a peer signs to say where it is reached. One format for LAN, DHT, gossip and the cache on disk.
+"""Peer records: what a peer signs to say where it can be reached. One format for LAN, DHT, gossip and the cache on
+disk.
 
-Source: docs/peers.md, "The peer record". Anybody may carry a record: it ends by itself, and proves who said it.
+Source: docs/peers.md, "The peer record". Anybody may pass a record on: it expires by itself, and its signature
+proves who made it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from dtp.identity.keys import SIGNATURE_SIZE
 from dtp.packing import pack, unpack
 
 DOMAIN: Final = b"dtp.peer.v1"
-#: A record and the head of whatever carries it fit in one UDP packet of 1,280 bytes, which every network takes.
+#: The largest record, in bytes. With a header it fits into a UDP packet of 1,280 bytes, which every network
+#: carries.
 MAX_BYTES: Final = 1100
 #: More addresses than a machine with several networks and relays has.
 MAX_ADDRESSES: Final = 16
@@ -25,22 +28,22 @@ MAX_SERVICES: Final = 32
 MAX_SERVICE_BYTES: Final = 64
 #: A host name (RFC 1035: 253 bytes), a colon and a port.
 MAX_DHT_BYTES: Final = 259
-#: Seconds that a record is believed for, at most: whoever moves is found at the new place within a day.
+#: Seconds for which a record is valid, at most, so that a peer that has moved is found again within a day.
 MAX_TTL: Final = 86_400
-#: Seconds that a record is signed for by default: a peer that is there signs the next one long before.
+#: Seconds for which a record is valid by default. A peer signs the next one long before.
 DEFAULT_TTL: Final = 3_600
-#: Seconds that clocks may differ, as Kerberos has it (RFC 4120, 1.6).
+#: Seconds by which clocks may differ, as in Kerberos (RFC 4120, 1.6).
 MAX_SKEW: Final = 300
 _MAX_NUMBER: Final = 2**63 - 1
-#: Records whose signature is remembered as good, since the same one comes with each hello. About 2 KB each.
+#: Records whose valid signature is remembered, since the same record comes with each hello. About 2 KB each.
 _REMEMBERED: Final = 512
 
-#: The keys of a record's map. Others are signed over and not looked at.
+#: The keys of a record's map. Others are covered by the signature, and ignored.
 PEER, SEQUENCE, EXPIRES, ADDRESSES, SERVICES, DHT = range(1, 7)
 
 
 class RecordNotSigned(LocalError, ValueError):
-    """A record can't say this; the message says which bound it breaks."""
+    """A record can't have these contents; the message says which limit they exceed."""
 
     code: ClassVar[str] = "record-not-signed"
 
@@ -58,34 +61,34 @@ class PeerRecordForged(PeerRecordError):
 
 
 class PeerRecordExpired(PeerRecordError):
-    """A peer record has ended."""
+    """A peer record has expired."""
 
     code: ClassVar[str] = "peer-record-expired"
 
 
 class PeerRecordFromFuture(PeerRecordError):
-    """A peer record was signed later than now, by more than clocks differ."""
+    """A peer record was signed in the future, by more than clocks may differ."""
 
     code: ClassVar[str] = "peer-record-future"
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRecord:
-    """Where `peer` says that it is reached. Made by `sign` and `decode`, which check it."""
+    """The addresses at which `peer` says it can be reached. Made by `sign` and `decode`, which check it."""
 
     peer: PeerId
-    #: Rises with each record of this peer: Unix time in milliseconds when it was signed.
+    #: Unix time in ms at which the record was signed. It rises with each record of a peer.
     sequence: int
-    #: Unix time in seconds after which it is not believed any more.
+    #: Unix time in seconds from which the record isn't valid any more.
     expires: int
-    #: Where it is dialled, as `Address.carrier_url` gives it: "tcp://192.0.2.7:9000". They are not parsed here: other
-    #: versions have other carriers.
+    #: The URLs at which it can be dialled, as `Address.carrier_url` has them: "tcp://192.0.2.7:9000". They aren't
+    #: parsed here, since other versions have other carriers.
     addresses: tuple[str, ...]
     #: Names of services that are meant to be public.
     services: tuple[str, ...]
     #: "host:port" of its DHT endpoint (UDP), "" for none.
     dht: str
-    #: The record as bytes, signed.
+    #: The signed record as bytes.
     encoded: bytes
 
     @classmethod
@@ -99,9 +102,9 @@ class PeerRecord:
         services: Iterable[str] = (),
         dht: str = "",
     ) -> PeerRecord:
-        """Return the record of `identity` as of Unix time `now`, good for `ttl` seconds.
+        """Return a record of `identity`, signed at Unix time `now` and valid for `ttl` seconds.
 
-        Raise `RecordNotSigned` for what breaks a bound.
+        Raise `RecordNotSigned` for contents that exceed a limit.
         """
         sequence, expires = int(now * 1000), int(now + ttl)
         fields: dict[int, object] = {PEER: identity.id.key, SEQUENCE: sequence, EXPIRES: expires}
@@ -117,10 +120,11 @@ class PeerRecord:
 
     @classmethod
     def decode(cls, data: bytes, *, now: float | None) -> PeerRecord:
-        """Return the record that these bytes are, at Unix time `now`; whenever it holds, where that is None.
+        """Return the decoded record, which has to be valid at Unix time `now`; if `now` is None, its time isn't
+        checked.
 
-        Raise `PeerRecordError` for what is malformed, and its subclasses for what is forged, has expired, or is from
-        the future.
+        Raise `PeerRecordError` for a malformed record, and its subclasses for one that is forged, has expired, or
+        is from the future.
         """
         _check_size(data)
         record = _verified(bytes(data))
@@ -129,7 +133,7 @@ class PeerRecord:
         return record
 
     def check_time(self, now: float) -> None:
-        """Raise `PeerRecordExpired` or `PeerRecordFromFuture` unless it holds at Unix time `now`."""
+        """Raise `PeerRecordExpired` or `PeerRecordFromFuture` unless the record is valid at Unix time `now`."""
         if self.expires <= now:
             raise PeerRecordExpired(f"the record of {self.peer} ended {now - self.expires:.0f} s ago")
         ahead = self.sequence / 1000 - now
@@ -137,9 +141,9 @@ class PeerRecord:
             raise PeerRecordFromFuture(f"the record of {self.peer} was signed {ahead:.0f} s from now")
 
     def supersedes(self, other: PeerRecord) -> bool:
-        """True if it is newer than `other`, of the same peer.
+        """True if the record is newer than `other`, of the same peer.
 
-        Two of one sequence are told apart by their bytes, so that everybody keeps the same one.
+        Two of the same sequence are ordered by their bytes, so that everybody keeps the same one.
         """
         return (self.sequence, self.encoded) > (other.sequence, other.encoded)
 
@@ -160,7 +164,7 @@ def _check_size(data: bytes) -> None:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _verified(data: bytes) -> PeerRecord:
-    """Return the record, whenever it holds. What is refused isn't remembered."""
+    """Return the record without checking its time. Refused ones aren't remembered."""
     body, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
     unpacked = unpack(body, PeerRecordError, "a peer record", strict_map_key=False, object_pairs_hook=_map_of)
     if not isinstance(unpacked, dict):
@@ -172,7 +176,9 @@ def _verified(data: bytes) -> PeerRecord:
 
 
 def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """Refuse keys that come twice: readers would differ about which of them counts."""
+    """Return the map. Raise `PeerRecordError` for duplicate keys, since readers would differ about which of them
+    counts.
+    """
     found = dict(pairs)
     if len(found) != len(pairs) or not {type(key) for key in found} <= {int, str}:
         raise PeerRecordError("a peer record has a key twice, or one that is neither number nor text")
@@ -180,7 +186,7 @@ def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _fields(told: dict[Any, Any]) -> tuple[PeerId, int, int, tuple[str, ...], tuple[str, ...], str]:
-    """Return what a map of a record says, checked."""
+    """Return the checked fields of a record's map."""
     try:
         peer = PeerId(told.get(PEER, b""))
     except PeerIdError as fault:

@@ -1,4 +1,6 @@
-"""The resolver for `dtp:` addresses by identity: the book first, then the LAN and the DHT at the same time."""
+"""The resolver for `dtp:` addresses with an identity: it asks the book first, then the LAN and the DHT
+concurrently.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +20,33 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.peers")
 
-#: What the candidates are called that a node's resolver finds, which asks the nodes that it knows.
+#: The name of the candidates from a node's resolver, which asks the nodes that it knows.
 NODE: Final = "peers"
-#: Ways to find a peer -> what it has to be for that.
+#: For each way to find a peer, what the peer has to be for that.
 _FOUND_BY: Final = {"lan": "up on this network", "mdns": "up on this network", "dht": "known to the DHT"}
-#: Seconds that finders may take where nothing is known.
+#: Seconds that finders may take if nothing is known.
 PATIENCE: Final = 3.0
-#: ... and where something is: the peer may have moved, and the LAN says so at once.
+#: ... and if something is: the peer may have moved, and the LAN answers at once.
 PATIENCE_KNOWN: Final = 0.05
 
 
 class Finder(Protocol):
-    """Looks for the record of a peer: the LAN, the DHT."""
+    """Looks for the record of a peer, for example on the LAN or in the DHT."""
 
     @property
     def source(self) -> str:
-        """What it is called in the book."""
+        """The name of the finder in the book."""
 
     @property
     def teller(self) -> Nearness:
         """How near those are that answer: the farthest that they may be."""
 
     async def find_record(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record of `peer`, None if nobody knows it. May be cancelled."""
+        """Return the record of `peer`, or None if nobody knows it. May be cancelled."""
 
 
 class PeerResolver(Resolver):
-    """Knows the peers of a book, and asks finders for the others. What they find comes into the book."""
+    """Resolves peers from a book, and asks finders for others. What they find is added to the book."""
 
     name: str = NODE  # type: ignore[misc]  # a node's, and that of single dials
 
@@ -57,20 +59,23 @@ class PeerResolver(Resolver):
         patience_known: float = PATIENCE_KNOWN,
         name: str = NODE,
     ) -> None:
-        """`name` is what candidates call it."""
+        """`name` is the source that candidates name."""
         self.name = name
         self.book, self.finders = book, list(finders)
         self._patience = (patience, patience_known)
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """Return the addresses of the peer's newest record, in the order that it gives them; none without a peer."""
+        """Return the addresses of the peer's newest record, in the record's order; none if `address` names
+        no peer.
+        """
         if address.peer is None:
             return []
         return await self._resolve_within(address, self._patience[self.book.get(address.peer) is not None])
 
     async def resolve_again(self, address: Address) -> list[Candidate]:
-        """Return the same, and wait for finders as if nothing were known: the DHT needs longer than is waited where
-        something is."""
+        """Return the same, but wait for finders as if nothing were known: the DHT needs longer than `resolve` waits
+        if something is known.
+        """
         if address.peer is None or self.book.get(address.peer) is None:
             return []
         return await self._resolve_within(address, self._patience[False])
@@ -91,8 +96,9 @@ class PeerResolver(Resolver):
         ]
 
     async def find_record(self, peer: PeerId, patience: float) -> PeerRecord | None:
-        """Return the first record that a finder has within `patience` seconds, and take it up in the book; or one
-        that somebody tells meanwhile, as a node does that has just been linked."""
+        """Return the first record that a finder has within `patience` seconds, after adding it to the book; or one
+        that somebody tells meanwhile, such as a node that was just linked.
+        """
         if not self.finders:
             return None
         asked = {start_task(each.find_record(peer), name="dtp-find"): each for each in self.finders}
@@ -129,7 +135,7 @@ class PeerResolver(Resolver):
 
 
 def _found(task: asyncio.Task[PeerRecord | None], peer: PeerId) -> PeerRecord | None:
-    """Return what a finder found. One that can't look now is not a reason not to hear the others."""
+    """Return the record that a finder has found. A finder that fails doesn't keep others from being heard."""
     try:
         record = task.result()
     except DtpError as fault:
@@ -139,7 +145,7 @@ def _found(task: asyncio.Task[PeerRecord | None], peer: PeerId) -> PeerRecord | 
 
 
 def _direct(peer: PeerId, url: str) -> Address | None:
-    """Return the address of a URL in a record; None for one that isn't dialled, or that this version doesn't know."""
+    """Return the address of a URL in a record, or None if it isn't dialled, or not known to this version."""
     try:
         address = Address.direct(peer, url)
     except AddressError:

@@ -1,4 +1,4 @@
-"""What a node lives in and that changes under it: this machine's clock, and the networks that it is in."""
+"""What changes around a node: this machine's clock, and the networks that it is in."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Final, NamedTuple
 from dtp.peers.lan.interfaces import find_networks, find_routers, own_addresses, read_tables
 from dtp.peers.own_networks import has_left, keep_routers, without_routers
 
-#: Seconds between two looks: until then others have what is of before.
+#: Seconds between two checks. Until the next, others have outdated information.
 LOOK: Final = 60.0
-#: Seconds by which the clock has to be off from what went by: less is what NTP does all the time.
+#: Seconds by which the clock has to differ from the elapsed time. NTP causes smaller differences all the time.
 SET: Final = 10.0
 
 
 class SurroundingsChange(NamedTuple):
-    """What has changed since the last look."""
+    """What has changed since the last check."""
 
     #: The clock was set, or has gone on while the machine slept.
     was_clock_set: bool
@@ -27,8 +27,9 @@ class SurroundingsChange(NamedTuple):
 
 
 def network_addresses() -> frozenset[str]:
-    """Return this machine's addresses and routers as `dtp.peers.own_networks` has them: in another network it may be
-    given the address that it has in this one. Only Linux says how large a network is, and which router it has."""
+    """Return this machine's addresses and routers, as in `dtp.peers.own_networks`: another network may give it the
+    same address as this one. Only Linux tells the size of a network and its router.
+    """
     routes, neighbours = read_tables()
     own, routers = set(own_addresses().values()), find_routers(routes, neighbours)
     networks = find_networks(routes, own)
@@ -37,7 +38,7 @@ def network_addresses() -> frozenset[str]:
 
 
 class Surroundings:
-    """This machine's clock and networks. `look` says what has changed."""
+    """This machine's clock and networks. `look` returns what has changed."""
 
     def __init__(
         self,
@@ -46,17 +47,20 @@ class Surroundings:
         steady: Callable[[], float] = time.monotonic,
         list_addresses: Callable[[], frozenset[str]] = network_addresses,
     ) -> None:
-        """`wall` gives Unix time; `steady` seconds that nobody sets, and that stop while the machine sleeps."""
+        """`wall` returns Unix time. `steady` returns seconds of a clock that nobody sets, and that stops while the
+        machine sleeps.
+        """
         self.wall = wall
         self._steady, self._list_addresses = steady, list_addresses
         self._offset = wall() - steady()
-        #: The machine's addresses and routers at the last look.
+        #: The machine's addresses and routers at the last check.
         self.addresses = list_addresses()
-        #: Until then routers aren't looked at: a neighbour that poses as one would have the node move each second.
+        #: Routers are ignored until this time: a neighbour that poses as one could otherwise make the node "move"
+        #: every second.
         self._next_router = -math.inf
 
     def look(self) -> SurroundingsChange:
-        """Return what has changed since the last look, or since it was made."""
+        """Return what has changed since the last check, or since this object was created."""
         now, listed = self._steady(), self._list_addresses()
         offset = self.wall() - now
         if now < self._next_router:
@@ -70,7 +74,7 @@ class Surroundings:
         return found
 
     async def wait_change(self, within: float) -> None:
-        """Return after `within` seconds, or soon after something has changed."""
+        """Wait for `within` seconds, or until soon after something has changed."""
         for _ in range(max(1, round(within / LOOK))):
             await asyncio.sleep(LOOK)
             if any(self.look()):
