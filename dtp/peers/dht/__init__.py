@@ -1,4 +1,4 @@
-"""The DHT: Kademlia among nodes that prove who they are.
+"""The DHT: Kademlia among authenticated nodes.
 
 `Dht` is a node on a UDP socket, `DhtNode` the value below it.
 """

@@ -1,4 +1,4 @@
-"""Endpoints (address and port) as bytes, and what kind of network they are in."""
+"""Endpoints (address and port) as bytes, and the kind of network that they are in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIZES: Final = {6: 4, 18: 16}
 
 
 class Scope(IntEnum):
-    """Where an address means something: on this machine, in this network, everywhere."""
+    """The scope of an address: this machine, this network, or everywhere."""
 
     LOOPBACK = 0
     PRIVATE = 1
@@ -24,14 +24,16 @@ class Scope(IntEnum):
 
 @lru_cache(maxsize=_REMEMBERED)
 def pack_endpoint(endpoint: Endpoint) -> bytes:
-    """Return 4 or 16 bytes of address and 2 of port. Raise `ValueError` for what is not an address."""
+    """Return 4 or 16 bytes of address, and 2 of port. Raise `ValueError` for something else than an address."""
     host, port = endpoint
     return _address(host).packed + port.to_bytes(2, "big")
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def unpack_endpoint(data: bytes) -> Endpoint:
-    """Return what `pack_endpoint` made 6 or 18 bytes of. Raise `ValueError` for another length."""
+    """Return the endpoint that `pack_endpoint` has packed into 6 or 18 bytes. Raise `ValueError` for
+    another length.
+    """
     size = _SIZES.get(len(data))
     if size is None:
         raise ValueError(f"an endpoint has 6 or 18 bytes, not {len(data)}")
@@ -40,7 +42,9 @@ def unpack_endpoint(data: bytes) -> Endpoint:
 
 @lru_cache(maxsize=_REMEMBERED)
 def scope_of(endpoint: Endpoint) -> Scope | None:
-    """Return where the endpoint can be reached from; None if nobody can be there (port 0, multicast, reserved)."""
+    """Return the scope from which the endpoint can be reached; None if nobody can be there (port 0, multicast,
+    reserved).
+    """
     host, port = endpoint
     try:
         address = _address(host)
@@ -57,9 +61,9 @@ def scope_of(endpoint: Endpoint) -> Scope | None:
 
 @lru_cache(maxsize=_REMEMBERED)
 def subnet_of(endpoint: Endpoint) -> bytes:
-    """Return the subnet of a global address, IPv4 /24 or IPv6 /48: as far as anybody can tell it has one owner.
+    """Return the subnet of a global address, IPv4 /24 or IPv6 /48, which probably has a single owner.
 
-    Empty for other addresses, of which everybody has as many as they like.
+    It is empty for other addresses, of which everybody can have any number.
     """
     if scope_of(endpoint) is not Scope.GLOBAL:
         return b""
@@ -70,7 +74,7 @@ def subnet_of(endpoint: Endpoint) -> bytes:
 def may_tell(told: Endpoint, teller: Endpoint) -> bool:
     """True if somebody at `teller` can know of `told`, and `told` means the same there as here.
 
-    Nobody far away sends us to addresses of our own machine or network.
+    So nobody far away can direct us to addresses of our own machine or network.
     """
     there, here = scope_of(told), scope_of(teller)
     return there is not None and here is not None and (there is Scope.GLOBAL or there >= here)
@@ -78,5 +82,5 @@ def may_tell(told: Endpoint, teller: Endpoint) -> bool:
 
 def _address(host: str) -> IPv4Address | IPv6Address:
     address = ip_address(host)
-    mapped = getattr(address, "ipv4_mapped", None)  # of a socket for both families
+    mapped = getattr(address, "ipv4_mapped", None)  # from a socket for both address families
     return mapped or address

@@ -1,7 +1,7 @@
-"""Tokens: what a node that asks has proven to us before.
+"""Tokens: they show what an asking node has proven to us before.
 
-A token is given to the node to keep: a keyed hash of its key and its address, good for these alone, for one to two
-lifetimes. Nothing of it is kept here, however many nodes there are.
+The node keeps its token, which is a keyed hash of its key and its address, and valid for these alone, for one to
+two lifetimes. So nothing has to be kept here, however many nodes there are.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from enum import IntEnum
 from hmac import compare_digest
 from typing import Final
 
-#: Bytes of a token, and the one of a node that has none.
+#: Bytes of a token; and the token of a node that has none.
 SIZE: Final = 16
 NONE: Final = bytes(SIZE)
 
 
 class TokenStanding(IntEnum):
-    """What whoever shows a token has proven."""
+    """What the sender of a token has proven."""
 
-    #: Nothing: the address may be somebody else's.
+    #: Nothing: the address may be forged.
     NOTHING = 0
     #: That it receives at this address.
     ADDRESS = 1
-    #: That, and that it has the key; the token is of the lifetime before, and it should get a new one.
+    #: Also that it has the key. The token is of the previous lifetime, and a new one is due.
     PEER_BEFORE = 2
-    #: That, and that it has the key.
+    #: Also that it has the key.
     PEER = 3
 
 
 class Tokens:
-    """Makes tokens and recognises them, by one secret (32 random bytes) that never leaves."""
+    """Makes and recognizes tokens, with a secret (32 random bytes) that never leaves this object."""
 
     def __init__(self, secret: bytes, lifetime: float) -> None:
         self._secret = secret
@@ -39,11 +39,11 @@ class Tokens:
         self._keys: dict[int, bytes] = {}
 
     def address_token(self, where: bytes, key: bytes, now: float) -> bytes:
-        """Return the token that says that `key` receives at `where` (a packed endpoint)."""
+        """Return a token that shows that `key` receives at `where` (a packed endpoint)."""
         return self._make_token(self._current_epoch(now), b"a", where, key)
 
     def peer_token(self, where: bytes, key: bytes, now: float) -> bytes:
-        """Return the token that says that whoever receives at `where` has proven `key`."""
+        """Return a token that shows that the node at `where` has proven `key`."""
         return self._make_token(self._current_epoch(now), b"p", where, key)
 
     def check_token(self, token: bytes, where: bytes, key: bytes, now: float) -> TokenStanding:

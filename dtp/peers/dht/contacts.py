@@ -1,4 +1,4 @@
-"""Contacts: nodes that we know of, and what we know of each."""
+"""Contacts: the nodes that are known, and what is known about each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import KEY_SIZE, pack_entry
 
 _KEY: Final = slice(1, 1 + KEY_SIZE)
-#: What one round trip counts for in the smoothed one, and in its deviation (RFC 6298).
+#: The weights of one round trip in the smoothed one, and in its deviation (RFC 6298).
 _GAIN: Final = 1 / 8
 _DEVIATION_GAIN: Final = 1 / 4
 
 
 class RoundTrips:
-    """The smoothed round trip and its deviation, of one node or of all: how long to wait for an answer (RFC 6298)."""
+    """The smoothed round trip and its deviation, of one node or of all, from which timeouts are computed
+    (RFC 6298).
+    """
 
     __slots__ = ("deviation", "mean")
 
@@ -37,7 +39,9 @@ class RoundTrips:
         self.mean += _GAIN * (seconds - self.mean)
 
     def current_timeout(self, limits: DhtLimits) -> float:
-        """Return the seconds to wait before another node is asked; `limits.first_timeout` before any observation."""
+        """Return the seconds to wait until another node is asked as well; `limits.first_timeout` before any
+        observation.
+        """
         if not self.mean:
             return limits.first_timeout
         wait = self.mean + max(limits.shortest_timeout, 4 * self.deviation)
@@ -45,7 +49,7 @@ class RoundTrips:
 
 
 class NodeContact:
-    """A node at an endpoint. What others say of it is a claim; `proven` is what it has shown itself."""
+    """A node at an endpoint. What others say about it is a claim; `proven` means that it has shown it itself."""
 
     __slots__ = (
         "endpoint",
@@ -62,29 +66,29 @@ class NodeContact:
     )
 
     def __init__(self, key: bytes, endpoint: Endpoint) -> None:
-        #: Its public key, 32 bytes; empty for one of which only the endpoint is known.
+        #: Its public key, 32 bytes; empty if only the endpoint is known.
         self.key = key
         self.id = node_id(key)
         self.endpoint = endpoint
-        #: As it goes into answers.
+        #: Its encoding in answers.
         self.entry = pack_entry(key, endpoint) if key else b""
-        #: Two contacts of one subnet may be one owner's. Empty where that says nothing.
+        #: Its subnet: contacts of the same subnet may have the same owner. Empty where this says nothing.
         self.subnet = subnet_of(endpoint)
-        #: What it gave us to ask it with.
+        #: The token that it has given us for questions.
         self.token = NONE
-        #: True once it has shown that it has the key, from this endpoint.
+        #: True once it has proven its key from this endpoint.
         self.proven = False
-        #: When it was heard of last, by itself; 0.0 for never.
+        #: When it was last heard from directly; 0.0 for never.
         self.seen = 0.0
-        #: Questions in a row that it did not answer.
+        #: The number of successive unanswered questions.
         self.failures = 0
-        #: When it failed to answer last.
+        #: When it last failed to answer.
         self.failed = 0.0
         self.round_trips = RoundTrips()
 
     @property
     def nearness(self) -> Nearness:
-        """How near it is."""
+        """How near the contact is."""
         return Nearness.of_host(self.endpoint[0])
 
     def __repr__(self) -> str:
@@ -92,7 +96,8 @@ class NodeContact:
 
 
 class KnownContacts:
-    """Contacts by their entries, so that each is one object wherever it comes up; the least recently used goes first.
+    """Contacts by their entries, so that each is a single object wherever it is named. The least recently used is
+    dropped first.
 
     `held` returns the contact that the routing table has for an id.
     """
@@ -105,7 +110,7 @@ class KnownContacts:
         return len(self._contacts)
 
     def get_contact(self, data: bytes, teller: Endpoint) -> NodeContact | None:
-        """Return the contact for an entry of an answer from `teller`, or None if `teller` can't know of it."""
+        """Return the contact for an entry in an answer from `teller`, or None if `teller` can't know of it."""
         found = self._contacts.get(data)
         if found is not None:
             self._contacts.move_to_end(data)
@@ -125,5 +130,5 @@ class KnownContacts:
         return contact
 
     def known_hosts(self) -> set[str]:
-        """Return the IP addresses of all contacts that are remembered."""
+        """Return the IP addresses of all remembered contacts."""
         return {each.endpoint[0] for each in self._contacts.values()}

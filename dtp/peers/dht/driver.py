@@ -29,11 +29,11 @@ from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.peers")
 
-#: Datagrams read in one turn of the loop, so that a flood leaves room for the others.
+#: Datagrams that are read in one turn of the loop, so that a flood leaves time for other work.
 _PER_TURN: Final = 64
-#: Asked of the kernel: room for a burst while the loop is busy.
+#: The size of the receive buffer, in bytes: room for a burst while the loop is busy.
 _BUFFER: Final = 1024 * 1024
-#: Providers whose records are looked up.
+#: Providers whose records are looked up, at most.
 _PROVIDERS: Final = 20
 _MAPPED: Final = "::ffff:"
 #: Bytes that the seal of a private network adds to a datagram: nonce and tag.
@@ -54,9 +54,9 @@ class DhtStats:
 
 
 class Seal:
-    """Seals and opens datagrams under `PrivateNetwork.dht_key`, by libsodium's XChaCha20-Poly1305.
+    """Seals and opens datagrams with `PrivateNetwork.dht_key`, by libsodium's XChaCha20-Poly1305.
 
-    So others neither read nor make them, nor can tell that this is a DHT.
+    Others can neither read nor make them, and can't tell that they belong to a DHT.
     """
 
     def __init__(self, dht_key: bytes) -> None:
@@ -65,11 +65,11 @@ class Seal:
         self._aead = Aead(dht_key)
 
     def seal(self, data: bytes) -> bytes:
-        """Return nonce and ciphertext."""
+        """Return the nonce and the ciphertext."""
         return bytes(self._aead.encrypt(data))
 
     def open(self, data: bytes) -> bytes | None:
-        """Return what was sealed; None for what was not, under this key."""
+        """Return the data that was sealed, or None if it wasn't sealed with this key."""
         from nacl.exceptions import CryptoError
 
         if len(data) <= _SEAL_SIZE:
@@ -83,15 +83,15 @@ class Seal:
 class Dht:
     """A node of the DHT; an async context manager.
 
-    `bind` is the address and port of its socket; without it any, by IPv6 as well where one of `bootstrap` is reached
-    so. `bootstrap` are endpoints ("host:port") of nodes that are there.
-    `client` keeps it from serving others; else it serves as long as they can reach it. `network` is the key of a
-    private network, as `PrivateNetwork.parse` takes it: without it nobody can tell that there is one. `identity`
-    signs what is put there; the node itself goes by it too, or by `node`, where others are not to see who asks, or a
-    node of `identity` is there already.
+    `bind` is the address and port of its socket. By default it uses any port, with IPv6 as well if a `bootstrap`
+    endpoint needs it. `bootstrap` are endpoints ("host:port") of nodes to join through. `client` keeps it from
+    serving others; otherwise it serves as long as they can reach it. `network` is the key of a private network, as
+    `PrivateNetwork.parse` accepts it: without the key nobody can tell that the network exists. `identity` signs
+    what is published. The node itself also uses it, or `node`, if others aren't to know who asks, or if `identity`
+    has a node already.
 
-    Everything in it is public but in a private network: whoever knows a name or a hash finds what is there, and the
-    nodes near it see who asks.
+    Except in a private network, everything in the DHT is public: whoever knows a name or a hash finds what is
+    stored there, and the nodes near it see who asks.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Dht:
     # ----------------------------------------------------------------------------------------- beginning and end
 
     async def __aenter__(self) -> Self:
-        """Open the socket. Raise `ListenError` if that can't be."""
+        """Open the socket. Raise `ListenError` if that fails."""
         self._loop = asyncio.get_running_loop()
         self._socket = _open(self._bind)
         self._node = DhtNode(
@@ -146,7 +146,7 @@ class Dht:
         await self.close()
 
     async def close(self) -> None:
-        """End. Operations that are under way raise `DhtError`. Idempotent."""
+        """Close the node. Operations under way raise `DhtError`. Idempotent."""
         await self._joiner.stop()
         if self._socket is not None:
             self._loop.remove_reader(self._socket.fileno())
@@ -169,7 +169,7 @@ class Dht:
             await asyncio.sleep(self._limits.join_every)
 
     async def _tell_if_alone(self) -> None:
-        """Log once that no bootstrap node answers: nothing else shows it."""
+        """Log once that no bootstrap node answers, which nothing else shows."""
         if self._has_told:
             return
         try:
@@ -192,7 +192,7 @@ class Dht:
 
     @property
     def node(self) -> DhtNode:
-        """The value below. Raise `DhtError` before the beginning and after the end."""
+        """The value below. Raise `DhtError` before the node is opened and after it is closed."""
         if self._node is None or self._socket is None:
             raise DhtError("this DHT node isn't open; use it as `async with Dht(...) as dht:`")
         return self._node
@@ -212,7 +212,7 @@ class Dht:
                 data, address = sock.recvfrom(MAX_DATAGRAM + _SEAL_SIZE + 1)
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError:  # what the network says of something that was sent
+            except OSError:  # an error that the network reports about a sent datagram
                 node.counts["errors of the socket"] += 1
                 continue
             opened = data if self._seal is None else self._seal.open(data)
@@ -224,7 +224,7 @@ class Dht:
         self._flush_queue()
 
     def _flush_queue(self) -> None:
-        """Send what is queued, set the results of operations that have ended, and set the timer."""
+        """Send queued datagrams, set the results of operations that have ended, and set the timer."""
         node, sock = self._node, self._socket
         if node is None or sock is None:
             return
@@ -233,7 +233,7 @@ class Dht:
                 host = _MAPPED + host
             try:
                 sock.sendto(data if self._seal is None else self._seal.seal(data), (host, port))
-            except OSError:  # a full buffer, no route: as if it had been lost on the way
+            except OSError:  # a full buffer, no route: treated as a lost datagram
                 node.counts["datagrams that could not be sent"] += 1
         for event in node.take_events():
             if isinstance(event, OperationEnded):
@@ -266,7 +266,7 @@ class Dht:
         """Wait until another node has answered. Raise `DhtAlone` if none does within `patience` seconds, by default
         `DhtLimits.join_patience`.
 
-        A node that has lost all that it knew waits again: it goes on asking those that it began with.
+        A node that has lost all of its contacts waits again, and keeps asking its bootstrap nodes.
         """
         node = self.node
         patience = self._limits.join_patience if patience is None else patience
@@ -279,7 +279,7 @@ class Dht:
             pass
         if not len(node.table):
             raise DhtAlone(
-                f"no other node of the DHT has answered within {patience:g} s; is one given to begin with?"
+                f"no other node of the DHT has answered within {patience:g} s; is a bootstrap node given?"
             )
 
     async def _wait_result(self, operation: int) -> Any:
@@ -294,17 +294,19 @@ class Dht:
         held, _ = self.node.published.get((record.kind, record.target), (None, 0.0))
         if held is not None and held.order > record.order and not held.is_from_future(time.time()):
             raise _superseded(held, record)
-        self.node.publish_later(record)  # whoever is alone now may not be later
+        self.node.publish_later(record)  # there may be other nodes later
         await self.wait_joined()
         stored: StoredCount = await self._wait_result(self.node.publish_record(record, self._loop_time()))
         if stored.newer:
             await self._check_newest(record)
         if not stored.nodes:
-            raise DhtAlone("no node of the DHT has stored the record; it is given to them again later")
+            raise DhtAlone("no node of the DHT has stored the record; it is published again later")
         return stored.nodes
 
     async def _check_newest(self, record: Record) -> None:
-        """Raise `DhtSuperseded` if others have a newer record of ours: their word alone is not proof."""
+        """Raise `DhtSuperseded` if others have a newer record of ours. It is fetched, since their word is
+        no proof.
+        """
         found = await self._get_records(record.kind, record.target)
         newest = next((each for each in found if each.author == record.author), record)
         if newest.order > record.order:
@@ -317,27 +319,28 @@ class Dht:
         return found
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
-        """Return the newest record of a peer; None if nobody knows one. Raise `DhtAlone`."""
+        """Return the newest record of a peer, or None if nobody has one. Raise `DhtAlone`."""
         found = await self._get_records(RecordKind.PEER, peer_target(peer.key))
         return found[0].value if found and isinstance(found[0].value, PeerRecord) else None
 
     def set_barred(self, barred: bool) -> None:
-        """Serve nobody while `barred`: a check elsewhere has found that others can't reach this machine."""
+        """Stop serving while `barred`: another check has found that others can't reach this machine."""
         self.node.set_barred(barred)
         self._flush_queue()
 
     async def publish(self, record: PeerRecord) -> int:
-        """Publish our own record, and republish it, signed anew as it ages; return how many nodes have it so far.
+        """Publish our own record, and keep republishing it, signed anew as it ages. Return how many nodes have
+        stored it so far.
 
-        Raise `DhtError` if it is another peer's record, `DhtAlone` if nobody stores it.
+        Raise `DhtError` for another peer's record, and `DhtAlone` if nobody stores it.
         """
         self.publish_later(record)
         return await self._publish_record(Record.from_value(record))
 
     def publish_later(self, record: PeerRecord) -> None:
-        """Publish our own record as soon as there are other nodes, and wait for nothing: from now on `provide` works.
+        """Publish our own record as soon as there are other nodes, without waiting. `provide` works from now on.
 
-        Raise `DhtError` if it is another peer's record.
+        Raise `DhtError` for another peer's record.
         """
         if record.peer != self.identity.id:
             raise DhtError(f"{self.identity.id} can't publish the record of {record.peer}")
@@ -346,12 +349,12 @@ class Dht:
             self.node.publish_later(Record.from_value(record))
 
     async def put(self, value: bytes, *, name: str, sequence: int, ttl: float = DEFAULT_TTL) -> int:
-        """Put a value under a name of ours, and keep it there, signed anew as it ages.
+        """Publish a value under a name of ours, and keep republishing it, signed anew as it ages.
 
-        Return how many nodes have stored it so far: there will be up to 20.
+        Return how many nodes have stored it so far; in the end there will be up to 20.
 
-        A higher `sequence` replaces the value before. Raise `DhtError` for what breaks a bound, `DhtSuperseded` where
-        a value with a higher one is there, `DhtAlone` where nobody stores it.
+        A higher `sequence` replaces the previous value. Raise `DhtError` for values that exceed a limit,
+        `DhtSuperseded` if there is a value with a higher sequence, and `DhtAlone` if nobody stores it.
         """
         unix = time.time()
         return await self._publish_record(
@@ -361,15 +364,16 @@ class Dht:
         )
 
     async def get(self, peer: PeerId, name: str) -> Mutable | None:
-        """Return the newest value of a peer under a name; None if nobody knows one. Raise `DhtAlone`."""
+        """Return the newest value of a peer under a name, or None if nobody has one. Raise `DhtAlone`."""
         found = await self._get_records(RecordKind.MUTABLE, mutable_target(peer.key, name))
         return found[0].value if found and isinstance(found[0].value, Mutable) else None
 
     async def provide(self, content_hash: bytes, *, ttl: float = DEFAULT_TTL) -> int:
-        """Tell that we have the content with this hash (32 bytes), and go on telling it until `withdraw`; return how
-        many nodes have stored it so far.
+        """Announce that we have the content with this hash (32 bytes), until `withdraw`. Return how many nodes have
+        stored the announcement so far.
 
-        Raise `DhtError` unless `publish` or `publish_later` has said where we are: nobody could come for it.
+        Raise `DhtError` before `publish` or `publish_later` has said where we are, since nobody could fetch the
+        content.
         """
         if not any(kind == RecordKind.PEER for kind, _ in self.node.published):
             raise DhtError(
@@ -380,12 +384,13 @@ class Dht:
         )
 
     def withdraw(self, content_hash: bytes) -> None:
-        """Stop announcing that we have the content. Records that were announced expire within a day."""
+        """Stop announcing that we have the content. Earlier announcements expire within a day."""
         self.node.withdraw_record(RecordKind.PROVIDER, provider_target(content_hash))
 
     async def providers(self, content_hash: bytes) -> list[PeerRecord]:
-        """Return the records of peers that say that they have the content, 20 at most; those that can't be found are
-        left out. What they give is to be compared with the hash. Raise `DhtAlone`."""
+        """Return the records of peers that say they have the content, 20 at most, without those whose records can't
+        be found. Compare what they send with the hash. Raise `DhtAlone`.
+        """
         found = await self._get_records(RecordKind.PROVIDER, provider_target(content_hash))
         peers = [each.value.peer for each in found[:_PROVIDERS] if isinstance(each.value, Provider)]
         records = await asyncio.gather(*(self.find(each) for each in peers))
@@ -405,13 +410,14 @@ class Dht:
 
     @property
     def farthest(self) -> Nearness:
-        """How near the farthest node is that this one has met since it began: what is found may have been told by
-        it."""
+        """How near the farthest node is that this one has met since it started: any result may come from it."""
         return Nearness.PROCESS if self._node is None else self._node.farthest
 
     @property
     def endpoint(self) -> str:
-        """The endpoint ("host:port") that others see, as far as they have told, else that of the socket."""
+        """The endpoint ("host:port") at which others see this node, if they have told it, otherwise that of the
+        socket.
+        """
         observed = self.node.reachability.endpoint
         assert self._socket is not None
         return format_endpoint(observed or self._socket.getsockname()[:2])
@@ -439,12 +445,12 @@ def _superseded(newest: Record, record: Record) -> DhtSuperseded:
 
 
 def parse_bind(text: str) -> Endpoint:
-    """Return address and port to bind to, as `parse_endpoint` does; port 0 is any. Raise `DhtError`."""
+    """Return the address and port to bind to, like `parse_endpoint`, but with port 0 allowed. Raise `DhtError`."""
     return (parse_endpoint(text[:-1] + "1")[0], 0) if text.endswith(":0") else parse_endpoint(text)
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Return host and port of "host:port" or "[address]:port". Raise `DhtError`."""
+    """Return the host and port of "host:port" or "[address]:port". Raise `DhtError`."""
     host, _, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host or not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65_536):

@@ -1,4 +1,4 @@
-"""What can go wrong with a DHT, by whose fault it is."""
+"""The errors of the DHT, by whose fault they are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dtp.errors import CarrierError, LocalError, PeerError
 
 
 class DhtError(LocalError):
-    """The DHT was asked for something that can't be; the message says what to do."""
+    """The DHT was asked for something impossible; the message says what to do."""
 
     code: ClassVar[str] = "dht"
 
 
 class DhtSuperseded(DhtError):
-    """Something newer of ours is there already: what was to be put is not, and isn't kept."""
+    """A newer record of ours is there already. The given one is neither published nor kept."""
 
     code: ClassVar[str] = "dht-superseded"
 
@@ -44,12 +44,12 @@ class DhtRecordForged(DhtRecordError):
 
 
 class DhtRecordExpired(DhtRecordError):
-    """A record has ended."""
+    """A record has expired."""
 
     code: ClassVar[str] = "dht-record-expired"
 
 
 class DhtRecordFromFuture(DhtRecordError):
-    """A record was signed later than now, by more than clocks differ."""
+    """A record was signed in the future, by more than clocks may differ."""
 
     code: ClassVar[str] = "dht-record-future"

@@ -1,4 +1,6 @@
-"""Questions of ours that wait for answers: tokens and proofs, time limits, and who turns out to be somebody else."""
+"""Our own questions that wait for answers: tokens and proofs, timeouts, and contacts that turn out to be somebody
+else.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +31,19 @@ from dtp.peers.dht.timers import Timer, Timers
 
 
 class QuestionOutcome(Enum):
-    """What became of a question."""
+    """The outcome of a question."""
 
     #: It was answered.
     ANSWERED = 0
-    #: It takes longer than it should; one of the others follows.
+    #: It takes longer than expected; one of the others follows.
     STALLED = 1
-    #: There was no answer, or one by somebody else.
+    #: There was no answer, or one from somebody else.
     FAILED = 2
 
 
-#: Is called with the contact, the outcome, the answer if there is one, and the time.
+#: Called with the contact, the outcome, the answer if there is one, and the time.
 OnOutcome: TypeAlias = Callable[[NodeContact, QuestionOutcome, DhtAnswer | None, float], object]
-#: What is to be sent, and to whom.
+#: Datagrams to send, with their destinations.
 Outbox: TypeAlias = list[tuple[bytes, Endpoint]]
 
 
@@ -52,10 +54,11 @@ class _Pending:
     on_outcome: OnOutcome
     asked: float
     timer: Timer
-    #: When it was sent with what is to be answered now; again, after that, if a packet was lost.
+    #: When the present form of the question was sent first. Then whether it was sent again, in case a packet was
+    #: lost.
     sent: float
     again: bool = False
-    #: Whom the proof was made out to; empty where none was asked for.
+    #: The node for which the proof was signed; empty if none was asked for.
     proven_to: bytes = b""
 
 
@@ -79,10 +82,10 @@ class Exchange:
         self._random = random
         self._pending: dict[bytes, _Pending] = {}
         self._round_trips = RoundTrips()
-        #: Goes with each question: that we serve nobody.
+        #: Sent with each question: True if this node serves nobody.
         self.client = False
         self.counts: Counter[str] = Counter()
-        #: How near the farthest is that this node has met.
+        #: How near the farthest node is that this one has met.
         self.farthest = Nearness.PROCESS
 
     def __len__(self) -> int:
@@ -91,10 +94,11 @@ class Exchange:
     def send_question(
         self, contact: NodeContact, kind: DatagramKind, args: Arguments, on_outcome: OnOutcome, now: float
     ) -> None:
-        """Send a question, and call `on_outcome` with its outcome: perhaps `STALLED`, then one of the others.
+        """Send a question, and call `on_outcome` with its outcome: perhaps with `STALLED`, then with one of the
+        others.
 
-        GET and STORE are answered by PONG where they, or their answer, had no room beside a proof: the other knows us
-        now, and is to be asked once more.
+        GET and STORE are answered by PONG if the question or its answer doesn't fit beside a proof. The other node
+        knows us then, and is to be asked again.
         """
         if len(self._pending) >= self._limits.pending:
             self.counts["too many questions"] += 1
@@ -111,7 +115,7 @@ class Exchange:
         self._send_datagram(encode(question), contact)
 
     def note_met(self, endpoint: Endpoint) -> None:
-        """Note that a node has answered, or has asked and proven who it is: it may tell this node of others."""
+        """Note that a node has answered, or has asked and proven who it is: it may tell this node about others."""
         self.farthest = max(self.farthest, Nearness.of_host(endpoint[0]))
 
     def _send_datagram(self, data: bytes, contact: NodeContact) -> None:
@@ -158,7 +162,7 @@ class Exchange:
     # -------------------------------------------------------------------------------------------------- answers
 
     def receive_answer(self, answer: DhtAnswer, source: Endpoint, now: float) -> None:
-        """Process an answer. One that answers no question of ours is only counted."""
+        """Process an answer. One to no question of ours is only counted."""
         pending = self._pending.get(answer.transaction)
         if pending is None or pending.contact.endpoint != source:
             self.counts["answers to nothing"] += 1
@@ -181,35 +185,33 @@ class Exchange:
                 contact = pending.contact = self._identify_contact(contact, answer.key)
         if answer.token:
             contact.token = answer.token
-        if not pending.again:  # else nobody knows which of the two was answered (Karn)
+        if not pending.again:  # otherwise it isn't known which of the two was answered (Karn)
             contact.round_trips.observe_round_trip(now - pending.sent)
             self._round_trips.observe_round_trip(now - pending.sent)
         self._finish_question(answer.transaction, QuestionOutcome.ANSWERED, answer, now)
 
     def _identify_contact(self, contact: NodeContact, key: bytes) -> NodeContact:
-        """Return the contact with its key, now that it is known who is at that endpoint."""
+        """Return the contact with its key, now that it is known who is at this endpoint."""
         named = self._known.contact_at(key, contact.endpoint)
         named.token, named.proven = contact.token, True
         return named
 
     def _retry_with_proof(self, retry: DhtAnswer, pending: _Pending, now: float) -> None:
-        """Ask again, with the token and a signature; once for each question, so that nobody can keep us signing."""
+        """Ask again, with the token and a signature: once for each question, so that nobody can keep us signing."""
         contact = pending.contact
-        if (
-            pending.proven_to == retry.key
-        ):  # we asked twice before the first one came, and were answered twice
+        if pending.proven_to == retry.key:  # we asked twice before the first RETRY came, and got two of them
             self.counts["answers to nothing"] += 1
             return
         if pending.proven_to or (contact.key and contact.key != retry.key):
             self.counts["impostors" if contact.key != retry.key else "wrong answers"] += 1
             self._finish_question(retry.transaction, QuestionOutcome.FAILED, None, now)
             return
-        if contact.token == pending.question.token:  # else another question has brought a newer one meanwhile
+        if contact.token == pending.question.token:  # otherwise another question has brought a newer one
             contact.token, contact.proven = NONE, False
         pending.question = replace(pending.question, token=retry.token)
         if (
             pending.question.kind is DatagramKind.STORE
-        ):  # a record and a proof don't fit in one datagram: the record goes next
+        ):  # a record and a proof don't fit into one datagram: the record follows
             pending.question = replace(pending.question, kind=DatagramKind.PING, args=())
         pending.proven_to = retry.key
         if not pending.again:
@@ -227,7 +229,7 @@ class Exchange:
         return encode(replace(pending.question, proof=proof))
 
     def _is_proven(self, answer: DhtAnswer, pending: _Pending) -> bool:
-        """True if the answer is signed by the node that we asked."""
+        """True if the answer is signed by the node that was asked."""
         contact = pending.contact
         if not answer.proof or answer.key != pending.proven_to or (contact.key and answer.key != contact.key):
             return False

@@ -1,8 +1,10 @@
-"""A lookup: who is to be asked next on the way to the nodes nearest to a target. A value; it sends nothing.
+"""A lookup: it decides which node to ask next on the way to the nodes nearest to a target. A value; it sends
+nothing.
 
-It goes by disjoint paths (S/Kademlia, 4.4): each node that is found belongs to the path that found it first, and a
-path asks only its own. When every path has asked the nearest it knows, or has no more, all nearest ones are asked
-together (Kademlia, 2.3). What a node says of others is a claim: only those that answered count in the result.
+It uses disjoint paths (S/Kademlia, 4.4): each node belongs to the path that has found it first, and a path asks
+only its own nodes. When every path has asked the nearest nodes that it knows, or has no more, all nearest ones are
+asked together (Kademlia, 2.3). What a node says about others is a claim: only nodes that have answered count in the
+result.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ from enum import Enum
 from dtp.peers.dht.contacts import NodeContact
 from dtp.peers.dht.limits import DhtLimits
 
-#: The path of contacts that we knew before; any path that has no more takes from them.
+#: The path of contacts that were known before. Any path that has no more takes from them.
 _SEEDS = -1
 
 
 class _State(Enum):
     HEARD = 0
     ASKED = 1
-    #: It takes longer than it should: another one is asked as well.
+    #: It takes longer than expected: another one is asked as well.
     STALLED = 2
     ANSWERED = 3
     FAILED = 4
@@ -38,9 +40,9 @@ class _Candidate:
 
 
 class Lookup:
-    """A lookup of `target`. `seeds` are what is known, in any order; `subnets` as for `RoutingTable`.
+    """A lookup of `target`. `seeds` are known contacts, in any order; `subnets` is the same as for `RoutingTable`.
 
-    The ids in `left_out` are never asked, whoever tells of them.
+    The ids in `left_out` are never asked, whoever names them.
     """
 
     def __init__(
@@ -58,10 +60,10 @@ class Lookup:
         self._limits = limits
         self._subnets = subnets
         self._candidates: dict[int, _Candidate] = {}
-        #: Nearest first. Those that failed are taken out.
+        #: Nearest first, without those that failed.
         self._nearest: list[_Candidate] = []
-        #: Candidates of each path and subnet: whoever invents nodes in many subnets crowds others out on one path
-        #: only.
+        #: Candidates of each path and subnet: a liar who invents nodes in many subnets can crowd out others on one
+        #: path only.
         self._of_subnet: Counter[tuple[int, bytes]] = Counter()
         self._asked = 0
         self._together = False
@@ -72,7 +74,7 @@ class Lookup:
     # --------------------------------------------------------------------------------------------- what to do
 
     def next_contacts(self) -> list[NodeContact]:
-        """Return whom to ask now; each has to be followed by `on_answered`, `on_stalled` or `on_failed`."""
+        """Return the contacts to ask now. Each has to be followed by `on_answered`, `on_stalled` or `on_failed`."""
         chosen: list[_Candidate] = []
         if not self._together:
             chosen = self._by_paths()
@@ -87,7 +89,7 @@ class Lookup:
         return [each.contact for each in chosen]
 
     def _by_paths(self) -> list[_Candidate]:
-        """Return the next of each path on which nobody is being asked, as many as alpha allows."""
+        """Return the next candidate of each path on which nobody is being asked, as many as alpha allows."""
         chosen: list[_Candidate] = []
         busy = sum(each.state is _State.ASKED for each in self._nearest)
         stalled = sum(each.state is _State.STALLED for each in self._nearest)
@@ -101,7 +103,7 @@ class Lookup:
         return chosen
 
     def _next_of(self, path: int) -> _Candidate | None:
-        """Return whom a path asks next: one at a time, and one more for each that keeps it waiting."""
+        """Return the candidate that a path asks next: one at a time, and one more for each that stalls."""
         own = [each for each in self._nearest if each.path == path]
         stalled = sum(each.state is _State.STALLED for each in own)
         if sum(each.state is _State.ASKED for each in own) > min(stalled, self._limits.alpha):
@@ -110,11 +112,11 @@ class Lookup:
             if each.state is _State.HEARD:
                 return each
         if len(own) >= self._limits.path_width + stalled:
-            return None  # it has asked the nearest that it knows
+            return None  # it has asked the nearest nodes that it knows
         return next((each for each in self._nearest if each.path == _SEEDS), None)
 
     def mark_asked(self, contacts: Iterable[NodeContact]) -> list[NodeContact]:
-        """Mark those of `contacts` that are candidates as being asked, and return them."""
+        """Mark those of `contacts` that are candidates as asked, and return them."""
         chosen = [c for each in contacts if (c := self._candidates.get(each.id)) and c.state is _State.HEARD]
         for number, each in enumerate(chosen):
             each.state = _State.ASKED
@@ -124,7 +126,7 @@ class Lookup:
 
     @property
     def finished(self) -> bool:
-        """True if nobody is left to be asked, or as many were as may be, and no answer is waited for."""
+        """True if there is no candidate left to ask, or the limit is reached, and no answer is awaited."""
         if any(each.state in (_State.ASKED, _State.STALLED) for each in self._nearest[: self._limits.k]):
             return False
         if any(each.state is _State.ASKED for each in self._nearest):
@@ -134,7 +136,9 @@ class Lookup:
         return not any(each.state is _State.HEARD for each in self._nearest[: self._limits.k])
 
     def closest_answered(self, count: int) -> list[NodeContact]:
-        """Return the `count` nearest contacts that have answered, the nearest first, and not too many of a subnet."""
+        """Return the `count` nearest contacts that have answered, the nearest first, with a limited number of each
+        subnet.
+        """
         found: list[NodeContact] = []
         of_subnet: Counter[bytes] = Counter()
         for each in self._nearest:
@@ -153,12 +157,12 @@ class Lookup:
 
     @property
     def asked(self) -> int:
-        """How many were asked."""
+        """The number of contacts that were asked."""
         return self._asked
 
     @property
     def asked_ids(self) -> frozenset[int]:
-        """The ids of those that were asked, whatever came of it."""
+        """The ids of the contacts that were asked, whatever the outcome."""
         return frozenset(
             number for number, each in self._candidates.items() if each.state is not _State.HEARD
         )
@@ -166,7 +170,7 @@ class Lookup:
     # ------------------------------------------------------------------------------------------- what happened
 
     def on_answered(self, contact: NodeContact, told: Iterable[NodeContact]) -> None:
-        """Note that `contact` answered, and add the contacts that it named."""
+        """Note that `contact` has answered, and add the contacts that it has named."""
         candidate = self._candidates[contact.id]
         if candidate.state is _State.FAILED:
             return
@@ -178,13 +182,13 @@ class Lookup:
             self._sort_nearest()
 
     def on_stalled(self, contact: NodeContact) -> None:
-        """Note that `contact` takes longer than it should. It may still answer."""
+        """Note that `contact` takes longer than expected. It may still answer."""
         candidate = self._candidates[contact.id]
         if candidate.state is _State.ASKED:
             candidate.state = _State.STALLED
 
     def on_failed(self, contact: NodeContact) -> None:
-        """Note that `contact` did not answer, or has another identity than it was said to have."""
+        """Note that `contact` hasn't answered, or has another identity than was claimed."""
         candidate = self._candidates[contact.id]
         if candidate.state is not _State.FAILED:
             candidate.state = _State.FAILED

@@ -1,6 +1,6 @@
-"""The messages of the DHT as bytes: one datagram each. Source: docs/dht.md, "Datagrams".
+"""The messages of the DHT as bytes, one in each datagram. Source: docs/dht.md, "Datagrams".
 
-Everything is checked here, by a table, before anything is believed; `MessageError` names what is wrong.
+Everything is checked here, by a table, before anything is trusted. `MessageError` says what is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dtp.peers.dht.ids import SIZE as ID_SIZE
 from dtp.peers.record import MAX_BYTES as MAX_RECORD
 
 MAGIC: Final = 0xD7
-#: The largest datagram before it is sealed: IPv6's 1,280 bytes that every network takes, without the heads of IPv6
+#: The largest datagram before sealing: the 1,280 bytes that every IPv6 network carries, less the headers of IPv6
 #: and UDP (48) and what the seal of a private network adds (40).
 MAX_DATAGRAM: Final = 1192
 KEY_SIZE: Final = 32
@@ -30,7 +30,7 @@ _HEAD: Final = 2 + TRANSACTION_SIZE
 _PROVEN: Final = 1
 _CLIENT: Final = 2
 _TOKEN: Final = 2
-#: The signed part of a question goes behind this and the other's key; that of an answer too.
+#: The signed part of a question, or of an answer, follows this and the other node's key.
 QUESTION_DOMAIN: Final = b"dtp.dht.question.v1"
 ANSWER_DOMAIN: Final = b"dtp.dht.answer.v1"
 
@@ -40,7 +40,7 @@ _ENTRY_SIZES: Final = {4: 1 + KEY_SIZE + 6, 6: 1 + KEY_SIZE + 18}
 
 
 class DatagramKind(IntEnum):
-    """What a datagram is. Questions are below 0x80; their answers are 0x80 more."""
+    """The kind of a datagram. Questions are below 0x80; an answer is 0x80 more than its question."""
 
     PING = 0x01
     FIND = 0x02
@@ -48,7 +48,7 @@ class DatagramKind(IntEnum):
     STORE = 0x04
     CHECK = 0x05
     DIAL = 0x06
-    #: Needs no answer: it is the packet that somebody else was asked to send.
+    #: The packet that another node was asked to send. It isn't answered.
     PROBE = 0x07
     PONG = 0x81
     NODES = 0x82
@@ -58,27 +58,27 @@ class DatagramKind(IntEnum):
     DIALLED = 0x86
     #: Instead of an answer: ask again with this token, and prove who you are.
     RETRY = 0xF0
-    #: Instead of an answer, to a node that has proven itself: why there is none.
+    #: Instead of an answer, to a proven node: why there is none.
     REFUSED = 0xF1
 
 
 class StoreVerdict(IntEnum):
-    """What became of a record that was to be stored, and why a question was refused."""
+    """The outcome of storing a record, or why a question was refused."""
 
     STORED = 0
-    #: What is kept there is newer.
+    #: The node keeps a newer record.
     OLDER = 1
-    #: Others are nearer to it.
+    #: Other nodes are nearer to it.
     FAR = 2
     #: There is no room, or its author or sender has used up its share.
     FULL = 3
-    #: It is malformed, forged, has ended or is from the future.
+    #: It is malformed, forged, expired or from the future.
     BAD = 4
-    #: The sender has asked too much.
+    #: The sender has asked too often.
     BUSY = 5
     #: This node serves nobody.
     CLIENT = 6
-    #: Of a later version, and not known here.
+    #: A code of a later version, not known here.
     OTHER = 255
 
 
@@ -87,7 +87,7 @@ Arguments: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What one node asks another. `args` are those of its kind (`_ARGUMENTS`)."""
+    """A question of one node to another. `args` are those of its kind (`_ARGUMENTS`)."""
 
     kind: DatagramKind
     transaction: bytes
@@ -100,7 +100,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class DhtAnswer:
-    """An answer. `token` is empty, or one to ask with from now on; `key` and `proof` come together, or are empty."""
+    """An answer. `token` is empty, or the one for further questions. `key` and `proof` are both given or
+    both empty.
+    """
 
     kind: DatagramKind
     transaction: bytes
@@ -112,7 +114,7 @@ class DhtAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ProbePacket:
-    """A packet that only says, by where it comes from, that it came."""
+    """A packet that shows by its source that it has arrived from there."""
 
     nonce: bytes
 
@@ -124,13 +126,13 @@ Message: TypeAlias = Question | DhtAnswer | ProbePacket
 
 
 def pack_entry(key: bytes, endpoint: tuple[str, int]) -> bytes:
-    """Return a node as it goes into answers: 4 or 6, its key, its address and port."""
+    """Return a node as it is encoded in answers: 4 or 6, its key, its address and port."""
     packed = pack_endpoint(endpoint)
     return bytes((4 if len(packed) == 6 else 6,)) + key + packed
 
 
 def split_entries(data: bytes) -> list[bytes]:
-    """Return the entries that an answer has. Raise `MessageError` if it is not whole entries."""
+    """Return the entries in an answer. Raise `MessageError` unless they are complete."""
     found, at = [], 0
     while at < len(data):
         size = _ENTRY_SIZES.get(data[at])
@@ -145,7 +147,7 @@ def split_entries(data: bytes) -> list[bytes]:
 
 
 def encode(message: Message) -> bytes:
-    """Return the datagram. Raise `MessageError` if it would be larger than `MAX_DATAGRAM`."""
+    """Return the message as a datagram. Raise `MessageError` if it would be larger than `MAX_DATAGRAM`."""
     data = _encode(message)
     if len(data) > MAX_DATAGRAM:
         raise MessageError(f"a datagram of {len(data)} bytes; {MAX_DATAGRAM} are the most")
@@ -169,14 +171,14 @@ def _encode(message: Message) -> bytes:
 
 
 def question_to_sign(question: Question, recipient: bytes) -> bytes:
-    """Return what the asker signs: who is asked, and the question without its proof."""
+    """Return what the asker signs: the recipient's key, and the question without its proof."""
     bare = Question(question.kind, question.transaction, question.key, question.args, question.token,
                     question.client)  # fmt: skip
     return bytes((len(QUESTION_DOMAIN),)) + QUESTION_DOMAIN + recipient + _encode(bare)
 
 
 def answer_to_sign(answer: DhtAnswer, asker: bytes) -> bytes:
-    """Return what the answerer signs: who asked, its own key, and the answer without key and proof."""
+    """Return what the answering node signs: the asker's key, its own key, and the answer without key and proof."""
     bare = DhtAnswer(answer.kind, answer.transaction, answer.args, answer.token)
     return bytes((len(ANSWER_DOMAIN),)) + ANSWER_DOMAIN + asker + answer.key + _encode(bare)
 
@@ -185,7 +187,7 @@ def answer_to_sign(answer: DhtAnswer, asker: bytes) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Return the message that a datagram is. Raise `MessageError`; nothing in it is believed before."""
+    """Return the message in a datagram. Raise `MessageError`. Its claims are still unproven."""
     if len(data) > MAX_DATAGRAM:
         raise MessageError(f"a datagram of {len(data)} bytes; {MAX_DATAGRAM} are the most")
     if len(data) < _HEAD or data[0] != MAGIC:
@@ -231,7 +233,7 @@ def _fixed(data: bytes, at: int, size: int, *, last: bool = False) -> bytes:
 
 
 def _arguments(kind: DatagramKind, data: bytes) -> Arguments:
-    """Return the arguments, as many as the kind has; a later version may say more behind them."""
+    """Return the arguments of a kind. A later version may send more; these are ignored."""
     told = unpack(data, MessageError, "what a message says")
     checks = _ARGUMENTS[kind]
     if type(told) is not list or len(told) < len(checks):
@@ -270,7 +272,7 @@ def _is_records(value: object) -> bool:
     return type(value) is list and len(value) <= MAX_RECORDS and all(map(_is_record, value))
 
 
-#: What the arguments of each kind are.
+#: The checks of each kind's arguments.
 _ARGUMENTS: Final[Mapping[DatagramKind, tuple[Callable[[object], bool], ...]]] = {
     DatagramKind.PING: (),
     DatagramKind.FIND: (_is_id,),

@@ -1,6 +1,6 @@
-"""A DHT node as a value: datagrams and the time in, datagrams and what operations came to out.
+"""A DHT node as a value: datagrams and the time go in, datagrams and the results of operations come out.
 
-No socket, no clock, no task; randomness is an argument. `dtp.peers.dht.driver` gives it a socket, `bench/scale` a
+No socket, clock or task; randomness is an argument. `dtp.peers.dht.driver` gives it a socket, and `bench/scale` a
 simulated network of thousands.
 """
 
@@ -35,7 +35,7 @@ from dtp.peers.dht.walks import GetWalk, LookupWalk, PutWalk, WalkNetwork
 
 @dataclass(frozen=True, slots=True)
 class OperationEnded:
-    """An operation has come to its result: contacts, records, or how many nodes have a record (`StoredCount`)."""
+    """An operation has ended with its result: contacts, records, or how many nodes have a record (`StoredCount`)."""
 
     operation: int
     result: Any
@@ -43,7 +43,7 @@ class OperationEnded:
 
 @dataclass(frozen=True, slots=True)
 class ModeChanged:
-    """This node serves others from now on, or it doesn't (`client`)."""
+    """This node serves others from now on, or, if `client` is True, no longer does."""
 
     client: bool
 
@@ -52,12 +52,12 @@ Event: TypeAlias = OperationEnded | ModeChanged
 
 
 class DhtNode:
-    """One node. `now` is any clock's time in seconds that never goes back; `unix` Unix time at `now`.
+    """One node. `now` is the time of any clock that never goes back, in seconds, and `unix` is Unix time at `now`.
 
-    `author` signs what is published, where that is another than the node itself.
-    `client` keeps it from serving others; else it serves as long as they reach it. `subnets` is False if subnets
-    say nothing about owners, as in a network with a key. After each call `take_sends` and `take_events` give what
-    came of it, and `next_time` when `handle_timers` is to be called.
+    `author` signs what is published, if it isn't the node's own identity. `client` keeps the node from serving
+    others; otherwise it serves as long as they can reach it. `subnets` is False if subnets say nothing about
+    owners, as in a private network. After each call take the results with `take_sends` and `take_events`;
+    `next_time` says when to call `handle_timers`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class DhtNode:
         self._upkeep = TableUpkeep(
             author or identity, self._network, self.store, self._timers, self.reachability, random
         )
-        if author is None or author.id == identity.id:  # else nobody is to learn that they are one
+        if author is None or author.id == identity.id:  # otherwise nobody should learn that both are one
             self._server.published = self._upkeep.published
         self._set_client(client)
         self.set_unix(now, unix)
@@ -105,7 +105,7 @@ class DhtNode:
     # ----------------------------------------------------------------------------------------------- time, bytes
 
     def set_unix(self, now: float, unix: float) -> None:
-        """Set the Unix time at `now`: the system's clock may be set, while `now` only goes on."""
+        """Set the Unix time at `now`. The system's clock may be set, while `now` only goes forward."""
         self._network.unix_offset = self._server.unix_offset = unix - now
 
     def receive_datagram(self, data: bytes, source: Endpoint, now: float) -> None:
@@ -141,7 +141,7 @@ class DhtNode:
                 self._network.on_contact(contact, now)
 
     def next_time(self) -> float | None:
-        """Return when `handle_timers` is to be called; None for never."""
+        """Return the time at which `handle_timers` is to be called; None for never."""
         return self._timers.next_time()
 
     def handle_timers(self, now: float) -> None:
@@ -149,35 +149,38 @@ class DhtNode:
         self._timers.run_due(now)
 
     def take_sends(self) -> Outbox:
-        """Return the datagrams that are to be sent, and to whom, in order."""
+        """Return the datagrams to send, with their destinations, in order."""
         sends = self._sends.copy()
         self._sends.clear()
         return sends
 
     def take_events(self) -> list[Event]:
-        """Return what happened, in order."""
+        """Return the events since the last call, in order."""
         events, self._events = self._events, []
         return events
 
     # ------------------------------------------------------------------------------------------------ operations
 
     def join_network(self, endpoints: Iterable[Endpoint], now: float) -> None:
-        """Find others by nodes at these endpoints, whoever they are; go on as long as nobody is found."""
+        """Join the network through nodes at these endpoints, whoever they are. Repeat this as long as no node is
+        found.
+        """
         self._upkeep.join_network(endpoints, now)
 
     def ping_node(self, key: bytes, endpoint: Endpoint, now: float) -> None:
-        """Ping a node that was named by somebody else, and add it if it answers."""
+        """Ping a node that somebody else has named, and add it if it answers."""
         self._upkeep.ping_contact(self._network.known.contact_at(key, endpoint), now)
 
     def find_nodes(self, target: bytes, now: float) -> int:
-        """Look up the nodes nearest to `target`; return the operation's number. `OperationEnded` has a list of
-        `NodeContact`."""
+        """Look up the nodes nearest to `target`. Return the operation's number; its result is a list of
+        `NodeContact`.
+        """
         number = self._next_operation()
         LookupWalk(self._network, target, self._make_callback(number)).start(now)
         return number
 
     def get_records(self, kind: RecordKind, target: bytes, now: float) -> int:
-        """Look records up; return the operation's number. `OperationEnded` has a list of `Record`."""
+        """Look up records. Return the operation's number; its result is a list of `Record`."""
         number = self._next_operation()
         walk = GetWalk(self._network, kind, target, self._make_callback(number))
         unix = now + self._network.unix_offset
@@ -188,13 +191,13 @@ class DhtNode:
         return number
 
     def put_record(self, record: Record, now: float) -> int:
-        """Give a record to the nodes nearest to it; return the operation's number. It ends with a `StoredCount`."""
+        """Store a record at the nodes nearest to it. Return the operation's number; its result is a `StoredCount`."""
         number = self._next_operation()
-        PutWalk(self._network, record, self._make_callback(number), lambda now: None).start(now)
+        PutWalk(self._network, record, self._make_callback(number)).start(now)
         return number
 
     def publish_record(self, record: Record, now: float) -> int:
-        """Put a record of our own, and republish it, signed anew as it ages, until `withdraw_record`."""
+        """Store a record of our own, and keep republishing it, signed anew as it ages, until `withdraw_record`."""
         self._upkeep.published[record.kind, record.target] = (record, now)
         return self.put_record(record, now)
 
@@ -208,7 +211,7 @@ class DhtNode:
 
     @property
     def published(self) -> dict[tuple[int, bytes], tuple[Record, float]]:
-        """Our own records, by kind and target, and when each was given to others last."""
+        """Our own records, by kind and target, and when each was last published."""
         return self._upkeep.published
 
     def _next_operation(self) -> int:
@@ -226,7 +229,7 @@ class DhtNode:
         return self._exchange.farthest
 
     def note_met(self, endpoint: Endpoint) -> None:
-        """Note that a node has proven who it is: it may tell this node of others."""
+        """Note that a node has proven who it is: it may tell this node about others."""
         self._exchange.note_met(endpoint)
 
     @property
@@ -235,7 +238,7 @@ class DhtNode:
         return self._server.client
 
     def set_barred(self, barred: bool) -> None:
-        """Serve nobody while `barred`, whatever our own checks say: others can't reach the machine."""
+        """Serve nobody while `barred`, whatever our own checks find: others can't reach this machine."""
         self._barred = barred
         if barred:
             self._set_reachable(False, 0.0)

@@ -1,7 +1,7 @@
-"""Whether others can reach this node: it serves others only then.
+"""Checks whether others can reach this node, since it serves others only then.
 
-A node whose address, as others see it, is of loopback or a private network is reachable there. One with a global
-address has others dial it: nodes that it never talked to send it one packet each.
+A node that others see at an address of loopback or of a private network can be reached there. One with a global
+address has others dial it: nodes that it has never sent anything to send it one packet each.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from dtp.peers.dht.messages import NONCE_SIZE, DatagramKind, DhtAnswer
 from dtp.peers.dht.timers import Timers
 from dtp.peers.dht.walks import WalkNetwork
 
-#: Nodes that one is asked to have another dialled by.
+#: Nodes by which an asked node has the asker dialled.
 _DIALLERS = 2
 
 
 class Reachability:
-    """The checks of one node. `decided(reachable, now)` is called with what each comes to, unless it says nothing."""
+    """The checks of one node. `decided(reachable, now)` is called with each result, unless a check is
+    inconclusive.
+    """
 
     def __init__(
         self, network: WalkNetwork, timers: Timers, random: Random, decided: Callable[[bool, float], object]
@@ -33,20 +35,20 @@ class Reachability:
         self._decided = decided
         self._nonce = b""
         self._begun = False
-        #: Nodes that said that they have had us dialled, and whether a packet came from anybody.
+        #: The number of nodes that say they have had us dialled, and whether a packet came from anybody.
         self._askers = 0
         self._came = False
-        #: Our endpoints as others see them, and how many saw each.
+        #: Our endpoints as others see them, and how many see each.
         self.observed: Counter[Endpoint] = Counter()
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Our endpoint, as most of those that we asked last see it; None before anybody was asked."""
+        """Our endpoint, as most of the nodes that were asked last see it; None before any was asked."""
         most = self.observed.most_common(1)
         return most[0][0] if most else None
 
     def observe_endpoint(self, answer: DhtAnswer, teller: NodeContact, now: float) -> None:
-        """Note where a PONG says that we are. The first one starts the checks."""
+        """Note the endpoint at which a PONG says we are. The first one starts the checks."""
         endpoint = unpack_endpoint(answer.args[0])
         if scope_of(endpoint) != scope_of(teller.endpoint):
             return  # in another network we are seen at another endpoint
@@ -78,26 +80,26 @@ class Reachability:
             self._askers += 1
 
     def on_probe(self, nonce: bytes, source: Endpoint, now: float) -> None:
-        """Process a packet that some node was asked to send to us."""
+        """Process a packet that a node was asked to send to us."""
         if not self._nonce or nonce != self._nonce:
             self._network.counts["probes for nothing"] += 1
             return
         self._came = True
         known = {each.endpoint[0] for each in self._network.table} | self._network.known.known_hosts()
-        # those that we have sent to may come in where our own packets opened the NAT
+        # packets of nodes that we have sent to may come in because our own packets have opened the NAT
         if source[0] not in known:
             self._nonce = b""
             self._decided(True, now)
 
     def _finish_check(self, now: float) -> None:
-        """End a check: if no packet came though two nodes had us dialled, we can't be reached from outside."""
+        """End a check. If no packet has come although two nodes had us dialled, we can't be reached from outside."""
         if self._nonce and not self._came and self._askers > 1:
             self._decided(False, now)
         self._nonce = b""
 
 
 def have_dialled(network: WalkNetwork, random: Random, asker: Endpoint, nonce: bytes, now: float) -> int:
-    """Ask some contacts elsewhere to send a packet to `asker`; return how many."""
+    """Ask some contacts at other addresses to send a packet to `asker`. Return how many were asked."""
     elsewhere = [each for each in network.table if each.endpoint[0] != asker[0] and not each.failures]
     chosen = random.sample(elsewhere, min(len(elsewhere), _DIALLERS))
     for each in chosen:

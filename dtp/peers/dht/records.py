@@ -1,6 +1,6 @@
-"""What the DHT keeps: records that prove themselves, whoever carries them. Source: docs/dht.md, "Records".
+"""The records of the DHT, which prove themselves, whoever passes them on. Source: docs/dht.md, "Records".
 
-`PeerRecord` says where a peer is, `Mutable` is a value of a peer under a name, `Provider` says who has a content.
+`PeerRecord` says where a peer is, `Mutable` is a peer's value under a name, and `Provider` says who has a content.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from dtp.unicode import encode_text
 
 MUTABLE_DOMAIN: Final = b"dtp.dht.mutable.v1"
 PROVIDER_DOMAIN: Final = b"dtp.dht.provider.v1"
-#: The largest value, bytes: it goes in one packet with its name, its signature and what carries it.
+#: The largest value, in bytes: it fits into one packet with its name, its signature and the headers.
 MAX_VALUE: Final = 800
-#: The longest name of a value, bytes of UTF-8.
+#: The longest name of a value, in bytes of UTF-8.
 MAX_NAME: Final = 64
-#: The largest record, bytes (`PeerRecord` has its own bound, which is the same as messages').
+#: The largest record, in bytes (`PeerRecord` has its own limit, which is the same as that of messages).
 MAX_BYTES: Final = 1100
-#: Seconds that a record is signed for by default: longer than its author is likely to be offline over night.
+#: Seconds for which a record is valid by default: longer than its author is likely to be offline overnight.
 DEFAULT_TTL: Final = 24 * 3600
 _MAX_NUMBER: Final = 2**63 - 1
-#: Records whose signature was found good: they come again with each republishing.
+#: Records whose signature was verified and is remembered, since they come again with each republishing.
 _REMEMBERED: Final = 1024
 
 
 class RecordKind(IntEnum):
-    """The kinds of records. Each is looked up at places of its own."""
+    """The kinds of records. Each has places of its own."""
 
     PEER = 1
     MUTABLE = 2
@@ -60,7 +60,7 @@ class RecordKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mutable:
-    """A value that `peer` has under `name`. A higher `sequence` replaces it."""
+    """A value of `peer` under `name`. A higher `sequence` replaces it."""
 
     peer: PeerId
     name: str
@@ -83,7 +83,9 @@ class Mutable:
         now: float,
         ttl: float = DEFAULT_TTL,
     ) -> Mutable:
-        """Return the record as of Unix time `now`, for `ttl` seconds. Raise `DhtError` for what breaks a bound."""
+        """Return the record, signed at Unix time `now` and valid for `ttl` seconds. Raise `DhtError` for contents
+        that exceed a limit.
+        """
         if not isinstance(value, bytes) or len(value) > MAX_VALUE:
             raise DhtError(f"a value of the DHT is bytes, {MAX_VALUE} at most")
         size = len(encode_text(name, "a name in the DHT", DhtError))
@@ -100,7 +102,7 @@ class Mutable:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """That `peer` has the content whose providers are kept at `target`."""
+    """The statement that `peer` has the content whose providers are kept at `target`."""
 
     target: bytes
     peer: PeerId
@@ -114,7 +116,7 @@ class Provider:
     def sign(
         cls, identity: Identity, content_hash: bytes, *, now: float, ttl: float = DEFAULT_TTL
     ) -> Provider:
-        """Return the record as of Unix time `now`. Raise `DhtError` if the hash has not 32 bytes."""
+        """Return the record, signed at Unix time `now`. Raise `DhtError` unless the hash has 32 bytes."""
         if len(content_hash) != ids.SIZE:
             raise DhtError(f"the hash of a content has {ids.SIZE} bytes, not {len(content_hash)}")
         issued, expires = _times(now, ttl)
@@ -128,13 +130,13 @@ Value: TypeAlias = PeerRecord | Mutable | Provider
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Any record, as those who keep it see it."""
+    """Any record, as the nodes that keep it see it."""
 
     kind: RecordKind
     target: bytes
-    #: The author's public key. There is one record of an author at a target.
+    #: The author's public key. There is one record of each author at a target.
     author: bytes
-    #: What is greater replaces what is less.
+    #: A record with a greater order replaces one with a lesser.
     order: tuple[int, int, bytes]
     expires: int
     encoded: bytes
@@ -142,7 +144,7 @@ class Record:
 
     @classmethod
     def from_value(cls, value: Value) -> Record:
-        """Return `value` with its kind, target and order."""
+        """Return the record of `value`, with its kind, target and order."""
         match value:
             case PeerRecord():
                 kind, target = RecordKind.PEER, ids.peer_target(value.peer.key)
@@ -157,23 +159,25 @@ class Record:
         return cls(kind, target, value.peer.key, order, value.expires, value.encoded, value)
 
     def is_for(self, hearer: Nearness, teller: Nearness) -> bool:
-        """Return whether somebody so near may be told what somebody as near as `teller` told: see `passing_on`."""
+        """Return True if a peer at `hearer` may be told the record, which a peer at `teller` has told: see
+        `passing_on`.
+        """
         if hearer >= teller or not isinstance(self.value, PeerRecord):
             return True
         return may_be_passed_on(where_it_leads_again(self.value), teller, hearer)
 
     def is_from_future(self, now: float) -> bool:
-        """True if nobody takes it whose clock says `now`: it was signed by a clock that is ahead, or was."""
+        """True if nobody whose clock says `now` accepts the record: it was signed by a clock that is or was ahead."""
         value = self.value
         issued = value.sequence / 1000 if isinstance(value, PeerRecord) else value.issued
         return issued > now + MAX_SKEW
 
 
 def decode_record(kind: int, data: bytes, now: float) -> Record:
-    """Return the record that these bytes are at Unix time `now`.
+    """Return the decoded record, which has to be valid at Unix time `now`.
 
-    Raise `DhtRecordError` for what is malformed, and its subclasses for what is forged, has ended or is from the
-    future.
+    Raise `DhtRecordError` for a malformed record, and its subclasses for one that is forged, has expired, or is
+    from the future.
     """
     decoder = _DECODERS.get(kind)
     if decoder is None:
@@ -184,7 +188,7 @@ def decode_record(kind: int, data: bytes, now: float) -> Record:
 
 
 def sign_again(value: Value, identity: Identity, now: float) -> Value:
-    """Return the record of `identity`, signed anew for as long as before. A `Mutable` keeps its sequence."""
+    """Return the record of `identity`, signed anew with the same lifetime. A `Mutable` keeps its sequence."""
     match value:
         case PeerRecord():
             ttl = value.expires - value.sequence / 1000
@@ -255,7 +259,7 @@ def _in_time(record: Record, now: float) -> Record:
     return record
 
 
-# What is refused raises, and so is not remembered: strangers can't fill the memory.
+# A refused record raises an exception, so it isn't cached: strangers can't fill the cache.
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -285,7 +289,9 @@ def _verified_provider(data: bytes) -> Record:
 
 
 def _author(key: bytes, signature: bytes, domain: bytes, body: bytes, numbers: tuple[object, ...]) -> PeerId:
-    """Return who signed the body. `numbers` are checked too: the last two are when it was signed and when it ends."""
+    """Return the author that has signed the body. `numbers` are checked too: the last two are the times of signing
+    and of expiry.
+    """
     _, issued, expires = _checked_numbers(numbers)
     if not issued < expires <= issued + MAX_TTL:
         raise DhtRecordError(f"a record is good for {MAX_TTL} s at most, from when it was signed")

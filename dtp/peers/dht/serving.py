@@ -1,7 +1,7 @@
-"""Questions of others, answered: who may ask how much, what they get, and what strangers don't get.
+"""Answers questions of others: who may ask how much, what they get, and what strangers don't get.
 
-Whoever has not shown that it receives where it says gets a token and nothing else, in a datagram smaller than its
-own: nobody can turn this node against somebody else's address.
+A node that hasn't shown that it receives at its address gets only a token, in a datagram smaller than its own. So
+nobody can use this node to flood somebody else's address.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.table import RoutingTable
 from dtp.rates import RateLimiter
 
-#: What an answer is without its arguments: head, flags, token, and the lengths of two arguments; key and proof.
+#: The size of an answer without its arguments: header, flags, token, and the lengths of two arguments; then the
+#: size of key and proof.
 _OVERHEAD: Final = 11 + 16 + 8
 _PROOF: Final = 32 + 64
-#: What a record takes in an answer besides itself.
+#: The bytes that a record needs in an answer besides its own.
 _RECORD_HEAD: Final = 3
 _MINUTE: Final = 60.0
 
 
 class DhtServer:
-    """Answers for one node, out of its table and its store."""
+    """Answers questions for one node, from its table and its store."""
 
     def __init__(
         self, identity: Identity, limits: DhtLimits, table: RoutingTable, store: RecordStore, random: Random
@@ -72,21 +73,21 @@ class DhtServer:
         self._proofs: RateLimiter[None] = RateLimiter(limits.proof_burst, 1 / limits.proof_rate, 1)
         checks = limits.checks_per_minute
         self._checks: RateLimiter[bytes] = RateLimiter(checks, _MINUTE / checks, most)
-        #: Has a third node dial somebody; set by the node, which has the exchange.
+        #: Has a third node dial the asker. Set by the node, which has the exchange.
         self.have_dialled: Callable[[Endpoint, bytes, float], int] = lambda endpoint, nonce, now: 0
-        #: The node's own records, by kind and target, and when each was given to others; set by the node. Where it
-        #: is the only one that serves, since all others are behind NATs, nobody else can keep them.
+        #: The node's own records, by kind and target, and when each was published; set by the node. If it is the
+        #: only one that serves, because all others are behind NATs, nobody else can keep them.
         self.published: Mapping[tuple[int, bytes], tuple[Record, float]] = {}
         #: True while this node serves nobody.
         self.client = False
-        #: What is added to `now` for Unix time.
+        #: The difference between Unix time and `now`.
         self.unix_offset = 0.0
         self.counts: Counter[str] = Counter()
 
     def answer_question(
         self, question: Question, source: Endpoint, now: float
     ) -> tuple[list[tuple[bytes, Endpoint]], TokenStanding]:
-        """Return what is to be sent for a question from `source`, and what its asker has proven."""
+        """Return the datagrams to send for a question from `source`, and what its asker has proven."""
         where = pack_endpoint(source)
         standing = self._tokens.check_token(question.token, where, question.key, now)
         self.counts["questions"] += 1
@@ -131,7 +132,7 @@ class DhtServer:
         ]
 
     def _is_proven(self, question: Question, source: Endpoint, now: float) -> bool:
-        """True if the asker has signed this question for us."""
+        """True if the asker has signed this question for this node."""
         if not self._proofs.try_take(None, now):
             self.counts["proofs over their quota"] += 1
             return False
@@ -147,7 +148,7 @@ class DhtServer:
     def _make_refusal(
         self, question: Question, source: Endpoint, why: StoreVerdict, proven: bool
     ) -> list[tuple[bytes, Endpoint]]:
-        """Return a refusal for an asker that has proven itself; nothing for others, as it would need a signature."""
+        """Return a refusal for a proven asker, and nothing for others, for whom it would need a signature."""
         self.counts[f"refused: {why.name.lower()}"] += 1
         if not proven:
             return []
@@ -158,9 +159,9 @@ class DhtServer:
     def _make_answer(
         self, question: Question, source: Endpoint, room: int, now: float
     ) -> tuple[DatagramKind, Arguments, list[tuple[bytes, Endpoint]]]:
-        """Return kind and arguments of the answer, of at most `room` bytes, and what else is to be sent.
+        """Return the kind and arguments of the answer, of at most `room` bytes, and what else to send.
 
-        Where the first record that is there has no room beside the proof, the answer is PONG: ask again, without one.
+        If the first record doesn't fit beside the proof, the answer is PONG, and the asker asks again without one.
         """
         args = question.args
         extra: list[tuple[bytes, Endpoint]] = []
@@ -192,7 +193,7 @@ class DhtServer:
                 return DatagramKind.DIALLED, (), extra
 
     def _may_dial(self, question: Question, dialled: Endpoint, source: Endpoint, now: float) -> bool:
-        """True if one small packet may go to an address that only the asker vouches for."""
+        """True if one small packet may be sent to an address that only the asker vouches for."""
         allowed = may_tell(dialled, source) and self._checks.try_take(b"dial" + question.key, now)
         return allowed and self._checks.try_take(
             b"dialled" + (subnet_of(dialled) or pack_endpoint(dialled)), now
@@ -212,8 +213,10 @@ class DhtServer:
         return b"".join(parts)
 
     def _find_records(self, kind: int, target: bytes, hearer: Nearness, now: float) -> list[bytes]:
-        """Return the valid records at `target` that are for whoever is so near. Several are shuffled, so that each
-        gets into an answer; those of one subnet come after the first of each other one, however many they are."""
+        """Return the valid records at `target` that a peer at `hearer` may be told. Several are shuffled, so that
+        each gets into some answers; further records of a subnet come after the first ones of all others, however
+        many they are.
+        """
         unix = now + self.unix_offset
         held = {
             each.record.author: (each.record, each.source)
@@ -237,7 +240,7 @@ class DhtServer:
     def _store_record(
         self, kind: int, data: bytes, source: Endpoint, now: float
     ) -> tuple[StoreVerdict, bytes]:
-        """Store a record if it is valid and its target near us; return the verdict, and the target or b""."""
+        """Store a record if it is valid and its target near this node. Return the verdict, and the target or b""."""
         try:
             record = decode_record(kind, data, now + self.unix_offset)
         except DhtRecordError as fault:
@@ -253,7 +256,7 @@ class DhtServer:
 
 
 def _fitting(records: list[bytes], room: int) -> list[bytes]:
-    """Return as many of the records, from the first on, as have room."""
+    """Return as many records, from the first on, as fit into `room`."""
     chosen = []
     for each in records[:MAX_RECORDS]:
         room -= len(each) + _RECORD_HEAD

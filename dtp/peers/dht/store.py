@@ -1,4 +1,4 @@
-"""The records that a node keeps for others, bounded for each author, each sender and in sum."""
+"""The records that a node keeps for others, with limits for each author, each sender and in total."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.messages import StoreVerdict
 from dtp.peers.dht.records import Record, RecordKind
 
-#: Places that are remembered though nothing is there, beyond as many as there are.
+#: Empty places in the heap beyond the number of used ones, before the heap is cleaned.
 _SLACK = 64
 
 
 class HeldRecord:
-    """A record that is kept, and since when."""
+    """A record that is kept, and what is known about it."""
 
     __slots__ = ("given", "record", "source", "teller")
 
     def __init__(self, record: Record, source: bytes, now: float, teller: Nearness) -> None:
         self.record = record
-        #: The subnet that it came from; empty where that says nothing.
+        #: The subnet that it came from; empty where this says nothing.
         self.source = source
-        #: How near the nearest of those is who gave it, on which depends who gets it.
+        #: How near the nearest of those is who have given it. This decides who may be told.
         self.teller = teller
-        #: When somebody last gave it to the nodes near it. After an interval that is due again.
+        #: When somebody last published it to the nodes near it. It is republished after an interval.
         self.given = now
 
 
 class RecordStore:
-    """Records by kind and target. `own` is the node's id: without room, the farthest from it goes."""
+    """Records by kind and target. `own` is the node's id: when room is needed, the record farthest from it is
+    dropped.
+    """
 
     def __init__(self, own: int, limits: DhtLimits) -> None:
         self._own = own
         self._limits = limits
         self._held: dict[tuple[int, bytes], dict[bytes, HeldRecord]] = {}
-        #: Places by distance, the farthest first, and some that nothing is at any more.
+        #: Places by distance, the farthest first. Some of them have no records any more.
         self._far: list[tuple[int, int, bytes]] = []
         self._of_author: Counter[bytes] = Counter()
         self._of_source: Counter[bytes] = Counter()
@@ -52,19 +54,19 @@ class RecordStore:
         return iter([held for each in self._held.values() for held in each.values()])
 
     def list_held(self, kind: int, target: bytes) -> list[HeldRecord]:
-        """Return what is kept there, and what is known of it: one record at most, but for providers."""
+        """Return the records that are kept at a target: one at most, except for providers."""
         return list(self._held.get((kind, target), {}).values())
 
     def add_record(
         self, record: Record, source: bytes, now: float, teller: Nearness = Nearness.ANYWHERE
     ) -> StoreVerdict:
-        """Keep a genuine, valid record that somebody this near gave; return what became of it."""
+        """Keep a verified, valid record that a peer at the nearness `teller` has given. Return the outcome."""
         place = self._held.get((record.kind, record.target), {})
         held = place.get(record.author)
         if held is not None:
             return self._replace_record(held, record, now, teller)
         if record.kind is not RecordKind.PROVIDER and place:
-            return StoreVerdict.BAD  # a target is its author's alone: nobody else's record is at it
+            return StoreVerdict.BAD  # a target belongs to one author
         if self._of_author[record.author] >= self._limits.per_author:
             return StoreVerdict.FULL
         if source and self._of_source[source] >= self._limits.per_source:
@@ -80,7 +82,7 @@ class RecordStore:
         if record.order < held.record.order:
             return StoreVerdict.OLDER
         self.remove_record(held)
-        if not self._make_room(record):  # it is larger than the one before
+        if not self._make_room(record):  # it is larger than the previous one
             self._insert_record(held)
             return StoreVerdict.FULL
         if record == held.record:
@@ -89,7 +91,7 @@ class RecordStore:
         return StoreVerdict.STORED
 
     def _make_room_at(self, place: dict[bytes, HeldRecord], source: bytes) -> bool:
-        """Drop a provider of the source that has most of this content, if the new one's has fewer."""
+        """Drop a provider of the source that has most of this content, if the new one's source has fewer."""
         of_source = Counter(held.source for held in place.values())
         most, count = of_source.most_common(1)[0]
         if of_source[source] >= count:
@@ -100,7 +102,7 @@ class RecordStore:
         return True
 
     def _make_room(self, record: Record) -> bool:
-        """Drop what is farther from us than the new one, until it fits."""
+        """Drop records that are farther from us than the new one, until it fits."""
         distance = self._distance_of(record)
         while (
             self._count >= self._limits.records or self.size + len(record.encoded) > self._limits.record_bytes
@@ -112,7 +114,7 @@ class RecordStore:
         return True
 
     def _find_farthest(self) -> tuple[int, int, bytes]:
-        """Return the farthest place that there is a record at: its negative distance, kind and target."""
+        """Return the farthest place with a record: its negative distance, kind and target."""
         while self._far[0][1:] not in self._held:
             heapq.heappop(self._far)
         return self._far[0]
@@ -126,7 +128,7 @@ class RecordStore:
         if place not in self._held:
             self._held[place] = {}
             heapq.heappush(self._far, (-self._distance_of(record), record.kind, record.target))
-        if len(self._far) > 2 * len(self._held) + _SLACK:  # of records that were replaced, or have ended
+        if len(self._far) > 2 * len(self._held) + _SLACK:  # of records that were replaced or have expired
             self._far = [each for each in dict.fromkeys(self._far) if each[1:] in self._held]
             heapq.heapify(self._far)
         self._held[place][record.author] = held
@@ -136,7 +138,7 @@ class RecordStore:
         self.size += len(record.encoded)
 
     def remove_record(self, held: HeldRecord) -> None:
-        """Forget a record that is kept."""
+        """Drop a record."""
         record = held.record
         place = self._held[record.kind, record.target]
         del place[record.author]
@@ -150,7 +152,7 @@ class RecordStore:
         self.size -= len(record.encoded)
 
     def drop_expired(self, unix: float) -> int:
-        """Forget what has ended at Unix time `unix`; return how many."""
+        """Drop records that have expired at Unix time `unix`. Return how many."""
         ended = [held for held in self if held.record.expires <= unix]
         for held in ended:
             self.remove_record(held)

@@ -1,7 +1,7 @@
-"""The routing table: contacts in buckets, by how many leading bits their ids share with ours.
+"""The routing table: contacts in buckets, by the number of leading bits that their ids share with ours.
 
-Old contacts that answer stay: who has been there for an hour is likely to be there for another, and a flood of
-newcomers can't push anybody out (Kademlia, 2.4). Newcomers wait until an old one is gone.
+Old contacts that answer stay: a node that has been there for an hour is likely to be there for another, and a flood
+of newcomers can't evict anybody (Kademlia, 2.4). Newcomers wait until an old contact is gone.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from dtp.peers.dht.limits import DhtLimits
 
 
 class Bucket:
-    """Contacts that share the same number of bits with us."""
+    """The contacts that share the same number of leading bits with us."""
 
     __slots__ = ("contacts", "touched", "waiting")
 
     def __init__(self, now: float) -> None:
         #: By id; the one that was silent longest is first.
         self.contacts: OrderedDict[int, NodeContact] = OrderedDict()
-        #: Proven contacts without a place, the newest last.
+        #: Proven contacts that wait for a place, the newest last.
         self.waiting: OrderedDict[int, NodeContact] = OrderedDict()
         #: When something in it was last looked up.
         self.touched = now
 
 
 class RoutingTable:
-    """The contacts of the node with `own` as its id. `subnets` is False if subnets say nothing about owners."""
+    """The contacts of the node whose id is `own`. `subnets` is False if subnets say nothing about owners."""
 
     def __init__(self, own: int, limits: DhtLimits, *, subnets: bool = True) -> None:
         self.own = own
@@ -37,7 +37,7 @@ class RoutingTable:
         self._subnets = subnets
         self._buckets: dict[int, Bucket] = {}
         self._contacts: dict[int, NodeContact] = {}
-        #: Contacts of each subnet that counts.
+        #: The number of contacts of each subnet that is limited.
         self._of_subnet: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
@@ -54,17 +54,17 @@ class RoutingTable:
         return self._contacts.get(node)
 
     def shared_bits(self, node: int) -> int:
-        """Return how many leading bits an id shares with ours: which bucket it belongs to."""
+        """Return how many leading bits an id shares with ours, which is the number of its bucket."""
         return BITS - (node ^ self.own).bit_length()
 
     def buckets_by_bits(self) -> dict[int, Bucket]:
-        """Return the buckets there are, by shared bits."""
+        """Return the present buckets, by the number of shared bits."""
         return self._buckets
 
     def closest_contacts(self, target: int, count: int) -> list[NodeContact]:
         """Return the `count` contacts nearest to `target`, the nearest first.
 
-        Those that did not answer last are left out, unless nobody did.
+        Those that haven't answered the last question are left out, unless none has.
         """
         contacts = self._contacts
         healthy = [each for each, contact in contacts.items() if not contact.failures] or contacts
@@ -76,9 +76,10 @@ class RoutingTable:
         return sum(each ^ target < ours for each in self._contacts)
 
     def neighbourhood_radius(self) -> int:
-        """Return the distance within which the k nearest nodes to a target are likely to be, on the whole network.
+        """Return the distance within which the k nearest nodes to a target are probably found, on average over the
+        network.
 
-        It is the distance of our own k-th nearest; the largest distance as long as we know fewer than k nodes.
+        It is the distance of our own k-th nearest contact, or the largest distance while fewer than k are known.
         """
         k = self._limits.k
         if len(self._contacts) < k:
@@ -98,7 +99,7 @@ class RoutingTable:
             return None
         if contact.id == self.own:
             return None
-        if held is not None:  # the same node elsewhere: whoever is there may be a relay of somebody else
+        if held is not None:  # the same node at another address, which may only relay it
             if not held.failures and now - held.seen < self._limits.questionable:
                 return None
             self.remove_contact(held, now, replace=False)
@@ -137,7 +138,7 @@ class RoutingTable:
             self._of_subnet[contact.subnet] += 1
 
     def remove_contact(self, contact: NodeContact, now: float, *, replace: bool = True) -> None:
-        """Take a contact out, if it is in, and give its place to the newest that waits."""
+        """Remove a contact, if it is in the table, and give its place to the newest that waits."""
         number = self.shared_bits(contact.id)
         bucket = self._buckets.get(number)
         if bucket is None:
@@ -160,7 +161,7 @@ class RoutingTable:
             del self._buckets[number]
 
     def touch_bucket(self, target: int, now: float) -> None:
-        """Remember that something near `target` is looked up."""
+        """Note that something near `target` is looked up."""
         bucket = self._buckets.get(self.shared_bits(target))
         if bucket is not None:
             bucket.touched = now
@@ -168,12 +169,12 @@ class RoutingTable:
     # ------------------------------------------------------------------------------------------------- upkeep
 
     def silent_longest(self) -> NodeContact | None:
-        """Return the contact that was heard of longest ago, or None."""
+        """Return the contact that was heard from longest ago, or None."""
         firsts = [next(iter(each.contacts.values())) for each in self._buckets.values() if each.contacts]
         return min(firsts, key=lambda contact: contact.seen, default=None)
 
     def stalest_bucket(self, now: float) -> int | None:
-        """Return the bucket (as shared bits) that nothing was looked up in for too long, or None."""
+        """Return the bucket (as shared bits) without lookups for too long, or None."""
         number = min(self._buckets, key=lambda each: self._buckets[each].touched, default=None)
         if number is None or now - self._buckets[number].touched < self._limits.refresh:
             return None

@@ -1,4 +1,4 @@
-"""Timers of a value: what is to be done when, without a clock."""
+"""Timers of a value: what is to be called when, without a clock."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import heapq
 from collections.abc import Callable
 from typing import Final
 
-#: Cancelled timers that stay in the heap until they would be due, at least, before all of them are taken out.
+#: Cancelled timers that may stay in the heap before all of them are removed.
 _SLACK: Final = 256
 
 
 class Timer:
-    """One thing that is to be done at a time; `cancel` leaves it undone."""
+    """A call that is due at a time, unless `cancel` is called."""
 
     __slots__ = ("_timers", "call", "when")
 
@@ -21,26 +21,26 @@ class Timer:
         self.call: Callable[[float], object] | None = call
 
     def cancel(self) -> None:
-        """Leave it undone. Idempotent."""
+        """Cancel the call. Idempotent."""
         if self.call is not None:
             self.call = None
             self._timers.cancelled += 1
 
 
 class Timers:
-    """All timers of a node, the next one first."""
+    """All timers of a node."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
-        #: Those in the heap that nobody waits for any more.
+        #: The number of cancelled timers in the heap.
         self.cancelled = 0
 
     def __len__(self) -> int:
         return len(self._heap) - self.cancelled
 
     def start_timer(self, when: float, call: Callable[[float], object]) -> Timer:
-        """Return a timer that calls `call(now)` once `run_due` has come to `when`."""
+        """Return a timer that calls `call(now)` once `run_due` has reached `when`."""
         timer = Timer(self, when, call)
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, timer))
@@ -51,7 +51,7 @@ class Timers:
         return timer
 
     def next_time(self) -> float | None:
-        """Return when `run_due` is to be called next; None for never."""
+        """Return the time at which `run_due` is to be called next; None for never."""
         heap = self._heap
         while heap and heap[0][2].call is None:
             heapq.heappop(heap)

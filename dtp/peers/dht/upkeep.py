@@ -1,4 +1,6 @@
-"""What a node does by itself: find others, look after its contacts, and keep records with those nearest to them."""
+"""What a node does by itself: it finds others, maintains its contacts, and keeps records at the nodes nearest to
+them.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,15 @@ from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.timers import Timers
 from dtp.peers.dht.walks import LookupWalk, PutWalk, WalkNetwork
 
-#: From one look at which records' turn it is to the next, seconds.
+#: Seconds between two checks which records are due.
 _LOOK: Final = 30.0
-#: Records that are passed on at once; the others follow at the next look.
+#: Records that are published at once; the others follow at the next check.
 _AT_ONCE: Final = 16
-#: What the time to the next look at a contact is multiplied by after one that was there, and after one that was gone:
-#: so one in eight of those looked at is gone, however fast they go.
+#: Factors for the time until the next probe, after a contact that has answered and after one that is gone: as a
+#: result one in eight of those probed is gone, however fast they leave.
 _SLOWER: Final = 1.1
 _SOONER: Final = 0.5
-#: The part of their interval over which the turns of records are spread.
+#: The part of the interval over which the republishing of records is spread.
 _SPREAD: Final = 0.2
 
 
@@ -53,18 +55,18 @@ class TableUpkeep:
         self._pause = network.limits.bootstrap_shortest
         self._joining = False
         self._every = network.limits.probe_shortest
-        #: Our own records, by kind and target, and when each was given to others last.
+        #: Our own records, by kind and target, and when each was last published.
         self.published: dict[tuple[int, bytes], tuple[Record, float]] = {}
 
     def start(self, now: float) -> None:
-        """Begin."""
+        """Start the timers."""
         self._timers.start_timer(now + self._every, self._probe_silent)
         self._timers.start_timer(now + _LOOK, self._republish_due)
 
     # ----------------------------------------------------------------------------------------------- joining
 
     def join_network(self, endpoints: Iterable[Endpoint], now: float) -> None:
-        """Find others by these endpoints, again and again as long as there are none."""
+        """Join the network through these endpoints, and repeat this as long as there are no contacts."""
         self._bootstrap = list(endpoints)
         if not self._joining:
             self._joining = True
@@ -80,7 +82,7 @@ class TableUpkeep:
         self._pause = min(2 * self._pause, self._network.limits.bootstrap_longest)
 
     def ping_contact(self, contact: NodeContact, now: float) -> None:
-        """Ping a node that was named by somebody else, and add it if it answers."""
+        """Ping a node that somebody else has named, and add it if it answers."""
         self._network.ask_contact(contact, DatagramKind.PING, (), self._on_pong, now)
 
     def _on_pong(
@@ -104,7 +106,9 @@ class TableUpkeep:
     # ---------------------------------------------------------------------------------------------- contacts
 
     def _probe_silent(self, now: float) -> None:
-        """Ping the contact that was silent longest, refresh the stalest bucket; join again if there is no contact."""
+        """Ping the contact that was silent longest, and refresh the stalest bucket. Join again if there are no
+        contacts.
+        """
         limits = self._network.limits
         contact = self._network.table.silent_longest()
         if contact is not None and now - contact.seen >= min(self._every, limits.questionable):
@@ -139,13 +143,13 @@ class TableUpkeep:
     # ----------------------------------------------------------------------------------------------- records
 
     def _republish_due(self, now: float) -> None:
-        """Republish records that are due to the nodes that are nearest to them now; drop expired ones."""
+        """Republish the records that are due, at the nodes that are nearest to them now; drop expired ones."""
         limits = self._network.limits
         unix = now + self._network.unix_offset
         self._network.counts["records ended"] += self._store.drop_expired(unix)
         self._timers.start_timer(now + _LOOK, self._republish_due)
         if not len(self._network.table):
-            return  # it stays due
+            return  # they stay due
         due = now - limits.republish
         given = 0
         for key, (record, last) in list(self.published.items()):
@@ -161,8 +165,9 @@ class TableUpkeep:
                 self._put_record(held.record, now, held.teller)
 
     def _renew_record(self, record: Record, unix: float) -> Record:
-        """Return our own record, signed anew where less than half its time is left, or while nobody takes it, since
-        this machine's clock was ahead when it was signed."""
+        """Return our own record, signed anew if less than half of its time is left, or if nobody accepts it because
+        this machine's clock was ahead when it was signed.
+        """
         value = sign_again(record.value, self._author, unix)
         if record.expires - unix < (value.expires - unix) / 2 or record.is_from_future(unix):
             return Record.from_value(value)
@@ -170,4 +175,4 @@ class TableUpkeep:
 
     def _put_record(self, record: Record, now: float, teller: Nearness = Nearness.PROCESS) -> None:
         self._network.counts["republished"] += 1
-        PutWalk(self._network, record, lambda count, now: None, lambda now: None, teller).start(now)
+        PutWalk(self._network, record, lambda count, now: None, teller).start(now)

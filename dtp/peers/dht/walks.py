@@ -1,4 +1,4 @@
-"""Walks: lookups that ask. For the nearest nodes, for records, and to give a record to those that are to keep it."""
+"""Walks: lookups that send questions, to find the nearest nodes or records, or to store a record."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from dtp.peers.dht.messages import Arguments, DatagramKind, DhtAnswer, StoreVerd
 from dtp.peers.dht.records import Record, RecordKind, decode_record
 from dtp.peers.dht.table import RoutingTable
 
-#: Which argument of an answer is the list of nodes.
+#: The index of the argument of an answer that is the list of nodes.
 _NODES = {DatagramKind.NODES: 0, DatagramKind.FOUND: 0, DatagramKind.STORED: 1}
-#: The path of what this node keeps itself.
+#: The path of records that this node keeps itself.
 _OURSELVES = -1
-#: Seconds for which a node that didn't answer is left out when others tell of it: they may not have noticed.
+#: Seconds for which a node that hasn't answered is ignored when others name it: they may not have noticed yet.
 _SHUNNED = 60.0
 
 
 class _AnotherRecord(DhtRecordError):
-    """A record is genuine, and belongs elsewhere."""
+    """A record is genuine, but belongs to another place."""
 
 
 @dataclass(slots=True)
 class WalkNetwork:
-    """What walks need of a node: whom it knows, and how it asks."""
+    """What walks need of a node: its contacts, and its way to ask them."""
 
     own: int
     limits: DhtLimits
@@ -76,7 +76,7 @@ class WalkNetwork:
         contact.seen, contact.failures = now, 0
         doubtful = self.table.add_contact(contact, now)
         if doubtful is not None and not doubtful.failures:
-            doubtful.seen = now  # asked once: the answer decides
+            doubtful.seen = now  # it is asked once, and the answer decides
             self.ask_contact(doubtful, DatagramKind.PING, (), lambda *what: None, now)
 
     def decode_contacts(self, data: bytes, teller: Endpoint, now: float) -> list[NodeContact]:
@@ -92,9 +92,9 @@ class WalkNetwork:
 
 
 class LookupWalk:
-    """A lookup of `target` that asks FIND. `done(nearest, now)` is called once, at its end.
+    """A lookup of `target` with FIND. `done(nearest, now)` is called once, at its end.
 
-    The ids in `left_out` are not asked.
+    The ids in `left_out` aren't asked.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class LookupWalk:
         self._ended = False
 
     def start(self, now: float) -> None:
-        """Begin."""
+        """Start the lookup."""
         self._network.table.touch_bucket(self.lookup.target, now)
         for each in self.lookup.mark_asked(self._first_contacts()):
             kind, args = self._make_question(each)
@@ -144,7 +144,7 @@ class LookupWalk:
         return DatagramKind.FIND, (self._target,)
 
     def _on_answer(self, contact: NodeContact, answer: DhtAnswer, now: float) -> None:
-        """Process what an answer has in addition to nodes."""
+        """Process the contents of an answer other than nodes."""
 
     def _on_outcome(
         self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
@@ -180,11 +180,12 @@ class LookupWalk:
 
 
 class GetWalk(LookupWalk):
-    """A lookup of records. `found(records, now)` is called once: with the newest, or with providers, or with none.
+    """A lookup of records. `found(records, now)` is called once: with the newest record, with providers, or with
+    none.
 
-    It ends as soon as nodes on all paths have told of what is newest; so one liar can neither hide a record nor pass
-    an old one for the newest. Where all paths began at liars, nothing is found: then it begins once more, and asks
-    only nodes that it has not asked.
+    It ends as soon as nodes on all paths have the newest record, so one liar can neither hide a record nor pass off
+    an old one as the newest. If all paths began at liars, nothing is found. Then it starts a second time, and asks
+    only nodes that it hasn't asked before.
     """
 
     def __init__(
@@ -195,38 +196,39 @@ class GetWalk(LookupWalk):
         found: Callable[[list[Record], float], object],
         left_out: frozenset[int] = frozenset(),
     ) -> None:
-        """`left_out` are the nodes that a walk has asked which found nothing: this one is the second, and the
-        last."""
+        """`left_out` are the nodes that a first walk has asked without success: this is the second and last one."""
         super().__init__(network, target, lambda nearest, now: self._on_end(now), left_out)
         self._kind = kind
         self._found = found
         self._is_second = bool(left_out)
-        #: The walk that has begun once more, after this one.
+        #: The second walk, after this one.
         self._second: GetWalk | None = None
         self._records: dict[bytes, Record] = {}
-        #: With providers, how many nodes have told of each.
+        #: For providers, how many nodes have named each.
         self._told: Counter[bytes] = Counter()
-        #: Those that told of the newest, and on which path; with providers, of any.
+        #: The nodes that have the newest record, with their paths; for providers, that have any.
         self._tellers: dict[int, int] = {}
         #: How near the nearest of them is.
         self._nearest = Nearness.ANYWHERE
-        #: Who answered without it, or with an older one.
+        #: The nodes that have answered without it, or with an older one.
         self._lacking: list[NodeContact] = []
 
     def begin_with(self, record: Record, teller: Nearness) -> None:
-        """Add a record that this node stores itself, as somebody so near gave it: it counts as a path of its own."""
+        """Add a record that this node keeps itself, from somebody at the nearness `teller`. It counts as a path of
+        its own.
+        """
         self._records[record.author] = record
         self._tellers[self._network.own] = _OURSELVES
         self._nearest = teller
 
     @property
     def asked(self) -> int:
-        """How many were asked, by both lookups where there were two."""
+        """The number of nodes that were asked, by both lookups if there were two."""
         return self.lookup.asked + (0 if self._second is None else self._second.lookup.asked)
 
     @property
     def asked_ids(self) -> frozenset[int]:
-        """The ids of those that were asked, by both lookups where there were two."""
+        """The ids of the nodes that were asked, by both lookups if there were two."""
         second = frozenset() if self._second is None else self._second.lookup.asked_ids
         return self.lookup.asked_ids | second
 
@@ -238,9 +240,9 @@ class GetWalk(LookupWalk):
         for data in answer.args[1]:
             try:
                 records.append(self._decode_checked(data, now))
-            except (DhtRecordExpired, DhtRecordFromFuture) as fault:  # the clocks differ: nobody has lied
+            except (DhtRecordExpired, DhtRecordFromFuture) as fault:  # the clocks differ, nobody has lied
                 self._network.counts[f"answers refused: {fault.code}"] += 1
-            except DhtRecordError as fault:  # a node that gives such a record isn't asked again
+            except DhtRecordError as fault:  # a node that returns such a record isn't asked again
                 what = "another record" if type(fault) is _AnotherRecord else fault.code
                 self._network.counts[f"answers refused: {what}"] += 1
                 self._network.table.remove_contact(contact, now)
@@ -255,7 +257,7 @@ class GetWalk(LookupWalk):
             self._finish_walk(now)
 
     def _decode_checked(self, data: bytes, now: float) -> Record:
-        """Return the decoded record. Raise `DhtRecordError` if it is invalid or not the one that was asked for."""
+        """Return the decoded record. Raise `DhtRecordError` if it is invalid, or not the one that was asked for."""
         record = decode_record(self._kind, data, now + self._network.unix_offset)
         if record.target != self._target:
             raise _AnotherRecord("a record that was not asked for")
@@ -289,8 +291,9 @@ class GetWalk(LookupWalk):
         self._found(records, now)
 
     def _rank_record(self, record: Record) -> tuple[int, tuple[int, int, bytes]]:
-        """Return what the first record to be told has most of: it is the newest, or of providers the one that most
-        nodes have told of, since of a crowd in one subnet each has few places in their answers."""
+        """Return the sort key of a record, the highest first: the newest, or of providers the one that most nodes
+        have named, since each of a crowd in one subnet gets into few of their answers.
+        """
         return self._told[record.author], record.order
 
     def _store_at_lacking(self, record: Record, now: float) -> None:
@@ -305,18 +308,18 @@ class GetWalk(LookupWalk):
 
 @dataclass(frozen=True, slots=True)
 class StoredCount:
-    """How many nodes have stored a record so far, and how many said instead that they keep a newer one."""
+    """How many nodes have stored a record so far, and how many have said that they keep a newer one."""
 
     nodes: int
     newer: int
 
 
 class PutWalk(LookupWalk):
-    """A lookup that gives a record to the k nearest nodes.
+    """A lookup that stores a record at the k nearest nodes.
 
-    `stored(Stored, now)` is called once, when enough nodes have it, or when it is over; `over(now)` at the end.
-    Who is likely to be among the nearest, and knows us, is given the record at once instead of being asked for
-    others: the answer tells of them all the same.
+    `stored(StoredCount, now)` is called once, when enough nodes have it, or at the end. Nodes that are probably
+    among the nearest, and know us, are sent the record at once instead of FIND: the answer names further nodes in
+    any case.
     """
 
     def __init__(
@@ -324,14 +327,12 @@ class PutWalk(LookupWalk):
         network: WalkNetwork,
         record: Record,
         stored: Callable[[StoredCount, float], object],
-        over: Callable[[float], object],
         teller: Nearness = Nearness.PROCESS,
     ) -> None:
-        """`teller` is how near those are who gave the record: it is stored at nodes that may have it."""
+        """`teller` is how near those are who have given the record. It is stored only at nodes that may be told."""
         super().__init__(network, record.target, lambda nearest, now: self._store_at_nearest(nearest, now))
         self._record, self._teller = record, teller
         self._stored = stored
-        self._over = over
         self._within = 2 * network.table.neighbourhood_radius()
         self._seeds = network.table.closest_contacts(self.lookup.target, network.limits.k)
         self._have: set[int] = set()
@@ -345,7 +346,7 @@ class PutWalk(LookupWalk):
         return near and self._record.is_for(contact.nearness, self._teller)
 
     def _first_contacts(self) -> list[NodeContact]:
-        """Return the nearest contacts that we know, as many as have to store it before the result."""
+        """Return the nearest known contacts, as many as have to store it before the result."""
         return list(filter(self._may_keep_it, self._seeds))[: self._network.limits.enough]
 
     def _make_question(self, contact: NodeContact) -> tuple[DatagramKind, Arguments]:
@@ -370,7 +371,7 @@ class PutWalk(LookupWalk):
             self._stored(StoredCount(len(self._have), len(self._newer)), now)
 
     def _store_at_nearest(self, nearest: list[NodeContact], now: float) -> None:
-        """Store the record at those of the nearest nodes that were only asked so far."""
+        """Store the record at those of the nearest nodes that haven't been sent it yet."""
         left = [
             each
             for each in nearest
@@ -382,7 +383,6 @@ class PutWalk(LookupWalk):
             self._network.ask_contact(each, DatagramKind.STORE, args, self._on_store_outcome, now)
         if not left:
             self._report_stored(now)
-            self._over(now)
 
     def _on_store_outcome(
         self, contact: NodeContact, outcome: QuestionOutcome, answer: DhtAnswer | None, now: float
@@ -394,4 +394,3 @@ class PutWalk(LookupWalk):
             self._on_answer(contact, answer, now)
         if not self._waiting:
             self._report_stored(now)
-            self._over(now)
