@@ -1,4 +1,4 @@
-"""Topics without a broker: messages signed by their authors, gossiped by those who have the topic."""
+"""Topics without a broker: messages are signed by their authors, and gossiped by the nodes that have the topic."""
 
 from dtp.gossip.core import Verdict
 from dtp.gossip.errors import (

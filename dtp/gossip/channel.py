@@ -169,7 +169,7 @@ class NeighbourSink:
         self._gossip.schedule_flush()
 
     def close(self) -> None:
-        """End it at once."""
+        """End the channel at once."""
         if not self._is_over:
             self._mark_over()
             self._stream.reset(CUT_OFF)
@@ -185,7 +185,7 @@ class NeighbourSink:
             self._stream.write_eof()
 
     async def wait_delivered(self) -> None:
-        """Wait until the neighbour has what was sent before `finish`, where there is a carrier to it now."""
+        """Wait until the neighbour has received what was sent before `finish`, if there is a carrier to it now."""
         if self._stream.connection.stats.carriers:
             await self._stream.connection.delivered()
 

@@ -100,7 +100,8 @@ class Beat:
     #: Ids requested from it, and records of others that it has sent.
     asked: int = 0
     records: int = 0
-    #: Frames of a kind and a topic. Of each topic, since who has a thousand says a thousand times as much.
+    #: Frames of a kind and a topic. They are counted for each topic, since a neighbour that has a thousand topics
+    #: sends a thousand times as many.
     frames: dict[tuple[GossipFrameType, bytes], int] = field(default_factory=dict)
     #: Peers whose records it was sent as a newcomer: once is enough, however many topics they have in common.
     introduced_to: set[bytes] = field(default_factory=set)
@@ -127,7 +128,7 @@ class Neighbour:
     outbox: Outbox
     topics: set[bytes] = field(default_factory=set)
     beat: Beat = field(default_factory=Beat)
-    #: How often it was sent a message because it asked.
+    #: How often it was sent a message, by id, because it asked.
     served: OrderedDict[bytes, int] = field(default_factory=OrderedDict)
     #: When it last asked for the past of a topic; and the topics whose past it was asked for.
     history: dict[bytes, float] = field(default_factory=dict)
@@ -233,7 +234,7 @@ class Core:
         return ""
 
     def set_wall(self, offset: float) -> None:
-        """Set the difference of Unix time to `now`, in seconds. Neighbours are told at the next heartbeat."""
+        """Set the difference between Unix time and `now`, in seconds. Neighbours are told at the next heartbeat."""
         self.wall_offset = offset
         if not self.neighbours:
             self._told_offset = offset

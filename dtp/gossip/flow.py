@@ -33,13 +33,13 @@ class RouterTimer:
         return self._loop.time()
 
     def start(self) -> None:
-        """Run in this loop."""
+        """Start to run in the present loop."""
         self._loop = asyncio.get_running_loop()
         self._set_wall()
         self.set_due()
 
     def stop(self) -> None:
-        """Run no more. Idempotent."""
+        """Stop running. Idempotent."""
         self._loop = None
         if self._timer is not None:
             self._timer.cancel()
@@ -85,9 +85,9 @@ class Flow:
         return bool(self._room or self._waiters or self.is_paused)
 
     def has_room(self, topic: bytes, now: float) -> bool:
-        """Return whether neighbours have room for another message; the router is asked once a turn.
+        """Return True if neighbours have room for another message. The router is asked once in each turn.
 
-        Raise `ClockRefused` where all of them would refuse it for its time.
+        Raise `ClockRefused` if all of them would refuse it for its time.
         """
         has_room = self._room.get(topic)
         if has_room is None:
@@ -107,7 +107,7 @@ class Flow:
                 self._waiters.remove(waiter)
 
     def wake_waiters(self) -> None:
-        """Wake all that wait, to check again."""
+        """Wake all waiters, so that they check again."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

@@ -1,7 +1,8 @@
-"""Frames between neighbours: bytes of a stream to tuples, and back. docs/gossip.md has each byte.
+"""Frames between neighbours: converts the bytes of a stream to tuples, and back. docs/gossip.md specifies each
+byte.
 
-A frame is a type, the length of its body in three bytes, and the body. What is known of a body is checked here; what
-follows from it is the router's affair. Types from 0x80 on are skipped by who doesn't know them.
+A frame is a type, the length of its body in three bytes, and the body. The format of bodies is checked here; acting
+on them is up to the router. Unknown types from 0x80 on are skipped.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from dtp.gossip.message import ID_SIZE, MAX_TOPIC_BYTES
 #: The name of the protocol at the beginning of a stream.
 PROTOCOL: Final = "gossip/1"
 HEADER_SIZE: Final = 4
-#: Bytes of a neighbour's name in NEIGHBOURS: the beginning of its key.
+#: Bytes of a neighbour's name in NEIGHBOURS, which is the beginning of its key.
 SHORT_NAME: Final = 8
-#: Types from here on may be skipped.
+#: Unknown types from here on are skipped.
 IGNORABLE: Final = 0x80
-#: The most a record of a peer has (`dtp.peers.record`).
+#: The largest record of a peer (`dtp.peers.record`).
 MAX_RECORD: Final = 1100
-#: Records in one frame.
+#: Records in one frame, at most.
 MAX_RECORDS: Final = 50
-#: The longest body but for messages.
+#: The longest body of frames other than messages.
 MAX_CONTROL: Final = 128 * 1024
 
 _PRUNE: Final = Struct(">H")
@@ -35,7 +36,7 @@ _TIME: Final = Struct(">Q")
 
 
 class GossipFrameType(IntEnum):
-    """Types of frames."""
+    """The type of a frame."""
 
     SUBSCRIBE = 1
     UNSUBSCRIBE = 2
@@ -63,9 +64,9 @@ def frame(kind: int, *parts: bytes) -> bytes:
 
 
 def split_frames(buffer: bytes, most: int, count: int = sys.maxsize) -> tuple[list[tuple[int, bytes]], int]:
-    """Return the whole frames at the beginning of `buffer`, `count` at most, and how many bytes they are.
+    """Return the complete frames at the beginning of `buffer`, `count` at most, and the number of their bytes.
 
-    `most` bounds the body of a message. Raise `GossipFrameError` at a frame that is too long.
+    `most` bounds the body of a message. Raise `GossipFrameError` for a frame that is too long.
     """
     found: list[tuple[int, bytes]] = []
     at, size = 0, len(buffer)
@@ -86,12 +87,12 @@ def split_frames(buffer: bytes, most: int, count: int = sys.maxsize) -> tuple[li
 
 
 def named(topic: bytes) -> bytes:
-    """Return a topic's name behind its length."""
+    """Return a topic's name, after its length."""
     return bytes((len(topic),)) + topic
 
 
 def subscriptions(topics: Iterable[bytes]) -> list[bytes]:
-    """Return frames that tell which topics this side has, as many as they need."""
+    """Return the SUBSCRIBE frames that name the topics of this side, as many as are needed."""
     bodies = [b""]
     for name in map(named, topics):
         if len(bodies[-1]) + len(name) > MAX_CONTROL:
@@ -101,13 +102,13 @@ def subscriptions(topics: Iterable[bytes]) -> list[bytes]:
 
 
 def read_topic(body: bytes) -> tuple[bytes, bytes]:
-    """Return the topic that a body begins with, and the rest."""
+    """Return the topic at the beginning of a body, and the rest."""
     topic, end = _read_name(body, 0)
     return topic, body[end:]
 
 
 def _read_name(body: bytes, at: int) -> tuple[bytes, int]:
-    """Return the name behind its length at a place, and where it ends."""
+    """Return the name at an index, which follows its length, and the index of its end."""
     length = body[at] if at < len(body) else 0
     end = at + 1 + length
     if not 0 < length <= MAX_TOPIC_BYTES or len(body) < end:
@@ -116,9 +117,9 @@ def _read_name(body: bytes, at: int) -> tuple[bytes, int]:
 
 
 def read_topics(body: bytes) -> list[bytes]:
-    """Return the names of topics that a body consists of."""
+    """Return the topics' names in a body that consists of them."""
     topics, at = [], 0
-    while at < len(body):  # what is left isn't copied: there may be 65,536 names
+    while at < len(body):  # the rest isn't copied: there may be 65,536 names
         topic, at = _read_name(body, at)
         topics.append(topic)
     return topics
@@ -131,27 +132,27 @@ def _pieces(body: bytes, size: int) -> list[bytes]:
 
 
 def read_ids(body: bytes) -> list[bytes]:
-    """Return the ids of messages that a body consists of."""
+    """Return the messages' ids in a body that consists of them."""
     return _pieces(body, ID_SIZE)
 
 
 def ihave(topic: bytes, ids: Iterable[bytes]) -> bytes:
-    """Return a frame that tells which messages are here."""
+    """Return an IHAVE frame, which names messages that are here."""
     return frame(GossipFrameType.IHAVE, named(topic), *ids)
 
 
 def graft(topic: bytes) -> bytes:
-    """Return a frame that asks to be sent a topic's messages at once."""
+    """Return a GRAFT frame, which asks for a topic's messages at once."""
     return frame(GossipFrameType.GRAFT, named(topic))
 
 
 def prune(topic: bytes, backoff: int, records: Sequence[bytes] = ()) -> bytes:
-    """Return a frame that ends that, with seconds to wait and records of others to go to."""
+    """Return a PRUNE frame, which ends that, with the seconds to wait and records of others to use instead."""
     return frame(GossipFrameType.PRUNE, named(topic), _PRUNE.pack(backoff), _packed_records(records))
 
 
 def read_prune(body: bytes) -> tuple[bytes, int, list[bytes]]:
-    """Return topic, seconds and records of a PRUNE."""
+    """Return the topic, seconds and records of a PRUNE."""
     topic, rest = read_topic(body)
     if len(rest) < _PRUNE.size:
         raise GossipFrameError("a PRUNE without its seconds")
@@ -159,12 +160,12 @@ def read_prune(body: bytes) -> tuple[bytes, int, list[bytes]]:
 
 
 def peers(topic: bytes, records: Sequence[bytes]) -> bytes:
-    """Return a frame with records of who has a topic."""
+    """Return a PEERS frame, with records of peers that have a topic."""
     return frame(GossipFrameType.PEERS, named(topic), _packed_records(records))
 
 
 def read_peers(body: bytes) -> tuple[bytes, list[bytes]]:
-    """Return topic and records of a PEERS."""
+    """Return the topic and records of a PEERS."""
     topic, rest = read_topic(body)
     return topic, list(_records(rest))
 
@@ -185,23 +186,23 @@ def _records(body: bytes) -> Iterator[bytes]:
 
 
 def neighbours(topic: bytes, short_names: Iterable[bytes]) -> bytes:
-    """Return a frame that tells to whom this side sends a topic's messages at once."""
+    """Return a NEIGHBOURS frame, which names the peers that this side sends a topic's messages at once."""
     return frame(GossipFrameType.NEIGHBOURS, named(topic), *sorted(short_names))
 
 
 def read_neighbours(body: bytes) -> tuple[bytes, list[bytes]]:
-    """Return topic and short names of a NEIGHBOURS."""
+    """Return the topic and short names of a NEIGHBOURS."""
     topic, rest = read_topic(body)
     return topic, _pieces(rest, SHORT_NAME)
 
 
 def history(topic: bytes, since_ms: int, most: int) -> bytes:
-    """Return a frame that asks for what is still held since a time, the newest first to count."""
+    """Return a HISTORY frame, which asks for the newest `most` messages since a time that are still held."""
     return frame(GossipFrameType.HISTORY, named(topic), _HISTORY.pack(since_ms, most))
 
 
 def read_history(body: bytes) -> tuple[bytes, int, int]:
-    """Return topic, Unix milliseconds and the number of messages of a HISTORY."""
+    """Return the topic, Unix milliseconds and number of messages of a HISTORY."""
     topic, rest = read_topic(body)
     if len(rest) != _HISTORY.size:
         raise GossipFrameError("a malformed HISTORY")
@@ -209,7 +210,7 @@ def read_history(body: bytes) -> tuple[bytes, int, int]:
 
 
 def time(wall_ms: int) -> bytes:
-    """Return a frame that says what time it is here, Unix milliseconds."""
+    """Return a TIME frame, which tells the time here in Unix milliseconds."""
     return frame(GossipFrameType.TIME, _TIME.pack(wall_ms))
 
 

@@ -1,4 +1,6 @@
-"""`Gossip`: the router on streams of connections. It takes what comes, and sends what is to go once a turn."""
+"""`Gossip`: the router on streams of connections. It processes what comes at once, and sends queued frames once a
+turn.
+"""
 
 from __future__ import annotations
 
@@ -34,21 +36,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.gossip")
 
-#: Seconds until a stream that broke off is opened again, at first and at most.
+#: Seconds until a broken stream is opened again, at first and at most.
 _REOPEN: Final = 1.0
 _LONGEST_REOPEN: Final = 60.0
-#: Seconds that neighbours have at the end to take what was sent.
+#: Seconds for which neighbours may still read what was sent, at the end.
 _LAST_WORD: Final = 1.0
-#: Steps of neighbours that have sent much at once, in a turn of the loop that stays short.
+#: Steps of busy neighbours in one turn of the loop, so that the turn stays short.
 _TURN: Final = 16
 
 
 class GossipLink(Protocol):
-    """A live connection to a node, as `dtp.peers.links.PeerLink` is."""
+    """A live connection to a node, such as `dtp.peers.links.PeerLink`."""
 
     @property
     def peer(self) -> PeerId:
-        """Who it is."""
+        """The peer at the other end."""
 
     @property
     def outgoing(self) -> bool:
@@ -59,11 +61,10 @@ class GossipLink(Protocol):
 
 
 class Gossip:
-    """Topics over connections that exist. Within `async with`.
+    """Topics over existing connections. Use it within `async with`.
 
-    Connections are given by `add_link`, or `add_stream` for streams that are open already; `serve` is what takes the
-    streams that neighbours open. Peers that neighbours name are connected to by what `exchange_records` was given, if
-    anything.
+    Add connections with `add_link`, and open streams with `add_stream`; `serve` handles the streams that neighbours
+    open. If `exchange_records` was called, peers that neighbours name are connected to as well.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Gossip:
         seed: int | None = None,
         clocks: PeerClocks | None = None,
     ) -> None:
-        """`clocks` is told what neighbours say of the time."""
+        """`clocks` notes what neighbours' messages tell about the time."""
         self.identity = identity
         self._router = Router(
             identity.id.key, random=random.Random(seed), limits=limits, weights=weights, clocks=clocks
@@ -90,7 +91,7 @@ class Gossip:
         self._records = RecordExchange(identity.id, self._router, self._channels.keys(), self.loop_time)
         self._validators = Validators(self._router, self.loop_time, self.schedule_flush)
         self._tasks = TaskSet()
-        #: The turns in which what neighbours have sent at once is processed.
+        #: The turns in which frames of busy neighbours are processed.
         self.turns: TurnBudget
         self._flushing = False
         self._over_log = RateLimitedLog(log, "gossip", "streams that are over", clock=self.loop_time)
@@ -103,7 +104,7 @@ class Gossip:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Leave all topics. Neighbours get what was published first, as far as they read within a second."""
+        """Leave all topics. Neighbours get published messages first, as far as they read these within a second."""
         await self.flush()
         await asyncio.gather(*(bridge.wait_sent() for bridge in self._bridges))
         for topic in list(self._topics.values()):
@@ -114,14 +115,14 @@ class Gossip:
         channels = list(self._channels.values())
         for channel in channels:
             channel.finish()
-        with contextlib.suppress(TimeoutError):  # whose links end next would lose what is under way
+        with contextlib.suppress(TimeoutError):  # links that are closed next would lose what is under way
             async with asyncio.timeout(_LAST_WORD):
                 await asyncio.gather(*(each.wait_delivered() for each in channels))
         await self._validators.stop()
         await self._tasks.stop()
         await self._records.stop()
-        self._timer.stop()  # now, since what was done above may have set it again
-        for channel in list(self._channels.values()):  # of those who have opened another stream meanwhile
+        self._timer.stop()  # at the end, since the calls above may have set it again
+        for channel in list(self._channels.values()):  # of neighbours that have opened another stream meanwhile
             channel.close()
         self._flow.wake_waiters()
 
@@ -143,17 +144,17 @@ class Gossip:
 
     @property
     def counts(self) -> Counter[str]:
-        """How often what happened, by name; docs/gossip.md lists the names. Nothing is dropped that isn't counted."""
+        """Counts of events by name; docs/gossip.md lists the names. Nothing is dropped without being counted."""
         return self._router.counts
 
     @property
     def peers(self) -> list[PeerId]:
-        """Neighbours."""
+        """The neighbours."""
         return [PeerId(key) for key in self._channels]
 
     @property
     def router(self) -> Router:
-        """The router: for inspection."""
+        """The router, for inspection."""
         return self._router
 
     def score(self, peer: PeerId) -> float:
@@ -162,21 +163,23 @@ class Gossip:
 
     def set_application_score(self, peer: PeerId, score: float) -> None:
         """Set what the program adds to the score of a neighbour, until it is gone: with -100 it is no longer read.
-        Nothing is kept for a peer that is no neighbour."""
+        For other peers nothing is kept.
+        """
         self._router.set_application_score(peer.key, score)
 
     # ---- neighbours ---------------------------------------------------------------------------------------------
 
     async def serve(self, link: GossipLink, stream: Stream) -> None:
-        """Take a stream that a neighbour opened for `gossip/1`, until it ends. For `PeerLinks.protocols`."""
+        """Serve a stream that a neighbour has opened for `gossip/1`, until it ends. For `PeerLinks.protocols`."""
         channel = self.add_stream(stream, outgoing=link.outgoing)
         if channel is not None:
             await channel.wait_ended()
 
     def add_link(self, link: GossipLink) -> None:
-        """Gossip over a link that this side dialled, for as long as it is there.
+        """Gossip over a link that this side has dialled, as long as it lasts.
 
-        Nothing for one that the peer dialled: it opens the stream. May be given as it is to `PeerLinks.listen`.
+        Do nothing for a link that the peer has dialled, since the peer opens the stream. May be passed to
+        `PeerLinks.listen` as it is.
         """
         if link.outgoing:
             self._tasks.start(self._keep_open(link), name="dtp-gossip-link")
@@ -201,9 +204,10 @@ class Gossip:
             await asyncio.sleep(pause)
 
     def add_stream(self, stream: Stream, *, outgoing: bool) -> NeighbourSink | None:
-        """Gossip over a stream of a connection, whose other end does, too. None if there are too many neighbours.
+        """Gossip over a stream of a connection, whose other end does so, too. Return None if there are too many
+        neighbours.
 
-        A second stream with the same neighbour takes the place of the first.
+        A second stream with the same neighbour replaces the first.
         """
         now, peer = self.loop_time(), stream.connection.peer.key
         if (before := self._channels.pop(peer, None)) is not None:
@@ -219,7 +223,7 @@ class Gossip:
         return channel
 
     def on_channel_over(self, channel: NeighbourSink) -> None:
-        """Note that a neighbour's stream is over."""
+        """Note that a neighbour's stream has ended."""
         if self._channels.get(channel.peer) is channel:
             del self._channels[channel.peer]
             if self.is_running:
@@ -234,15 +238,16 @@ class Gossip:
         connect: ConnectPeer | None = None,
         networks_of: NetworksOf | None = None,
     ) -> None:
-        """Exchange records of peers: give those of `record_of`, take others by `learn`, and `connect` to them.
+        """Exchange records of peers: send those of `record_of`, pass received ones to `learn`, and `connect` to the
+        peers that they name.
 
-        Up to `limits.full_mesh` members of a topic become neighbours, so that small topics are one hop; of networks
-        on the internet in which somebody isn't dialled, as `networks_of` says, few count.
+        Up to `limits.full_mesh` members of a topic become neighbours, so that small topics need one hop. Of other
+        networks on the internet than those in which a peer is dialled (`networks_of`), few members count.
         """
         self._records.begin_exchange(record_of, learn, connect, networks_of)
 
     def renew_record(self, peer: PeerId) -> None:
-        """Send a neighbour's new record to others soon: to those that have a small topic with it, and no link."""
+        """Send a neighbour's new record soon to others that share a small topic with it, but have no link to it."""
         if self.is_running:
             self._router.renew_record(peer.key, self.loop_time())
             self._timer.set_due()
@@ -259,16 +264,17 @@ class Gossip:
         validator: Validator | None = None,
         room: int = ROOM,
     ) -> Topic:
-        """Return a topic, to be joined by `async with`.
+        """Return a topic, to be joined with `async with`.
 
-        - `key` makes it private: who hasn't got it reads neither name nor payloads, and what they publish is refused.
+        - `key` makes it private: without it nobody can read name or payloads, and others' messages are refused.
         - `overflow` says what happens when `room` messages wait for the program: `"wait"` reads no more from
-          neighbours until there is room, `"drop-oldest"` and `"raise"` (`TopicOverrun`) drop and count, in `dropped`.
-        - `history` asks neighbours for what they hold of so many seconds: `GossipLimits.history` messages of each at
-          most. Nodes hold `held_time` seconds, `held` bytes.
-        - `validator` says of each message whether it is accepted, ignored or rejected; or awaitably so.
+          neighbours until there is room; `"drop-oldest"` and `"raise"` (`TopicOverrun`) drop messages, and count them
+          in `dropped`.
+        - `history` asks neighbours for the messages of so many seconds that they hold, at most `GossipLimits.history`
+          from each. Nodes hold messages for `held_time` seconds, up to `held` bytes.
+        - `validator` returns whether a message is accepted, ignored or rejected, or an awaitable of that.
 
-        Raise `TopicError` for a name, key or policy that can't be.
+        Raise `TopicError` for an impossible name, key or policy.
         """
         return Topic(
             self,
@@ -281,7 +287,7 @@ class Gossip:
         )
 
     def join_topic(self, topic: Topic) -> None:
-        """Have neighbours know that this node has a topic. Raise `TopicError` where one of its name is joined."""
+        """Join a topic, and tell neighbours. Raise `TopicError` if one of this name is joined already."""
         now = self.loop_time()
         if topic.wire_name in self._topics:
             raise TopicError(f"the topic {topic.name!r} is joined already")
@@ -299,7 +305,7 @@ class Gossip:
         self.schedule_flush()
 
     def leave_topic(self, topic: Topic) -> None:
-        """Have neighbours know that this node doesn't want a topic any more. Idempotent."""
+        """Leave a topic, and tell neighbours. Idempotent."""
         if self._topics.get(topic.wire_name) is topic:
             del self._topics[topic.wire_name]
             if self.is_running:
@@ -312,7 +318,7 @@ class Gossip:
     # ---- publishing ---------------------------------------------------------------------------------------------
 
     def members_of(self, topic: Topic) -> frozenset[bytes]:
-        """Return the keys of neighbours that have a topic, but for brokers."""
+        """Return the keys of the neighbours that have a topic, without brokers."""
         return self._router.members_of(topic.wire_name) & self._channels.keys()
 
     def has_members(self, topic: Topic) -> bool:
@@ -320,7 +326,7 @@ class Gossip:
         return self._router.has_members(topic.wire_name)
 
     def may_publish(self, topic: Topic) -> bool:
-        """True if there is room for another message: here and at neighbours."""
+        """True if there is room for another message, both here and at neighbours."""
         return not self._unsigned.is_full and self._flow.has_room(topic.wire_name, self.loop_time())
 
     async def wait_room(self) -> None:
@@ -328,12 +334,14 @@ class Gossip:
         await self._flow.wait_change()
 
     def queue_message(self, topic: Topic, data: bytes) -> bytes:
-        """Queue a message, to be signed and sent at the end of this turn with others of the turn; return its id."""
+        """Queue a message, which is signed and sent at the end of this turn with others of the turn.
+        Return its id.
+        """
         self.schedule_flush()
         return self._unsigned.put_message(topic, data)
 
     async def flush(self) -> None:
-        """Wait until what was published is on its way to the neighbours that read at all."""
+        """Wait until published messages are on their way to all neighbours that still read."""
         if not self.is_running:
             return
         self._flush_turn()
@@ -346,14 +354,16 @@ class Gossip:
     # ---- a turn -------------------------------------------------------------------------------------------------
 
     def schedule_flush(self) -> None:
-        """End the turn soon: what is to be sent goes, and whoever waits looks again."""
+        """Schedule the end of the turn: queued frames are sent, and waiters check again."""
         loop = self._timer.loop
         if not self._flushing and loop is not None:
             self._flushing = True
             loop.call_soon(self._flush_turn)
 
     def _flush_turn(self) -> None:
-        """End a turn: sign what was published, deliver what came, send what is queued, in one record a link."""
+        """End a turn: sign published messages, deliver received ones, and send what is queued, in one record for
+        each link.
+        """
         self._flushing = False
         if not self.is_running:
             return
@@ -376,7 +386,9 @@ class Gossip:
 
     @property
     def is_paused(self) -> bool:
-        """True while nothing is read: a program reads too slowly and asked to wait, or most neighbours do."""
+        """True while nothing is read: a program reads too slowly and asked to wait, or most neighbours read too
+        slowly.
+        """
         return self._flow.is_paused
 
     def on_room_made(self) -> None:
@@ -385,12 +397,12 @@ class Gossip:
             self.schedule_flush()
 
     def receive_frames(self, peer: bytes, found: list[tuple[int, bytes]]) -> None:
-        """Take frames that a neighbour or a broker sent."""
+        """Process frames from a neighbour or a broker."""
         self._router.receive(peer, found, self.loop_time())
         self._take_events()
         if self._router.has_ready or self._flow.is_awaited:
             self.schedule_flush()
-        else:  # as after most messages: they were for the program, and nothing is to be sent
+        else:  # as after most messages: they were for the program, and there is nothing to send
             self._timer.set_due()
 
     def _take_events(self) -> None:
@@ -415,9 +427,9 @@ class Gossip:
     # ---- brokers ------------------------------------------------------------------------------------------------
 
     async def attach(self, engine: Engine, *, plain: bool = False, only: str | None = None) -> Bridge:
-        """Carry topics over a broker as well: those that have a key, and with `plain` all of them; or `only` one.
+        """Carry topics over a broker as well: private ones, with `plain` all, or `only` one.
 
-        Messages stay as they are signed; each is delivered once, whichever way it comes. Raise `EngineError` when
+        Messages stay signed as they are, and each is delivered once, whichever way it comes. Raise `EngineError` if
         the broker can't be reached.
         """
         from dtp.gossip.engines.bridge import Bridge
@@ -431,7 +443,7 @@ class Gossip:
         return bridge
 
     async def detach(self, bridge: Bridge) -> None:
-        """Carry nothing over that broker any more, after what was published. Idempotent."""
+        """Stop carrying topics over this broker, after sending it what was published. Idempotent."""
         if bridge in self._bridges:
             await self.flush()
             await bridge.wait_sent()

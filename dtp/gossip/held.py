@@ -1,4 +1,4 @@
-"""Messages that are held for a while: for neighbours that ask by id, and for those that join late."""
+"""Messages that are held for a while, for neighbours that request them by id, and for those that join late."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dtp.gossip.limits import GossipLimits
 
 
 class Held(NamedTuple):
-    """A message that is held."""
+    """A held message."""
 
     id: bytes
     topic: bytes
@@ -22,10 +22,10 @@ class Held(NamedTuple):
 
 
 class HeldMessages:
-    """The messages of the last `held_time` seconds, `held` bytes at most; the oldest go first.
+    """The messages of the last `held_time` seconds, at most `held` bytes; the oldest are dropped first.
 
-    Each has a number that rises by one within its topic. A neighbour that was told of all below a number has to be
-    told only of those from there on.
+    Each message has a number that rises by one within its topic. A neighbour that was told of all messages below a
+    number only has to be told of later ones.
     """
 
     def __init__(self, limits: GossipLimits) -> None:
@@ -47,11 +47,11 @@ class HeldMessages:
         return self._by_id.get(message_id)
 
     def has_any(self, topic: bytes) -> bool:
-        """Return whether any message of a topic is held."""
+        """Return True if any message of a topic is held."""
         return bool(self._topics.get(topic))
 
     def add(self, held: Held) -> None:
-        """Hold a message. Then drop what is too old or too much."""
+        """Hold a message. Then drop messages that are too old or too many."""
         if held.id in self._by_id:
             return
         self._by_id[held.id] = held
@@ -66,7 +66,7 @@ class HeldMessages:
         self.expire(held.arrived)
 
     def expire(self, now: float) -> None:
-        """Drop what is held too long, or too much."""
+        """Drop messages that are too old or too many."""
         order = self._order
         while order and (self.size > self._most or order[0].arrived + self._time < now):
             oldest = order.popleft()
@@ -88,8 +88,9 @@ class HeldMessages:
         return self._first.get(topic, 0) + len(self._topics.get(topic, ()))
 
     def number_behind(self, topic: bytes, size: int) -> int:
-        """Return the number from which on the messages of a topic that are held have `size` bytes at most, and one
-        before that, which a part of them may be of."""
+        """Return the number from which on a topic's held messages have at most `size` bytes, or one less, as a part
+        of that message may be among these bytes.
+        """
         number = self.next_number(topic)
         for held in reversed(self._topics.get(topic, ())):
             if size <= 0:
@@ -99,7 +100,9 @@ class HeldMessages:
         return number
 
     def ids_since(self, topic: bytes, number: int, most: int) -> tuple[list[bytes], int, int]:
-        """Return ids from a number on, the number after the last one, and how many were dropped before."""
+        """Return ids from a number on, the number after the last of them, and how many messages were dropped before
+        the first.
+        """
         messages = self._topics.get(topic)
         first = self._first.get(topic, 0)
         lost = max(0, first - number)
@@ -110,7 +113,7 @@ class HeldMessages:
         behind = len(messages) - skip
         if behind <= 0:
             return [], number, lost
-        # From the right where that is nearer: a deque's middle is far from both ends.
+        # From the right if that is nearer: the middle of a deque is far from both ends.
         ids: list[bytes] = []
         if behind <= skip:
             newest = []
@@ -128,7 +131,7 @@ class HeldMessages:
         return ids, number + len(ids), lost
 
     def number_since(self, topic: bytes, since_ms: int, most: int) -> int:
-        """Return the number at which the newest messages begin that aren't older than `since_ms`, `most` at most."""
+        """Return the number of the oldest message among the newest `most` that aren't older than `since_ms`."""
         number = oldest = self.next_number(topic)
         for held in reversed(self._topics.get(topic, ())):
             number -= 1
@@ -140,7 +143,7 @@ class HeldMessages:
         return oldest
 
     def from_number(self, topic: bytes, number: int) -> Iterator[tuple[int, Held]]:
-        """Yield the messages from a number on that are still held, with their numbers."""
+        """Yield the held messages from a number on, with their numbers."""
         first = self._first.get(topic, 0)
         number = max(first, number)
         return enumerate(islice(self._topics.get(topic, ()), number - first, None), number)

@@ -1,4 +1,4 @@
-"""Every limit of gossip, with its reason; and the weights of scores. Past a limit something is counted by name."""
+"""Every limit of gossip, with its reason, and the weights of scores. What exceeds a limit is counted by name."""
 
 from __future__ import annotations
 
@@ -15,82 +15,85 @@ MIB: Final = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class GossipLimits:
-    """Limits of one node's gossip. Sizes in bytes, times in seconds."""
+    """The limits of one node's gossip. Sizes in bytes, times in seconds."""
 
-    #: The longest message, with signature. What is larger belongs into a stream or a blob, whose hash is gossiped.
+    #: The longest message, with signature. Larger contents belong in a stream or a blob, whose hash is gossiped.
     message: int = 256 * KIB
-    #: Neighbours of a topic up to which everybody sends to everybody in one hop: a mesh of 8 would take two or three.
+    #: Neighbours of a topic up to which everybody sends to everybody in one hop: a mesh of 8 would take two or
+    #: three.
     full_mesh: int = 50
-    #: ... of which at most so many count that are in one network on the internet, or behind one relay: somebody may
-    #: be there under many names.
+    #: ... of which so many count, at most, that are in one network on the internet, or behind one relay: somebody
+    #: may be there under many names.
     per_network: int = 8
-    #: Seconds from when a neighbour came, or from one record of it that other members of its topics were told of, to
-    #: the next one: by then it has linked to those that it can reach, and one that signs without end costs little.
+    #: Seconds between the times that other members of its topics are sent a neighbour's new record, counted from
+    #: its arrival: by then it has linked to those that it can reach, and one that signs records without end costs
+    #: little.
     introduce: float = 10.0
-    #: Neighbours that a message is sent to at once in larger topics, and bounds between which that may vary.
+    #: Neighbours that a message is sent to at once in larger topics, and the bounds of that number.
     degree: int = 8
     degree_low: int = 6
     degree_high: int = 12
-    #: Of these kept by score when there are too many, so that newcomers never push out all that proved themselves.
+    #: Of these, the number kept by score when there are too many, so that newcomers never replace all proven ones.
     degree_score: int = 4
-    #: ... and that this side dialled: who chooses to come to us doesn't choose our whole mesh.
+    #: ... and the number that this side has dialled, so that peers which come to us can't choose our whole mesh.
     degree_out: int = 2
-    #: Neighbours outside the mesh that are told ids at a heartbeat, at least, and the part of them.
+    #: Neighbours outside the mesh that are told ids at a heartbeat: at least so many, and this part of them.
     degree_lazy: int = 6
     lazy_part: float = 0.25
-    #: Seconds between heartbeats while messages pass; a lost one is repaired after about one.
+    #: Seconds between heartbeats while there are messages. A lost message is repaired after about one heartbeat.
     heartbeat: float = 0.5
-    #: ... and while none do: an idle node shall sleep.
+    #: ... and while there are none, so that an idle node can sleep.
     idle_heartbeat: float = 10.0
-    #: Seconds until one that was pruned may be grafted again, and after leaving a topic.
+    #: Seconds until a pruned neighbour may be grafted again, after pruning and after leaving a topic.
     backoff: float = 60.0
     leave_backoff: float = 10.0
     #: The longest back-off that a neighbour may ask for.
     most_backoff: float = 3600.0
-    #: Messages older than this, or further in the future, aren't taken: the seen cache has to cover them.
+    #: Messages older than this, or further in the future, are refused. The seen cache has to cover this time.
     stale: float = 120.0
     future: float = 10.0
-    #: Messages that are remembered to be known; past it older ones are taken for stale. About 150 bytes each.
+    #: Messages whose ids are remembered. Beyond that, older messages count as stale. About 150 bytes each.
     seen: int = 131_072
-    #: Messages held for those who ask: bytes in all, and seconds. Late joiners get what is among them.
+    #: Bytes, and seconds, for which messages are held for those who ask. Late joiners get these messages.
     held: int = 8 * MIB
     held_time: float = 60.0
-    #: Messages that one HISTORY is answered with (by default all that can be asked for; they go as the neighbour
-    #: reads), and how often a neighbour may ask for the past of a topic.
+    #: Messages in answer to one HISTORY (by default as many as can be asked for; they are sent as the neighbour
+    #: reads); and seconds between two such requests of a neighbour for a topic.
     history: int = 65_535
     history_pause: float = 5.0
-    #: Bytes that wait for a neighbour: above the first it is busy, at the second messages for it are left out and
-    #: told of later, when it has read on.
+    #: Bytes that wait for a neighbour. Above the first it is busy; at the second messages for it are left out, and
+    #: announced to it later, when it has read on.
     queue_soft: int = 256 * KIB
     queue_hard: int = 2 * MIB
-    #: Seconds in which a neighbour that has something to read has to read any of it; then it is cut off.
+    #: Seconds within which a neighbour has to read some of what waits for it, or be cut off.
     unread: float = 30.0
-    #: ... and after which nobody waits for it any more.
+    #: ... and after which others no longer wait for it.
     stalled: float = 2.0
-    #: Ids of one IHAVE or IWANT, and IHAVEs of one topic that a neighbour may send in a heartbeat; two would
-    #: do. Above: ignored and counted.
+    #: Ids of one IHAVE or IWANT, and IHAVEs of one topic that a neighbour may send in a heartbeat; two would be
+    #: enough. Others are ignored and counted.
     ids: int = 5000
     ihaves: int = 10
-    #: How often one neighbour gets one message by IWANT.
+    #: How often one neighbour may get the same message by IWANT.
     iwants: int = 3
-    #: Seconds in which what was promised by IHAVE has to come, before it is asked of others.
+    #: Seconds in which a message promised by IHAVE has to come before it is requested from others.
     promise: float = 3.0
-    #: ... and in which whoever promises has to give any of it, or what is new, or is blamed: links may be slow, or
-    #: nodes busy.
+    #: ... and in which the neighbour has to send any promised or new message before it is blamed: links may be
+    #: slow, and nodes busy.
     silent: float = 30.0
-    #: From this size on others are told not to send a message that has come: below, telling costs more.
+    #: From this size on others are told not to send a message that has come. For smaller messages telling costs
+    #: more.
     dont_want: int = 1024
-    #: Ids that one neighbour may have us not send, at a time.
+    #: Ids of messages that one neighbour may ask us not to send, at a time.
     dont_wants: int = 1000
     #: Topics of one neighbour, and of this side.
     topics: int = 1024
     #: Neighbours.
     peers: int = 1024
-    #: Messages that wait for validators of programs; what comes beyond isn't taken, but can be asked for again.
+    #: Messages that wait for programs' validators. Further ones are refused, but can be requested again.
     validating: int = 1024
-    #: GRAFTs, and PRUNEs, of one topic that a neighbour may send in a heartbeat, where one of each is enough.
+    #: GRAFTs, and PRUNEs, of one topic that a neighbour may send in a heartbeat. One of each is enough.
     grafts: int = 16
-    #: Messages written by this side that wait for their signature, in one turn; and at most `message` bytes of them.
+    #: Messages of this side that wait for their signature in one turn; their bytes are bounded by `message`.
     unsigned: int = 64
 
     def __post_init__(self) -> None:
@@ -120,45 +123,47 @@ DEFAULT: Final = GossipLimits()
 class ScoreWeights:
     """Weights and bounds of a neighbour's score (GossipSub v1.1, "Peer Scoring"), the same for each topic.
 
-    Where a weight is 0 by default, the reason is beside it (docs/decisions/0293).
+    If a weight is 0 by default, the reason is beside it (docs/decisions/0293).
     """
 
     #: P1: seconds in the mesh, up to a bound.
     time_in_mesh: float = 0.01
     time_in_mesh_cap: float = 300.0
-    #: P2: messages that it brought first.
+    #: P2: messages that it was the first to deliver.
     first_delivery: float = 0.5
     first_delivery_cap: float = 100.0
-    #: P3: messages that it should have brought and didn't, as a part of those that came while it was in the mesh; the
-    #: square counts. 0: who is further from the author than we are brings none, and is no worse for that.
+    #: P3: messages that it should have delivered and didn't, as a part of those that came while it was in the mesh,
+    #: squared. 0: a neighbour that is further from the author than we are delivers none, and is no worse for it.
     mesh_deficit: float = 0.0
     mesh_deficit_part: float = 0.05
     mesh_deficit_after: float = 30.0
     mesh_deficit_least: float = 20.0
-    #: P3b: what P3 was when it was pruned. 0 as P3.
+    #: P3b: the value of P3 when it was pruned. 0 for the same reason.
     mesh_failure: float = 0.0
     #: P4: invalid messages, squared: forged, malformed, rejected by a validator.
     invalid: float = -10.0
-    #: P5: what the program says of a neighbour.
+    #: P5: the score that the program gives to a neighbour.
     application: float = 1.0
-    #: P6: neighbours of one public address beyond a number, squared. 0: whole offices share one. Diversity of the
-    #: mesh is kept by choice instead. Loopback, private and link-local addresses never count.
+    #: P6: neighbours of one public address beyond a number, squared. 0: whole offices share one. The mesh is kept
+    #: diverse by how it is chosen instead. Loopback, private and link-local addresses never count.
     shared_address: float = 0.0
     shared_address_free: int = 64
-    #: P7: misbehaviour: grafts in back-off, floods, broken promises; beyond what happens by accident, squared.
+    #: P7: misbehaviour, which is grafts in back-off, floods and broken promises, beyond what happens by accident,
+    #: squared.
     behaviour: float = -5.0
     behaviour_free: float = 6.0
-    #: What counters keep of themselves in each second.
+    #: The factor by which counters decay in each second.
     decay: float = 0.98
-    #: Seconds for which the score of one that went is kept, so that leaving doesn't wash it.
+    #: Seconds for which the score of a neighbour that has left is kept, so that leaving doesn't reset it.
     retained: float = 600.0
-    #: Below these: it isn't told ids or asked for them; it doesn't get own messages; nothing of it is read.
+    #: Below the first, a neighbour is neither told nor asked about ids; below the second, it isn't sent own
+    #: messages; below the third, nothing from it is read.
     gossip: float = -10.0
     publish: float = -50.0
     graylist: float = -80.0
-    #: From here on records that it sends are believed to be of peers that exist. 0: a newcomer's are.
+    #: From this score on its records of peers are accepted. 0: a newcomer's are.
     accept_records: float = 0.0
-    #: Mesh whose median is below: better ones are grafted.
+    #: If the median of a mesh is below this, better neighbours are grafted.
     opportunistic: float = 1.0
 
 

@@ -1,7 +1,8 @@
-"""Who of a topic's neighbours gets its messages at once: grafting, pruning, back-off, and what others say of theirs.
+"""The meshes: which neighbours get a topic's messages at once. Grafting, pruning, back-off, and what neighbours say
+about their meshes.
 
-GossipSub v1.1: peers are grafted below `degree_low`, pruned above `degree_high`, kept by score and by who dialled. Up
-to `full_mesh` neighbours everybody is in everybody's mesh.
+GossipSub v1.1: peers are grafted below `degree_low` and pruned above `degree_high`, and kept by score and by who
+has dialled. Up to `full_mesh` neighbours everybody is in everybody's mesh.
 """
 
 from __future__ import annotations
@@ -16,19 +17,20 @@ from dtp.gossip.core import Core, Neighbour, RecordsOffered, TopicState
 from dtp.gossip.frames import GossipFrameType
 from dtp.gossip.score import is_shared_freely, median
 
-#: A full mesh is given up above `full_mesh`, and begun again below this part of it.
+#: A full mesh is given up above `full_mesh` members, and used again below this part of it.
 _BACK: Final = 0.8
-#: Heartbeats from one look for better neighbours to the next.
+#: Heartbeats between two searches for better neighbours; and how many are grafted then.
 _OPPORTUNISTIC_BEATS: Final = 60
 _OPPORTUNISTIC_PEERS: Final = 2
-#: Seconds by which a back-off of the other side may end earlier than ours.
+#: Seconds by which the other side's back-off may end earlier than ours.
 _SLACK: Final = 1.0
-#: Records of others that a neighbour may give between two heartbeats, each of which costs a signature: those of a
-#: full mesh to a newcomer, as many of who was renewed at once, and as many with PRUNE.
+#: Records of others that a neighbour may send between two heartbeats, each of which costs a signature check: those
+#: of a full mesh to a newcomer, as many renewed ones at once, and as many with PRUNE.
 _MOST_RECORDS: Final = 200
-#: Seconds between two times that members are told of more to whom own messages go. Until then others send them, too.
+#: Seconds between two announcements to members that own messages are sent to more peers. Until then others send
+#: these as well.
 _ANNOUNCE_PAUSE: Final = 1.0
-#: Messages that may have been under way when somebody left the mesh or its link broke.
+#: Messages that may have been under way when a neighbour left the mesh or its link broke.
 _UNDER_WAY: Final = 64
 
 
@@ -50,15 +52,18 @@ class Meshes:
         if state.joined:
             state.told.setdefault(neighbour.key, core.held.next_number(state.name))
             core.trim_table(state.told)
-            if len(state.members) > core.limits.full_mesh:  # else the next heartbeat looks: it takes a while
+            if (
+                len(state.members) > core.limits.full_mesh
+            ):  # otherwise the next heartbeat checks, as that takes time
                 state.is_full = False
             if self._may_graft(state, neighbour.key, now) and self._wants_more(state, neighbour):
                 self.graft(state, neighbour, now)
             self._send_member_records(state, neighbour, now)
 
     def remove_member(self, state: TopicState, peer: bytes, now: float, *, lost: int = 0) -> None:
-        """Remove a neighbour that has the topic no longer, or is gone: then `lost` bytes may not have come to it, and
-        it is told of them when it is back."""
+        """Remove a neighbour that no longer has the topic, or is gone. In that case `lost` bytes may not have
+        reached it, and it is told of them when it is back.
+        """
         if peer not in state.members:
             return
         state.members.discard(peer)
@@ -71,7 +76,7 @@ class Meshes:
         self._core.forget_if_unused(state)
 
     def _send_member_records(self, state: TopicState, newcomer: Neighbour, now: float) -> None:
-        """Send a newcomer the records of others that have a small topic: it is to be everybody's neighbour."""
+        """Send a newcomer the records of other members of a small topic, as everybody is to be its neighbour."""
         core = self._core
         if not state.is_full or newcomer.outbox.is_busy:
             return
@@ -142,13 +147,13 @@ class Meshes:
         return state.is_full or neighbour.is_bridge or len(state.mesh) < self._core.limits.degree
 
     def _set_fullness(self, state: TopicState) -> None:
-        """Update whether the topic is small: whether this node and its neighbours together know few that have it."""
+        """Update whether the topic is small: whether this node and its neighbours together know of few members."""
         most = self._core.limits.full_mesh
         if not state.is_full:
             most = int(most * _BACK)
         here = {peer[: frames.SHORT_NAME] for peer in state.members} | {self._core.me[: frames.SHORT_NAME]}
         known = here.union(*state.theirs.values())
-        if len(here) <= 1 + most < len(known):  # one that lies doesn't decide it
+        if len(here) <= 1 + most < len(known):  # a single liar doesn't decide it
             tellers = Counter(chain.from_iterable(state.theirs.values()))
             alone = {name for name, count in tellers.items() if count == 1} - here
             most += max(len(alone & names) for names in state.theirs.values())
@@ -157,11 +162,11 @@ class Meshes:
     # ---- what neighbours say ------------------------------------------------------------------------------------
 
     def receive_graft(self, neighbour: Neighbour, topic: bytes, now: float) -> None:
-        """Process GRAFT, by which a neighbour wants messages of a topic at once."""
+        """Process GRAFT, by which a neighbour asks for messages of a topic at once."""
         core, limits = self._core, self._core.limits
         state = core.topics.get(topic)
         if state is None or not state.joined:
-            core.counts["graft-unknown-topic"] += 1  # unanswered: answers would help who looks for topics
+            core.counts["graft-unknown-topic"] += 1  # not answered: answers would help to find out topics
             return
         if neighbour.beat.count_frame(GossipFrameType.GRAFT, topic) > limits.grafts:
             core.count_offence(neighbour.key, "graft-flood")
@@ -187,14 +192,14 @@ class Meshes:
             self._add_to_mesh(state, neighbour, now)
 
     def add_member_by_graft(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
-        """Add a neighbour that grafts as one that has the topic. Bounded as subscriptions are."""
+        """Add a neighbour that grafts as a member of the topic. Bounded as subscriptions are."""
         if state.name not in neighbour.topics and len(neighbour.topics) < self._core.limits.topics:
             neighbour.topics.add(state.name)
             state.members.add(neighbour.key)
             state.told.setdefault(neighbour.key, self._core.held.next_number(state.name))
 
     def receive_prune(self, neighbour: Neighbour, body: bytes, now: float) -> None:
-        """Process PRUNE, by which a neighbour sends a topic's messages no longer at once; it may name others."""
+        """Process PRUNE, by which a neighbour stops sending a topic's messages at once. It may name others."""
         core, limits = self._core, self._core.limits
         topic, backoff, records = frames.read_prune(body)
         state = core.topics.get(topic)
@@ -210,7 +215,7 @@ class Meshes:
         self.offer_records(state, neighbour, records)
 
     def offer_records(self, state: TopicState, neighbour: Neighbour, records: list[bytes]) -> None:
-        """Offer the records that a neighbour gave to the program, if the neighbour's score allows."""
+        """Offer records from a neighbour to the program, if the neighbour's score allows."""
         core = self._core
         if not records:
             return
@@ -224,7 +229,7 @@ class Meshes:
         core.events.append(RecordsOffered(state.name, tuple(records), neighbour.key))
 
     def receive_neighbours(self, neighbour: Neighbour, body: bytes) -> None:
-        """Process NEIGHBOURS, by which a neighbour says to whom it sends its own messages."""
+        """Process NEIGHBOURS, by which a neighbour names the peers to which it sends its own messages."""
         topic, names = frames.read_neighbours(body)
         state = self._core.topics.get(topic)
         if state is None or not state.joined:
@@ -248,7 +253,9 @@ class Meshes:
             self._send_new_record(self._core.neighbours[peer], now)
 
     def _send_new_record(self, neighbour: Neighbour, now: float) -> None:
-        """Send a neighbour's new record, once, to others of its small topics to whom it says that it has no link."""
+        """Send a neighbour's new record, once, to other members of its small topics to which it says it
+        has no link.
+        """
         core = self._core
         if now < neighbour.introduced + core.limits.introduce:
             return
@@ -305,7 +312,7 @@ class Meshes:
             self.graft(state, core.neighbours[peer], now)
 
     def _order_diverse(self, state: TopicState, peers: Iterable[bytes]) -> list[bytes]:
-        """Order peers so that those come first whose public address is rare in the mesh."""
+        """Return the peers, those first whose public address is rare in the mesh."""
         core = self._core
         here: dict[str, int] = {}
         for peer in state.mesh:
@@ -326,7 +333,7 @@ class Meshes:
         return sum(self._core.neighbours[peer].outgoing for peer in state.mesh)
 
     def _prune_some(self, state: TopicState, now: float) -> None:
-        """Keep the best by score, then others at random, with `degree_out` that this side dialled."""
+        """Prune down to the best by score and others at random, with `degree_out` that this side has dialled."""
         core, limits = self._core, self._core.limits
         order = sorted(peer for peer in state.mesh if not core.neighbours[peer].is_bridge)
         core.random.shuffle(order)
@@ -343,7 +350,9 @@ class Meshes:
             self.prune(state, core.neighbours[peer], now, limits.backoff)
 
     def _keep_outgoing(self, state: TopicState, now: float) -> None:
-        """Graft some that this side dialled when the mesh has too few: others can't fill it all."""
+        """Graft neighbours that this side has dialled if the mesh has too few of them, so that others can't fill
+        all of it.
+        """
         core = self._core
         missing = core.limits.degree_out - self._count_outgoing(state)
         if missing <= 0 or len(state.mesh) < core.limits.degree_low:
@@ -358,7 +367,7 @@ class Meshes:
             self.graft(state, core.neighbours[peer], now)
 
     def _graft_better(self, state: TopicState, now: float) -> None:
-        """Graft neighbours that are better than the mesh, when that is poor."""
+        """Graft neighbours that are better than the mesh, if the mesh is poor."""
         core = self._core
         if len(state.mesh) < 2:
             return
@@ -367,7 +376,7 @@ class Meshes:
             self._graft_some(state, now, _OPPORTUNISTIC_PEERS, middle + 1e-9)
 
     def _announce_neighbours(self, state: TopicState, now: float) -> None:
-        """Send NEIGHBOURS to members, if the peers have changed to whom own messages go."""
+        """Send NEIGHBOURS to members if the set of peers that are sent own messages has changed."""
         core = self._core
         least = core.scores.weights.publish
         sent_to = [peer for peer in sorted(state.members) if core.scores[peer] >= least]
@@ -382,14 +391,15 @@ class Meshes:
         self._send_neighbours(state, now)
 
     def send_retraction(self, state: TopicState, peer: bytes, now: float) -> None:
-        """Send NEIGHBOURS without a peer at once: others rely on its being sent own messages."""
+        """Send NEIGHBOURS without a peer at once, since others rely on own messages being sent to it."""
         if peer[: frames.SHORT_NAME] in state.announced:
             state.announced -= {peer[: frames.SHORT_NAME]}
             self._send_neighbours(state, now)
 
     def _send_neighbours(self, state: TopicState, now: float) -> None:
-        """Send NEIGHBOURS to members; later to those for whom much waits: when many come and go, each of a thousand
-        topics has hundreds of bytes of them each time."""
+        """Send NEIGHBOURS to members, but later to those for whom much waits: when many peers come and go, each of
+        a thousand topics causes hundreds of bytes each time.
+        """
         told = frames.neighbours(state.name, state.announced)
         for neighbour in (self._core.neighbours[peer] for peer in sorted(state.members)):
             if neighbour.outbox.is_busy:
@@ -400,7 +410,7 @@ class Meshes:
                 self._core.send_control(neighbour, told, now)
 
     def _announce_untold(self, neighbour: Neighbour, now: float) -> None:
-        """Send a neighbour NEIGHBOURS of topics of which it wasn't told, as far as it has read on."""
+        """Send a neighbour the NEIGHBOURS that were put off, as far as it has read on."""
         for name in sorted(neighbour.untold):
             if neighbour.outbox.is_busy:
                 self._core.announces = True
@@ -411,7 +421,7 @@ class Meshes:
                 self._core.send_control(neighbour, frames.neighbours(name, state.announced), now)
 
     def leave(self, state: TopicState, now: float) -> None:
-        """Prune all of a topic that this side leaves, and clear its tables."""
+        """Prune all neighbours of a topic that this side leaves, and clear its tables."""
         core = self._core
         for peer in sorted(state.mesh):
             self.prune(state, core.neighbours[peer], now, core.limits.leave_backoff)

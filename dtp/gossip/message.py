@@ -1,7 +1,8 @@
-"""Messages of topics: who wrote what, when, signed; the same bytes whatever carries them. docs/gossip.md has them.
+"""Messages of topics: signed statements of who wrote what, and when. Their bytes are the same whatever carries
+them; docs/gossip.md specifies them.
 
 Messages that an author publishes in one turn share a signature: it is over the root of a tree of their hashes, and
-each message brings the path from its own hash to that root (docs/decisions/0293).
+each message has the path from its own hash to the root (docs/decisions/0293).
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from dtp.identity import Identity, PeerId, PeerIdError
 from dtp.unicode import encode_text
 
 VERSION: Final = 1
-#: Before the root that an author signs, and in the hashes below it.
+#: The domains of the signed root, and of the hashes below it.
 DOMAIN: Final = b"dtp.message.v1"
 NODE_DOMAIN: Final = b"dtp.msg.node.v1"
-#: What a message is called in frames: the beginning of its hash.
+#: The size of a message's id in frames, which is the beginning of its hash.
 ID_SIZE: Final = 20
 HASH_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
-#: Hashes on the way to the root, at most: 64 messages under one signature.
+#: Hashes on the path to the root, at most: 64 messages under one signature.
 MAX_DEPTH: Final = 6
-#: Messages under one signature that this side makes: 128 bytes each for a sixteenth of a signature's time.
+#: Messages that this side puts under one signature: it costs 128 bytes for each, and saves 15 of 16 signatures.
 BATCH: Final = 16
 MAX_TOPIC_BYTES: Final = 128
 
 #: version, author, sequence, time (Unix milliseconds), bytes of the topic's name
 _HEAD: Final = Struct(">B32sQQB")
-#: What is behind a message's content, but for the path: depth, place among the leaves, signature.
+#: What follows a message's content, apart from the path: depth, place among the leaves, signature.
 _TRAIL: Final = 2 + SIGNATURE_SIZE
-#: A message is at least so long: a name of one byte, no data, no path.
+#: The shortest message: a name of one byte, no data, no path.
 MIN_SIZE: Final = _HEAD.size + 1 + _TRAIL
 _SIGNED: Final = bytes((len(DOMAIN),)) + DOMAIN
 _MAX_NUMBER: Final = 2**63 - 1
@@ -45,30 +46,30 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a topic. Not made directly: `Parsed.to_message` makes it of what came or was signed."""
+    """A message of a topic. It is made by `Parsed.to_message`, from a received or a signed message."""
 
-    #: The first 20 bytes of its hash: the same wherever it is, and whoever carries it.
+    #: The first 20 bytes of its hash, the same wherever it is.
     id: bytes
     topic: str
     #: The author's public key, 32 bytes; `author` is its name.
     key: bytes
-    #: Rises with each message of the author.
+    #: A number that rises with each message of the author.
     sequence: int
-    #: When the author says that it was written, Unix milliseconds.
+    #: When it was written, as its author says, in Unix milliseconds.
     time_ms: int
-    #: The payload as the program gave it; of a private topic opened already.
+    #: The payload as the program gave it; that of a private topic is already opened.
     data: bytes
-    #: The whole message as it travels, with its signature.
+    #: The whole encoded message, with its signature.
     encoded: bytes
 
     @property
     def author(self) -> PeerId:
-        """Who signed it."""
+        """The peer that has signed it."""
         return PeerId(self.key)
 
     @property
     def time(self) -> float:
-        """When the author says that it was written, Unix time in seconds."""
+        """When it was written, as its author says, as Unix time in seconds."""
         return self.time_ms / 1000
 
 
@@ -81,12 +82,12 @@ def check_topic(name: str) -> bytes:
 
 
 def content_of(key: bytes, topic: bytes, sequence: int, time_ms: int, data: bytes) -> bytes:
-    """Return what is hashed of a message."""
+    """Return the content of a message, which is hashed."""
     return _HEAD.pack(VERSION, key, sequence, time_ms, len(topic)) + topic + data
 
 
 def hash_content(content: bytes | memoryview) -> bytes:
-    """Return the hash of a message's content, whose beginning is its id."""
+    """Return the hash of a message's content, the beginning of which is the message's id."""
     return blake2b(content, digest_size=HASH_SIZE, person=DOMAIN).digest()
 
 
@@ -95,9 +96,9 @@ def _hash_node(pair: bytes) -> bytes:
 
 
 def sign_batch(identity: Identity, contents: Sequence[bytes]) -> list[bytes]:
-    """Return the encoded messages of these contents, in their order, under as few signatures as whole trees need.
+    """Return the encoded messages with these contents, in order, under as few signatures as complete trees allow.
 
-    Of 13 messages 8, 4 and 1 are under one signature each.
+    Of 13 messages, 8, 4 and 1 are under one signature each.
     """
     encoded: list[bytes] = []
     at, size = 0, BATCH
@@ -110,7 +111,7 @@ def sign_batch(identity: Identity, contents: Sequence[bytes]) -> list[bytes]:
 
 
 def _sign_tree(identity: Identity, contents: Sequence[bytes]) -> list[bytes]:
-    """Encode 1, 2, 4, ... messages under one signature."""
+    """Return 1, 2, 4, ... encoded messages under one signature."""
     level = [hash_content(each) for each in contents]
     paths: list[list[bytes]] = [[] for _ in contents]
     for height in range(len(contents).bit_length() - 1):
@@ -125,12 +126,12 @@ def _sign_tree(identity: Identity, contents: Sequence[bytes]) -> list[bytes]:
 
 
 class Parsed:
-    """An encoded message, parsed as far as needed to tell whether it is new. Its signature isn't checked yet."""
+    """An encoded message, parsed as far as needed to know whether it is new. Its signature isn't checked yet."""
 
     __slots__ = ("content_end", "digest", "encoded", "id", "key", "sequence", "time_ms", "topic")
 
     def __init__(self, encoded: bytes) -> None:
-        """Raise `MessageError` for what is not a message."""
+        """Parse a message. Raise `MessageError` if it isn't one."""
         size = len(encoded)
         if size < MIN_SIZE:
             raise MessageError(f"a message of {size} bytes; the shortest has {MIN_SIZE}")
@@ -153,7 +154,7 @@ class Parsed:
 
     @property
     def data(self) -> bytes:
-        """The payload as it travels."""
+        """The payload as it is encoded."""
         return self.encoded[_HEAD.size + len(self.topic) : self.content_end]
 
     @property
@@ -163,7 +164,7 @@ class Parsed:
 
     @property
     def root(self) -> bytes:
-        """What the author has signed, 32 bytes."""
+        """The root that the author has signed, 32 bytes."""
         encoded, digest = self.encoded, self.digest
         depth, place = encoded[-_TRAIL], encoded[1 - _TRAIL]
         for at in range(self.content_end, self.content_end + depth * HASH_SIZE, HASH_SIZE):
@@ -185,20 +186,20 @@ class Parsed:
         )
 
 
-#: Signatures that are remembered, those found good and those found bad apart: about 250 bytes each.
+#: Signatures that are remembered, valid and invalid ones separately: about 250 bytes each.
 _REMEMBERED: Final = 4096
 
 
 class SignatureChecks:
-    """Which messages are signed by the author that they name: each signature is checked once.
+    """Checks whether messages are signed by the author that they name, each signature once.
 
-    Bounded: what was good and what was bad is remembered apart, the oldest goes first.
+    Bounded: valid and invalid ones are remembered separately, and the oldest are dropped first.
     """
 
     def __init__(self, remembered: int = _REMEMBERED) -> None:
         self._good: BoundedDict[bytes, None] = BoundedDict(remembered)
         self._bad: BoundedDict[bytes, None] = BoundedDict(remembered)
-        #: Signatures that were checked, and those that were known already.
+        #: The number of signatures that were checked, and of those that were known already.
         self.checked = 0
         self.known = 0
 
@@ -231,7 +232,7 @@ class SignatureChecks:
 
 
 def are_genuine(signed: Sequence[SignedMessage]) -> list[bool]:
-    """Return for each whether its key signed it. It takes one call of C if all are genuine."""
+    """Return for each whether its key has signed it. This takes one call of C if all are genuine."""
     verdicts = [_is_key(one.key) for one in signed]
     places = [at for at, is_key in enumerate(verdicts) if is_key]
     while places:
@@ -252,9 +253,9 @@ def _is_key(key: bytes) -> bool:
 
 
 def parse(encoded: bytes) -> Parsed:
-    """Return an encoded message whose signature was checked. Raise `MessageError`.
+    """Return an encoded message after checking its signature. Raise `MessageError`.
 
-    For what comes from elsewhere than a mesh: a file, a broker.
+    For messages from elsewhere than a mesh: a file or a broker.
     """
     parsed = Parsed(encoded)
     if not SignatureChecks(1).check([parsed])[0]:

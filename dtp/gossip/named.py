@@ -1,5 +1,6 @@
-"""Signed records of peers, by which neighbours name members of small topics: those are connected to, those that one
-neighbour has named beside another's."""
+"""Signed records of peers, with which neighbours name members of small topics. These peers are connected to, in
+turns of those who have named them.
+"""
 
 from __future__ import annotations
 
@@ -18,35 +19,35 @@ from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.gossip")
 
-#: Dials at once, and of them those of peers that one network on the internet has named: where nothing answers
-#: each takes 10 s, and anybody may name as many as they like.
+#: Dials at once, and how many of them to peers that one network on the internet has named: if nothing answers a
+#: dial takes 10 s, and anybody may name any number of peers.
 DIALS: Final = 8
 DIALS_OF_ONE: Final = DIALS // 2
-#: Peers that one network has named and that wait: those of a full mesh, and some more.
+#: Waiting peers that one network has named: those of a full mesh, and some more.
 WAITING: Final = 64
-#: Peers that are remembered to have been dialled, and seconds until one may be again.
+#: Dialled peers that are remembered, and seconds until one may be dialled again.
 REMEMBERED: Final = 1024
 PAUSE: Final = 60.0
 
 #: Connects to a peer that somebody has named.
 ConnectPeer = Callable[[PeerId], Any]
-#: Learns a signed record, and returns whom it names; None when it isn't to be believed.
+#: Learns a signed record, and returns the peer that it names, or None if it isn't accepted.
 LearnRecord = Callable[[bytes, PeerId], PeerId | None]
-#: Returns the signed record of a peer for another to hear, if there is one.
+#: Returns the signed record of a peer that may be sent to another peer, or None.
 RecordOf = Callable[[PeerId, PeerId], bytes | None]
-#: Returns in which networks and by which relays a peer is dialled on the internet.
+#: Returns the networks on the internet and the relays in which a peer is dialled.
 NetworksOf = Callable[[PeerId], frozenset[str]]
 
 
 class Named(NamedTuple):
-    """A peer that is said to have a topic."""
+    """A peer that somebody says has a topic."""
 
     peer: PeerId
     topic: bytes
 
 
 class NamedPeers:
-    """The peers that neighbours have named and that are to be connected to. `stop` ends it."""
+    """The peers that neighbours have named and that are to be connected to. `stop` ends this."""
 
     def __init__(
         self,
@@ -56,16 +57,21 @@ class NamedPeers:
         now: Callable[[], float],
         counts: Counter[str],
     ) -> None:
-        """`is_wanted` is asked right before one is dialled; `now` gives the loop's time. Failed dials are counted."""
+        """`is_wanted` is called right before a peer is dialled; `now` returns the loop's time. Failed dials are
+        counted.
+        """
         self._connect, self._is_wanted, self._now, self._counts = connect, is_wanted, now, counts
-        #: What each network has named, the one first whose turn is next; and how many are dialled of each.
+        #: The peers that each network has named, beginning with the network whose turn is next; and the number of
+        #: dials under way for each.
         self._waiting: OrderedDict[str, deque[Named]] = OrderedDict()
         self._busy: Counter[str] = Counter()
         self._dialled: BoundedDict[PeerId, float] = BoundedDict(REMEMBERED)
         self._tasks = TaskSet()
 
     def add(self, named: Named, source: str) -> None:
-        """Connect to a peer that a neighbour at `source` has named, in its turn, if it is still wanted then."""
+        """Connect to a peer that a neighbour at `source` has named, when it is its turn, if it is still
+        wanted then.
+        """
         if not self._is_due(named):
             return
         waiting = self._waiting.setdefault(network_of_source(source), deque())
@@ -74,7 +80,7 @@ class NamedPeers:
             self._dial_next()
 
     async def stop(self) -> None:
-        """End what is under way, and forget what waits. Idempotent."""
+        """Cancel dials, and forget waiting peers. Idempotent."""
         self._waiting.clear()
         await self._tasks.stop()
 
@@ -100,7 +106,7 @@ class NamedPeers:
     async def _dial(self, peer: PeerId, teller: str) -> None:
         try:
             await self._connect(peer)
-        except DtpError as error:  # also where there is no room for a link
+        except DtpError as error:  # also if there is no room for a link
             self._counts["dial-failed"] += 1
             log.debug("%s, whom a neighbour named: %s", peer.short, error)
         finally:
@@ -111,14 +117,16 @@ class NamedPeers:
 
 
 class RecordExchange:
-    """Gives neighbours the records of others, learns those that they give, and connects to whom these name."""
+    """Sends neighbours the records of others, learns those that they send, and connects to the peers that
+    these name.
+    """
 
     __slots__ = ("_learn", "_named", "_neighbours", "_networks_of", "_now", "_own", "_router")
 
     def __init__(
         self, own: PeerId, router: Router, neighbours: Collection[bytes], now: Callable[[], float]
     ) -> None:
-        """`neighbours` are those there are, by their keys; `now` gives the loop's time."""
+        """`neighbours` are the keys of the present neighbours; `now` returns the loop's time."""
         self._own, self._router, self._neighbours, self._now = own, router, neighbours, now
         self._learn: LearnRecord | None = None
         self._networks_of: NetworksOf = lambda peer: frozenset()
@@ -131,7 +139,7 @@ class RecordExchange:
         connect: ConnectPeer | None,
         networks_of: NetworksOf | None,
     ) -> None:
-        """Begin: see `Gossip.exchange_records`."""
+        """Begin the exchange: see `Gossip.exchange_records`."""
         self._learn, self._networks_of = learn, networks_of or self._networks_of
         if connect is not None:
             self._named = NamedPeers(
@@ -150,12 +158,12 @@ class RecordExchange:
             self._router.set_records(find)
 
     async def stop(self) -> None:
-        """End what is under way. Idempotent."""
+        """Cancel dials. Idempotent."""
         if self._named is not None:
             await self._named.stop()
 
     def take_offered(self, offered: RecordsOffered) -> None:
-        """Learn records that a neighbour gave, and connect to whom they name, where that is wanted."""
+        """Learn records that a neighbour has sent, and connect to the peers that they name, if those are wanted."""
         if self._learn is None:
             return
         for record in offered.records:
@@ -170,7 +178,7 @@ class RecordExchange:
                 self._named.add(Named(peer, offered.topic), self._router.source_of(offered.sender))
 
     def _is_wanted(self, named: Named) -> bool:
-        """Return whether a member of a topic that somebody has named is to become a neighbour."""
+        """Return True if a named member of a topic should become a neighbour."""
         if named.peer.key in self._neighbours or named.peer == self._own:
             return False
         sources = [self._router.source_of(each) for each in self._router.members_of(named.topic)]
@@ -180,9 +188,10 @@ class RecordExchange:
 
 
 def count_members(sources: Iterable[str], networks: frozenset[str], per_network: int) -> int:
-    """Return how many members of a topic count for a peer that is dialled in `networks`: of others on the internet no
-    more than `per_network` each, so that one who has many identities at few addresses takes nobody's place. Members
-    in this network all count, since nobody outside can be there."""
+    """Return how many members of a topic count for a peer that is dialled in `networks`. At most `per_network`
+    members of each other network on the internet count, so that somebody with many identities at few addresses
+    takes nobody's place. All members in this network count, since nobody outside can be there.
+    """
     counts = Counter(
         network_of_source(source) if Nearness.of_source(source) is Nearness.ANYWHERE else ""
         for source in sources

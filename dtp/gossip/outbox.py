@@ -1,4 +1,4 @@
-"""What waits to be sent to one neighbour, bounded."""
+"""The frames that wait to be sent to one neighbour, bounded."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Final
 
 from dtp.gossip.limits import GossipLimits
 
-#: Bytes for frames that aren't messages, beyond what is for messages: who lets more wait doesn't read.
+#: Bytes for control frames, beyond those for messages. A neighbour for which more wait doesn't read.
 _CONTROL: Final = 512 * 1024
 
 
 class Outbox:
-    """Frames for one neighbour, in their order. Messages beyond the bound are left out; `try_put_message` says so.
+    """Frames for one neighbour, in order. Messages that exceed the bound are refused by `try_put_message`.
 
-    It is *busy* above `queue_soft` and *full* where a message may have no room; *stalled* when nothing of it was
-    taken for `stalled` seconds, and *dead* after `unread`. `rate` is how fast it is taken, bytes a second.
+    It is *busy* above `queue_soft`, and *full* if there may be no room for a message; *stalled* if nothing was
+    taken for `stalled` seconds, and *dead* after `unread`. `rate` is the speed at which it is read, in bytes per
+    second.
     """
 
     __slots__ = (
@@ -37,7 +38,7 @@ class Outbox:
         self._measured = 0.0
         self.rate = 0.0
         self.size = 0
-        #: Ids that the neighbour has said it doesn't want, in the order in which it did.
+        #: Ids of messages that the neighbour doesn't want, in the order in which it said so.
         self.dont_want: dict[bytes, None] = {}
 
     def __bool__(self) -> bool:
@@ -64,7 +65,7 @@ class Outbox:
         self.size += len(frame)
 
     def take_frames(self, most: int, now: float) -> bytes:
-        """Return the next frames, joined, of about `most` bytes: at least one if there is any.
+        """Return the next frames, joined, about `most` bytes: at least one frame if there is any.
 
         Messages that the neighbour doesn't want any more are left out.
         """
@@ -91,7 +92,7 @@ class Outbox:
         return b"".join(taken)
 
     def mark_unwanted(self, ids: list[bytes]) -> int:
-        """Remember ids that the neighbour doesn't want, and return how many were dropped as too many."""
+        """Remember ids that the neighbour doesn't want. Return how many were dropped because they are too many."""
         refused = self.dont_want
         for message_id in ids:
             refused[message_id] = None
@@ -101,7 +102,7 @@ class Outbox:
         return surplus
 
     def measure_rate(self, now: float) -> None:
-        """Update `rate`: the mean of what it was and of what was taken since the last call."""
+        """Update `rate` to the mean of its last value and the rate since the last call."""
         elapsed = now - self._measured
         if elapsed > 0:
             self.rate = (self.rate + self._taken / elapsed) / 2
@@ -109,12 +110,12 @@ class Outbox:
 
     @property
     def is_full(self) -> bool:
-        """True if a turn's messages, or the longest, may have no room."""
+        """True if there may be no room for a turn's messages, or for the longest one."""
         return self.size + 2 * self._limits.message > self._limits.queue_hard
 
     @property
     def is_busy(self) -> bool:
-        """True while more waits than `queue_soft` bytes."""
+        """True while more than `queue_soft` bytes wait."""
         return self.size > self._limits.queue_soft
 
     def is_stalled(self, now: float) -> bool:
@@ -122,5 +123,5 @@ class Outbox:
         return bool(self._frames) and now - self._moved > self._limits.stalled
 
     def is_dead(self, now: float) -> bool:
-        """True if nothing was taken for so long that the neighbour is taken for dead."""
+        """True if nothing was taken for so long that the neighbour counts as dead."""
         return bool(self._frames) and now - self._moved > self._limits.unread

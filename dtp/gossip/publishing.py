@@ -1,4 +1,4 @@
-"""What this node has published in a turn of its loop: it is signed together, since a signature takes long."""
+"""Messages that this node has published in a turn of its loop. They are signed together, since signing takes long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dtp.identity import Identity
 
 
 class PublishQueue:
-    """Messages that were published and not signed yet, and the sequence number of the last one."""
+    """Published messages that aren't signed yet, and the sequence number of the last one."""
 
     __slots__ = ("_contents", "_count", "_identity", "_limits", "_sequence", "_size", "_wall")
 
@@ -25,11 +25,11 @@ class PublishQueue:
 
     @property
     def is_full(self) -> bool:
-        """True if no further message is to be put before these are signed."""
+        """True if no more messages may be added before these are signed."""
         return self._count >= self._limits.unsigned or self._size >= self._limits.message
 
     def put_message(self, topic: Topic, data: bytes) -> bytes:
-        """Queue a message; return its id. It is sealed where the topic has a key."""
+        """Queue a message, and return its id. It is sealed if the topic has a key."""
         wall = self._wall()
         time_ms = int(wall * 1000)
         self._sequence = max(self._sequence + 1, int(wall * 1_000_000))
@@ -43,7 +43,7 @@ class PublishQueue:
         return hash_content(content)[:ID_SIZE]
 
     def sign_all(self) -> Iterator[bytes]:
-        """Yield all that waits, signed: one signature for those of a topic."""
+        """Yield all queued messages, signed together for each topic."""
         contents, self._contents = self._contents, {}
         self._count = self._size = 0
         for each in contents.values():

@@ -1,7 +1,7 @@
 """The router of topics as a value: frames and the time go in, frames and events come out.
 
-GossipSub v1.1 with IDONTWANT of v1.2, and what their users miss: nothing is dropped in silence, small topics are one
-hop, who joins late may ask for what is held. No socket, no clock, no await; randomness is an argument. Neighbours are
+GossipSub v1.1 with IDONTWANT of v1.2, and what their users miss: nothing is dropped silently, small topics take one
+hop, and late joiners may ask for what is held. No socket, clock or await; randomness is an argument. Neighbours are
 opaque names, which are the keys of those that write. docs/gossip.md is the specification.
 """
 
@@ -36,20 +36,20 @@ from dtp.gossip.outbox import Outbox
 from dtp.gossip.score import median
 from dtp.peers.clocks import ClockDifference, PeerClocks
 
-#: Frames after which a mesh may have to be brought to its size, and others be told of it.
+#: Frames after which a mesh may need maintenance, and others have to be told.
 _CHANGING: Final = frozenset(
     (GossipFrameType.SUBSCRIBE, GossipFrameType.UNSUBSCRIBE, GossipFrameType.GRAFT, GossipFrameType.PRUNE)
 )
-#: The part of the others' pace at which a neighbour is waited for.
+#: A full neighbour is waited for if it reads at this part of the others' rate, or faster.
 _COMPARABLE: Final = 0.5
-#: The part of a heartbeat's time after which another one may follow.
+#: The part of the heartbeat interval after which another one may follow.
 _SOON: Final = 0.2
-#: Seconds after the newest message in which others are told often of what is held.
+#: Seconds after the newest message in which others are often told what is held.
 _LIVELY: Final = 60.0
-#: The part of a heartbeat's time that passes until the next, at least and at most: nodes that began together would be
-#: busy at the same moments for good.
+#: The smallest and largest part of the interval until the next heartbeat. It varies, since nodes that started
+#: together would otherwise always be busy at the same moments.
 _PAUSE: Final = (0.9, 1.1)
-#: Misbehaviour that bytes which are not frames count for: at once below every bound.
+#: The misbehaviour that a malformed frame counts for: it falls below every bound at once.
 _BROKEN: Final = 100.0
 
 
@@ -64,10 +64,10 @@ class _Pending(NamedTuple):
 
 
 class Router:
-    """One node's router. `receive`, `tick` and the calls of the program take the time; `take_frames` and
-    `take_events` give what came of them.
+    """One node's router. `receive`, `tick` and the program's calls are given the time; `take_frames` and
+    `take_events` return the results.
 
-    `now` is any clock that only goes forward, in seconds; `set_wall` says what Unix time that is.
+    `now` is the time of any clock that only goes forward, in seconds; `set_wall` tells the Unix time.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class Router:
 
     @property
     def counts(self) -> Counter[str]:
-        """How often what happened, by name; docs/gossip.md lists the names."""
+        """Counts of events by name; docs/gossip.md lists the names."""
         return self._core.counts
 
     @property
     def checks(self) -> SignatureChecks:
-        """What signatures were checked."""
+        """The checks of signatures."""
         return self._core.checks
 
     def joined_topics(self) -> list[bytes]:
@@ -130,13 +130,14 @@ class Router:
         return frozenset() if state is None else frozenset(state.members)
 
     def has_members(self, topic: bytes) -> bool:
-        """Return whether any neighbour has a topic."""
+        """Return True if any neighbour has a topic."""
         state = self._core.topics.get(topic)
         return state is not None and bool(state.members)
 
     def find_refusing_clocks(self, topic: bytes) -> ClockDifference | None:
-        """Return how the clocks of all neighbours that have a topic differ from this one, where all of them refuse
-        what is written now, as they say; None where somebody takes it."""
+        """Return how the clocks of all neighbours with a topic differ from this one, if by what they say all of
+        them refuse messages written now. Return None if any of them accepts these.
+        """
         state = self._core.topics.get(topic)
         return None if state is None else self._core.find_refusing_clocks(state)
 
@@ -146,7 +147,9 @@ class Router:
         return frozenset() if state is None else frozenset(state.mesh)
 
     def source_of(self, peer: bytes) -> str:
-        """Return the IP address of a neighbour, or what else its carrier says; "" for an unknown one."""
+        """Return the IP address of a neighbour, or another source that its carrier names; "" for an unknown
+        neighbour.
+        """
         neighbour = self._core.neighbours.get(peer)
         return "" if neighbour is None else neighbour.source
 
@@ -155,7 +158,7 @@ class Router:
         return self._core.scores[peer]
 
     def count_kept(self) -> dict[str, int]:
-        """Return how much is kept now, by what it is: all of it is bounded, whatever others send."""
+        """Return how many entries are kept now, by kind. All are bounded, whatever others send."""
         core = self._core
         return {
             "topics": len(core.topics),
@@ -171,7 +174,7 @@ class Router:
         }
 
     def count_kept_of(self, peer: bytes) -> dict[str, int]:
-        """Return the same of what a neighbour has said or asked for."""
+        """Return the same for what a neighbour has said or asked for."""
         neighbour = self._core.neighbours[peer]
         return {
             "topics": len(neighbour.topics),
@@ -186,15 +189,17 @@ class Router:
         self._core.scores.set_application(peer, score)
 
     def set_wall(self, offset: float) -> None:
-        """Set the difference of Unix time to `now`, in seconds."""
+        """Set the difference between Unix time and `now`, in seconds."""
         self._core.set_wall(offset)
 
     def set_records(self, record_of: Callable[[bytes, bytes], bytes | None]) -> None:
-        """Set the function that returns the signed record of a neighbour for another that is to find it."""
+        """Set the function that returns the signed record of a neighbour, as it may be sent to another neighbour."""
         self._core.record_of = record_of
 
     def renew_record(self, peer: bytes, now: float) -> None:
-        """Note a neighbour's new record, for others that have its small topics and no link to it."""
+        """Note a neighbour's new record, which is sent to others that share a small topic with it and have no link
+        to it.
+        """
         if peer in self._core.neighbours:
             self._core.renewed.add(peer)
             self._schedule_heartbeat(now)
@@ -204,11 +209,12 @@ class Router:
     def add_peer(
         self, peer: bytes, now: float, *, outgoing: bool, source: str = "", is_bridge: bool = False
     ) -> bool:
-        """Add a neighbour that has a stream to us; `outgoing` if this side dialled, `source` is its IP address.
+        """Add a neighbour that has a stream to us. `outgoing` says that this side has dialled, `source` is its IP
+        address.
 
-        `is_bridge` is True for a broker, which is part of every mesh of its topics.
+        `is_bridge` is True for a broker, which is in every mesh of its topics.
 
-        Return True if it may stay, False if there are too many.
+        Return False if there are too many neighbours.
         """
         core = self._core
         if peer in core.neighbours:
@@ -227,7 +233,7 @@ class Router:
         return True
 
     def remove_peer(self, peer: bytes, now: float, *, under_way: int = 0) -> None:
-        """Remove a neighbour that has gone. Of what was taken for it up to `under_way` bytes may not have come."""
+        """Remove a neighbour that is gone. Up to `under_way` bytes of what was taken for it may not have arrived."""
         core = self._core
         neighbour = core.neighbours.get(peer)
         if neighbour is None:
@@ -258,9 +264,9 @@ class Router:
         shown: str | None = None,
         history: float = 0.0,
     ) -> None:
-        """Join a topic: its messages come as `Delivered`, with `shown` as its name.
+        """Join a topic: its messages come as `Delivered`, with `shown` as the topic's name.
 
-        With `history`, ask neighbours for what they hold of so many seconds.
+        With `history`, ask neighbours for the messages of so many seconds that they hold.
         """
         core = self._core
         known = core.topics.get(topic)
@@ -287,7 +293,7 @@ class Router:
         self._schedule_heartbeat(now)
 
     def leave(self, topic: bytes, now: float) -> None:
-        """Leave a topic; neighbours are told."""
+        """Leave a topic, and tell neighbours."""
         core = self._core
         state = core.topics.get(topic)
         if state is None or not state.joined:
@@ -313,7 +319,7 @@ class Router:
     # ---- publishing ---------------------------------------------------------------------------------------------
 
     def has_room(self, topic: bytes, now: float) -> bool:
-        """True if the network can take more of a topic."""
+        """True if neighbours have room for more messages of a topic."""
         core = self._core
         state = core.topics.get(topic)
         if state is None or core.owing.isdisjoint(state.members):
@@ -321,12 +327,13 @@ class Router:
         return not self._is_slow([core.neighbours[peer] for peer in state.members], now)
 
     def is_congested(self, now: float) -> bool:
-        """True while neighbours can't take more: then read no more for a while."""
+        """True while neighbours have no more room. Nothing should be read from others meanwhile."""
         return bool(self._core.owing) and self._is_slow(list(self._core.neighbours.values()), now)
 
     def _is_slow(self, neighbours: list[Neighbour], now: float) -> bool:
-        """True while most of the neighbours that read at all are busy, or one that reads at least half as fast as
-        most is full. Those that read more slowly, or nothing, aren't waited for."""
+        """True while most of the neighbours that read at all are busy, or while one is full that reads at least
+        half as fast as most. Neighbours that read more slowly, or not at all, aren't waited for.
+        """
         if not any(each.outbox.is_busy for each in neighbours):
             return False
         reading = [each.outbox for each in neighbours if not each.outbox.is_stalled(now)]
@@ -339,10 +346,10 @@ class Router:
         return any(each.rate >= pace for each in full)
 
     def publish(self, encoded: bytes, now: float) -> int:
-        """Send a message of this node to every neighbour that has its topic; return how many those are.
+        """Send a message of this node to every neighbour that has its topic, and return their number.
 
-        Raise `MessageError` for what is not a message. Its signature isn't checked: whoever calls has made it.
-        One that is known already goes to nobody.
+        Raise `MessageError` if it isn't a message. Its signature isn't checked, since the caller has made it. A
+        message that is known already isn't sent.
         """
         core = self._core
         parsed = Parsed(encoded)
@@ -368,7 +375,7 @@ class Router:
         core = self._core
         core.seen.add(parsed.id, now + core.wall_offset)
         neighbour = core.neighbours.get(sender)
-        if neighbour is not None:  # it may have much to send before what it was asked for: the link is slow
+        if neighbour is not None:  # on a slow link it may have much to send before what it was asked for
             neighbour.silent_since = None
         self._asking.on_arrived(parsed.id, neighbour, now)
 
@@ -381,7 +388,9 @@ class Router:
     # ---- what comes ---------------------------------------------------------------------------------------------
 
     def receive(self, peer: bytes, received: Sequence[tuple[int, bytes]], now: float) -> None:
-        """Take frames of a neighbour, as `split_frames` gives them; messages among them are checked together."""
+        """Process frames of a neighbour, as `split_frames` returns them. The signatures of messages among them are
+        checked together.
+        """
         core = self._core
         neighbour = core.neighbours.get(peer)
         if neighbour is None:
@@ -472,7 +481,9 @@ class Router:
             reason = self._refusal_reason(neighbour, state, parsed, is_past, now)
             if reason:
                 core.counts[reason] += 1
-                self._asking.on_arrived(parsed.id, neighbour, now)  # who told of it has kept its promise
+                self._asking.on_arrived(
+                    parsed.id, neighbour, now
+                )  # the neighbour that announced it has kept its promise
             else:
                 assert state is not None
                 fresh[parsed.id] = parsed, state, is_past
@@ -489,7 +500,7 @@ class Router:
     def _refusal_reason(
         self, neighbour: Neighbour, state: TopicState | None, parsed: Parsed, is_past: bool, now: float
     ) -> str:
-        """Return why a message is refused, by the name of its count; "" if it isn't."""
+        """Return the name of the count under which a message is refused, or "" if it isn't."""
         core, limits = self._core, self._core.limits
         if state is None or not state.joined:
             return "message-unknown-topic"
@@ -502,7 +513,9 @@ class Router:
         if is_past and reason != "message-future":
             left = neighbour.past_wanted.get(parsed.topic, 0)
             if not left or parsed.time_ms < state.history_since:
-                return "past-unasked"  # it may have been asked for by who has left and come back since
+                return (
+                    "past-unasked"  # it may have been requested before this node left the topic and came back
+                )
             neighbour.past_wanted[parsed.topic] = left - 1
             return "message-stale" if core.seen.is_too_old(parsed.time_ms, now + core.wall_offset) else ""
         if reason:
@@ -522,7 +535,7 @@ class Router:
             core.counts["message-not-sealed"] += 1
             core.scores.count_invalid(neighbour.key, parsed.topic)
             return
-        if parsed.key == core.me:  # of a run before this one: held for others, and no news to its author
+        if parsed.key == core.me:  # of an earlier run: held for others, but not delivered to its author
             self._remember_message(parsed, neighbour.key, now)
             core.counts["own"] += 1
             self._hold_message(state, parsed, now)
@@ -533,7 +546,7 @@ class Router:
         if state.validate is not None:
             if len(self._pending) >= core.limits.validating:
                 self._asking.on_given(parsed.id, neighbour)
-                # Not remembered: it may come again, when there is time for it.
+                # It isn't remembered, so that it may come again later.
                 core.counts["validators-busy"] += 1
                 return
             verdict = state.validate(message)
@@ -543,7 +556,7 @@ class Router:
             self._apply_verdict(pending, verdict, now)
 
     def set_verdict(self, message_id: bytes, verdict: Verdict, now: float) -> None:
-        """Give the verdict on a message whose validator returned None."""
+        """Set the verdict on a message whose validator has returned None."""
         pending = self._pending.pop(message_id, None)
         if pending is not None and pending.state.joined:
             self._apply_verdict(pending, verdict, now)
@@ -575,9 +588,10 @@ class Router:
             self._core.send_message(state, neighbour, parsed.id, packed, now)
 
     def _forward_targets(self, state: TopicState, sender: bytes, author: bytes) -> tuple[Neighbour, ...]:
-        """Return the neighbours that a message is forwarded to: not those to which its author says that it sends it.
+        """Return the neighbours that a message is forwarded to, without those to which its author says it sends its
+        messages.
 
-        The author is believed for its own messages alone: a lie would harm nobody else.
+        The author is trusted for its own messages only: a lie would harm nobody else.
         """
         has = state.theirs.get(author)
         way = sender, author if has is not None or author in state.mesh else b""
@@ -589,7 +603,9 @@ class Router:
         return targets
 
     def _send_idontwant(self, state: TopicState, parsed: Parsed, sender: Neighbour, now: float) -> None:
-        """Send IDONTWANT for a large message, after its signature was checked: a forged copy can't keep it away."""
+        """Send IDONTWANT for a large message. Its signature was checked before, so a forged copy can't
+        suppress it.
+        """
         told = frames.frame(GossipFrameType.IDONTWANT, parsed.id)
         for neighbour in self._forward_targets(state, sender.key, parsed.key):
             self._core.send_hint(neighbour, told, now)
@@ -597,11 +613,11 @@ class Router:
     # ---- time ---------------------------------------------------------------------------------------------------
 
     def _schedule_heartbeat(self, now: float) -> None:
-        """Have a heartbeat soon: others rely on what they were told of this side's neighbours."""
+        """Schedule a heartbeat soon, since others rely on what they were told about this side's neighbours."""
         self._next_beat = min(self._next_beat, max(now, self._last_beat + _SOON * self.limits.heartbeat))
 
     def next_time(self) -> float:
-        """Return when `tick` is to be called next."""
+        """Return the time at which `tick` is to be called next."""
         return self._next_beat
 
     def tick(self, now: float) -> None:
@@ -633,11 +649,11 @@ class Router:
 
     @property
     def has_ready(self) -> bool:
-        """True while there is something for neighbours that `ready` hasn't named yet."""
+        """True while there is something for neighbours that `take_ready` hasn't returned yet."""
         return bool(self._core.ready)
 
     def take_ready(self) -> list[bytes]:
-        """Return the neighbours that there is something new for, since the last call."""
+        """Return the neighbours for which something was queued since the last call."""
         found = list(self._core.ready)
         self._core.ready.clear()
         return found
@@ -655,7 +671,7 @@ class Router:
         return taken
 
     def queued_bytes(self, peer: bytes) -> int:
-        """Return how many bytes wait for a neighbour."""
+        """Return the number of bytes that wait for a neighbour."""
         neighbour = self._core.neighbours.get(peer)
         return 0 if neighbour is None else neighbour.outbox.size
 
@@ -672,7 +688,7 @@ class Router:
             state.history_since = min(state.history_since or since_ms, since_ms)
 
     def count_bad_record(self, peer: bytes) -> None:
-        """Count a record of a neighbour's that is malformed, forged or stale."""
+        """Count a malformed, forged or stale record from a neighbour."""
         self._core.scores.count_misbehaviour(peer)
 
     def take_events(self) -> list[Event]:

@@ -1,4 +1,4 @@
-"""Scores of neighbours: P1 to P7 of GossipSub v1.1. They stay on this node."""
+"""Scores of neighbours: P1 to P7 of GossipSub v1.1. They are never sent to others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from dtp.gossip.limits import ScoreWeights
 
-#: Scores that are kept of those that went.
+#: Scores of neighbours that have left which are kept, at most.
 _RETAINED: Final = 2048
 #: Counters below this count as 0.
 _NOTHING: Final = 0.01
@@ -17,7 +17,7 @@ _NOTHING: Final = 0.01
 
 @dataclass(slots=True)
 class _InTopic:
-    """What counts of a neighbour within a topic."""
+    """The counters of a neighbour within a topic."""
 
     grafted: float | None = None
     first: float = 0.0
@@ -40,14 +40,14 @@ class _Neighbour:
 
 
 def median(values: Iterable[float]) -> float:
-    """Return the median of one value or more: `statistics` has it, and loads half a megabyte for it."""
+    """Return the median of at least one value. `statistics` has a function for it, but loads half a megabyte."""
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def is_shared_freely(source: str) -> bool:
-    """True for an address that says nothing about who is behind it: loopback, a LAN's, or none at all."""
+    """True for an address that doesn't identify its owner: loopback, a LAN's, or none at all."""
     try:
         address = ip_address(source)
     except ValueError:
@@ -67,7 +67,7 @@ class Scores:
         self.has_blamed = False
 
     def add(self, peer: bytes, source: str, now: float, *, is_judged: bool = True) -> None:
-        """Add a neighbour; if it has been here before, with the counters that it had."""
+        """Add a neighbour. If it has been here before, it keeps its counters."""
         went, known = self._gone.pop(peer, (0.0, None))
         if known is None or went + self.weights.retained < now:
             known = _Neighbour(source, decayed=now)
@@ -77,7 +77,7 @@ class Scores:
         self._forget_values()
 
     def remove(self, peer: bytes, now: float) -> None:
-        """Remove a neighbour. What counts against it is kept for a while; what counts for it isn't."""
+        """Remove a neighbour. What counts against it is kept for a while, what counts for it isn't."""
         known = self._here.pop(peer)
         self._sources[known.source] -= 1
         if not self._sources[known.source]:
@@ -92,7 +92,7 @@ class Scores:
                 del self._gone[next(iter(self._gone))]
 
     def count_gone(self) -> int:
-        """Return how many peers there are whose score is remembered though they are gone."""
+        """Return the number of peers that are gone, but whose score is kept."""
         return len(self._gone)
 
     # ---- what happens -------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class Scores:
         counters.delivered = counters.expected = 0.0
 
     def on_pruned(self, peer: bytes, topic: bytes, now: float) -> None:
-        """Note that a neighbour is in the topic's mesh no longer."""
+        """Note that a neighbour is no longer in the topic's mesh."""
         if peer in self._here:
             self._end_mesh(self._counters_of(peer, topic), now)
 
@@ -114,7 +114,7 @@ class Scores:
         counters.grafted = None
 
     def count_first_delivery(self, peer: bytes, topic: bytes, mesh: set[bytes]) -> None:
-        """Count a message that a neighbour brought first; the others in `mesh` could have."""
+        """Count a message that a neighbour was the first to deliver; the others in `mesh` could have been."""
         here = self._here
         mine = here.get(peer)
         if mine is None:
@@ -129,7 +129,7 @@ class Scores:
                 self._counters_of(other, topic).expected += 1
 
     def count_duplicate(self, peer: bytes, topic: bytes) -> None:
-        """Count a message that had just come from another: the neighbour forwards what it gets."""
+        """Count a message that has just come from another: the neighbour forwards what it gets."""
         if self.weights.mesh_deficit and peer in self._here:
             self._counters_of(peer, topic).delivered += 1
 
@@ -140,7 +140,7 @@ class Scores:
             self.has_blamed = True
 
     def count_misbehaviour(self, peer: bytes, times: float = 1.0) -> None:
-        """Count what the protocol doesn't allow."""
+        """Count a violation of the protocol."""
         if (known := self._here.get(peer)) is not None:
             known.behaviour += times
             known.value = None
@@ -163,7 +163,7 @@ class Scores:
                 known.value = None
 
     def _counters_of(self, peer: bytes, topic: bytes) -> _InTopic:
-        """Return a neighbour's counters within a topic, for one of them to be changed."""
+        """Return a neighbour's counters within a topic, so that one of them can be changed."""
         known = self._here[peer]
         known.value = None
         counters = known.topics.get(topic)
@@ -172,14 +172,16 @@ class Scores:
         return counters
 
     def _forget_values(self) -> None:
-        """Drop cached scores: somebody has come or gone, which changes those of the same address."""
+        """Drop cached scores, since a neighbour has come or gone, which changes the scores of those at the same
+        address.
+        """
         for known in self._here.values():
             known.value = None
 
     # ---- what it comes to ---------------------------------------------------------------------------------------
 
     def __getitem__(self, peer: bytes) -> float:
-        """Return the score of a neighbour as of the last `refresh`; 0 of one that isn't here."""
+        """Return the score of a neighbour as of the last `refresh`; 0 for one that isn't here."""
         known = self._here.get(peer)
         if known is None:
             return 0.0
@@ -188,7 +190,7 @@ class Scores:
         return known.value
 
     def refresh(self, now: float) -> None:
-        """Let counters decay."""
+        """Let the counters decay."""
         for known in self._here.values():
             kept = self.weights.decay ** (now - known.decayed)
             known.decayed, known.value = now, None

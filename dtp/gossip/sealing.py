@@ -1,4 +1,4 @@
-"""Private topics: who doesn't have the key reads neither name nor payloads. docs/gossip.md, "Private topics"."""
+"""Private topics: without the key nobody can read their names or payloads. docs/gossip.md, "Private topics"."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dtp.gossip.errors import TopicError
 from dtp.gossip.message import Parsed, content_of
 from dtp.unicode import encode_text
 
-#: What a private topic's name on the wire begins with; names that programs choose mustn't.
+#: The beginning of a private topic's name on the wire. Names that programs choose can't begin with it.
 PRIVATE: Final = "~"
 NONCE_SIZE: Final = 24
 TAG_SIZE: Final = 16
-#: What sealing adds to a payload, bytes.
+#: Bytes that sealing adds to a payload.
 OVERHEAD: Final = NONCE_SIZE + TAG_SIZE
 _LEAST_KEY: Final = 16
 _NAME_DOMAIN: Final = b"dtp.topic.name"
@@ -22,9 +22,9 @@ _SEAL_DOMAIN: Final = b"dtp.topic.seal"
 
 
 class TopicKey:
-    """The key of a private topic: bytes that its members share, 16 at least, or as much text.
+    """The key of a private topic: at least 16 bytes, or as much text, that its members share.
 
-    Text is used as it is, not stretched: take `secrets.token_urlsafe()`, not a word.
+    Text is used as it is, without stretching: use `secrets.token_urlsafe()`, not a word.
     """
 
     __slots__ = ("_seal_key", "wire_name")
@@ -35,16 +35,16 @@ class TopicKey:
         if len(secret) < _LEAST_KEY:
             raise TopicError(f"a topic's key has {_LEAST_KEY} bytes at least, not {len(secret)}")
         digest = blake2b(name.encode(), key=blake2b(secret).digest(), digest_size=20, person=_NAME_DOMAIN)
-        #: What neighbours and brokers see instead of the name.
+        #: The name that neighbours and brokers see instead.
         self.wire_name = PRIVATE + base64.b32encode(digest.digest()).decode().lower()
         self._seal_key = blake2b(
             name.encode(), key=blake2b(secret).digest(), digest_size=32, person=_SEAL_DOMAIN
         ).digest()
 
     def seal(self, key: bytes, sequence: int, time_ms: int, data: bytes, nonce: bytes) -> bytes:
-        """Return a payload sealed for the message of this author, number and time: nonce, ciphertext, tag.
+        """Return a payload, sealed for the message with this author, number and time: nonce, ciphertext, tag.
 
-        XChaCha20-Poly1305; the nonce has 24 random bytes.
+        XChaCha20-Poly1305; the nonce is 24 random bytes.
         """
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
@@ -52,7 +52,7 @@ class TopicKey:
         return nonce + crypto_aead_xchacha20poly1305_ietf_encrypt(data, beside, nonce, self._seal_key)
 
     def open(self, parsed: Parsed) -> bytes | None:
-        """Return the payload of a message; None if it wasn't sealed with this key, for this message."""
+        """Return the payload of a message, or None if it wasn't sealed with this key for this message."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
         from nacl.exceptions import CryptoError
 

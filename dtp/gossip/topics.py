@@ -1,4 +1,6 @@
-"""`Topic`: what a program holds of a topic. Publishing waits; reading has a policy for what comes too fast."""
+"""`Topic`: a program's end of a topic. Publishing waits for room; reading has a policy for messages that come too
+fast.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +27,17 @@ log = logging.getLogger("dtp.gossip")
 
 #: What happens when messages come faster than the program reads.
 Overflow = Literal["wait", "drop-oldest", "raise"]
-#: Says what a message is worth, at once or later.
+#: Returns the verdict on a message, at once or awaitably.
 Validator = Callable[[Message], Verdict | Awaitable[Verdict]]
 
-#: Messages, and bytes of payloads, that wait for the program.
+#: Messages, and bytes of payloads, that may wait for the program.
 ROOM: Final = 1024
 ROOM_BYTES: Final = 8 * 1024 * 1024
-#: Seconds that publishing waits for somebody to publish to.
+#: Seconds that publishing waits for a member of the topic.
 PATIENCE: Final = 5.0
-#: Seconds in which `OF_ONE` faults of one topic's validator are told: anybody may write what it fails at.
+#: Seconds in which `OF_ONE` faults of one topic's validator are reported: anybody may send what it fails at.
 _FAULTS: Final = 60.0
-#: What a message adds to its payload at most, but for the topic's name.
+#: Bytes that a message adds to its payload, at most, without the topic's name.
 _OVERHEAD: Final = 50 + 32 * MAX_DEPTH + 66
 
 
@@ -72,18 +74,18 @@ class Topic:
             raise TopicError("a topic needs room for a message at least")
         self.name = name
         self.key = None if key is None else TopicKey(name, key)
-        #: The name as neighbours know it.
+        #: The name that neighbours see.
         self.wire_name = (name if self.key is None else self.key.wire_name).encode()
         self.overflow: Overflow = overflow
         self.history = history
         self.validator = validator
-        #: Messages that went because the program didn't read them in time.
+        #: Messages that were dropped because the program didn't read them in time.
         self.dropped = 0
         self._gossip = gossip
         self._room = room
         self._waiting: deque[Message] = deque()
         self._size = 0
-        self._unsaid = 0  # drops that the program hasn't been told of
+        self._unsaid = 0  # drops that the program hasn't been told about
         self._readers: deque[asyncio.Future[None]] = deque()
         self._state: Literal["new", "joined", "left"] = "new"
 
@@ -97,13 +99,13 @@ class Topic:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Leave. What was published is sent first, as far as neighbours read."""
+        """Leave the topic. Published messages are sent first, as far as neighbours read."""
         if self._state == "joined":
             await self._gossip.flush()
         self.leave_topic()
 
     def leave_topic(self) -> None:
-        """Leave at once, whatever is still to be sent. Idempotent."""
+        """Leave the topic at once, whatever is still to be sent. Idempotent."""
         if self._state == "joined":
             self._gossip.leave_topic(self)
         self._state = "left"
@@ -115,11 +117,11 @@ class Topic:
     # ---- publishing ---------------------------------------------------------------------------------------------
 
     async def publish(self, data: bytes | bytearray | memoryview, *, patience: float = PATIENCE) -> bytes:
-        """Publish a message and return its id. It has been queued for every neighbour that has the topic.
+        """Publish a message, and return its id. It has been queued for every neighbour that has the topic.
 
-        Wait while the network can't take more. Raise `NoTopicPeers` when nobody who has the topic is connected within
-        `patience` seconds, `ClockRefused` when all of them refuse what is dated now, `MessageTooLarge`, and
-        `TopicError` outside of `async with`.
+        Wait while the network has no room. Raise `NoTopicPeers` if no neighbour that has the topic is connected
+        within `patience` seconds, `ClockRefused` if all of them refuse messages with this machine's time,
+        `MessageTooLarge`, and `TopicError` outside of `async with`.
         """
         payload = bytes(data)
         limits = self._gossip.limits
@@ -158,7 +160,7 @@ class Topic:
         return self
 
     async def __anext__(self) -> Message:
-        """Return the next message; the iteration ends when the topic is left."""
+        """Return the next message. The iteration ends when the topic is left."""
         while not self._waiting:
             if self._state == "left":
                 raise StopAsyncIteration
@@ -181,7 +183,7 @@ class Topic:
         return message
 
     async def read(self) -> Message:
-        """Return the next message. Raise `TopicError` when the topic is left meanwhile."""
+        """Return the next message. Raise `TopicError` if the topic is left meanwhile."""
         try:
             return await anext(self)
         except StopAsyncIteration:
@@ -202,11 +204,11 @@ class Topic:
 
     @property
     def is_full(self) -> bool:
-        """True if no further message has room."""
+        """True if there is no room for another message."""
         return len(self._waiting) >= self._room or self._size >= ROOM_BYTES
 
     def deliver_message(self, message: Message) -> None:
-        """Keep a message until the program reads it, or do what `overflow` says where there is no room."""
+        """Keep a message until the program reads it, or do what `overflow` says if there is no room."""
         if self.is_full and self.overflow != "wait":
             self._gossip.counts["dropped-by-reader"] += 1
             self.dropped += 1
@@ -231,7 +233,7 @@ class Topic:
 
     @property
     def members(self) -> list[PeerId]:
-        """Neighbours that have the topic. Brokers aren't among them."""
+        """The neighbours that have the topic, without brokers."""
         return [PeerId(peer) for peer in sorted(self._gossip.members_of(self))]
 
     def __repr__(self) -> str:
@@ -239,7 +241,9 @@ class Topic:
 
 
 class Validators:
-    """Asks programs of the messages of their topics, and gives the router what they say. `stop` ends it."""
+    """Calls programs' validators for the messages of their topics, and passes their verdicts to the router. `stop`
+    ends it.
+    """
 
     def __init__(self, router: Router, now: Callable[[], float], schedule_flush: Callable[[], None]) -> None:
         self._router, self._now, self._schedule_flush = router, now, schedule_flush
@@ -247,8 +251,9 @@ class Validators:
         self._log = RateLimitedLog(log, "gossip", "faults of validators", period=_FAULTS, clock=now)
 
     def wrap_validator(self, topic: Topic) -> Callable[[Message], Verdict | None] | None:
-        """Return what the router is to ask of a topic's messages: None where that is given later. None for all, where
-        the topic has no validator."""
+        """Return the function that the router calls for a topic's messages, which returns None if the verdict
+        follows later. Return None if the topic has no validator.
+        """
         validator = topic.validator
         if validator is None:
             return None
@@ -258,7 +263,7 @@ class Validators:
                 verdict = validator(message)
                 if not inspect.isawaitable(verdict):
                     return _check_verdict(verdict)
-            except Exception as error:  # noqa: BLE001 - foreign code: others' messages are still to come
+            except Exception as error:  # noqa: BLE001 - foreign code: other messages have to be processed
                 self._note_fault(topic, error)
                 return Verdict.IGNORE
             self._tasks.start(self._wait_verdict(topic, message, verdict), name="dtp-gossip-validator")
@@ -267,7 +272,7 @@ class Validators:
         return validate
 
     async def stop(self) -> None:
-        """Wait for no verdict any more. Idempotent."""
+        """Cancel validators that are still running. Idempotent."""
         await self._tasks.stop()
 
     async def _wait_verdict(self, topic: Topic, message: Message, awaited: Awaitable[Verdict]) -> None:
@@ -281,7 +286,9 @@ class Validators:
             self._schedule_flush()
 
     def _note_fault(self, topic: Topic, fault: Exception) -> None:
-        """Count a message that a topic's validator failed at, and tell the loop's exception handler of some."""
+        """Count a message for which a topic's validator has failed, and report some to the loop's
+        exception handler.
+        """
         self._router.counts["validator-failed"] += 1
         if self._log.may_log(topic.name):
             told = {"message": f"the validator of topic {topic.name!r} failed", "exception": fault}
@@ -289,7 +296,7 @@ class Validators:
 
 
 def _check_verdict(verdict: object) -> Verdict:
-    """Return what a validator returned. Raise `TopicError` where that is no verdict."""
+    """Return a validator's verdict. Raise `TopicError` if it isn't one."""
     if not isinstance(verdict, Verdict):
         raise TopicError(f"a validator returned {verdict!r}; return Verdict.ACCEPT, IGNORE or REJECT")
     return verdict

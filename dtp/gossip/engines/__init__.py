@@ -1,4 +1,6 @@
-"""Brokers that carry topics beside, or instead of, a mesh. Each is an extra; none is loaded unless it is used."""
+"""Brokers that carry topics beside a mesh, or instead of one. Each is an extra, and is imported only when
+it is used.
+"""
 
 from dtp.gossip.engines.bridge import Bridge, Engine
 

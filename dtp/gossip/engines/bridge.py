@@ -1,5 +1,5 @@
-"""A broker as a neighbour of the router: it has the topics that it carries, gets their messages, and delivers those
-of others.
+"""A broker as a neighbour of the router: it has the topics that it carries, is sent their messages, and delivers
+those of others.
 
 Messages stay as they were signed. Several nodes of a mesh may use the same broker: a node waits for a moment before
 it relays a message, and doesn't relay it if the broker has delivered it meanwhile (docs/decisions/0293).
@@ -32,15 +32,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.gossip")
 
-#: Seconds for which a message of others is held back, in case another node of the mesh relays it to the broker first.
+#: Seconds for which a message of others is held back, at least and at most, in case another node of the mesh relays
+#: it to the broker first.
 _FIRST: Final = 0.05
 _LAST: Final = 0.25
 #: Ids of delivered messages that are remembered.
 _CAME: Final = 8192
-#: Messages that wait to be relayed; beyond this, the oldest goes at once.
+#: Messages that wait to be relayed; beyond this, the oldest is sent at once.
 _WAITING: Final = 4096
 _AT_ONCE: Final = 64 * 1024
-#: Seconds for sending what was published before a broker is left.
+#: Seconds for sending published messages before a broker is left.
 _PATIENCE: Final = 5.0
 #: Messages of a topic that wait while its history is fetched; beyond this, they don't wait.
 _BEHIND: Final = 1024
@@ -48,7 +49,7 @@ _BEHIND: Final = 1024
 #: Seconds in which `OF_ONE` failures of a kind are logged: while a broker is away each message fails.
 _FAULTS: Final = 60.0
 
-#: Takes messages that a broker has delivered, as they were signed; those that came together in one call.
+#: Processes messages that a broker has delivered, as they were signed; those that came together in one call.
 OnMessages = Callable[[Sequence[bytes]], None]
 #: Called when the broker is back, with the time since which it was away (Unix milliseconds).
 OnReturn = Callable[[int], None]
@@ -71,7 +72,7 @@ class Engine(ABC):
 
     @abstractmethod
     async def start(self, on_messages: OnMessages, on_return: OnReturn) -> None:
-        """Connect. Raise `EngineError` when that fails."""
+        """Connect. Raise `EngineError` if that fails."""
 
     @abstractmethod
     async def subscribe(self, topic: bytes) -> None:
@@ -103,27 +104,27 @@ class Bridge:
 
     def __init__(self, gossip: Gossip, engine: Engine, *, plain: bool, only: str | None = None) -> None:
         self.engine = engine
-        #: What the router calls the broker: a name that no key can be, since nobody has its secret.
+        #: The broker's name in the router: no key, since nobody has its secret.
         self.peer = blake2b(
             f"{engine.name} {id(self)}".encode(), digest_size=32, person=b"dtp.bridge"
         ).digest()
         self._gossip = gossip
         self._plain, self._only = plain, only
         self._came: BoundedDict[bytes, None] = BoundedDict(_CAME)
-        #: What is to be sent: own messages, and those of others with when each is due.
+        #: Messages to send: own ones, and those of others with the time when each is due.
         self._own: deque[Parsed] = deque()
         self._kept_back: deque[tuple[float, Parsed]] = deque()
-        #: Topics that are to be carried, those that are, and those that the engine is about to carry or not.
+        #: Topics that are to be carried, those that are, and those that are just being changed.
         self._wanted: set[bytes] = set()
         self._topics: set[bytes] = set()
         self._changing: dict[bytes, asyncio.Task[None]] = {}
-        #: How many times the past of each topic is being fetched just now, and what came meanwhile.
+        #: How many times the history of each topic is being fetched now, and the messages that came meanwhile.
         self._fetching: Counter[bytes] = Counter()
         self._behind: dict[bytes, list[bytes]] = {}
         #: How often the broker has come back.
         self._returns = 0
         self._wake = asyncio.Event()
-        #: Nothing of this side's own waits to be sent.
+        #: Set while no messages of this side wait to be sent.
         self._sent = asyncio.Event()
         self._sender = SupervisedTask(self._send_on, name="dtp-gossip-engine")
         self._tasks = TaskSet()
@@ -139,7 +140,7 @@ class Bridge:
         self._sender.start()
 
     async def stop(self) -> None:
-        """Disconnect. What the broker doesn't end is counted: nothing else here is held up by it."""
+        """Disconnect. A failure to do so is only counted, so that it doesn't hold up anything else."""
         await self._sender.stop()
         await self._tasks.stop()
         try:
@@ -170,14 +171,16 @@ class Bridge:
             self._changing[topic] = self._tasks.start(work, name="dtp-gossip-engine-topic")
 
     async def wait_carried(self) -> None:
-        """Wait until the broker carries the topics that are joined, but for those that it has refused. What is
-        published sooner may not come to it."""
+        """Wait until the broker carries the joined topics, except those that it has refused. Messages that are
+        published before may not reach it.
+        """
         while self._changing:
             await asyncio.wait(self._changing.values())
 
     async def _change_topic(self, topic: bytes) -> None:
-        """Make the engine carry a topic or not, as is wanted, which may change meanwhile. If the broker refuses, try
-        again when it is back."""
+        """Make the engine carry a topic or stop, as is wanted, which may change meanwhile. If the broker refuses,
+        try again when it is back.
+        """
         try:
             while (is_wanted := topic in self._wanted) != (topic in self._topics):
                 returns = self._returns
@@ -196,7 +199,7 @@ class Bridge:
             await self.engine.subscribe(topic)
             self._topics.add(topic)
             self._tell_router(GossipFrameType.SUBSCRIBE, topic)
-            self._take_frames(asyncio.get_running_loop().time())  # with HISTORY, if there was to be one
+            self._take_frames(asyncio.get_running_loop().time())  # with HISTORY, if one was asked for
             self.wake()
         finally:
             if topic not in self._fetching:
@@ -210,10 +213,10 @@ class Bridge:
     def _tell_router(self, kind: GossipFrameType, topic: bytes) -> None:
         self._gossip.receive_frames(self.peer, [(kind, frames.named(topic))])
 
-    # ---- what the broker brings ---------------------------------------------------------------------------------
+    # ---- messages from the broker -------------------------------------------------------------------------------
 
     def _on_messages(self, messages: Sequence[bytes]) -> None:
-        """Process messages that the broker brought: they are checked as those of any neighbour."""
+        """Process messages from the broker, which are checked as those of any neighbour."""
         self._gossip.counts["engine-received"] += len(messages)
         if dropped := self.engine.take_dropped():
             self._gossip.counts["engine-dropped"] += dropped
@@ -222,8 +225,9 @@ class Bridge:
         self._pass_messages(GossipFrameType.MESSAGE, messages)
 
     def _note_came(self, encoded: bytes) -> bool:
-        """Note that the broker brought a message. Return whether it has to wait for the past of its topic, which
-        would be missed otherwise."""
+        """Note a message from the broker. Return True if it has to wait for the history of its topic, which would
+        otherwise be missed.
+        """
         try:
             parsed = Parsed(encoded)
         except MessageError:
@@ -243,7 +247,7 @@ class Bridge:
         self._pass_messages(GossipFrameType.MESSAGE, self._behind.pop(topic, ()))
 
     def _on_return(self, since_ms: int) -> None:
-        """Fetch what the broker kept while it was away, and carry the topics that it couldn't carry before."""
+        """Fetch what the broker has kept while it was away, and carry the topics that it couldn't carry before."""
         self._returns += 1
         for topic in sorted(self._wanted - self._topics):
             self._change_soon(topic)
@@ -268,15 +272,15 @@ class Bridge:
                 del self._fetching[topic]
                 self._pass_behind(topic)
 
-    # ---- what it gets -------------------------------------------------------------------------------------------
+    # ---- messages to the broker ---------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Send what the router has for the broker."""
+        """Wake the sender: the router has something for the broker."""
         self._wake.set()
         self._sent.clear()
 
     async def wait_sent(self) -> None:
-        """Wait until the broker has what was published here or doesn't take it, some seconds at most."""
+        """Wait until the broker has accepted or refused what was published here, for some seconds at most."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await self._sent.wait()
@@ -298,8 +302,9 @@ class Bridge:
                         await self._wake.wait()
 
     def _take_due(self, now: float) -> Parsed | None:
-        """Return what is to be sent next, None if nothing is: own messages, in the order in which they were
-        published, then those that were kept back."""
+        """Return the message to send next, or None: own ones in the order in which they were published, then those
+        that were held back.
+        """
         if self._own:
             return self._own.popleft()
         if self._kept_back and (self._kept_back[0][0] <= now or len(self._kept_back) > _WAITING):
@@ -307,7 +312,7 @@ class Bridge:
         return None
 
     def _take_frames(self, now: float) -> bool:
-        """Take what the router has; return whether there was anything."""
+        """Take the router's frames for the broker. Return True if there were any."""
         router = self._gossip.router
         data = router.take_frames(self.peer, _AT_ONCE, now)
         for kind, body in split_frames(data, self._gossip.limits.message)[0]:

@@ -1,7 +1,7 @@
 """A bridge for devices that only speak MQTT: it signs what they send, and shows them what others publish.
 
-Not an engine: devices read and write payloads, so the broker sees them, and the bridge is the author of what comes
-from there (`pip install 'dtp-sockets[mqtt]'`).
+It isn't an engine: devices read and write payloads, so the broker sees them, and the bridge is the author of what
+comes from there (`pip install 'dtp-sockets[mqtt]'`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.gossip")
 
-#: Where messages go: from devices into the topic, from the topic to devices, or both.
+#: The direction of messages: from devices into the topic, from the topic to devices, or both.
 Direction = Literal["in", "out", "both"]
 #: Seconds until the bridge connects again.
 _FIRST_PAUSE: Final = 0.5
@@ -52,7 +52,9 @@ class MqttBridge:
         qos: int = 1,
         **options: Any,
     ) -> None:
-        """`options` go to `aiomqtt.Client` (user name, TLS). Raise `LocalError` for an MQTT topic with wildcards."""
+        """`options` are passed to `aiomqtt.Client` (user name, TLS). Raise `LocalError` for an MQTT topic with
+        wildcards.
+        """
         try:
             import aiomqtt
         except ImportError as error:
@@ -74,11 +76,11 @@ class MqttBridge:
         )
         self._connected = asyncio.Event()
         self._taken: Any = None
-        #: `in`, `out`, `in-unheard` (nobody had the topic), by how many messages.
+        #: Counts of messages: `in`, `out`, and `in-unheard` (nobody had the topic).
         self.counts: Counter[str] = Counter()
 
     async def __aenter__(self) -> MqttBridge:
-        """Connect. Raise `EngineError` when the broker isn't there within 5 s."""
+        """Connect. Raise `EngineError` if the broker can't be reached within 5 s."""
         self._task.start()
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -102,19 +104,19 @@ class MqttBridge:
             yield client
         finally:
             await client.__aexit__(None, None, None)
-            # Ask why it ended: asyncio reports the client's future otherwise.
+            # Retrieve the reason why it ended, or asyncio reports the client's future.
             with contextlib.suppress(self._mqtt.MqttError):
                 async for _ in client.messages:
                     pass
 
     async def _run_connection(self) -> None:
-        """Run one connection until it breaks off: then the supervisor starts another."""
+        """Run one connection until it breaks. The supervisor then starts another."""
         async with self._connect() as client:
             tasks = []
             try:
                 if self._direction in ("in", "both"):
                     await client.subscribe(self._mqtt_topic, options=_subscribe_options(self._qos))
-                # If nothing is subscribed, it notices that the broker has gone.
+                # Even if nothing is subscribed, this notices that the broker has gone.
                 tasks.append(start_task(self._forward_in(client), name="dtp-mqtt-in"))
                 if self._direction in ("out", "both"):
                     tasks.append(start_task(self._forward_out(client), name="dtp-mqtt-out"))

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
 _PREFIX: Final = "dtp.topic."
-#: Seconds that connecting, and a message's acknowledgement, may take.
+#: Seconds to wait for a connection, and for a message's acknowledgement.
 _PATIENCE: Final = 5.0
-#: The least seconds for each of several servers: a silent one doesn't keep the others from being tried.
+#: The least seconds for each of several servers, so that a silent one doesn't keep the others from being tried.
 _LEAST: Final = 1.0
 #: Seconds within which JetStream accepts a message only once, by its id.
 _DUPLICATES: Final = 120
@@ -38,8 +38,10 @@ class NatsEngine(Engine):
     name = "nats"
 
     def __init__(self, url: str, *, last: float = 0.0, **options: Any) -> None:
-        """`url` such as `nats://127.0.0.1:4222`, or several of a cluster, of which any is used that is there:
-        `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`. `options` go to `nats.connect` (credentials, TLS)."""
+        """`url` is such as `nats://127.0.0.1:4222`, or names several servers of a cluster, any of which is used:
+        `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]`. `options` are passed to `nats.connect` (credentials,
+        TLS).
+        """
         try:
             import nats
         except ImportError as error:
@@ -60,11 +62,11 @@ class NatsEngine(Engine):
         self._on_return: OnReturn = lambda since_ms: None
 
     async def start(self, on_messages: OnMessages, on_return: OnReturn) -> None:
-        """Connect. Raise `EngineError` when that fails."""
+        """Connect. Raise `EngineError` if that fails."""
         self._on_messages, self._on_return = on_messages, on_return
         options = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5} | self._options
         try:
-            # The client would try for ever, which is right only once it has been connected.
+            # The client would try forever, which is right only after it was connected once.
             async with asyncio.timeout(_PATIENCE):
                 self._client = await self._connect(
                     self._servers,
@@ -89,11 +91,11 @@ class NatsEngine(Engine):
         self._on_return(since)
 
     async def _on_error(self, error: Exception) -> None:
-        """Note what the client reports: it reconnects by itself."""
+        """Note what the client reports. It reconnects by itself."""
         self._reported = error
 
     async def subscribe(self, topic: bytes) -> None:
-        """Have the messages of a topic brought from now on."""
+        """Begin to deliver the messages of a topic."""
         client, subject = self._client, _PREFIX + subject_part(topic)
         assert client is not None
         try:
@@ -123,7 +125,7 @@ class NatsEngine(Engine):
         self._on_messages((message.data,))
 
     async def unsubscribe(self, topic: bytes) -> None:
-        """Have them brought no longer."""
+        """Stop delivering the messages of a topic."""
         if (subscription := self._subscriptions.pop(topic, None)) is not None:
             try:
                 await subscription.unsubscribe()
@@ -131,7 +133,7 @@ class NatsEngine(Engine):
                 raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
 
     async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
-        """Hand a message to the server; with JetStream, wait until it is kept."""
+        """Send a message to the server. With JetStream, wait until it is kept."""
         assert self._client is not None
         subject = _PREFIX + subject_part(topic)
         try:
@@ -145,7 +147,7 @@ class NatsEngine(Engine):
             raise EngineError(f"{self._shown}: {error or type(error).__name__}") from error
 
     async def read_history(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
-        """Return what JetStream has kept since a time, the oldest first."""
+        """Return the messages that JetStream has kept since a time, the oldest first."""
         if self._stream is None:
             return []
         from nats.errors import TimeoutError as NothingMore
@@ -190,8 +192,9 @@ _PENDING: Final = 256 * 1024
 
 def split_servers(url: str) -> list[str]:
     """Return the servers that `nats://[USER:PASSWORD@]HOST:PORT[,HOST:PORT...]` names, each as a URL of its own. A
-    user and password before the first host are used for those without, too. Raise `LocalError` where one has no host,
-    or a port that can't be."""
+    user and password before the first host are also used for those without any. Raise `LocalError` if one has no
+    host, or an impossible port.
+    """
     first, *others = (each.strip() for each in url.split(","))
     scheme, _, place = first.rpartition("://")
     account, at, _ = place.rpartition("@")
@@ -208,7 +211,7 @@ def _is_place(server: str) -> bool:
     parts = urlsplit(server)
     try:
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port is no number
+    except ValueError:  # the port isn't a number
         return False
 
 

@@ -19,16 +19,17 @@ _WAITING: Final = 16_384
 
 
 class ZenohEngine(Engine):
-    """A session of zenoh, which calls back on its own threads. Messages that come together go to the loop in one
-    call."""
+    """A session of zenoh, which calls back on its own threads. Messages that come together are passed to the loop
+    in one call.
+    """
 
     name = "zenoh"
 
     def __init__(self, config: Mapping[str, Any] | None = None, *, most_waiting: int = _WAITING) -> None:
-        """`config` is as zenoh's file has it, such as `{"connect": {"endpoints": ["tcp/127.0.0.1:7447"]}}`.
+        """`config` is as in zenoh's file, such as `{"connect": {"endpoints": ["tcp/127.0.0.1:7447"]}}`.
 
-        At most `most_waiting` messages wait for the event loop. Beyond that the oldest are dropped and counted: zenoh
-        can't be made to wait.
+        At most `most_waiting` messages wait for the event loop. Beyond that the oldest are dropped and counted:
+        zenoh can't be made to wait.
         """
         try:
             import zenoh
@@ -46,7 +47,7 @@ class ZenohEngine(Engine):
         self._most_waiting, self._dropped = most_waiting, 0
 
     async def start(self, on_messages: OnMessages, on_return: OnReturn) -> None:
-        """Open the session. Raise `EngineError` when that fails."""
+        """Open the session. Raise `EngineError` if that fails."""
         self._on_messages = on_messages
         self._loop = asyncio.get_running_loop()
         with self._translate_faults("can't be started"):
@@ -61,7 +62,7 @@ class ZenohEngine(Engine):
             raise EngineError(f"zenoh {what}: {error}") from error
 
     async def subscribe(self, topic: bytes) -> None:
-        """Have the messages of a topic brought from now on."""
+        """Begin to deliver the messages of a topic."""
         key = _PREFIX + subject_part(topic)
         with self._translate_faults("does not subscribe"):
             self._subscribers[topic] = await asyncio.to_thread(
@@ -70,7 +71,7 @@ class ZenohEngine(Engine):
             self._publishers[topic] = await asyncio.to_thread(self._session.declare_publisher, key)
 
     def _on_sample(self, sample: Any) -> None:
-        """Keep a sample, and wake the loop unless it was woken already. Called on a thread of zenoh's."""
+        """Keep a sample, and wake the loop unless it was woken already. Called on a thread of zenoh."""
         data = sample.payload.to_bytes()
         with self._lock:
             self._came.append(data)
@@ -83,7 +84,7 @@ class ZenohEngine(Engine):
             loop.call_soon_threadsafe(self._hand_over)
 
     def take_dropped(self) -> int:
-        """Return how many messages came faster than the loop took them, since this was asked before."""
+        """Return how many messages were dropped since the last call, as they came faster than the loop took them."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
         return dropped
@@ -95,14 +96,14 @@ class ZenohEngine(Engine):
             self._on_messages(came)
 
     async def unsubscribe(self, topic: bytes) -> None:
-        """Have them brought no longer."""
+        """Stop delivering the messages of a topic."""
         for declared in (self._subscribers.pop(topic, None), self._publishers.pop(topic, None)):
             if declared is not None:
                 with self._translate_faults("does not end a subscription"):
                     await asyncio.to_thread(declared.undeclare)
 
     async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
-        """Hand a message to zenoh."""
+        """Pass a message to zenoh."""
         publisher = self._publishers.get(topic)
         if publisher is None:
             raise EngineError("zenoh doesn't carry this topic")
