@@ -52,9 +52,7 @@ class Meshes:
         if state.joined:
             state.told.setdefault(neighbour.key, core.held.next_number(state.name))
             core.trim_table(state.told)
-            if (
-                len(state.members) > core.limits.full_mesh
-            ):  # otherwise the next heartbeat checks, as that takes time
+            if len(state.members) > core.limits.full_mesh:  # else the next heartbeat checks that
                 state.is_full = False
             if self._may_graft(state, neighbour.key, now) and self._wants_more(state, neighbour):
                 self.graft(state, neighbour, now)

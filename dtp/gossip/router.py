@@ -481,9 +481,7 @@ class Router:
             reason = self._refusal_reason(neighbour, state, parsed, is_past, now)
             if reason:
                 core.counts[reason] += 1
-                self._asking.on_arrived(
-                    parsed.id, neighbour, now
-                )  # the neighbour that announced it has kept its promise
+                self._asking.on_arrived(parsed.id, neighbour, now)  # it has kept its promise
             else:
                 assert state is not None
                 fresh[parsed.id] = parsed, state, is_past

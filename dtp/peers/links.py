@@ -211,10 +211,7 @@ class PeerLinks:
         link = self._links.get(address.peer)
         if link is not None and not link.closed:
             return link
-        dialled = (
-            address.peer,
-            who_tells(),
-        )  # fewer addresses are dialled on behalf of others than for the program
+        dialled = (address.peer, who_tells())  # fewer addresses are dialled on behalf of others
         task = self._dialling.get(dialled)
         if task is None:
             task = self._dialling[dialled] = start_task(self._dial_link(address), name="dtp-link-dial")

@@ -95,9 +95,7 @@ class Dialability:
         counted = self._counted_reports
         if not counted:
             return None
-        is_known = any(
-            each.reached for each in counted
-        )  # otherwise it came through a port that only others know
+        is_known = any(each.reached for each in counted)  # else through a port that only others know
         return is_known and 2 * sum(each.can_dial for each in counted) >= len(counted)
 
     @property

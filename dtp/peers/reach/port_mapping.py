@@ -136,10 +136,7 @@ class PortMapping:
     def _request_new_port(self) -> None:
         others = [random.randrange(1024, 1 << 16) for _ in range(_OTHERS)]
         wanted = [(port, LIFETIME) for port in (self._port, *others)]
-        for outside, lifetime in (
-            *wanted,
-            (self._port, 0),
-        ):  # 0: permanent; some routers support nothing else
+        for outside, lifetime in (*wanted, (self._port, 0)):  # 0: permanent, as some routers need
             try:
                 self._add_mapping(outside, lifetime)
             except PortMappingError as error:

@@ -327,9 +327,7 @@ class Reservation(CarrierListener):
             self.on_close()
         connection = self.connection
         if connection is not None and not connection.closed:
-            has_circuits = (
-                connection.stats.streams > 0
-            )  # asked now, since what follows opens a stream of its own
+            has_circuits = connection.stats.streams > 0  # asked now: what follows opens a stream
             with contextlib.suppress(DtpError, EOFError, TimeoutError):
                 await self._request_reservation(connection, 0)
             if has_circuits:

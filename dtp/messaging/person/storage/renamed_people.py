@@ -42,9 +42,7 @@ class RenamedPeople:
             whose = after if sender == before else sender
             place = after if conversation == before else conversation
             values = (whose, place, self._rows.seal(opened, "said", whose, event, place), *key)
-            if (
-                whose != sender
-            ):  # separately, since the triggers that count rows don't see what REPLACE removes
+            if whose != sender:  # separately: triggers that count rows don't see what REPLACE removes
                 known = (whose, *key[1:])
                 self._database.execute(f"DELETE FROM {table} WHERE {same}", known[: same.count("?")])
             self._database.execute(
