@@ -511,9 +511,7 @@ class Router:
         if is_past and reason != "message-future":
             left = neighbour.past_wanted.get(parsed.topic, 0)
             if not left or parsed.time_ms < state.history_since:
-                return (
-                    "past-unasked"  # it may have been requested before this node left the topic and came back
-                )
+                return "past-unasked"  # this node may have asked before it left and came back
             neighbour.past_wanted[parsed.topic] = left - 1
             return "message-stale" if core.seen.is_too_old(parsed.time_ms, now + core.wall_offset) else ""
         if reason:
