@@ -122,9 +122,7 @@ class Gossip:
         await self._tasks.stop()
         await self._records.stop()
         self._timer.stop()  # at the end, since the calls above may have set it again
-        for channel in list(
-            self._channels.values()
-        ):  # of neighbours that have opened another stream meanwhile
+        for channel in list(self._channels.values()):  # neighbours may have opened other streams meanwhile
             channel.close()
         self._flow.wake_waiters()
 
