@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from dtp.gossip.topics import Topic
 
-log = logging.getLogger("dtp.gossip")
 
 #: The direction of messages: from devices into the topic, from the topic to devices, or both.
 Direction = Literal["in", "out", "both"]

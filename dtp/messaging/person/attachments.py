@@ -27,7 +27,6 @@ from dtp.replacing import rename_without_replacing
 #: Bytes of a file in one piece; the last one is padded to a step of this size.
 PIECE: Final = 256 * 1024
 _STEP: Final = 4096
-_TAG: Final = 16
 _HASH: Final = 32
 #: Hashes in one index piece, and index pieces of a file: 32 GiB.
 _INDEXED: Final = PIECE // _HASH

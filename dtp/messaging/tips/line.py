@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from dtp.carriers.nearness import Nearness
 from dtp.errors import DtpError, PeerError
@@ -37,8 +37,6 @@ log = logging.getLogger("dtp.messaging")
 PATIENCE: Final = 30.0
 #: Envelopes that are fetched at a time.
 _BATCH: Final = 100
-
-_T = TypeVar("_T")
 
 
 class TipLine:
