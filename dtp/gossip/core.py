@@ -288,7 +288,7 @@ class Core:
             self.counts["control-lost"] += 1
             if not (neighbour.is_lost or neighbour.is_bridge):
                 neighbour.is_lost = True
-                self.events.append(CutOff(neighbour.key, "it doesn't read what it has to be told"))
+                self.events.append(CutOff(neighbour.key, "it doesn't read control frames"))
         self.mark_ready(neighbour)
 
     def send_hint(self, neighbour: Neighbour, frame: bytes, now: float) -> None:

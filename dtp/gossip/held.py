@@ -88,8 +88,8 @@ class HeldMessages:
         return self._first.get(topic, 0) + len(self._topics.get(topic, ()))
 
     def number_behind(self, topic: bytes, size: int) -> int:
-        """Return the number from which on a topic's held messages have at most `size` bytes, or one less, as a part
-        of that message may be among these bytes.
+        """Return the number of the oldest held message of a topic of which a part is among the topic's last `size`
+        bytes.
         """
         number = self.next_number(topic)
         for held in reversed(self._topics.get(topic, ())):

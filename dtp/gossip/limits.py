@@ -98,15 +98,15 @@ class GossipLimits:
 
     def __post_init__(self) -> None:
         if not self.degree_out < self.degree_low <= self.degree <= self.degree_high:
-            raise LocalError("limits 'degree_out' < 'degree_low' <= 'degree' <= 'degree_high' don't hold")
+            raise LocalError("limits have to be 'degree_out' < 'degree_low' <= 'degree' <= 'degree_high'")
         if not 0 < self.heartbeat <= self.idle_heartbeat:
-            raise LocalError("limit 'heartbeat' is above 0, and 'idle_heartbeat' not below it")
+            raise LocalError("limit 'heartbeat' has to be above 0, and 'idle_heartbeat' not below it")
         if not 2 * KIB <= self.message < 16 * MIB - KIB or self.queue_hard < 3 * self.message:
             raise LocalError(
-                "limit 'message' is from 2 KiB to below 16 MiB, and 'queue_hard' three times that at least"
+                "limit 'message' has to be from 2 KiB to below 16 MiB, and 'queue_hard' at least three times that"
             )
         if self.history > 65_535:
-            raise LocalError("limit 'history' is 65,535 at most: a HISTORY has two bytes for it")
+            raise LocalError("limit 'history' can be 65,535 at most: a HISTORY has two bytes for it")
         room = MAX_CONTROL - 1 - MAX_TOPIC_BYTES
         for name, size in (("ids", ID_SIZE), ("full_mesh", SHORT_NAME)):
             if getattr(self, name) > (most := room // size - 1):

@@ -138,7 +138,7 @@ class Parsed:
         depth = encoded[-_TRAIL]
         end = size - _TRAIL - HASH_SIZE * depth
         if depth > MAX_DEPTH or encoded[1 - _TRAIL] >> depth or end <= _HEAD.size:
-            raise MessageError("a message's path to what is signed can't be")
+            raise MessageError("a message has an impossible path to its signed root")
         version, self.key, self.sequence, self.time_ms, length = _HEAD.unpack_from(encoded)
         if version != VERSION:
             raise MessageError(f"a message of version {version}; this is version {VERSION}")

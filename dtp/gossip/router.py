@@ -633,7 +633,7 @@ class Router:
                 core.events.append(CutOff(neighbour.key, "it reads nothing"))
             elif core.scores[neighbour.key] < core.scores.weights.graylist:
                 core.counts["cut-off-score"] += 1
-                core.events.append(CutOff(neighbour.key, "it is worth too little"))
+                core.events.append(CutOff(neighbour.key, "its score is too low"))
         self._meshes.run_heartbeat(now)
         self._asking.run_heartbeat(now)
         is_lively = now < core.held.newest + _LIVELY or core.announces

@@ -128,7 +128,7 @@ class Topic:
         size = len(payload) + len(self.wire_name) + _OVERHEAD + (OVERHEAD if self.key else 0)
         if size > limits.message:
             raise MessageTooLarge(
-                f"a message has {size} bytes with its frame, above the {limits.message} that are taken: publish a "
+                f"a message has {size} bytes with its frame, above the limit of {limits.message}: publish a "
                 "blob's hash instead"
             )
         self._check_joined()

@@ -58,7 +58,7 @@ class MqttBridge:
         except ImportError as error:
             raise LocalError("MQTT needs aiomqtt: pip install 'dtp-sockets[mqtt]'") from error
         if not mqtt_topic or any(char in mqtt_topic for char in "#+\0"):
-            raise LocalError("a bridge joins one topic of MQTT: no wildcards")
+            raise LocalError("a bridge needs a single MQTT topic: without wildcards")
         self._mqtt = aiomqtt
         self._topic = topic
         self._where = host, port

@@ -232,7 +232,7 @@ def _reading_description() -> Iterator[None]:
         *(ValueError, LookupError, AttributeError, TypeError, AssertionError, RuntimeError),
         *(InternalError, InvalidAccessError, InvalidStateError, OperationError),
     ) as fault:
-        raise CallMalformed(f"a description of the other end's media is of no use here: {fault}") from None
+        raise CallMalformed(f"the description of the other end's media can't be used: {fault}") from None
 
 
 def _open_player(name: str, **options: Any) -> MediaPlayer:

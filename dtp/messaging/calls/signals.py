@@ -107,7 +107,7 @@ class Signal:
             act = SignalAct(fields["act"])
             reason = Reason(fields["reason"]) if act is SignalAct.END else None
         except (KeyError, ValueError):
-            raise CallMalformed("a signal about a call says nothing that is known here") from None
+            raise CallMalformed("a signal about a call has an unknown act or reason") from None
         call, device = fields["call"], fields.get("device", b"")
         if len(call) != ID_BYTES or (act is SignalAct.TAKEN) != (len(device) == PERSON_BYTES):
             raise CallMalformed("a signal about a call is malformed")
@@ -115,10 +115,12 @@ class Signal:
         if act in (SignalAct.OFFER, SignalAct.ANSWER):
             check_description(description)
         elif description:
-            raise CallMalformed("a description in a signal that must not have one")
+            raise CallMalformed("a signal about a call has a description that it must not have")
         relay = fields.get("relay", "")
         if len(relay) > MAX_RELAY or (relay and act is not SignalAct.OFFER):
-            raise CallMalformed("a place at a relay that is too long, or in a signal that must not have one")
+            raise CallMalformed(
+                "a signal about a call has an address at a relay that is too long, or that it must not have"
+            )
         return cls(call, act, description, device, reason, relay)
 
 

@@ -182,7 +182,7 @@ class Operation:
         try:
             peer = PeerId(operation.device)
         except PeerIdError:
-            raise MembershipError("an operation on a group is of a device that can't be") from None
+            raise MembershipError("an operation on a group names an invalid device key") from None
         if not peer.verify(signature, domain_tag(MEMBERSHIP_DOMAIN) + body):
             raise MembershipError("the operation isn't signed by the device that it names")
         return operation
@@ -209,7 +209,7 @@ class Operation:
             raise MembershipError("an operation on a group does something impossible")
         hashes = all(isinstance(each, bytes) and len(each) == _HASH for each in parents)
         if not hashes or len(parents) > MAX_PARENTS or bool(parents) == (act == Act.CREATE):
-            raise MembershipError("an operation on a group says that it has seen operations that can't exist")
+            raise MembershipError("an operation on a group has impossible parents")
         if len(author) != _HASH or len(subject) not in (0, _HASH) or len(text.encode()) > MAX_NAME_BYTES:
             raise MembershipError("an operation on a group is malformed")
         read = cls(Act(act), author, device, subject, MemberRole(role), text, tuple(parents), nonce, data)

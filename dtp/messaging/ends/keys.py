@@ -144,4 +144,4 @@ def _peer(key: bytes) -> PeerId:
     try:
         return PeerId(key)
     except PeerIdError as fault:
-        raise KeysForged(f"keys of a device that can't be: {fault}") from None
+        raise KeysForged(f"keys of a device with an invalid key: {fault}") from None

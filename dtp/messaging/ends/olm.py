@@ -211,7 +211,7 @@ def _load_saved(kind: type[_Saved], saved: str, key: bytes) -> _Saved:
     try:
         return kind.from_pickle(saved, key)
     except ValueError as fault:
-        raise StoreFailed(f"what was saved isn't readable with this identity: {fault}") from None
+        raise StoreFailed(f"the saved state can't be read with this identity: {fault}") from None
 
 
 def _padded(text: str) -> str:

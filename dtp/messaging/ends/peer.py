@@ -140,7 +140,7 @@ class RemoteDevice:
         instance, session, text, keys = self._decrypt_letter(local, sealed)
         letter = Letter.parse(text)
         if (letter.sender, letter.recipient, letter.instance) != (self.device, local.key, instance):
-            raise EnvelopeBroken("a letter is of other devices than the session it came by")
+            raise EnvelopeBroken("a letter names other devices than those of its session")
         if keys is not None and (self.keys is None or not keys.is_older(self.keys, latest)):
             self.keys = keys
         self._put_first(instance, session)

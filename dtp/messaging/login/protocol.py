@@ -65,11 +65,11 @@ REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.MALFORMED: "it doesn't understand the request",
     Refusal.FAILED: "the name or the password is wrong",
     Refusal.TOO_OFTEN: "it was asked too often: try again later",
-    Refusal.NAME_TAKEN: "there is an account of this name",
-    Refusal.NOT_INVITED: "it takes an invitation that is valid",
-    Refusal.FULL: "it has as many accounts as it may",
+    Refusal.NAME_TAKEN: "there is an account of this name already",
+    Refusal.NOT_INVITED: "it needs a valid invitation",
+    Refusal.FULL: "it has no room for more accounts",
     Refusal.NOT_STORED: "it can't write to its disk",
-    Refusal.NOT_LOGGED_IN: "that is for who has logged in",
+    Refusal.NOT_LOGGED_IN: "this needs a login: log in first",
     Refusal.OTHER_VERSION: "the vault was changed meanwhile from somewhere else: read it again",
 }
 

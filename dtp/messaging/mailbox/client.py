@@ -282,7 +282,7 @@ def _kept(told: object) -> KeptEnvelope:
 def _pushed(told: list[Any], *, watching: bool) -> tuple[Tray, KeptEnvelope]:
     tray, *rest = told
     if not watching or tray not in tuple(Tray):
-        raise MailboxMalformed("a push for a tray that there isn't, or that isn't watched")
+        raise MailboxMalformed("a push for an unknown tray, or one that isn't watched")
     kept = _kept(rest)
     if len(kept.envelope) > SIZES[-1]:
         raise MailboxMalformed(f"a push of {len(kept.envelope)} bytes; {SIZES[-1]} are the most")

@@ -70,14 +70,14 @@ class Refusal(IntEnum):
 REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.MALFORMED: "it doesn't understand the request",
     Refusal.UNKNOWN_RECIPIENT: "it keeps nothing for this device: ask its owner for a new card",
-    Refusal.FULL: "it keeps as much for this device as it may",
+    Refusal.FULL: "it has no room for more for this device",
     Refusal.TOO_OFTEN: "it was asked too often from here: try again later",
-    Refusal.STAMP_NEEDED: "a first message takes a stamp: of work, or one that is paid",
+    Refusal.STAMP_NEEDED: "a first message needs a stamp, made by work or paid for",
     Refusal.NOT_STORED: "it can't write to its disk",
     Refusal.STORE_AWAY: "the server that it keeps everything on can't be reached now: it is tried again",
     Refusal.MISSING: "it hasn't got that, or not any more",
     Refusal.AWAY: "the device isn't connected",
-    Refusal.NOT_PAID: "its owner has paid for no more room there",
+    Refusal.NOT_PAID: "its owner hasn't paid for more room there",
     Refusal.OLDER_KEYS: "it has newer keys of this device, or a newer card: is a copy of its file in use?",
     Refusal.CLOCK_DIFFERS: "by its clock these keys are from the future or have ended: set the clock of this device, "
     "or, if that is right, have whoever runs the mailbox set theirs",

@@ -66,7 +66,7 @@ Charge = Callable[[Connection, int], Awaitable[bool]]
 
 
 class Mailbox:
-    """The service. It starts by itself with the first connection; `stop` it in the end. Connections belong to their
+    """The service. It starts at the first request; `stop` it in the end. Connections belong to their
     listener.
 
     If its limits have a price, recipients pay for their room: see `dtp.messaging.mailbox.selling`.

@@ -56,7 +56,8 @@ class DhtLimits:
     shortest_patience: float = 0.25
     #: The longest time until another node is asked as well.
     longest_timeout: float = 2.0
-    #: Multiples of that time until a question counts as unanswered. It is sent again once, after the first.
+    #: After so many times the current timeout a question counts as unanswered. It is sent again once, after the
+    #: first.
     give_up: float = 3.0
     #: Lifetime of a token; the previous one stays valid as long. A stolen token can be used for an hour at most.
     token_lifetime: float = 1800.0

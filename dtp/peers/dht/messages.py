@@ -240,7 +240,7 @@ def _arguments(kind: DatagramKind, data: bytes) -> Arguments:
         raise MessageError(f"{kind.name} has {len(checks)} arguments")
     for check, value in zip(checks, told, strict=False):
         if not check(value):
-            raise MessageError(f"{kind.name} has an argument that can't be")
+            raise MessageError(f"{kind.name} has an invalid argument")
     return tuple(told[: len(checks)])
 
 

@@ -28,9 +28,9 @@ REFUSALS: Final[Mapping[int, str]] = {
     ReachRefusal.FULL: "the relay is full; ask another one, or later",
     ReachRefusal.TOO_MANY: "as many circuits are open as the relay allows for one",
     ReachRefusal.USED_UP: "the peer has used up what the relay gives to one in a day",
-    ReachRefusal.TOO_OFTEN: "it was asked too often; later helps",
-    ReachRefusal.NOT_TAKEN: "the peer did not take it",
-    ReachRefusal.NOT_OFFERED: "that isn't done here",
+    ReachRefusal.TOO_OFTEN: "it was asked too often: try again later",
+    ReachRefusal.NOT_TAKEN: "the peer did not accept the connection",
+    ReachRefusal.NOT_OFFERED: "it doesn't do that",
 }
 
 

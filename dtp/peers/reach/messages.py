@@ -71,7 +71,7 @@ def decode(body: bytes) -> tuple[ReachKind, tuple[Any, ...]]:
         case [int(number), *fields] if number in FIELDS:
             kind = ReachKind(number)
         case _:
-            raise ReachMalformed("a message of no kind that is known here")
+            raise ReachMalformed("a message of an unknown kind")
     wanted = FIELDS[kind]
     if len(fields) < len(wanted):
         raise ReachMalformed(f"{kind.name} with {len(fields)} fields of {len(wanted)}")

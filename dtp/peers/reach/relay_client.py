@@ -376,7 +376,7 @@ def relay_kind(identity: Identity, connect_relay: ConnectRelay | None = None) ->
     async def listen_there(url: str, accept: Accept) -> Reservation:
         place = RelayPlace.parse(url)
         if place.target not in (None, identity.id):
-            raise RelayUrlError(f"{url}: one listens for oneself, {identity.id}")
+            raise RelayUrlError(f"{url}: the target has to be this identity, {identity.id}")
         if place.relay in places:
             raise ListenError(f"{url}: there is a reservation at this relay already")
         places.add(place.relay)
@@ -410,7 +410,7 @@ async def dial(url: str) -> Carrier:
 async def listen(url: str, accept: Accept) -> CarrierListener:
     """Raise `LocalError`: a reservation needs an identity."""
     raise LocalError(
-        f"{url}: to be dialled at a relay takes an identity: listener.add(url, relay_kind(identity))"
+        f"{url}: being dialled at a relay needs an identity: use listener.add(url, relay_kind(identity))"
     )
 
 
