@@ -61,7 +61,7 @@ class Asking:
         """Return the number of messages that may still come from neighbours that were asked for them."""
         return len(self._late)
 
-    # ---- what neighbours say ------------------------------------------------------------------------------------
+    # ---- frames of neighbours -----------------------------------------------------------------------------------
 
     def receive_ihave(self, neighbour: Neighbour, body: bytes, now: float) -> None:
         """Process IHAVE, which names messages that a neighbour has: request missing ones, each from one neighbour."""
@@ -152,7 +152,7 @@ class Asking:
         if surplus := neighbour.outbox.mark_unwanted(frames.read_ids(body)):
             self._core.counts["idontwant-too-many"] += surplus
 
-    # ---- what comes of it ---------------------------------------------------------------------------------------
+    # ---- outcomes -----------------------------------------------------------------------------------------------
 
     def on_arrived(self, message_id: bytes, sender: Neighbour | None, now: float) -> None:
         """Note that a message has arrived, which keeps its promise. `sender` is None if it was written here."""
@@ -290,7 +290,7 @@ class Asking:
             core.send_control(core.neighbours[peer], frames.ihave(state.name, ids), now)
         return number
 
-    # ---- the past -----------------------------------------------------------------------------------------------
+    # ---- history ------------------------------------------------------------------------------------------------
 
     def ask_history(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
         """Ask a neighbour for the messages that it holds, if history is wanted and not enough neighbours were

@@ -54,7 +54,7 @@ class NeighbourSink:
         """Wait until the stream is over."""
         await asyncio.shield(self._ended)
 
-    # ---- what comes ---------------------------------------------------------------------------------------------
+    # ---- receiving ----------------------------------------------------------------------------------------------
 
     def stream_data(self, data: bytes) -> None:
         """Process the next bytes of the neighbour."""
@@ -134,7 +134,7 @@ class NeighbourSink:
         """Note that the stream or its connection broke off."""
         self._mark_over()
 
-    # ---- what goes ----------------------------------------------------------------------------------------------
+    # ---- sending ------------------------------------------------------------------------------------------------
 
     @property
     def most_under_way(self) -> int:

@@ -51,7 +51,7 @@ Validate = Callable[[Message], Verdict | None]
 Open = Callable[[Parsed], bytes | None]
 
 
-# ---- what happened -----------------------------------------------------------------------------------------------
+# ---- events ------------------------------------------------------------------------------------------------------
 
 
 class Delivered(NamedTuple):
@@ -90,7 +90,7 @@ class CutOff:
 Event = Delivered | RecordsOffered | MembersChanged | CutOff
 
 
-# ---- what is known -----------------------------------------------------------------------------------------------
+# ---- neighbours and topics ---------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

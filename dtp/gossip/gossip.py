@@ -135,7 +135,7 @@ class Gossip:
         """True within `async with`."""
         return self._timer.loop is not None
 
-    # ---- what can be asked --------------------------------------------------------------------------------------
+    # ---- state --------------------------------------------------------------------------------------------------
 
     @property
     def limits(self) -> GossipLimits:

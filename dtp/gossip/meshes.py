@@ -157,7 +157,7 @@ class Meshes:
             most += max(len(alone & names) for names in state.theirs.values())
         state.is_full = len(known) <= 1 + most
 
-    # ---- what neighbours say ------------------------------------------------------------------------------------
+    # ---- frames of neighbours -----------------------------------------------------------------------------------
 
     def receive_graft(self, neighbour: Neighbour, topic: bytes, now: float) -> None:
         """Process GRAFT, by which a neighbour asks for messages of a topic at once."""

@@ -103,7 +103,7 @@ class Router:
             GossipFrameType.TIME: self._core.receive_time,
         }
 
-    # ---- what can be asked --------------------------------------------------------------------------------------
+    # ---- state --------------------------------------------------------------------------------------------------
 
     @property
     def limits(self) -> GossipLimits:
@@ -385,7 +385,7 @@ class Router:
                 self._next_beat = min(self._next_beat, now + self.limits.heartbeat)
             self._core.held.add(Held(parsed.id, parsed.topic, parsed.time_ms, now, parsed.encoded))
 
-    # ---- what comes ---------------------------------------------------------------------------------------------
+    # ---- receiving ----------------------------------------------------------------------------------------------
 
     def receive(self, peer: bytes, received: Sequence[tuple[int, bytes]], now: float) -> None:
         """Process frames of a neighbour, as `split_frames` returns them. The signatures of messages among them are
@@ -641,7 +641,7 @@ class Router:
         pause = self.limits.idle_heartbeat if is_idle else self.limits.heartbeat
         self._next_beat = now + pause * core.random.uniform(*_PAUSE)
 
-    # ---- what goes ----------------------------------------------------------------------------------------------
+    # ---- sending ------------------------------------------------------------------------------------------------
 
     @property
     def has_ready(self) -> bool:

@@ -95,7 +95,7 @@ class Scores:
         """Return the number of peers that are gone, but whose score is kept."""
         return len(self._gone)
 
-    # ---- what happens -------------------------------------------------------------------------------------------
+    # ---- events -------------------------------------------------------------------------------------------------
 
     def on_grafted(self, peer: bytes, topic: bytes, now: float) -> None:
         """Note that a neighbour is in the topic's mesh from now on."""
@@ -178,7 +178,7 @@ class Scores:
         for known in self._here.values():
             known.value = None
 
-    # ---- what it comes to ---------------------------------------------------------------------------------------
+    # ---- scores -------------------------------------------------------------------------------------------------
 
     def __getitem__(self, peer: bytes) -> float:
         """Return the score of a neighbour as of the last `refresh`; 0 for one that isn't here."""

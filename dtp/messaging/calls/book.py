@@ -148,7 +148,7 @@ class CallBook:
         held = self._current_call(call)
         return call in self._unanswered or (held is not None and held.phase is Phase.RINGING)
 
-    # ---- what the program does -----------------------------------------------------------------------------------
+    # ---- calls of the program ------------------------------------------------------------------------------------
 
     def begin_call(
         self,
@@ -241,7 +241,7 @@ class CallBook:
             return self.hang_up(held.id, Reason.BUSY if held.busy else Reason.NO_ANSWER)
         return self.media_failed(held.id)
 
-    # ---- what comes ----------------------------------------------------------------------------------------------
+    # ---- signals -------------------------------------------------------------------------------------------------
 
     def receive_signal(
         self, device: bytes, person: bytes, signal: Signal, *, own: bool, sent: int, now: int
@@ -343,7 +343,7 @@ class CallBook:
             return [*missed, *self._end_call(signal.reason)]
         return []
 
-    # ---- what is remembered --------------------------------------------------------------------------------------
+    # ---- memory --------------------------------------------------------------------------------------------------
 
     def _current_call(self, call: bytes) -> Call | None:
         return self.current if self.current is not None and self.current.id == call else None

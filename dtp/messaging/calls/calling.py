@@ -259,7 +259,7 @@ class Calls:
         """End a call, for `ActiveCall.hang_up`."""
         self._run_commands(self._book.hang_up(call))
 
-    # ---- what the book commands --------------------------------------------------------------------------------
+    # ---- commands of the book ----------------------------------------------------------------------------------
 
     def _on_signal(self, told: CallSignalled) -> None:
         try:

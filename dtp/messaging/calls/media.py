@@ -127,7 +127,7 @@ class MediaEnd(Media):
             self._recorder.open()
         return connection
 
-    # ---- what is sent ------------------------------------------------------------------------------------------
+    # ---- sending -----------------------------------------------------------------------------------------------
 
     def _add_tracks(self, connection: RTCPeerConnection) -> None:
         file, camera, microphone = self._sources
@@ -159,7 +159,7 @@ class MediaEnd(Media):
             each.state == "connected" and each.transport.state in ("connected", "completed") for each in ways
         )
 
-    # ---- what comes --------------------------------------------------------------------------------------------
+    # ---- receiving ---------------------------------------------------------------------------------------------
 
     def _track_came(self, track: MediaStreamTrack) -> None:
         if self._recorder is not None:

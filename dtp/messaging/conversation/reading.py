@@ -61,7 +61,7 @@ class GroupReader:
         members = GroupMembers(_find_name(counting), roles, rooms, invitations, past, removed)
         return GroupReading(members, retired, counting)
 
-    # ---- which of them count -----------------------------------------------------------------------------------
+    # ---- which operations are valid ----------------------------------------------------------------------------
 
     def _resolve_removals(self, void: int) -> int:
         """Return the bits of the valid operations, without those that removed people have made concurrently. `void`
@@ -140,7 +140,7 @@ class GroupReader:
             since[person] = next(arrivals)[:2]
         return sorted(removals, key=lambda each: (since[each[0].operation.author], each[0][:2]))
 
-    # ---- what they say -----------------------------------------------------------------------------------------
+    # ---- what they result in -----------------------------------------------------------------------------------
 
     def _find_invitations(self, counting: list[Operation]) -> dict[bytes, Invitation]:
         """Return the invitations, with the number of people whom each has admitted: in the same order for

@@ -226,7 +226,7 @@ class LoginStore:
         with self._database.transaction(synced=False) as db:
             db.execute("DELETE FROM tries WHERE counted = ?", (_tries_hash(counted),))
 
-    # ---- who is logged in --------------------------------------------------------------------------------------
+    # ---- logins ------------------------------------------------------------------------------------------------
 
     def log_in(self, number: int, key: bytes, until: int, now: int) -> list[bytes]:
         """Note that a key is logged in. Return the keys that are logged out by it, since the account has too many.

@@ -138,7 +138,7 @@ class PostgresMailbox(MailboxStore):
         with self._open_transaction("read") as database:
             return database.execute(query, values).fetchall()
 
-    # ---- what other processes have kept ------------------------------------------------------------------------
+    # ---- other processes ---------------------------------------------------------------------------------------
 
     def watch_others(self, came: Callable[[bytes], None]) -> None:
         def on_notified(notified: psycopg.Notify | None) -> None:

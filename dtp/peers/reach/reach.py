@@ -185,7 +185,7 @@ class Reach:
     async def _connect_address(self, address: Address) -> Connection:
         return await connect(address, identity=self.identity, psk=self._psk, dial_carrier=self.dial_carrier)
 
-    # ---- a direct carrier instead of the relay ------------------------------------------------------------
+    # ---- direct carriers instead of relays ----------------------------------------------------------------
 
     async def upgrade_connection(self, connection: Connection, link: PeerLink) -> bool:
         """Add a direct carrier to `connection`, which this side has dialled through a relay. Return True if it has
@@ -281,7 +281,7 @@ class Reach:
             asking.remove_done_callback(answered)
         return True
 
-    # ---- what others see ------------------------------------------------------------------------------------
+    # ---- observations ---------------------------------------------------------------------------------------
 
     async def ask_endpoint(self, link: PeerLink) -> str:
         """Return the URL at which the peer of `link` sees this node, such as "quic://192.0.2.7:9000"; "" through a

@@ -37,7 +37,7 @@ class HeldEvents:
     def __init__(self, database: Database, rows: SealedRows) -> None:
         self._database, self._rows = database, rows
 
-    # ---- what comes --------------------------------------------------------------------------------------------
+    # ---- holding back ------------------------------------------------------------------------------------------
 
     def set_aside(self, row: tuple[Any, ...]) -> bool:
         """Set a held row of `said` aside if the same event is here, shown as somebody has passed it on, or held
@@ -78,7 +78,7 @@ class HeldEvents:
             for by, sealed, conversation in rows
         )
 
-    # ---- what is shown now -------------------------------------------------------------------------------------
+    # ---- showing -----------------------------------------------------------------------------------------------
 
     def release_of_members(self, group: bytes, persons: Collection[bytes]) -> list[tuple[bytes, bytes]]:
         """Show held events in a conversation, of persons who may speak there now. Return the senders and ids of

@@ -321,7 +321,7 @@ class MessageStore:
         """Forget a device."""
         self._db.execute("DELETE FROM peers WHERE device = ?", (device,))
 
-    # ---- what goes out -----------------------------------------------------------------------------------------
+    # ---- outgoing payloads -------------------------------------------------------------------------------------
 
     def add_outgoing(self, device: bytes, number: int, message: bytes, payload: bytes) -> None:
         """Keep a payload until its device has it. `message` is the id of its event."""
@@ -506,7 +506,7 @@ class MessageStore:
         """Drop the entry of a state that was fetched."""
         self._db.execute("DELETE FROM states_wanted WHERE conversation = ? AND device = ?", (group, device))
 
-    # ---- what was said -----------------------------------------------------------------------------------------
+    # ---- events ------------------------------------------------------------------------------------------------
 
     def add_said(self, conversation: bytes, said: Said, *, unread: bool, held: bool, vanishes: int) -> bool:
         """Keep an event, once by its sender and id. Return True if it is new. An event from its author replaces
@@ -657,7 +657,7 @@ class MessageStore:
         )
         return len(gone)
 
-    # ---- receipts, and envelopes that were seen ----------------------------------------------------------------
+    # ---- receipts, and seen envelopes --------------------------------------------------------------------------
 
     def add_receipt(self, message: bytes, person: bytes, device: bytes, *, read: bool) -> None:
         """Note that a device of a person has a message, or that the person has read it."""
